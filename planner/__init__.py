@@ -1,0 +1,1 @@
+"""Plan, simulate and run priority-aware model-distributed inference at the edge."""

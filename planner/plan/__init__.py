@@ -1,0 +1,1 @@
+"""Routes and shares of every source; delays of a fixed plan; verification; files."""

@@ -1,0 +1,85 @@
+"""What a plan says: for each source, routes with their shares (``planner/plan/v1``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field
+
+from planner.profile.types import Record
+
+SCHEMA: Final = "planner/plan/v1"
+
+Status = Literal["optimal", "feasible", "infeasible", "no_solution", "interrupted"]
+Share = Annotated[float, Field(gt=0, le=1 + 1e-9)]
+
+
+class Stage(Record):
+    """A segment of blocks placed on a worker; ``last_block`` is inclusive."""
+
+    worker: str
+    first_block: int = Field(ge=0)
+    last_block: int = Field(ge=0)
+
+
+class Route(Record):
+    """The ordered stages of one sample, and the share of the source's samples that take it."""
+
+    share: Share = 1.0
+    model: str
+    operating_point: int = 0
+    stages: tuple[Stage, ...] = Field(min_length=1)
+
+
+class SourcePlan(Record):
+    """Routes of one source, with what they are expected to give."""
+
+    accuracy: float
+    delay_s: float
+    """Mean delay by :mod:`planner.plan.evaluate`, in seconds."""
+    surrogate_delay_s: float
+    """This source's delay as the objective sees it, in seconds."""
+    routes: tuple[Route, ...] = Field(min_length=1)
+
+
+class WorkerUse(Record):
+    """Load of a worker under the plan."""
+
+    utilisation: float
+    memory_bytes: float
+
+
+class NetworkUse(Record):
+    """Load of a network resource under the plan."""
+
+    utilisation: float
+
+
+class ScenarioReference(Record):
+    """Which scenario file the plan was made for."""
+
+    path: str
+    """Relative to the plan file."""
+    sha256: str
+
+
+class Plan(Record):
+    """A solution of a scenario: the answer of ``planner solve``, and the input of simulation and execution."""
+
+    schema_: Literal["planner/plan/v1"] = Field(default=SCHEMA, alias="schema")
+    scenario: ScenarioReference | None = None
+    chains: dict[str, str] = {}
+    """``chain_sha256`` of each model the plan uses."""
+    options: dict[str, Any] = {}
+    status: Status
+    method: str
+    goal: Literal["delay", "throughput", "makespan"]
+    objective: float
+    """Value of the surrogate objective; ``bound`` and ``gap`` speak of it too."""
+    bound: float
+    gap: float
+    solve_s: float
+    provenance: Literal["measured", "estimated"]
+    sources: dict[str, SourcePlan]
+    workers: dict[str, WorkerUse]
+    networks: dict[str, NetworkUse]

@@ -1,0 +1,111 @@
+"""What a profile file says: the costs of one chain's blocks on one device class (``planner/profile/v1``)."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+SCHEMA: Final = "planner/profile/v1"
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class Record(BaseModel):
+    """Base of all data read from files: immutable, and a key it does not know is an error."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+
+
+class ModelReference(Record):
+    """Which model was profiled."""
+
+    name: str
+    sha256: str
+
+
+class BlockCost(Record):
+    """Cost of one block on this device class."""
+
+    name: str
+    mean_s: Positive
+    """Time of one run of the block inside a stage, without the stage's overhead, in seconds."""
+    std_s: NonNegative
+    """Standard deviation of that time over the rounds, in seconds."""
+    weight_bytes: int = Field(ge=0)
+    activation_bytes: int = Field(ge=0)
+    """Peak size of the tensors alive while the block runs."""
+    flop: NonNegative
+    parameters: int = Field(ge=0)
+    load_s: NonNegative
+    """Time to create the block's session from its model file, in seconds."""
+
+
+class ExitPoint(Record):
+    """An inner exit: a result that is ready at ``cut``, that is after block ``cut - 1``."""
+
+    name: str
+    cut: int = Field(ge=1)
+    result_bytes: int = Field(ge=0)
+
+
+class OperatingPoint(Record):
+    """An accuracy together with how far samples go to reach it."""
+
+    name: str
+    accuracy: Probability
+    """Fraction of samples answered right, in [0, 1]."""
+    thresholds: tuple[Probability, ...] = ()
+    """One confidence threshold for each inner exit."""
+    reach: tuple[Probability, ...]
+    """Probability that a sample is worked on by block l, for each block; never increasing."""
+
+
+class SegmentError(Record):
+    """Relative error of predicted against measured time on random segments that were not used to fit."""
+
+    median: NonNegative
+    p95: NonNegative
+    segments: int = Field(ge=1)
+
+
+class Profile(Record):
+    """Measured or estimated costs of one chain of L blocks on one device class."""
+
+    schema_: Literal["planner/profile/v1"] = Field(default=SCHEMA, alias="schema")
+    model: ModelReference
+    chain_sha256: str
+    device_class: str
+    provenance: Literal["measured", "estimated"]
+    environment: dict[str, Any]
+    """Device, execution provider, precision, threads, library versions: whatever the costs depend on."""
+    stage_overhead_s: NonNegative
+    """Time that each stage call costs beyond its blocks, in seconds."""
+    fusion_saving_s: tuple[float, ...]
+    """What one session over both neighbours of each inner border would save, length L - 1, in seconds."""
+    blocks: tuple[BlockCost, ...] = Field(min_length=1)
+    cut_bytes: tuple[int, ...]
+    """Size of the tensors that cross each cut, length L + 1."""
+    exits: tuple[ExitPoint, ...] = ()
+    operating_points: tuple[OperatingPoint, ...] = ()
+    segment_error: SegmentError | None = None
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Profile:
+        count = len(self.blocks)
+        if len(self.cut_bytes) != count + 1:
+            raise ValueError(f"cut_bytes has {len(self.cut_bytes)} entries; {count} blocks have {count + 1} cuts")
+        if self.fusion_saving_s and len(self.fusion_saving_s) != count - 1:
+            raise ValueError(f"fusion_saving_s has {len(self.fusion_saving_s)} entries; expected {count - 1}")
+        for point in self.operating_points:
+            if len(point.reach) != count:
+                raise ValueError(f"operating point {point.name!r} has {len(point.reach)} reaches for {count} blocks")
+            if any(later > earlier for earlier, later in zip(point.reach, point.reach[1:], strict=False)):
+                raise ValueError(f"operating point {point.name!r}: reach must never increase")
+            if len(point.thresholds) != len(self.exits):
+                raise ValueError(
+                    f"operating point {point.name!r} has {len(point.thresholds)} thresholds for {len(self.exits)} exits"
+                )
+        return self

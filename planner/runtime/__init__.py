@@ -1,0 +1,1 @@
+"""onnxruntime: block runners, sessions, providers. The only package that imports onnxruntime."""

@@ -1,0 +1,1 @@
+"""Sources, workers and networks: read from a file, checked, joined with their profiles."""

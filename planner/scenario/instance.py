@@ -1,0 +1,128 @@
+"""A scenario with its profiles: everything that is known before a plan is made, in plain numbers.
+
+Solvers, evaluation, verification, the simulator, the policies and the agents all start from an :class:`Instance`.
+It holds no path of any file and travels as JSON, so an agent needs neither the scenario file nor its libraries.
+"""
+
+from __future__ import annotations
+
+from functools import cached_property
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.profile.types import OperatingPoint, Profile, Record
+from planner.scenario.types import Scenario, WorkerSpec
+
+
+class Hop(Record):
+    """One transfer on the way between two workers.
+
+    Parameters
+    ----------
+    resource
+        What it occupies: the network's name for a shared medium, ``network:sender>receiver`` for a link.
+    """
+
+    sender: str
+    receiver: str
+    resource: str
+    bytes_per_s: float
+    """Bandwidth that one byte of payload sees: the medium's, halved where an access point relays."""
+    latency_s: float
+
+
+class Path(Record):
+    """The hops from one worker to another, in order; empty from a worker to itself."""
+
+    hops: tuple[Hop, ...] = ()
+
+    def transfer_s(self, size_bytes: float) -> float:
+        """Time in seconds that ``size_bytes`` need from end to end when nothing else is sent."""
+        return sum(size_bytes / hop.bytes_per_s + hop.latency_s for hop in self.hops)
+
+
+class Instance(Record):
+    """A scenario, the profile of each (model, device class), and the path between each two workers.
+
+    ``profiles`` maps model name, then device class, to the profile; ``paths`` maps sender, then receiver, to the path
+    (absent where there is none). Build one with :func:`planner.scenario.load.load_instance`.
+    """
+
+    scenario: Scenario
+    profiles: dict[str, dict[str, Profile]]
+    paths: dict[str, dict[str, Path]]
+
+    @cached_property
+    def workers(self) -> tuple[str, ...]:
+        """Names of the workers, in the scenario's order."""
+        return tuple(self.scenario.workers)
+
+    @cached_property
+    def sources(self) -> tuple[str, ...]:
+        """Names of the sources, in the scenario's order."""
+        return tuple(self.scenario.sources)
+
+    @cached_property
+    def resources(self) -> tuple[str, ...]:
+        """Names of all network resources, in the scenario's order; a link's two directions stand side by side."""
+        names: list[str] = []
+        for name, network in self.scenario.networks.items():
+            if network.kind == "shared":
+                names.append(name)
+            for a, b in network.links:
+                names += [f"{name}:{a}>{b}", f"{name}:{b}>{a}"]
+        return tuple(names)
+
+    def profile(self, model: str, worker: str) -> Profile:
+        """Give the profile of ``model`` on the device class of ``worker``."""
+        return self.profiles[model][self.scenario.workers[worker].device_class]
+
+    def any_profile(self, model: str) -> Profile:
+        """Give a profile of ``model``, for what does not differ between classes (cuts, exits, weights)."""
+        return next(iter(self.profiles[model].values()))
+
+    def length(self, model: str) -> int:
+        """Give L, the number of blocks of ``model``."""
+        return len(self.any_profile(model).blocks)
+
+    def block_s(self, model: str, worker: str) -> NDArray[np.float64]:
+        """Mean time of each block on ``worker``, its speed included; shape [L], seconds."""
+        means = np.array([block.mean_s for block in self.profile(model, worker).blocks])
+        return means / self.scenario.workers[worker].speed
+
+    def block_std_s(self, model: str, worker: str) -> NDArray[np.float64]:
+        """Spread of those times; shape [L], seconds."""
+        spread = np.array([block.std_s for block in self.profile(model, worker).blocks])
+        return spread / self.scenario.workers[worker].speed
+
+    def stage_overhead_s(self, model: str, worker: str) -> float:
+        """Time that each stage on ``worker`` costs beyond its blocks, in seconds."""
+        return self.profile(model, worker).stage_overhead_s / self.scenario.workers[worker].speed
+
+    def cut_bytes(self, model: str) -> tuple[int, ...]:
+        """Bytes across each cut; length L + 1."""
+        return self.any_profile(model).cut_bytes
+
+    def operating_points(self, model: str) -> tuple[OperatingPoint, ...]:
+        """Operating points of ``model``; a model without any has one that reaches every block with accuracy 1."""
+        points = self.any_profile(model).operating_points
+        return points or (OperatingPoint(name="full", accuracy=1.0, reach=(1.0,) * self.length(model)),)
+
+    def worker(self, name: str) -> WorkerSpec:
+        """Give the scenario's entry of a worker."""
+        return self.scenario.workers[name]
+
+    def home(self, source: str) -> str:
+        """Give the worker at which the samples of ``source`` arrive and to which their results return."""
+        return self.scenario.sources[source].worker
+
+    def path(self, sender: str, receiver: str) -> Path | None:
+        """Give the path between two workers, or None where there is none."""
+        return Path() if sender == receiver else self.paths.get(sender, {}).get(receiver)
+
+    @cached_property
+    def provenance(self) -> str:
+        """``estimated`` as soon as one profile is, else ``measured``."""
+        found = {profile.provenance for by_class in self.profiles.values() for profile in by_class.values()}
+        return "estimated" if "estimated" in found else "measured"

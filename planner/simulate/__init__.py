@@ -1,0 +1,1 @@
+"""The virtual-time driver of the worker: event heap, compute and network models."""

@@ -1,0 +1,1 @@
+"""An instance in, a plan with its proven gap out; one file a method."""

@@ -1,0 +1,1 @@
+"""The sans-IO worker: events in, effects out."""
