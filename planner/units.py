@@ -1,0 +1,151 @@
+"""Quantities with units, as people write and read them: ``54 Mbit/s``, ``4 GiB``, ``3 ms``, ``10 /s``, ``85 %``.
+
+Reading needs pint; writing needs nothing, so that an agent can print.
+"""
+
+from __future__ import annotations
+
+import math
+import re
+from functools import cache
+from typing import TYPE_CHECKING, Final
+
+from planner.errors import UnitError
+
+if TYPE_CHECKING:
+    import pint
+
+SI_UNITS: Final = {
+    "time": "second",
+    "memory": "byte",
+    "bandwidth": "byte / second",
+    "rate": "1 / second",
+    "fraction": "dimensionless",
+}
+"""The kinds of quantity, each with the unit in which code holds it."""
+
+EXAMPLES: Final = {"time": "3 ms", "memory": "4 GiB", "bandwidth": "54 Mbit/s", "rate": "10 /s", "fraction": "85 %"}
+
+_NOUNS: Final = {
+    "time": "a time",
+    "memory": "an amount of memory",
+    "bandwidth": "a bandwidth",
+    "rate": "a rate",
+    "fraction": "a percentage",
+}
+
+# Units are listed one by one, without prefixes: pint would read `54 mbit/s` as millibits. A bit has a dimension of its
+# own, because without one `5 /s` would pass for a bandwidth.
+_DEFINITIONS: Final = (
+    "second = [time] = s",
+    "millisecond = 1e-3 * second = ms",
+    "microsecond = 1e-6 * second = us = µs",
+    "nanosecond = 1e-9 * second = ns",
+    "minute = 60 * second = min",
+    "hour = 3600 * second = h",
+    "hertz = 1 / second = Hz",
+    "percent = 0.01 = %",
+    "bit = [information]",
+    "byte = 8 * bit = B",
+    *(
+        f"{prefix}{unit} = {1000**power} * {base}"
+        for power, prefix in enumerate(("k", "M", "G", "T"), start=1)
+        for unit, base in (("bit", "bit"), ("B", "byte"))
+    ),
+    *(
+        f"{prefix}{unit} = {1024**power} * {base}"
+        for power, prefix in enumerate(("Ki", "Mi", "Gi", "Ti"), start=1)
+        for unit, base in (("bit", "bit"), ("B", "byte"))
+    ),
+)
+
+_QUANTITY: Final = re.compile(
+    r"\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
+    r"\s*(?P<unit>(?:[A-Za-zµμ]+|%)?\s*(?:/\s*[A-Za-z]+)?)\s*"
+)
+
+_SCALES: Final = {
+    "time": ((3600.0, "h"), (60.0, "min"), (1.0, "s"), (1e-3, "ms"), (1e-6, "us"), (1e-9, "ns")),
+    "memory": ((2.0**40, "TiB"), (2.0**30, "GiB"), (2.0**20, "MiB"), (2.0**10, "KiB"), (1.0, "B")),
+    "bandwidth": ((1.25e8, "Gbit/s"), (1.25e5, "Mbit/s"), (1.25e2, "kbit/s"), (0.125, "bit/s")),
+    "rate": ((1.0, "/s"),),
+    "fraction": ((1e-2, "%"),),
+}
+
+
+@cache
+def _registry() -> pint.UnitRegistry[float]:
+    import pint
+
+    registry: pint.UnitRegistry[float] = pint.UnitRegistry(None)
+    for definition in _DEFINITIONS:
+        registry.define(definition)
+    return registry
+
+
+def read_quantity(value: object, kind: str) -> float:
+    """Read a quantity as a person wrote it.
+
+    Parameters
+    ----------
+    value
+        Text such as ``54 Mbit/s``; a bare number is refused.
+    kind
+        A key of :data:`SI_UNITS`.
+
+    Returns
+    -------
+    float
+        The value in that kind's SI unit, finite and never negative.
+
+    Raises
+    ------
+    UnitError
+        With the value and an example of what was expected.
+    """
+    expected = describe_quantity(kind)
+    match = _QUANTITY.fullmatch(str(value))
+    if match is None or isinstance(value, bool):
+        raise UnitError("not a quantity", value=value, expected=expected)
+    number, unit = float(match["number"]), match["unit"].replace("μ", "µ")
+    if not unit:
+        raise UnitError("a bare number needs a unit", value=value, expected=expected)
+    result = number * _factor(unit, kind, value)
+    if number < 0:
+        raise UnitError("must not be negative", value=value, expected=expected)
+    if not math.isfinite(result):
+        raise UnitError("too large to be read", value=value, expected=expected)
+    return result
+
+
+def describe_quantity(kind: str) -> str:
+    """Say what a quantity of ``kind`` looks like, with an example."""
+    return f"{_NOUNS[kind]} such as {EXAMPLES[kind]}"
+
+
+def _factor(unit: str, kind: str, value: object) -> float:
+    """Give how many SI units of ``kind`` one ``unit`` is."""
+    import pint
+
+    registry = _registry()
+    try:
+        parsed = registry.parse_units("1" + unit if unit.startswith("/") else unit)
+        return float(registry.Quantity(1.0, parsed).m_as(SI_UNITS[kind]))
+    except pint.DimensionalityError:
+        what = f"the unit {unit!r} does not fit {_NOUNS[kind]}"
+    except pint.UndefinedUnitError:
+        what = f"unknown unit {unit!r}"
+    raise UnitError(what, value=value, expected=describe_quantity(kind))
+
+
+def format_quantity(value: float, kind: str) -> str:
+    """Write an SI value for people, to three significant digits (sizes: one decimal): ``54 Mbit/s``, ``3.0 GiB``."""
+    scales = _SCALES[kind]
+    size = abs(value) or 1.0
+    # A value that would be rounded up to the next unit is shown in that unit.
+    factor, unit = next((scale for scale in scales if size >= scale[0] * 0.9995), scales[-1])
+    number = value / factor
+    if kind == "memory" and unit != "B":
+        return f"{number:.1f} {unit}"
+    digits = f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"
+    return f"{digits} {unit}"
