@@ -1,0 +1,49 @@
+"""Random inputs for models that come without data."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import RuntimeSessionError
+from planner.model.chain import TensorSpec
+
+LARGEST_INTEGER: Final = 9
+"""Integers are often indices (tokens, classes): small and positive ones fit nearly every table."""
+
+
+def random_inputs(specs: Iterable[TensorSpec], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
+    """Draw a tensor for each spec.
+
+    Parameters
+    ----------
+    specs
+        Names, dtypes and shapes, all axes known.
+    rng
+        Where the numbers come from, so that a seed repeats them.
+
+    Returns
+    -------
+    dict
+        By name: floats standard normal, integers in 1..9, booleans true or false with equal chance.
+
+    Raises
+    ------
+    RuntimeSessionError
+        A dtype that no random data can be drawn for (strings).
+    """
+    return {spec.name: np.asarray(_draw(spec, rng)) for spec in specs}
+
+
+def _draw(spec: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
+    dtype = np.dtype(spec.dtype)
+    if dtype.kind == "f":
+        return rng.standard_normal(spec.shape).astype(dtype)
+    if dtype.kind in "iu":
+        return rng.integers(1, LARGEST_INTEGER, spec.shape, dtype=dtype, endpoint=True)
+    if dtype.kind == "b":
+        return rng.integers(0, 2, spec.shape).astype(bool)
+    raise RuntimeSessionError("no random data for this dtype", where=f"input {spec.name}", value=spec.dtype)

@@ -1,0 +1,95 @@
+"""Execution providers: the short names that users write, and what onnxruntime calls them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from types import ModuleType
+from typing import Final
+
+from planner.errors import RuntimeSessionError
+
+
+@dataclass(frozen=True)
+class Provider:
+    """An execution provider.
+
+    Parameters
+    ----------
+    name
+        What users write.
+    execution_providers
+        onnxruntime's names, the wanted one first, then those that take the operators it lacks.
+    device
+        Where tensors stay between blocks, as onnxruntime's IO binding calls it (``cuda``); None for the host's memory.
+    """
+
+    name: str
+    execution_providers: tuple[str, ...]
+    device: str | None = None
+
+
+_CPU: Final = "CPUExecutionProvider"
+_CUDA: Final = "CUDAExecutionProvider"
+_TENSORRT: Final = "TensorrtExecutionProvider"
+
+PROVIDERS: Final = {
+    provider.name: provider
+    for provider in (
+        Provider("cpu", (_CPU,)),
+        Provider("cuda", (_CUDA, _CPU), device="cuda"),
+        Provider("tensorrt", (_TENSORRT, _CUDA, _CPU), device="cuda"),
+    )
+}
+
+
+def import_onnxruntime() -> ModuleType:
+    """Import onnxruntime, quiet but for errors.
+
+    Raises
+    ------
+    RuntimeSessionError
+        It is not installed.
+    """
+    try:
+        import onnxruntime
+    except ImportError as error:
+        raise RuntimeSessionError(
+            f"onnxruntime cannot be imported ({error})",
+            expected='`pip install "mdi-planner[cpu]"`, or the wheel of the device\'s vendor',
+        ) from error
+    onnxruntime.set_default_logger_severity(3)
+    return onnxruntime  # type: ignore[no-any-return]  # the library ships no types
+
+
+def onnxruntime_version() -> str:
+    """Give the version of the installed onnxruntime."""
+    return str(import_onnxruntime().__version__)
+
+
+def find_provider(name: str, offered: Sequence[str] | None = None) -> Provider:
+    """Give the provider called ``name``.
+
+    Parameters
+    ----------
+    name
+        ``cpu``, ``cuda`` or ``tensorrt``.
+    offered
+        onnxruntime's names of what it offers; asked of it when None.
+
+    Raises
+    ------
+    RuntimeSessionError
+        The name is unknown, or this onnxruntime does not offer the provider.
+    """
+    if name not in PROVIDERS:
+        raise RuntimeSessionError("unknown provider", where="provider", value=name, expected=" | ".join(PROVIDERS))
+    if offered is None:
+        offered = import_onnxruntime().get_available_providers()
+    provider = PROVIDERS[name]
+    if provider.execution_providers[0] not in offered:
+        usable = [other.name for other in PROVIDERS.values() if other.execution_providers[0] in offered]
+        raise RuntimeSessionError(
+            "this onnxruntime does not offer the provider", where="provider", value=name, expected=" | ".join(usable)
+        )
+    return provider

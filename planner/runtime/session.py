@@ -1,0 +1,176 @@
+"""One block, one onnxruntime session."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import Fault, RuntimeSessionError
+from planner.model.chain import TensorSpec
+from planner.runtime.providers import Provider, find_provider, import_onnxruntime
+
+DeviceTensor = Any
+"""A tensor in a device's memory (``onnxruntime.OrtValue``; the library ships no types)."""
+
+ANY_LENGTH: Final = -1
+"""Length of an axis that the model leaves open."""
+
+_DTYPES: Final = {
+    "tensor(float)": "float32",
+    "tensor(double)": "float64",
+    "tensor(float16)": "float16",
+    "tensor(bool)": "bool",
+    "tensor(string)": "object",
+} | {f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
+
+
+class BlockSession:
+    """An onnxruntime session over a block model, checked at its border.
+
+    Parameters
+    ----------
+    model
+        Serialised ONNX model, or the file it lies in.
+    provider
+        ``cpu``, ``cuda`` or ``tensorrt``, or a :class:`Provider`.
+    threads
+        How many threads one run may use. They do not spin while they wait, because several agents may share a machine.
+    optimise
+        Whether onnxruntime may rewrite the graph. Without it block models chained give bit-equal outputs.
+
+    Raises
+    ------
+    RuntimeSessionError
+        onnxruntime is absent, lacks the provider, or refuses the model.
+    """
+
+    def __init__(
+        self, model: bytes | Path, *, provider: str | Provider = "cpu", threads: int = 1, optimise: bool = True
+    ) -> None:
+        if threads < 1:
+            raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
+        self._library = import_onnxruntime()
+        self.provider = find_provider(provider) if isinstance(provider, str) else provider
+        where = str(model) if isinstance(model, Path) else "block model"
+        try:
+            self._session = self._library.InferenceSession(
+                str(model) if isinstance(model, Path) else model,
+                self._options(threads, optimise=optimise),
+                providers=list(self.provider.execution_providers),
+            )
+        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+            raise RuntimeSessionError(f"onnxruntime refuses the model: {_first_line(error)}", where=where) from error
+        self._refuse_fallback(where)
+        self.inputs = tuple(_spec(argument, where) for argument in self._session.get_inputs())
+        self.outputs = tuple(_spec(argument, where) for argument in self._session.get_outputs())
+        self.input_names = tuple(spec.name for spec in self.inputs)
+        self.output_names = tuple(spec.name for spec in self.outputs)
+
+    def _options(self, threads: int, *, optimise: bool) -> Any:
+        options = self._library.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        level = self._library.GraphOptimizationLevel
+        options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
+        return options
+
+    def _refuse_fallback(self, where: str) -> None:
+        # onnxruntime falls back to the CPU in silence when a provider's libraries do not load.
+        wanted, got = self.provider.execution_providers[0], self._session.get_providers()[0]
+        if got != wanted:
+            raise RuntimeSessionError(
+                f"{wanted} did not start, its libraries may be missing", where=where, value=got, expected=wanted
+            )
+
+    def run(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        """Run the block on tensors in the host's memory.
+
+        Parameters
+        ----------
+        tensors
+            By name; those that the block does not need are left alone.
+
+        Returns
+        -------
+        dict
+            What the block makes, by name.
+
+        Raises
+        ------
+        RuntimeSessionError
+            An input is missing, has another dtype or shape, or onnxruntime fails.
+        """
+        needed = self._checked(tensors)
+        if self.provider.device is None:
+            return dict(zip(self.output_names, self._call(lambda: self._session.run(None, needed)), strict=True))
+        return download(self.run_on_device(upload(needed, self.provider)))
+
+    def run_on_device(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
+        """Run the block on tensors in the device's memory (see :func:`upload`), where its outputs stay."""
+        binding = self._session.io_binding()
+        for name in self.input_names:
+            binding.bind_ortvalue_input(name, tensors[name])
+        for name in self.output_names:
+            binding.bind_output(name, self.provider.device)
+        self._call(lambda: self._session.run_with_iobinding(binding))
+        return dict(zip(self.output_names, binding.get_outputs(), strict=True))
+
+    def _checked(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
+        faults = [fault for spec in self.inputs if (fault := _fault(spec, tensors.get(spec.name)))]
+        if faults:
+            raise RuntimeSessionError(faults)
+        return {name: np.ascontiguousarray(tensors[name]).reshape(tensors[name].shape) for name in self.input_names}
+
+    def _call(self, action: Any) -> Any:
+        try:
+            return action()
+        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+            raise RuntimeSessionError(f"onnxruntime fails to run the block: {_first_line(error)}") from error
+
+
+def upload(tensors: Mapping[str, NDArray[Any]], provider: Provider) -> dict[str, DeviceTensor]:
+    """Copy tensors into the memory of the provider's device."""
+    make = import_onnxruntime().OrtValue.ortvalue_from_numpy
+    return {name: make(tensor, provider.device) for name, tensor in tensors.items()}
+
+
+def download(tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:
+    """Copy tensors from a device into the host's memory."""
+    return {name: tensor.numpy() for name, tensor in tensors.items()}
+
+
+def _spec(argument: Any, where: str) -> TensorSpec:
+    if argument.type not in _DTYPES:
+        raise RuntimeSessionError(
+            "a tensor type that numpy lacks", where=f"{where}, {argument.name}", value=argument.type
+        )
+    shape = tuple(length if isinstance(length, int) else ANY_LENGTH for length in argument.shape)
+    return TensorSpec(argument.name, _DTYPES[argument.type], shape)
+
+
+def _fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
+    where = f"input {spec.name}"
+    if tensor is None:
+        return Fault("input is missing", where, expected=f"{spec.dtype} {list(spec.shape)}")
+    if tensor.dtype.name != spec.dtype:
+        return Fault("wrong dtype", where, tensor.dtype.name, spec.dtype)
+    if not _fits(tensor.shape, spec.shape):
+        return Fault("wrong shape", where, list(tensor.shape), str(list(spec.shape)))
+    return None
+
+
+def _fits(shape: tuple[int, ...], wanted: Iterable[int]) -> bool:
+    wanted = tuple(wanted)
+    return len(shape) == len(wanted) and all(
+        want in (ANY_LENGTH, length) for length, want in zip(shape, wanted, strict=True)
+    )
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

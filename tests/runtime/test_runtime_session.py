@@ -1,0 +1,117 @@
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from numpy.typing import NDArray
+
+from planner.errors import RuntimeSessionError
+from planner.runtime.providers import Provider, find_provider
+from planner.runtime.session import BlockSession
+from tests.runtime.small_model import SHAPE, blocks
+
+X = np.arange(4, dtype=np.float32).reshape(SHAPE)
+WEIGHT = (np.arange(16, dtype=np.float32) / 16).reshape(4, 4)
+BOUND_CPU = Provider("bound", ("CPUExecutionProvider",), device="cpu")
+
+
+@pytest.mark.parametrize("provider", ["cpu", BOUND_CPU], ids=["host", "io-binding"])
+@pytest.mark.parametrize("options", [{}, {"optimise": False}, {"threads": 2}], ids=str)
+def test_run_takes_only_what_it_needs(provider: str | Provider, options: dict[str, Any]) -> None:
+    session = BlockSession(blocks()[2], provider=provider, **options)
+    tensors: dict[str, NDArray[Any]] = {"b": X, "x": 2 * X, "unrelated": np.zeros(3)}
+    made = session.run(tensors)
+    assert list(made) == ["y"]
+    np.testing.assert_allclose(made["y"], X @ WEIGHT + 2 * X, rtol=1e-5)
+
+
+def test_border_is_known_without_onnx() -> None:
+    session = BlockSession(blocks()[2])
+    assert session.input_names == ("b", "x")
+    assert session.output_names == ("y",)
+    assert session.inputs[0].dtype == "float32"
+    assert session.inputs[0].shape == SHAPE
+
+
+def test_model_from_file(tmp_path: Path) -> None:
+    path = tmp_path / "block.onnx"
+    path.write_bytes(blocks()[1])
+    np.testing.assert_allclose(BlockSession(path).run({"a": X})["b"], np.tanh(X), rtol=1e-5)
+
+
+def test_layout_of_an_input_does_not_matter() -> None:
+    session = BlockSession(blocks()[1])
+    wide = np.arange(8, dtype=np.float32).reshape(1, 8)
+    np.testing.assert_allclose(session.run({"a": wide[:, ::2]})["b"], np.tanh(wide[:, ::2]), rtol=1e-5)
+
+
+def test_all_faults_of_the_inputs_at_once() -> None:
+    session = BlockSession(blocks()[2])
+    with pytest.raises(RuntimeSessionError) as caught:
+        session.run({"b": X.astype(np.float64)})
+    assert [fault.where for fault in caught.value.faults] == ["input b", "input x"]
+    assert "float64" in str(caught.value)
+    assert "missing" in str(caught.value)
+
+
+def test_wrong_shape_is_named() -> None:
+    with pytest.raises(RuntimeSessionError, match=r"input a: wrong shape; found \[1, 5\]; expected \[1, 4\]"):
+        BlockSession(blocks()[1]).run({"a": np.zeros((1, 5), np.float32)})
+
+
+def test_not_a_model() -> None:
+    with pytest.raises(RuntimeSessionError, match="refuses the model"):
+        BlockSession(b"nonsense")
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(RuntimeSessionError, match=r"absent\.onnx"):
+        BlockSession(tmp_path / "absent.onnx")
+
+
+def test_threads_must_be_positive() -> None:
+    with pytest.raises(RuntimeSessionError, match="threads"):
+        BlockSession(blocks()[0], threads=0)
+
+
+@pytest.mark.filterwarnings("ignore:Specified provider")
+def test_a_provider_that_falls_back_is_refused() -> None:
+    # A list that onnxruntime accepts, but whose first entry it does not start: as when CUDA's libraries are missing.
+    absent = Provider("cuda", ("CUDAExecutionProvider", "CPUExecutionProvider"), device="cuda")
+    with pytest.raises(RuntimeSessionError, match=r"CUDAExecutionProvider"):
+        BlockSession(blocks()[0], provider=absent)
+
+
+def test_providers_by_what_is_offered() -> None:
+    offered = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
+    assert find_provider("tensorrt", offered).execution_providers[0] == "TensorrtExecutionProvider"
+    assert find_provider("cuda", offered).device == "cuda"
+    assert find_provider("cpu", offered).device is None
+    with pytest.raises(RuntimeSessionError, match=r"does not offer.*'tensorrt'; expected cuda \| cpu|cpu \| cuda"):
+        find_provider("tensorrt", offered[1:])
+    with pytest.raises(RuntimeSessionError, match="unknown provider"):
+        find_provider("gpu", offered)
+
+
+def test_runtime_needs_no_onnx() -> None:
+    code = "import sys, planner.runtime.runner, planner.runtime.inputs; print('onnx' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
+
+
+def test_without_onnxruntime_the_message_says_what_to_install(tmp_path: Path) -> None:
+    # An import that fails for real: a package of that name without content shadows the installed one.
+    (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"
+        "from planner.runtime.session import BlockSession\n"
+        "from planner.errors import RuntimeSessionError\n"
+        "try: BlockSession(b'')\n"
+        "except RuntimeSessionError as error: print(error)\n"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert 'pip install "mdi-planner[cpu]"' in done.stdout
