@@ -1,0 +1,171 @@
+"""What a fixed plan gives: delays, accuracies, utilisations, memory and objective, from the scenario alone."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import PlanError
+from planner.plan.journey import Journey, journey
+from planner.plan.queueing import Stream, delays
+from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
+from planner.plan.types import NetworkUse, Route, SourcePlan, WorkerUse
+from planner.scenario.instance import Instance
+
+Routes = Mapping[str, Sequence[Route]]
+"""Each source's routes."""
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What routes give.
+
+    Parameters
+    ----------
+    objective
+        Value of the surrogate objective of the scenario's goal.
+    weighted_delay_s
+        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T: what incumbents are ranked by.
+    """
+
+    sources: dict[str, SourcePlan]
+    workers: dict[str, WorkerUse]
+    networks: dict[str, NetworkUse]
+    objective: float
+    weighted_delay_s: float
+
+
+def volumes(instance: Instance) -> NDArray[np.float64]:
+    """Samples per second of each source; for the goal ``makespan`` samples; shape [S].
+
+    Without a rate the goal ``throughput`` takes one sample per second of each source.
+
+    Raises
+    ------
+    PlanError
+        The goal is ``delay`` and a source has no rate.
+    """
+    goal = instance.scenario.objective.goal
+    specs = instance.scenario.sources
+    if goal == "makespan":
+        return np.array([float(spec.samples) for spec in specs.values()])
+    missing = [name for name, spec in specs.items() if spec.rate_per_s is None]
+    if missing and goal == "delay":
+        raise PlanError(
+            "the goal delay needs the rate of every source",
+            where=f"sources.{missing[0]}.rate",
+            expected="a rate such as 5 /s, or the goal throughput or makespan",
+        )
+    return np.array([spec.rate_per_s or 1.0 for spec in specs.values()])
+
+
+def evaluate(instance: Instance, routes: Routes) -> Evaluation:
+    """Evaluate fixed ``routes`` on ``instance``.
+
+    Delays are those of queues in steady state. Where the goal ``throughput`` asks for more than the bottleneck can do,
+    they are those at the largest rates that it can; for ``makespan`` they are those of a sample that never waits.
+
+    Raises
+    ------
+    PlanError
+        A route needs a path that the networks do not have, or a rate is missing.
+    """
+    objective = instance.scenario.objective
+    samples = {
+        source: [(route, journey(instance, source, route)) for route in routes[source]] for source in instance.sources
+    }
+    volume = volumes(instance)
+    load = _loads(instance, samples) * volume[:, None]
+    utilisation = load.sum(axis=0)
+    unloaded = np.array([sum(route.share * trip.unloaded_s for route, trip in samples[s]) for s in instance.sources])
+    latency = np.array([sum(route.share * trip.latency_s for route, trip in samples[s]) for s in instance.sources])
+    accuracy = np.array([_accuracy(instance, routes[source]) for source in instance.sources])
+    priority = np.array([instance.scenario.sources[source].priority for source in instance.sources])
+    if objective.goal == "makespan":
+        delay = surrogate = unloaded
+    else:
+        scale = _sustained(utilisation) if objective.goal == "throughput" else 1.0
+        delay = _queueing_delays(instance, samples, volume * scale) + latency
+        held = numbers(Classes.of(priority), load * scale, kappa(objective.service_cv))
+        surrogate = held / (volume * scale) + latency
+    loss = 100 * objective.accuracy_worth_s * (1 - accuracy)
+    value = {
+        "delay": float(priority * volume @ (surrogate + loss)),
+        "throughput": float(utilisation.max()),
+        "makespan": float(utilisation.max() + unloaded.max()),
+    }[objective.goal]
+    busy = dict(zip((*instance.workers, *instance.resources), utilisation.tolist(), strict=True))
+    memory = memory_bytes(instance, routes)
+    return Evaluation(
+        sources={
+            source: SourcePlan(
+                accuracy=float(accuracy[index]),
+                delay_s=float(delay[index]),
+                surrogate_delay_s=float(surrogate[index]),
+                routes=tuple(routes[source]),
+            )
+            for index, source in enumerate(instance.sources)
+        },
+        workers={name: WorkerUse(utilisation=busy[name], memory_bytes=memory[name]) for name in instance.workers},
+        networks={name: NetworkUse(utilisation=busy[name]) for name in instance.resources},
+        objective=value,
+        weighted_delay_s=float(priority * volume @ (delay + loss)),
+    )
+
+
+def memory_bytes(instance: Instance, routes: Routes) -> dict[str, float]:
+    """Memory each worker needs: its base, each block resident once whoever uses it, and the largest activation."""
+    resident: dict[str, set[tuple[str, int]]] = {worker: set() for worker in instance.workers}
+    for own in routes.values():
+        for route in own:
+            for stage in route.stages:
+                blocks = range(stage.first_block, stage.last_block + 1)
+                resident[stage.worker].update((route.model, block) for block in blocks)
+    needed = {}
+    for worker, pairs in resident.items():
+        costs = [instance.profile(model, worker).blocks[block] for model, block in pairs]
+        weights = sum(cost.weight_bytes for cost in costs)
+        needed[worker] = (
+            instance.worker(worker).base_memory_bytes
+            + weights
+            + max((cost.activation_bytes for cost in costs), default=0)
+        )
+    return needed
+
+
+def _accuracy(instance: Instance, routes: Sequence[Route]) -> float:
+    return sum(route.share * instance.operating_points(route.model)[route.operating_point].accuracy for route in routes)
+
+
+def _loads(instance: Instance, samples: Mapping[str, Sequence[tuple[Route, Journey]]]) -> NDArray[np.float64]:
+    """Seconds that one sample of each source takes of each worker and network; shape [S, R]."""
+    column = {name: index for index, name in enumerate((*instance.workers, *instance.resources))}
+    load = np.zeros((len(instance.sources), len(column)))
+    for index, source in enumerate(instance.sources):
+        for route, trip in samples[source]:
+            for visit in trip.visits:
+                load[index, column[visit.resource]] += route.share * visit.probability * visit.mean_s
+    return load
+
+
+def _sustained(utilisation: NDArray[np.float64]) -> float:
+    return min(1.0, UTILISATION_CAP / float(utilisation.max()))
+
+
+def _queueing_delays(
+    instance: Instance,
+    samples: Mapping[str, Sequence[tuple[Route, Journey]]],
+    rate_per_s: NDArray[np.float64],
+) -> NDArray[np.float64]:
+    specs = instance.scenario.sources
+    level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
+    spent = delays(
+        Stream(source, level[-specs[source].priority], float(rate) * route.share * visit.probability, visit)
+        for source, rate in zip(instance.sources, rate_per_s, strict=True)
+        for route, trip in samples[source]
+        for visit in trip.visits
+    )
+    return np.array([spent[source] / float(rate) for source, rate in zip(instance.sources, rate_per_s, strict=True)])

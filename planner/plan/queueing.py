@@ -1,0 +1,95 @@
+"""Mean delays of a fixed plan: every worker and network a non-preemptive priority M/G/1 that looks between pieces.
+
+For class k at one resource, S the time of a whole visit, B of one piece (a block or a fragment), S_last of the last
+piece of a visit and σ_k the utilisation by classes 1..k, the most important first:
+
+    W_k = [Σ_{j≤k} λ_j E S_j² + Σ_{j>k} λ_j Σ_b E B_jb²] / 2 / ((1 − σ_{k−1}) (1 − σ_k))
+    T_k = W_k + (S_k − S_last) / (1 − σ_{k−1}) + S_last
+
+With one piece a visit this is Cobham's formula; less important work delays by the rest of one piece at most.
+
+References
+----------
+A. Cobham, "Priority assignment in waiting line problems", Operations Research 2 (1954).
+L. Kleinrock, "Queueing Systems, Volume 2: Computer Applications" (1976), section 3.6.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.plan.journey import Visit
+
+
+@dataclass(frozen=True)
+class Stream:
+    """Visits of one kind: how many a second, and how important (``level`` 0 is the most important)."""
+
+    source: str
+    level: int
+    rate_per_s: float
+    visit: Visit
+
+
+@dataclass(frozen=True)
+class Moments:
+    """Moments of a visit's time in seconds: means of the whole and of its last piece, E S² and Σ_b E B_b²."""
+
+    mean: float
+    last: float
+    square: float
+    piece_square: float
+
+
+def moments(visit: Visit) -> Moments:
+    """Give the moments of a visit that may end after any of its pieces."""
+    ends = -np.diff(np.append(visit.survival, 0.0))
+    variance = visit.piece_std_s**2
+    whole = np.cumsum(visit.piece_s)
+    return Moments(
+        mean=visit.mean_s,
+        last=float(ends @ visit.piece_s),
+        square=float(ends @ (whole**2 + np.cumsum(variance))),
+        piece_square=float(visit.survival @ (visit.piece_s**2 + variance)),
+    )
+
+
+def delays(streams: Iterable[Stream]) -> dict[str, float]:
+    """Give each source's mean time at resources per second of arrivals: Σ over its visits of rate × delay.
+
+    Divided by the source's arrival rate it is the mean delay of a sample, in seconds, latency not included (Little).
+    A class that is offered more work than its resource can do waits for ever: infinity.
+    """
+    by_resource: dict[str, list[tuple[Stream, Moments]]] = defaultdict(list)
+    for stream in streams:
+        by_resource[stream.visit.resource].append((stream, moments(stream.visit)))
+    total: dict[str, float] = defaultdict(float)
+    for queue in by_resource.values():
+        for (stream, moment), wait, busy_above in _waits(queue):
+            free = 1 - busy_above
+            there = wait + (moment.mean - moment.last) / free + moment.last if free > 0 else np.inf
+            total[stream.source] += stream.rate_per_s * there
+    return dict(total)
+
+
+def _waits(
+    queue: list[tuple[Stream, Moments]],
+) -> Iterable[tuple[tuple[Stream, Moments], float, float]]:
+    """Give each stream of one resource with its mean wait and the utilisation by more important classes."""
+    levels = sorted({stream.level for stream, _ in queue})
+    busy_above = 0.0
+    for level in levels:
+        own = [(stream, moment) for stream, moment in queue if stream.level == level]
+        busy = busy_above + sum(stream.rate_per_s * moment.mean for stream, moment in own)
+        rest = sum(
+            stream.rate_per_s * (moment.square if stream.level <= level else moment.piece_square)
+            for stream, moment in queue
+        )
+        wait = rest / 2 / ((1 - busy_above) * (1 - busy)) if busy < 1 else np.inf
+        for member in own:
+            yield member, wait, busy_above
+        busy_above = busy

@@ -1,0 +1,50 @@
+"""Plan files: JSON with the keys of :class:`planner.plan.types.Plan`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+from pydantic import ValidationError
+
+from planner.errors import Fault, PlanError
+from planner.files import write_text_atomic
+from planner.plan.types import Plan
+
+
+def load_plan(path: Path) -> Plan:
+    """Read a plan file.
+
+    Raises
+    ------
+    PlanError
+        The file cannot be read, is not JSON, or has wrong or missing keys; all faults at once.
+    """
+    try:
+        document = json.loads(path.read_text(encoding="utf-8"))
+    except OSError as error:
+        raise PlanError("cannot read the plan", where=str(path), expected=error.strerror) from error
+    except ValueError as error:
+        raise PlanError(f"not a JSON file: {error}", where=str(path), expected="a plan by `planner solve`") from error
+    try:
+        return Plan.model_validate(document)
+    except ValidationError as error:
+        raise PlanError(
+            Fault(
+                what=fault["msg"],
+                where=f"{path}: {'.'.join(str(part) for part in fault['loc']) or 'plan'}",
+                value=None if fault["type"] == "missing" or isinstance(fault["input"], dict | list) else fault["input"],
+            )
+            for fault in error.errors()
+        ) from error
+
+
+def save_plan(plan: Plan, path: Path) -> None:
+    """Write ``plan`` to ``path``, whole or not at all."""
+    write_text_atomic(path, json.dumps(plan_document(plan), indent=2, allow_nan=False) + "\n")
+
+
+def plan_document(plan: Plan) -> dict[str, object]:
+    """Give the plan as it stands in its file."""
+    document: dict[str, object] = plan.model_dump(mode="json", by_alias=True)
+    return document

@@ -1,0 +1,128 @@
+"""Check a plan against its scenario without any solver's code."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+from planner.errors import Fault, PlanError
+from planner.plan.evaluate import Evaluation, evaluate
+from planner.plan.surrogate import UTILISATION_CAP
+from planner.plan.types import Plan, Route
+from planner.scenario.instance import Instance
+
+TOLERANCE = 1e-6
+
+
+def verify(instance: Instance, plan: Plan, *, tolerance: float = TOLERANCE) -> None:
+    """Check that ``plan`` can be carried out on ``instance`` and says of itself what is true.
+
+    Raises
+    ------
+    PlanError
+        All faults at once: routes that do not join up, shares, memory, capacity, deadlines, accuracy, recorded values.
+    """
+    faults = list(_route_faults(instance, plan, tolerance))
+    if not faults:
+        found = evaluate(instance, {source: own.routes for source, own in plan.sources.items()})
+        faults = [*_limit_faults(instance, found, tolerance), *_record_faults(instance, plan, found, tolerance)]
+    if faults:
+        raise PlanError(faults)
+
+
+def _route_faults(instance: Instance, plan: Plan, tolerance: float) -> Iterator[Fault]:
+    if plan.goal != instance.scenario.objective.goal:
+        yield Fault("another goal than the scenario's", "goal", plan.goal, instance.scenario.objective.goal)
+    for source in sorted(set(instance.sources) ^ set(plan.sources)):
+        yield Fault("not in both scenario and plan", f"sources.{source}")
+    for model, chain_sha256 in plan.chains.items():
+        if model not in instance.profiles or chain_sha256 != instance.any_profile(model).chain_sha256:
+            yield Fault("the plan was made for another chain", f"chains.{model}", chain_sha256)
+    for source in instance.sources:
+        if source not in plan.sources:
+            continue
+        routes = plan.sources[source].routes
+        total = sum(route.share for route in routes)
+        if abs(total - 1) > tolerance:
+            yield Fault("shares do not add up to 1", f"sources.{source}", total)
+        for number, route in enumerate(routes):
+            yield from _one_route_faults(instance, source, route, f"sources.{source}.routes.{number}")
+
+
+def _one_route_faults(instance: Instance, source: str, route: Route, where: str) -> Iterator[Fault]:
+    models = instance.scenario.sources[source].models
+    if route.model not in models:
+        yield Fault("not a model of this source", where, route.model, " or ".join(models))
+        return
+    if not 0 <= route.operating_point < len(instance.operating_points(route.model)):
+        yield Fault("no such operating point", where, route.operating_point)
+        return
+    expected = 0
+    for stage in route.stages:
+        if stage.worker not in instance.workers:
+            yield Fault("no such worker", where, stage.worker)
+            return
+        if stage.first_block != expected or stage.last_block < stage.first_block:
+            yield Fault("stages do not join up", where, f"blocks {stage.first_block}-{stage.last_block}", str(expected))
+        expected = stage.last_block + 1
+    if expected != instance.length(route.model):
+        yield Fault("blocks are left out or added", where, expected, f"{instance.length(route.model)} blocks")
+    home = instance.home(source)
+    stops = [home, *(stage.worker for stage in route.stages), home]
+    for sender, receiver in zip(stops, stops[1:], strict=False):
+        if instance.path(sender, receiver) is None:
+            yield Fault("no path between two workers", where, f"{sender} > {receiver}")
+
+
+def _limit_faults(instance: Instance, found: Evaluation, tolerance: float) -> Iterator[Fault]:
+    for worker, use in found.workers.items():
+        memory = instance.worker(worker).memory_bytes
+        if use.memory_bytes > memory * (1 + tolerance):
+            yield Fault("more memory than there is", f"workers.{worker}", use.memory_bytes, f"at most {memory:g} bytes")
+    if instance.scenario.objective.goal == "delay":
+        for name, busy in (*found.workers.items(), *found.networks.items()):
+            if busy.utilisation > UTILISATION_CAP + tolerance:
+                yield Fault("busier than the cap", name, busy.utilisation, f"at most {UTILISATION_CAP:g}")
+    for source, own in found.sources.items():
+        spec = instance.scenario.sources[source]
+        if spec.deadline_s is not None and own.delay_s > spec.deadline_s * (1 + tolerance):
+            yield Fault("misses its deadline", f"sources.{source}", own.delay_s, f"at most {spec.deadline_s:g} s")
+        if spec.min_accuracy is not None and own.accuracy < spec.min_accuracy - tolerance:
+            yield Fault("not accurate enough", f"sources.{source}", own.accuracy, f"at least {spec.min_accuracy:g}")
+
+
+def _record_faults(instance: Instance, plan: Plan, found: Evaluation, tolerance: float) -> Iterator[Fault]:
+    pairs = [("objective", plan.objective, found.objective)]
+    for source, own in found.sources.items():
+        recorded = plan.sources[source]
+        pairs += [
+            (f"sources.{source}.{key}", getattr(recorded, key), getattr(own, key))
+            for key in ("accuracy", "delay_s", "surrogate_delay_s")
+        ]
+    for worker in instance.workers:
+        if worker not in plan.workers:
+            yield Fault("missing from the plan", f"workers.{worker}")
+            continue
+        pairs += [
+            (f"workers.{worker}.{key}", getattr(plan.workers[worker], key), getattr(found.workers[worker], key))
+            for key in ("utilisation", "memory_bytes")
+        ]
+    for name in instance.resources:
+        if name not in plan.networks:
+            yield Fault("missing from the plan", f"networks.{name}")
+            continue
+        pairs.append(
+            (f"networks.{name}.utilisation", plan.networks[name].utilisation, found.networks[name].utilisation)
+        )
+    for where, recorded_value, value in pairs:
+        if not math.isclose(recorded_value, value, rel_tol=tolerance, abs_tol=tolerance):
+            yield Fault("does not follow from the routes", where, recorded_value, f"{value:g}")
+    if plan.bound > plan.objective + tolerance * max(abs(plan.objective), 1.0):
+        yield Fault("above the objective", "bound", plan.bound, f"at most {plan.objective:g}")
+    if not math.isclose(plan.gap, relative_gap(plan.objective, plan.bound), rel_tol=tolerance, abs_tol=tolerance):
+        yield Fault("is not (objective − bound) / |objective|", "gap", plan.gap)
+
+
+def relative_gap(objective: float, bound: float) -> float:
+    """Give (objective − bound) / max(|objective|, 1e-9), never below 0."""
+    return max(0.0, (objective - bound) / max(abs(objective), 1e-9))
