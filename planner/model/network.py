@@ -1,0 +1,131 @@
+"""A small builder of ONNX graphs with seeded random weights, for the reference models.
+
+Weights are drawn so that activations keep their scale from layer to layer; the last normalisation of a residual branch
+is scaled down, for otherwise random logits explode with depth and absolute tolerances mean nothing.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import onnx
+from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
+
+from planner.files import write_bytes_atomic
+
+
+class Network:
+    """Collects nodes and weights; every method adds one layer and returns the name of the tensor it makes.
+
+    Parameters
+    ----------
+    name
+        Name of the graph.
+    opset
+        Version of the ONNX operator set.
+    seed
+        Seed of the one stream that all weights are drawn from.
+    """
+
+    def __init__(self, name: str, *, opset: int = 13, seed: int = 0) -> None:
+        self._graph = onnx.GraphProto(name=name)
+        self._opset = opset
+        self._random = np.random.default_rng(seed)
+        self._channels: dict[str, int] = {}
+
+    def input(self, name: str, shape: Sequence[int | str], element: int = TensorProto.FLOAT) -> str:
+        """Add an input of the model; a name in ``shape`` stands for a dynamic axis."""
+        self._graph.input.append(helper.make_tensor_value_info(name, element, shape))
+        if len(shape) == 4:
+            self._channels[name] = int(shape[1])
+        return name
+
+    def output(self, name: str, tensor: str, shape: Sequence[int | str]) -> None:
+        """Give out a tensor under ``name``."""
+        self._graph.node.append(helper.make_node("Identity", [tensor], [name], name=name))
+        self._graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
+
+    def constant(self, name: str, values: NDArray[np.generic]) -> str:
+        """Add a weight or constant under a name of its own."""
+        self._graph.initializer.append(numpy_helper.from_array(values, name))
+        return name
+
+    def weight(self, name: str, shape: Sequence[int], std: float) -> str:
+        """Add a weight of normally distributed float32 values."""
+        values = self._random.standard_normal(tuple(shape), dtype=np.float32)
+        values *= np.float32(std)
+        return self.constant(name, values)
+
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+        """Add a node with one output, which bears the node's name."""
+        self._graph.node.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
+        return name
+
+    def conv(self, x: str, name: str, channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> str:
+        """Add a convolution without bias, padded to keep the size at stride 1."""
+        inner = self._channels[x] // groups
+        weight = self.weight(f"{name}.weight", (channels, inner, kernel, kernel), (2 / (inner * kernel**2)) ** 0.5)
+        self._channels[name] = channels
+        pad = kernel // 2
+        return self.node(
+            "Conv",
+            [x, weight],
+            name,
+            kernel_shape=[kernel] * 2,
+            strides=[stride] * 2,
+            pads=[pad] * 4,
+            group=groups,
+        )
+
+    def batch_norm(self, x: str, name: str, *, gamma: float = 1.0) -> str:
+        """Add a batch normalisation in inference mode, with small random shifts and statistics."""
+        channels = self._channels[name] = self._channels[x]
+        small = self._random.uniform(-0.1, 0.1, (3, channels)).astype(np.float32)
+        values = {
+            "gamma": np.full(channels, gamma, np.float32),
+            "beta": small[0],
+            "mean": small[1],
+            "var": 1 + small[2],
+        }
+        return self.node(
+            "BatchNormalization", [x, *(self.constant(f"{name}.{key}", array) for key, array in values.items())], name
+        )
+
+    def follow(self, name: str, channels: int) -> str:
+        """Record how many channels a tensor made by :meth:`node` has."""
+        self._channels[name] = channels
+        return name
+
+    def split(self, x: str, name: str, parts: int) -> list[str]:
+        """Split the last axis into equal parts."""
+        outputs = [f"{name}.{part}" for part in range(parts)]
+        self._graph.node.append(helper.make_node("Split", [x], outputs, name=name, axis=-1, num_outputs=parts))
+        return outputs
+
+    def relu(self, x: str, name: str) -> str:
+        """Add a rectifier."""
+        self._channels[name] = self._channels[x]
+        return self.node("Relu", [x], name)
+
+    def add(self, x: str, y: str, name: str) -> str:
+        """Add a residual sum."""
+        self._channels[name] = self._channels[x]
+        return self.node("Add", [x, y], name)
+
+    def classify(self, x: str, name: str, classes: int) -> str:
+        """Add global average pooling and a fully connected layer."""
+        channels = self._channels[x]
+        pooled = self.node("Flatten", [self.node("GlobalAveragePool", [x], f"{name}.pool")], f"{name}.flat")
+        weight = self.weight(f"{name}.weight", (classes, channels), channels**-0.5)
+        bias = self.weight(f"{name}.bias", (classes,), 0.01)
+        return self.node("Gemm", [pooled, weight, bias], f"{name}.fc", transB=1)
+
+    def save(self, path: Path) -> Path:
+        """Write the model."""
+        model = onnx.ModelProto(ir_version=8, producer_name="planner", graph=self._graph)
+        model.opset_import.append(helper.make_opsetid("", self._opset))
+        write_bytes_atomic(path, model.SerializeToString(deterministic=True))
+        return path
