@@ -46,12 +46,14 @@ class Instance(Record):
     """A scenario, the profile of each (model, device class), and the path between each two workers.
 
     ``profiles`` maps model name, then device class, to the profile; ``paths`` maps sender, then receiver, to the path
-    (absent where there is none). Build one with :func:`planner.scenario.load.load_instance`.
+    (absent where there is none); ``traces`` maps each source with ``arrivals: trace`` to its arrival times in seconds.
+    Build one with :func:`planner.scenario.load.load_instance`.
     """
 
     scenario: Scenario
     profiles: dict[str, dict[str, Profile]]
     paths: dict[str, dict[str, Path]]
+    traces: dict[str, tuple[float, ...]] = {}
 
     @cached_property
     def workers(self) -> tuple[str, ...]:

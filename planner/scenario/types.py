@@ -25,7 +25,7 @@ def _quantity(kind: str) -> BeforeValidator:
         reader: QuantityReader | None = (info.context or {}).get("quantity")
         return value if reader is None or value is None else reader(value, kind)
 
-    return BeforeValidator(read)
+    return BeforeValidator(read, json_schema_input_type=Annotated[str, Field(json_schema_extra={"quantity": kind})])
 
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), _quantity("time")]
@@ -33,7 +33,8 @@ Bytes = Annotated[float, Field(ge=0, allow_inf_nan=False), _quantity("memory")]
 BytesPerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("bandwidth")]
 PerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("rate")]
 Fraction = Annotated[float, Field(ge=0, le=1), _quantity("fraction")]
-Factor = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Factor = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class ModelSpec(Record):
@@ -43,8 +44,8 @@ class ModelSpec(Record):
     """ONNX file, relative to the scenario file."""
     profile: str | None = None
     """Name of a profile: finds ``<folder>/<device-class>/<name>.json`` in the ``profiles:`` folders."""
-    max_blocks: int = Field(default=8, ge=1)
-    shape: dict[str, tuple[int, ...]] | None = None
+    max_blocks: Count = 8
+    shape: dict[str, tuple[Count, ...]] | None = None
     """Shapes of inputs with dynamic axes."""
 
 
@@ -81,7 +82,7 @@ class SourceSpec(Record):
     rate_per_s: PerSecond | None = Field(default=None, alias="rate")
     priority: Factor = 1.0
     """Positive weight in the objective; larger is more important."""
-    samples: int = Field(default=1000, ge=1)
+    samples: Count = 1000
     deadline_s: Seconds | None = Field(default=None, alias="deadline")
     """Bound on the mean delay."""
     min_accuracy: Fraction | None = None
@@ -96,7 +97,7 @@ class ObjectiveSpec(Record):
     goal: Literal["delay", "throughput", "makespan"] = "delay"
     accuracy_worth_s: Seconds = Field(default=0.0, alias="accuracy_worth")
     """The delay that one percentage point of accuracy is worth."""
-    service_cv: float = Field(default=1.0, ge=0, allow_inf_nan=False)
+    service_cv: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 1.0
     """Coefficient of variation of service times in the surrogate."""
 
 
@@ -125,7 +126,7 @@ class Scenario(Record):
     """Sources, workers and networks, and what is wanted of them."""
 
     schema_: Literal["planner/scenario/v1"] = Field(default=SCHEMA, alias="schema")
-    profiles: tuple[str, ...] = ("../../profiles",)
+    profiles: tuple[str, ...] = Field(default=("../../profiles",), min_length=1)
     """Folders of profiles, relative to the scenario file."""
     models: dict[str, ModelSpec] = Field(min_length=1)
     workers: dict[str, WorkerSpec] = Field(min_length=1)

@@ -1,0 +1,262 @@
+"""What a scenario must satisfy beyond its schema: one ``check_*`` function a rule, all of them run on every file."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from planner.errors import Fault
+from planner.scenario.document import Location
+from planner.scenario.schema import nearest
+from planner.scenario.types import EventSpec, PolicySpec, Scenario
+from planner.units import format_quantity
+
+
+@dataclass(frozen=True)
+class Finding:
+    """A fault before its file and line are known.
+
+    Parameters
+    ----------
+    location
+        Where the value stands, or should stand, in the file.
+    needs
+        Other values that the rule looked at; where one of them is itself wrong, the finding says nothing.
+    """
+
+    location: Location
+    what: str
+    value: object = None
+    expected: str | None = None
+    needs: tuple[Location, ...] = ()
+
+    def fault(self, where: str) -> Fault:
+        """Give the fault, with file and line in ``where``."""
+        return Fault(self.what, where, self.value, self.expected)
+
+
+Check = Callable[[Scenario], Iterator[Finding]]
+
+_NAME: Final = re.compile(r"\w[\w.-]*")
+
+
+def _unknown(kind: str, name: str, known: Iterable[str], location: Location) -> Finding:
+    names = tuple(known)
+    guess = nearest(name, names)
+    expected = f"one of {', '.join(names)}" + (f" (did you mean {guess!r}?)" if guess else "")
+    return Finding(location, f"unknown {kind}", name, expected if names else f"an entry in {kind}s:", ((f"{kind}s",),))
+
+
+def check_names(scenario: Scenario) -> Iterator[Finding]:
+    """Check that names are plain words, since they go into file names, network resources and addresses."""
+    for kind in ("models", "workers", "networks", "sources"):
+        for name in getattr(scenario, kind):
+            if not _NAME.fullmatch(name):
+                expected = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
+                yield Finding((kind, name), "not a usable name", name, expected)
+
+
+def _named_workers(scenario: Scenario) -> Iterator[tuple[Location, str]]:
+    """Give each place that names a worker, with the name."""
+    for name, network in scenario.networks.items():
+        for index, member in enumerate(network.members):
+            yield ("networks", name, "members", index), member
+        for index, link in enumerate(network.links):
+            for end, member in enumerate(link):
+                yield ("networks", name, "links", index, end), member
+    for name, source in scenario.sources.items():
+        yield ("sources", name, "worker"), source.worker
+    for index, event in enumerate(scenario.events):
+        if event.worker is not None:
+            yield ("events", index, "worker"), event.worker
+    yield from _named_in_policy(scenario.policy)
+
+
+def _named_in_policy(policy: PolicySpec) -> Iterator[tuple[Location, str]]:
+    for index, member in enumerate(policy.ring or ()):
+        yield ("policy", "ring", index), member
+    for name, neighbours in (policy.neighbours or {}).items():
+        yield ("policy", "neighbours", name), name
+        for index, member in enumerate(neighbours):
+            yield ("policy", "neighbours", name, index), member
+
+
+def check_known_workers(scenario: Scenario) -> Iterator[Finding]:
+    """Check that every worker that is named has an entry."""
+    for location, name in _named_workers(scenario):
+        if name not in scenario.workers:
+            yield _unknown("worker", name, scenario.workers, location)
+
+
+def check_known_models(scenario: Scenario) -> Iterator[Finding]:
+    """Check that every model that a source names has an entry."""
+    for source, spec in scenario.sources.items():
+        for index, name in enumerate(spec.models):
+            if name not in scenario.models:
+                yield _unknown("model", name, scenario.models, ("sources", source, "models", index))
+
+
+def check_known_in_events(scenario: Scenario) -> Iterator[Finding]:
+    """Check that every source and network that an event names has an entry."""
+    for index, event in enumerate(scenario.events):
+        if event.source is not None and event.source not in scenario.sources:
+            yield _unknown("source", event.source, scenario.sources, ("events", index, "source"))
+        if event.network is not None and event.network not in scenario.networks:
+            yield _unknown("network", event.network, scenario.networks, ("events", index, "network"))
+
+
+def check_model_origin(scenario: Scenario) -> Iterator[Finding]:
+    """Check that a model is an ONNX file or a profile, not both and not neither."""
+    for name, model in scenario.models.items():
+        location, expected = ("models", name), "either path: FILE.onnx or profile: NAME"
+        needs: tuple[Location, ...] = ((*location, "path"), (*location, "profile"))
+        if model.path is None and model.profile is None:
+            yield Finding(location, "the model has neither path nor profile", None, expected, needs)
+        elif model.path is not None and model.profile is not None:
+            yield Finding(location, "the model has both path and profile", None, expected, needs)
+
+
+def check_arrivals(scenario: Scenario) -> Iterator[Finding]:
+    """Check that a source says when its samples come: by a rate, as a batch, or in a file of times."""
+    for name, source in scenario.sources.items():
+        location = ("sources", name)
+        needs: tuple[Location, ...] = ((*location, "arrivals"), (*location, "trace"))
+        if source.rate_per_s is None and source.arrivals in ("poisson", "constant"):
+            what, expected = f"arrivals: {source.arrivals} need a rate", "a rate such as 10 /s"
+            yield Finding((*location, "rate"), what, None, expected, needs)
+        if source.arrivals == "trace" and source.trace is None:
+            expected = "a text file of times in seconds, one a line"
+            yield Finding((*location, "trace"), "arrivals: trace need a file", None, expected, needs)
+        if source.arrivals != "trace" and source.trace is not None:
+            what = f"arrivals: {source.arrivals} have no use for a file of times"
+            yield Finding((*location, "trace"), what, source.trace, "arrivals: trace, or no trace:", needs)
+
+
+def check_network_kinds(scenario: Scenario) -> Iterator[Finding]:
+    """Check that a shared medium has members, a point-to-point network links, and neither what is the other's."""
+    keys = {"shared": ("members", "links"), "point-to-point": ("links", "members")}
+    fewest = {"members": 2, "links": 1}
+    for name, network in scenario.networks.items():
+        location = ("networks", name)
+        needs: tuple[Location, ...] = ((*location, "kind"),)
+        right, wrong = keys[network.kind]
+        if len(getattr(network, right)) < fewest[right]:
+            expected = "two or more workers" if right == "members" else "pairs of workers such as [[a, b], [b, c]]"
+            yield Finding((*location, right), f"a {network.kind} network needs {right}", None, expected, needs)
+        if getattr(network, wrong):
+            yield Finding((*location, wrong), f"a {network.kind} network has no {wrong}", None, f"{right}:", needs)
+        if network.kind == "point-to-point" and network.relay != "none":
+            what = "only a shared network has an access point"
+            yield Finding((*location, "relay"), what, network.relay, "relay: none", needs)
+
+
+def _repeats(names: Iterable[str], location: Location, what: str) -> Iterator[Finding]:
+    seen: set[str] = set()
+    for index, name in enumerate(names):
+        if name in seen:
+            yield Finding((*location, index), what, name, "each once")
+        seen.add(name)
+
+
+def check_repeats(scenario: Scenario) -> Iterator[Finding]:
+    """Check that no list names a worker or a model twice."""
+    for name, network in scenario.networks.items():
+        yield from _repeats(network.members, ("networks", name, "members"), "this worker is named before")
+    for name, source in scenario.sources.items():
+        yield from _repeats(source.models, ("sources", name, "models"), "this model is named before")
+    yield from _repeats(scenario.policy.ring or (), ("policy", "ring"), "this worker is named before")
+    for name, neighbours in (scenario.policy.neighbours or {}).items():
+        location = ("policy", "neighbours", name)
+        yield from _repeats(neighbours, location, "this worker is named before")
+
+
+def check_pairs(scenario: Scenario) -> Iterator[Finding]:
+    """Check that a link joins two workers and is named once, for both directions; and neighbours likewise."""
+    for name, network in scenario.networks.items():
+        seen: set[frozenset[str]] = set()
+        for index, link in enumerate(network.links):
+            location = ("networks", name, "links", index)
+            if link[0] == link[1]:
+                yield Finding(location, "the link joins a worker to itself", list(link), "two different workers")
+            elif frozenset(link) in seen:
+                yield Finding(location, "this link is named before", list(link), "each pair once, for both directions")
+            seen.add(frozenset(link))
+    for name, neighbours in (scenario.policy.neighbours or {}).items():
+        if name in neighbours:
+            location = ("policy", "neighbours", name, neighbours.index(name))
+            yield Finding(location, "a worker is not its own neighbour", name, "other workers")
+
+
+def check_memory(scenario: Scenario) -> Iterator[Finding]:
+    """Check that a worker's memory holds more than the agent itself."""
+    for name, worker in scenario.workers.items():
+        if worker.memory_bytes <= worker.base_memory_bytes:
+            location = ("workers", name)
+            base = format_quantity(worker.base_memory_bytes, "memory")
+            yield Finding(
+                (*location, "memory"),
+                f"nothing is left for models, since the agent itself takes {base}",
+                format_quantity(worker.memory_bytes, "memory"),
+                f"more than {base}, or a smaller base_memory",
+                ((*location, "base_memory"),),
+            )
+
+
+_EVENT_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
+    "leave": (("worker", "network"), ()),
+    "join": (("worker", "network"), ()),
+    "slow": (("worker", "network"), ("factor",)),
+    "recover": (("worker", "network"), ()),
+    "rate": (("source",), ("rate",)),
+    "priority": (("source",), ("priority",)),
+    "bandwidth": (("network",), ("bandwidth",)),
+}
+"""For each action, on what it acts (one of these) and which further keys it needs."""
+
+
+def _event_keys(event: EventSpec) -> dict[str, Any]:
+    """Give the keys of an event as the file has them, less those that every event has."""
+    given = event.model_dump(by_alias=True, exclude_none=True)
+    return {key: value for key, value in given.items() if key not in ("at", "action")}
+
+
+def check_events(scenario: Scenario) -> Iterator[Finding]:
+    """Check that an event has the keys that its action needs, and no others."""
+    for index, event in enumerate(scenario.events):
+        on, further = _EVENT_FIELDS[event.action]
+        location = ("events", index)
+        needs: tuple[Location, ...] = ((*location, "action"), *((*location, key) for key in on))
+        given = _event_keys(event)
+        expected = " and ".join((" or ".join(f"{key}:" for key in on), *(f"{key}:" for key in further)))
+        if sum(key in given for key in on) != 1:
+            what = f"action {event.action} acts on one {' or '.join(on)}"
+            yield Finding(location, what, None, expected, needs)
+        for key in further:
+            if key not in given:
+                yield Finding((*location, key), f"action {event.action} needs {key}", None, expected, needs)
+        for key, value in given.items():
+            if key not in (*on, *further):
+                yield Finding((*location, key), f"action {event.action} has no {key}", value, expected, needs)
+
+
+CHECKS: Final[tuple[Check, ...]] = (
+    check_names,
+    check_known_workers,
+    check_known_models,
+    check_known_in_events,
+    check_model_origin,
+    check_arrivals,
+    check_network_kinds,
+    check_repeats,
+    check_pairs,
+    check_memory,
+    check_events,
+)
+"""All rules."""
+
+
+def check_scenario(scenario: Scenario) -> list[Finding]:
+    """Run all rules on a scenario; the list is empty when nothing is wrong."""
+    return [finding for check in CHECKS for finding in check(scenario)]

@@ -1,0 +1,85 @@
+"""A YAML file as its values, with the line of each: what every message about the file needs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from planner.errors import ScenarioError
+
+Location = tuple[str | int, ...]
+"""Keys and list indices that lead from the top of a file to a value."""
+
+
+def dotted(location: Location) -> str:
+    """Write a location as people do: ``networks.wifi.members[1]``."""
+    text = ""
+    for key in location:
+        text += f"[{key}]" if isinstance(key, int) else f".{key}"
+    return text.removeprefix(".")
+
+
+@dataclass(frozen=True)
+class Document:
+    """A YAML mapping and the file it came from."""
+
+    path: Path
+    data: Mapping[str, Any]
+
+    def line(self, location: Location) -> int:
+        """Give the line, counted from 1, of the value, or of the innermost entry around it that the file has."""
+        from ruamel.yaml.comments import CommentedMap, CommentedSeq
+
+        found, inner = 0, self.data
+        for key in location:
+            if isinstance(inner, CommentedSeq) and isinstance(key, int) and key < len(inner):
+                found = inner.lc.item(key)[0]
+            elif isinstance(inner, CommentedMap) and key in inner:
+                # A key that a merge (<<) brought has no line of its own.
+                found = inner.lc.key(key)[0] if key in (inner.lc.data or ()) else found
+            else:
+                break
+            inner = inner[key]
+        return int(found) + 1
+
+    def value(self, location: Location) -> Any:
+        """Give the value at ``location``."""
+        inner: Any = self.data
+        for key in location:
+            inner = inner[key]
+        return inner
+
+    def where(self, location: Location) -> str:
+        """Give file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``."""
+        return f"{self.path}:{self.line(location)}: {dotted(location)}".removesuffix(": ")
+
+
+def read_document(path: Path) -> Document:
+    """Read a YAML file whose top level is a mapping.
+
+    Raises
+    ------
+    ScenarioError
+        When the file cannot be read, is no YAML, repeats a key, or holds no mapping.
+    """
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import MarkedYAMLError, YAMLError
+
+    try:
+        data = YAML().load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise ScenarioError("no such file", where=str(path), expected="a scenario file (YAML)") from None
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"cannot be read: {error}", where=str(path)) from None
+    except MarkedYAMLError as error:
+        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
+        what = f"not valid YAML: {error.problem or error.context}"
+        raise ScenarioError(what, where=f"{path}{line}") from None
+    except YAMLError as error:
+        raise ScenarioError(f"not valid YAML: {str(error).splitlines()[0]}", where=str(path)) from None
+    if not isinstance(data, Mapping):
+        what = "the file is empty" if data is None else "the file holds no mapping"
+        raise ScenarioError(what, where=str(path), expected="the keys models, workers, networks and sources")
+    return Document(path, data)

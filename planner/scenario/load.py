@@ -1,0 +1,162 @@
+"""Read a scenario file, and join it with its profiles and paths.
+
+All faults of a file are reported at once, each with file, line, key path, the value found and what was expected.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+from pydantic_core import PydanticCustomError
+
+from planner.errors import ScenarioError, UnitError
+from planner.scenario.check import Finding, check_scenario
+from planner.scenario.document import Document, Location, read_document
+from planner.scenario.instance import Instance
+from planner.scenario.paths import find_paths
+from planner.scenario.profiles import find_profiles
+from planner.scenario.schema import describe, known_keys, mend, nearest, schema_at
+from planner.scenario.types import Scenario
+from planner.units import read_quantity
+
+
+def load_scenario(path: str | Path) -> Scenario:
+    """Read and check a scenario file.
+
+    Raises
+    ------
+    ScenarioError
+        With all faults of the file.
+    """
+    return _scenario(read_document(Path(path)))
+
+
+def load_instance(path: str | Path, *, chains: Mapping[str, str] | None = None) -> Instance:
+    """Read a scenario file with all it refers to: profiles, paths between workers, files of arrival times.
+
+    Parameters
+    ----------
+    chains
+        ``chain_sha256`` of each model whose ONNX file was looked at; a profile of another chain is then an error.
+
+    Raises
+    ------
+    ScenarioError, ProfileError
+        With all faults of the file; or of its profiles, together with the commands that make those that are missing.
+    """
+    document = read_document(Path(path))
+    scenario = _scenario(document)
+    base = document.path.parent
+    return Instance(
+        scenario=scenario,
+        profiles=find_profiles(scenario, base, chains=chains, where=document.where),
+        paths=find_paths(scenario),
+        traces={
+            name: read_trace(base / source.trace)
+            for name, source in scenario.sources.items()
+            if source.trace is not None
+        },
+    )
+
+
+def read_trace(path: Path) -> tuple[float, ...]:
+    """Read a text file of arrival times in seconds, one a line, never decreasing; blank lines count for nothing.
+
+    Raises
+    ------
+    ScenarioError
+        With file and line.
+    """
+    expected = "times in seconds, one a line, never decreasing"
+    try:
+        lines = path.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise ScenarioError(f"cannot be read: {error}", where=str(path), expected=expected) from None
+    times_s = [0.0]
+    for number, line in enumerate(lines, start=1):
+        try:
+            time_s = float(line) if line.strip() else times_s[-1]
+        except ValueError:
+            time_s = math.nan
+        if not times_s[-1] <= time_s < math.inf:
+            raise ScenarioError("not an arrival time", where=f"{path}:{number}", value=line.strip(), expected=expected)
+        if line.strip():
+            times_s.append(time_s)
+    if len(times_s) == 1:
+        raise ScenarioError("no arrival times", where=str(path), expected=expected)
+    return tuple(times_s[1:])
+
+
+def _scenario(document: Document) -> Scenario:
+    context = {"quantity": _read_quantity}
+    findings: list[Finding] = []
+    covered: list[Location] = []
+    try:
+        scenario = Scenario.model_validate(document.data, context=context)
+    except ValidationError as error:
+        findings, covered = _schema_findings(document, error)
+        # The rules are run on a mended copy, so that the user learns of all faults at once.
+        mended = mend(document.data, [(item["loc"], item["type"]) for item in error.errors()])
+        scenario = Scenario.model_validate(mended, context=context)
+    findings += [
+        finding
+        for finding in check_scenario(scenario)
+        if not any(place[: len(wrong)] == wrong for place in (finding.location, *finding.needs) for wrong in covered)
+    ]
+    if findings:
+        findings.sort(key=lambda finding: document.line(finding.location))
+        raise ScenarioError(finding.fault(document.where(finding.location)) for finding in findings)
+    return scenario
+
+
+def _read_quantity(value: object, kind: str) -> float:
+    """Read a quantity in such a way that pydantic collects what is wrong with it."""
+    try:
+        return read_quantity(value, kind)
+    except UnitError as error:
+        raise PydanticCustomError("quantity", "{what}", {"what": error.faults[0].what}) from None
+
+
+_WHATS: Final = {
+    "missing": "is missing",
+    "quantity": "{what}",
+    "too_short": "needs at least one entry",
+    "greater_than": "must be greater than {gt:g}",
+    "greater_than_equal": "must be at least {ge:g}",
+    "less_than_equal": "must be at most {le:g}",
+}
+
+
+def _schema_findings(document: Document, error: ValidationError) -> tuple[list[Finding], list[Location]]:
+    """Translate pydantic's errors; give also the locations of which nothing more need be said."""
+    findings: list[Finding] = []
+    covered: list[Location] = []
+    for item in error.errors(include_url=False):
+        location: Location = item["loc"]
+        if location[-1] == "[key]":
+            location = location[:-1]
+            findings.append(Finding(location, "a name must be text", location[-1], f'quotes: "{location[-1]}"'))
+        elif item["type"] == "extra_forbidden":
+            finding, guess = _unknown_key(document, location)
+            findings.append(finding)
+            covered += [(*location[:-1], guess)] if guess else []
+        else:
+            if item["type"] == "too_short" and document.value(location):
+                continue  # pydantic counts entries that do not fit as absent; each has its own message
+            what = _WHATS.get(item["type"], "does not fit").format(**item.get("ctx", {}))
+            value = None if item["type"] == "missing" else document.value(location)
+            findings.append(Finding(location, what, value, describe(schema_at(location))))
+    findings = [finding for finding in findings if finding.location not in covered]
+    return findings, covered + [finding.location for finding in findings]
+
+
+def _unknown_key(document: Document, location: Location) -> tuple[Finding, str | None]:
+    """Report a key that is not known; give also the key that was probably meant."""
+    *outer, key = location
+    known = known_keys(tuple(outer))
+    guess = nearest(key, (name for name in known if name not in document.value(tuple(outer))))
+    return Finding(location, "unknown key", key, repr(guess) if guess else "one of " + ", ".join(known)), guess

@@ -1,0 +1,130 @@
+"""The profiles a scenario needs: one for each model on each device class of its workers."""
+
+from __future__ import annotations
+
+import os
+import shlex
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+from planner.errors import Fault, ProfileError
+from planner.profile.store import load_profile, profile_path
+from planner.profile.types import Profile
+from planner.scenario.document import Location, dotted
+from planner.scenario.types import ModelSpec, Scenario
+
+_SHARED: Final = ("chain_sha256", "cut_bytes", "exits", "operating_points")
+"""What belongs to the chain, and so is the same on every device class."""
+
+
+def find_profiles(
+    scenario: Scenario,
+    base: Path,
+    *,
+    chains: Mapping[str, str] | None = None,
+    where: Callable[[Location], str] = dotted,
+) -> dict[str, dict[str, Profile]]:
+    """Find ``<folder>/<device-class>/<name>.json`` for each model and device class.
+
+    Parameters
+    ----------
+    base
+        Folder of the scenario file, to which its ``profiles:`` folders are relative.
+    chains
+        ``chain_sha256`` of models whose ONNX file is known.
+    where
+        Turns a key path of the scenario into text for messages.
+
+    Returns
+    -------
+    dict
+        Model, then device class, to profile.
+
+    Raises
+    ------
+    ProfileError
+        With all profiles that are missing, malformed, or of different chains.
+    """
+    classes = tuple(dict.fromkeys(worker.device_class for worker in scenario.workers.values()))
+    folders = tuple(base / folder for folder in scenario.profiles)
+    faults: list[Fault] = []
+    found: dict[str, dict[str, Profile]] = {}
+    for name, model in scenario.models.items():
+        place = where(("models", name))
+        found[name] = {}
+        for device_class in classes:
+            file = _find(model, device_class, folders)
+            if file is None:
+                faults.append(_missing(model, device_class, folders, base, place))
+                continue
+            profile, wrong = _read(file, device_class, place)
+            if profile:
+                found[name][device_class] = profile
+            faults += wrong
+        faults += _disagreements(found[name], (chains or {}).get(name), place)
+    if faults:
+        raise ProfileError(faults)
+    return found
+
+
+def profile_name(model: ModelSpec) -> str:
+    """Give the name of a model's profiles: what ``profile:`` says, or the stem of the ONNX file."""
+    return model.profile or Path(model.path or "").stem
+
+
+def _find(model: ModelSpec, device_class: str, folders: tuple[Path, ...]) -> Path | None:
+    files = (profile_path(folder, device_class, profile_name(model)) for folder in folders)
+    return next((file for file in files if file.is_file()), None)
+
+
+def _read(file: Path, device_class: str, place: str) -> tuple[Profile | None, tuple[Fault, ...]]:
+    try:
+        profile = load_profile(file)
+    except ProfileError as error:
+        return None, error.faults
+    if profile.device_class == device_class:
+        return profile, ()
+    what = f"the profile in {_shown(file)} is of another device class"
+    return None, (Fault(what, place, profile.device_class, device_class),)
+
+
+def _missing(model: ModelSpec, device_class: str, folders: tuple[Path, ...], base: Path, place: str) -> Fault:
+    file = profile_path(folders[0], device_class, profile_name(model))
+    what = f"no profile of {profile_name(model)!r} on device class {device_class!r}"
+    expected = f"{_shown(file)}; make it with: {_command(model, device_class, file, base)}"
+    return Fault(what, place, expected=expected)
+
+
+def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str:
+    """Give the command that makes a missing profile."""
+    words = ["planner", "profile", _shown(base / model.path) if model.path else "MODEL.onnx"]
+    words += ["--device-class", device_class]
+    if model.max_blocks != ModelSpec.model_fields["max_blocks"].default:
+        words += ["--max-blocks", str(model.max_blocks)]
+    for tensor, shape in (model.shape or {}).items():
+        words += ["--shape", f"{tensor}={','.join(map(str, shape))}"]
+    return shlex.join([*words, "-o", _shown(file)])
+
+
+def _shown(path: Path) -> str:
+    """Write a path without detours, relative to the current folder."""
+    return os.path.relpath(path)
+
+
+def _disagreements(profiles: Mapping[str, Profile], chain_sha256: str | None, place: str) -> list[Fault]:
+    """Compare the profiles of one model with its ONNX file, or with each other."""
+    if not profiles:
+        return []
+    first, reference = next(iter(profiles.items()))
+    if chain_sha256 is not None and reference.chain_sha256 != chain_sha256:
+        what = f"the profile on device class {first!r} is not of the ONNX file's chain; profile the model again"
+        return [Fault(what, place, reference.chain_sha256, chain_sha256)]
+    faults = []
+    for device_class, profile in profiles.items():
+        differing = [field for field in _SHARED if getattr(profile, field) != getattr(reference, field)]
+        if differing:
+            what = f"the profiles on {first!r} and {device_class!r} are of different chains: {differing[0]} differs"
+            expected = "profiles of one model file, with the same shapes and block borders"
+            faults.append(Fault(what, place, expected=expected))
+    return faults

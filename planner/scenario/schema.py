@@ -1,0 +1,126 @@
+"""The scenario's JSON schema, made by pydantic: what may stand where, in words."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterable, Mapping
+from difflib import get_close_matches
+from functools import cache
+from typing import Any
+
+from planner.scenario.document import Location
+from planner.scenario.types import Scenario
+from planner.units import EXAMPLES, describe_quantity
+
+Schema = Mapping[str, Any]
+
+
+@cache
+def scenario_schema() -> Schema:
+    """Give the JSON schema of a scenario file."""
+    return Scenario.model_json_schema(by_alias=True)
+
+
+def resolve(schema: Schema) -> Schema:
+    """Follow a reference, and take the part of an optional value that is not null."""
+    if "$ref" in schema:
+        return resolve(scenario_schema()["$defs"][schema["$ref"].rpartition("/")[2]])
+    if "anyOf" in schema:
+        return resolve(next(option for option in schema["anyOf"] if option.get("type") != "null"))
+    return schema
+
+
+def schema_at(location: Location) -> Schema:
+    """Give the schema of the value at ``location``."""
+    schema = scenario_schema()
+    for key in location:
+        if isinstance(key, int):
+            items = schema.get("prefixItems")
+            schema = resolve(items[min(key, len(items) - 1)] if items else schema["items"])
+        else:
+            schema = resolve(schema.get("properties", {}).get(key) or schema["additionalProperties"])
+    return schema
+
+
+def nearest(name: object, known: Iterable[str]) -> str | None:
+    """Give the known name that looks most like ``name``, or None when none does."""
+    return next(iter(get_close_matches(str(name), list(known), n=1)), None)
+
+
+def known_keys(location: Location) -> tuple[str, ...]:
+    """Give the keys that the entry at ``location`` may have."""
+    return tuple(schema_at(location).get("properties", ()))
+
+
+def describe(schema: Schema) -> str:
+    """Say what a value of this schema is, in words a user of the file knows."""
+    if "quantity" in schema:
+        return describe_quantity(schema["quantity"])
+    if "const" in schema:
+        return str(schema["const"])
+    if "enum" in schema:
+        return "one of " + ", ".join(schema["enum"])
+    if schema["type"] == "array":
+        return _describe_list(schema)
+    if schema["type"] == "object":
+        return "a mapping with the keys " + ", ".join(schema["properties"]) if "properties" in schema else "a mapping"
+    return _WORDS[schema["type"]] + _describe_range(schema)
+
+
+_WORDS = {"string": "text", "integer": "a whole number", "number": "a number"}
+
+
+def _describe_list(schema: Schema) -> str:
+    if "prefixItems" in schema:
+        return f"a list of {len(schema['prefixItems'])}"
+    return "a list such as [a, b]" if resolve(schema["items"])["type"] == "string" else "a list"
+
+
+def _describe_range(schema: Schema) -> str:
+    if "exclusiveMinimum" in schema:
+        return f" greater than {schema['exclusiveMinimum']:g}"
+    return f" of at least {schema['minimum']:g}" if "minimum" in schema else ""
+
+
+def stand_in(schema: Schema) -> Any:
+    """Make some valid value, to go on checking the rest of a file in which this one is wrong."""
+    schema = resolve(schema)
+    if "quantity" in schema:
+        return EXAMPLES[schema["quantity"]]
+    if "const" in schema or "enum" in schema:
+        return schema.get("const") or schema["enum"][0]
+    if schema["type"] == "array":
+        items = schema.get("prefixItems", [schema["items"]] * schema.get("minItems", 0) if "items" in schema else [])
+        return [stand_in(item) for item in items]
+    if schema["type"] == "object":
+        required = {key: schema["properties"][key] for key in schema.get("required", ())}
+        if schema.get("minProperties"):
+            required["_"] = schema["additionalProperties"]
+        return {key: stand_in(value) for key, value in required.items()}
+    return {"string": "_", "integer": 1, "number": 1.0}[schema["type"]]
+
+
+def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]]) -> dict[str, Any]:
+    """Copy a file's values with stand-ins where pydantic found them wrong, and without keys it does not know.
+
+    Parameters
+    ----------
+    wrong
+        Location and pydantic error type of each.
+    """
+    mended: dict[str, Any] = copy.deepcopy(dict(data))
+    # Keys are mended last, because the other locations name them as they are written.
+    for location, kind in sorted(wrong, key=lambda pair: pair[0][-1] == "[key]"):
+        *outer, key = location
+        entry: Any = mended
+        for step in outer[:-1] if key == "[key]" else outer:
+            entry = entry[step]
+        if key == "[key]":
+            entry[str(outer[-1])] = entry.pop(outer[-1])
+        elif kind == "extra_forbidden":
+            entry.pop(key, None)
+        elif isinstance(entry, list) and isinstance(key, int) and key >= len(entry):
+            entry.append(stand_in(schema_at(location)))
+        else:
+            entry[key] = stand_in(schema_at(location))
+    return mended
