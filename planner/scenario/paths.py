@@ -37,10 +37,7 @@ def find_paths(scenario: Scenario) -> dict[str, dict[str, Path]]:
         onward: networkx.DiGraph[str] = networkx.DiGraph()
         onward.add_node(sender)
         onward.add_edges_from(
-            (a, b, {"time_s": time_s})
-            for a in distance
-            for b, time_s in graph[a].items()
-            if distance[b] == distance[a] + 1
+            (a, b, edge) for a in distance for b, edge in graph[a].items() if distance[b] == distance[a] + 1
         )
         routes = networkx.single_source_dijkstra_path(onward, sender, weight="time_s")
         paths[sender] = {
