@@ -10,6 +10,7 @@ SCHEMA: Final = "planner/profile/v1"
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
 
@@ -83,8 +84,9 @@ class Profile(Record):
     """Device, execution provider, precision, threads, library versions: whatever the costs depend on."""
     stage_overhead_s: NonNegative
     """Time that each stage call costs beyond its blocks, in seconds."""
-    fusion_saving_s: tuple[float, ...]
-    """What one session over both neighbours of each inner border would save, length L - 1, in seconds."""
+    fusion_saving_s: tuple[Finite, ...]
+    """What one session over both neighbours of each inner border would save, in seconds: length L - 1, or empty where
+    that was not measured. Negative where fusing costs time."""
     blocks: tuple[BlockCost, ...] = Field(min_length=1)
     cut_bytes: tuple[int, ...]
     """Size of the tensors that cross each cut, length L + 1."""

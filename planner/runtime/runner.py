@@ -10,7 +10,10 @@ from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
 from planner.runtime.providers import Provider, find_provider
-from planner.runtime.session import BlockSession, DeviceTensor, download, upload
+from planner.runtime.session import BlockSession, download, upload
+
+Tensor = Any
+"""A numpy array, or with a provider that has its own memory what onnxruntime calls an ``OrtValue``."""
 
 
 class ChainRunner:
@@ -34,7 +37,7 @@ class ChainRunner:
     ) -> None:
         self.provider = find_provider(provider) if isinstance(provider, str) else provider
         self._cut_tensors = tuple(tuple(names) for names in cut_tensors)
-        self._threads = threads
+        self.threads = threads
         self._optimise = optimise
         self._sessions: dict[int, BlockSession] = {}
 
@@ -49,7 +52,7 @@ class ChainRunner:
             last = len(self._cut_tensors) - 2
             raise RuntimeSessionError("no such block", where="block", value=index, expected=f"0 to {last}")
         self._sessions[index] = BlockSession(
-            model, provider=self.provider, threads=self._threads, optimise=self._optimise
+            model, provider=self.provider, threads=self.threads, optimise=self._optimise
         )
 
     def unload(self, index: int) -> None:
@@ -77,52 +80,40 @@ class ChainRunner:
         RuntimeSessionError
             The block is not loaded, a tensor is missing or does not fit, or onnxruntime fails.
         """
-        session = self._session(index)
-        return self._after(index, tensors, session.run(tensors))
+        return self.run_segment(index, index, tensors)
 
     def run_segment(self, first: int, last: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run blocks ``first`` to ``last`` (inclusive) as one stage; between them tensors stay on the device.
 
         Takes the tensors of cut ``first`` and gives those of cut ``last + 1``; raises as :meth:`run_block`.
+        Whoever wants to look at other work between blocks calls :meth:`send`, :meth:`step` and :meth:`fetch` instead.
         """
-        if self.provider.device is None:
-            current = dict(tensors)
-            for index in range(first, last + 1):
-                current = self.run_block(index, current)
-            return current
-        return self.fetch(self._segment_on_device(first, last, self.send(first, tensors)))
-
-    def send(self, index: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, DeviceTensor]:
-        """Copy the tensors of cut ``index`` to the device, for :meth:`run_block_on_device`."""
-        missing = [name for name in self._cut_tensors[index] if name not in tensors]
-        if missing:
-            raise RuntimeSessionError(Fault("tensor is missing", f"cut {index}", expected=name) for name in missing)
-        return upload({name: tensors[name] for name in self._cut_tensors[index]}, self.provider)
-
-    def run_block_on_device(self, index: int, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
-        """Run one block on tensors that are on the device, as :meth:`run_block` does in the host's memory."""
-        return self._after(index, tensors, self._session(index).run_on_device(tensors))
-
-    def fetch(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:
-        """Copy tensors from the device into the host's memory."""
-        return download(tensors)
-
-    def _segment_on_device(self, first: int, last: int, tensors: dict[str, DeviceTensor]) -> dict[str, DeviceTensor]:
+        current = self.send(first, tensors)
         for index in range(first, last + 1):
-            tensors = self.run_block_on_device(index, tensors)
-        return tensors
+            current = self.step(index, current)
+        return self.fetch(current)
+
+    def send(self, cut: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
+        """Begin a stage: put the tensors of ``cut``, and no others, where the provider works on them."""
+        names = self._cut_tensors[cut]
+        missing = [name for name in names if name not in tensors]
+        if missing:
+            raise RuntimeSessionError(Fault("tensor is missing", f"cut {cut}", expected=name) for name in missing)
+        needed = {name: tensors[name] for name in names}
+        return needed if self.provider.device is None else upload(needed, self.provider)
+
+    def step(self, index: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+        """Run one block of a stage: the tensors of cut ``index`` in, those of cut ``index + 1`` out."""
+        session = self._session(index)
+        made = session.run(tensors) if self.provider.device is None else session.run_on_device(tensors)
+        return {name: tensors[name] for name in self._cut_tensors[index + 1] if name not in made} | made
+
+    def fetch(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
+        """End a stage: give the tensors in the host's memory."""
+        return dict(tensors) if self.provider.device is None else download(tensors)
 
     def _session(self, index: int) -> BlockSession:
         if index not in self._sessions:
             loaded = ", ".join(map(str, sorted(self._sessions))) or "none"
             raise RuntimeSessionError("block is not loaded", where="block", value=index, expected=f"one of: {loaded}")
         return self._sessions[index]
-
-    def _after(self, index: int, before: Mapping[str, Any], made: dict[str, Any]) -> dict[str, Any]:
-        passing = [name for name in self._cut_tensors[index + 1] if name not in made]
-        missing = [name for name in passing if name not in before]
-        if missing:
-            raise RuntimeSessionError(
-                Fault("a tensor that passes by is missing", f"block {index}", expected=name) for name in missing
-            )
-        return {name: before[name] for name in passing} | made

@@ -41,6 +41,8 @@ class BlockSession:
         How many threads one run may use. They do not spin while they wait, because several agents may share a machine.
     optimise
         Whether onnxruntime may rewrite the graph. Without it block models chained give bit-equal outputs.
+    arena
+        Whether onnxruntime may keep memory for the next run. It is faster so; without it memory can be measured.
 
     Raises
     ------
@@ -49,7 +51,13 @@ class BlockSession:
     """
 
     def __init__(
-        self, model: bytes | Path, *, provider: str | Provider = "cpu", threads: int = 1, optimise: bool = True
+        self,
+        model: bytes | Path,
+        *,
+        provider: str | Provider = "cpu",
+        threads: int = 1,
+        optimise: bool = True,
+        arena: bool = True,
     ) -> None:
         if threads < 1:
             raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
@@ -59,7 +67,7 @@ class BlockSession:
         try:
             self._session = self._library.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
-                self._options(threads, optimise=optimise),
+                self._options(threads, optimise=optimise, arena=arena),
                 providers=list(self.provider.execution_providers),
             )
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
@@ -70,11 +78,13 @@ class BlockSession:
         self.input_names = tuple(spec.name for spec in self.inputs)
         self.output_names = tuple(spec.name for spec in self.outputs)
 
-    def _options(self, threads: int, *, optimise: bool) -> Any:
+    def _options(self, threads: int, *, optimise: bool, arena: bool) -> Any:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        options.enable_cpu_mem_arena = arena
+        options.enable_mem_pattern = arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
         level = self._library.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL

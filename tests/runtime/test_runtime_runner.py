@@ -55,7 +55,7 @@ def test_only_loaded_blocks_run() -> None:
     chain.unload(1)
     assert chain.loaded == {0, 2}
     with pytest.raises(RuntimeSessionError, match="block is not loaded; found 1; expected one of: 0, 2"):
-        chain.run_block(1, {})
+        chain.run_block(1, {"a": np.ones(SHAPE, np.float32), "x": np.ones(SHAPE, np.float32)})
 
 
 @pytest.mark.parametrize("index", [-1, 3])

@@ -1,0 +1,116 @@
+"""Where a profile was measured: whatever its costs depend on, as far as the system tells."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path("/")
+
+SLOWER_CLOCK: Final = 0.9
+
+
+def device_environment(root: Path = ROOT) -> dict[str, Any]:
+    """Describe the device and its operating system.
+
+    Parameters
+    ----------
+    root
+        Where the system's files are looked for.
+
+    Returns
+    -------
+    dict
+        ``device``, ``architecture``, ``cores``, ``system``; on a Jetson also ``l4t`` and ``power_mode``.
+    """
+    found = {
+        "device": _device(root),
+        "architecture": platform.machine(),
+        "cores": os.cpu_count(),
+        "system": f"{platform.system()} {platform.release()}",
+        "l4t": _l4t(root),
+        "power_mode": _power_mode(root),
+    }
+    return {key: value for key, value in found.items() if value is not None}
+
+
+@dataclass(frozen=True)
+class Thermals:
+    """Clock and heat at one moment; None where the system does not tell."""
+
+    clock_hz: float | None
+    temperature_celsius: float | None
+    throttle_count: int | None
+
+
+def thermals(root: Path = ROOT) -> Thermals:
+    """Read the mean clock of the cores, the hottest zone, and how often the cores were throttled so far."""
+    system = root / "sys/devices/system/cpu"
+    clocks = _numbers(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    zones = _numbers((root / "sys/class/thermal").glob("thermal_zone*/temp"))
+    throttled = _numbers(system.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+    return Thermals(
+        clock_hz=1e3 * sum(clocks) / len(clocks) if clocks else None,
+        temperature_celsius=max(zones) / 1e3 if zones else None,
+        throttle_count=int(sum(throttled)) if throttled else None,
+    )
+
+
+def thermal_environment(before: Thermals, after: Thermals) -> dict[str, Any]:
+    """Give clock and temperature before and after, where both are known."""
+    pairs = {
+        "clock_hz": [before.clock_hz, after.clock_hz],
+        "temperature_celsius": [before.temperature_celsius, after.temperature_celsius],
+    }
+    return {key: pair for key, pair in pairs.items() if None not in pair}
+
+
+def throttle_warnings(before: Thermals, after: Thermals) -> list[str]:
+    """Say whether the device slowed itself down in between."""
+    warnings = []
+    if before.throttle_count is not None and (after.throttle_count or 0) > before.throttle_count:
+        warnings.append("the device throttled its clock while measured: it was too hot")
+    if before.clock_hz and after.clock_hz and after.clock_hz < SLOWER_CLOCK * before.clock_hz:
+        warnings.append(
+            f"the clock fell from {before.clock_hz / 1e6:.0f} to {after.clock_hz / 1e6:.0f} MHz while measured"
+        )
+    return warnings
+
+
+def _device(root: Path) -> str | None:
+    # Boards with a device tree (Jetson, Raspberry Pi) name themselves there; on a PC the processor says most.
+    tree = _text(root / "proc/device-tree/model")
+    if tree:
+        return tree.rstrip("\0")
+    found = re.search(r"^model name\s*:\s*(.+)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return found[1] if found else platform.processor() or None
+
+
+def _l4t(root: Path) -> str | None:
+    release = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", _text(root / "etc/nv_tegra_release") or "")
+    return f"{release[1]}.{release[2]}" if release else None
+
+
+def _power_mode(root: Path) -> str | None:
+    status = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
+    if status is None:
+        return None
+    number = int(status[1])
+    modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", _text(root / "etc/nvpmodel.conf") or "")
+    return next((name for identity, name in modes if int(identity) == number), str(number))
+
+
+def _text(path: Path) -> str | None:
+    try:
+        return path.read_text(errors="replace").strip()
+    except OSError:
+        return None
+
+
+def _numbers(paths: Iterable[Path]) -> list[float]:
+    return [float(text) for path in paths if (text := _text(path)) and re.fullmatch(r"-?\d+", text)]

@@ -1,0 +1,143 @@
+"""From times of blocks and segments to costs, with their error: plain numbers in, plain numbers out."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.profile.types import SegmentError
+
+Segment = tuple[int, int]
+"""First and last block, inclusive."""
+
+MOST_FITTED: Final = 6
+MOST_HELD_OUT: Final = 12
+
+NOISY_SPREAD: Final = 0.10
+NOISY_DRIFT: Final = 0.05
+NOISY_ERROR_P95: Final = 0.10
+
+
+def choose_segments(length: int, rng: np.random.Generator) -> tuple[list[Segment], list[Segment]]:
+    """Draw the segments whose time fits the stage overhead, and those held out to see the error.
+
+    Parameters
+    ----------
+    length
+        L, the number of blocks. The whole chain is in neither list: each round times it anyway.
+    rng
+        Where the draw comes from.
+
+    Returns
+    -------
+    tuple
+        Fitted and held-out segments, without a common one.
+    """
+    segments = [(first, last) for first in range(length) for last in range(first, length) if last - first + 1 < length]
+    drawn = [segments[index] for index in rng.permutation(len(segments))]
+    fitted = min(MOST_FITTED, len(drawn) // 3)
+    return drawn[:fitted], drawn[fitted : fitted + MOST_HELD_OUT]
+
+
+@dataclass
+class Rounds:
+    """What the rounds measured so far; one entry a round in every list.
+
+    Parameters
+    ----------
+    fitted, held_out
+        The segments that each round times besides the whole chain.
+    """
+
+    fitted: list[Segment]
+    held_out: list[Segment]
+    block_s: list[list[float]] = field(default_factory=list)
+    """Time of each block within the whole chain; L entries a round, seconds."""
+    chain_s: list[float] = field(default_factory=list)
+    """Time of the whole chain as one stage, seconds."""
+    segment_s: list[dict[Segment, float]] = field(default_factory=list)
+    """Time of each segment as one stage, seconds."""
+
+    def __len__(self) -> int:
+        return len(self.segment_s)
+
+    def add(self, block_s: list[float], chain_s: float, segment_s: dict[Segment, float]) -> None:
+        """Take the times of one whole round."""
+        self.block_s.append(block_s)
+        self.chain_s.append(chain_s)
+        self.segment_s.append(segment_s)
+
+
+@dataclass(frozen=True)
+class Costs:
+    """What a chain costs, drawn from rounds.
+
+    Parameters
+    ----------
+    mean_s
+        Typical time of each block inside a stage: the median over the rounds, which a disturbed round does not move;
+        shape [L], seconds.
+    std_s
+        Standard deviation over the rounds; shape [L], seconds.
+    stage_overhead_s
+        What a stage costs beyond its blocks, seconds.
+    segment_error
+        Error on the held-out segments; None where there are none, in a chain of one block.
+    """
+
+    mean_s: NDArray[np.float64]
+    std_s: NDArray[np.float64]
+    stage_overhead_s: float
+    segment_error: SegmentError | None
+
+
+def costs(rounds: Rounds) -> Costs:
+    """Draw costs from rounds.
+
+    The overhead is the median, over the fitted segments and the whole chain, of what a segment took beyond its blocks
+    in the same round: slow drift of the machine's speed cancels.
+    """
+    block_s = np.array(rounds.block_s)
+    mean_s = np.median(block_s, axis=0)
+    length = block_s.shape[1]
+    beyond = [np.median(np.array(rounds.chain_s) - block_s.sum(axis=1))]
+    for first, last in rounds.fitted:
+        beyond.append(np.median(_times(rounds, (first, last)) - block_s[:, first : last + 1].sum(axis=1)))
+    overhead_s = max(float(np.median(beyond)), 0.0)
+    return Costs(mean_s, block_s.std(axis=0), overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
+
+
+def _segment_error(rounds: Rounds, mean_s: NDArray[np.float64], overhead_s: float, length: int) -> SegmentError | None:
+    if not rounds.held_out or length < 2:
+        return None
+    errors = []
+    for first, last in rounds.held_out:
+        measured_s = float(np.median(_times(rounds, (first, last))))
+        errors.append(abs((overhead_s + mean_s[first : last + 1].sum()) / measured_s - 1))
+    return SegmentError(
+        median=float(np.median(errors)), p95=float(np.percentile(errors, 95)), segments=len(rounds.held_out)
+    )
+
+
+def _times(rounds: Rounds, segment: Segment) -> NDArray[np.float64]:
+    return np.array([times[segment] for times in rounds.segment_s])
+
+
+def noise_warnings(rounds: Rounds, error: SegmentError | None) -> list[str]:
+    """Say in which ways the machine was too noisy for these rounds to be trusted; empty where it was quiet."""
+    chain_s = np.array(rounds.chain_s)
+    low_s, middle_s, high_s = np.percentile(chain_s, [10, 50, 90])
+    third = max(len(chain_s) // 3, 1)
+    drift = float(np.median(chain_s[-third:]) / np.median(chain_s[:third]) - 1)
+    spread = float((high_s - low_s) / middle_s)
+    warnings = []
+    if spread > NOISY_SPREAD:
+        warnings.append(f"noisy machine: between quiet and busy rounds the chain's time differs by {spread:.0%}")
+    if abs(drift) > NOISY_DRIFT:
+        warnings.append(f"the chain became {'slower' if drift > 0 else 'faster'} by {abs(drift):.0%} while measured")
+    if error is not None and error.p95 > NOISY_ERROR_P95:
+        warnings.append(f"segments not used took up to {error.p95:.0%} (95th percentile) more or less than predicted")
+    return warnings

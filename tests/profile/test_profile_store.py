@@ -1,0 +1,89 @@
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.errors import ProfileError
+from planner.profile.store import load_profile, profile_path, save_profile
+from tests.profile.small_chain import profile
+
+
+def document() -> dict[str, Any]:
+    found: dict[str, Any] = profile().model_dump(mode="json", by_alias=True)
+    return found
+
+
+def write(tmp_path: Path, content: Any) -> Path:
+    path = tmp_path / "here" / "small.json"
+    path.parent.mkdir()
+    path.write_text(content if isinstance(content, str) else json.dumps(content))
+    return path
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    path = profile_path(tmp_path, "here", "small")
+    save_profile(profile(), path)
+    assert path == tmp_path / "here" / "small.json"
+    assert load_profile(path) == profile()
+    assert json.loads(path.read_text())["schema"] == "planner/profile/v1"
+    assert [entry.name for entry in path.parent.iterdir()] == ["small.json"]
+
+
+def test_a_missing_profile_names_the_pair_and_the_command(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError) as caught:
+        load_profile(tmp_path / "jetson-nano" / "resnet50.json")
+    assert "no profile of resnet50 on jetson-nano" in str(caught.value)
+    assert "planner profile resnet50.onnx --device-class jetson-nano -o" in str(caught.value)
+
+
+@pytest.mark.parametrize("content", ["", "{", '"text"', "[1]"])
+def test_not_a_profile(tmp_path: Path, content: str) -> None:
+    with pytest.raises(ProfileError, match=r"small\.json.*(not JSON|not a profile)"):
+        load_profile(write(tmp_path, content))
+
+
+def test_not_text(tmp_path: Path) -> None:
+    path = write(tmp_path, "")
+    path.write_bytes(b"\xff\xfe\x00")
+    with pytest.raises(ProfileError, match="not JSON"):
+        load_profile(path)
+
+
+def test_a_folder_is_no_profile(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match="cannot be read"):
+        load_profile(tmp_path)
+
+
+def test_another_version(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match=r"schema: not a profile of this version; found 'planner/profile/v9'"):
+        load_profile(write(tmp_path, document() | {"schema": "planner/profile/v9"}))
+
+
+def test_all_faults_at_once_each_with_its_key(tmp_path: Path) -> None:
+    changed = document()
+    changed["blocks"][1]["mean_s"] = -1
+    del changed["blocks"][0]["load_s"]
+    changed["stage_overhead_s"] = "quick"
+    changed["colour"] = "red"
+    path = write(tmp_path, changed)
+    with pytest.raises(ProfileError) as caught:
+        load_profile(path)
+    keys = {str(fault.where).removeprefix(f"{path}: ") for fault in caught.value.faults}
+    assert keys == {"blocks[1].mean_s", "blocks[0].load_s", "stage_overhead_s", "colour"}
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "message"),
+    [
+        ("cut_bytes", [1, 2], "cut_bytes has 2 entries; 2 blocks have 3 cuts"),
+        ("fusion_saving_s", [0.1, 0.2], "fusion_saving_s has 2 entries; expected 1"),
+        ("fusion_saving_s", [float("nan")], "finite"),
+        ("provenance", "guessed", "provenance"),
+    ],
+)
+def test_wrong_values(tmp_path: Path, key: str, value: Any, message: str) -> None:
+    with pytest.raises(ProfileError, match=message):
+        load_profile(write(tmp_path, document() | {key: value}))
