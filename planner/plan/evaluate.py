@@ -39,7 +39,7 @@ class Evaluation:
 
 
 def volumes(instance: Instance) -> NDArray[np.float64]:
-    """Samples per second of each source; for the goal ``makespan`` samples; shape [S].
+    """Give the samples per second of each source; for the goal ``makespan`` samples; shape [S].
 
     Without a rate the goal ``throughput`` takes one sample per second of each source.
 

@@ -40,7 +40,7 @@ def congestion(sigma: Array, kappa: float) -> Array:
 
 
 def congestion_slope(sigma: Array, kappa: float) -> Array:
-    """Derivative G'(σ) for σ < 1."""
+    """Give the derivative G'(σ) for σ < 1."""
     return 1 + kappa * sigma * (2 - sigma) / (1 - sigma) ** 2
 
 

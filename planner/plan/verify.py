@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 
@@ -69,7 +70,7 @@ def _one_route_faults(instance: Instance, source: str, route: Route, where: str)
         yield Fault("blocks are left out or added", where, expected, f"{instance.length(route.model)} blocks")
     home = instance.home(source)
     stops = [home, *(stage.worker for stage in route.stages), home]
-    for sender, receiver in zip(stops, stops[1:], strict=False):
+    for sender, receiver in itertools.pairwise(stops):
         if instance.path(sender, receiver) is None:
             yield Fault("no path between two workers", where, f"{sender} > {receiver}")
 
@@ -80,9 +81,11 @@ def _limit_faults(instance: Instance, found: Evaluation, tolerance: float) -> It
         if use.memory_bytes > memory * (1 + tolerance):
             yield Fault("more memory than there is", f"workers.{worker}", use.memory_bytes, f"at most {memory:g} bytes")
     if instance.scenario.objective.goal == "delay":
-        for name, busy in (*found.workers.items(), *found.networks.items()):
-            if busy.utilisation > UTILISATION_CAP + tolerance:
-                yield Fault("busier than the cap", name, busy.utilisation, f"at most {UTILISATION_CAP:g}")
+        busy = {name: use.utilisation for name, use in found.workers.items()}
+        busy.update({name: use.utilisation for name, use in found.networks.items()})
+        for name, utilisation in busy.items():
+            if utilisation > UTILISATION_CAP + tolerance:
+                yield Fault("busier than the cap", name, utilisation, f"at most {UTILISATION_CAP:g}")
     for source, own in found.sources.items():
         spec = instance.scenario.sources[source]
         if spec.deadline_s is not None and own.delay_s > spec.deadline_s * (1 + tolerance):

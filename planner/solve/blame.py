@@ -1,0 +1,41 @@
+"""Why a problem has no solution, in words."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from planner.solve.problem import Problem
+
+Relaxations = Mapping[tuple[str, int], float]
+"""By how much limits must give way: ``overload`` of a resource, ``lack_mib`` of a worker, ``late_s`` and
+``inaccuracy`` of a source, each with its number."""
+
+
+def blame(problem: Problem, relax: Callable[[], Relaxations | None]) -> tuple[str, ...]:
+    """Say in words which limits would have to give way, and by how much."""
+    relaxations = relax()
+    if not relaxations:
+        return ("no route joins the blocks of every source: see pins, max_visits and the networks",)
+    return tuple(_sentence(problem, kind, index, amount) for (kind, index), amount in sorted(relaxations.items()))
+
+
+def _sentence(problem: Problem, kind: str, index: int, amount: float) -> str:
+    if kind == "lack_mib":
+        return (
+            f"worker {problem.workers[index]} lacks {amount:.0f} MiB"
+            if amount >= 10
+            else (f"worker {problem.workers[index]} lacks {amount:.3g} MiB")
+        )
+    if kind == "overload":
+        what = "worker" if index < len(problem.workers) else "network"
+        busy = problem.cap + amount
+        return f"{what} {problem.resources[index]} would be {busy:.0%} busy, {problem.cap:.0%} is allowed"
+    demand = problem.demands[index]
+    if kind == "late_s":
+        best_s = demand.deadline_s + amount
+        return (
+            f"no worker can meet deadline {demand.deadline_s * 1e3:.3g} ms of {demand.name}: "
+            f"the best is {best_s * 1e3:.3g} ms"
+        )
+    best = demand.min_accuracy - amount
+    return f"no model of {demand.name} reaches accuracy {demand.min_accuracy:.1%}: the best is {best:.1%}"

@@ -1,0 +1,52 @@
+"""Every combination of routes: the oracle of the tests, for tiny instances only."""
+
+from __future__ import annotations
+
+import itertools
+
+from planner.errors import SolveError
+from planner.solve.outcome import Options, Outcome, Search
+from planner.solve.problem import Choice, Problem
+
+LIMIT = 2_000_000
+
+
+def solve(problem: Problem, options: Options) -> Outcome:
+    """Minimise the surrogate objective over one route a source by trying all.
+
+    Raises
+    ------
+    SolveError
+        There are more than two million combinations.
+    """
+    search = Search(problem, options)
+    routes = [_routes(problem, source) for source in range(len(problem.demands))]
+    count = 1
+    for own in routes:
+        count *= len(own)
+    if count > LIMIT:
+        raise SolveError(
+            "too many routes to try all", where="method exhaustive", value=count, expected="milp or colgen"
+        )
+    best = float("inf")
+    for combination in itertools.product(*routes):
+        choices = tuple((choice,) for choice in combination)
+        objective = problem.objective(choices)
+        if objective < best and problem.feasible(choices):
+            best = objective
+            search.offer(choices)
+    if not search.incumbents:
+        return Outcome("infeasible", blame=("none of all combinations of routes keeps every limit",))
+    search.raise_bound(search.best)
+    return search.outcome()
+
+
+def _routes(problem: Problem, source: int) -> list[Choice]:
+    found = []
+    for variant in problem.demands[source].variants:
+        allowed = [row.nonzero()[0].tolist() for row in problem.runs(source, variant)]
+        for workers in itertools.product(*allowed):
+            linked = all(problem.latency_s[pair] < float("inf") for pair in itertools.pairwise(workers))
+            if linked:
+                found.append(Choice(variant, workers))
+    return found

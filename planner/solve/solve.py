@@ -1,0 +1,131 @@
+"""The one place where methods, ranking and plans meet: an instance in, a plan with its proven gap out."""
+
+from __future__ import annotations
+
+import importlib
+import time
+from dataclasses import dataclass
+from typing import Final, Literal
+
+import numpy as np
+
+from planner.errors import SolveError
+from planner.plan.evaluate import Evaluation, evaluate
+from planner.plan.types import Plan, Status
+from planner.plan.verify import relative_gap
+from planner.scenario.instance import Instance
+from planner.solve.outcome import Options, Outcome, Progress
+from planner.solve.problem import Choices, Problem, build_problem
+
+METHODS: Final = {"milp": "planner.solve.milp", "exhaustive": "planner.solve.exhaustive"}
+"""Module of each method; it is imported when it is asked for, and with it its solver library."""
+
+Rank = Literal["evaluated", "surrogate"]
+
+
+@dataclass(frozen=True)
+class Solution:
+    """Answer of :func:`solve`: a plan, or in words why there is none."""
+
+    status: Status
+    plan: Plan | None = None
+    blame: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class _Candidate:
+    choices: Choices
+    evaluation: Evaluation
+    misses: tuple[str, ...]
+
+
+def solve(
+    instance: Instance,
+    *,
+    method: str = "auto",
+    time_limit_s: float = 60.0,
+    gap: float = 1e-4,
+    rank: Rank = "evaluated",
+    seed: int = 0,
+    threads: int = 1,
+    max_visits: int | None = None,
+    progress: Progress | None = None,
+) -> Solution:
+    """Find routes for every source of ``instance``.
+
+    Parameters
+    ----------
+    method
+        One of :data:`METHODS`, or ``auto``.
+    gap
+        Relative gap between surrogate objective and bound that counts as optimal.
+    rank
+        Which incumbent to return: the one with the best evaluated delays, or the one with the best objective.
+    max_visits
+        How often a sample may begin a stage at one worker; unlimited by default.
+    progress
+        Called now and then with seconds, best objective and bound.
+
+    Raises
+    ------
+    SolveError
+        The method is unknown, or cannot do what was asked.
+    PlanError
+        The goal ``delay`` misses a rate.
+    """
+    started_s = time.monotonic()
+    name = "milp" if method == "auto" else method
+    if name not in METHODS:
+        raise SolveError("unknown method", where="method", value=method, expected=f"auto, {', '.join(METHODS)}")
+    if rank not in {"evaluated", "surrogate"}:
+        raise SolveError("unknown ranking", where="rank", value=rank, expected="evaluated or surrogate")
+    problem = build_problem(instance, max_visits=max_visits)
+    options = Options(time_limit_s=time_limit_s, gap=gap, seed=seed, threads=threads, progress=progress)
+    outcome: Outcome = importlib.import_module(METHODS[name]).solve(problem, options)
+    candidates = [_candidate(instance, problem, choices) for choices in outcome.incumbents]
+    if not candidates:
+        return Solution(outcome.status, blame=outcome.blame)
+    best = min(candidates, key=lambda candidate: (len(candidate.misses), *_rank(instance, candidate, rank)))
+    if best.misses:
+        return Solution("no_solution", blame=best.misses)
+    reached = relative_gap(best.evaluation.objective, outcome.bound)
+    status: Status = "optimal" if reached <= gap else "interrupted" if outcome.status == "interrupted" else "feasible"
+    plan = Plan(
+        chains={
+            route.model: instance.any_profile(route.model).chain_sha256
+            for own in best.evaluation.sources.values()
+            for route in own.routes
+        },
+        options={"method": method, "time_limit_s": time_limit_s, "gap": gap, "rank": rank, "seed": seed}
+        | {"threads": threads, "max_visits": max_visits},
+        status=status,
+        method=name,
+        goal=instance.scenario.objective.goal,
+        objective=best.evaluation.objective,
+        bound=min(outcome.bound, best.evaluation.objective),
+        gap=reached,
+        solve_s=time.monotonic() - started_s,
+        provenance="estimated" if instance.provenance == "estimated" else "measured",
+        sources=best.evaluation.sources,
+        workers=best.evaluation.workers,
+        networks=best.evaluation.networks,
+    )
+    return Solution(status, plan)
+
+
+def _candidate(instance: Instance, problem: Problem, choices: Choices) -> _Candidate:
+    """Evaluate an incumbent, and say which deadlines its queueing makes it miss."""
+    evaluation = evaluate(instance, problem.routes(choices))
+    misses = tuple(
+        f"{demand.name} would take {evaluation.sources[demand.name].delay_s * 1e3:.3g} ms, "
+        f"its deadline is {demand.deadline_s * 1e3:.3g} ms"
+        for demand in problem.demands
+        if np.isfinite(demand.deadline_s) and evaluation.sources[demand.name].delay_s > demand.deadline_s
+    )
+    return _Candidate(choices, evaluation, misses)
+
+
+def _rank(instance: Instance, candidate: _Candidate, rank: Rank) -> tuple[float, float]:
+    objective, delay = candidate.evaluation.objective, candidate.evaluation.weighted_delay_s
+    by_delay = rank == "evaluated" and instance.scenario.objective.goal == "delay"
+    return (delay, objective) if by_delay else (objective, delay)

@@ -1,0 +1,197 @@
+"""Small instances built in code, for tests of whatever starts from one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from itertools import permutations
+from typing import Any
+
+import numpy as np
+
+from planner.profile.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile
+from planner.scenario.instance import Hop, Instance, Path
+from planner.scenario.types import ModelSpec, NetworkSpec, ObjectiveSpec, Scenario, SourceSpec, WorkerSpec
+
+MIB = float(2**20)
+
+
+def make_profile(
+    name: str = "m",
+    *,
+    block_s: Sequence[float] = (0.01, 0.01),
+    cut_bytes: Sequence[int] | None = None,
+    device_class: str = "reference",
+    weight_bytes: Sequence[int] | int = 1_000_000,
+    activation_bytes: Sequence[int] | int = 500_000,
+    std_s: float = 0.0,
+    stage_overhead_s: float = 0.0,
+    exits: Sequence[ExitPoint] = (),
+    operating_points: Sequence[OperatingPoint] = (),
+) -> Profile:
+    """A profile of ``len(block_s)`` blocks."""
+    length = len(block_s)
+    weights = [weight_bytes] * length if isinstance(weight_bytes, int) else weight_bytes
+    activations = [activation_bytes] * length if isinstance(activation_bytes, int) else activation_bytes
+    return Profile(
+        model=ModelReference(name=name, sha256="0" * 64),
+        chain_sha256=f"{name}-{length}",
+        device_class=device_class,
+        provenance="measured",
+        environment={},
+        stage_overhead_s=stage_overhead_s,
+        fusion_saving_s=(0.0,) * (length - 1),
+        blocks=tuple(
+            BlockCost(
+                name=f"b{index}",
+                mean_s=mean_s,
+                std_s=std_s,
+                weight_bytes=weights[index],
+                activation_bytes=activations[index],
+                flop=1e6,
+                parameters=weights[index] // 4,
+                load_s=0.01,
+            )
+            for index, mean_s in enumerate(block_s)
+        ),
+        cut_bytes=tuple(cut_bytes if cut_bytes is not None else [100_000] * length + [4_000]),
+        exits=tuple(exits),
+        operating_points=tuple(operating_points),
+    )
+
+
+def make_instance(
+    *,
+    profiles: Mapping[str, Profile] | Sequence[Profile] | None = None,
+    workers: Mapping[str, Mapping[str, Any] | float] | None = None,
+    sources: Mapping[str, Mapping[str, Any]] | None = None,
+    networks: Mapping[str, NetworkSpec] | None = None,
+    objective: ObjectiveSpec | None = None,
+) -> Instance:
+    """An instance; by default one source at the slower of two workers on a shared network.
+
+    A worker is its speed or the keys of a :class:`WorkerSpec`; all are of the profiles' device class. Transfers need a
+    direct network.
+    """
+    found = list(profiles.values() if isinstance(profiles, Mapping) else profiles or [make_profile()])
+    specs = {
+        name: WorkerSpec(
+            **{
+                "device_class": found[0].device_class,
+                "memory_bytes": 4096 * MIB,
+                **({"speed": value} if isinstance(value, float | int) else value),
+            }
+        )
+        for name, value in (workers or {"slow": 1.0, "fast": 4.0}).items()
+    }
+    wired = (
+        {"wifi": NetworkSpec(kind="shared", members=tuple(specs), bandwidth_bytes_per_s=1e7, latency_s=0.001)}
+        if networks is None
+        else dict(networks)
+    )
+    models = [profile.model.name for profile in found]
+    wanted = sources or {"camera": {"rate_per_s": 5.0}}
+    scenario = Scenario(
+        models={model: ModelSpec(profile=model) for model in dict.fromkeys(models)},
+        workers=specs,
+        networks=wired,
+        sources={
+            name: SourceSpec(**{"worker": next(iter(specs)), "models": models[:1], **keys})
+            for name, keys in wanted.items()
+        },
+        objective=objective or ObjectiveSpec(),
+    )
+    by_class: dict[str, dict[str, Profile]] = {}
+    for profile in found:
+        by_class.setdefault(profile.model.name, {})[profile.device_class] = profile
+    return Instance(scenario=scenario, profiles=by_class, paths=_direct_paths(specs, wired))
+
+
+def _direct_paths(workers: Mapping[str, WorkerSpec], networks: Mapping[str, NetworkSpec]) -> dict[str, dict[str, Path]]:
+    paths: dict[str, dict[str, Path]] = {}
+    for sender, receiver in permutations(workers, 2):
+        for name, network in networks.items():
+            linked = any({sender, receiver} == set(link) for link in network.links)
+            if not linked and not {sender, receiver} <= set(network.members):
+                continue
+            hop = Hop(
+                sender=sender,
+                receiver=receiver,
+                resource=name if network.kind == "shared" else f"{name}:{sender}>{receiver}",
+                bytes_per_s=network.bandwidth_bytes_per_s / (2 if network.relay == "access-point" else 1),
+                latency_s=network.latency_s,
+            )
+            paths.setdefault(sender, {})[receiver] = Path(hops=(hop,))
+            break
+    return paths
+
+
+def random_instance(
+    seed: int,
+    *,
+    sources: int = 2,
+    workers: int = 3,
+    blocks: int = 4,
+    load: float = 0.4,
+    tight_memory: bool = False,
+    links: bool = True,
+    goal: str = "delay",
+) -> Instance:
+    """A random instance: worker speeds 1, 2, 4, 10, priorities 1, 2, 5, 10, a link a pair or one shared medium.
+
+    ``load`` scales the arrival rates to that share of the summed speeds.
+    """
+    random = np.random.default_rng(seed)
+    names = [f"w{index}" for index in range(workers)]
+    speeds = random.choice([1.0, 2.0, 4.0, 10.0], size=workers)
+    found = []
+    for index in range(sources):
+        block_s = random.uniform(0.5, 1.5, size=blocks) * 0.08 / blocks
+        cuts = random.uniform(0.2, 1.0, size=blocks + 1) * 800e3 * np.linspace(1.0, 0.1, blocks + 1)
+        cuts[0], cuts[-1] = 600e3, 4e3
+        weights = random.uniform(0.5, 1.5, size=blocks) * 2e6
+        found.append(
+            make_profile(
+                f"m{index}",
+                block_s=block_s.tolist(),
+                cut_bytes=cuts.astype(int).tolist(),
+                weight_bytes=weights.astype(int).tolist(),
+                stage_overhead_s=2e-4,
+            )
+        )
+    work = sum(block.mean_s for profile in found for block in profile.blocks)
+    rate = load * float(speeds.sum()) / work
+    memory = blocks * 2e6 * sources * 0.7 + 0.5e6 if tight_memory else 1e9
+    pairs = [(a, b) for index, a in enumerate(names) for b in names[index + 1 :]]
+    if links:
+        networks = {
+            f"link-{a}-{b}": NetworkSpec(
+                kind="point-to-point",
+                links=((a, b),),
+                bandwidth_bytes_per_s=float(random.uniform(5e6, 60e6)),
+                latency_s=float(random.uniform(0.5e-3, 3e-3)),
+            )
+            for a, b in pairs
+        }
+    else:
+        networks = {
+            "wifi": NetworkSpec(kind="shared", members=tuple(names), bandwidth_bytes_per_s=60e6, latency_s=0.002)
+        }
+    return make_instance(
+        profiles=found,
+        workers={
+            name: {"speed": float(speed), "memory_bytes": memory, "base_memory_bytes": 0.0}
+            for name, speed in zip(names, speeds, strict=True)
+        },
+        sources={
+            f"s{index}": {
+                "worker": names[int(random.integers(0, workers))],
+                "models": [f"m{index}"],
+                "rate_per_s": rate,
+                "samples": int(random.integers(5, 30)),
+                "priority": float(random.choice([1.0, 2.0, 5.0, 10.0])),
+            }
+            for index in range(sources)
+        },
+        networks=networks,
+        objective=ObjectiveSpec(goal=goal),  # type: ignore[arg-type]  # checked by pydantic
+    )
