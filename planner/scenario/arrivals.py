@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 
+from planner.scenario.instance import Instance
 from planner.scenario.types import SourceSpec
 
 
@@ -45,3 +46,9 @@ def arrival_times(
     if source.arrivals == "constant":
         return (index / source.rate_per_s for index in range(source.samples))
     return itertools.accumulate(rng.exponential(1 / source.rate_per_s) for _ in range(source.samples))
+
+
+def instance_arrivals(instance: Instance, source: str, seed: int) -> Iterator[float]:
+    """Give the arrival times of one of an instance's sources, in seconds; simulation and execution draw the same."""
+    rng = source_rng(seed, instance.sources.index(source))
+    return arrival_times(instance.scenario.sources[source], rng, instance.traces.get(source))

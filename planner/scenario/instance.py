@@ -119,6 +119,11 @@ class Instance(Record):
         """Give the worker at which the samples of ``source`` arrive and to which their results return."""
         return self.scenario.sources[source].worker
 
+    def samples(self, source: str) -> int:
+        """Give how many samples ``source`` offers; a trace may hold fewer than the scenario asks for."""
+        wanted = self.scenario.sources[source].samples
+        return min(wanted, len(self.traces[source])) if source in self.traces else wanted
+
     def path(self, sender: str, receiver: str) -> Path | None:
         """Give the path between two workers, or None where there is none."""
         return Path() if sender == receiver else self.paths.get(sender, {}).get(receiver)

@@ -1,0 +1,56 @@
+"""``planner agent``: be one worker."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+import threading
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Annotated
+
+import typer
+
+
+def command(
+    name: Annotated[str, typer.Option(help="This worker's name in the scenario.")],
+    connect: Annotated[list[str] | None, typer.Option(help="HOST:PORT of the coordinator or of another agent.")] = None,
+    listen: Annotated[
+        str | None, typer.Option(help="HOST:PORT to listen on, PORT + 1 too.", show_default="loopback, free ports")
+    ] = None,
+    cache: Annotated[
+        Path | None, typer.Option(help="Folder for block models.", show_default="~/.cache/mdi-planner/blocks")
+    ] = None,
+    until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
+) -> None:
+    """Be one worker: run blocks for a coordinator, until interrupted."""
+    from planner.execute.agent import Agent
+    from planner.execute.cache import BlockCache
+    from planner.execute.wire import zenoh_connect
+
+    agent = Agent(name, zenoh_connect(name, listen=listen, connect=connect or []), BlockCache(cache or _cache_folder()))
+
+    def leave(_signal: int, _frame: FrameType | None) -> None:
+        agent.close()
+
+    signal.signal(signal.SIGINT, leave)
+    signal.signal(signal.SIGTERM, leave)
+    if until_stdin_closes:
+        threading.Thread(target=_close_with_stdin, args=(agent.close,), daemon=True).start()
+    else:
+        typer.echo(f"planner agent {name}: waiting for a coordinator; Ctrl-C leaves", err=True)
+    agent.serve()
+
+
+def _cache_folder() -> Path:
+    base = os.environ.get("XDG_CACHE_HOME")
+    return (Path(base) if base else Path.home() / ".cache") / "mdi-planner" / "blocks"
+
+
+def _close_with_stdin(close: Callable[[], None]) -> None:
+    """Leave when the process that started this agent is gone, and with it the other end of the pipe."""
+    while sys.stdin.buffer.read(1):
+        pass
+    close()

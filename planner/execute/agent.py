@@ -1,0 +1,245 @@
+"""The agent: a process on a device that is one worker of the runs a coordinator deploys, one after the other.
+
+Life of a run: ``deploy`` names the blocks by hash; what is not in the cache is asked for (``missing``) and comes as
+``block_file``; then sessions are made and warmed (``ready``); ``start`` sets the clock; ``stop`` asks for outputs and
+report. A run that fails is reported (``fault``) and dropped; the agent waits for the next one.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Final, TypeAlias
+
+import numpy as np
+
+from planner.errors import ExecuteError, PlannerError
+from planner.execute.cache import BlockCache
+from planner.execute.compute import ComputeThread, ModelBlocks, Outcome
+from planner.execute.driver import Driver
+from planner.execute.inputs import input_pool
+from planner.execute.messages import (
+    COORDINATOR,
+    Admit,
+    BlockFile,
+    Data,
+    Deploy,
+    Fault,
+    Frame,
+    Missing,
+    Output,
+    Ready,
+    Report,
+    Start,
+    Stop,
+    Tensors,
+)
+from planner.execute.sender import SenderThread
+from planner.execute.transport import CONTROL, LEVELS, Connect
+from planner.trace.records import encode_records
+from planner.worker.events import STEPS
+
+_LOG = logging.getLogger(__name__)
+
+_WARM_RUNS: Final = 3
+
+Action: TypeAlias = Callable[[], None]
+
+
+@dataclass(slots=True)
+class _Run:
+    """What the agent holds of the run at hand."""
+
+    deploy: Deploy
+    models: dict[str, ModelBlocks] = field(default_factory=dict)
+    inputs: dict[str, list[Tensors]] = field(default_factory=dict)
+    compute: ComputeThread | None = None
+    driver: Driver | None = None
+    early: list[Action] = field(default_factory=list)
+    """What came between ``ready`` and ``start``: another agent may have begun a moment before this one."""
+
+
+class Agent:
+    """One agent; :meth:`serve` runs until :meth:`close` is called from another thread or a signal handler.
+
+    Everything happens in the thread of :meth:`serve`: transport and compute thread only put actions into the inbox.
+    """
+
+    def __init__(self, name: str, connect: Connect, cache: BlockCache) -> None:
+        self.name = name
+        self._cache = cache
+        self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
+        self._run: _Run | None = None
+        self._transport = connect(
+            lambda frame: self._inbox.put(partial(self._on_frame, frame)),
+            lambda member, present: self._inbox.put(partial(self._on_presence, member, present=present)),
+        )
+        self._sender = SenderThread(self._transport)
+
+    def close(self) -> None:
+        """Make :meth:`serve` return."""
+        self._inbox.put(None)
+
+    def serve(self) -> None:
+        """Do what comes until :meth:`close`; then leave the network."""
+        try:
+            while (action := self._next_action()) is not None:
+                self._guard(action)
+        finally:
+            self._drop_run()
+            self._sender.close()
+            self._transport.close()
+
+    def _next_action(self) -> Action | None:
+        driver = self._run.driver if self._run is not None else None
+        if driver is None:
+            return self._inbox.get()
+        wait_s = driver.next_due_s - driver.now_s
+        if wait_s > 0:
+            try:
+                return self._inbox.get(timeout=min(wait_s, 3600.0))
+            except queue.Empty:
+                pass
+        return driver.run_due
+
+    def _guard(self, action: Action) -> None:
+        try:
+            action()
+        except PlannerError as error:
+            _LOG.warning("%s: the run ends: %s", self.name, error)
+            self._drop_run()
+            self._tell(Frame(Fault(worker=self.name, what=str(error))))
+
+    def _tell(self, frame: Frame, level: int = CONTROL) -> None:
+        self._sender.send(COORDINATOR, frame, level)
+
+    def _drop_run(self) -> None:
+        run, self._run = self._run, None
+        if run is not None and run.compute is not None:
+            run.compute.close()
+
+    # ---- what comes -----------------------------------------------------------------------------------------------
+
+    def _on_frame(self, frame: Frame) -> None:
+        body = frame.body
+        if isinstance(body, Data | Admit):
+            self._in_run(body.run, partial(self._on_transfer, body, frame.tensors))
+        elif isinstance(body, Deploy):
+            self._on_deploy(body)
+        elif isinstance(body, BlockFile):
+            self._on_block_file(body, frame.tensors)
+        elif isinstance(body, Start):
+            self._on_start(body)
+        elif isinstance(body, Stop):
+            self._on_stop()
+        else:
+            raise ExecuteError("an agent does not take this message", where=self.name, value=body.kind)
+
+    def _in_run(self, run: str, action: Action) -> None:
+        if self._run is None or self._run.deploy.run != run:
+            return
+        if self._run.driver is None:
+            self._run.early.append(action)
+        else:
+            action()
+
+    def _driver(self) -> Driver:
+        if self._run is None or self._run.driver is None:
+            raise ExecuteError("no run has started", where=self.name)
+        return self._run.driver
+
+    def _on_transfer(self, body: Data | Admit, tensors: Tensors) -> None:
+        if isinstance(body, Data):
+            self._driver().on_data(body, tensors)
+        else:
+            self._driver().on_admit(body)
+
+    def _on_outcome(self, run: _Run, outcome: Outcome) -> None:
+        if run is self._run and run.driver is not None:
+            run.driver.on_outcome(outcome)
+
+    def _on_presence(self, member: str, *, present: bool) -> None:
+        if self._run is not None and self._run.driver is not None and member in self._run.deploy.instance.workers:
+            self._run.driver.on_presence(member, present=present)
+
+    # ---- the life of a run ----------------------------------------------------------------------------------------
+
+    def _on_deploy(self, deploy: Deploy) -> None:
+        if self.name not in deploy.instance.workers:
+            raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self.name)
+        self._drop_run()
+        self._run = _Run(deploy)
+        self._prepare(self._run)
+
+    def _on_block_file(self, body: BlockFile, tensors: Tensors) -> None:
+        if self._run is None or body.sha256 not in self._announced(self._run.deploy):
+            raise ExecuteError("a block model that was not announced", where=self.name, value=body.sha256)
+        self._cache.add(body.sha256, tensors["file"].tobytes())
+        self._prepare(self._run)
+
+    @staticmethod
+    def _announced(deploy: Deploy) -> dict[str, None]:
+        return dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
+
+    def _prepare(self, run: _Run) -> None:
+        """Ask for a block that is missing, or make everything ready when none is."""
+        missing = next((sha256 for sha256 in self._announced(run.deploy) if not self._cache.has(sha256)), None)
+        if missing is not None:
+            self._tell(Frame(Missing(worker=self.name, sha256=missing)))
+            return
+        deploy = run.deploy
+        for name, model in deploy.models.items():
+            cuts = tuple(tuple(tensor.name for tensor in cut) for cut in model.cuts)
+            files = tuple(self._cache.path(sha256) for sha256 in model.block_sha256)
+            run.models[name] = ModelBlocks(cuts, files, threads=deploy.threads)
+        for index, (source, spec) in enumerate(deploy.instance.scenario.sources.items()):
+            if spec.worker == self.name:
+                specs = deploy.models[spec.models[0]].cuts[0]
+                run.inputs[source] = list(input_pool(specs, seed=deploy.seed, source_index=index, samples=spec.samples))
+        warm = {model: self._warm(run, model) for model in deploy.models}
+        run.compute = ComputeThread(
+            run.models, lambda outcome: self._inbox.put(partial(self._on_outcome, run, outcome))
+        )
+        self._tell(Frame(Ready(worker=self.name, warm_block_s=warm)))
+
+    def _warm(self, run: _Run, model: str) -> tuple[float, ...]:
+        """Load the resident blocks and run each a few times; give the shortest times in seconds."""
+        deployed, blocks = run.deploy.models[model], run.models[model]
+        shortest = [0.0] * len(deployed.block_sha256)
+        for block in run.deploy.resident.get(model, ()):
+            tensors = input_pool(deployed.cuts[block], seed=0, source_index=0, samples=1)[0]
+            times = []
+            for _ in range(_WARM_RUNS):
+                start_s = time.monotonic()
+                blocks.run(block, tensors)
+                times.append(time.monotonic() - start_s)
+            shortest[block] = min(times)
+        return tuple(shortest)
+
+    def _on_start(self, body: Start) -> None:
+        run = self._run
+        if run is None or run.compute is None:
+            raise ExecuteError("start came before the run was ready", where=self.name)
+        start_s = time.monotonic() + (body.at_unix_s - time.time())
+        run.driver = Driver(
+            self.name, run.deploy, run.inputs, send=self._sender.send, compute=run.compute, start_s=start_s
+        )
+        early, run.early = run.early, []
+        for action in early:
+            action()
+
+    def _on_stop(self) -> None:
+        if self._run is None or self._run.driver is None:
+            return
+        driver = self._driver()
+        for (source, sample), tensors in driver.outputs.items():
+            self._tell(Frame(Output(source=source, sample=sample), tensors), LEVELS)
+        report = Report(worker=self.name, duplicates=driver.duplicates, late_blocks=driver.late_blocks)
+        logs = {"records": encode_records(driver.records), "steps": STEPS.dump_json(driver.steps)}
+        tensors = {name: np.frombuffer(data, np.uint8) for name, data in logs.items()}
+        self._tell(Frame(report, tensors), LEVELS)
+        self._drop_run()

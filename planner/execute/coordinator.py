@@ -1,0 +1,284 @@
+"""The coordinator: deploys one run to agents, starts it, waits for its end and collects what happened."""
+
+from __future__ import annotations
+
+import queue
+import time
+import uuid
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, Protocol
+
+import numpy as np
+
+from planner.errors import ExecuteError
+from planner.execute.messages import (
+    Admit,
+    BlockFile,
+    Body,
+    Deploy,
+    DeployedModel,
+    Ended,
+    Fault,
+    Frame,
+    Missing,
+    Output,
+    Ready,
+    Report,
+    Start,
+    Stop,
+    Tensors,
+    Transmit,
+)
+from planner.execute.transport import CONTROL, Connect
+from planner.plan.types import Plan
+from planner.scenario.instance import Instance
+from planner.trace.records import Record, decode_records
+from planner.worker.events import STEPS, Step
+
+_START_DELAY_S: Final = 0.3
+_STALL_S: Final = 60.0
+"""A run in which no sample ended for so long, beyond the longest mean time between arrivals, is stopped."""
+
+Progress = Callable[[int, int], None]
+"""Called with the number of samples that ended, and of all."""
+
+
+class Emulation(Protocol):
+    """A network that is played on this host (:mod:`planner.validate.emulate`)."""
+
+    def start(self, start_unix_s: float, admit: Callable[[str, str, float], None]) -> None:
+        """Begin; ``admit(to, transfer, at_s)`` tells an agent when a transfer is there."""
+        ...
+
+    def transmit(self, request: Transmit) -> None:
+        """Carry a transfer; called in any thread."""
+        ...
+
+    def stop(self) -> Sequence[Record]:
+        """End, and give the transfers' records."""
+        ...
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be run.
+
+    Parameters
+    ----------
+    blocks
+        The block models of each model, serialised, in the order of the chain.
+    resident
+        For each worker and model, the blocks to be loaded before the start.
+    emulation
+        Plays the scenario's network and speeds on this host; without it blocks and transfers take their own time.
+    """
+
+    instance: Instance
+    plan: Plan | None
+    policy: str
+    seed: int
+    models: Mapping[str, DeployedModel]
+    blocks: Mapping[str, bytes]
+    """By content hash."""
+    resident: Mapping[str, Mapping[str, tuple[int, ...]]]
+    emulation: Emulation | None = None
+
+    @property
+    def samples(self) -> int:
+        """How many samples all sources offer."""
+        return sum(self.instance.samples(source) for source in self.instance.sources)
+
+
+@dataclass
+class Measurement:
+    """What a real run gave."""
+
+    records: list[Record] = field(default_factory=list)
+    outputs: dict[tuple[str, int], Tensors] = field(default_factory=dict)
+    """Output tensors of each completed sample, by source and sample."""
+    steps: dict[str, list[Step]] = field(default_factory=dict)
+    """Each worker's log."""
+    duplicates: int = 0
+    late_blocks: int = 0
+    warm_block_s: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
+    """For each worker and model, the shortest time of each resident block on this host, in seconds."""
+    left: list[str] = field(default_factory=list)
+    """Workers that were gone before the end."""
+
+
+class Coordinator:
+    """A member that runs deployments on agents; use it as a context manager."""
+
+    def __init__(self, connect: Connect) -> None:
+        self._inbox: queue.SimpleQueue[Frame | tuple[str, bool]] = queue.SimpleQueue()
+        self._present: set[str] = set()
+        self._emulation: Emulation | None = None
+        self._transport = connect(self._on_frame, lambda member, present: self._inbox.put((member, present)))
+
+    def __enter__(self) -> Coordinator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._transport.close()
+
+    def _on_frame(self, frame: Frame) -> None:
+        # Requests to the emulated network are time-critical and skip the inbox.
+        if isinstance(frame.body, Transmit) and self._emulation is not None:
+            self._emulation.transmit(frame.body)
+        else:
+            self._inbox.put(frame)
+
+    def _next(self, timeout_s: float) -> Frame | None:
+        """Give the next frame, or None when a member came or went.
+
+        Raises
+        ------
+        TimeoutError
+            Nothing came in time.
+        ExecuteError
+            An agent reports a fault.
+        """
+        try:
+            item = self._inbox.get(timeout=max(timeout_s, 0.0))
+        except queue.Empty:
+            raise TimeoutError from None
+        if isinstance(item, Frame):
+            if isinstance(item.body, Fault):
+                raise ExecuteError(item.body.what, where=f"agent {item.body.worker}")
+            return item
+        member, present = item
+        (self._present.add if present else self._present.discard)(member)
+        return None
+
+    def await_agents(self, names: Sequence[str], timeout_s: float) -> None:
+        """Wait until all agents are there.
+
+        Raises
+        ------
+        ExecuteError
+            Some did not come in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            while self._absent(names):
+                self._next(deadline_s - time.monotonic())
+        except TimeoutError:
+            absent = ", ".join(self._absent(names))
+            raise ExecuteError(f"agents did not come within {timeout_s:g} s", where="workers", value=absent) from None
+
+    def _absent(self, names: Sequence[str]) -> list[str]:
+        return [name for name in names if name not in self._present]
+
+    def run(self, deployment: Deployment, *, ready_timeout_s: float, progress: Progress | None = None) -> Measurement:
+        """Deploy, run, and collect.
+
+        Raises
+        ------
+        ExecuteError
+            An agent could not make ready, or reported a fault.
+        """
+        measurement = Measurement()
+        run = uuid.uuid4().hex
+        self._deploy(deployment, run)
+        measurement.warm_block_s = self._serve_until_ready(deployment, ready_timeout_s)
+        self._start(deployment, run)
+        try:
+            self._watch(deployment, progress or (lambda _ended, _all: None))
+        finally:
+            if deployment.emulation is not None:
+                self._emulation = None
+                measurement.records.extend(deployment.emulation.stop())
+        self._collect(deployment, measurement)
+        return measurement
+
+    def _deploy(self, deployment: Deployment, run: str) -> None:
+        for worker in deployment.instance.workers:
+            deploy = Deploy(
+                run=run,
+                instance=deployment.instance,
+                plan=deployment.plan,
+                policy=deployment.policy,
+                seed=deployment.seed,
+                models=dict(deployment.models),
+                resident=dict(deployment.resident.get(worker, {})),
+                paced=deployment.emulation is not None,
+            )
+            self._transport.send(worker, Frame(deploy), CONTROL)
+
+    def _serve_until_ready(self, deployment: Deployment, timeout_s: float) -> dict[str, dict[str, tuple[float, ...]]]:
+        deadline_s = time.monotonic() + timeout_s
+        ready: dict[str, dict[str, tuple[float, ...]]] = {}
+        while waiting := [worker for worker in deployment.instance.workers if worker not in ready]:
+            try:
+                frame = self._next(deadline_s - time.monotonic())
+            except TimeoutError:
+                raise ExecuteError(
+                    f"agents not ready within {timeout_s:g} s", where="workers", value=", ".join(waiting)
+                ) from None
+            self._refuse_absent(deployment)
+            body = frame.body if frame is not None else None
+            if isinstance(body, Missing):
+                data = np.frombuffer(deployment.blocks[body.sha256], np.uint8)
+                self._transport.send(body.worker, Frame(BlockFile(sha256=body.sha256), {"file": data}), CONTROL)
+            elif isinstance(body, Ready):
+                ready[body.worker] = body.warm_block_s
+        return ready
+
+    def _refuse_absent(self, deployment: Deployment) -> None:
+        if absent := self._absent(deployment.instance.workers):
+            raise ExecuteError("agents left before the run started", where="workers", value=", ".join(absent))
+
+    def _start(self, deployment: Deployment, run: str) -> None:
+        at_unix_s = time.time() + _START_DELAY_S
+        if deployment.emulation is not None:
+
+            def admit(to: str, transfer: str, at_s: float) -> None:
+                self._transport.send(to, Frame(Admit(run=run, transfer=transfer, at_s=at_s)), CONTROL)
+
+            deployment.emulation.start(at_unix_s, admit)
+            self._emulation = deployment.emulation
+        for worker in deployment.instance.workers:
+            self._transport.send(worker, Frame(Start(at_unix_s=at_unix_s)), CONTROL)
+
+    def _watch(self, deployment: Deployment, progress: Progress) -> None:
+        """Return when every sample whose home is still there has ended, or nothing happens any more."""
+        sources = deployment.instance.scenario.sources
+        rates = [source.rate_per_s for source in sources.values() if source.rate_per_s]
+        patience_s = _STALL_S + 10 / min(rates, default=1.0)
+        ended = dict.fromkeys(sources, 0)
+        while any(ended[name] < source.samples and source.worker in self._present for name, source in sources.items()):
+            try:
+                frame = self._next(patience_s)
+            except TimeoutError:
+                return
+            if frame is not None and isinstance(frame.body, Ended):
+                ended[frame.body.source] += 1
+                progress(sum(ended.values()), deployment.samples)
+
+    def _collect(self, deployment: Deployment, measurement: Measurement) -> None:
+        measurement.left = self._absent(deployment.instance.workers)
+        waiting = set(deployment.instance.workers).difference(measurement.left)
+        for worker in waiting:
+            self._transport.send(worker, Frame(Stop()), CONTROL)
+        while waiting:
+            try:
+                frame = self._next(_STALL_S)
+            except TimeoutError:
+                measurement.left += sorted(waiting)
+                return
+            if frame is not None:
+                self._take(frame.body, frame.tensors, measurement)
+                if isinstance(frame.body, Report):
+                    waiting.discard(frame.body.worker)
+            waiting &= self._present
+
+    @staticmethod
+    def _take(body: Body, tensors: Tensors, measurement: Measurement) -> None:
+        if isinstance(body, Output):
+            measurement.outputs[body.source, body.sample] = tensors
+        elif isinstance(body, Report):
+            measurement.records += decode_records(tensors["records"].tobytes())
+            measurement.steps[body.worker] = STEPS.validate_json(tensors["steps"].tobytes())
+            measurement.duplicates += body.duplicates
+            measurement.late_blocks += body.late_blocks

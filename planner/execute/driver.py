@@ -1,0 +1,258 @@
+"""The real-time driver: carries out one worker's effects with onnxruntime, a transport and the clock.
+
+It is the counterpart of :class:`planner.simulate.run.Simulator`, for one worker and for real. All of it runs in one
+thread, the agent's; the compute thread and the transport only put what happened into the agent's inbox.
+"""
+
+from __future__ import annotations
+
+import heapq
+import time
+from collections.abc import Callable, Iterator, Mapping
+from itertools import count
+
+from planner.execute.compute import ComputeThread, Job, Outcome
+from planner.execute.messages import COORDINATOR, Admit, Data, Deploy, Ended, Frame, Tensors, Transmit
+from planner.execute.transport import CONTROL, LEVELS
+from planner.policy.registry import make_policy
+from planner.policy.types import SampleKey
+from planner.scenario.arrivals import instance_arrivals
+from planner.trace.records import BlockRecord, Record, TransferRecord
+from planner.worker.events import (
+    Arrived,
+    BlockEnded,
+    BlockFailed,
+    Complete,
+    Discard,
+    Effect,
+    Event,
+    Fail,
+    Joined,
+    Left,
+    Received,
+    RunBlock,
+    Send,
+    SetTimer,
+    Step,
+    TimedOut,
+    sample_record,
+)
+from planner.worker.worker import Worker
+
+
+def urgency_levels(priorities: Mapping[str, float]) -> dict[float, int]:
+    """Map each distinct priority to a level of the transport: the highest class to 3, the others to 4 and below.
+
+    Levels up to 3 have a link of their own, so bulk data of a lower class is never ahead of the highest in a buffer.
+    """
+    ranked = sorted(set(priorities.values()), reverse=True)
+    return {priority: min(3 + rank, LEVELS) for rank, priority in enumerate(ranked)}
+
+
+class Driver:
+    """One worker of one run.
+
+    Parameters
+    ----------
+    inputs
+        Input tensors of each of this worker's own sources; sample k takes entry k modulo their number.
+    send
+        ``send(to, frame, level)``: hands a frame to the transport without waiting for it.
+    compute
+        Runs the blocks; its outcomes come back through :meth:`on_outcome`.
+    start_s
+        Monotonic time at which the run's clock reads 0.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        deploy: Deploy,
+        inputs: Mapping[str, list[Tensors]],
+        *,
+        send: Callable[[str, Frame, int], None],
+        compute: ComputeThread,
+        start_s: float,
+    ) -> None:
+        instance = deploy.instance
+        self.name = name
+        self._deploy = deploy
+        self._instance = instance
+        self._inputs = inputs
+        self._send_frame = send
+        self._compute = compute
+        self._start_s = start_s
+        self._worker = Worker(name, instance, make_policy(deploy.policy, deploy.plan))
+        self._levels = urgency_levels({name: source.priority for name, source in instance.scenario.sources.items()})
+        self._tensors: dict[SampleKey, Tensors] = {}
+        self._due: list[tuple[float, int, Event]] = []
+        self._sequence = count()
+        self._arrivals: dict[str, Iterator[tuple[int, float]]] = {}
+        self._held: dict[str, tuple[Data, Tensors]] = {}
+        self._admitted: dict[str, float] = {}
+        self._transfers = count()
+        self._block_s = {
+            model: (instance.block_s(model, name).tolist(), instance.stage_overhead_s(model, name))
+            for model in instance.profiles
+        }
+        self.records: list[Record] = []
+        self.steps: list[Step] = []
+        self.outputs: dict[tuple[str, int], Tensors] = {}
+        self.duplicates = 0
+        self.late_blocks = 0
+        for source in inputs:
+            self._arrivals[source] = enumerate(instance_arrivals(instance, source, deploy.seed))
+            self._next_arrival(source)
+
+    @property
+    def now_s(self) -> float:
+        """Time of the run's clock."""
+        return time.monotonic() - self._start_s
+
+    @property
+    def next_due_s(self) -> float:
+        """Time of the run's clock at which :meth:`run_due` has something to do; infinity when it never has."""
+        return self._due[0][0] if self._due else float("inf")
+
+    def run_due(self) -> None:
+        """Take the events whose time has come."""
+        while self._due and self._due[0][0] <= self.now_s:
+            event = heapq.heappop(self._due)[2]
+            if isinstance(event, Arrived):
+                self._next_arrival(event.source)
+            self._step(event)
+
+    def on_data(self, data: Data, tensors: Tensors) -> None:
+        """Take another worker's message: at once, or when the emulated network admits it."""
+        if data.transfer is None:
+            self._record_transfer(data)
+            self._receive(data, tensors)
+        elif data.transfer in self._admitted:
+            self._schedule_receipt(self._admitted.pop(data.transfer), data, tensors)
+        else:
+            self._held[data.transfer] = (data, tensors)
+
+    def on_admit(self, admit: Admit) -> None:
+        """Learn when the emulated network lets a transfer in."""
+        held = self._held.pop(admit.transfer, None)
+        if held is None:
+            self._admitted[admit.transfer] = admit.at_s
+        else:
+            self._schedule_receipt(admit.at_s, *held)
+
+    def on_outcome(self, outcome: Outcome) -> None:
+        """Take the end of a block."""
+        key, block = outcome.run.key, outcome.run.block
+        start_s, end_s = outcome.start_s - self._start_s, outcome.end_s - self._start_s
+        self.records.append(BlockRecord(self.name, key.source, key.sample, block, start_s, end_s))
+        self.late_blocks += outcome.late
+        if outcome.tensors is None:
+            self._step(BlockFailed(key, block, outcome.reason))
+        else:
+            self._tensors[key] = outcome.tensors
+            self._step(BlockEnded(key, block))
+
+    def on_presence(self, worker: str, *, present: bool) -> None:
+        """Learn that another worker came or went."""
+        self._step(Joined(worker) if present else Left(worker))
+
+    # ---- events in ------------------------------------------------------------------------------------------------
+
+    def _next_arrival(self, source: str) -> None:
+        following = next(self._arrivals[source], None)
+        if following is not None:
+            sample, at_s = following
+            self._at(at_s, Arrived(source, sample))
+
+    def _at(self, time_s: float, event: Event) -> None:
+        heapq.heappush(self._due, (time_s, next(self._sequence), event))
+
+    def _schedule_receipt(self, at_s: float, data: Data, tensors: Tensors) -> None:
+        self._keep(data, tensors)
+        self._at(at_s, Received(data.sender, data.message))
+
+    def _receive(self, data: Data, tensors: Tensors) -> None:
+        self._keep(data, tensors)
+        self._step(Received(data.sender, data.message))
+
+    def _keep(self, data: Data, tensors: Tensors) -> None:
+        if tensors:
+            self._tensors[data.message.key] = tensors
+
+    def _record_transfer(self, data: Data) -> None:
+        path = self._instance.path(data.sender, self.name)
+        resource = path.hops[-1].resource if path and path.hops else f"{data.sender}>{self.name}"
+        key = data.message.key
+        self.records.append(
+            TransferRecord(
+                resource,
+                data.sender,
+                self.name,
+                key.source,
+                key.sample,
+                data.cut,
+                data.size_bytes,
+                data.sent_s,
+                self.now_s,
+            )
+        )
+
+    # ---- effects out ----------------------------------------------------------------------------------------------
+
+    def _step(self, event: Event) -> None:
+        now_s = self.now_s
+        effects = self._worker.step(now_s, event)
+        self.steps.append(Step(now_s, event, effects))
+        for effect in effects:
+            self._carry_out(effect)
+        if isinstance(event, Received) and event.message.kind == "result":
+            self.duplicates += not any(isinstance(effect, Complete) for effect in effects)
+
+    def _carry_out(self, effect: Effect) -> None:
+        if isinstance(effect, RunBlock):
+            self._compute.submit(Job(effect, self._tensors_of(effect.key), self._lasts_s(effect)))
+        elif isinstance(effect, Send):
+            self._send(effect)
+        elif isinstance(effect, SetTimer):
+            self._at(effect.at_s, TimedOut(effect.key))
+        elif isinstance(effect, Discard):
+            self._tensors.pop(effect.key, None)
+        else:
+            self._end_sample(effect)
+
+    def _tensors_of(self, key: SampleKey) -> Tensors:
+        """Give what this worker holds of a sample: activations, a result, or the input of a sample of its own."""
+        held = self._tensors.get(key)
+        if held is not None:
+            return held
+        pool = self._inputs[key.source]
+        return pool[key.sample % len(pool)]
+
+    def _lasts_s(self, run: RunBlock) -> float | None:
+        if not self._deploy.paced:
+            return None
+        block_s, overhead_s = self._block_s[run.model]
+        return float(block_s[run.block]) + (overhead_s if run.begins_stage else 0.0)
+
+    def _send(self, send: Send) -> None:
+        message, now_s = send.message, self.now_s
+        transfer = f"{self.name}/{next(self._transfers)}" if self._deploy.paced else None
+        if transfer is not None:
+            request = Transmit(
+                transfer=transfer, sender=self.name, to=send.to, key=message.key, cut=send.cut,
+                size_bytes=send.size_bytes, priority=send.priority, at_s=now_s,
+            )  # fmt: skip
+            self._send_frame(COORDINATOR, Frame(request), CONTROL)
+        data = Data(
+            run=self._deploy.run, sender=self.name, message=message, cut=send.cut, size_bytes=send.size_bytes,
+            sent_s=now_s, transfer=transfer,
+        )  # fmt: skip
+        tensors = {} if message.kind == "failure" else self._tensors_of(message.key)
+        self._send_frame(send.to, Frame(data, tensors), self._levels[send.priority])
+
+    def _end_sample(self, effect: Complete | Fail) -> None:
+        key = effect.key
+        if isinstance(effect, Complete):
+            self.outputs[key.source, key.sample] = self._tensors.pop(key)
+        self.records.append(sample_record(effect, self.now_s))
+        self._send_frame(COORDINATOR, Frame(Ended(worker=self.name, source=key.source, sample=key.sample)), CONTROL)

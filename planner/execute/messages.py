@@ -1,0 +1,253 @@
+"""What coordinator, agents and network emulator say to each other, and how it looks on the wire.
+
+A frame is a JSON header and the raw bytes of its tensors, one after the other; nothing is ever unpickled. The header
+names the version of the format, the kind of message, and dtype and shape of each tensor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Annotated, Any, Final, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import Field, TypeAdapter, ValidationError
+
+from planner.errors import ExecuteError
+from planner.model.chain import TensorSpec
+from planner.plan.types import Plan
+from planner.policy.types import SampleKey
+from planner.profile.types import Record
+from planner.scenario.instance import Instance
+from planner.worker.events import Message
+
+VERSION: Final = 1
+
+COORDINATOR: Final = "_coordinator"
+"""The name under which agents reach the coordinator, and the emulated network; no worker can be called so."""
+
+_DTYPES: Final = frozenset(
+    ["bool", "float16", "float32", "float64"]
+    + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
+)
+
+# ---- coordinator to agent -----------------------------------------------------------------------------------------
+
+
+class DeployedModel(Record):
+    """How a model is cut, and the hash of each block's file."""
+
+    cuts: tuple[tuple[TensorSpec, ...], ...]
+    block_sha256: tuple[str, ...]
+
+
+class Deploy(Record):
+    """Everything an agent needs to be one worker of one run."""
+
+    kind: Literal["deploy"] = "deploy"
+    run: str
+    """Names this run; what comes of another one is dropped."""
+    instance: Instance
+    plan: Plan | None
+    policy: str
+    seed: int
+    models: dict[str, DeployedModel]
+    resident: dict[str, tuple[int, ...]]
+    """Blocks of each model to be loaded before the run starts; others are loaded when they are first needed."""
+    paced: bool
+    """Whether blocks and transfers take the scenario's times on this host, or their own."""
+    threads: int = 1
+
+
+class BlockFile(Record):
+    """A block model, asked for with :class:`Missing`; its bytes travel as the tensor ``file``."""
+
+    kind: Literal["block_file"] = "block_file"
+    sha256: str
+
+
+class Start(Record):
+    """Begin: the run's clock reads 0 at this time of the wall clock (seconds since 1970)."""
+
+    kind: Literal["start"] = "start"
+    at_unix_s: float
+
+
+class Admit(Record):
+    """The emulated network says when the tensors of a transfer are there, in seconds of the run's clock."""
+
+    kind: Literal["admit"] = "admit"
+    run: str
+    transfer: str
+    at_s: float
+
+
+class Stop(Record):
+    """The run is over: report."""
+
+    kind: Literal["stop"] = "stop"
+
+
+# ---- agent to coordinator -----------------------------------------------------------------------------------------
+
+
+class Missing(Record):
+    """A block model that the agent does not have in its cache; it asks for one after the other."""
+
+    kind: Literal["missing"] = "missing"
+    worker: str
+    sha256: str
+
+
+class Ready(Record):
+    """All is loaded."""
+
+    kind: Literal["ready"] = "ready"
+    worker: str
+    warm_block_s: dict[str, tuple[float, ...]]
+    """Shortest time of each block on this host in seconds, by model; 0 for a block that is not resident."""
+
+
+class Ended(Record):
+    """A sample of this worker's sources ended."""
+
+    kind: Literal["ended"] = "ended"
+    worker: str
+    source: str
+    sample: int
+
+
+class Output(Record):
+    """The output tensors of a completed sample, sent after :class:`Stop`."""
+
+    kind: Literal["output"] = "output"
+    source: str
+    sample: int
+
+
+class Report(Record):
+    """What happened at this worker; the last thing it says of a run.
+
+    Two tensors of JSON bytes travel with it: ``records``, and ``steps``, the log of what its worker took and gave.
+    """
+
+    kind: Literal["report"] = "report"
+    worker: str
+    duplicates: int
+    late_blocks: int
+    """Blocks that took this host longer than the scenario allows."""
+
+
+class Fault(Record):
+    """The agent cannot go on with this run."""
+
+    kind: Literal["fault"] = "fault"
+    worker: str
+    what: str
+
+
+# ---- agent to agent, and to the emulated network --------------------------------------------------------------------
+
+
+class Data(Record):
+    """A worker's message; the tensors travel with it. ``transfer`` names it to the emulated network."""
+
+    kind: Literal["data"] = "data"
+    run: str
+    sender: str
+    message: Message
+    cut: int
+    size_bytes: int
+    sent_s: float
+    """Run's clock of the sender."""
+    transfer: str | None = None
+
+
+class Transmit(Record):
+    """Asks the emulated network to carry a transfer from ``at_s`` on."""
+
+    kind: Literal["transmit"] = "transmit"
+    transfer: str
+    sender: str
+    to: str
+    key: SampleKey
+    cut: int
+    size_bytes: int
+    priority: float
+    at_s: float
+
+
+Body: TypeAlias = (
+    Deploy | BlockFile | Start | Admit | Stop | Missing | Ready | Ended | Output | Report | Fault | Data | Transmit
+)
+
+
+class _Tensor(Record):
+    name: str
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class _Header(Record):
+    v: int
+    body: Annotated[Body, Field(discriminator="kind")]
+    tensors: tuple[_Tensor, ...] = ()
+
+
+_HEADER: Final = TypeAdapter(_Header)
+
+Tensors: TypeAlias = Mapping[str, NDArray[Any]]
+
+
+@dataclass(frozen=True, slots=True)
+class Frame:
+    """A message with its tensors."""
+
+    body: Body
+    tensors: Tensors = field(default_factory=dict)
+
+
+def encode(frame: Frame) -> tuple[bytes, bytes]:
+    """Give header and payload of a frame."""
+    arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in frame.tensors.items()}
+    header = _Header(
+        v=VERSION,
+        body=frame.body,
+        tensors=tuple(_Tensor(name=name, dtype=array.dtype.name, shape=array.shape) for name, array in arrays.items()),
+    )
+    payload = b"".join(array.data.cast("B") if array.size else b"" for array in arrays.values())
+    return header.model_dump_json(by_alias=False).encode(), payload
+
+
+def decode(header: bytes, payload: bytes) -> Frame:
+    """Read what :func:`encode` wrote; the tensors are read-only views of ``payload``.
+
+    Raises
+    ------
+    ExecuteError
+        Another version, a malformed header, a dtype that does not travel, or a payload of the wrong size.
+    """
+    try:
+        parsed = _HEADER.validate_json(header)
+    except ValidationError as error:
+        first = error.errors()[0]
+        where = ".".join(map(str, first["loc"]))
+        raise ExecuteError(f"malformed header: {first['msg']}", where=where or "header") from error
+    if parsed.v != VERSION:
+        raise ExecuteError("another wire format", where="header", value=parsed.v, expected=f"version {VERSION}")
+    tensors: dict[str, NDArray[Any]] = {}
+    offset = 0
+    for spec in parsed.tensors:
+        if spec.dtype not in _DTYPES or min(spec.shape, default=0) < 0:
+            raise ExecuteError("a tensor that cannot travel", where=spec.name, value=f"{spec.dtype} {spec.shape}")
+        dtype = np.dtype(spec.dtype)
+        count = int(np.prod(spec.shape, dtype=np.int64))
+        end = offset + count * dtype.itemsize
+        if end > len(payload):
+            break
+        tensors[spec.name] = np.frombuffer(payload, dtype, count, offset).reshape(spec.shape)
+        offset = end
+    if offset != len(payload) or len(tensors) != len(parsed.tensors):
+        raise ExecuteError("the payload has another size than its header says", where="frame", value=len(payload))
+    return Frame(parsed.body, tensors)

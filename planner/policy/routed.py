@@ -1,0 +1,89 @@
+"""``local`` and ``planned``: policies under which a sample's whole route is known when it starts."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Hashable, Mapping
+
+from planner.plan.types import Plan, Route, Stage
+from planner.policy.types import Compute, Decision, Forward, Task, View
+
+_GOLDEN = (5**0.5 - 1) / 2
+
+
+def whole_model_at_home(view: View, source: str) -> Route:
+    """Give the route on which the source's own worker runs every block of the source's first model."""
+    spec = view.instance.scenario.sources[source]
+    model = spec.models[0]
+    last = view.instance.length(model) - 1
+    return Route(model=model, stages=(Stage(worker=spec.worker, first_block=0, last_block=last),))
+
+
+def place_by_route(view: View, task: Task) -> Decision:
+    """Compute the stage at hand if it is this worker's, else send the task to the worker it belongs to."""
+    stage = task.stages[0]
+    return Compute(stage.last_block) if stage.worker == view.worker else Forward(stage.worker)
+
+
+class Local:
+    """Every sample is computed where it arrives, first come, first served."""
+
+    looks_between_blocks = False
+
+    def route(self, view: View, source: str) -> Route:
+        """Give the whole model at the source."""
+        return whole_model_at_home(view, source)
+
+    def place(self, view: View, task: Task) -> Decision:
+        """Follow the route."""
+        return place_by_route(view, task)
+
+    def queue(self, task: Task) -> Hashable:  # noqa: ARG002 - one queue for all
+        """Put all tasks into one queue."""
+        return 0
+
+    def choose(self, view: View, heads: Mapping[Hashable, Task]) -> Hashable:  # noqa: ARG002
+        """Serve the only queue."""
+        return 0
+
+
+class Planned:
+    """The solver's routes, each as often as its share says, served by priority between blocks.
+
+    The route of a source's n-th sample is the one whose cumulated share holds the n-th term of the additive recurrence
+    n φ mod 1 with the golden ratio φ: of all such sequences the one that keeps the shares most evenly in every stretch.
+    When a worker has left, the routes through it drop out; a source with none left computes at home.
+    """
+
+    looks_between_blocks = True
+
+    def __init__(self, plan: Plan) -> None:
+        self._routes = {source: entry.routes for source, entry in plan.sources.items()}
+        self._drawn: dict[str, int] = defaultdict(int)
+
+    def route(self, view: View, source: str) -> Route:
+        """Draw one of the plan's routes by its share."""
+        routes = [
+            route for route in self._routes[source] if view.absent.isdisjoint(stage.worker for stage in route.stages)
+        ]
+        if not routes:
+            return whole_model_at_home(view, source)
+        self._drawn[source] += 1
+        point = self._drawn[source] * _GOLDEN % 1.0 * sum(route.share for route in routes)
+        for route in routes[:-1]:
+            point -= route.share
+            if point < 0:
+                return route
+        return routes[-1]
+
+    def place(self, view: View, task: Task) -> Decision:
+        """Follow the route."""
+        return place_by_route(view, task)
+
+    def queue(self, task: Task) -> Hashable:
+        """Put each priority class into a queue of its own."""
+        return task.priority
+
+    def choose(self, view: View, heads: Mapping[Hashable, Task]) -> Hashable:  # noqa: ARG002
+        """Serve the highest priority."""
+        return max(heads, key=lambda queue: heads[queue].priority)

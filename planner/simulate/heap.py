@@ -1,0 +1,31 @@
+"""Actions in the order of their time: the heart of the simulator, and of the network that is emulated in real time."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from itertools import count
+
+
+class EventHeap:
+    """Actions to be done at given times; equal times keep the order in which they were added."""
+
+    def __init__(self) -> None:
+        self._heap: list[tuple[float, int, Callable[[], None]]] = []
+        self._sequence = count()
+        self.now_s = 0.0
+        """Time of the action being done."""
+
+    def at(self, time_s: float, action: Callable[[], None]) -> None:
+        """Do ``action`` at ``time_s``, or now if that has passed."""
+        heapq.heappush(self._heap, (max(time_s, self.now_s), next(self._sequence), action))
+
+    @property
+    def next_s(self) -> float:
+        """Time of the next action; infinity when there is none."""
+        return self._heap[0][0] if self._heap else float("inf")
+
+    def run_next(self) -> None:
+        """Do the next action."""
+        self.now_s, _, action = heapq.heappop(self._heap)
+        action()

@@ -1,0 +1,89 @@
+"""A scenario's network, played on this host: the simulator's network model, driven by the clock.
+
+Agents hand their tensors over at once, by loopback, and ask this network when they may be let in. Since the model knows
+that a transfer will end when its last fragment begins, the receiver is told ahead of time, and the host's own delays
+stay out of the measurement. Shared media work across processes, which pacing each sender alone could not do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+
+from planner.execute.messages import Transmit
+from planner.scenario.instance import Hop, Instance
+from planner.simulate.heap import EventHeap
+from planner.simulate.network import Network
+from planner.trace.records import TransferRecord
+
+
+class EmulatedNetwork:
+    """Carries out :class:`~planner.execute.messages.Transmit` requests in real time, in a thread of its own."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._heap = EventHeap()
+        self._network = Network(self._heap, instance.resources, self._record)
+        self._changed = threading.Condition()
+        self._requests: list[Transmit] = []
+        self._stopping = False
+        self._start_s = 0.0
+        self._admit: Callable[[str, str, float], None] | None = None
+        self._records: list[TransferRecord] = []
+        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
+
+    def start(self, start_unix_s: float, admit: Callable[[str, str, float], None]) -> None:
+        """Begin; the run's clock reads 0 at ``start_unix_s``."""
+        self._start_s = time.monotonic() + (start_unix_s - time.time())
+        self._admit = admit
+        self._thread.start()
+
+    def transmit(self, request: Transmit) -> None:
+        """Take a request; called in any thread."""
+        with self._changed:
+            self._requests.append(request)
+            self._changed.notify()
+
+    def stop(self) -> list[TransferRecord]:
+        """End, and give what was carried."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        self._thread.join()
+        return self._records
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._requests and not self._stopping:
+                    wait_s = self._heap.next_s - self._now_s()
+                    if wait_s > 0:
+                        self._changed.wait(min(wait_s, 3600.0))
+                if self._stopping:
+                    return
+                requests, self._requests = self._requests, []
+            for request in requests:
+                self._heap.at(request.at_s, partial(self._submit, request))
+            while self._heap.next_s <= self._now_s():
+                self._heap.run_next()
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self._start_s
+
+    def _submit(self, request: Transmit) -> None:
+        path = self._instance.paths[request.sender][request.to]
+        self._network.submit(path, request.size_bytes, request.priority, partial(self._deliver, request), request)
+
+    def _deliver(self, request: Transmit, at_s: float) -> None:
+        if self._admit is not None:
+            self._admit(request.to, request.transfer, at_s)
+
+    def _record(self, hop: Hop, start_s: float, end_s: float, request: Transmit) -> None:
+        source, sample, _ = request.key
+        self._records.append(
+            TransferRecord(
+                hop.resource, hop.sender, hop.receiver, source, sample, request.cut, request.size_bytes, start_s, end_s
+            )
+        )

@@ -1,0 +1,201 @@
+"""What a worker is told (events), what it asks its driver to do (effects), and what workers tell each other (messages).
+
+All are frozen and travel as JSON; the tensors of a sample stay with the driver, which knows them by their
+:class:`~planner.policy.types.SampleKey`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Annotated, Literal, TypeAlias
+
+from pydantic import Field, TypeAdapter
+
+from planner.policy.types import SampleKey, Task
+from planner.trace.records import SampleRecord
+
+# ---- messages between workers -------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class TaskMessage:
+    """Work to be done; the activations at cut ``task.next_block`` travel with it."""
+
+    task: Task
+    kind: Literal["task"] = "task"
+
+    @property
+    def key(self) -> SampleKey:
+        """Which attempt at which sample this is about."""
+        return self.task.key
+
+
+@dataclass(frozen=True, slots=True)
+class ResultMessage:
+    """The result of a sample on its way home; the output tensors travel with it."""
+
+    key: SampleKey
+    cut: int
+    kind: Literal["result"] = "result"
+
+
+@dataclass(frozen=True, slots=True)
+class FailureMessage:
+    """A block could not be run; nothing travels with it."""
+
+    key: SampleKey
+    reason: str
+    kind: Literal["failure"] = "failure"
+
+
+Message: TypeAlias = Annotated[TaskMessage | ResultMessage | FailureMessage, Field(discriminator="kind")]
+
+# ---- events -------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class Arrived:
+    """A new sample arrived at this worker, the home of ``source``."""
+
+    source: str
+    sample: int
+    kind: Literal["arrived"] = "arrived"
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """A message came, its tensors included."""
+
+    sender: str
+    message: Message
+    kind: Literal["received"] = "received"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockEnded:
+    """The block this worker was running is done."""
+
+    key: SampleKey
+    block: int
+    kind: Literal["block_ended"] = "block_ended"
+
+
+@dataclass(frozen=True, slots=True)
+class BlockFailed:
+    """The block this worker was running raised."""
+
+    key: SampleKey
+    block: int
+    reason: str
+    kind: Literal["block_failed"] = "block_failed"
+
+
+@dataclass(frozen=True, slots=True)
+class TimedOut:
+    """The time set by :class:`SetTimer` has come."""
+
+    key: SampleKey
+    kind: Literal["timed_out"] = "timed_out"
+
+
+@dataclass(frozen=True, slots=True)
+class Left:
+    """Another worker is gone."""
+
+    worker: str
+    kind: Literal["left"] = "left"
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """Another worker is there (again)."""
+
+    worker: str
+    kind: Literal["joined"] = "joined"
+
+
+Event: TypeAlias = Arrived | Received | BlockEnded | BlockFailed | TimedOut | Left | Joined
+
+# ---- effects ------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True, slots=True)
+class RunBlock:
+    """Run one block; tell :class:`BlockEnded` or :class:`BlockFailed` when it is over. One at a time."""
+
+    key: SampleKey
+    model: str
+    block: int
+    begins_stage: bool
+    kind: Literal["run_block"] = "run_block"
+
+
+@dataclass(frozen=True, slots=True)
+class Send:
+    """Send a message, with the tensors of ``cut``, ``size_bytes`` in all; the higher the priority the sooner."""
+
+    to: str
+    message: Message
+    cut: int
+    size_bytes: int
+    priority: float
+    kind: Literal["send"] = "send"
+
+
+@dataclass(frozen=True, slots=True)
+class SetTimer:
+    """Tell :class:`TimedOut` at ``at_s``."""
+
+    key: SampleKey
+    at_s: float
+    kind: Literal["set_timer"] = "set_timer"
+
+
+@dataclass(frozen=True, slots=True)
+class Complete:
+    """The result of a sample is back home."""
+
+    key: SampleKey
+    created_s: float
+    kind: Literal["complete"] = "complete"
+
+
+@dataclass(frozen=True, slots=True)
+class Fail:
+    """A sample is given up."""
+
+    key: SampleKey
+    created_s: float
+    reason: str
+    kind: Literal["fail"] = "fail"
+
+
+@dataclass(frozen=True, slots=True)
+class Discard:
+    """The tensors of an attempt are needed no more on this worker; a source's own inputs are not meant."""
+
+    key: SampleKey
+    kind: Literal["discard"] = "discard"
+
+
+Effect: TypeAlias = RunBlock | Send | SetTimer | Complete | Fail | Discard
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One step of a worker: what it took when, and what it gave. A log of steps can be replayed."""
+
+    now_s: float
+    event: Annotated[Event, Field(discriminator="kind")]
+    effects: list[Annotated[Effect, Field(discriminator="kind")]]
+
+
+STEPS: TypeAdapter[list[Step]] = TypeAdapter(list[Step])
+
+
+def sample_record(effect: Complete | Fail, now_s: float) -> SampleRecord:
+    """Give the record of a sample that ended at ``now_s``."""
+    source, sample, _ = effect.key
+    if isinstance(effect, Complete):
+        return SampleRecord(source, sample, effect.created_s, now_s, "completed")
+    return SampleRecord(source, sample, effect.created_s, now_s, "failed", effect.reason)
