@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import onnx
@@ -59,7 +60,7 @@ class Network:
         values *= np.float32(std)
         return self.constant(name, values)
 
-    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: object) -> str:
+    def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Add a node with one output, which bears the node's name."""
         self._graph.node.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name

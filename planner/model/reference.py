@@ -77,7 +77,7 @@ REFERENCE: Mapping[str, ReferenceModel] = MappingProxyType(
             "MobileNetV2, 96×96: small activations, for quick trials",
             (1, 3, 96, 96),
             3_504_872,
-            56_285_056,
+            56_289_152,
             partial(_mobilenetv2, size=96),
         ),
         "resnet50": ReferenceModel(
@@ -105,14 +105,14 @@ REFERENCE: Mapping[str, ReferenceModel] = MappingProxyType(
             "GPT-2 of 124 M parameters, 64 tokens, no cache, tied embeddings (Radford et al., 2019)",
             (1, 64),
             124_439_808,
-            7_981_498_368,
+            7_981_547_520,
             partial(_gpt2, layers=12, width=768, heads=12, vocabulary=50257, tokens=64),
         ),
         "gpt2-small": ReferenceModel(
             "GPT-2 cut down to 3 layers of width 128 and 1000 words, for quick trials",
             (1, 32),
-            853_504,
-            0,
+            854_144,
+            23_756_800,
             partial(_gpt2, layers=3, width=128, heads=4, vocabulary=1000, tokens=32),
         ),
     }

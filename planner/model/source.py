@@ -1,0 +1,180 @@
+"""Reading an ONNX file: what it holds, what it refers to, and whether it is sound.
+
+The file is mapped, not read, and parsed once; weights that lie outside it (external data) stay there until a block that
+uses them is written.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import mmap
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+import onnx
+from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # protobuf ships no stubs
+from onnx import TensorProto, inliner
+from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
+
+from planner.errors import Fault, ModelError
+
+# com.microsoft holds onnxruntime's own operators; functions that the model brings along are inlined.
+KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+HASH_CHUNK_BYTES = 1 << 22
+
+
+@dataclass(frozen=True)
+class ModelSource:
+    """A parsed model file.
+
+    Parameters
+    ----------
+    path
+        The file.
+    proto
+        Its contents, external data not loaded.
+    sha256
+        Hash of the file and of all files of external data.
+    external
+        Whether any weights lie in other files.
+    """
+
+    path: Path
+    proto: onnx.ModelProto
+    sha256: str
+    external: bool
+
+    def embedded(self, tensor: TensorProto) -> TensorProto:
+        """Give the tensor with its data, read from its file if it lies outside the model."""
+        if not uses_external_data(tensor):
+            return tensor
+        copy = TensorProto()
+        copy.CopyFrom(tensor)
+        load_external_data_for_tensor(copy, str(self.path.parent))
+        return copy
+
+    def embedded_node(self, node: onnx.NodeProto) -> onnx.NodeProto:
+        """Give the node with the data of all tensors in its attributes and bodies."""
+        if not (self.external and any(uses_external_data(tensor) for tensor in node_tensors(node))):
+            return node
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        for tensor in node_tensors(copy):
+            if uses_external_data(tensor):
+                load_external_data_for_tensor(tensor, str(self.path.parent))
+        return copy
+
+    def whole(self) -> bytes:
+        """Give the whole model as one self-contained ONNX file."""
+        if not self.external:
+            return self.path.read_bytes()
+        model = onnx.ModelProto()
+        model.CopyFrom(self.proto)
+        for tensor in _graph_tensors(model.graph):
+            if uses_external_data(tensor):
+                load_external_data_for_tensor(tensor, str(self.path.parent))
+        return bytes(model.SerializeToString(deterministic=True))
+
+
+def read_model(path: Path) -> ModelSource:
+    """Read and check a model file.
+
+    Raises
+    ------
+    ModelError
+        If the file is missing, is no ONNX, is truncated, uses an unknown operator domain, or refers to data that is
+        missing, too short, or outside the model's folder.
+    """
+    proto, digest = _parse(path)
+    if proto.functions:
+        proto = inliner.inline_local_functions(proto)
+    faults = [*_domain_faults(proto.graph, str(path))]
+    external = [tensor for tensor in _graph_tensors(proto.graph) if uses_external_data(tensor)]
+    faults += [fault for tensor in external if (fault := _external_fault(tensor, path))]
+    if faults:
+        raise ModelError(faults)
+    for location in sorted({ExternalDataInfo(tensor).location for tensor in external}):
+        with (path.parent / location).open("rb") as file:
+            digest.update(
+                hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read()
+            )
+    return ModelSource(path, proto, digest.hexdigest(), bool(external))
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Give the bodies of a control-flow node."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def _parse(path: Path) -> tuple[onnx.ModelProto, hashlib._Hash]:
+    expected = "an ONNX model file"
+    proto = onnx.ModelProto()
+    try:
+        with path.open("rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as mapped:
+            digest = hashlib.sha256(mapped)
+            with memoryview(mapped) as view:
+                proto.ParseFromString(view)
+    except FileNotFoundError:
+        raise ModelError("no such file", where=str(path), expected=expected) from None
+    except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
+        raise ModelError(f"cannot be read ({error})", where=str(path), expected=expected) from None
+    except DecodeError:
+        raise ModelError("is no ONNX file, or is truncated", where=str(path), expected=expected) from None
+    if not (proto.opset_import and proto.graph.node and proto.graph.output):
+        raise ModelError("holds no ONNX graph with nodes and outputs", where=str(path), expected=expected)
+    return proto, digest
+
+
+def node_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:
+    """Give the tensors in a node's attributes and bodies."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.TENSOR:
+            yield attribute.t
+        yield from attribute.tensors
+    for body in bodies(node):
+        yield from _graph_tensors(body)
+
+
+def _graph_tensors(graph: onnx.GraphProto) -> Iterator[TensorProto]:
+    yield from graph.initializer
+    for sparse in graph.sparse_initializer:
+        yield from (sparse.values, sparse.indices)
+    for node in graph.node:
+        yield from node_tensors(node)
+
+
+def _domain_faults(graph: onnx.GraphProto, where: str) -> Iterator[Fault]:
+    for node in graph.node:
+        if node.domain not in KNOWN_DOMAINS:
+            yield Fault(
+                f"operator {node.op_type} of an unknown domain",
+                f"{where}, node {node.name!r}",
+                node.domain,
+                "an operator of ONNX, ONNX-ML or onnxruntime (com.microsoft)",
+            )
+        for body in bodies(node):
+            yield from _domain_faults(body, where)
+
+
+def _external_fault(tensor: TensorProto, path: Path) -> Fault | None:
+    """Say what is wrong with a reference to external data; one out of the model's folder is a path traversal."""
+    where = f"{path}, tensor {tensor.name!r}"
+    expected = "a file in the model's own folder"
+    try:
+        info = ExternalDataInfo(tensor)
+    except ValueError as error:
+        return Fault(f"malformed reference to external data ({error})", where, expected=expected)
+    location, folder = info.location, path.parent.resolve()
+    inside = not (PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute())
+    file = (folder / location).resolve()
+    if not (location and inside and file.is_relative_to(folder)):
+        return Fault("external data outside the model's folder is refused", where, location, expected)
+    if not file.is_file():
+        return Fault("external data is missing", where, location, expected)
+    if (info.offset or 0) + (info.length or 0) > file.stat().st_size:
+        return Fault("external data ends early", where, file.stat().st_size, f"{info.length} bytes at {info.offset}")
+    return None
