@@ -1,0 +1,83 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.profile.timing import Rounds, choose_segments, costs, noise_warnings
+
+
+def made_up(
+    block_s: list[float], overhead_s: float, *, rounds: int = 9, noise: float = 0.0, drift: float = 0.0
+) -> Rounds:
+    """Rounds of a machine that follows the model of costs exactly, but for noise and drift."""
+    rng = np.random.default_rng(3)
+    made = Rounds(*choose_segments(len(block_s), rng))
+    for number in range(rounds):
+        speed = (1 + drift * number / rounds) * (1 + noise * rng.standard_normal())
+        times = [speed * time_s for time_s in block_s]
+        segment_s = {
+            (first, last): speed * overhead_s + sum(times[first : last + 1])
+            for first, last in made.fitted + made.held_out
+        }
+        made.add(times, speed * overhead_s + sum(times), segment_s)
+    return made
+
+
+@given(st.integers(1, 30), st.integers(0, 2**32))
+def test_held_out_segments_are_not_used(length: int, seed: int) -> None:
+    fitted, held_out = choose_segments(length, np.random.default_rng(seed))
+    both = fitted + held_out
+    assert len(both) == len(set(both))
+    assert all(0 <= first <= last < length for first, last in both)
+    assert (0, length - 1) not in both
+    assert bool(held_out) == (length > 1)
+
+
+@given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=12), st.floats(0, 1e-2))
+def test_exact_times_give_back_their_costs(block_s: list[float], overhead_s: float) -> None:
+    found = costs(made_up(block_s, overhead_s))
+    assert found.mean_s == pytest.approx(block_s)
+    assert found.std_s == pytest.approx(0, abs=1e-12)
+    assert found.stage_overhead_s == pytest.approx(overhead_s, abs=1e-9)
+    if len(block_s) > 1:
+        assert found.segment_error is not None
+        assert found.segment_error.p95 < 1e-6
+    else:
+        assert found.segment_error is None
+
+
+def test_a_stage_that_costs_more_than_its_blocks_shows_as_error() -> None:
+    rounds = made_up([1.0, 1.0, 1.0, 1.0], 0.0)
+    for times in rounds.segment_s:
+        for segment in rounds.held_out:
+            times[segment] *= 1.25
+    error = costs(rounds).segment_error
+    assert error is not None
+    assert error.median == pytest.approx(0.2)
+    assert error.segments == len(rounds.held_out)
+    assert any("not used" in warning for warning in noise_warnings(rounds, error))
+
+
+def test_one_disturbed_round_moves_nothing() -> None:
+    rounds = made_up([0.1, 0.2, 0.3], 0.01)
+    rounds.add([9.0, 9.0, 9.0], 27.0, dict.fromkeys(rounds.fitted + rounds.held_out, 9.0))
+    found = costs(rounds)
+    assert found.mean_s == pytest.approx([0.1, 0.2, 0.3])
+    assert found.stage_overhead_s == pytest.approx(0.01)
+
+
+def test_a_quiet_machine_gives_no_warning() -> None:
+    rounds = made_up([0.1, 0.2], 0.01, noise=0.001)
+    assert noise_warnings(rounds, costs(rounds).segment_error) == []
+
+
+def test_a_noisy_machine_is_named() -> None:
+    rounds = made_up([0.1, 0.2], 0.01, noise=0.2)
+    assert any("noisy" in warning for warning in noise_warnings(rounds, None))
+
+
+def test_a_machine_that_slows_down_is_named() -> None:
+    rounds = made_up([0.1, 0.2], 0.01, rounds=30, drift=0.3)
+    assert any("slower" in warning for warning in noise_warnings(rounds, None))
