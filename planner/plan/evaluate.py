@@ -52,14 +52,23 @@ def volumes(instance: Instance) -> NDArray[np.float64]:
     specs = instance.scenario.sources
     if goal == "makespan":
         return np.array([float(spec.samples) for spec in specs.values()])
-    missing = [name for name, spec in specs.items() if spec.rate_per_s is None]
+    rates = {name: _rate_per_s(instance, name) for name in specs}
+    missing = [name for name, rate_per_s in rates.items() if rate_per_s is None]
     if missing and goal == "delay":
         raise PlanError(
             "the goal delay needs the rate of every source",
             where=f"sources.{missing[0]}.rate",
             expected="a rate such as 5 /s, or the goal throughput or makespan",
         )
-    return np.array([spec.rate_per_s or 1.0 for spec in specs.values()])
+    return np.array([rate_per_s or 1.0 for rate_per_s in rates.values()])
+
+
+def _rate_per_s(instance: Instance, source: str) -> float | None:
+    """Give a source's rate: as the scenario states it, else the mean rate of its trace of arrival times."""
+    stated, times = instance.scenario.sources[source].rate_per_s, instance.traces.get(source, ())
+    if stated is not None or len(times) < 2 or times[-1] <= times[0]:
+        return stated
+    return (len(times) - 1) / (times[-1] - times[0])
 
 
 def evaluate(instance: Instance, routes: Routes) -> Evaluation:

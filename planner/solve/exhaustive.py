@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import math
 
 from planner.errors import SolveError
 from planner.solve.outcome import Options, Outcome, Search
@@ -20,14 +21,15 @@ def solve(problem: Problem, options: Options) -> Outcome:
         There are more than two million combinations.
     """
     search = Search(problem, options)
-    routes = [_routes(problem, source) for source in range(len(problem.demands))]
-    count = 1
-    for own in routes:
-        count *= len(own)
+    count = math.prod(
+        sum(math.prod(problem.runs(source, variant).sum(axis=1).tolist()) for variant in demand.variants)
+        for source, demand in enumerate(problem.demands)
+    )
     if count > LIMIT:
         raise SolveError(
             "too many routes to try all", where="method exhaustive", value=count, expected="milp or colgen"
         )
+    routes = [_routes(problem, source) for source in range(len(problem.demands))]
     best = float("inf")
     for combination in itertools.product(*routes):
         choices = tuple((choice,) for choice in combination)

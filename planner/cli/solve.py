@@ -1,0 +1,127 @@
+"""``planner solve``: a scenario in, a plan with its proven gap out."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from planner.cli.output import JSON_OPTION, print_json, print_table
+from planner.errors import PlannerError, UsageError
+from planner.plan.types import Plan, Route, ScenarioReference
+
+
+def command(
+    scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).")],
+    *,
+    output: Annotated[Path | None, typer.Option("--output", "-o", help="Plan file to write (JSON).")] = None,
+    method: Annotated[str, typer.Option(help="How to solve: auto, or a method by name.")] = "auto",
+    time_limit: Annotated[str, typer.Option(help="When to stop, with the best plan so far.")] = "60s",
+    gap: Annotated[float, typer.Option(min=0.0, help="Relative gap that counts as optimal.")] = 1e-4,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of whatever a method draws.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Threads a solver library may use.")] = 1,
+    rank: Annotated[str, typer.Option(help="Best plan by 'evaluated' delays or by the 'surrogate' objective.")] = (
+        "evaluated"
+    ),
+    max_visits: Annotated[
+        int | None, typer.Option(min=1, help="How often a sample may begin a stage at one worker.")
+    ] = None,
+    json: bool = JSON_OPTION,
+) -> None:
+    """Find which worker runs which blocks for which source.
+
+    Exit code 0 when there is a plan, 1 when there is none (the limits to blame are named), 2 for bad input.
+    """
+    from planner.plan.store import plan_document, save_plan
+    from planner.scenario.load import load_instance
+    from planner.solve import solve
+
+    solution = solve(
+        load_instance(scenario),
+        method=method,
+        time_limit_s=_seconds(time_limit),
+        gap=gap,
+        rank=rank,  # type: ignore[arg-type]  # checked by solve, which names what was expected
+        seed=seed,
+        threads=threads,
+        max_visits=max_visits,
+        progress=_print_progress,
+    )
+    if solution.plan is None:
+        if json:
+            print_json({"status": solution.status, "blame": list(solution.blame)})
+        typer.echo(f"planner: {solution.status}", err=True)
+        for reason in solution.blame:
+            typer.echo(f"  {reason}", err=True)
+        raise typer.Exit(1)
+    plan = solution.plan.model_copy(update={"scenario": _reference(scenario, output)})
+    if output is not None:
+        save_plan(plan, output)
+    if json:
+        print_json(plan_document(plan))
+    else:
+        _print_plan(plan)
+
+
+def _seconds(text: str) -> float:
+    from planner.units import read_quantity
+
+    try:
+        return read_quantity(text, "time")
+    except PlannerError as error:
+        fault = error.faults[0]
+        raise UsageError(fault.what, where="--time-limit", value=fault.value, expected=fault.expected) from error
+
+
+def _reference(scenario: Path, output: Path | None) -> ScenarioReference:
+    folder = output.parent if output is not None else Path()
+    return ScenarioReference(
+        path=Path(os.path.relpath(scenario.resolve(), folder.resolve())).as_posix(),
+        sha256=hashlib.sha256(scenario.read_bytes()).hexdigest(),
+    )
+
+
+def _print_progress(elapsed_s: float, best: float, bound: float) -> None:
+    typer.echo(f"{elapsed_s:7.1f} s  best {best:.6g}  bound {bound:.6g}", err=True)
+
+
+def _print_plan(plan: Plan) -> None:
+    print_table(
+        "Routes",
+        ("source", ">share", "model", "route (worker: blocks)", ">accuracy", ">delay", ">surrogate"),
+        (
+            (
+                name,
+                f"{route.share:.1%}",
+                f"{route.model} @{route.operating_point}",
+                _describe(route),
+                f"{own.accuracy:.1%}",
+                f"{own.delay_s * 1e3:.1f} ms",
+                f"{own.surrogate_delay_s * 1e3:.1f} ms",
+            )
+            for name, own in plan.sources.items()
+            for route in own.routes
+        ),
+    )
+    print_table(
+        "Workers and networks",
+        ("name", ">utilisation", ">memory"),
+        [
+            *(
+                (name, f"{use.utilisation:.1%}", f"{use.memory_bytes / 2**20:.0f} MiB")
+                for name, use in plan.workers.items()
+            ),
+            *((name, f"{use.utilisation:.1%}", "") for name, use in plan.networks.items()),
+        ],
+    )
+    typer.echo(
+        f"{plan.status}: {plan.goal} {plan.objective:.6g}, bound {plan.bound:.6g}, gap {plan.gap:.2%} "
+        f"(surrogate objective), by {plan.method} in {plan.solve_s:.2f} s; costs {plan.provenance}"
+    )
+
+
+def _describe(route: Route) -> str:
+    return " > ".join(f"{stage.worker}: {stage.first_block}-{stage.last_block}" for stage in route.stages)

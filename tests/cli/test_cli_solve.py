@@ -1,0 +1,107 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import pytest
+
+from planner.cli import main
+from planner.plan.store import load_plan
+from planner.plan.verify import verify
+from planner.profile.store import save_profile
+from planner.scenario.load import load_instance
+from tests.instances import make_profile
+
+SCENARIO = """\
+schema: planner/scenario/v1
+profiles: [profiles]
+models:
+  classifier: {profile: classifier}
+workers:
+  nano: {device_class: reference, memory: 3 GiB}
+  xavier: {device_class: reference, memory: 6 GiB, speed: 3.0}
+  orin: {device_class: reference, memory: 6 GiB, speed: 6.0}
+networks:
+  wifi: {kind: shared, members: [nano, xavier, orin], bandwidth: 54 Mbit/s, latency: 3 ms}
+sources:
+  gate: {worker: nano, models: [classifier], rate: 4 /s, priority: 8, deadline: 250 ms}
+  yard: {worker: nano, models: [classifier], rate: 8 /s, priority: 1}
+objective: {goal: delay, accuracy_worth: 50 ms}
+"""
+
+
+@pytest.fixture
+def scenario(tmp_path: Path) -> Path:
+    block_s = [0.01, 0.02, 0.01, 0.015, 0.01, 0.02, 0.01, 0.01]
+    profile = make_profile("classifier", block_s=block_s, stage_overhead_s=0.0005)
+    save_profile(profile, tmp_path / "profiles" / "reference" / "classifier.json")
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SCENARIO)
+    return path
+
+
+def test_a_plan_file_names_its_scenario(scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    output = tmp_path / "plans" / "plan.json"
+    main_ok(["solve", str(scenario), "-o", str(output)])
+    printed = capsys.readouterr()
+    assert "optimal" in printed.out
+    assert "gate" in printed.out
+    plan = load_plan(output)
+    verify(load_instance(scenario), plan)
+    assert plan.scenario is not None
+    assert plan.scenario.path == "../scenario.yaml"
+    assert plan.scenario.sha256 == hashlib.sha256(scenario.read_bytes()).hexdigest()
+
+
+def test_json_is_alone_on_stdout(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main_ok(["solve", str(scenario), "--json", "--time-limit", "30s", "--rank", "surrogate"])
+    document = json.loads(capsys.readouterr().out)
+    assert document["status"] == "optimal"
+    expected = "status method goal objective bound gap solve_s provenance sources workers networks"
+    assert set(expected.split()) <= set(document)
+    assert set(document["sources"]["gate"]) == {"accuracy", "delay_s", "surrogate_delay_s", "routes"}
+    assert document["sources"]["gate"]["routes"][0]["stages"][0].keys() == {"worker", "first_block", "last_block"}
+
+
+def test_an_infeasible_scenario_ends_with_1_and_the_limit(
+    scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    scenario.write_text(SCENARIO.replace("rate: 8 /s", "rate: 800 /s"))
+    assert exit_code(["solve", str(scenario), "-o", str(tmp_path / "none.json")]) == 1
+    assert "busy" in capsys.readouterr().err
+    assert not (tmp_path / "none.json").exists()
+    assert exit_code(["solve", str(scenario), "--json"]) == 1
+    assert json.loads(capsys.readouterr().out)["status"] == "infeasible"
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--method", "magic"], "unknown method"),
+        (["--time-limit", "60"], "--time-limit"),
+        (["--rank", "beauty"], "unknown ranking"),
+    ],
+)
+def test_wrong_options_end_with_2(
+    scenario: Path, words: list[str], message: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert exit_code(["solve", str(scenario), *words]) == 2
+    printed = capsys.readouterr()
+    assert message in printed.err
+    assert not printed.out
+
+
+def test_a_missing_scenario_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert exit_code(["solve", str(tmp_path / "none.yaml")]) == 2
+    assert "none.yaml" in capsys.readouterr().err
+
+
+def exit_code(words: list[str]) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main(words)
+    return int(caught.value.code or 0)
+
+
+def main_ok(words: list[str]) -> None:
+    assert exit_code(words) == 0

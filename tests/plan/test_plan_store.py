@@ -1,0 +1,48 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from planner.errors import PlanError
+from planner.plan.store import load_plan, save_plan
+from planner.plan.types import Plan
+from planner.solve import solve
+from tests.instances import make_instance
+
+
+@pytest.fixture(scope="module")
+def plan() -> Plan:
+    found = solve(make_instance()).plan
+    assert found is not None
+    return found
+
+
+def test_a_plan_comes_back_as_it_was_saved(plan: Plan, tmp_path: Path) -> None:
+    save_plan(plan, tmp_path / "deep" / "plan.json")
+    assert load_plan(tmp_path / "deep" / "plan.json") == plan
+    assert '"schema": "planner/plan/v1"' in (tmp_path / "deep" / "plan.json").read_text()
+
+
+def test_all_faults_are_told_at_once(plan: Plan, tmp_path: Path) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(plan, path)
+    text = path.read_text().replace('"share": 1.0', '"share": -3').replace('"goal": "delay"', '"goal": "joy"')
+    path.write_text(text)
+    with pytest.raises(PlanError) as caught:
+        load_plan(path)
+    assert len(caught.value.faults) >= 2
+    assert "-3" in str(caught.value)
+    assert "joy" in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "\xff"])
+def test_what_is_no_plan_is_a_plan_error(text: str, tmp_path: Path) -> None:
+    (tmp_path / "plan.json").write_text(text, encoding="latin-1")
+    with pytest.raises(PlanError, match=r"plan\.json"):
+        load_plan(tmp_path / "plan.json")
+
+
+def test_a_missing_file_is_a_plan_error(tmp_path: Path) -> None:
+    with pytest.raises(PlanError, match="cannot read"):
+        load_plan(tmp_path / "none.json")
