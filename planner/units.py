@@ -145,7 +145,7 @@ def format_quantity(value: float, kind: str) -> str:
     # A value that would be rounded up to the next unit is shown in that unit.
     factor, unit = next((scale for scale in scales if size >= scale[0] * 0.9995), scales[-1])
     number = value / factor
-    if kind == "memory" and unit != "B":
+    if kind == "memory" and unit != "B" and abs(number) < 99.95:
         return f"{number:.1f} {unit}"
     digits = f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"
     return f"{digits} {unit}"

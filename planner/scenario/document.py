@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from planner.errors import ScenarioError
+from planner.errors import Fault, ScenarioError
 
 Location = tuple[str | int, ...]
 """Keys and list indices that lead from the top of a file to a value."""
@@ -75,11 +75,32 @@ def read_document(path: Path) -> Document:
         raise ScenarioError(f"cannot be read: {error}", where=str(path)) from None
     except MarkedYAMLError as error:
         line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        what = f"not valid YAML: {error.problem or error.context}"
+        what = f"not valid YAML: {error.problem or error.context}".partition(" with value")[0]
         raise ScenarioError(what, where=f"{path}{line}") from None
     except YAMLError as error:
         raise ScenarioError(f"not valid YAML: {str(error).splitlines()[0]}", where=str(path)) from None
+    except RecursionError:
+        raise ScenarioError("nested too deeply", where=str(path)) from None
     if not isinstance(data, Mapping):
         what = "the file is empty" if data is None else "the file holds no mapping"
         raise ScenarioError(what, where=str(path), expected="the keys models, workers, networks and sources")
-    return Document(path, data)
+    document = Document(path, data)
+    if faults := list(_unnamed(document, data, ())):
+        raise ScenarioError(faults)
+    return document
+
+
+def _unnamed(document: Document, value: object, location: Location) -> Iterator[Fault]:
+    """Find the keys that YAML does not read as text, such as a bare number."""
+    from ruamel.yaml.comments import CommentedMap
+
+    if isinstance(value, CommentedMap):
+        for key, inner in value.items():
+            if isinstance(key, str):
+                yield from _unnamed(document, inner, (*location, key))
+            else:
+                where = document.where((*location, key))
+                yield Fault("a key must be text", where, key, f'quotes around it: "{key}"')
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _unnamed(document, inner, (*location, index))

@@ -137,10 +137,7 @@ def _schema_findings(document: Document, error: ValidationError) -> tuple[list[F
     covered: list[Location] = []
     for item in error.errors(include_url=False):
         location: Location = item["loc"]
-        if location[-1] == "[key]":
-            location = location[:-1]
-            findings.append(Finding(location, "a name must be text", location[-1], f'quotes: "{location[-1]}"'))
-        elif item["type"] == "extra_forbidden":
+        if item["type"] == "extra_forbidden":
             finding, guess = _unknown_key(document, location)
             findings.append(finding)
             covered += [(*location[:-1], guess)] if guess else []

@@ -35,8 +35,7 @@ def schema_at(location: Location) -> Schema:
     schema = scenario_schema()
     for key in location:
         if isinstance(key, int):
-            items = schema.get("prefixItems")
-            schema = resolve(items[min(key, len(items) - 1)] if items else schema["items"])
+            schema = resolve(schema["prefixItems"][key] if "prefixItems" in schema else schema["items"])
         else:
             schema = resolve(schema.get("properties", {}).get(key) or schema["additionalProperties"])
     return schema
@@ -73,7 +72,8 @@ _WORDS = {"string": "text", "integer": "a whole number", "number": "a number"}
 def _describe_list(schema: Schema) -> str:
     if "prefixItems" in schema:
         return f"a list of {len(schema['prefixItems'])}"
-    return "a list such as [a, b]" if resolve(schema["items"])["type"] == "string" else "a list"
+    examples = {"string": " such as [a, b]", "integer": " such as [1, 3, 224, 224]"}
+    return "a list" + examples.get(resolve(schema["items"])["type"], "")
 
 
 def _describe_range(schema: Schema) -> str:
@@ -109,15 +109,12 @@ def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]]) -> dict
         Location and pydantic error type of each.
     """
     mended: dict[str, Any] = copy.deepcopy(dict(data))
-    # Keys are mended last, because the other locations name them as they are written.
-    for location, kind in sorted(wrong, key=lambda pair: pair[0][-1] == "[key]"):
+    for location, kind in wrong:
         *outer, key = location
         entry: Any = mended
-        for step in outer[:-1] if key == "[key]" else outer:
+        for step in outer:
             entry = entry[step]
-        if key == "[key]":
-            entry[str(outer[-1])] = entry.pop(outer[-1])
-        elif kind == "extra_forbidden":
+        if kind == "extra_forbidden":
             entry.pop(key, None)
         elif isinstance(entry, list) and isinstance(key, int) and key >= len(entry):
             entry.append(stand_in(schema_at(location)))

@@ -45,15 +45,18 @@ class ModelSpec(Record):
     profile: str | None = None
     """Name of a profile: finds ``<folder>/<device-class>/<name>.json`` in the ``profiles:`` folders."""
     max_blocks: Count = 8
+    """How many blocks the model is cut into at most."""
     shape: dict[str, tuple[Count, ...]] | None = None
-    """Shapes of inputs with dynamic axes."""
+    """Shapes of the inputs that have dynamic axes: ``{input: [1, 3, 224, 224]}``."""
 
 
 class WorkerSpec(Record):
     """A device."""
 
     device_class: str
+    """What was profiled: hardware, execution provider, precision and threads under one name."""
     memory_bytes: Bytes = Field(alias="memory")
+    """All that models, activations and the agent itself may take."""
     base_memory_bytes: Bytes = Field(default=200 * 2**20, alias="base_memory")
     """What the agent itself takes, before any block is resident."""
     speed: Factor = 1.0
@@ -64,12 +67,15 @@ class NetworkSpec(Record):
     """A network: a shared medium, or point-to-point links with one resource per direction."""
 
     kind: Literal["shared", "point-to-point"]
+    """``shared``: one medium whose airtime all transfers use up; ``point-to-point``: each direction by itself."""
     members: tuple[str, ...] = ()
-    """Workers on a shared medium."""
+    """The workers on a shared medium."""
     links: tuple[tuple[str, str], ...] = ()
     """Pairs of workers joined by a point-to-point link."""
     bandwidth_bytes_per_s: BytesPerSecond = Field(alias="bandwidth")
+    """What the medium, or each direction of a link, carries."""
     latency_s: Seconds = Field(default=0.0, alias="latency")
+    """Added to each transfer; uses no capacity."""
     relay: Literal["none", "access-point"] = "none"
     """``access-point``: every transfer crosses the medium twice."""
 
@@ -78,15 +84,21 @@ class SourceSpec(Record):
     """A stream of samples that arrives at a worker."""
 
     worker: str
+    """Where the samples arrive, and where their results return to."""
     models: tuple[str, ...] = Field(min_length=1)
+    """One or more models for the same task; the plan chooses."""
     rate_per_s: PerSecond | None = Field(default=None, alias="rate")
+    """Mean arrival rate; needed unless ``arrivals`` is ``batch`` or ``trace``."""
     priority: Factor = 1.0
     """Positive weight in the objective; larger is more important."""
     samples: Count = 1000
+    """How many samples a run has of this source."""
     deadline_s: Seconds | None = Field(default=None, alias="deadline")
     """Bound on the mean delay."""
     min_accuracy: Fraction | None = None
+    """Bound on the fraction of samples answered right."""
     arrivals: Literal["poisson", "constant", "batch", "trace"] = "poisson"
+    """``poisson``: at random; ``constant``: evenly spaced; ``batch``: all at the start; ``trace``: as in a file."""
     trace: str | None = None
     """For ``arrivals: trace``: a text file of arrival times in seconds, one a line, relative to the scenario file."""
 
@@ -95,43 +107,63 @@ class ObjectiveSpec(Record):
     """What a good plan is."""
 
     goal: Literal["delay", "throughput", "makespan"] = "delay"
+    """Least priority-weighted delay, least load on the bottleneck, or least time for a batch."""
     accuracy_worth_s: Seconds = Field(default=0.0, alias="accuracy_worth")
     """The delay that one percentage point of accuracy is worth."""
     service_cv: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 1.0
-    """Coefficient of variation of service times in the surrogate."""
+    """Coefficient of variation of service times in the solver's objective."""
 
 
 class PolicySpec(Record):
     """What the online policies need beyond the networks."""
 
     ring: tuple[str, ...] | None = None
+    """Order of the workers for ``mdi``, ``ar-mdi`` and ``ms-mdi``; by default as they are listed."""
     neighbours: dict[str, tuple[str, ...]] | None = None
+    """Whom each worker may hand work to with ``pa-mdi``; by default all it has a direct link to."""
 
 
 class EventSpec(Record):
     """Something that happens during the run."""
 
     at_s: Seconds = Field(alias="at")
+    """When, counted from the start of the run."""
     action: Literal["leave", "join", "slow", "recover", "rate", "priority", "bandwidth"]
+    """What happens."""
     worker: str | None = None
+    """Which worker leaves, joins, slows down or recovers."""
     source: str | None = None
+    """Whose rate or priority changes."""
     network: str | None = None
+    """Which network leaves, joins, slows down or recovers, or changes its bandwidth."""
     factor: Factor | None = None
+    """For ``slow``: how many times slower."""
     rate_per_s: PerSecond | None = Field(default=None, alias="rate")
+    """For ``rate``: the new arrival rate."""
     priority: Factor | None = None
+    """For ``priority``: the new weight."""
     bandwidth_bytes_per_s: BytesPerSecond | None = Field(default=None, alias="bandwidth")
+    """For ``bandwidth``: the new bandwidth."""
 
 
 class Scenario(Record):
     """Sources, workers and networks, and what is wanted of them."""
 
     schema_: Literal["planner/scenario/v1"] = Field(default=SCHEMA, alias="schema")
+    """Version of this format."""
     profiles: tuple[str, ...] = Field(default=("../../profiles",), min_length=1)
     """Folders of profiles, relative to the scenario file."""
     models: dict[str, ModelSpec] = Field(min_length=1)
+    """The models, by name."""
     workers: dict[str, WorkerSpec] = Field(min_length=1)
+    """The devices, by name."""
     networks: dict[str, NetworkSpec] = {}
+    """What joins the workers, by name."""
     sources: dict[str, SourceSpec] = Field(min_length=1)
+    """The streams of samples, by name."""
     objective: ObjectiveSpec = ObjectiveSpec()
+    """What a good plan is."""
     policy: PolicySpec = PolicySpec()
+    """What the online policies need beyond the networks."""
     events: tuple[EventSpec, ...] = ()
+    """What happens during a run."""

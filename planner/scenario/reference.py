@@ -1,0 +1,99 @@
+"""The table of all keys of a scenario file, made from the schema that reads it: ``docs/scenario.md``."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any, Final
+
+from planner.scenario.schema import Schema, resolve, scenario_schema
+from planner.units import EXAMPLES, format_quantity
+
+_HEAD: Final = """# Scenario file
+
+A YAML file that says which models, workers, networks and sources there are, and what is wanted of them.
+`examples/two-cameras/scenario.yaml` is one to copy. A quantity carries its unit in the value, `bandwidth: 54 Mbit/s`;
+a bare number in its place is an error. Names are letters, digits, `_`, `.` and `-`. Paths are relative to the file.
+All faults of a file are reported at once, each with its line.
+
+Units: `ns`, `us`, `ms`, `s`, `min`, `h` for times; `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB` for memory; `bit/s`,
+`kbit/s`, `Mbit/s`, `Gbit/s`, `B/s`, `MB/s`, … for bandwidths; `/s`, `/min`, `/h`, `Hz` for rates; `%` for fractions.
+"""
+
+
+@dataclass(frozen=True)
+class Key:
+    """One key of a scenario file; all fields are text for people."""
+
+    name: str
+    type: str
+    unit: str
+    default: str
+    meaning: str
+
+
+def scenario_keys(section: str) -> Iterator[Key]:
+    """Give the keys of an entry in ``section`` (``workers``, ``objective``, …), or of the file itself for ``""``."""
+    schema = _entry(scenario_schema()["properties"][section]) if section else scenario_schema()
+    for name, described in schema["properties"].items():
+        value = resolve(described)
+        kind = value.get("quantity")
+        yield Key(
+            name=name,
+            type=_type(value),
+            unit=f"such as `{EXAMPLES[kind]}`" if kind else "",
+            default="required" if name in schema.get("required", ()) else _default(described.get("default"), kind),
+            meaning=str(described.get("description") or value["description"]).replace("\n", " ").replace("``", "`"),
+        )
+
+
+def scenario_reference() -> str:
+    """Write the whole reference as Markdown."""
+    parts = [_HEAD, _table(scenario_keys(""))]
+    for section, described in scenario_schema()["properties"].items():
+        if "properties" in _entry(described):
+            parts += [f"## `{section}`\n\n{_entry(described)['description']}\n", _table(scenario_keys(section))]
+    return "\n".join(parts)
+
+
+def _entry(described: Schema) -> Schema:
+    """Give the schema of one entry: of a mapping by name its values, of a list its items, else the value itself."""
+    schema = resolve(described)
+    inner = schema.get("additionalProperties") or schema.get("items")
+    return resolve(inner) if inner else schema
+
+
+def _type(value: Schema) -> str:
+    if "quantity" in value:
+        return str(value["quantity"])
+    if "const" in value or "enum" in value:
+        return ", ".join(f"`{choice}`" for choice in value.get("enum", [value.get("const")]))
+    if value["type"] == "array":
+        pair = value.get("prefixItems")
+        return f"list of {len(pair)} names" if pair else f"list of {_PLURALS.get(_items(value), _items(value))}"
+    if value["type"] == "object":
+        return "keys below" if "properties" in value else f"{_type(resolve(value['additionalProperties']))} by name"
+    return {"string": "text", "integer": "whole number", "number": "number"}[value["type"]]
+
+
+_PLURALS: Final = {"whole number": "whole numbers", "keys below": "entries with the keys below"}
+
+
+def _items(value: Schema) -> str:
+    return _type(resolve(value["items"]))
+
+
+def _default(value: Any, kind: str | None) -> str:
+    if value is None or value in ([], {}):
+        return ""
+    return f"`{format_quantity(value, kind)}`" if kind else "" if isinstance(value, dict) else f"`{_plain(value)}`"
+
+
+def _plain(value: Any) -> str:
+    return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
+
+
+def _table(keys: Iterator[Key]) -> str:
+    rows = ["| key | type | unit | default | meaning |", "| --- | --- | --- | --- | --- |"]
+    rows += [f"| `{key.name}` | {key.type} | {key.unit} | {key.default} | {key.meaning} |" for key in keys]
+    return "\n".join(rows) + "\n"

@@ -1,0 +1,130 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from planner.errors import ProfileError
+from planner.profile.store import profile_path, save_profile
+from planner.profile.types import Profile
+from planner.scenario.instance import Instance
+from planner.scenario.load import load_instance, load_scenario
+from planner.scenario.profiles import find_profiles
+from tests.instances import make_profile
+from tests.scenario.examples import GOOD, changed, write
+
+
+def save(folder: Path, name: str, device_class: str, **changes: object) -> Profile:
+    profile = make_profile(name, block_s=(0.01, 0.02), device_class=device_class).model_copy(update=changes)
+    save_profile(profile, profile_path(folder, device_class, name))
+    return profile
+
+
+def save_all(folder: Path) -> None:
+    for name in ("mobilenetv2", "tagger"):
+        for device_class in ("small", "large"):
+            save(folder / "profiles", name, device_class)
+
+
+def refused(path: Path, chains: dict[str, str] | None = None) -> str:
+    with pytest.raises(ProfileError) as caught:
+        load_instance(path, chains=chains)
+    return str(caught.value)
+
+
+def test_profiles_are_found_by_stem_and_by_name(tmp_path: Path) -> None:
+    save_all(tmp_path)
+    instance = load_instance(write(tmp_path, GOOD))
+    assert {model: set(by_class) for model, by_class in instance.profiles.items()} == {
+        "classifier": {"small", "large"},
+        "tagger": {"small", "large"},
+    }
+    assert instance.block_s("classifier", "gate") == pytest.approx([0.02, 0.04])
+    assert instance.block_s("classifier", "yard") == pytest.approx([0.01, 0.02])
+
+
+def test_the_first_folder_that_has_a_profile_wins(tmp_path: Path) -> None:
+    save_all(tmp_path)
+    save(tmp_path / "own", "tagger", "small", stage_overhead_s=0.5)
+    instance = load_instance(write(tmp_path, changed(("[profiles]", "[own, profiles]"))))
+    assert instance.profiles["tagger"]["small"].stage_overhead_s == 0.5
+    assert instance.profiles["tagger"]["large"].stage_overhead_s == 0.0
+
+
+def test_missing_profiles_are_all_named_with_their_commands(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    text = changed(("mobilenetv2.onnx}", "mobilenetv2.onnx, max_blocks: 4, shape: {image: [1, 3, 224, 224]}}"))
+    save(tmp_path / "profiles", "mobilenetv2", "large")
+    save(tmp_path / "profiles", "tagger", "large")
+    assert refused(write(tmp_path, text).relative_to(tmp_path)).splitlines() == [
+        "scenario.yaml:4: models.classifier: no profile of 'mobilenetv2' on device class 'small'; expected "
+        "profiles/small/mobilenetv2.json; make it with: planner profile models/mobilenetv2.onnx --device-class small "
+        "--max-blocks 4 --shape image=1,3,224,224 -o profiles/small/mobilenetv2.json",
+        "scenario.yaml:5: models.tagger: no profile of 'tagger' on device class 'small'; expected "
+        "profiles/small/tagger.json; make it with: planner profile MODEL.onnx --device-class small "
+        "-o profiles/small/tagger.json",
+    ]
+
+
+def test_profiles_of_different_chains_do_not_mix(tmp_path: Path) -> None:
+    save_all(tmp_path)
+    save(tmp_path / "profiles", "tagger", "large", chain_sha256="another")
+    save(tmp_path / "profiles", "mobilenetv2", "large", cut_bytes=(1, 2, 3))
+    path = write(tmp_path, GOOD)
+    expected = "; expected profiles of one model file, with the same shapes and block borders"
+    assert refused(path).splitlines() == [
+        f"{path}:4: models.classifier: the profiles on 'small' and 'large' are of different chains: cut_bytes differs"
+        + expected,
+        f"{path}:5: models.tagger: the profiles on 'small' and 'large' are of different chains: chain_sha256 differs"
+        + expected,
+    ]
+
+
+def test_a_profile_of_another_chain_than_the_onnx_file_is_refused(tmp_path: Path) -> None:
+    save_all(tmp_path)
+    path = write(tmp_path, GOOD)
+    assert load_instance(path, chains={"classifier": "mobilenetv2-2"}).profiles
+    assert refused(path, {"classifier": "f" * 64}) == (
+        f"{path}:4: models.classifier: the profile on device class 'small' is not of the ONNX file's chain; "
+        f"profile the model again; found 'mobilenetv2-2'; expected {'f' * 64}"
+    )
+
+
+def test_a_profile_in_the_wrong_folder_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    save_all(tmp_path)
+    profile_path(tmp_path / "profiles", "large", "tagger").replace(
+        profile_path(tmp_path / "profiles", "small", "tagger")
+    )
+    save(tmp_path / "profiles", "tagger", "large")
+    assert refused(write(tmp_path, GOOD).relative_to(tmp_path)) == (
+        "scenario.yaml:5: models.tagger: the profile in profiles/small/tagger.json is of another device class; "
+        "found 'large'; expected small"
+    )
+
+
+def test_a_malformed_profile_is_reported_with_the_others(tmp_path: Path) -> None:
+    save_all(tmp_path)
+    profile_path(tmp_path / "profiles", "small", "tagger").write_text("{}")
+    profile_path(tmp_path / "profiles", "large", "mobilenetv2").unlink()
+    lines = refused(write(tmp_path, GOOD)).splitlines()
+    assert len(lines) == 2
+    assert "no profile of 'mobilenetv2' on device class 'large'" in lines[0]
+    assert "tagger.json" in lines[1]
+
+
+def test_without_a_file_the_key_is_named(tmp_path: Path) -> None:
+    scenario = load_scenario(write(tmp_path, GOOD))
+    with pytest.raises(ProfileError, match=r"^models\.classifier: no profile of 'mobilenetv2'"):
+        find_profiles(scenario, tmp_path)
+
+
+def test_an_instance_travels_as_json(tmp_path: Path) -> None:
+    save_all(tmp_path)
+    (tmp_path / "times.txt").write_text("0\n1.5\n")
+    text = changed(("arrivals: batch, samples: 20", "arrivals: trace, trace: times.txt"))
+    instance = load_instance(write(tmp_path, text))
+    assert instance.traces == {"yard-camera": (0.0, 1.5)}
+    again = Instance.model_validate_json(instance.model_dump_json())
+    assert again == instance
+    assert again.resources == ("wifi", "wire:yard>hall", "wire:hall>yard")
