@@ -32,6 +32,11 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[obje
     Console(width=None if sys.stdout.isatty() else 120).print(table)
 
 
+def milliseconds(time_s: float | None) -> str:
+    """Give a time for people; a dash where there is none."""
+    return "–" if time_s is None else f"{time_s * 1e3:.1f} ms"
+
+
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
     """Give a progress bar on stderr; it shows on a terminal only."""

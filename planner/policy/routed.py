@@ -5,18 +5,11 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Mapping
 
-from planner.plan.types import Plan, Route, Stage
+from planner.plan.types import Plan, Route
+from planner.policy.menu import whole_model_at_home
 from planner.policy.types import Compute, Decision, Forward, Task, View
 
 _GOLDEN = (5**0.5 - 1) / 2
-
-
-def whole_model_at_home(view: View, source: str) -> Route:
-    """Give the route on which the source's own worker runs every block of the source's first model."""
-    spec = view.instance.scenario.sources[source]
-    model = spec.models[0]
-    last = view.instance.length(model) - 1
-    return Route(model=model, stages=(Stage(worker=spec.worker, first_block=0, last_block=last),))
 
 
 def place_by_route(view: View, task: Task) -> Decision:
@@ -32,7 +25,7 @@ class Local:
 
     def route(self, view: View, source: str) -> Route:
         """Give the whole model at the source."""
-        return whole_model_at_home(view, source)
+        return whole_model_at_home(view.instance, source)
 
     def place(self, view: View, task: Task) -> Decision:
         """Follow the route."""
@@ -67,7 +60,7 @@ class Planned:
             route for route in self._routes[source] if view.absent.isdisjoint(stage.worker for stage in route.stages)
         ]
         if not routes:
-            return whole_model_at_home(view, source)
+            return whole_model_at_home(view.instance, source)
         self._drawn[source] += 1
         point = self._drawn[source] * _GOLDEN % 1.0 * sum(route.share for route in routes)
         for route in routes[:-1]:

@@ -1,0 +1,136 @@
+"""``planner validate``: run a plan for real and hold it against its prediction."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from planner.cli.case import load_case, load_models
+from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.errors import UsageError
+from planner.plan.types import Plan
+from planner.scenario.instance import Instance
+
+if TYPE_CHECKING:
+    from planner.model.load import ChainModel
+    from planner.validate.run import Say, Validation
+
+
+def command(
+    plan: Annotated[Path, typer.Argument(help="Plan file, by `planner solve`.")],
+    *,
+    local: Annotated[
+        bool, typer.Option("--local", help="One agent process a worker on this machine, paced to the scenario.")
+    ] = False,
+    scenario: Annotated[Path | None, typer.Option(help="Scenario file, instead of the one the plan names.")] = None,
+    policy: Annotated[str, typer.Option(help="local or planned.")] = "planned",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and inputs.")] = 0,
+    tolerance: Annotated[str, typer.Option(help="How far mean delays may be from their prediction.")] = "15 %",
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Run folder to write: traces, logs, verdict, pictures.")
+    ] = None,
+    json: bool = JSON_OPTION,
+) -> None:
+    """Run a plan on real agents: outputs equal? delays as predicted?
+
+    Exit code 0 when the run passed, 1 when it did not, 2 for bad input.
+    """
+    from planner.units import read_quantity
+    from planner.validate.run import validation_document
+
+    if not local:
+        raise UsageError("where to run is not said", where="planner validate", expected="--local")
+    allowed = read_quantity(tolerance, "fraction")
+    case = load_case(plan, scenario)
+    models = load_models(case.scenario_path, case.instance)
+    with stepwise_progress() as say:
+        validation = run_locally(case.instance, case.plan, models, policy=policy, seed=seed, say=say)
+    if output is not None:
+        write_folder(output, case.instance, case.plan, validation, allowed)
+    if json:
+        print_json(validation_document(validation, allowed))
+    else:
+        print_validation(validation, allowed)
+    if not validation.passed(allowed):
+        raise typer.Exit(1)
+
+
+@contextmanager
+def stepwise_progress() -> Iterator[Say]:
+    """Give what begins a step of the work on the progress bar."""
+    with progress_bar() as progress:
+
+        def say(step: str) -> Progress:
+            task = progress.add_task(step, total=None)
+            return lambda done, total: progress.update(task, completed=done, total=total)
+
+        yield say
+
+
+def run_locally(
+    instance: Instance, plan: Plan, models: Mapping[str, ChainModel], *, policy: str, seed: int, say: Say
+) -> Validation:
+    """Validate with agents on this machine; their cache of block models goes when they do."""
+    import tempfile
+
+    from planner.execute.local import local_agents
+    from planner.validate.emulate import EmulatedNetwork
+    from planner.validate.run import validate
+
+    with tempfile.TemporaryDirectory(prefix="planner-") as cache:
+        return validate(
+            instance,
+            plan,
+            models,
+            local_agents(instance.workers, Path(cache)),
+            emulation=EmulatedNetwork(instance),
+            policy=policy,
+            seed=seed,
+            say=say,
+        )
+
+
+def write_folder(folder: Path, instance: Instance, plan: Plan, validation: Validation, tolerance: float) -> None:
+    """Write the run folder with its pictures."""
+    from planner.report.delays import draw_delays
+    from planner.report.timeline import draw_timeline
+    from planner.validate.folder import write_run
+
+    write_run(folder, instance, plan, validation, tolerance)
+    ...
+
+
+def print_validation(validation: Validation, tolerance: float) -> None:
+    """Print predicted and measured delays side by side, and the verdict."""
+    rows = []
+    for name, own in validation.sources.items():
+        ratio = own.error_ratio
+        rows.append(
+            (
+                name,
+                f"{own.measured.completed} of {own.predicted.offered}",
+                milliseconds(own.predicted.mean_delay_s),
+                milliseconds(own.measured.mean_delay_s),
+                "–" if ratio is None else f"{ratio:+.1%}",
+                milliseconds(own.predicted.p95_delay_s),
+                milliseconds(own.measured.p95_delay_s),
+            )
+        )
+    print_table(
+        "Delay of each source, predicted and measured",
+        ("source", ">completed", ">mean predicted", ">measured", ">error", ">95 % predicted", ">measured"),
+        rows,
+    )
+    numerics = validation.numerics
+    typer.echo(
+        f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, largest "
+        f"relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
+        f"duplicates {validation.duplicates}"
+    )
+    if validation.host_limited:
+        typer.echo("this host was too slow or too busy at times: some blocks took longer than the scenario allows")
+    typer.echo(f"{'passed' if validation.passed(tolerance) else 'NOT PASSED'} (mean delays within {tolerance:.0%})")
