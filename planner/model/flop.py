@@ -106,7 +106,7 @@ def node_flop(node: onnx.NodeProto, lookup: Lookup) -> float | None:
             return float(PER_INPUT[operator] * math.prod(_shape(node.input[0], lookup)))
         each = 0 if operator in MOVES else 1 if operator in ELEMENTWISE else PER_OUTPUT.get(operator)
         return float(each * _output(node, lookup)) if each else each
-    except _UnknownShapeError:
+    except (_UnknownShapeError, IndexError, ValueError):  # shapes that do not fit the operator are as good as none
         return None
 
 

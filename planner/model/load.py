@@ -145,7 +145,7 @@ def _borders(line: Line, costs: Costs, max_blocks: int | None) -> tuple[int, ...
     unsized = [cut for cut in (0, *line.exits.values(), len(line)) if not line.is_sized(cut)]
     if unsized:
         lost = [name for cut in unsized for name in line.alive[cut] if name not in line.specs]
-        expected = "an ONNX model whose inputs and outputs have sizes that follow from the inputs' shapes"
+        expected = "a size that follows from the inputs' shapes, or one given as in --shape NAME=1,10"
         raise ModelError(
             Fault("the size of this tensor is unknown", None, name, expected) for name in dict.fromkeys(lost)
         )

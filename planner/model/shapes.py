@@ -1,4 +1,4 @@
-"""Types and shapes of all tensors, by ONNX's shape inference on a copy of the model without its weights."""
+"""Sizes of all tensors with the shapes asked for, and which axes stay dynamic."""
 
 from __future__ import annotations
 
@@ -8,15 +8,14 @@ from dataclasses import dataclass
 
 import numpy as np
 import onnx
-from onnx import TensorProto, helper, numpy_helper
+from onnx import TensorProto, TypeProto, helper, shape_inference
 
 from planner.errors import Fault, ModelError
 from planner.model.chain import TensorSpec
 from planner.model.graph import Graph, Node
-from planner.model.source import ModelSource, bodies
+from planner.model.source import ModelSource
+from planner.model.walk import SMALL_ELEMENTS, Walk, constant_value, dims_of, shape_value
 
-# Shape inference looks into tensors that hold shapes, axes and lengths: they are small.
-SMALL_ELEMENTS = 64
 NUMPY_KINDS = frozenset("biufc")
 
 
@@ -26,183 +25,175 @@ class Shapes:
 
     Parameters
     ----------
-    types
-        As the model states and ONNX infers them: dynamic axes stay dynamic.
     specs
         With the shapes asked for: tensors of known size and of a type that numpy has.
+    types
+        Of a model with dynamic axes: what it states and ONNX infers, these axes left open.
+    dynamic
+        Whether the model has dynamic axes.
     """
 
-    types: Mapping[str, onnx.TypeProto]
     specs: Mapping[str, TensorSpec]
+    types: Mapping[str, TypeProto]
+    dynamic: bool
 
-    def type_of(self, name: str) -> onnx.TypeProto:
+    def type_of(self, name: str) -> TypeProto:
         """Give the type of a tensor that crosses a cut, with dynamic axes where the model has them."""
         if name in self.types:
             return self.types[name]
-        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(self.specs[name].dtype)), None)
+        spec = self.specs[name]
+        shape = None if self.dynamic else spec.shape
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
 
     def fixed_shape(self, node: Node) -> TensorProto | None:
         """Give the result of a ``Shape`` or ``Size`` node if the model itself fixes it, else None."""
-        dims = _dims(self.types[node.inputs[0]]) if node.is_shape and node.inputs[0] in self.types else None
-        if dims is None:
+        if not node.is_shape:
             return None
-        limits = {attribute.name: attribute.i for attribute in node.proto.attribute}
-        result = math.prod(dims) if node.proto.op_type == "Size" else dims[limits.get("start", 0) : limits.get("end")]
-        return numpy_helper.from_array(np.array(result, np.int64), node.outputs[0])
+        name = node.inputs[0]
+        known = name in self.types if self.dynamic else name in self.specs
+        dims = dims_of(self.type_of(name)) if known else None
+        return None if dims is None else shape_value(node.proto, dims)
 
 
 def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]]) -> Shapes:
-    """Infer types and shapes.
+    """Infer types and sizes.
 
     Parameters
     ----------
     source, graph
         The model.
     shape
-        Shapes of inputs with dynamic axes.
+        Shapes of inputs with dynamic axes; also of other tensors, where ONNX cannot infer them.
 
     Raises
     ------
     ModelError
-        If ``shape`` names no input or contradicts one, or leaves an axis open.
+        If ``shape`` names no tensor, contradicts an input's shape, or leaves an axis of an input open.
     """
-    skeleton = _skeleton(source, graph)
-    fixed = _fixed_inputs(source, graph, shape)
-    types = _types(skeleton)
-    known = types
-    if any(value.type != fixed[value.name] for value in skeleton.graph.input if value.name in fixed):
-        for value in skeleton.graph.input:
-            if value.name in fixed:
-                value.type.CopyFrom(fixed[value.name])
-        for value in (*skeleton.graph.output, *skeleton.graph.value_info):
-            for dim in value.type.tensor_type.shape.dim:
-                dim.ClearField("dim_param")  # else the stated name would win over the size inferred
-        known = _types(skeleton)
-    specs = {name: spec for name, kind in known.items() if (spec := _spec(name, kind))}
-    specs |= {
-        name: _weight_spec(name, tensor) for name, tensor in graph.weights.items() if isinstance(tensor, TensorProto)
-    }
-    return Shapes(types, specs)
-
-
-def _weight_spec(name: str, tensor: TensorProto) -> TensorSpec:
-    return TensorSpec(name, np.dtype(helper.tensor_dtype_to_np_dtype(tensor.data_type)).name, tuple(tensor.dims))
-
-
-def _skeleton(source: ModelSource, graph: Graph) -> onnx.ModelProto:
-    """Copy the model without its weights: a large one becomes an input of its type."""
-    model = onnx.ModelProto(ir_version=max(source.proto.ir_version, 4), opset_import=source.proto.opset_import)
-    skeleton = model.graph
-    skeleton.name = "skeleton"
-    proto = source.proto.graph
-    skeleton.input.extend(value for value in proto.input if value.name not in graph.weights)
-    skeleton.output.extend(proto.output)
-    skeleton.value_info.extend(proto.value_info)
+    unknown = [name for name in shape if name not in graph.inputs and name not in graph.maker]
+    if unknown:
+        expected = f"one of the inputs {', '.join(graph.inputs)}"
+        raise ModelError(
+            Fault("--shape names no tensor of the model", str(source.path), name, expected) for name in unknown
+        )
+    sizes = _axis_sizes(source, shape)
+    given = _given(source, graph, shape, sizes)
+    dynamic = any(dims_of(value.type) is None for value in source.proto.graph.input if value.name in graph.inputs)
+    walk = Walk(source, _stated(source, shape, sizes), dict(given))
     for name, tensor in graph.weights.items():
         if isinstance(tensor, TensorProto):
-            _add_weight(source, skeleton, name, tensor)
-    for node in graph.nodes:
-        value = _constant_tensor(node)
-        if value is None:
-            skeleton.node.append(node.proto)
+            walk.weight(name, tensor)
         else:
-            _add_weight(source, skeleton, node.outputs[0], value)
-    return model
+            walk.types[name] = helper.make_tensor_type_proto(tensor.values.data_type, list(tensor.dims))
+    walk.nodes(node.proto for node in graph.nodes)
+    specs = {name: spec for name, kind in walk.types.items() if (spec := _spec(name, kind))}
+    return Shapes(specs, _open_types(source, graph) if dynamic else {}, dynamic)
 
 
-def _constant_tensor(node: Node) -> TensorProto | None:
-    if node.proto.op_type != "Constant" or node.proto.domain not in ("", "ai.onnx"):
-        return None
-    return next((attribute.t for attribute in node.proto.attribute if attribute.name == "value"), None)
-
-
-def _add_weight(source: ModelSource, skeleton: onnx.GraphProto, name: str, tensor: TensorProto) -> None:
-    if int(np.prod(tensor.dims)) <= SMALL_ELEMENTS:
-        copy = skeleton.initializer.add()
-        copy.CopyFrom(source.embedded(tensor))
-        copy.name = name
-    else:
-        skeleton.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))
-
-
-def _types(skeleton: onnx.ModelProto) -> dict[str, onnx.TypeProto]:
-    try:
-        inferred = onnx.shape_inference.infer_shapes(skeleton, data_prop=True)
-    except (onnx.shape_inference.InferenceError, RuntimeError) as error:
-        raise ModelError(f"ONNX cannot infer its shapes ({error})") from None
-    types: dict[str, onnx.TypeProto] = {}
-    stack = [inferred.graph]
-    while stack:  # bodies too: their tensors count for FLOP
-        graph = stack.pop()
-        types |= {
-            value.name: value.type for values in (graph.input, graph.value_info, graph.output) for value in values
-        }
-        stack.extend(body for node in graph.node for body in bodies(node))
-    return types
-
-
-def _dims(kind: onnx.TypeProto) -> tuple[int, ...] | None:
-    if not (kind.HasField("tensor_type") and kind.tensor_type.HasField("shape")):
-        return None
-    dims = kind.tensor_type.shape.dim
-    return tuple(dim.dim_value for dim in dims) if all(dim.HasField("dim_value") for dim in dims) else None
-
-
-def _spec(name: str, kind: onnx.TypeProto) -> TensorSpec | None:
+def _spec(name: str, kind: TypeProto) -> TensorSpec | None:
     """Give the spec of a tensor that can cross a cut: one whose size is known and whose type numpy has."""
-    dims = _dims(kind)
+    dims = dims_of(kind)
     if dims is None or kind.tensor_type.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
         return None
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
     return TensorSpec(name, dtype.name, dims) if dtype.kind in NUMPY_KINDS and dtype.isbuiltin == 1 else None
 
 
-def _fixed_inputs(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]]) -> dict[str, onnx.TypeProto]:
-    """Give the inputs' types with the shapes asked for; an axis named alike in two inputs is given once."""
-    values = [value for value in source.proto.graph.input if value.name in graph.inputs]
-    where = str(source.path)
-    faults = [
-        Fault("--shape names no input of the model", where, name, f"one of {', '.join(graph.inputs)}")
-        for name in shape
-        if name not in graph.inputs
-    ]
-    named: dict[str, int] = {}
-    for value in values:
-        for dim, size in zip(value.type.tensor_type.shape.dim, shape.get(value.name, ()), strict=False):
-            if dim.dim_param:
-                named.setdefault(dim.dim_param, int(size))
-    fixed = {}
-    for value in values:
-        fixed[value.name] = onnx.TypeProto()
-        fixed[value.name].CopyFrom(value.type)
-        faults += _fix(fixed[value.name], value.name, shape.get(value.name), named, where)
+def _axis_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict[str, int]:
+    """Give the sizes of named axes; one named alike in several inputs needs to be given once."""
+    return {
+        dim.dim_param: int(size)
+        for value in source.proto.graph.input
+        for dim, size in zip(value.type.tensor_type.shape.dim, shape.get(value.name, ()), strict=False)
+        if dim.dim_param
+    }
+
+
+def _given(
+    source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
+) -> dict[str, TypeProto]:
+    """Give the inputs' types with the shapes asked for."""
+    given: dict[str, TypeProto] = {}
+    faults: list[Fault] = []
+    for value in source.proto.graph.input:
+        if value.name in graph.inputs:
+            given[value.name] = _filled(value.type, shape.get(value.name), sizes)
+            faults += _input_faults(value, given[value.name], shape.get(value.name), str(source.path))
     if faults:
         raise ModelError(faults)
-    return fixed
+    return given
 
 
-def _fix(
-    kind: onnx.TypeProto, name: str, asked: Sequence[int] | None, named: Mapping[str, int], where: str
-) -> Iterable[Fault]:
-    """Fill in the open axes of an input's type."""
-    where = f"{where}, input {name!r}"
-    if not kind.HasField("tensor_type"):
-        return [Fault("this input is no tensor", where, expected="inputs that are tensors")]
-    tensor = kind.tensor_type
+def _stated(source: ModelSource, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> dict[str, TypeProto]:
+    """Give the types that the file states for other tensors, completed by what the user asks for."""
+    graph = source.proto.graph
+    return {
+        value.name: _filled(value.type, shape.get(value.name), sizes)
+        for values in (graph.value_info, graph.output)
+        for value in values
+    }
+
+
+def _filled(kind: TypeProto, asked: Sequence[int] | None, sizes: Mapping[str, int]) -> TypeProto:
+    """Fill in open axes from the shape asked for, or by name."""
+    filled = TypeProto()
+    filled.CopyFrom(kind)
+    tensor = filled.tensor_type
     if asked is not None and not tensor.HasField("shape"):
         tensor.shape.CopyFrom(onnx.TensorShapeProto(dim=[onnx.TensorShapeProto.Dimension() for _ in asked]))
-    dims = tensor.shape.dim
-    stated = [dim.dim_value if dim.HasField("dim_value") else dim.dim_param or "?" for dim in dims]
-    if asked is not None:
-        clash = [size for size, own in zip(asked, stated, strict=False) if isinstance(own, int) and own != size]
-        if len(asked) != len(dims) or clash or min(asked, default=1) < 1:
-            return [Fault("--shape does not fit this input", where, list(asked), f"shape {stated}")]
-        for dim, size in zip(dims, asked, strict=True):
-            dim.dim_value = size
-    for dim in dims:
-        if dim.dim_param in named:
-            dim.dim_value = named[dim.dim_param]
-    if tensor.HasField("shape") and all(dim.HasField("dim_value") for dim in dims):
-        return []
-    example = ",".join(str(size) if isinstance(size, int) else "1" for size in stated) or "1,3,224,224"
-    return [Fault("has dynamic axes", where, stated, f"its shape, for example --shape {name}={example}")]
+    for index, dim in enumerate(tensor.shape.dim if kind.HasField("tensor_type") else ()):
+        if asked is not None and index < len(asked) and not (dim.HasField("dim_value") and dim.dim_value >= 0):
+            dim.dim_value = asked[index]
+        elif dim.dim_param in sizes:
+            dim.dim_value = sizes[dim.dim_param]
+    return filled
+
+
+def _input_faults(
+    value: onnx.ValueInfoProto, given: TypeProto, asked: Sequence[int] | None, where: str
+) -> Iterable[Fault]:
+    where = f"{where}, input {value.name!r}"
+    if not value.type.HasField("tensor_type"):
+        return [Fault("this input is no tensor", where, expected="inputs that are tensors")]
+    dims = value.type.tensor_type.shape.dim
+    stated = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
+    if asked is not None and (dims_of(given) != tuple(asked) or min(asked, default=1) < 1):
+        return [Fault("--shape does not fit this input", where, list(asked), f"shape {stated}")]
+    if dims_of(given) is None:
+        example = ",".join(str(size) if isinstance(size, int) else "1" for size in stated) or "1,3,224,224"
+        return [Fault("has dynamic axes", where, stated, f"its shape, for example --shape {value.name}={example}")]
+    return []
+
+
+def _open_types(source: ModelSource, graph: Graph) -> dict[str, TypeProto]:
+    """Infer the types with dynamic axes left open, on a copy of the model without its weights."""
+    model = onnx.ModelProto(ir_version=max(source.proto.ir_version, 4), opset_import=source.proto.opset_import)
+    skeleton, proto = model.graph, source.proto.graph
+    skeleton.name = "skeleton"
+    skeleton.input.extend(value for value in proto.input if value.name not in graph.weights)
+    skeleton.output.extend(proto.output)
+    skeleton.value_info.extend(proto.value_info)
+    for name, weight in graph.weights.items():
+        if isinstance(weight, TensorProto):
+            _add_weight(source, skeleton, name, weight)
+    for node in graph.nodes:
+        constant = constant_value(node.proto)
+        if constant is None:
+            skeleton.node.append(node.proto)
+        else:
+            _add_weight(source, skeleton, node.outputs[0], constant)
+    try:
+        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
+    except (shape_inference.InferenceError, RuntimeError):
+        inferred = proto  # then blocks declare what the file states, and leave the other shapes open
+    return {value.name: value.type for part in (inferred.input, inferred.value_info, inferred.output) for value in part}
+
+
+def _add_weight(source: ModelSource, skeleton: onnx.GraphProto, name: str, tensor: TensorProto) -> None:
+    """Add a small constant; a large one as an input, for only its type matters."""
+    if math.prod(tensor.dims) <= SMALL_ELEMENTS:
+        copy = skeleton.initializer.add()
+        copy.CopyFrom(source.embedded(tensor))
+        copy.name = name
+    else:
+        skeleton.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))

@@ -1,0 +1,170 @@
+"""Types, shapes and small values of all tensors, node by node.
+
+ONNX's inference of a whole graph gives up where a shape is computed from other shapes in ways it does not follow. With
+all inputs of known shape, shapes are plain numbers: so this walk asks ONNX for each node's output types and, where all
+inputs of a node are known and small, for their values (by ONNX's reference implementation).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+
+import numpy as np
+import onnx
+from onnx import AttributeProto, TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx.reference import ReferenceEvaluator
+
+from planner.model.graph import RANDOM
+from planner.model.source import ModelSource, bodies
+
+# Shapes, axes and lengths are small; larger values decide no shape.
+SMALL_ELEMENTS = 1024
+
+
+def dims_of(kind: TypeProto | None) -> tuple[int, ...] | None:
+    """Give the shape of a tensor type, None unless every axis is known."""
+    if kind is None or not (kind.HasField("tensor_type") and kind.tensor_type.HasField("shape")):
+        return None
+    dims = kind.tensor_type.shape.dim
+    known = all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims)
+    return tuple(dim.dim_value for dim in dims) if known else None
+
+
+def shape_value(node: onnx.NodeProto, dims: tuple[int, ...]) -> TensorProto:
+    """Give the result of a ``Shape`` or ``Size`` node."""
+    limits = {attribute.name: attribute.i for attribute in node.attribute}
+    result = math.prod(dims) if node.op_type == "Size" else dims[limits.get("start", 0) : limits.get("end")]
+    return numpy_helper.from_array(np.array(result, np.int64), node.output[0])
+
+
+@dataclass
+class Walk:
+    """A walk over a graph's nodes in topological order.
+
+    Parameters
+    ----------
+    source
+        The model.
+    stated
+        Types that the file or the user states; they hold where inference gives no size.
+    types, values
+        What is known so far, by tensor.
+    """
+
+    source: ModelSource
+    stated: Mapping[str, TypeProto]
+    types: dict[str, TypeProto] = field(default_factory=dict)
+    values: dict[str, TensorProto] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        self._opsets = list(self.source.proto.opset_import)
+        self._versions = {opset.domain: opset.version for opset in self._opsets}
+        self._versions.setdefault("", self._versions.get("ai.onnx", 1))
+
+    def weight(self, name: str, tensor: TensorProto) -> None:
+        """Take in a constant."""
+        self.types[name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
+        if math.prod(tensor.dims) <= SMALL_ELEMENTS:
+            self.values[name] = self.source.embedded(tensor)
+
+    def nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
+        """Take in nodes."""
+        for node in nodes:
+            constant = constant_value(node)
+            if constant is not None:
+                self.weight(node.output[0], constant)
+                continue
+            for name, kind in (self._choice(node) if node.op_type == "If" else self._outputs(node)).items():
+                known = dims_of(kind) is not None
+                self.types[name] = kind if known else self.stated.get(name, kind)
+            for name in node.output:
+                if name in self.stated and name not in self.types:
+                    self.types[name] = self.stated[name]
+            self._evaluate(node)
+
+    def _outputs(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
+        inside = list(bodies(node))
+        names = [name for name in node.input if name]
+        if any(name not in self.types for name in names):
+            return {}
+        if inside:
+            self._loop(node, inside[0])
+        types = self.types if inside else {name: self.types[name] for name in names}
+        data = {name: self.values[name] for name in names if name in self.values}
+        try:
+            schema = defs.get_schema(node.op_type, self._versions.get(node.domain, 1), node.domain)
+            ir_version = max(self.source.proto.ir_version, 4)
+            return shape_inference.infer_node_outputs(
+                schema, node, types, data, opset_imports=self._opsets, ir_version=ir_version
+            )
+        except (defs.SchemaError, shape_inference.InferenceError, RuntimeError):
+            return {}
+
+    def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
+        """Walk the branch that is taken, or both; where they differ in shape the size is unknown."""
+        branches = {attribute.name: attribute.g for attribute in node.attribute}
+        condition = self.values.get(node.input[0])
+        if condition is not None:
+            chosen = "then_branch" if numpy_helper.to_array(condition).all() else "else_branch"
+            return self._body(branches[chosen], node)
+        first, second = (self._body(branches[name], node) for name in ("then_branch", "else_branch"))
+        return {name: first[name] for name in first if dims_of(first[name]) == dims_of(second.get(name))}
+
+    def _body(self, body: onnx.GraphProto, node: onnx.NodeProto) -> dict[str, TypeProto]:
+        for tensor in body.initializer:
+            self.weight(tensor.name, tensor)
+        self.nodes(body.node)
+        results = zip(node.output, body.output, strict=False)
+        return {name: self.types[value.name] for name, value in results if value.name in self.types}
+
+    def _loop(self, node: onnx.NodeProto, body: onnx.GraphProto) -> None:
+        """Walk a loop's body with what enters its first step."""
+        given = [self.types.get(name, TypeProto()) for name in node.input]
+        if node.op_type == "Loop":
+            scalar = (helper.make_tensor_type_proto(kind, []) for kind in (TensorProto.INT64, TensorProto.BOOL))
+            given = [*scalar, *given[2:]]
+        elif node.op_type == "Scan":
+            sliced = next((attribute.i for attribute in node.attribute if attribute.name == "num_scan_inputs"), 0)
+            given[-sliced:] = [_slice(kind) for kind in given[-sliced:]]
+        self.types |= {value.name: kind for value, kind in zip(body.input, given, strict=False)}
+        self._body(body, onnx.NodeProto())
+
+    def _evaluate(self, node: onnx.NodeProto) -> None:
+        if node.op_type in ("Shape", "Size") and not node.domain:
+            dims = dims_of(self.types.get(node.input[0]))
+            if dims is not None:
+                self.values[node.output[0]] = shape_value(node, dims)
+            return
+        names = [name for name in node.input if name]
+        sizes = [dims_of(self.types.get(name)) for name in node.output if name]
+        small = all(size is not None and math.prod(size) <= SMALL_ELEMENTS for size in sizes)
+        if not small or node.op_type in RANDOM or any(name not in self.values for name in names) or any(bodies(node)):
+            return
+        graph = helper.make_graph(
+            [node],
+            "node",
+            [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in dict.fromkeys(names)],
+            [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in node.output if name],
+        )
+        feed = {name: numpy_helper.to_array(self.values[name]) for name in names}
+        try:
+            results = ReferenceEvaluator(graph, opsets=self._versions).run(None, feed)
+        except Exception:  # noqa: BLE001 - any operator's code runs here; a value that it cannot give stays unknown
+            return
+        for value, result in zip(graph.output, results, strict=True):
+            if isinstance(result, np.ndarray | np.generic):
+                self.values[value.name] = numpy_helper.from_array(np.asarray(result), value.name)
+
+
+def constant_value(node: onnx.NodeProto) -> TensorProto | None:
+    """Give the tensor of a ``Constant`` node that holds one."""
+    if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
+        return None
+    return next((item.t for item in node.attribute if item.type == AttributeProto.TENSOR), None)
+
+
+def _slice(kind: TypeProto) -> TypeProto:
+    dims = dims_of(kind)
+    return helper.make_tensor_type_proto(kind.tensor_type.elem_type, dims[1:]) if dims else TypeProto()
