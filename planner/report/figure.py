@@ -1,0 +1,70 @@
+"""What all pictures share: size, colours that colour-blind readers can tell apart, and how they are saved."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from planner.errors import UsageError
+from planner.files import write_bytes_atomic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+# M. Okabe and K. Ito, "Color Universal Design" (2008), less black and yellow; differing also in lightness.
+PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+GREY: Final = "#595959"
+FAINT: Final = "#E6E6E6"
+
+_FORMATS: Final = {".svg": "svg", ".png": "png"}
+
+_STYLE: Final[dict[Any, Any]] = {
+    "font.size": 12,
+    "axes.titlesize": 14,
+    "axes.titlelocation": "left",
+    "axes.titleweight": "bold",
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.edgecolor": GREY,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "ytick.labelcolor": "black",
+    "xtick.labelcolor": "black",
+    "svg.fonttype": "none",  # text stays text: small, searchable, readable aloud
+    "svg.hashsalt": "planner",  # the same picture gives the same file
+}
+
+
+def source_colours(sources: Iterable[str]) -> dict[str, str]:
+    """Give each source a colour, in order; from the seventh on they repeat."""
+    return {source: PALETTE[index % len(PALETTE)] for index, source in enumerate(sources)}
+
+
+@contextmanager
+def new_figure(path: Path) -> Iterator[Figure]:
+    """Give an empty figure of 1600 × 900 pixels, saved to ``path`` (``.svg`` or ``.png``) at the end.
+
+    Raises
+    ------
+    UsageError
+        When matplotlib is not installed, or the file's ending names no known format.
+    """
+    try:
+        import matplotlib as mpl
+        from matplotlib.figure import Figure
+    except ModuleNotFoundError:
+        expected = 'matplotlib: pip install "mdi-planner[report]"'
+        raise UsageError("pictures cannot be drawn", where=str(path), expected=expected) from None
+    if path.suffix not in _FORMATS:
+        expected = f"a file that ends in {' or '.join(_FORMATS)}"
+        raise UsageError("unknown kind of picture", where=str(path), value=path.suffix, expected=expected)
+    with mpl.rc_context(_STYLE):
+        figure = Figure(figsize=(16, 9), dpi=100, layout="constrained")
+        yield figure
+        buffer = io.BytesIO()
+        kind = _FORMATS[path.suffix]
+        figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
+    write_bytes_atomic(path, buffer.getvalue())
