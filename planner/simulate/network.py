@@ -11,6 +11,7 @@ does not need that, but who emulates a network in real time can tell the receive
 from __future__ import annotations
 
 import heapq
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from itertools import count
@@ -62,8 +63,8 @@ class _Resource:
         self._current, self._began_s, self._certain = entry, now_s, False
         if transfer.start_s < 0:
             transfer.start_s = now_s
-        last_bytes = transfer.left_bytes % FRAGMENT_BYTES or min(transfer.left_bytes, FRAGMENT_BYTES)
-        self._schedule(now_s + (transfer.left_bytes - last_bytes) / transfer.hop.bytes_per_s, self._announce)
+        whole_s = (_fragments(transfer) - 1) * FRAGMENT_BYTES / transfer.hop.bytes_per_s
+        self._schedule(now_s + whole_s, self._announce)
 
     def _schedule(self, time_s: float, action: Callable[[], None]) -> None:
         self._version += 1
@@ -83,7 +84,8 @@ class _Resource:
         transfer = self._serving()
         fragment_s = FRAGMENT_BYTES / transfer.hop.bytes_per_s
         sent = int((self._heap.now_s - self._began_s) / fragment_s) + 1
-        self._schedule(self._began_s + sent * fragment_s, lambda: self._put_back(sent))
+        if sent < _fragments(transfer):
+            self._schedule(self._began_s + sent * fragment_s, lambda: self._put_back(sent))
 
     def _put_back(self, sent: int) -> None:
         transfer = self._serving()
@@ -105,6 +107,10 @@ class _Resource:
         if self._current is None:
             raise AssertionError("a resource acts only while it serves a transfer")
         return self._current[2]
+
+
+def _fragments(transfer: _Transfer) -> int:
+    return max(math.ceil(transfer.left_bytes / FRAGMENT_BYTES), 1)
 
 
 class Network:

@@ -1,0 +1,64 @@
+from __future__ import annotations
+
+from collections import Counter
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.errors import UsageError
+from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.policy.menu import expected_accuracy, menu, resident_blocks
+from planner.policy.registry import make_policy
+from planner.policy.types import View
+from tests.instances import make_instance, make_profile
+
+INSTANCE = make_instance(profiles=[make_profile(block_s=[0.01] * 3)], workers={"slow": 1.0, "mid": 2.0, "fast": 4.0})
+
+
+def shared_plan(shares: dict[str, float]) -> Plan:
+    """Each share's route computes everything on the worker of its name."""
+    routes = tuple(
+        Route(share=share, model="m", stages=(Stage(worker=worker, first_block=0, last_block=2),))
+        for worker, share in shares.items()
+    )
+    own = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=routes)
+    return Plan(
+        status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
+        provenance="measured", sources={"camera": own}, workers={}, networks={},
+    )  # fmt: skip
+
+
+@given(st.lists(st.floats(0.05, 1.0), min_size=1, max_size=3), st.integers(1, 400))
+def test_planned_keeps_the_shares_in_every_stretch(weights: list[float], samples: int) -> None:
+    workers = ["slow", "mid", "fast"][: len(weights)]
+    shares = {worker: weight / sum(weights) for worker, weight in zip(workers, weights, strict=True)}
+    policy = make_policy("planned", shared_plan(shares))
+    view = View("slow", INSTANCE)
+    drawn = Counter(policy.route(view, "camera").stages[0].worker for _ in range(samples))
+    for worker, share in shares.items():
+        # The discrepancy of the golden-ratio sequence grows with log n; chance would give the square root of n.
+        assert abs(drawn[worker] - share * samples) <= 4.0
+
+
+def test_planned_leaves_out_routes_through_absent_workers() -> None:
+    policy = make_policy("planned", shared_plan({"mid": 0.5, "fast": 0.5}))
+    view = View("slow", INSTANCE, absent={"fast"})
+    assert {policy.route(view, "camera").stages[0].worker for _ in range(20)} == {"mid"}
+    view.absent.add("mid")
+    assert policy.route(view, "camera").stages == (Stage(worker="slow", first_block=0, last_block=2),)
+
+
+def test_menus_name_the_blocks_to_load_and_the_accuracy_to_expect() -> None:
+    plan = shared_plan({"mid": 0.25, "fast": 0.75})
+    assert [route.share for route in menu(INSTANCE, "planned", plan)["camera"]] == [0.25, 0.75]
+    assert resident_blocks(INSTANCE, "planned", plan) == {"slow": {}, "mid": {"m": (0, 1, 2)}, "fast": {"m": (0, 1, 2)}}
+    assert resident_blocks(INSTANCE, "local", plan) == {"slow": {"m": (0, 1, 2)}, "mid": {}, "fast": {}}
+    assert expected_accuracy(INSTANCE, "planned", plan) == {"camera": 1.0}
+
+
+def test_unknown_policies_and_missing_plans_are_said() -> None:
+    with pytest.raises(UsageError, match="unknown policy; found 'best'; expected local or planned"):
+        make_policy("best", None)
+    with pytest.raises(UsageError, match="--plan PLAN"):
+        make_policy("planned", None)

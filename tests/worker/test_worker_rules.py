@@ -1,0 +1,230 @@
+"""One test for each rule that the worker's module states."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.policy.registry import make_policy
+from planner.policy.types import SampleKey
+from planner.scenario.instance import Instance
+from planner.worker.events import (
+    Arrived,
+    BlockEnded,
+    BlockFailed,
+    Complete,
+    Discard,
+    Effect,
+    Fail,
+    FailureMessage,
+    Joined,
+    Left,
+    Received,
+    ResultMessage,
+    RunBlock,
+    Send,
+    SetTimer,
+    TaskMessage,
+    TimedOut,
+)
+from planner.worker.worker import Patience, ProtocolError, Worker
+from tests.instances import make_instance, make_profile
+
+BLOCKS = 4
+CUTS = [1000, 800, 600, 400, 40]
+
+
+def instance() -> Instance:
+    return make_instance(
+        profiles=[make_profile(block_s=[0.01] * BLOCKS, cut_bytes=CUTS)],
+        sources={
+            "urgent": {"rate_per_s": 5.0, "priority": 8.0},
+            "other": {"rate_per_s": 5.0, "priority": 1.0},
+        },
+    )
+
+
+def plan(*stages: tuple[str, int, int]) -> Plan:
+    route = Route(model="m", stages=tuple(Stage(worker=w, first_block=a, last_block=b) for w, a, b in stages))
+    own = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
+    return Plan(
+        status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
+        provenance="measured", sources={"urgent": own, "other": own}, workers={}, networks={},
+    )  # fmt: skip
+
+
+SPLIT = plan(("slow", 0, 1), ("fast", 2, 3))
+AT_HOME = plan(("slow", 0, 3))
+
+
+def worker(
+    name: str = "slow", policy: str = "planned", the_plan: Plan = SPLIT, patience: Patience | None = None
+) -> Worker:
+    return Worker(name, instance(), make_policy(policy, the_plan), patience)
+
+
+def only(effects: list[Effect], kind: type) -> Effect:
+    found = [effect for effect in effects if isinstance(effect, kind)]
+    assert len(found) == 1, effects
+    return found[0]
+
+
+URGENT, OTHER = SampleKey("urgent", 0, 0), SampleKey("other", 0, 0)
+
+
+def test_rule_1_one_block_at_a_time() -> None:
+    busy = worker()
+    assert only(busy.step(0.0, Arrived("other", 0)), RunBlock) == RunBlock(OTHER, "m", 0, begins_stage=True)
+    assert not [effect for effect in busy.step(0.1, Arrived("urgent", 0)) if isinstance(effect, RunBlock)]
+    assert busy.queued == 1
+
+
+def test_rule_2_a_sample_without_result_starts_again_and_is_given_up_in_the_end() -> None:
+    source = worker(patience=Patience(first_s=1.0, max_attempts=3))
+    assert only(source.step(0.0, Arrived("other", 0)), SetTimer) == SetTimer(OTHER, 1.0)
+    again = only(source.step(1.0, TimedOut(OTHER)), SetTimer)
+    assert again == SetTimer(SampleKey("other", 0, 1), 3.0)
+    assert only(source.step(3.0, TimedOut(SampleKey("other", 0, 1))), SetTimer) == SetTimer(
+        SampleKey("other", 0, 2), 7.0
+    )
+    given_up = only(source.step(7.0, TimedOut(SampleKey("other", 0, 2))), Fail)
+    assert isinstance(given_up, Fail)
+    assert (given_up.created_s, given_up.reason) == (0.0, "no result after 3 attempts")
+
+
+def test_rule_2_an_old_timer_does_nothing() -> None:
+    source = worker(patience=Patience(first_s=1.0))
+    source.step(0.0, Arrived("other", 0))
+    source.step(1.0, TimedOut(OTHER))
+    assert source.step(1.5, TimedOut(OTHER)) == []
+
+
+def test_rule_3_any_attempt_completes_and_what_follows_is_a_duplicate() -> None:
+    source = worker(patience=Patience(first_s=1.0))
+    source.step(0.0, Arrived("other", 0))
+    source.step(1.0, TimedOut(OTHER))
+    assert source.step(1.2, Received("fast", ResultMessage(OTHER, BLOCKS))) == [Complete(OTHER, 0.0)]
+    second = SampleKey("other", 0, 1)
+    assert source.step(1.3, Received("fast", ResultMessage(second, BLOCKS))) == [Discard(second)]
+    assert source.step(1.4, Received("fast", FailureMessage(second, "too late"))) == []
+
+
+def test_rule_4_a_task_of_another_worker_is_sent_on_and_forgotten() -> None:
+    source = worker(the_plan=plan(("fast", 0, 3)))
+    effects = source.step(0.0, Arrived("urgent", 0))
+    sent = only(effects, Send)
+    assert isinstance(sent, Send)
+    assert (sent.to, sent.cut, sent.size_bytes, sent.priority) == ("fast", 0, CUTS[0], 8.0)
+    assert isinstance(sent.message, TaskMessage)
+    assert effects[-1] == Discard(URGENT)
+    assert source.queued == 0
+
+
+def test_rule_5_the_highest_priority_is_served_first_under_planned_and_the_first_come_under_local() -> None:
+    for policy, expected in (("planned", "urgent"), ("local", "other")):
+        source = worker(policy=policy, the_plan=AT_HOME)
+        source.step(0.0, Arrived("other", 0))
+        source.step(0.0, Arrived("other", 1))
+        source.step(0.0, Arrived("urgent", 0))
+        for block in range(BLOCKS):
+            run = only(source.step(1.0 + block, BlockEnded(OTHER, block)), RunBlock)
+            assert isinstance(run, RunBlock)
+            if run.key != OTHER:
+                assert run.key.source == expected
+                break
+
+
+def test_rule_6_urgent_work_waits_for_one_block_at_most_and_the_task_goes_on_after_it() -> None:
+    source = worker(the_plan=AT_HOME)
+    source.step(0.0, Arrived("other", 0))
+    source.step(0.0, Arrived("urgent", 0))
+    assert only(source.step(0.01, BlockEnded(OTHER, 0)), RunBlock) == RunBlock(URGENT, "m", 0, begins_stage=True)
+    for block in range(BLOCKS - 1):
+        source.step(0.02, BlockEnded(URGENT, block))
+    effects = source.step(0.05, BlockEnded(URGENT, BLOCKS - 1))
+    assert only(effects, Complete) == Complete(URGENT, 0.0)
+    assert only(effects, RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
+
+
+def test_rule_6_among_equals_the_task_at_hand_goes_on() -> None:
+    source = worker(the_plan=AT_HOME)
+    source.step(0.0, Arrived("other", 0))
+    source.step(0.0, Arrived("other", 1))
+    assert only(source.step(0.01, BlockEnded(OTHER, 0)), RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
+
+
+def test_rule_7_the_rest_is_placed_and_the_result_goes_home() -> None:
+    source, helper = worker(), worker("fast")
+    source.step(0.0, Arrived("urgent", 0))
+    source.step(0.01, BlockEnded(URGENT, 0))
+    sent = only(source.step(0.02, BlockEnded(URGENT, 1)), Send)
+    assert isinstance(sent, Send)
+    assert (sent.to, sent.cut, sent.size_bytes) == ("fast", 2, CUTS[2])
+    run = only(helper.step(0.03, Received("slow", sent.message)), RunBlock)
+    assert run == RunBlock(URGENT, "m", 2, begins_stage=True)
+    helper.step(0.04, BlockEnded(URGENT, 2))
+    home = only(helper.step(0.05, BlockEnded(URGENT, 3)), Send)
+    assert home == Send("slow", ResultMessage(URGENT, BLOCKS), BLOCKS, CUTS[-1], 8.0)
+    assert isinstance(home, Send)
+    assert source.step(0.06, Received("fast", home.message)) == [Complete(URGENT, 0.0)]
+
+
+def test_rule_8_samples_on_a_route_through_a_worker_that_left_start_again_without_it() -> None:
+    source = worker()
+    source.step(0.0, Arrived("urgent", 0))
+    source.step(0.01, BlockEnded(URGENT, 0))
+    source.step(0.02, BlockEnded(URGENT, 1))
+    second = SampleKey("urgent", 0, 1)
+    assert only(source.step(0.5, Left("fast")), RunBlock) == RunBlock(second, "m", 0, begins_stage=True)
+    for block in range(BLOCKS - 1):
+        source.step(0.6, BlockEnded(second, block))
+    assert only(source.step(0.7, BlockEnded(second, BLOCKS - 1)), Complete) == Complete(second, 0.0)
+
+
+def test_a_worker_that_joins_again_is_used_again() -> None:
+    source = worker(the_plan=plan(("fast", 0, 3)))
+    source.step(0.0, Left("fast"))
+    assert only(source.step(0.1, Arrived("urgent", 0)), RunBlock)
+    source.step(0.2, Joined("fast"))
+    assert only(source.step(0.3, Arrived("urgent", 1)), Send)
+
+
+def test_a_block_that_raises_fails_its_sample_by_name_and_the_next_is_served() -> None:
+    helper = worker("fast")
+    source = worker()
+    source.step(0.0, Arrived("other", 0))
+    source.step(0.0, BlockEnded(OTHER, 0))
+    sent = only(source.step(0.0, BlockEnded(OTHER, 1)), Send)
+    assert isinstance(sent, Send)
+    helper.step(0.1, Received("slow", sent.message))
+    failure = only(helper.step(0.2, BlockFailed(OTHER, 2, "out of memory")), Send)
+    assert isinstance(failure, Send)
+    failed = only(source.step(0.3, Received("fast", failure.message)), Fail)
+    assert failed == Fail(OTHER, 0.0, "fast, block 2: out of memory")
+    assert only(helper.step(0.4, Received("slow", sent.message)), RunBlock)
+
+
+@pytest.mark.parametrize(
+    "event",
+    [
+        BlockEnded(URGENT, 0),
+        BlockEnded(OTHER, 1),
+        BlockFailed(OTHER, 2, "no such block"),
+        Arrived("other", 0),
+    ],
+)
+def test_an_event_that_does_not_fit_raises_and_changes_nothing(event: Arrived | BlockEnded | BlockFailed) -> None:
+    source = worker()
+    source.step(0.0, Arrived("other", 0))
+    with pytest.raises(ProtocolError):
+        source.step(0.1, event)
+    assert only(source.step(0.2, BlockEnded(OTHER, 0)), RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
+
+
+def test_time_does_not_run_backwards_and_samples_arrive_at_home() -> None:
+    source = worker()
+    source.step(1.0, Arrived("other", 0))
+    with pytest.raises(ProtocolError, match="backwards"):
+        source.step(0.5, Arrived("other", 1))
+    with pytest.raises(ProtocolError, match="not its home"):
+        worker("fast").step(0.0, Arrived("other", 0))
