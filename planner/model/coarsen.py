@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 
 BYTES_WEIGHT = 0.25
 FUSION_PENALTY = 0.5
+LEAST_SHARE = 0.05  # of an even block's work: less is not worth a session
 
 
 def choose_borders(
@@ -54,36 +55,49 @@ def choose_borders(
         The borders, ascending.
     """
     cuts = [0, *sorted({*allowed, *forced}), len(costs)]
-    blocks = min(max(blocks, len(forced) + 1), len(cuts) - 1)
     total = np.concatenate([[0.0], np.cumsum(costs)])
     share = total[cuts] / (total[-1] or 1.0)
-    weight = _block_weights(share, blocks)
-    must = np.isin(cuts, list(forced))
+    must = np.isin(cuts, [0, *forced, len(costs)])
+    inner_bytes, through = np.array([cut_bytes[cut] for cut in cuts]), np.array([fused[cut] for cut in cuts])
+    for count in range(min(max(blocks, len(forced) + 1), len(cuts) - 1), 0, -1):
+        weight = _block_weights(share, must, count)
+        found = _shortest_path(weight, _penalties(inner_bytes, through, count), count)
+        if found is not None:
+            return [cuts[at] for at in found]
+    raise AssertionError  # the forced cuts alone are always a way
+
+
+def _block_weights(share: NDArray[np.float64], must: NDArray[np.bool_], blocks: int) -> NDArray[np.float64]:
+    """Give the unevenness of the block between any two cuts; infinite where there can be none.
+
+    There can be none where the second cut is not behind the first, where a forced cut lies inside, or where next to
+    no work does, unless both its cuts are forced.
+    """
+    size = share[None, :] - share[:, None]
     passed = np.cumsum(must)
-    # A block from cut i to cut j must not have a forced cut inside.
     inside: NDArray[np.int64] = passed[None, :] - must[None, :] - passed[:, None]
-    weight[inside > 0] = np.inf
-    penalty = _penalties(np.array([cut_bytes[cut] for cut in cuts]), np.array([fused[cut] for cut in cuts]), blocks)
-    best = np.full(len(cuts), np.inf)
+    idle = (size < LEAST_SHARE / blocks) & ~(must[None, :] & must[:, None])
+    weight: NDArray[np.float64] = blocks * size**2
+    weight[(inside > 0) | idle] = np.inf
+    weight[np.tril_indices(len(share))] = np.inf
+    return weight
+
+
+def _shortest_path(weight: NDArray[np.float64], penalty: NDArray[np.float64], steps: int) -> list[int] | None:
+    """Give the inner places of the cheapest way of so many steps from the first place to the last; None if none."""
+    best = np.full(len(penalty), np.inf)
     best[0] = 0.0
     choices: list[NDArray[np.intp]] = []
-    for _ in range(blocks):
+    for _ in range(steps):
         ways = best[:, None] + weight
         choices.append(ways.argmin(axis=0))
         best = ways.min(axis=0) + penalty
-    borders, at = [], len(cuts) - 1
+    if not np.isfinite(best[-1]):
+        return None
+    way = [len(penalty) - 1]
     for choice in reversed(choices):
-        at = int(choice[at])
-        borders.append(cuts[at])
-    return sorted(borders)[1:]
-
-
-def _block_weights(share: NDArray[np.float64], blocks: int) -> NDArray[np.float64]:
-    """Give the unevenness of the block between any two cuts; infinite where the second is not behind the first."""
-    size = share[None, :] - share[:, None]
-    weight: NDArray[np.float64] = blocks * size**2
-    weight[np.tril_indices(len(share))] = np.inf
-    return weight
+        way.append(int(choice[way[-1]]))
+    return way[-2:0:-1]
 
 
 def _penalties(cut_bytes: NDArray[np.int64], fused: NDArray[np.bool_], blocks: int) -> NDArray[np.float64]:

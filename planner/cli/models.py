@@ -1,0 +1,67 @@
+"""``planner models``: reference models, built without the internet."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from planner.cli.output import JSON_OPTION, print_json, print_table
+
+app = typer.Typer(
+    no_args_is_help=True,
+    rich_markup_mode=None,
+    help="Reference models: real architectures with random weights, right for cost and numerics, not for accuracy.",
+)
+
+
+@app.command("list")
+def list_models(*, json: bool = JSON_OPTION) -> None:
+    """List the models that can be built."""
+    from planner.model.reference import REFERENCE
+    from planner.runtime.quantise import QUANTISED
+
+    rows: dict[str, dict[str, Any]] = {
+        name: {
+            "summary": model.summary,
+            "input_shape": list(model.input_shape),
+            "parameters": model.parameters,
+            "macs": model.macs,
+        }
+        for name, model in REFERENCE.items()
+    }
+    rows |= {
+        name: {**rows[original], "summary": f"{original} in int8 (QDQ), made with onnxruntime's quantiser"}
+        for name, original in QUANTISED.items()
+    }
+    if json:
+        print_json({"models": [{"name": name, **row} for name, row in rows.items()]})
+    else:
+        print_table(
+            "Reference models",
+            ["name", "what it is", ">parameters", ">MACs"],
+            [
+                (name, row["summary"], f"{row['parameters'] / 1e6:.3f} M", f"{row['macs'] / 1e6:.1f} M")
+                for name, row in rows.items()
+            ],
+        )
+
+
+@app.command("build")
+def build(
+    name: Annotated[str, typer.Argument(help="One of `planner models list`.")],
+    *,
+    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [models/NAME.onnx]")] = None,
+    json: bool = JSON_OPTION,
+) -> None:
+    """Build a reference model; the same name gives the same weights each time."""
+    from planner.model.reference import build_model
+    from planner.runtime.quantise import QUANTISED, build_quantised
+
+    path = output or Path("models") / f"{name}.onnx"
+    (build_quantised if name in QUANTISED else build_model)(name, path)
+    if json:
+        print_json({"name": name, "file": str(path), "bytes": path.stat().st_size})
+    else:
+        typer.echo(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")

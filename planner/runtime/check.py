@@ -1,0 +1,111 @@
+"""The chained check: whether stage models, run one after the other, give what the whole model gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import Fault, RuntimeSessionError
+from planner.model.chain import Chain
+from planner.runtime.session import BlockSession
+
+TOLERANCE = 1e-4
+"""Largest relative error that graph optimisation may cause, for it may fuse differently in stages."""
+
+SMALLEST_SCALE = 1e-30  # instead of a zero to divide by
+
+
+@dataclass(frozen=True)
+class Stage:
+    """Blocks ``first`` to ``last``, inclusive, as one model, serialised or in a file."""
+
+    first: int
+    last: int
+    model: bytes | Path
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """How far outputs are from those expected.
+
+    Parameters
+    ----------
+    max_abs_error
+        Largest absolute difference over all outputs.
+    max_rel_error
+        Largest, over the outputs, of max|a − b| / max|b|.
+    bit_equal
+        Whether all outputs are equal bit by bit.
+    """
+
+    max_abs_error: float
+    max_rel_error: float
+    bit_equal: bool
+
+
+def check_stages(
+    chain: Chain,
+    whole: bytes | Path,
+    stages: Sequence[Stage],
+    inputs: Mapping[str, NDArray[Any]],
+    *,
+    optimise: bool,
+) -> Comparison:
+    """Run the whole model and then its stages on the same inputs, and compare all outputs, exits included.
+
+    Parameters
+    ----------
+    chain
+        The model's chain.
+    whole
+        The whole model.
+    stages
+        Stages that cover the chain, in order; only one of them is loaded at a time.
+    inputs
+        The tensors of cut 0, by name.
+    optimise
+        Whether onnxruntime may rewrite the graphs: without it the outputs are bit-equal.
+
+    Raises
+    ------
+    RuntimeSessionError
+        If inputs are unknown or do not fit, or onnxruntime refuses a model.
+    """
+    _check_names(chain, inputs)
+    expected = BlockSession(whole, optimise=optimise).run(inputs)
+    crossing = dict(inputs)
+    results: dict[str, NDArray[Any]] = {}
+    for stage in stages:
+        crossing |= BlockSession(stage.model, optimise=optimise).run(crossing)
+        names = {tensor.name for tensor in chain.cuts[stage.last + 1].tensors}
+        results |= {
+            leave.name: crossing[leave.name] for leave in chain.exits if stage.first < leave.cut <= stage.last + 1
+        }
+        crossing = {name: value for name, value in crossing.items() if name in names}
+    return compare(results | crossing, expected)
+
+
+def compare(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> Comparison:
+    """Compare tensors by name; ``expected`` says which."""
+    absolute, relative, equal = 0.0, 0.0, True
+    for name, right in expected.items():
+        left = found[name]
+        equal = equal and left.dtype == right.dtype and left.tobytes() == right.tobytes()
+        if right.size and left.tobytes() != right.tobytes():
+            error = float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max())
+            scale = float(np.abs(right.astype(np.float64)).max())
+            absolute, relative = max(absolute, error), max(relative, error / max(scale, SMALLEST_SCALE))
+    return Comparison(absolute, relative, equal)
+
+
+def _check_names(chain: Chain, inputs: Mapping[str, NDArray[Any]]) -> None:
+    names = [tensor.name for tensor in chain.cuts[0].tensors]
+    wrong = [name for name in inputs if name not in names]
+    if wrong:
+        expected = f"inputs named {', '.join(names)}"
+        raise RuntimeSessionError(Fault("not an input of the model", chain.name, name, expected) for name in wrong)
