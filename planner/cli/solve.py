@@ -57,13 +57,13 @@ def command(
         for reason in solution.blame:
             typer.echo(f"  {reason}", err=True)
         raise typer.Exit(1)
-    plan = solution.plan.model_copy(update={"scenario": _reference(scenario, output)})
+    plan = solution.plan.model_copy(update={"scenario": reference_to(scenario, output)})
     if output is not None:
         save_plan(plan, output)
     if json:
         print_json(plan_document(plan))
     else:
-        _print_plan(plan)
+        print_plan(plan)
 
 
 def _seconds(text: str) -> float:
@@ -76,8 +76,9 @@ def _seconds(text: str) -> float:
         raise UsageError(fault.what, where="--time-limit", value=fault.value, expected=fault.expected) from error
 
 
-def _reference(scenario: Path, output: Path | None) -> ScenarioReference:
-    folder = output.parent if output is not None else Path()
+def reference_to(scenario: Path, plan: Path | None) -> ScenarioReference:
+    """Say which scenario a plan was made for: path relative to the plan's file, and hash."""
+    folder = plan.parent if plan is not None else Path()
     return ScenarioReference(
         path=Path(os.path.relpath(scenario.resolve(), folder.resolve())).as_posix(),
         sha256=hashlib.sha256(scenario.read_bytes()).hexdigest(),
@@ -88,7 +89,8 @@ def _print_progress(elapsed_s: float, best: float, bound: float) -> None:
     typer.echo(f"{elapsed_s:7.1f} s  best {best:.6g}  bound {bound:.6g}", err=True)
 
 
-def _print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan) -> None:
+    """Print routes, utilisations, and the objective with its gap."""
     print_table(
         "Routes",
         ("source", ">share", "model", "route (worker: blocks)", ">accuracy", ">delay", ">surrogate"),

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -15,7 +15,11 @@ from planner.errors import UsageError
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
 
+CLOSE_UP_S: Final = 2.0
+"""Length of the part of a run that is drawn large enough to follow single samples."""
+
 if TYPE_CHECKING:
+    from planner.execute.coordinator import Progress
     from planner.model.load import ChainModel
     from planner.validate.run import Say, Validation
 
@@ -35,7 +39,7 @@ def command(
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Run a plan on real agents: outputs equal? delays as predicted?
+    """Run a plan on real agents and say whether outputs are equal and delays as predicted.
 
     Exit code 0 when the run passed, 1 when it did not, 2 for bad input.
     """
@@ -94,14 +98,23 @@ def run_locally(
         )
 
 
-def write_folder(folder: Path, instance: Instance, plan: Plan, validation: Validation, tolerance: float) -> None:
-    """Write the run folder with its pictures."""
+def write_folder(
+    folder: Path, instance: Instance, plan: Plan, validation: Validation, tolerance: float
+) -> dict[str, Path]:
+    """Write the run folder with its pictures; give the pictures by what they show."""
     from planner.report.delays import draw_delays
     from planner.report.timeline import draw_timeline
     from planner.validate.folder import write_run
 
     write_run(folder, instance, plan, validation, tolerance)
-    ...
+    predicted, measured = validation.predicted, validation.measurement.records
+    middle_s = max(record.finished_s for record in predicted if record.kind == "sample") / 2
+    pictures = {name: folder / f"{name}.png" for name in ("timeline", "close-up", "delays")}
+    draw_timeline(measured, pictures["timeline"], predicted=predicted, instance=instance)
+    window_s = (middle_s, middle_s + CLOSE_UP_S)
+    draw_timeline(measured, pictures["close-up"], predicted=predicted, instance=instance, window_s=window_s)
+    draw_delays(measured, pictures["delays"], predicted=predicted, sources=instance.sources)
+    return pictures
 
 
 def print_validation(validation: Validation, tolerance: float) -> None:
@@ -127,8 +140,8 @@ def print_validation(validation: Validation, tolerance: float) -> None:
     )
     numerics = validation.numerics
     typer.echo(
-        f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, largest "
-        f"relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
+        f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, "
+        f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
         f"duplicates {validation.duplicates}"
     )
     if validation.host_limited:

@@ -19,10 +19,14 @@ from planner.worker.events import RunBlock
 
 @dataclass(frozen=True, slots=True)
 class Job:
-    """A block to run; ``lasts_s`` is the time it takes by the scenario, None where it takes its own."""
+    """A block to run, decided on at ``begin_s`` of the monotonic clock.
+
+    ``lasts_s`` is the time it takes by the scenario; None where it takes its own.
+    """
 
     run: RunBlock
     tensors: Tensors
+    begin_s: float
     lasts_s: float | None
 
 
@@ -80,15 +84,14 @@ class ComputeThread:
             self._on_outcome(self._run(job))
 
     def _run(self, job: Job) -> Outcome:
-        start_s = time.monotonic()
         try:
             tensors = self._models[job.run.model].run(job.run.block, job.tensors)
         except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed, by name
-            return Outcome(job.run, None, str(error), start_s, time.monotonic(), late=False)
+            return Outcome(job.run, None, str(error), job.begin_s, time.monotonic(), late=False)
         late = False
         if job.lasts_s is not None:
-            left_s = start_s + job.lasts_s - time.monotonic()
+            left_s = job.begin_s + job.lasts_s - time.monotonic()
             late = left_s < 0
             if not late:
                 time.sleep(left_s)
-        return Outcome(job.run, tensors, "", start_s, time.monotonic(), late)
+        return Outcome(job.run, tensors, "", job.begin_s, time.monotonic(), late)

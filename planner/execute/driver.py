@@ -210,7 +210,7 @@ class Driver:
 
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, RunBlock):
-            self._compute.submit(Job(effect, self._tensors_of(effect.key), self._lasts_s(effect)))
+            self._compute.submit(Job(effect, self._tensors_of(effect.key), time.monotonic(), self._lasts_s(effect)))
         elif isinstance(effect, Send):
             self._send(effect)
         elif isinstance(effect, SetTimer):

@@ -76,7 +76,7 @@ class _Resource:
         transfer = self._serving()
         end_s = self._began_s + transfer.left_bytes / transfer.hop.bytes_per_s
         self._certain = True
-        self._schedule(end_s, self._end)
+        self._schedule(end_s, self._next)
         transfer.occupied(transfer.start_s, end_s)
         transfer.deliver(end_s + transfer.hop.latency_s)
 
@@ -92,9 +92,6 @@ class _Resource:
         transfer.left_bytes -= sent * FRAGMENT_BYTES
         if self._current is not None:
             heapq.heappush(self._waiting, self._current)
-        self._next()
-
-    def _end(self) -> None:
         self._next()
 
     def _next(self) -> None:
