@@ -40,9 +40,8 @@ def draw_delays(
     sources
         In which order; by default by name.
     """
-    runs = {"measured": records} | ({} if predicted is None else {"predicted": predicted})
-    found = sorted({record.source for run in runs.values() for record in run})
-    names = tuple(sources) if sources is not None else tuple(found)
+    occurring = sorted({record.source for run in (records, predicted or ()) for record in run})
+    names = tuple(sources) if sources is not None else tuple(occurring)
     colours = source_colours(names)
     columns = max(1, min(COLUMNS, len(names)))
     with new_figure(path) as figure:
@@ -52,9 +51,7 @@ def draw_delays(
             axes.set_visible(place < len(names))
         for axes, source in zip(grid.flat, names, strict=False):
             axes.set_title(source)
-            for run, drawn in runs.items():
-                _draw_distribution(axes, _delays_ms(drawn, source), run, colours[source])
-            _finish(axes)
+            _draw_source(axes, _delays_ms(records, source), _delays_ms(predicted or (), source), colours[source])
         for axes in grid[:, 0]:
             axes.set_ylabel("Fraction of samples done")
 
@@ -68,23 +65,32 @@ def _delays_ms(records: Iterable[Record], source: str) -> list[float]:
     )
 
 
-def _draw_distribution(axes: Axes, delays_ms: Sequence[float], run: str, colour: str) -> None:
+def _draw_source(axes: Axes, measured_ms: Sequence[float], predicted_ms: Sequence[float], colour: str) -> None:
+    _draw_distribution(axes, predicted_ms, "predicted", GREY, "--")
+    error = ""
+    if measured_ms and predicted_ms:
+        error = f" ({np.mean(measured_ms) / np.mean(predicted_ms) - 1:+.0%})"
+    _draw_distribution(axes, measured_ms, f"measured{error}", colour, "-")
+    _finish(axes)
+
+
+def _draw_distribution(axes: Axes, delays_ms: Sequence[float], name: str, colour: str, line: str) -> None:
     """Draw the empirical distribution, and its mean as a vertical line."""
     if not delays_ms:
         return
     mean_ms, p95_ms = float(np.mean(delays_ms)), float(np.percentile(delays_ms, 95))
-    colour, line = (colour, "-") if run == "measured" else (GREY, "--")
     mean, p95 = (format_quantity(value_ms / 1e3, "time") for value_ms in (mean_ms, p95_ms))
-    axes.ecdf(delays_ms, linewidth=2.2, label=f"{run}: mean {mean}, 95 % under {p95}", color=colour, linestyle=line)
+    label = f"{name}: mean {mean}, 95 % under {p95}"
+    axes.ecdf(delays_ms, linewidth=2.2, label=label, color=colour, linestyle=line)
     axes.axvline(mean_ms, linewidth=1.2, color=colour, linestyle=line)
 
 
 def _finish(axes: Axes) -> None:
     axes.set_xlim(left=0)
     axes.set_ylim(0, 1.01)
-    axes.set_xlabel("Delay [ms] (vertical lines: means)")
+    axes.set_xlabel("Delay [ms]; vertical lines are means")
     axes.grid(color=FAINT, linewidth=0.8)
     if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", frameon=True, framealpha=0.9, edgecolor=FAINT)
+        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)
     else:
         axes.text(0.5, 0.5, "no sample completed", ha="center", transform=axes.transAxes, color=GREY)

@@ -43,6 +43,12 @@ def source_colours(sources: Iterable[str]) -> dict[str, str]:
     return {source: PALETTE[index % len(PALETTE)] for index, source in enumerate(sources)}
 
 
+def text_colour(background: str) -> str:
+    """Give black or white, whichever reads better on ``background`` (``#rrggbb``)."""
+    red, green, blue = (int(background[place : place + 2], 16) for place in (1, 3, 5))
+    return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
+
+
 @contextmanager
 def new_figure(path: Path) -> Iterator[Figure]:
     """Give an empty figure of 1600 × 900 pixels, saved to ``path`` (``.svg`` or ``.png``) at the end.

@@ -7,7 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
-from planner.report.figure import FAINT, GREY, new_figure, source_colours
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.report.figure import FAINT, GREY, new_figure, source_colours, text_colour
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 
@@ -15,8 +18,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BAR_HEIGHT: Final = 0.72
-_MARKS: Final = {"arrived": "2", "completed": "o", "failed": "X"}
-_LABEL_PX: Final = 18
+_MARKS: Final = {"arrived": "v", "completed": "o", "failed": "X"}
+_BORDER_PX: Final = 6
+"""A bar at least this wide is parted from its neighbours."""
+_LABEL_PX: Final = 13
 """A bar at least this wide has room for the number of its block or cut."""
 _PANEL_PX: Final = 1400
 
@@ -43,6 +48,11 @@ class Bar:
     end_s: float
     source: str
     label: str
+
+    @property
+    def duration_s(self) -> float:
+        """How long it took, in seconds."""
+        return self.end_s - self.start_s
 
 
 def draw_timeline(
@@ -75,7 +85,8 @@ def draw_timeline(
     panels = [("", records)] if predicted is None else [(titles[0], predicted), (titles[1], records)]
     every = [record for _, panel in panels for record in panel]
     rows = _rows(every, instance)
-    start_s, end_s = window_s or (0.0, max((_end_s(record) for record in every), default=1.0))
+    start_s, end_s = window_s or (0.0, 1.005 * max((_end_s(record) for record in every), default=1.0))
+    seconds_per_px = (end_s - start_s) / _PANEL_PX
     colours = source_colours(rows.sources)
     with new_figure(path) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -83,9 +94,38 @@ def draw_timeline(
         for panel, (title, drawn) in zip(axes, panels, strict=True):
             shown = [record for record in drawn if _start_s(record) <= end_s and _end_s(record) >= start_s]
             panel.set_title(title)
-            _draw_panel(panel, shown, rows, colours, seconds_per_px=(end_s - start_s) / _PANEL_PX)
+            _draw_panel(panel, shown, rows, colours, seconds_per_px)
         axes[-1].set_xlabel("Time since the start of the run [s]")
-        figure.legend(handles=_legend(colours, every), loc="outside upper right", ncols=9, frameon=False)
+        figure.legend(
+            handles=_legend(colours, every, seconds_per_px), loc="outside upper right", ncols=9, frameon=False
+        )
+
+
+def busiest_window(records: Iterable[Record], length_s: float) -> tuple[float, float]:
+    """Find the part of a run in which most samples were under way, to draw it larger.
+
+    Parameters
+    ----------
+    length_s
+        How long a part, in seconds.
+
+    Returns
+    -------
+    tuple
+        Its start and end, in seconds.
+    """
+    samples = [record for record in records if isinstance(record, SampleRecord)]
+    created = np.array([sample.created_s for sample in samples])
+    delay = np.array([sample.delay_s for sample in samples])
+    starts = np.unique(np.concatenate([[0.0], created]))
+
+    def under_way(until: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Integrate the number of samples under way up to each of some times."""
+        integral: NDArray[np.float64] = np.clip(until[:, None] - created, 0.0, delay).sum(axis=1)
+        return integral
+
+    start_s = float(starts[np.argmax(under_way(starts + length_s) - under_way(starts))])
+    return start_s, start_s + length_s
 
 
 def _start_s(record: Record) -> float:
@@ -108,7 +148,7 @@ def _rows(records: Iterable[Record], instance: Instance | None) -> Rows:
 
 
 def _draw_panel(
-    axes: Axes, records: Sequence[Record], rows: Rows, colours: dict[str, str], *, seconds_per_px: float
+    axes: Axes, records: Sequence[Record], rows: Rows, colours: dict[str, str], seconds_per_px: float
 ) -> None:
     """Draw one run."""
     places = range(len(rows.names))
@@ -119,37 +159,52 @@ def _draw_panel(
     axes.set_axisbelow(True)
     for place in places:
         axes.axhspan(place - BAR_HEIGHT / 2, place + BAR_HEIGHT / 2, color=FAINT, alpha=0.35, linewidth=0, zorder=0)
-    for border in (len(rows.sources), len(rows.sources) + len(rows.workers)):
-        axes.axhline(border - 0.5, color=GREY, linewidth=0.8)
+    _draw_groups(axes, rows)
     for place, source in enumerate(rows.sources):
         ended = [record for record in records if isinstance(record, SampleRecord) and record.source == source]
         _draw_samples(axes, place, ended, colours[source])
-    for place, bars in enumerate(_bars(records, rows), start=len(rows.sources)):
-        _draw_bars(axes, place, bars, colours, seconds_per_px)
+    first = len(rows.sources)
+    for place, worker in enumerate(rows.workers, start=first):
+        # A worker runs one block at a time, so that its bars lie side by side.
+        blocks = [_block(record) for record in records if isinstance(record, BlockRecord) and record.worker == worker]
+        _draw_bars(axes, place, [(bar, 0) for bar in blocks], colours, seconds_per_px)
+    for place, resource in enumerate(rows.resources, start=first + len(rows.workers)):
+        sent = [record for record in records if isinstance(record, TransferRecord) and record.resource == resource]
+        _draw_bars(axes, place, pack([_transfer(record) for record in sent]), colours, seconds_per_px)
+
+
+def _draw_groups(axes: Axes, rows: Rows) -> None:
+    """Part samples, workers and networks by lines, and name them at the right."""
+    top = 0
+    for name, group in (("samples", rows.sources), ("workers", rows.workers), ("networks", rows.resources)):
+        if group:
+            middle = top + (len(group) - 1) / 2
+            axes.text(1.006, middle, name, transform=axes.get_yaxis_transform(), rotation=270, va="center", color=GREY)
+        top += len(group)
+        if group and top < len(rows.names):
+            axes.axhline(top - 0.5, color=GREY, linewidth=0.8)
 
 
 def _draw_samples(axes: Axes, place: int, samples: Sequence[SampleRecord], colour: str) -> None:
-    """Mark arrivals in the upper half of a row, and ends in the lower."""
-    times = {
-        "arrived": [sample.created_s for sample in samples],
-        "completed": [sample.finished_s for sample in samples if sample.status == "completed"],
-        "failed": [sample.finished_s for sample in samples if sample.status == "failed"],
-    }
-    for kind, marker in _MARKS.items():
-        height = place + (-0.18 if kind == "arrived" else 0.18)
-        axes.plot(times[kind], [height] * len(times[kind]), marker=marker, linestyle="none", color=colour)
+    """Mark arrivals at the top of a row and ends at its bottom, and join them: the flatter, the longer the delay."""
+    from matplotlib.collections import LineCollection
+
+    high, low = place - BAR_HEIGHT / 3, place + BAR_HEIGHT / 3
+    ways = [[(sample.created_s, high), (sample.finished_s, low)] for sample in samples]
+    axes.add_collection(LineCollection(ways, colors=colour, linewidths=0.8, alpha=0.6), autolim=False)
+    created = [sample.created_s for sample in samples]
+    axes.plot(created, [high] * len(created), marker=_MARKS["arrived"], markersize=4, linestyle="none", color=colour)
+    for status in ("completed", "failed"):
+        ended = [sample.finished_s for sample in samples if sample.status == status]
+        axes.plot(ended, [low] * len(ended), marker=_MARKS[status], markersize=4, linestyle="none", color=colour)
 
 
-def _bars(records: Sequence[Record], rows: Rows) -> list[list[Bar]]:
-    """Collect the bars of each worker and of each resource."""
-    workers: dict[str, list[Bar]] = {worker: [] for worker in rows.workers}
-    resources: dict[str, list[Bar]] = {resource: [] for resource in rows.resources}
-    for record in records:
-        if isinstance(record, BlockRecord):
-            workers[record.worker].append(Bar(record.start_s, record.end_s, record.source, str(record.block)))
-        elif isinstance(record, TransferRecord):
-            resources[record.resource].append(Bar(record.start_s, record.end_s, record.source, str(record.cut)))
-    return [*workers.values(), *resources.values()]
+def _block(record: BlockRecord) -> Bar:
+    return Bar(record.start_s, record.end_s, record.source, str(record.block))
+
+
+def _transfer(record: TransferRecord) -> Bar:
+    return Bar(record.start_s, record.end_s, record.source, str(record.cut))
 
 
 def pack(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
@@ -157,37 +212,63 @@ def pack(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
     free_from_s: list[float] = []
     packed = []
     for bar in sorted(bars, key=lambda bar: (bar.start_s, bar.end_s)):
-        # Clocks of different workers, and rounding, make neighbours touch.
-        lane = next((lane for lane, free_s in enumerate(free_from_s) if free_s <= bar.start_s + 1e-9), len(free_from_s))
+        lane = next((lane for lane, free_s in enumerate(free_from_s) if free_s <= bar.start_s), len(free_from_s))
         free_from_s[lane : lane + 1] = [bar.end_s]
         packed.append((bar, lane))
     return packed
 
 
-def _draw_bars(axes: Axes, place: int, bars: Sequence[Bar], colours: dict[str, str], seconds_per_px: float) -> None:
-    packed = pack(bars)
-    if not packed:
-        return
-    height = BAR_HEIGHT / (max(lane for _, lane in packed) + 1)
-    mean_s = sum(bar.end_s - bar.start_s for bar in bars) / len(bars)
-    border = 0.6 if mean_s > 6 * seconds_per_px else 0.0  # between thin bars white borders would be all that is seen
-    for source, colour in colours.items():
-        for lane in {lane for bar, lane in packed if bar.source == source}:
-            spans = [(b.start_s, b.end_s - b.start_s) for b, at in packed if b.source == source and at == lane]
-            low = place - BAR_HEIGHT / 2 + lane * height
-            axes.broken_barh(spans, (low, height), facecolor=colour, edgecolor="white", linewidth=border)
-    for bar, lane in packed:
-        if bar.end_s - bar.start_s > _LABEL_PX * seconds_per_px and height > BAR_HEIGHT / 3:
-            middle = place - BAR_HEIGHT / 2 + (lane + 0.5) * height
-            centre_s = (bar.start_s + bar.end_s) / 2
-            axes.text(centre_s, middle, bar.label, ha="center", va="center", fontsize=9, color="white", clip_on=True)
+def join(spans: Iterable[tuple[float, float]], gap_s: float) -> list[tuple[float, float]]:
+    """Join spans (start, end) that lie no more than ``gap_s`` apart."""
+    joined: list[tuple[float, float]] = []
+    for start_s, end_s in sorted(spans):
+        if joined and start_s - joined[-1][1] <= gap_s:
+            joined[-1] = (joined[-1][0], max(end_s, joined[-1][1]))
+        else:
+            joined.append((start_s, end_s))
+    return joined
 
 
-def _legend(colours: dict[str, str], records: Iterable[Record]) -> list[object]:
+def _draw_bars(
+    axes: Axes, place: int, packed: Sequence[tuple[Bar, int]], colours: dict[str, str], seconds_per_px: float
+) -> None:
+    """Draw the bars of a row, each in its lane."""
+    lanes = 1 + max((lane for _, lane in packed), default=0)
+    height = BAR_HEIGHT / lanes
+    for lane in range(lanes):
+        low = place - BAR_HEIGHT / 2 + lane * height
+        for source, colour in colours.items():
+            bars = [bar for bar, own in packed if own == lane and bar.source == source]
+            wide = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s > _BORDER_PX * seconds_per_px]
+            thin = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s <= _BORDER_PX * seconds_per_px]
+            # White borders part neighbours; thin bars would be all border, and so are joined instead.
+            for spans, border in ((wide, 0.8), (join(thin, seconds_per_px / 4), 0.0)):
+                widths = [(start_s, end_s - start_s) for start_s, end_s in spans]
+                axes.broken_barh(widths, (low, height), facecolor=colour, edgecolor="white", linewidth=border)
+        labelled = [bar for bar, own in packed if own == lane and bar.duration_s > _LABEL_PX * seconds_per_px]
+        for bar in labelled if height > BAR_HEIGHT / 3 else ():
+            axes.text(
+                (bar.start_s + bar.end_s) / 2,
+                low + height / 2,
+                bar.label,
+                ha="center",
+                va="center",
+                fontsize=9,
+                color=text_colour(colours[bar.source]),
+                clip_on=True,
+            )
+
+
+def _legend(colours: dict[str, str], records: Sequence[Record], seconds_per_px: float) -> list[object]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
     failed = any(isinstance(record, SampleRecord) and record.status == "failed" for record in records)
+    labels = any(
+        record.end_s - record.start_s > _LABEL_PX * seconds_per_px
+        for record in records
+        if not isinstance(record, SampleRecord)
+    )
     return [
         *(Patch(color=colour, label=source) for source, colour in colours.items()),
         *(
@@ -195,4 +276,5 @@ def _legend(colours: dict[str, str], records: Iterable[Record]) -> list[object]:
             for kind, marker in _MARKS.items()
             if kind != "failed" or failed
         ),
+        *([Line2D([], [], linestyle="none", label="number: block run, or cut sent")] if labels else []),
     ]
