@@ -6,6 +6,7 @@ names the version of the format, the kind of message, and dtype and shape of eac
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeAlias
@@ -242,7 +243,7 @@ def decode(header: bytes, payload: bytes) -> Frame:
         if spec.dtype not in _DTYPES or min(spec.shape, default=0) < 0:
             raise ExecuteError("a tensor that cannot travel", where=spec.name, value=f"{spec.dtype} {spec.shape}")
         dtype = np.dtype(spec.dtype)
-        count = int(np.prod(spec.shape, dtype=np.int64))
+        count = math.prod(spec.shape)
         end = offset + count * dtype.itemsize
         if end > len(payload):
             break

@@ -1,0 +1,84 @@
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from planner.errors import ExecuteError
+from planner.execute.messages import Data, Deploy, Frame, Start, decode, encode
+from planner.policy.types import SampleKey, Task
+from planner.worker.events import FailureMessage, Message, ResultMessage, TaskMessage
+from tests.execute.rig import SPLIT, small_deployment, small_instance
+
+KEY = SampleKey("camera", 7, 1)
+MESSAGES: list[Message] = [
+    TaskMessage(Task(KEY, "m", 0, 8.0, 2, SPLIT.sources["urgent"].routes[0].stages)),
+    ResultMessage(KEY, 3),
+    FailureMessage(KEY, "no memory"),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: str(message.kind))
+def test_messages_come_as_they_went(message: Message) -> None:
+    data = Data(run="r", sender="a", message=message, cut=2, size_bytes=24, sent_s=1.5)
+    tensors = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "mask": np.array([True, False])}
+    found = decode(*encode(Frame(data, tensors)))
+    assert found.body == data
+    assert list(found.tensors) == ["x", "mask"]
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found.tensors[name], tensor, strict=True)
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([np.float32, np.float64, np.float16, np.int64, np.uint8, np.bool_]),
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+    )
+)
+def test_tensors_come_bit_for_bit_scalars_and_empty_ones_too(tensor: np.ndarray) -> None:
+    found = decode(*encode(Frame(Start(at_unix_s=1.0), {"first": tensor, "again": tensor}))).tensors
+    for name in ("first", "again"):
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
+        assert found[name].tobytes() == tensor.tobytes()
+
+
+def test_a_deployment_travels_without_its_files() -> None:
+    instance = small_instance()
+    deployment = small_deployment(instance, SPLIT)
+    deploy = Deploy(
+        run="r", instance=instance, plan=SPLIT, policy="planned", seed=3, models=dict(deployment.models),
+        resident={"small": (0, 1)}, paced=True,
+    )  # fmt: skip
+    assert decode(*encode(Frame(deploy))).body == deploy
+
+
+HEADER, PAYLOAD = encode(Frame(Start(at_unix_s=1.0), {"x": np.zeros((2, 3), np.float32)}))
+
+
+def altered(**changes: object) -> bytes:
+    return json.dumps(json.loads(HEADER) | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "payload", "message"),
+    [
+        (b"\x80\x04pickle", PAYLOAD, "malformed header"),
+        (b"", PAYLOAD, "malformed header"),
+        (altered(v=2), PAYLOAD, "another wire format; found 2; expected version 1"),
+        (altered(body={"kind": "shutdown"}), PAYLOAD, "malformed header"),
+        (altered(body={"kind": "start", "at_unix_s": "now"}), PAYLOAD, "body.start.at_unix_s: malformed header"),
+        (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot travel"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [-1]}]), PAYLOAD, "cannot travel"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [2**40, 2**40]}]), PAYLOAD, "another size"),
+        (HEADER, PAYLOAD[:-1], "another size"),
+        (HEADER, PAYLOAD + b"x", "another size"),
+    ],
+)
+def test_what_is_no_frame_is_refused(header: bytes, payload: bytes, message: str) -> None:
+    with pytest.raises(ExecuteError) as refused:
+        decode(header, payload)
+    assert message in str(refused.value)

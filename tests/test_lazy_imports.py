@@ -1,0 +1,39 @@
+"""What an agent's process loads: a Jetson has neither solvers nor onnx."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+HEAVY = ("pyomo", "highspy", "cvxpy", "onnx", "matplotlib", "pint", "networkx", "ruamel")
+HELP = """
+from planner.cli import main
+try:
+    main(["agent", "--help"])
+except SystemExit as end:
+    assert not end.code
+"""
+
+
+def loaded_by(code: str) -> set[str]:
+    """Top-level modules in ``sys.modules`` after running ``code`` in a fresh process."""
+    show = "\nimport sys\nprint('LOADED', *sorted({name.partition('.')[0] for name in sys.modules}))"
+    finished = subprocess.run([sys.executable, "-c", code + show], capture_output=True, text=True, check=True)
+    return set(finished.stdout.rpartition("LOADED")[2].split())
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["import planner", "import planner.execute.agent, planner.execute.wire", HELP],
+    ids=["import planner", "agent", "planner agent --help"],
+)
+def test_an_agent_loads_nothing_heavy(code: str) -> None:
+    loaded = loaded_by(code)
+    assert "planner" in loaded
+    assert loaded.isdisjoint(HEAVY)
+
+
+def test_the_check_can_fail() -> None:
+    assert "networkx" in loaded_by("import planner.scenario.paths as p, networkx")
