@@ -7,6 +7,8 @@ import sys
 
 import pytest
 
+import planner
+
 HEAVY = ("pyomo", "highspy", "cvxpy", "onnx", "matplotlib", "pint", "networkx", "ruamel")
 HELP = """
 from planner.cli import main
@@ -37,3 +39,10 @@ def test_an_agent_loads_nothing_heavy(code: str) -> None:
 
 def test_the_check_can_fail() -> None:
     assert "networkx" in loaded_by("import planner.scenario.paths as p, networkx")
+
+
+def test_public_names_are_there() -> None:
+    for name in dir(planner):
+        assert getattr(planner, name).__name__ == name
+    with pytest.raises(AttributeError, match="no attribute 'solver'"):
+        _ = planner.solver

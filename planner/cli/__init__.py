@@ -12,10 +12,15 @@ from collections.abc import Sequence
 
 import typer
 
-from planner.errors import PlannerError
+from planner.errors import Fault, PlannerError
 
 # In the order of the work: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
 COMMANDS = ("demo", "models", "inspect", "split", "profile", "solve", "simulate", "validate", "agent")
+
+# Which extra of the distribution brings a library that a command may miss.
+EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report"} | dict.fromkeys(
+    ("pyomo", "highspy", "cvxpy", "networkx", "pint", "ruamel"), "plan"
+)
 
 
 def _build(words: Sequence[str]) -> typer.Typer:
@@ -42,12 +47,22 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _build(words)(args=words, prog_name="planner")
-    except PlannerError as error:
-        if "--debug" in words:
+    except (PlannerError, ModuleNotFoundError) as error:
+        if "--debug" in words or (faults := _faults(error)) is None:
             raise
-        for fault in error.faults:
+        for fault in faults:
             typer.echo(f"planner: error: {fault}", err=True)
         sys.exit(2)
     except KeyboardInterrupt:
         typer.echo("planner: interrupted", err=True)
         sys.exit(130)
+
+
+def _faults(error: PlannerError | ModuleNotFoundError) -> tuple[Fault, ...] | None:
+    """Give what a user can mend; None for a module that no extra brings, which is a fault of ours."""
+    if isinstance(error, PlannerError):
+        return error.faults
+    library = (error.name or "").partition(".")[0]
+    if library not in EXTRAS:
+        return None
+    return (Fault(f"this needs {library}", expected=f'`pip install "mdi-planner[{EXTRAS[library]}]"`'),)

@@ -1,0 +1,97 @@
+"""Exit codes and messages that all commands share."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from planner.cli import COMMANDS, main
+from planner.errors import PlannerError
+from tests.cli.command import planner
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main([name, "--help"])
+    assert end.value.code == 0
+    assert f"planner {name}" in capsys.readouterr().out
+
+
+def test_bad_usage_ends_with_2() -> None:
+    assert planner("solve").returncode == 2
+    assert planner("nonsense").returncode == 2
+    assert planner("solve", "x.yaml", "--nonsense").returncode == 2
+
+
+BAD = [
+    (("inspect", "missing.onnx"), "missing.onnx"),
+    (("profile", "missing.onnx", "--device-class", "here", "-o", "p.json"), "missing.onnx"),
+    (("split", "missing.onnx", "--cuts", "1", "-o", "parts"), "missing.onnx"),
+    (("models", "build", "alexnet"), "alexnet"),
+    (("solve", "missing.yaml", "-o", "plan.json"), "missing.yaml"),
+    (("simulate", "missing.yaml"), "missing.yaml"),
+    (("validate", "missing.json", "--local"), "missing.json"),
+    (("validate", "missing.json"), "--local"),
+    (("agent", "--name", "a", "--connect", "nowhere"), "nowhere"),
+]
+
+
+@pytest.mark.parametrize(("words", "named"), BAD, ids=lambda value: " ".join(value) if isinstance(value, tuple) else "")
+def test_bad_input_is_one_message_with_what_is_wrong_and_2(words: tuple[str, ...], named: str, tmp_path: Path) -> None:
+    found = subprocess.run(
+        [sys.executable, "-m", "planner", *words], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert found.stderr.count("planner: error:") == 1
+    assert named in found.stderr
+    assert "Traceback" not in found.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_debug_shows_the_traceback() -> None:
+    with pytest.raises(PlannerError):
+        main(["--debug", "solve", "missing.yaml"])
+
+
+SCENARIO = """
+schema: planner/scenario/v1
+models: {m: {profile: m}}
+workers:
+  a: {device_class: here, memory: 1 GiB}
+networks:
+  lan: {kind: shared, members: [a, b], bandwidth: 54, latency: 3 ms}
+sources:
+  camera: {worker: c, models: [m], rate: -5 /s}
+"""
+
+
+def test_all_faults_of_a_scenario_are_reported_at_once(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(SCENARIO)
+    found = planner("solve", path)
+    assert found.returncode == 2
+    lines = found.stderr.splitlines()
+    assert len(lines) == 4
+    for line, words in zip(
+        sorted(lines),
+        [("7", "lan.bandwidth", "54 Mbit/s"), ("7", "lan.members", "'b'"), ("9", "rate", "-5"), ("9", "worker", "'c'")],
+        strict=True,
+    ):
+        assert all(word in line for word in words), line
+
+
+def test_a_missing_extra_is_named() -> None:
+    """The base install knows all commands, and says what to install for those that need more."""
+    root = Path(__file__).parents[2]
+    code = "import sys; sys.modules['ruamel'] = None; from planner.cli import main; main(['solve', 'x.yaml'])"
+    found = subprocess.run(
+        [sys.executable, "-c", code.replace("x.yaml", str(root / "examples/two-cameras/scenario.yaml"))],
+        capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert found.returncode == 2
+    assert 'pip install "mdi-planner[plan]"' in found.stderr
