@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -12,13 +12,17 @@ import typer
 from typer.core import TyperGroup
 
 from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
+from planner.cli.shape import MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
 from planner.errors import UsageError
 
 if TYPE_CHECKING:
+    from planner.model.load import ChainModel
     from planner.profile.sampling import Progress
     from planner.profile.types import Profile
 
 INTERRUPTED = 130
+BAR = 24
+"""Characters of the longest bar in a table."""
 
 
 class _MeasureByDefault(TyperGroup):
@@ -40,41 +44,102 @@ app = typer.Typer(
 
 @app.command()
 def measure(
-    model: Annotated[Path, typer.Argument(help="ONNX model.")],
+    model: Annotated[Path | None, typer.Argument(help="ONNX model; not with --scale-from.")] = None,
     *,
-    device_class: Annotated[str, typer.Option(help="What to call this device with its provider and threads.")],
+    device_class: Annotated[
+        str | None, typer.Option(help="What to call the device with its provider and threads.")
+    ] = None,
     output: Annotated[
-        Path | None, typer.Option("-o", "--output", help="File to write.  [profiles/DEVICE-CLASS/MODEL.json]")
+        Path | None,
+        typer.Option("-o", "--output", help="File to write.", show_default="profiles/DEVICE-CLASS/MODEL.json"),
     ] = None,
     provider: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads that a block may use.")] = 1,
     rounds: Annotated[int, typer.Option(help="How often each block is timed, at most.")] = 40,
     budget: Annotated[str, typer.Option(help="Time for the whole, as in 10s or 2min.")] = "60s",
     power_mode: Annotated[str | None, typer.Option(help="The device's power mode, recorded as given.")] = None,
-    max_blocks: Annotated[int, typer.Option(help="How many blocks the model is seen as, at most.")] = 8,
-    shape: Annotated[
-        list[str] | None, typer.Option(help="Shape of an input with open axes, as in input=1,3,224,224.")
+    max_blocks: int = MAX_BLOCKS_OPTION,
+    shape: list[str] | None = SHAPE_OPTION,
+    estimate: Annotated[
+        str | None,
+        typer.Option(metavar="CLASS", help="Do not measure: estimate from this class's published figures."),
     ] = None,
+    import_from: Annotated[
+        Path | None,
+        typer.Option("--import", help="Do not measure: read onnxruntime's profile, or trtexec's --exportProfile."),
+    ] = None,
+    scale_from: Annotated[Path | None, typer.Option(help="Do not measure: scale this profile.")] = None,
+    by: Annotated[float | None, typer.Option(help="With --scale-from: how many times as long it takes.")] = None,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Measure a model's blocks on this device."""
+    """Measure a model's blocks on this device, or make its profile in another way."""
+    ways = {"--estimate": estimate, "--import": import_from, "--scale-from": scale_from}
+    chosen = [name for name, value in ways.items() if value is not None]
+    if len(chosen) > 1:
+        raise UsageError("more than one way to make a profile", value=" ".join(chosen), expected="one of them")
+    if scale_from is not None:
+        profile = _scaled(scale_from, by, device_class)
+    else:
+        if model is None:
+            raise UsageError("no model given", where="MODEL", expected="an ONNX file")
+        chain_model = _load(model, max_blocks, shape)
+        if estimate is not None:
+            profile = _estimated(chain_model, estimate)
+        elif import_from is not None:
+            profile = _imported(chain_model, import_from, device_class)
+        else:
+            profile = _measured(
+                chain_model,
+                budget=budget,
+                device_class=_needed(device_class),
+                provider=provider,
+                threads=threads,
+                rounds=rounds,
+                power_mode=power_mode,
+            )
+    _finish(profile, output, json=json)
+
+
+def _load(model: Path, max_blocks: int, shape: list[str] | None) -> ChainModel:
     from planner.model.load import load_chain
+
+    return load_chain(model, max_blocks=max_blocks, shape=parse_shapes(shape))
+
+
+def _measured(chain_model: ChainModel, *, budget: str, **options: Any) -> Profile:
     from planner.profile.measure import measure as measure_chain
 
     budget_s = _seconds(budget)
-    chain_model = load_chain(model, max_blocks=max_blocks, shape=_shapes(shape or ()))
     with _progress(f"measuring {chain_model.chain.name}") as progress:
-        profile = measure_chain(
-            chain_model,
-            device_class=device_class,
-            provider=provider,
-            threads=threads,
-            rounds=rounds,
-            budget_s=budget_s,
-            power_mode=power_mode,
-            progress=progress,
-        )
-    _finish(profile, output, json=json)
+        return measure_chain(chain_model, budget_s=budget_s, progress=progress, **options)
+
+
+def _estimated(chain_model: ChainModel, name: str) -> Profile:
+    from planner.profile.classes import load_class
+    from planner.profile.estimate import estimate
+
+    return estimate(chain_model, load_class(name))
+
+
+def _imported(chain_model: ChainModel, path: Path, device_class: str | None) -> Profile:
+    from planner.profile.imports import import_profile
+
+    return import_profile(chain_model, path, device_class=_needed(device_class))
+
+
+def _scaled(path: Path, by: float | None, device_class: str | None) -> Profile:
+    from planner.profile.estimate import scale
+    from planner.profile.store import load_profile
+
+    if by is None:
+        raise UsageError("--scale-from needs a ratio", where="--by", expected="how many times as long it takes")
+    return scale(load_profile(path), by, _needed(device_class))
+
+
+def _needed(device_class: str | None) -> str:
+    if not device_class:
+        raise UsageError("no device class given", where="--device-class", expected="a name, as in jetson-nano")
+    return device_class
 
 
 def _finish(profile: Profile, output: Path | None, *, json: bool) -> None:
@@ -95,13 +160,74 @@ def _finish(profile: Profile, output: Path | None, *, json: bool) -> None:
         raise typer.Exit(INTERRUPTED)
 
 
+@app.command()
+def show(
+    profile: Annotated[Path, typer.Argument(help="Profile to show.")],
+    *,
+    picture: Annotated[Path | None, typer.Option(help="Also draw costs along the chain, as SVG.")] = None,
+    json: bool = JSON_OPTION,
+) -> None:
+    """Show a profile: its costs along the chain, and how far they may be believed."""
+    from planner.profile.store import load_profile
+
+    found = load_profile(profile)
+    if picture is not None:
+        from planner.profile.picture import draw_profile
+
+        draw_profile(found, picture)
+    if json:
+        print_json(found.model_dump(mode="json", by_alias=True))
+        return
+    _print_profile(found)
+    for key, value in found.environment.items():
+        if key != "warnings":
+            typer.echo(f"{key}: {value}")
+    for warning in found.environment.get("warnings", ()):
+        typer.echo(f"warning: {warning}")
+
+
+@app.command()
+def diff(
+    before: Annotated[Path, typer.Argument(help="A profile.")],
+    after: Annotated[Path, typer.Argument(help="Another profile of the same chain.")],
+    *,
+    json: bool = JSON_OPTION,
+) -> None:
+    """Show what changed between two profiles of one chain."""
+    from planner.profile.compare import compare
+    from planner.profile.store import load_profile
+
+    found = compare(load_profile(before), load_profile(after))
+    rows = list(zip(found.names, found.before_s, found.after_s, strict=True))
+    if json:
+        print_json(
+            {
+                "ratio": found.ratio,
+                "stage_overhead_s": found.stage_overhead_s,
+                "blocks": [{"name": name, "before_s": old_s, "after_s": new_s} for name, old_s, new_s in rows],
+                "environment": {key: list(pair) for key, pair in found.environment.items()},
+            }
+        )
+        return
+    rows.append(("whole chain", sum(found.before_s), sum(found.after_s)))
+    print_table(
+        f"{before} and {after}",
+        ("block", ">before ms", ">after ms", ">after / before"),
+        ((name, f"{1e3 * old_s:.3f}", f"{1e3 * new_s:.3f}", f"{new_s / old_s:.2f}") for name, old_s, new_s in rows),
+    )
+    for key, (old, new) in found.environment.items():
+        typer.echo(f"{key}: {old} -> {new}")
+
+
 def _print_profile(profile: Profile) -> None:
+    longest_s = max(block.mean_s for block in profile.blocks)
     rows = [
         (
             index,
             block.name,
             f"{1e3 * block.mean_s:.3f}",
             f"{1e3 * block.std_s:.3f}",
+            "█" * max(round(BAR * block.mean_s / longest_s), 1),
             f"{block.weight_bytes / 2**20:.2f}",
             f"{block.activation_bytes / 2**20:.2f}",
             f"{1e3 * block.load_s:.0f}",
@@ -111,15 +237,22 @@ def _print_profile(profile: Profile) -> None:
     ]
     print_table(
         f"{profile.model.name} on {profile.device_class} ({profile.provenance})",
-        (">block", "name", ">ms", ">± ms", ">weights MiB", ">peak MiB", ">load ms", ">out KiB"),
+        (">block", "name", ">ms", ">± ms", "", ">weights MiB", ">peak MiB", ">load ms", ">out KiB"),
         rows,
     )
     total_s = sum(block.mean_s for block in profile.blocks)
     typer.echo(f"whole chain {1e3 * total_s:.2f} ms; each stage adds {1e3 * profile.stage_overhead_s:.3f} ms")
-    if profile.segment_error:
-        error = profile.segment_error
+    if profile.fusion_saving_s:
+        typer.echo(f"one session in place of all would save about {1e3 * sum(profile.fusion_saving_s):.2f} ms")
+    error, fit = profile.segment_error, profile.environment.get("fit")
+    if error is not None:
         typer.echo(
             f"error on {error.segments} segments not used: median {error.median:.1%}, 95th percentile {error.p95:.1%}"
+        )
+    if fit:
+        typer.echo(
+            f"estimated from {fit['figures']} published figures, which it misses by {fit['median_error']:.0%} "
+            f"(median) to {fit['worst_error']:.0%}"
         )
 
 
@@ -136,13 +269,3 @@ def _seconds(text: str) -> float:
     if found is None:
         raise UsageError("not a time", where="--budget", value=text, expected="a time in s or min, as in 60s")
     return float(found[1]) * (60 if found[2] == "min" else 1)
-
-
-def _shapes(options: Sequence[str]) -> dict[str, tuple[int, ...]]:
-    shapes = {}
-    for option in options:
-        found = re.fullmatch(r"(.+)=(\d+(?:,\d+)*)", option.replace(" ", ""))
-        if found is None:
-            raise UsageError("not a shape", where="--shape", value=option, expected="NAME=1,3,224,224")
-        shapes[found[1]] = tuple(map(int, found[2].split(",")))
-    return shapes

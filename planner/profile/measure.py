@@ -14,16 +14,17 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
-from typing import Any, Final
+from typing import Final
 
 import numpy as np
 
 from planner.errors import ProfileError
 from planner.model.chain import Chain
+from planner.profile.assemble import ChainCosts, assemble
 from planner.profile.environment import device_environment, thermal_environment, thermals, throttle_warnings
-from planner.profile.sampling import FEWEST_ROUNDS, ChainModel, Clock, Progress, Sampler, Samples, cut_names
-from planner.profile.timing import Costs, costs, noise_warnings
-from planner.profile.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile
+from planner.profile.sampling import FEWEST_ROUNDS, ChainModel, Clock, Progress, Sampler, cut_names
+from planner.profile.timing import costs, noise_warnings
+from planner.profile.types import OperatingPoint, Profile
 from planner.runtime.providers import onnxruntime_version
 from planner.runtime.runner import ChainRunner
 
@@ -94,6 +95,7 @@ def measure(
     clock.finish()
     samples = sampler.samples
     found = costs(samples.rounds)
+    memory_measured = len(samples.peak_bytes) == len(chain)
     environment = device_environment() | {
         "provider": provider,
         "precision": _precision(chain),
@@ -102,18 +104,26 @@ def measure(
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "rounds": len(samples.rounds),
         "partial": partial,
-        "memory": "measured" if len(samples.peak_bytes) == len(chain) else "computed",
+        "memory": "measured" if memory_measured else "computed",
         **thermal_environment(before, after),
         "warnings": noise_warnings(samples.rounds, found.segment_error) + throttle_warnings(before, after),
     }
     if power_mode is not None:
         environment["power_mode"] = power_mode
-    return _profile(
+    return assemble(
         chain,
+        ChainCosts(
+            found.mean_s.tolist(),
+            std_s=found.std_s.tolist(),
+            load_s=samples.load_s,
+            activation_bytes=samples.peak_bytes if memory_measured else (),
+            stage_overhead_s=found.stage_overhead_s,
+            fusion_saving_s=samples.fusion_saving_s if len(samples.fusion_saving_s) == len(chain) - 1 else (),
+            segment_error=found.segment_error,
+        ),
         device_class=device_class,
+        provenance="measured",
         environment=environment,
-        samples=samples,
-        found=found,
         operating_points=operating_points,
     )
 
@@ -130,47 +140,6 @@ def _sample(sampler: Sampler, rounds: int) -> bool:
             raise
         return False
     return True
-
-
-def _profile(
-    chain: Chain,
-    *,
-    device_class: str,
-    environment: dict[str, Any],
-    samples: Samples,
-    found: Costs,
-    operating_points: Sequence[OperatingPoint],
-) -> Profile:
-    computed = [block.activation_bytes for block in chain.blocks]
-    peaks = samples.peak_bytes if len(samples.peak_bytes) == len(chain) else computed
-    return Profile(
-        model=ModelReference(name=chain.name, sha256=chain.model_sha256),
-        chain_sha256=chain.chain_sha256,
-        device_class=device_class,
-        provenance="measured",
-        environment=environment,
-        stage_overhead_s=found.stage_overhead_s,
-        fusion_saving_s=tuple(samples.fusion_saving_s) if len(samples.fusion_saving_s) == len(chain) - 1 else (),
-        blocks=tuple(
-            BlockCost(
-                name=block.name,
-                mean_s=float(found.mean_s[index]),
-                std_s=float(found.std_s[index]),
-                weight_bytes=block.weight_bytes,
-                activation_bytes=peaks[index],
-                flop=block.flop,
-                parameters=block.parameters,
-                load_s=samples.load_s[index],
-            )
-            for index, block in enumerate(chain.blocks)
-        ),
-        cut_bytes=tuple(cut.bytes for cut in chain.cuts),
-        exits=tuple(
-            ExitPoint(name=exit_.name, cut=exit_.cut, result_bytes=exit_.result_bytes) for exit_ in chain.exits
-        ),
-        operating_points=tuple(operating_points),
-        segment_error=found.segment_error,
-    )
 
 
 def _precision(chain: Chain) -> str:

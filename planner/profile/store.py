@@ -55,7 +55,7 @@ def _validated(document: object, path: Path) -> Profile:
 
 
 def _missing(path: Path) -> ProfileError:
-    device_class, model = path.parent.name, path.stem
+    device_class, model = path.parent.name or "CLASS", path.stem
     return ProfileError(
         f"no profile of {model} on {device_class}",
         where=str(path),

@@ -16,6 +16,9 @@ Segment = tuple[int, int]
 MOST_FITTED: Final = 6
 MOST_HELD_OUT: Final = 12
 
+NORMAL_QUARTILES: Final = 1.349
+"""Distance of the quartiles of a normal distribution, in standard deviations."""
+
 NOISY_SPREAD: Final = 0.10
 NOISY_DRIFT: Final = 0.05
 NOISY_ERROR_P95: Final = 0.10
@@ -81,7 +84,7 @@ class Costs:
         Typical time of each block inside a stage: the median over the rounds, which a disturbed round does not move;
         shape [L], seconds.
     std_s
-        Standard deviation over the rounds; shape [L], seconds.
+        Standard deviation over the rounds, taken from the quartiles for the same reason; shape [L], seconds.
     stage_overhead_s
         What a stage costs beyond its blocks, seconds.
     segment_error
@@ -107,7 +110,9 @@ def costs(rounds: Rounds) -> Costs:
     for first, last in rounds.fitted:
         beyond.append(np.median(_times(rounds, (first, last)) - block_s[:, first : last + 1].sum(axis=1)))
     overhead_s = max(float(np.median(beyond)), 0.0)
-    return Costs(mean_s, block_s.std(axis=0), overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
+    low_s, high_s = np.percentile(block_s, [25, 75], axis=0)
+    std_s = (high_s - low_s) / NORMAL_QUARTILES
+    return Costs(mean_s, std_s, overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
 
 
 def _segment_error(rounds: Rounds, mean_s: NDArray[np.float64], overhead_s: float, length: int) -> SegmentError | None:

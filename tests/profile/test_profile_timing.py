@@ -65,7 +65,13 @@ def test_one_disturbed_round_moves_nothing() -> None:
     rounds.add([9.0, 9.0, 9.0], 27.0, dict.fromkeys(rounds.fitted + rounds.held_out, 9.0))
     found = costs(rounds)
     assert found.mean_s == pytest.approx([0.1, 0.2, 0.3])
+    assert found.std_s == pytest.approx(0)
     assert found.stage_overhead_s == pytest.approx(0.01)
+
+
+def test_the_spread_is_that_of_the_rounds() -> None:
+    found = costs(made_up([1.0, 2.0], 0.0, rounds=2000, noise=0.05))
+    assert found.std_s == pytest.approx([0.05, 0.1], rel=0.1)
 
 
 def test_a_quiet_machine_gives_no_warning() -> None:

@@ -1,0 +1,194 @@
+"""Profiles from what other tools measured: for devices too old to run this toolkit.
+
+onnxruntime writes a profile when ``SessionOptions.enable_profiling`` is set, a trace of events; TensorRT's ``trtexec
+--exportProfile`` writes a list of layers. Both name the layers after the model's nodes, also where they fused them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import Counter, defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import ProfileError
+from planner.profile.assemble import ChainCosts, assemble
+from planner.profile.sampling import ChainModel
+from planner.profile.types import OperatingPoint, Profile
+
+KERNEL_SUFFIX: Final = "_kernel_time"
+TRT_SEPARATORS: Final = re.compile(r"\.\.\.|[\s+(),\[\]{}]+")
+LEAST_MATCHED: Final = 0.5
+"""Share of the time that must be found in the model, or the file belongs to another one."""
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A layer as another tool timed it.
+
+    Parameters
+    ----------
+    names
+        Names it may have in the model.
+    mean_s, std_s
+        Its time in one run, seconds.
+    stands_for
+        The ``first`` of its names that the model has, ``all`` of those, or also all ``between`` them.
+    """
+
+    names: tuple[str, ...]
+    mean_s: float
+    std_s: float
+    stands_for: Literal["first", "all", "between"]
+
+    def blocks(self, block_of: Mapping[str, int]) -> list[int]:
+        """Give the blocks it runs, in order."""
+        found = [block_of[name] for name in self.names if name in block_of]
+        if self.stands_for == "first":
+            return found[:1]
+        if found and self.stands_for == "between":
+            return list(range(min(found), max(found) + 1))
+        return sorted(set(found))
+
+
+def import_profile(
+    chain_model: ChainModel, path: Path, *, device_class: str, operating_points: Sequence[OperatingPoint] = ()
+) -> Profile:
+    """Make a profile from a file that onnxruntime or ``trtexec`` wrote.
+
+    Parameters
+    ----------
+    chain_model
+        The chain whose model was run.
+    path
+        The file; which tool wrote it is seen from its content.
+    device_class
+        What to call the device it ran on.
+    operating_points
+        The chain's operating points; they are passed on.
+
+    Returns
+    -------
+    Profile
+        ``provenance: measured``, without stage overhead and load time, because the model ran in one piece.
+
+    Raises
+    ------
+    ProfileError
+        The file is of neither tool, or its layers are not this model's.
+    """
+    layers, environment = _read(path)
+    mean_s, variance, matched = _per_block(layers, chain_model)
+    if matched < LEAST_MATCHED:
+        names = ", ".join(layer.names[0] for layer in layers[:3])
+        raise ProfileError(
+            f"only {matched:.0%} of the time is in layers that the model {chain_model.chain.name} has",
+            where=str(path),
+            value=names,
+            expected="a profile of this model, with the names of its nodes",
+        )
+    warnings = [] if matched > 0.9 else [f"{1 - matched:.0%} of the time is in layers that are not in the model"]
+    return assemble(
+        chain_model.chain,
+        ChainCosts(mean_s.tolist(), std_s=np.sqrt(variance).tolist()),
+        device_class=device_class,
+        provenance="measured",
+        environment=environment | {"imported_from": path.name, "warnings": warnings},
+        operating_points=operating_points,
+    )
+
+
+def _read(path: Path) -> tuple[list[Layer], dict[str, Any]]:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise ProfileError(f"file cannot be read: {error.strerror}", where=str(path)) from error
+    except ValueError as error:
+        raise ProfileError(f"not JSON: {error}", where=str(path)) from error
+    entries = [entry for entry in document if isinstance(entry, dict)] if isinstance(document, list) else []
+    try:
+        if any(entry.get("cat") == "Node" for entry in entries):
+            return _onnxruntime_layers(entries)
+        if any("averageMs" in entry for entry in entries):
+            return _trtexec_layers(entries)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ProfileError(f"an entry is not as it should be: {error}", where=str(path)) from error
+    expected = "onnxruntime's profile, or what `trtexec --exportProfile` writes"
+    raise ProfileError("no layers with their times in this file", where=str(path), expected=expected)
+
+
+def _onnxruntime_layers(entries: Sequence[Mapping[str, Any]]) -> tuple[list[Layer], dict[str, Any]]:
+    times_s: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
+    providers: Counter[str] = Counter()
+    for entry in entries:
+        if entry.get("cat") == "Node" and entry["name"].endswith(KERNEL_SUFFIX):
+            times_s[entry["name"].removesuffix(KERNEL_SUFFIX), entry["args"]["node_index"]].append(1e-6 * entry["dur"])
+            providers[entry["args"].get("provider", "unknown")] += 1
+    layers = [
+        Layer(_shorter_and_shorter(name), float(np.median(found)), float(np.std(found)), "first")
+        for (name, _), found in times_s.items()
+    ]
+    runs = max(len(found) for found in times_s.values())
+    provider = providers.most_common(1)[0][0].removesuffix("ExecutionProvider").lower()
+    return layers, {"tool": "onnxruntime", "provider": provider, "rounds": runs}
+
+
+def _shorter_and_shorter(name: str) -> tuple[str, ...]:
+    """Give the name without its last parts: onnxruntime adds ``_nchwc``, ``/MatMulAddFusion`` and the like."""
+    name = name.removeprefix("fused ")
+    ends = [found.start() for found in re.finditer("[_/]", name)]
+    return (name, *(name[:end] for end in reversed(ends)))
+
+
+def _trtexec_layers(entries: Sequence[Mapping[str, Any]]) -> tuple[list[Layer], dict[str, Any]]:
+    layers = [
+        Layer(
+            tuple(name for name in TRT_SEPARATORS.split(entry["name"]) if name),
+            1e-3 * float(entry["averageMs"]),
+            0.0,
+            "between" if "..." in entry["name"] else "all",
+        )
+        for entry in entries
+        if "averageMs" in entry
+    ]
+    runs = next((entry["count"] for entry in entries if "count" in entry), 0)
+    return layers, {"tool": "trtexec", "provider": "tensorrt", "rounds": runs}
+
+
+def _per_block(
+    layers: Sequence[Layer], chain_model: ChainModel
+) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
+    """Give each block's time and its variance, and the share of the time in layers that the model has."""
+    flop = np.array([block.flop for block in chain_model.chain.blocks]) + 1.0
+    block_of = _block_of_names(chain_model)
+    mean_s, variance = np.zeros(len(flop)), np.zeros(len(flop))
+    matched_s = 0.0
+    here = [0]
+    for layer in layers:
+        found = layer.blocks(block_of)
+        if found:
+            here = found
+            matched_s += layer.mean_s
+        # A layer that the tool added (a copy, a change of layout) counts where the layer before it ran.
+        share = flop[here] / flop[here].sum()
+        mean_s[here] += layer.mean_s * share
+        variance[here] += np.square(layer.std_s * share)
+    return mean_s, variance, matched_s / max(float(mean_s.sum()), 1e-12)
+
+
+def _block_of_names(chain_model: ChainModel) -> dict[str, int]:
+    import onnx
+
+    block_of: dict[str, int] = {}
+    for index in range(len(chain_model.chain)):
+        for node in onnx.load_model_from_string(chain_model.block_model(index)).graph.node:
+            for name in (node.name, *node.output):
+                if name:
+                    block_of.setdefault(name, index)
+    return block_of

@@ -1,0 +1,176 @@
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.cli import main
+from planner.profile.store import load_profile, save_profile
+from planner.profile.types import Profile
+from tests.profile.small_chain import SmallModel, profile
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> Path:
+    path = tmp_path / "small.onnx"
+    path.write_bytes(SmallModel(length=4).stage_model(0, 3))
+    return path
+
+
+def run(*words: object) -> int:
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    return int(caught.value.code or 0)
+
+
+def refused(capsys: pytest.CaptureFixture[str], *words: object) -> str:
+    assert run(*words) == 2
+    output = capsys.readouterr()
+    assert output.out == ""
+    return output.err
+
+
+def saved(tmp_path: Path, name: str, **options: Any) -> Path:
+    path = tmp_path / name
+    save_profile(profile(**options), path)
+    return path
+
+
+def measured(model: Path, output: Path, *words: object) -> Profile:
+    code = run("profile", model, "--device-class", "here", "-o", output, "--rounds", 3, "--max-blocks", 3, *words)
+    assert code == 0
+    return load_profile(output)
+
+
+def test_measure_writes_a_profile(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = measured(model, tmp_path / "p.json", "--budget", "20s", "--power-mode", "MAXN", "--threads", 2)
+    assert found.device_class == "here"
+    assert found.model.name == "small"
+    assert 1 <= len(found.blocks) <= 3
+    assert found.environment["power_mode"] == "MAXN"
+    assert found.environment["threads"] == 2
+    output = capsys.readouterr().out
+    assert "small on here (measured)" in output
+    assert f"wrote {tmp_path / 'p.json'}" in output
+
+
+def test_json_is_alone_on_stdout(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    found = measured(model, tmp_path / "p.json", "--json")
+    assert Profile.model_validate(json.loads(capsys.readouterr().out)) == found
+
+
+def test_the_word_measure_may_be_said(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    assert run("profile", "measure", model, "--device-class", "here", "-o", path, "--rounds", 3) == 0
+    assert path.exists()
+
+
+def test_a_profile_goes_where_scenarios_look_for_it(
+    model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run("profile", model, "--device-class", "here", "--rounds", 3) == 0
+    assert load_profile(tmp_path / "profiles" / "here" / "small.json").device_class == "here"
+
+
+def test_estimate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path = tmp_path / "p.json"
+    assert run("profile", "--estimate", "jetson-nano", model, "-o", path) == 0
+    found = load_profile(path)
+    assert found.provenance == "estimated"
+    assert found.device_class == "jetson-nano"
+    assert "published figures" in capsys.readouterr().out
+
+
+def test_scale(tmp_path: Path) -> None:
+    path = tmp_path / "slow.json"
+    words = ("--scale-from", saved(tmp_path, "p.json"), "--by", 2.5, "--device-class", "slow", "-o", path)
+    assert run("profile", *words) == 0
+    assert load_profile(path).blocks[0].mean_s == pytest.approx(2.5 * profile().blocks[0].mean_s)
+
+
+def test_import(model: Path, tmp_path: Path) -> None:
+    times, path = tmp_path / "times.json", tmp_path / "p.json"
+    times.write_text(json.dumps([{"count": 9}, {"name": "mul0 + act0", "averageMs": 2.0}]))
+    words = ("--import", times, "--device-class", "old", "--max-blocks", 1, "-o", path)
+    assert run("profile", model, *words) == 0
+    assert load_profile(path).blocks[0].mean_s == pytest.approx(2e-3)
+
+
+def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    path, picture = saved(tmp_path, "p.json"), tmp_path / "p.svg"
+    assert run("profile", "show", path, "--picture", picture) == 0
+    output = capsys.readouterr().out
+    assert "small on here (measured)" in output
+    assert "error on 2 segments not used: median 2.0%, 95th percentile 6.0%" in output
+    assert picture.read_text().startswith("<?xml")
+    assert run("profile", "show", path, "--json") == 0
+    assert json.loads(capsys.readouterr().out)["device_class"] == "here"
+
+
+def test_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    before, after = saved(tmp_path, "a.json"), saved(tmp_path, "b.json", scale=1.5)
+    assert run("profile", "diff", before, after) == 0
+    assert "1.50" in capsys.readouterr().out
+    assert run("profile", "diff", before, after, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document["ratio"] == pytest.approx(1.5)
+    assert [block["name"] for block in document["blocks"]] == ["block0", "block1"]
+
+
+def test_bad_input_is_one_message_and_code_2(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    here = ("--device-class", "here")
+    assert "no such file" in refused(capsys, "profile", tmp_path / "absent.onnx", *here)
+    assert "--device-class" in refused(capsys, "profile", model)
+    assert "--budget: not a time; found '10'" in refused(capsys, "profile", model, *here, "--budget", "10")
+    assert "unknown provider; found 'gpu'" in refused(capsys, "profile", model, *here, "--provider", "gpu")
+    assert "does not offer" in refused(capsys, "profile", model, *here, "--provider", "tensorrt")
+    assert "too few rounds" in refused(capsys, "profile", model, *here, "--rounds", 1)
+    assert "too few threads" in refused(capsys, "profile", model, *here, "--threads", 0)
+    assert "no such device class" in refused(capsys, "profile", model, "--estimate", "jetson-moon")
+    assert "no model given" in refused(capsys, "profile", *here)
+    path = saved(tmp_path, "p.json")
+    assert "--by" in refused(capsys, "profile", "--scale-from", path, *here)
+    several = ("--scale-from", path, "--estimate", "jetson-nano")
+    assert "more than one way" in refused(capsys, "profile", model, *several)
+    assert "no profile of" in refused(capsys, "profile", "show", tmp_path / "absent.json")
+    assert "not JSON" in refused(capsys, "profile", "show", model)
+    assert "different chains" in refused(capsys, "profile", "diff", path, _other_chain(tmp_path))
+
+
+def _other_chain(tmp_path: Path) -> Path:
+    path = tmp_path / "other.json"
+    save_profile(profile().model_copy(update={"chain_sha256": "f" * 64}), path)
+    return path
+
+
+def test_ctrl_c_keeps_what_was_measured(model: Path, tmp_path: Path) -> None:
+    path = tmp_path / "p.json"
+    words = [
+        "profile",
+        str(model),
+        "--device-class",
+        "here",
+        "-o",
+        str(path),
+        "--rounds",
+        "1000000",
+        "--budget",
+        "5min",
+    ]
+    for patience_s in (2, 4, 8, 16):  # on a busy machine the first rounds come late
+        process = subprocess.Popen([sys.executable, "-m", "planner", *words], stderr=subprocess.PIPE, text=True)
+        time.sleep(patience_s)
+        process.send_signal(signal.SIGINT)
+        _, error = process.communicate(timeout=60)
+        if path.exists():
+            break
+    assert process.returncode == 130
+    assert "planner: interrupted: the profile is partial" in error
+    assert load_profile(path).environment["partial"] is True

@@ -1,0 +1,163 @@
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.errors import ProfileError
+from planner.profile.classes import DeviceClass, Workload, fit, known_classes, load_class
+from planner.profile.estimate import block_workload, estimate, scale
+from tests.profile.small_chain import WIDTH, SmallModel, profile
+
+
+def made_up(fixed_s: float, flop_per_s: float, grouped_s: float) -> DeviceClass:
+    """A class whose figures follow the roofline exactly."""
+    figures = []
+    for number, (flop, grouped, parameters) in enumerate(
+        [(1e9, 0, 1e6), (5e9, 1e6, 2e6), (2e10, 0, 1e6), (8e9, 3e6, 1e6)]
+    ):
+        figures.append(
+            {
+                "model": f"m{number}",
+                "flop": flop,
+                "grouped_elements": grouped,
+                "parameters": parameters,
+                "time_s": fixed_s + flop / flop_per_s + grouped * grouped_s,
+                "source": "here",
+            }
+        )
+    document = {
+        "schema": "planner/device-class/v1",
+        "name": "made-up",
+        "device": "none",
+        "provider": "tensorrt",
+        "precision": "float16",
+        "power_mode": "none",
+        "peak_flop_per_s": 1e13,
+        "peak_bytes_per_s": 1e11,
+        "fixed_part": "device",
+        "sources": {"here": {"title": "t", "url": "u"}},
+        "figures": figures,
+    }
+    return DeviceClass.model_validate(document)
+
+
+@given(st.floats(0, 1e-2), st.floats(1e10, 9e11), st.floats(0, 1e-8))
+def test_the_fit_gives_back_what_the_figures_follow(fixed_s: float, flop_per_s: float, grouped_s: float) -> None:
+    roofline = fit(made_up(fixed_s, flop_per_s, grouped_s))
+    assert roofline.fixed_s == pytest.approx(fixed_s, abs=1e-8)
+    assert roofline.flop_per_s == pytest.approx(flop_per_s, rel=1e-4)
+    assert roofline.grouped_s == pytest.approx(grouped_s, abs=1e-13)
+    assert max(map(abs, roofline.errors)) < 1e-4
+
+
+def test_memory_bounds_what_has_little_to_compute() -> None:
+    roofline = fit(made_up(0, 1e11, 0))
+    assert roofline.variable_s(Workload(1e6, 0, 1e9)) == pytest.approx(1e9 / 1e11)
+    assert roofline.variable_s(Workload(1e11, 0, 1e3)) == pytest.approx(1, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["jetson-nano", "jetson-tx2", "jetson-xavier-nx", "jetson-orin-nano"])
+def test_shipped_classes_cite_and_fit_their_figures(name: str) -> None:
+    device_class = load_class(name)
+    roofline = fit(device_class)
+    assert device_class.name == name
+    assert all(source.url.startswith("https://") for source in device_class.sources.values())
+    assert 0 < roofline.flop_per_s <= device_class.peak_flop_per_s
+    assert max(map(abs, roofline.errors)) < 0.5
+    assert name in known_classes()
+
+
+def test_a_published_time_is_met_by_the_same_model() -> None:
+    # The fit's own error bounds how far the estimate of a whole model may be from its figure.
+    device_class = load_class("jetson-nano")
+    figure = next(figure for figure in device_class.figures if figure.model == "resnet50")
+    work = Workload(figure.flop, 0, 2 * (figure.parameters + 2 * figure.activations))
+    roofline = fit(device_class)
+    assert roofline.fixed_s + roofline.variable_s(work) == pytest.approx(figure.time_s, rel=0.1)
+
+
+def test_an_estimate_says_so() -> None:
+    model = SmallModel()
+    found = estimate(model, made_up(3e-3, 1e11, 0), operating_points=())
+    assert found.provenance == "estimated"
+    assert found.device_class == "made-up"
+    assert found.chain_sha256 == model.chain.chain_sha256
+    assert found.segment_error is None
+    assert found.environment["fit"]["figures"] == 4
+    assert found.environment["sources"] == ["u"]
+    assert found.environment["warnings"] == []
+    # next to nothing to compute: the fixed part, spread over the nodes
+    assert sum(block.mean_s for block in found.blocks) == pytest.approx(3e-3, rel=1e-2)
+
+
+def test_the_fixed_part_of_a_program_is_left_out() -> None:
+    device_class = made_up(3e-3, 1e11, 0).model_copy(update={"fixed_part": "program"})
+    found = estimate(SmallModel(), device_class)
+    assert sum(block.mean_s for block in found.blocks) < 1e-6
+
+
+def test_workload_of_a_block() -> None:
+    model = SmallModel()
+    work = block_workload(model.block_model(0), 2 * WIDTH**2, 4 * WIDTH**2, 2)
+    assert work == Workload(2 * WIDTH**2, 0, 2 * (WIDTH**2 + 2 * WIDTH))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("peak_flop_per_s: -1", "peak_flop_per_s"),
+        ("colour: red", "colour"),
+        ("figures: [{model: m, flop: 1, parameters: 1, time_s: 1, source: nowhere}]", "at least 3"),
+    ],
+)
+def test_a_class_with_faults(tmp_path: Path, change: str, message: str) -> None:
+    path = tmp_path / "class.yaml"
+    key = change.partition(":")[0]
+    lines = Path("profiles/classes/jetson-orin-nano.yaml").read_text().splitlines()
+    if key == "figures":
+        lines = lines[: lines.index("figures:")]
+    path.write_text("\n".join([*(line for line in lines if not line.startswith(key)), change]))
+    with pytest.raises(ProfileError, match=message):
+        load_class(str(path))
+
+
+def test_a_figure_without_source(tmp_path: Path) -> None:
+    path = tmp_path / "class.yaml"
+    text = Path("profiles/classes/jetson-orin-nano.yaml").read_text()
+    path.write_text(text.replace("0.00491, source: ultralytics", "0.00491, source: hearsay"))
+    with pytest.raises(ProfileError, match="figure without its source; found 'hearsay'"):
+        load_class(str(path))
+
+
+@pytest.mark.parametrize("text", ["a: [", "- 1"])
+def test_not_a_class(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "class.yaml"
+    path.write_text(text)
+    with pytest.raises(ProfileError, match=r"class\.yaml"):
+        load_class(str(path))
+
+
+def test_an_unknown_class_names_the_known_ones() -> None:
+    with pytest.raises(ProfileError, match=r"no such device class; found 'jetson-moon'; expected .*jetson-nano"):
+        load_class("jetson-moon")
+
+
+def test_scaling_multiplies_all_times_and_nothing_else() -> None:
+    slow = scale(profile(), 3.0, "slow")
+    assert slow.provenance == "estimated"
+    assert slow.segment_error is None
+    assert slow.stage_overhead_s == pytest.approx(3 * profile().stage_overhead_s)
+    for before, after in zip(profile().blocks, slow.blocks, strict=True):
+        assert after.mean_s == pytest.approx(3 * before.mean_s)
+        assert after.weight_bytes == before.weight_bytes
+    assert slow.operating_points == profile().operating_points
+    assert slow.environment["scaled_from"] == "here"
+
+
+@pytest.mark.parametrize("by", [0.0, -1.0, float("inf"), float("nan")])
+def test_not_a_ratio(by: float) -> None:
+    with pytest.raises(ProfileError, match="--by"):
+        scale(profile(), by, "slow")
