@@ -45,15 +45,15 @@ def draw_delays(
     colours = source_colours(names)
     columns = max(1, min(COLUMNS, len(names)))
     with new_figure(path) as figure:
-        figure.suptitle("Delay of the samples of each source", x=0.01, ha="left", fontweight="bold")
         grid = figure.subplots(max(1, math.ceil(len(names) / columns)), columns, sharey=True, squeeze=False)
         for place, axes in enumerate(grid.flat):
             axes.set_visible(place < len(names))
         for axes, source in zip(grid.flat, names, strict=False):
-            axes.set_title(source)
+            axes.set_title(source, pad=38)
             _draw_source(axes, _delays_ms(records, source), _delays_ms(predicted or (), source), colours[source])
         for axes in grid[:, 0]:
             axes.set_ylabel("Fraction of samples done")
+        figure.legend(handles=_legend(), loc="outside upper right", ncols=3, frameon=False)
 
 
 def _delays_ms(records: Iterable[Record], source: str) -> list[float]:
@@ -66,31 +66,42 @@ def _delays_ms(records: Iterable[Record], source: str) -> list[float]:
 
 
 def _draw_source(axes: Axes, measured_ms: Sequence[float], predicted_ms: Sequence[float], colour: str) -> None:
-    _draw_distribution(axes, predicted_ms, "predicted", GREY, "--")
-    error = ""
-    if measured_ms and predicted_ms:
-        error = f" ({np.mean(measured_ms) / np.mean(predicted_ms) - 1:+.0%})"
-    _draw_distribution(axes, measured_ms, f"measured{error}", colour, "-")
-    _finish(axes)
-
-
-def _draw_distribution(axes: Axes, delays_ms: Sequence[float], name: str, colour: str, line: str) -> None:
-    """Draw the empirical distribution, and its mean as a vertical line."""
-    if not delays_ms:
-        return
-    mean_ms, p95_ms = float(np.mean(delays_ms)), float(np.percentile(delays_ms, 95))
-    mean, p95 = (format_quantity(value_ms / 1e3, "time") for value_ms in (mean_ms, p95_ms))
-    label = f"{name}: mean {mean}, 95 % under {p95}"
-    axes.ecdf(delays_ms, linewidth=2.2, label=label, color=colour, linestyle=line)
-    axes.axvline(mean_ms, linewidth=1.2, color=colour, linestyle=line)
-
-
-def _finish(axes: Axes) -> None:
-    axes.set_xlim(left=0)
+    """Draw both distributions of a source, and say what they amount to."""
+    axes.set_xlim(0, 1.03 * max([*measured_ms, *predicted_ms], default=1.0))
     axes.set_ylim(0, 1.01)
-    axes.set_xlabel("Delay [ms]; vertical lines are means")
+    axes.locator_params(axis="x", nbins=6)
+    axes.set_xlabel("Delay [ms]")
     axes.grid(color=FAINT, linewidth=0.8)
-    if axes.get_legend_handles_labels()[0]:
-        axes.legend(loc="lower right", bbox_to_anchor=(1.0, 1.0), frameon=False)
-    else:
-        axes.text(0.5, 0.5, "no sample completed", ha="center", transform=axes.transAxes, color=GREY)
+    for delays_ms, shade, line in ((predicted_ms, GREY, "--"), (measured_ms, colour, "-")):
+        if delays_ms:
+            axes.ecdf(delays_ms, linewidth=2.2, color=shade, linestyle=line)
+            axes.axvline(float(np.mean(delays_ms)), linewidth=1.2, color=shade, linestyle=line)
+    summary = _summary(measured_ms, predicted_ms)
+    axes.text(0, 1.02, summary, transform=axes.transAxes, va="bottom", fontsize=10.5, in_layout=False)
+
+
+def _summary(measured_ms: Sequence[float], predicted_ms: Sequence[float]) -> str:
+    """Give mean and 95th percentile in two lines, with what was predicted in brackets."""
+    if not measured_ms:
+        return "no sample completed"
+    mean, p95 = _mean_and_p95(measured_ms)
+    if not predicted_ms:
+        return f"mean {mean}\n95 % under {p95}"
+    error = np.mean(measured_ms) / np.mean(predicted_ms) - 1
+    predicted_mean, predicted_p95 = _mean_and_p95(predicted_ms)
+    return f"mean {mean} (predicted {predicted_mean}: {error:+.0%})\n95 % under {p95} (predicted {predicted_p95})"
+
+
+def _mean_and_p95(delays_ms: Sequence[float]) -> tuple[str, str]:
+    mean_s, p95_s = float(np.mean(delays_ms)) / 1e3, float(np.percentile(delays_ms, 95)) / 1e3
+    return format_quantity(mean_s, "time"), format_quantity(p95_s, "time")
+
+
+def _legend() -> list[object]:
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], color=GREY, linewidth=2.2, label="measured"),
+        Line2D([], [], color=GREY, linewidth=2.2, linestyle="--", label="predicted"),
+        Line2D([], [], color=GREY, linestyle="none", marker="|", markersize=14, label="mean"),
+    ]

@@ -97,7 +97,7 @@ def draw_timeline(
             _draw_panel(panel, shown, rows, colours, seconds_per_px)
         axes[-1].set_xlabel("Time since the start of the run [s]")
         figure.legend(
-            handles=_legend(colours, every, seconds_per_px), loc="outside upper right", ncols=9, frameon=False
+            handles=_legend(colours, every, seconds_per_px), loc="outside upper right", ncols=6, frameon=False
         )
 
 
@@ -179,7 +179,7 @@ def _draw_groups(axes: Axes, rows: Rows) -> None:
     for name, group in (("samples", rows.sources), ("workers", rows.workers), ("networks", rows.resources)):
         if group:
             middle = top + (len(group) - 1) / 2
-            axes.text(1.006, middle, name, transform=axes.get_yaxis_transform(), rotation=270, va="center", color=GREY)
+            axes.text(1.005, middle, name, transform=axes.get_yaxis_transform(), va="center", color=GREY, fontsize=10)
         top += len(group)
         if group and top < len(rows.names):
             axes.axhline(top - 0.5, color=GREY, linewidth=0.8)
