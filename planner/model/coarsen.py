@@ -13,13 +13,14 @@ exactly, by dynamic programming over the cuts.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 from numpy.typing import NDArray
 
 BYTES_WEIGHT = 0.25
 FUSION_PENALTY = 0.5
+CANDIDATES = 1000
 LEAST_SHARE = 0.05  # of an even block's work: less is not worth a session
 
 
@@ -54,7 +55,8 @@ def choose_borders(
     list of int
         The borders, ascending.
     """
-    cuts = [0, *sorted({*allowed, *forced}), len(costs)]
+    kept = _thin(allowed, key=lambda cut: (fused[cut], cut_bytes[cut]))
+    cuts = [0, *sorted({*kept, *forced}), len(costs)]
     total = np.concatenate([[0.0], np.cumsum(costs)])
     share = total[cuts] / (total[-1] or 1.0)
     must = np.isin(cuts, [0, *forced, len(costs)])
@@ -65,6 +67,12 @@ def choose_borders(
         if found is not None:
             return [cuts[at] for at in found]
     raise AssertionError  # the forced cuts alone are always a way
+
+
+def _thin(cuts: Sequence[int], key: Callable[[int], tuple[bool, int]]) -> list[int]:
+    """Keep the best cut of each of CANDIDATES runs of neighbours: time and memory grow with the square."""
+    size = -(-len(cuts) // CANDIDATES) or 1
+    return [min(cuts[start : start + size], key=key) for start in range(0, len(cuts), size)]
 
 
 def _block_weights(share: NDArray[np.float64], must: NDArray[np.bool_], blocks: int) -> NDArray[np.float64]:

@@ -35,6 +35,7 @@ ELEMENTWISE = frozenset(
     Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor
     """.split()  # noqa: SIM905 - a list of names reads best as prose
 )
+ONNX_ONLY = frozenset({"Attention"})  # onnxruntime has another operator of this name
 # Operations for each element of the output.
 PER_OUTPUT = {
     "BatchNormalization": 2,  # statistics and scale are folded into one multiply-add
@@ -98,6 +99,8 @@ def node_flop(node: onnx.NodeProto, lookup: Lookup) -> float | None:
     float or None
         FLOP; None if the operator has no rule, or a shape that its rule needs is unknown.
     """
+    if node.op_type in ONNX_ONLY and node.domain not in ("", "ai.onnx"):
+        return None
     operator = node.op_type
     try:
         if operator in RULES:

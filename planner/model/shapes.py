@@ -39,10 +39,10 @@ class Shapes:
 
     def type_of(self, name: str) -> TypeProto:
         """Give the type of a tensor that crosses a cut, with dynamic axes where the model has them."""
-        if name in self.types:
+        if name in self.types and self.types[name].tensor_type.HasField("shape"):
             return self.types[name]
         spec = self.specs[name]
-        shape = None if self.dynamic else spec.shape
+        shape = [None] * len(spec.shape) if self.dynamic else spec.shape
         return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
 
     def fixed_shape(self, node: Node) -> TensorProto | None:

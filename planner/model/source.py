@@ -51,7 +51,7 @@ class ModelSource:
             return tensor
         copy = TensorProto()
         copy.CopyFrom(tensor)
-        load_external_data_for_tensor(copy, str(self.path.parent))
+        self._fetch(copy)
         return copy
 
     def embedded_node(self, node: onnx.NodeProto) -> onnx.NodeProto:
@@ -61,8 +61,7 @@ class ModelSource:
         copy = onnx.NodeProto()
         copy.CopyFrom(node)
         for tensor in node_tensors(copy):
-            if uses_external_data(tensor):
-                load_external_data_for_tensor(tensor, str(self.path.parent))
+            self._fetch(tensor)
         return copy
 
     def whole(self) -> bytes:
@@ -72,9 +71,17 @@ class ModelSource:
         model = onnx.ModelProto()
         model.CopyFrom(self.proto)
         for tensor in _graph_tensors(model.graph):
-            if uses_external_data(tensor):
-                load_external_data_for_tensor(tensor, str(self.path.parent))
+            self._fetch(tensor)
         return bytes(model.SerializeToString(deterministic=True))
+
+    def _fetch(self, tensor: TensorProto) -> None:
+        """Load a tensor's data into it, if it lies in another file."""
+        if uses_external_data(tensor):
+            try:
+                load_external_data_for_tensor(tensor, str(self.path.parent))
+            except (onnx.checker.ValidationError, ValueError, OSError) as error:
+                where = f"{self.path}, tensor {tensor.name!r}"
+                raise ModelError(f"external data cannot be read ({error})", where=where) from None
 
 
 def read_model(path: Path) -> ModelSource:

@@ -94,7 +94,8 @@ class Walk:
         types = self.types if inside else {name: self.types[name] for name in names}
         data = {name: self.values[name] for name in names if name in self.values}
         try:
-            schema = defs.get_schema(node.op_type, self._versions.get(node.domain, 1), node.domain)
+            domain = "" if node.domain == "ai.onnx" else node.domain
+            schema = defs.get_schema(node.op_type, self._versions.get(domain, 1), domain)
             ir_version = max(self.source.proto.ir_version, 4)
             return shape_inference.infer_node_outputs(
                 schema, node, types, data, opset_imports=self._opsets, ir_version=ir_version

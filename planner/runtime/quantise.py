@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import tempfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -58,14 +59,18 @@ def build_quantised(name: str, path: Path) -> Path:
         options.optimized_model_filepath = str(folded)
         options.log_severity_level = 3
         library.InferenceSession(str(plain), options, providers=["CPUExecutionProvider"])
-        quantize_static(
-            folded,
-            quantised,
-            _RandomCalibration(REFERENCE[original].input_shape),
-            quant_format=QuantFormat.QDQ,
-            per_channel=True,
-            activation_type=QuantType.QUInt8,
-            weight_type=QuantType.QInt8,
-        )
+        logging.disable(logging.WARNING)  # it advises the preparation that was just done
+        try:
+            quantize_static(
+                folded,
+                quantised,
+                _RandomCalibration(REFERENCE[original].input_shape),
+                quant_format=QuantFormat.QDQ,
+                per_channel=True,
+                activation_type=QuantType.QUInt8,
+                weight_type=QuantType.QInt8,
+            )
+        finally:
+            logging.disable(logging.NOTSET)
         write_bytes_atomic(path, quantised.read_bytes())
     return path

@@ -1,0 +1,98 @@
+"""What the tests of this area share: block models chained on onnxruntime, models from arrays, reference models."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from functools import cache
+from itertools import pairwise
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
+
+from planner.model.load import ChainModel
+from planner.model.reference import REFERENCE, build_model
+from planner.runtime.check import Comparison, Stage, check_stages
+from planner.runtime.inputs import random_inputs
+from planner.runtime.session import BlockSession
+
+Arrays = Mapping[str, NDArray[Any]]
+FOLDER = TemporaryDirectory(prefix="planner-test-models-")  # removed when the tests end
+FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
+
+
+@cache
+def reference(name: str) -> Path:
+    """Give the file of a reference model, or of an int8 variant."""
+    from planner.runtime.quantise import build_quantised
+
+    path = Path(FOLDER.name) / f"{name}.onnx"
+    return build_model(name, path) if name in REFERENCE else build_quantised(name, path)
+
+
+def inputs_of(model: ChainModel, seed: int = 0) -> dict[str, NDArray[Any]]:
+    """Draw inputs of the whole model."""
+    return random_inputs(model.chain.cuts[0].tensors, np.random.default_rng(seed))
+
+
+def check_split(
+    model: ChainModel, cuts: Sequence[int], *, optimise: bool = False, inputs: Arrays | None = None
+) -> Comparison:
+    """Compare the stages between ``cuts`` with the whole model."""
+    borders = [0, *cuts, len(model.chain)]
+    stages = [Stage(first, end - 1, model.stage_model(first, end - 1)) for first, end in pairwise(borders)]
+    return check_stages(model.chain, model.model_bytes(), stages, inputs or inputs_of(model), optimise=optimise)
+
+
+def crossing(model: ChainModel, inputs: Arrays) -> list[dict[str, NDArray[Any]]]:
+    """Give the tensors that really cross each cut, from one block model to the next."""
+    alive = dict(inputs)
+    all_alive = [alive]
+    for index, cut in enumerate(model.chain.cuts[1:]):
+        session = BlockSession(model.block_model(index), optimise=False)
+        assert session.input_names == model.block_inputs(index)
+        assert session.output_names == model.block_outputs(index)
+        made = alive | session.run(alive)
+        alive = {spec.name: made[spec.name] for spec in cut.tensors}
+        all_alive.append(alive)
+    return all_alive
+
+
+def assert_cuts_tell_the_truth(model: ChainModel, inputs: Arrays | None = None) -> None:
+    """Names, types, shapes and bytes of every cut are those of the tensors that onnxruntime passes."""
+    for cut, alive in zip(model.chain.cuts, crossing(model, inputs or inputs_of(model)), strict=True):
+        assert [(spec.name, spec.dtype, spec.shape) for spec in cut.tensors] == [
+            (name, array.dtype.name, array.shape) for name, array in alive.items()
+        ]
+        assert cut.bytes == sum(array.nbytes for array in alive.values())
+
+
+def save(
+    path: Path,
+    nodes: Sequence[NodeProto],
+    inputs: Sequence[ValueInfoProto],
+    outputs: Sequence[ValueInfoProto],
+    weights: Arrays | None = None,
+    *,
+    opset: int = 17,
+    ir_version: int = 8,
+) -> Path:
+    """Write a model made of nodes and named arrays."""
+    tensors = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
+    graph = helper.make_graph(nodes, "test", inputs, outputs, tensors)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
+    path.write_bytes(model.SerializeToString())
+    return path
+
+
+def value(name: str, shape: Sequence[int | str | None] | None, element: int = FLOAT) -> ValueInfoProto:
+    """Describe an input or output."""
+    return helper.make_tensor_value_info(name, element, shape)
+
+
+def floats(*shape: int, seed: int = 0) -> NDArray[np.float32]:
+    """Draw a weight."""
+    return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)
