@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
@@ -100,7 +99,14 @@ def stand_in(schema: Schema) -> Any:
     return {"string": "_", "integer": 1, "number": 1.0}[schema["type"]]
 
 
-def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]]) -> dict[str, Any]:
+def _plain(value: Any) -> Any:
+    """Copy mappings and lists; what a file has once and names twice (an alias) becomes two."""
+    if isinstance(value, Mapping):
+        return {key: _plain(item) for key, item in value.items()}
+    return [_plain(item) for item in value] if isinstance(value, list) else value
+
+
+def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]]) -> Any:
     """Copy a file's values with stand-ins where pydantic found them wrong, and without keys it does not know.
 
     Parameters
@@ -108,7 +114,7 @@ def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]]) -> dict
     wrong
         Location and pydantic error type of each.
     """
-    mended: dict[str, Any] = copy.deepcopy(dict(data))
+    mended = _plain(data)
     for location, kind in wrong:
         *outer, key = location
         entry: Any = mended
