@@ -103,10 +103,14 @@ def measure(
         "onnxruntime": onnxruntime_version(),
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "rounds": len(samples.rounds),
+        "waiting_share": round(samples.waiting_share, 3),
         "partial": partial,
         "memory": "measured" if memory_measured else "computed",
         **thermal_environment(before, after),
-        "warnings": noise_warnings(samples.rounds, found.segment_error) + throttle_warnings(before, after),
+        "warnings": [
+            *noise_warnings(samples.rounds, found.segment_error, samples.waiting_share),
+            *throttle_warnings(before, after),
+        ],
     }
     if power_mode is not None:
         environment["power_mode"] = power_mode

@@ -1,10 +1,14 @@
-"""Run blocks and segments on this device and note what they take."""
+"""Run blocks and segments on this device and note what they take.
+
+On the host with one thread the clock is the thread's processor time: what another program takes in between is not the
+block's cost. Elsewhere (several threads, a device of its own) it is the time that passes.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from time import perf_counter
+from time import perf_counter, thread_time
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -95,6 +99,15 @@ class Samples:
     """What fusing at each inner border saves, as far as they were tried; seconds."""
     peak_bytes: list[int] = field(default_factory=list)
     """Peak memory of each block, as far as they were tried."""
+    passed_s: float = 0.0
+    """Time that passed in all rounds together, seconds."""
+    counted_s: float = 0.0
+    """The same by the clock that the costs are taken from; less where other programs had the processor."""
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the rounds' time in which other programs had the processor."""
+        return max(1 - self.counted_s / self.passed_s, 0.0) if self.passed_s else 0.0
 
 
 class Sampler:
@@ -119,6 +132,8 @@ class Sampler:
         self._clock = clock
         self._length = len(chain_model.chain)
         self._cut_tensors: list[dict[str, NDArray[Any]]] = []
+        on_this_thread = runner.provider.device is None and runner.threads == 1
+        self._now_s = thread_time if on_this_thread else perf_counter
         self.samples = Samples(Rounds(*choose_segments(self._length, rng)))
 
     def load(self) -> None:
@@ -150,21 +165,24 @@ class Sampler:
     def _run_round(self, rounds: Rounds) -> None:
         whole = (0, self._length - 1)
         segments = [whole, *rounds.fitted, *rounds.held_out]
+        passed_s, counted_s = perf_counter(), self._now_s()
         times = {segments[index]: self._timed(*segments[index]) for index in self._rng.permutation(len(segments))}
+        self.samples.passed_s += perf_counter() - passed_s
+        self.samples.counted_s += self._now_s() - counted_s
         chain_s, block_s = times.pop(whole)
         rounds.add(block_s, chain_s, {segment: total_s for segment, (total_s, _) in times.items()})
 
     def _timed(self, first: int, last: int) -> tuple[float, list[float]]:
         """Run a stage; give its time and that of each of its blocks, in seconds."""
-        runner = self._runner
-        begin_s = perf_counter()
+        runner, now_s = self._runner, self._now_s
+        begin_s = now_s()
         tensors = runner.send(first, self._cut_tensors[first])
-        marks_s = [perf_counter()]
+        marks_s = [now_s()]
         for index in range(first, last + 1):
             tensors = runner.step(index, tensors)
-            marks_s.append(perf_counter())
+            marks_s.append(now_s())
         runner.fetch(tensors)
-        return perf_counter() - begin_s, np.diff(marks_s).tolist()
+        return now_s() - begin_s, np.diff(marks_s).tolist()
 
     def try_fusing(self) -> None:
         """Time each two neighbouring blocks as one session and as two."""
@@ -185,9 +203,9 @@ class Sampler:
         apart_s, fused_s = [], []
         for _ in range(FUSION_ROUNDS):
             apart_s.append(self._timed(first, first + 1)[0])
-            start_s = perf_counter()
+            start_s = self._now_s()
             fused.run(tensors)
-            fused_s.append(perf_counter() - start_s)
+            fused_s.append(self._now_s() - start_s)
         return min(apart_s) - min(fused_s)
 
     def measure_memory(self) -> None:

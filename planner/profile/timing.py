@@ -19,6 +19,7 @@ MOST_HELD_OUT: Final = 12
 NORMAL_QUARTILES: Final = 1.349
 """Distance of the quartiles of a normal distribution, in standard deviations."""
 
+NOISY_WAITING: Final = 0.10
 NOISY_SPREAD: Final = 0.10
 NOISY_DRIFT: Final = 0.05
 NOISY_ERROR_P95: Final = 0.10
@@ -131,14 +132,19 @@ def _times(rounds: Rounds, segment: Segment) -> NDArray[np.float64]:
     return np.array([times[segment] for times in rounds.segment_s])
 
 
-def noise_warnings(rounds: Rounds, error: SegmentError | None) -> list[str]:
-    """Say in which ways the machine was too noisy for these rounds to be trusted; empty where it was quiet."""
+def noise_warnings(rounds: Rounds, error: SegmentError | None, waiting_share: float = 0.0) -> list[str]:
+    """Say in which ways the machine was too noisy for these rounds to be trusted; empty where it was quiet.
+
+    ``waiting_share`` is the share of the time in which other programs had the processor.
+    """
     chain_s = np.array(rounds.chain_s)
     low_s, middle_s, high_s = np.percentile(chain_s, [10, 50, 90])
     third = max(len(chain_s) // 3, 1)
     drift = float(np.median(chain_s[-third:]) / np.median(chain_s[:third]) - 1)
     spread = float((high_s - low_s) / middle_s)
     warnings = []
+    if waiting_share > NOISY_WAITING:
+        warnings.append(f"busy machine: other programs had the processor for {waiting_share:.0%} of the time")
     if spread > NOISY_SPREAD:
         warnings.append(f"noisy machine: between quiet and busy rounds the chain's time differs by {spread:.0%}")
     if abs(drift) > NOISY_DRIFT:

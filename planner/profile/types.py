@@ -32,7 +32,7 @@ class BlockCost(Record):
 
     name: str
     mean_s: Positive
-    """Time of one run of the block inside a stage, without the stage's overhead, in seconds: the median of the rounds."""
+    """Time of a run of the block inside a stage, without the stage's overhead, in seconds: the median of the rounds."""
     std_s: NonNegative
     """Standard deviation of that time over the rounds, from the quartiles, in seconds."""
     weight_bytes: int = Field(ge=0)

@@ -87,3 +87,9 @@ def test_a_noisy_machine_is_named() -> None:
 def test_a_machine_that_slows_down_is_named() -> None:
     rounds = made_up([0.1, 0.2], 0.01, rounds=30, drift=0.3)
     assert any("slower" in warning for warning in noise_warnings(rounds, None))
+
+
+def test_a_busy_machine_is_named() -> None:
+    rounds = made_up([0.1, 0.2], 0.01)
+    assert noise_warnings(rounds, None, 0.05) == []
+    assert noise_warnings(rounds, None, 0.4) == ["busy machine: other programs had the processor for 40% of the time"]
