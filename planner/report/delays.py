@@ -77,7 +77,16 @@ def _draw_source(axes: Axes, measured_ms: Sequence[float], predicted_ms: Sequenc
             axes.ecdf(delays_ms, linewidth=2.2, color=shade, linestyle=line)
             axes.axvline(float(np.mean(delays_ms)), linewidth=1.2, color=shade, linestyle=line)
     summary = _summary(measured_ms, predicted_ms)
-    axes.text(0, 1.02, summary, transform=axes.transAxes, va="bottom", fontsize=10.5, in_layout=False)
+    axes.annotate(
+        summary,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 6),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=10.5,
+        in_layout=False,
+    )
 
 
 def _summary(measured_ms: Sequence[float], predicted_ms: Sequence[float]) -> str:

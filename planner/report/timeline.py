@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 BAR_HEIGHT: Final = 0.72
 _MARKS: Final = {"arrived": "v", "completed": "o", "failed": "X"}
-_BORDER_PX: Final = 6
+_PARTED_PX: Final = 5
 """A bar at least this wide is parted from its neighbours."""
 _LABEL_PX: Final = 13
 """A bar at least this wide has room for the number of its block or cut."""
@@ -235,16 +235,16 @@ def _draw_bars(
     """Draw the bars of a row, each in its lane."""
     lanes = 1 + max((lane for _, lane in packed), default=0)
     height = BAR_HEIGHT / lanes
+    parted_s = _PARTED_PX * seconds_per_px
     for lane in range(lanes):
         low = place - BAR_HEIGHT / 2 + lane * height
         for source, colour in colours.items():
             bars = [bar for bar, own in packed if own == lane and bar.source == source]
-            wide = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s > _BORDER_PX * seconds_per_px]
-            thin = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s <= _BORDER_PX * seconds_per_px]
-            # White borders part neighbours; thin bars would be all border, and so are joined instead.
-            for spans, border in ((wide, 0.8), (join(thin, seconds_per_px / 4), 0.0)):
-                widths = [(start_s, end_s - start_s) for start_s, end_s in spans]
-                axes.broken_barh(widths, (low, height), facecolor=colour, edgecolor="white", linewidth=border)
+            # Neighbours are parted by a pixel; bars too thin for that are joined.
+            wide = [(bar.start_s, bar.end_s - seconds_per_px) for bar in bars if bar.duration_s > parted_s]
+            thin = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s <= parted_s]
+            spans = [(start_s, end_s - start_s) for start_s, end_s in (*wide, *join(thin, seconds_per_px / 4))]
+            axes.broken_barh(spans, (low, height), facecolor=colour, linewidth=0)
         labelled = [bar for bar, own in packed if own == lane and bar.duration_s > _LABEL_PX * seconds_per_px]
         for bar in labelled if height > BAR_HEIGHT / 3 else ():
             axes.text(
