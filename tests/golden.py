@@ -1,0 +1,10 @@
+"""``python -m tests.golden``: write every file that tests compare with. Read the difference before you commit it."""
+
+from __future__ import annotations
+
+from tests.scenario import golden as scenario
+from tests.solve import golden as solve
+
+if __name__ == "__main__":
+    for area in (scenario, solve):
+        area.main()
