@@ -53,7 +53,7 @@ def measure(
         Path | None,
         typer.Option("-o", "--output", help="File to write.", show_default="profiles/DEVICE-CLASS/MODEL.json"),
     ] = None,
-    provider: Annotated[str, typer.Option(help="cpu, cuda or tensorrt.")] = "cpu",
+    provider: Annotated[str, typer.Option(help="cpu, cuda, tensorrt or tensorrt-fp16.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads that a block may use.")] = 1,
     rounds: Annotated[int, typer.Option(help="How often each block is timed, at most.")] = 40,
     budget: Annotated[str, typer.Option(help="Time for the whole, as in 10s or 2min.")] = "60s",

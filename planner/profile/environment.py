@@ -26,13 +26,15 @@ def device_environment(root: Path = ROOT) -> dict[str, Any]:
     Returns
     -------
     dict
-        ``device``, ``architecture``, ``cores``, ``system``; on a Jetson also ``l4t`` and ``power_mode``.
+        ``device``, ``architecture``, ``cores``, ``system``; with an NVIDIA card ``gpu``; on a Jetson ``l4t`` and
+        ``power_mode``.
     """
     found = {
         "device": _device(root),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
         "system": f"{platform.system()} {platform.release()}",
+        "gpu": _gpu(root),
         "l4t": _l4t(root),
         "power_mode": _power_mode(root),
     }
@@ -89,6 +91,12 @@ def _device(root: Path) -> str | None:
         return tree.rstrip("\0")
     found = re.search(r"^model name\s*:\s*(.+)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
     return found[1] if found else platform.processor() or None
+
+
+def _gpu(root: Path) -> str | None:
+    cards = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
+    names = [found[1] for card in cards if (found := re.search(r"^Model:\s*(.+)$", _text(card) or "", re.MULTILINE))]
+    return ", ".join(names) or None
 
 
 def _l4t(root: Path) -> str | None:

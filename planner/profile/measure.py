@@ -25,7 +25,7 @@ from planner.profile.environment import device_environment, thermal_environment,
 from planner.profile.sampling import FEWEST_ROUNDS, ChainModel, Clock, Progress, Sampler, cut_names
 from planner.profile.timing import costs, noise_warnings
 from planner.profile.types import OperatingPoint, Profile
-from planner.runtime.providers import onnxruntime_version
+from planner.runtime.providers import Provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner
 
 ROUNDS: Final = 40
@@ -36,7 +36,7 @@ def measure(
     chain_model: ChainModel,
     *,
     device_class: str,
-    provider: str = "cpu",
+    provider: str | Provider = "cpu",
     threads: int = 1,
     rounds: int = ROUNDS,
     budget_s: float = BUDGET_S,
@@ -97,8 +97,8 @@ def measure(
     found = costs(samples.rounds)
     memory_measured = len(samples.peak_bytes) == len(chain)
     environment = device_environment() | {
-        "provider": provider,
-        "precision": _precision(chain),
+        "provider": runner.provider.name,
+        "precision": "float16" if runner.provider.name.endswith("-fp16") else _precision(chain),
         "threads": threads,
         "onnxruntime": onnxruntime_version(),
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),

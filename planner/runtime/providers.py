@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
 from types import ModuleType
 from typing import Final
 
@@ -22,23 +23,39 @@ class Provider:
         onnxruntime's names, the wanted one first, then those that take the operators it lacks.
     device
         Where tensors stay between blocks, as onnxruntime's IO binding calls it (``cuda``); None for the host's memory.
+    options
+        What the wanted one is told.
     """
 
     name: str
     execution_providers: tuple[str, ...]
     device: str | None = None
+    options: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def for_session(self) -> list[tuple[str, dict[str, str]]]:
+        """Names and options as a session takes them."""
+        first, *others = self.execution_providers
+        return [(first, dict(self.options)), *((name, {}) for name in others)]
 
 
 _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
 _TENSORRT: Final = "TensorrtExecutionProvider"
 
+# TensorRT takes minutes to build an engine on a Jetson: a block that was built once is found again.
+_ENGINES: Final = {
+    "trt_engine_cache_enable": "1",
+    "trt_engine_cache_path": str(Path.home() / ".cache/planner/tensorrt"),
+}
+
 PROVIDERS: Final = {
     provider.name: provider
     for provider in (
         Provider("cpu", (_CPU,)),
         Provider("cuda", (_CUDA, _CPU), device="cuda"),
-        Provider("tensorrt", (_TENSORRT, _CUDA, _CPU), device="cuda"),
+        Provider("tensorrt", (_TENSORRT, _CUDA, _CPU), device="cuda", options=_ENGINES),
+        Provider("tensorrt-fp16", (_TENSORRT, _CUDA, _CPU), device="cuda", options=_ENGINES | {"trt_fp16_enable": "1"}),
     )
 }
 
@@ -73,7 +90,7 @@ def find_provider(name: str, offered: Sequence[str] | None = None) -> Provider:
     Parameters
     ----------
     name
-        ``cpu``, ``cuda`` or ``tensorrt``.
+        One of :data:`PROVIDERS`.
     offered
         onnxruntime's names of what it offers; asked of it when None.
 

@@ -36,7 +36,7 @@ class BlockSession:
     model
         Serialised ONNX model, or the file it lies in.
     provider
-        ``cpu``, ``cuda`` or ``tensorrt``, or a :class:`Provider`.
+        ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``, or a :class:`Provider`.
     threads
         How many threads one run may use. They do not spin while they wait, because several agents may share a machine.
     optimise
@@ -68,7 +68,7 @@ class BlockSession:
             self._session = self._library.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
                 self._options(threads, optimise=optimise, arena=arena),
-                providers=list(self.provider.execution_providers),
+                providers=self.provider.for_session,
             )
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise RuntimeSessionError(f"onnxruntime refuses the model: {_first_line(error)}", where=where) from error

@@ -37,9 +37,13 @@ def test_a_mode_that_the_table_lacks_is_given_by_number(tmp_path: Path) -> None:
     assert device_environment(root)["power_mode"] == "2"
 
 
-def test_a_pc_names_its_processor(tmp_path: Path) -> None:
-    root = make_root(tmp_path, {"proc/cpuinfo": "processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\n"})
-    found = device_environment(root)
+def test_a_pc_names_its_processor_and_its_card(tmp_path: Path) -> None:
+    files = {
+        "proc/cpuinfo": "processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\n",
+        "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA RTX 2000\nIRQ: 50\n",
+    }
+    found = device_environment(make_root(tmp_path, files))
+    assert found["gpu"] == "NVIDIA RTX 2000"
     assert found["device"] == "Fast CPU @ 3 GHz"
     assert "l4t" not in found
     assert "power_mode" not in found

@@ -7,6 +7,7 @@ import pytest
 
 from planner.errors import ProfileError, RuntimeSessionError
 from planner.profile.measure import measure
+from planner.runtime.providers import Provider
 from tests.profile.small_chain import SmallModel, profile
 
 
@@ -30,6 +31,20 @@ def test_a_measured_profile_describes_its_chain() -> None:
     assert environment["partial"] is False
     assert environment["precision"] == "float32"
     assert environment["threads"] == 1
+
+
+def test_a_provider_with_a_memory_of_its_own() -> None:
+    # onnxruntime's IO binding works on the CPU too, so the path that GPUs take runs here as well.
+    bound = Provider("bound", ("CPUExecutionProvider",), device="cpu")
+    measured = measure(SmallModel(), device_class="here", provider=bound, rounds=3)
+    assert measured.environment["provider"] == "bound"
+    assert measured.environment["memory"] == "computed"
+    assert all(block.mean_s > 0 for block in measured.blocks)
+
+
+def test_several_threads() -> None:
+    measured = measure(SmallModel(), device_class="here", threads=2, rounds=3)
+    assert measured.environment["threads"] == 2
 
 
 def test_a_chain_of_one_block() -> None:

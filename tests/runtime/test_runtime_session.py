@@ -91,6 +91,8 @@ def test_providers_by_what_is_offered() -> None:
     assert find_provider("tensorrt", offered).execution_providers[0] == "TensorrtExecutionProvider"
     assert find_provider("cuda", offered).device == "cuda"
     assert find_provider("cpu", offered).device is None
+    assert find_provider("tensorrt-fp16", offered).for_session[0][1]["trt_fp16_enable"] == "1"
+    assert find_provider("tensorrt-fp16", offered).for_session[-1] == ("CPUExecutionProvider", {})
     with pytest.raises(RuntimeSessionError, match=r"does not offer.*'tensorrt'; expected cuda \| cpu|cpu \| cuda"):
         find_provider("tensorrt", offered[1:])
     with pytest.raises(RuntimeSessionError, match="unknown provider"):
