@@ -89,19 +89,19 @@ class Walk:
         names = [name for name in node.input if name]
         if any(name not in self.types for name in names):
             return {}
-        if inside:
-            self._loop(node, inside[0])
+        carried = self._loop(node, inside[0]) if inside else {}
         types = self.types if inside else {name: self.types[name] for name in names}
         data = {name: self.values[name] for name in names if name in self.values}
         try:
             domain = "" if node.domain == "ai.onnx" else node.domain
             schema = defs.get_schema(node.op_type, self._versions.get(domain, 1), domain)
             ir_version = max(self.source.proto.ir_version, 4)
-            return shape_inference.infer_node_outputs(
+            inferred = shape_inference.infer_node_outputs(
                 schema, node, types, data, opset_imports=self._opsets, ir_version=ir_version
             )
         except (defs.SchemaError, shape_inference.InferenceError, RuntimeError):
             return {}
+        return inferred | carried
 
     def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
         """Walk the branch that is taken, or both; where they differ in shape the size is unknown."""
@@ -120,8 +120,8 @@ class Walk:
         results = zip(node.output, body.output, strict=False)
         return {name: self.types[value.name] for name, value in results if value.name in self.types}
 
-    def _loop(self, node: onnx.NodeProto, body: onnx.GraphProto) -> None:
-        """Walk a loop's body with what enters its first step."""
+    def _loop(self, node: onnx.NodeProto, body: onnx.GraphProto) -> dict[str, TypeProto]:
+        """Walk a loop's body with what enters its first step; give the types of what it carries unchanged in shape."""
         given = [self.types.get(name, TypeProto()) for name in node.input]
         if node.op_type == "Loop":
             scalar = (helper.make_tensor_type_proto(kind, []) for kind in (TensorProto.INT64, TensorProto.BOOL))
@@ -130,7 +130,10 @@ class Walk:
             sliced = next((attribute.i for attribute in node.attribute if attribute.name == "num_scan_inputs"), 0)
             given[-sliced:] = [_slice(kind) for kind in given[-sliced:]]
         self.types |= {value.name: kind for value, kind in zip(body.input, given, strict=False)}
-        self._body(body, onnx.NodeProto())
+        # A Loop's body gives whether to go on, then what it takes along; its node gives the latter.
+        after = self._body(body, onnx.NodeProto(output=["", *node.output] if node.op_type == "Loop" else node.output))
+        before = dict(zip(node.output, given[2:] if node.op_type == "Loop" else given, strict=False))
+        return {name: kind for name, kind in before.items() if name in after and _same_shape(kind, after[name])}
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
         if node.op_type in ("Shape", "Size") and not node.domain:
@@ -164,6 +167,10 @@ def constant_value(node: onnx.NodeProto) -> TensorProto | None:
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     return next((item.t for item in node.attribute if item.type == AttributeProto.TENSOR), None)
+
+
+def _same_shape(left: TypeProto, right: TypeProto) -> bool:
+    return dims_of(left) is not None and dims_of(left) == dims_of(right)
 
 
 def _slice(kind: TypeProto) -> TypeProto:

@@ -1,0 +1,181 @@
+"""What is wrong with a model file, or with what is asked of it, is said in one message."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import onnx
+import pytest
+from onnx import helper
+
+from planner.errors import ModelError, RuntimeSessionError
+from planner.model.load import load_chain
+from planner.model.reference import build_model
+from planner.runtime.check import Stage, check_stages
+from planner.runtime.quantise import build_quantised
+from tests.model.chained import INT64, floats, inputs_of, reference, save, value
+
+node = helper.make_node
+
+
+def two_layers(folder: Path, *, shape: Sequence[int | str | None] | None = (1, 4)) -> Path:
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("Relu", ["a"], ["y"])]
+    return save(folder / "m.onnx", nodes, [value("x", shape)], [value("y", shape)], {"w": floats(4, 4)})
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"absent\.onnx: no such file"):
+        load_chain(tmp_path / "absent.onnx")
+
+
+def test_a_folder(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="cannot be read"):
+        load_chain(tmp_path)
+
+
+@pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"no model at all", b"\x89PNG\r\n\x1a\n" + b"\x00" * 64])
+def test_no_onnx(tmp_path: Path, content: bytes) -> None:
+    path = tmp_path / "m.onnx"
+    path.write_bytes(content)
+    with pytest.raises(ModelError, match=r"m\.onnx"):
+        load_chain(path)
+
+
+@pytest.mark.parametrize("kept", [0.1, 0.5, 0.9, 0.999])
+def test_truncated(tmp_path: Path, kept: float) -> None:
+    whole = reference("gpt2-small").read_bytes()
+    path = tmp_path / "m.onnx"
+    path.write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ModelError, match="truncated"):
+        load_chain(path)
+
+
+def test_cycle(tmp_path: Path) -> None:
+    nodes = [node("Add", ["x", "b"], ["a"], name="first"), node("Relu", ["a"], ["b"]), node("Neg", ["b"], ["y"])]
+    with pytest.raises(ModelError, match="node 'first': the graph has a cycle"):
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
+
+
+def test_an_input_that_nothing_makes(tmp_path: Path) -> None:
+    nodes = [node("Add", ["x", "ghost"], ["y"], name="sum")]
+    with pytest.raises(ModelError, match="node 'sum': no node makes this input; found 'ghost'"):
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
+
+
+def test_an_output_that_nothing_makes(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["a"])]
+    with pytest.raises(ModelError, match="no node makes this output of the model; found 'y'"):
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
+
+
+def test_a_tensor_made_twice(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["y"])]
+    with pytest.raises(ModelError, match="made twice; found 'y'"):
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
+
+
+def test_no_work(tmp_path: Path) -> None:
+    nodes = [node("Neg", ["w"], ["y"])]
+    with pytest.raises(ModelError, match="no output depends on any input"):
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])], {"w": floats(2)}))
+
+
+def test_unknown_operator_domains_are_all_named(tmp_path: Path) -> None:
+    nodes = [node("Magic", ["x"], ["a"], domain="acme"), node("Trick", ["a"], ["y"], domain="acme", name="t")]
+    with pytest.raises(ModelError) as caught:
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
+    assert [fault.value for fault in caught.value.faults] == ["acme", "acme"]
+    assert "operator Trick of an unknown domain" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("location", "message"),
+    [
+        ("../secret.bin", "outside the model's folder is refused"),
+        ("/etc/passwd", "outside the model's folder is refused"),
+        ("C:\\secret.bin", "outside the model's folder is refused"),
+        ("sub/../../secret.bin", "outside the model's folder is refused"),
+        ("link.bin", "outside the model's folder is refused"),
+        ("", "outside the model's folder is refused"),
+        ("absent.bin", "external data is missing"),
+        ("short.bin", "external data ends early"),
+    ],
+)
+def test_external_data(tmp_path: Path, location: str, message: str) -> None:
+    folder = tmp_path / "model"
+    folder.mkdir()
+    (tmp_path / "secret.bin").write_bytes(bytes(64))
+    (folder / "link.bin").symlink_to(tmp_path / "secret.bin")
+    (folder / "short.bin").write_bytes(bytes(63))
+    path = two_layers(folder)
+    proto = onnx.load(path)
+    tensor = proto.graph.initializer[0]
+    tensor.ClearField("raw_data")
+    tensor.data_location = onnx.TensorProto.EXTERNAL
+    for key, text in {"location": location, "offset": "0", "length": "64"}.items():
+        tensor.external_data.add(key=key, value=text)
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError, match=message) as caught:
+        load_chain(path)
+    assert "tensor 'w'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("stated", "asked", "message"),
+    [
+        (("n", 4), {}, r"input 'x': has dynamic axes; found \['n', 4\]; expected .* --shape x=1,4"),
+        ((-1, 4), {}, "has dynamic axes"),
+        (None, {}, "has dynamic axes"),
+        (("n", 4), {"x": [2, 5]}, r"--shape does not fit this input; found \[2, 5\]"),
+        (("n", 4), {"x": [2]}, "--shape does not fit this input"),
+        (("n", 4), {"x": [0, 4]}, "--shape does not fit this input"),
+        ((1, 4), {"x": [2, 4]}, "--shape does not fit this input"),
+        (
+            (1, 4),
+            {"input": [1, 4]},
+            "--shape names no tensor of the model; found 'input'; expected one of the inputs x",
+        ),
+    ],
+)
+def test_shapes(
+    tmp_path: Path, stated: Sequence[int | str | None] | None, asked: Mapping[str, Sequence[int]], message: str
+) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_chain(two_layers(tmp_path, shape=stated), shape=asked)
+
+
+def test_blocks_that_do_not_exist(tmp_path: Path) -> None:
+    model = load_chain(two_layers(tmp_path), max_blocks=None)
+    for first, last in ((-1, 0), (1, 0), (0, 2)):
+        with pytest.raises(ModelError, match="no such blocks"):
+            model.stage_model(first, last)
+    with pytest.raises(ModelError, match="at least one block"):
+        load_chain(two_layers(tmp_path), max_blocks=0)
+
+
+def test_inputs_of_the_check(tmp_path: Path) -> None:
+    model = load_chain(two_layers(tmp_path), max_blocks=None)
+    stages = [Stage(0, 1, model.stage_model(0, 1))]
+    good = inputs_of(model)
+    for wrong, message in (
+        ({**good, "z": good["x"]}, "not an input of the model; found 'z'; expected inputs named x"),
+        ({}, "input is missing"),
+        ({"x": good["x"][:, :3]}, "wrong shape"),
+        ({"x": good["x"].astype("float64")}, "wrong dtype"),
+    ):
+        with pytest.raises(RuntimeSessionError, match=message):
+            check_stages(model.chain, model.path, stages, wrong, optimise=False)
+
+
+def test_unknown_reference_models(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such reference model; found 'vgg'; expected one of mobilenetv2"):
+        build_model("vgg", tmp_path / "m.onnx")
+    with pytest.raises(ModelError, match="no such int8 variant"):
+        build_quantised("vgg", tmp_path / "m.onnx")
+
+
+def test_an_output_of_unknown_size(tmp_path: Path) -> None:
+    nodes = [node("NonZero", ["x"], ["y"])]
+    with pytest.raises(ModelError, match="size of this tensor is unknown; found 'y'"):
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [1, None], INT64)]))

@@ -1,0 +1,101 @@
+"""The borders chosen are the best there are, and keep what must be kept."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import combinations, pairwise
+
+import numpy as np
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.model import coarsen
+from planner.model.coarsen import BYTES_WEIGHT, FUSION_PENALTY, LEAST_SHARE, choose_borders
+from planner.model.load import load_chain
+from tests.model.chained import reference
+
+
+@st.composite
+def problems(draw: st.DrawFn) -> tuple[list[float], list[int], list[bool], list[int], list[int], int]:
+    size = draw(st.integers(2, 9))
+    costs = draw(st.lists(st.floats(0.5, 2.0), min_size=size, max_size=size))
+    cut_bytes = draw(st.lists(st.integers(1, 100), min_size=size + 1, max_size=size + 1))
+    fused = draw(st.lists(st.booleans(), min_size=size + 1, max_size=size + 1))
+    inner = list(range(1, size))
+    allowed = sorted(draw(st.sets(st.sampled_from(inner), min_size=1)))
+    forced = sorted(draw(st.sets(st.sampled_from(inner), max_size=2)))
+    return costs, cut_bytes, fused, allowed, forced, draw(st.integers(1, size))
+
+
+def score(
+    borders: list[int], costs: list[float], cut_bytes: list[int], fused: list[bool], candidates: list[int]
+) -> float:
+    """The objective as the module's docstring states it."""
+    total, count = sum(costs), len(borders) + 1
+    typical = float(np.median([cut_bytes[cut] for cut in candidates]))
+    evenness = sum(count * (sum(costs[a:b]) / total) ** 2 for a, b in pairwise([0, *borders, len(costs)]))
+    bytes_term = BYTES_WEIGHT * sum(cut_bytes[cut] / typical for cut in borders) / max(count - 1, 1)
+    return evenness + bytes_term + FUSION_PENALTY * sum(fused[cut] for cut in borders)
+
+
+@settings(max_examples=200, deadline=None)
+@given(problems())
+def test_the_choice_is_the_best_of_all(
+    problem: tuple[list[float], list[int], list[bool], list[int], list[int], int],
+) -> None:
+    costs, cut_bytes, fused, allowed, forced, blocks = problem
+    chosen = choose_borders(costs, cut_bytes=cut_bytes, fused=fused, allowed=allowed, forced=forced, blocks=blocks)
+    candidates = sorted({*allowed, *forced})
+    assert set(forced) <= set(chosen) <= set(candidates)
+    assert len(chosen) == max(min(blocks - 1, len(candidates)), len(forced))
+    ways = [list(way) for way in combinations(candidates, len(chosen)) if set(forced) <= set(way)]
+    best = min(score(way, costs, cut_bytes, fused, candidates) for way in ways)
+    assert abs(score(chosen, costs, cut_bytes, fused, candidates) - best) < 1e-9
+
+
+def test_blocks_without_work_are_not_made() -> None:
+    costs = [1.0, LEAST_SHARE / 100, 1.0]
+    choose = partial(choose_borders, costs, cut_bytes=[1] * 4, fused=[False] * 4, allowed=[1, 2], blocks=3)
+    assert len(choose(forced=[])) == 1
+    assert choose(forced=[1, 2]) == [1, 2]
+
+
+def test_no_border_is_no_border() -> None:
+    assert choose_borders([1.0], cut_bytes=[1, 1], fused=[False] * 2, allowed=[], forced=[], blocks=8) == []
+
+
+def test_long_chains_are_thinned() -> None:
+    size = 3 * coarsen.CANDIDATES
+    cut_bytes = [1 if cut % 3 == 0 else 100 for cut in range(size + 1)]
+    borders = choose_borders(
+        [1.0] * size,
+        cut_bytes=cut_bytes,
+        fused=[False] * (size + 1),
+        allowed=range(1, size),
+        forced=[],
+        blocks=4,
+    )
+    assert [cut_bytes[cut] for cut in borders] == [1, 1, 1]
+    assert max(abs(a - b) for a, b in zip(borders, (size // 4, size // 2, 3 * size // 4), strict=True)) < 10
+
+
+def test_borders_of_a_residual_network_lie_between_residual_blocks() -> None:
+    model = load_chain(reference("resnet56"))
+    assert len(model.chain) == 8
+    for cut in model.chain.cuts[1:-1]:
+        (tensor,) = cut.tensors
+        assert tensor.name.endswith("relu2")
+    flop = [block.flop for block in model.chain.blocks]
+    assert max(flop) < 1.3 * sum(flop) / 8
+
+
+def test_borders_of_a_mobile_network_lie_where_little_crosses() -> None:
+    model = load_chain(reference("mobilenetv2"))
+    everywhere = [model.line.bytes_at(cut) for cut in model.line.borders]
+    assert np.mean([cut.bytes for cut in model.chain.cuts[1:-1]]) < 0.5 * np.mean(everywhere)
+    assert not set(model.borders) & model.line.fused
+
+
+def test_borders_of_a_transformer_carry_one_tensor() -> None:
+    model = load_chain(reference("gpt2-small"), max_blocks=4)
+    assert [len(cut.tensors) for cut in model.chain.cuts] == [1] * 5
