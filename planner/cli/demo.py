@@ -18,6 +18,7 @@ from planner.errors import PlannerError
 EXAMPLE: Final = Path("examples/two-cameras/scenario.yaml")
 MODEL: Final = "mobilenetv2"
 PROFILING_S: Final = 8.0
+SOLVING_S: Final = 15.0
 TOLERANCE: Final = 0.15
 
 
@@ -60,7 +61,7 @@ def command(
         save_profile(profile, profile_path(folder / "profiles", profile.device_class, MODEL))
         instance = load_instance(scenario)
         say("solving")
-        solution = solve(instance)
+        solution = solve(instance, time_limit_s=SOLVING_S)
     if solution.plan is None:
         raise PlannerError(
             "this machine is too slow for the example", where=str(scenario), value="; ".join(solution.blame)

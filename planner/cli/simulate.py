@@ -45,7 +45,7 @@ def command(
         from planner.trace.records import write_records
 
         write_records(output / "trace.jsonl", records)
-        draw_timeline(records, output / "timeline.svg")
+        draw_timeline(records, output / "timeline.png", instance=instance)
     if json:
         print_json(
             {
