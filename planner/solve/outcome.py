@@ -77,8 +77,11 @@ class Search:
 
     def offer(self, choices: Choices) -> None:
         """Take an incumbent if it is feasible."""
-        if choices not in self.incumbents and self.problem.feasible(choices):
-            self.incumbents[choices] = self.problem.objective(choices)
+        if choices in self.incumbents:
+            return
+        objective = self.problem.objective(choices)
+        if objective < float("inf") and self.problem.feasible(choices):
+            self.incumbents[choices] = objective
 
     def raise_bound(self, bound: float) -> None:
         """Take a bound if it is better, and report progress."""

@@ -115,6 +115,12 @@ class Problem:
         What each worker has for weights and activations; shape [D].
     weight_bytes, activation_bytes
         Per model, of each block; shape [L] each.
+    max_visits
+        How often a sample may begin a stage at one worker.
+    pins
+        Workers that the user demands: by source, worker by block.
+    resident
+        Per model, where its blocks may reside at all; shape [L, D] each; everywhere by default.
     loss_s
         Delay that losing all accuracy is worth: 100 × ``accuracy_worth``.
     """
@@ -135,6 +141,7 @@ class Problem:
     activation_bytes: tuple[Array, ...]
     max_visits: int | None = None
     pins: dict[str, dict[int, int]] = field(default_factory=dict)
+    resident: tuple[NDArray[np.bool_], ...] | None = None
 
     @cached_property
     def classes(self) -> Classes:
@@ -166,12 +173,25 @@ class Problem:
         allowed[0, np.isinf(self.latency_s[demand.home])] = False
         allowed[-1, away] = False
         allowed[np.ix_(model.exit_share > 0, away)] = False
+        if self.resident is not None:
+            allowed &= self.resident[model.model]
         for block, worker in self.pins.get(demand.name, {}).items():
             allowed[block, np.arange(len(self.workers)) != worker] = False
         return allowed
 
+    @cached_property
+    def _costs(self) -> dict[tuple[int, int, tuple[int, ...]], Cost]:
+        """Costs of the routes looked at so far: methods look at most of them many times."""
+        return {}
+
     def cost(self, source: int, choice: Choice) -> Cost:
         """Give what one sample of ``source`` takes on a route."""
+        key = (source, choice.variant, choice.workers)
+        if key not in self._costs:
+            self._costs[key] = self._cost(source, choice)
+        return self._costs[key]
+
+    def _cost(self, source: int, choice: Choice) -> Cost:
         demand, variant = self.demands[source], self.variants[choice.variant]
         workers = np.asarray(choice.workers)
         reach = variant.reach[:-1]
@@ -238,18 +258,18 @@ class Problem:
             largest[worker] = max(largest[worker], self.activation_bytes[model][block])
         return weights + largest
 
-    def feasible(self, choices: Choices, tolerance: float = 1e-7) -> bool:
-        """Whether routes respect capacity, memory, accuracy, visits and what a deadline leaves to pure work."""
-        if not np.isfinite(self.objective(choices)):
-            return False
-        if (self.memory_used(choices) > self.memory_bytes * (1 + tolerance)).any():
+    def feasible(self, choices: Choices, tolerance: float = 1e-6) -> bool:
+        """Whether routes respect memory, accuracy, visits and the part of a deadline that is pure work."""
+        if self.memory_binds and (self.memory_used(choices) > self.memory_bytes * (1 + tolerance)).any():
             return False
         for source, own in enumerate(choices):
             demand = self.demands[source]
+            if any(self.revisits(choice) for choice in own):
+                return False
             accuracy = sum(choice.share * self.variants[choice.variant].accuracy for choice in own)
             unloaded = sum(choice.share * self.cost(source, choice).unloaded_s for choice in own)
             late = unloaded > demand.deadline_s * (1 + tolerance)
-            if late or accuracy < demand.min_accuracy - tolerance or any(self.revisits(choice) for choice in own):
+            if late or accuracy < demand.min_accuracy - tolerance:
                 return False
         return True
 

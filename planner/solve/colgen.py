@@ -1,0 +1,103 @@
+"""Shared routes by column generation: dynamic programming prices routes, a convex master shares samples among them.
+
+Each round the master finds the best shares of the known routes; its prices find each source's cheapest route, and prove
+a Lagrangian bound. A source whose cheapest route is known already is as good as it gets; the round in which shares and
+bound are within the gap is the last.
+
+References
+----------
+G. B. Dantzig and P. Wolfe, "Decomposition principle for linear programs", Operations Research 8 (1960).
+B. von Hohenbalken, "Simplicial decomposition in nonlinear programming algorithms", Mathematical Programming 13 (1977).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.errors import SolveError
+from planner.solve.blame import blame
+from planner.solve.greedy import greedy_rounds
+from planner.solve.master import Master
+from planner.solve.outcome import Options, Outcome, Search
+from planner.solve.pricing import Prices, cheapest_route, lagrangian_bound, limits_bound
+from planner.solve.problem import Choice, Problem
+from planner.solve.residency import solve_with_memory
+
+ACCURACY = 0.1
+"""The master is solved to this part of the gap that is left."""
+
+
+DROPPED = 0.2
+"""Routes with less than this part of the gap as their share are forgotten after each round."""
+LEAST_SHARES = (0.02, 1e-3, 1e-5)
+"""Routes with less are left out of incumbents: few routes are easier to carry out."""
+
+
+GREEDY_ROUNDS = 2
+IDLE_ROUNDS = 12
+"""So many rounds without a better bound or incumbent are the end: all that is left is rounding."""
+
+
+def solve(problem: Problem, options: Options) -> Outcome:
+    """Minimise the surrogate objective over shares of routes.
+
+    Raises
+    ------
+    SolveError
+        The goal is not ``delay``, or ``max_visits`` is set: the pricing could not tell how often a route visits.
+    """
+    if problem.goal != "delay" or problem.max_visits is not None:
+        raise SolveError(
+            "column generation solves the goal delay, without max_visits",
+            where="method colgen",
+            value=problem.goal,
+            expected="convex or milp",
+        )
+    return solve_with_memory(problem, options, _solve)
+
+
+def _solve(problem: Problem, options: Options) -> Outcome:
+    search = Search(problem, options)
+    master = Master(problem)
+    weight = problem.classes.weight
+    untouched = np.repeat(np.cumsum(weight[::-1])[::-1, None], len(problem.resources), axis=1)
+    first = Prices.of_delay(problem, untouched)
+    if any(np.isinf(cheapest_route(problem, source, first)[0]) for source in range(len(problem.demands))):
+        return Outcome("infeasible", blame=blame(problem, dict))
+    for choices in (*options.start, *greedy_rounds(problem, GREEDY_ROUNDS)):
+        search.offer(choices)
+        master.add(
+            (source, Choice(choice.variant, choice.workers)) for source, own in enumerate(choices) for choice in own
+        )
+    master.add(_price(search, first))
+    idle = 0
+    while not search.out_of_time and idle < IDLE_ROUNDS:
+        before, best = search.bound, search.best
+        master.solve(ACCURACY * max(options.gap, min(search.gap, 1.0)) * max(search.bound, 1e-9))
+        for least_share in LEAST_SHARES:
+            search.offer(master.choices(least_share))
+        if search.gap <= options.gap:
+            break
+        routes = _price(search, master.prices())
+        # Dropping only after progress keeps routes from being dropped and priced in turn for ever.
+        if search.bound > before:
+            master.drop(float(np.clip(DROPPED * search.gap, 1e-5, 1e-2)))
+        master.add(routes)
+        idle = 0 if search.bound > before or search.best < best else idle + 1
+    if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
+        return Outcome("infeasible", blame=blame(problem, master.relaxations))
+    return search.outcome()
+
+
+def _proves_infeasible(problem: Problem, prices: Prices) -> bool:
+    """Whether even the cheapest routes cost more, at prices of the limits alone, than the limits are worth."""
+    cheapest = np.array([cheapest_route(problem, source, prices)[0] for source in range(len(problem.demands))])
+    return limits_bound(problem, prices, cheapest) > 1e-6 * float(np.abs(cheapest).sum())
+
+
+def _price(search: Search, prices: Prices) -> list[tuple[int, Choice]]:
+    """Give each source's cheapest route at these prices, and prove the bound that follows."""
+    problem = search.problem
+    routes = [cheapest_route(problem, source, prices) for source in range(len(problem.demands))]
+    search.raise_bound(lagrangian_bound(problem, prices, np.array([price for price, _ in routes])))
+    return [(source, choice) for source, (_, choice) in enumerate(routes)]

@@ -1,0 +1,235 @@
+"""The master of column generation: the best shares of known routes, by projected Newton steps.
+
+The master's objective Σ_k w_k G(σ_k) + fixed costs is smooth, so Newton steps on the shares find its optimum, where a
+linear program would need thousands of tangents. Limits (the utilisation cap, deadlines, least accuracies) enter by an
+augmented Lagrangian; most are slack and never appear. The gradient prices further routes.
+
+References
+----------
+D. P. Bertsekas and E. M. Gafni, "Projected Newton methods and optimization of multicommodity flows", IEEE Transactions
+on Automatic Control 28 (1983).
+D. P. Bertsekas, "Constrained Optimization and Lagrange Multiplier Methods" (1982), chapter 2.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+from scipy import sparse  # type: ignore[import-untyped]  # scipy ships no types
+from scipy.linalg import cho_factor, cho_solve  # type: ignore[import-untyped]  # likewise
+
+from planner.solve.pricing import Prices
+from planner.solve.problem import Array, Choice, Choices, Problem
+from planner.solve.smooth import smooth_congestion
+
+MARGIN = 1e-6
+"""The cap is kept a little tighter than asked for, so that what the search ends with keeps it."""
+INNER_STEPS, HALVINGS = 40, 20
+SHRINK = 0.2
+NEW_SHARE = 0.01
+
+
+class Master:
+    """Shares of routes, kept between rounds.
+
+    The limits of a source are its unloaded delay over its deadline and its lost accuracy over what may be lost; each is
+    at most 1. Attributes over columns have n rows, in the order in which routes came.
+    """
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        demands = problem.demands
+        self.columns: list[tuple[int, Choice]] = []
+        self.known: set[tuple[int, Choice]] = set()
+        self.share = np.zeros(0)
+        self.slack_price = np.zeros(0)
+        self.source = np.zeros(0, dtype=np.intp)
+        self.fixed = np.zeros(0)
+        self.load = sparse.csr_array((0, len(problem.resources)))
+        self.lateness = np.array([1 / demand.deadline_s for demand in demands])
+        self.loss = np.array(
+            [1 / max(1 - demand.min_accuracy, 1e-9) if demand.min_accuracy else 0.0 for demand in demands]
+        )
+        self.limits = np.flatnonzero(np.concatenate([self.lateness, self.loss]) > 0)
+        self.limit_use = np.zeros((0, len(self.limits)))
+        self.capacity_price = np.zeros(len(problem.resources))
+        self.limit_price = np.zeros(len(self.limits))
+        self.stiffness = 100 * float(problem.classes.weight.sum())
+        self.limit_stiffness = 0.0
+        self.excess = np.inf
+
+    def add(self, routes: Iterable[tuple[int, Choice]]) -> bool:
+        """Take the routes that are new, a source's first one with all of its share; whether any was."""
+        fresh = [route for route in dict.fromkeys(routes) if route not in self.known]
+        if not fresh:
+            return False
+        problem = self.problem
+        costs = [problem.cost(source, choice) for source, choice in fresh]
+        load = sparse.lil_array((len(fresh), len(problem.resources)))
+        limit_use = np.zeros((len(fresh), 2 * len(problem.demands)))
+        for row, ((source, choice), cost) in enumerate(zip(fresh, costs, strict=True)):
+            load[row, cost.resources] = problem.demands[source].volume * cost.seconds
+            lost = 1 - problem.variants[choice.variant].accuracy
+            limit_use[row, source] = self.lateness[source] * cost.unloaded_s
+            limit_use[row, len(problem.demands) + source] = self.loss[source] * lost
+            first = not any(source == other for other, _ in self.columns)
+            self.share = np.append(self.share, 1.0 if first else NEW_SHARE)
+            self.fixed = np.append(self.fixed, problem.fixed_cost(source, choice, cost.latency_s))
+            self.columns.append((source, choice))
+        self.known.update(fresh)
+        price = float(self.slack_price @ self.share[: len(self.slack_price)]) / max(len(self.slack_price), 1) or 1.0
+        self.slack_price = np.append(self.slack_price, price / self.share[len(self.slack_price) :])
+        self.source = np.array([source for source, _ in self.columns])
+        self.load = sparse.vstack([self.load, load], format="csr")
+        self.limit_use = np.concatenate([self.limit_use, limit_use[:, self.limits]])
+        self.share /= np.bincount(self.source, self.share)[self.source]
+        return True
+
+    def solve(self, tolerance: float) -> None:
+        """Move the shares until moving more between known routes would gain at most about ``tolerance``.
+
+        Then the prices of the limits are brought up to date.
+        """
+        self.limit_stiffness = self.limit_stiffness or 100 * abs(self._look(self.share).value)
+        least = tolerance / len(self.share) / 2
+        for _ in range(INNER_STEPS):
+            tau = max(least, SHRINK * float(self.share @ self.slack_price) / len(self.share))
+            if self._step(tau) <= tolerance:
+                break
+        found = self._look(self.share)
+        self.capacity_price, self.limit_price = found.capacity_price, found.limit_price
+        if found.excess > MARGIN / 2 and found.excess > self.excess / 4:
+            self.stiffness *= 5
+            self.limit_stiffness *= 5
+        self.excess = found.excess
+
+    def prices(self) -> Prices:
+        """Give what resources and limits cost at the present shares."""
+        demands = self.problem.demands
+        found = self._look(self.share)
+        limit_price = np.zeros(2 * len(demands))
+        limit_price[self.limits] = found.limit_price
+        return Prices(
+            of_class=found.of_class,
+            latency=np.array([demand.priority for demand in demands]),
+            second=limit_price[: len(demands)] * self.lateness,
+            accuracy=limit_price[len(demands) :] * self.loss,
+        )
+
+    def hard_prices(self) -> Prices:
+        """Give what the limits alone cost: prices that can prove that they cannot all be kept."""
+        prices = self.prices()
+        of_class = np.repeat(self.capacity_price[None, :], len(prices.of_class), axis=0)
+        return Prices(of_class, np.zeros_like(prices.latency), prices.second, prices.accuracy)
+
+    def relaxations(self) -> dict[tuple[str, int], float]:
+        """Give by how much the present shares miss the limits, by kind and number as in :mod:`planner.solve.blame`."""
+        sources = len(self.problem.demands)
+        over = self.share @ self.load - self.problem.cap
+        missed = {("overload", int(resource)): float(over[resource]) for resource in np.flatnonzero(over > MARGIN)}
+        for limit, beyond in zip(self.limits.tolist(), (self.share @ self.limit_use - 1).tolist(), strict=True):
+            if beyond > MARGIN and limit < sources:
+                missed["late_s", limit] = beyond / float(self.lateness[limit])
+            elif beyond > MARGIN:
+                missed["inaccuracy", limit - sources] = beyond / float(self.loss[limit - sources])
+        return missed
+
+    def choices(self, least_share: float) -> Choices:
+        """Give the routes that have at least a share; the shares of each source add up to 1."""
+        own: list[list[Choice]] = [[] for _ in self.problem.demands]
+        for (source, choice), share in zip(self.columns, self.share.tolist(), strict=True):
+            if share >= least_share:
+                own[source].append(Choice(choice.variant, choice.workers, share))
+        return tuple(_normalised(found) for found in own)
+
+    def drop(self, least_share: float) -> None:
+        """Forget the routes with less share, so that the next rounds stay quick; they may be priced again."""
+        keep = self.share >= least_share
+        self.columns = [column for column, kept in zip(self.columns, keep.tolist(), strict=True) if kept]
+        self.known = set(self.columns)
+        self.share, self.slack_price = self.share[keep], self.slack_price[keep]
+        self.source, self.fixed = self.source[keep], self.fixed[keep]
+        self.load, self.limit_use = self.load[keep], self.limit_use[keep]
+        self.share /= np.bincount(self.source, self.share)[self.source]
+
+    def _look(self, share: Array) -> _Look:
+        """Value and slopes at ``share``."""
+        problem = self.problem
+        classes = problem.classes
+        weight = classes.weight[:, None]
+        level = classes.of_source[self.source]
+        sigma = np.cumsum([(share * (level == upper)) @ self.load for upper in range(len(weight))], axis=0)
+        value, slope, bend = smooth_congestion(sigma, problem.kappa)
+        over = sigma[-1] - problem.cap * (1 - MARGIN)
+        beyond = share @ self.limit_use - 1
+        capacity_price = np.maximum(0.0, self.capacity_price + self.stiffness * over)
+        limit_price = np.maximum(0.0, self.limit_price + self.limit_stiffness * beyond)
+        total = float((weight * value).sum() + self.fixed @ share)
+        total += float((capacity_price**2 - self.capacity_price**2).sum()) / 2 / self.stiffness
+        if self.limit_stiffness:
+            total += float((limit_price**2 - self.limit_price**2).sum()) / 2 / self.limit_stiffness
+        of_class = np.cumsum((weight * slope)[::-1], axis=0)[::-1] + capacity_price
+        bends = weight * bend
+        bends[-1] += self.stiffness * (capacity_price > 0)
+        excess = max(float(over.max(initial=0.0)), float(beyond.max(initial=0.0)), 0.0)
+        return _Look(total, of_class, bends, capacity_price, limit_price, excess)
+
+    def _step(self, tau: float) -> float:
+        """Take one primal-dual Newton step towards the centre at ``tau``; how far from the optimum it started."""
+        found = self._look(self.share)
+        level = self.problem.classes.of_source[self.source]
+        slope = self.fixed + self.limit_use @ found.limit_price
+        for upper, price in enumerate(found.of_class):
+            slope += (level == upper) * (self.load @ price)
+        groups = len(self.problem.demands)
+        cheapest = np.full(groups, np.inf)
+        np.minimum.at(cheapest, self.source, slope)
+        loss = float(self.share @ (slope - cheapest[self.source]))
+        bend = (self.limit_use * (self.limit_stiffness * (found.limit_price > 0))) @ self.limit_use.T
+        for upper, own in enumerate(found.bends):
+            # What class k adds to the bend is felt by the classes 1..k together.
+            felt = sparse.diags_array((level <= upper).astype(float)) @ self.load
+            bend += (felt @ sparse.diags_array(own) @ felt.T).toarray()
+        bend[np.diag_indices(len(slope))] += self.slack_price / self.share
+        member = np.zeros((len(slope), groups))
+        member[np.arange(len(slope)), self.source] = 1.0
+        solved = cho_solve(cho_factor(bend), np.column_stack([tau / self.share - slope, member]))
+        toward, spread = solved[:, 0], solved[:, 1:]
+        worth = np.linalg.solve(member.T @ spread, -(member.T @ toward))
+        step = toward + spread @ worth
+        dual = tau / self.share - self.slack_price * (1 + step / self.share)
+        self._walk(step, dual, found.value - tau * float(np.log(self.share).sum()), slope - tau / self.share, tau)
+        return loss
+
+    def _walk(self, step: Array, dual: Array, value: float, slope: Array, tau: float) -> None:
+        """Move along a step as far as the shares stay positive and the barrier function falls."""
+        length = min(1.0, 0.95 / max(float((-step / self.share).max()), 1e-12))
+        dual_length = min(1.0, 0.95 / max(float((-dual / self.slack_price).max()), 1e-12))
+        self.slack_price = self.slack_price + dual_length * dual
+        promised = float(slope @ step)
+        for _ in range(HALVINGS):
+            share = self.share + length * step
+            share /= np.bincount(self.source, share)[self.source]
+            if self._look(share).value - tau * float(np.log(share).sum()) <= value + 1e-4 * length * promised:
+                self.share = share
+                return
+            length /= 2
+
+
+@dataclass(frozen=True)
+class _Look:
+    """The augmented objective at some shares: value, price of load by class, its bend, and the limits' prices."""
+
+    value: float
+    of_class: Array
+    bends: Array
+    capacity_price: Array
+    limit_price: Array
+    excess: float
+
+
+def _normalised(own: list[Choice]) -> tuple[Choice, ...]:
+    total = sum(choice.share for choice in own)
+    return tuple(Choice(choice.variant, choice.workers, choice.share / total) for choice in own)

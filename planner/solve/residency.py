@@ -1,0 +1,91 @@
+"""Memory for methods that share routes: the bound of the relaxation, and a rounded, re-solved residency.
+
+Whether a block resides on a worker is binary even for shared routes. Without memory the problem is convex and its bound
+holds for the whole problem. Where the relaxed routes need more than a worker has, the worker keeps the blocks that do
+most of its work per byte, the others are forbidden there, and the rest is solved again.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.solve.outcome import Options, Outcome, Search
+from planner.solve.problem import Array, Choices, Problem
+
+Method = Callable[[Problem, Options], Outcome]
+Residency = tuple[NDArray[np.bool_], ...]
+"""Per model, whether each block may reside on each worker; shape [L, D]."""
+
+
+def solve_with_memory(problem: Problem, options: Options, method: Method) -> Outcome:
+    """Solve with a ``method`` that knows no memory."""
+    if not problem.memory_binds:
+        return method(problem, options)
+    lacking = np.flatnonzero(problem.memory_bytes < 0)
+    if len(lacking):
+        return Outcome(
+            "infeasible",
+            blame=tuple(
+                f"worker {problem.workers[worker]} lacks {-problem.memory_bytes[worker] / 2**20:.3g} MiB"
+                for worker in lacking
+            ),
+        )
+    search = Search(problem, options)
+    free = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
+    allowed: Residency = tuple(
+        np.ones((len(weights), len(problem.workers)), dtype=bool) for weights in problem.weight_bytes
+    )
+    outcome = Outcome("no_solution")
+    for attempt in range(len(problem.workers) + 1):
+        outcome = method(
+            dataclasses.replace(free, resident=allowed), dataclasses.replace(options, time_limit_s=search.left_s)
+        )
+        if attempt == 0:
+            search.raise_bound(outcome.bound)
+            if outcome.status == "infeasible":
+                return outcome
+        for choices in outcome.incumbents:
+            search.offer(choices)
+        if search.incumbents or not outcome.incumbents or search.out_of_time:
+            break
+        best = min(outcome.incumbents, key=problem.objective)
+        allowed = _round(problem, best, allowed)
+    return search.outcome(interrupted=outcome.status == "interrupted")
+
+
+def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:
+    """Let each worker that lacks memory keep what does most work per byte, and forbid it all else."""
+    work = _work(problem, choices)
+    rounded = tuple(mask.copy() for mask in allowed)
+    for worker in np.flatnonzero(problem.memory_used(choices) > problem.memory_bytes):
+        pairs = [
+            (work[model][block, worker] / max(problem.weight_bytes[model][block], 1.0), model, block)
+            for model in range(len(problem.models))
+            for block in np.flatnonzero(work[model][:, worker] > 0).tolist()
+        ]
+        weights, largest = 0.0, 0.0
+        for model in range(len(problem.models)):
+            rounded[model][:, worker] = False
+        for _, model, block in sorted(pairs, reverse=True):
+            more = weights + problem.weight_bytes[model][block]
+            peak = max(largest, float(problem.activation_bytes[model][block]))
+            if more + peak <= problem.memory_bytes[worker]:
+                weights, largest = more, peak
+                rounded[model][block, worker] = True
+    return rounded
+
+
+def _work(problem: Problem, choices: Choices) -> list[Array]:
+    """Seconds per second that each model's blocks take on each worker; shape [L, D] each."""
+    work = [np.zeros((len(weights), len(problem.workers))) for weights in problem.weight_bytes]
+    for source, own in enumerate(choices):
+        for choice in own:
+            variant = problem.variants[choice.variant]
+            blocks, workers = np.arange(len(variant)), np.array(choice.workers)
+            amount = problem.demands[source].volume * choice.share * variant.reach[:-1]
+            np.add.at(work[variant.model], (blocks, workers), amount * variant.block_s[blocks, workers])
+    return work
