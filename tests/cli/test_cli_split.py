@@ -1,0 +1,68 @@
+from __future__ import annotations
+
+import hashlib
+import json
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+
+from planner.model.load import load_chain
+from planner.runtime.session import BlockSession
+from tests.cli.command import planner
+from tests.model.chained import inputs_of, reference
+
+
+def test_stages_manifest_and_check(tmp_path: Path) -> None:
+    path = reference("resnet56-exits")
+    result = planner("split", path, "--cuts", "3,5", "-o", tmp_path, "--json")
+    assert result.returncode == 0, result.stderr
+    shown = json.loads(result.stdout)
+    assert shown == json.loads((tmp_path / "manifest.json").read_text())
+    assert [(stage["first_block"], stage["last_block"]) for stage in shown["stages"]] == [(0, 2), (3, 4), (5, 7)]
+    assert shown["check"]["passed"]
+    assert shown["check"]["plain"] == {"max_abs_error": 0.0, "max_rel_error": 0.0, "bit_equal": True}
+    model = load_chain(path)
+    tensors = inputs_of(model)
+    expected = BlockSession(path, optimise=False).run(tensors)
+    for stage in shown["stages"]:
+        file = tmp_path / stage["file"]
+        assert hashlib.sha256(file.read_bytes()).hexdigest() == stage["sha256"]
+        onnx.checker.check_model(file, full_check=True)
+        assert set(stage["inputs"]) <= set(tensors)
+        made = BlockSession(file, optimise=False).run(tensors)
+        assert list(made) == stage["outputs"]
+        tensors |= made
+    assert all(tensors[name].tobytes() == right.tobytes() for name, right in expected.items())
+
+
+def test_table_and_given_inputs(tmp_path: Path) -> None:
+    path = reference("gpt2-small")
+    np.savez(tmp_path / "inputs.npz", input_ids=np.arange(32)[None])
+    words = ("split", path, "--cuts", "2", "-o", tmp_path / "stages")
+    result = planner(*words, "--inputs", tmp_path / "inputs.npz")
+    assert result.returncode == 0
+    assert "passed: chained against whole, bit-equal" in result.stdout
+    np.savez(tmp_path / "wrong.npz", tokens=np.arange(32)[None])
+    result = planner(*words, "--inputs", tmp_path / "wrong.npz")
+    assert result.returncode == 2
+    assert "not an input of the model; found 'tokens'; expected inputs named input_ids" in result.stderr
+    result = planner(*words, "--inputs", path)
+    assert result.returncode == 2
+    assert "not an .npz file" in result.stderr
+
+
+@pytest.mark.parametrize("cuts", ["0", "8", "3,x", "", "-1", "3;4"])
+def test_cuts_that_do_not_exist(tmp_path: Path, cuts: str) -> None:
+    result = planner("split", reference("resnet56-exits"), f"--cuts={cuts}", "-o", tmp_path / "stages")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--cuts: no such cut" in result.stderr
+    assert "1 to 7" in result.stderr
+    assert not (tmp_path / "stages").exists()
+
+
+def test_without_check_no_session_is_made(tmp_path: Path) -> None:
+    result = planner("split", reference("gpt2-small"), "--cuts", "4", "-o", tmp_path, "--no-check", "--json")
+    assert result.returncode == 0
+    assert "check" not in json.loads(result.stdout)
