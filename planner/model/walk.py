@@ -13,9 +13,10 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx import AttributeProto, TensorProto, TypeProto, checker, defs, helper, numpy_helper, shape_inference
 from onnx.reference import ReferenceEvaluator
 
+from planner.errors import ModelError
 from planner.model.graph import RANDOM
 from planner.model.source import ModelSource, bodies
 
@@ -101,6 +102,9 @@ class Walk:
             )
         except (defs.SchemaError, shape_inference.InferenceError, RuntimeError):
             return {}
+        except (checker.ValidationError, ValueError, TypeError) as error:
+            where = f"{self.source.path}, node {node.name or node.op_type!r}"
+            raise ModelError(f"ONNX refuses this node ({str(error).splitlines()[0]})", where=where) from None
         return inferred | carried
 
     def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
@@ -152,8 +156,8 @@ class Walk:
             [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in dict.fromkeys(names)],
             [onnx.ValueInfoProto(name=name, type=self.types[name]) for name in node.output if name],
         )
-        feed = {name: numpy_helper.to_array(self.values[name]) for name in names}
         try:
+            feed = {name: numpy_helper.to_array(self.values[name]) for name in names}
             results = ReferenceEvaluator(graph, opsets=self._versions).run(None, feed)
         except Exception:  # noqa: BLE001 - any operator's code runs here; a value that it cannot give stays unknown
             return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
 from onnx import helper
@@ -179,3 +180,23 @@ def test_an_output_of_unknown_size(tmp_path: Path) -> None:
     nodes = [node("NonZero", ["x"], ["y"])]
     with pytest.raises(ModelError, match="size of this tensor is unknown; found 'y'"):
         load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [1, None], INT64)]))
+
+
+def test_flipped_bytes_are_never_a_traceback(tmp_path: Path) -> None:
+    proto = onnx.load(reference("gpt2-small"))
+    for tensor in proto.graph.initializer:
+        if len(tensor.raw_data) > 256:
+            tensor.raw_data = b""  # most flips should hit the graph, not the weights
+    good = proto.SerializeToString()
+    rng = np.random.default_rng(0)
+    path, refused = tmp_path / "m.onnx", 0
+    for _ in range(150):
+        bad = bytearray(good)
+        for place in rng.integers(len(bad), size=rng.integers(1, 4)):
+            bad[place] = rng.integers(256)
+        path.write_bytes(bad)
+        try:
+            load_chain(path)
+        except ModelError:
+            refused += 1
+    assert refused > 50
