@@ -13,7 +13,7 @@ from onnx import TensorProto, TypeProto, helper, shape_inference
 from planner.errors import Fault, ModelError
 from planner.model.chain import TensorSpec
 from planner.model.graph import Graph, Node
-from planner.model.source import ModelSource
+from planner.model.source import KNOWN_TYPES, ModelSource
 from planner.model.walk import SMALL_ELEMENTS, Walk, constant_value, dims_of, shape_value
 
 NUMPY_KINDS = frozenset("biufc")
@@ -93,7 +93,7 @@ def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]])
 def _spec(name: str, kind: TypeProto) -> TensorSpec | None:
     """Give the spec of a tensor that can cross a cut: one whose size is known and whose type numpy has."""
     dims = dims_of(kind)
-    if dims is None or kind.tensor_type.elem_type in (TensorProto.UNDEFINED, TensorProto.STRING):
+    if dims is None or kind.tensor_type.elem_type not in KNOWN_TYPES - {TensorProto.STRING}:
         return None
     dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
     return TensorSpec(name, dtype.name, dims) if dtype.kind in NUMPY_KINDS and dtype.isbuiltin == 1 else None

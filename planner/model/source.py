@@ -14,13 +14,14 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # protobuf ships no stubs
-from onnx import TensorProto, inliner
+from onnx import TensorProto, helper, inliner
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
 from planner.errors import Fault, ModelError
 
 # com.microsoft holds onnxruntime's own operators; functions that the model brings along are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
+KNOWN_TYPES = frozenset(helper.get_all_tensor_dtypes())
 HASH_CHUNK_BYTES = 1 << 22
 
 
@@ -97,7 +98,9 @@ def read_model(path: Path) -> ModelSource:
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
     faults = [*_domain_faults(proto.graph, str(path))]
-    external = [tensor for tensor in _graph_tensors(proto.graph) if uses_external_data(tensor)]
+    tensors = list(_graph_tensors(proto.graph))
+    faults += [fault for tensor in tensors if (fault := _tensor_fault(tensor, path))]
+    external = [tensor for tensor in tensors if uses_external_data(tensor)]
     faults += [fault for tensor in external if (fault := _external_fault(tensor, path))]
     if faults:
         raise ModelError(faults)
@@ -165,6 +168,13 @@ def _domain_faults(graph: onnx.GraphProto, where: str) -> Iterator[Fault]:
             )
         for body in bodies(node):
             yield from _domain_faults(body, where)
+
+
+def _tensor_fault(tensor: TensorProto, path: Path) -> Fault | None:
+    if tensor.data_type in KNOWN_TYPES and min(tensor.dims, default=0) >= 0:
+        return None
+    found = f"type {tensor.data_type}, shape {list(tensor.dims)}"
+    return Fault("malformed tensor", f"{path}, tensor {tensor.name!r}", found, "a type of ONNX and sizes of 0 or more")
 
 
 def _external_fault(tensor: TensorProto, path: Path) -> Fault | None:
