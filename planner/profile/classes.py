@@ -25,8 +25,8 @@ from planner.errors import Fault, ProfileError
 from planner.profile.types import NonNegative, Positive, Record
 
 CLASSES_SCHEMA: Final = "planner/device-class/v1"
-FOLDERS: Final = (Path("profiles/classes"), Path(__file__).parents[2] / "profiles/classes")
-"""Where classes lie: below the working directory, and in a checkout of this project."""
+FOLDERS: Final = tuple(base / "profiles/classes" for base in (Path(), *Path(__file__).parents[1:3]))
+"""Where classes lie: below the working directory, in the installed package, in a checkout of this project."""
 
 BYTES: Final = {"float16": 2, "float32": 4, "int8": 1}
 

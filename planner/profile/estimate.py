@@ -45,6 +45,10 @@ def estimate(
     fixed_s = roofline.fixed_s if device_class.fixed_part == "device" else 0.0
     nodes = sum(block.nodes for block in chain.blocks)
     warnings = []
+    if device_class.fixed_part == "program":
+        warnings.append(
+            "the figures tell nothing of the cost of launching layers: a small model takes longer than this"
+        )
     if roofline.grouped_s is None and any(work.grouped_elements for work in works):
         warnings.append("no figure of this class has grouped convolutions: this model's may take far longer")
     errors = np.abs(roofline.errors)

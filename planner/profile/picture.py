@@ -36,7 +36,9 @@ def draw_profile(profile: Profile, path: Path) -> None:
         memory.bar(at, peaks, bottom=weights, color=MEMORY_COLOURS[1], label="peak of activations")
         memory.set_ylabel("memory, MiB")
         memory.legend()
-        cuts.stem([cut - 0.5 for cut in range(len(blocks) + 1)], [size / 2**10 for size in profile.cut_bytes])
+        cuts.stem(
+            [cut - 0.5 for cut in range(len(blocks) + 1)], [size / 2**10 for size in profile.cut_bytes], basefmt=" "
+        )
         cuts.set_ylabel("across each cut, KiB")
         cuts.set_xlabel("block")
         cuts.set_xticks(list(at), [str(index) for index in at])

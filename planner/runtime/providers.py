@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import cache
 from pathlib import Path
 from types import ModuleType
 from typing import Final
@@ -60,6 +61,7 @@ PROVIDERS: Final = {
 }
 
 
+@cache
 def import_onnxruntime() -> ModuleType:
     """Import onnxruntime, quiet but for errors.
 

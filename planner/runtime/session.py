@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any, Final
 
@@ -137,7 +137,7 @@ class BlockSession:
             raise RuntimeSessionError(faults)
         return {name: np.ascontiguousarray(tensors[name]).reshape(tensors[name].shape) for name in self.input_names}
 
-    def _call(self, action: Any) -> Any:
+    def _call(self, action: Callable[[], Any]) -> Any:
         try:
             return action()
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception

@@ -96,6 +96,7 @@ def test_an_estimate_says_so() -> None:
 def test_the_fixed_part_of_a_program_is_left_out() -> None:
     device_class = made_up(3e-3, 1e11, 0).model_copy(update={"fixed_part": "program"})
     found = estimate(SmallModel(), device_class)
+    assert any("launching" in warning for warning in found.environment["warnings"])
     assert sum(block.mean_s for block in found.blocks) < 1e-6
 
 

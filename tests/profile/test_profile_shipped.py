@@ -1,0 +1,59 @@
+from __future__ import annotations
+
+from collections import defaultdict
+from pathlib import Path
+
+import pytest
+
+from planner.model.load import load_chain
+from planner.model.reference import REFERENCE, build_model
+from planner.profile.classes import known_classes, load_class
+from planner.profile.estimate import estimate
+from planner.profile.store import load_profile, profile_path
+from planner.profile.types import Profile
+from tests.profile.golden import MEASURED_CLASS, SHIPPED
+
+AGAIN = "run `python -m tests.profile.golden measured`"
+SLOW = {"resnet50", "gpt2"}
+MODELS = [pytest.param(name, marks=[pytest.mark.nightly] if name in SLOW else []) for name in REFERENCE]
+
+
+def shipped() -> dict[str, dict[str, Profile]]:
+    found: defaultdict[str, dict[str, Profile]] = defaultdict(dict)
+    for path in sorted(SHIPPED.glob("*/*.json")):
+        profile = load_profile(path)
+        assert path == profile_path(SHIPPED, profile.device_class, profile.model.name)
+        found[profile.model.name][profile.device_class] = profile
+    return found
+
+
+def test_every_reference_model_has_a_profile_on_every_class() -> None:
+    expected = {MEASURED_CLASS, *known_classes()}
+    assert {name: set(by_class) for name, by_class in shipped().items()} == dict.fromkeys(REFERENCE, expected), AGAIN
+
+
+def test_profiles_of_one_model_agree_on_its_chain() -> None:
+    for name, by_class in shipped().items():
+        chains = {(profile.chain_sha256, profile.cut_bytes, profile.exits) for profile in by_class.values()}
+        assert len(chains) == 1, f"{name}: {AGAIN}"
+
+
+def test_what_is_measured_says_so_and_can_be_believed() -> None:
+    for by_class in shipped().values():
+        for device_class, profile in by_class.items():
+            assert profile.provenance == ("measured" if device_class == MEASURED_CLASS else "estimated")
+        error = by_class[MEASURED_CLASS].segment_error
+        assert error is not None
+        assert error.median <= 0.05
+        assert error.p95 <= 0.10
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_shipped_profiles_are_of_the_chain_that_is_built_today(name: str, tmp_path: Path) -> None:
+    model = load_chain(build_model(name, tmp_path / f"{name}.onnx"))
+    by_class = shipped()[name]
+    assert by_class[MEASURED_CLASS].chain_sha256 == model.chain.chain_sha256, AGAIN
+    for device_class in known_classes():
+        fresh, kept = estimate(model, load_class(device_class)), by_class[device_class]
+        assert fresh.chain_sha256 == kept.chain_sha256, AGAIN
+        assert [block.mean_s for block in kept.blocks] == pytest.approx([block.mean_s for block in fresh.blocks]), AGAIN
