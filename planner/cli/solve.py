@@ -19,6 +19,9 @@ def command(
     *,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Plan file to write (JSON).")] = None,
     method: Annotated[str, typer.Option(help="How to solve: auto, or a method by name.")] = "auto",
+    routes: Annotated[
+        str | None, typer.Option(help="'single': one route a source; 'shared': samples shared among routes.")
+    ] = None,
     time_limit: Annotated[str, typer.Option(help="When to stop, with the best plan so far.")] = "60s",
     gap: Annotated[float, typer.Option(min=0.0, help="Relative gap that counts as optimal.")] = 1e-4,
     seed: Annotated[int, typer.Option(min=0, help="Seed of whatever a method draws.")] = 0,
@@ -42,6 +45,7 @@ def command(
     solution = solve(
         load_instance(scenario),
         method=method,
+        routes=routes,  # type: ignore[arg-type]  # checked by solve, which names what was expected
         time_limit_s=_seconds(time_limit),
         gap=gap,
         rank=rank,  # type: ignore[arg-type]  # checked by solve, which names what was expected

@@ -15,11 +15,11 @@ from __future__ import annotations
 import numpy as np
 
 from planner.errors import SolveError
-from planner.solve.blame import blame
+from planner.solve.blame import Relaxations, blame
 from planner.solve.greedy import greedy_rounds
 from planner.solve.master import Master
 from planner.solve.outcome import Options, Outcome, Search
-from planner.solve.pricing import Prices, cheapest_route, lagrangian_bound, limits_bound
+from planner.solve.pricing import Prices, cheapest_route, lagrangian_bound, limits_bound, unroutable
 from planner.solve.problem import Choice, Problem
 from planner.solve.residency import solve_with_memory
 
@@ -33,6 +33,7 @@ LEAST_SHARES = (0.02, 1e-3, 1e-5)
 """Routes with less are left out of incumbents: few routes are easier to carry out."""
 
 
+ELASTIC_ARCS = 100_000
 GREEDY_ROUNDS = 2
 IDLE_ROUNDS = 12
 """So many rounds without a better bound or incumbent are the end: all that is left is rounding."""
@@ -62,7 +63,7 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     weight = problem.classes.weight
     untouched = np.repeat(np.cumsum(weight[::-1])[::-1, None], len(problem.resources), axis=1)
     first = Prices.of_delay(problem, untouched)
-    if any(np.isinf(cheapest_route(problem, source, first)[0]) for source in range(len(problem.demands))):
+    if unroutable(problem):
         return Outcome("infeasible", blame=blame(problem, dict))
     for choices in (*options.start, *greedy_rounds(problem, GREEDY_ROUNDS)):
         search.offer(choices)
@@ -78,15 +79,27 @@ def _solve(problem: Problem, options: Options) -> Outcome:
             search.offer(master.choices(least_share))
         if search.gap <= options.gap:
             break
+        if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
+            return Outcome("infeasible", blame=blame(problem, lambda: _relaxations(problem, options, master)))
         routes = _price(search, master.prices())
         # Dropping only after progress keeps routes from being dropped and priced in turn for ever.
         if search.bound > before:
             master.drop(float(np.clip(DROPPED * search.gap, 1e-5, 1e-2)))
         master.add(routes)
         idle = 0 if search.bound > before or search.best < best else idle + 1
-    if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
-        return Outcome("infeasible", blame=blame(problem, master.relaxations))
     return search.outcome()
+
+
+def _relaxations(problem: Problem, options: Options, master: Master) -> Relaxations | None:
+    """Give the least relaxations where the arcs fit one linear program, else where the search stands."""
+    arcs = len(problem.workers) ** 2 * sum(
+        len(problem.variants[variant]) for demand in problem.demands for variant in demand.variants
+    )
+    if arcs > ELASTIC_ARCS:
+        return master.relaxations()
+    from planner.solve.milp import relaxations
+
+    return relaxations(problem, options, shared=True)
 
 
 def _proves_infeasible(problem: Problem, prices: Prices) -> bool:

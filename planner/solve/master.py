@@ -21,13 +21,14 @@ from scipy import sparse  # type: ignore[import-untyped]  # scipy ships no types
 from scipy.linalg import cho_factor, cho_solve  # type: ignore[import-untyped]  # likewise
 
 from planner.solve.pricing import Prices
-from planner.solve.problem import Array, Choice, Choices, Problem
+from planner.solve.problem import Array, Choice, Choices, Problem, normalised
 from planner.solve.smooth import smooth_congestion
 
 MARGIN = 1e-6
 """The cap is kept a little tighter than asked for, so that what the search ends with keeps it."""
 INNER_STEPS, HALVINGS = 40, 20
 SHRINK = 0.2
+MAX_STIFFENINGS = 6
 NEW_SHARE = 0.01
 
 
@@ -59,6 +60,7 @@ class Master:
         self.stiffness = 100 * float(problem.classes.weight.sum())
         self.limit_stiffness = 0.0
         self.excess = np.inf
+        self.stiffenings = 0
 
     def add(self, routes: Iterable[tuple[int, Choice]]) -> bool:
         """Take the routes that are new, a source's first one with all of its share; whether any was."""
@@ -100,9 +102,10 @@ class Master:
                 break
         found = self._look(self.share)
         self.capacity_price, self.limit_price = found.capacity_price, found.limit_price
-        if found.excess > MARGIN / 2 and found.excess > self.excess / 4:
+        if found.excess > MARGIN / 2 and found.excess > self.excess / 4 and self.stiffenings < MAX_STIFFENINGS:
             self.stiffness *= 5
             self.limit_stiffness *= 5
+            self.stiffenings += 1
         self.excess = found.excess
 
     def prices(self) -> Prices:
@@ -142,7 +145,7 @@ class Master:
         for (source, choice), share in zip(self.columns, self.share.tolist(), strict=True):
             if share >= least_share:
                 own[source].append(Choice(choice.variant, choice.workers, share))
-        return tuple(_normalised(found) for found in own)
+        return tuple(normalised(found) for found in own)
 
     def drop(self, least_share: float) -> None:
         """Forget the routes with less share, so that the next rounds stay quick; they may be priced again."""
@@ -228,8 +231,3 @@ class _Look:
     capacity_price: Array
     limit_price: Array
     excess: float
-
-
-def _normalised(own: list[Choice]) -> tuple[Choice, ...]:
-    total = sum(choice.share for choice in own)
-    return tuple(Choice(choice.variant, choice.workers, choice.share / total) for choice in own)

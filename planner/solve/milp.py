@@ -50,7 +50,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
             TerminationCondition.infeasible,
             TerminationCondition.infeasibleOrUnbounded,
         }:
-            return Outcome("infeasible", blame=blame(problem, lambda: _relaxations(problem, options)))
+            return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options)))
         if np.isfinite(result.best_objective_bound or np.inf):
             search.raise_bound(result.best_objective_bound)
         interrupted = result.termination_condition == TerminationCondition.interrupted
@@ -312,9 +312,11 @@ def _add_bottleneck(model: Any) -> None:
     )
 
 
-def _relaxations(problem: Problem, options: Options) -> dict[tuple[str, int], float] | None:
+def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> dict[tuple[str, int], float] | None:
     """Solve the elastic model: by how much each limit must give way, by kind and number; None if that is no help."""
     model = build_model(problem, elastic=True)
+    if shared:
+        pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
     solver = Highs()
     solver.config.load_solution = False
     solver.config.time_limit = options.time_limit_s

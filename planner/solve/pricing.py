@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -61,6 +62,12 @@ def cheapest_route(problem: Problem, source: int, prices: Prices) -> tuple[float
     return best, chosen
 
 
+def unroutable(problem: Problem) -> bool:
+    """Whether no route at all joins the blocks of some source."""
+    prices = Prices.of_delay(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))
+    return any(np.isinf(cheapest_route(problem, source, prices)[0]) for source in range(len(problem.demands)))
+
+
 def _path(problem: Problem, source: int, variant: int, second: Array, latency: float) -> tuple[float, tuple[int, ...]]:
     """Shortest path over nodes "block l on worker d"; ``second`` is the price per second of each resource."""
     model, home = problem.variants[variant], problem.demands[source].home
@@ -112,6 +119,16 @@ def lagrangian_bound(problem: Problem, prices: Prices, cheapest: Array) -> float
     sigma = np.minimum(1 - (1 + (ratio - 1) / problem.kappa) ** -0.5, problem.cap)
     free = float((weight * congestion(sigma, problem.kappa) - step * sigma).sum())
     return float(cheapest.sum()) + free + _promised(problem, prices)
+
+
+def bottleneck_bound(problem: Problem, prices: Prices, cheapest: Array, late: Array) -> float:
+    """Give the bound that prices prove for the goals ``throughput`` and ``makespan``.
+
+    The largest utilisation is at least their weighted mean; prices add up to 1 over resources. For ``makespan`` a part
+    ``late`` of the prices per second, which adds up to 1 over sources, stands for the longest route, not for deadlines.
+    """
+    deadlines = dataclasses.replace(prices, second=prices.second - late)
+    return float(cheapest.sum()) + _promised(problem, deadlines)
 
 
 def limits_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:

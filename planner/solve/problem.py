@@ -299,6 +299,12 @@ class Problem:
         }
 
 
+def normalised(own: list[Choice]) -> tuple[Choice, ...]:
+    """Scale the shares of one source's routes so that they add up to 1."""
+    total = sum(choice.share for choice in own)
+    return tuple(Choice(choice.variant, choice.workers, choice.share / total) for choice in own)
+
+
 def stages(workers: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """Give the stages of a route: worker, first and last block."""
     begins = [0, *(block for block in range(1, len(workers)) if workers[block] != workers[block - 1])]

@@ -25,15 +25,8 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
     """Solve with a ``method`` that knows no memory."""
     if not problem.memory_binds:
         return method(problem, options)
-    lacking = np.flatnonzero(problem.memory_bytes < 0)
-    if len(lacking):
-        return Outcome(
-            "infeasible",
-            blame=tuple(
-                f"worker {problem.workers[worker]} lacks {-problem.memory_bytes[worker] / 2**20:.3g} MiB"
-                for worker in lacking
-            ),
-        )
+    if lacking := _lacking(problem):
+        return Outcome("infeasible", blame=lacking)
     search = Search(problem, options)
     free = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
     allowed: Residency = tuple(
@@ -54,7 +47,27 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
             break
         best = min(outcome.incumbents, key=problem.objective)
         allowed = _round(problem, best, allowed)
+    if not search.incumbents and not search.out_of_time:
+        return _single(search)
     return search.outcome(interrupted=outcome.status == "interrupted")
+
+
+def _lacking(problem: Problem) -> tuple[str, ...]:
+    """Name the workers that do not even hold the agent itself."""
+    return tuple(
+        f"worker {problem.workers[worker]} lacks {-problem.memory_bytes[worker] / 2**20:.3g} MiB"
+        for worker in np.flatnonzero(problem.memory_bytes < 0)
+    )
+
+
+def _single(search: Search) -> Outcome:
+    """Look for one route a source, by a method that keeps memory exactly, where rounding found no way."""
+    from planner.solve import milp
+
+    single = milp.solve(search.problem, dataclasses.replace(search.options, time_limit_s=search.left_s, progress=None))
+    for choices in single.incumbents:
+        search.offer(choices)
+    return search.outcome() if search.incumbents else dataclasses.replace(search.outcome(), blame=single.blame)
 
 
 def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:

@@ -17,10 +17,16 @@ from planner.scenario.instance import Instance
 from planner.solve.outcome import Options, Outcome, Progress
 from planner.solve.problem import Choices, Problem, build_problem
 
-METHODS: Final = {"milp": "planner.solve.milp", "exhaustive": "planner.solve.exhaustive"}
-"""Module of each method; it is imported when it is asked for, and with it its solver library."""
-
 Rank = Literal["evaluated", "surrogate"]
+Routes = Literal["single", "shared"]
+
+METHODS: Final[dict[str, tuple[Routes, ...]]] = {
+    "convex": ("shared",),
+    "milp": ("single",),
+    "colgen": ("shared",),
+    "exhaustive": ("single",),
+}
+"""What routes each method finds; its module has its name, and is imported, with its solver library, when asked for."""
 
 
 @dataclass(frozen=True)
@@ -43,6 +49,7 @@ def solve(
     instance: Instance,
     *,
     method: str = "auto",
+    routes: Routes | None = None,
     time_limit_s: float = 60.0,
     gap: float = 1e-4,
     rank: Rank = "evaluated",
@@ -57,6 +64,9 @@ def solve(
     ----------
     method
         One of :data:`METHODS`, or ``auto``.
+    routes
+        One route a source (``single``), or samples ``shared`` among several; by default what the method does, and
+        ``single`` for ``auto``.
     gap
         Relative gap between surrogate objective and bound that counts as optimal.
     rank
@@ -74,14 +84,12 @@ def solve(
         The goal ``delay`` misses a rate.
     """
     started_s = time.monotonic()
-    name = "milp" if method == "auto" else method
-    if name not in METHODS:
-        raise SolveError("unknown method", where="method", value=method, expected=f"auto, {', '.join(METHODS)}")
+    name = _method(instance, method, routes)
     if rank not in {"evaluated", "surrogate"}:
         raise SolveError("unknown ranking", where="rank", value=rank, expected="evaluated or surrogate")
     problem = build_problem(instance, max_visits=max_visits)
     options = Options(time_limit_s=time_limit_s, gap=gap, seed=seed, threads=threads, progress=progress)
-    outcome: Outcome = importlib.import_module(METHODS[name]).solve(problem, options)
+    outcome: Outcome = importlib.import_module(f"planner.solve.{name}").solve(problem, options)
     candidates = [_candidate(instance, problem, choices) for choices in outcome.incumbents]
     if not candidates:
         return Solution(outcome.status, blame=outcome.blame)
@@ -96,7 +104,14 @@ def solve(
             for own in best.evaluation.sources.values()
             for route in own.routes
         },
-        options={"method": method, "time_limit_s": time_limit_s, "gap": gap, "rank": rank, "seed": seed}
+        options={
+            "method": method,
+            "routes": routes,
+            "time_limit_s": time_limit_s,
+            "gap": gap,
+            "rank": rank,
+            "seed": seed,
+        }
         | {"threads": threads, "max_visits": max_visits},
         status=status,
         method=name,
@@ -111,6 +126,22 @@ def solve(
         networks=best.evaluation.networks,
     )
     return Solution(status, plan)
+
+
+def _method(instance: Instance, method: str, routes: Routes | None) -> str:
+    """Give the name of the method to use, ``auto`` picked."""
+    if method != "auto" and method not in METHODS:
+        raise SolveError("unknown method", where="method", value=method, expected=f"auto, {', '.join(METHODS)}")
+    if routes not in {None, "single", "shared"}:
+        raise SolveError("unknown kind of routes", where="routes", value=routes, expected="single or shared")
+    if method == "auto":
+        if routes == "shared":
+            return "colgen" if instance.scenario.objective.goal == "delay" else "convex"
+        return "milp"
+    if routes is not None and routes not in METHODS[method]:
+        fitting = ", ".join(name for name, kinds in METHODS.items() if routes in kinds)
+        raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=fitting)
+    return method
 
 
 def _candidate(instance: Instance, problem: Problem, choices: Choices) -> _Candidate:
