@@ -1,14 +1,15 @@
-"""Choosing the borders of at most so many blocks.
+"""Choosing the borders of at most B blocks.
 
 A border costs something at run time (onnxruntime reorders its layout, and loses the fusions across it) and something
 whenever a stage ends there (the bytes that cross). Uneven blocks make plans coarse and let urgent work wait longer. The
 borders chosen minimise
 
-    evenness:    Σ over blocks of B · (cost of the block / cost of the model)²     (1 where all are equal)
-    + bytes:   mean over borders of bytes / typical bytes, times BYTES_WEIGHT
-    + fusion:  FUSION_PENALTY for each border that cuts an element-wise operator from what it follows
+    evenness:    Σ over blocks of B · (cost of the block / cost of the model)²     (1 where B blocks are equal)
+    + bytes:     BYTES_WEIGHT · Σ over borders of bytes / median bytes of all cuts / (B − 1)
+    + fusion:    FUSION_PENALTY for each border that cuts through what onnxruntime would fuse
 
-exactly, by dynamic programming over the cuts.
+exactly, by dynamic programming over the cuts. A border that evens out less than it costs is not drawn: where one node
+is most of the work there are fewer blocks than B.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ from numpy.typing import NDArray
 BYTES_WEIGHT = 0.25
 FUSION_PENALTY = 0.5
 CANDIDATES = 1000
-LEAST_SHARE = 0.05  # of an even block's work: less is not worth a session
 
 
 def choose_borders(
@@ -48,7 +48,7 @@ def choose_borders(
     forced
         Those that must be.
     blocks
-        How many blocks to make, where there are as many allowed cuts; at least one more than there are forced cuts.
+        How many blocks to make at most; one more than there are forced cuts, if that is more.
 
     Returns
     -------
@@ -57,16 +57,11 @@ def choose_borders(
     """
     kept = _thin(allowed, key=lambda cut: (fused[cut], cut_bytes[cut]))
     cuts = [0, *sorted({*kept, *forced}), len(costs)]
+    blocks = max(blocks, len(forced) + 1)
     total = np.concatenate([[0.0], np.cumsum(costs)])
-    share = total[cuts] / (total[-1] or 1.0)
-    must = np.isin(cuts, [0, *forced, len(costs)])
-    inner_bytes, through = np.array([cut_bytes[cut] for cut in cuts]), np.array([fused[cut] for cut in cuts])
-    for count in range(min(max(blocks, len(forced) + 1), len(cuts) - 1), 0, -1):
-        weight = _block_weights(share, must, count)
-        found = _shortest_path(weight, _penalties(inner_bytes, through, count), count)
-        if found is not None:
-            return [cuts[at] for at in found]
-    raise AssertionError  # the forced cuts alone are always a way
+    weight = blocks * _squares(total[cuts] / (total[-1] or 1.0), np.isin(cuts, forced))
+    penalty = _penalties(np.array([cut_bytes[cut] for cut in cuts]), np.array([fused[cut] for cut in cuts]), blocks)
+    return [cuts[place] for place in _cheapest_way(weight, penalty, min(blocks, len(cuts) - 1))]
 
 
 def _thin(cuts: Sequence[int], key: Callable[[int], tuple[bool, int]]) -> list[int]:
@@ -75,35 +70,32 @@ def _thin(cuts: Sequence[int], key: Callable[[int], tuple[bool, int]]) -> list[i
     return [min(cuts[start : start + size], key=key) for start in range(0, len(cuts), size)]
 
 
-def _block_weights(share: NDArray[np.float64], must: NDArray[np.bool_], blocks: int) -> NDArray[np.float64]:
-    """Give the unevenness of the block between any two cuts; infinite where there can be none.
+def _squares(share: NDArray[np.float64], must: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Give the squared share of the block between any two cuts; infinite where there can be none.
 
-    There can be none where the second cut is not behind the first, where a forced cut lies inside, or where next to
-    no work does, unless both its cuts are forced.
+    There can be none where the second cut is not behind the first, or where a forced cut lies inside.
     """
-    size = share[None, :] - share[:, None]
     passed = np.cumsum(must)
     inside: NDArray[np.int64] = passed[None, :] - must[None, :] - passed[:, None]
-    idle = (size < LEAST_SHARE / blocks) & ~(must[None, :] & must[:, None])
-    weight: NDArray[np.float64] = blocks * size**2
-    weight[(inside > 0) | idle] = np.inf
-    weight[np.tril_indices(len(share))] = np.inf
-    return weight
+    squares: NDArray[np.float64] = (share[None, :] - share[:, None]) ** 2
+    squares[inside > 0] = np.inf
+    squares[np.tril_indices(len(share))] = np.inf
+    return squares
 
 
-def _shortest_path(weight: NDArray[np.float64], penalty: NDArray[np.float64], steps: int) -> list[int] | None:
-    """Give the inner places of the cheapest way of so many steps from the first place to the last; None if none."""
+def _cheapest_way(weight: NDArray[np.float64], penalty: NDArray[np.float64], most_steps: int) -> list[int]:
+    """Give the inner places of the cheapest way from the first place to the last; of equals the shortest."""
     best = np.full(len(penalty), np.inf)
     best[0] = 0.0
     choices: list[NDArray[np.intp]] = []
-    for _ in range(steps):
+    ends: list[float] = []
+    for _ in range(most_steps):
         ways = best[:, None] + weight
         choices.append(ways.argmin(axis=0))
         best = ways.min(axis=0) + penalty
-    if not np.isfinite(best[-1]):
-        return None
+        ends.append(float(best[-1]))
     way = [len(penalty) - 1]
-    for choice in reversed(choices):
+    for choice in reversed(choices[: int(np.argmin(ends)) + 1]):
         way.append(int(choice[way[-1]]))
     return way[-2:0:-1]
 

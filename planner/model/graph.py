@@ -1,7 +1,9 @@
 """The graph of a model as a chain of work: which nodes are work, and what each of them needs.
 
 A node is *free* when its result follows from constants and from shapes alone: weights behind a cast or a
-dequantisation, shape arithmetic, masks built from lengths. Free nodes are never placed: each block recomputes those it
+dequantisation, shape arithmetic, masks built from lengths; or by cheap steps from inputs of the model that hold whole
+numbers: masks built from token ids, one-hot codes, scaled pixels, all of which are larger than what they are made of.
+Free nodes are never placed: each block recomputes those it
 uses, so their results do not travel. All other nodes are *work*, and a block is a run of them. Where a shape of a
 dynamic tensor is needed after the tensor itself is gone, the few bytes of the shape travel.
 """
@@ -15,11 +17,19 @@ from dataclasses import dataclass
 import onnx
 
 from planner.errors import ModelError
+from planner.model.flop import ELEMENTWISE, MOVES
 from planner.model.source import ModelSource, bodies
 
 Weight = onnx.TensorProto | onnx.SparseTensorProto
 RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
+)
+LOOKUPS = frozenset({"Gather", "GatherElements", "GatherND"})
+UNSIZED = frozenset({"NonZero", "Unique", "Compress"})  # how much they make depends on the data
+CHEAP = (ELEMENTWISE | MOVES | {"CumSum"}) - UNSIZED
+WHOLE = frozenset(
+    getattr(onnx.TensorProto, kind)
+    for kind in ("BOOL", "INT8", "UINT8", "INT16", "UINT16", "INT32", "UINT32", "INT64", "UINT64")
 )
 
 
@@ -85,7 +95,7 @@ class Graph:
         return [self.nodes[index] for index in sorted(live - self.free)]
 
     def is_free(self, tensor: str) -> bool:
-        """Whether a tensor follows from constants and shapes alone."""
+        """Whether a tensor is made by a free node, or is a constant."""
         node = self.maker.get(tensor)
         return tensor in self.weights or (node is not None and node.index in self.free)
 
@@ -134,11 +144,11 @@ def build_graph(source: ModelSource) -> Graph:
     unmade = [name for name in outputs if name not in maker and name not in weights and name not in inputs]
     if unmade:
         raise ModelError("no node makes this output of the model", where=str(source.path), value=unmade[0])
-    free = _free_nodes(nodes, maker, set(weights))
-    graph = Graph(nodes, inputs, outputs, weights, maker, free)
-    if not graph.work():
-        raise ModelError("no output depends on any input", where=str(source.path), expected="a model that computes")
-    return graph
+    for whole in (_whole_numbers(proto) - set(weights), set[str]()):  # a model of nothing but such nodes has work too
+        graph = Graph(nodes, inputs, outputs, weights, maker, _free_nodes(nodes, set(weights), whole))
+        if graph.work():
+            return graph
+    raise ModelError("no output depends on any input", where=str(source.path), expected="a model that computes")
 
 
 def _captured(graph: onnx.GraphProto) -> Iterator[str]:
@@ -201,12 +211,30 @@ def _makers(source: ModelSource, given: set[str]) -> dict[str, int]:
     return makers
 
 
-def _free_nodes(nodes: Sequence[Node], maker: dict[str, Node], weights: set[str]) -> frozenset[int]:
-    free: set[int] = set()
+def _free_nodes(nodes: Sequence[Node], weights: set[str], whole: set[str]) -> frozenset[int]:
+    """Find the nodes that are free; ``whole`` are the inputs of the model that hold whole numbers."""
+    constant, light, free = set(weights), set(whole), set[int]()
     for node in nodes:
         if node.proto.op_type in RANDOM:
             continue
-        from_free = all(name in weights or (name in maker and maker[name].index in free) for name in node.inputs)
-        if from_free or node.is_shape:
-            free.add(node.index)
+        if constant.issuperset(node.inputs):
+            constant.update(node.outputs)
+        elif node.is_shape or (
+            _is_cheap(node, constant) and all(name in constant or name in light for name in node.inputs)
+        ):
+            light.update(node.outputs)
+        else:
+            continue
+        free.add(node.index)
     return frozenset(free)
+
+
+def _is_cheap(node: Node, constant: set[str]) -> bool:
+    """Whether a node is element by element or moves data; looking up in a table of weights is neither."""
+    looked_up = node.proto.op_type in LOOKUPS and node.proto.input[0] in constant
+    return node.proto.op_type in CHEAP and not looked_up
+
+
+def _whole_numbers(graph: onnx.GraphProto) -> set[str]:
+    """Give the inputs that hold integers or truth values: token ids, masks, lengths, raw pixels."""
+    return {value.name for value in graph.input if value.type.tensor_type.elem_type in WHOLE}

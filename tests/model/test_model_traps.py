@@ -357,3 +357,31 @@ def test_block_models_are_the_same_bytes_each_time(tmp_path: Path) -> None:
     assert [first.block_model(index) for index in range(2)] == [second.block_model(index) for index in range(2)]
     for index in range(2):
         onnx.checker.check_model(onnx.load_from_string(first.block_model(index)), full_check=True)
+
+
+def test_a_mask_is_rebuilt_from_the_token_ids_it_comes_from(tmp_path: Path) -> None:
+    nodes = [
+        node("Greater", ["ids", "pad"], ["real"]),
+        node("Cast", ["real"], ["kept"], to=1),
+        node("Unsqueeze", ["kept", "axis"], ["row"]),
+        node("Mul", ["row", "ones"], ["mask"]),  # 8 × 8 floats from 8 ids
+        node("Gather", ["table", "ids"], ["a"]),
+        node("MatMul", ["mask", "a"], ["b"]),
+        node("Tanh", ["b"], ["c"]),
+        node("MatMul", ["mask", "c"], ["y"]),
+    ]
+    weights = {"pad": np.array(3), "axis": np.array([0]), "ones": floats(8, 1), "table": floats(16, 4)}
+    path = save(tmp_path / "m.onnx", nodes, [value("ids", [8], INT64)], [value("y", [8, 4])], weights)
+    model = load_chain(path, max_blocks=None)
+    assert crossing_names(model) == [["ids"], ["ids", "a"], ["ids", "b"], ["ids", "c"], ["y"]]
+    assert operators(model.block_model(3)) == ["Greater", "Cast", "Unsqueeze", "Mul", "MatMul"]
+    assert_every_cut(model)
+
+
+def test_a_model_of_nothing_but_cheap_steps_on_integers_has_work_too(tmp_path: Path) -> None:
+    nodes = [node("Add", ["x", "one"], ["a"]), node("Mul", ["a", "a"], ["y"])]
+    weights = {"one": np.array(1)}
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [3], INT64)], [value("y", [3], INT64)], weights)
+    model = load_chain(path, max_blocks=None)
+    assert crossing_names(model) == [["x"], ["a"], ["y"]]
+    assert_every_cut(model)
