@@ -13,7 +13,7 @@ figure it is the limit. The roofline is Williams, Waterman and Patterson's (doi:
 from __future__ import annotations
 
 import itertools
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
 
@@ -79,13 +79,13 @@ class Workload:
         Operations, those of grouped convolutions left out.
     grouped_elements
         Elements that grouped convolutions make.
-    bytes
+    moved_elements
         Weights, and activations written and read once.
     """
 
     flop: float
     grouped_elements: float
-    bytes: float
+    moved_elements: float
 
 
 @dataclass(frozen=True)
@@ -100,8 +100,8 @@ class Roofline:
         Achieved rate of operations: efficiency times peak.
     grouped_s
         Seconds for each element that a grouped convolution makes; None where no figure has any.
-    bytes_per_s
-        Bandwidth.
+    elements_per_s
+        Bandwidth, in elements of the class's precision.
     errors
         Relative error of each figure.
     """
@@ -109,13 +109,13 @@ class Roofline:
     fixed_s: float
     flop_per_s: float
     grouped_s: float | None
-    bytes_per_s: float
+    elements_per_s: float
     errors: tuple[float, ...]
 
     def variable_s(self, work: Workload) -> float:
         """Give the time that goes with the work, in seconds."""
         compute_s = work.flop / self.flop_per_s + work.grouped_elements * (self.grouped_s or 0.0)
-        return max(compute_s, work.bytes / self.bytes_per_s)
+        return max(compute_s, work.moved_elements / self.elements_per_s)
 
 
 def load_class(name: str) -> DeviceClass:
@@ -165,15 +165,14 @@ def _find(name: str) -> Path:
     return found
 
 
-def workload(device_class: DeviceClass, figure: Figure) -> Workload:
-    """Give what the model of a figure asks of the device."""
-    size = BYTES[device_class.precision]
-    return Workload(figure.flop, figure.grouped_elements, size * (figure.parameters + 2 * figure.activations))
+def workload(figure: Figure) -> Workload:
+    """Give what the model of a figure asks of a device."""
+    return Workload(figure.flop, figure.grouped_elements, figure.parameters + 2 * figure.activations)
 
 
 def fit(device_class: DeviceClass) -> Roofline:
     """Fit the roofline to the class's figures by least squares of relative errors."""
-    works = [workload(device_class, figure) for figure in device_class.figures]
+    works = [workload(figure) for figure in device_class.figures]
     times_s = np.array([figure.time_s for figure in device_class.figures])
     columns = np.array([[1.0, work.flop, work.grouped_elements] for work in works])
     fixed_s, per_flop_s, grouped_s = _least_squares(columns / times_s[:, None])
@@ -182,12 +181,12 @@ def fit(device_class: DeviceClass) -> Roofline:
         fixed_s=fixed_s,
         flop_per_s=min(1 / per_flop_s, device_class.peak_flop_per_s) if per_flop_s else device_class.peak_flop_per_s,
         grouped_s=grouped_s if any(work.grouped_elements for work in works) else None,
-        bytes_per_s=device_class.peak_bytes_per_s,
+        elements_per_s=device_class.peak_bytes_per_s / BYTES[device_class.precision],
         errors=(),
     )
     fitted_s = np.array([roofline.fixed_s + roofline.variable_s(work) for work in works])
     errors = tuple(float(error) for error in fitted_s / times_s - 1)
-    return Roofline(roofline.fixed_s, roofline.flop_per_s, roofline.grouped_s, roofline.bytes_per_s, errors)
+    return replace(roofline, errors=errors)
 
 
 def _least_squares(columns: NDArray[np.float64]) -> tuple[float, ...]:

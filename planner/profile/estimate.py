@@ -9,15 +9,17 @@ import numpy as np
 
 from planner.errors import ProfileError
 from planner.profile.assemble import ChainCosts, assemble
-from planner.profile.classes import BYTES, DeviceClass, Workload, fit
+from planner.profile.classes import DeviceClass, Workload, fit
 from planner.profile.sampling import ChainModel
 from planner.profile.types import OperatingPoint, Profile
 
-FLOAT32_BYTES = 4
-
 
 def estimate(
-    chain_model: ChainModel, device_class: DeviceClass, *, operating_points: Sequence[OperatingPoint] = ()
+    chain_model: ChainModel,
+    device_class: DeviceClass,
+    *,
+    works: Sequence[Workload] | None = None,
+    operating_points: Sequence[OperatingPoint] = (),
 ) -> Profile:
     """Estimate a chain's costs on a class by the roofline fitted to its published figures.
 
@@ -27,6 +29,8 @@ def estimate(
         The chain and its block models.
     device_class
         The class.
+    works
+        What :func:`workloads` gives for the chain, where it is known from another class.
     operating_points
         The chain's operating points; they are passed on.
 
@@ -37,10 +41,7 @@ def estimate(
         figure tells (stage overhead, load time, spread) is 0.
     """
     chain, roofline = chain_model.chain, fit(device_class)
-    works = [
-        block_workload(chain_model.block_model(index), block.flop, block.weight_bytes, BYTES[device_class.precision])
-        for index, block in enumerate(chain.blocks)
-    ]
+    works = workloads(chain_model) if works is None else works
     # The fixed part is that of launching layers, so it goes with the number of nodes.
     fixed_s = roofline.fixed_s if device_class.fixed_part == "device" else 0.0
     nodes = sum(block.nodes for block in chain.blocks)
@@ -81,18 +82,15 @@ def estimate(
     )
 
 
-def block_workload(model: bytes, flop: float, weight_bytes: int, element_bytes: int) -> Workload:
-    """Give what a block asks of a device that works with elements of ``element_bytes`` bytes.
+def workloads(chain_model: ChainModel) -> list[Workload]:
+    """Give what each block asks of a device."""
+    return [
+        _workload(chain_model.block_model(index), block.flop, block.parameters)
+        for index, block in enumerate(chain_model.chain.blocks)
+    ]
 
-    Parameters
-    ----------
-    model
-        The block model, float32.
-    flop, weight_bytes
-        Of the whole block.
-    element_bytes
-        Size of an element on the device.
-    """
+
+def _workload(model: bytes, flop: float, parameters: int) -> Workload:
     import onnx
 
     graph = onnx.shape_inference.infer_shapes(onnx.load_model_from_string(model)).graph
@@ -110,8 +108,7 @@ def block_workload(model: bytes, flop: float, weight_bytes: int, element_bytes: 
         if any(item.name == "group" and item.i > 1 for item in node.attribute):
             grouped += made
             grouped_flop += 2 * made * math.prod(weights.get(node.input[1], [0])[1:])
-    moved = weight_bytes / FLOAT32_BYTES + 2 * activations
-    return Workload(max(flop - grouped_flop, 0.0), grouped, element_bytes * moved)
+    return Workload(max(flop - grouped_flop, 0.0), grouped, parameters + 2 * activations)
 
 
 def scale(profile: Profile, by: float, device_class: str) -> Profile:

@@ -15,7 +15,7 @@ from typing import Final
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE, build_model
 from planner.profile.classes import known_classes, load_class
-from planner.profile.estimate import estimate
+from planner.profile.estimate import estimate, workloads
 from planner.profile.measure import measure
 from planner.profile.store import profile_path, save_profile
 
@@ -36,8 +36,10 @@ def models() -> Iterator[tuple[str, ChainModel]]:
 def main(*, measured: bool = False) -> None:
     """Write the estimated profiles, and the measured ones where asked."""
     for name, model in models():
+        works = workloads(model)
         for class_name in known_classes():
-            save_profile(estimate(model, load_class(class_name)), profile_path(SHIPPED, class_name, name))
+            profile = estimate(model, load_class(class_name), works=works)
+            save_profile(profile, profile_path(SHIPPED, class_name, name))
         if measured:
             profile = measure(model, device_class=MEASURED_CLASS, budget_s=BUDGET_S)
             save_profile(profile, profile_path(SHIPPED, MEASURED_CLASS, name))

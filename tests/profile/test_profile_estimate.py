@@ -7,8 +7,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.errors import ProfileError
+from planner.model.load import load_chain
+from planner.model.reference import build_model
 from planner.profile.classes import DeviceClass, Workload, fit, known_classes, load_class
-from planner.profile.estimate import block_workload, estimate, scale
+from planner.profile.estimate import estimate, scale, workloads
 from tests.profile.small_chain import WIDTH, SmallModel, profile
 
 
@@ -55,7 +57,7 @@ def test_the_fit_gives_back_what_the_figures_follow(fixed_s: float, flop_per_s: 
 
 def test_memory_bounds_what_has_little_to_compute() -> None:
     roofline = fit(made_up(0, 1e11, 0))
-    assert roofline.variable_s(Workload(1e6, 0, 1e9)) == pytest.approx(1e9 / 1e11)
+    assert roofline.variable_s(Workload(1e6, 0, 1e9)) == pytest.approx(2 * 1e9 / 1e11)
     assert roofline.variable_s(Workload(1e11, 0, 1e3)) == pytest.approx(1, rel=1e-6)
 
 
@@ -74,7 +76,7 @@ def test_a_published_time_is_met_by_the_same_model() -> None:
     # The fit's own error bounds how far the estimate of a whole model may be from its figure.
     device_class = load_class("jetson-nano")
     figure = next(figure for figure in device_class.figures if figure.model == "resnet50")
-    work = Workload(figure.flop, 0, 2 * (figure.parameters + 2 * figure.activations))
+    work = Workload(figure.flop, 0, figure.parameters + 2 * figure.activations)
     roofline = fit(device_class)
     assert roofline.fixed_s + roofline.variable_s(work) == pytest.approx(figure.time_s, rel=0.1)
 
@@ -100,10 +102,17 @@ def test_the_fixed_part_of_a_program_is_left_out() -> None:
     assert sum(block.mean_s for block in found.blocks) < 1e-6
 
 
-def test_workload_of_a_block() -> None:
-    model = SmallModel()
-    work = block_workload(model.block_model(0), 2 * WIDTH**2, 4 * WIDTH**2, 2)
-    assert work == Workload(2 * WIDTH**2, 0, 2 * (WIDTH**2 + 2 * WIDTH))
+def test_workloads_of_blocks() -> None:
+    first = workloads(SmallModel())[0]
+    assert first == Workload(2 * WIDTH**2, 0, WIDTH**2 + 2 * WIDTH)
+
+
+def test_grouped_convolutions_are_counted_by_what_they_make(tmp_path: Path) -> None:
+    model = load_chain(build_model("mobilenetv2-96", tmp_path / "m.onnx"), max_blocks=1)
+    (work,) = workloads(model)
+    depthwise = 9 * 2 * work.grouped_elements
+    assert work.grouped_elements > 0
+    assert work.flop + depthwise == pytest.approx(model.chain.blocks[0].flop)
 
 
 @pytest.mark.parametrize(
