@@ -119,11 +119,11 @@ class _Counter:
         """Count a node's operations; of a choice the dearer branch, of a loop its body for each step."""
         inside = [sum(self.count(inner) for inner in body.node) for body in bodies(node)]
         if node.op_type == "If":
-            return max(inside)
+            return max(inside, default=0.0)
         if node.op_type == "Scan":
             spec = self.lookup(node.input[-1])
-            if spec is not None:
-                return spec.shape[0] * inside[0]
+            if spec is not None and spec.shape:
+                return spec.shape[0] * sum(inside)
         flop = node_flop(node, self.lookup)
         if flop is None:
             self.uncounted[node.op_type] += 1

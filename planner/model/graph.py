@@ -55,7 +55,7 @@ class Node:
     @property
     def is_shape(self) -> bool:
         """Whether only the shape of its input matters."""
-        return self.proto.op_type in ("Shape", "Size") and self.proto.domain in ("", "ai.onnx")
+        return self.proto.op_type in ("Shape", "Size") and self.proto.domain in ("", "ai.onnx") and bool(self.inputs)
 
 
 @dataclass(frozen=True)

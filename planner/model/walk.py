@@ -110,7 +110,10 @@ class Walk:
     def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
         """Walk the branch that is taken, or both; where they differ in shape the size is unknown."""
         branches = {attribute.name: attribute.g for attribute in node.attribute}
-        condition = self.values.get(node.input[0])
+        if not branches.keys() >= {"then_branch", "else_branch"}:
+            where = f"{self.source.path}, node {node.name or node.op_type!r}"
+            raise ModelError("a choice lacks a branch", where=where, expected="then_branch and else_branch")
+        condition = self.values.get(node.input[0]) if node.input else None
         if condition is not None:
             chosen = "then_branch" if numpy_helper.to_array(condition).all() else "else_branch"
             return self._body(branches[chosen], node)
@@ -135,9 +138,9 @@ class Walk:
             given[-sliced:] = [_slice(kind) for kind in given[-sliced:]]
         self.types |= {value.name: kind for value, kind in zip(body.input, given, strict=False)}
         # A Loop's body gives whether to go on, then what it takes along; its node gives the latter.
-        after = self._body(body, onnx.NodeProto(output=["", *node.output] if node.op_type == "Loop" else node.output))
-        before = dict(zip(node.output, given[2:] if node.op_type == "Loop" else given, strict=False))
-        return {name: kind for name, kind in before.items() if name in after and _same_shape(kind, after[name])}
+        after = self._body(body, onnx.NodeProto(output=["", *node.output]))
+        before = zip(node.output, given[2:] if node.op_type == "Loop" else (), strict=False)
+        return {name: kind for name, kind in before if name in after and _same_shape(kind, after[name])}
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
         if node.op_type in ("Shape", "Size") and not node.domain:

@@ -212,6 +212,25 @@ def test_a_loop_stays_whole(tmp_path: Path) -> None:
     assert_every_cut(model)
 
 
+def test_a_scan_stays_whole(tmp_path: Path) -> None:
+    body = helper.make_graph(
+        [node("Add", ["s", "e"], ["s2"]), node("MatMul", ["s2", "w"], ["o"])],
+        "body",
+        [value("s", [1, 4]), value("e", [1, 4])],
+        [value("s2", [1, 4]), value("o", [1, 4])],
+    )
+    nodes = [
+        node("Tanh", ["x"], ["a"]),
+        node("Scan", ["h", "a"], ["hn", "all"], body=body, num_scan_inputs=1),
+        node("Relu", ["all"], ["y"]),
+    ]
+    inputs, outputs = [value("x", [5, 1, 4]), value("h", [1, 4])], [value("y", [5, 1, 4]), value("hn", [1, 4])]
+    model = load_chain(save(tmp_path / "m.onnx", nodes, inputs, outputs, {"w": floats(4, 4)}), max_blocks=None)
+    assert model.chain.blocks[1].flop == 5 * (4 + 2 * 16)
+    assert model.uncounted == {}
+    assert_every_cut(model)
+
+
 def test_old_ir_lists_initializers_as_inputs(tmp_path: Path) -> None:
     nodes = [node("MatMul", ["x", "w"], ["a"]), node("Relu", ["a"], ["y"])]
     inputs = [value("x", [1, 4]), value("w", [4, 4])]
