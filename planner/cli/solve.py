@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_table
 from planner.errors import PlannerError, UsageError
 from planner.plan.types import Plan, Route, ScenarioReference
+
+PIN: Final = re.compile(r"(?P<source>.+):(?P<first>\d+)(-(?P<last>\d+))?=(?P<worker>.+)")
 
 
 def command(
@@ -32,13 +35,17 @@ def command(
     max_visits: Annotated[
         int | None, typer.Option(min=1, help="How often a sample may begin a stage at one worker.")
     ] = None,
+    pin: Annotated[
+        list[str] | None, typer.Option(help="Stage that a worker must run, SOURCE:FIRST-LAST=WORKER; may be repeated.")
+    ] = None,
+    start: Annotated[Path | None, typer.Option(help="Earlier plan, whose routes are tried first.")] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Find which worker runs which blocks for which source.
 
     Exit code 0 when there is a plan, 1 when there is none (the limits to blame are named), 2 for bad input.
     """
-    from planner.plan.store import plan_document, save_plan
+    from planner.plan.store import load_plan, plan_document, save_plan
     from planner.scenario.load import load_instance
     from planner.solve import solve
 
@@ -52,6 +59,8 @@ def command(
         seed=seed,
         threads=threads,
         max_visits=max_visits,
+        pins=_pins(pin or []),
+        start=load_plan(start) if start is not None else None,
         progress=_print_progress,
     )
     if solution.plan is None:
@@ -78,6 +87,17 @@ def _seconds(text: str) -> float:
     except PlannerError as error:
         fault = error.faults[0]
         raise UsageError(fault.what, where="--time-limit", value=fault.value, expected=fault.expected) from error
+
+
+def _pins(texts: list[str]) -> dict[str, dict[int, str]]:
+    pins: dict[str, dict[int, str]] = {}
+    for text in texts:
+        match = PIN.fullmatch(text)
+        if match is None:
+            raise UsageError("not a pinned stage", where="--pin", value=text, expected="SOURCE:FIRST-LAST=WORKER")
+        blocks = range(int(match["first"]), int(match["last"] or match["first"]) + 1)
+        pins.setdefault(match["source"], {}).update(dict.fromkeys(blocks, match["worker"]))
+    return pins
 
 
 def reference_to(scenario: Path, plan: Path | None) -> ScenarioReference:

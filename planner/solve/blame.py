@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from planner.solve.problem import Problem
+import numpy as np
+
+from planner.solve.problem import Choices, Problem
 
 Relaxations = Mapping[tuple[str, int], float]
 """By how much limits must give way: ``overload`` of a resource, ``lack_mib`` of a worker, ``late_s`` and
@@ -17,6 +19,24 @@ def blame(problem: Problem, relax: Callable[[], Relaxations | None]) -> tuple[st
     if not relaxations:
         return ("no route joins the blocks of every source: see pins, max_visits and the networks",)
     return tuple(_sentence(problem, kind, index, amount) for (kind, index), amount in sorted(relaxations.items()))
+
+
+def missed_limits(problem: Problem, choices: Choices) -> Relaxations:
+    """Give by how much fixed routes miss each limit."""
+    missed: dict[tuple[str, int], float] = {}
+    over = problem.load(choices).sum(axis=0) - problem.cap
+    lack = (problem.memory_used(choices) - problem.memory_bytes) / 2**20
+    missed.update({("overload", index): float(over[index]) for index in np.flatnonzero(over > 0).tolist()})
+    missed.update({("lack_mib", index): float(lack[index]) for index in np.flatnonzero(lack > 0).tolist()})
+    for source, own in enumerate(choices):
+        demand = problem.demands[source]
+        late_s = sum(choice.share * problem.cost(source, choice).unloaded_s for choice in own) - demand.deadline_s
+        accuracy = sum(choice.share * problem.variants[choice.variant].accuracy for choice in own)
+        if late_s > 0:
+            missed["late_s", source] = late_s
+        if accuracy < demand.min_accuracy:
+            missed["inaccuracy", source] = demand.min_accuracy - accuracy
+    return missed
 
 
 def _sentence(problem: Problem, kind: str, index: int, amount: float) -> str:

@@ -13,10 +13,8 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.plan.evaluate import volumes
-from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, weighted_number
+from planner.plan.surrogate import UTILISATION_CAP, Classes, weighted_number
 from planner.plan.types import Route, Stage
-from planner.scenario.instance import Instance
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -115,6 +113,8 @@ class Problem:
         What each worker has for weights and activations; shape [D].
     weight_bytes, activation_bytes
         Per model, of each block; shape [L] each.
+    ring
+        Order of the workers for methods that send samples round a ring.
     max_visits
         How often a sample may begin a stage at one worker.
     pins
@@ -139,6 +139,7 @@ class Problem:
     memory_bytes: Array
     weight_bytes: tuple[Array, ...]
     activation_bytes: tuple[Array, ...]
+    ring: tuple[int, ...] = ()
     max_visits: int | None = None
     pins: dict[str, dict[int, int]] = field(default_factory=dict)
     resident: tuple[NDArray[np.bool_], ...] | None = None
@@ -165,8 +166,17 @@ class Problem:
         largest = max(float(activations.max()) for activations in self.activation_bytes)
         return bool((everything + largest > self.memory_bytes).any())
 
+    @cached_property
+    def _runs(self) -> dict[tuple[int, int], NDArray[np.bool_]]:
+        return {}
+
     def runs(self, source: int, variant: int) -> NDArray[np.bool_]:
-        """Whether each block may run on each worker: pinned elsewhere, or no way home for a result; shape [L, D]."""
+        """Whether each block may run on each worker: not where it is pinned elsewhere or lacks a path; shape [L, D]."""
+        if (source, variant) not in self._runs:
+            self._runs[source, variant] = self._may_run(source, variant)
+        return self._runs[source, variant]
+
+    def _may_run(self, source: int, variant: int) -> NDArray[np.bool_]:
         demand, model = self.demands[source], self.variants[variant]
         allowed = np.ones((len(model), len(self.workers)), dtype=bool)
         away = np.isinf(self.latency_s[:, demand.home])
@@ -264,7 +274,7 @@ class Problem:
             return False
         for source, own in enumerate(choices):
             demand = self.demands[source]
-            if any(self.revisits(choice) for choice in own):
+            if not all(self.allowed(source, choice) for choice in own):
                 return False
             accuracy = sum(choice.share * self.variants[choice.variant].accuracy for choice in own)
             unloaded = sum(choice.share * self.cost(source, choice).unloaded_s for choice in own)
@@ -272,6 +282,12 @@ class Problem:
             if late or accuracy < demand.min_accuracy - tolerance:
                 return False
         return True
+
+    def allowed(self, source: int, choice: Choice) -> bool:
+        """Whether a route has paths, keeps pins, and visits no worker too often."""
+        runs = self.runs(source, choice.variant)[np.arange(len(choice.workers)), choice.workers]
+        linked = np.isfinite(self.cost(source, choice).latency_s)
+        return bool(runs.all()) and bool(linked) and not self.revisits(choice)
 
     def revisits(self, choice: Choice) -> bool:
         """Whether a route visits a worker more often than ``max_visits``."""
@@ -310,104 +326,3 @@ def stages(workers: tuple[int, ...]) -> list[tuple[int, int, int]]:
     begins = [0, *(block for block in range(1, len(workers)) if workers[block] != workers[block - 1])]
     ends = [*(begin - 1 for begin in begins[1:]), len(workers) - 1]
     return [(workers[begin], begin, end) for begin, end in zip(begins, ends, strict=True)]
-
-
-def build_problem(instance: Instance, *, max_visits: int | None = None) -> Problem:
-    """Turn an instance into arrays.
-
-    Raises
-    ------
-    PlanError
-        The goal ``delay`` misses a rate.
-    """
-    scenario = instance.scenario
-    models = tuple(sorted({model for spec in scenario.sources.values() for model in spec.models}))
-    variants: list[Variant] = []
-    of_model: dict[str, list[int]] = {}
-    for number, model in enumerate(models):
-        found = _variants(instance, number, model)
-        of_model[model] = list(range(len(variants), len(variants) + len(found)))
-        variants += found
-    demands = tuple(
-        Demand(
-            name=name,
-            home=instance.workers.index(spec.worker),
-            volume=float(volume),
-            priority=spec.priority,
-            deadline_s=np.inf if spec.deadline_s is None else spec.deadline_s,
-            min_accuracy=spec.min_accuracy or 0.0,
-            variants=tuple(variant for model in dict.fromkeys(spec.models) for variant in of_model[model]),
-        )
-        for (name, spec), volume in zip(scenario.sources.items(), volumes(instance), strict=True)
-    )
-    hop_resource, hop_s_per_byte, latency_s = _paths(instance)
-    return Problem(
-        goal=scenario.objective.goal,
-        kappa=kappa(scenario.objective.service_cv),
-        loss_s=100 * scenario.objective.accuracy_worth_s,
-        workers=instance.workers,
-        resources=(*instance.workers, *instance.resources),
-        models=models,
-        demands=demands,
-        variants=tuple(variants),
-        hop_resource=hop_resource,
-        hop_s_per_byte=hop_s_per_byte,
-        latency_s=latency_s,
-        memory_bytes=np.array([spec.memory_bytes - spec.base_memory_bytes for spec in scenario.workers.values()]),
-        weight_bytes=tuple(_of_blocks(instance, model, "weight_bytes") for model in models),
-        activation_bytes=tuple(_of_blocks(instance, model, "activation_bytes") for model in models),
-        max_visits=max_visits,
-    )
-
-
-def _of_blocks(instance: Instance, model: str, key: str) -> Array:
-    return np.array([float(getattr(block, key)) for block in instance.any_profile(model).blocks])
-
-
-def _variants(instance: Instance, number: int, model: str) -> list[Variant]:
-    block_s = np.stack([instance.block_s(model, worker) for worker in instance.workers], axis=1)
-    overhead_s = np.array([instance.stage_overhead_s(model, worker) for worker in instance.workers])
-    found = []
-    for index, point in enumerate(instance.operating_points(model)):
-        reach = np.array([*point.reach, point.reach[-1]])
-        exit_bytes, exit_share = np.zeros(len(block_s)), np.zeros(len(block_s))
-        for exit_point in instance.any_profile(model).exits:
-            leaves = reach[exit_point.cut - 1] - reach[exit_point.cut]
-            exit_share[exit_point.cut - 1] += leaves
-            exit_bytes[exit_point.cut - 1] += leaves * exit_point.result_bytes
-        found.append(
-            Variant(
-                model=number,
-                operating_point=index,
-                accuracy=point.accuracy,
-                reach=reach,
-                block_s=block_s,
-                overhead_s=overhead_s,
-                cut_bytes=np.array(instance.cut_bytes(model), dtype=float),
-                exit_bytes=exit_bytes,
-                exit_share=exit_share,
-            )
-        )
-    return found
-
-
-def _paths(instance: Instance) -> tuple[Integers, Array, Array]:
-    count = len(instance.workers)
-    number = {name: index + count for index, name in enumerate(instance.resources)}
-    paths = {
-        (sender, receiver): instance.path(instance.workers[sender], instance.workers[receiver])
-        for sender in range(count)
-        for receiver in range(count)
-    }
-    longest = max([1, *(len(path.hops) for path in paths.values() if path)])
-    hop_resource = np.zeros((count, count, longest), dtype=np.intp)
-    hop_s_per_byte = np.zeros((count, count, longest))
-    latency_s = np.full((count, count), np.inf)
-    for pair, path in paths.items():
-        if path is None:
-            continue
-        latency_s[pair] = sum(hop.latency_s for hop in path.hops)
-        for index, hop in enumerate(path.hops):
-            hop_resource[(*pair, index)] = number[hop.resource]
-            hop_s_per_byte[(*pair, index)] = 1 / hop.bytes_per_s
-    return hop_resource, hop_s_per_byte, latency_s

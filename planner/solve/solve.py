@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import importlib
 import time
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Final, Literal
+from typing import Final, Literal, NamedTuple
 
 import numpy as np
 
@@ -14,19 +15,34 @@ from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.types import Plan, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
+from planner.solve.build import build_problem, read_routes
 from planner.solve.outcome import Options, Outcome, Progress
-from planner.solve.problem import Choices, Problem, build_problem
+from planner.solve.problem import Choices, Problem
 
 Rank = Literal["evaluated", "surrogate"]
 Routes = Literal["single", "shared"]
 
-METHODS: Final[dict[str, tuple[Routes, ...]]] = {
-    "convex": ("shared",),
-    "milp": ("single",),
-    "colgen": ("shared",),
-    "exhaustive": ("single",),
+
+class Method(NamedTuple):
+    """Where a method is: module under ``planner.solve``, function, and what routes it finds."""
+
+    module: str
+    function: str
+    routes: tuple[Routes, ...]
+
+
+METHODS: Final = {
+    "convex": Method("convex", "solve", ("shared",)),
+    "milp": Method("milp", "solve", ("single",)),
+    "colgen": Method("colgen", "solve", ("shared",)),
+    "dp": Method("dp", "solve", ("single",)),
+    "exhaustive": Method("exhaustive", "solve", ("single",)),
+    "local": Method("baselines", "local", ("single",)),
+    "two-part": Method("baselines", "two_part", ("single",)),
+    "equal": Method("baselines", "equal", ("single",)),
+    "ar-mdi": Method("baselines", "ar_mdi", ("single",)),
 }
-"""What routes each method finds; its module has its name, and is imported, with its solver library, when asked for."""
+"""All methods; a module is imported, with its solver library, when its method is asked for."""
 
 
 @dataclass(frozen=True)
@@ -56,6 +72,8 @@ def solve(
     seed: int = 0,
     threads: int = 1,
     max_visits: int | None = None,
+    pins: Mapping[str, Mapping[int, str]] | None = None,
+    start: Plan | None = None,
     progress: Progress | None = None,
 ) -> Solution:
     """Find routes for every source of ``instance``.
@@ -73,6 +91,10 @@ def solve(
         Which incumbent to return: the one with the best evaluated delays, or the one with the best objective.
     max_visits
         How often a sample may begin a stage at one worker; unlimited by default.
+    pins
+        By source, the worker that must run each block, by number.
+    start
+        An earlier plan, of this scenario or one like it: its routes are tried first.
     progress
         Called now and then with seconds, best objective and bound.
 
@@ -87,9 +109,20 @@ def solve(
     name = _method(instance, method, routes)
     if rank not in {"evaluated", "surrogate"}:
         raise SolveError("unknown ranking", where="rank", value=rank, expected="evaluated or surrogate")
-    problem = build_problem(instance, max_visits=max_visits)
-    options = Options(time_limit_s=time_limit_s, gap=gap, seed=seed, threads=threads, progress=progress)
-    outcome: Outcome = importlib.import_module(f"planner.solve.{name}").solve(problem, options)
+    problem = build_problem(instance, max_visits=max_visits, pins=pins)
+    known = read_routes(problem, {name: own.routes for name, own in start.sources.items()}) if start else None
+    options = Options(
+        time_limit_s=time_limit_s,
+        gap=gap,
+        seed=seed,
+        threads=threads,
+        start=(known,) if known else (),
+        progress=progress,
+    )
+    where = METHODS[name]
+    outcome: Outcome = getattr(importlib.import_module(f"planner.solve.{where.module}"), where.function)(
+        problem, options
+    )
     candidates = [_candidate(instance, problem, choices) for choices in outcome.incumbents]
     if not candidates:
         return Solution(outcome.status, blame=outcome.blame)
@@ -138,8 +171,8 @@ def _method(instance: Instance, method: str, routes: Routes | None) -> str:
         if routes == "shared":
             return "colgen" if instance.scenario.objective.goal == "delay" else "convex"
         return "milp"
-    if routes is not None and routes not in METHODS[method]:
-        fitting = ", ".join(name for name, kinds in METHODS.items() if routes in kinds)
+    if routes is not None and routes not in METHODS[method].routes:
+        fitting = ", ".join(name for name, found in METHODS.items() if routes in found.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=fitting)
     return method
 

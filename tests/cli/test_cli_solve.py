@@ -81,6 +81,12 @@ def test_an_infeasible_scenario_ends_with_1_and_the_limit(
         (["--method", "magic"], "unknown method"),
         (["--time-limit", "60"], "--time-limit"),
         (["--rank", "beauty"], "unknown ranking"),
+        (["--routes", "many"], "unknown kind of routes"),
+        (["--pin", "gate=nano"], "not a pinned stage"),
+        (["--pin", "gate:0-3=mars"], "no such worker"),
+        (["--pin", "gate:7-8=nano"], "no such block"),
+        (["--pin", "door:0=nano"], "no such source"),
+        (["--start", "none.json"], "cannot read the plan"),
     ],
 )
 def test_wrong_options_end_with_2(
@@ -90,6 +96,16 @@ def test_wrong_options_end_with_2(
     printed = capsys.readouterr()
     assert message in printed.err
     assert not printed.out
+
+
+def test_pinned_stages_stay_where_the_user_wants_them(scenario: Path, tmp_path: Path) -> None:
+    first, second = tmp_path / "first.json", tmp_path / "second.json"
+    main_ok(["solve", str(scenario), "-o", str(first), "--pin", "gate:0-3=xavier", "--pin", "gate:5=nano"])
+    workers = [stage.worker for stage in load_plan(first).sources["gate"].routes[0].stages for _ in range(2)]
+    assert workers[0] == "xavier"
+    assert "nano" in workers
+    main_ok(["solve", str(scenario), "-o", str(second), "--start", str(first), "--routes", "shared"])
+    assert load_plan(second).method == "colgen"
 
 
 def test_a_missing_scenario_ends_with_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -12,8 +12,9 @@ from pyomo.repn.plugins.lp_writer import LPWriter
 
 from planner.profile.types import OperatingPoint
 from planner.scenario.types import ObjectiveSpec
+from planner.solve.build import build_problem
 from planner.solve.milp import build_model
-from planner.solve.problem import Problem, build_problem
+from planner.solve.problem import Problem
 from tests.instances import MIB, make_instance, make_profile
 
 FOLDER = Path(__file__).parent / "golden"

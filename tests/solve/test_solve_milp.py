@@ -16,8 +16,9 @@ from planner.profile.types import ExitPoint, OperatingPoint
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
 from planner.solve import exhaustive, milp, solve
+from planner.solve.build import build_problem
 from planner.solve.outcome import Options
-from planner.solve.problem import Choice, build_problem
+from planner.solve.problem import Choice
 from tests.instances import MIB, make_instance, make_profile, random_instance
 
 EXACT = Options(gap=1e-7)

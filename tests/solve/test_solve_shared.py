@@ -10,10 +10,11 @@ from planner.plan.surrogate import congestion
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
 from planner.solve import colgen, convex, exhaustive, solve
+from planner.solve.build import build_problem
 from planner.solve.greedy import class_prices
 from planner.solve.outcome import Options, Outcome
 from planner.solve.pricing import Prices, cheapest_route, lagrangian_bound
-from planner.solve.problem import Choice, Problem, build_problem
+from planner.solve.problem import Choice, Problem
 from tests.instances import make_instance, random_instance
 from tests.solve.test_solve_milp import tiny_instances, with_exits
 
