@@ -251,8 +251,8 @@ def _print_profile(profile: Profile) -> None:
         )
     if fit:
         typer.echo(
-            f"estimated from {fit['figures']} published figures, which it misses by {fit['median_error']:.0%} "
-            f"(median) to {fit['worst_error']:.0%}"
+            f"estimated from {fit['figures']} published figures; each, predicted from the others, is missed by "
+            f"{fit['median_error']:.0%} (median) to {fit['worst_error']:.0%}"
         )
 
 

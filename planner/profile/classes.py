@@ -13,6 +13,7 @@ figure it is the limit. The roofline is Williams, Waterman and Patterson's (doi:
 from __future__ import annotations
 
 import itertools
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Literal
@@ -103,14 +104,14 @@ class Roofline:
     elements_per_s
         Bandwidth, in elements of the class's precision.
     errors
-        Relative error of each figure.
+        Relative error of each figure, predicted from the others.
     """
 
     fixed_s: float
     flop_per_s: float
     grouped_s: float | None
     elements_per_s: float
-    errors: tuple[float, ...]
+    errors: tuple[float, ...] = ()
 
     def variable_s(self, work: Workload) -> float:
         """Give the time that goes with the work, in seconds."""
@@ -171,22 +172,31 @@ def workload(figure: Figure) -> Workload:
 
 
 def fit(device_class: DeviceClass) -> Roofline:
-    """Fit the roofline to the class's figures by least squares of relative errors."""
-    works = [workload(figure) for figure in device_class.figures]
-    times_s = np.array([figure.time_s for figure in device_class.figures])
+    """Fit the roofline to the class's figures by least squares of relative errors.
+
+    Each figure's error is that of a fit to the others: what may be expected of a model that is no figure.
+    """
+    figures = device_class.figures
+    errors = []
+    for index, figure in enumerate(figures):
+        others = _fit(device_class, figures[:index] + figures[index + 1 :])
+        errors.append((others.fixed_s + others.variable_s(workload(figure))) / figure.time_s - 1)
+    return replace(_fit(device_class, figures), errors=tuple(errors))
+
+
+def _fit(device_class: DeviceClass, figures: Sequence[Figure]) -> Roofline:
+    works = [workload(figure) for figure in figures]
+    times_s = np.array([figure.time_s for figure in figures])
     columns = np.array([[1.0, work.flop, work.grouped_elements] for work in works])
     fixed_s, per_flop_s, grouped_s = _least_squares(columns / times_s[:, None])
-    # A rate beyond the peak would be a misfit of the figures, not of the device.
-    roofline = Roofline(
+    peak_flop_per_s = device_class.peak_flop_per_s
+    return Roofline(
         fixed_s=fixed_s,
-        flop_per_s=min(1 / per_flop_s, device_class.peak_flop_per_s) if per_flop_s else device_class.peak_flop_per_s,
+        # A rate beyond the peak would be a misfit of the figures, not of the device.
+        flop_per_s=min(1 / per_flop_s, peak_flop_per_s) if per_flop_s else peak_flop_per_s,
         grouped_s=grouped_s if any(work.grouped_elements for work in works) else None,
         elements_per_s=device_class.peak_bytes_per_s / BYTES[device_class.precision],
-        errors=(),
     )
-    fitted_s = np.array([roofline.fixed_s + roofline.variable_s(work) for work in works])
-    errors = tuple(float(error) for error in fitted_s / times_s - 1)
-    return replace(roofline, errors=errors)
 
 
 def _least_squares(columns: NDArray[np.float64]) -> tuple[float, ...]:

@@ -37,8 +37,8 @@ def estimate(
     Returns
     -------
     Profile
-        ``provenance: estimated``. ``environment["fit"]`` says by how much the roofline misses the figures. What no
-        figure tells (stage overhead, load time, spread) is 0.
+        ``provenance: estimated``. ``environment["fit"]`` says by how much a fit to the other figures misses each. What
+        no figure tells (stage overhead, load time, spread) is 0.
     """
     chain, roofline = chain_model.chain, fit(device_class)
     works = workloads(chain_model) if works is None else works

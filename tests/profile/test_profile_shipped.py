@@ -3,11 +3,12 @@ from __future__ import annotations
 from collections import defaultdict
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from planner.model.load import load_chain
 from planner.model.reference import REFERENCE, build_model
-from planner.profile.classes import known_classes, load_class
+from planner.profile.classes import fit, known_classes, load_class
 from planner.profile.estimate import estimate, workloads
 from planner.profile.store import load_profile, profile_path
 from planner.profile.types import Profile
@@ -58,3 +59,14 @@ def test_shipped_profiles_are_of_the_chain_that_is_built_today(name: str, tmp_pa
         fresh, kept = estimate(model, load_class(device_class), works=works), by_class[device_class]
         assert fresh.chain_sha256 == kept.chain_sha256, AGAIN
         assert [block.mean_s for block in kept.blocks] == pytest.approx([block.mean_s for block in fresh.blocks]), AGAIN
+
+
+def test_the_readme_tells_the_fits_as_they_are() -> None:
+    text = (SHIPPED / "README.md").read_text()
+    for name in known_classes():
+        device_class = load_class(name)
+        roofline = fit(device_class)
+        errors = np.abs(roofline.errors)
+        shares = (roofline.flop_per_s / device_class.peak_flop_per_s, float(np.median(errors)), float(errors.max()))
+        row = " | ".join([name, str(len(errors)), *(f"{share:.0%}".replace("%", " %") for share in shares)])
+        assert f"| {row} |" in text
