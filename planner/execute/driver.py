@@ -14,6 +14,7 @@ from itertools import count
 from planner.execute.compute import ComputeThread, Job, Outcome
 from planner.execute.messages import COORDINATOR, Admit, Data, Deploy, Ended, Frame, Tensors, Transmit
 from planner.execute.transport import CONTROL, LEVELS
+from planner.policy.costs import Costs
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
 from planner.scenario.arrivals import instance_arrivals
@@ -29,11 +30,14 @@ from planner.worker.events import (
     Fail,
     Joined,
     Left,
+    Note,
+    Parcel,
     Received,
     RunBlock,
     Send,
     SetTimer,
     Step,
+    Tell,
     TimedOut,
     sample_record,
 )
@@ -78,11 +82,12 @@ class Driver:
         self.name = name
         self._deploy = deploy
         self._instance = instance
+        self._costs = Costs(instance)
         self._inputs = inputs
         self._send_frame = send
         self._compute = compute
         self._start_s = start_s
-        self._worker = Worker(name, instance, make_policy(deploy.policy, deploy.plan))
+        self._worker = Worker(name, instance, make_policy(deploy.policy, instance, deploy.plan), costs=self._costs)
         self._levels = urgency_levels({name: source.priority for name, source in instance.scenario.sources.items()})
         self._tensors: dict[SampleKey, Tensors] = {}
         self._due: list[tuple[float, int, Event]] = []
@@ -124,8 +129,11 @@ class Driver:
 
     def on_data(self, data: Data, tensors: Tensors) -> None:
         """Take another worker's message: at once, or when the emulated network admits it."""
-        if data.transfer is None:
-            self._record_transfer(data)
+        if isinstance(data.message, Note):
+            latency_s = self._costs.latency_s(data.sender, self.name) if self._deploy.paced else 0.0
+            self._at(data.sent_s + latency_s, Received(data.sender, data.message))
+        elif data.transfer is None:
+            self._record_transfer(data, data.message)
             self._receive(data, tensors)
         elif data.transfer in self._admitted:
             self._schedule_receipt(self._admitted.pop(data.transfer), data, tensors)
@@ -150,7 +158,7 @@ class Driver:
             self._step(BlockFailed(key, block, outcome.reason))
         else:
             self._tensors[key] = outcome.tensors
-            self._step(BlockEnded(key, block))
+            self._step(BlockEnded(key, block, outcome.end_s - outcome.start_s))
 
     def on_presence(self, worker: str, *, present: bool) -> None:
         """Learn that another worker came or went."""
@@ -176,13 +184,13 @@ class Driver:
         self._step(Received(data.sender, data.message))
 
     def _keep(self, data: Data, tensors: Tensors) -> None:
-        if tensors:
+        if tensors and isinstance(data.message, Parcel):
             self._tensors[data.message.key] = tensors
 
-    def _record_transfer(self, data: Data) -> None:
+    def _record_transfer(self, data: Data, parcel: Parcel) -> None:
         path = self._instance.path(data.sender, self.name)
         resource = path.hops[-1].resource if path and path.hops else f"{data.sender}>{self.name}"
-        key = data.message.key
+        key = parcel.key
         self.records.append(
             TransferRecord(
                 resource,
@@ -213,8 +221,13 @@ class Driver:
             self._compute.submit(Job(effect, self._tensors_of(effect.key), time.monotonic(), self._lasts_s(effect)))
         elif isinstance(effect, Send):
             self._send(effect)
+        elif isinstance(effect, Tell):
+            note = Data(
+                run=self._deploy.run, sender=self.name, message=effect.message, cut=0, size_bytes=0, sent_s=self.now_s
+            )
+            self._send_frame(effect.to, Frame(note), CONTROL)
         elif isinstance(effect, SetTimer):
-            self._at(effect.at_s, TimedOut(effect.key))
+            self._at(effect.at_s, TimedOut(effect.timer))
         elif isinstance(effect, Discard):
             self._tensors.pop(effect.key, None)
         else:

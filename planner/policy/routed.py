@@ -3,44 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
 
 from planner.plan.types import Plan, Route
+from planner.policy.base import BasePolicy, PriorityPolicy
 from planner.policy.menu import whole_model_at_home
-from planner.policy.types import Compute, Decision, Forward, Task, View
+from planner.policy.types import View
 
 _GOLDEN = (5**0.5 - 1) / 2
 
 
-def place_by_route(view: View, task: Task) -> Decision:
-    """Compute the stage at hand if it is this worker's, else send the task to the worker it belongs to."""
-    stage = task.stages[0]
-    return Compute(stage.last_block) if stage.worker == view.worker else Forward(stage.worker)
-
-
-class Local:
+class Local(BasePolicy):
     """Every sample is computed where it arrives, first come, first served."""
 
-    looks_between_blocks = False
 
-    def route(self, view: View, source: str) -> Route:
-        """Give the whole model at the source."""
-        return whole_model_at_home(view.instance, source)
-
-    def place(self, view: View, task: Task) -> Decision:
-        """Follow the route."""
-        return place_by_route(view, task)
-
-    def queue(self, task: Task) -> Hashable:  # noqa: ARG002 - one queue for all
-        """Put all tasks into one queue."""
-        return 0
-
-    def choose(self, view: View, heads: Mapping[Hashable, Task]) -> Hashable:  # noqa: ARG002
-        """Serve the only queue."""
-        return 0
-
-
-class Planned:
+class Planned(PriorityPolicy):
     """The solver's routes, each as often as its share says, served by priority between blocks.
 
     The route of a source's n-th sample is the one whose cumulated share holds the n-th term of the additive recurrence
@@ -54,7 +30,7 @@ class Planned:
         self._routes = {source: entry.routes for source, entry in plan.sources.items()}
         self._drawn: dict[str, int] = defaultdict(int)
 
-    def route(self, view: View, source: str) -> Route:
+    def route(self, view: View, source: str) -> Route | None:
         """Draw one of the plan's routes by its share."""
         routes = [
             route for route in self._routes[source] if view.absent.isdisjoint(stage.worker for stage in route.stages)
@@ -68,15 +44,3 @@ class Planned:
             if point < 0:
                 return route
         return routes[-1]
-
-    def place(self, view: View, task: Task) -> Decision:
-        """Follow the route."""
-        return place_by_route(view, task)
-
-    def queue(self, task: Task) -> Hashable:
-        """Put each priority class into a queue of its own."""
-        return task.priority
-
-    def choose(self, view: View, heads: Mapping[Hashable, Task]) -> Hashable:  # noqa: ARG002
-        """Serve the highest priority."""
-        return max(heads, key=lambda queue: heads[queue].priority)

@@ -1,18 +1,18 @@
 """What a worker asks a policy, and what it may answer.
 
-A sample is a chain of tasks; a task is the blocks it is given to run on one worker. A policy decides three things and
-does nothing: the route a new sample starts on (:meth:`Policy.route`), whether a task is computed here or goes on to
-another worker (:meth:`Policy.place`), and which of the waiting tasks is served next (:meth:`Policy.choose`). It has no
-clock, no I/O and no chance of its own, so the simulator and the agents run the very same object.
+A sample is a chain of tasks; a task is the blocks it is given to run on one worker. A policy decides and does nothing:
+it has no clock, no I/O and no chance of its own, so the simulator and the agents run the very same object. Each worker
+has a policy object of its own, which may remember what it saw; what it knows of other workers came by messages.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import NamedTuple, Protocol, TypeAlias
 
 from planner.plan.types import Route, Stage
+from planner.policy.costs import Costs
 from planner.scenario.instance import Instance
 
 
@@ -30,18 +30,60 @@ class Task:
 
     Parameters
     ----------
+    created_s
+        When the sample arrived, by its source's clock; says which of two samples is older.
     next_block
         The block to run next; L when only the result is left.
     stages
-        The stages ahead, the one at hand first.
+        The stages ahead, the one at hand first; empty under a policy that decides from worker to worker.
     """
 
     key: SampleKey
     model: str
     operating_point: int
     priority: float
+    created_s: float
     next_block: int
     stages: tuple[Stage, ...]
+
+
+class Waiting(NamedTuple):
+    """A task to be computed here.
+
+    Parameters
+    ----------
+    first_block, last_block
+        Its blocks, both inclusive; it has begun when its next block is not the first.
+    since_s
+        When it joined its queue.
+    service_s
+        Time it was computed for so far, in seconds.
+    """
+
+    task: Task
+    first_block: int
+    last_block: int
+    since_s: float
+    service_s: float = 0.0
+
+
+@dataclass(frozen=True, slots=True)
+class Status:
+    """What a worker tells others of itself, as its policy sees fit.
+
+    Parameters
+    ----------
+    backlog_s
+        Computation that waits here, the block at hand included, in seconds, by priority.
+    queued
+        Number of tasks that wait, by queue.
+    per_parameter_s
+        Moving average of computation per parameter, in seconds, by source: γ of AR-MDI.
+    """
+
+    backlog_s: tuple[tuple[float, float], ...] = ()
+    queued: tuple[tuple[str, int], ...] = ()
+    per_parameter_s: tuple[tuple[str, float], ...] = ()
 
 
 @dataclass(slots=True)
@@ -50,9 +92,29 @@ class View:
 
     worker: str
     instance: Instance
+    costs: Costs
     now_s: float = 0.0
     absent: set[str] = field(default_factory=set)
     """Workers that are known to have left."""
+    priorities: dict[str, float] = field(default_factory=dict)
+    """Of each source, as they are now."""
+    queued: dict[Hashable, int] = field(default_factory=dict)
+    """Number of tasks in each non-empty queue; the task at hand is in none."""
+    backlog_s: dict[float, float] = field(default_factory=dict)
+    """Computation here that has not begun, in seconds, by priority; of the task at hand all but the block that runs."""
+    running_until_s: float = 0.0
+    """When the block that runs is expected to end; in the past when none runs."""
+    statuses: dict[str, Status] = field(default_factory=dict)
+    """The last status of each other worker that told one."""
+
+    def ahead_s(self, priority: float) -> float:
+        """Give the computation here that is served before a new task of a priority, in seconds."""
+        waiting_s = sum(backlog_s for other, backlog_s in self.backlog_s.items() if other >= priority)
+        return waiting_s + max(self.running_until_s - self.now_s, 0.0)
+
+    def present(self, workers: Iterable[str]) -> list[str]:
+        """Give those of ``workers`` that have not left, in their order."""
+        return [worker for worker in workers if worker not in self.absent]
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,35 +126,66 @@ class Compute:
 
 @dataclass(frozen=True, slots=True)
 class Forward:
-    """Send the task to another worker."""
+    """Send the task to another worker; with ``last_block`` it computes so far without asking its own policy."""
 
     worker: str
+    last_block: int | None = None
 
 
-Decision: TypeAlias = Compute | Forward
+@dataclass(frozen=True, slots=True)
+class Ask:
+    """Ask other workers what they could do (request to compute); :meth:`Policy.settle` decides on what they offer."""
+
+    workers: tuple[str, ...]
+    last_block: int
+
+
+Decision: TypeAlias = Compute | Forward | Ask
 
 
 class Policy(Protocol):
-    """The decisions of one worker.
+    """The decisions of one worker; :class:`planner.policy.base.BasePolicy` has sensible ones for most.
 
     ``looks_between_blocks`` says whether the worker asks :meth:`choose` after every block, or only when a task has
-    ended; the task at hand then stands first in its queue again.
+    ended; the task at hand then stands first in its queue again. ``gossips`` says whether workers tell each other
+    their status (:meth:`status`, :meth:`listeners`) when it changes.
     """
 
     looks_between_blocks: bool
+    gossips: bool
 
-    def route(self, view: View, source: str) -> Route:
-        """Give the route of a new sample of ``source``, which arrived at this worker."""
+    def route(self, view: View, source: str) -> Route | None:
+        """Give the route of the next sample of ``source``, this worker's own; None leaves it in the reservoir."""
         ...
 
     def place(self, view: View, task: Task) -> Decision:
         """Say where the next blocks of a task that is at this worker are run."""
         ...
 
-    def queue(self, task: Task) -> Hashable:
-        """Name the queue that a task to be computed here waits in; each is served first come, first served."""
+    def settle(self, view: View, task: Task, ask: Ask, offers: Mapping[str, float]) -> Compute | Forward:
+        """Decide after ``ask``, given the expected completion in seconds from now of each worker that agreed."""
         ...
 
-    def choose(self, view: View, heads: Mapping[Hashable, Task]) -> Hashable:
-        """Choose the queue to serve next, given the first task of each non-empty one; there is at least one."""
+    def queue(self, task: Task) -> Hashable:
+        """Name the queue that a task to be computed here waits in."""
+        ...
+
+    def rank(self, task: Task) -> float:
+        """Give the task's place in its queue: the least first, among equals first come, first served."""
+        ...
+
+    def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
+        """Choose the queue to serve next, given the first task of each non-empty one, at least one; None to idle."""
+        ...
+
+    def ran(self, view: View, done: Waiting) -> None:
+        """Learn what computing a task took."""
+        ...
+
+    def status(self, view: View) -> Status:
+        """Give what others should know of this worker."""
+        ...
+
+    def listeners(self, view: View) -> Iterable[str]:
+        """Name the workers that should know it."""
         ...

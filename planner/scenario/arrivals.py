@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
@@ -48,7 +49,36 @@ def arrival_times(
     return itertools.accumulate(rng.exponential(1 / source.rate_per_s) for _ in range(source.samples))
 
 
+def warp(times: Iterable[float], factors: Sequence[tuple[float, float]]) -> Iterator[float]:
+    """Let time pass faster or slower from certain moments on.
+
+    Parameters
+    ----------
+    times
+        Never decreasing, in seconds, as they would be at factor 1.
+    factors
+        ``(from_s, factor)``, in order of time: how many seconds of ``times`` pass in one second from then on.
+    """
+    begin_s, passed_s, factor = 0.0, 0.0, 1.0
+    changes = deque(factors)
+    for time_s in times:
+        while changes and (changes[0][0] - begin_s) * factor <= time_s - passed_s:
+            from_s, next_factor = changes.popleft()
+            passed_s += (from_s - begin_s) * factor
+            begin_s, factor = from_s, next_factor
+        yield begin_s + (time_s - passed_s) / factor
+
+
 def instance_arrivals(instance: Instance, source: str, seed: int) -> Iterator[float]:
-    """Give the arrival times of one of an instance's sources, in seconds; simulation and execution draw the same."""
-    rng = source_rng(seed, instance.sources.index(source))
-    return arrival_times(instance.scenario.sources[source], rng, instance.traces.get(source))
+    """Give the arrival times of one of an instance's sources, in seconds; simulation and execution draw the same.
+
+    The scenario's events that change the source's rate are in them.
+    """
+    spec = instance.scenario.sources[source]
+    times = arrival_times(spec, source_rng(seed, instance.sources.index(source)), instance.traces.get(source))
+    changes = sorted(
+        (event.at_s, event.rate_per_s / spec.rate_per_s)
+        for event in instance.scenario.events
+        if event.source == source and event.rate_per_s is not None and spec.rate_per_s is not None
+    )
+    return warp(times, changes) if changes else times

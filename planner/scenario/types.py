@@ -61,6 +61,8 @@ class WorkerSpec(Record):
     """What the agent itself takes, before any block is resident."""
     speed: Factor = 1.0
     """Scales the profile: block times are divided by it."""
+    overlap: bool = True
+    """Whether it computes while it sends; else a block waits until all that it sends has gone."""
 
 
 class NetworkSpec(Record):
@@ -121,6 +123,10 @@ class PolicySpec(Record):
     """Order of the workers for ``mdi``, ``ar-mdi`` and ``ms-mdi``; by default as they are listed."""
     neighbours: dict[str, tuple[str, ...]] | None = None
     """Whom each worker may hand work to with ``pa-mdi``; by default all it has a direct link to."""
+    reservoir_limit: int = Field(default=2, ge=1, strict=True)
+    """Under ``ms-mdi`` a queue at a source takes samples from the reservoir while it is shorter than this."""
+    literal: bool = False
+    """Whether ``ms-mdi`` follows equation (2) of its paper as printed, which can leave workers idle."""
 
 
 class EventSpec(Record):

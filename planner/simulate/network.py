@@ -14,8 +14,8 @@ import heapq
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
-from typing import Any
 
 from planner.scenario.instance import Hop, Path
 from planner.simulate.heap import EventHeap
@@ -24,6 +24,9 @@ FRAGMENT_BYTES = 64 * 1024
 
 Delivery = Callable[[float], None]
 """Called with the time at which the last byte is there."""
+
+Occupation = Callable[[Hop, float, float], None]
+"""Called with the hop, and the times between which it was occupied, interruptions included."""
 
 
 @dataclass(slots=True)
@@ -47,23 +50,44 @@ class _Resource:
         self._began_s = 0.0
         self._certain = False
         self._version = 0
+        self._factor = 1.0
         self.busy_s = 0.0
 
     def submit(self, transfer: _Transfer) -> None:
         heapq.heappush(self._waiting, (-transfer.priority, next(self._sequence), transfer))
         if self._current is None:
-            self._begin(self._heap.now_s)
+            self._begin_next()
         elif not self._certain and -transfer.priority < self._current[0]:
             self._yield_at_fragment_end()
 
-    def _begin(self, now_s: float) -> None:
-        """Serve the first waiting transfer, until it is done or :meth:`submit` interrupts it."""
+    def change_rate(self, factor: float) -> None:
+        """Go on at another share of the bandwidth; 0 stops. A last fragment that has begun ends as announced."""
+        if self._current is not None and not self._certain:
+            transfer = self._serving()
+            sent_bytes = (self._heap.now_s - self._began_s) * self._rate(transfer)
+            transfer.left_bytes = max(transfer.left_bytes - sent_bytes, 0.0)
+            heapq.heappush(self._waiting, self._current)
+            self._factor = factor
+            self._next()
+        else:
+            self._factor = factor
+            if self._current is None:
+                self._begin_next()
+
+    def _rate(self, transfer: _Transfer) -> float:
+        return transfer.hop.bytes_per_s * self._factor
+
+    def _begin_next(self) -> None:
+        """Serve the first waiting transfer, until it is done or something interrupts it."""
+        if not self._waiting or self._factor == 0:
+            return
+        now_s = self._heap.now_s
         entry = heapq.heappop(self._waiting)
         transfer = entry[2]
         self._current, self._began_s, self._certain = entry, now_s, False
         if transfer.start_s < 0:
             transfer.start_s = now_s
-        whole_s = (_fragments(transfer) - 1) * FRAGMENT_BYTES / transfer.hop.bytes_per_s
+        whole_s = (_fragments(transfer) - 1) * FRAGMENT_BYTES / self._rate(transfer)
         self._schedule(now_s + whole_s, self._announce)
 
     def _schedule(self, time_s: float, action: Callable[[], None]) -> None:
@@ -74,7 +98,7 @@ class _Resource:
     def _announce(self) -> None:
         """Begin the last fragment of the current transfer: nothing can delay it any more."""
         transfer = self._serving()
-        end_s = self._began_s + transfer.left_bytes / transfer.hop.bytes_per_s
+        end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
         self._certain = True
         self._schedule(end_s, self._next)
         transfer.occupied(transfer.start_s, end_s)
@@ -82,7 +106,7 @@ class _Resource:
 
     def _yield_at_fragment_end(self) -> None:
         transfer = self._serving()
-        fragment_s = FRAGMENT_BYTES / transfer.hop.bytes_per_s
+        fragment_s = FRAGMENT_BYTES / self._rate(transfer)
         sent = int((self._heap.now_s - self._began_s) / fragment_s) + 1
         if sent < _fragments(transfer):
             self._schedule(self._began_s + sent * fragment_s, lambda: self._put_back(sent))
@@ -97,8 +121,8 @@ class _Resource:
     def _next(self) -> None:
         self.busy_s += self._heap.now_s - self._began_s
         self._current = None
-        if self._waiting:
-            self._begin(self._heap.now_s)
+        self._version += 1
+        self._begin_next()
 
     def _serving(self) -> _Transfer:
         if self._current is None:
@@ -111,38 +135,41 @@ def _fragments(transfer: _Transfer) -> int:
 
 
 class Network:
-    """All resources of a scenario.
+    """All resources of a scenario."""
 
-    Parameters
-    ----------
-    on_occupied
-        Told ``(hop, start_s, end_s, label)`` for each hop of each transfer, once it is certain; for records.
-    """
-
-    def __init__(
-        self, heap: EventHeap, resources: Iterable[str], on_occupied: Callable[[Hop, float, float, Any], None]
-    ) -> None:
+    def __init__(self, heap: EventHeap, resources: Iterable[str]) -> None:
         self._heap = heap
         self._resources = {name: _Resource(heap) for name in resources}
-        self._on_occupied = on_occupied
 
-    def submit(self, path: Path, size_bytes: float, priority: float, deliver: Delivery, label: Any = None) -> None:
-        """Send ``size_bytes`` along ``path`` from now on; ``deliver(at_s)`` is called when its time is certain."""
-        self._hop(path.hops, size_bytes, priority, deliver, label)
+    def submit(self, path: Path, size_bytes: float, priority: float, deliver: Delivery, occupied: Occupation) -> None:
+        """Send ``size_bytes`` along ``path`` from now on.
 
-    def _hop(self, hops: tuple[Hop, ...], size_bytes: float, priority: float, deliver: Delivery, label: Any) -> None:
+        Parameters
+        ----------
+        deliver
+            Called with the time at which the last byte is there, as soon as that is certain.
+        occupied
+            Called with hop, start and end for each hop, as soon as they are certain; for records.
+        """
+        self._hop(path.hops, size_bytes, priority, deliver, occupied)
+
+    def _hop(
+        self, hops: tuple[Hop, ...], size_bytes: float, priority: float, deliver: Delivery, occupied: Occupation
+    ) -> None:
         hop, rest = hops[0], hops[1:]
 
         def arrive(at_s: float) -> None:
             if rest:
-                self._heap.at(at_s, lambda: self._hop(rest, size_bytes, priority, deliver, label))
+                self._heap.at(at_s, lambda: self._hop(rest, size_bytes, priority, deliver, occupied))
             else:
                 deliver(at_s)
 
-        def occupied(start_s: float, end_s: float) -> None:
-            self._on_occupied(hop, start_s, end_s, label)
+        self._resources[hop.resource].submit(_Transfer(hop, size_bytes, -1.0, priority, arrive, partial(occupied, hop)))
 
-        self._resources[hop.resource].submit(_Transfer(hop, size_bytes, -1.0, priority, arrive, occupied))
+    def change_rate(self, resources: Iterable[str], factor: float) -> None:
+        """Let resources go on at a share of their bandwidth; 0 stops them, and what waits there waits on."""
+        for resource in resources:
+            self._resources[resource].change_rate(factor)
 
     def busy_s(self) -> dict[str, float]:
         """Time each resource was sending so far, in seconds."""

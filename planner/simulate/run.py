@@ -5,15 +5,20 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
+from math import inf
+from typing import Final
 
 from planner.errors import UsageError
 from planner.plan.types import Plan
+from planner.policy.costs import Costs
 from planner.policy.registry import make_policy
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance
+from planner.scenario.types import EventSpec
+from planner.simulate.device import Device
 from planner.simulate.heap import EventHeap
 from planner.simulate.network import Network
-from planner.trace.records import BlockRecord, Record, TransferRecord
+from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 from planner.worker.events import (
     Arrived,
     BlockEnded,
@@ -21,14 +26,21 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
+    Joined,
+    Left,
     Received,
+    Reprioritised,
     RunBlock,
     Send,
     SetTimer,
+    Tell,
     TimedOut,
     sample_record,
 )
 from planner.worker.worker import Patience, Worker
+
+DETECTION_S: Final = 0.1
+"""A worker that left or joined is noticed by the others after this; on a real network the liveliness tokens decide."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +48,7 @@ class Simulation:
     """What a simulated run gave, beyond the records that went to the sink."""
 
     events: int
-    """Events that workers took."""
+    """Events that workers took, and transfers."""
     end_s: float
     network_busy_s: dict[str, float]
 
@@ -51,7 +63,8 @@ class Simulator:
     observe
         Told ``(worker, now_s, event, effects)`` of every step; for tests and logs.
     patience
-        When sources try again.
+        When sources try again. By default they wait for ever: nothing is lost here but what leaves with a worker, and
+        they are told when one does.
     """
 
     def __init__(
@@ -66,28 +79,44 @@ class Simulator:
         patience: Patience | None = None,
     ) -> None:
         self._instance = instance
+        self._policy = policy
+        self._plan = plan
         self._seed = seed
         self._sink = sink
         self._observe = observe
+        self._patience = patience or Patience(first_s=inf)
+        self._costs = Costs(instance)
         self._heap = EventHeap()
-        self._network = Network(self._heap, instance.resources, self._record_transfer)
-        self._workers = {name: Worker(name, instance, make_policy(policy, plan), patience) for name in instance.workers}
-        self._block_s = {
-            (worker, model): (instance.block_s(model, worker).tolist(), instance.stage_overhead_s(model, worker))
-            for model in instance.profiles
-            for worker in instance.workers
+        self._network = Network(self._heap, instance.resources)
+        self._devices = {name: Device(instance, name, seed) for name in instance.workers}
+        self._workers = {name: self._new_worker(name) for name in instance.workers}
+        self._handlers: dict[type, Callable[[str, Effect], None]] = {
+            RunBlock: self._on_run,  # type: ignore[dict-item]  # each handler takes the effect it is listed under
+            Send: self._on_send,  # type: ignore[dict-item]
+            Tell: self._on_tell,  # type: ignore[dict-item]
+            SetTimer: self._on_timer,  # type: ignore[dict-item]
+            Complete: self._on_end,  # type: ignore[dict-item]
+            Fail: self._on_end,  # type: ignore[dict-item]
         }
         self._events = 0
         self._end_s = 0.0
 
     def run(self) -> Simulation:
-        """Run until every sample has ended."""
+        """Run until nothing happens any more; a sample that never ended is reported failed."""
         for source in self._instance.sources:
             times = instance_arrivals(self._instance, source, self._seed)
             self._arrive_next(source, self._instance.home(source), enumerate(times))
-        while self._heap.next_s < float("inf"):
+        for event in self._instance.scenario.events:
+            self._heap.at(event.at_s, partial(self._disturb, event))
+        while self._heap.next_s < inf:
             self._heap.run_next()
+        for worker in list(self._workers.values()):
+            self._fail_pending(worker, "never ended: its policy left it waiting")
         return Simulation(self._events, self._end_s, self._network.busy_s())
+
+    def _new_worker(self, name: str) -> Worker:
+        policy = make_policy(self._policy, self._instance, self._plan)
+        return Worker(name, self._instance, policy, self._patience, self._costs)
 
     def _arrive_next(self, source: str, home: str, times: Iterator[tuple[int, float]]) -> None:
         sample, time_s = next(times, (-1, 0.0))
@@ -96,63 +125,131 @@ class Simulator:
 
         def arrive() -> None:
             self._arrive_next(source, home, times)
-            self._step(home, Arrived(source, sample))
+            if home in self._workers:
+                self._step(home, Arrived(source, sample))
+            else:
+                self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was not there"))
 
         self._heap.at(time_s, arrive)
 
-    def _step(self, worker: str, event: Event) -> None:
+    def _step(self, name: str, event: Event) -> None:
+        worker = self._workers.get(name)
+        if worker is not None:
+            self._step_worker(worker, event)
+
+    def _step_same(self, worker: Worker, event: Event) -> None:
+        """Take an event of a worker's own making, unless that worker has left meanwhile, even if one came back."""
+        if self._workers.get(worker.name) is worker:
+            self._step_worker(worker, event)
+
+    def _step_worker(self, worker: Worker, event: Event) -> None:
         now_s = self._heap.now_s
-        effects = self._workers[worker].step(now_s, event)
+        effects = worker.step(now_s, event)
         self._events += 1
         if self._observe is not None:
-            self._observe(worker, now_s, event, effects)
+            self._observe(worker.name, now_s, event, effects)
         for effect in effects:
-            if isinstance(effect, RunBlock):
-                self._compute(worker, effect)
-            elif isinstance(effect, Send):
-                self._send(worker, effect)
-            elif isinstance(effect, SetTimer):
-                self._heap.at(effect.at_s, partial(self._step, worker, TimedOut(effect.key)))
-            elif isinstance(effect, Complete | Fail):
-                self._end_sample(effect)
+            handler = self._handlers.get(type(effect))
+            if handler is not None:
+                handler(worker.name, effect)
 
-    def _compute(self, worker: str, run: RunBlock) -> None:
-        block_s, overhead_s = self._block_s[worker, run.model]
-        start_s = self._heap.now_s
-        end_s = start_s + block_s[run.block] + (overhead_s if run.begins_stage else 0.0)
+    # ---- effects --------------------------------------------------------------------------------------------------
 
-        def end() -> None:
-            self._sink(BlockRecord(worker, run.key.source, run.key.sample, run.block, start_s, end_s))
-            self._step(worker, BlockEnded(run.key, run.block))
+    def _on_run(self, name: str, run: RunBlock) -> None:
+        device, worker = self._devices[name], self._workers[name]
 
-        self._heap.at(end_s, end)
+        def start() -> None:
+            start_s = self._heap.now_s
+            service_s = device.service_s(run)
+            self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, service_s))
 
-    def _send(self, worker: str, send: Send) -> None:
-        path = self._instance.path(worker, send.to)
+        device.compute(start)
+
+    def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
+        if self._workers.get(worker.name) is worker:
+            source, sample, _ = run.key
+            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
+            self._step_worker(worker, BlockEnded(run.key, run.block, service_s))
+
+    def _on_send(self, name: str, send: Send) -> None:
+        path = self._instance.path(name, send.to)
         if path is None:
-            raise UsageError("no network joins two workers that exchange data", where=f"{worker} and {send.to}")
-        received = partial(self._step, send.to, Received(worker, send.message))
-        self._network.submit(path, send.size_bytes, send.priority, lambda at_s: self._heap.at(at_s, received), send)
+            raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
+        received = partial(self._step, send.to, Received(name, send.message))
+        device = self._devices[name]
+        device.sending()
 
-    def _record_transfer(self, hop: Hop, start_s: float, end_s: float, send: Send) -> None:
-        key = send.message.key
-        self._sink(
-            TransferRecord(
-                hop.resource,
-                hop.sender,
-                hop.receiver,
-                key.source,
-                key.sample,
-                send.cut,
-                send.size_bytes,
-                start_s,
-                end_s,
+        def deliver(at_s: float) -> None:
+            self._events += 1
+            self._heap.at(at_s, received)
+
+        def occupied(hop: Hop, start_s: float, end_s: float) -> None:
+            source, sample, _ = send.message.key
+            size_bytes = send.size_bytes
+            self._sink(
+                TransferRecord(
+                    hop.resource, hop.sender, hop.receiver, source, sample, send.cut, size_bytes, start_s, end_s
+                )
             )
-        )
+            if hop.sender == name and not device.overlap:
+                self._heap.at(end_s, device.sent)
 
-    def _end_sample(self, effect: Complete | Fail) -> None:
+        self._network.submit(path, send.size_bytes, send.priority, deliver, occupied)
+
+    def _on_tell(self, name: str, tell: Tell) -> None:
+        latency_s = self._costs.latency_s(name, tell.to)
+        if latency_s < inf:
+            self._heap.at(self._heap.now_s + latency_s, partial(self._step, tell.to, Received(name, tell.message)))
+
+    def _on_timer(self, name: str, timer: SetTimer) -> None:
+        self._heap.at(timer.at_s, partial(self._step_same, self._workers[name], TimedOut(timer.timer)))
+
+    def _on_end(self, _name: str, effect: Complete | Fail) -> None:
         self._end_s = self._heap.now_s
         self._sink(sample_record(effect, self._heap.now_s))
+
+    # ---- what the scenario's events do ----------------------------------------------------------------------------
+
+    def _disturb(self, event: EventSpec) -> None:
+        if event.worker is not None:
+            self._disturb_worker(event.worker, event)
+        elif event.network is not None:
+            self._disturb_network(event.network, event)
+        elif event.source is not None and event.priority is not None:
+            self._step(self._instance.home(event.source), Reprioritised(event.source, event.priority))
+
+    def _disturb_worker(self, name: str, event: EventSpec) -> None:
+        if event.action == "slow" and event.factor is not None:
+            self._devices[name].slowness = event.factor
+        elif event.action == "recover":
+            self._devices[name].slowness = 1.0
+        elif event.action == "leave" and name in self._workers:
+            self._fail_pending(self._workers.pop(name), f"{name} left")
+            self._tell_all(name, Left(name))
+        elif event.action == "join" and name not in self._workers:
+            self._devices[name] = Device(self._instance, name, self._seed)
+            self._workers[name] = worker = self._new_worker(name)
+            for other in self._instance.workers:
+                if other not in self._workers:
+                    self._step_worker(worker, Left(other))
+            self._tell_all(name, Joined(name))
+
+    def _tell_all(self, name: str, event: Left | Joined) -> None:
+        for other in list(self._workers):
+            if other != name:
+                self._heap.at(self._heap.now_s + DETECTION_S, partial(self._step, other, event))
+
+    def _fail_pending(self, worker: Worker, reason: str) -> None:
+        for key, created_s in worker.pending.items():
+            self._on_end(worker.name, Fail(key, created_s, reason))
+
+    def _disturb_network(self, name: str, event: EventSpec) -> None:
+        network = self._instance.scenario.networks[name]
+        factors = {"leave": 0.0, "join": 1.0, "recover": 1.0, "slow": 1 / (event.factor or 1.0)}
+        if event.bandwidth_bytes_per_s is not None:
+            factors["bandwidth"] = event.bandwidth_bytes_per_s / network.bandwidth_bytes_per_s
+        resources = [resource for resource in self._instance.resources if resource.partition(":")[0] == name]
+        self._network.change_rate(resources, factors[event.action])
 
 
 def simulate(

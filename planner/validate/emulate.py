@@ -25,7 +25,7 @@ class EmulatedNetwork:
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
         self._heap = EventHeap()
-        self._network = Network(self._heap, instance.resources, self._record)
+        self._network = Network(self._heap, instance.resources)
         self._changed = threading.Condition()
         self._requests: list[Transmit] = []
         self._stopping = False
@@ -74,13 +74,14 @@ class EmulatedNetwork:
 
     def _submit(self, request: Transmit) -> None:
         path = self._instance.paths[request.sender][request.to]
-        self._network.submit(path, request.size_bytes, request.priority, partial(self._deliver, request), request)
+        deliver, occupied = partial(self._deliver, request), partial(self._record, request)
+        self._network.submit(path, request.size_bytes, request.priority, deliver, occupied)
 
     def _deliver(self, request: Transmit, at_s: float) -> None:
         if self._admit is not None:
             self._admit(request.to, request.transfer, at_s)
 
-    def _record(self, hop: Hop, start_s: float, end_s: float, request: Transmit) -> None:
+    def _record(self, request: Transmit, hop: Hop, start_s: float, end_s: float) -> None:
         source, sample, _ = request.key
         self._records.append(
             TransferRecord(

@@ -7,11 +7,11 @@ All are frozen and travel as JSON; the tensors of a sample stay with the driver,
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Annotated, Literal, TypeAlias
+from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
-from planner.policy.types import SampleKey, Task
+from planner.policy.types import SampleKey, Status, Task
 from planner.trace.records import SampleRecord
 
 # ---- messages between workers -------------------------------------------------------------------------------------
@@ -19,9 +19,13 @@ from planner.trace.records import SampleRecord
 
 @dataclass(frozen=True, slots=True)
 class TaskMessage:
-    """Work to be done; the activations at cut ``task.next_block`` travel with it."""
+    """Work to be done; the activations at cut ``task.next_block`` travel with it.
+
+    With ``last_block`` it was cleared beforehand, and is computed so far without asking the receiver's policy.
+    """
 
     task: Task
+    last_block: int | None = None
     kind: Literal["task"] = "task"
 
     @property
@@ -48,7 +52,52 @@ class FailureMessage:
     kind: Literal["failure"] = "failure"
 
 
-Message: TypeAlias = Annotated[TaskMessage | ResultMessage | FailureMessage, Field(discriminator="kind")]
+@dataclass(frozen=True, slots=True)
+class RequestMessage:
+    """Request to compute (RTC) the task's blocks up to ``last_block``."""
+
+    task: Task
+    last_block: int
+    kind: Literal["request"] = "request"
+
+    @property
+    def key(self) -> SampleKey:
+        """Which attempt at which sample this is about."""
+        return self.task.key
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerMessage:
+    """Clearance to compute (CTC), with the expected completion in seconds from now; or a refusal (NACK): None."""
+
+    key: SampleKey
+    completion_s: float | None
+    kind: Literal["answer"] = "answer"
+
+
+@dataclass(frozen=True, slots=True)
+class StatusMessage:
+    """What a worker tells of itself."""
+
+    status: Status
+    kind: Literal["status"] = "status"
+
+
+Parcel: TypeAlias = TaskMessage | ResultMessage | FailureMessage
+"""What is about a sample and has its priority."""
+
+Note: TypeAlias = RequestMessage | AnswerMessage | StatusMessage
+"""What workers settle among themselves; without tensors, ahead of all data."""
+
+Message: TypeAlias = Annotated[Parcel | Note, Field(discriminator="kind")]
+
+
+class Timer(NamedTuple):
+    """What a timer is for: a sample's result, the answers to a request, the end of a window, or a reservation."""
+
+    purpose: Literal["result", "answers", "window", "reservation"]
+    key: SampleKey
+
 
 # ---- events -------------------------------------------------------------------------------------------------------
 
@@ -77,6 +126,8 @@ class BlockEnded:
 
     key: SampleKey
     block: int
+    service_s: float
+    """Pure computation, in seconds."""
     kind: Literal["block_ended"] = "block_ended"
 
 
@@ -94,7 +145,7 @@ class BlockFailed:
 class TimedOut:
     """The time set by :class:`SetTimer` has come."""
 
-    key: SampleKey
+    timer: Timer
     kind: Literal["timed_out"] = "timed_out"
 
 
@@ -114,7 +165,16 @@ class Joined:
     kind: Literal["joined"] = "joined"
 
 
-Event: TypeAlias = Arrived | Received | BlockEnded | BlockFailed | TimedOut | Left | Joined
+@dataclass(frozen=True, slots=True)
+class Reprioritised:
+    """The priority of a source is another from now on; samples on their way keep theirs."""
+
+    source: str
+    priority: float
+    kind: Literal["reprioritised"] = "reprioritised"
+
+
+Event: TypeAlias = Arrived | Received | BlockEnded | BlockFailed | TimedOut | Left | Joined | Reprioritised
 
 # ---- effects ------------------------------------------------------------------------------------------------------
 
@@ -135,7 +195,7 @@ class Send:
     """Send a message, with the tensors of ``cut``, ``size_bytes`` in all; the higher the priority the sooner."""
 
     to: str
-    message: Message
+    message: Annotated[Parcel, Field(discriminator="kind")]
     cut: int
     size_bytes: int
     priority: float
@@ -143,10 +203,19 @@ class Send:
 
 
 @dataclass(frozen=True, slots=True)
+class Tell:
+    """Send a note, ahead of all data."""
+
+    to: str
+    message: Annotated[Note, Field(discriminator="kind")]
+    kind: Literal["tell"] = "tell"
+
+
+@dataclass(frozen=True, slots=True)
 class SetTimer:
     """Tell :class:`TimedOut` at ``at_s``."""
 
-    key: SampleKey
+    timer: Timer
     at_s: float
     kind: Literal["set_timer"] = "set_timer"
 
@@ -178,7 +247,7 @@ class Discard:
     kind: Literal["discard"] = "discard"
 
 
-Effect: TypeAlias = RunBlock | Send | SetTimer | Complete | Fail | Discard
+Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discard
 
 
 @dataclass(frozen=True, slots=True)

@@ -3,18 +3,21 @@
 The rules, in the order in which :meth:`Worker.step` applies them:
 
 1.  A worker runs one block at a time. It is idle, or it waits for the :class:`BlockEnded` of the block it asked for.
-2.  A sample that arrives is kept by its source until its result is back. Its policy names the route; the task is then
-    placed (rule 4). A timer is set; when it goes off first, the sample starts again as a new attempt. After
-    ``max_attempts`` it is given up. Every sample ends once: as :class:`Complete` or as :class:`Fail`.
+2.  A sample that arrives joins its source's reservoir. At each arrival, and each end of a task or a sample here, the
+    policy is asked once a source for the route of the next one; then its task is placed (rule 4). A source keeps each
+    sample until its result is back. A timer is set; when it goes off first, the sample starts again as a new attempt.
+    After ``max_attempts`` time-outs it is given up. Every sample ends once: as :class:`Complete` or :class:`Fail`.
 3.  The result of *any* attempt completes its sample; a block that could not be run gives it up. What comes for a
     sample that has ended is a duplicate, and is dropped.
 4.  A task is placed by the policy: computed here, then it waits in a queue of the policy's naming; or sent on, then
-    this worker forgets it.
+    this worker forgets it; or others are asked first (:mod:`planner.worker.handshake`). A task that was cleared
+    beforehand is computed.
 5.  An idle worker serves the queue its policy chooses, and runs the first task's next block.
 6.  When a block ends and its task has blocks left here, the task goes on at once, unless the policy looks between
-    blocks: then it stands first in its queue, and rule 5 applies.
+    blocks: then it joins its queue again, before those that came later, and rule 5 applies.
 7.  When a task ends, the result goes home if no block is left; else the rest is placed (rule 4).
-8.  When a worker leaves, every sample that was on a route through it starts again as a new attempt.
+8.  When a worker leaves, every sample that may be with it starts again as a new attempt.
+9.  When what a gossiping policy would tell of this worker has changed at the end of a step, it is told.
 
 An event that does not fit the state raises :class:`ProtocolError` and changes nothing.
 """
@@ -22,13 +25,15 @@ An event that does not fit the state raises :class:`ProtocolError` and changes n
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Hashable
-from dataclasses import dataclass, field, replace
-from typing import Any, NamedTuple
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
 
-from planner.policy.types import Compute, Policy, SampleKey, Task, View
+from planner.policy.costs import Costs
+from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, View
 from planner.scenario.instance import Instance
 from planner.worker.events import (
+    AnswerMessage,
     Arrived,
     BlockEnded,
     BlockFailed,
@@ -41,13 +46,20 @@ from planner.worker.events import (
     Joined,
     Left,
     Received,
+    Reprioritised,
+    RequestMessage,
     ResultMessage,
     RunBlock,
     Send,
     SetTimer,
+    StatusMessage,
     TaskMessage,
+    Tell,
     TimedOut,
+    Timer,
 )
+from planner.worker.handshake import Handshake, Settled
+from planner.worker.queues import Entry, Queues
 
 
 class ProtocolError(Exception):
@@ -59,12 +71,12 @@ class Patience:
     """How long a source waits for a result before it tries again, and how often it tries."""
 
     first_s: float = 30.0
-    """Wait for the first attempt; each further one waits twice as long."""
+    """Wait for the first attempt; each further one waits twice as long. Infinite where nothing gets lost unseen."""
     max_attempts: int = 4
 
-    def wait_s(self, attempt: int) -> float:
-        """Give the wait for attempt 0, 1, … in seconds."""
-        return self.first_s * 2.0**attempt
+    def wait_s(self, time_outs: int) -> float:
+        """Give the wait after 0, 1, … time-outs, in seconds."""
+        return self.first_s * 2.0**time_outs
 
 
 @dataclass(slots=True)
@@ -73,15 +85,9 @@ class _Pending:
 
     created_s: float
     attempt: int = 0
-    via: frozenset[str] = field(default_factory=frozenset)
-
-
-class _Waiting(NamedTuple):
-    """A task to be computed here, up to and including ``last_block``."""
-
-    task: Task
-    last_block: int
-    begun: bool = False
+    time_outs: int = 0
+    via: frozenset[str] | None = frozenset()
+    """Workers it may be with; None: any other."""
 
 
 class Worker:
@@ -93,15 +99,30 @@ class Worker:
         This worker, as the instance's scenario names it.
     policy
         Makes the decisions; belongs to this worker alone.
+    costs
+        Of the instance; given where many workers of one process share them.
     """
 
-    def __init__(self, name: str, instance: Instance, policy: Policy, patience: Patience | None = None) -> None:
+    def __init__(
+        self,
+        name: str,
+        instance: Instance,
+        policy: Policy,
+        patience: Patience | None = None,
+        costs: Costs | None = None,
+    ) -> None:
         self._policy = policy
         self._patience = patience or Patience()
-        self._view = View(worker=name, instance=instance)
-        self._queues: dict[Hashable, deque[_Waiting]] = {}
-        self._running: _Waiting | None = None
+        priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
+        self._view = View(name, instance, costs or Costs(instance), priorities=priorities)
+        self._handshake = Handshake(self._view)
+        self._queues = Queues(self._view, policy)
+        self._running: Entry | None = None
+        self._reservoirs: dict[str, deque[int]] = {
+            source: deque() for source, spec in instance.scenario.sources.items() if spec.worker == name
+        }
         self._pending: dict[tuple[str, int], _Pending] = {}
+        self._told = Status()
         self._effects: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             Arrived: self._on_arrived,
@@ -111,6 +132,7 @@ class Worker:
             TimedOut: self._on_timed_out,
             Left: self._on_left,
             Joined: self._on_joined,
+            Reprioritised: self._on_reprioritised,
         }
 
     @property
@@ -121,7 +143,12 @@ class Worker:
     @property
     def queued(self) -> int:
         """Number of tasks that wait here, the one that runs not counted."""
-        return sum(len(queue) for queue in self._queues.values())
+        return sum(self._view.queued.values())
+
+    @property
+    def pending(self) -> dict[SampleKey, float]:
+        """Samples of this worker's own sources that have not ended, with the time of their arrival."""
+        return {SampleKey(*identity, own.attempt): own.created_s for identity, own in self._pending.items()}
 
     def step(self, now_s: float, event: Event) -> list[Effect]:
         """Take one event and give what the driver is to do, in order.
@@ -136,6 +163,9 @@ class Worker:
         self._view.now_s = now_s
         self._effects = []
         self._handlers[type(event)](event)
+        self._serve()
+        if self._policy.gossips:
+            self._gossip()
         return self._effects
 
     # ---- a source's samples (rules 2, 3, 8) -----------------------------------------------------------------------
@@ -144,39 +174,52 @@ class Worker:
         identity = (event.source, event.sample)
         if identity in self._pending:
             raise ProtocolError(f"sample {event.sample} of {event.source} arrived twice")
-        if self._view.instance.home(event.source) != self.name:
+        if event.source not in self._reservoirs:
             raise ProtocolError(f"a sample of {event.source} arrived at {self.name}, which is not its home")
         self._pending[identity] = _Pending(created_s=self._view.now_s)
-        self._start(identity)
-        self._serve()
+        self._reservoirs[event.source].append(event.sample)
+        self._admit(event.source)
 
-    def _start(self, identity: tuple[str, int]) -> None:
+    def _admit(self, source: str) -> None:
+        reservoir = self._reservoirs[source]
+        if reservoir and self._start((source, reservoir[0])):
+            reservoir.popleft()
+
+    def _start(self, identity: tuple[str, int]) -> bool:
         pending = self._pending[identity]
         source, sample = identity
         route = self._policy.route(self._view, source)
+        if route is None:
+            return False
         pending.via = frozenset(stage.worker for stage in route.stages) - {self.name}
         task = Task(
             key=SampleKey(source, sample, pending.attempt),
             model=route.model,
             operating_point=route.operating_point,
-            priority=self._view.instance.scenario.sources[source].priority,
+            priority=self._view.priorities[source],
+            created_s=pending.created_s,
             next_block=0,
             stages=route.stages,
         )
-        self._effects.append(SetTimer(task.key, self._view.now_s + self._patience.wait_s(pending.attempt)))
+        wait_s = self._patience.wait_s(pending.time_outs)
+        if wait_s < float("inf"):
+            self._effects.append(SetTimer(Timer("result", task.key), self._view.now_s + wait_s))
         self._place(task)
+        return True
 
     def _retry(self, identity: tuple[str, int]) -> None:
         pending = self._pending[identity]
         pending.attempt += 1
-        if pending.attempt < self._patience.max_attempts:
-            self._start(identity)
-        else:
-            self._give_up(identity, f"no result after {pending.attempt} attempts")
+        if pending.time_outs >= self._patience.max_attempts:
+            self._give_up(identity, f"no result after {pending.time_outs} time-outs")
+        elif not self._start(identity):
+            pending.via = frozenset()
+            self._reservoirs[identity[0]].appendleft(identity[1])
 
     def _give_up(self, identity: tuple[str, int], reason: str) -> None:
         pending = self._pending.pop(identity)
         self._effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
+        self._admit_all()
 
     def _finish(self, key: SampleKey) -> None:
         pending = self._pending.pop((key.source, key.sample), None)
@@ -184,34 +227,63 @@ class Worker:
             self._effects.append(Discard(key))
         else:
             self._effects.append(Complete(key, pending.created_s))
+            self._admit_all()
+
+    def _admit_all(self) -> None:
+        for source in self._reservoirs:
+            self._admit(source)
 
     def _on_timed_out(self, event: TimedOut) -> None:
-        identity = (event.key.source, event.key.sample)
-        pending = self._pending.get(identity)
-        if pending is not None and pending.attempt == event.key.attempt:
-            self._retry(identity)
-            self._serve()
+        purpose, key = event.timer
+        if purpose == "result":
+            pending = self._pending.get((key.source, key.sample))
+            if pending is not None and pending.attempt == key.attempt:
+                pending.time_outs += 1
+                self._retry((key.source, key.sample))
+        elif purpose == "answers":
+            self._settle(self._handshake.overdue(key))
+        elif purpose == "window":
+            self._handshake.close_window(self._effects)
+        else:
+            self._handshake.release(key)
 
     def _on_left(self, event: Left) -> None:
-        self._view.absent.add(event.worker)
-        for identity in [identity for identity, pending in self._pending.items() if event.worker in pending.via]:
+        worker = event.worker
+        self._view.absent.add(worker)
+        self._view.statuses.pop(worker, None)
+        for settled in self._handshake.forget(worker):
+            self._settle(settled)
+        lost = [identity for identity, own in self._pending.items() if own.via is None or worker in own.via]
+        for identity in lost:
             self._retry(identity)
-        self._serve()
 
     def _on_joined(self, event: Joined) -> None:
         self._view.absent.discard(event.worker)
+        self._told = Status()
+
+    def _on_reprioritised(self, event: Reprioritised) -> None:
+        self._view.priorities[event.source] = event.priority
 
     # ---- tasks (rules 4 to 7) -------------------------------------------------------------------------------------
 
     def _on_received(self, event: Received) -> None:
         message = event.message
         if isinstance(message, TaskMessage):
-            self._place(message.task)
-            self._serve()
+            self._handshake.release(message.key)
+            if message.last_block is not None:
+                self._queues.add(message.task, message.last_block)
+            else:
+                self._place(message.task)
         elif isinstance(message, ResultMessage):
             self._finish(message.key)
-        else:
+        elif isinstance(message, FailureMessage):
             self._on_failure(message)
+        elif isinstance(message, StatusMessage):
+            self._view.statuses[event.sender] = message.status
+        elif isinstance(message, RequestMessage):
+            self._handshake.requested(event.sender, message, self._effects)
+        elif isinstance(message, AnswerMessage):
+            self._settle(self._handshake.answered(event.sender, message))
 
     def _on_failure(self, message: FailureMessage) -> None:
         identity = (message.key.source, message.key.sample)
@@ -220,65 +292,77 @@ class Worker:
 
     def _place(self, task: Task) -> None:
         decision = self._policy.place(self._view, task)
-        if isinstance(decision, Compute):
-            waiting = _Waiting(task, decision.last_block)
-            self._queues.setdefault(self._policy.queue(task), deque()).append(waiting)
+        if isinstance(decision, Ask):
+            self._handshake.ask(task, decision, self._effects)
         else:
-            size = self._view.instance.cut_bytes(task.model)[task.next_block]
-            self._effects.append(Send(decision.worker, TaskMessage(task), task.next_block, size, task.priority))
-            self._effects.append(Discard(task.key))
+            self._follow(task, decision)
+
+    def _settle(self, settled: Settled | None) -> None:
+        if settled is not None:
+            self._follow(settled.task, self._policy.settle(self._view, *settled))
+
+    def _follow(self, task: Task, decision: Compute | Forward) -> None:
+        if isinstance(decision, Compute):
+            self._queues.add(task, decision.last_block)
+            return
+        own = self._pending.get((task.key.source, task.key.sample))
+        if own is not None and decision.worker not in (own.via or ()):
+            own.via = None
+        size = self._view.costs.cut_bytes[task.model][task.next_block]
+        message = TaskMessage(task, decision.last_block)
+        self._effects.append(Send(decision.worker, message, task.next_block, size, task.priority))
+        self._effects.append(Discard(task.key))
 
     def _serve(self) -> None:
-        if self._running is not None or not self._queues:
-            return
-        heads = {name: queue[0].task for name, queue in self._queues.items()}
-        chosen = self._policy.choose(self._view, heads)
-        queue = self._queues[chosen]
-        waiting = queue.popleft()
-        if not queue:
-            del self._queues[chosen]
-        self._run(waiting)
+        if self._running is None and (entry := self._queues.take()) is not None:
+            self._run(entry)
 
-    def _run(self, waiting: _Waiting) -> None:
-        task = waiting.task
-        self._running = waiting._replace(begun=True)
-        self._effects.append(RunBlock(task.key, task.model, task.next_block, begins_stage=not waiting.begun))
+    def _run(self, entry: Entry) -> None:
+        self._running = entry
+        waiting = entry.waiting
+        self._queues.begin(waiting)
+        task, block = waiting.task, waiting.task.next_block
+        self._effects.append(RunBlock(task.key, task.model, block, begins_stage=block == waiting.first_block))
 
-    def _take_running(self, key: SampleKey, block: int) -> _Waiting:
-        running = self._running
-        if running is None or running.task.key != key or running.task.next_block != block:
+    def _take_running(self, key: SampleKey, block: int) -> Entry:
+        entry = self._running
+        if entry is None or entry.waiting.task.key != key or entry.waiting.task.next_block != block:
             raise ProtocolError(f"{self.name} is not running block {block} of {key}")
         self._running = None
-        return running
+        self._view.running_until_s = self._view.now_s
+        return entry
 
     def _on_block_ended(self, event: BlockEnded) -> None:
-        running = self._take_running(event.key, event.block)
-        running = running._replace(task=replace(running.task, next_block=event.block + 1))
-        task = running.task
-        if event.block == running.last_block:
+        entry = self._take_running(event.key, event.block)
+        waiting = entry.waiting
+        task = replace(waiting.task, next_block=event.block + 1)
+        waiting = waiting._replace(task=task, service_s=waiting.service_s + event.service_s)
+        if event.block == waiting.last_block:
+            self._policy.ran(self._view, waiting)
             self._end_task(task)
-            self._serve()
+            self._admit_all()
         elif self._policy.looks_between_blocks:
-            self._queues.setdefault(self._policy.queue(task), deque()).appendleft(running)
-            self._serve()
+            self._queues.put_back(entry._replace(waiting=waiting))
         else:
-            self._run(running)
+            self._run(entry._replace(waiting=waiting))
 
     def _end_task(self, task: Task) -> None:
-        if task.next_block < self._view.instance.length(task.model):
+        if task.next_block < self._view.costs.length(task.model):
             self._place(replace(task, stages=task.stages[1:]))
             return
         home = self._view.instance.home(task.key.source)
         if home == self.name:
             self._finish(task.key)
             return
-        size = self._view.instance.cut_bytes(task.model)[-1]
+        size = self._view.costs.cut_bytes[task.model][-1]
         message = ResultMessage(task.key, task.next_block)
         self._effects.append(Send(home, message, task.next_block, size, task.priority))
         self._effects.append(Discard(task.key))
 
     def _on_block_failed(self, event: BlockFailed) -> None:
-        task = self._take_running(event.key, event.block).task
+        waiting = self._take_running(event.key, event.block).waiting
+        task = waiting.task
+        self._queues.drop_rest(waiting)
         self._effects.append(Discard(task.key))
         message = FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}")
         home = self._view.instance.home(task.key.source)
@@ -286,4 +370,14 @@ class Worker:
             self._on_failure(message)
         else:
             self._effects.append(Send(home, message, event.block, 0, task.priority))
-        self._serve()
+
+    # ---- gossip (rule 9) ------------------------------------------------------------------------------------------
+
+    def _gossip(self) -> None:
+        status = self._policy.status(self._view)
+        if status == self._told:
+            return
+        self._told = status
+        for worker in self._view.present(self._policy.listeners(self._view)):
+            if worker != self.name:
+                self._effects.append(Tell(worker, StatusMessage(status)))

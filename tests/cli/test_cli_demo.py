@@ -61,7 +61,7 @@ def test_processes_take_the_simulated_routes_and_their_logs_replay(demo: tuple[P
     instance = Instance.model_validate_json((run / "instance.json").read_bytes())
     plan = load_plan(run / "plan.json")
     for name in instance.workers:
-        worker = Worker(name, instance, make_policy("planned", plan))
+        worker = Worker(name, instance, make_policy("planned", instance, plan))
         steps = STEPS.validate_json((run / "steps" / f"{name}.json").read_bytes())
         for step in steps:
             assert worker.step(step.now_s, step.event) == step.effects

@@ -78,7 +78,7 @@ def test_the_log_of_an_agent_replayed_gives_the_same_decisions(measurement: Meas
     assert set(measurement.steps) == set(instance.workers)
     assert sum(len(steps) for steps in measurement.steps.values()) > 4 * BLOCKS
     for name, steps in measurement.steps.items():
-        worker = Worker(name, instance, make_policy(policy, SPLIT))
+        worker = Worker(name, instance, make_policy(policy, instance, SPLIT))
         for step in steps:
             assert worker.step(step.now_s, step.event) == step.effects
 

@@ -10,15 +10,27 @@ from hypothesis.extra import numpy as hnp
 
 from planner.errors import ExecuteError
 from planner.execute.messages import Data, Deploy, Frame, Start, decode, encode
-from planner.policy.types import SampleKey, Task
-from planner.worker.events import FailureMessage, Message, ResultMessage, TaskMessage
+from planner.policy.types import SampleKey, Status, Task
+from planner.worker.events import (
+    AnswerMessage,
+    FailureMessage,
+    Message,
+    RequestMessage,
+    ResultMessage,
+    StatusMessage,
+    TaskMessage,
+)
 from tests.execute.rig import SPLIT, small_deployment, small_instance
 
 KEY = SampleKey("camera", 7, 1)
+TASK = Task(KEY, "m", 0, 8.0, 0.5, 2, SPLIT.sources["urgent"].routes[0].stages)
 MESSAGES: list[Message] = [
-    TaskMessage(Task(KEY, "m", 0, 8.0, 2, SPLIT.sources["urgent"].routes[0].stages)),
+    TaskMessage(TASK),
     ResultMessage(KEY, 3),
     FailureMessage(KEY, "no memory"),
+    RequestMessage(TASK, 4),
+    AnswerMessage(KEY, None),
+    StatusMessage(Status(backlog_s=((8.0, 0.25),), queued=(("camera", 3),), per_parameter_s=(("camera", 1e-9),))),
 ]
 
 

@@ -8,9 +8,10 @@ from hypothesis import strategies as st
 
 from planner.errors import UsageError
 from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.policy.costs import Costs
 from planner.policy.menu import expected_accuracy, menu, resident_blocks
 from planner.policy.registry import make_policy
-from planner.policy.types import View
+from planner.policy.types import Policy, View
 from tests.instances import make_instance, make_profile
 
 INSTANCE = make_instance(profiles=[make_profile(block_s=[0.01] * 3)], workers={"slow": 1.0, "mid": 2.0, "fast": 4.0})
@@ -29,24 +30,30 @@ def shared_plan(shares: dict[str, float]) -> Plan:
     )  # fmt: skip
 
 
+def first_worker(policy: Policy, view: View) -> str:
+    route = policy.route(view, "camera")
+    assert route is not None
+    return route.stages[0].worker
+
+
 @given(st.lists(st.floats(0.05, 1.0), min_size=1, max_size=3), st.integers(1, 400))
 def test_planned_keeps_the_shares_in_every_stretch(weights: list[float], samples: int) -> None:
     workers = ["slow", "mid", "fast"][: len(weights)]
     shares = {worker: weight / sum(weights) for worker, weight in zip(workers, weights, strict=True)}
-    policy = make_policy("planned", shared_plan(shares))
-    view = View("slow", INSTANCE)
-    drawn = Counter(policy.route(view, "camera").stages[0].worker for _ in range(samples))
+    policy = make_policy("planned", INSTANCE, shared_plan(shares))
+    view = View("slow", INSTANCE, Costs(INSTANCE))
+    drawn = Counter(first_worker(policy, view) for _ in range(samples))
     for worker, share in shares.items():
         # The discrepancy of the golden-ratio sequence grows with log n; chance would give the square root of n.
         assert abs(drawn[worker] - share * samples) <= 4.0
 
 
 def test_planned_leaves_out_routes_through_absent_workers() -> None:
-    policy = make_policy("planned", shared_plan({"mid": 0.5, "fast": 0.5}))
-    view = View("slow", INSTANCE, absent={"fast"})
-    assert {policy.route(view, "camera").stages[0].worker for _ in range(20)} == {"mid"}
+    policy = make_policy("planned", INSTANCE, shared_plan({"mid": 0.5, "fast": 0.5}))
+    view = View("slow", INSTANCE, Costs(INSTANCE), absent={"fast"})
+    assert {first_worker(policy, view) for _ in range(20)} == {"mid"}
     view.absent.add("mid")
-    assert policy.route(view, "camera").stages == (Stage(worker="slow", first_block=0, last_block=2),)
+    assert first_worker(policy, view) == "slow"
 
 
 def test_menus_name_the_blocks_to_load_and_the_accuracy_to_expect() -> None:
@@ -58,7 +65,7 @@ def test_menus_name_the_blocks_to_load_and_the_accuracy_to_expect() -> None:
 
 
 def test_unknown_policies_and_missing_plans_are_said() -> None:
-    with pytest.raises(UsageError, match="unknown policy; found 'best'; expected local or planned"):
-        make_policy("best", None)
+    with pytest.raises(UsageError, match=r"unknown policy; found 'best'; expected local \| ddi"):
+        make_policy("best", INSTANCE, None)
     with pytest.raises(UsageError, match="--plan PLAN"):
-        make_policy("planned", None)
+        make_policy("planned", INSTANCE, None)

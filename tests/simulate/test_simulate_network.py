@@ -26,10 +26,17 @@ def carry(transfers: list[tuple[float, float, float]], way: Path) -> tuple[list[
     """Carry transfers ``(at_s, size_bytes, priority)``; give delivery times and what was occupied when by which."""
     heap = EventHeap()
     occupied: list[tuple[float, float, int]] = []
-    network = Network(heap, {hop.resource for hop in way.hops}, lambda _hop, a, b, who: occupied.append((a, b, who)))
+    network = Network(heap, {hop.resource for hop in way.hops})
     arrived = [float("nan")] * len(transfers)
+
+    def note(who: int, _hop: Hop, start_s: float, end_s: float) -> None:
+        occupied.append((start_s, end_s, who))
+
     for index, (at_s, size, priority) in enumerate(transfers):
-        heap.at(at_s, partial(network.submit, way, size, priority, partial(arrived.__setitem__, index), index))
+        heap.at(
+            at_s,
+            partial(network.submit, way, size, priority, partial(arrived.__setitem__, index), partial(note, index)),
+        )
     while heap.next_s < float("inf"):
         heap.run_next()
     return arrived, occupied

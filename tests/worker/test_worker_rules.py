@@ -26,6 +26,7 @@ from planner.worker.events import (
     SetTimer,
     TaskMessage,
     TimedOut,
+    Timer,
 )
 from planner.worker.worker import Patience, ProtocolError, Worker
 from tests.instances import make_instance, make_profile
@@ -60,7 +61,7 @@ AT_HOME = plan(("slow", 0, 3))
 def worker(
     name: str = "slow", policy: str = "planned", the_plan: Plan = SPLIT, patience: Patience | None = None
 ) -> Worker:
-    return Worker(name, instance(), make_policy(policy, the_plan), patience)
+    return Worker(name, instance(), make_policy(policy, instance(), the_plan), patience)
 
 
 def only(effects: list[Effect], kind: type) -> Effect:
@@ -81,28 +82,27 @@ def test_rule_1_one_block_at_a_time() -> None:
 
 def test_rule_2_a_sample_without_result_starts_again_and_is_given_up_in_the_end() -> None:
     source = worker(patience=Patience(first_s=1.0, max_attempts=3))
-    assert only(source.step(0.0, Arrived("other", 0)), SetTimer) == SetTimer(OTHER, 1.0)
-    again = only(source.step(1.0, TimedOut(OTHER)), SetTimer)
-    assert again == SetTimer(SampleKey("other", 0, 1), 3.0)
-    assert only(source.step(3.0, TimedOut(SampleKey("other", 0, 1))), SetTimer) == SetTimer(
-        SampleKey("other", 0, 2), 7.0
-    )
-    given_up = only(source.step(7.0, TimedOut(SampleKey("other", 0, 2))), Fail)
+    assert only(source.step(0.0, Arrived("other", 0)), SetTimer) == SetTimer(Timer("result", OTHER), 1.0)
+    again = only(source.step(1.0, TimedOut(Timer("result", OTHER))), SetTimer)
+    assert again == SetTimer(Timer("result", SampleKey("other", 0, 1)), 3.0)
+    third = only(source.step(3.0, TimedOut(Timer("result", SampleKey("other", 0, 1)))), SetTimer)
+    assert third == SetTimer(Timer("result", SampleKey("other", 0, 2)), 7.0)
+    given_up = only(source.step(7.0, TimedOut(Timer("result", SampleKey("other", 0, 2)))), Fail)
     assert isinstance(given_up, Fail)
-    assert (given_up.created_s, given_up.reason) == (0.0, "no result after 3 attempts")
+    assert (given_up.created_s, given_up.reason) == (0.0, "no result after 3 time-outs")
 
 
 def test_rule_2_an_old_timer_does_nothing() -> None:
     source = worker(patience=Patience(first_s=1.0))
     source.step(0.0, Arrived("other", 0))
-    source.step(1.0, TimedOut(OTHER))
-    assert source.step(1.5, TimedOut(OTHER)) == []
+    source.step(1.0, TimedOut(Timer("result", OTHER)))
+    assert source.step(1.5, TimedOut(Timer("result", OTHER))) == []
 
 
 def test_rule_3_any_attempt_completes_and_what_follows_is_a_duplicate() -> None:
     source = worker(patience=Patience(first_s=1.0))
     source.step(0.0, Arrived("other", 0))
-    source.step(1.0, TimedOut(OTHER))
+    source.step(1.0, TimedOut(Timer("result", OTHER)))
     assert source.step(1.2, Received("fast", ResultMessage(OTHER, BLOCKS))) == [Complete(OTHER, 0.0)]
     second = SampleKey("other", 0, 1)
     assert source.step(1.3, Received("fast", ResultMessage(second, BLOCKS))) == [Discard(second)]
@@ -127,7 +127,7 @@ def test_rule_5_the_highest_priority_is_served_first_under_planned_and_the_first
         source.step(0.0, Arrived("other", 1))
         source.step(0.0, Arrived("urgent", 0))
         for block in range(BLOCKS):
-            run = only(source.step(1.0 + block, BlockEnded(OTHER, block)), RunBlock)
+            run = only(source.step(1.0 + block, BlockEnded(OTHER, block, 0.01)), RunBlock)
             assert isinstance(run, RunBlock)
             if run.key != OTHER:
                 assert run.key.source == expected
@@ -138,10 +138,10 @@ def test_rule_6_urgent_work_waits_for_one_block_at_most_and_the_task_goes_on_aft
     source = worker(the_plan=AT_HOME)
     source.step(0.0, Arrived("other", 0))
     source.step(0.0, Arrived("urgent", 0))
-    assert only(source.step(0.01, BlockEnded(OTHER, 0)), RunBlock) == RunBlock(URGENT, "m", 0, begins_stage=True)
+    assert only(source.step(0.01, BlockEnded(OTHER, 0, 0.01)), RunBlock) == RunBlock(URGENT, "m", 0, begins_stage=True)
     for block in range(BLOCKS - 1):
-        source.step(0.02, BlockEnded(URGENT, block))
-    effects = source.step(0.05, BlockEnded(URGENT, BLOCKS - 1))
+        source.step(0.02, BlockEnded(URGENT, block, 0.01))
+    effects = source.step(0.05, BlockEnded(URGENT, BLOCKS - 1, 0.01))
     assert only(effects, Complete) == Complete(URGENT, 0.0)
     assert only(effects, RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
 
@@ -150,20 +150,20 @@ def test_rule_6_among_equals_the_task_at_hand_goes_on() -> None:
     source = worker(the_plan=AT_HOME)
     source.step(0.0, Arrived("other", 0))
     source.step(0.0, Arrived("other", 1))
-    assert only(source.step(0.01, BlockEnded(OTHER, 0)), RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
+    assert only(source.step(0.01, BlockEnded(OTHER, 0, 0.01)), RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
 
 
 def test_rule_7_the_rest_is_placed_and_the_result_goes_home() -> None:
     source, helper = worker(), worker("fast")
     source.step(0.0, Arrived("urgent", 0))
-    source.step(0.01, BlockEnded(URGENT, 0))
-    sent = only(source.step(0.02, BlockEnded(URGENT, 1)), Send)
+    source.step(0.01, BlockEnded(URGENT, 0, 0.01))
+    sent = only(source.step(0.02, BlockEnded(URGENT, 1, 0.01)), Send)
     assert isinstance(sent, Send)
     assert (sent.to, sent.cut, sent.size_bytes) == ("fast", 2, CUTS[2])
     run = only(helper.step(0.03, Received("slow", sent.message)), RunBlock)
     assert run == RunBlock(URGENT, "m", 2, begins_stage=True)
-    helper.step(0.04, BlockEnded(URGENT, 2))
-    home = only(helper.step(0.05, BlockEnded(URGENT, 3)), Send)
+    helper.step(0.04, BlockEnded(URGENT, 2, 0.01))
+    home = only(helper.step(0.05, BlockEnded(URGENT, 3, 0.01)), Send)
     assert home == Send("slow", ResultMessage(URGENT, BLOCKS), BLOCKS, CUTS[-1], 8.0)
     assert isinstance(home, Send)
     assert source.step(0.06, Received("fast", home.message)) == [Complete(URGENT, 0.0)]
@@ -172,13 +172,13 @@ def test_rule_7_the_rest_is_placed_and_the_result_goes_home() -> None:
 def test_rule_8_samples_on_a_route_through_a_worker_that_left_start_again_without_it() -> None:
     source = worker()
     source.step(0.0, Arrived("urgent", 0))
-    source.step(0.01, BlockEnded(URGENT, 0))
-    source.step(0.02, BlockEnded(URGENT, 1))
+    source.step(0.01, BlockEnded(URGENT, 0, 0.01))
+    source.step(0.02, BlockEnded(URGENT, 1, 0.01))
     second = SampleKey("urgent", 0, 1)
     assert only(source.step(0.5, Left("fast")), RunBlock) == RunBlock(second, "m", 0, begins_stage=True)
     for block in range(BLOCKS - 1):
-        source.step(0.6, BlockEnded(second, block))
-    assert only(source.step(0.7, BlockEnded(second, BLOCKS - 1)), Complete) == Complete(second, 0.0)
+        source.step(0.6, BlockEnded(second, block, 0.01))
+    assert only(source.step(0.7, BlockEnded(second, BLOCKS - 1, 0.01)), Complete) == Complete(second, 0.0)
 
 
 def test_a_worker_that_joins_again_is_used_again() -> None:
@@ -193,8 +193,8 @@ def test_a_block_that_raises_fails_its_sample_by_name_and_the_next_is_served() -
     helper = worker("fast")
     source = worker()
     source.step(0.0, Arrived("other", 0))
-    source.step(0.0, BlockEnded(OTHER, 0))
-    sent = only(source.step(0.0, BlockEnded(OTHER, 1)), Send)
+    source.step(0.0, BlockEnded(OTHER, 0, 0.01))
+    sent = only(source.step(0.0, BlockEnded(OTHER, 1, 0.01)), Send)
     assert isinstance(sent, Send)
     helper.step(0.1, Received("slow", sent.message))
     failure = only(helper.step(0.2, BlockFailed(OTHER, 2, "out of memory")), Send)
@@ -207,8 +207,8 @@ def test_a_block_that_raises_fails_its_sample_by_name_and_the_next_is_served() -
 @pytest.mark.parametrize(
     "event",
     [
-        BlockEnded(URGENT, 0),
-        BlockEnded(OTHER, 1),
+        BlockEnded(URGENT, 0, 0.01),
+        BlockEnded(OTHER, 1, 0.01),
         BlockFailed(OTHER, 2, "no such block"),
         Arrived("other", 0),
     ],
@@ -218,7 +218,7 @@ def test_an_event_that_does_not_fit_raises_and_changes_nothing(event: Arrived | 
     source.step(0.0, Arrived("other", 0))
     with pytest.raises(ProtocolError):
         source.step(0.1, event)
-    assert only(source.step(0.2, BlockEnded(OTHER, 0)), RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
+    assert only(source.step(0.2, BlockEnded(OTHER, 0, 0.01)), RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
 
 
 def test_time_does_not_run_backwards_and_samples_arrive_at_home() -> None:

@@ -1,0 +1,72 @@
+"""What most policies share: routes known when a sample starts, one queue, first come first served, nothing told."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+
+from planner.plan.types import Route
+from planner.policy.menu import whole_model_at_home
+from planner.policy.types import Ask, Compute, Decision, Forward, Status, Task, View, Waiting
+
+
+class BasePolicy:
+    """Every sample is computed where it arrives, first come, first served: the policy ``local``."""
+
+    looks_between_blocks = False
+    gossips = False
+
+    def route(self, view: View, source: str) -> Route | None:
+        """Give the whole model at the source."""
+        return whole_model_at_home(view.instance, source)
+
+    def place(self, view: View, task: Task) -> Decision:
+        """Compute the stage at hand if it is this worker's, else send the task to the worker it belongs to."""
+        stage = task.stages[0]
+        return Compute(stage.last_block) if stage.worker == view.worker else Forward(stage.worker)
+
+    def settle(self, view: View, task: Task, ask: Ask, offers: Mapping[str, float]) -> Compute | Forward:
+        """Take the least of transfer and expected completion; this worker among equals."""
+        work_s = view.costs.stage_s(task.model, view.worker, task.next_block, ask.last_block)
+        best_s = view.ahead_s(task.priority) + work_s
+        size_bytes = view.costs.cut_bytes[task.model][task.next_block]
+        found: Compute | Forward = Compute(ask.last_block)
+        for worker, completion_s in offers.items():
+            there_s = view.costs.transfer_s(view.worker, worker, size_bytes) + completion_s
+            if there_s < best_s:
+                found, best_s = Forward(worker, ask.last_block), there_s
+        return found
+
+    def queue(self, task: Task) -> Hashable:  # noqa: ARG002
+        """Put all tasks into one queue."""
+        return ""
+
+    def rank(self, task: Task) -> float:  # noqa: ARG002
+        """First come, first served."""
+        return 0.0
+
+    def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:  # noqa: ARG002
+        """Serve the only queue."""
+        return next(iter(heads))
+
+    def ran(self, view: View, done: Waiting) -> None:
+        """Learn nothing."""
+
+    def status(self, view: View) -> Status:  # noqa: ARG002
+        """Tell nothing."""
+        return Status()
+
+    def listeners(self, view: View) -> Iterable[str]:  # noqa: ARG002
+        """Tell nobody."""
+        return ()
+
+
+class PriorityPolicy(BasePolicy):
+    """Serves by priority, first come first served within a class."""
+
+    def queue(self, task: Task) -> Hashable:
+        """Put each priority class into a queue of its own."""
+        return task.priority
+
+    def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:  # noqa: ARG002
+        """Serve the highest priority."""
+        return max(heads, key=lambda queue: heads[queue].task.priority)

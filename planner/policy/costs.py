@@ -1,0 +1,81 @@
+"""What computing and sending is expected to take, looked up fast: sums over blocks from the instance's profiles."""
+
+from __future__ import annotations
+
+import math
+from itertools import accumulate
+
+from planner.scenario.instance import Instance
+
+
+class Costs:
+    """Prefix sums over the blocks of each model on each worker."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._compute_s: dict[tuple[str, str], list[float]] = {
+            (model, worker): [0.0, *accumulate(instance.block_s(model, worker).tolist())]
+            for model in instance.profiles
+            for worker in instance.workers
+        }
+        self._overhead_s = {
+            (model, worker): instance.stage_overhead_s(model, worker)
+            for model in instance.profiles
+            for worker in instance.workers
+        }
+        self._parameters = {
+            model: [0, *accumulate(block.parameters for block in instance.any_profile(model).blocks)]
+            for model in instance.profiles
+        }
+        self.cut_bytes = {model: instance.cut_bytes(model) for model in instance.profiles}
+        self._pace: dict[tuple[str, str], tuple[float, float]] = {
+            (sender, receiver): (
+                sum(1 / hop.bytes_per_s for hop in path.hops),
+                sum(hop.latency_s for hop in path.hops),
+            )
+            for sender, by_receiver in instance.paths.items()
+            for receiver, path in by_receiver.items()
+        }
+
+    def length(self, model: str) -> int:
+        """Give L."""
+        return len(self._parameters[model]) - 1
+
+    def compute_s(self, model: str, worker: str, first: int, last: int) -> float:
+        """Give the time of blocks ``first`` to ``last`` on a worker, without the overhead of a stage, in seconds."""
+        sums = self._compute_s[model, worker]
+        return sums[last + 1] - sums[first]
+
+    def stage_s(self, model: str, worker: str, first: int, last: int) -> float:
+        """Give the time of a stage, its overhead included, in seconds."""
+        return self._overhead_s[model, worker] + self.compute_s(model, worker, first, last)
+
+    def parameters(self, model: str, first: int, last: int) -> int:
+        """Give the number of parameters of blocks ``first`` to ``last``."""
+        sums = self._parameters[model]
+        return sums[last + 1] - sums[first]
+
+    def transfer_s(self, sender: str, receiver: str, size_bytes: float) -> float:
+        """Give the time that a transfer takes when nothing else is sent; infinity where there is no path."""
+        if sender == receiver:
+            return 0.0
+        pace = self._pace.get((sender, receiver))
+        return math.inf if pace is None else size_bytes * pace[0] + pace[1]
+
+    def latency_s(self, sender: str, receiver: str) -> float:
+        """Give the time of a message without size; infinity where there is no path."""
+        return self.transfer_s(sender, receiver, 0.0)
+
+    def neighbours(self, worker: str) -> tuple[str, ...]:
+        """Give the workers that the scenario's policy section names, or those that one hop reaches."""
+        named = self._instance.scenario.policy.neighbours
+        if named is not None:
+            return named.get(worker, ())
+        paths = self._instance.paths.get(worker, {})
+        return tuple(other for other in self._instance.workers if other in paths and len(paths[other].hops) == 1)
+
+    def ring(self, first: str) -> tuple[str, ...]:
+        """Give the workers of the ring, starting with ``first``."""
+        ring = self._instance.scenario.policy.ring or self._instance.workers
+        start = ring.index(first)
+        return ring[start:] + ring[:start]

@@ -1,0 +1,131 @@
+"""``mdi`` and ``ar-mdi``: model-distributed inference round a ring, by parameters.
+
+AR-MDI is the adaptive and resilient layer allocation that Li, Seferoglu and Koyuncu (MS-MDI, section 3) build on:
+worker n of the ring gets the share W (1/γ_n) / Σ (1/γ_m) of the model's W parameters (their eq. 1), where γ_n is its
+measured computation per parameter.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_left
+from collections.abc import Iterable, Sequence
+from itertools import accumulate, pairwise
+
+from planner.plan.types import Route, Stage
+from planner.policy.base import BasePolicy
+from planner.policy.costs import Costs
+from planner.policy.types import Status, View, Waiting
+
+_REMEMBERED = 64
+"""Cuts that are kept: γ settles, and then the same ones come again and again."""
+
+SMOOTHING = 0.1
+"""Weight of the newest measurement in the moving average of γ; our choice, the paper names none."""
+
+
+def cuts_by_parameters(costs: Costs, model: str, weights: Sequence[float]) -> list[int]:
+    """Cut a model where the cumulated parameters come closest to cumulated shares.
+
+    Parameters
+    ----------
+    weights
+        Share of each segment, up to a common factor.
+
+    Returns
+    -------
+    list
+        The cut before each segment and the last one, from 0 to L, never decreasing: a segment may be empty.
+    """
+    length = costs.length(model)
+    sums = [costs.parameters(model, 0, cut - 1) if cut else 0 for cut in range(length + 1)]
+    cuts = [0]
+    for share in list(accumulate(weights))[:-1]:
+        wanted = share / sum(weights) * sums[-1]
+        after = bisect_left(sums, wanted)
+        closest = min(
+            (cut for cut in (after - 1, after) if 0 <= cut <= length), key=lambda cut: abs(sums[cut] - wanted)
+        )
+        cuts.append(max(closest, cuts[-1]))
+    return [*cuts, length]
+
+
+def ring_route(costs: Costs, model: str, ring: Sequence[str], weights: Sequence[float]) -> Route:
+    """Give the route round the ring, one segment a worker; workers whose segment is empty are passed over."""
+    cuts = cuts_by_parameters(costs, model, weights)
+    return Route(
+        model=model,
+        stages=tuple(
+            Stage(worker=worker, first_block=first, last_block=after - 1)
+            for worker, (first, after) in zip(ring, pairwise(cuts), strict=True)
+            if after > first
+        ),
+    )
+
+
+class Mdi(BasePolicy):
+    """Fixed segments of equal parameters round the ring, starting at the source."""
+
+    def route(self, view: View, source: str) -> Route | None:
+        """Give the segments of the workers that are there."""
+        spec = view.instance.scenario.sources[source]
+        ring = view.present(view.costs.ring(spec.worker))
+        return ring_route(view.costs, spec.models[0], ring, [1.0] * len(ring))
+
+
+class ArMdi(BasePolicy):
+    """Segments by eq. (1) of the MS-MDI paper, from γ that each worker measures and tells all others.
+
+    Until a worker has measured, γ is its profile's time per parameter over the whole model.
+    """
+
+    gossips = True
+
+    def __init__(self) -> None:
+        self._measured: dict[str, float] = {}
+        self._routes: dict[tuple[str, tuple[str, ...], tuple[float, ...]], Route] = {}
+
+    def route(self, view: View, source: str) -> Route | None:
+        """Give the segments of the workers that are there, by eq. (1)."""
+        spec = view.instance.scenario.sources[source]
+        ring = tuple(view.present(view.costs.ring(spec.worker)))
+        weights = tuple(1 / self.per_parameter_s(view, source, worker) for worker in ring)
+        key = (source, ring, weights)
+        if key not in self._routes:
+            self._routes = {key: ring_route(view.costs, spec.models[0], ring, weights)} | self._routes
+            while len(self._routes) > _REMEMBERED:
+                self._routes.popitem()
+        return self._routes[key]
+
+    def per_parameter_s(self, view: View, source: str, worker: str) -> float:
+        """Give γ of a worker for a source, in seconds per parameter: measured, or expected from the profile."""
+        known = self._measured.get(source) if worker == view.worker else _told_s(view, worker, source)
+        if known is not None:
+            return float(f"{known:.3g}")
+        model = view.instance.scenario.sources[source].models[0]
+        last = view.costs.length(model) - 1
+        return view.costs.compute_s(model, worker, 0, last) / view.costs.parameters(model, 0, last)
+
+    def ran(self, view: View, done: Waiting) -> None:
+        """Update γ; a segment without parameters says nothing about it."""
+        parameters = view.costs.parameters(done.task.model, done.first_block, done.last_block)
+        if parameters:
+            source = done.task.key.source
+            newest = done.service_s / parameters
+            before = self._measured.get(source, newest)
+            self._measured[source] = before + SMOOTHING * (newest - before)
+
+    def status(self, view: View) -> Status:  # noqa: ARG002
+        """Tell γ of each source, to three digits: finer changes are noise, and would be told after every task."""
+        rounded = ((source, float(f"{found:.3g}")) for source, found in sorted(self._measured.items()))
+        return Status(per_parameter_s=tuple(rounded))
+
+    def listeners(self, view: View) -> Iterable[str]:
+        """Tell the homes of the sources: they cut."""
+        return dict.fromkeys(spec.worker for spec in view.instance.scenario.sources.values())
+
+
+def _told_s(view: View, worker: str, source: str) -> float | None:
+    status = view.statuses.get(worker)
+    if status is None:
+        return None
+    return next((found for told, found in status.per_parameter_s if told == source), None)

@@ -1,0 +1,94 @@
+"""``ms-mdi``: multi-source MDI by queue lengths (Li, Seferoglu and Koyuncu, section 4).
+
+Each source has a reservoir, a queue q_l for samples that its worker computes whole, and each worker a queue q_n^i for
+each source i of samples computed round the ring by AR-MDI's segments. A worker serves by eq. (2): the largest of its
+local queue and of the back-pressures q_n^j − q_{n+1}^j.
+
+Our reading, where the paper leaves it open or prints what can stop all work: only non-empty queues are candidates (a
+back-pressure may be negative, and waiting for it to turn helps nobody); the last worker's successor counts 0 (the
+paper's modulo subtracts the source's own queue, which no sample joins from there); a worker that is no source has no
+local queue (the paper's −M, under another symbol); at each arrival or completion at the source one sample moves from
+the reservoir to the shorter of q_l^i and q_i^i while that is under a limit. With ``literal`` the last worker's
+successor is the source, and a worker idles while an empty queue has the largest term.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Iterable, Mapping
+
+from planner.plan.types import Route
+from planner.policy.mdi import ArMdi
+from planner.policy.menu import whole_model_at_home
+from planner.policy.types import Status, Task, View, Waiting
+
+LOCAL = "local"
+
+
+class MsMdi(ArMdi):
+    """Queue-driven choice between local computation and the ring; see the module.
+
+    Parameters
+    ----------
+    reservoir_limit
+        Length under which a queue at the source takes samples from the reservoir; the paper names no number.
+    literal
+        Whether eq. (2) is taken as printed.
+    """
+
+    def __init__(self, *, reservoir_limit: int, literal: bool) -> None:
+        super().__init__()
+        self._limit = reservoir_limit
+        self._literal = literal
+
+    def route(self, view: View, source: str) -> Route | None:
+        """Send the next sample of the reservoir to the shorter queue, while that is under the limit."""
+        local, ring = view.queued.get((LOCAL, source), 0), view.queued.get(("ring", source), 0)
+        if min(local, ring) >= self._limit:
+            return None
+        return whole_model_at_home(view.instance, source) if local <= ring else super().route(view, source)
+
+    def queue(self, task: Task) -> Hashable:
+        """Tell samples computed whole at their source from those that go round the ring."""
+        whole = task.next_block == 0 and len(task.stages) == 1
+        return (LOCAL if whole else "ring", task.key.source)
+
+    def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
+        """Serve the queue with the largest term of eq. (2); the one whose first task came first among equals."""
+        terms = {queue: self.pressure(view, queue, head) for queue, head in heads.items()}
+        best = max(heads, key=lambda queue: (terms[queue], -heads[queue].since_s))
+        return None if self._literal and terms[best] < self._largest_empty(view, heads) else best
+
+    def pressure(self, view: View, queue: Hashable, head: Waiting) -> int:
+        """Give a non-empty queue's term of eq. (2)."""
+        own = view.queued[queue]
+        kind, source = queue if isinstance(queue, tuple) else ("", "")
+        if kind == LOCAL:
+            return own
+        if len(head.task.stages) > 1:
+            return own - self._queued_at(view, head.task.stages[1].worker, source)
+        return own - self._queued_at(view, view.instance.home(source), source) if self._literal else own
+
+    def _largest_empty(self, view: View, heads: Mapping[Hashable, Waiting]) -> int:
+        """Give the largest term of this worker's empty queues: 0 for a local one, minus the successor's for others."""
+        specs = view.instance.scenario.sources
+        after = view.costs.ring(view.worker)[1 % len(view.instance.workers)]
+        terms = [0 for source, spec in specs.items() if spec.worker == view.worker and (LOCAL, source) not in heads]
+        terms += [-self._queued_at(view, after, source) for source in specs if ("ring", source) not in heads]
+        return max(terms, default=-len(heads))
+
+    @staticmethod
+    def _queued_at(view: View, worker: str, source: str) -> int:
+        if worker == view.worker:
+            return view.queued.get(("ring", source), 0)
+        status = view.statuses.get(worker)
+        return dict(status.queued).get(source, 0) if status is not None else 0
+
+    def status(self, view: View) -> Status:
+        """Tell γ, and the length of each queue of samples that go round the ring."""
+        queued = sorted((key[1], n) for key, n in view.queued.items() if isinstance(key, tuple) and key[0] == "ring")
+        return Status(per_parameter_s=super().status(view).per_parameter_s, queued=tuple(queued))
+
+    def listeners(self, view: View) -> Iterable[str]:
+        """Tell the worker before this one in the ring, and the homes of the sources."""
+        before = view.costs.ring(view.worker)[-1]
+        return dict.fromkeys([before, *super().listeners(view)])

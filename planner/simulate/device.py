@@ -1,0 +1,66 @@
+"""A worker's hardware in virtual time: how long blocks take, when it may compute, and how fast it is at the moment."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+
+from planner.scenario.instance import Instance
+from planner.worker.events import RunBlock
+
+_STREAM = 1_000
+"""Streams of devices are numbered from here; those of the sources from 0."""
+
+
+class Device:
+    """One worker's hardware.
+
+    Block times follow gamma distributions with the profile's mean and spread, from a stream of this device's own; a
+    stage's overhead is added to its first block. Without ``overlap`` a block waits until all it sends is gone.
+    """
+
+    def __init__(self, instance: Instance, worker: str, seed: int) -> None:
+        self._rng = np.random.default_rng(
+            np.random.SeedSequence(seed, spawn_key=(_STREAM + instance.workers.index(worker),))
+        )
+        self.overlap = instance.worker(worker).overlap
+        self._mean_s: dict[str, list[float]] = {
+            model: instance.block_s(model, worker).tolist() for model in instance.profiles
+        }
+        self._spread_s: dict[str, list[float]] = {
+            model: instance.block_std_s(model, worker).tolist() for model in instance.profiles
+        }
+        self._overhead_s = {model: instance.stage_overhead_s(model, worker) for model in instance.profiles}
+        self._sending = 0
+        self._held: Callable[[], None] | None = None
+        self.slowness = 1.0
+        """How many times longer blocks take at the moment."""
+
+    def service_s(self, run: RunBlock) -> float:
+        """Draw how long a block takes, in seconds."""
+        mean_s, spread_s = self._mean_s[run.model][run.block], self._spread_s[run.model][run.block]
+        if spread_s > 0:
+            shape = (mean_s / spread_s) ** 2
+            mean_s = float(self._rng.gamma(shape, mean_s / shape))
+        if run.begins_stage:
+            mean_s += self._overhead_s[run.model]
+        return mean_s * self.slowness
+
+    def compute(self, start: Callable[[], None]) -> None:
+        """Start a block now, or when this device has sent everything."""
+        if self.overlap or self._sending == 0:
+            start()
+        else:
+            self._held = start
+
+    def sending(self) -> None:
+        """Count a transfer that begins to leave."""
+        self._sending += 1
+
+    def sent(self) -> None:
+        """Count a transfer that has left; a block that waited for it starts."""
+        self._sending -= 1
+        if self._sending == 0 and self._held is not None:
+            start, self._held = self._held, None
+            start()

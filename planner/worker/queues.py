@@ -1,0 +1,80 @@
+"""The tasks that wait at a worker, and the computation they amount to."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable
+from heapq import heappop, heappush
+from itertools import count
+from typing import NamedTuple
+
+from planner.policy.types import Policy, Task, View, Waiting
+
+
+class Entry(NamedTuple):
+    """A task in its queue; the sequence is that of its first coming, so a task that comes back keeps its place."""
+
+    rank: float
+    sequence: int
+    waiting: Waiting
+
+
+class Queues:
+    """Queues of the policy's naming; what the view says of them is kept here, and nowhere else."""
+
+    def __init__(self, view: View, policy: Policy) -> None:
+        self._view = view
+        self._policy = policy
+        self._heaps: dict[Hashable, list[Entry]] = {}
+        self._sequence = count()
+
+    def add(self, task: Task, last_block: int) -> None:
+        """Add a task to be computed up to ``last_block``."""
+        waiting = Waiting(task, task.next_block, last_block, self._view.now_s)
+        work_s = self._view.costs.stage_s(task.model, self._view.worker, task.next_block, last_block)
+        self._view.backlog_s[task.priority] = self._view.backlog_s.get(task.priority, 0.0) + work_s
+        self.put_back(Entry(self._policy.rank(task), next(self._sequence), waiting))
+
+    def put_back(self, entry: Entry) -> None:
+        """Add a task that has blocks left, with the place it had."""
+        queue = self._policy.queue(entry.waiting.task)
+        heappush(self._heaps.setdefault(queue, []), entry)
+        self._view.queued[queue] = self._view.queued.get(queue, 0) + 1
+
+    def take(self) -> Entry | None:
+        """Take the first task of the queue that the policy chooses; None when it chooses none or all are empty."""
+        if not self._heaps:
+            return None
+        heads = {name: heap[0].waiting for name, heap in self._heaps.items()}
+        chosen = self._policy.choose(self._view, heads)
+        if chosen is None:
+            return None
+        heap = self._heaps[chosen]
+        entry = heappop(heap)
+        if heap:
+            self._view.queued[chosen] = len(heap)
+        else:
+            del self._heaps[chosen], self._view.queued[chosen]
+        return entry
+
+    def begin(self, waiting: Waiting) -> None:
+        """Count the next block of a task as running."""
+        task, block = waiting.task, waiting.task.next_block
+        costs = self._view.costs
+        block_s = (costs.stage_s if block == waiting.first_block else costs.compute_s)(
+            task.model, self._view.worker, block, block
+        )
+        self._view.running_until_s = self._view.now_s + block_s
+        self._reduce(task.priority, block_s)
+
+    def drop_rest(self, waiting: Waiting) -> None:
+        """Do not count the blocks behind the one that ran: they will not be computed here."""
+        task = waiting.task
+        if task.next_block < waiting.last_block:
+            costs = self._view.costs
+            left_s = costs.compute_s(task.model, self._view.worker, task.next_block + 1, waiting.last_block)
+            self._reduce(task.priority, left_s)
+
+    def _reduce(self, priority: float, work_s: float) -> None:
+        left_s = self._view.backlog_s.pop(priority, 0.0) - work_s
+        if left_s > 1e-9:  # sums of floats do not come back to zero by themselves
+            self._view.backlog_s[priority] = left_s
