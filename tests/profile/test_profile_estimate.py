@@ -12,6 +12,7 @@ from planner.model.load import load_chain
 from planner.model.reference import build_model
 from planner.profile.classes import DeviceClass, Workload, fit, known_classes, load_class
 from planner.profile.estimate import estimate, scale, workloads
+from tests.profile.golden import SHIPPED
 from tests.profile.small_chain import WIDTH, SmallModel, profile
 
 
@@ -135,7 +136,7 @@ def test_grouped_convolutions_are_counted_by_what_they_make(tmp_path: Path) -> N
 def test_a_class_with_faults(tmp_path: Path, change: str, message: str) -> None:
     path = tmp_path / "class.yaml"
     key = change.partition(":")[0]
-    lines = Path("profiles/classes/jetson-orin-nano.yaml").read_text().splitlines()
+    lines = (SHIPPED / "classes" / "jetson-orin-nano.yaml").read_text().splitlines()
     if key == "figures":
         lines = lines[: lines.index("figures:")]
     path.write_text("\n".join([*(line for line in lines if not line.startswith(key)), change]))
@@ -145,7 +146,7 @@ def test_a_class_with_faults(tmp_path: Path, change: str, message: str) -> None:
 
 def test_a_figure_without_source(tmp_path: Path) -> None:
     path = tmp_path / "class.yaml"
-    text = Path("profiles/classes/jetson-orin-nano.yaml").read_text()
+    text = (SHIPPED / "classes" / "jetson-orin-nano.yaml").read_text()
     path.write_text(text.replace("0.00491, source: ultralytics", "0.00491, source: hearsay"))
     with pytest.raises(ProfileError, match="figure without its source; found 'hearsay'"):
         load_class(str(path))
