@@ -7,7 +7,12 @@ is). The convex congestion G is met from below by tangents, which are added wher
 
 from __future__ import annotations
 
+import logging
+import signal
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -18,11 +23,14 @@ from pyomo.contrib.appsi.solvers import Highs
 from planner.plan.surrogate import congestion, congestion_slope
 from planner.solve.arcs import Arc, move_arcs, place_arcs
 from planner.solve.blame import blame
+from planner.solve.greedy import greedy_rounds
 from planner.solve.outcome import Options, Outcome, Search
+from planner.solve.pricing import unroutable
 from planner.solve.problem import Choice, Choices, Problem
 
 FIRST_TANGENTS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
 TANGENT_ERROR = 1e-6
+GREEDY_ROUNDS = 3
 
 Key = tuple[int, int, int, int]
 """Source, variant, block, worker."""
@@ -31,6 +39,9 @@ Key = tuple[int, int, int, int]
 def solve(problem: Problem, options: Options) -> Outcome:
     """Minimise the surrogate objective over one route a source."""
     search = Search(problem, options)
+    if not unroutable(problem):
+        for choices in greedy_rounds(problem, GREEDY_ROUNDS):
+            search.offer(choices)
     model = build_model(problem)
     solver = Highs()
     solver.config.load_solution = False
@@ -45,7 +56,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
     interrupted = False
     while True:
         solver.config.time_limit = search.left_s
-        result = solver.solve(model)
+        with _cancelled_by_interrupt(solver) as cancelled:
+            result = solver.solve(model)
         if result.termination_condition in {
             TerminationCondition.infeasible,
             TerminationCondition.infeasibleOrUnbounded,
@@ -53,7 +65,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
             return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options)))
         if np.isfinite(result.best_objective_bound or np.inf):
             search.raise_bound(result.best_objective_bound)
-        interrupted = result.termination_condition == TerminationCondition.interrupted
+        interrupted = cancelled.is_set()
         if result.best_feasible_objective is None:
             break
         result.solution_loader.load_vars()
@@ -61,6 +73,27 @@ def solve(problem: Problem, options: Options) -> Outcome:
         if interrupted or search.gap <= options.gap or search.out_of_time or not _add_tangents(problem, model):
             break
     return search.outcome(interrupted=interrupted)
+
+
+@contextmanager
+def _cancelled_by_interrupt(solver: Highs) -> Iterator[threading.Event]:
+    """Let Ctrl-C end the search with what it has found, instead of an exception that would lose it."""
+    cancelled = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield cancelled
+        return
+
+    def cancel(_signal: int, _frame: FrameType | None) -> None:
+        cancelled.set()
+        logging.getLogger("pyomo.contrib.appsi.solvers.highs").disabled = True  # it does not know this status
+        solver._solver_model.cancelSolve()  # noqa: SLF001  # Pyomo's wrapper offers no way to cancel
+
+    before = signal.signal(signal.SIGINT, cancel)
+    try:
+        yield cancelled
+    finally:
+        logging.getLogger("pyomo.contrib.appsi.solvers.highs").disabled = False
+        signal.signal(signal.SIGINT, before)
 
 
 def build_model(problem: Problem, *, elastic: bool = False) -> Any:

@@ -79,7 +79,7 @@ def _path(problem: Problem, source: int, variant: int, second: Array, latency: f
     place = model.reach[:-1, None] * model.block_s * second[:count]
     leaves = model.exit_share[:, None] > 0
     place += model.exit_bytes[:, None] * per_byte[:, home]
-    place += np.where(leaves, model.exit_share[:, None] * per_sample[:, home], 0.0)
+    place += np.where(leaves, np.where(leaves, model.exit_share[:, None], 1.0) * per_sample[:, home], 0.0)
     place[0] += model.reach[0] * (begin + model.cut_bytes[0] * per_byte[home] + per_sample[home])
     place[-1] += model.reach[-1] * (model.cut_bytes[-1] * per_byte[:, home] + per_sample[:, home])
     place[~problem.runs(source, variant)] = np.inf

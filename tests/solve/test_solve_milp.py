@@ -2,8 +2,10 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import signal
 import subprocess
 import sys
+import time
 
 import pytest
 from hypothesis import given, settings
@@ -150,12 +152,11 @@ def test_a_deadline_that_only_queueing_breaks_is_no_proof() -> None:
     assert "its deadline is 21 ms" in solution.blame[0]
 
 
-def test_workers_without_a_path_are_left_alone() -> None:
-    islands = {
-        "link": NetworkSpec(kind="point-to-point", links=(("home", "near"),), bandwidth_bytes_per_s=1e7),
-    }
-    instance = make_instance(workers={"home": 1.0, "near": 2.0, "far": 100.0}, networks=islands)
-    plan = solve(instance).plan
+@pytest.mark.parametrize("method", ["milp", "exhaustive", "colgen", "convex", "local", "two-part"])
+def test_workers_without_a_path_are_left_alone(method: str) -> None:
+    link = NetworkSpec(kind="point-to-point", links=(("home", "near"),), bandwidth_bytes_per_s=1e7)
+    instance = make_instance(workers={"home": 1.0, "near": 2.0, "far": 100.0}, networks={"link": link})
+    plan = solve(instance, method=method).plan
     assert plan is not None
     assert plan.workers["far"].utilisation == 0
 
@@ -182,3 +183,18 @@ def test_solver_libraries_are_loaded_when_a_method_is_asked_for() -> None:
 def test_pins_bind_blocks_to_workers() -> None:
     problem = dataclasses.replace(build_problem(make_instance()), pins={"camera": {1: 0}})
     assert milp.solve(problem, EXACT).incumbents[-1][0][0].workers[1] == 0
+
+
+def test_ctrl_c_keeps_the_best_plan() -> None:
+    code = (
+        "from planner.solve import solve; from tests.instances import random_instance\n"
+        "instance = random_instance(0, sources=6, workers=8, blocks=16, load=0.2)\n"
+        "print('ready', flush=True)\n"
+        "print(solve(instance, method='milp', gap=0.0).status, flush=True)\n"
+    )
+    process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
+    assert process.stdout is not None
+    assert process.stdout.readline() == "ready\n"
+    time.sleep(4)
+    process.send_signal(signal.SIGINT)
+    assert process.communicate(timeout=60)[0] == "interrupted\n"
