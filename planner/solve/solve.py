@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
-
-import numpy as np
 
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation, evaluate
@@ -18,6 +17,9 @@ from planner.scenario.instance import Instance
 from planner.solve.build import build_problem, read_routes
 from planner.solve.outcome import Options, Outcome, Progress
 from planner.solve.problem import Choices, Problem
+
+TIGHTENINGS = 4
+"""So often a plan that queueing makes late is solved again with less time for pure work."""
 
 Rank = Literal["evaluated", "surrogate"]
 Routes = Literal["single", "shared"]
@@ -56,9 +58,19 @@ class Solution:
 
 @dataclass(frozen=True)
 class _Candidate:
+    """An incumbent, evaluated, and the deadlines that its queueing makes it miss, in seconds by source."""
+
     choices: Choices
     evaluation: Evaluation
-    misses: tuple[str, ...]
+    late: dict[str, float]
+
+    def misses(self) -> tuple[str, ...]:
+        """Say so in words."""
+        return tuple(
+            f"{name} would take {self.evaluation.sources[name].delay_s * 1e3:.3g} ms, "
+            f"its deadline is {deadline_s * 1e3:.3g} ms"
+            for name, deadline_s in self.late.items()
+        )
 
 
 def solve(
@@ -119,16 +131,23 @@ def solve(
         start=(known,) if known else (),
         progress=progress,
     )
-    where = METHODS[name]
-    outcome: Outcome = getattr(importlib.import_module(f"planner.solve.{where.module}"), where.function)(
-        problem, options
-    )
-    candidates = [_candidate(instance, problem, choices) for choices in outcome.incumbents]
-    if not candidates:
+    module = importlib.import_module(f"planner.solve.{METHODS[name].module}")
+    method_solve: Callable[[Problem, Options], Outcome] = getattr(module, METHODS[name].function)
+    outcome = method_solve(problem, options)
+    best = _best(instance, problem, outcome, rank)
+    if best is None:
         return Solution(outcome.status, blame=outcome.blame)
-    best = min(candidates, key=lambda candidate: (len(candidate.misses), *_rank(instance, candidate, rank)))
-    if best.misses:
-        return Solution("no_solution", blame=best.misses)
+    best = _in_time(
+        instance,
+        problem,
+        best,
+        rank=rank,
+        method_solve=method_solve,
+        options=options,
+        end_s=started_s + time_limit_s,
+    )
+    if best.late:
+        return Solution("no_solution", blame=best.misses())
     reached = relative_gap(best.evaluation.objective, outcome.bound)
     status: Status = "optimal" if reached <= gap else "interrupted" if outcome.status == "interrupted" else "feasible"
     plan = Plan(
@@ -144,8 +163,10 @@ def solve(
             "gap": gap,
             "rank": rank,
             "seed": seed,
-        }
-        | {"threads": threads, "max_visits": max_visits},
+            "threads": threads,
+            "max_visits": max_visits,
+            "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
+        },
         status=status,
         method=name,
         goal=instance.scenario.objective.goal,
@@ -159,6 +180,29 @@ def solve(
         networks=best.evaluation.networks,
     )
     return Solution(status, plan)
+
+
+def _in_time(
+    instance: Instance,
+    problem: Problem,
+    best: _Candidate,
+    *,
+    rank: Rank,
+    method_solve: Callable[[Problem, Options], Outcome],
+    options: Options,
+    end_s: float,
+) -> _Candidate:
+    """Solve again while queueing makes sources miss their deadlines, with less time for their pure work."""
+    for _ in range(TIGHTENINGS):
+        left_s = end_s - time.monotonic()
+        if not best.late or left_s <= 0:
+            break
+        problem = _tighten(problem, best)
+        again = _best(instance, problem, method_solve(problem, dataclasses.replace(options, time_limit_s=left_s)), rank)
+        if again is None:
+            break
+        best = min(best, again, key=lambda candidate: len(candidate.late))
+    return best
 
 
 def _method(instance: Instance, method: str, routes: Routes | None) -> str:
@@ -177,16 +221,42 @@ def _method(instance: Instance, method: str, routes: Routes | None) -> str:
     return method
 
 
+def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:
+    """Give the incumbent that misses the fewest deadlines, and of these the one that ranks best."""
+    candidates = [_candidate(instance, problem, choices) for choices in outcome.incumbents]
+    return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
+
+
 def _candidate(instance: Instance, problem: Problem, choices: Choices) -> _Candidate:
-    """Evaluate an incumbent, and say which deadlines its queueing makes it miss."""
     evaluation = evaluate(instance, problem.routes(choices))
-    misses = tuple(
-        f"{demand.name} would take {evaluation.sources[demand.name].delay_s * 1e3:.3g} ms, "
-        f"its deadline is {demand.deadline_s * 1e3:.3g} ms"
-        for demand in problem.demands
-        if np.isfinite(demand.deadline_s) and evaluation.sources[demand.name].delay_s > demand.deadline_s
+    deadlines = {name: spec.deadline_s for name, spec in instance.scenario.sources.items()}
+    late = {
+        name: deadline_s
+        for name, deadline_s in deadlines.items()
+        if deadline_s is not None and evaluation.sources[name].delay_s > deadline_s
+    }
+    return _Candidate(choices, evaluation, late)
+
+
+def _tighten(problem: Problem, best: _Candidate) -> Problem:
+    """Leave the sources that come late less for pure work and transfers, by as much as they are late."""
+    return dataclasses.replace(
+        problem,
+        demands=tuple(
+            dataclasses.replace(
+                demand,
+                deadline_s=min(demand.deadline_s, _unloaded_s(problem, source, best))
+                * (best.late[demand.name] / best.evaluation.sources[demand.name].delay_s),
+            )
+            if demand.name in best.late
+            else demand
+            for source, demand in enumerate(problem.demands)
+        ),
     )
-    return _Candidate(choices, evaluation, misses)
+
+
+def _unloaded_s(problem: Problem, source: int, best: _Candidate) -> float:
+    return sum(choice.share * problem.cost(source, choice).unloaded_s for choice in best.choices[source])
 
 
 def _rank(instance: Instance, candidate: _Candidate, rank: Rank) -> tuple[float, float]:

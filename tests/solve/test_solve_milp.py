@@ -152,6 +152,19 @@ def test_a_deadline_that_only_queueing_breaks_is_no_proof() -> None:
     assert "its deadline is 21 ms" in solution.blame[0]
 
 
+def test_a_deadline_that_queueing_breaks_makes_another_plan() -> None:
+    instance = random_instance(0, load=0.35, blocks=5)
+    free = solve(instance, rank="surrogate").plan
+    assert free is not None
+    spec = instance.scenario.sources["s0"].model_copy(update={"deadline_s": 0.9 * free.sources["s0"].delay_s})
+    sources = {**instance.scenario.sources, "s0": spec}
+    promised = instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
+    solution = solve(promised)
+    assert solution.plan is not None
+    verify(promised, solution.plan)
+    assert solution.plan.bound <= free.objective <= solution.plan.objective
+
+
 @pytest.mark.parametrize("method", ["milp", "exhaustive", "colgen", "convex", "local", "two-part"])
 def test_workers_without_a_path_are_left_alone(method: str) -> None:
     link = NetworkSpec(kind="point-to-point", links=(("home", "near"),), bandwidth_bytes_per_s=1e7)
