@@ -1,0 +1,1 @@
+"""The trained models that come with the project, and what made them."""
