@@ -162,7 +162,7 @@ def test_a_deadline_that_queueing_breaks_makes_another_plan() -> None:
     solution = solve(promised)
     assert solution.plan is not None
     verify(promised, solution.plan)
-    assert solution.plan.bound <= free.objective <= solution.plan.objective
+    assert solution.plan.bound * (1 - 1e-9) <= free.objective < solution.plan.objective
 
 
 @pytest.mark.parametrize("method", ["milp", "exhaustive", "colgen", "convex", "local", "two-part"])
