@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import os
 import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
 
-def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
-    """Write ``data`` to ``path`` by way of a temporary file beside it; parent folders are made."""
+@contextmanager
+def open_atomic(path: Path) -> Iterator[BinaryIO]:
+    """Give a temporary file beside ``path`` that takes its place at the end; parent folders are made."""
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(data)
+            yield file
         mask = os.umask(0)
         os.umask(mask)
         Path(temporary).chmod(0o666 & ~mask)
@@ -21,6 +25,12 @@ def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
+
+
+def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
+    """Write ``data`` to ``path`` by way of a temporary file beside it; parent folders are made."""
+    with open_atomic(path) as file:
+        file.write(data)
 
 
 def write_text_atomic(path: Path, text: str) -> None:

@@ -1,14 +1,101 @@
-"""What a run amounts to: delays per source, utilisations, and the priority-weighted mean delay."""
+"""What a run amounts to: delays per source, utilisations, and the priority-weighted mean delay.
+
+Records are taken one at a time, and what is kept of them does not grow with the run: sums, and for percentiles the
+delays themselves only while they are few (:class:`Distribution`).
+"""
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from statistics import fmean, stdev
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from planner.trace.records import BlockRecord, Record, SampleRecord
+
+EXACT: Final = 5000
+"""Up to so many values a distribution keeps each by itself."""
+
+BIN_WIDTH: Final = math.log(1.005)
+"""Width of a bin beyond that, in natural logarithm: half a per cent."""
+
+SMALLEST: Final = 1e-9
+"""What is smaller shares a bin with this."""
+
+# 97.5th percentile of Student's t distribution with 1, 2, … 30 degrees of freedom.
+_STUDENT: Final = (
+    12.706, 4.303, 3.182, 2.776, 2.571, 2.447, 2.365, 2.306, 2.262, 2.228, 2.201, 2.179, 2.160, 2.145, 2.131,
+    2.120, 2.110, 2.101, 2.093, 2.086, 2.080, 2.074, 2.069, 2.064, 2.060, 2.056, 2.052, 2.048, 2.045, 2.042,
+)  # fmt: skip
+
+
+class Interval(NamedTuple):
+    """A mean, and the half-width of its 95 % confidence interval: None for a single value."""
+
+    mean: float
+    half_width: float | None
+
+
+def interval(values: Sequence[float]) -> Interval:
+    """Give the mean of independent replications with its 95 % confidence interval by Student's t distribution."""
+    if len(values) < 2:
+        return Interval(fmean(values), None)
+    freedom = len(values) - 1
+    quantile = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96 + 2.4 / freedom
+    return Interval(fmean(values), quantile * stdev(values) / len(values) ** 0.5)
+
+
+class Distribution:
+    """Mean and percentiles of values that come one at a time, in bounded memory.
+
+    The first :data:`EXACT` values are kept. When there are more, all are counted in bins that grow by half a per cent,
+    so that a percentile is off by a quarter of a per cent at most.
+    """
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._sum = 0.0
+        self._values: list[float] = []
+        self._bins: dict[int, int] = {}
+
+    def add(self, value: float) -> None:
+        """Take a value that is not negative."""
+        self.count += 1
+        self._sum += value
+        if self._bins:
+            self._count(value)
+            return
+        self._values.append(value)
+        if len(self._values) > EXACT:
+            for earlier in self._values:
+                self._count(earlier)
+            self._values.clear()
+
+    @property
+    def mean(self) -> float:
+        """The mean of one value or more."""
+        return self._sum / self.count
+
+    def percentiles(self, percent: Sequence[float]) -> list[float]:
+        """Give percentiles of one value or more, between two values by linear interpolation, as numpy does."""
+        if not self._bins:
+            return [float(found) for found in np.percentile(self._values, percent)]
+        bins = sorted(self._bins)
+        after = np.cumsum([self._bins[index] for index in bins])
+        middles = [SMALLEST * math.exp((index + 0.5) * BIN_WIDTH) for index in bins]
+        found = []
+        for share in percent:
+            place = share / 100 * (self.count - 1)
+            below, above = np.searchsorted(after, [math.floor(place), math.ceil(place)], side="right")
+            found.append(middles[below] + place % 1 * (middles[above] - middles[below]))
+        return found
+
+    def _count(self, value: float) -> None:
+        index = math.floor(math.log(max(value, SMALLEST) / SMALLEST) / BIN_WIDTH)
+        self._bins[index] = self._bins.get(index, 0) + 1
 
 
 @dataclass(frozen=True)
@@ -39,8 +126,35 @@ class RunMetrics:
     """Share of the run's time each worker computed."""
 
 
-def summarise(records: Iterable[Record], priorities: Mapping[str, float], workers: Iterable[str]) -> RunMetrics:
-    """Summarise a drained run.
+class _Source:
+    """What is kept of one source's samples."""
+
+    def __init__(self) -> None:
+        self.offered = 0
+        self.delays = Distribution()
+        self.first_s = math.inf
+        self.last_s = 0.0
+
+    def add(self, record: SampleRecord) -> None:
+        self.offered += 1
+        self.first_s = min(self.first_s, record.created_s)
+        if record.status == "completed":
+            self.delays.add(record.delay_s)
+            self.last_s = max(self.last_s, record.finished_s)
+
+    def result(self) -> SourceMetrics:
+        completed = self.delays.count
+        if not completed:
+            return SourceMetrics(self.offered, 0, self.offered, None, None, None, None, 0.0)
+        p50, p95, p99 = self.delays.percentiles((50, 95, 99))
+        span_s = self.last_s - self.first_s
+        throughput_per_s = completed / span_s if span_s > 0 else 0.0
+        failed = self.offered - completed
+        return SourceMetrics(self.offered, completed, failed, self.delays.mean, p50, p95, p99, throughput_per_s)
+
+
+class Accumulator:
+    """Takes a run's records as they come about, and summarises the drained run.
 
     Parameters
     ----------
@@ -49,41 +163,40 @@ def summarise(records: Iterable[Record], priorities: Mapping[str, float], worker
     workers
         Names of all workers, those that computed nothing included.
     """
-    samples: dict[str, list[SampleRecord]] = {source: [] for source in priorities}
-    busy_s: dict[str, float] = defaultdict(float)
-    end_s = 0.0
+
+    def __init__(self, priorities: Mapping[str, float], workers: Iterable[str]) -> None:
+        self._priorities = priorities
+        self._sources = {source: _Source() for source in priorities}
+        self._busy_s = dict.fromkeys(workers, 0.0)
+        self._end_s = 0.0
+
+    def add(self, record: Record) -> None:
+        """Take one record."""
+        if isinstance(record, BlockRecord):
+            self._busy_s[record.worker] += record.end_s - record.start_s
+        elif isinstance(record, SampleRecord):
+            self._sources[record.source].add(record)
+            self._end_s = max(self._end_s, record.finished_s)
+
+    def result(self) -> RunMetrics:
+        """Summarise what was taken."""
+        sources = {source: found.result() for source, found in self._sources.items()}
+        weights = {source: self._priorities[source] * metrics.completed for source, metrics in sources.items()}
+        total = sum(weights.values())
+        weighted = sum(weights[source] * (metrics.mean_delay_s or 0.0) for source, metrics in sources.items())
+        return RunMetrics(
+            makespan_s=self._end_s,
+            priority_weighted_delay_s=weighted / total if total else None,
+            sources=sources,
+            utilisation={
+                worker: busy_s / self._end_s if self._end_s else 0.0 for worker, busy_s in self._busy_s.items()
+            },
+        )
+
+
+def summarise(records: Iterable[Record], priorities: Mapping[str, float], workers: Iterable[str]) -> RunMetrics:
+    """Summarise the records of a drained run; the parameters are those of :class:`Accumulator`."""
+    accumulator = Accumulator(priorities, workers)
     for record in records:
-        if isinstance(record, SampleRecord):
-            samples[record.source].append(record)
-            end_s = max(end_s, record.finished_s)
-        elif isinstance(record, BlockRecord):
-            busy_s[record.worker] += record.end_s - record.start_s
-    sources = {source: _summarise_source(ended) for source, ended in samples.items()}
-    weights = {source: priorities[source] * metrics.completed for source, metrics in sources.items()}
-    total = sum(weights.values())
-    weighted = sum(weights[source] * (metrics.mean_delay_s or 0.0) for source, metrics in sources.items())
-    return RunMetrics(
-        makespan_s=end_s,
-        priority_weighted_delay_s=weighted / total if total else None,
-        sources=sources,
-        utilisation={worker: busy_s[worker] / end_s if end_s else 0.0 for worker in workers},
-    )
-
-
-def _summarise_source(ended: list[SampleRecord]) -> SourceMetrics:
-    done = [record for record in ended if record.status == "completed"]
-    delays = np.array([record.delay_s for record in done])
-    if not done:
-        return SourceMetrics(len(ended), 0, len(ended), None, None, None, None, 0.0)
-    span_s = max(record.finished_s for record in done) - min(record.created_s for record in ended)
-    p50, p95, p99 = (float(value) for value in np.percentile(delays, [50, 95, 99]))
-    return SourceMetrics(
-        offered=len(ended),
-        completed=len(done),
-        failed=len(ended) - len(done),
-        mean_delay_s=float(delays.mean()),
-        p50_delay_s=p50,
-        p95_delay_s=p95,
-        p99_delay_s=p99,
-        throughput_per_s=len(done) / span_s if span_s > 0 else 0.0,
-    )
+        accumulator.add(record)
+    return accumulator.result()

@@ -6,7 +6,8 @@ the record. A run is a list of records; its file holds one JSON object a line (:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Literal, TypeAlias
@@ -14,7 +15,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from planner.errors import PlannerError
-from planner.files import write_bytes_atomic
+from planner.files import open_atomic
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,9 +84,23 @@ def decode_records(data: bytes | str) -> list[Record]:
     return _RECORDS.validate_json(data)
 
 
+@contextmanager
+def record_file(path: Path) -> Iterator[Callable[[Record], None]]:
+    """Give what writes a record to ``path``, one JSON object a line; the file is there at the end."""
+    with open_atomic(path) as file:
+
+        def write(record: Record) -> None:
+            file.write(_RECORD.dump_json(record))
+            file.write(b"\n")
+
+        yield write
+
+
 def write_records(path: Path, records: Iterable[Record]) -> None:
     """Write the records to ``path``, one JSON object a line."""
-    write_bytes_atomic(path, b"".join(_RECORD.dump_json(record) + b"\n" for record in records))
+    with record_file(path) as write:
+        for record in records:
+            write(record)
 
 
 def read_records(path: Path) -> list[Record]:

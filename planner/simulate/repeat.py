@@ -1,0 +1,97 @@
+"""Independent replications of a simulated run, in processes side by side, and what they amount to together.
+
+Each policy meets the same seeds, so that differences between policies are not differences in what arrived
+(common random numbers).
+"""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from planner.plan.types import Plan
+from planner.scenario.instance import Instance
+from planner.simulate.run import Simulation, Simulator
+from planner.trace.metrics import Accumulator, RunMetrics
+from planner.trace.records import Record, record_file
+
+Sink = Callable[[Record], None]
+
+
+@dataclass(frozen=True)
+class Case:
+    """One run to be made: its policy, its seed, and the file that takes its records, if any."""
+
+    policy: str
+    seed: int
+    trace: Path | None = None
+
+
+@dataclass(frozen=True)
+class Replication:
+    """One run that was made."""
+
+    case: Case
+    metrics: RunMetrics
+    simulation: Simulation
+
+
+def simulate_case(instance: Instance, plan: Plan | None, case: Case, *sinks: Sink) -> Replication:
+    """Make one run in memory that does not grow with the number of samples.
+
+    Parameters
+    ----------
+    sinks
+        Take each record, too, as it comes about.
+    """
+    priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
+    accumulator = Accumulator(priorities, instance.workers)
+    with nullcontext() if case.trace is None else record_file(case.trace) as write:
+        every = (accumulator.add, *sinks) if write is None else (accumulator.add, write, *sinks)
+
+        def sink(record: Record) -> None:
+            for take in every:
+                take(record)
+
+        simulation = Simulator(instance, policy=case.policy, plan=plan, seed=case.seed, sink=sink).run()
+    return Replication(case, accumulator.result(), simulation)
+
+
+def simulate_cases(
+    instance: Instance, plan: Plan | None, cases: Sequence[Case], *, processes: int | None = None
+) -> Iterator[Replication]:
+    """Make independent runs in processes side by side.
+
+    Parameters
+    ----------
+    processes
+        How many; by default one a processor.
+
+    Yields
+    ------
+    Replication
+        Each run as soon as it is made, not in the order of ``cases``.
+    """
+    count = min(processes or os.cpu_count() or 1, len(cases))
+    if count == 1:
+        yield from (simulate_case(instance, plan, case) for case in cases)
+        return
+    with _pool(count) as pool:
+        futures = [pool.submit(simulate_case, instance, plan, case) for case in cases]
+        yield from (future.result() for future in as_completed(futures))
+
+
+@contextmanager
+def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
+    """Give processes that drop what has not begun when one run fails, or the user interrupts."""
+    # A forked process may inherit a lock that a thread of this one holds; a spawned one starts clean.
+    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    try:
+        yield pool
+    finally:
+        pool.shutdown(cancel_futures=True)
