@@ -89,4 +89,4 @@ def numbers(classes: Classes, load: Array, kappa: float) -> Array:
     own = np.where(np.isnan(own), np.inf, own)
     used = np.diff(sigma, axis=0, prepend=0.0)
     per_work = np.where(used > 0, own / np.where(used > 0, used, 1.0), 0.0)
-    return np.asarray(np.where(load > 0, load * per_work[classes.of_source], 0.0).sum(axis=1))
+    return np.asarray((load * np.where(load > 0, per_work[classes.of_source], 0.0)).sum(axis=1))

@@ -8,11 +8,9 @@ is). The convex congestion G is met from below by tangents, which are added wher
 from __future__ import annotations
 
 import logging
-import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -24,6 +22,7 @@ from planner.plan.surrogate import congestion, congestion_slope
 from planner.solve.arcs import Arc, move_arcs, place_arcs
 from planner.solve.blame import blame
 from planner.solve.greedy import greedy_rounds
+from planner.solve.interrupt import on_interrupt
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.pricing import unroutable
 from planner.solve.problem import Choice, Choices, Problem
@@ -31,6 +30,7 @@ from planner.solve.problem import Choice, Choices, Problem
 FIRST_TANGENTS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
 TANGENT_ERROR = 1e-6
 GREEDY_ROUNDS = 3
+SOLVER_LOG = "pyomo.contrib.appsi.solvers.highs"
 
 Key = tuple[int, int, int, int]
 """Source, variant, block, worker."""
@@ -53,10 +53,9 @@ def solve(problem: Problem, options: Options) -> Outcome:
         "mip_feasibility_tolerance": 1e-9,
         "primal_feasibility_tolerance": 1e-9,
     }
-    interrupted = False
     while True:
         solver.config.time_limit = search.left_s
-        with _cancelled_by_interrupt(solver) as cancelled:
+        with _cancelled_by_interrupt(solver, options.stop):
             result = solver.solve(model)
         if result.termination_condition in {
             TerminationCondition.infeasible,
@@ -65,35 +64,28 @@ def solve(problem: Problem, options: Options) -> Outcome:
             return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options)))
         if np.isfinite(result.best_objective_bound or np.inf):
             search.raise_bound(result.best_objective_bound)
-        interrupted = cancelled.is_set()
         if result.best_feasible_objective is None:
             break
         result.solution_loader.load_vars()
         search.offer(read_choices(problem, model))
-        if interrupted or search.gap <= options.gap or search.out_of_time or not _add_tangents(problem, model):
+        if search.gap <= options.gap or search.out_of_time or not _add_tangents(problem, model):
             break
-    return search.outcome(interrupted=interrupted)
+    return search.outcome()
 
 
 @contextmanager
-def _cancelled_by_interrupt(solver: Highs) -> Iterator[threading.Event]:
-    """Let Ctrl-C end the search with what it has found, instead of an exception that would lose it."""
-    cancelled = threading.Event()
-    if threading.current_thread() is not threading.main_thread():
-        yield cancelled
-        return
+def _cancelled_by_interrupt(solver: Highs, stop: threading.Event) -> Iterator[None]:
+    """Let Ctrl-C end HiGHS with what it has found, instead of an exception that would lose it."""
 
-    def cancel(_signal: int, _frame: FrameType | None) -> None:
-        cancelled.set()
-        logging.getLogger("pyomo.contrib.appsi.solvers.highs").disabled = True  # it does not know this status
+    def cancel() -> None:
+        logging.getLogger(SOLVER_LOG).disabled = True  # it does not know the status of a cancelled search
         solver._solver_model.cancelSolve()  # noqa: SLF001  # Pyomo's wrapper offers no way to cancel
 
-    before = signal.signal(signal.SIGINT, cancel)
     try:
-        yield cancelled
+        with on_interrupt(stop, cancel):
+            yield
     finally:
-        logging.getLogger("pyomo.contrib.appsi.solvers.highs").disabled = False
-        signal.signal(signal.SIGINT, before)
+        logging.getLogger(SOLVER_LOG).disabled = False
 
 
 def build_model(problem: Problem, *, elastic: bool = False) -> Any:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +17,11 @@ Progress = Callable[[float, float, float], None]
 
 @dataclass(frozen=True)
 class Options:
-    """How to solve: ``gap`` is the relative gap that counts as optimal; ``start`` are routes known beforehand."""
+    """How to solve.
+
+    ``gap`` is the relative gap that counts as optimal, ``start`` are routes known beforehand, and ``stop`` ends a
+    search from outside.
+    """
 
     time_limit_s: float = 60.0
     gap: float = 1e-4
@@ -24,6 +29,7 @@ class Options:
     threads: int = 1
     start: tuple[Choices, ...] = ()
     progress: Progress | None = None
+    stop: threading.Event = field(default_factory=threading.Event)
 
 
 @dataclass(frozen=True)
@@ -62,8 +68,8 @@ class Search:
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the time limit has passed."""
-        return self.elapsed_s >= self.options.time_limit_s
+        """Whether the time limit has passed, or someone wants an end."""
+        return self.options.stop.is_set() or self.elapsed_s >= self.options.time_limit_s
 
     @property
     def best(self) -> float:
@@ -89,8 +95,9 @@ class Search:
         if self.options.progress:
             self.options.progress(self.elapsed_s, self.best, self.bound)
 
-    def outcome(self, *, interrupted: bool = False) -> Outcome:
+    def outcome(self) -> Outcome:
         """Give the result as it stands."""
+        interrupted = self.options.stop.is_set()
         if not self.incumbents:
             status: Status = "no_solution"
         elif self.gap <= self.options.gap:

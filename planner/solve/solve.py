@@ -15,9 +15,12 @@ from planner.plan.types import Plan, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solve.build import build_problem, read_routes
+from planner.solve.interrupt import on_interrupt
 from planner.solve.outcome import Options, Outcome, Progress
 from planner.solve.problem import Choices, Problem
 
+MILP_ARCS = 8000
+"""From about so many arcs on, ``search`` has a better plan and a better bound than the MILP after the same time."""
 TIGHTENINGS = 4
 """So often a plan that queueing makes late is solved again with less time for pure work."""
 
@@ -37,6 +40,7 @@ METHODS: Final = {
     "convex": Method("convex", "solve", ("shared",)),
     "milp": Method("milp", "solve", ("single",)),
     "colgen": Method("colgen", "solve", ("shared",)),
+    "search": Method("search", "solve", ("single",)),
     "dp": Method("dp", "solve", ("single",)),
     "exhaustive": Method("exhaustive", "solve", ("single",)),
     "local": Method("baselines", "local", ("single",)),
@@ -118,10 +122,10 @@ def solve(
         The goal ``delay`` misses a rate.
     """
     started_s = time.monotonic()
-    name = _method(instance, method, routes)
     if rank not in {"evaluated", "surrogate"}:
         raise SolveError("unknown ranking", where="rank", value=rank, expected="evaluated or surrogate")
     problem = build_problem(instance, max_visits=max_visits, pins=pins)
+    name = _method(problem, method, routes)
     known = read_routes(problem, {name: own.routes for name, own in start.sources.items()}) if start else None
     options = Options(
         time_limit_s=time_limit_s,
@@ -133,7 +137,8 @@ def solve(
     )
     module = importlib.import_module(f"planner.solve.{METHODS[name].module}")
     method_solve: Callable[[Problem, Options], Outcome] = getattr(module, METHODS[name].function)
-    outcome = method_solve(problem, options)
+    with on_interrupt(options.stop):
+        outcome = method_solve(problem, options)
     best = _best(instance, problem, outcome, rank)
     if best is None:
         return Solution(outcome.status, blame=outcome.blame)
@@ -195,7 +200,7 @@ def _in_time(
     """Solve again while queueing makes sources miss their deadlines, with less time for their pure work."""
     for _ in range(TIGHTENINGS):
         left_s = end_s - time.monotonic()
-        if not best.late or left_s <= 0:
+        if not best.late or left_s <= 0 or options.stop.is_set():
             break
         problem = _tighten(problem, best)
         again = _best(instance, problem, method_solve(problem, dataclasses.replace(options, time_limit_s=left_s)), rank)
@@ -205,20 +210,27 @@ def _in_time(
     return best
 
 
-def _method(instance: Instance, method: str, routes: Routes | None) -> str:
+def _method(problem: Problem, method: str, routes: Routes | None) -> str:
     """Give the name of the method to use, ``auto`` picked."""
     if method != "auto" and method not in METHODS:
         raise SolveError("unknown method", where="method", value=method, expected=f"auto, {', '.join(METHODS)}")
     if routes not in {None, "single", "shared"}:
         raise SolveError("unknown kind of routes", where="routes", value=routes, expected="single or shared")
     if method == "auto":
+        delay = problem.goal == "delay"
         if routes == "shared":
-            return "colgen" if instance.scenario.objective.goal == "delay" else "convex"
-        return "milp"
+            return "colgen" if delay else "convex"
+        return "search" if delay and not problem.memory_binds and _arcs(problem) > MILP_ARCS else "milp"
     if routes is not None and routes not in METHODS[method].routes:
         fitting = ", ".join(name for name, found in METHODS.items() if routes in found.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=fitting)
     return method
+
+
+def _arcs(problem: Problem) -> int:
+    """Count the moves between workers that the MILP would have variables for."""
+    blocks = sum(len(problem.variants[variant]) for demand in problem.demands for variant in demand.variants)
+    return len(problem.workers) ** 2 * blocks
 
 
 def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:

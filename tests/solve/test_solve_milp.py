@@ -165,7 +165,7 @@ def test_a_deadline_that_queueing_breaks_makes_another_plan() -> None:
     assert solution.plan.bound * (1 - 1e-9) <= free.objective < solution.plan.objective
 
 
-@pytest.mark.parametrize("method", ["milp", "exhaustive", "colgen", "convex", "local", "two-part"])
+@pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex", "local", "two-part"])
 def test_workers_without_a_path_are_left_alone(method: str) -> None:
     link = NetworkSpec(kind="point-to-point", links=(("home", "near"),), bandwidth_bytes_per_s=1e7)
     instance = make_instance(workers={"home": 1.0, "near": 2.0, "far": 100.0}, networks={"link": link})
@@ -198,12 +198,13 @@ def test_pins_bind_blocks_to_workers() -> None:
     assert milp.solve(problem, EXACT).incumbents[-1][0][0].workers[1] == 0
 
 
-def test_ctrl_c_keeps_the_best_plan() -> None:
+@pytest.mark.parametrize("method", ["milp", "search"])
+def test_ctrl_c_keeps_the_best_plan(method: str) -> None:
     code = (
         "from planner.solve import solve; from tests.instances import random_instance\n"
         "instance = random_instance(0, sources=6, workers=8, blocks=16, load=0.2)\n"
         "print('ready', flush=True)\n"
-        "print(solve(instance, method='milp', gap=0.0).status, flush=True)\n"
+        f"print(solve(instance, method='{method}', gap=0.0).status, flush=True)\n"
     )
     process = subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True)
     assert process.stdout is not None

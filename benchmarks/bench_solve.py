@@ -1,0 +1,183 @@
+"""Solvers on random instances: column generation against the arc program, re-planning, bottleneck partition, gaps.
+
+Instances: speeds 1, 2, 4, 10, priorities 1, 2, 5, 10, a link a pair of 5-60 MB/s, rates at 60 % of the summed speed;
+links are congested like workers. Medians over seeds; one thread (set OPENBLAS_NUM_THREADS=1 for figures to compare).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import statistics
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from time import perf_counter
+from typing import Any, Final
+
+import numpy as np
+
+from planner.cli.output import print_table
+from planner.solve import colgen, dp, milp, search
+from planner.solve.outcome import Options, Outcome
+from planner.solve.problem import Demand, Problem, Variant
+
+SEEDS: Final = range(5)
+GAP: Final = 1e-3
+
+
+def run() -> None:
+    """Print the figures, each beside its goal."""
+    rows = [*_shared(), *_large(), *_replan(), *_bottleneck(), *_single()]
+    print_table("Solvers", ("what", ">size", ">measured", ">goal"), rows)
+
+
+def make_problem(sources: int, workers: int, blocks: int, seed: int, *, load: float = 0.6) -> Problem:
+    """Draw a random instance."""
+    random = np.random.default_rng(seed)
+    speed = random.choice([1, 2, 4, 10], size=workers)
+    bandwidth, latency_s = (
+        (values + values.T) / 2
+        for values in (
+            random.uniform(5e6, 60e6, size=(workers, workers)),
+            random.uniform(0.5e-3, 3e-3, size=(workers, workers)),
+        )
+    )
+    home = random.integers(0, workers, size=sources)
+    priority = random.choice([1.0, 2.0, 5.0, 10.0], size=sources)
+    base_s = random.uniform(0.5, 1.5, size=(sources, blocks)) * 4e-3
+    cut = random.uniform(0.2, 1.0, size=(sources, blocks + 1)) * 800e3 * np.linspace(1.0, 0.1, blocks + 1)
+    cut[:, 0], cut[:, blocks] = 600e3, 4e3
+    rate = load * speed.sum() / base_s.sum()
+    np.fill_diagonal(latency_s, 0.0)
+    links = np.arange(workers * workers).reshape(workers, workers) + workers
+    names = [f"w{worker}" for worker in range(workers)]
+    return Problem(
+        goal="delay",
+        kappa=1.0,
+        loss_s=0.0,
+        workers=tuple(names),
+        resources=(*names, *(f"{a}>{b}" for a in names for b in names)),
+        models=tuple(f"m{source}" for source in range(sources)),
+        demands=tuple(
+            Demand(f"s{s}", int(home[s]), float(rate), float(priority[s]), np.inf, 0.0, (s,)) for s in range(sources)
+        ),
+        variants=tuple(
+            Variant(
+                model=source,
+                operating_point=0,
+                accuracy=1.0,
+                reach=np.ones(blocks + 1),
+                block_s=base_s[source][:, None] / speed,
+                overhead_s=np.zeros(workers),
+                cut_bytes=cut[source],
+                exit_bytes=np.zeros(blocks),
+                exit_share=np.zeros(blocks),
+            )
+            for source in range(sources)
+        ),
+        hop_resource=links[:, :, None],
+        hop_s_per_byte=np.where(np.eye(workers, dtype=bool), 0.0, 1 / bandwidth)[:, :, None],
+        latency_s=latency_s,
+        memory_bytes=np.full(workers, 1e15),
+        weight_bytes=tuple(np.ones(blocks) for _ in range(sources)),
+        activation_bytes=tuple(np.ones(blocks) for _ in range(sources)),
+    )
+
+
+def _timed(solve: Callable[[Problem, Options], Outcome], problem: Problem, options: Options) -> tuple[float, Outcome]:
+    start_s = perf_counter()
+    outcome = solve(problem, options)
+    return perf_counter() - start_s, outcome
+
+
+def _gap(problem: Problem, outcome: Outcome) -> float:
+    best = min((problem.objective(choices) for choices in outcome.incumbents), default=np.inf)
+    return (best - outcome.bound) / best if best < np.inf else np.inf
+
+
+def _shared() -> list[tuple[str, str, str, str]]:
+    ratios, seconds = [], []
+    for seed in SEEDS:
+        problem = make_problem(8, 16, 20, seed)
+        colgen_s, _ = _timed(colgen.solve, problem, Options(gap=GAP))
+        seconds.append(colgen_s)
+        ratios.append(_arc_program_s(problem) / colgen_s)
+    size = "8 × 16 × 20"
+    return [
+        ("shared routes: column generation", size, f"{statistics.median(seconds):.2f} s", ""),
+        ("  times faster than the arc LP by HiGHS", size, f"{statistics.median(ratios):.1f}", ">= 15"),
+    ]
+
+
+def _arc_program_s(problem: Problem) -> float:
+    """Time of the best of HiGHS's algorithms on the arc program with fixed tangents."""
+    import highspy
+    import pyomo.environ as pyo
+
+    solver: Any = highspy.Highs
+    model: Any = milp.build_model(problem)
+    pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
+    times: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "arcs.lp"
+        model.write(str(path))
+        for algorithm in ("simplex", "ipm"):
+            highs: Any = solver()
+            highs.silent()
+            highs.readModel(str(path))
+            highs.setOptionValue("solver", algorithm)
+            highs.setOptionValue("threads", 1)
+            highs.setOptionValue("time_limit", min([60.0, *times]))
+            start_s = perf_counter()
+            highs.run()
+            times.append(perf_counter() - start_s)
+    return min(times)
+
+
+def _large() -> list[tuple[str, str, str, str]]:
+    rows = []
+    for size, goal in (((16, 32, 53), ""), ((32, 64, 53), ""), ((64, 128, 53), "<= 10 s, 0.1 %")):
+        problem = make_problem(*size, 0)
+        seconds, outcome = _timed(colgen.solve, problem, Options(gap=GAP))
+        text = f"{seconds:.1f} s, gap {_gap(problem, outcome):.2%}"
+        rows.append(("shared routes: column generation", " × ".join(map(str, size)), text, goal))
+    return rows
+
+
+def _replan() -> list[tuple[str, str, str, str]]:
+    seconds = []
+    for seed in SEEDS:
+        problem = make_problem(8, 16, 20, seed)
+        before = colgen.solve(problem, Options(gap=GAP))
+        best = min(before.incumbents, key=problem.objective)
+        first = dataclasses.replace(problem.demands[0], volume=1.2 * problem.demands[0].volume)
+        changed = dataclasses.replace(problem, demands=(first, *problem.demands[1:]))
+        again_s, _ = _timed(colgen.solve, changed, Options(gap=GAP, start=(best,)))
+        seconds.append(again_s)
+    return [("re-plan after a rate changed", "8 × 16 × 20", f"{statistics.median(seconds):.2f} s", "<= 0.1 s")]
+
+
+def _bottleneck() -> list[tuple[str, str, str, str]]:
+    problem = make_problem(1, 16, 48, 0)
+    speed = np.linspace(1.0, 10.0, 16)
+    slow = problem.variants[0].block_s.max(axis=1, keepdims=True)
+    variant = dataclasses.replace(problem.variants[0], block_s=slow / speed)
+    problem = dataclasses.replace(problem, goal="throughput", max_visits=1, variants=(variant,))
+    seconds, outcome = _timed(dp.solve, problem, Options())
+    return [("bottleneck partition, distinct workers", "1 × 16 × 48", f"{seconds:.1f} s, {outcome.status}", "<= 2 s")]
+
+
+def _single() -> list[tuple[str, str, str, str]]:
+    rows = []
+    for method, size, goal in (
+        (milp.solve, (2, 3, 20), ""),
+        (search.solve, (2, 3, 20), ""),
+        (milp.solve, (8, 16, 20), ""),
+        (search.solve, (8, 16, 20), "5 % in 30 s"),
+    ):
+        problem = make_problem(*size, 0)
+        seconds, outcome = _timed(method, problem, Options(gap=GAP, time_limit_s=30))
+        name = method.__module__.rpartition(".")[2]
+        text = f"{seconds:.1f} s, gap {_gap(problem, outcome):.2%}"
+        rows.append((f"one route a source: {name}", " × ".join(map(str, size)), text, goal))
+    return rows

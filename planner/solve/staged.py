@@ -1,0 +1,100 @@
+"""The cheapest route of one source when what a stage costs is any function of the load it brings.
+
+One route a source carries its whole load, so its own congestion counts, and congestion is no price per second but a
+function of a stage's whole time. Dynamic programming over whole stages (first block, end, worker) still finds the
+cheapest route in O(L² D + L D²), as long as a route's visits to one resource may be counted one by one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from planner.solve.problem import Array, Choice, Integers, Problem
+
+CostOfLoad = Callable[[Array, Integers], Array]
+"""Cost of loads on resources (arrays of one shape), element by element."""
+
+
+@dataclass(frozen=True)
+class StagedRoutes:
+    """All routes of one source and variant, as loads of stages and moves.
+
+    Parameters
+    ----------
+    stage_load
+        Utilisation that blocks i .. j − 1 bring to worker d, with what exits send home left out; shape [L, L + 1, D],
+        infinite where the stage may not run.
+    move_load
+        Utilisation of each hop by cut l sent from d to e; shape [L + 1, D, D, H].
+    move_cost
+        Cost of its latency; infinite where there is no path; shape [L + 1, D, D].
+    fixed
+        Cost of the accuracy that is lost.
+    """
+
+    problem: Problem
+    source: int
+    variant: int
+    stage_load: Array
+    move_load: Array
+    move_cost: Array
+    fixed: float
+
+    @classmethod
+    def of(cls, problem: Problem, source: int, variant: int) -> StagedRoutes:
+        """Collect the loads."""
+        demand, model = problem.demands[source], problem.variants[variant]
+        count, length = len(problem.workers), len(model)
+        done_s = np.vstack([np.zeros(count), np.cumsum(model.reach[:-1, None] * model.block_s, axis=0)])
+        begin_s = model.reach[:-1, None, None] * model.overhead_s
+        load = demand.volume * (done_s[None, :, :] - done_s[:-1, None, :] + begin_s)
+        load[np.arange(length)[:, None] >= np.arange(length + 1)] = np.inf
+        for block, worker in np.argwhere(~problem.runs(source, variant)).tolist():
+            load[: block + 1, block + 1 :, worker] = np.inf
+        size = model.reach * model.cut_bytes
+        per_second = demand.priority * demand.volume
+        away = ~np.eye(count, dtype=bool)
+        latency_s = np.where(away, problem.latency_s, 0.0)
+        return cls(
+            problem=problem,
+            source=source,
+            variant=variant,
+            stage_load=load,
+            move_load=demand.volume * size[:, None, None, None] * problem.hop_s_per_byte * away[:, :, None],
+            move_cost=per_second * np.maximum(model.reach, 1e-12)[:, None, None] * latency_s,
+            fixed=per_second * problem.loss_s * (1 - model.accuracy),
+        )
+
+    def cheapest(self, cost: CostOfLoad) -> tuple[float, Choice]:
+        """Give the least cost of a route, and the route; exits' results are not counted."""
+        length, count = len(self.stage_load), self.stage_load.shape[2]
+        home = self.problem.demands[self.source].home
+        stage = cost(self.stage_load, np.broadcast_to(np.arange(count), self.stage_load.shape))
+        hops = np.broadcast_to(self.problem.hop_resource, self.move_load.shape)
+        move = self.move_cost + cost(self.move_load, hops).sum(axis=3)
+        inner = move.copy()
+        inner[:, np.arange(count), np.arange(count)] = np.inf
+        begin = np.full((length, count), np.inf)
+        begin[0] = move[0, home]
+        came, first = np.zeros((length, count), dtype=np.intp), np.zeros((length + 1, count), dtype=np.intp)
+        end = begin[0]
+        for cut in range(1, length + 1):
+            through = begin[:cut] + stage[:cut, cut]
+            first[cut] = through.argmin(axis=0)
+            end = through.min(axis=0)
+            if cut < length:
+                moved = end[:, None] + inner[cut]
+                came[cut] = moved.argmin(axis=0)
+                begin[cut] = moved.min(axis=0)
+        total = end + move[length, :, home]
+        worker, cut = int(total.argmin()), length
+        price = float(total[worker]) + self.fixed
+        workers: list[int] = []
+        while cut:
+            start = int(first[cut, worker])
+            workers = [worker] * (cut - start) + workers
+            worker, cut = int(came[start, worker]), start
+        return price, Choice(self.variant, tuple(workers))
