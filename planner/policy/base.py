@@ -48,6 +48,9 @@ class BasePolicy:
         """Serve the only queue."""
         return next(iter(heads))
 
+    def came(self, view: View, waiting: Waiting) -> None:
+        """Learn nothing."""
+
     def ran(self, view: View, done: Waiting) -> None:
         """Learn nothing."""
 

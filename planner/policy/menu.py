@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 from planner.plan.types import Plan, Route, Stage
 from planner.scenario.instance import Instance
@@ -16,11 +16,61 @@ def whole_model_at_home(instance: Instance, source: str) -> Route:
     return Route(model=model, stages=(Stage(worker=spec.worker, first_block=0, last_block=last),))
 
 
-def menu(instance: Instance, policy: str, plan: Plan | None) -> dict[str, Sequence[Route]]:
+def menu(instance: Instance, policy: str, plan: Plan | None) -> Mapping[str, Sequence[Route]]:
     """Give each source's routes under a policy, with their shares, while no worker has left."""
     if policy == "planned" and plan is not None:
         return {source: entry.routes for source, entry in plan.sources.items()}
+    if policy == "adaptive" and plan is not None:
+        return wide_menu(instance, plan)
     return {source: [whole_model_at_home(instance, source)] for source in instance.sources}
+
+
+def wide_menu(instance: Instance, plan: Plan) -> dict[str, list[Route]]:
+    """Give each source's routes under ``adaptive``: the plan's, and all that leave home once, where memory allows.
+
+    A worker that could not hold the blocks of all these routes at once gets only those of the plan.
+    """
+    planned = {source: list(entry.routes) for source, entry in plan.sources.items()}
+    wide = {source: [*planned[source], *_one_move_routes(instance, source)] for source in planned}
+    tight = {worker for worker in instance.workers if not _fits(instance, worker, wide)}
+    menu = {
+        source: [
+            route
+            for route in routes
+            if route in planned[source] or tight.isdisjoint(stage.worker for stage in route.stages)
+        ]
+        for source, routes in wide.items()
+    }
+    return {source: list({route.stages: route for route in routes}.values()) for source, routes in menu.items()}
+
+
+def _one_move_routes(instance: Instance, source: str) -> Iterator[Route]:
+    """Give the whole model at home, and each way to leave home once, after 0, 1, … blocks."""
+    home = instance.home(source)
+    yield whole_model_at_home(instance, source)
+    model = instance.scenario.sources[source].models[0]
+    length = instance.length(model)
+    for worker in instance.workers:
+        if worker == home or instance.path(home, worker) is None or instance.path(worker, home) is None:
+            continue
+        for cut in range(length):
+            before = (Stage(worker=home, first_block=0, last_block=cut - 1),) if cut else ()
+            yield Route(model=model, stages=(*before, Stage(worker=worker, first_block=cut, last_block=length - 1)))
+
+
+def _fits(instance: Instance, worker: str, menu: Mapping[str, Sequence[Route]]) -> bool:
+    blocks = {
+        (route.model, block)
+        for routes in menu.values()
+        for route in routes
+        for stage in route.stages
+        if stage.worker == worker
+        for block in range(stage.first_block, stage.last_block + 1)
+    }
+    costs = [instance.profile(model, worker).blocks[block] for model, block in blocks]
+    spec = instance.worker(worker)
+    needed = spec.base_memory_bytes + sum(cost.weight_bytes for cost in costs)
+    return needed + max((cost.activation_bytes for cost in costs), default=0) <= spec.memory_bytes
 
 
 def resident_blocks(instance: Instance, policy: str, plan: Plan | None) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -7,6 +7,7 @@ from typing import Final
 
 from planner.errors import UsageError
 from planner.plan.types import Plan
+from planner.policy.adaptive import Adaptive
 from planner.policy.ddi import Ddi
 from planner.policy.mdi import ArMdi, Mdi
 from planner.policy.ms_mdi import MsMdi
@@ -24,7 +25,10 @@ _WITHOUT_PLAN: Final[dict[str, Callable[[PolicySpec], Policy]]] = {
     "ms-mdi": lambda spec: MsMdi(reservoir_limit=spec.reservoir_limit, literal=spec.literal),
     "pa-mdi": lambda _: PaMdi(),
 }
-_WITH_PLAN: Final[dict[str, Callable[[Plan], Policy]]] = {"planned": Planned}
+_WITH_PLAN: Final[dict[str, Callable[[Instance, Plan], Policy]]] = {
+    "planned": lambda _, plan: Planned(plan),
+    "adaptive": Adaptive,
+}
 
 POLICIES: Final = (*_WITHOUT_PLAN, *_WITH_PLAN)
 
@@ -48,4 +52,4 @@ def make_policy(name: str, instance: Instance, plan: Plan | None) -> Policy:
         raise UsageError("unknown policy", where="--policy", value=name, expected=" | ".join(POLICIES))
     if plan is None:
         raise UsageError(f"policy {name!r} follows a plan, and none was given", expected="--plan PLAN")
-    return _WITH_PLAN[name](plan)
+    return _WITH_PLAN[name](instance, plan)

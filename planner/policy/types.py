@@ -67,23 +67,38 @@ class Waiting(NamedTuple):
     service_s: float = 0.0
 
 
+class ClassLoad(NamedTuple):
+    """What one priority class asks of a worker: tasks that wait, tasks and work that come per second."""
+
+    priority: float
+    waiting: int
+    tasks_per_s: float
+    utilisation: float
+
+
 @dataclass(frozen=True, slots=True)
 class Status:
     """What a worker tells others of itself, as its policy sees fit.
 
     Parameters
     ----------
+    at_s
+        When this was so, by the run's clock of the worker that tells it.
     backlog_s
         Computation that waits here, the block at hand included, in seconds, by priority.
     queued
         Number of tasks that wait, by queue.
     per_parameter_s
         Moving average of computation per parameter, in seconds, by source: γ of AR-MDI.
+    loads
+        What each priority class asks of this worker.
     """
 
+    at_s: float = field(default=0.0, compare=False)
     backlog_s: tuple[tuple[float, float], ...] = ()
     queued: tuple[tuple[str, int], ...] = ()
     per_parameter_s: tuple[tuple[str, float], ...] = ()
+    loads: tuple[ClassLoad, ...] = ()
 
 
 @dataclass(slots=True)
@@ -176,6 +191,10 @@ class Policy(Protocol):
 
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
         """Choose the queue to serve next, given the first task of each non-empty one, at least one; None to idle."""
+        ...
+
+    def came(self, view: View, waiting: Waiting) -> None:
+        """Learn that a task came to be computed here."""
         ...
 
     def ran(self, view: View, done: Waiting) -> None:

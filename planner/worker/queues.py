@@ -26,16 +26,20 @@ class Queues:
         self._policy = policy
         self._heaps: dict[Hashable, list[Entry]] = {}
         self._sequence = count()
+        self.changes = 0
+        """How often what waits or runs here has changed."""
 
     def add(self, task: Task, last_block: int) -> None:
         """Add a task to be computed up to ``last_block``."""
         waiting = Waiting(task, task.next_block, last_block, self._view.now_s)
         work_s = self._view.costs.stage_s(task.model, self._view.worker, task.next_block, last_block)
         self._view.backlog_s[task.priority] = self._view.backlog_s.get(task.priority, 0.0) + work_s
+        self._policy.came(self._view, waiting)
         self.put_back(Entry(self._policy.rank(task), next(self._sequence), waiting))
 
     def put_back(self, entry: Entry) -> None:
         """Add a task that has blocks left, with the place it had."""
+        self.changes += 1
         queue = self._policy.queue(entry.waiting.task)
         heappush(self._heaps.setdefault(queue, []), entry)
         self._view.queued[queue] = self._view.queued.get(queue, 0) + 1
@@ -58,6 +62,7 @@ class Queues:
 
     def begin(self, waiting: Waiting) -> None:
         """Count the next block of a task as running."""
+        self.changes += 1
         task, block = waiting.task, waiting.task.next_block
         costs = self._view.costs
         block_s = (costs.stage_s if block == waiting.first_block else costs.compute_s)(

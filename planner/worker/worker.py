@@ -17,7 +17,7 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     blocks: then it joins its queue again, before those that came later, and rule 5 applies.
 7.  When a task ends, the result goes home if no block is left; else the rest is placed (rule 4).
 8.  When a worker leaves, every sample that may be with it starts again as a new attempt.
-9.  When what a gossiping policy would tell of this worker has changed at the end of a step, it is told.
+9.  When a step has changed what waits or runs here, and with it what a gossiping policy would tell, it is told.
 
 An event that does not fit the state raises :class:`ProtocolError` and changes nothing.
 """
@@ -123,6 +123,7 @@ class Worker:
         }
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._told = Status()
+        self._gossiped = 0
         self._effects: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             Arrived: self._on_arrived,
@@ -164,7 +165,7 @@ class Worker:
         self._effects = []
         self._handlers[type(event)](event)
         self._serve()
-        if self._policy.gossips:
+        if self._policy.gossips and self._queues.changes != self._gossiped:
             self._gossip()
         return self._effects
 
@@ -374,6 +375,7 @@ class Worker:
     # ---- gossip (rule 9) ------------------------------------------------------------------------------------------
 
     def _gossip(self) -> None:
+        self._gossiped = self._queues.changes
         status = self._policy.status(self._view)
         if status == self._told:
             return
