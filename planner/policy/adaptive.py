@@ -137,9 +137,7 @@ class Adaptive(PriorityPolicy):
             self._options[source] = [_walk(view, source, route) for route in self._menu[source]]
         priority = view.priorities[source]
         own = self.status(view)
-        known = {
-            worker: own if worker == view.worker else view.statuses.get(worker) for worker in view.instance.workers
-        }
+        known: Mapping[str, Status] = {**view.statuses, view.worker: own}
         best, best_cost = None, inf
         for option in self._options[source]:
             if view.absent and any(step.worker in view.absent for step in option.steps):
@@ -152,9 +150,8 @@ class Adaptive(PriorityPolicy):
         self._remember(view, best, priority)
         return best.route
 
-    def _cost(
-        self, view: View, known: Mapping[str, Status | None], option: _Option, priority: float, limit: float
-    ) -> float:
+    def _cost(self, view: View, known: Mapping[str, Status], option: _Option, priority: float, limit: float) -> float:
+        """Give the marginal cost of a route; infinity as soon as it is not under the limit."""
         time_s, outside, now_s = view.now_s, 0.0, view.now_s
         for step in option.steps:
             for leg in step.legs:
@@ -164,7 +161,7 @@ class Adaptive(PriorityPolicy):
                 time_s += busy(priority) + leg.work_s + leg.latency_s
             if step.work_s == 0.0:
                 continue
-            status = known[step.worker]
+            status = known.get(step.worker)
             busy = partial(self._busy_s, view, step.worker, status, time_s)
             if status is not None:
                 outside += step.work_s * _delayed(status.loads, priority, step.work_s, busy)
@@ -219,7 +216,8 @@ class Adaptive(PriorityPolicy):
         running_s = max(view.running_until_s - view.now_s, 0.0)
         if running_s > 0:
             backlog.append((inf, _rounded(running_s)))
-        loads = self._rates.loads(view.now_s, view.queued)
+        waiting = {queue: number for queue, number in view.queued.items() if isinstance(queue, float)}
+        loads = self._rates.loads(view.now_s, waiting)
         return Status(at_s=view.now_s, backlog_s=tuple(backlog), loads=loads)
 
     def listeners(self, view: View) -> Iterable[str]:
