@@ -25,7 +25,7 @@ golden: $(VENV)/.dev ## Write the files that tests compare with.
 	@$(BIN)/python -m tests.golden
 
 bench: $(VENV)/.dev ## Print measured ratios: speed against the alternatives, and errors against measurements.
-	@$(BIN)/python -m benchmarks
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
 nightly: $(VENV)/.dev ## Run the long tests, too: large models, long runs.
 	@$(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800

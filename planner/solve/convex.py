@@ -13,7 +13,7 @@ from typing import Any
 
 import cvxpy
 import numpy as np
-from scipy import sparse  # type: ignore[import-untyped]  # scipy ships no types
+from scipy import sparse
 
 from planner.errors import SolveError
 from planner.solve.arcs import Arc, move_arcs, place_arcs

@@ -17,8 +17,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 import numpy as np
-from scipy import sparse  # type: ignore[import-untyped]  # scipy ships no types
-from scipy.linalg import cho_factor, cho_solve  # type: ignore[import-untyped]  # likewise
+from scipy import sparse
+from scipy.linalg import cho_factor, cho_solve
 
 from planner.solve.pricing import Prices
 from planner.solve.problem import Array, Choice, Choices, Problem, normalised
