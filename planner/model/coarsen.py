@@ -19,7 +19,7 @@ from collections.abc import Callable, Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-BYTES_WEIGHT = 0.25
+BYTES_WEIGHT = 0.35
 FUSION_PENALTY = 0.5
 CANDIDATES = 1000
 

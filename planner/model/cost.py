@@ -19,7 +19,7 @@ from planner.model.chain import TensorSpec
 from planner.model.extract import Part
 from planner.model.flop import MOVES, Lookup, node_flop
 from planner.model.graph import Graph, Node
-from planner.model.line import Line
+from planner.model.line import FOLLOWERS, Line
 from planner.model.source import bodies, node_tensors
 
 NOMINAL_FLOP_PER_S = 50e9
@@ -80,6 +80,15 @@ class Costs:
             line.bytes_at(position) + sum(self.specs[name].bytes for name in node.outputs if name in self.specs)
             for position, node in enumerate(line.order[first:last], first)
         )
+
+    def times_s(self, line: Line) -> list[float]:
+        """Nominal time of each node of a line; what a runtime fuses with the node before moves no bytes of its own."""
+        return [
+            self.flop[node.index] / NOMINAL_FLOP_PER_S
+            if cut in line.fused and node.proto.op_type in FOLLOWERS
+            else self.time_s[node.index]
+            for cut, node in enumerate(line.order)
+        ]
 
     def _tensors(self, part: Part) -> Iterator[tuple[str, TensorProto]]:
         for name in part.weights:

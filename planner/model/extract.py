@@ -7,11 +7,11 @@ same run gives the same bytes each time.
 from __future__ import annotations
 
 import io
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import onnx
-from onnx import TensorProto
+from onnx import TensorProto, helper
 
 from planner.errors import ModelError
 from planner.model.graph import Node
@@ -23,6 +23,7 @@ from planner.model.source import ModelSource
 MODEL_GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
 GRAPH_FIELDS = {name: field.number for name, field in onnx.GraphProto.DESCRIPTOR.fields_by_name.items()}
 PROTOBUF_LIMIT_BYTES = 2**31 - 1
+SUMS = frozenset({"Add", "Sum"})
 LENGTH_BYTES = 5  # holds any length below the limit, so it can be filled in afterwards
 
 
@@ -105,8 +106,12 @@ def serialise(source: ModelSource, line: Line, shapes: Shapes, part: Part, name:
 def _pieces(
     source: ModelSource, line: Line, shapes: Shapes, part: Part, name: str
 ) -> Iterator[tuple[str, onnx.NodeProto | TensorProto | onnx.SparseTensorProto | onnx.ValueInfoProto | bytes]]:
+    blocked = _blocked(line, part)
+    for given, pooled in blocked.items():
+        yield "node", helper.make_node("AveragePool", [given], [pooled], kernel_shape=[1, 1])
     for node in part.nodes:
-        yield "node", source.embedded_node(node.proto)
+        proto = source.embedded_node(node.proto)
+        yield "node", _reading(proto, blocked) if proto.op_type in SUMS else proto
     yield "name", name.encode()
     for weight in part.weights:
         tensor = line.graph.weights[weight]
@@ -117,6 +122,30 @@ def _pieces(
     for field, names in (("input", part.inputs), ("output", part.outputs)):
         for tensor_name in names:
             yield field, onnx.ValueInfoProto(name=tensor_name, type=shapes.type_of(tensor_name))
+
+
+def _blocked(line: Line, part: Part) -> dict[str, str]:
+    """Give the inputs that need onnxruntime's blocked layout (NCHWc) for a sum, each with a name for it in that layout.
+
+    A convolution takes in the sum behind it, as in a residual network, only if the other summand has that layout. What
+    enters a block has not, but what a pooling makes has: so the shortcut is pooled, over one element, which keeps it as
+    it is.
+    """
+    convolved = any(node.proto.op_type == "Conv" for node in part.nodes)
+    summands = {name for node in part.nodes if node.proto.op_type in SUMS for name in node.proto.input}
+    return {
+        name: f"{name}/blocked"
+        for name in part.inputs
+        if convolved and name in summands and line.specs[name].dtype == "float32" and len(line.specs[name].shape) == 4
+    }
+
+
+def _reading(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
+    """Give a copy of the node that reads the tensors of other names."""
+    copy = onnx.NodeProto()
+    copy.CopyFrom(node)
+    copy.input[:] = [names.get(name, name) for name in node.input]
+    return copy
 
 
 def _varint(value: int, width: int = 1) -> bytes:

@@ -3,7 +3,8 @@
 A *block model* is a valid ONNX model of its own. Its inputs are those tensors of the cut before the block that it
 uses, its outputs those of the cut behind it that it makes, then the exits it makes. A tensor that only passes through
 is neither: the runner keeps it by name and passes it along. Chained in this way the block models give all outputs of
-the model: those of the last cut, and the exits.
+the model: those of the last cut, and the exits. Beside its part of the model it may hold poolings over one element,
+which change nothing and let onnxruntime fuse what it fuses in the whole model (see :mod:`planner.model.extract`).
 """
 
 from __future__ import annotations
@@ -151,10 +152,9 @@ def _borders(line: Line, costs: Costs, max_blocks: int | None) -> tuple[int, ...
         )
     if max_blocks is None:
         return (0, *line.borders, len(line))
-    times = [costs.time_s[node.index] for node in line.order]
     cuts = range(len(line) + 1)
     chosen = choose_borders(
-        times,
+        costs.times_s(line),
         cut_bytes=[line.bytes_at(cut) for cut in cuts],
         fused=[cut in line.fused for cut in cuts],
         allowed=line.borders,

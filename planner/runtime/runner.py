@@ -106,7 +106,10 @@ class ChainRunner:
         """Run one block of a stage: the tensors of cut ``index`` in, those of cut ``index + 1`` out."""
         session = self._session(index)
         made = session.run(tensors) if self.provider.device is None else session.run_on_device(tensors)
-        return {name: tensors[name] for name in self._cut_tensors[index + 1] if name not in made} | made
+        for name in self._cut_tensors[index + 1]:
+            if name not in made:
+                made[name] = tensors[name]
+        return made
 
     def fetch(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
         """End a stage: give the tensors in the host's memory."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
@@ -42,7 +43,8 @@ class BlockSession:
     optimise
         Whether onnxruntime may rewrite the graph. Without it block models chained give bit-equal outputs.
     arena
-        Whether onnxruntime may keep memory for the next run. It is faster so; without it memory can be measured.
+        Whether onnxruntime may keep memory for the next run, of this session or another one. It is faster so, for a
+        block then writes where the block before has left the caches warm; without it memory can be measured.
 
     Raises
     ------
@@ -77,6 +79,9 @@ class BlockSession:
         self.outputs = tuple(_spec(argument, where) for argument in self._session.get_outputs())
         self.input_names = tuple(spec.name for spec in self.inputs)
         self.output_names = tuple(spec.name for spec in self.outputs)
+        # Made once: making them anew for each run costs small blocks a few per cent.
+        self._outputs = list(self.output_names)
+        self._run_options = self._library.RunOptions()
 
     def _options(self, threads: int, *, optimise: bool, arena: bool) -> Any:
         options = self._library.SessionOptions()
@@ -86,6 +91,9 @@ class BlockSession:
         options.enable_cpu_mem_arena = arena
         options.enable_mem_pattern = arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        if arena:
+            _share_arena()
+            options.add_session_config_entry("session.use_env_allocators", "1")
         level = self._library.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         return options
@@ -116,38 +124,50 @@ class BlockSession:
         RuntimeSessionError
             An input is missing, has another dtype or shape, or onnxruntime fails.
         """
-        needed = self._checked(tensors)
-        if self.provider.device is None:
-            return dict(zip(self.output_names, self._call(lambda: self._session.run(None, needed)), strict=True))
-        return download(self.run_on_device(upload(needed, self.provider)))
+        # onnxruntime checks its inputs, and a small block notices a second check: that one only explains a failure.
+        try:
+            needed = {name: tensors[name] for name in self.input_names}
+            if self.provider.device is None:
+                made = self._session.run(self._outputs, needed, self._run_options)
+                return dict(zip(self._outputs, made, strict=True))
+            return download(self._run_bound(upload(needed, self.provider)))
+        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
+            faults = [fault for spec in self.inputs if (fault := _fault(spec, tensors.get(spec.name)))]
+            raise (RuntimeSessionError(faults) if faults else _failure(error)) from error
 
     def run_on_device(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
         """Run the block on tensors in the device's memory (see :func:`upload`), where its outputs stay."""
+        try:
+            return self._run_bound(tensors)
+        except Exception as error:  # as above
+            raise _failure(error) from error
+
+    def _run_bound(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
         binding = self._session.io_binding()
         for name in self.input_names:
             binding.bind_ortvalue_input(name, tensors[name])
         for name in self.output_names:
             binding.bind_output(name, self.provider.device)
-        self._call(lambda: self._session.run_with_iobinding(binding))
-        return dict(zip(self.output_names, binding.get_outputs(), strict=True))
+        self._session.run_with_iobinding(binding, self._run_options)
+        return dict(zip(self._outputs, binding.get_outputs(), strict=True))
 
-    def _checked(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        faults = [fault for spec in self.inputs if (fault := _fault(spec, tensors.get(spec.name)))]
-        if faults:
-            raise RuntimeSessionError(faults)
-        return {name: np.ascontiguousarray(tensors[name]).reshape(tensors[name].shape) for name in self.input_names}
 
-    def _call(self, action: Callable[[], Any]) -> Any:
-        try:
-            return action()
-        except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            raise RuntimeSessionError(f"onnxruntime fails to run the block: {_first_line(error)}") from error
+@cache
+def _share_arena() -> None:
+    """Make the one arena of host memory that the sessions of this process share."""
+    library = import_onnxruntime()
+    kind, default = library.OrtAllocatorType.ORT_ARENA_ALLOCATOR, library.OrtMemType.DEFAULT
+    library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, default), None)
 
 
 def upload(tensors: Mapping[str, NDArray[Any]], provider: Provider) -> dict[str, DeviceTensor]:
     """Copy tensors into the memory of the provider's device."""
     make = import_onnxruntime().OrtValue.ortvalue_from_numpy
-    return {name: make(tensor, provider.device) for name, tensor in tensors.items()}
+    # ascontiguousarray makes a scalar an array of one element.
+    return {
+        name: make(np.ascontiguousarray(tensor).reshape(tensor.shape), provider.device)
+        for name, tensor in tensors.items()
+    }
 
 
 def download(tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:
@@ -170,16 +190,20 @@ def _fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
         return Fault("input is missing", where, expected=f"{spec.dtype} {list(spec.shape)}")
     if tensor.dtype.name != spec.dtype:
         return Fault("wrong dtype", where, tensor.dtype.name, spec.dtype)
-    if not _fits(tensor.shape, spec.shape):
+    # onnxruntime gives no shape, as for a scalar, where the rank is open.
+    if spec.shape and not _fits(tensor.shape, spec.shape):
         return Fault("wrong shape", where, list(tensor.shape), str(list(spec.shape)))
     return None
 
 
-def _fits(shape: tuple[int, ...], wanted: Iterable[int]) -> bool:
-    wanted = tuple(wanted)
+def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return len(shape) == len(wanted) and all(
         want in (ANY_LENGTH, length) for length, want in zip(shape, wanted, strict=True)
     )
+
+
+def _failure(error: Exception) -> RuntimeSessionError:
+    return RuntimeSessionError(f"onnxruntime fails to run the block: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

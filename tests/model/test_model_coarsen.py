@@ -94,6 +94,14 @@ def test_borders_of_a_mobile_network_lie_where_little_crosses() -> None:
     assert not set(model.borders) & model.line.fused
 
 
+def test_what_is_fused_costs_no_traffic() -> None:
+    model = load_chain(reference("resnet56"))
+    times = dict(zip((node.proto.name for node in model.line.order), model.costs.times_s(model.line), strict=True))
+    nominal = {node.proto.name: model.costs.time_s[node.index] for node in model.line.order}
+    assert times["stage0.0.conv1"] == nominal["stage0.0.conv1"]
+    assert times["stage0.0.relu1"] < 0.1 * nominal["stage0.0.relu1"]
+
+
 def test_borders_of_a_transformer_carry_one_tensor() -> None:
     model = load_chain(reference("gpt2-small"), max_blocks=4)
     assert [len(cut.tensors) for cut in model.chain.cuts] == [1] * 5

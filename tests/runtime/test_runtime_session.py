@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from onnx import TensorProto, helper, numpy_helper
 
 from planner.errors import RuntimeSessionError
 from planner.runtime.providers import Provider, find_provider
@@ -43,8 +44,9 @@ def test_model_from_file(tmp_path: Path) -> None:
     np.testing.assert_allclose(BlockSession(path).run({"a": X})["b"], np.tanh(X), rtol=1e-5)
 
 
-def test_layout_of_an_input_does_not_matter() -> None:
-    session = BlockSession(blocks()[1])
+@pytest.mark.parametrize("provider", ["cpu", BOUND_CPU], ids=["host", "io-binding"])
+def test_layout_of_an_input_does_not_matter(provider: str | Provider) -> None:
+    session = BlockSession(blocks()[1], provider=provider)
     wide = np.arange(8, dtype=np.float32).reshape(1, 8)
     np.testing.assert_allclose(session.run({"a": wide[:, ::2]})["b"], np.tanh(wide[:, ::2]), rtol=1e-5)
 
@@ -61,6 +63,21 @@ def test_all_faults_of_the_inputs_at_once() -> None:
 def test_wrong_shape_is_named() -> None:
     with pytest.raises(RuntimeSessionError, match=r"input a: wrong shape; found \[1, 5\]; expected \[1, 4\]"):
         BlockSession(blocks()[1]).run({"a": np.zeros((1, 5), np.float32)})
+
+
+def test_an_open_rank_takes_any_shape_and_a_wrong_one_is_explained_by_onnxruntime() -> None:
+    graph = helper.make_graph(
+        [helper.make_node("Gemm", ["x", "w"], ["y"])],
+        "open rank",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, None)],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, None)],
+        [numpy_helper.from_array(WEIGHT, "w")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    session = BlockSession(model.SerializeToString())
+    np.testing.assert_allclose(session.run({"x": X})["y"], X @ WEIGHT, rtol=1e-5)
+    with pytest.raises(RuntimeSessionError, match="fails to run the block"):
+        session.run({"x": np.zeros((1, 5), np.float32)})
 
 
 def test_not_a_model() -> None:
