@@ -21,9 +21,8 @@ class Device:
     """
 
     def __init__(self, instance: Instance, worker: str, seed: int) -> None:
-        self._rng = np.random.default_rng(
-            np.random.SeedSequence(seed, spawn_key=(_STREAM + instance.workers.index(worker),))
-        )
+        key = (_STREAM + instance.workers.index(worker),)
+        self.rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
         self.overlap = instance.worker(worker).overlap
         self._mean_s: dict[str, list[float]] = {
             model: instance.block_s(model, worker).tolist() for model in instance.profiles
@@ -37,12 +36,16 @@ class Device:
         self.slowness = 1.0
         """How many times longer blocks take at the moment."""
 
+    def take_over(self, before: Device) -> None:
+        """Go on with the chance and the slowness of the same hardware, whose worker has left meanwhile."""
+        self.rng, self.slowness = before.rng, before.slowness
+
     def service_s(self, run: RunBlock) -> float:
         """Draw how long a block takes, in seconds."""
         mean_s, spread_s = self._mean_s[run.model][run.block], self._spread_s[run.model][run.block]
         if spread_s > 0:
             shape = (mean_s / spread_s) ** 2
-            mean_s = float(self._rng.gamma(shape, mean_s / shape))
+            mean_s = float(self.rng.gamma(shape, mean_s / shape))
         if run.begins_stage:
             mean_s += self._overhead_s[run.model]
         return mean_s * self.slowness

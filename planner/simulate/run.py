@@ -98,6 +98,7 @@ class Simulator:
             Complete: self._on_end,  # type: ignore[dict-item]
             Fail: self._on_end,  # type: ignore[dict-item]
         }
+        self._priorities: dict[str, float] = {}
         self._events = 0
         self._end_s = 0.0
 
@@ -111,7 +112,7 @@ class Simulator:
         while self._heap.next_s < inf:
             self._heap.run_next()
         for worker in list(self._workers.values()):
-            self._fail_pending(worker, "never ended: its policy left it waiting")
+            self._fail_pending(worker, "never ended: a network stayed away, or its policy left it waiting")
         return Simulation(self._events, self._end_s, self._network.busy_s())
 
     def _new_worker(self, name: str) -> Worker:
@@ -138,7 +139,7 @@ class Simulator:
             self._step_worker(worker, event)
 
     def _step_same(self, worker: Worker, event: Event) -> None:
-        """Take an event of a worker's own making, unless that worker has left meanwhile, even if one came back."""
+        """Take an event that is meant for this very worker, unless it has left meanwhile, even if it came back."""
         if self._workers.get(worker.name) is worker:
             self._step_worker(worker, event)
 
@@ -216,6 +217,7 @@ class Simulator:
         elif event.network is not None:
             self._disturb_network(event.network, event)
         elif event.source is not None and event.priority is not None:
+            self._priorities[event.source] = event.priority
             self._step(self._instance.home(event.source), Reprioritised(event.source, event.priority))
 
     def _disturb_worker(self, name: str, event: EventSpec) -> None:
@@ -227,17 +229,22 @@ class Simulator:
             self._fail_pending(self._workers.pop(name), f"{name} left")
             self._tell_all(name, Left(name))
         elif event.action == "join" and name not in self._workers:
-            self._devices[name] = Device(self._instance, name, self._seed)
+            device = Device(self._instance, name, self._seed)
+            device.take_over(self._devices[name])
+            self._devices[name] = device
             self._workers[name] = worker = self._new_worker(name)
             for other in self._instance.workers:
                 if other not in self._workers:
                     self._step_worker(worker, Left(other))
+            for source, priority in self._priorities.items():
+                if self._instance.home(source) == name:
+                    self._step_worker(worker, Reprioritised(source, priority))
             self._tell_all(name, Joined(name))
 
     def _tell_all(self, name: str, event: Left | Joined) -> None:
-        for other in list(self._workers):
-            if other != name:
-                self._heap.at(self._heap.now_s + DETECTION_S, partial(self._step, other, event))
+        for other in self._workers.values():
+            if other.name != name:
+                self._heap.at(self._heap.now_s + DETECTION_S, partial(self._step_same, other, event))
 
     def _fail_pending(self, worker: Worker, reason: str) -> None:
         for key, created_s in worker.pending.items():

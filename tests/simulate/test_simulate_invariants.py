@@ -1,97 +1,235 @@
+"""What holds in every run, whatever comes and goes; what workers hold is recomputed from outside."""
+
 from __future__ import annotations
 
 from collections import Counter, defaultdict
+from collections.abc import Callable
 from itertools import pairwise
+from typing import Any
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.plan.types import Plan
+from planner.policy.registry import POLICIES
+from planner.policy.types import Waiting
 from planner.scenario.instance import Instance
+from planner.scenario.types import EventSpec
 from planner.simulate.run import Simulator
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import Effect, Event, RunBlock
-from tests.instances import random_instance
+from planner.worker.worker import Worker
+from tests.instances import make_instance
+from tests.simulate.churn import BLOCKS, cases
 
-BLOCKS = 4
+NEVER_ENDED = "never ended"
 
-
-@st.composite
-def cases(draw: st.DrawFn) -> tuple[Instance, Plan]:
-    """A random instance and any plan for it, good or bad: routes may return to a worker."""
-    instance = random_instance(
-        draw(st.integers(0, 10_000)),
-        sources=draw(st.integers(1, 3)),
-        workers=draw(st.integers(1, 4)),
-        blocks=BLOCKS,
-        load=draw(st.floats(0.1, 1.5)),
-        links=draw(st.booleans()),
-    )
-    sources = {}
-    for source in instance.sources:
-        routes = []
-        count = draw(st.integers(1, 2))
-        for _ in range(count):
-            cuts = sorted(draw(st.sets(st.integers(1, BLOCKS - 1), max_size=BLOCKS - 1)))
-            stages = tuple(
-                Stage(worker=draw(st.sampled_from(instance.workers)), first_block=first, last_block=after - 1)
-                for first, after in zip([0, *cuts], [*cuts, BLOCKS], strict=True)
-            )
-            model = instance.scenario.sources[source].models[0]
-            routes.append(Route(share=1 / count, model=model, stages=stages))
-        sources[source] = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=tuple(routes))
-    plan = Plan(
-        status="feasible", method="test", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
-        provenance="measured", sources=sources, workers={}, networks={},
-    )  # fmt: skip
-    return instance, plan
+Look = Callable[[Worker, Event, list[Effect]], None]
 
 
-@settings(max_examples=60, deadline=None)
-@given(cases(), st.sampled_from(["planned", "local"]), st.integers(0, 5))
-def test_every_sample_ends_once_and_no_worker_runs_two_blocks(
-    case: tuple[Instance, Plan], policy: str, seed: int
-) -> None:
+def run(
+    case: tuple[Instance, Plan], policy: str, seed: int, look: Look | None = None
+) -> tuple[Simulator, list[Record]]:
+    """Simulate, showing each worker after each of its steps."""
     instance, plan = case
     records: list[Record] = []
-    Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append).run()
-    ended = Counter((r.source, r.sample) for r in records if isinstance(r, SampleRecord))
-    offered = {(source, k) for source in instance.sources for k in range(instance.samples(source))}
-    assert set(ended) == offered
+
+    def observe(name: str, _now_s: float, event: Event, effects: list[Effect]) -> None:
+        if look is not None:
+            look(simulator._workers[name], event, effects)
+
+    simulator = Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, observe=observe)
+    simulator.run()
+    return simulator, records
+
+
+def queued(worker: Worker) -> list[Waiting]:
+    """All tasks that wait at a worker."""
+    return [entry.waiting for heap in worker._queues._heaps.values() for entry in heap]
+
+
+def starting(worker: Worker, effects: list[Effect]) -> Waiting | None:
+    """The task of which a block starts with these effects."""
+    if not any(isinstance(effect, RunBlock) for effect in effects):
+        return None
+    assert worker._running is not None
+    return worker._running.waiting
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=12, deadline=None)
+@given(case=cases(), seed=st.integers(0, 5))
+def test_every_sample_ends_once_and_no_worker_runs_two_blocks(
+    policy: str, case: tuple[Instance, Plan], seed: int
+) -> None:
+    instance, _ = case
+    _, records = run(case, policy, seed)
+    samples = [record for record in records if isinstance(record, SampleRecord)]
+    ended = Counter((record.source, record.sample) for record in samples)
+    assert set(ended) == {(source, k) for source in instance.sources for k in range(instance.samples(source))}
     assert set(ended.values()) == {1}
+    assert all(record.reason for record in samples if record.status == "failed")
     busy = defaultdict(list)
-    work: dict[tuple[str, int], list[BlockRecord]] = defaultdict(list)
+    ran: dict[tuple[str, int], set[int]] = defaultdict(set)
     for record in records:
         if isinstance(record, BlockRecord):
             busy[record.worker].append((record.start_s, record.end_s))
-            work[record.source, record.sample].append(record)
+            ran[record.source, record.sample].add(record.block)
     for spans in busy.values():
         spans.sort()
         assert all(before[1] <= after[0] for before, after in pairwise(spans))
-    for blocks in work.values():
-        blocks.sort(key=lambda record: record.start_s)
-        assert [record.block for record in blocks] == list(range(BLOCKS))
+    for record in samples:
+        if record.status == "completed":
+            assert ran[record.source, record.sample] == set(range(BLOCKS))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=12, deadline=None)
+@given(case=cases(network_loss=False), seed=st.integers(0, 5))
+def test_nothing_is_left_behind_while_the_networks_stay(policy: str, case: tuple[Instance, Plan], seed: int) -> None:
+    """Samples fail with the worker that they belong to alone; in the end no worker holds or expects anything."""
+    simulator, records = run(case, policy, seed)
+    assert not [record for record in records if isinstance(record, SampleRecord) and NEVER_ENDED in record.reason]
+    for worker in simulator._workers.values():
+        assert worker._running is None
+        assert not queued(worker)
+        assert not worker.pending
+        assert not worker._view.backlog_s
+        assert not worker._handshake._open
+        assert not worker._handshake._requests
+        assert worker._handshake._reserved is None
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=10, deadline=None)
+@given(case=cases(), seed=st.integers(0, 5))
+def test_a_worker_knows_its_backlog_and_does_not_idle(policy: str, case: tuple[Instance, Plan], seed: int) -> None:
+    def look(worker: Worker, _event: Event, _effects: list[Effect]) -> None:
+        costs, name = worker._view.costs, worker.name
+        expected: dict[float, float] = defaultdict(float)
+        for waiting in queued(worker):
+            task = waiting.task
+            time_s = costs.stage_s if task.next_block == waiting.first_block else costs.compute_s
+            expected[task.priority] += time_s(task.model, name, task.next_block, waiting.last_block)
+        if worker._running is not None:
+            running = worker._running.waiting
+            task = running.task
+            if task.next_block < running.last_block:
+                expected[task.priority] += costs.compute_s(task.model, name, task.next_block + 1, running.last_block)
+        else:
+            assert not queued(worker)
+        known = worker._view.backlog_s
+        assert {priority: known.get(priority, 0.0) for priority in expected} == pytest.approx(expected, abs=1e-6)
+        assert known.keys() <= expected.keys()
+
+    run(case, policy, seed, look)
+
+
+@pytest.mark.parametrize("policy", ["planned", "pa-mdi"])
+@settings(max_examples=25, deadline=None)
+@given(case=cases(), seed=st.integers(0, 5))
+def test_no_block_starts_while_more_urgent_work_waits(policy: str, case: tuple[Instance, Plan], seed: int) -> None:
+    def look(worker: Worker, _event: Event, effects: list[Effect]) -> None:
+        if (chosen := starting(worker, effects)) is not None:
+            assert all(waiting.task.priority <= chosen.task.priority for waiting in queued(worker))
+
+    run(case, policy, seed, look)
 
 
 @settings(max_examples=40, deadline=None)
-@given(cases(), st.integers(0, 5))
-def test_under_planned_no_block_starts_while_more_urgent_work_waits(case: tuple[Instance, Plan], seed: int) -> None:
-    """Waiting work is told from outside: a task that was placed here and whose next block did not start."""
-    instance, plan = case
-    priority = {source: spec.priority for source, spec in instance.scenario.sources.items()}
-    waiting: dict[str, Counter[str]] = defaultdict(Counter)
+@given(case=cases(), seed=st.integers(0, 5))
+def test_ms_mdi_serves_by_equation_2(case: tuple[Instance, Plan], seed: int) -> None:
+    """The largest of local queues and back-pressures q_n − q_{n+1}, n+1 the next worker of the ring with work to do."""
+    instance, _ = case
 
-    def watch(worker: str, _now_s: float, event: Event, effects: list[Effect]) -> None:
-        if event.kind == "arrived" and not any(effect.kind == "send" for effect in effects):
-            waiting[worker][event.source] += 1
-        elif event.kind == "received" and event.message.kind == "task":
-            waiting[worker][event.message.key.source] += 1
-        elif event.kind == "block_ended" and not any(e.kind in {"send", "complete"} for e in effects):
-            waiting[worker][event.key.source] += 1
-        for effect in effects:
-            if isinstance(effect, RunBlock):
-                waiting[worker][effect.key.source] -= 1
-                urgent = max((priority[s] for s, n in waiting[worker].items() if n > 0), default=0.0)
-                assert priority[effect.key.source] >= urgent
+    def look(worker: Worker, _event: Event, effects: list[Effect]) -> None:
+        chosen = starting(worker, effects)
+        if chosen is None or chosen.task.next_block != chosen.first_block:
+            return
+        waits = [chosen, *queued(worker)]
+        local = Counter(w.task.key.source for w in waits if is_whole(w, instance))
+        ring = Counter(w.task.key.source for w in waits if not is_whole(w, instance))
+        terms = {("local", source): count for source, count in local.items()}
+        for source, count in ring.items():
+            heads = [w for w in waits if w.task.key.source == source and not is_whole(w, instance)]
+            # The first of a queue stands for it: γ may have moved the cuts between its samples.
+            head = chosen if chosen in heads else min(heads, key=lambda w: w.since_s)
+            after = head.task.stages[1].worker if len(head.task.stages) > 1 else None
+            terms["ring", source] = count - queue_length(worker, after, source, ring)
+        kind = "local" if is_whole(chosen, instance) else "ring"
+        assert terms[kind, chosen.task.key.source] == max(terms.values())
 
-    Simulator(instance, policy="planned", plan=plan, seed=seed, sink=lambda _record: None, observe=watch).run()
+    def queue_length(worker: Worker, other: str | None, source: str, ring: Counter[str]) -> int:
+        if other is None:
+            return 0
+        if other == worker.name:
+            return ring[source]
+        status = worker._view.statuses.get(other)
+        return dict(status.queued).get(source, 0) if status is not None else 0
+
+    run(case, "ms-mdi", seed, look)
+
+
+def is_whole(waiting: Waiting, instance: Instance) -> bool:
+    """Whether a task is a whole sample at its source: it waits in the local queue."""
+    task = waiting.task
+    return waiting.first_block == 0 and waiting.last_block == instance.length(task.model) - 1
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+@settings(max_examples=4, deadline=None)
+@given(case=cases(), seed=st.integers(0, 5))
+def test_a_seed_tells_the_whole_story(policy: str, case: tuple[Instance, Plan], seed: int) -> None:
+    assert run(case, policy, seed)[1] == run(case, policy, seed)[1]
+
+
+def noted(workers: list[str], events: list[EventSpec], rate_per_s: float = 20.0) -> Instance:
+    """One source at the first of some workers, with these events."""
+    instance = make_instance(
+        workers=dict.fromkeys(workers, 1.0), sources={"camera": {"rate_per_s": rate_per_s, "samples": 60}}
+    )
+    scenario = instance.scenario.model_copy(update={"events": tuple(events)})
+    return instance.model_copy(update={"scenario": scenario})
+
+
+def event(at_s: float, action: str, **keys: Any) -> EventSpec:
+    return EventSpec.model_validate({"at_s": at_s, "action": action, **keys})
+
+
+def test_a_worker_that_came_back_knows_who_is_there() -> None:
+    """What it was about to be told before it left is not told to it afterwards."""
+    instance = noted(
+        ["a", "b"],
+        [
+            event(0.95, "leave", worker="b"),
+            event(1.0, "leave", worker="a"),
+            event(1.01, "join", worker="b"),
+            event(1.02, "join", worker="a"),
+        ],
+    )
+    simulator = Simulator(instance, policy="ddi", plan=None, seed=0, sink=lambda _record: None)
+    simulator.run()
+    assert not simulator._workers["a"]._view.absent
+
+
+def test_a_priority_outlasts_the_absence_of_its_home() -> None:
+    events = [event(0.5, "priority", source="camera", priority=7.0)]
+    events += [event(1.0, "leave", worker="a"), event(1.2, "join", worker="a")]
+    events += [event(1.3, "leave", worker="a"), event(1.4, "priority", source="camera", priority=9.0)]
+    events += [event(1.5, "join", worker="a")]
+    for last, priority in ((3, 7.0), (6, 9.0)):
+        simulator = Simulator(noted(["a"], events[:last]), policy="local", plan=None, seed=0, sink=lambda _record: None)
+        simulator.run()
+        assert simulator._workers["a"]._view.priorities == {"camera": priority}
+
+
+def test_a_slow_worker_that_comes_back_is_still_slow() -> None:
+    events = [event(0.0, "slow", worker="a", factor=3.0), event(1.0, "leave", worker="a")]
+    events += [event(1.1, "join", worker="a"), event(2.0, "recover", worker="a")]
+    records: list[Record] = []
+    Simulator(noted(["a"], events), policy="local", plan=None, seed=0, sink=records.append).run()
+    blocks = [record for record in records if isinstance(record, BlockRecord)]
+    before = [record.end_s - record.start_s for record in blocks if record.start_s < 2.0]
+    after = [record.end_s - record.start_s for record in blocks if record.start_s > 2.0]
+    assert before == pytest.approx([3 * after[0]] * len(before))
