@@ -1,0 +1,121 @@
+"""Policies that decide on what workers tell each other: where they send a sample, and that they do better for it."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import pytest
+
+from planner.plan.types import Plan
+from planner.policy.costs import Costs
+from planner.policy.menu import wide_menu
+from planner.policy.registry import make_policy
+from planner.policy.types import ClassLoad, Policy, Status, View
+from planner.scenario.instance import Instance
+from planner.scenario.types import NetworkSpec
+from planner.simulate.run import simulate
+from planner.solve import solve
+from planner.trace.metrics import summarise
+from tests.instances import make_instance, make_profile, random_instance
+
+
+def instance(memory_bytes: float = 4e9) -> Instance:
+    """Both sources at a slow worker; 10 MB/s to two fast ones."""
+    return make_instance(
+        profiles=[make_profile(block_s=[0.02] * 4, cut_bytes=[20_000, 10_000, 8_000, 6_000, 40])],
+        workers={
+            name: {"speed": speed, "memory_bytes": memory_bytes, "base_memory_bytes": 0.0}
+            for name, speed in (("slow", 1.0), ("a", 4.0), ("b", 4.0))
+        },
+        sources={
+            "urgent": {"rate_per_s": 10.0, "priority": 8.0, "samples": 600},
+            "casual": {"rate_per_s": 25.0, "priority": 1.0, "samples": 1500},
+        },
+        networks={"lan": NetworkSpec(kind="shared", members=("slow", "a", "b"), bandwidth_bytes_per_s=1e7)},
+    )
+
+
+def plan_of(found: Instance) -> Plan:
+    solution = solve(found, method="milp", time_limit_s=20)
+    assert solution.plan is not None
+    return solution.plan
+
+
+@cache
+def roomy() -> tuple[Instance, Plan]:
+    """The instance with memory for everything, and its plan."""
+    return instance(), plan_of(instance())
+
+
+def last_worker(policy: Policy, view: View, source: str) -> str:
+    route = policy.route(view, source)
+    assert route is not None
+    return route.stages[-1].worker
+
+
+def busy(work_s: float, waiting: int = 3, priority: float = 1.0) -> Status:
+    load = ClassLoad(priority, waiting, 20.0, 0.5)
+    return Status(at_s=1.0, backlog_s=((priority, work_s),), loads=(load,))
+
+
+@pytest.mark.parametrize("name", ["ddi", "adaptive"])
+def test_samples_avoid_the_worker_that_is_busy(name: str) -> None:
+    found, plan = roomy()
+    for loaded, free in (("a", "b"), ("b", "a")):
+        policy = make_policy(name, found, plan)
+        view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
+        view.statuses = {loaded: busy(0.5), free: Status(at_s=1.0)}
+        assert last_worker(policy, view, "casual") == free
+
+
+@pytest.mark.parametrize("name", ["ddi", "adaptive"])
+def test_what_was_sent_counts_before_it_is_told(name: str) -> None:
+    found, plan = roomy()
+    policy = make_policy(name, found, plan)
+    view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
+    view.statuses = {"a": Status(at_s=1.0), "b": Status(at_s=1.0)}
+    assert {last_worker(policy, view, "casual") for _ in range(2)} == {"a", "b"}
+
+
+def test_urgent_samples_ignore_a_backlog_that_they_overtake() -> None:
+    found, plan = roomy()
+    policy = make_policy("adaptive", found, plan)
+    view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
+    view.statuses = {"a": busy(0.5, waiting=1), "b": busy(0.5, priority=8.0)}
+    assert last_worker(policy, view, "urgent") == "a"
+
+
+def test_absent_workers_are_not_used() -> None:
+    found, plan = roomy()
+    for name in ("ddi", "adaptive"):
+        policy = make_policy(name, found, plan)
+        view = View("slow", found, Costs(found), absent={"a", "b"}, priorities={"urgent": 8.0, "casual": 1.0})
+        assert last_worker(policy, view, "urgent") == "slow"
+
+
+def test_the_menu_holds_the_plan_and_respects_memory() -> None:
+    small = instance(memory_bytes=3.5e6)
+    for (found, plan), wide in ((roomy(), True), ((small, plan_of(small)), False)):
+        menu = wide_menu(found, plan)
+        for source, entry in plan.sources.items():
+            stages = [route.stages for route in menu[source]]
+            assert len(stages) == len(set(stages))
+            assert {route.stages for route in entry.routes} <= set(stages)
+            assert (len(stages) > 8) == wide
+
+
+@pytest.mark.parametrize("seed", [0, 1, 3, 6])
+def test_adaptive_is_never_much_worse_than_its_plan_on_random_instances(seed: int) -> None:
+    """Same arrivals; at a load where queues matter."""
+    found = random_instance(seed, sources=2, workers=3, blocks=5, load=0.6)
+    sources = {name: spec.model_copy(update={"samples": 1500}) for name, spec in found.scenario.sources.items()}
+    found = found.model_copy(update={"scenario": found.scenario.model_copy(update={"sources": sources})})
+    plan = plan_of(found)
+    priorities = {name: spec.priority for name, spec in sources.items()}
+    delay_s = {}
+    for name in ("planned", "adaptive"):
+        records, _ = simulate(found, policy=name, plan=plan, seed=2)
+        weighted_s = summarise(records, priorities, found.workers).priority_weighted_delay_s
+        assert weighted_s is not None
+        delay_s[name] = weighted_s
+    assert delay_s["adaptive"] <= 1.02 * delay_s["planned"]
