@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_table
+from planner.errors import UsageError
 
 app = typer.Typer(
     no_args_is_help=True,
@@ -56,9 +57,11 @@ def build(
     json: bool = JSON_OPTION,
 ) -> None:
     """Build a reference model; the same name gives the same weights each time."""
-    from planner.model.reference import build_model
+    from planner.model.reference import REFERENCE, build_model
     from planner.runtime.quantise import QUANTISED, build_quantised
 
+    if name not in (known := [*REFERENCE, *QUANTISED]):
+        raise UsageError("no such reference model", where="NAME", value=name, expected=f"one of {', '.join(known)}")
     path = output or Path("models") / f"{name}.onnx"
     (build_quantised if name in QUANTISED else build_model)(name, path)
     if json:

@@ -77,6 +77,9 @@ def measure(
     chosen = [name for name, value in ways.items() if value is not None]
     if len(chosen) > 1:
         raise UsageError("more than one way to make a profile", value=" ".join(chosen), expected="one of them")
+    _refuse("MODEL", model, "is not needed with --scale-from", unless=scale_from is None)
+    _refuse("--by", by, "goes with --scale-from only", unless=scale_from is not None)
+    _refuse("--device-class", device_class, "is what --estimate names", unless=estimate is None)
     if scale_from is not None:
         profile = _scaled(scale_from, by, device_class)
     else:
@@ -134,6 +137,12 @@ def _scaled(path: Path, by: float | None, device_class: str | None) -> Profile:
     if by is None:
         raise UsageError("--scale-from needs a ratio", where="--by", expected="how many times as long it takes")
     return scale(load_profile(path), by, _needed(device_class))
+
+
+def _refuse(option: str, value: object, why: str, *, unless: bool) -> None:
+    """Refuse an option that would have no effect."""
+    if value is not None and not unless:
+        raise UsageError(why, where=option, value=str(value), expected="nothing")
 
 
 def _needed(device_class: str | None) -> str:

@@ -30,3 +30,4 @@ def test_an_unknown_name_lists_those_there_are() -> None:
     assert result.returncode == 2
     assert "'vgg'" in result.stderr
     assert "mobilenetv2-96" in result.stderr
+    assert "resnet56-int8" in result.stderr
