@@ -10,7 +10,7 @@ from typing import Any
 
 import typer
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 JSON_OPTION = typer.Option(False, "--json", help="Print JSON alone on stdout.")
@@ -25,8 +25,12 @@ def print_json(document: Any) -> None:
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
     """Print a table on stdout; columns whose name starts with ``>`` are aligned to the right."""
     table = Table(title=title, title_justify="left", title_style="bold")
-    for column in columns:
-        table.add_column(column.lstrip(">"), justify="right" if column.startswith(">") else "left")
+    for place, column in enumerate(columns):
+        right = column.startswith(">")
+        # Names in the first column, and numbers, are of no use cut short; what is long besides them may be folded.
+        table.add_column(
+            column.lstrip(">"), justify="right" if right else "left", no_wrap=right or place == 0, overflow="fold"
+        )
     for row in rows:
         table.add_row(*(str(cell) for cell in row))
     Console(width=None if sys.stdout.isatty() else 120).print(table)
@@ -41,9 +45,10 @@ def milliseconds(time_s: float | None) -> str:
 def progress_bar() -> Iterator[Progress]:
     """Give a progress bar on stderr; it shows on a terminal only."""
     with Progress(
+        SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description}"),
         BarColumn(),
-        MofNCompleteColumn(),
+        TaskProgressColumn(),
         TimeRemainingColumn(),
         console=Console(stderr=True),
         disable=not sys.stderr.isatty(),

@@ -69,6 +69,8 @@ def stepwise_progress() -> Iterator[Say]:
     with progress_bar() as progress:
 
         def say(step: str) -> Progress:
+            for earlier in progress.tasks:
+                progress.update(earlier.id, total=1, completed=1)
             task = progress.add_task(step, total=None)
             return lambda done, total: progress.update(task, completed=done, total=total)
 
