@@ -12,6 +12,7 @@ from typing import Final, Protocol
 import numpy as np
 
 from planner.errors import ExecuteError
+from planner.errors import Fault as InputFault
 from planner.execute.messages import (
     Admit,
     BlockFile,
@@ -39,6 +40,9 @@ from planner.worker.events import STEPS, Step
 _START_DELAY_S: Final = 0.3
 _STALL_S: Final = 60.0
 """A run in which no sample ended for so long, beyond the longest mean time between arrivals, is stopped."""
+
+SLACK: Final = 1.1
+"""How much longer than the scenario allows the blocks of a worker may take on the host that plays it."""
 
 Progress = Callable[[int, int], None]
 """Called with the number of samples that ended, and of all."""
@@ -176,12 +180,14 @@ class Coordinator:
         Raises
         ------
         ExecuteError
-            An agent could not make ready, or reported a fault.
+            An agent could not make ready, or reported a fault; or this host is slower than a worker it plays.
         """
         measurement = Measurement()
         run = uuid.uuid4().hex
         self._deploy(deployment, run)
         measurement.warm_block_s = self._serve_until_ready(deployment, ready_timeout_s)
+        if deployment.emulation is not None:
+            _refuse_too_fast(deployment.instance, measurement.warm_block_s)
         self._start(deployment, run)
         try:
             self._watch(deployment, progress or (lambda _ended, _all: None))
@@ -282,3 +288,24 @@ class Coordinator:
             measurement.steps[body.worker] = STEPS.validate_json(tensors["steps"].tobytes())
             measurement.duplicates += body.duplicates
             measurement.late_blocks += body.late_blocks
+
+
+def _refuse_too_fast(instance: Instance, warm_block_s: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:
+    """Refuse to play workers that are faster than this host."""
+    faults = []
+    for worker, by_model in warm_block_s.items():
+        for model, found_s in by_model.items():
+            resident = [block for block, block_s in enumerate(found_s) if block_s > 0]
+            wanted_s = float(instance.block_s(model, worker)[resident].sum())
+            took_s = sum(found_s)
+            if took_s > SLACK * wanted_s:
+                faults.append(
+                    InputFault(
+                        f"this host is too slow to play the worker: {model} takes {took_s * 1e3:.1f} ms here",
+                        where=f"workers.{worker}.speed",
+                        value=instance.worker(worker).speed,
+                        expected=f"at most {instance.worker(worker).speed * wanted_s / took_s:.2g}",
+                    )
+                )
+    if faults:
+        raise ExecuteError(faults)

@@ -140,3 +140,18 @@ def test_missing_files_are_asked_for_one_by_one(tmp_path: Path) -> None:
     agent.close()
     agent.serve()
     assert [frame.body for frame in said] == [Missing(worker="a", sha256=HASHES[0])]
+
+
+def test_a_host_that_is_slower_than_the_workers_it_plays_is_refused(tmp_path: Path) -> None:
+    workers = small_instance().scenario.workers
+    fast = {
+        name: spec.model_copy(update={"speed": 1e4 if name == "c" else spec.speed}) for name, spec in workers.items()
+    }
+    instance = small_instance()
+    instance = instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"workers": fast})})
+    deployment = small_deployment(instance, SPLIT, emulation=EmulatedNetwork(instance))
+    with (
+        agents_in_threads(instance.workers, tmp_path) as coordinator,
+        pytest.raises(ExecuteError, match=r"workers\.c\.speed: this host is too slow to play the worker"),
+    ):
+        coordinator.run(deployment, ready_timeout_s=30.0)
