@@ -15,7 +15,19 @@ import typer
 from planner.errors import Fault, PlannerError
 
 # In the order of the work: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
-COMMANDS = ("demo", "models", "inspect", "split", "profile", "solve", "simulate", "validate", "agent")
+COMMANDS = (
+    "demo",
+    "models",
+    "inspect",
+    "split",
+    "profile",
+    "solve",
+    "compare",
+    "frontier",
+    "simulate",
+    "validate",
+    "agent",
+)
 
 # Which extra of the distribution brings a library that a command may miss.
 EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report"} | dict.fromkeys(

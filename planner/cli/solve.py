@@ -53,7 +53,7 @@ def command(
         load_instance(scenario),
         method=method,
         routes=routes,  # type: ignore[arg-type]  # checked by solve, which names what was expected
-        time_limit_s=_seconds(time_limit),
+        time_limit_s=read_time_limit(time_limit),
         gap=gap,
         rank=rank,  # type: ignore[arg-type]  # checked by solve, which names what was expected
         seed=seed,
@@ -79,7 +79,8 @@ def command(
         print_plan(plan)
 
 
-def _seconds(text: str) -> float:
+def read_time_limit(text: str) -> float:
+    """Read the value of ``--time-limit``, in seconds."""
     from planner.units import read_quantity
 
     try:

@@ -125,6 +125,15 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
     )
 
 
+def weighted_means(instance: Instance, sources: Mapping[str, SourcePlan]) -> tuple[float, float]:
+    """Give Σ p λ T / Σ p λ in seconds and Σ p λ A / Σ p λ over the sources' evaluated delays and accuracies."""
+    weight = volumes(instance) * [spec.priority for spec in instance.scenario.sources.values()]
+    weight /= weight.sum()
+    delay = np.array([sources[source].delay_s for source in instance.sources])
+    accuracy = np.array([sources[source].accuracy for source in instance.sources])
+    return float(weight @ delay), float(weight @ accuracy)
+
+
 def memory_bytes(instance: Instance, routes: Routes) -> dict[str, float]:
     """Memory each worker needs: its base, each block resident once whoever uses it, and the largest activation."""
     resident: dict[str, set[tuple[str, int]]] = {worker: set() for worker in instance.workers}

@@ -1,0 +1,67 @@
+"""What each solver makes of one scenario, side by side."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from planner.report.figure import FAINT, GREY, PALETTE, new_figure, text_colour
+from planner.solve.compare import Compared
+from planner.units import format_quantity
+
+
+def draw_methods(
+    found: Sequence[Compared],
+    gaps: Mapping[str, float | None],
+    path: Path,
+    *,
+    simulated: Mapping[str, float | None] | None = None,
+) -> None:
+    """Draw each method's delay, evaluated and simulated, its gap, and the time it took.
+
+    Parameters
+    ----------
+    gaps
+        Relative gap of each method's plan to the best bound known.
+    path
+        File to write, ``.svg`` or ``.png``.
+    simulated
+        Simulated delay of each method's plan, weighted by priority, in seconds.
+    """
+    rows = range(len(found))
+    with new_figure(path) as figure:
+        delays, quality, times = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
+        evaluated_ms = [(one.delay_s or 0.0) * 1e3 for one in found]
+        delays.barh(rows, evaluated_ms, color=PALETTE[0], height=0.6)
+        for row, one in enumerate(found):
+            label = one.status if one.delay_s is None else format_quantity(one.delay_s, "time")
+            colour = GREY if one.delay_s is None else text_colour(PALETTE[0])
+            delays.annotate(label, (0, row), (8, 0), textcoords="offset points", va="center", color=colour)
+            delay_s = (simulated or {}).get(one.method)
+            if delay_s is not None:
+                delays.plot(delay_s * 1e3, row, "D", color=PALETTE[1], markeredgecolor="black", markersize=9)
+        if simulated:
+            figure.legend(handles=_legend(), loc="outside upper right", ncols=2, frameon=False)
+        delays.set_title("Delay, weighted by priority")
+        delays.set_xlabel("Delay [ms]")
+        quality.set_title("Gap to the best bound")
+        quality.barh(rows, [(gaps[one.method] or 0.0) * 100 for one in found], color=PALETTE[2], height=0.6)
+        quality.set_xlabel("Gap [%]")
+        times.set_title("Time to solve")
+        times.barh(rows, [one.solve_s for one in found], color=GREY, height=0.6)
+        times.set_xscale("log")
+        times.set_xlabel("Time [s]")
+        for axes in (delays, quality, times):
+            axes.grid(axis="x", color=FAINT, linewidth=0.8)
+            axes.set_axisbelow(True)
+        delays.set_yticks(rows, [one.method for one in found])
+        delays.set_ylim(len(found) - 0.5, -0.5)
+
+
+def _legend() -> list[object]:
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], color=PALETTE[0], linewidth=12, label="evaluated"),
+        Line2D([], [], color=PALETTE[1], linestyle="none", marker="D", markeredgecolor="black", label="simulated"),
+    ]
