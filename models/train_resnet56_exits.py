@@ -83,12 +83,11 @@ def forward(weights: Mapping[str, Tensor], images: Tensor, *, training: bool) ->
 
 
 def batches(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], epochs: int, first: int
+    images: NDArray[np.uint8], labels: NDArray[np.int64], first: int, end: int
 ) -> Iterator[tuple[int, Tensor, Tensor]]:
-    """Draw shifted and mirrored images from step ``first`` on; a step draws the same whichever was the first."""
-    steps = len(images) // BATCH
-    for step in range(first, steps * epochs):
-        epoch, place_in_epoch = divmod(step, steps)
+    """Draw shifted and mirrored images for steps ``first`` to ``end`` - 1; a step draws the same in any run."""
+    for step in range(first, end):
+        epoch, place_in_epoch = divmod(step, len(images) // BATCH)
         order = np.random.default_rng([SEED, epoch]).permutation(len(images))
         chosen = order[place_in_epoch * BATCH :][:BATCH]
         rng = np.random.default_rng([SEED, epoch, place_in_epoch])
@@ -141,7 +140,7 @@ class Gradients:
 
 
 def train(
-    images: NDArray[np.uint8], labels: NDArray[np.int64], *, epochs: int, threads: int, checkpoint: Path
+    images: NDArray[np.uint8], labels: NDArray[np.int64], *, steps: int, threads: int, checkpoint: Path
 ) -> dict[str, Tensor]:
     """Train by stochastic gradient descent with a one-cycle learning rate; goes on from ``checkpoint`` if it exists."""
     weights = initial_weights()
@@ -151,20 +150,19 @@ def train(
         {"params": [weight for weight in gradients.trained if weight.ndim == 1], "weight_decay": 0.0},
     ]
     optimiser = torch.optim.SGD(groups, lr=LEARNING_RATE, momentum=0.9, nesterov=True)
-    total = len(images) // BATCH * epochs
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=total, cycle_momentum=False)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimiser, LEARNING_RATE, total_steps=steps, cycle_momentum=False)
     first = read_checkpoint(checkpoint, weights, optimiser, schedule)
     begin_s, right = time.perf_counter(), []
-    for step, batch, answers in batches(images, labels, epochs, first):
+    for step, batch, answers in batches(images, labels, first, steps):
         right.append(gradients.step(batch, answers))
         optimiser.step()
         schedule.step()
         done = step + 1
-        if done % STEPS_PER_CHECKPOINT == 0 or done == total:
+        if done % STEPS_PER_CHECKPOINT == 0 or done == steps:
             write_checkpoint(checkpoint, done, weights, optimiser, schedule)
             images_per_s = (done - first) * BATCH / (time.perf_counter() - begin_s)
             accuracies = " ".join(f"{share:.1%}" for share in np.mean(right, axis=0))
-            log.info("step %d of %d, %.0f images/s, right in training: %s", done, total, images_per_s, accuracies)
+            log.info("step %d of %d, %.0f images/s, right in training: %s", done, steps, images_per_s, accuracies)
             right.clear()
     return weights
 
@@ -216,7 +214,7 @@ def main() -> None:
     """Train, export, measure."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else None)
     parser.add_argument("--data", type=Path, default=Path("/usr/share/datasets/fashion-mnist"), metavar="FOLDER")
-    parser.add_argument("--epochs", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=1100)
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--checkpoint", type=Path, default=Path("runs") / f"{REFERENCE}.pt", metavar="FILE")
     parser.add_argument("-o", "--output", type=Path, default=HERE, metavar="FOLDER")
@@ -224,7 +222,7 @@ def main() -> None:
     logging.basicConfig(level=logging.INFO, format="%(message)s")
 
     images, classes = read_images(options.data, "train")
-    weights = train(images, classes, epochs=options.epochs, threads=options.threads, checkpoint=options.checkpoint)
+    weights = train(images, classes, steps=options.steps, threads=options.threads, checkpoint=options.checkpoint)
     model = options.output / f"{REFERENCE}-fashion.onnx"
     write_model(weights, model)
 
@@ -232,7 +230,7 @@ def main() -> None:
     inputs = place(pixels)
     answers = Answers.of(model, inputs, labels)
     difference = largest_difference(weights, inputs[:SLICE_SAMPLES], answers)
-    training = {"images": len(images), "epochs": options.epochs, "torch_max_abs_difference": difference}
+    training = {"images": len(images), "batch": BATCH, "steps": options.steps, "torch_max_abs_difference": difference}
     document = measure(model, answers) | {"training": training}
     text = json.dumps(document, indent=1)
     flat = re.sub(r"\{[^{}]*\}", lambda found: " ".join(found[0].split()), text)  # a line for each point of a curve
