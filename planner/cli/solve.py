@@ -12,7 +12,7 @@ import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_table
 from planner.errors import PlannerError, UsageError
-from planner.plan.types import Plan, Route, ScenarioReference
+from planner.plan.types import Plan, PlanPrices, Route, ScenarioReference
 
 PIN: Final = re.compile(r"(?P<source>.+):(?P<first>\d+)(-(?P<last>\d+))?=(?P<worker>.+)")
 
@@ -38,6 +38,9 @@ def command(
     pin: Annotated[
         list[str] | None, typer.Option(help="Stage that a worker must run, SOURCE:FIRST-LAST=WORKER; may be repeated.")
     ] = None,
+    prices: Annotated[
+        bool, typer.Option("--prices", help="Say what more memory, more bandwidth or a faster worker would be worth.")
+    ] = False,
     start: Annotated[Path | None, typer.Option(help="Earlier plan, whose routes are tried first.")] = None,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -49,11 +52,13 @@ def command(
     from planner.scenario.load import load_instance
     from planner.solve import solve
 
+    instance = load_instance(scenario)
+    limit_s = read_time_limit(time_limit)
     solution = solve(
-        load_instance(scenario),
+        instance,
         method=method,
         routes=routes,  # type: ignore[arg-type]  # checked by solve, which names what was expected
-        time_limit_s=read_time_limit(time_limit),
+        time_limit_s=limit_s,
         gap=gap,
         rank=rank,  # type: ignore[arg-type]  # checked by solve, which names what was expected
         seed=seed,
@@ -71,6 +76,11 @@ def command(
             typer.echo(f"  {reason}", err=True)
         raise typer.Exit(1)
     plan = solution.plan.model_copy(update={"scenario": reference_to(scenario, output)})
+    if prices:
+        from planner.solve.prices import plan_prices
+
+        priced = plan_prices(instance, plan, time_limit_s=limit_s, progress=_print_next)
+        plan = plan.model_copy(update={"prices": priced})
     if output is not None:
         save_plan(plan, output)
     if json:
@@ -114,6 +124,10 @@ def _print_progress(elapsed_s: float, best: float, bound: float) -> None:
     typer.echo(f"{elapsed_s:7.1f} s  best {best:.6g}  bound {bound:.6g}", err=True)
 
 
+def _print_next(what: str) -> None:
+    typer.echo(f"pricing {what}", err=True)
+
+
 def print_plan(plan: Plan) -> None:
     """Print routes, utilisations, and the objective with its gap."""
     print_table(
@@ -144,10 +158,26 @@ def print_plan(plan: Plan) -> None:
             *((name, f"{use.utilisation:.1%}", "") for name, use in plan.networks.items()),
         ],
     )
+    if plan.prices is not None:
+        _print_prices(plan, plan.prices)
     typer.echo(
         f"{plan.status}: {plan.goal} {plan.objective:.6g}, bound {plan.bound:.6g}, gap {plan.gap:.2%} "
         f"(surrogate objective), by {plan.method} in {plan.solve_s:.2f} s; costs {plan.provenance}"
     )
+
+
+def _print_prices(plan: Plan, prices: PlanPrices) -> None:
+    def part(worth: float) -> str:
+        return f"{worth:.3g} ({worth / max(abs(plan.objective), 1e-9):.2%})"
+
+    rows = [(name, "10 % faster", part(own.faster)) for name, own in prices.workers.items()]
+    rows += [
+        (name, f"{own.more_memory_bytes / 2**20:.0f} MiB more", part(own.more_memory))
+        for name, own in prices.workers.items()
+        if own.more_memory_bytes is not None and own.more_memory is not None
+    ]
+    rows += [(name, "1 Mbit/s more", part(own.mbit_per_s)) for name, own in prices.networks.items()]
+    print_table(f"What more would be worth, off the objective (by {prices.by})", ("name", "change", ">worth"), rows)
 
 
 def _describe(route: Route) -> str:

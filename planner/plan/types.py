@@ -55,6 +55,33 @@ class NetworkUse(Record):
     utilisation: float
 
 
+class WorkerPrice(Record):
+    """What more of a worker is worth: by how much the objective would fall."""
+
+    faster: float
+    """If it were 10 % faster."""
+    more_memory_bytes: float | None = None
+    """The least memory that would let another block reside; none where all blocks fit."""
+    more_memory: float | None = None
+    """With so much more memory."""
+
+
+class NetworkPrice(Record):
+    """What more of a network is worth: by how much the objective would fall."""
+
+    mbit_per_s: float
+    """With one more Mbit/s, on a point-to-point network on every link."""
+
+
+class PlanPrices(Record):
+    """What more of the resources is worth, in units of the objective."""
+
+    by: Literal["duals", "re-solve"]
+    """Duals are derivatives, scaled to the step; memory is always solved again, for residency is binary."""
+    workers: dict[str, WorkerPrice]
+    networks: dict[str, NetworkPrice]
+
+
 class ScenarioReference(Record):
     """Which scenario file the plan was made for."""
 
@@ -83,3 +110,4 @@ class Plan(Record):
     sources: dict[str, SourcePlan]
     workers: dict[str, WorkerUse]
     networks: dict[str, NetworkUse]
+    prices: PlanPrices | None = None

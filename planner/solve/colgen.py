@@ -12,6 +12,8 @@ B. von Hohenbalken, "Simplicial decomposition in nonlinear programming algorithm
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from planner.errors import SolveError
@@ -87,7 +89,7 @@ def _solve(problem: Problem, options: Options) -> Outcome:
             master.drop(float(np.clip(DROPPED * search.gap, 1e-5, 1e-2)))
         master.add(routes)
         idle = 0 if search.bound > before or search.best < best else idle + 1
-    return search.outcome()
+    return dataclasses.replace(search.outcome(), prices=master.prices())
 
 
 def _relaxations(problem: Problem, options: Options, master: Master) -> Relaxations | None:

@@ -78,10 +78,11 @@ def _solve(problem: Problem, options: Options) -> Outcome:
         return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options, shared=True)))
     if program.x.value is None:
         return search.outcome()
-    search.raise_bound(program.bound())
+    prices = program.prices()
+    search.raise_bound(program.bound(prices))
     for least_share in LEAST_SHARES:
         search.offer(_choices(problem, flows, np.asarray(program.x.value), least_share))
-    return search.outcome()
+    return dataclasses.replace(search.outcome(), prices=prices)
 
 
 def _moves(problem: Problem, source: int, variant: int) -> list[Arc]:
@@ -137,23 +138,33 @@ class _Program:
             due = np.array([demands[source].min_accuracy for source in self.exact])
             self.limits["accuracy"] = _by_source(self.problem, arcs, values)[self.exact] @ self.x >= due
 
-    def bound(self) -> float:
-        """Give the bound that the prices of the optimum prove, by dynamic programming, whatever the solver's errors."""
+    def prices(self) -> Prices:
+        """Give the prices of the optimum; for ``makespan`` those per second hold :attr:`late`, too."""
         problem = self.problem
         sources = len(problem.demands)
         capacity = self._price("capacity", np.arange(len(problem.resources)), len(problem.resources))
-        late = self._price("longest", np.arange(sources), sources)
         second = self._price("deadline", np.array(self.timed, dtype=np.intp), sources)
         accuracy = self._price("accuracy", np.array(self.exact, dtype=np.intp), sources)
         if problem.goal == "delay":
             of_class = class_prices(problem, np.array([load @ self.x.value for load in self.load])) + capacity
-            prices = dataclasses.replace(Prices.of_delay(problem, of_class), second=second, accuracy=accuracy)
-            return lagrangian_bound(problem, prices, _cheapest(problem, prices))
+            return dataclasses.replace(Prices.of_delay(problem, of_class), second=second, accuracy=accuracy)
         capacity = capacity / max(float(capacity.sum()), 1e-12)
-        late = late / max(float(late.sum()), 1e-12)
         of_class = np.repeat(capacity[None, :], len(self.load), axis=0)
-        prices = Prices(of_class, np.zeros(sources), second + late, accuracy)
-        return bottleneck_bound(problem, prices, _cheapest(problem, prices), late)
+        return Prices(of_class, np.zeros(sources), second + self.late, accuracy)
+
+    @property
+    def late(self) -> Array:
+        """What a second of each source's route is worth for ``makespan``; shape [S]."""
+        sources = len(self.problem.demands)
+        late = self._price("longest", np.arange(sources), sources)
+        return np.asarray(late / max(float(late.sum()), 1e-12))
+
+    def bound(self, prices: Prices) -> float:
+        """Give the bound that prices prove, by dynamic programming, whatever the solver's errors."""
+        cheapest = _cheapest(self.problem, prices)
+        if self.problem.goal == "delay":
+            return lagrangian_bound(self.problem, prices, cheapest)
+        return bottleneck_bound(self.problem, prices, cheapest, self.late)
 
     def _price(self, limit: str, members: Integers, count: int) -> Array:
         price = np.zeros(count)

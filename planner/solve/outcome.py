@@ -9,6 +9,7 @@ from dataclasses import dataclass, field
 
 from planner.plan.types import Status
 from planner.plan.verify import relative_gap
+from planner.solve.pricing import Prices
 from planner.solve.problem import Choices, Problem
 
 Progress = Callable[[float, float, float], None]
@@ -34,12 +35,16 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a method: incumbents in any order, the bound on the surrogate objective, and why there is none."""
+    """Result of a method: incumbents in any order, the bound on the surrogate objective, and why there is none.
+
+    Methods whose problem is convex give the ``prices`` of its optimum, too.
+    """
 
     status: Status
     incumbents: tuple[Choices, ...] = ()
     bound: float = 0.0
     blame: tuple[str, ...] = ()
+    prices: Prices | None = None
 
 
 @dataclass

@@ -49,7 +49,7 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
         allowed = _round(problem, best, allowed)
     if not search.incumbents and not search.out_of_time:
         return _single(search)
-    return search.outcome()
+    return dataclasses.replace(search.outcome(), prices=outcome.prices)
 
 
 def _lacking(problem: Problem) -> tuple[str, ...]:

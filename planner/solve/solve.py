@@ -135,8 +135,7 @@ def solve(
         start=(known,) if known else (),
         progress=progress,
     )
-    module = importlib.import_module(f"planner.solve.{METHODS[name].module}")
-    method_solve: Callable[[Problem, Options], Outcome] = getattr(module, METHODS[name].function)
+    method_solve = load_method(name)
     with on_interrupt(options.stop):
         outcome = method_solve(problem, options)
     best = _best(instance, problem, outcome, rank)
@@ -185,6 +184,13 @@ def solve(
         networks=best.evaluation.networks,
     )
     return Solution(status, plan)
+
+
+def load_method(name: str) -> Callable[[Problem, Options], Outcome]:
+    """Import a method's module, and with it its solver library."""
+    module = importlib.import_module(f"planner.solve.{METHODS[name].module}")
+    method: Callable[[Problem, Options], Outcome] = getattr(module, METHODS[name].function)
+    return method
 
 
 def _in_time(

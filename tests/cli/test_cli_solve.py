@@ -64,6 +64,19 @@ def test_json_is_alone_on_stdout(scenario: Path, capsys: pytest.CaptureFixture[s
     assert document["sources"]["gate"]["routes"][0]["stages"][0].keys() == {"worker", "first_block", "last_block"}
 
 
+def test_prices_come_with_the_plan(scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    output = tmp_path / "plan.json"
+    main_ok(["solve", str(scenario), "--prices", "--routes", "shared", "--json", "-o", str(output)])
+    prices = json.loads(capsys.readouterr().out)["prices"]
+    assert prices["by"] == "duals"
+    assert set(prices["workers"]) == {"nano", "xavier", "orin"}
+    assert prices["workers"]["orin"]["faster"] > 0
+    assert prices["networks"]["wifi"]["mbit_per_s"] > 0
+    verify(load_instance(scenario), load_plan(output))
+    main_ok(["solve", str(scenario), "--prices"])
+    assert "10 % faster" in capsys.readouterr().out
+
+
 def test_an_infeasible_scenario_ends_with_1_and_the_limit(
     scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

@@ -1,0 +1,133 @@
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.plan.types import Plan
+from planner.scenario.instance import Instance
+from planner.scenario.types import ObjectiveSpec
+from planner.solve import exhaustive, solve
+from planner.solve.build import build_problem
+from planner.solve.convex import solve as convex
+from planner.solve.outcome import Options
+from planner.solve.prices import elasticity, enlarge, memory_steps, plan_prices, speed_up, widen
+from planner.solve.problem import Problem
+from tests.instances import make_instance, make_profile, random_instance
+
+OPTIONS = Options(gap=1e-7)
+STEP = 1.001
+
+
+def optimum(problem: Problem) -> float:
+    """The bound: at Clarabel's tolerances it is the optimum to many digits."""
+    return convex(problem, OPTIONS).bound
+
+
+@pytest.mark.parametrize("links", [True, False])
+@pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
+def test_duals_are_the_derivatives_of_the_optimum(goal: str, *, links: bool) -> None:
+    problem = build_problem(random_instance(3, sources=2, workers=3, blocks=4, load=0.5, links=links, goal=goal))
+    check_derivatives(problem)
+
+
+def test_duals_hold_where_a_deadline_binds() -> None:
+    two: Mapping[str, Mapping[str, Any]] = {
+        "one": {"rate_per_s": 20.0, "priority": 1.0, "deadline_s": 0.030},
+        "two": {"rate_per_s": 20.0, "priority": 8.0},
+    }
+    problem = build_problem(make_instance(sources=two))
+    outcome = convex(problem, OPTIONS)
+    assert outcome.prices is not None
+    assert outcome.prices.second[0] > 0.01
+    check_derivatives(problem)
+
+
+def check_derivatives(problem: Problem) -> None:
+    outcome = convex(problem, OPTIONS)
+    assert outcome.prices is not None
+    best = min(outcome.incumbents, key=problem.objective)
+    found = elasticity(problem, best, outcome.prices)
+    scale = outcome.bound
+    workers = len(problem.workers)
+    for resource in range(len(problem.resources)):
+        by_hand = [
+            optimum(speed_up(problem, resource, factor))
+            if resource < workers
+            else optimum(widen(problem, np.array([resource]), factor))
+            for factor in (1 / STEP, STEP)
+        ]
+        slope = (by_hand[0] - by_hand[1]) / (2 * np.log(STEP))
+        assert found[resource] == pytest.approx(slope, rel=0.02, abs=2e-3 * scale)
+
+
+def test_both_convex_methods_agree_on_prices() -> None:
+    instance = random_instance(4, sources=3, workers=3, blocks=4, load=0.5)
+    one, other = priced(instance, "colgen"), priced(instance, "convex")
+    assert one.prices is not None
+    assert other.prices is not None
+    assert one.prices.by == other.prices.by == "duals"
+    for name, own in one.prices.workers.items():
+        assert own.faster == pytest.approx(other.prices.workers[name].faster, rel=0.02, abs=1e-3 * one.objective)
+    for name, link in one.prices.networks.items():
+        assert link.mbit_per_s == pytest.approx(
+            other.prices.networks[name].mbit_per_s, rel=0.05, abs=1e-4 * one.objective
+        )
+
+
+def test_single_routes_are_solved_again() -> None:
+    instance = random_instance(2, sources=2, workers=3, blocks=3, load=0.3)
+    plan = priced(instance, "exhaustive")
+    problem = build_problem(instance)
+    assert plan.prices is not None
+    assert plan.prices.by == "re-solve"
+    for index, name in enumerate(instance.workers):
+        worth = plan.objective - exhaustive.solve(speed_up(problem, index), OPTIONS).bound
+        assert plan.prices.workers[name].faster == pytest.approx(worth, abs=1e-9)
+        assert plan.prices.workers[name].more_memory is None
+    assert any(own.faster > 0 for own in plan.prices.workers.values())
+
+
+def test_memory_is_worth_what_another_block_there_would_bring() -> None:
+    """Both blocks want to run at the fast worker, which has room for one."""
+    profile = make_profile(block_s=[0.02, 0.02], cut_bytes=[1000, 1000, 1000], weight_bytes=30 * 2**20)
+    workers = {
+        "slow": {"speed": 1.0, "memory_bytes": 600e6},
+        "fast": {"speed": 4.0, "memory_bytes": 200 * 2**20 + 31 * 2**20},
+    }
+    instance = make_instance(profiles=[profile], workers=workers)
+    for method in ("milp", "exhaustive"):
+        plan = priced(instance, method)
+        assert plan.prices is not None
+        fast = plan.prices.workers["fast"]
+        assert fast.more_memory_bytes == 30 * 2**20
+        assert fast.more_memory is not None
+        assert fast.more_memory > 0.1 * plan.objective
+        assert plan.prices.workers["slow"].more_memory_bytes is None
+
+
+def test_a_step_of_memory_lets_exactly_one_more_block_in() -> None:
+    instance = random_instance(1, blocks=4, tight_memory=True, load=0.2)
+    problem = build_problem(instance)
+    best = min(exhaustive.solve(problem, OPTIONS).incumbents, key=problem.objective)
+    steps = memory_steps(problem, best)
+    assert steps
+    for worker, step in steps.items():
+        larger = enlarge(problem, worker, step)
+        assert larger.memory_bytes[worker] - problem.memory_bytes[worker] == step
+        assert larger.memory_bytes.sum() - problem.memory_bytes.sum() == step
+
+
+def priced(instance: Instance, method: str) -> Plan:
+    plan = solve(instance, method=method, rank="surrogate", gap=1e-6).plan
+    assert plan is not None
+    return plan.model_copy(update={"prices": plan_prices(instance, plan)})
+
+
+def test_a_wider_network_is_worth_something_where_it_is_the_bottleneck() -> None:
+    instance = make_instance(sources={"camera": {"rate_per_s": 60.0}}, objective=ObjectiveSpec(goal="throughput"))
+    plan = priced(instance, "milp")
+    assert plan.prices is not None
+    assert plan.prices.networks["wifi"].mbit_per_s > 0
