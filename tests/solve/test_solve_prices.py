@@ -35,7 +35,7 @@ def test_duals_are_the_derivatives_of_the_optimum(goal: str, *, links: bool) -> 
 
 def test_duals_hold_where_a_deadline_binds() -> None:
     two: Mapping[str, Mapping[str, Any]] = {
-        "one": {"rate_per_s": 20.0, "priority": 1.0, "deadline_s": 0.030},
+        "one": {"rate_per_s": 20.0, "priority": 1.0, "deadline_s": 0.018},
         "two": {"rate_per_s": 20.0, "priority": 8.0},
     }
     problem = build_problem(make_instance(sources=two))
