@@ -5,6 +5,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from itertools import count
+from math import inf
 
 
 class EventHeap:
@@ -18,14 +19,21 @@ class EventHeap:
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
         """Do ``action`` at ``time_s``, or now if that has passed."""
-        heapq.heappush(self._heap, (max(time_s, self.now_s), next(self._sequence), action))
+        heapq.heappush(self._heap, (time_s if time_s > self.now_s else self.now_s, next(self._sequence), action))
 
     @property
     def next_s(self) -> float:
         """Time of the next action; infinity when there is none."""
-        return self._heap[0][0] if self._heap else float("inf")
+        return self._heap[0][0] if self._heap else inf
 
     def run_next(self) -> None:
         """Do the next action."""
         self.now_s, _, action = heapq.heappop(self._heap)
         action()
+
+    def run_all(self) -> None:
+        """Do all actions, those that they add included; what is set for infinity never comes."""
+        heap, pop = self._heap, heapq.heappop
+        while heap and heap[0][0] < inf:
+            self.now_s, _, action = pop(heap)
+            action()

@@ -87,8 +87,11 @@ class _Resource:
         self._current, self._began_s, self._certain = entry, now_s, False
         if transfer.start_s < 0:
             transfer.start_s = now_s
-        whole_s = (_fragments(transfer) - 1) * FRAGMENT_BYTES / self._rate(transfer)
-        self._schedule(now_s + whole_s, self._announce)
+        before_last = _fragments(transfer) - 1
+        if before_last:
+            self._schedule(now_s + before_last * FRAGMENT_BYTES / self._rate(transfer), self._announce)
+        else:
+            self._announce()
 
     def _schedule(self, time_s: float, action: Callable[[], None]) -> None:
         self._version += 1
@@ -131,7 +134,7 @@ class _Resource:
 
 
 def _fragments(transfer: _Transfer) -> int:
-    return max(math.ceil(transfer.left_bytes / FRAGMENT_BYTES), 1)
+    return math.ceil(transfer.left_bytes / FRAGMENT_BYTES) or 1
 
 
 class Network:

@@ -109,8 +109,7 @@ class Simulator:
             self._arrive_next(source, self._instance.home(source), enumerate(times))
         for event in self._instance.scenario.events:
             self._heap.at(event.at_s, partial(self._disturb, event))
-        while self._heap.next_s < inf:
-            self._heap.run_next()
+        self._heap.run_all()
         for worker in list(self._workers.values()):
             self._fail_pending(worker, "never ended: a network stayed away, or its policy left it waiting")
         return Simulation(self._events, self._end_s, self._network.busy_s())

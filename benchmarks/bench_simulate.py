@@ -1,0 +1,168 @@
+"""How fast the simulator is: events a second under each policy, and the same queueing model in SimPy."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Generator, Sequence
+from functools import partial
+from time import process_time
+from typing import Any, Final
+
+import numpy as np
+import simpy
+
+from planner.cli.output import print_table
+from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.policy.registry import POLICIES
+from planner.policy.types import SampleKey
+from planner.scenario.arrivals import instance_arrivals
+from planner.scenario.instance import Instance
+from planner.scenario.types import EventSpec, NetworkSpec
+from planner.simulate.device import Device
+from planner.simulate.repeat import Case, Replication, simulate_case
+from planner.trace.metrics import Distribution
+from planner.worker.events import RunBlock
+from tests.instances import make_instance, make_profile
+
+ROUNDS: Final = 5
+SAMPLES: Final = 1000
+"""Of each source."""
+WORK_S: Final = 0.024
+CUT_BYTES: Final = 20_000
+NETWORK: Final = {"bandwidth_bytes_per_s": 20e6, "latency_s": 0.001}
+RATES_PER_S: Final = {"urgent": 10.0, "usual": 15.0, "idle": 20.0}
+PRIORITIES: Final = {"urgent": 8.0, "usual": 2.0, "idle": 1.0}
+
+
+def run() -> None:
+    """Print the figures, each beside its goal."""
+    crowd = _instance({"box": 1.0, "a": 1.0, "b": 1.0, "c": 2.0, "d": 2.0}, homes=("box", "a", "b"), blocks=6)
+    churn = (
+        EventSpec.model_validate({"at_s": 20.0, "action": "leave", "worker": "d"}),
+        EventSpec.model_validate({"at_s": 40.0, "action": "join", "worker": "d"}),
+        EventSpec.model_validate({"at_s": 60.0, "action": "slow", "worker": "c", "factor": 2.0}),
+    )
+    crowd = crowd.model_copy(update={"scenario": crowd.scenario.model_copy(update={"events": churn})})
+    plan = _plan(crowd, "d", first_there=3)
+    pair = _instance({"box": 1.5, "a": 1.5}, homes=("box",) * 3, blocks=2)
+    pair_plan = _plan(pair, "a", first_there=1)
+    runs: dict[str, Callable[[], Replication | Distribution]] = {
+        policy: partial(simulate_case, crowd, plan, Case(policy, 0)) for policy in POLICIES
+    }
+    runs["planner"] = partial(simulate_case, pair, pair_plan, Case("planned", 0))
+    runs["simpy"] = partial(_tandem_in_simpy, pair)
+    found, seconds = _measure(runs)
+    events = {name: one.simulation.events for name, one in found.items() if isinstance(one, Replication)}
+    print_table(
+        "One core, five workers, three sources, churn (goal: 50,000 events a second)",
+        ("policy", ">events", ">events a second", ">samples a second"),
+        (
+            (
+                policy,
+                f"{events[policy]:,}",
+                f"{events[policy] / seconds[policy]:,.0f}",
+                f"{3 * SAMPLES / seconds[policy]:,.0f}",
+            )
+            for policy in POLICIES
+        ),
+    )
+    print_table(
+        "Two workers in tandem, the network between them, three priorities, gamma times (goal: ratio 1 or less)",
+        ("", ">mean delay", ">seconds", ">ratio to SimPy"),
+        (
+            (
+                name,
+                f"{_mean_s(found[name]) * 1e3:.3f} ms",
+                f"{seconds[name]:.3f}",
+                f"{seconds[name] / seconds['simpy']:.2f}",
+            )
+            for name in ("planner", "simpy")
+        ),
+    )
+
+
+def _measure(
+    runs: dict[str, Callable[[], Replication | Distribution]],
+) -> tuple[dict[str, Replication | Distribution], dict[str, float]]:
+    """Make all runs in turns; give the last of each, and the median of its processor time in seconds."""
+    found: dict[str, Replication | Distribution] = {}
+    times: dict[str, list[float]] = {name: [] for name in runs}
+    for _ in range(ROUNDS):
+        for name, make in runs.items():
+            start_s = process_time()
+            found[name] = make()
+            times[name].append(process_time() - start_s)
+    return found, {name: float(np.median(measured)) for name, measured in times.items()}
+
+
+def _mean_s(found: Replication | Distribution) -> float:
+    if isinstance(found, Distribution):
+        return found.mean
+    sources = found.metrics.sources.values()
+    return sum((own.mean_delay_s or 0.0) * own.completed for own in sources) / sum(own.completed for own in sources)
+
+
+def _instance(speeds: dict[str, float], *, homes: Sequence[str], blocks: int) -> Instance:
+    block_s = WORK_S / blocks
+    return make_instance(
+        profiles=[make_profile(block_s=[block_s] * blocks, std_s=block_s / 4, cut_bytes=[CUT_BYTES] * (blocks + 1))],
+        workers=speeds,
+        networks={"lan": NetworkSpec.model_validate({"kind": "shared", "members": tuple(speeds), **NETWORK})},
+        sources={
+            name: {"worker": home, "rate_per_s": rate_per_s, "samples": SAMPLES, "priority": PRIORITIES[name]}
+            for home, (name, rate_per_s) in zip(homes, RATES_PER_S.items(), strict=True)
+        },
+    )
+
+
+def _plan(instance: Instance, helper: str, *, first_there: int) -> Plan:
+    """Give the plan under which each source keeps its first blocks and has one worker do the others."""
+    last = instance.length("m") - 1
+    sources = {}
+    for source in instance.sources:
+        stages = (
+            Stage(worker=instance.home(source), first_block=0, last_block=first_there - 1),
+            Stage(worker=helper, first_block=first_there, last_block=last),
+        )
+        route = Route(model="m", stages=stages)
+        sources[source] = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
+    return Plan(
+        status="feasible", method="benchmark", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
+        provenance="estimated", sources=sources, workers={}, networks={},
+    )  # fmt: skip
+
+
+def _tandem_in_simpy(instance: Instance) -> Distribution:
+    """Give the delays of the same model, with the same arrivals and block times, as a SimPy user would write it."""
+    env = simpy.Environment()
+    workers = {name: simpy.PriorityResource(env) for name in instance.workers}
+    devices = {name: Device(instance, name, 0) for name in instance.workers}
+    network = simpy.PriorityResource(env)
+    delays = Distribution()
+    transfer_s = CUT_BYTES / NETWORK["bandwidth_bytes_per_s"]
+
+    def sample(source: str, number: int) -> Generator[simpy.Event, Any, None]:
+        rank, created_s = -int(PRIORITIES[source]), env.now
+        for block, name in enumerate(instance.workers):
+            with workers[name].request(rank) as turn:
+                yield turn
+                block_run = RunBlock(SampleKey(source, number, 0), "m", block, begins_stage=True)
+                yield env.timeout(devices[name].service_s(block_run))
+            with network.request(rank) as turn:
+                yield turn
+                yield env.timeout(transfer_s)
+            yield env.timeout(NETWORK["latency_s"])
+        delays.add(env.now - created_s)
+
+    def arrivals(source: str) -> Generator[simpy.Event, Any, None]:
+        for number, time_s in enumerate(instance_arrivals(instance, source, 0)):
+            yield env.timeout(time_s - env.now)
+            env.process(sample(source, number))
+
+    for source in instance.sources:
+        env.process(arrivals(source))
+    env.run()
+    return delays
+
+
+if __name__ == "__main__":
+    run()
