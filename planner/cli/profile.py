@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -18,7 +18,7 @@ from planner.errors import UsageError
 if TYPE_CHECKING:
     from planner.model.load import ChainModel
     from planner.profile.sampling import Progress
-    from planner.profile.types import Profile
+    from planner.profile.types import OperatingPoint, Profile
 
 INTERRUPTED = 130
 BAR = 24
@@ -70,6 +70,13 @@ def measure(
     ] = None,
     scale_from: Annotated[Path | None, typer.Option(help="Do not measure: scale this profile.")] = None,
     by: Annotated[float | None, typer.Option(help="With --scale-from: how many times as long it takes.")] = None,
+    calibrate: Annotated[
+        Path | None,
+        typer.Option(metavar="DATA", help="Also find accuracy and early exits on labelled samples: .npz with `label`."),
+    ] = None,
+    thresholds: Annotated[
+        str | None, typer.Option(help="With --calibrate: confidences to try at each exit, as in 0.5,0.9.")
+    ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Measure a model's blocks on this device, or make its profile in another way."""
@@ -80,16 +87,19 @@ def measure(
     _refuse("MODEL", model, "is not needed with --scale-from", unless=scale_from is None)
     _refuse("--by", by, "goes with --scale-from only", unless=scale_from is not None)
     _refuse("--device-class", device_class, "is what --estimate names", unless=estimate is None)
+    _refuse("--calibrate", calibrate, "needs a model, not --scale-from", unless=scale_from is None)
+    _refuse("--thresholds", thresholds, "goes with --calibrate only", unless=calibrate is not None)
     if scale_from is not None:
         profile = _scaled(scale_from, by, device_class)
     else:
         if model is None:
             raise UsageError("no model given", where="MODEL", expected="an ONNX file")
         chain_model = _load(model, max_blocks, shape)
+        points = _calibrated(chain_model, calibrate, thresholds) if calibrate is not None else ()
         if estimate is not None:
-            profile = _estimated(chain_model, estimate)
+            profile = _estimated(chain_model, estimate, points)
         elif import_from is not None:
-            profile = _imported(chain_model, import_from, device_class)
+            profile = _imported(chain_model, import_from, device_class, points)
         else:
             profile = _measured(
                 chain_model,
@@ -99,6 +109,7 @@ def measure(
                 threads=threads,
                 rounds=rounds,
                 power_mode=power_mode,
+                operating_points=points,
             )
     _finish(profile, output, json=json)
 
@@ -117,17 +128,35 @@ def _measured(chain_model: ChainModel, *, budget: str, **options: Any) -> Profil
         return measure_chain(chain_model, budget_s=budget_s, progress=progress, **options)
 
 
-def _estimated(chain_model: ChainModel, name: str) -> Profile:
+def _calibrated(chain_model: ChainModel, data: Path, thresholds: str | None) -> tuple[OperatingPoint, ...]:
+    from planner.profile.calibrate import answer, load_labelled, operating_points
+
+    chain = chain_model.chain
+    tried = None if thresholds is None else _numbers(thresholds)
+    with _progress(f"calibrating {chain.name}") as progress:
+        return operating_points(chain, answer(chain_model, load_labelled(data, chain), progress=progress), tried)
+
+
+def _numbers(text: str) -> list[float]:
+    try:
+        return [float(word) for word in text.split(",")]
+    except ValueError as error:
+        raise UsageError("no numbers", where="--thresholds", value=text, expected="as in 0.5,0.9") from error
+
+
+def _estimated(chain_model: ChainModel, name: str, points: Sequence[OperatingPoint]) -> Profile:
     from planner.profile.classes import load_class
     from planner.profile.estimate import estimate
 
-    return estimate(chain_model, load_class(name))
+    return estimate(chain_model, load_class(name), operating_points=points)
 
 
-def _imported(chain_model: ChainModel, path: Path, device_class: str | None) -> Profile:
+def _imported(
+    chain_model: ChainModel, path: Path, device_class: str | None, points: Sequence[OperatingPoint]
+) -> Profile:
     from planner.profile.imports import import_profile
 
-    return import_profile(chain_model, path, device_class=_needed(device_class))
+    return import_profile(chain_model, path, device_class=_needed(device_class), operating_points=points)
 
 
 def _scaled(path: Path, by: float | None, device_class: str | None) -> Profile:
@@ -253,6 +282,13 @@ def _print_profile(profile: Profile) -> None:
     typer.echo(f"whole chain {1e3 * total_s:.2f} ms; each stage adds {1e3 * profile.stage_overhead_s:.3f} ms")
     if profile.fusion_saving_s:
         typer.echo(f"one session in place of all would save about {1e3 * sum(profile.fusion_saving_s):.2f} ms")
+    if profile.operating_points:
+        best, least = profile.operating_points[0], profile.operating_points[-1]
+        typer.echo(
+            f"{len(profile.operating_points)} operating points: accuracy {best.accuracy:.1%} ({best.name}) to "
+            f"{least.accuracy:.1%} ({least.name}), mean time {1e3 * _mean_s(profile, best):.2f} ms to "
+            f"{1e3 * _mean_s(profile, least):.2f} ms"
+        )
     error, fit = profile.segment_error, profile.environment.get("fit")
     if error is not None:
         typer.echo(
@@ -263,6 +299,10 @@ def _print_profile(profile: Profile) -> None:
             f"estimated from {fit['figures']} published figures; each, predicted from the others, is missed by "
             f"{fit['median_error']:.0%} (median) to {fit['worst_error']:.0%}"
         )
+
+
+def _mean_s(profile: Profile, point: OperatingPoint) -> float:
+    return sum(reach * block.mean_s for reach, block in zip(point.reach, profile.blocks, strict=True))
 
 
 @contextmanager

@@ -16,8 +16,6 @@ from planner.cli.shape import FINEST_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, pa
 from planner.errors import UsageError
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
     from planner.model.chain import Chain
     from planner.model.load import ChainModel
 
@@ -89,10 +87,10 @@ def _check(chain_model: ChainModel, stages: list[dict[str, Any]], folder: Path, 
     import numpy as np
 
     from planner.runtime.check import TOLERANCE, Stage, check_stages
-    from planner.runtime.inputs import random_inputs
+    from planner.runtime.inputs import load_arrays, random_inputs
 
     chain = chain_model.chain
-    given = _load_inputs(inputs) if inputs else random_inputs(chain.cuts[0].tensors, np.random.default_rng(0))
+    given = load_arrays(inputs) if inputs else random_inputs(chain.cuts[0].tensors, np.random.default_rng(0))
     models = [Stage(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
     plain = check_stages(chain, chain_model.path, models, given, optimise=False)
     optimised = check_stages(chain, chain_model.path, models, given, optimise=True)
@@ -102,16 +100,6 @@ def _check(chain_model: ChainModel, stages: list[dict[str, Any]], folder: Path, 
         "plain": dataclasses.asdict(plain),
         "optimised": dataclasses.asdict(optimised),
     }
-
-
-def _load_inputs(path: Path) -> dict[str, NDArray[Any]]:
-    import numpy as np
-
-    try:
-        with np.load(path, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
-    except (OSError, ValueError, AttributeError) as error:  # AttributeError: a lone .npy array has no names
-        raise UsageError("not an .npz file", where="--inputs", value=str(path), expected="arrays by name") from error
 
 
 def _print(document: dict[str, Any], folder: Path) -> None:

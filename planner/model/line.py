@@ -168,7 +168,7 @@ EXIT_WORK_LEFT = 0.01
 
 
 def _exits(line: Line, costs: Mapping[int, float]) -> dict[str, int]:
-    """Find outputs made in mid-chain that nothing else uses and that look like the final output."""
+    """Find outputs made in mid-chain that nothing else uses and that look like the final output, in their turn."""
     ready = {name: line.made[name] for name in line.graph.outputs if line.made.get(name)}
     if not ready:
         return {}
@@ -182,7 +182,8 @@ def _exits(line: Line, costs: Mapping[int, float]) -> dict[str, int]:
         alike = spec is not None and final is not None and (spec.dtype, spec.shape) == (final.dtype, final.shape)
         return alike and name not in used and left > EXIT_WORK_LEFT * total
 
-    return {name: cut for name, cut in ready.items() if leaves_early(name, cut)}
+    in_turn = sorted(ready.items(), key=lambda item: item[1])
+    return {name: cut for name, cut in in_turn if leaves_early(name, cut)}
 
 
 def _producers(graph: Graph, node: Node) -> set[int]:

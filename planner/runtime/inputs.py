@@ -1,9 +1,11 @@
-"""Random inputs for models that come without data."""
+"""Inputs of models: from files, and random ones for models that come without data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 from typing import Any, Final
+from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
@@ -47,3 +49,19 @@ def _draw(spec: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
     if dtype.kind == "b":
         return rng.integers(0, 2, spec.shape).astype(bool)
     raise RuntimeSessionError("no random data for this dtype", where=f"input {spec.name}", value=spec.dtype)
+
+
+def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
+    """Read arrays by name from an ``.npz`` file.
+
+    Raises
+    ------
+    RuntimeSessionError
+        It cannot be read, or is something else.
+    """
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            return {name: archive[name] for name in archive.files}
+    # A lone .npy array is no context: a TypeError, before Python 3.11 an AttributeError.
+    except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile) as error:
+        raise RuntimeSessionError("not an .npz file", where=str(path), expected="arrays by name") from error

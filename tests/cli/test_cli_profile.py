@@ -8,11 +8,13 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from planner.cli import main
 from planner.profile.store import load_profile, save_profile
 from planner.profile.types import Profile
+from tests.model.chained import reference
 from tests.profile.small_chain import SmallModel, profile
 
 
@@ -101,6 +103,20 @@ def test_import(model: Path, tmp_path: Path) -> None:
     words = ("--import", times, "--device-class", "old", "--max-blocks", 1, "-o", path)
     assert run("profile", model, *words) == 0
     assert load_profile(path).blocks[0].mean_s == pytest.approx(2e-3)
+
+
+def test_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    model, data, path = reference("resnet56-exits"), tmp_path / "d.npz", tmp_path / "p.json"
+    np.savez(data, input=np.zeros((4, 3, 32, 32), np.float32), label=np.arange(4))
+    way = ("--estimate", "jetson-nano", "-o", path)
+    assert run("profile", model, *way, "--calibrate", data, "--thresholds", "0,1") == 0
+    assert "operating points: accuracy" in capsys.readouterr().out
+    found = load_profile(path)
+    assert all(set(point.thresholds) <= {0, 1} for point in found.operating_points)
+    assert len(found.operating_points[0].thresholds) == len(found.exits) == 2
+    assert "no numbers" in refused(capsys, "profile", model, *way, "--calibrate", data, "--thresholds", "high")
+    assert "--calibrate only" in refused(capsys, "profile", model, *way, "--thresholds", "0.5")
+    assert "not an .npz" in refused(capsys, "profile", model, *way, "--calibrate", tmp_path)
 
 
 def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,204 @@
+"""Operating points from labelled data: how often a model is right, and how far its samples go, by thresholds.
+
+A sample leaves at the first exit whose confidence (:func:`planner.runtime.confidence.confidence`) reaches the exit's
+threshold; what reaches none is answered by the model's output. Several thresholds may serve the same end: of the grid
+only those points are kept that no other point beats in accuracy without more work in any block.
+"""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import Fault, ProfileError
+from planner.model.chain import Chain, TensorSpec
+from planner.profile.sampling import ChainModel, Progress
+from planner.profile.types import OperatingPoint
+from planner.runtime.confidence import confidence
+from planner.runtime.inputs import load_arrays
+from planner.runtime.session import BlockSession
+
+LABEL: Final = "label"
+# 0: every sample leaves at this exit. 1: hardly any does, for a softmax does not quite reach it.
+THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """n samples with their classes.
+
+    Parameters
+    ----------
+    inputs
+        Arrays of shape [n, ...] by input of the model.
+    labels
+        Class of each sample; shape [n].
+    """
+
+    inputs: Mapping[str, NDArray[Any]]
+    labels: NDArray[np.int64]
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def sample(self, index: int) -> dict[str, NDArray[Any]]:
+        """Give the inputs for one sample, as a batch of one."""
+        return {name: array[index : index + 1] for name, array in self.inputs.items()}
+
+
+@dataclass(frozen=True)
+class Answers:
+    """What the E exits and the output of a model say of n samples.
+
+    Parameters
+    ----------
+    confidence
+        Shape [n, E + 1], the output last.
+    correct
+        Whether the most likely class is the label; shape [n, E + 1].
+    """
+
+    confidence: NDArray[np.float64]
+    correct: NDArray[np.bool_]
+
+
+def load_labelled(path: Path, chain: Chain) -> Labelled:
+    """Read labelled samples of a chain's inputs from an ``.npz`` file.
+
+    Parameters
+    ----------
+    path
+        Holds, by the name of each input, an array whose first axis counts the samples, and ``label``, integers of
+        shape [n]. Other arrays are left alone.
+    chain
+        The model.
+
+    Raises
+    ------
+    ProfileError
+        An array is missing or does not fit: all faults at once.
+    RuntimeSessionError
+        The file cannot be read.
+    """
+    specs = chain.cuts[0].tensors
+    arrays = load_arrays(path)
+    faults = [fault for spec in specs if (fault := _input_fault(spec, arrays, path))]
+    labels = arrays.get(LABEL)
+    if labels is None or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
+        found = None if labels is None else f"{labels.dtype} {list(labels.shape)}"
+        faults.append(Fault("no labels", f"{path}: {LABEL}", found, "one integer for each sample"))
+    elif not faults:
+        faults = [
+            Fault("not as many samples as labels", f"{path}: {spec.name}", len(arrays[spec.name]), str(len(labels)))
+            for spec in specs
+            if len(arrays[spec.name]) != len(labels)
+        ]
+    if faults or labels is None:
+        raise ProfileError(faults)
+    return Labelled({spec.name: arrays[spec.name] for spec in specs}, labels.astype(np.int64))
+
+
+def _input_fault(spec: TensorSpec, arrays: Mapping[str, NDArray[Any]], path: Path) -> Fault | None:
+    expected = f"{spec.dtype} [samples, {', '.join(map(str, spec.shape[1:]))}]"
+    array, where = arrays.get(spec.name), f"{path}: {spec.name}"
+    if spec.shape[:1] != (1,):
+        return Fault("the model takes no batch of one sample", f"input {spec.name}", list(spec.shape), "[1, ...]")
+    if array is None:
+        return Fault("no samples for this input", where, expected=expected)
+    if array.dtype.name != spec.dtype or array.shape[1:] != spec.shape[1:] or not array.ndim:
+        return Fault("samples do not fit this input", where, f"{array.dtype} {list(array.shape)}", expected)
+    return None
+
+
+def answer(chain_model: ChainModel, data: Labelled, *, progress: Progress | None = None) -> Answers:
+    """Run the whole model on labelled samples, one at a time as a device would.
+
+    Raises
+    ------
+    ProfileError
+        The model has several outputs beside its exits, one that is no row of scores, or too few classes for a label.
+    RuntimeSessionError
+        onnxruntime fails.
+    """
+    chain = chain_model.chain
+    names = [leave.name for leave in chain.exits] + [_scores(chain).name]
+    _check_labels(data.labels, _scores(chain).shape[-1])
+    session = BlockSession(chain_model.stage_model(0, len(chain) - 1))
+    logits = []
+    for index in range(len(data)):
+        made = session.run(data.sample(index))
+        logits.append([made[name][0] for name in names])
+        if progress is not None:
+            progress(index + 1, len(data))
+    scores = np.array(logits)
+    return Answers(confidence(scores), scores.argmax(-1) == data.labels[:, None])
+
+
+def _scores(chain: Chain) -> TensorSpec:
+    outputs = chain.cuts[-1].tensors
+    if len(outputs) != 1 or len(outputs[0].shape) != 2:
+        found = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
+        raise ProfileError(
+            "the model is no classifier", where=chain.name, value=found, expected="one output [1, classes]"
+        )
+    return outputs[0]
+
+
+def _check_labels(labels: NDArray[np.int64], classes: int) -> None:
+    wrong = np.flatnonzero((labels < 0) | (labels >= classes))
+    if wrong.size:
+        where = f"{LABEL}[{wrong[0]}]"
+        raise ProfileError("no such class", where=where, value=int(labels[wrong[0]]), expected=f"0 to {classes - 1}")
+
+
+def operating_points(
+    chain: Chain, answers: Answers, thresholds: Sequence[float] | None = None
+) -> tuple[OperatingPoint, ...]:
+    """Give the operating points of a grid of thresholds, the most accurate first.
+
+    Parameters
+    ----------
+    chain
+        The model.
+    answers
+        What it said of labelled samples.
+    thresholds
+        Tried at each exit; :data:`THRESHOLDS` by default.
+
+    Raises
+    ------
+    ProfileError
+        Thresholds are asked for where the model has no exits, or one is no probability.
+    """
+    if thresholds is not None and not chain.exits:
+        raise ProfileError("the model has no exits", where="--thresholds", expected="a model with early exits")
+    wrong = [value for value in thresholds or () if not 0 <= value <= 1]
+    if wrong:
+        raise ProfileError("not a probability", where="--thresholds", value=wrong[0], expected="0 to 1")
+    grid = itertools.product(sorted(set(thresholds or THRESHOLDS)), repeat=len(chain.exits))
+    points = [_point(chain, answers, chosen) for chosen in grid]
+    points.sort(key=lambda point: (-point.accuracy, sum(point.reach)))
+    kept: list[OperatingPoint] = []
+    for point in points:
+        # Whatever stands before is at least as accurate.
+        if not any(np.less_equal(other.reach, point.reach).all() for other in kept):
+            kept.append(point)
+    return tuple(kept)
+
+
+def _point(chain: Chain, answers: Answers, thresholds: Sequence[float]) -> OperatingPoint:
+    # Every sample that comes so far is answered by the output.
+    leaves_at = (answers.confidence >= [*thresholds, 0.0]).argmax(1)
+    cuts = np.array([*(leave.cut for leave in chain.exits), len(chain)])[leaves_at]
+    return OperatingPoint(
+        name="/".join(f"{value:g}" for value in thresholds) or "full",
+        accuracy=float(answers.correct[np.arange(len(leaves_at)), leaves_at].mean()),
+        thresholds=tuple(thresholds),
+        reach=tuple(float((cuts > block).mean()) for block in range(len(chain))),
+    )

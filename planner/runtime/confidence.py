@@ -1,0 +1,25 @@
+"""How sure a classifier is of an answer: what early exits are decided on."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+def confidence(logits: NDArray[Any]) -> NDArray[np.float64]:
+    """Give the largest softmax probability.
+
+    Parameters
+    ----------
+    logits
+        Of shape [..., classes].
+
+    Returns
+    -------
+    numpy.ndarray
+        Of shape [...], in (0, 1].
+    """
+    scores = np.asarray(logits, np.float64)
+    return np.asarray(1 / np.exp(scores - scores.max(-1, keepdims=True)).sum(-1))

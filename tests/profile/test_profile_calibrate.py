@@ -1,0 +1,157 @@
+"""Operating points: what a multi-exit model says of labelled samples, and which thresholds are worth offering."""
+
+from __future__ import annotations
+
+from functools import cache
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+
+from planner.errors import PlannerError, ProfileError
+from planner.model.chain import Block, Chain, Cut, Exit
+from planner.model.load import ChainModel, load_chain
+from planner.profile.calibrate import LABEL, THRESHOLDS, Answers, answer, load_labelled, operating_points
+from planner.runtime.confidence import confidence
+from planner.runtime.session import BlockSession
+from tests.model.chained import reference
+
+SAMPLES = 12
+EXITS = ("exit1", "exit2")
+
+
+@cache
+def exits_model() -> ChainModel:
+    return load_chain(reference("resnet56-exits"))
+
+
+def data(path: Path, **changes: NDArray[Any] | None) -> Path:
+    rng = np.random.default_rng(0)
+    arrays: dict[str, Any] = {
+        "input": rng.standard_normal((SAMPLES, 3, 32, 32), dtype=np.float32),
+        LABEL: rng.integers(0, 10, SAMPLES),
+    }
+    arrays |= changes
+    np.savez(path, **{name: array for name, array in arrays.items() if array is not None})
+    return path
+
+
+def test_the_model_itself_is_asked(tmp_path: Path) -> None:
+    model = exits_model()
+    labelled = load_labelled(data(tmp_path / "d.npz"), model.chain)
+    answers = answer(model, labelled)
+    whole = BlockSession(model.path)
+    for index in range(SAMPLES):
+        made = whole.run({"input": labelled.inputs["input"][index : index + 1]})
+        logits = np.array([made[name][0] for name in (*EXITS, "output")])
+        probabilities = np.exp(logits) / np.exp(logits).sum(-1, keepdims=True)
+        np.testing.assert_allclose(answers.confidence[index], probabilities.max(-1), rtol=1e-3)
+        assert (answers.correct[index] == (logits.argmax(-1) == labelled.labels[index])).all()
+
+
+def test_a_model_without_exits_has_one_point_and_its_accuracy(tmp_path: Path) -> None:
+    model = load_chain(reference("resnet56"))
+    answers = answer(model, load_labelled(data(tmp_path / "d.npz"), model.chain))
+    (point,) = operating_points(model.chain, answers)
+    assert point.accuracy == answers.correct.mean()
+    assert point.thresholds == ()
+    assert set(point.reach) == {1.0}
+    with pytest.raises(ProfileError, match="has no exits"):
+        operating_points(model.chain, answers, [0.5])
+
+
+def chain_of(blocks: int, exits: tuple[int, ...]) -> Chain:
+    return Chain(
+        "synthetic",
+        "",
+        "",
+        tuple(Block(str(index), 1, 1.0, 1, 1, 1) for index in range(blocks)),
+        tuple(Cut(index, ()) for index in range(blocks + 1)),
+        tuple(Exit(f"exit{cut}", cut, 40) for cut in exits),
+    )
+
+
+@settings(deadline=None, max_examples=50)
+@given(st.integers(0, 2**32 - 1), st.sampled_from([(1,), (3,), (1, 3), (2, 2)]))
+def test_points_are_those_of_the_grid_that_none_beats(seed: int, exits: tuple[int, ...]) -> None:
+    rng, chain = np.random.default_rng(seed), chain_of(4, exits)
+    shape = (20, len(exits) + 1)
+    answers = Answers(rng.choice([0.3, 0.6, 0.9], shape), rng.random(shape) < 0.5)
+    tried = (0.2, 0.5, 0.8)
+    everything = []
+    for thresholds in product(tried, repeat=len(exits)):
+        right, reach = 0, np.zeros(4)
+        for sure, correct in zip(answers.confidence, answers.correct, strict=True):
+            taken = next((at for at, least in enumerate(thresholds) if sure[at] >= least), len(exits))
+            right += correct[taken]
+            reach[: (*exits, 4)[taken]] += 1
+        everything.append((right / 20, tuple(reach / 20)))
+    best = {
+        (accuracy, reach)
+        for accuracy, reach in everything
+        if not any(
+            other != (accuracy, reach) and other[0] >= accuracy and np.less_equal(other[1], reach).all()
+            for other in everything
+        )
+    }
+    found = operating_points(chain, answers, tried)
+    assert {(point.accuracy, point.reach) for point in found} == best
+    assert len(found) == len(best)
+    assert [point.accuracy for point in found] == sorted((point.accuracy for point in found), reverse=True)
+    assert len({point.name for point in found}) == len(found)
+
+
+def test_the_grid_runs_from_all_leave_to_none_leaves() -> None:
+    answers = Answers(np.array([[0.4, 0.9], [0.6, 0.9]]), np.array([[False, True], [False, True]]))
+    points = operating_points(chain_of(2, (1,)), answers)
+    assert (points[0].accuracy, points[0].reach) == (1.0, (1.0, 1.0))
+    assert (points[-1].accuracy, points[-1].reach) == (0.0, (1.0, 0.0))
+    assert THRESHOLDS[0] == 0
+
+
+def test_confidence_of_large_scores_is_finite() -> None:
+    np.testing.assert_allclose(confidence(np.array([[1e4, 0.0], [0.0, 0.0]])), [1.0, 0.5])
+
+
+def refused(path: Path, match: str) -> None:
+    with pytest.raises(PlannerError, match=match):
+        answer(exits_model(), load_labelled(path, exits_model().chain))
+
+
+def test_bad_data(tmp_path: Path) -> None:
+    path = tmp_path / "d.npz"
+    small = np.zeros((SAMPLES, 3, 28, 28), np.float32)
+    refused(data(path, input=small), r"input: samples do not fit.*\[12, 3, 28, 28\].*float32 \[samples, 3, 32, 32\]")
+    refused(data(path, input=np.zeros((SAMPLES, 3, 32, 32))), "samples do not fit.*float64")
+    refused(data(path, input=None), "no samples for this input")
+    refused(data(path, **{LABEL: np.full(SAMPLES, 10)}), r"label\[0\]: no such class; found 10; expected 0 to 9")
+    refused(data(path, **{LABEL: np.full(SAMPLES, -1)}), "no such class; found -1")
+    refused(data(path, **{LABEL: np.zeros(SAMPLES)}), r"no labels; found 'float64 \[12\]'")
+    refused(data(path, **{LABEL: None}), "no labels")
+    refused(data(path, **{LABEL: np.zeros(0, int)}), "no labels")
+    refused(data(path, **{LABEL: np.zeros(3, int)}), "not as many samples as labels; found 12; expected 3")
+    np.save(tmp_path / "lone.npy", small)
+    for name, content in (("text", b"no archive"), ("cut.npz", data(path).read_bytes()[:1000])):
+        (tmp_path / name).write_bytes(content)
+    for name in ("lone.npy", "text", "cut.npz", "absent.npz"):
+        refused(tmp_path / name, "not an .npz file")
+
+
+def test_bad_thresholds() -> None:
+    answers = Answers(np.ones((1, 2)), np.ones((1, 2), bool))
+    for wrong in (-0.1, 1.5, float("nan")):
+        with pytest.raises(ProfileError, match="not a probability"):
+            operating_points(chain_of(2, (1,)), answers, [0.5, wrong])
+
+
+def test_a_model_that_is_no_classifier_is_refused(tmp_path: Path) -> None:
+    model = load_chain(reference("gpt2-small"))
+    path = tmp_path / "d.npz"
+    np.savez(path, input_ids=np.zeros((2, 32), np.int64), label=np.zeros(2, int))
+    with pytest.raises(ProfileError, match=r"no classifier; found 'logits \[1, 32, 1000\]'"):
+        answer(model, load_labelled(path, model.chain))
