@@ -198,7 +198,7 @@ class Adaptive(PriorityPolicy):
         if status is not None:
             known_s = status.at_s
             told_s = sum(backlog_s for other, backlog_s in status.backlog_s if other >= priority)
-            busy_s = max(told_s - (at_s - known_s), 0.0)
+            busy_s = max(told_s + status.running_s - (at_s - known_s), 0.0)
         if worker != view.worker:
             sent = self._sent[worker]
             while sent and sent[0].arrives_s <= known_s:
@@ -218,13 +218,11 @@ class Adaptive(PriorityPolicy):
 
     def status(self, view: View) -> Status:
         """Tell backlog and loads by class."""
-        backlog = [(priority, _rounded(work_s)) for priority, work_s in view.backlog_s.items()]
-        running_s = max(view.running_until_s - view.now_s, 0.0)
-        if running_s > 0:
-            backlog.append((inf, _rounded(running_s)))
+        backlog = ((priority, _rounded(work_s)) for priority, work_s in view.backlog_s.items())
+        running_s = _rounded(max(view.running_until_s - view.now_s, 0.0))
         waiting = {queue: number for queue, number in view.queued.items() if isinstance(queue, float)}
         loads = self._rates.loads(view.now_s, waiting)
-        return Status(at_s=view.now_s, backlog_s=tuple(backlog), loads=loads)
+        return Status(at_s=view.now_s, backlog_s=tuple(backlog), running_s=running_s, loads=loads)
 
     def listeners(self, view: View) -> Iterable[str]:
         """Tell the homes of the sources."""

@@ -7,6 +7,8 @@ from collections.abc import Iterator, Mapping, Sequence
 from planner.plan.types import Plan, Route, Stage
 from planner.scenario.instance import Instance
 
+_WITH_MENU = frozenset(("local", "planned", "adaptive"))
+
 
 def whole_model_at_home(instance: Instance, source: str) -> Route:
     """Give the route on which the source's own worker runs every block of the source's first model."""
@@ -74,7 +76,13 @@ def _fits(instance: Instance, worker: str, menu: Mapping[str, Sequence[Route]]) 
 
 
 def resident_blocks(instance: Instance, policy: str, plan: Plan | None) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Give, for each worker and model, the indices of the blocks that the menu's routes run there."""
+    """Give, for each worker and model, the indices of the blocks that the policy may run there.
+
+    They are those of the menu's routes; policies that decide from worker to worker may run any block anywhere.
+    """
+    if policy not in _WITH_MENU:
+        everything = {model: tuple(range(instance.length(model))) for model in instance.profiles}
+        return dict.fromkeys(instance.workers, everything)
     blocks: dict[str, dict[str, set[int]]] = {worker: {} for worker in instance.workers}
     for routes in menu(instance, policy, plan).values():
         for route in routes:

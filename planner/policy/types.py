@@ -85,7 +85,9 @@ class Status:
     at_s
         When this was so, by the run's clock of the worker that tells it.
     backlog_s
-        Computation that waits here, the block at hand included, in seconds, by priority.
+        Computation that waits here, in seconds, by priority.
+    running_s
+        What is left of the block that runs, in seconds.
     queued
         Number of tasks that wait, by queue.
     per_parameter_s
@@ -96,6 +98,7 @@ class Status:
 
     at_s: float = field(default=0.0, compare=False)
     backlog_s: tuple[tuple[float, float], ...] = ()
+    running_s: float = 0.0
     queued: tuple[tuple[str, int], ...] = ()
     per_parameter_s: tuple[tuple[str, float], ...] = ()
     loads: tuple[ClassLoad, ...] = ()
