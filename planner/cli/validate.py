@@ -31,7 +31,7 @@ def command(
         bool, typer.Option("--local", help="One agent process a worker on this machine, paced to the scenario.")
     ] = False,
     scenario: Annotated[Path | None, typer.Option(help="Scenario file, instead of the one the plan names.")] = None,
-    policy: Annotated[str, typer.Option(help="local or planned.")] = "planned",
+    policy: Annotated[str, typer.Option(help="A policy by name.")] = "planned",
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and inputs.")] = 0,
     tolerance: Annotated[str, typer.Option(help="How far mean delays may be from their prediction.")] = "15 %",
     output: Annotated[
