@@ -43,13 +43,12 @@ def run() -> None:
     )
     crowd = crowd.model_copy(update={"scenario": crowd.scenario.model_copy(update={"events": churn})})
     plan = _plan(crowd, "d", first_there=3)
-    pair = _instance({"box": 1.5, "a": 1.5}, homes=("box",) * 3, blocks=2)
-    pair_plan = _plan(pair, "a", first_there=1)
+    pair = tandem()
     runs: dict[str, Callable[[], Replication | Distribution]] = {
         policy: partial(simulate_case, crowd, plan, Case(policy, 0)) for policy in POLICIES
     }
-    runs["planner"] = partial(simulate_case, pair, pair_plan, Case("planned", 0))
-    runs["simpy"] = partial(_tandem_in_simpy, pair)
+    runs["planner"] = partial(simulate_case, pair, tandem_plan(pair), Case("planned", 0))
+    runs["simpy"] = partial(tandem_in_simpy, pair)
     found, seconds = _measure(runs)
     events = {name: one.simulation.events for name, one in found.items() if isinstance(one, Replication)}
     print_table(
@@ -131,7 +130,17 @@ def _plan(instance: Instance, helper: str, *, first_there: int) -> Plan:
     )  # fmt: skip
 
 
-def _tandem_in_simpy(instance: Instance) -> Distribution:
+def tandem() -> Instance:
+    """Give two workers, the second to do the second of two blocks, with the network between them."""
+    return _instance({"box": 1.5, "a": 1.5}, homes=("box",) * len(RATES_PER_S), blocks=2)
+
+
+def tandem_plan(instance: Instance) -> Plan:
+    """Give the plan for it."""
+    return _plan(instance, "a", first_there=1)
+
+
+def tandem_in_simpy(instance: Instance) -> Distribution:
     """Give the delays of the same model, with the same arrivals and block times, as a SimPy user would write it."""
     env = simpy.Environment()
     workers = {name: simpy.PriorityResource(env) for name in instance.workers}

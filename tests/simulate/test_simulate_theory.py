@@ -7,8 +7,12 @@ from collections import defaultdict
 import numpy as np
 import pytest
 
+from benchmarks.bench_simulate import tandem, tandem_in_simpy, tandem_plan
+from planner.plan.evaluate import evaluate
 from planner.plan.types import Plan, Route, SourcePlan, Stage
 from planner.scenario.instance import Instance
+from planner.scenario.types import NetworkSpec
+from planner.simulate.repeat import Case, simulate_case
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from tests.instances import make_instance, make_profile
@@ -29,14 +33,14 @@ def one_stage_plan(instance: Instance, worker: str = "slow") -> Plan:
     )  # fmt: skip
 
 
-def mean_delays(instance: Instance, policy: str) -> dict[str, tuple[float, float]]:
+def mean_delays(instance: Instance, policy: str, plan: Plan | None = None) -> dict[str, tuple[float, float]]:
     """Mean delay of each source over independent replications, and the standard error of that mean."""
-    means = defaultdict(list)
+    means: dict[str, list[float]] = defaultdict(list)
     for seed in range(REPLICATIONS):
-        records, _ = simulate(instance, policy=policy, plan=one_stage_plan(instance), seed=seed)
-        for source in instance.sources:
-            ended = [r.delay_s for r in records if isinstance(r, SampleRecord) and r.source == source]
-            means[source].append(np.mean(ended))
+        run = simulate_case(instance, plan or one_stage_plan(instance), Case(policy, seed))
+        for source, own in run.metrics.sources.items():
+            assert own.mean_delay_s is not None
+            means[source].append(own.mean_delay_s)
     return {
         source: (float(np.mean(found)), float(np.std(found, ddof=1) / REPLICATIONS**0.5))
         for source, found in means.items()
@@ -49,33 +53,111 @@ def assert_agrees(measured: tuple[float, float], formula: float) -> None:
     assert error < 0.1 * formula, "too few samples to tell"
 
 
-def test_local_is_an_m_d_1_queue() -> None:
+@pytest.mark.parametrize("cv", [0.0, 0.5, 1.0, 1.5], ids=["M/D/1", "M/G/1, cv 0.5", "M/M/1", "M/G/1, cv 1.5"])
+def test_local_is_an_m_g_1_queue(cv: float) -> None:
+    """Pollaczek-Khinchine; block times are gamma, so that a spread equal to the mean is exponential."""
     service_s, rho = 0.02, 0.7
     instance = make_instance(
-        profiles=[make_profile(block_s=[service_s / 2] * 2)],
+        profiles=[make_profile(block_s=[service_s], std_s=cv * service_s)],
         sources={"camera": {"rate_per_s": rho / service_s, "samples": 4000}},
     )
-    waiting_s = rho * service_s / (2 * (1 - rho))  # Pollaczek-Khinchine with constant service times
+    waiting_s = rho * service_s * (1 + cv**2) / (2 * (1 - rho))
     assert_agrees(mean_delays(instance, "local")["camera"], waiting_s + service_s)
 
 
-def test_planned_is_a_non_preemptive_priority_queue() -> None:
-    """Cobham's formula, with tasks of one block, so that looking between blocks makes no difference."""
-    short_s, long_s = 0.01, 0.03
-    rates = {"urgent": 25.0, "other": 15.0}
+def test_the_blocks_of_a_task_under_local_are_one_service() -> None:
+    """No look at the queue between blocks: the sum of two exponential times has a squared spread of half its mean's."""
+    block_s, rho = 0.01, 0.7
     instance = make_instance(
-        profiles=[make_profile("short", block_s=[short_s]), make_profile("long", block_s=[long_s])],
+        profiles=[make_profile(block_s=[block_s] * 2, std_s=block_s)],
+        sources={"camera": {"rate_per_s": rho / (2 * block_s), "samples": 4000}},
+    )
+    waiting_s = rho * 2 * block_s * (1 + 0.5) / (2 * (1 - rho))
+    assert_agrees(mean_delays(instance, "local")["camera"], waiting_s + 2 * block_s)
+
+
+@pytest.mark.parametrize(
+    ("classes", "cv"),
+    [
+        ({"urgent": (0.01, 25.0, 5.0), "other": (0.03, 15.0, 1.0)}, 0.0),
+        ({"urgent": (0.005, 30.0, 9.0), "usual": (0.02, 15.0, 3.0), "idle": (0.03, 8.0, 1.0)}, 1.0),
+    ],
+    ids=["two classes", "three classes"],
+)
+def test_planned_is_a_non_preemptive_priority_queue(classes: dict[str, tuple[float, float, float]], cv: float) -> None:
+    """Cobham's formula, with tasks of one block, so that looking between blocks makes no difference."""
+    instance = make_instance(
+        profiles=[make_profile(name, block_s=[time_s], std_s=cv * time_s) for name, (time_s, _, _) in classes.items()],
         sources={
-            "urgent": {"models": ["short"], "rate_per_s": rates["urgent"], "priority": 5.0, "samples": 5000},
-            "other": {"models": ["long"], "rate_per_s": rates["other"], "priority": 1.0, "samples": 3000},
+            name: {"models": [name], "rate_per_s": rate, "priority": priority, "samples": int(100 * rate)}
+            for name, (_, rate, priority) in classes.items()
         },
     )
-    residual_s = (rates["urgent"] * short_s**2 + rates["other"] * long_s**2) / 2
-    load = rates["urgent"] * short_s
-    total = load + rates["other"] * long_s
+    residual_s = sum(rate * time_s**2 * (1 + cv**2) for time_s, rate, _ in classes.values()) / 2
     found = mean_delays(instance, "planned")
-    assert_agrees(found["urgent"], residual_s / (1 - load) + short_s)
-    assert_agrees(found["other"], residual_s / ((1 - load) * (1 - total)) + long_s)
+    before = 0.0
+    for name, (time_s, rate, _) in classes.items():
+        load = before + rate * time_s
+        assert_agrees(found[name], residual_s / ((1 - before) * (1 - load)) + time_s)
+        before = load
+
+
+def test_exponential_stages_in_tandem_are_independent_queues() -> None:
+    """Jackson: each worker is an M/M/1 queue by itself; the network is so fast that it adds nothing."""
+    times_s, rate_per_s = (0.02, 0.014), 35.0
+    instance = make_instance(
+        profiles=[
+            make_profile("first", block_s=[times_s[0], times_s[0]], std_s=times_s[0]),
+        ],
+        workers={"slow": 1.0, "fast": times_s[0] / times_s[1]},
+        networks={
+            "lan": NetworkSpec(kind="shared", members=("slow", "fast"), bandwidth_bytes_per_s=1e13, latency_s=0.0)
+        },
+        sources={"camera": {"rate_per_s": rate_per_s, "samples": 3000}},
+    )
+    stages = (Stage(worker="slow", first_block=0, last_block=0), Stage(worker="fast", first_block=1, last_block=1))
+    own = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(Route(model="first", stages=stages),))
+    plan = one_stage_plan(instance).model_copy(update={"sources": {"camera": own}})
+    formula = sum(1 / (1 / time_s - rate_per_s) for time_s in times_s)
+    assert_agrees(mean_delays(instance, "planned", plan)["camera"], formula)
+
+
+@pytest.mark.parametrize("blocks", [1, 10])
+def test_the_evaluation_of_a_plan_agrees_with_its_simulation(blocks: int) -> None:
+    """A rare long class among short ones, most urgent first or last, with looks at the queue between blocks."""
+    short_s, long_s = 0.01, 0.1
+    for urgent in ("short", "long"):
+        instance = make_instance(
+            profiles=[
+                make_profile("short", block_s=[short_s]),
+                make_profile("long", block_s=[long_s / blocks] * blocks),
+            ],
+            sources={
+                name: {
+                    "models": [name],
+                    "rate_per_s": rate,
+                    "priority": 5.0 if name == urgent else 1.0,
+                    "samples": int(100 * rate),
+                }
+                for name, rate in (("short", 30.0), ("long", 2.5))
+            },
+        )
+        plan = one_stage_plan(instance)
+        expected = evaluate(instance, {source: own.routes for source, own in plan.sources.items()}).sources
+        found = mean_delays(instance, "planned", plan)
+        for source in ("short", "long"):
+            assert_agrees(found[source], expected[source].delay_s)
+
+
+def test_a_tandem_with_priorities_agrees_with_simpy() -> None:
+    """Sample by sample the same arrivals and block times: two simulators that know nothing of each other."""
+    instance = tandem()
+    run = simulate_case(instance, tandem_plan(instance), Case("planned", 0))
+    delays = tandem_in_simpy(instance)
+    own = run.metrics.sources.values()
+    assert sum(one.completed for one in own) == delays.count
+    mean_s = sum((one.mean_delay_s or 0.0) * one.completed for one in own) / delays.count
+    assert mean_s == pytest.approx(delays.mean, rel=1e-9)
 
 
 def test_a_saturated_pipeline_runs_at_its_bottleneck() -> None:
