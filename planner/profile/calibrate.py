@@ -8,7 +8,8 @@ only those points are kept that no other point beats in accuracy without more wo
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -182,23 +183,40 @@ def operating_points(
     if wrong:
         raise ProfileError("not a probability", where="--thresholds", value=wrong[0], expected="0 to 1")
     grid = itertools.product(sorted(set(thresholds or THRESHOLDS)), repeat=len(chain.exits))
-    points = [_point(chain, answers, chosen) for chosen in grid]
-    points.sort(key=lambda point: (-point.accuracy, sum(point.reach)))
+    return worthwhile(_point(chain, answers, chosen) for chosen in grid)
+
+
+def worthwhile(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
+    """Give the points that no other beats in accuracy without more work in any block, the most accurate first."""
     kept: list[OperatingPoint] = []
-    for point in points:
-        # Whatever stands before is at least as accurate.
+    for point in sorted(points, key=lambda point: (-point.accuracy, sum(point.reach))):
+        # Whatever is kept so far is at least as accurate.
         if not any(np.less_equal(other.reach, point.reach).all() for other in kept):
             kept.append(point)
     return tuple(kept)
 
 
+def operating_point(
+    chain: Chain, thresholds: Sequence[float], accuracy: float, left: Sequence[float]
+) -> OperatingPoint:
+    """Give an operating point from the shares of the samples that left at each exit and, last, at the output."""
+    cuts = [*(leave.cut for leave in chain.exits), len(chain)]
+
+    def reach(block: int) -> float:
+        # Rounded, for a sum of shares may exceed 1 in its last digit.
+        return round(math.fsum(share for cut, share in zip(cuts, left, strict=True) if cut > block), 12)
+
+    return OperatingPoint(
+        name="/".join(f"{value:g}" for value in thresholds) or "full",
+        accuracy=accuracy,
+        thresholds=tuple(thresholds),
+        reach=tuple(map(reach, range(len(chain)))),
+    )
+
+
 def _point(chain: Chain, answers: Answers, thresholds: Sequence[float]) -> OperatingPoint:
     # Every sample that comes so far is answered by the output.
     leaves_at = (answers.confidence >= [*thresholds, 0.0]).argmax(1)
-    cuts = np.array([*(leave.cut for leave in chain.exits), len(chain)])[leaves_at]
-    return OperatingPoint(
-        name="/".join(f"{value:g}" for value in thresholds) or "full",
-        accuracy=float(answers.correct[np.arange(len(leaves_at)), leaves_at].mean()),
-        thresholds=tuple(thresholds),
-        reach=tuple(float((cuts > block).mean()) for block in range(len(chain))),
-    )
+    left = np.bincount(leaves_at, minlength=len(thresholds) + 1) / len(leaves_at)
+    accuracy = float(answers.correct[np.arange(len(leaves_at)), leaves_at].mean())
+    return operating_point(chain, thresholds, accuracy, left.tolist())

@@ -1,4 +1,4 @@
-"""Write the profiles that the project ships: ``python -m tests.profile.golden [measured]``.
+"""Write the profiles that the project ships: ``python -m tests.profile.golden [measured] [MODEL ...]``.
 
 Estimates follow from the models and the classes' files, so they are golden files. With ``measured`` the models are
 also timed on this machine, and stand for the class ``x86-64``.
@@ -6,26 +6,32 @@ also timed on this machine, and stand for the class ``x86-64``.
 
 from __future__ import annotations
 
+import json
 import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Final
 
+from planner.model.chain import Chain
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE, build_model
+from planner.profile.calibrate import operating_point, worthwhile
 from planner.profile.classes import known_classes, load_class
 from planner.profile.estimate import estimate, workloads
 from planner.profile.measure import measure
 from planner.profile.store import profile_path, save_profile
+from planner.profile.types import OperatingPoint
 
 SHIPPED: Final = Path(__file__).parents[2] / "profiles"
+TRAINED: Final = Path(__file__).parents[2] / "models/resnet56-exits-fashion.onnx"
 MEASURED_CLASS: Final = "x86-64"
 BUDGET_S: Final = 120.0
 
 
 def models() -> Iterator[tuple[str, ChainModel]]:
-    """Build the reference models one after the other."""
+    """Give the trained model, then build the reference models one after the other."""
+    yield TRAINED.stem, load_chain(TRAINED)
     with tempfile.TemporaryDirectory() as folder:
         for name in REFERENCE:
             path = build_model(name, Path(folder) / f"{name}.onnx")
@@ -33,17 +39,29 @@ def models() -> Iterator[tuple[str, ChainModel]]:
             path.unlink()
 
 
-def main(*, measured: bool = False) -> None:
-    """Write the estimated profiles, and the measured ones where asked."""
+def trained_points(chain: Chain) -> tuple[OperatingPoint, ...]:
+    """Give the trained model's operating points, one threshold for both exits, from all 10,000 test images."""
+    results = json.loads(TRAINED.with_suffix(".json").read_text())
+    return worthwhile(
+        operating_point(chain, row["thresholds"], row["accuracy"], row["left"]) for row in results["test"]["curve"]
+    )
+
+
+def main(*names: str, measured: bool = False) -> None:
+    """Write the estimated profiles, and the measured ones where asked, of the models of these names or of all."""
     for name, model in models():
+        if names and name not in names:
+            continue
         works = workloads(model)
+        points = trained_points(model.chain) if name == TRAINED.stem else ()
         for class_name in known_classes():
-            profile = estimate(model, load_class(class_name), works=works)
+            profile = estimate(model, load_class(class_name), works=works, operating_points=points)
             save_profile(profile, profile_path(SHIPPED, class_name, name))
         if measured:
-            profile = measure(model, device_class=MEASURED_CLASS, budget_s=BUDGET_S)
+            profile = measure(model, device_class=MEASURED_CLASS, budget_s=BUDGET_S, operating_points=points)
             save_profile(profile, profile_path(SHIPPED, MEASURED_CLASS, name))
 
 
 if __name__ == "__main__":
-    main(measured="measured" in sys.argv[1:])
+    words = set(sys.argv[1:])
+    main(*(words - {"measured"}), measured="measured" in words)

@@ -90,7 +90,7 @@ def test_points_are_those_of_the_grid_that_none_beats(seed: int, exits: tuple[in
             taken = next((at for at, least in enumerate(thresholds) if sure[at] >= least), len(exits))
             right += correct[taken]
             reach[: (*exits, 4)[taken]] += 1
-        everything.append((right / 20, tuple(reach / 20)))
+        everything.append((right / 20, tuple((reach / 20).round(12).tolist())))
     best = {
         (accuracy, reach)
         for accuracy, reach in everything

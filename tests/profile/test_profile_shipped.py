@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from collections import defaultdict
 from pathlib import Path
 
@@ -12,11 +13,13 @@ from planner.profile.classes import fit, known_classes, load_class
 from planner.profile.estimate import estimate, workloads
 from planner.profile.store import load_profile, profile_path
 from planner.profile.types import Profile
-from tests.profile.golden import MEASURED_CLASS, SHIPPED
+from tests.profile.golden import MEASURED_CLASS, SHIPPED, TRAINED, trained_points
 
 AGAIN = "run `python -m tests.profile.golden measured`"
 SLOW = {"resnet50", "gpt2"}
-MODELS = [pytest.param(name, marks=[pytest.mark.nightly] if name in SLOW else []) for name in REFERENCE]
+MODELS = [
+    pytest.param(name, marks=[pytest.mark.nightly] if name in SLOW else []) for name in (*REFERENCE, TRAINED.stem)
+]
 
 
 def shipped() -> dict[str, dict[str, Profile]]:
@@ -28,9 +31,11 @@ def shipped() -> dict[str, dict[str, Profile]]:
     return found
 
 
-def test_every_reference_model_has_a_profile_on_every_class() -> None:
+def test_every_model_has_a_profile_on_every_class() -> None:
     expected = {MEASURED_CLASS, *known_classes()}
-    assert {name: set(by_class) for name, by_class in shipped().items()} == dict.fromkeys(REFERENCE, expected), AGAIN
+    assert {name: set(by_class) for name, by_class in shipped().items()} == dict.fromkeys(
+        (*REFERENCE, TRAINED.stem), expected
+    ), AGAIN
 
 
 def test_profiles_of_one_model_agree_on_its_chain() -> None:
@@ -51,7 +56,7 @@ def test_what_is_measured_says_so_and_can_be_believed() -> None:
 
 @pytest.mark.parametrize("name", MODELS)
 def test_shipped_profiles_are_of_the_chain_that_is_built_today(name: str, tmp_path: Path) -> None:
-    model = load_chain(build_model(name, tmp_path / f"{name}.onnx"))
+    model = load_chain(TRAINED if name == TRAINED.stem else build_model(name, tmp_path / f"{name}.onnx"))
     by_class = shipped()[name]
     assert by_class[MEASURED_CLASS].chain_sha256 == model.chain.chain_sha256, AGAIN
     works = workloads(model)
@@ -59,6 +64,16 @@ def test_shipped_profiles_are_of_the_chain_that_is_built_today(name: str, tmp_pa
         fresh, kept = estimate(model, load_class(device_class), works=works), by_class[device_class]
         assert fresh.chain_sha256 == kept.chain_sha256, AGAIN
         assert [block.mean_s for block in kept.blocks] == pytest.approx([block.mean_s for block in fresh.blocks]), AGAIN
+
+
+def test_the_trained_model_offers_points_from_all_leave_to_most_accurate() -> None:
+    by_class = shipped()[TRAINED.stem]
+    points = trained_points(load_chain(TRAINED).chain)
+    assert all(profile.operating_points == points for profile in by_class.values()), AGAIN
+    assert len(points) >= 5
+    results = json.loads(TRAINED.with_suffix(".json").read_text())["test"]["accuracy"]
+    assert points[0].accuracy >= results["output"]
+    assert points[-1].accuracy == results["exit1"]
 
 
 def test_the_readme_tells_the_fits_as_they_are() -> None:
