@@ -99,7 +99,7 @@ def _relaxations(problem: Problem, options: Options, master: Master) -> Relaxati
     )
     if arcs > ELASTIC_ARCS:
         return master.relaxations()
-    from planner.solve.milp import relaxations
+    from planner.solve.elastic import relaxations
 
     return relaxations(problem, options, shared=True)
 

@@ -73,7 +73,7 @@ def _solve(problem: Problem, options: Options) -> Outcome:
         warnings.simplefilter("ignore", UserWarning)
         solved.solve(solver=cp.CLARABEL, time_limit=search.left_s, max_threads=options.threads, **TOLERANCES)
     if solved.status in {cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE}:
-        from planner.solve.milp import relaxations
+        from planner.solve.elastic import relaxations
 
         return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options, shared=True)))
     if program.x.value is None:

@@ -6,6 +6,7 @@ import itertools
 import math
 
 from planner.errors import SolveError
+from planner.solve.blame import blame
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.problem import Choice, Problem
 
@@ -38,7 +39,9 @@ def solve(problem: Problem, options: Options) -> Outcome:
             best = objective
             search.offer(choices)
     if not search.incumbents:
-        return Outcome("infeasible", blame=("none of all combinations of routes keeps every limit",))
+        from planner.solve.elastic import relaxations
+
+        return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options)))
     search.raise_bound(search.best)
     return search.outcome()
 

@@ -21,6 +21,7 @@ from pyomo.contrib.appsi.solvers import Highs
 from planner.plan.surrogate import congestion, congestion_slope
 from planner.solve.arcs import Arc, move_arcs, place_arcs
 from planner.solve.blame import blame
+from planner.solve.elastic import relaxations
 from planner.solve.greedy import greedy_rounds
 from planner.solve.interrupt import on_interrupt
 from planner.solve.outcome import Options, Outcome, Search
@@ -89,7 +90,7 @@ def _cancelled_by_interrupt(solver: Highs, stop: threading.Event) -> Iterator[No
 
 
 def build_model(problem: Problem, *, elastic: bool = False) -> Any:
-    """Build the Pyomo model; an ``elastic`` one minimises by how much limits must give way, and has no other goal."""
+    """Build the Pyomo model; in an ``elastic`` one limits give way, and it has no objective yet."""
     model = pyo.ConcreteModel()
     _add_routes(problem, model)
     _add_slacks(problem, model, elastic=elastic)
@@ -98,9 +99,7 @@ def build_model(problem: Problem, *, elastic: bool = False) -> Any:
     _add_promises(problem, model)
     if problem.max_visits is not None:
         _add_visits(problem, model)
-    if elastic:
-        model.objective = pyo.Objective(expr=sum(_give_way(problem, model)))
-    else:
+    if not elastic:
         {"delay": _add_delay, "throughput": _add_throughput, "makespan": _add_makespan}[problem.goal](problem, model)
     return model
 
@@ -161,18 +160,6 @@ def _add_slacks(problem: Problem, model: Any, *, elastic: bool) -> None:
     model.lack_mib = pyo.Var(workers, bounds=(0, upper))
     model.late_s = pyo.Var(sources, bounds=(0, upper))
     model.inaccuracy = pyo.Var(sources, bounds=(0, upper))
-
-
-def _give_way(problem: Problem, model: Any) -> Iterator[Any]:
-    """Give how far each limit gives way, as a part of the limit."""
-    yield from (slack / problem.cap for slack in model.overload.values() if np.isfinite(problem.cap))
-    for worker, slack in model.lack_mib.items():
-        yield slack / max(float(problem.memory_bytes[worker]) / 2**20, 1.0)
-    for source, demand in enumerate(problem.demands):
-        if np.isfinite(demand.deadline_s):
-            yield model.late_s[source] / max(demand.deadline_s, 1e-6)
-        if demand.min_accuracy > 0:
-            yield model.inaccuracy[source] / demand.min_accuracy
 
 
 def _add_loads(problem: Problem, model: Any) -> None:
@@ -335,33 +322,6 @@ def _add_bottleneck(model: Any) -> None:
         sorted({resource for _, resource in model.sigma}),
         rule=lambda _, resource: model.largest >= model.sigma[last, resource],
     )
-
-
-def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> dict[tuple[str, int], float] | None:
-    """Solve the elastic model: by how much each limit must give way, by kind and number; None if that is no help."""
-    model = build_model(problem, elastic=True)
-    if shared:
-        pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
-    solver = Highs()
-    solver.config.load_solution = False
-    solver.config.time_limit = options.time_limit_s
-    solver.highs_options = {"threads": options.threads, "random_seed": options.seed}
-    result = solver.solve(model)
-    if result.best_feasible_objective is None:
-        return None
-    result.solution_loader.load_vars()
-    kinds = {
-        "overload": model.overload,
-        "lack_mib": model.lack_mib,
-        "late_s": model.late_s,
-        "inaccuracy": model.inaccuracy,
-    }
-    return {
-        (kind, index): variable.value
-        for kind, variables in kinds.items()
-        for index, variable in variables.items()
-        if variable.value is not None and variable.value > 1e-7
-    }
 
 
 def _sum(terms: Any) -> Any:

@@ -1,0 +1,98 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from planner.solve import exhaustive, milp, solve
+from planner.solve.blame import Relaxations
+from planner.solve.build import build_problem
+from planner.solve.elastic import relaxations
+from planner.solve.outcome import Options
+from planner.solve.problem import Problem
+from tests.instances import MIB, make_instance, make_profile, random_instance
+
+OPTIONS = Options()
+
+
+def hard_problem(seed: int) -> Problem:
+    """Two sources on three workers, where several limits are too tight at once."""
+    random = np.random.default_rng(seed)
+    problem = build_problem(random_instance(seed, blocks=2, load=float(random.uniform(0.5, 1.2)), tight_memory=True))
+    demands = tuple(
+        dataclasses.replace(demand, deadline_s=float(random.choice([0.005, 0.02, 0.05, np.inf])))
+        for demand in problem.demands
+    )
+    return dataclasses.replace(
+        problem, demands=demands, memory_bytes=problem.memory_bytes * random.choice([0.1, 0.5, 1.0], size=3)
+    )
+
+
+def solvable(problem: Problem) -> bool:
+    """Whether any combination of routes keeps every limit."""
+    routes = [exhaustive._routes(problem, source) for source in range(len(problem.demands))]
+    combinations = (tuple((choice,) for choice in combination) for combination in itertools.product(*routes))
+    return any(problem.objective(choices) < np.inf and problem.feasible(choices) for choices in combinations)
+
+
+def relax(problem: Problem, gives: Relaxations, factor: float = 1 + 1e-6) -> Problem:
+    """Move limits by as much as they have to give way; overload is no number of the problem, so not among them."""
+    memory_bytes = problem.memory_bytes.copy()
+    demands = list(problem.demands)
+    for (kind, index), amount in gives.items():
+        if kind == "lack_mib":
+            memory_bytes[index] += amount * MIB * factor + 1
+        elif kind == "late_s":
+            demands[index] = dataclasses.replace(demands[index], deadline_s=demands[index].deadline_s + amount * factor)
+    return dataclasses.replace(problem, memory_bytes=memory_bytes, demands=tuple(demands))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10_000))
+def test_with_the_relaxations_there_is_a_solution_and_with_fewer_limits_there_is_none(seed: int) -> None:
+    problem = hard_problem(seed)
+    assume(not solvable(problem))
+    gives = relaxations(problem, OPTIONS)
+    assert gives
+    assume(not any(kind == "overload" for kind, _ in gives))
+    assert solvable(relax(problem, gives))
+    limits = [("lack_mib", worker) for worker in range(3)] + [("late_s", source) for source in range(2)]
+    for fewer in itertools.combinations(limits, len(gives) - 1):
+        assert not solvable(relax(problem, dict.fromkeys(fewer, 1e3)))
+
+
+def test_one_limit_far_beyond_is_named_before_two_a_little_beyond() -> None:
+    """More memory at one worker, or a little more at both: one is the smaller set."""
+    profile = make_profile(block_s=[0.01, 0.01], weight_bytes=100 * 2**20, activation_bytes=0)
+    workers = {name: {"memory_bytes": 290 * MIB, "base_memory_bytes": 200 * MIB} for name in ("a", "b")}
+    solution = solve(make_instance(profiles=[profile], workers=workers), method="milp")
+    assert solution.status == "infeasible"
+    assert len(solution.blame) == 1
+    assert "lacks 110 MiB" in solution.blame[0]
+
+
+@pytest.mark.parametrize("method", ["milp", "exhaustive", "colgen", "convex"])
+def test_every_method_names_two_limits_where_two_are_needed(method: str) -> None:
+    sources = {
+        "early": {"rate_per_s": 1.0, "deadline_s": 0.001},
+        "soon": {"rate_per_s": 1.0, "deadline_s": 0.002},
+        "any": {"rate_per_s": 1.0},
+    }
+    solution = solve(make_instance(sources=sources), method=method)
+    assert solution.status == "infeasible"
+    assert len(solution.blame) == 2
+    assert "deadline 1 ms of early" in solution.blame[0]
+    assert "deadline 2 ms of soon" in solution.blame[1]
+
+
+def test_shared_routes_need_no_more_than_single_ones() -> None:
+    problem = build_problem(random_instance(3, blocks=3, load=1.6))
+    single, shared = relaxations(problem, OPTIONS), relaxations(problem, OPTIONS, shared=True)
+    assert single
+    assert shared
+    assert len(shared) <= len(single)
+    assert milp.solve(problem, OPTIONS).status == "infeasible"
