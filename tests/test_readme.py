@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import shlex
 import shutil
@@ -26,13 +27,15 @@ def test_its_commands_work_one_after_the_other(tmp_path: Path) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     for command in COMMANDS:
         words = [sys.executable, "-m", *shlex.split(command)]
-        # Delays on a busy machine may be off; whether the run passes is shown elsewhere, here only that it runs.
-        if "validate" in words:
-            words += ["--tolerance", "100 %"]
         found = subprocess.run(words, capture_output=True, text=True, check=False, cwd=tmp_path, timeout=240)
-        assert found.returncode == 0, f"{command}\n{found.stdout}\n{found.stderr}"
+        # On a busy machine delays may be off, and then a validation ends with 1; what must hold is asked below.
+        allowed = {0, 1} if "validate" in words else {0}
+        assert found.returncode in allowed, f"{command}\n{found.stdout}\n{found.stderr}"
     for made in ("chain.svg", "plan.json", "runs/first/timeline.png", "parts/manifest.json"):
         assert (tmp_path / made).is_file(), made
+    result = json.loads((tmp_path / "runs/first/result.json").read_text())
+    assert (result["lost"], result["failed"]) == (0, 0)
+    assert result["numerics"]["max_rel_error"] <= 1e-4
 
 
 @pytest.mark.parametrize("target", ["demo", "test"])
