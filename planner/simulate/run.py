@@ -12,6 +12,7 @@ from planner.errors import UsageError
 from planner.plan.types import Plan
 from planner.policy.costs import Costs
 from planner.policy.registry import make_policy
+from planner.policy.types import Policy
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance
 from planner.scenario.types import EventSpec
@@ -65,6 +66,8 @@ class Simulator:
     patience
         When sources try again. By default they wait for ever: nothing is lost here but what leaves with a worker, and
         they are told when one does.
+    make
+        Makes each worker's policy in place of the one named, for policies with other options.
     """
 
     def __init__(
@@ -77,10 +80,10 @@ class Simulator:
         sink: Callable[[Record], None],
         observe: Callable[[str, float, Event, list[Effect]], None] | None = None,
         patience: Patience | None = None,
+        make: Callable[[], Policy] | None = None,
     ) -> None:
         self._instance = instance
-        self._policy = policy
-        self._plan = plan
+        self._make = make or partial(make_policy, policy, instance, plan)
         self._seed = seed
         self._sink = sink
         self._observe = observe
@@ -115,8 +118,7 @@ class Simulator:
         return Simulation(self._events, self._end_s, self._network.busy_s())
 
     def _new_worker(self, name: str) -> Worker:
-        policy = make_policy(self._policy, self._instance, self._plan)
-        return Worker(name, self._instance, policy, self._patience, self._costs)
+        return Worker(name, self._instance, self._make(), self._patience, self._costs)
 
     def _arrive_next(self, source: str, home: str, times: Iterator[tuple[int, float]]) -> None:
         sample, time_s = next(times, (-1, 0.0))
