@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 from planner.errors import ProfileError
 from planner.profile.assemble import ChainCosts, assemble
 from planner.profile.sampling import ChainModel
+from planner.profile.timing import spread
 from planner.profile.types import OperatingPoint, Profile
 
 KERNEL_SUFFIX: Final = "_kernel_time"
@@ -131,7 +132,7 @@ def _onnxruntime_layers(entries: Sequence[Mapping[str, Any]]) -> tuple[list[Laye
             times_s[entry["name"].removesuffix(KERNEL_SUFFIX), entry["args"]["node_index"]].append(1e-6 * entry["dur"])
             providers[entry["args"].get("provider", "unknown")] += 1
     layers = [
-        Layer(_shorter_and_shorter(name), float(np.median(found)), float(np.std(found)), "first")
+        Layer(_shorter_and_shorter(name), float(np.median(found)), float(spread(found)), "first")
         for (name, _), found in times_s.items()
     ]
     runs = max(len(found) for found in times_s.values())

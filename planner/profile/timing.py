@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
 
@@ -111,9 +112,13 @@ def costs(rounds: Rounds) -> Costs:
     for first, last in rounds.fitted:
         beyond.append(np.median(_times(rounds, (first, last)) - block_s[:, first : last + 1].sum(axis=1)))
     overhead_s = max(float(np.median(beyond)), 0.0)
-    low_s, high_s = np.percentile(block_s, [25, 75], axis=0)
-    std_s = (high_s - low_s) / NORMAL_QUARTILES
-    return Costs(mean_s, std_s, overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
+    return Costs(mean_s, spread(block_s), overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
+
+
+def spread(times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Give the standard deviation over the first axis, from the quartiles: a few disturbed rounds do not move it."""
+    low_s, high_s = np.percentile(times_s, [25, 75], axis=0)
+    return np.asarray((high_s - low_s) / NORMAL_QUARTILES)
 
 
 def _segment_error(rounds: Rounds, mean_s: NDArray[np.float64], overhead_s: float, length: int) -> SegmentError | None:
