@@ -39,9 +39,18 @@ def instances(draw: st.DrawFn, *, events: int = 8, network_loss: bool = True) ->
         name: spec.model_copy(update={"arrivals": draw(st.sampled_from(["poisson", "constant", "batch"]))})
         for name, spec in scenario.sources.items()
     }
-    policy = PolicySpec(reservoir_limit=draw(st.integers(1, 3)))
+    names = instance.workers
+    policy = PolicySpec(
+        reservoir_limit=draw(st.integers(1, 3)),
+        ring=tuple(draw(st.permutations(names))),
+        neighbours=draw(st.none() | st.fixed_dictionaries({name: _others(names, name) for name in names})),
+    )
     update = {"events": tuple(happens), "workers": workers, "sources": sources, "policy": policy}
     return instance.model_copy(update={"scenario": scenario.model_copy(update=update)})
+
+
+def _others(names: tuple[str, ...], name: str) -> st.SearchStrategy[tuple[str, ...]]:
+    return st.sets(st.sampled_from(names)).map(lambda found: tuple(sorted(found - {name})))
 
 
 def _event(**keys: Any) -> EventSpec:
