@@ -33,9 +33,9 @@ def shipped() -> dict[str, dict[str, Profile]]:
 
 def test_every_model_has_a_profile_on_every_class() -> None:
     expected = {MEASURED_CLASS, *known_classes()}
-    assert {name: set(by_class) for name, by_class in shipped().items()} == dict.fromkeys(
-        (*REFERENCE, TRAINED.stem), expected
-    ), AGAIN
+    found = shipped()
+    for name in (*REFERENCE, TRAINED.stem):
+        assert set(found[name]) == expected, f"{name}: {AGAIN}"
 
 
 def test_profiles_of_one_model_agree_on_its_chain() -> None:
@@ -48,10 +48,10 @@ def test_what_is_measured_says_so_and_can_be_believed() -> None:
     for by_class in shipped().values():
         for device_class, profile in by_class.items():
             assert profile.provenance == ("measured" if device_class == MEASURED_CLASS else "estimated")
-        error = by_class[MEASURED_CLASS].segment_error
-        assert error is not None
-        assert error.median <= 0.05
-        assert error.p95 <= 0.10
+            if profile.provenance == "measured":
+                assert profile.segment_error is not None
+                assert profile.segment_error.median <= 0.05
+                assert profile.segment_error.p95 <= 0.10
 
 
 @pytest.mark.parametrize("name", MODELS)
