@@ -96,10 +96,11 @@ def resident_blocks(instance: Instance, policy: str, plan: Plan | None) -> dict[
 
 
 def expected_accuracy(instance: Instance, policy: str, plan: Plan | None) -> dict[str, float]:
-    """Give each source's accuracy, as a fraction, from the operating points of the menu's routes."""
+    """Give each source's accuracy, as a fraction: the mean over the menu's routes, by their shares."""
     return {
         source: sum(
             route.share * instance.operating_points(route.model)[route.operating_point].accuracy for route in routes
         )
+        / sum(route.share for route in routes)
         for source, routes in menu(instance, policy, plan).items()
     }
