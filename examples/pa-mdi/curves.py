@@ -1,0 +1,33 @@
+"""Mean delays as curves."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from math import nan
+from pathlib import Path
+
+from planner.report.figure import FAINT, PALETTE, new_figure
+
+MARKERS = "osv^Dx*"
+
+
+def draw_lines(path: Path, lines: Mapping[str, Sequence[float | None]], *, ticks: Sequence[str], xlabel: str) -> None:
+    """Draw delays in seconds, one curve a name, one place a tick; None leaves a gap."""
+    with new_figure(path) as figure:
+        axes = figure.subplots()
+        for place, (name, values_s) in enumerate(lines.items()):
+            values_ms = [nan if value_s is None else value_s * 1e3 for value_s in values_s]
+            axes.plot(
+                range(len(ticks)),
+                values_ms,
+                marker=MARKERS[place % len(MARKERS)],
+                color=PALETTE[place % len(PALETTE)],
+                linewidth=2,
+                label=name,
+            )
+        axes.set_xticks(range(len(ticks)), ticks)
+        axes.set_yscale("log")
+        axes.set_xlabel(xlabel)
+        axes.set_ylabel("mean delay [ms]")
+        axes.grid(axis="y", color=FAINT, linewidth=0.8)
+        axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))
