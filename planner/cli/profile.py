@@ -124,8 +124,12 @@ def _measured(chain_model: ChainModel, *, budget: str, **options: Any) -> Profil
     from planner.profile.measure import measure as measure_chain
 
     budget_s = _seconds(budget)
-    with _progress(f"measuring {chain_model.chain.name}") as progress:
-        return measure_chain(chain_model, budget_s=budget_s, progress=progress, **options)
+    try:
+        with _progress(f"measuring {chain_model.chain.name}") as progress:
+            return measure_chain(chain_model, budget_s=budget_s, progress=progress, **options)
+    except KeyboardInterrupt:
+        typer.echo("planner: interrupted: too little was measured for a profile, none is written", err=True)
+        raise typer.Exit(INTERRUPTED) from None
 
 
 def _calibrated(chain_model: ChainModel, data: Path, thresholds: str | None) -> tuple[OperatingPoint, ...]:
