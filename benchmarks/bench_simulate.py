@@ -23,7 +23,7 @@ from planner.trace.metrics import Distribution
 from planner.worker.events import RunBlock
 from tests.instances import make_instance, make_profile
 
-ROUNDS: Final = 5
+ROUNDS: Final = 3
 SAMPLES: Final = 1000
 """Of each source."""
 WORK_S: Final = 0.024
