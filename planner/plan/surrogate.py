@@ -67,8 +67,7 @@ class Classes:
 
     def nested(self, load: Array) -> Array:
         """Utilisation σ_k by classes 1..k from the sources' ``load`` [S, R]; shape [K, R]."""
-        own = np.zeros((len(self.weight), load.shape[1]))
-        np.add.at(own, self.of_source, load)
+        own = np.stack([load[self.of_source == level].sum(axis=0) for level in range(len(self.weight))])
         return np.cumsum(own, axis=0)
 
 

@@ -9,19 +9,31 @@ from planner.solve.problem import Array, Choice, Choices, Problem
 from planner.solve.smooth import smooth_congestion
 
 
-def greedy_rounds(problem: Problem, rounds: int) -> list[Choices]:
-    """Give the routes after each round, the most important sources first within each."""
+def greedy_rounds(problem: Problem, rounds: int, *, averaging: bool = False) -> list[Choices]:
+    """Give the routes after each round, the most important sources first within each.
+
+    With ``averaging`` a source moves only 1 / t of its samples to its cheapest route in round t: the routes of all
+    rounds together are good ones to share samples among (successive averages, a Frank-Wolfe method).
+    """
     order = np.argsort(problem.classes.of_source, kind="stable").tolist()
     load = np.zeros((len(problem.demands), len(problem.resources)))
+    sigma = problem.classes.nested(load)
     chosen: dict[int, Choice] = {}
     found: list[Choices] = []
-    for _ in range(rounds):
+    for number in range(rounds):
+        moved = 1 / (number + 1) if averaging else 1.0
         for source in order:
-            load[source] = 0.0
-            prices = Prices.of_delay(problem, class_prices(problem, problem.classes.nested(load)))
+            felt = sigma[problem.classes.of_source[source] :]
+            if not averaging:
+                felt -= load[source]
+                load[source] = 0.0
+            prices = Prices.of_delay(problem, class_prices(problem, sigma))
             _, choice = cheapest_route(problem, source, prices)
             cost = problem.cost(source, choice)
-            load[source, cost.resources] = problem.demands[source].volume * cost.seconds
+            change = -moved * load[source]
+            change[cost.resources] += moved * problem.demands[source].volume * cost.seconds
+            load[source] += change
+            felt += change
             chosen[source] = choice
         found.append(tuple((chosen[source],) for source in range(len(problem.demands))))
     return found

@@ -30,6 +30,8 @@ INNER_STEPS, HALVINGS = 40, 20
 SHRINK = 0.2
 MAX_STIFFENINGS = 6
 NEW_SHARE = 0.01
+DENSE = 40_000
+"""Loads of up to so many entries are kept dense: for few routes sparse products cost more than they save."""
 
 
 class Master:
@@ -46,9 +48,7 @@ class Master:
         self.known: set[tuple[int, Choice]] = set()
         self.share = np.zeros(0)
         self.slack_price = np.zeros(0)
-        self.source = np.zeros(0, dtype=np.intp)
         self.fixed = np.zeros(0)
-        self.load = sparse.csr_array((0, len(problem.resources)))
         self.lateness = np.array([1 / demand.deadline_s for demand in demands])
         self.loss = np.array(
             [1 / max(1 - demand.min_accuracy, 1e-9) if demand.min_accuracy else 0.0 for demand in demands]
@@ -61,6 +61,7 @@ class Master:
         self.limit_stiffness = 0.0
         self.excess = np.inf
         self.stiffenings = 0
+        self._arrange()
 
     def add(self, routes: Iterable[tuple[int, Choice]]) -> bool:
         """Take the routes that are new, a source's first one with all of its share; whether any was."""
@@ -68,26 +69,56 @@ class Master:
         if not fresh:
             return False
         problem = self.problem
-        costs = [problem.cost(source, choice) for source, choice in fresh]
-        load = sparse.lil_array((len(fresh), len(problem.resources)))
+        begun = {source for source, _ in self.columns}
         limit_use = np.zeros((len(fresh), 2 * len(problem.demands)))
-        for row, ((source, choice), cost) in enumerate(zip(fresh, costs, strict=True)):
-            load[row, cost.resources] = problem.demands[source].volume * cost.seconds
+        share, fixed = np.full(len(fresh), NEW_SHARE), np.zeros(len(fresh))
+        for row, (source, choice) in enumerate(fresh):
+            cost = problem.cost(source, choice)
             lost = 1 - problem.variants[choice.variant].accuracy
             limit_use[row, source] = self.lateness[source] * cost.unloaded_s
             limit_use[row, len(problem.demands) + source] = self.loss[source] * lost
-            first = not any(source == other for other, _ in self.columns)
-            self.share = np.append(self.share, 1.0 if first else NEW_SHARE)
-            self.fixed = np.append(self.fixed, problem.fixed_cost(source, choice, cost.latency_s))
-            self.columns.append((source, choice))
+            fixed[row] = problem.fixed_cost(source, choice, cost.latency_s)
+            if source not in begun:
+                share[row] = 1.0
+                begun.add(source)
+        price = float(self.slack_price @ self.share) / max(len(self.share), 1) or 1.0
+        self.columns += fresh
         self.known.update(fresh)
-        price = float(self.slack_price @ self.share[: len(self.slack_price)]) / max(len(self.slack_price), 1) or 1.0
-        self.slack_price = np.append(self.slack_price, price / self.share[len(self.slack_price) :])
-        self.source = np.array([source for source, _ in self.columns])
-        self.load = sparse.vstack([self.load, load], format="csr")
+        self.share = np.append(self.share, share)
+        self.slack_price = np.append(self.slack_price, price / share)
+        self.fixed = np.append(self.fixed, fixed)
         self.limit_use = np.concatenate([self.limit_use, limit_use[:, self.limits]])
-        self.share /= np.bincount(self.source, self.share)[self.source]
+        self._arrange()
         return True
+
+    def _arrange(self) -> None:
+        """Bring what follows from the columns up to date.
+
+        ``load`` [n, U] has a column for each of the resources ``used``, dense or sparse, whichever is quicker.
+        """
+        problem = self.problem
+        self.source = np.array([source for source, _ in self.columns], dtype=np.intp)
+        self.by_source = np.argsort(self.source, kind="stable")
+        self.begins = np.searchsorted(self.source[self.by_source], np.arange(len(problem.demands)))
+        self.level = problem.classes.of_source[self.source]
+        self.of_level = np.eye(len(problem.classes.weight))[self.level]
+        costs = [problem.cost(*column) for column in self.columns]
+        rows = np.repeat(np.arange(len(costs)), [len(cost.resources) for cost in costs])
+        seconds = np.concatenate([np.zeros(0), *(cost.seconds for cost in costs)])
+        resources = np.concatenate([np.zeros(0, dtype=np.intp), *(cost.resources for cost in costs)])
+        self.used, where = np.unique(resources, return_inverse=True)
+        seconds = seconds * problem.volume[self.source[rows]]
+        shape = (len(costs), len(self.used))
+        if shape[0] * shape[1] > DENSE:
+            self.load = sparse.csr_array((seconds, (rows, where)), shape=shape)
+        else:
+            self.load = np.zeros(shape)
+            self.load[rows, where] = seconds
+        self._rescale()
+
+    def _rescale(self) -> None:
+        """Make the shares of each source add up to 1."""
+        self.share /= np.bincount(self.source, self.share)[self.source]
 
     def solve(self, tolerance: float) -> None:
         """Move the shares until moving more between known routes would gain at most about ``tolerance``.
@@ -101,7 +132,9 @@ class Master:
             if self._step(tau) <= tolerance:
                 break
         found = self._look(self.share)
-        self.capacity_price, self.limit_price = found.capacity_price, found.limit_price
+        self.capacity_price = np.zeros(len(self.problem.resources))
+        self.capacity_price[self.used] = found.capacity_price
+        self.limit_price = found.limit_price
         if found.excess > MARGIN / 2 and found.excess > self.excess / 4 and self.stiffenings < MAX_STIFFENINGS:
             self.stiffness *= 5
             self.limit_stiffness *= 5
@@ -115,11 +148,18 @@ class Master:
         limit_price = np.zeros(2 * len(demands))
         limit_price[self.limits] = found.limit_price
         return Prices(
-            of_class=found.of_class,
+            of_class=self._of_class(found),
             latency=np.array([demand.priority for demand in demands]),
             second=limit_price[: len(demands)] * self.lateness,
             accuracy=limit_price[len(demands) :] * self.loss,
         )
+
+    def _of_class(self, found: _Look) -> Array:
+        """Prices of all resources; those that no route uses cost what the first little load would."""
+        weight = self.problem.classes.weight
+        of_class = np.repeat(np.cumsum(weight[::-1])[::-1, None], len(self.problem.resources), axis=1)
+        of_class[:, self.used] = found.of_class
+        return of_class
 
     def hard_prices(self) -> Prices:
         """Give what the limits alone cost: prices that can prove that they cannot all be kept."""
@@ -131,7 +171,7 @@ class Master:
         """Give by how much the present shares miss the limits, by kind and number as in :mod:`planner.solve.blame`."""
         sources = len(self.problem.demands)
         over = self.share @ self.load - self.problem.cap
-        missed = {("overload", int(resource)): float(over[resource]) for resource in np.flatnonzero(over > MARGIN)}
+        missed = {("overload", int(self.used[place])): float(over[place]) for place in np.flatnonzero(over > MARGIN)}
         for limit, beyond in zip(self.limits.tolist(), (self.share @ self.limit_use - 1).tolist(), strict=True):
             if beyond > MARGIN and limit < sources:
                 missed["late_s", limit] = beyond / float(self.lateness[limit])
@@ -152,25 +192,23 @@ class Master:
         keep = self.share >= least_share
         self.columns = [column for column, kept in zip(self.columns, keep.tolist(), strict=True) if kept]
         self.known = set(self.columns)
-        self.share, self.slack_price = self.share[keep], self.slack_price[keep]
-        self.source, self.fixed = self.source[keep], self.fixed[keep]
-        self.load, self.limit_use = self.load[keep], self.limit_use[keep]
-        self.share /= np.bincount(self.source, self.share)[self.source]
+        self.share, self.slack_price, self.fixed = self.share[keep], self.slack_price[keep], self.fixed[keep]
+        self.limit_use = self.limit_use[keep]
+        self._arrange()
 
     def _look(self, share: Array) -> _Look:
         """Value and slopes at ``share``."""
         problem = self.problem
-        classes = problem.classes
-        weight = classes.weight[:, None]
-        level = classes.of_source[self.source]
-        sigma = np.cumsum([(share * (level == upper)) @ self.load for upper in range(len(weight))], axis=0)
+        weight = problem.classes.weight[:, None]
+        sigma = np.cumsum((self.load.T @ (self.of_level * share[:, None])).T, axis=0)
         value, slope, bend = smooth_congestion(sigma, problem.kappa)
         over = sigma[-1] - problem.cap * (1 - MARGIN)
         beyond = share @ self.limit_use - 1
-        capacity_price = np.maximum(0.0, self.capacity_price + self.stiffness * over)
+        before = self.capacity_price[self.used]
+        capacity_price = np.maximum(0.0, before + self.stiffness * over)
         limit_price = np.maximum(0.0, self.limit_price + self.limit_stiffness * beyond)
         total = float((weight * value).sum() + self.fixed @ share)
-        total += float((capacity_price**2 - self.capacity_price**2).sum()) / 2 / self.stiffness
+        total += float((capacity_price**2 - before**2).sum()) / 2 / self.stiffness
         if self.limit_stiffness:
             total += float((limit_price**2 - self.limit_price**2).sum()) / 2 / self.limit_stiffness
         of_class = np.cumsum((weight * slope)[::-1], axis=0)[::-1] + capacity_price
@@ -182,19 +220,12 @@ class Master:
     def _step(self, tau: float) -> float:
         """Take one primal-dual Newton step towards the centre at ``tau``; how far from the optimum it started."""
         found = self._look(self.share)
-        level = self.problem.classes.of_source[self.source]
         slope = self.fixed + self.limit_use @ found.limit_price
-        for upper, price in enumerate(found.of_class):
-            slope += (level == upper) * (self.load @ price)
+        slope += (self.load @ found.of_class.T)[np.arange(len(slope)), self.level]
         groups = len(self.problem.demands)
-        cheapest = np.full(groups, np.inf)
-        np.minimum.at(cheapest, self.source, slope)
+        cheapest = np.minimum.reduceat(slope[self.by_source], self.begins)
         loss = float(self.share @ (slope - cheapest[self.source]))
-        bend = (self.limit_use * (self.limit_stiffness * (found.limit_price > 0))) @ self.limit_use.T
-        for upper, own in enumerate(found.bends):
-            # What class k adds to the bend is felt by the classes 1..k together.
-            felt = sparse.diags_array((level <= upper).astype(float)) @ self.load
-            bend += (felt @ sparse.diags_array(own) @ felt.T).toarray()
+        bend = self._bend(found)
         bend[np.diag_indices(len(slope))] += self.slack_price / self.share
         member = np.zeros((len(slope), groups))
         member[np.arange(len(slope)), self.source] = 1.0
@@ -205,6 +236,22 @@ class Master:
         dual = tau / self.share - self.slack_price * (1 + step / self.share)
         self._walk(step, dual, found.value - tau * float(np.log(self.share).sum()), slope - tau / self.share, tau)
         return loss
+
+    def _bend(self, found: _Look) -> Array:
+        """Second derivatives of the objective over shares; shape [n, n]."""
+        bend = (self.limit_use * (self.limit_stiffness * (found.limit_price > 0))) @ self.limit_use.T
+        # What class k adds to the bend is felt by the classes 1..k together: two routes share the lower one's.
+        felt = np.cumsum(found.bends[::-1], axis=0)[::-1]
+        for level, own in enumerate(felt):
+            rows, above = np.flatnonzero(self.level == level), np.flatnonzero(self.level <= level)
+            if not len(rows):
+                continue
+            crossed = (self.load[rows] * own) @ self.load[above].T
+            crossed = crossed if isinstance(crossed, np.ndarray) else crossed.toarray()
+            bend[np.ix_(rows, above)] += crossed
+            higher = self.level[above] < level
+            bend[np.ix_(above[higher], rows)] += crossed[:, higher].T
+        return bend
 
     def _walk(self, step: Array, dual: Array, value: float, slope: Array, tau: float) -> None:
         """Move along a step as far as the shares stay positive and the barrier function falls."""

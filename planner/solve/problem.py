@@ -194,6 +194,10 @@ class Problem:
         """Costs of the routes looked at so far: methods look at most of them many times."""
         return {}
 
+    @cached_property
+    def _allowed(self) -> dict[tuple[int, int, tuple[int, ...]], bool]:
+        return {}
+
     def cost(self, source: int, choice: Choice) -> Cost:
         """Give what one sample of ``source`` takes on a route."""
         key = (source, choice.variant, choice.workers)
@@ -224,9 +228,10 @@ class Problem:
         """Utilisation of each resource by each source; shape [S, R]."""
         load = np.zeros((len(self.demands), len(self.resources)))
         for source, own in enumerate(choices):
-            for choice in own:
-                cost = self.cost(source, choice)
-                load[source, cost.resources] += self.demands[source].volume * choice.share * cost.seconds
+            costs = [self.cost(source, choice) for choice in own]
+            resources = np.concatenate([cost.resources for cost in costs])
+            seconds = np.concatenate([choice.share * cost.seconds for choice, cost in zip(own, costs, strict=True)])
+            load[source] = self.demands[source].volume * np.bincount(resources, seconds, len(self.resources))
         return load
 
     def fixed_cost(self, source: int, choice: Choice, latency_s: float) -> float:
@@ -285,6 +290,12 @@ class Problem:
 
     def allowed(self, source: int, choice: Choice) -> bool:
         """Whether a route has paths, keeps pins, and visits no worker too often."""
+        key = (source, choice.variant, choice.workers)
+        if key not in self._allowed:
+            self._allowed[key] = self._may_take(source, choice)
+        return self._allowed[key]
+
+    def _may_take(self, source: int, choice: Choice) -> bool:
         runs = self.runs(source, choice.variant)[np.arange(len(choice.workers)), choice.workers]
         linked = np.isfinite(self.cost(source, choice).latency_s)
         return bool(runs.all()) and bool(linked) and not self.revisits(choice)
