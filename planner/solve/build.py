@@ -11,7 +11,7 @@ from planner.plan.evaluate import volumes
 from planner.plan.surrogate import kappa
 from planner.plan.types import Route
 from planner.scenario.instance import Instance
-from planner.solve.problem import Array, Choice, Choices, Demand, Integers, Problem, Variant
+from planner.solve.problem import Array, Choice, Choices, Demand, Integers, Problem, Variant, normalised
 
 
 def build_problem(
@@ -142,24 +142,29 @@ def _paths(instance: Instance) -> tuple[Integers, Array, Array]:
     return hop_resource, hop_s_per_byte, latency_s
 
 
-def read_routes(problem: Problem, routes: Mapping[str, Sequence[Route]]) -> Choices | None:
-    """Give the routes of a plan as choices; None where they name what the problem does not have."""
+def read_routes(problem: Problem, routes: Mapping[str, Sequence[Route]]) -> Choices:
+    """Give the routes of a plan that the problem still has as choices, with their shares scaled to 1.
+
+    A source has none where all of its routes name workers, models or paths that are gone.
+    """
     of_point = {
         (problem.models[variant.model], variant.operating_point): index
         for index, variant in enumerate(problem.variants)
     }
     found = []
-    for demand in problem.demands:
+    for source, demand in enumerate(problem.demands):
         own = []
         for route in routes.get(demand.name, ()):
-            workers = [
+            workers = tuple(
                 problem.workers.index(stage.worker) if stage.worker in problem.workers else -1
                 for stage in route.stages
                 for _ in range(stage.first_block, stage.last_block + 1)
-            ]
+            )
             variant = of_point.get((route.model, route.operating_point), -1)
             if variant not in demand.variants or -1 in workers or len(workers) != len(problem.variants[variant]):
-                return None
-            own.append(Choice(variant, tuple(workers), route.share))
-        found.append(tuple(own))
-    return tuple(found) if all(found) else None
+                continue
+            choice = Choice(variant, workers, route.share)
+            if problem.allowed(source, choice):
+                own.append(choice)
+        found.append(normalised(own))
+    return tuple(found)

@@ -36,7 +36,8 @@ LEAST_SHARES = (0.02, 1e-3, 1e-5)
 
 
 ELASTIC_ARCS = 100_000
-GREEDY_ROUNDS = 6
+FIRST_ROUNDS, LATER_ROUNDS = 6, 2
+"""Rounds of successive averages before the first master, without and with an earlier plan."""
 IDLE_ROUNDS = 12
 """So many rounds without a better bound or incumbent are the end: all that is left is rounding."""
 
@@ -67,7 +68,8 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     first = Prices.of_delay(problem, untouched)
     if unroutable(problem):
         return Outcome("infeasible", blame=blame(problem, dict))
-    for choices in (*options.start, *greedy_rounds(problem, GREEDY_ROUNDS, averaging=True)):
+    rounds = LATER_ROUNDS if options.start else FIRST_ROUNDS
+    for choices in (*options.start, *greedy_rounds(problem, rounds, averaging=True)):
         search.offer(choices)
         master.add(
             (source, Choice(choice.variant, choice.workers)) for source, own in enumerate(choices) for choice in own

@@ -39,6 +39,20 @@ def greedy_rounds(problem: Problem, rounds: int, *, averaging: bool = False) -> 
     return found
 
 
+def completed(problem: Problem, known: Choices) -> Choices:
+    """Give each source that has no route the cheapest one beside what the others do, the most important first."""
+    choices = list(known)
+    load = problem.load(known)
+    for source in np.argsort(problem.classes.of_source, kind="stable").tolist():
+        if not choices[source]:
+            prices = Prices.of_delay(problem, class_prices(problem, problem.classes.nested(load)))
+            _, choice = cheapest_route(problem, source, prices)
+            choices[source] = (choice,)
+            cost = problem.cost(source, choice)
+            load[source, cost.resources] = problem.demands[source].volume * cost.seconds
+    return tuple(choices)
+
+
 def class_prices(problem: Problem, sigma: Array) -> Array:
     """Give what a little more load of each class costs each resource at utilisations ``sigma`` [K, R]."""
     _, slope, _ = smooth_congestion(sigma, problem.kappa)

@@ -47,7 +47,7 @@ def plan_prices(
     method = load_method(plan.method)
     options = Options(time_limit_s=time_limit_s, gap=float(plan.options.get("gap", 1e-4)))
     again = _Again(problem, method, options, progress or (lambda _: None))
-    outcome = again.outcome(problem, (known,) if known else ())
+    outcome = again.outcome(problem, (known,))
     again.best = min(outcome.incumbents, key=problem.objective)
     networks = {name: _resources(instance, name) for name in instance.scenario.networks}
     bandwidth = {name: spec.bandwidth_bytes_per_s / MBIT_BYTES for name, spec in instance.scenario.networks.items()}

@@ -228,6 +228,8 @@ class Problem:
         """Utilisation of each resource by each source; shape [S, R]."""
         load = np.zeros((len(self.demands), len(self.resources)))
         for source, own in enumerate(choices):
+            if not own:
+                continue
             costs = [self.cost(source, choice) for choice in own]
             resources = np.concatenate([cost.resources for cost in costs])
             seconds = np.concatenate([choice.share * cost.seconds for choice, cost in zip(own, costs, strict=True)])

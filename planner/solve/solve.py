@@ -15,6 +15,7 @@ from planner.plan.types import Plan, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solve.build import build_problem, read_routes
+from planner.solve.greedy import completed
 from planner.solve.interrupt import on_interrupt
 from planner.solve.outcome import Options, Outcome, Progress
 from planner.solve.problem import Choices, Problem
@@ -110,7 +111,7 @@ def solve(
     pins
         By source, the worker that must run each block, by number.
     start
-        An earlier plan, of this scenario or one like it: its routes are tried first.
+        An earlier plan, of this scenario or one like it: those of its routes that still exist are tried first.
     progress
         Called now and then with seconds, best objective and bound.
 
@@ -126,13 +127,13 @@ def solve(
         raise SolveError("unknown ranking", where="rank", value=rank, expected="evaluated or surrogate")
     problem = build_problem(instance, max_visits=max_visits, pins=pins)
     name = _method(problem, method, routes)
-    known = read_routes(problem, {name: own.routes for name, own in start.sources.items()}) if start else None
+    known = read_routes(problem, {name: own.routes for name, own in start.sources.items()}) if start else ()
     options = Options(
         time_limit_s=time_limit_s,
         gap=gap,
         seed=seed,
         threads=threads,
-        start=(known,) if known else (),
+        start=(completed(problem, known),) if any(known) else (),
         progress=progress,
     )
     method_solve = load_method(name)
