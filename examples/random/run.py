@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import sys
 from argparse import ArgumentParser
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
@@ -12,8 +11,6 @@ from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Final
-
-sys.path.insert(0, str(Path(__file__).parent))  # the recipe lies beside this file, also when this is imported by path
 
 from recipe import at_load, draw, solved
 
@@ -162,7 +159,7 @@ def main() -> None:
     parser.add_argument("--quick", action="store_true", help="few scenarios and samples: does it run at all")
     parser.add_argument("-o", "--output", type=Path, default=Path("random-results"), help="folder for results")
     parser.add_argument("--scenarios", type=int, default=50)
-    parser.add_argument("--samples", type=int, default=600, help="samples offered in a run, by all sources together")
+    parser.add_argument("--samples", type=int, default=300, help="samples offered in a run, by all sources together")
     parser.add_argument("--replications", type=int, default=5, help="runs with different seeds, 2 or more")
     parser.add_argument("--processes", type=int, default=1, help="processes side by side")
     given = parser.parse_args()
