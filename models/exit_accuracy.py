@@ -17,6 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from models.fashion_mnist import LICENCE
+from planner.runtime.confidence import confidence
 from planner.runtime.session import BlockSession
 
 INPUT: Final = "input"
@@ -47,18 +48,11 @@ class Answers:
         session = BlockSession(model)
         results = [session.run({INPUT: image[np.newaxis]}) for image in images]
         logits = np.array([[result[name][0] for name in OUTPUTS] for result in results])
-        return cls(confidence_of(logits), logits.argmax(-1) == labels[:, np.newaxis])
+        return cls(confidence(logits), logits.argmax(-1) == labels[:, np.newaxis])
 
     def first(self, samples: int) -> Answers:
         """Give the answers to the first samples."""
         return Answers(self.confidence[:samples], self.correct[:samples])
-
-
-def confidence_of(logits: NDArray[np.floating]) -> NDArray[np.float64]:
-    """Give the largest softmax probability over the last axis."""
-    logits = np.asarray(logits, np.float64)
-    largest = logits.max(-1, keepdims=True)
-    return np.asarray(1 / np.exp(logits - largest).sum(-1))
 
 
 def outcome(answers: Answers, thresholds: Sequence[float]) -> dict[str, Any]:

@@ -75,7 +75,9 @@ class Costs:
         return tuple(other for other in self._instance.workers if other in paths and len(paths[other].hops) == 1)
 
     def ring(self, first: str) -> tuple[str, ...]:
-        """Give the workers of the ring, starting with ``first``."""
+        """Give the workers of the ring, starting with ``first``; none when it is not one of them."""
         ring = self._instance.scenario.policy.ring or self._instance.workers
+        if first not in ring:
+            return ()
         start = ring.index(first)
         return ring[start:] + ring[:start]

@@ -71,7 +71,8 @@ class MsMdi(ArMdi):
     def _largest_empty(self, view: View, heads: Mapping[Hashable, Waiting]) -> int:
         """Give the largest term of this worker's empty queues: 0 for a local one, minus the successor's for others."""
         specs = view.instance.scenario.sources
-        after = view.costs.ring(view.worker)[1 % len(view.instance.workers)]
+        ring = view.costs.ring(view.worker)
+        after = ring[1 % len(ring)] if ring else view.worker
         terms = [0 for source, spec in specs.items() if spec.worker == view.worker and (LOCAL, source) not in heads]
         terms += [-self._queued_at(view, after, source) for source in specs if ("ring", source) not in heads]
         return max(terms, default=-len(heads))
@@ -90,5 +91,5 @@ class MsMdi(ArMdi):
 
     def listeners(self, view: View) -> Iterable[str]:
         """Tell the worker before this one in the ring, and the homes of the sources."""
-        before = view.costs.ring(view.worker)[-1]
-        return dict.fromkeys([before, *super().listeners(view)])
+        before = view.costs.ring(view.worker)[-1:]
+        return dict.fromkeys([*before, *super().listeners(view)])

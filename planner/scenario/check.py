@@ -222,6 +222,17 @@ def _event_keys(event: EventSpec) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key not in ("at", "action")}
 
 
+def check_ring(scenario: Scenario) -> Iterator[Finding]:
+    """Check that every source's worker is in the ring: its samples start there."""
+    ring = scenario.policy.ring
+    if ring is None:
+        return
+    for name, source in scenario.sources.items():
+        if source.worker in scenario.workers and source.worker not in ring:
+            what = f"the ring leaves out the worker of source {name}"
+            yield Finding(("policy", "ring"), what, list(ring), f"{source.worker} among them", ())
+
+
 def check_events(scenario: Scenario) -> Iterator[Finding]:
     """Check that an event has the keys that its action needs, and no others."""
     for index, event in enumerate(scenario.events):
@@ -252,6 +263,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_repeats,
     check_pairs,
     check_memory,
+    check_ring,
     check_events,
 )
 """All rules."""

@@ -73,7 +73,9 @@ def _type(value: Schema) -> str:
         return f"list of {len(pair)} names" if pair else f"list of {_PLURALS.get(_items(value), _items(value))}"
     if value["type"] == "object":
         return "keys below" if "properties" in value else f"{_type(resolve(value['additionalProperties']))} by name"
-    return {"string": "text", "integer": "whole number", "number": "number"}[value["type"]]
+    return {"string": "text", "integer": "whole number", "number": "number", "boolean": "`true` or `false`"}[
+        value["type"]
+    ]
 
 
 _PLURALS: Final = {"whole number": "whole numbers", "keys below": "entries with the keys below"}

@@ -26,7 +26,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 from planner.policy.costs import Costs
@@ -336,7 +336,7 @@ class Worker:
     def _on_block_ended(self, event: BlockEnded) -> None:
         entry = self._take_running(event.key, event.block)
         waiting = entry.waiting
-        task = replace(waiting.task, next_block=event.block + 1)
+        task = waiting.task.at(event.block + 1, waiting.task.stages)
         waiting = waiting._replace(task=task, service_s=waiting.service_s + event.service_s)
         if event.block == waiting.last_block:
             self._policy.ran(self._view, waiting)
@@ -349,7 +349,7 @@ class Worker:
 
     def _end_task(self, task: Task) -> None:
         if task.next_block < self._view.costs.length(task.model):
-            self._place(replace(task, stages=task.stages[1:]))
+            self._place(task.at(task.next_block, task.stages[1:]))
             return
         home = self._view.instance.home(task.key.source)
         if home == self.name:

@@ -15,10 +15,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from models.exit_accuracy import INPUT, OUTPUTS, SLICE_SAMPLES, THRESHOLDS, Answers, confidence_of, measure, outcome
+from models.exit_accuracy import INPUT, OUTPUTS, SLICE_SAMPLES, THRESHOLDS, Answers, measure, outcome
 from models.fashion_mnist import LICENCE, place
 from planner.model.load import load_chain
 from planner.model.reference import REFERENCE
+from planner.runtime.confidence import confidence
 from planner.runtime.session import BlockSession
 from tests.model.chained import check_split, crossing, reference
 
@@ -120,7 +121,7 @@ def test_exits_end_blocks_and_carry_the_results(max_blocks: int | None) -> None:
     for exit_ in model.chain.exits:
         assert exit_.name in model.block_outputs(exit_.cut - 1)
         head = BlockSession(model.stage_model(0, exit_.cut - 1)).run(inputs)[exit_.name]
-        assert confidence_of(head) == pytest.approx(answers().confidence[0, OUTPUTS.index(exit_.name)], abs=1e-4)
+        assert confidence(head) == pytest.approx(answers().confidence[0, OUTPUTS.index(exit_.name)], abs=1e-4)
 
 
 def test_chained_blocks_give_the_answers_of_the_whole() -> None:
@@ -156,4 +157,4 @@ def test_the_outcome_is_that_of_each_sample_in_turn(
 @given(arrays(np.float32, (4, 10), elements=st.floats(-500, 500, width=32)))
 def test_confidence_is_the_largest_softmax_probability(logits: np.ndarray[Any, Any]) -> None:
     powers = np.exp(logits.astype(np.longdouble))
-    assert confidence_of(logits) == pytest.approx((powers / powers.sum(1, keepdims=True)).max(1).astype(float))
+    assert confidence(logits) == pytest.approx((powers / powers.sum(1, keepdims=True)).max(1).astype(float))
