@@ -22,6 +22,8 @@ from planner.solve.problem import Choices, Problem
 
 MILP_ARCS = 8000
 """From about so many arcs on, ``search`` has a better plan and a better bound than the MILP after the same time."""
+EVALUATED = 6
+"""So many incumbents, the best by their surrogate objective, are evaluated and ranked."""
 TIGHTENINGS = 4
 """So often a plan that queueing makes late is solved again with less time for pure work."""
 
@@ -242,7 +244,8 @@ def _arcs(problem: Problem) -> int:
 
 def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:
     """Give the incumbent that misses the fewest deadlines, and of these the one that ranks best."""
-    candidates = [_candidate(instance, problem, choices) for choices in outcome.incumbents]
+    foremost = sorted(outcome.incumbents, key=problem.objective)[:EVALUATED]
+    candidates = [_candidate(instance, problem, choices) for choices in foremost]
     return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
 
 
