@@ -100,20 +100,20 @@ def _improve(search: Search, staged: list[list[StagedRoutes]], choices: Choices)
     problem = search.problem
     load = problem.load(choices)
     current, value = list(choices), problem.objective(choices)
-    gained = True
-    while gained and not search.out_of_time:
-        gained = False
-        for source in range(len(current)):
-            kept, own = current[source], load[source].copy()
-            load[source] = 0.0
-            current[source] = (_reply(problem, staged[source], load),)
-            now = problem.objective(tuple(current))
-            if now < value * (1 - 1e-9):
-                value, gained = now, True
-                cost = problem.cost(source, current[source][0])
-                load[source, cost.resources] = problem.demands[source].volume * cost.seconds
-            else:
-                current[source], load[source] = kept, own
+    source, settled = 0, 0
+    while settled < len(current) and not search.out_of_time:
+        kept, own = current[source], load[source].copy()
+        load[source] = 0.0
+        current[source] = (_reply(problem, staged[source], load),)
+        now = problem.objective(tuple(current)) if current[source] != kept else value
+        if now < value * (1 - 1e-9):
+            value, settled = now, 1
+            cost = problem.cost(source, current[source][0])
+            load[source, cost.resources] = problem.demands[source].volume * cost.seconds
+        else:
+            current[source], load[source] = kept, own
+            settled += 1
+        source = (source + 1) % len(current)
     search.offer(tuple(current))
     return tuple(current)
 

@@ -71,24 +71,29 @@ class StagedRoutes:
     def cheapest(self, cost: CostOfLoad) -> tuple[float, Choice]:
         """Give the least cost of a route, and the route; exits' results are not counted."""
         length, count = len(self.stage_load), self.stage_load.shape[2]
+        everyone = np.arange(count)
         home = self.problem.demands[self.source].home
-        stage = cost(self.stage_load, np.broadcast_to(np.arange(count), self.stage_load.shape))
+        # Half of all pairs of cuts are no stages.
+        first_cut, end_cut = np.triu_indices(length, k=1, m=length + 1)
+        some = self.stage_load[first_cut, end_cut]
+        stage = np.full((length + 1, length, count), np.inf)
+        stage[end_cut, first_cut] = cost(some, np.broadcast_to(everyone, some.shape))
         hops = np.broadcast_to(self.problem.hop_resource, self.move_load.shape)
         move = self.move_cost + cost(self.move_load, hops).sum(axis=3)
         inner = move.copy()
-        inner[:, np.arange(count), np.arange(count)] = np.inf
+        inner[:, everyone, everyone] = np.inf
         begin = np.full((length, count), np.inf)
         begin[0] = move[0, home]
         came, first = np.zeros((length, count), dtype=np.intp), np.zeros((length + 1, count), dtype=np.intp)
         end = begin[0]
         for cut in range(1, length + 1):
-            through = begin[:cut] + stage[:cut, cut]
+            through = begin[:cut] + stage[cut, :cut]
             first[cut] = through.argmin(axis=0)
-            end = through.min(axis=0)
+            end = through[first[cut], everyone]
             if cut < length:
                 moved = end[:, None] + inner[cut]
                 came[cut] = moved.argmin(axis=0)
-                begin[cut] = moved.min(axis=0)
+                begin[cut] = moved[came[cut], everyone]
         total = end + move[length, :, home]
         worker, cut = int(total.argmin()), length
         price = float(total[worker]) + self.fixed
