@@ -46,4 +46,6 @@ $(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
 $(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
 	@echo "installing what planner and its tests need into $(VENV)"
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[all,dev]"
+	@# Carries three more real models for tests. Its dependencies are large and not needed; without it they are skipped.
+	-@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "rapidocr-onnxruntime==1.4.4"
 	@touch $@ $(VENV)/.demo
