@@ -22,6 +22,7 @@ def draw_lines(path: Path, lines: Mapping[str, Sequence[float | None]], *, ticks
                 values_ms,
                 marker=MARKERS[place % len(MARKERS)],
                 color=PALETTE[place % len(PALETTE)],
+                linestyle="-" if place < len(PALETTE) else "--",  # colours repeat
                 linewidth=2,
                 label=name,
             )
