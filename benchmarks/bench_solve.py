@@ -18,8 +18,9 @@ import numpy as np
 
 from planner.cli.output import print_table
 from planner.solve import colgen, dp, milp, search
+from planner.solve.greedy import completed
 from planner.solve.outcome import Options, Outcome
-from planner.solve.problem import Demand, Problem, Variant
+from planner.solve.problem import Choices, Demand, Problem, Variant, normalised
 
 SEEDS: Final = range(5)
 GAP: Final = 1e-3
@@ -145,16 +146,35 @@ def _large() -> list[tuple[str, str, str, str]]:
 
 
 def _replan() -> list[tuple[str, str, str, str]]:
-    seconds = []
+    """Time to mend a plan after a source's rate rose by a fifth, and after the busiest worker that is no home left."""
+    seconds: dict[str, list[float]] = {"a rate changed": [], "a worker left": []}
     for seed in SEEDS:
         problem = make_problem(8, 16, 20, seed)
         before = colgen.solve(problem, Options(gap=GAP))
         best = min(before.incumbents, key=problem.objective)
         first = dataclasses.replace(problem.demands[0], volume=1.2 * problem.demands[0].volume)
-        changed = dataclasses.replace(problem, demands=(first, *problem.demands[1:]))
-        again_s, _ = _timed(colgen.solve, changed, Options(gap=GAP, start=(best,)))
-        seconds.append(again_s)
-    return [("re-plan after a rate changed", "8 × 16 × 20", f"{statistics.median(seconds):.2f} s", "<= 0.1 s")]
+        faster = dataclasses.replace(problem, demands=(first, *problem.demands[1:]))
+        for what, changed in (("a rate changed", faster), ("a worker left", _without_busiest(problem, best))):
+            start_s = perf_counter()
+            kept = tuple(
+                normalised([choice for choice in own if changed.allowed(source, choice)])
+                for source, own in enumerate(best)
+            )
+            colgen.solve(changed, Options(gap=GAP, start=(completed(changed, kept),)))
+            seconds[what].append(perf_counter() - start_s)
+    return [
+        (f"re-plan after {what}", "8 × 16 × 20", f"{statistics.median(found):.2f} s", "<= 0.1 s")
+        for what, found in seconds.items()
+    ]
+
+
+def _without_busiest(problem: Problem, choices: Choices) -> Problem:
+    """Give the problem where no block may run any more at the busiest worker at which no samples arrive."""
+    homes = {demand.home for demand in problem.demands}
+    load = problem.load(choices).sum(axis=0)
+    gone = max(set(range(len(problem.workers))) - homes, key=lambda worker: load[worker])
+    stays = np.arange(len(problem.workers)) != gone
+    return dataclasses.replace(problem, resident=tuple(np.tile(stays, (len(own), 1)) for own in problem.weight_bytes))
 
 
 def _bottleneck() -> list[tuple[str, str, str, str]]:
