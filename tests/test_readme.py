@@ -19,7 +19,7 @@ COMMANDS = re.findall(r"^    (planner .+)$", README, flags=re.MULTILINE)
 
 def test_the_readme_has_commands() -> None:
     assert [command.split()[1] for command in COMMANDS] == [
-        "models", "inspect", "profile", "solve", "simulate", "validate", "split",
+        "models", "inspect", "profile", "solve", "compare", "simulate", "validate", "split",
     ]  # fmt: skip
 
 
