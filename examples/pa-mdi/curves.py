@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from math import nan
 from pathlib import Path
+from typing import Final
 
 from planner.report.figure import FAINT, PALETTE, new_figure
 
-MARKERS = "osv^Dx*"
+MARKERS: Final = "osv^Dx*"
+
+WIDE: Final = 10.0
+"""Delays whose largest is more than so many times the least are drawn on a logarithmic axis."""
 
 
 def draw_lines(path: Path, lines: Mapping[str, Sequence[float | None]], *, ticks: Sequence[str], xlabel: str) -> None:
@@ -27,7 +31,11 @@ def draw_lines(path: Path, lines: Mapping[str, Sequence[float | None]], *, ticks
                 label=name,
             )
         axes.set_xticks(range(len(ticks)), ticks)
-        axes.set_yscale("log")
+        drawn_s = [value_s for values_s in lines.values() for value_s in values_s if value_s is not None]
+        if max(drawn_s) > WIDE * min(drawn_s):
+            axes.set_yscale("log")
+        else:
+            axes.set_ylim(bottom=0)
         axes.set_xlabel(xlabel)
         axes.set_ylabel("mean delay [ms]")
         axes.grid(axis="y", color=FAINT, linewidth=0.8)
