@@ -1,0 +1,105 @@
+"""The verdict of a validation: it can say no, and it says why."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from planner.execute.coordinator import Measurement
+from planner.execute.inputs import input_pool
+from planner.execute.messages import Tensors
+from planner.runtime.session import BlockSession
+from planner.simulate.run import simulate
+from planner.trace.records import BlockRecord, Record, SampleRecord
+from planner.validate.numerics import Numerics, compare
+from planner.validate.run import HOST_LIMIT, Validation, judge, validation_document
+from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_instance
+
+SEED = 3
+INSTANCE = small_instance(samples=20)
+SPECS = MODEL.chain.cuts[0].tensors
+WHOLE = {"small": (MODEL.stage_model(0, BLOCKS - 1), SPECS)}
+
+
+def right_outputs() -> dict[tuple[str, int], Tensors]:
+    session = BlockSession(WHOLE["small"][0])
+    found: dict[tuple[str, int], Tensors] = {}
+    for index, source in enumerate(INSTANCE.sources):
+        pool = input_pool(SPECS, seed=SEED, source_index=index, samples=20)
+        for sample in range(20):
+            found[source, sample] = session.run(pool[sample % len(pool)])
+    return found
+
+
+def test_outputs_of_the_whole_model_agree_with_it() -> None:
+    assert compare(INSTANCE, right_outputs(), WHOLE, SEED) == Numerics(40, 0.0, 0.0)
+
+
+@pytest.mark.parametrize("fault", ["one value", "not finite", "another sample's", "another shape"])
+def test_one_wrong_output_is_found(fault: str) -> None:
+    outputs = right_outputs()
+    name = MODEL.chain.cuts[-1].tensors[0].name
+    tensor = outputs["other", 13][name].copy()
+    if fault == "one value":
+        tensor[0, 5] += 1e-3 * np.abs(tensor).max()
+    elif fault == "not finite":
+        tensor[0, 5] = np.nan
+    elif fault == "another shape":
+        tensor = tensor[:, :-1]
+    else:
+        tensor = outputs["other", 12][name]
+    outputs["other", 13] = {name: tensor}
+    found = compare(INSTANCE, outputs, WHOLE, SEED)
+    assert not found.equal
+    assert found.max_rel_error >= 0.9e-3
+
+
+def test_no_output_is_no_agreement() -> None:
+    assert not compare(INSTANCE, {}, WHOLE, SEED).equal
+
+
+def verdict(measured: list[Record], late_blocks: int = 0) -> Validation:
+    predicted, _ = simulate(INSTANCE, policy="planned", plan=SPLIT, seed=SEED)
+    measurement = Measurement(records=measured, late_blocks=late_blocks)
+    return judge(INSTANCE, predicted, measurement, Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 1.0))
+
+
+def simulated(slower: float = 1.0) -> list[Record]:
+    """The simulated run, with all delays of samples ``slower`` times as long."""
+    records, _ = simulate(INSTANCE, policy="planned", plan=SPLIT, seed=SEED)
+    return [
+        SampleRecord(r.source, r.sample, r.created_s, r.created_s + slower * r.delay_s, r.status)
+        if isinstance(r, SampleRecord)
+        else r
+        for r in records
+    ]
+
+
+def test_a_run_as_predicted_passes_and_a_slower_one_does_not() -> None:
+    assert verdict(simulated()).passed(0.01)
+    slow = verdict(simulated(slower=1.2))
+    assert slow.sound
+    assert not slow.passed(0.15)
+    assert slow.passed(0.25)
+    document = validation_document(slow, 0.15)
+    assert document["passed"] is False
+    assert document["sources"]["urgent"]["error_ratio"] == pytest.approx(0.2)
+
+
+def test_a_lost_sample_and_a_failed_one_are_counted_and_do_not_pass() -> None:
+    records = simulated()
+    last = max(index for index, record in enumerate(records) if isinstance(record, SampleRecord))
+    lost = verdict(records[:last] + records[last + 1 :])
+    assert (lost.lost, lost.failed, lost.sound) == (1, 0, False)
+    gone = records[last]
+    assert isinstance(gone, SampleRecord)
+    failure = SampleRecord(gone.source, gone.sample, gone.created_s, gone.finished_s, "failed", "b, block 1: no memory")
+    failed = verdict([*records[:last], failure])
+    assert (failed.lost, failed.failed, failed.sound) == (0, 1, False)
+    assert not failed.passed(1.0)
+
+
+def test_the_host_is_named_when_too_many_blocks_were_late() -> None:
+    blocks = sum(isinstance(record, BlockRecord) for record in simulated())
+    assert not verdict(simulated(), late_blocks=int(HOST_LIMIT * blocks)).host_limited
+    assert verdict(simulated(), late_blocks=int(HOST_LIMIT * blocks) + 1).host_limited
