@@ -8,8 +8,9 @@ Our reading, where the paper leaves it open or prints what can stop all work: on
 back-pressure may be negative, and waiting for it to turn helps nobody); the last worker's successor counts 0 (the
 paper's modulo subtracts the source's own queue, which no sample joins from there); a worker that is no source has no
 local queue (the paper's −M, under another symbol); at each arrival or completion at the source one sample moves from
-the reservoir to the shorter of q_l^i and q_i^i while that is under a limit. With ``literal`` the last worker's
-successor is the source, and a worker idles while an empty queue has the largest term.
+the reservoir to the shorter of q_l^i and q_i^i while that is under a limit. γ is averaged over
+all of a source's tasks here, those computed whole included. With ``literal`` the last worker's successor is the
+source, and a worker idles while an empty queue has the largest term.
 """
 
 from __future__ import annotations
