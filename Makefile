@@ -28,7 +28,7 @@ bench: $(VENV)/.dev ## Print measured ratios: speed against the alternatives, an
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
 nightly: $(VENV)/.dev ## Run the long tests, too: large models, long runs.
-	@$(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800
+	@HYPOTHESIS_PROFILE=searching $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800
 
 clean: ## Remove the environment and all that runs wrote.
 	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
