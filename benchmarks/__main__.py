@@ -11,8 +11,8 @@ import benchmarks
 
 def main() -> None:
     """Run the benchmarks that were asked for."""
-    names = [module.name.removeprefix("bench_") for module in pkgutil.iter_modules(benchmarks.__path__)]
-    known = [name for name in names if not name.startswith("__")]
+    modules = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
+    known = [name.removeprefix("bench_") for name in modules if name.startswith("bench_")]
     asked = sys.argv[1:] or known
     unknown = [name for name in asked if name not in known]
     if unknown:
