@@ -95,6 +95,8 @@ class SourceSpec(Record):
     """Positive weight in the objective; larger is more important."""
     samples: Count = 1000
     """How many samples a run has of this source."""
+    in_flight: Count | None = None
+    """How many of its samples may be on their way at once; the others wait at the source. By default any number."""
     deadline_s: Seconds | None = Field(default=None, alias="deadline")
     """Bound on the mean delay."""
     min_accuracy: Fraction | None = None

@@ -4,9 +4,9 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 
 1.  A worker runs one block at a time. It is idle, or it waits for the :class:`BlockEnded` of the block it asked for.
 2.  A sample that arrives joins its source's reservoir. At each arrival, and each end of a task or a sample here, the
-    policy is asked once a source for the route of the next one; then its task is placed (rule 4). A source keeps each
-    sample until its result is back. A timer is set; when it goes off first, the sample starts again as a new attempt.
-    After ``max_attempts`` time-outs it is given up. Every sample ends once: as :class:`Complete` or :class:`Fail`.
+    policy is asked once a source for the route of the next one, unless ``in_flight`` of its samples are on their way;
+    then its task is placed (rule 4). A source keeps each sample until its result is back. A timer is set; when it goes
+    off first, the sample starts again as a new attempt. After ``max_attempts`` time-outs it is given up. Every sample ends once: as :class:`Complete` or :class:`Fail`.
 3.  The result of *any* attempt completes its sample; a block that could not be run gives it up. What comes for a
     sample that has ended is a duplicate, and is dropped.
 4.  A task is placed by the policy: computed here, then it waits in a queue of the policy's naming; or sent on, then
@@ -27,6 +27,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from math import inf
 from typing import Any
 
 from planner.policy.costs import Costs
@@ -88,6 +89,8 @@ class _Pending:
     time_outs: int = 0
     via: frozenset[str] | None = frozenset()
     """Workers it may be with; None: any other."""
+    started: bool = False
+    """Whether it is on its way; it waits in the reservoir otherwise."""
 
 
 class Worker:
@@ -121,6 +124,8 @@ class Worker:
         self._reservoirs: dict[str, deque[int]] = {
             source: deque() for source, spec in instance.scenario.sources.items() if spec.worker == name
         }
+        self._limits = {source: instance.scenario.sources[source].in_flight or inf for source in self._reservoirs}
+        self._in_flight = dict.fromkeys(self._reservoirs, 0)
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._told = Status()
         self._gossiped = 0
@@ -183,8 +188,9 @@ class Worker:
 
     def _admit(self, source: str) -> None:
         reservoir = self._reservoirs[source]
-        if reservoir and self._start((source, reservoir[0])):
-            reservoir.popleft()
+        if reservoir and self._in_flight[source] < self._limits[source] and self._start((source, reservoir[0])):
+            self._pending[source, reservoir.popleft()].started = True
+            self._in_flight[source] += 1
 
     def _start(self, identity: tuple[str, int]) -> bool:
         pending = self._pending[identity]
@@ -214,16 +220,30 @@ class Worker:
         if pending.time_outs >= self._patience.max_attempts:
             self._give_up(identity, f"no result after {pending.time_outs} time-outs")
         elif not self._start(identity):
-            pending.via = frozenset()
+            pending.via, pending.started = frozenset(), False
+            self._in_flight[identity[0]] -= 1
             self._reservoirs[identity[0]].appendleft(identity[1])
 
     def _give_up(self, identity: tuple[str, int], reason: str) -> None:
-        pending = self._pending.pop(identity)
+        pending = self._end(identity)
+        if pending is None:
+            return
         self._effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
         self._admit_all()
 
+    def _end(self, identity: tuple[str, int]) -> _Pending | None:
+        """Forget a sample, which an earlier attempt may have ended while it waits again; None if it has ended."""
+        pending = self._pending.pop(identity, None)
+        if pending is not None:
+            source, sample = identity
+            if pending.started:
+                self._in_flight[source] -= 1
+            else:
+                self._reservoirs[source].remove(sample)
+        return pending
+
     def _finish(self, key: SampleKey) -> None:
-        pending = self._pending.pop((key.source, key.sample), None)
+        pending = self._end((key.source, key.sample))
         if pending is None:
             self._effects.append(Discard(key))
         else:
@@ -287,9 +307,7 @@ class Worker:
             self._settle(self._handshake.answered(event.sender, message))
 
     def _on_failure(self, message: FailureMessage) -> None:
-        identity = (message.key.source, message.key.sample)
-        if identity in self._pending:
-            self._give_up(identity, message.reason)
+        self._give_up((message.key.source, message.key.sample), message.reason)
 
     def _place(self, task: Task) -> None:
         decision = self._policy.place(self._view, task)

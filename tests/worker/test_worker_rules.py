@@ -228,3 +228,18 @@ def test_time_does_not_run_backwards_and_samples_arrive_at_home() -> None:
         source.step(0.5, Arrived("other", 1))
     with pytest.raises(ProtocolError, match="not its home"):
         worker("fast").step(0.0, Arrived("other", 0))
+
+
+def test_rule_2_no_more_samples_are_on_their_way_than_the_source_allows() -> None:
+    bounded = instance()
+    spec = bounded.scenario.sources["other"].model_copy(update={"in_flight": 2})
+    sources = dict(bounded.scenario.sources) | {"other": spec}
+    bounded = bounded.model_copy(update={"scenario": bounded.scenario.model_copy(update={"sources": sources})})
+    home = Worker("slow", bounded, make_policy("planned", bounded, AT_HOME))
+    for sample in range(4):
+        home.step(0.0, Arrived("other", sample))
+    home.step(0.0, Arrived("urgent", 0))
+    assert home.queued == 2  # the second of the bounded source, and the first of the other one
+    home.step(0.1, Received("fast", FailureMessage(OTHER, "no memory")))
+    assert home.queued == 3
+    assert [key.sample for key in home.pending if key.source == "other"] == [1, 2, 3]
