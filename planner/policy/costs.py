@@ -18,6 +18,17 @@ class Costs:
             for model in instance.profiles
             for worker in instance.workers
         }
+        self._reach = {
+            model: [point.reach if point.reach[-1] < 1 else None for point in instance.operating_points(model)]
+            for model in instance.profiles
+        }
+        self._reached_s: dict[tuple[str, str, int], list[float]] = {
+            (model, worker, point): [0.0, *accumulate((instance.block_s(model, worker) * reach).tolist())]
+            for model, points in self._reach.items()
+            for point, reach in enumerate(points)
+            if reach is not None
+            for worker in instance.workers
+        }
         self._overhead_s = {
             (model, worker): instance.stage_overhead_s(model, worker)
             for model in instance.profiles
@@ -41,14 +52,21 @@ class Costs:
         """Give L."""
         return len(self._parameters[model]) - 1
 
-    def compute_s(self, model: str, worker: str, first: int, last: int) -> float:
-        """Give the time of blocks ``first`` to ``last`` on a worker, without the overhead of a stage, in seconds."""
-        sums = self._compute_s[model, worker]
-        return sums[last + 1] - sums[first]
+    def compute_s(self, model: str, worker: str, first: int, last: int, point: int | None = None) -> float:
+        """Give the time of blocks ``first`` to ``last`` on a worker, without the overhead of a stage, in seconds.
 
-    def stage_s(self, model: str, worker: str, first: int, last: int) -> float:
-        """Give the time of a stage, its overhead included, in seconds."""
-        return self._overhead_s[model, worker] + self.compute_s(model, worker, first, last)
+        With an operating point it is the mean over the samples that come to block ``first``, of which some leave early.
+        """
+        reach = None if point is None else self._reach[model][point]
+        if point is None or reach is None or reach[first] == 0:  # what comes against all odds is taken to stay
+            sums, share = self._compute_s[model, worker], 1.0
+        else:
+            sums, share = self._reached_s[model, worker, point], reach[first]
+        return (sums[last + 1] - sums[first]) / share
+
+    def stage_s(self, model: str, worker: str, first: int, last: int, point: int | None = None) -> float:
+        """Give the time of a stage, its overhead included, in seconds; a mean as that of :meth:`compute_s`."""
+        return self._overhead_s[model, worker] + self.compute_s(model, worker, first, last, point)
 
     def parameters(self, model: str, first: int, last: int) -> int:
         """Give the number of parameters of blocks ``first`` to ``last``."""

@@ -182,8 +182,10 @@ def operating_points(
     wrong = [value for value in thresholds or () if not 0 <= value <= 1]
     if wrong:
         raise ProfileError("not a probability", where="--thresholds", value=wrong[0], expected="0 to 1")
+    if answers.correct is None:
+        raise ProfileError("no labels: nobody knows what is right", where=chain.name, expected=f"an array {LABEL}")
     grid = itertools.product(sorted(set(thresholds or THRESHOLDS)), repeat=len(chain.exits))
-    return worthwhile(_point(chain, answers, chosen) for chosen in grid)
+    return worthwhile(_point(chain, answers.confidence, answers.correct, chosen) for chosen in grid)
 
 
 def worthwhile(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
@@ -214,9 +216,11 @@ def operating_point(
     )
 
 
-def _point(chain: Chain, answers: Answers, thresholds: Sequence[float]) -> OperatingPoint:
+def _point(
+    chain: Chain, confidence: NDArray[np.float64], correct: NDArray[np.bool_], thresholds: Sequence[float]
+) -> OperatingPoint:
     # Every sample that comes so far is answered by the output.
-    leaves_at = (answers.confidence >= [*thresholds, 0.0]).argmax(1)
+    leaves_at = (confidence >= [*thresholds, 0.0]).argmax(1)
     left = np.bincount(leaves_at, minlength=len(thresholds) + 1) / len(leaves_at)
-    accuracy = float(answers.correct[np.arange(len(leaves_at)), leaves_at].mean())
+    accuracy = float(correct[np.arange(len(leaves_at)), leaves_at].mean())
     return operating_point(chain, thresholds, accuracy, left.tolist())

@@ -11,6 +11,7 @@ from functools import cached_property
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.profile.answers import Answers
 from planner.profile.types import OperatingPoint, Profile, Record
 from planner.scenario.types import Scenario, WorkerSpec
 
@@ -46,7 +47,9 @@ class Instance(Record):
     """A scenario, the profile of each (model, device class), and the path between each two workers.
 
     ``profiles`` maps model name, then device class, to the profile; ``paths`` maps sender, then receiver, to the path
-    (absent where there is none); ``traces`` maps each source with ``arrivals: trace`` to its arrival times in seconds.
+    (absent where there is none); ``traces`` maps each source with ``arrivals: trace`` to its arrival times in seconds;
+    ``answers`` maps source, then model, to what the model says of the source's samples where that is known: sample k
+    is entry k modulo their number.
     Build one with :func:`planner.scenario.load.load_instance`.
     """
 
@@ -54,6 +57,7 @@ class Instance(Record):
     profiles: dict[str, dict[str, Profile]]
     paths: dict[str, dict[str, Path]]
     traces: dict[str, tuple[float, ...]] = {}
+    answers: dict[str, dict[str, Answers]] = {}
 
     @cached_property
     def workers(self) -> tuple[str, ...]:
@@ -110,6 +114,11 @@ class Instance(Record):
         """Operating points of ``model``; a model without any has one that reaches every block with accuracy 1."""
         points = self.any_profile(model).operating_points
         return points or (OperatingPoint(name="full", accuracy=1.0, reach=(1.0,) * self.length(model)),)
+
+    @cached_property
+    def accuracies(self) -> dict[str, tuple[float, ...]]:
+        """Accuracy of each operating point, by model."""
+        return {model: tuple(point.accuracy for point in self.operating_points(model)) for model in self.profiles}
 
     def worker(self, name: str) -> WorkerSpec:
         """Give the scenario's entry of a worker."""

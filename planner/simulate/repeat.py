@@ -50,7 +50,7 @@ def simulate_case(instance: Instance, plan: Plan | None, case: Case, *sinks: Sin
         Take each record, too, as it comes about.
     """
     priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
-    accumulator = Accumulator(priorities, instance.workers)
+    accumulator = Accumulator(priorities, instance.workers, instance.accuracies)
     with nullcontext() if case.trace is None else record_file(case.trace) as write:
         every = (accumulator.add, *sinks) if write is None else (accumulator.add, write, *sinks)
 

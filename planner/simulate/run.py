@@ -17,6 +17,7 @@ from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance
 from planner.scenario.types import EventSpec
 from planner.simulate.device import Device
+from planner.simulate.exits import Exits
 from planner.simulate.heap import EventHeap
 from planner.simulate.network import Network
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
@@ -92,6 +93,7 @@ class Simulator:
         self._heap = EventHeap()
         self._network = Network(self._heap, instance.resources)
         self._devices = {name: Device(instance, name, seed) for name in instance.workers}
+        self._exits = Exits(instance, seed)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
         self._handlers: dict[type, Callable[[str, Effect], None]] = {
             RunBlock: self._on_run,  # type: ignore[dict-item]  # each handler takes the effect it is listed under
@@ -171,7 +173,7 @@ class Simulator:
         if self._workers.get(worker.name) is worker:
             source, sample, _ = run.key
             self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
-            self._step_worker(worker, BlockEnded(run.key, run.block, service_s))
+            self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
 
     def _on_send(self, name: str, send: Send) -> None:
         path = self._instance.path(name, send.to)
@@ -208,7 +210,7 @@ class Simulator:
 
     def _on_end(self, _name: str, effect: Complete | Fail) -> None:
         self._end_s = self._heap.now_s
-        self._sink(sample_record(effect, self._heap.now_s))
+        self._sink(self._exits.judged(sample_record(effect, self._heap.now_s)))
 
     # ---- what the scenario's events do ----------------------------------------------------------------------------
 

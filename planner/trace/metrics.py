@@ -111,6 +111,17 @@ class SourceMetrics:
     p99_delay_s: float | None
     throughput_per_s: float
     """Completed samples by the time from the first arrival to the last completion."""
+    accuracy: float | None = None
+    """What the operating points of the completed samples promise, as a fraction."""
+    judged: int = 0
+    """Completed samples of which is known whether their result is right."""
+    correct: int = 0
+    """Those of them whose result is right."""
+
+    @property
+    def measured_accuracy(self) -> float | None:
+        """Fraction of results that are right; None where that is not known of any."""
+        return self.correct / self.judged if self.judged else None
 
 
 @dataclass(frozen=True)
@@ -129,11 +140,14 @@ class RunMetrics:
 class _Source:
     """What is kept of one source's samples."""
 
-    def __init__(self) -> None:
+    def __init__(self, accuracies: Mapping[str, Sequence[float]]) -> None:
         self.offered = 0
         self.delays = Distribution()
         self.first_s = math.inf
         self.last_s = 0.0
+        self._accuracies = accuracies
+        self._known = self._judged = self._correct = 0
+        self._promised = 0.0
 
     def add(self, record: SampleRecord) -> None:
         self.offered += 1
@@ -141,6 +155,12 @@ class _Source:
         if record.status == "completed":
             self.delays.add(record.delay_s)
             self.last_s = max(self.last_s, record.finished_s)
+            if record.origin is not None and self._accuracies:
+                self._known += 1
+                self._promised += self._accuracies[record.origin.model][record.origin.operating_point]
+            if record.correct is not None:
+                self._judged += 1
+                self._correct += record.correct
 
     def result(self) -> SourceMetrics:
         completed = self.delays.count
@@ -149,8 +169,19 @@ class _Source:
         p50, p95, p99 = self.delays.percentiles((50, 95, 99))
         span_s = self.last_s - self.first_s
         throughput_per_s = completed / span_s if span_s > 0 else 0.0
-        failed = self.offered - completed
-        return SourceMetrics(self.offered, completed, failed, self.delays.mean, p50, p95, p99, throughput_per_s)
+        return SourceMetrics(
+            offered=self.offered,
+            completed=completed,
+            failed=self.offered - completed,
+            mean_delay_s=self.delays.mean,
+            p50_delay_s=p50,
+            p95_delay_s=p95,
+            p99_delay_s=p99,
+            throughput_per_s=throughput_per_s,
+            accuracy=self._promised / self._known if self._known else None,
+            judged=self._judged,
+            correct=self._correct,
+        )
 
 
 class Accumulator:
@@ -162,11 +193,18 @@ class Accumulator:
         Priority of each source; gives the order of the result, too.
     workers
         Names of all workers, those that computed nothing included.
+    accuracies
+        Accuracy of each operating point, by model; without them nothing is said of accuracy.
     """
 
-    def __init__(self, priorities: Mapping[str, float], workers: Iterable[str]) -> None:
+    def __init__(
+        self,
+        priorities: Mapping[str, float],
+        workers: Iterable[str],
+        accuracies: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
         self._priorities = priorities
-        self._sources = {source: _Source() for source in priorities}
+        self._sources = {source: _Source(accuracies or {}) for source in priorities}
         self._busy_s = dict.fromkeys(workers, 0.0)
         self._end_s = 0.0
 
@@ -194,9 +232,14 @@ class Accumulator:
         )
 
 
-def summarise(records: Iterable[Record], priorities: Mapping[str, float], workers: Iterable[str]) -> RunMetrics:
+def summarise(
+    records: Iterable[Record],
+    priorities: Mapping[str, float],
+    workers: Iterable[str],
+    accuracies: Mapping[str, Sequence[float]] | None = None,
+) -> RunMetrics:
     """Summarise the records of a drained run; the parameters are those of :class:`Accumulator`."""
-    accumulator = Accumulator(priorities, workers)
+    accumulator = Accumulator(priorities, workers, accuracies)
     for record in records:
         accumulator.add(record)
     return accumulator.result()

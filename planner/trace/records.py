@@ -48,10 +48,34 @@ class TransferRecord:
 
 
 @dataclass(frozen=True, slots=True)
+class Origin:
+    """What a result is of.
+
+    Parameters
+    ----------
+    operating_point
+        Index among those of the model.
+    exit
+        The inner exit whose answer it is; None for the model's output.
+    """
+
+    model: str
+    operating_point: int = 0
+    exit: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class SampleRecord:
     """A sample ended, at its source's own clock.
 
-    ``finished_s`` is the time at which its result was back, or at which it was given up.
+    Parameters
+    ----------
+    finished_s
+        When its result was back, or when it was given up.
+    origin
+        What its result is of; None for a sample that failed.
+    correct
+        Whether the result is right; None where that is not known.
     """
 
     source: str
@@ -60,6 +84,8 @@ class SampleRecord:
     finished_s: float
     status: Literal["completed", "failed"]
     reason: str = ""
+    origin: Origin | None = None
+    correct: bool | None = None
     kind: Literal["sample"] = "sample"
 
     @property

@@ -12,7 +12,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 from pydantic import Field, TypeAdapter
 
 from planner.policy.types import SampleKey, Status, Task
-from planner.trace.records import SampleRecord
+from planner.trace.records import Origin, SampleRecord
 
 # ---- messages between workers -------------------------------------------------------------------------------------
 
@@ -36,10 +36,11 @@ class TaskMessage:
 
 @dataclass(frozen=True, slots=True)
 class ResultMessage:
-    """The result of a sample on its way home; the output tensors travel with it."""
+    """The result of a sample on its way home; the tensors of its origin, an exit or the output, travel with it."""
 
     key: SampleKey
     cut: int
+    origin: Origin | None = None
     kind: Literal["result"] = "result"
 
 
@@ -128,6 +129,8 @@ class BlockEnded:
     block: int
     service_s: float
     """Pure computation, in seconds."""
+    confidence: tuple[float, ...] = ()
+    """How sure the model is of its answer at each exit that the block computes, in [0, 1]."""
     kind: Literal["block_ended"] = "block_ended"
 
 
@@ -187,6 +190,7 @@ class RunBlock:
     model: str
     block: int
     begins_stage: bool
+    operating_point: int = 0
     kind: Literal["run_block"] = "run_block"
 
 
@@ -226,6 +230,7 @@ class Complete:
 
     key: SampleKey
     created_s: float
+    origin: Origin | None = None
     kind: Literal["complete"] = "complete"
 
 
@@ -266,5 +271,5 @@ def sample_record(effect: Complete | Fail, now_s: float) -> SampleRecord:
     """Give the record of a sample that ended at ``now_s``."""
     source, sample, _ = effect.key
     if isinstance(effect, Complete):
-        return SampleRecord(source, sample, effect.created_s, now_s, "completed")
+        return SampleRecord(source, sample, effect.created_s, now_s, "completed", origin=effect.origin)
     return SampleRecord(source, sample, effect.created_s, now_s, "failed", effect.reason)

@@ -32,8 +32,8 @@ class Queues:
     def add(self, task: Task, last_block: int) -> None:
         """Add a task to be computed up to ``last_block``."""
         waiting = Waiting(task, task.next_block, last_block, self._view.now_s)
-        work_s = self._view.costs.stage_s(task.model, self._view.worker, task.next_block, last_block)
-        self._view.backlog_s[task.priority] = self._view.backlog_s.get(task.priority, 0.0) + work_s
+        costs, worker = self._view.costs, self._view.worker
+        self._raise(task.priority, costs.stage_s(task.model, worker, task.next_block, last_block, task.operating_point))
         self._policy.came(self._view, waiting)
         self.put_back(Entry(self._policy.rank(task), next(self._sequence), waiting))
 
@@ -73,11 +73,23 @@ class Queues:
 
     def drop_rest(self, waiting: Waiting) -> None:
         """Do not count the blocks behind the one that ran: they will not be computed here."""
-        task = waiting.task
-        if task.next_block < waiting.last_block:
-            costs = self._view.costs
-            left_s = costs.compute_s(task.model, self._view.worker, task.next_block + 1, waiting.last_block)
-            self._reduce(task.priority, left_s)
+        task, block = waiting.task, waiting.task.next_block
+        if block < waiting.last_block:
+            costs, worker = self._view.costs, self._view.worker
+            whole_s = costs.compute_s(task.model, worker, block, waiting.last_block, task.operating_point)
+            self._reduce(task.priority, whole_s - costs.compute_s(task.model, worker, block, block))
+
+    def expect_rest(self, waiting: Waiting) -> None:
+        """Count the blocks behind the one that ran for sure, after :meth:`drop_rest`: the sample stayed at its exit."""
+        task, after = waiting.task, waiting.task.next_block + 1
+        if after <= waiting.last_block:
+            costs, worker = self._view.costs, self._view.worker
+            self._raise(
+                task.priority, costs.compute_s(task.model, worker, after, waiting.last_block, task.operating_point)
+            )
+
+    def _raise(self, priority: float, work_s: float) -> None:
+        self._view.backlog_s[priority] = self._view.backlog_s.get(priority, 0.0) + work_s
 
     def _reduce(self, priority: float, work_s: float) -> None:
         left_s = self._view.backlog_s.pop(priority, 0.0) - work_s

@@ -15,7 +15,9 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 5.  An idle worker serves the queue its policy chooses, and runs the first task's next block.
 6.  When a block ends and its task has blocks left here, the task goes on at once, unless the policy looks between
     blocks: then it joins its queue again, before those that came later, and rule 5 applies.
-7.  When a task ends, the result goes home if no block is left; else the rest is placed (rule 4).
+7.  When a task ends, the result goes home if no block is left; else the rest is placed (rule 4). A task ends, and a
+    result goes home, also where a block computes an exit at which the model's confidence reaches the threshold of the
+    task's operating point.
 8.  When a worker leaves, every sample that may be with it starts again as a new attempt.
 9.  When a step has changed what waits or runs here, and with it what a gossiping policy would tell, it is told.
 
@@ -31,8 +33,10 @@ from math import inf
 from typing import Any
 
 from planner.policy.costs import Costs
-from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, View
+from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, View, Waiting
+from planner.profile.types import ExitPoint
 from planner.scenario.instance import Instance
+from planner.trace.records import Origin
 from planner.worker.events import (
     AnswerMessage,
     Arrived,
@@ -242,12 +246,12 @@ class Worker:
                 self._reservoirs[source].remove(sample)
         return pending
 
-    def _finish(self, key: SampleKey) -> None:
+    def _finish(self, key: SampleKey, origin: Origin | None) -> None:
         pending = self._end((key.source, key.sample))
         if pending is None:
             self._effects.append(Discard(key))
         else:
-            self._effects.append(Complete(key, pending.created_s))
+            self._effects.append(Complete(key, pending.created_s, origin))
             self._admit_all()
 
     def _admit_all(self) -> None:
@@ -296,7 +300,7 @@ class Worker:
             else:
                 self._place(message.task)
         elif isinstance(message, ResultMessage):
-            self._finish(message.key)
+            self._finish(message.key, message.origin)
         elif isinstance(message, FailureMessage):
             self._on_failure(message)
         elif isinstance(message, StatusMessage):
@@ -341,7 +345,8 @@ class Worker:
         waiting = entry.waiting
         self._queues.begin(waiting)
         task, block = waiting.task, waiting.task.next_block
-        self._effects.append(RunBlock(task.key, task.model, block, begins_stage=block == waiting.first_block))
+        begins = block == waiting.first_block
+        self._effects.append(RunBlock(task.key, task.model, block, begins, task.operating_point))
 
     def _take_running(self, key: SampleKey, block: int) -> Entry:
         entry = self._running
@@ -354,28 +359,48 @@ class Worker:
     def _on_block_ended(self, event: BlockEnded) -> None:
         entry = self._take_running(event.key, event.block)
         waiting = entry.waiting
+        leave = self._leave(waiting, event)
+        last_block = waiting.last_block if leave is None else event.block
         task = waiting.task.at(event.block + 1, waiting.task.stages)
-        waiting = waiting._replace(task=task, service_s=waiting.service_s + event.service_s)
-        if event.block == waiting.last_block:
+        waiting = waiting._replace(task=task, last_block=last_block, service_s=waiting.service_s + event.service_s)
+        if event.block == last_block:
             self._policy.ran(self._view, waiting)
-            self._end_task(task)
+            if leave is not None:
+                self._go_home(task, leave.result_bytes, leave.name)
+            elif task.next_block < self._view.costs.length(task.model):
+                self._place(task.at(task.next_block, task.stages[1:]))
+            else:
+                self._go_home(task, self._view.costs.cut_bytes[task.model][-1], None)
             self._admit_all()
         elif self._policy.looks_between_blocks:
             self._queues.put_back(entry._replace(waiting=waiting))
         else:
             self._run(entry._replace(waiting=waiting))
 
-    def _end_task(self, task: Task) -> None:
-        if task.next_block < self._view.costs.length(task.model):
-            self._place(task.at(task.next_block, task.stages[1:]))
-            return
+    def _leave(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
+        """Give the exit at which a sample leaves after a block, if there is one, and count what that leaves to do."""
+        if not event.confidence:
+            return None
+        task, instance = waiting.task, self._view.instance
+        self._queues.drop_rest(waiting)
+        thresholds = instance.operating_points(task.model)[task.operating_point].thresholds
+        # A model whose exits were never calibrated has no thresholds: all its samples stay to the end.
+        rules = zip(instance.any_profile(task.model).exits, thresholds, strict=False)
+        here = [(leave, threshold) for leave, threshold in rules if leave.cut == event.block + 1]
+        for (leave, threshold), confidence in zip(here, event.confidence, strict=False):
+            if confidence >= threshold:
+                return leave
+        self._queues.expect_rest(waiting)
+        return None
+
+    def _go_home(self, task: Task, size_bytes: int, leave: str | None) -> None:
+        origin = Origin(task.model, task.operating_point, leave)
         home = self._view.instance.home(task.key.source)
         if home == self.name:
-            self._finish(task.key)
+            self._finish(task.key, origin)
             return
-        size = self._view.costs.cut_bytes[task.model][-1]
-        message = ResultMessage(task.key, task.next_block)
-        self._effects.append(Send(home, message, task.next_block, size, task.priority))
+        message = ResultMessage(task.key, task.next_block, origin)
+        self._effects.append(Send(home, message, task.next_block, size_bytes, task.priority))
         self._effects.append(Discard(task.key))
 
     def _on_block_failed(self, event: BlockFailed) -> None:

@@ -8,6 +8,7 @@ from planner.plan.types import Plan, Route, SourcePlan, Stage
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
 from planner.scenario.instance import Instance
+from planner.trace.records import Origin
 from planner.worker.events import (
     Arrived,
     BlockEnded,
@@ -70,6 +71,7 @@ def only(effects: list[Effect], kind: type) -> Effect:
     return found[0]
 
 
+WHOLE = Origin("m")
 URGENT, OTHER = SampleKey("urgent", 0, 0), SampleKey("other", 0, 0)
 
 
@@ -142,7 +144,7 @@ def test_rule_6_urgent_work_waits_for_one_block_at_most_and_the_task_goes_on_aft
     for block in range(BLOCKS - 1):
         source.step(0.02, BlockEnded(URGENT, block, 0.01))
     effects = source.step(0.05, BlockEnded(URGENT, BLOCKS - 1, 0.01))
-    assert only(effects, Complete) == Complete(URGENT, 0.0)
+    assert only(effects, Complete) == Complete(URGENT, 0.0, WHOLE)
     assert only(effects, RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
 
 
@@ -164,9 +166,9 @@ def test_rule_7_the_rest_is_placed_and_the_result_goes_home() -> None:
     assert run == RunBlock(URGENT, "m", 2, begins_stage=True)
     helper.step(0.04, BlockEnded(URGENT, 2, 0.01))
     home = only(helper.step(0.05, BlockEnded(URGENT, 3, 0.01)), Send)
-    assert home == Send("slow", ResultMessage(URGENT, BLOCKS), BLOCKS, CUTS[-1], 8.0)
+    assert home == Send("slow", ResultMessage(URGENT, BLOCKS, WHOLE), BLOCKS, CUTS[-1], 8.0)
     assert isinstance(home, Send)
-    assert source.step(0.06, Received("fast", home.message)) == [Complete(URGENT, 0.0)]
+    assert source.step(0.06, Received("fast", home.message)) == [Complete(URGENT, 0.0, WHOLE)]
 
 
 def test_rule_8_samples_on_a_route_through_a_worker_that_left_start_again_without_it() -> None:
@@ -178,7 +180,7 @@ def test_rule_8_samples_on_a_route_through_a_worker_that_left_start_again_withou
     assert only(source.step(0.5, Left("fast")), RunBlock) == RunBlock(second, "m", 0, begins_stage=True)
     for block in range(BLOCKS - 1):
         source.step(0.6, BlockEnded(second, block, 0.01))
-    assert only(source.step(0.7, BlockEnded(second, BLOCKS - 1, 0.01)), Complete) == Complete(second, 0.0)
+    assert only(source.step(0.7, BlockEnded(second, BLOCKS - 1, 0.01)), Complete) == Complete(second, 0.0, WHOLE)
 
 
 def test_a_worker_that_joins_again_is_used_again() -> None:

@@ -1,0 +1,113 @@
+"""What a model with exits said of known samples: how sure it was at each exit, and whether it was right; in files.
+
+Operating points are computed from such answers, and simulation replays them.
+"""
+
+from __future__ import annotations
+
+import io
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Final
+
+import numpy as np
+from numpy.typing import NDArray
+from pydantic import PlainSerializer, PlainValidator
+
+from planner.errors import Fault, ProfileError
+from planner.files import write_bytes_atomic
+from planner.runtime.inputs import load_arrays
+
+CONFIDENCE: Final = "confidence"
+CORRECT: Final = "correct"
+
+
+def _lists(array: NDArray[Any]) -> list[Any]:
+    found: list[Any] = array.tolist()
+    return found
+
+
+def _floats(value: Any) -> NDArray[np.float64]:
+    return np.asarray(value, np.float64)
+
+
+def _booleans(value: Any) -> NDArray[np.bool_]:
+    return np.asarray(value, np.bool_)
+
+
+@dataclass(frozen=True, eq=False)
+class Answers:
+    """What the E exits and the output of a model say of n samples.
+
+    Parameters
+    ----------
+    confidence
+        Shape [n, E + 1], the output last.
+    correct
+        Whether the most likely class is the label; shape [n, E + 1]. None where there are no labels.
+    """
+
+    confidence: Annotated[NDArray[np.float64], PlainValidator(_floats), PlainSerializer(_lists)]
+    correct: Annotated[NDArray[np.bool_], PlainValidator(_booleans), PlainSerializer(_lists)] | None = None
+
+    def __len__(self) -> int:
+        return len(self.confidence)
+
+
+def save_answers(answers: Answers, path: Path) -> None:
+    """Write answers to labelled samples as an ``.npz`` file, whole or not at all.
+
+    Raises
+    ------
+    ProfileError
+        There were no labels.
+    """
+    if answers.correct is None:
+        raise ProfileError("answers to samples without labels are not kept", where=str(path))
+    file = io.BytesIO()
+    np.savez_compressed(file, confidence=answers.confidence, correct=answers.correct)
+    write_bytes_atomic(path, file.getvalue())
+
+
+def load_answers(path: Path, exits: int) -> Answers:
+    """Read what :func:`save_answers` wrote; other arrays in the file are left alone.
+
+    Parameters
+    ----------
+    exits
+        How many inner exits the model has.
+
+    Raises
+    ------
+    ProfileError
+        An array is missing or does not fit: all faults at once.
+    RuntimeSessionError
+        The file cannot be read.
+    """
+    arrays = load_arrays(path)
+    kinds = {CONFIDENCE: (np.floating, "probabilities"), CORRECT: (np.bool_, "booleans")}
+    faults = []
+    for name, (kind, words) in kinds.items():
+        array, expected = arrays.get(name), f"{words} of shape [samples, {exits + 1}]: {exits} exits and the output"
+        if array is None:
+            faults.append(Fault("no such array", f"{path}: {name}", expected=expected))
+        elif not np.issubdtype(array.dtype, kind) or array.ndim != 2 or array.shape[1] != exits + 1 or not len(array):
+            found = f"{array.dtype} {list(array.shape)}"
+            faults.append(Fault("does not fit the model", f"{path}: {name}", found, expected))
+    if not faults:
+        faults = _value_faults(arrays[CONFIDENCE], arrays[CORRECT], path)
+    if faults:
+        raise ProfileError(faults)
+    return Answers(arrays[CONFIDENCE].astype(np.float64), arrays[CORRECT])
+
+
+def _value_faults(confidence: NDArray[Any], correct: NDArray[Any], path: Path) -> list[Fault]:
+    if len(confidence) != len(correct):
+        where = f"{path}: {CORRECT}"
+        return [Fault("not as many samples", where, len(correct), f"{len(confidence)}, as in {CONFIDENCE}")]
+    wrong = np.argwhere(~((confidence >= 0) & (confidence <= 1)))
+    if wrong.size:
+        row, column = wrong[0]
+        where = f"{path}: {CONFIDENCE}[{row}, {column}]"
+        return [Fault("not a probability", where, float(confidence[row, column]), "0 to 1")]
+    return []
