@@ -19,6 +19,7 @@ from numpy.typing import NDArray
 
 from planner.errors import Fault, ProfileError
 from planner.model.chain import Chain, TensorSpec
+from planner.profile.answers import Answers
 from planner.profile.sampling import ChainModel, Progress
 from planner.profile.types import OperatingPoint
 from planner.runtime.confidence import confidence
@@ -51,22 +52,6 @@ class Labelled:
     def sample(self, index: int) -> dict[str, NDArray[Any]]:
         """Give the inputs for one sample, as a batch of one."""
         return {name: array[index : index + 1] for name, array in self.inputs.items()}
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What the E exits and the output of a model say of n samples.
-
-    Parameters
-    ----------
-    confidence
-        Shape [n, E + 1], the output last.
-    correct
-        Whether the most likely class is the label; shape [n, E + 1].
-    """
-
-    confidence: NDArray[np.float64]
-    correct: NDArray[np.bool_]
 
 
 def load_labelled(path: Path, chain: Chain) -> Labelled:

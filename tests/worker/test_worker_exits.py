@@ -1,4 +1,4 @@
-"""A sample leaves at the first exit that is sure enough of its answer, wherever it is; what it leaves is not counted."""
+"""A sample leaves at the first exit that is sure enough of its answer; what it leaves undone is not counted."""
 
 from __future__ import annotations
 
@@ -84,7 +84,9 @@ def test_a_sample_that_is_not_sure_goes_on_to_the_next_exit() -> None:
 
 def test_the_threshold_is_that_of_the_operating_point() -> None:
     home = worker("slow", instance(), ("slow", 0, 3), point=1)
-    assert of_kind(home.step(0.0, Arrived("camera", 0)), RunBlock) == [RunBlock(KEY, "m", 0, True, operating_point=1)]
+    assert of_kind(home.step(0.0, Arrived("camera", 0)), RunBlock) == [
+        RunBlock(KEY, "m", 0, begins_stage=True, operating_point=1)
+    ]
     home.step(0.01, BlockEnded(KEY, 0, 0.01))
     effects = home.step(0.02, BlockEnded(KEY, 1, 0.01, (0.5,)))
     assert effects == [Complete(KEY, 0.0, Origin("m", 1, "first"))]
