@@ -19,9 +19,8 @@ CLOSE_UP_S: Final = 2.0
 """Length of the part of a run that is drawn large enough to follow single samples."""
 
 if TYPE_CHECKING:
-    from planner.execute.coordinator import Progress
     from planner.model.load import ChainModel
-    from planner.validate.run import Say, Validation
+    from planner.validate.run import Progress, Say, Validation
 
 
 def command(
@@ -93,6 +92,7 @@ def run_locally(
             plan,
             models,
             local_agents(instance.workers, Path(cache)),
+            paced=True,
             emulation=EmulatedNetwork(instance),
             policy=policy,
             seed=seed,

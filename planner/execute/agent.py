@@ -30,12 +30,14 @@ from planner.execute.messages import (
     Deploy,
     Fault,
     Frame,
+    Input,
     Missing,
     Output,
     Ready,
     Report,
     Start,
     Stop,
+    Submit,
     Tensors,
 )
 from planner.execute.sender import SenderThread
@@ -126,8 +128,10 @@ class Agent:
 
     def _on_frame(self, frame: Frame) -> None:
         body = frame.body
-        if isinstance(body, Data | Admit):
+        if isinstance(body, Data | Admit | Submit):
             self._in_run(body.run, partial(self._on_transfer, body, frame.tensors))
+        elif isinstance(body, Input):
+            self._on_input(body, frame.tensors)
         elif isinstance(body, Deploy):
             self._on_deploy(body)
         elif isinstance(body, BlockFile):
@@ -152,9 +156,11 @@ class Agent:
             raise ExecuteError("no run has started", where=self.name)
         return self._run.driver
 
-    def _on_transfer(self, body: Data | Admit, tensors: Tensors) -> None:
+    def _on_transfer(self, body: Data | Admit | Submit, tensors: Tensors) -> None:
         if isinstance(body, Data):
             self._driver().on_data(body, tensors)
+        elif isinstance(body, Submit):
+            self._driver().on_submit(body, tensors)
         else:
             self._driver().on_admit(body)
 
@@ -181,6 +187,10 @@ class Agent:
         self._cache.add(body.sha256, tensors["file"].tobytes())
         self._prepare(self._run)
 
+    def _on_input(self, body: Input, tensors: Tensors) -> None:
+        if self._run is not None and self._run.deploy.run == body.run:
+            self._run.inputs.setdefault(body.source, []).append(tensors)
+
     @staticmethod
     def _announced(deploy: Deploy) -> dict[str, None]:
         return dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
@@ -197,7 +207,7 @@ class Agent:
             files = tuple(self._cache.path(sha256) for sha256 in model.block_sha256)
             run.models[name] = ModelBlocks(cuts, files, threads=deploy.threads)
         for index, (source, spec) in enumerate(deploy.instance.scenario.sources.items()):
-            if spec.worker == self.name:
+            if spec.worker == self.name and not deploy.live and source not in deploy.sent:
                 specs = deploy.models[spec.models[0]].cuts[0]
                 run.inputs[source] = list(input_pool(specs, seed=deploy.seed, source_index=index, samples=spec.samples))
         warm = {model: self._warm(run, model) for model in deploy.models}

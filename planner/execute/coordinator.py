@@ -7,12 +7,15 @@ import time
 import uuid
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from math import inf
 from typing import Final, Protocol
 
 import numpy as np
 
 from planner.errors import ExecuteError
 from planner.errors import Fault as InputFault
+from planner.execute.driver import urgency_levels
 from planner.execute.messages import (
     Admit,
     BlockFile,
@@ -22,19 +25,22 @@ from planner.execute.messages import (
     Ended,
     Fault,
     Frame,
+    Input,
+    Load,
     Missing,
     Output,
     Ready,
     Report,
     Start,
     Stop,
+    Submit,
     Tensors,
     Transmit,
 )
 from planner.execute.transport import CONTROL, Connect
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
-from planner.trace.records import Record, decode_records
+from planner.trace.records import Record, SampleRecord, decode_records
 from planner.worker.events import STEPS, Step
 
 _START_DELAY_S: Final = 0.3
@@ -44,8 +50,21 @@ _STALL_S: Final = 60.0
 SLACK: Final = 1.1
 """How much longer than the scenario allows the blocks of a worker may take on the host that plays it."""
 
-Progress = Callable[[int, int], None]
-"""Called with the number of samples that ended, and of all."""
+
+class Observer:
+    """Is told what goes on while a run does, in the coordinator's thread; this one lets all pass."""
+
+    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+        """Learn that the run has started; ``submit(source, sample, inputs)`` hands in a sample of a live run."""
+
+    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+        """Learn that a sample ended; its outputs are there in a live run only."""
+
+    def told(self, load: Load) -> None:
+        """Learn how busy a worker is."""
+
+    def left(self, worker: str) -> None:
+        """Learn that a worker is gone."""
 
 
 class Emulation(Protocol):
@@ -74,8 +93,15 @@ class Deployment:
         The block models of each model, serialised, in the order of the chain.
     resident
         For each worker and model, the blocks to be loaded before the start.
+    paced
+        Whether blocks take the scenario's times, on hosts that are faster; otherwise they take their own.
     emulation
-        Plays the scenario's network and speeds on this host; without it blocks and transfers take their own time.
+        Plays the scenario's network on this host; without it transfers take their own time.
+    sent
+        Inputs of sources that bring their own, which their samples take in turn; others draw theirs from the seed.
+    live
+        Whether samples are handed in while the run goes on, until :meth:`Coordinator.stop`, in place of the scenario's
+        arrivals.
     """
 
     instance: Instance
@@ -86,7 +112,10 @@ class Deployment:
     blocks: Mapping[str, bytes]
     """By content hash."""
     resident: Mapping[str, Mapping[str, tuple[int, ...]]]
+    paced: bool = False
     emulation: Emulation | None = None
+    sent: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
+    live: bool = False
 
     @property
     def samples(self) -> int:
@@ -115,9 +144,10 @@ class Coordinator:
     """A member that runs deployments on agents; use it as a context manager."""
 
     def __init__(self, connect: Connect) -> None:
-        self._inbox: queue.SimpleQueue[Frame | tuple[str, bool]] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Frame | tuple[str, bool] | None] = queue.SimpleQueue()
         self._present: set[str] = set()
         self._emulation: Emulation | None = None
+        self._stopping = False
         self._transport = connect(self._on_frame, lambda member, present: self._inbox.put((member, present)))
 
     def __enter__(self) -> Coordinator:
@@ -133,8 +163,12 @@ class Coordinator:
         else:
             self._inbox.put(frame)
 
+    def stop(self) -> None:
+        """End a live run; called in any thread."""
+        self._inbox.put(None)
+
     def _next(self, timeout_s: float) -> Frame | None:
-        """Give the next frame, or None when a member came or went.
+        """Give the next frame, or None when a member came or went, or the run is to stop.
 
         Raises
         ------
@@ -147,6 +181,9 @@ class Coordinator:
             item = self._inbox.get(timeout=max(timeout_s, 0.0))
         except queue.Empty:
             raise TimeoutError from None
+        if item is None:
+            self._stopping = True
+            return None
         if isinstance(item, Frame):
             if isinstance(item.body, Fault):
                 raise ExecuteError(item.body.what, where=f"agent {item.body.worker}")
@@ -174,8 +211,8 @@ class Coordinator:
     def _absent(self, names: Sequence[str]) -> list[str]:
         return [name for name in names if name not in self._present]
 
-    def run(self, deployment: Deployment, *, ready_timeout_s: float, progress: Progress | None = None) -> Measurement:
-        """Deploy, run, and collect.
+    def run(self, deployment: Deployment, *, ready_timeout_s: float, observer: Observer | None = None) -> Measurement:
+        """Deploy, run, and collect: until every sample has ended, a live run until :meth:`stop`.
 
         Raises
         ------
@@ -183,14 +220,17 @@ class Coordinator:
             An agent could not make ready, or reported a fault; or this host is slower than a worker it plays.
         """
         measurement = Measurement()
+        observer = observer or Observer()
         run = uuid.uuid4().hex
+        self._stopping = False
         self._deploy(deployment, run)
         measurement.warm_block_s = self._serve_until_ready(deployment, ready_timeout_s)
-        if deployment.emulation is not None:
+        if deployment.paced:
             _refuse_too_fast(deployment.instance, measurement.warm_block_s)
         self._start(deployment, run)
+        observer.started(partial(self._submit, deployment.instance, run))
         try:
-            self._watch(deployment, progress or (lambda _ended, _all: None))
+            self._watch(deployment, run, observer)
         finally:
             if deployment.emulation is not None:
                 self._emulation = None
@@ -208,9 +248,17 @@ class Coordinator:
                 seed=deployment.seed,
                 models=dict(deployment.models),
                 resident=dict(deployment.resident.get(worker, {})),
-                paced=deployment.emulation is not None,
+                paced=deployment.paced,
+                emulated=deployment.emulation is not None,
+                sent=tuple(deployment.sent),
+                live=deployment.live,
             )
             self._transport.send(worker, Frame(deploy), CONTROL)
+        for source, samples in deployment.sent.items():
+            for inputs in samples:
+                self._transport.send(
+                    deployment.instance.home(source), Frame(Input(run=run, source=source), inputs), CONTROL
+                )
 
     def _serve_until_ready(self, deployment: Deployment, timeout_s: float) -> dict[str, dict[str, tuple[float, ...]]]:
         deadline_s = time.monotonic() + timeout_s
@@ -247,20 +295,38 @@ class Coordinator:
         for worker in deployment.instance.workers:
             self._transport.send(worker, Frame(Start(at_unix_s=at_unix_s)), CONTROL)
 
-    def _watch(self, deployment: Deployment, progress: Progress) -> None:
-        """Return when every sample whose home is still there has ended, or nothing happens any more."""
-        sources = deployment.instance.scenario.sources
-        rates = [source.rate_per_s for source in sources.values() if source.rate_per_s]
-        patience_s = _STALL_S + 10 / min(rates, default=1.0)
-        ended = dict.fromkeys(sources, 0)
-        while any(ended[name] < source.samples and source.worker in self._present for name, source in sources.items()):
+    def _submit(self, instance: Instance, run: str, source: str, sample: int, inputs: Tensors) -> None:
+        spec = instance.scenario.sources[source]
+        levels = urgency_levels({name: other.priority for name, other in instance.scenario.sources.items()})
+        frame = Frame(Submit(run=run, source=source, sample=sample), inputs)
+        self._transport.send(spec.worker, frame, levels[spec.priority])
+
+    def _watch(self, deployment: Deployment, run: str, observer: Observer) -> None:
+        """Return when every sample whose home is still there has ended, or none has ended for long."""
+        instance = deployment.instance
+        left = {source: instance.samples(source) for source in instance.sources}
+        patience_s = _patience_s(deployment)
+        stalled_s = time.monotonic() + patience_s
+        while not self._over(deployment, left) and time.monotonic() < stalled_s:
+            present = set(self._present)
             try:
-                frame = self._next(patience_s)
+                frame = self._next(min(stalled_s - time.monotonic(), _STALL_S))
             except TimeoutError:
-                return
-            if frame is not None and isinstance(frame.body, Ended):
-                ended[frame.body.source] += 1
-                progress(sum(ended.values()), deployment.samples)
+                continue
+            for worker in present - self._present:
+                observer.left(worker)
+            body = frame.body if frame is not None else None
+            if isinstance(body, Load) and body.run == run:
+                observer.told(body)
+            elif isinstance(body, Ended) and frame is not None and body.run == run:
+                left[body.sample.source] -= 1
+                stalled_s = time.monotonic() + patience_s
+                observer.ended(body.sample, frame.tensors)
+
+    def _over(self, deployment: Deployment, left: Mapping[str, int]) -> bool:
+        if deployment.live:
+            return self._stopping
+        return not any(left[source] > 0 and deployment.instance.home(source) in self._present for source in left)
 
     def _collect(self, deployment: Deployment, measurement: Measurement) -> None:
         measurement.left = self._absent(deployment.instance.workers)
@@ -288,6 +354,12 @@ class Coordinator:
             measurement.steps[body.worker] = STEPS.validate_json(tensors["steps"].tobytes())
             measurement.duplicates += body.duplicates
             measurement.late_blocks += body.late_blocks
+
+
+def _patience_s(deployment: Deployment) -> float:
+    """Give how long no sample may end before a run counts as stalled; a live run waits for ever."""
+    rates = [source.rate_per_s for source in deployment.instance.scenario.sources.values() if source.rate_per_s]
+    return inf if deployment.live else _STALL_S + 10 / min(rates, default=1.0)
 
 
 def _refuse_too_fast(instance: Instance, warm_block_s: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:

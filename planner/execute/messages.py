@@ -21,6 +21,7 @@ from planner.plan.types import Plan
 from planner.policy.types import SampleKey
 from planner.profile.types import Record
 from planner.scenario.instance import Instance
+from planner.trace.records import SampleRecord
 from planner.worker.events import Message
 
 VERSION: Final = 1
@@ -57,8 +58,15 @@ class Deploy(Record):
     resident: dict[str, tuple[int, ...]]
     """Blocks of each model to be loaded before the run starts; others are loaded when they are first needed."""
     paced: bool
-    """Whether blocks and transfers take the scenario's times on this host, or their own."""
+    """Whether blocks take the scenario's times on this host, or their own."""
+    emulated: bool = False
+    """Whether a network emulated at the coordinator says when data may be let in (:class:`Transmit`)."""
     threads: int = 1
+    sent: tuple[str, ...] = ()
+    """Sources whose inputs come as :class:`Input` before the start; those of the others are drawn from the seed."""
+    live: bool = False
+    """Whether samples come as :class:`Submit` while the run goes on, and each result goes back with its
+    :class:`Ended`; nothing is kept for a report then, so that a run may last for ever."""
 
 
 class BlockFile(Record):
@@ -82,6 +90,26 @@ class Admit(Record):
     run: str
     transfer: str
     at_s: float
+
+
+class Input(Record):
+    """The input of one sample of a source, sent ahead of the run; sample k takes the k-th of them, then from the first.
+
+    The tensors of cut 0 travel with it.
+    """
+
+    kind: Literal["input"] = "input"
+    run: str
+    source: str
+
+
+class Submit(Record):
+    """A sample of a live run arrives at its source's worker; the tensors of cut 0 travel with it."""
+
+    kind: Literal["submit"] = "submit"
+    run: str
+    source: str
+    sample: int
 
 
 class Stop(Record):
@@ -111,12 +139,26 @@ class Ready(Record):
 
 
 class Ended(Record):
-    """A sample of this worker's sources ended."""
+    """A sample of this worker's sources ended; in a live run its output tensors travel with it."""
 
     kind: Literal["ended"] = "ended"
+    run: str
     worker: str
-    source: str
-    sample: int
+    sample: SampleRecord
+
+
+class Load(Record):
+    """How busy this worker is, told about twice a second while a run goes on."""
+
+    kind: Literal["load"] = "load"
+    run: str
+    worker: str
+    at_s: float
+    """Run's clock."""
+    queued: int
+    """Tasks that wait here, the one that runs not counted."""
+    busy_s: float
+    """Time computed since the start, in seconds."""
 
 
 class Output(Record):
@@ -180,7 +222,22 @@ class Transmit(Record):
 
 
 Body: TypeAlias = (
-    Deploy | BlockFile | Start | Admit | Stop | Missing | Ready | Ended | Output | Report | Fault | Data | Transmit
+    Deploy
+    | BlockFile
+    | Start
+    | Admit
+    | Input
+    | Submit
+    | Stop
+    | Missing
+    | Ready
+    | Ended
+    | Load
+    | Output
+    | Report
+    | Fault
+    | Data
+    | Transmit
 )
 
 

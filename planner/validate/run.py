@@ -8,21 +8,24 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from planner.execute.coordinator import Coordinator, Deployment, Emulation, Measurement, Progress
-from planner.execute.messages import DeployedModel
+from planner.execute.coordinator import Coordinator, Deployment, Emulation, Measurement, Observer
+from planner.execute.messages import DeployedModel, Tensors
 from planner.model.load import ChainModel
 from planner.plan.types import Plan
 from planner.policy.menu import expected_accuracy, resident_blocks
 from planner.scenario.instance import Instance
 from planner.simulate.run import simulate
 from planner.trace.metrics import SourceMetrics, summarise
-from planner.trace.records import BlockRecord, Record
+from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.validate.numerics import Numerics, compare
 
 _READY_TIMEOUT_S: Final = 120.0
 
 HOST_LIMIT: Final = 0.01
 """Share of blocks that may take longer than the scenario allows before the host counts as the limit."""
+
+Progress = Callable[[int, int], None]
+"""Called with how much of a step is done, and all of it."""
 
 Say = Callable[[str], Progress]
 """Begins a step of the work, by its description, and gives what reports its progress."""
@@ -77,10 +80,12 @@ def validate(
     models: Mapping[str, ChainModel],
     agents: AbstractContextManager[Coordinator],
     *,
+    paced: bool,
     emulation: Emulation | None,
     policy: str,
     seed: int,
     say: Say,
+    observer: Observer | None = None,
 ) -> Validation:
     """Simulate, run on real agents, compare.
 
@@ -90,8 +95,12 @@ def validate(
         The scenario's models, cut as their profiles say.
     agents
         Brings up a coordinator that has found all agents, and lets them go.
+    paced
+        Whether hosts that are faster are slowed down to the scenario's workers.
     emulation
-        What slows this host down to the scenario's workers and network, where one host plays them all.
+        Plays the scenario's network, where one host plays it all.
+    observer
+        Is told what goes on during the run; by default ``say`` tells how many samples have ended.
 
     Raises
     ------
@@ -112,14 +121,27 @@ def validate(
         },
         blocks={sha: data for name in files for sha, data in zip(hashes[name], files[name], strict=True)},
         resident=resident_blocks(instance, policy, plan),
+        paced=paced,
         emulation=emulation,
     )
     say("starting agents")
     with agents as coordinator:
-        measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, progress=say("running"))
+        observer = observer or _Count(deployment.samples, say("running"))
+        measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=observer)
     whole = {name: (model.model_bytes(), model.chain.cuts[0].tensors) for name, model in models.items()}
     numerics = compare(instance, measurement.outputs, whole, seed, say("comparing outputs"))
     return judge(instance, predicted, measurement, numerics, expected_accuracy(instance, policy, plan))
+
+
+class _Count(Observer):
+    """Tells how many samples have ended."""
+
+    def __init__(self, samples: int, progress: Progress) -> None:
+        self._ended, self._samples, self._progress = 0, samples, progress
+
+    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
+        self._ended += 1
+        self._progress(self._ended, self._samples)
 
 
 def judge(

@@ -6,7 +6,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 2.  A sample that arrives joins its source's reservoir. At each arrival, and each end of a task or a sample here, the
     policy is asked once a source for the route of the next one, unless ``in_flight`` of its samples are on their way;
     then its task is placed (rule 4). A source keeps each sample until its result is back. A timer is set; when it goes
-    off first, the sample starts again as a new attempt. After ``max_attempts`` time-outs it is given up. Every sample ends once: as :class:`Complete` or :class:`Fail`.
+    off first, the sample starts again as a new attempt. After ``max_attempts`` time-outs it is given up. Every sample
+    ends once: as :class:`Complete` or :class:`Fail`.
 3.  The result of *any* attempt completes its sample; a block that could not be run gives it up. What comes for a
     sample that has ended is a duplicate, and is dropped.
 4.  A task is placed by the policy: computed here, then it waits in a queue of the policy's naming; or sent on, then

@@ -71,6 +71,7 @@ def small_deployment(
         },
         blocks=dict(zip(HASHES, FILES, strict=True)),
         resident=resident_blocks(instance, policy, plan),
+        paced=emulation is not None,
         emulation=emulation,
     )
 
