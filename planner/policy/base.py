@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 
-from planner.plan.types import Route
+from planner.plan.types import Plan, Route
 from planner.policy.menu import whole_model_at_home
 from planner.policy.types import Ask, Compute, Decision, Forward, Status, Task, View, Waiting
 
@@ -53,6 +53,9 @@ class BasePolicy:
 
     def ran(self, view: View, done: Waiting) -> None:
         """Learn nothing."""
+
+    def replanned(self, view: View, plan: Plan) -> None:
+        """Follow no plan."""
 
     def status(self, view: View) -> Status:  # noqa: ARG002
         """Tell nothing."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from copy import copy
 from itertools import accumulate
 
 from planner.scenario.instance import Instance
@@ -48,6 +49,15 @@ class Costs:
             for receiver, path in by_receiver.items()
         }
 
+        self.slowness: dict[str, float] = {}
+        """How many times longer than by its profile each worker takes at the moment, where that is known."""
+
+    def own(self) -> Costs:
+        """Give the same costs with a slowness of their own."""
+        found = copy(self)
+        found.slowness = dict(self.slowness)
+        return found
+
     def length(self, model: str) -> int:
         """Give L."""
         return len(self._parameters[model]) - 1
@@ -62,11 +72,12 @@ class Costs:
             sums, share = self._compute_s[model, worker], 1.0
         else:
             sums, share = self._reached_s[model, worker, point], reach[first]
-        return (sums[last + 1] - sums[first]) / share
+        return (sums[last + 1] - sums[first]) / share * self.slowness.get(worker, 1.0)
 
     def stage_s(self, model: str, worker: str, first: int, last: int, point: int | None = None) -> float:
         """Give the time of a stage, its overhead included, in seconds; a mean as that of :meth:`compute_s`."""
-        return self._overhead_s[model, worker] + self.compute_s(model, worker, first, last, point)
+        overhead_s = self._overhead_s[model, worker] * self.slowness.get(worker, 1.0)
+        return overhead_s + self.compute_s(model, worker, first, last, point)
 
     def parameters(self, model: str, first: int, last: int) -> int:
         """Give the number of parameters of blocks ``first`` to ``last``."""

@@ -21,20 +21,27 @@ class Planned(PriorityPolicy):
 
     The route of a source's n-th sample is the one whose cumulated share holds the n-th term of the additive recurrence
     n φ mod 1 with the golden ratio φ: of all such sequences the one that keeps the shares most evenly in every stretch.
-    When a worker has left, the routes through it drop out; a source with none left computes at home.
+    When a worker has left, or a way is cut, the routes over it drop out; a source with none left computes at home.
     """
 
     looks_between_blocks = True
 
     def __init__(self, plan: Plan) -> None:
-        self._routes = {source: entry.routes for source, entry in plan.sources.items()}
+        self._routes: dict[str, tuple[Route, ...]] = {}
+        self._follow(plan)
         self._drawn: dict[str, int] = defaultdict(int)
+
+    def _follow(self, plan: Plan) -> None:
+        self._routes |= {source: entry.routes for source, entry in plan.sources.items()}
+
+    def replanned(self, view: View, plan: Plan) -> None:  # noqa: ARG002
+        """Draw from another plan's routes from now on."""
+        self._follow(plan)
 
     def route(self, view: View, source: str) -> Route | None:
         """Draw one of the plan's routes by its share."""
-        routes = [
-            route for route in self._routes[source] if view.absent.isdisjoint(stage.worker for stage in route.stages)
-        ]
+        home = view.instance.home(source)
+        routes = [route for route in self._routes[source] if view.passable(home, route)]
         if not routes:
             return whole_model_at_home(view.instance, source)
         self._drawn[source] += 1

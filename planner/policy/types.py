@@ -9,9 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
+from itertools import pairwise
+from math import inf
 from typing import NamedTuple, Protocol, TypeAlias
 
-from planner.plan.types import Route, Stage
+from planner.plan.types import Plan, Route, Stage
 from planner.policy.costs import Costs
 from planner.scenario.instance import Instance
 
@@ -96,6 +98,8 @@ class Status:
         Number of tasks that wait, by queue.
     per_parameter_s
         Moving average of computation per parameter, in seconds, by source: γ of AR-MDI.
+    slowness
+        How many times longer than by its profile this worker takes at the moment; its worker adds it.
     loads
         What each priority class asks of this worker.
     """
@@ -105,6 +109,7 @@ class Status:
     running_s: float = 0.0
     queued: tuple[tuple[str, int], ...] = ()
     per_parameter_s: tuple[tuple[str, float], ...] = ()
+    slowness: float = 1.0
     loads: tuple[ClassLoad, ...] = ()
 
 
@@ -128,6 +133,8 @@ class View:
     """When the block that runs is expected to end; in the past when none runs."""
     statuses: dict[str, Status] = field(default_factory=dict)
     """The last status of each other worker that told one."""
+    cut: dict[tuple[str, str], float] = field(default_factory=dict)
+    """Until when, by sender and receiver, a way is avoided that a worker found cut."""
 
     def ahead_s(self, priority: float) -> float:
         """Give the computation here that is served before a new task of a priority, in seconds."""
@@ -137,6 +144,21 @@ class View:
     def present(self, workers: Iterable[str]) -> list[str]:
         """Give those of ``workers`` that have not left, in their order."""
         return [worker for worker in workers if worker not in self.absent]
+
+    def reaches(self, sender: str, receiver: str) -> bool:
+        """Tell whether a transfer gets through, as far as is known."""
+        if not self.absent and not self.cut:
+            return True
+        path = self.instance.path(sender, receiver)
+        found_cut = self.cut.get((sender, receiver), -inf) > self.now_s
+        return path is not None and not found_cut and all(hop.receiver not in self.absent for hop in path.hops)
+
+    def passable(self, home: str, route: Route) -> bool:
+        """Tell whether a sample gets along a route and back home, as far as is known."""
+        if not self.absent and not self.cut:
+            return True
+        ways = pairwise([home, *(stage.worker for stage in route.stages), home])
+        return all(self.reaches(sender, receiver) for sender, receiver in ways)
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,6 +228,10 @@ class Policy(Protocol):
 
     def ran(self, view: View, done: Waiting) -> None:
         """Learn what computing a task took."""
+        ...
+
+    def replanned(self, view: View, plan: Plan) -> None:
+        """Learn of a plan that replaces the one so far; it has no routes of sources whose workers have left."""
         ...
 
     def status(self, view: View) -> Status:

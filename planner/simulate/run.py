@@ -39,7 +39,8 @@ from planner.worker.events import (
     TimedOut,
     sample_record,
 )
-from planner.worker.worker import Patience, Worker
+from planner.worker.patience import Patience
+from planner.worker.worker import Worker
 
 DETECTION_S: Final = 0.1
 """A worker that left or joined is noticed by the others after this; on a real network the liveliness tokens decide."""

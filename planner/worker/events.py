@@ -11,6 +11,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import Field, TypeAdapter
 
+from planner.plan.types import Plan
 from planner.policy.types import SampleKey, Status, Task
 from planner.trace.records import Origin, SampleRecord
 
@@ -46,10 +47,12 @@ class ResultMessage:
 
 @dataclass(frozen=True, slots=True)
 class FailureMessage:
-    """A block could not be run; nothing travels with it."""
+    """A block could not be run, or a worker not be reached; nothing travels with it."""
 
     key: SampleKey
     reason: str
+    unreached: str | None = None
+    """The worker that could not be reached: the sample may take another way."""
     kind: Literal["failure"] = "failure"
 
 
@@ -169,6 +172,14 @@ class Joined:
 
 
 @dataclass(frozen=True, slots=True)
+class Replanned:
+    """The plan is another from now on; samples on their way keep their routes."""
+
+    plan: Plan
+    kind: Literal["replanned"] = "replanned"
+
+
+@dataclass(frozen=True, slots=True)
 class Reprioritised:
     """The priority of a source is another from now on; samples on their way keep theirs."""
 
@@ -177,7 +188,7 @@ class Reprioritised:
     kind: Literal["reprioritised"] = "reprioritised"
 
 
-Event: TypeAlias = Arrived | Received | BlockEnded | BlockFailed | TimedOut | Left | Joined | Reprioritised
+Event: TypeAlias = Arrived | Received | BlockEnded | BlockFailed | TimedOut | Left | Joined | Replanned | Reprioritised
 
 # ---- effects ------------------------------------------------------------------------------------------------------
 

@@ -63,13 +63,17 @@ class Queues:
     def begin(self, waiting: Waiting) -> None:
         """Count the next block of a task as running."""
         self.changes += 1
+        block_s = self.block_s(waiting)
+        self._view.running_until_s = self._view.now_s + block_s
+        self._reduce(waiting.task.priority, block_s)
+
+    def block_s(self, waiting: Waiting) -> float:
+        """Expect the time of a task's next block, in seconds."""
         task, block = waiting.task, waiting.task.next_block
         costs = self._view.costs
-        block_s = (costs.stage_s if block == waiting.first_block else costs.compute_s)(
+        return (costs.stage_s if block == waiting.first_block else costs.compute_s)(
             task.model, self._view.worker, block, block
         )
-        self._view.running_until_s = self._view.now_s + block_s
-        self._reduce(task.priority, block_s)
 
     def drop_rest(self, waiting: Waiting) -> None:
         """Do not count the blocks behind the one that ran: they will not be computed here."""
@@ -87,6 +91,12 @@ class Queues:
             self._raise(
                 task.priority, costs.compute_s(task.model, worker, after, waiting.last_block, task.operating_point)
             )
+
+    def rescale(self, factor: float) -> None:
+        """Count what waits as taking so many times longer."""
+        if factor != 1.0:
+            for priority in self._view.backlog_s:
+                self._view.backlog_s[priority] *= factor
 
     def _raise(self, priority: float, work_s: float) -> None:
         self._view.backlog_s[priority] = self._view.backlog_s.get(priority, 0.0) + work_s

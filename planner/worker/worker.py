@@ -12,7 +12,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     sample that has ended is a duplicate, and is dropped.
 4.  A task is placed by the policy: computed here, then it waits in a queue of the policy's naming; or sent on, then
     this worker forgets it; or others are asked first (:mod:`planner.worker.handshake`). A task that was cleared
-    beforehand is computed.
+    beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it again, and
+    avoids that way for a while.
 5.  An idle worker serves the queue its policy chooses, and runs the first task's next block.
 6.  When a block ends and its task has blocks left here, the task goes on at once, unless the policy looks between
     blocks: then it joins its queue again, before those that came later, and rule 5 applies.
@@ -29,11 +30,12 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import inf
-from typing import Any
+from typing import Any, Final
 
 from planner.policy.costs import Costs
+from planner.policy.menu import whole_model_at_home
 from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, View, Waiting
 from planner.profile.types import ExitPoint
 from planner.scenario.instance import Instance
@@ -52,6 +54,7 @@ from planner.worker.events import (
     Joined,
     Left,
     Received,
+    Replanned,
     Reprioritised,
     RequestMessage,
     ResultMessage,
@@ -65,24 +68,16 @@ from planner.worker.events import (
     Timer,
 )
 from planner.worker.handshake import Handshake, Settled
+from planner.worker.pace import Pace
+from planner.worker.patience import Delays, Patience
 from planner.worker.queues import Entry, Queues
+
+CUT_S: Final = 5.0
+"""A way that was found cut is avoided for so long, then tried again."""
 
 
 class ProtocolError(Exception):
     """An event that cannot happen in this state: a fault of the driver, not of the user."""
-
-
-@dataclass(frozen=True)
-class Patience:
-    """How long a source waits for a result before it tries again, and how often it tries."""
-
-    first_s: float = 30.0
-    """Wait for the first attempt; each further one waits twice as long. Infinite where nothing gets lost unseen."""
-    max_attempts: int = 4
-
-    def wait_s(self, time_outs: int) -> float:
-        """Give the wait after 0, 1, … time-outs, in seconds."""
-        return self.first_s * 2.0**time_outs
 
 
 @dataclass(slots=True)
@@ -90,6 +85,7 @@ class _Pending:
     """A sample of this worker's own sources whose result is not back yet."""
 
     created_s: float
+    started_s: float = 0.0
     attempt: int = 0
     time_outs: int = 0
     via: frozenset[str] | None = frozenset()
@@ -122,7 +118,8 @@ class Worker:
         self._policy = policy
         self._patience = patience or Patience()
         priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
-        self._view = View(name, instance, costs or Costs(instance), priorities=priorities)
+        self._view = View(name, instance, (costs or Costs(instance)).own(), priorities=priorities)
+        self._pace = Pace(self._view)
         self._handshake = Handshake(self._view)
         self._queues = Queues(self._view, policy)
         self._running: Entry | None = None
@@ -132,6 +129,7 @@ class Worker:
         self._limits = {source: instance.scenario.sources[source].in_flight or inf for source in self._reservoirs}
         self._in_flight = dict.fromkeys(self._reservoirs, 0)
         self._pending: dict[tuple[str, int], _Pending] = {}
+        self._delays = {source: Delays(self._patience) for source in self._reservoirs}
         self._told = Status()
         self._gossiped = 0
         self._effects: list[Effect] = []
@@ -143,6 +141,7 @@ class Worker:
             TimedOut: self._on_timed_out,
             Left: self._on_left,
             Joined: self._on_joined,
+            Replanned: self._on_replanned,
             Reprioritised: self._on_reprioritised,
         }
 
@@ -200,9 +199,14 @@ class Worker:
     def _start(self, identity: tuple[str, int]) -> bool:
         pending = self._pending[identity]
         source, sample = identity
+        own_pace = self._pace.own
+        self._pace.forget_old()
+        self._queues.rescale(self._pace.own / own_pace)
         route = self._policy.route(self._view, source)
         if route is None:
             return False
+        if not self._view.passable(self.name, route):
+            route = whole_model_at_home(self._view.instance, source)
         pending.via = frozenset(stage.worker for stage in route.stages) - {self.name}
         task = Task(
             key=SampleKey(source, sample, pending.attempt),
@@ -213,11 +217,15 @@ class Worker:
             next_block=0,
             stages=route.stages,
         )
-        wait_s = self._patience.wait_s(pending.time_outs)
-        if wait_s < float("inf"):
-            self._effects.append(SetTimer(Timer("result", task.key), self._view.now_s + wait_s))
+        pending.started_s = self._view.now_s
+        if self._patience.first_s < inf:
+            self._set_result_timer(task.key, pending)
         self._place(task)
         return True
+
+    def _set_result_timer(self, key: SampleKey, pending: _Pending) -> None:
+        look_s = self._delays[key.source].look_s(self._view.now_s, pending.started_s, pending.time_outs)
+        self._effects.append(SetTimer(Timer("result", key), look_s))
 
     def _retry(self, identity: tuple[str, int]) -> None:
         pending = self._pending[identity]
@@ -252,6 +260,8 @@ class Worker:
         if pending is None:
             self._effects.append(Discard(key))
         else:
+            if pending.attempt == 0:
+                self._delays[key.source].back(self._view.now_s, pending.started_s)
             self._effects.append(Complete(key, pending.created_s, origin))
             self._admit_all()
 
@@ -262,16 +272,23 @@ class Worker:
     def _on_timed_out(self, event: TimedOut) -> None:
         purpose, key = event.timer
         if purpose == "result":
-            pending = self._pending.get((key.source, key.sample))
-            if pending is not None and pending.attempt == key.attempt:
-                pending.time_outs += 1
-                self._retry((key.source, key.sample))
+            self._look_for_result(key)
         elif purpose == "answers":
             self._settle(self._handshake.overdue(key))
         elif purpose == "window":
             self._handshake.close_window(self._effects)
         else:
             self._handshake.release(key)
+
+    def _look_for_result(self, key: SampleKey) -> None:
+        pending = self._pending.get((key.source, key.sample))
+        if pending is None or pending.attempt != key.attempt or not pending.started:
+            return
+        if self._view.now_s < self._delays[key.source].due_s(pending.started_s, pending.time_outs):
+            self._set_result_timer(key, pending)
+        else:
+            pending.time_outs += 1
+            self._retry((key.source, key.sample))
 
     def _on_left(self, event: Left) -> None:
         worker = event.worker
@@ -285,7 +302,11 @@ class Worker:
 
     def _on_joined(self, event: Joined) -> None:
         self._view.absent.discard(event.worker)
+        self._view.cut = {way: until_s for way, until_s in self._view.cut.items() if event.worker not in way}
         self._told = Status()
+
+    def _on_replanned(self, event: Replanned) -> None:
+        self._policy.replanned(self._view, event.plan)
 
     def _on_reprioritised(self, event: Reprioritised) -> None:
         self._view.priorities[event.source] = event.priority
@@ -303,16 +324,24 @@ class Worker:
         elif isinstance(message, ResultMessage):
             self._finish(message.key, message.origin)
         elif isinstance(message, FailureMessage):
-            self._on_failure(message)
+            self._on_failure(event.sender, message)
         elif isinstance(message, StatusMessage):
             self._view.statuses[event.sender] = message.status
+            self._pace.told(event.sender, message.status.slowness)
         elif isinstance(message, RequestMessage):
             self._handshake.requested(event.sender, message, self._effects)
         elif isinstance(message, AnswerMessage):
             self._settle(self._handshake.answered(event.sender, message))
 
-    def _on_failure(self, message: FailureMessage) -> None:
-        self._give_up((message.key.source, message.key.sample), message.reason)
+    def _on_failure(self, sender: str, message: FailureMessage) -> None:
+        identity = (message.key.source, message.key.sample)
+        if message.unreached is None:
+            self._give_up(identity, message.reason)
+            return
+        self._view.cut[sender, message.unreached] = self._view.now_s + CUT_S
+        pending = self._pending.get(identity)
+        if pending is not None and pending.started and pending.attempt == message.key.attempt:
+            self._retry(identity)
 
     def _place(self, task: Task) -> None:
         decision = self._policy.place(self._view, task)
@@ -329,6 +358,9 @@ class Worker:
         if isinstance(decision, Compute):
             self._queues.add(task, decision.last_block)
             return
+        if not self._view.reaches(self.name, decision.worker):
+            self._turn_back(task, decision.worker)
+            return
         own = self._pending.get((task.key.source, task.key.sample))
         if own is not None and decision.worker not in (own.via or ()):
             own.via = None
@@ -336,6 +368,16 @@ class Worker:
         message = TaskMessage(task, decision.last_block)
         self._effects.append(Send(decision.worker, message, task.next_block, size, task.priority))
         self._effects.append(Discard(task.key))
+
+    def _turn_back(self, task: Task, unreached: str) -> None:
+        """Let the task's source try another way."""
+        message = FailureMessage(task.key, f"{self.name} does not reach {unreached}", unreached)
+        home = self._view.instance.home(task.key.source)
+        self._effects.append(Discard(task.key))
+        if home == self.name:
+            self._on_failure(self.name, message)
+        else:
+            self._effects.append(Send(home, message, task.next_block, 0, task.priority))
 
     def _serve(self) -> None:
         if self._running is None and (entry := self._queues.take()) is not None:
@@ -360,6 +402,7 @@ class Worker:
     def _on_block_ended(self, event: BlockEnded) -> None:
         entry = self._take_running(event.key, event.block)
         waiting = entry.waiting
+        self._measure(waiting, event.service_s)
         leave = self._leave(waiting, event)
         last_block = waiting.last_block if leave is None else event.block
         task = waiting.task.at(event.block + 1, waiting.task.stages)
@@ -377,6 +420,11 @@ class Worker:
             self._queues.put_back(entry._replace(waiting=waiting))
         else:
             self._run(entry._replace(waiting=waiting))
+
+    def _measure(self, waiting: Waiting, took_s: float) -> None:
+        own = self._pace.own
+        self._pace.ran(self._queues.block_s(waiting) / own, took_s)
+        self._queues.rescale(self._pace.own / own)
 
     def _leave(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
         """Give the exit at which a sample leaves after a block, if there is one, and count what that leaves to do."""
@@ -412,7 +460,7 @@ class Worker:
         message = FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}")
         home = self._view.instance.home(task.key.source)
         if home == self.name:
-            self._on_failure(message)
+            self._on_failure(self.name, message)
         else:
             self._effects.append(Send(home, message, event.block, 0, task.priority))
 
@@ -420,7 +468,7 @@ class Worker:
 
     def _gossip(self) -> None:
         self._gossiped = self._queues.changes
-        status = self._policy.status(self._view)
+        status = replace(self._policy.status(self._view), slowness=self._pace.own)
         if status == self._told:
             return
         self._told = status

@@ -28,7 +28,8 @@ from planner.worker.events import (
     TimedOut,
     Timer,
 )
-from planner.worker.worker import Patience, Worker
+from planner.worker.patience import Patience
+from planner.worker.worker import Worker
 from tests.instances import make_instance, make_profile
 
 BLOCK_S = 0.01

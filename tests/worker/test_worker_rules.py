@@ -29,7 +29,8 @@ from planner.worker.events import (
     TimedOut,
     Timer,
 )
-from planner.worker.worker import Patience, ProtocolError, Worker
+from planner.worker.patience import Patience
+from planner.worker.worker import ProtocolError, Worker
 from tests.instances import make_instance, make_profile
 
 BLOCKS = 4
