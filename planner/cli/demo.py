@@ -9,11 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
-from planner.cli.case import load_models
 from planner.cli.output import JSON_OPTION, print_json
 from planner.cli.solve import print_plan, reference_to
 from planner.cli.validate import print_validation, run_locally, stepwise_progress, write_folder
 from planner.errors import PlannerError
+from planner.plan.case import load_models
 
 EXAMPLE: Final = Path("examples/two-cameras/scenario.yaml")
 MODEL: Final = "mobilenetv2"

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
-from planner.cli.case import check_fit
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.plan.case import check_fit
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
 from planner.trace.metrics import Interval, interval

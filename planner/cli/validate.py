@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
-from planner.cli.case import load_case, load_models
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
 from planner.errors import UsageError
+from planner.plan.case import load_case, load_models
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
 
@@ -82,22 +82,16 @@ def run_locally(
     """Validate with agents on this machine; their cache of block models goes when they do."""
     import tempfile
 
+    from planner.execute.deployment import deploy
     from planner.execute.local import local_agents
     from planner.validate.emulate import EmulatedNetwork
     from planner.validate.run import validate
 
+    deployment = deploy(
+        instance, plan, models, policy=policy, seed=seed, paced=True, emulation=EmulatedNetwork(instance)
+    )
     with tempfile.TemporaryDirectory(prefix="planner-") as cache:
-        return validate(
-            instance,
-            plan,
-            models,
-            local_agents(instance.workers, Path(cache)),
-            paced=True,
-            emulation=EmulatedNetwork(instance),
-            policy=policy,
-            seed=seed,
-            say=say,
-        )
+        return validate(deployment, models, local_agents(instance.workers, Path(cache)), say=say)
 
 
 def write_folder(

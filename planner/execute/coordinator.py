@@ -9,19 +9,19 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
-from typing import Final, Protocol
+from typing import Final
 
 import numpy as np
 
 from planner.errors import ExecuteError
 from planner.errors import Fault as InputFault
+from planner.execute.deployment import Deployment, Emulation
 from planner.execute.driver import urgency_levels
 from planner.execute.messages import (
     Admit,
     BlockFile,
     Body,
     Deploy,
-    DeployedModel,
     Ended,
     Fault,
     Frame,
@@ -38,7 +38,6 @@ from planner.execute.messages import (
     Transmit,
 )
 from planner.execute.transport import CONTROL, Connect
-from planner.plan.types import Plan
 from planner.scenario.instance import Instance
 from planner.trace.records import Record, SampleRecord, decode_records
 from planner.worker.events import STEPS, Step
@@ -65,62 +64,6 @@ class Observer:
 
     def left(self, worker: str) -> None:
         """Learn that a worker is gone."""
-
-
-class Emulation(Protocol):
-    """A network that is played on this host (:mod:`planner.validate.emulate`)."""
-
-    def start(self, start_unix_s: float, admit: Callable[[str, str, float], None]) -> None:
-        """Begin; ``admit(to, transfer, at_s)`` tells an agent when a transfer is there."""
-        ...
-
-    def transmit(self, request: Transmit) -> None:
-        """Carry a transfer; called in any thread."""
-        ...
-
-    def stop(self) -> Sequence[Record]:
-        """End, and give the transfers' records."""
-        ...
-
-
-@dataclass(frozen=True)
-class Deployment:
-    """What is to be run.
-
-    Parameters
-    ----------
-    blocks
-        The block models of each model, serialised, in the order of the chain.
-    resident
-        For each worker and model, the blocks to be loaded before the start.
-    paced
-        Whether blocks take the scenario's times, on hosts that are faster; otherwise they take their own.
-    emulation
-        Plays the scenario's network on this host; without it transfers take their own time.
-    sent
-        Inputs of sources that bring their own, which their samples take in turn; others draw theirs from the seed.
-    live
-        Whether samples are handed in while the run goes on, until :meth:`Coordinator.stop`, in place of the scenario's
-        arrivals.
-    """
-
-    instance: Instance
-    plan: Plan | None
-    policy: str
-    seed: int
-    models: Mapping[str, DeployedModel]
-    blocks: Mapping[str, bytes]
-    """By content hash."""
-    resident: Mapping[str, Mapping[str, tuple[int, ...]]]
-    paced: bool = False
-    emulation: Emulation | None = None
-    sent: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
-    live: bool = False
-
-    @property
-    def samples(self) -> int:
-        """How many samples all sources offer."""
-        return sum(self.instance.samples(source) for source in self.instance.sources)
 
 
 @dataclass

@@ -132,7 +132,7 @@ class BlockSession:
                 return dict(zip(self._outputs, made, strict=True))
             return download(self._run_bound(upload(needed, self.provider)))
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            faults = [fault for spec in self.inputs if (fault := _fault(spec, tensors.get(spec.name)))]
+            faults = [fault for spec in self.inputs if (fault := tensor_fault(spec, tensors.get(spec.name)))]
             raise (RuntimeSessionError(faults) if faults else _failure(error)) from error
 
     def run_on_device(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
@@ -184,7 +184,8 @@ def _spec(argument: Any, where: str) -> TensorSpec:
     return TensorSpec(argument.name, _DTYPES[argument.type], shape)
 
 
-def _fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
+def tensor_fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
+    """Say what is wrong with an input; None when it fits."""
     where = f"input {spec.name}"
     if tensor is None:
         return Fault("input is missing", where, expected=f"{spec.dtype} {list(spec.shape)}")

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Final
 
-from planner.execute.coordinator import Coordinator, Deployment, Emulation, Measurement, Observer
-from planner.execute.messages import DeployedModel, Tensors
+from planner.execute.coordinator import Coordinator, Measurement, Observer
+from planner.execute.deployment import Deployment
+from planner.execute.messages import Tensors
 from planner.model.load import ChainModel
-from planner.plan.types import Plan
-from planner.policy.menu import expected_accuracy, resident_blocks
+from planner.policy.menu import expected_accuracy
 from planner.scenario.instance import Instance
 from planner.simulate.run import simulate
 from planner.trace.metrics import SourceMetrics, summarise
@@ -75,15 +74,10 @@ class Validation:
 
 
 def validate(
-    instance: Instance,
-    plan: Plan | None,
+    deployment: Deployment,
     models: Mapping[str, ChainModel],
     agents: AbstractContextManager[Coordinator],
     *,
-    paced: bool,
-    emulation: Emulation | None,
-    policy: str,
-    seed: int,
     say: Say,
     observer: Observer | None = None,
 ) -> Validation:
@@ -92,13 +86,9 @@ def validate(
     Parameters
     ----------
     models
-        The scenario's models, cut as their profiles say.
+        The models that are deployed.
     agents
         Brings up a coordinator that has found all agents, and lets them go.
-    paced
-        Whether hosts that are faster are slowed down to the scenario's workers.
-    emulation
-        Plays the scenario's network, where one host plays it all.
     observer
         Is told what goes on during the run; by default ``say`` tells how many samples have ended.
 
@@ -107,23 +97,8 @@ def validate(
     PlannerError
         The run could not be made: an agent did not start, or the scenario asks for more speed than this host has.
     """
+    instance, plan, policy, seed = deployment.instance, deployment.plan, deployment.policy, deployment.seed
     predicted, _ = simulate(instance, policy=policy, plan=plan, seed=seed)
-    files = {name: [model.block_model(index) for index in range(len(model.chain))] for name, model in models.items()}
-    hashes = {name: tuple(hashlib.sha256(data).hexdigest() for data in blocks) for name, blocks in files.items()}
-    deployment = Deployment(
-        instance=instance,
-        plan=plan,
-        policy=policy,
-        seed=seed,
-        models={
-            name: DeployedModel(cuts=tuple(cut.tensors for cut in model.chain.cuts), block_sha256=hashes[name])
-            for name, model in models.items()
-        },
-        blocks={sha: data for name in files for sha, data in zip(hashes[name], files[name], strict=True)},
-        resident=resident_blocks(instance, policy, plan),
-        paced=paced,
-        emulation=emulation,
-    )
     say("starting agents")
     with agents as coordinator:
         observer = observer or _Count(deployment.samples, say("running"))

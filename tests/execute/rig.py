@@ -10,7 +10,8 @@ from pathlib import Path
 
 from planner.execute.agent import Agent
 from planner.execute.cache import BlockCache
-from planner.execute.coordinator import Coordinator, Deployment, Emulation
+from planner.execute.coordinator import Coordinator
+from planner.execute.deployment import Deployment, Emulation
 from planner.execute.messages import COORDINATOR, DeployedModel
 from planner.execute.transport import MemoryNetwork
 from planner.plan.types import Plan, Route, SourcePlan, Stage

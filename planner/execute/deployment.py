@@ -1,0 +1,122 @@
+"""What is to be run on agents: a plan with all that they need for it."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final, Protocol
+
+from planner.execute.messages import DeployedModel, Tensors, Transmit
+from planner.plan.types import Plan
+from planner.policy.menu import resident_blocks
+from planner.scenario.instance import Instance
+from planner.trace.records import Record
+
+if TYPE_CHECKING:
+    from planner.model.load import ChainModel
+
+IN_FLIGHT: Final = 32
+"""How many samples of a source are on their way at most where the scenario does not say: it bounds agents' memory."""
+
+
+class Emulation(Protocol):
+    """A network that is played on this host (:mod:`planner.validate.emulate`)."""
+
+    def start(self, start_unix_s: float, admit: Callable[[str, str, float], None]) -> None:
+        """Begin; ``admit(to, transfer, at_s)`` tells an agent when a transfer is there."""
+        ...
+
+    def transmit(self, request: Transmit) -> None:
+        """Carry a transfer; called in any thread."""
+        ...
+
+    def stop(self) -> Sequence[Record]:
+        """End, and give the transfers' records."""
+        ...
+
+
+@dataclass(frozen=True)
+class Deployment:
+    """What is to be run.
+
+    Parameters
+    ----------
+    blocks
+        The block models, serialised, by content hash.
+    resident
+        For each worker and model, the blocks to be loaded before the start.
+    paced
+        Whether blocks take the scenario's times, on hosts that are faster; otherwise they take their own.
+    emulation
+        Plays the scenario's network on this host; without it transfers take their own time.
+    sent
+        Inputs of sources that bring their own, which their samples take in turn; others draw theirs from the seed.
+    live
+        Whether samples are handed in while the run goes on, until :meth:`Coordinator.stop`, in place of the scenario's
+        arrivals.
+    """
+
+    instance: Instance
+    plan: Plan | None
+    policy: str
+    seed: int
+    models: Mapping[str, DeployedModel]
+    blocks: Mapping[str, bytes]
+    resident: Mapping[str, Mapping[str, tuple[int, ...]]]
+    paced: bool = False
+    emulation: Emulation | None = None
+    sent: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
+    live: bool = False
+
+    @property
+    def samples(self) -> int:
+        """How many samples all sources offer."""
+        return sum(self.instance.samples(source) for source in self.instance.sources)
+
+
+def deploy(
+    instance: Instance,
+    plan: Plan | None,
+    models: Mapping[str, ChainModel],
+    *,
+    policy: str,
+    seed: int = 0,
+    paced: bool = False,
+    emulation: Emulation | None = None,
+    sent: Mapping[str, Sequence[Tensors]] | None = None,
+    live: bool = False,
+) -> Deployment:
+    """Cut the scenario's models into their blocks, and bound how many samples of a source are on their way.
+
+    Parameters
+    ----------
+    models
+        The scenario's models, loaded as their profiles say.
+    """
+    files = {name: [model.block_model(index) for index in range(len(model.chain))] for name, model in models.items()}
+    hashes = {name: tuple(hashlib.sha256(data).hexdigest() for data in blocks) for name, blocks in files.items()}
+    return Deployment(
+        instance=_bounded(instance),
+        plan=plan,
+        policy=policy,
+        seed=seed,
+        models={
+            name: DeployedModel(cuts=tuple(cut.tensors for cut in model.chain.cuts), block_sha256=hashes[name])
+            for name, model in models.items()
+        },
+        blocks={sha256: data for name in files for sha256, data in zip(hashes[name], files[name], strict=True)},
+        resident=resident_blocks(instance, policy, plan),
+        paced=paced,
+        emulation=emulation,
+        sent=sent or {},
+        live=live,
+    )
+
+
+def _bounded(instance: Instance) -> Instance:
+    sources = {
+        name: source if source.in_flight else source.model_copy(update={"in_flight": IN_FLIGHT})
+        for name, source in instance.scenario.sources.items()
+    }
+    return instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
