@@ -48,9 +48,6 @@ class BasePolicy:
         """Serve the only queue."""
         return next(iter(heads))
 
-    def came(self, view: View, waiting: Waiting) -> None:
-        """Learn nothing."""
-
     def ran(self, view: View, done: Waiting) -> None:
         """Learn nothing."""
 
@@ -64,6 +61,9 @@ class BasePolicy:
     def listeners(self, view: View) -> Iterable[str]:  # noqa: ARG002
         """Tell nobody."""
         return ()
+
+    def heard(self, view: View, status: Status) -> None:
+        """Learn nothing beyond the status itself."""
 
 
 class PriorityPolicy(BasePolicy):

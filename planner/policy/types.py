@@ -73,13 +73,12 @@ class Waiting(NamedTuple):
     service_s: float = 0.0
 
 
-class ClassLoad(NamedTuple):
-    """What one priority class asks of a worker: tasks that wait, tasks and work that come per second."""
+class Booking(NamedTuple):
+    """Work that comes to a worker or a network, and when, in seconds."""
 
+    arrives_s: float
     priority: float
-    waiting: int
-    tasks_per_s: float
-    utilisation: float
+    work_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +99,10 @@ class Status:
         Moving average of computation per parameter, in seconds, by source: γ of AR-MDI.
     slowness
         How many times longer than by its profile this worker takes at the moment; its worker adds it.
-    loads
-        What each priority class asks of this worker.
+    waiting
+        Number of tasks that wait, by priority.
+    booked
+        What the samples that were started here since the last status will ask of which worker or network.
     """
 
     at_s: float = field(default=0.0, compare=False)
@@ -110,7 +111,8 @@ class Status:
     queued: tuple[tuple[str, int], ...] = ()
     per_parameter_s: tuple[tuple[str, float], ...] = ()
     slowness: float = 1.0
-    loads: tuple[ClassLoad, ...] = ()
+    waiting: tuple[tuple[float, int], ...] = ()
+    booked: tuple[tuple[str, Booking], ...] = ()
 
 
 @dataclass(slots=True)
@@ -222,10 +224,6 @@ class Policy(Protocol):
         """Choose the queue to serve next, given the first task of each non-empty one, at least one; None to idle."""
         ...
 
-    def came(self, view: View, waiting: Waiting) -> None:
-        """Learn that a task came to be computed here."""
-        ...
-
     def ran(self, view: View, done: Waiting) -> None:
         """Learn what computing a task took."""
         ...
@@ -235,9 +233,13 @@ class Policy(Protocol):
         ...
 
     def status(self, view: View) -> Status:
-        """Give what others should know of this worker."""
+        """Give what others should know of this worker; asked once each time it is told."""
         ...
 
     def listeners(self, view: View) -> Iterable[str]:
         """Name the workers that should know it."""
+        ...
+
+    def heard(self, view: View, status: Status) -> None:
+        """Learn what another worker tells; ``view.statuses`` has the last status of each by itself."""
         ...

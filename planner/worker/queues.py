@@ -34,7 +34,6 @@ class Queues:
         waiting = Waiting(task, task.next_block, last_block, self._view.now_s)
         costs, worker = self._view.costs, self._view.worker
         self._raise(task.priority, costs.stage_s(task.model, worker, task.next_block, last_block, task.operating_point))
-        self._policy.came(self._view, waiting)
         self.put_back(Entry(self._policy.rank(task), next(self._sequence), waiting))
 
     def put_back(self, entry: Entry) -> None:

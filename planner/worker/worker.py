@@ -21,7 +21,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     result goes home, also where a block computes an exit at which the model's confidence reaches the threshold of the
     task's operating point.
 8.  When a worker leaves, every sample that may be with it starts again as a new attempt.
-9.  When a step has changed what waits or runs here, and with it what a gossiping policy would tell, it is told.
+9.  When a step has started a sample, or changed what waits or runs here, and with it what a gossiping policy would
+    tell, it is told.
 
 An event that does not fit the state raises :class:`ProtocolError` and changes nothing.
 """
@@ -131,7 +132,8 @@ class Worker:
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._delays = {source: Delays(self._patience) for source in self._reservoirs}
         self._told = Status()
-        self._gossiped = 0
+        self._starts = 0
+        self._gossiped = (0, 0)
         self._effects: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             Arrived: self._on_arrived,
@@ -174,7 +176,7 @@ class Worker:
         self._effects = []
         self._handlers[type(event)](event)
         self._serve()
-        if self._policy.gossips and self._queues.changes != self._gossiped:
+        if self._policy.gossips and (self._starts, self._queues.changes) != self._gossiped:
             self._gossip()
         return self._effects
 
@@ -205,6 +207,7 @@ class Worker:
         route = self._policy.route(self._view, source)
         if route is None:
             return False
+        self._starts += 1
         if not self._view.passable(self.name, route):
             route = whole_model_at_home(self._view.instance, source)
         pending.via = frozenset(stage.worker for stage in route.stages) - {self.name}
@@ -327,6 +330,7 @@ class Worker:
             self._on_failure(event.sender, message)
         elif isinstance(message, StatusMessage):
             self._view.statuses[event.sender] = message.status
+            self._policy.heard(self._view, message.status)
             self._pace.told(event.sender, message.status.slowness)
         elif isinstance(message, RequestMessage):
             self._handshake.requested(event.sender, message, self._effects)
@@ -467,7 +471,7 @@ class Worker:
     # ---- gossip (rule 9) ------------------------------------------------------------------------------------------
 
     def _gossip(self) -> None:
-        self._gossiped = self._queues.changes
+        self._gossiped = self._starts, self._queues.changes
         status = replace(self._policy.status(self._view), slowness=self._pace.own)
         if status == self._told:
             return

@@ -10,12 +10,14 @@ from planner.plan.types import Plan
 from planner.policy.costs import Costs
 from planner.policy.menu import expected_accuracy, wide_menu
 from planner.policy.registry import make_policy
-from planner.policy.types import ClassLoad, Policy, Status, View
+from planner.policy.types import Booking, Policy, Status, View
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec
 from planner.simulate.run import simulate
 from planner.solve import solve
 from planner.trace.metrics import summarise
+from planner.worker.events import Arrived, StatusMessage, Tell
+from planner.worker.worker import Worker
 from tests.instances import make_instance, make_profile, random_instance
 
 
@@ -54,8 +56,7 @@ def last_worker(policy: Policy, view: View, source: str) -> str:
 
 
 def busy(work_s: float, waiting: int = 3, priority: float = 1.0) -> Status:
-    load = ClassLoad(priority, waiting, 20.0, 0.5)
-    return Status(at_s=1.0, backlog_s=((priority, work_s),), loads=(load,))
+    return Status(at_s=1.0, backlog_s=((priority, work_s),), waiting=((priority, waiting),))
 
 
 @pytest.mark.parametrize("name", ["ddi", "adaptive"])
@@ -83,6 +84,45 @@ def test_urgent_samples_ignore_a_backlog_that_they_overtake() -> None:
     view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
     view.statuses = {"a": busy(0.5, waiting=1), "b": busy(0.5, priority=8.0)}
     assert last_worker(policy, view, "urgent") == "a"
+
+
+def test_what_others_booked_on_a_shared_network_counts() -> None:
+    found, plan = roomy()
+    policy = make_policy("adaptive", found, plan)
+    view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
+    policy.heard(view, Status(at_s=1.0, booked=(("lan", Booking(1.0, 1.0, 0.5)),)))
+    assert last_worker(policy, view, "casual") == "slow"
+    assert last_worker(policy, view, "urgent") != "slow"
+
+
+def test_each_booking_is_told_once() -> None:
+    found, plan = roomy()
+    policy = make_policy("adaptive", found, plan)
+    view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
+    worker = last_worker(policy, view, "urgent")
+    booked = policy.status(view).booked
+    assert [resource for resource, _ in booked][-3:] == ["lan", f"@{worker}", "lan"]
+    assert [booking.arrives_s for _, booking in booked] == sorted(booking.arrives_s for _, booking in booked)
+    assert policy.status(view).booked == ()
+
+
+def test_a_sample_that_leaves_at_once_is_told_to_the_other_homes() -> None:
+    """Nothing waits or runs here because of it, and yet the shared network will be busy."""
+    found, plan = roomy()
+    sources = dict(found.scenario.sources)
+    sources["casual"] = sources["casual"].model_copy(update={"worker": "a"})
+    scenario = found.scenario.model_copy(update={"sources": sources})
+    two_homes = found.model_copy(update={"scenario": scenario})
+    home = Worker("slow", two_homes, make_policy("adaptive", two_homes, plan))
+    effects = home.step(1.0, Arrived("urgent", 0))
+    assert [effect.kind for effect in effects if effect.kind in {"send", "run_block"}] == ["send"]
+    told = [effect for effect in effects if isinstance(effect, Tell)]
+    assert [tell.to for tell in told] == ["a"]
+    message = told[0].message
+    assert isinstance(message, StatusMessage)
+    resource, booking = message.status.booked[0]
+    assert (resource, booking.arrives_s, booking.priority) == ("lan", 1.0, 8.0)
+    assert booking.work_s == pytest.approx(20_000 / 1e7)
 
 
 def test_absent_workers_are_not_used() -> None:
