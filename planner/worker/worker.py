@@ -207,9 +207,9 @@ class Worker:
         route = self._policy.route(self._view, source)
         if route is None:
             return False
-        self._starts += 1
         if not self._view.passable(self.name, route):
             route = whole_model_at_home(self._view.instance, source)
+        self._starts += 1
         pending.via = frozenset(stage.worker for stage in route.stages) - {self.name}
         task = Task(
             key=SampleKey(source, sample, pending.attempt),
@@ -330,8 +330,8 @@ class Worker:
             self._on_failure(event.sender, message)
         elif isinstance(message, StatusMessage):
             self._view.statuses[event.sender] = message.status
-            self._policy.heard(self._view, message.status)
             self._pace.told(event.sender, message.status.slowness)
+            self._policy.heard(self._view, message.status)
         elif isinstance(message, RequestMessage):
             self._handshake.requested(event.sender, message, self._effects)
         elif isinstance(message, AnswerMessage):
