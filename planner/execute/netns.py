@@ -112,7 +112,9 @@ class _Builder:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._name = f"{_PREFIX}-{os.getpid()}-{next(_COUNT)}"
+        # A device's name is in use for a moment after its namespace has gone, so none is used twice.
+        self._mark = f"{os.getpid()}-{next(_COUNT)}"
+        self._name = f"{_PREFIX}-{self._mark}"
         self._hub = f"{self._name}-hub"
         self._workers = {worker: f"{self._name}-w{index}" for index, worker in enumerate(instance.workers)}
         self._ports: dict[str, list[str]] = {worker: [] for worker in instance.workers}
@@ -144,7 +146,7 @@ class _Builder:
         """Join all workers with this host; give this host's address."""
         subnet = _free_subnet()
         self._bridge("control")
-        device = f"pl{os.getpid()}x{next(self._devices)}"
+        device = f"pl{self._mark}"
         _ip("link", "add", device, "type", "veth", "peer", "name", "host", "netns", self._hub)
         _ip("-n", self._hub, "link", "set", "host", "master", "control", "up")
         _ip("address", "add", f"{subnet}.0.1/16", "dev", device)
