@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from planner.execute.inputs import input_pool
 from planner.execute.messages import DeployedModel, Tensors, Transmit
 from planner.plan.types import Plan
 from planner.policy.menu import resident_blocks
@@ -73,6 +74,14 @@ class Deployment:
     def samples(self) -> int:
         """How many samples all sources offer."""
         return sum(self.instance.samples(source) for source in self.instance.sources)
+
+    def inputs(self, source: str) -> Sequence[Tensors]:
+        """Give the inputs that the samples of a source take in turn, sent or drawn."""
+        if source in self.sent:
+            return self.sent[source]
+        specs = self.models[self.instance.scenario.sources[source].models[0]].cuts[0]
+        index, samples = self.instance.sources.index(source), self.instance.samples(source)
+        return input_pool(specs, seed=self.seed, source_index=index, samples=samples)
 
 
 def deploy(

@@ -113,17 +113,36 @@ def answer(chain_model: ChainModel, data: Labelled, *, progress: Progress | None
         onnxruntime fails.
     """
     chain = chain_model.chain
-    names = [leave.name for leave in chain.exits] + [_scores(chain).name]
-    _check_labels(data.labels, _scores(chain).shape[-1])
+    check_labels(chain, data.labels)
     session = BlockSession(chain_model.stage_model(0, len(chain) - 1))
-    logits = []
+    outputs = []
     for index in range(len(data)):
-        made = session.run(data.sample(index))
-        logits.append([made[name][0] for name in names])
+        outputs.append(session.run(data.sample(index)))
         if progress is not None:
             progress(index + 1, len(data))
-    scores = np.array(logits)
-    return Answers(confidence(scores), scores.argmax(-1) == data.labels[:, None])
+    return answers_of(chain, outputs, data.labels)
+
+
+def answers_of(
+    chain: Chain, outputs: Sequence[Mapping[str, NDArray[Any]]], labels: NDArray[np.int64] | None
+) -> Answers:
+    """Give the answers that lie in what a whole model made of samples.
+
+    Parameters
+    ----------
+    outputs
+        Of each sample: scores of shape [1, classes] by name, the exits' included.
+    labels
+        Class of each sample; shape [n]. None where they are not known.
+
+    Raises
+    ------
+    ProfileError
+        The model has several outputs beside its exits, or one that is no row of scores.
+    """
+    names = [leave.name for leave in chain.exits] + [_scores(chain).name]
+    scores = np.array([[made[name][0] for name in names] for made in outputs])
+    return Answers(confidence(scores), None if labels is None else scores.argmax(-1) == labels[:, None])
 
 
 def _scores(chain: Chain) -> TensorSpec:
@@ -136,7 +155,15 @@ def _scores(chain: Chain) -> TensorSpec:
     return outputs[0]
 
 
-def _check_labels(labels: NDArray[np.int64], classes: int) -> None:
+def check_labels(chain: Chain, labels: NDArray[np.int64]) -> None:
+    """Refuse labels that are no classes of the model, and a model that knows no classes.
+
+    Raises
+    ------
+    ProfileError
+        With the first label that is none.
+    """
+    classes = _scores(chain).shape[-1]
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
     if wrong.size:
         where = f"{LABEL}[{wrong[0]}]"

@@ -1,21 +1,23 @@
-"""Whether the blocks, run by many, give what the whole model gives."""
+"""Whether the blocks, run by many, give what the whole model gives; a result of an exit, what it gives there."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeAlias
 
 import numpy as np
 
-from planner.execute.inputs import input_pool
 from planner.execute.messages import Tensors
-from planner.model.chain import TensorSpec
 from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
+from planner.trace.records import Origin, Record, SampleRecord
 
 TOLERANCE: Final = 1e-4
 """Largest relative error at which outputs count as equal: onnxruntime fuses across borders in the whole model only."""
+
+References: TypeAlias = Mapping[tuple[str, str], Sequence[Tensors]]
+"""By source and model: what the whole model makes of each input of the source, its exits' results included."""
 
 
 @dataclass(frozen=True)
@@ -32,44 +34,70 @@ class Numerics:
         return self.samples > 0 and self.max_rel_error <= TOLERANCE
 
 
+def references(
+    instance: Instance,
+    whole: Mapping[str, bytes],
+    inputs: Mapping[str, Sequence[Tensors]],
+    progress: Callable[[int, int], None] | None = None,
+) -> References:
+    """Run every whole model that a source may use on all inputs of the source, here and now.
+
+    Parameters
+    ----------
+    whole
+        The models' files.
+    inputs
+        The inputs of each source.
+    """
+    pairs = [(source, model) for source in instance.sources for model in instance.scenario.sources[source].models]
+    sessions = {model: BlockSession(whole[model]) for model in dict.fromkeys(model for _, model in pairs)}
+    total = sum(len(inputs[source]) for source, _ in pairs)
+    found: dict[tuple[str, str], list[Tensors]] = {pair: [] for pair in pairs}
+    done = 0
+    for source, model in pairs:
+        for tensors in inputs[source]:
+            found[source, model].append(sessions[model].run(tensors))
+            done += 1
+            if progress is not None:
+                progress(done, total)
+    return found
+
+
+def origins(records: Iterable[Record]) -> dict[tuple[str, int], Origin]:
+    """Give what the result of each completed sample is of."""
+    samples = (record for record in records if isinstance(record, SampleRecord))
+    return {(record.source, record.sample): record.origin for record in samples if record.origin is not None}
+
+
 def compare(
     instance: Instance,
     outputs: Mapping[tuple[str, int], Tensors],
-    whole: Mapping[str, tuple[bytes, tuple[TensorSpec, ...]]],
-    seed: int,
-    progress: Callable[[int, int], None] | None = None,
+    origins: Mapping[tuple[str, int], Origin],
+    expected: References,
 ) -> Numerics:
-    """Compare every output of a run with the whole model's, computed here and now.
+    """Compare every result of a run with what the whole model gave.
 
     Parameters
     ----------
     outputs
-        Of each completed sample, by source and sample.
-    whole
-        For each model its file's bytes and its input tensors.
-    seed
-        The run's seed, from which the inputs are drawn again.
+        Of each completed sample, by source and sample; sample k had the k-th input, modulo their number.
+    origins
+        What each of them is of.
     """
     errors = [(0.0, 0.0)]
-    done = 0
-    for index, source in enumerate(instance.sources):
-        model, specs = whole[instance.scenario.sources[source].models[0]]
-        session = BlockSession(model)
-        pool = input_pool(specs, seed=seed, source_index=index, samples=instance.samples(source))
-        references = [session.run(inputs) for inputs in pool]
-        for (owner, sample), found in outputs.items():
-            if owner == source:
-                expected = references[sample % len(references)]
-                errors.extend(_errors(found[name], expected[name]) for name in expected)
-                done += 1
-                if progress is not None:
-                    progress(done, len(outputs))
+    for (source, sample), found in outputs.items():
+        origin = origins[source, sample]
+        known = expected[source, origin.model]
+        whole = known[sample % len(known)]
+        exits = {leave.name for leave in instance.any_profile(origin.model).exits}
+        names = whole.keys() - exits if origin.exit is None else (origin.exit,)
+        errors.extend(_errors(found.get(name), whole[name]) for name in names)
     return Numerics(len(outputs), max(error[0] for error in errors), max(error[1] for error in errors))
 
 
-def _errors(found: np.ndarray, expected: np.ndarray) -> tuple[float, float]:
-    """Give the largest absolute and relative error; infinite where shapes differ or a value is not finite."""
-    if found.shape != expected.shape or not np.isfinite(found).all():
+def _errors(found: np.ndarray | None, expected: np.ndarray) -> tuple[float, float]:
+    """Give the largest absolute and relative error; infinite where one is missing, not finite, or of another shape."""
+    if found is None or found.shape != expected.shape or not np.isfinite(found).all():
         return float("inf"), float("inf")
     absolute = float(np.max(np.abs(found.astype(np.float64) - expected), initial=0.0))
     scale = float(np.max(np.abs(expected), initial=0.0))

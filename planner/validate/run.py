@@ -11,12 +11,12 @@ from planner.execute.coordinator import Coordinator, Measurement, Observer
 from planner.execute.deployment import Deployment
 from planner.execute.messages import Tensors
 from planner.model.load import ChainModel
-from planner.policy.menu import expected_accuracy
 from planner.scenario.instance import Instance
 from planner.simulate.run import simulate
 from planner.trace.metrics import SourceMetrics, summarise
 from planner.trace.records import BlockRecord, Record, SampleRecord
-from planner.validate.numerics import Numerics, compare
+from planner.validate.accuracy import Bounds, Labels, judged, known_answers, wilson
+from planner.validate.numerics import Numerics, compare, origins, references
 
 _READY_TIMEOUT_S: Final = 120.0
 
@@ -36,8 +36,21 @@ class Comparison:
 
     predicted: SourceMetrics
     measured: SourceMetrics
-    accuracy: float
-    """What the plan's operating points promise; random inputs have no labels to measure it by."""
+    inputs: int
+    """How many distinct inputs the source had: with fewer than samples some were asked again."""
+
+    @property
+    def accuracy_interval(self) -> Bounds | None:
+        """The 95 % confidence interval of the measured accuracy; None where there are no labels."""
+        if self.measured.measured_accuracy is None:
+            return None
+        return wilson(self.measured.measured_accuracy, min(self.measured.judged, self.inputs))
+
+    @property
+    def accurate(self) -> bool:
+        """Whether the measured accuracy is not surely below the predicted one; unknown counts as accurate."""
+        bounds, promised = self.accuracy_interval, self.predicted.accuracy
+        return bounds is None or promised is None or promised <= bounds.high
 
     @property
     def error_ratio(self) -> float | None:
@@ -68,9 +81,10 @@ class Validation:
         return self.lost == 0 and self.failed == 0 and self.numerics.equal
 
     def passed(self, tolerance: float) -> bool:
-        """Sound, and each source's mean delay within ``tolerance`` of the prediction, as a fraction."""
+        """Sound, no source less accurate than predicted, and mean delays within ``tolerance``, as a fraction."""
         ratios = [comparison.error_ratio for comparison in self.sources.values()]
-        return self.sound and all(ratio is not None and abs(ratio) <= tolerance for ratio in ratios)
+        prompt = all(ratio is not None and abs(ratio) <= tolerance for ratio in ratios)
+        return self.sound and prompt and all(comparison.accurate for comparison in self.sources.values())
 
 
 def validate(
@@ -78,6 +92,7 @@ def validate(
     models: Mapping[str, ChainModel],
     agents: AbstractContextManager[Coordinator],
     *,
+    labels: Labels | None = None,
     say: Say,
     observer: Observer | None = None,
 ) -> Validation:
@@ -89,6 +104,8 @@ def validate(
         The models that are deployed.
     agents
         Brings up a coordinator that has found all agents, and lets them go.
+    labels
+        Of sources whose inputs are sent: classes, by which accuracy is measured.
     observer
         Is told what goes on during the run; by default ``say`` tells how many samples have ended.
 
@@ -98,14 +115,19 @@ def validate(
         The run could not be made: an agent did not start, or the scenario asks for more speed than this host has.
     """
     instance, plan, policy, seed = deployment.instance, deployment.plan, deployment.policy, deployment.seed
-    predicted, _ = simulate(instance, policy=policy, plan=plan, seed=seed)
+    inputs = {source: deployment.inputs(source) for source in instance.sources}
+    whole = {name: model.model_bytes() for name, model in models.items()}
+    expected = references(instance, whole, inputs, say("running the whole models"))
+    chains = {name: model.chain for name, model in models.items()}
+    answers = known_answers(instance, chains, expected, labels or {})
+    predicted, _ = simulate(instance.model_copy(update={"answers": answers}), policy=policy, plan=plan, seed=seed)
     say("starting agents")
     with agents as coordinator:
         observer = observer or _Count(deployment.samples, say("running"))
         measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=observer)
-    whole = {name: (model.model_bytes(), model.chain.cuts[0].tensors) for name, model in models.items()}
-    numerics = compare(instance, measurement.outputs, whole, seed, say("comparing outputs"))
-    return judge(instance, predicted, measurement, numerics, expected_accuracy(instance, policy, plan))
+    measurement.records = judged(measurement.records, measurement.outputs, labels or {})
+    numerics = compare(instance, measurement.outputs, origins(measurement.records), expected)
+    return judge(instance, predicted, measurement, numerics, {source: len(found) for source, found in inputs.items()})
 
 
 class _Count(Observer):
@@ -124,12 +146,12 @@ def judge(
     predicted: list[Record],
     measurement: Measurement,
     numerics: Numerics,
-    accuracy: Mapping[str, float],
+    inputs: Mapping[str, int],
 ) -> Validation:
-    """Put prediction, measurement and numerics together."""
+    """Put prediction, measurement and numerics together; ``inputs`` says how many distinct ones each source had."""
     priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
-    expected = summarise(predicted, priorities, instance.workers).sources
-    found = summarise(measurement.records, priorities, instance.workers).sources
+    expected = summarise(predicted, priorities, instance.workers, instance.accuracies).sources
+    found = summarise(measurement.records, priorities, instance.workers, instance.accuracies).sources
     blocks = sum(isinstance(record, BlockRecord) for record in measurement.records)
     return Validation(
         lost=sum(instance.samples(source) - found[source].offered for source in instance.sources),
@@ -137,7 +159,7 @@ def judge(
         duplicates=measurement.duplicates,
         host_limited=measurement.late_blocks > HOST_LIMIT * blocks,
         numerics=numerics,
-        sources={source: Comparison(expected[source], found[source], accuracy[source]) for source in instance.sources},
+        sources={source: Comparison(expected[source], found[source], inputs[source]) for source in instance.sources},
         predicted=predicted,
         measurement=measurement,
     )
@@ -159,8 +181,9 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         },
         "sources": {
             name: {
-                "predicted": _metrics(comparison.predicted, comparison.accuracy),
-                "measured": _metrics(comparison.measured, None),
+                "predicted": _metrics(comparison.predicted, comparison.predicted.accuracy),
+                "measured": _metrics(comparison.measured, comparison.measured.measured_accuracy)
+                | {"accuracy_interval": comparison.accuracy_interval},
                 "error_ratio": comparison.error_ratio,
             }
             for name, comparison in validation.sources.items()
@@ -168,7 +191,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
     }
 
 
-def _metrics(metrics: SourceMetrics, accuracy: float | None) -> dict[str, float | None]:
+def _metrics(metrics: SourceMetrics, accuracy: float | None) -> dict[str, Any]:
     return {
         "mean_delay_s": metrics.mean_delay_s,
         "p50_delay_s": metrics.p50_delay_s,

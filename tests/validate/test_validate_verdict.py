@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+
 import numpy as np
 import pytest
 
@@ -10,32 +12,48 @@ from planner.execute.inputs import input_pool
 from planner.execute.messages import Tensors
 from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate
-from planner.trace.records import BlockRecord, Record, SampleRecord
-from planner.validate.numerics import Numerics, compare
+from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
+from planner.validate.numerics import Numerics, References, compare, references
 from planner.validate.run import HOST_LIMIT, Validation, judge, validation_document
 from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_instance
 
 SEED = 3
 INSTANCE = small_instance(samples=20)
 SPECS = MODEL.chain.cuts[0].tensors
-WHOLE = {"small": (MODEL.stage_model(0, BLOCKS - 1), SPECS)}
+WHOLE = {"small": MODEL.stage_model(0, BLOCKS - 1)}
+POOLS = {
+    source: input_pool(SPECS, seed=SEED, source_index=index, samples=20)
+    for index, source in enumerate(INSTANCE.sources)
+}
+
+
+@cache
+def expected() -> References:
+    return references(INSTANCE, WHOLE, POOLS)
 
 
 def right_outputs() -> dict[tuple[str, int], Tensors]:
-    session = BlockSession(WHOLE["small"][0])
-    found: dict[tuple[str, int], Tensors] = {}
-    for index, source in enumerate(INSTANCE.sources):
-        pool = input_pool(SPECS, seed=SEED, source_index=index, samples=20)
-        for sample in range(20):
-            found[source, sample] = session.run(pool[sample % len(pool)])
-    return found
+    return {
+        (source, sample): expected()[source, "small"][sample % len(POOLS[source])]
+        for source in INSTANCE.sources
+        for sample in range(20)
+    }
+
+
+def compared(outputs: dict[tuple[str, int], Tensors]) -> Numerics:
+    return compare(INSTANCE, outputs, dict.fromkeys(outputs, Origin("small")), expected())
 
 
 def test_outputs_of_the_whole_model_agree_with_it() -> None:
-    assert compare(INSTANCE, right_outputs(), WHOLE, SEED) == Numerics(40, 0.0, 0.0)
+    assert compared(right_outputs()) == Numerics(40, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("fault", ["one value", "not finite", "another sample's", "another shape"])
+def test_what_was_expected_is_what_the_session_makes() -> None:
+    made = BlockSession(WHOLE["small"]).run(POOLS["other"][13])
+    np.testing.assert_array_equal(right_outputs()["other", 13]["t3"], made["t3"])
+
+
+@pytest.mark.parametrize("fault", ["one value", "not finite", "another sample's", "another shape", "none"])
 def test_one_wrong_output_is_found(fault: str) -> None:
     outputs = right_outputs()
     name = MODEL.chain.cuts[-1].tensors[0].name
@@ -48,20 +66,20 @@ def test_one_wrong_output_is_found(fault: str) -> None:
         tensor = tensor[:, :-1]
     else:
         tensor = outputs["other", 12][name]
-    outputs["other", 13] = {name: tensor}
-    found = compare(INSTANCE, outputs, WHOLE, SEED)
+    outputs["other", 13] = {name: tensor} if fault != "none" else {}
+    found = compared(outputs)
     assert not found.equal
     assert found.max_rel_error >= 0.9e-3
 
 
 def test_no_output_is_no_agreement() -> None:
-    assert not compare(INSTANCE, {}, WHOLE, SEED).equal
+    assert not compared({}).equal
 
 
 def verdict(measured: list[Record], late_blocks: int = 0) -> Validation:
     predicted, _ = simulate(INSTANCE, policy="planned", plan=SPLIT, seed=SEED)
     measurement = Measurement(records=measured, late_blocks=late_blocks)
-    return judge(INSTANCE, predicted, measurement, Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 1.0))
+    return judge(INSTANCE, predicted, measurement, Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 16))
 
 
 def simulated(slower: float = 1.0) -> list[Record]:
