@@ -77,6 +77,12 @@ def measure(
     thresholds: Annotated[
         str | None, typer.Option(help="With --calibrate: confidences to try at each exit, as in 0.5,0.9.")
     ] = None,
+    answers: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE", help="With --calibrate: also write what the model says of each sample, to replay it."
+        ),
+    ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Measure a model's blocks on this device, or make its profile in another way."""
@@ -89,13 +95,14 @@ def measure(
     _refuse("--device-class", device_class, "is what --estimate names", unless=estimate is None)
     _refuse("--calibrate", calibrate, "needs a model, not --scale-from", unless=scale_from is None)
     _refuse("--thresholds", thresholds, "goes with --calibrate only", unless=calibrate is not None)
+    _refuse("--answers", answers, "goes with --calibrate only", unless=calibrate is not None)
     if scale_from is not None:
         profile = _scaled(scale_from, by, device_class)
     else:
         if model is None:
             raise UsageError("no model given", where="MODEL", expected="an ONNX file")
         chain_model = _load(model, max_blocks, shape)
-        points = _calibrated(chain_model, calibrate, thresholds) if calibrate is not None else ()
+        points = _calibrated(chain_model, calibrate, thresholds, answers) if calibrate is not None else ()
         if estimate is not None:
             profile = _estimated(chain_model, estimate, points)
         elif import_from is not None:
@@ -132,13 +139,20 @@ def _measured(chain_model: ChainModel, *, budget: str, **options: Any) -> Profil
         raise typer.Exit(INTERRUPTED) from None
 
 
-def _calibrated(chain_model: ChainModel, data: Path, thresholds: str | None) -> tuple[OperatingPoint, ...]:
-    from planner.profile.calibrate import answer, load_labelled, operating_points
+def _calibrated(
+    chain_model: ChainModel, data: Path, thresholds: str | None, output: Path | None
+) -> tuple[OperatingPoint, ...]:
+    from planner.profile.answers import save_answers
+    from planner.profile.calibrate import answer, check_thresholds, load_labelled, operating_points
 
     chain = chain_model.chain
     tried = None if thresholds is None else _numbers(thresholds)
+    check_thresholds(chain, tried)
     with _progress(f"calibrating {chain.name}") as progress:
-        return operating_points(chain, answer(chain_model, load_labelled(data, chain), progress=progress), tried)
+        answers = answer(chain_model, load_labelled(data, chain), progress=progress)
+    if output is not None:
+        save_answers(answers, output)
+    return operating_points(chain, answers, tried)
 
 
 def _numbers(text: str) -> list[float]:

@@ -45,7 +45,6 @@ def command(
     the same arrivals; those that follow a plan take part when there is one.
     """
     from planner.plan.store import load_plan
-    from planner.policy.menu import expected_accuracy
     from planner.scenario.load import load_instance
 
     instance = load_instance(scenario)
@@ -59,8 +58,7 @@ def command(
 
         draw_policies({name: [run.metrics for run in found] for name, found in runs.items()}, output / "delays.png")
     documents = {
-        name: [_document(run, expected_accuracy(instance, name, loaded)) for run in found]
-        for name, found in runs.items()
+        name: [_document(run) for run in found] for name, found in runs.items()
     }
     if json:
         printed = {name: _printed(found, name, seed) for name, found in documents.items()}
@@ -134,7 +132,7 @@ def _simulate_one(instance: Instance, plan: Plan | None, case: Case) -> Replicat
 # ---- what is printed ------------------------------------------------------------------------------------------------
 
 
-def _document(run: Replication, accuracy: Mapping[str, float]) -> dict[str, Any]:
+def _document(run: Replication) -> dict[str, Any]:
     """Give the figures of one run under the keys that ``--json`` prints."""
     metrics = run.metrics
     return {
@@ -150,7 +148,8 @@ def _document(run: Replication, accuracy: Mapping[str, float]) -> dict[str, Any]
                 "p50_delay_s": own.p50_delay_s,
                 "p95_delay_s": own.p95_delay_s,
                 "p99_delay_s": own.p99_delay_s,
-                "accuracy": accuracy[source],
+                "accuracy": own.accuracy,
+                "measured_accuracy": own.measured_accuracy,
             }
             for source, own in metrics.sources.items()
         },
@@ -179,7 +178,7 @@ def _print_policy(figures: dict[str, Any], instance: Instance, title: str) -> No
     keys = ("mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s")
     print_table(
         title,
-        ("source", ">priority", ">completed", ">failed", ">mean", ">median", ">95 %", ">99 %"),
+        ("source", ">priority", ">completed", ">failed", ">mean", ">median", ">95 %", ">99 %", ">accuracy"),
         (
             (
                 source,
@@ -187,6 +186,7 @@ def _print_policy(figures: dict[str, Any], instance: Instance, title: str) -> No
                 f"{own['completed'].mean:g} of {own['offered'].mean:g}",
                 f"{own['failed'].mean:g}",
                 *(_delay(own[key]) for key in keys),
+                _accuracy(own),
             )
             for source, own in figures["sources"].items()
         ),
@@ -219,6 +219,13 @@ def _print_policies(policies: Mapping[str, dict[str, Any]], instance: Instance, 
             for name, figures in policies.items()
         ),
     )
+
+
+def _accuracy(own: Mapping[str, Interval | None]) -> str:
+    """Give what the operating points promise and, where answers are replayed, what came of it."""
+    promised, measured = own["accuracy"], own["measured_accuracy"]
+    text = "–" if promised is None else f"{promised.mean:.1%}"
+    return text if measured is None else f"{text}, measured {measured.mean:.1%}"
 
 
 def _delay(found: Interval | None) -> str:

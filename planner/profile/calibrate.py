@@ -187,17 +187,28 @@ def operating_points(
     Raises
     ------
     ProfileError
-        Thresholds are asked for where the model has no exits, or one is no probability.
+        The labels are not known, or the thresholds do not fit (:func:`check_thresholds`).
+    """
+    check_thresholds(chain, thresholds)
+    if answers.correct is None:
+        raise ProfileError("no labels: nobody knows what is right", where=chain.name, expected=f"an array {LABEL}")
+    grid = itertools.product(sorted(set(thresholds or THRESHOLDS)), repeat=len(chain.exits))
+    return worthwhile(_point(chain, answers.confidence, answers.correct, chosen) for chosen in grid)
+
+
+def check_thresholds(chain: Chain, thresholds: Sequence[float] | None) -> None:
+    """Refuse thresholds for a model without exits, and what is no probability.
+
+    Raises
+    ------
+    ProfileError
+        With the first that does not fit.
     """
     if thresholds is not None and not chain.exits:
         raise ProfileError("the model has no exits", where="--thresholds", expected="a model with early exits")
     wrong = [value for value in thresholds or () if not 0 <= value <= 1]
     if wrong:
         raise ProfileError("not a probability", where="--thresholds", value=wrong[0], expected="0 to 1")
-    if answers.correct is None:
-        raise ProfileError("no labels: nobody knows what is right", where=chain.name, expected=f"an array {LABEL}")
-    grid = itertools.product(sorted(set(thresholds or THRESHOLDS)), repeat=len(chain.exits))
-    return worthwhile(_point(chain, answers.confidence, answers.correct, chosen) for chosen in grid)
 
 
 def worthwhile(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:

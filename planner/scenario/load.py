@@ -14,6 +14,8 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from planner.errors import ScenarioError, UnitError
+from planner.profile.answers import Answers, load_answers
+from planner.profile.types import Profile
 from planner.scenario.check import Finding, check_scenario
 from planner.scenario.document import Document, Location, read_document
 from planner.scenario.instance import Instance
@@ -47,20 +49,40 @@ def load_instance(path: str | Path, *, chains: Mapping[str, str] | None = None) 
     ------
     ScenarioError, ProfileError
         With all faults of the file; or of its profiles, together with the commands that make those that are missing.
+    RuntimeSessionError
+        Recorded answers cannot be read.
     """
     document = read_document(Path(path))
     scenario = _scenario(document)
     base = document.path.parent
+    profiles = find_profiles(scenario, base, chains=chains, where=document.where)
     return Instance(
         scenario=scenario,
-        profiles=find_profiles(scenario, base, chains=chains, where=document.where),
+        profiles=profiles,
         paths=find_paths(scenario),
         traces={
             name: read_trace(base / source.trace)
             for name, source in scenario.sources.items()
             if source.trace is not None
         },
+        answers=_answers(scenario, profiles, base),
     )
+
+
+def _answers(
+    scenario: Scenario, profiles: Mapping[str, Mapping[str, Profile]], base: Path
+) -> dict[str, dict[str, Answers]]:
+    """Read the recorded answers of the models that have some, for each source that uses them."""
+    known = {
+        name: load_answers(base / model.answers, len(next(iter(profiles[name].values())).exits))
+        for name, model in scenario.models.items()
+        if model.answers is not None
+    }
+    return {
+        name: {model: known[model] for model in source.models if model in known}
+        for name, source in scenario.sources.items()
+        if not known.keys().isdisjoint(source.models)
+    }
 
 
 def read_trace(path: Path) -> tuple[float, ...]:

@@ -48,6 +48,9 @@ class ModelSpec(Record):
     """How many blocks the model is cut into at most."""
     shape: dict[str, tuple[Count, ...]] | None = None
     """Shapes of the inputs that have dynamic axes: ``{input: [1, 3, 224, 224]}``."""
+    answers: str | None = None
+    """What the model said of labelled samples, by ``planner profile --calibrate DATA --answers FILE``, relative to the
+    scenario file. Simulated samples take them in turn, and leave where those left; else they leave by chance."""
 
 
 class WorkerSpec(Record):

@@ -182,16 +182,16 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         "sources": {
             name: {
                 "predicted": _metrics(comparison.predicted, comparison.predicted.accuracy),
-                "measured": _metrics(comparison.measured, comparison.measured.measured_accuracy)
-                | {"accuracy_interval": comparison.accuracy_interval},
+                "measured": _metrics(comparison.measured, comparison.measured.measured_accuracy),
                 "error_ratio": comparison.error_ratio,
+                "accuracy_interval": comparison.accuracy_interval,
             }
             for name, comparison in validation.sources.items()
         },
     }
 
 
-def _metrics(metrics: SourceMetrics, accuracy: float | None) -> dict[str, Any]:
+def _metrics(metrics: SourceMetrics, accuracy: float | None) -> dict[str, float | None]:
     return {
         "mean_delay_s": metrics.mean_delay_s,
         "p50_delay_s": metrics.p50_delay_s,

@@ -29,6 +29,7 @@ sources:
 SAMPLES = 180
 SOURCE_KEYS = {
     "offered", "completed", "failed", "mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "accuracy",
+    "measured_accuracy",
 }  # fmt: skip
 
 
