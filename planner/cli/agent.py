@@ -23,14 +23,29 @@ def command(
     cache: Annotated[
         Path | None, typer.Option(help="Folder for block models.", show_default="~/.cache/mdi-planner/blocks")
     ] = None,
+    provider: Annotated[
+        str, typer.Option(help="Execution provider of the blocks: cpu, cuda, tensorrt or tensorrt-fp16.")
+    ] = "cpu",
+    threads: Annotated[
+        int | None, typer.Option(min=1, help="Threads that a block runs with.", show_default="as the deployment says")
+    ] = None,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Be one worker: run blocks for a coordinator, until interrupted."""
     from planner.execute.agent import Agent
     from planner.execute.cache import BlockCache
     from planner.execute.wire import zenoh_connect
+    from planner.runtime.providers import find_provider
 
-    agent = Agent(name, zenoh_connect(name, listen=listen, connect=connect or []), BlockCache(cache or _cache_folder()))
+    if provider != "cpu":
+        find_provider(provider)  # says at once what this device lacks; the CPU is always there
+    agent = Agent(
+        name,
+        zenoh_connect(name, listen=listen, connect=connect or []),
+        BlockCache(cache or _cache_folder()),
+        provider=provider,
+        threads=threads,
+    )
 
     def leave(_signal: int, _frame: FrameType | None) -> None:
         agent.close()

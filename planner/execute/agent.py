@@ -31,9 +31,11 @@ from planner.execute.messages import (
     Fault,
     Frame,
     Input,
+    Member,
     Missing,
     Output,
     Ready,
+    Replan,
     Report,
     Start,
     Stop,
@@ -42,6 +44,8 @@ from planner.execute.messages import (
 )
 from planner.execute.sender import SenderThread
 from planner.execute.transport import CONTROL, LEVELS, Connect
+from planner.policy.registry import make_policy
+from planner.runtime.providers import Provider
 from planner.trace.records import encode_records
 from planner.worker.events import STEPS
 
@@ -69,11 +73,28 @@ class Agent:
     """One agent; :meth:`serve` runs until :meth:`close` is called from another thread or a signal handler.
 
     Everything happens in the thread of :meth:`serve`: transport and compute thread only put actions into the inbox.
+
+    Parameters
+    ----------
+    provider
+        Execution provider of the blocks: a name of :data:`planner.runtime.providers.PROVIDERS`.
+    threads
+        Threads a block runs with; by default as many as the deployment says.
     """
 
-    def __init__(self, name: str, connect: Connect, cache: BlockCache) -> None:
+    def __init__(
+        self,
+        name: str,
+        connect: Connect,
+        cache: BlockCache,
+        *,
+        provider: str | Provider = "cpu",
+        threads: int | None = None,
+    ) -> None:
         self.name = name
         self._cache = cache
+        self._provider = provider
+        self._threads = threads
         self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._run: _Run | None = None
         self._transport = connect(
@@ -113,8 +134,9 @@ class Agent:
             action()
         except PlannerError as error:
             _LOG.warning("%s: the run ends: %s", self.name, error)
+            run = self._run.deploy.run if self._run is not None else None
             self._drop_run()
-            self._tell(Frame(Fault(worker=self.name, what=str(error))))
+            self._tell(Frame(Fault(worker=self.name, what=str(error), run=run)))
 
     def _tell(self, frame: Frame, level: int = CONTROL) -> None:
         self._sender.send(COORDINATOR, frame, level)
@@ -128,7 +150,7 @@ class Agent:
 
     def _on_frame(self, frame: Frame) -> None:
         body = frame.body
-        if isinstance(body, Data | Admit | Submit):
+        if isinstance(body, Data | Admit | Submit | Member | Replan):
             self._in_run(body.run, partial(self._on_transfer, body, frame.tensors))
         elif isinstance(body, Input):
             self._on_input(body, frame.tensors)
@@ -156,21 +178,35 @@ class Agent:
             raise ExecuteError("no run has started", where=self.name)
         return self._run.driver
 
-    def _on_transfer(self, body: Data | Admit | Submit, tensors: Tensors) -> None:
+    def _on_transfer(self, body: Data | Admit | Submit | Member | Replan, tensors: Tensors) -> None:
+        driver = self._driver()
         if isinstance(body, Data):
-            self._driver().on_data(body, tensors)
+            driver.on_data(body, tensors)
         elif isinstance(body, Submit):
-            self._driver().on_submit(body, tensors)
+            driver.on_submit(body, tensors)
+        elif isinstance(body, Member):
+            driver.on_member(body)
+        elif isinstance(body, Replan):
+            driver.on_replan(body)
         else:
-            self._driver().on_admit(body)
+            driver.on_admit(body)
 
     def _on_outcome(self, run: _Run, outcome: Outcome) -> None:
         if run is self._run and run.driver is not None:
             run.driver.on_outcome(outcome)
 
     def _on_presence(self, member: str, *, present: bool) -> None:
-        if self._run is not None and self._run.driver is not None and member in self._run.deploy.instance.workers:
-            self._run.driver.on_presence(member, present=present)
+        if self._run is None:
+            return
+        if member == COORDINATOR and not present:
+            # Nobody waits for this run any more, and the next coordinator will deploy its own.
+            _LOG.warning("%s: the run ends: its coordinator is gone", self.name)
+            self._drop_run()
+        elif member in self._run.deploy.instance.workers:
+            self._in_run(self._run.deploy.run, partial(self._on_link, member, present=present))
+
+    def _on_link(self, member: str, *, present: bool) -> None:
+        self._driver().on_link(member, present=present)
 
     # ---- the life of a run ----------------------------------------------------------------------------------------
 
@@ -205,11 +241,15 @@ class Agent:
         for name, model in deploy.models.items():
             cuts = tuple(tuple(tensor.name for tensor in cut) for cut in model.cuts)
             files = tuple(self._cache.path(sha256) for sha256 in model.block_sha256)
-            run.models[name] = ModelBlocks(cuts, files, threads=deploy.threads)
+            exits = deploy.instance.any_profile(name).exits
+            run.models[name] = ModelBlocks(
+                cuts, files, exits, provider=self._provider, threads=self._threads or deploy.threads
+            )
         for index, (source, spec) in enumerate(deploy.instance.scenario.sources.items()):
             if spec.worker == self.name and not deploy.live and source not in deploy.sent:
                 specs = deploy.models[spec.models[0]].cuts[0]
                 run.inputs[source] = list(input_pool(specs, seed=deploy.seed, source_index=index, samples=spec.samples))
+        make_policy(deploy.policy, deploy.instance, deploy.plan)  # what cannot be made is told before the start
         warm = {model: self._warm(run, model) for model in deploy.models}
         run.compute = ComputeThread(
             run.models, lambda outcome: self._inbox.put(partial(self._on_outcome, run, outcome))
@@ -238,6 +278,7 @@ class Agent:
         run.driver = Driver(
             self.name, run.deploy, run.inputs, send=self._sender.send, compute=run.compute, start_s=start_s
         )
+        run.driver.begin(body)
         early, run.early = run.early, []
         for action in early:
             action()

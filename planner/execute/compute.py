@@ -5,16 +5,23 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TypeAlias
 
-from numpy.typing import NDArray
+import numpy as np
 
 from planner.execute.messages import Tensors
-from planner.runtime.runner import ChainRunner
+from planner.profile.types import ExitPoint
+from planner.runtime.confidence import confidence
+from planner.runtime.providers import Provider
+from planner.runtime.runner import ChainRunner, Tensor
+from planner.runtime.session import download
 from planner.worker.events import RunBlock
+
+Held: TypeAlias = Mapping[str, Tensor]
+"""Tensors of a sample where the last block left them: the host's memory, or the provider's."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,7 +32,7 @@ class Job:
     """
 
     run: RunBlock
-    tensors: Tensors
+    tensors: Held
     begin_s: float
     lasts_s: float | None
 
@@ -35,29 +42,59 @@ class Outcome:
     """A job that is over: its output tensors, or the reason why there are none; times of the monotonic clock."""
 
     run: RunBlock
-    tensors: Tensors | None
+    tensors: Held | None
     reason: str
     start_s: float
     end_s: float
     late: bool
+    confidence: tuple[float, ...] = ()
+    """At each exit that the block computes."""
 
 
 class ModelBlocks:
-    """The blocks of one model on this agent, loaded from files when they are first needed."""
+    """The blocks of one model on this agent, loaded from files when they are first needed.
 
-    def __init__(self, cuts: tuple[tuple[str, ...], ...], files: tuple[Path, ...], *, threads: int) -> None:
+    Where the provider has memory of its own, what a block makes stays there: for the next block of the stage, or until
+    :meth:`fetch`.
+    """
+
+    def __init__(
+        self,
+        cuts: tuple[tuple[str, ...], ...],
+        files: tuple[Path, ...],
+        exits: Sequence[ExitPoint] = (),
+        *,
+        provider: str | Provider,
+        threads: int,
+    ) -> None:
         self._files = files
-        self._runner = ChainRunner(cuts, threads=threads)
+        self._exits = [[leave.name for leave in exits if leave.cut == block + 1] for block in range(len(files))]
+        self._runner = ChainRunner(cuts, provider=provider, threads=threads)
 
     def load(self, block: int) -> None:
         """Make the session of a block, unless it is there."""
         if block not in self._runner.loaded:
             self._runner.load(block, self._files[block])
 
-    def run(self, block: int, tensors: Tensors) -> dict[str, NDArray[Any]]:
-        """Give the tensors of the cut after the block from those before it."""
+    def run(self, block: int, tensors: Held) -> dict[str, Tensor]:
+        """Give the tensors of the cut after the block from those before it, wherever they are."""
         self.load(block)
-        return self._runner.run_block(block, tensors)
+        placed = tensors if _on_device(tensors) else self._runner.send(block, tensors)
+        return self._runner.step(block, placed)
+
+    def confidence(self, block: int, made: Held) -> tuple[float, ...]:
+        """Say how sure the model is of its answer at each exit that a block computes, given what the block made."""
+        found = fetch({name: made[name] for name in self._exits[block]})
+        return tuple(float(confidence(result).min()) for result in found.values())
+
+
+def fetch(tensors: Held) -> Tensors:
+    """Give tensors in the host's memory."""
+    return download(tensors) if _on_device(tensors) else tensors
+
+
+def _on_device(tensors: Held) -> bool:
+    return any(not isinstance(tensor, np.ndarray) for tensor in tensors.values())
 
 
 class ComputeThread:
@@ -85,7 +122,9 @@ class ComputeThread:
 
     def _run(self, job: Job) -> Outcome:
         try:
-            tensors = self._models[job.run.model].run(job.run.block, job.tensors)
+            blocks = self._models[job.run.model]
+            tensors = blocks.run(job.run.block, job.tensors)
+            sure = blocks.confidence(job.run.block, tensors)
         except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed, by name
             return Outcome(job.run, None, str(error), job.begin_s, time.monotonic(), late=False)
         late = False
@@ -94,4 +133,4 @@ class ComputeThread:
             late = left_s < 0
             if not late:
                 time.sleep(left_s)
-        return Outcome(job.run, tensors, "", job.begin_s, time.monotonic(), late)
+        return Outcome(job.run, tensors, "", job.begin_s, time.monotonic(), late, sure)

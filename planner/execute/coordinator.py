@@ -17,6 +17,7 @@ from planner.errors import ExecuteError
 from planner.errors import Fault as InputFault
 from planner.execute.deployment import Deployment, Emulation
 from planner.execute.driver import urgency_levels
+from planner.execute.ledger import Ledger
 from planner.execute.messages import (
     Admit,
     BlockFile,
@@ -37,9 +38,10 @@ from planner.execute.messages import (
     Tensors,
     Transmit,
 )
+from planner.execute.recovery import Recovery
 from planner.execute.transport import CONTROL, Connect
 from planner.scenario.instance import Instance
-from planner.trace.records import Record, SampleRecord, decode_records
+from planner.trace.records import Incident, Record, SampleRecord, decode_records
 from planner.worker.events import STEPS, Step
 
 _START_DELAY_S: Final = 0.3
@@ -81,6 +83,19 @@ class Measurement:
     """For each worker and model, the shortest time of each resident block on this host, in seconds."""
     left: list[str] = field(default_factory=list)
     """Workers that were gone before the end."""
+    incidents: list[Incident] = field(default_factory=list)
+    """What went wrong, and what came right again, in order of time."""
+
+
+@dataclass(frozen=True)
+class _Watched:
+    """A run that is on."""
+
+    deployment: Deployment
+    name: str
+    recovery: Recovery
+    ledger: Ledger
+    observer: Observer
 
 
 class Coordinator:
@@ -117,8 +132,6 @@ class Coordinator:
         ------
         TimeoutError
             Nothing came in time.
-        ExecuteError
-            An agent reports a fault.
         """
         try:
             item = self._inbox.get(timeout=max(timeout_s, 0.0))
@@ -128,8 +141,6 @@ class Coordinator:
             self._stopping = True
             return None
         if isinstance(item, Frame):
-            if isinstance(item.body, Fault):
-                raise ExecuteError(item.body.what, where=f"agent {item.body.worker}")
             return item
         member, present = item
         (self._present.add if present else self._present.discard)(member)
@@ -160,48 +171,58 @@ class Coordinator:
         Raises
         ------
         ExecuteError
-            An agent could not make ready, or reported a fault; or this host is slower than a worker it plays.
+            An agent could not make ready; or this host is slower than a worker it plays.
         """
         measurement = Measurement()
         observer = observer or Observer()
         run = uuid.uuid4().hex
         self._stopping = False
-        self._deploy(deployment, run)
+        for worker in deployment.instance.workers:
+            self._deploy(deployment, run, worker)
         measurement.warm_block_s = self._serve_until_ready(deployment, ready_timeout_s)
         if deployment.paced:
             _refuse_too_fast(deployment.instance, measurement.warm_block_s)
-        self._start(deployment, run)
+        start_unix_s = self._start(deployment, run)
+        recovery = Recovery(
+            deployment, run, start_unix_s, send=self._send, deploy=partial(self._deploy, deployment, run)
+        )
+        watched = _Watched(deployment, run, recovery, Ledger(deployment.instance, deployment.seed), observer)
         observer.started(partial(self._submit, deployment.instance, run))
         try:
-            self._watch(deployment, run, observer)
+            self._watch(watched)
         finally:
+            recovery.close()
             if deployment.emulation is not None:
                 self._emulation = None
                 measurement.records.extend(deployment.emulation.stop())
-        self._collect(deployment, measurement)
+        self._collect(watched, measurement)
+        measurement.incidents = recovery.incidents
+        if not deployment.live:
+            measurement.records += watched.ledger.records(recovery.left_s, recovery.now_s)
         return measurement
 
-    def _deploy(self, deployment: Deployment, run: str) -> None:
-        for worker in deployment.instance.workers:
-            deploy = Deploy(
-                run=run,
-                instance=deployment.instance,
-                plan=deployment.plan,
-                policy=deployment.policy,
-                seed=deployment.seed,
-                models=dict(deployment.models),
-                resident=dict(deployment.resident.get(worker, {})),
-                paced=deployment.paced,
-                emulated=deployment.emulation is not None,
-                sent=tuple(deployment.sent),
-                live=deployment.live,
-            )
-            self._transport.send(worker, Frame(deploy), CONTROL)
+    def _send(self, worker: str, body: Body) -> None:
+        self._transport.send(worker, Frame(body), CONTROL)
+
+    def _deploy(self, deployment: Deployment, run: str, worker: str) -> None:
+        deploy = Deploy(
+            run=run,
+            instance=deployment.instance,
+            plan=deployment.plan,
+            policy=deployment.policy,
+            seed=deployment.seed,
+            models=dict(deployment.models),
+            resident=dict(deployment.resident.get(worker, {})),
+            paced=deployment.paced,
+            emulated=deployment.emulation is not None,
+            sent=tuple(deployment.sent),
+            live=deployment.live,
+        )
+        self._send(worker, deploy)
         for source, samples in deployment.sent.items():
-            for inputs in samples:
-                self._transport.send(
-                    deployment.instance.home(source), Frame(Input(run=run, source=source), inputs), CONTROL
-                )
+            if deployment.instance.home(source) == worker:
+                for inputs in samples:
+                    self._transport.send(worker, Frame(Input(run=run, source=source), inputs), CONTROL)
 
     def _serve_until_ready(self, deployment: Deployment, timeout_s: float) -> dict[str, dict[str, tuple[float, ...]]]:
         deadline_s = time.monotonic() + timeout_s
@@ -216,17 +237,23 @@ class Coordinator:
             self._refuse_absent(deployment)
             body = frame.body if frame is not None else None
             if isinstance(body, Missing):
-                data = np.frombuffer(deployment.blocks[body.sha256], np.uint8)
-                self._transport.send(body.worker, Frame(BlockFile(sha256=body.sha256), {"file": data}), CONTROL)
+                self._serve_block(deployment, body)
             elif isinstance(body, Ready):
                 ready[body.worker] = body.warm_block_s
+            elif isinstance(body, Fault):
+                raise ExecuteError(body.what, where=f"agent {body.worker}")
         return ready
+
+    def _serve_block(self, deployment: Deployment, missing: Missing) -> None:
+        data = np.frombuffer(deployment.blocks[missing.sha256], np.uint8)
+        self._transport.send(missing.worker, Frame(BlockFile(sha256=missing.sha256), {"file": data}), CONTROL)
 
     def _refuse_absent(self, deployment: Deployment) -> None:
         if absent := self._absent(deployment.instance.workers):
             raise ExecuteError("agents left before the run started", where="workers", value=", ".join(absent))
 
-    def _start(self, deployment: Deployment, run: str) -> None:
+    def _start(self, deployment: Deployment, run: str) -> float:
+        """Tell all workers to start, and give the time of the wall clock at which they will."""
         at_unix_s = time.time() + _START_DELAY_S
         if deployment.emulation is not None:
 
@@ -236,7 +263,8 @@ class Coordinator:
             deployment.emulation.start(at_unix_s, admit)
             self._emulation = deployment.emulation
         for worker in deployment.instance.workers:
-            self._transport.send(worker, Frame(Start(at_unix_s=at_unix_s)), CONTROL)
+            self._send(worker, Start(at_unix_s=at_unix_s))
+        return at_unix_s
 
     def _submit(self, instance: Instance, run: str, source: str, sample: int, inputs: Tensors) -> None:
         spec = instance.scenario.sources[source]
@@ -244,38 +272,55 @@ class Coordinator:
         frame = Frame(Submit(run=run, source=source, sample=sample), inputs)
         self._transport.send(spec.worker, frame, levels[spec.priority])
 
-    def _watch(self, deployment: Deployment, run: str, observer: Observer) -> None:
+    def _watch(self, run: _Watched) -> None:
         """Return when every sample whose home is still there has ended, or none has ended for long."""
-        instance = deployment.instance
-        left = {source: instance.samples(source) for source in instance.sources}
-        patience_s = _patience_s(deployment)
+        patience_s = _patience_s(run.deployment)
         stalled_s = time.monotonic() + patience_s
-        while not self._over(deployment, left) and time.monotonic() < stalled_s:
-            present = set(self._present)
+        while not self._over(run) and time.monotonic() < stalled_s:
+            present, out = set(self._present), set(run.recovery.out)
             try:
                 frame = self._next(min(stalled_s - time.monotonic(), _STALL_S))
             except TimeoutError:
                 continue
             for worker in present - self._present:
-                observer.left(worker)
-            body = frame.body if frame is not None else None
-            if isinstance(body, Load) and body.run == run:
-                observer.told(body)
-            elif isinstance(body, Ended) and frame is not None and body.run == run:
-                left[body.sample.source] -= 1
+                run.recovery.left(worker)
+            for worker in self._present - present:
+                run.recovery.came(worker)
+            if frame is not None and self._attend(run, frame):
                 stalled_s = time.monotonic() + patience_s
-                observer.ended(body.sample, frame.tensors)
+            for worker in run.recovery.out - out:
+                run.observer.left(worker)
 
-    def _over(self, deployment: Deployment, left: Mapping[str, int]) -> bool:
-        if deployment.live:
+    def _attend(self, run: _Watched, frame: Frame) -> bool:
+        """Take what an agent says while the run is on; tell whether a sample has ended."""
+        body = frame.body
+        if isinstance(body, Ended) and body.run == run.name:
+            if run.deployment.live or run.ledger.add(body.sample):
+                run.observer.ended(body.sample, frame.tensors)
+            return True
+        if isinstance(body, Load) and body.run == run.name:
+            run.observer.told(body)
+        elif isinstance(body, Missing):
+            self._serve_block(run.deployment, body)
+        elif isinstance(body, Ready):
+            run.recovery.ready(body.worker)
+        elif isinstance(body, Fault):
+            run.recovery.fault(body)
+        return False
+
+    def _over(self, run: _Watched) -> bool:
+        if run.deployment.live:
             return self._stopping
-        return not any(left[source] > 0 and deployment.instance.home(source) in self._present for source in left)
+        instance = run.deployment.instance
+        return all(
+            run.ledger.complete(source) or not run.recovery.awaits(instance.home(source)) for source in instance.sources
+        )
 
-    def _collect(self, deployment: Deployment, measurement: Measurement) -> None:
-        measurement.left = self._absent(deployment.instance.workers)
-        waiting = set(deployment.instance.workers).difference(measurement.left)
+    def _collect(self, run: _Watched, measurement: Measurement) -> None:
+        measurement.left = sorted(run.recovery.out)
+        waiting = set(run.deployment.instance.workers) - run.recovery.out
         for worker in waiting:
-            self._transport.send(worker, Frame(Stop()), CONTROL)
+            self._send(worker, Stop())
         while waiting:
             try:
                 frame = self._next(_STALL_S)
@@ -283,17 +328,23 @@ class Coordinator:
                 measurement.left += sorted(waiting)
                 return
             if frame is not None:
-                self._take(frame.body, frame.tensors, measurement)
+                self._take(frame.body, frame.tensors, run, measurement)
                 if isinstance(frame.body, Report):
                     waiting.discard(frame.body.worker)
             waiting &= self._present
 
     @staticmethod
-    def _take(body: Body, tensors: Tensors, measurement: Measurement) -> None:
+    def _take(body: Body, tensors: Tensors, run: _Watched, measurement: Measurement) -> None:
         if isinstance(body, Output):
             measurement.outputs[body.source, body.sample] = tensors
+        elif isinstance(body, Ended) and body.run == run.name and not run.deployment.live:
+            run.ledger.add(body.sample)
         elif isinstance(body, Report):
-            measurement.records += decode_records(tensors["records"].tobytes())
+            for record in decode_records(tensors["records"].tobytes()):
+                if isinstance(record, SampleRecord):
+                    run.ledger.add(record)
+                else:
+                    measurement.records.append(record)
             measurement.steps[body.worker] = STEPS.validate_json(tensors["steps"].tobytes())
             measurement.duplicates += body.duplicates
             measurement.late_blocks += body.late_blocks

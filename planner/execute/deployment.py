@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
@@ -56,6 +56,8 @@ class Deployment:
     live
         Whether samples are handed in while the run goes on, until :meth:`Coordinator.stop`, in place of the scenario's
         arrivals.
+    replan
+        Gives a plan without some workers, or None, when others left or came back while the run is on.
     """
 
     instance: Instance
@@ -69,6 +71,7 @@ class Deployment:
     emulation: Emulation | None = None
     sent: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
     live: bool = False
+    replan: Callable[[Collection[str]], Plan | None] | None = None
 
     @property
     def samples(self) -> int:
@@ -95,6 +98,7 @@ def deploy(
     emulation: Emulation | None = None,
     sent: Mapping[str, Sequence[Tensors]] | None = None,
     live: bool = False,
+    replan: Callable[[Collection[str]], Plan | None] | None = None,
 ) -> Deployment:
     """Cut the scenario's models into their blocks, and bound how many samples of a source are on their way.
 
@@ -111,7 +115,11 @@ def deploy(
         policy=policy,
         seed=seed,
         models={
-            name: DeployedModel(cuts=tuple(cut.tensors for cut in model.chain.cuts), block_sha256=hashes[name])
+            name: DeployedModel(
+                cuts=tuple(cut.tensors for cut in model.chain.cuts),
+                block_sha256=hashes[name],
+                block_bytes=tuple(map(len, files[name])),
+            )
             for name, model in models.items()
         },
         blocks={sha256: data for name in files for sha256, data in zip(hashes[name], files[name], strict=True)},
@@ -120,6 +128,7 @@ def deploy(
         emulation=emulation,
         sent=sent or {},
         live=live,
+        replan=replan,
     )
 
 

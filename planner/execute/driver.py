@@ -8,20 +8,35 @@ from __future__ import annotations
 
 import heapq
 import time
-from collections.abc import Callable, Iterator, Mapping
-from itertools import count
+from collections.abc import Callable, Iterable, Iterator, Mapping
+from itertools import chain, count
 from typing import Final
 
 import numpy as np
 
-from planner.execute.compute import ComputeThread, Job, Outcome
-from planner.execute.messages import COORDINATOR, Admit, Data, Deploy, Ended, Frame, Load, Submit, Tensors, Transmit
+from planner.execute.compute import ComputeThread, Held, Job, Outcome, fetch
+from planner.execute.messages import (
+    COORDINATOR,
+    Admit,
+    Data,
+    Deploy,
+    Ended,
+    Fault,
+    Frame,
+    Load,
+    Member,
+    Replan,
+    Start,
+    Submit,
+    Tensors,
+    Transmit,
+)
 from planner.execute.transport import CONTROL, LEVELS
 from planner.policy.costs import Costs
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
 from planner.scenario.arrivals import instance_arrivals
-from planner.trace.records import BlockRecord, Record, TransferRecord
+from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
 from planner.worker.events import (
     Arrived,
     BlockEnded,
@@ -36,10 +51,13 @@ from planner.worker.events import (
     Note,
     Parcel,
     Received,
+    Replanned,
+    ResultMessage,
     RunBlock,
     Send,
     SetTimer,
     Step,
+    TaskMessage,
     Tell,
     TimedOut,
     sample_record,
@@ -57,6 +75,11 @@ def urgency_levels(priorities: Mapping[str, float]) -> dict[float, int]:
     """
     ranked = sorted(set(priorities.values()), reverse=True)
     return {priority: min(3 + rank, LEVELS) for rank, priority in enumerate(ranked)}
+
+
+def _named(tensors: Held, names: Iterable[str]) -> Tensors:
+    # What a worker no longer holds was of an attempt that is over.
+    return fetch({name: tensors[name] for name in names if name in tensors})
 
 
 class Driver:
@@ -97,7 +120,7 @@ class Driver:
         self._worker = Worker(name, instance, make_policy(deploy.policy, instance, deploy.plan), costs=self._costs)
         self._levels = urgency_levels({name: source.priority for name, source in instance.scenario.sources.items()})
         self._submitted: dict[tuple[str, int], Tensors] = {}
-        self._tensors: dict[SampleKey, Tensors] = {}
+        self._tensors: dict[SampleKey, Held] = {}
         self._due: list[tuple[float, int, Event]] = []
         self._sequence = count()
         self._arrivals: dict[str, Iterator[tuple[int, float]]] = {}
@@ -116,9 +139,29 @@ class Driver:
         self.late_blocks = 0
         self._busy_s = 0.0
         self._next_load_s = LOAD_PERIOD_S
-        for source in (source for source in instance.sources if source in inputs):
-            self._arrivals[source] = enumerate(instance_arrivals(instance, source, deploy.seed))
+        self._unlinked: set[str] = set()
+        self._out: set[str] = set()
+        self._failing: set[tuple[str, int]] = set()
+
+    def begin(self, start: Start) -> None:
+        """Begin with the workers that are in the run; in one that is on, with the samples that arrive from now on."""
+        for worker in start.absent:
+            self._change(self._out, worker, present=False)
+        for source in (source for source in self._instance.sources if source in self._inputs):
+            self._arrivals[source] = enumerate(instance_arrivals(self._instance, source, self._deploy.seed))
+            if start.joins:
+                self._miss(source)
             self._next_arrival(source)
+
+    def _miss(self, source: str) -> None:
+        """Report the samples failed that arrived while this worker was not there."""
+        now_s, arrivals = self.now_s, self._arrivals[source]
+        for sample, at_s in arrivals:
+            if at_s >= now_s:
+                self._arrivals[source] = chain([(sample, at_s)], arrivals)
+                return
+            record = SampleRecord(source, sample, at_s, at_s, "failed", f"{self.name} was not there")
+            self._send_frame(COORDINATOR, Frame(Ended(run=self._deploy.run, worker=self.name, sample=record)), CONTROL)
 
     @property
     def now_s(self) -> float:
@@ -181,14 +224,38 @@ class Driver:
         self._busy_s += end_s - start_s
         self.late_blocks += outcome.late
         if outcome.tensors is None:
+            self._tell_failing(outcome)
             self._step(BlockFailed(key, block, outcome.reason))
         else:
             self._tensors[key] = outcome.tensors
-            self._step(BlockEnded(key, block, outcome.end_s - outcome.start_s))
+            self._step(BlockEnded(key, block, outcome.end_s - outcome.start_s, outcome.confidence))
 
-    def on_presence(self, worker: str, *, present: bool) -> None:
-        """Learn that another worker came or went."""
-        self._step(Joined(worker) if present else Left(worker))
+    def on_link(self, worker: str, *, present: bool) -> None:
+        """Learn that the link to another worker is there, or broken."""
+        self._change(self._unlinked, worker, present=present)
+
+    def on_member(self, member: Member) -> None:
+        """Learn from the coordinator that another worker is in the run, or no longer."""
+        self._change(self._out, member.worker, present=member.present)
+
+    def on_replan(self, replan: Replan) -> None:
+        """Follow another plan from now on."""
+        self._step(Replanned(replan.plan))
+
+    def _change(self, reasons: set[str], worker: str, *, present: bool) -> None:
+        # A worker is there when it is in the run and its link is not broken, whichever is told first.
+        before = worker in self._unlinked | self._out
+        (reasons.discard if present else reasons.add)(worker)
+        if before != (worker in self._unlinked | self._out):
+            self._step(Joined(worker) if before else Left(worker))
+
+    def _tell_failing(self, outcome: Outcome) -> None:
+        """Tell once that a block fails; each of its samples is reported by itself."""
+        failing = (outcome.run.model, outcome.run.block)
+        if failing not in self._failing:
+            self._failing.add(failing)
+            what = f"block {outcome.run.block} of {outcome.run.model} fails: {outcome.reason}"
+            self._send_frame(COORDINATOR, Frame(Fault(worker=self.name, what=what)), CONTROL)
 
     # ---- events in ------------------------------------------------------------------------------------------------
 
@@ -264,7 +331,7 @@ class Driver:
         else:
             self._end_sample(effect)
 
-    def _tensors_of(self, key: SampleKey) -> Tensors:
+    def _tensors_of(self, key: SampleKey) -> Held:
         """Give what this worker holds of a sample: activations, a result, or the input of a sample of its own."""
         held = self._tensors.get(key)
         if held is not None:
@@ -294,12 +361,32 @@ class Driver:
             run=self._deploy.run, sender=self.name, message=message, cut=send.cut, size_bytes=send.size_bytes,
             sent_s=now_s, transfer=transfer,
         )  # fmt: skip
-        tensors = {} if message.kind == "failure" else self._tensors_of(message.key)
-        self._send_frame(send.to, Frame(data, tensors), self._levels[send.priority])
+        self._send_frame(send.to, Frame(data, self._payload(message)), self._levels[send.priority])
+
+    def _payload(self, parcel: Parcel) -> Tensors:
+        """Give the tensors that travel with a message: an exit's result stays behind where its sample goes on."""
+        if isinstance(parcel, TaskMessage):
+            return _named(self._tensors_of(parcel.key), self._cut(parcel.task.model, parcel.task.next_block))
+        if isinstance(parcel, ResultMessage):
+            return self._result(parcel.key, parcel.origin)
+        return {}
+
+    def _result(self, key: SampleKey, origin: Origin | None) -> Tensors:
+        """Give the tensors of a result, out of all that this worker holds of its sample."""
+        held = self._tensors_of(key)
+        if origin is None:
+            return fetch(held)
+        return _named(held, self._cut(origin.model, -1) if origin.exit is None else (origin.exit,))
+
+    def _cut(self, model: str, cut: int) -> tuple[str, ...]:
+        return tuple(spec.name for spec in self._deploy.models[model].cuts[cut])
 
     def _end_sample(self, effect: Complete | Fail) -> None:
         key = effect.key
-        outputs = self._tensors.pop(key) if isinstance(effect, Complete) else {}
+        outputs: Tensors = {}
+        if isinstance(effect, Complete):
+            outputs = self._result(key, effect.origin)
+            self._tensors.pop(key)
         record = sample_record(effect, self.now_s)
         ended = Ended(run=self._deploy.run, worker=self.name, sample=record)
         if self._deploy.live:

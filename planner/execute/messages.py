@@ -81,6 +81,27 @@ class Start(Record):
 
     kind: Literal["start"] = "start"
     at_unix_s: float
+    joins: bool = False
+    """Whether the run is on already: samples that arrived here before now are lost."""
+    absent: tuple[str, ...] = ()
+    """Workers that are not in the run."""
+
+
+class Member(Record):
+    """A worker is in the run from now on, or no longer."""
+
+    kind: Literal["member"] = "member"
+    run: str
+    worker: str
+    present: bool
+
+
+class Replan(Record):
+    """The plan is another from now on."""
+
+    kind: Literal["replan"] = "replan"
+    run: str
+    plan: Plan
 
 
 class Admit(Record):
@@ -183,11 +204,13 @@ class Report(Record):
 
 
 class Fault(Record):
-    """The agent cannot go on with this run."""
+    """Something is wrong at this worker."""
 
     kind: Literal["fault"] = "fault"
     worker: str
     what: str
+    run: str | None = None
+    """The run that it cannot go on with; None where it goes on."""
 
 
 # ---- agent to agent, and to the emulated network --------------------------------------------------------------------
@@ -203,8 +226,12 @@ class Data(Record):
     cut: int
     size_bytes: int
     sent_s: float
-    """Run's clock of the sender."""
+    """Run's clock of the sender, or of the worker that sent it on."""
     transfer: str | None = None
+    to: str = ""
+    """Who it is for, where it goes over several hops and those between send it on."""
+    level: int = Field(default=1, ge=1, le=7)
+    """Level of urgency for those that send it on."""
 
 
 class Transmit(Record):
@@ -228,6 +255,8 @@ Body: TypeAlias = (
     | Admit
     | Input
     | Submit
+    | Member
+    | Replan
     | Stop
     | Missing
     | Ready

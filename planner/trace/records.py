@@ -94,6 +94,18 @@ class SampleRecord:
         return self.finished_s - self.created_s
 
 
+@dataclass(frozen=True, slots=True)
+class Incident:
+    """Something that went wrong in a real run, or came right again.
+
+    ``worker`` is the one it is about; empty for the run as a whole.
+    """
+
+    at_s: float
+    worker: str
+    what: str
+
+
 Record: TypeAlias = BlockRecord | TransferRecord | SampleRecord
 
 _RECORDS: TypeAdapter[list[Record]] = TypeAdapter(list[Annotated[Record, Field(discriminator="kind")]])

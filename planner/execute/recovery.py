@@ -1,0 +1,143 @@
+"""What the coordinator does when workers leave a run that is on, and when they come back to it.
+
+A worker that leaves, by itself or by a fault, is out of the run: the others are told, and the plan is solved again for
+those that are left. An agent of its name that comes while the run is on gets the deployment, and is in the run as soon
+as it is ready.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Final
+
+from planner.errors import PlannerError
+from planner.execute.deployment import Deployment
+from planner.execute.messages import Body, Fault, Member, Replan, Start
+from planner.trace.records import Incident
+
+_LOG = logging.getLogger(__name__)
+
+_MOST_INCIDENTS: Final = 10_000
+"""A live run may last for ever."""
+
+
+class Recovery:
+    """Who is in a run, and what happened to it.
+
+    Parameters
+    ----------
+    start_unix_s
+        Time of the wall clock at which the run's clock reads 0.
+    send
+        ``send(worker, body)``: sends a message to an agent; called in any thread.
+    deploy
+        Deploys the run to one worker.
+    """
+
+    def __init__(
+        self,
+        deployment: Deployment,
+        run: str,
+        start_unix_s: float,
+        *,
+        send: Callable[[str, Body], None],
+        deploy: Callable[[str], None],
+    ) -> None:
+        self._deployment = deployment
+        self._workers = deployment.instance.workers
+        self._run = run
+        self._start_unix_s = start_unix_s
+        self._send = send
+        self._deploy = deploy
+        self._solving: threading.Thread | None = None
+        self._joining: set[str] = set()
+        self.out: set[str] = set()
+        """Workers of the scenario that are not in the run."""
+        self.left_s: dict[str, float] = {}
+        """When each worker left the run last."""
+        self.incidents: list[Incident] = []
+
+    @property
+    def now_s(self) -> float:
+        """Time of the run's clock."""
+        return time.time() - self._start_unix_s
+
+    def awaits(self, worker: str) -> bool:
+        """Tell whether samples of a worker can still end: it is in the run, or about to be."""
+        return worker not in self.out or worker in self._joining
+
+    def left(self, worker: str, what: str = "left") -> None:
+        """Go on without a worker."""
+        self._joining.discard(worker)
+        if worker not in self._workers or worker in self.out:
+            return
+        self.out.add(worker)
+        self.left_s[worker] = self.now_s
+        self._note(worker, what)
+        self._tell(Member(run=self._run, worker=worker, present=False))
+        self._replan()
+
+    def came(self, worker: str) -> None:
+        """Deploy the run to a worker that is there again."""
+        if worker in self.out:
+            self._joining.add(worker)
+            self._note(worker, "is there again")
+            self._deploy(worker)
+
+    def ready(self, worker: str) -> None:
+        """Let a worker join the run."""
+        if worker not in self._joining:
+            return
+        self._joining.discard(worker)
+        self.out.discard(worker)
+        self._note(worker, "joined the run")
+        self._send(worker, Start(at_unix_s=self._start_unix_s, joins=True, absent=tuple(sorted(self.out))))
+        self._tell(Member(run=self._run, worker=worker, present=True))
+        self._replan()
+
+    def fault(self, fault: Fault) -> None:
+        """Take down what an agent reports; go on without it if it cannot go on."""
+        if fault.run == self._run:
+            self.left(fault.worker, fault.what)
+        else:
+            self._note(fault.worker, fault.what)
+
+    def close(self) -> None:
+        """Wait for the solver, if it is at work."""
+        if self._solving is not None:
+            self._solving.join()
+
+    def _note(self, worker: str, what: str) -> None:
+        if len(self.incidents) < _MOST_INCIDENTS:
+            self.incidents.append(Incident(self.now_s, worker, what))
+
+    def _tell(self, body: Member | Replan) -> None:
+        for worker in self._workers:
+            if worker not in self.out:
+                self._send(worker, body)
+
+    def _replan(self) -> None:
+        if self._deployment.replan is not None:
+            # A solver takes its time, and samples must not wait for it.
+            self._solving = threading.Thread(target=self._solve, args=(frozenset(self.out),), name="solve", daemon=True)
+            self._solving.start()
+
+    def _solve(self, out: frozenset[str]) -> None:
+        replan = self._deployment.replan
+        if replan is None:
+            return
+        try:
+            plan = replan(out)
+        except PlannerError as error:
+            self._note("", f"no new plan: {error}")
+            return
+        if out != self.out:
+            return
+        if plan is None:
+            self._note("", "no new plan: the old one without the routes over those that left")
+        else:
+            self._note("", f"a new plan by {plan.method}, found in {plan.solve_s:.2f} s")
+            self._tell(Replan(run=self._run, plan=plan))

@@ -1,0 +1,84 @@
+"""A plan for what is left: solved again, from the plan before, when workers left or came back."""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Final
+
+from planner.plan.types import Plan
+from planner.scenario.instance import Instance
+from planner.scenario.types import NetworkSpec, PolicySpec
+from planner.solve.solve import solve
+
+TIME_LIMIT_S: Final = 5.0
+"""While it lasts the samples go on by what is left of the plan before."""
+
+GAP: Final = 0.01
+"""Enough for a plan that replaces one which has lost a worker."""
+
+
+def remaining(instance: Instance, absent: Collection[str]) -> Instance:
+    """Give the instance without some of its workers, their sources, and the paths that lead over them."""
+    scenario = instance.scenario
+    stays = [name for name in instance.workers if name not in absent]
+    networks = {name: _without(network, stays) for name, network in scenario.networks.items()}
+    reduced = scenario.model_copy(
+        update={
+            "workers": {name: scenario.workers[name] for name in stays},
+            "networks": {name: network for name, network in networks.items() if network.members or network.links},
+            "sources": {name: spec for name, spec in scenario.sources.items() if spec.worker in stays},
+            "policy": PolicySpec(),
+            "events": (),
+        }
+    )
+    return Instance(
+        scenario=reduced,
+        profiles=instance.profiles,
+        paths={
+            sender: {
+                receiver: path
+                for receiver, path in instance.paths.get(sender, {}).items()
+                if all(hop.receiver in stays for hop in path.hops)
+            }
+            for sender in stays
+        },
+        traces={name: times for name, times in instance.traces.items() if name in reduced.sources},
+    )
+
+
+def _without(network: NetworkSpec, stays: Collection[str]) -> NetworkSpec:
+    return network.model_copy(
+        update={
+            "members": tuple(member for member in network.members if member in stays),
+            "links": tuple(link for link in network.links if link[0] in stays and link[1] in stays),
+        }
+    )
+
+
+class Replanner:
+    """Solves an instance for the workers that are there; what it has found before it knows by heart.
+
+    Parameters
+    ----------
+    plan
+        The plan for all workers: its routes that still exist are where each search starts.
+    """
+
+    def __init__(self, instance: Instance, plan: Plan, *, time_limit_s: float = TIME_LIMIT_S) -> None:
+        self._instance = instance
+        self._plan = plan
+        self._time_limit_s = time_limit_s
+        self._known: dict[frozenset[str], Plan | None] = {frozenset(): plan}
+
+    def __call__(self, absent: Collection[str]) -> Plan | None:
+        """Give a plan for the sources whose workers are there, if there is one; its routes avoid the absent ones."""
+        key = frozenset(absent)
+        if key not in self._known:
+            self._known[key] = self._solve(key)
+        return self._known[key]
+
+    def _solve(self, absent: frozenset[str]) -> Plan | None:
+        left = remaining(self._instance, absent)
+        if not left.sources:
+            return None
+        return solve(left, routes="shared", start=self._plan, gap=GAP, time_limit_s=self._time_limit_s).plan
