@@ -1,4 +1,4 @@
-"""How fast the simulator is: events a second under each policy, and the same queueing model in SimPy."""
+"""How fast the simulator is: events a second under each policy, and the same model, with its metrics, in SimPy."""
 
 from __future__ import annotations
 
@@ -19,7 +19,8 @@ from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, NetworkSpec
 from planner.simulate.device import Device
 from planner.simulate.repeat import Case, Replication, simulate_case
-from planner.trace.metrics import Distribution
+from planner.trace.metrics import Accumulator, RunMetrics
+from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
 from planner.worker.events import RunBlock
 from tests.instances import make_instance, make_profile
 
@@ -44,7 +45,7 @@ def run() -> None:
     crowd = crowd.model_copy(update={"scenario": crowd.scenario.model_copy(update={"events": churn})})
     plan = _plan(crowd, "d", first_there=3)
     pair = tandem()
-    runs: dict[str, Callable[[], Replication | Distribution]] = {
+    runs: dict[str, Callable[[], Replication | RunMetrics]] = {
         policy: partial(simulate_case, crowd, plan, Case(policy, 0)) for policy in POLICIES
     }
     runs["planner"] = partial(simulate_case, pair, tandem_plan(pair), Case("planned", 0))
@@ -80,10 +81,10 @@ def run() -> None:
 
 
 def _measure(
-    runs: dict[str, Callable[[], Replication | Distribution]],
-) -> tuple[dict[str, Replication | Distribution], dict[str, float]]:
+    runs: dict[str, Callable[[], Replication | RunMetrics]],
+) -> tuple[dict[str, Replication | RunMetrics], dict[str, float]]:
     """Make all runs in turns; give the last of each, and the median of its processor time in seconds."""
-    found: dict[str, Replication | Distribution] = {}
+    found: dict[str, Replication | RunMetrics] = {}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, make in runs.items():
@@ -93,10 +94,8 @@ def _measure(
     return found, {name: float(np.median(measured)) for name, measured in times.items()}
 
 
-def _mean_s(found: Replication | Distribution) -> float:
-    if isinstance(found, Distribution):
-        return found.mean
-    sources = found.metrics.sources.values()
+def _mean_s(found: Replication | RunMetrics) -> float:
+    sources = (found.metrics if isinstance(found, Replication) else found).sources.values()
     return sum((own.mean_delay_s or 0.0) * own.completed for own in sources) / sum(own.completed for own in sources)
 
 
@@ -140,27 +139,32 @@ def tandem_plan(instance: Instance) -> Plan:
     return _plan(instance, "a", first_there=1)
 
 
-def tandem_in_simpy(instance: Instance) -> Distribution:
-    """Give the delays of the same model, with the same arrivals and block times, as a SimPy user would write it."""
+def tandem_in_simpy(instance: Instance) -> RunMetrics:
+    """Give what the same model gives, with the same arrivals and block times, as a SimPy user would write it."""
     env = simpy.Environment()
     workers = {name: simpy.PriorityResource(env) for name in instance.workers}
     devices = {name: Device(instance, name, 0) for name in instance.workers}
     network = simpy.PriorityResource(env)
-    delays = Distribution()
+    route = list(zip(instance.workers, reversed(instance.workers), strict=True))
+    metrics = Accumulator(PRIORITIES, instance.workers)
     transfer_s = CUT_BYTES / NETWORK["bandwidth_bytes_per_s"]
 
     def sample(source: str, number: int) -> Generator[simpy.Event, Any, None]:
         rank, created_s = -int(PRIORITIES[source]), env.now
-        for block, name in enumerate(instance.workers):
+        for block, (name, other) in enumerate(route):
             with workers[name].request(rank) as turn:
                 yield turn
+                start_s = env.now
                 block_run = RunBlock(SampleKey(source, number, 0), "m", block, begins_stage=True)
                 yield env.timeout(devices[name].service_s(block_run))
+                metrics.add(BlockRecord(name, source, number, block, start_s, env.now))
             with network.request(rank) as turn:
                 yield turn
+                start_s = env.now
                 yield env.timeout(transfer_s)
+                metrics.add(TransferRecord("lan", name, other, source, number, block + 1, CUT_BYTES, start_s, env.now))
             yield env.timeout(NETWORK["latency_s"])
-        delays.add(env.now - created_s)
+        metrics.add(SampleRecord(source, number, created_s, env.now, "completed"))
 
     def arrivals(source: str) -> Generator[simpy.Event, Any, None]:
         for number, time_s in enumerate(instance_arrivals(instance, source, 0)):
@@ -170,7 +174,7 @@ def tandem_in_simpy(instance: Instance) -> Distribution:
     for source in instance.sources:
         env.process(arrivals(source))
     env.run()
-    return delays
+    return metrics.result()
 
 
 if __name__ == "__main__":

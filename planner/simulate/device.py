@@ -50,12 +50,14 @@ class Device:
             mean_s += self._overhead_s[run.model]
         return mean_s * self.slowness
 
-    def compute(self, start: Callable[[], None]) -> None:
-        """Start a block now, or when this device has sent everything."""
-        if self.overlap or self._sending == 0:
-            start()
-        else:
-            self._held = start
+    @property
+    def free(self) -> bool:
+        """Whether a block may start now."""
+        return self.overlap or self._sending == 0
+
+    def hold(self, start: Callable[[], None]) -> None:
+        """Start a block when this device has sent everything."""
+        self._held = start
 
     def sending(self) -> None:
         """Count a transfer that begins to leave."""

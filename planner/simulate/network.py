@@ -14,7 +14,6 @@ import heapq
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from functools import partial
 from itertools import count
 
 from planner.scenario.instance import Hop, Path
@@ -36,7 +35,7 @@ class _Transfer:
     start_s: float
     priority: float
     deliver: Delivery
-    occupied: Callable[[float, float], None]
+    occupied: Occupation
 
 
 class _Resource:
@@ -87,8 +86,8 @@ class _Resource:
         self._current, self._began_s, self._certain = entry, now_s, False
         if transfer.start_s < 0:
             transfer.start_s = now_s
-        before_last = _fragments(transfer) - 1
-        if before_last:
+        if transfer.left_bytes > FRAGMENT_BYTES:
+            before_last = _fragments(transfer) - 1
             self._schedule(now_s + before_last * FRAGMENT_BYTES / self._rate(transfer), self._announce)
         else:
             self._announce()
@@ -101,11 +100,12 @@ class _Resource:
     def _announce(self) -> None:
         """Begin the last fragment of the current transfer: nothing can delay it any more."""
         transfer = self._serving()
+        hop = transfer.hop
         end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
         self._certain = True
-        self._schedule(end_s, self._next)
-        transfer.occupied(transfer.start_s, end_s)
-        transfer.deliver(end_s + transfer.hop.latency_s)
+        self._heap.at(end_s, self._next)
+        transfer.occupied(hop, transfer.start_s, end_s)
+        transfer.deliver(end_s + hop.latency_s)
 
     def _yield_at_fragment_end(self) -> None:
         transfer = self._serving()
@@ -161,13 +161,11 @@ class Network:
     ) -> None:
         hop, rest = hops[0], hops[1:]
 
-        def arrive(at_s: float) -> None:
-            if rest:
-                self._heap.at(at_s, lambda: self._hop(rest, size_bytes, priority, deliver, occupied))
-            else:
-                deliver(at_s)
+        def forward(at_s: float) -> None:
+            self._heap.at(at_s, lambda: self._hop(rest, size_bytes, priority, deliver, occupied))
 
-        self._resources[hop.resource].submit(_Transfer(hop, size_bytes, -1.0, priority, arrive, partial(occupied, hop)))
+        transfer = _Transfer(hop, size_bytes, -1.0, priority, forward if rest else deliver, occupied)
+        self._resources[hop.resource].submit(transfer)
 
     def change_rate(self, resources: Iterable[str], factor: float) -> None:
         """Let resources go on at a share of their bandwidth; 0 stops them, and what waits there waits on."""

@@ -54,10 +54,11 @@ def simulate_case(instance: Instance, plan: Plan | None, case: Case, *sinks: Sin
     with nullcontext() if case.trace is None else record_file(case.trace) as write:
         every = (accumulator.add, *sinks) if write is None else (accumulator.add, write, *sinks)
 
-        def sink(record: Record) -> None:
+        def all_of_them(record: Record) -> None:
             for take in every:
                 take(record)
 
+        sink = every[0] if len(every) == 1 else all_of_them
         simulation = Simulator(instance, policy=case.policy, plan=plan, seed=case.seed, sink=sink).run()
     return Replication(case, accumulator.result(), simulation)
 

@@ -153,22 +153,26 @@ class Simulator:
         self._events += 1
         if self._observe is not None:
             self._observe(worker.name, now_s, event, effects)
+        handlers, name = self._handlers, worker.name
         for effect in effects:
-            handler = self._handlers.get(type(effect))
+            handler = handlers.get(type(effect))
             if handler is not None:
-                handler(worker.name, effect)
+                handler(name, effect)
 
     # ---- effects --------------------------------------------------------------------------------------------------
 
     def _on_run(self, name: str, run: RunBlock) -> None:
         device, worker = self._devices[name], self._workers[name]
 
-        def start() -> None:
-            start_s = self._heap.now_s
-            service_s = device.service_s(run)
-            self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, service_s))
+        if device.free:
+            self._start_block(worker, device, run)
+        else:
+            device.hold(partial(self._start_block, worker, device, run))
 
-        device.compute(start)
+    def _start_block(self, worker: Worker, device: Device, run: RunBlock) -> None:
+        start_s = self._heap.now_s
+        service_s = device.service_s(run)
+        self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, service_s))
 
     def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
         if self._workers.get(worker.name) is worker:
@@ -189,14 +193,21 @@ class Simulator:
             self._heap.at(at_s, received)
 
         def occupied(hop: Hop, start_s: float, end_s: float) -> None:
-            source, sample, _ = send.message.key
-            size_bytes = send.size_bytes
+            key = send.message.key
             self._sink(
                 TransferRecord(
-                    hop.resource, hop.sender, hop.receiver, source, sample, send.cut, size_bytes, start_s, end_s
+                    hop.resource,
+                    hop.sender,
+                    hop.receiver,
+                    key.source,
+                    key.sample,
+                    send.cut,
+                    send.size_bytes,
+                    start_s,
+                    end_s,
                 )
             )
-            if hop.sender == name and not device.overlap:
+            if not device.overlap and hop.sender == name:
                 self._heap.at(end_s, device.sent)
 
         self._network.submit(path, send.size_bytes, send.priority, deliver, occupied)

@@ -1,6 +1,7 @@
 """What a worker is told (events), what it asks its driver to do (effects), and what workers tell each other (messages).
 
-All are frozen and travel as JSON; the tensors of a sample stay with the driver, which knows them by their
+None is ever changed; to freeze them would triple the time it takes to make one, and a run makes millions. All travel as
+JSON; the tensors of a sample stay with the driver, which knows them by their
 :class:`~planner.policy.types.SampleKey`.
 """
 
@@ -18,7 +19,7 @@ from planner.trace.records import Origin, SampleRecord
 # ---- messages between workers -------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TaskMessage:
     """Work to be done; the activations at cut ``task.next_block`` travel with it.
 
@@ -35,7 +36,7 @@ class TaskMessage:
         return self.task.key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class ResultMessage:
     """The result of a sample on its way home; the tensors of its origin, an exit or the output, travel with it."""
 
@@ -45,7 +46,7 @@ class ResultMessage:
     kind: Literal["result"] = "result"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class FailureMessage:
     """A block could not be run, or a worker not be reached; nothing travels with it."""
 
@@ -56,7 +57,7 @@ class FailureMessage:
     kind: Literal["failure"] = "failure"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RequestMessage:
     """Request to compute (RTC) the task's blocks up to ``last_block``."""
 
@@ -70,7 +71,7 @@ class RequestMessage:
         return self.task.key
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class AnswerMessage:
     """Clearance to compute (CTC), with the expected completion in seconds from now; or a refusal (NACK): None."""
 
@@ -79,7 +80,7 @@ class AnswerMessage:
     kind: Literal["answer"] = "answer"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class StatusMessage:
     """What a worker tells of itself."""
 
@@ -106,7 +107,7 @@ class Timer(NamedTuple):
 # ---- events -------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Arrived:
     """A new sample arrived at this worker, the home of ``source``."""
 
@@ -115,7 +116,7 @@ class Arrived:
     kind: Literal["arrived"] = "arrived"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Received:
     """A message came, its tensors included."""
 
@@ -124,7 +125,7 @@ class Received:
     kind: Literal["received"] = "received"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BlockEnded:
     """The block this worker was running is done."""
 
@@ -137,7 +138,7 @@ class BlockEnded:
     kind: Literal["block_ended"] = "block_ended"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BlockFailed:
     """The block this worker was running raised."""
 
@@ -147,7 +148,7 @@ class BlockFailed:
     kind: Literal["block_failed"] = "block_failed"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TimedOut:
     """The time set by :class:`SetTimer` has come."""
 
@@ -155,7 +156,7 @@ class TimedOut:
     kind: Literal["timed_out"] = "timed_out"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Left:
     """Another worker is gone."""
 
@@ -163,7 +164,7 @@ class Left:
     kind: Literal["left"] = "left"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Joined:
     """Another worker is there (again)."""
 
@@ -171,7 +172,7 @@ class Joined:
     kind: Literal["joined"] = "joined"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Replanned:
     """The plan is another from now on; samples on their way keep their routes."""
 
@@ -179,7 +180,7 @@ class Replanned:
     kind: Literal["replanned"] = "replanned"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Reprioritised:
     """The priority of a source is another from now on; samples on their way keep theirs."""
 
@@ -193,7 +194,7 @@ Event: TypeAlias = Arrived | Received | BlockEnded | BlockFailed | TimedOut | Le
 # ---- effects ------------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class RunBlock:
     """Run one block; tell :class:`BlockEnded` or :class:`BlockFailed` when it is over. One at a time."""
 
@@ -205,7 +206,7 @@ class RunBlock:
     kind: Literal["run_block"] = "run_block"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Send:
     """Send a message, with the tensors of ``cut``, ``size_bytes`` in all; the higher the priority the sooner."""
 
@@ -217,7 +218,7 @@ class Send:
     kind: Literal["send"] = "send"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Tell:
     """Send a note, ahead of all data."""
 
@@ -226,7 +227,7 @@ class Tell:
     kind: Literal["tell"] = "tell"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SetTimer:
     """Tell :class:`TimedOut` at ``at_s``."""
 
@@ -235,7 +236,7 @@ class SetTimer:
     kind: Literal["set_timer"] = "set_timer"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Complete:
     """The result of a sample is back home."""
 
@@ -245,7 +246,7 @@ class Complete:
     kind: Literal["complete"] = "complete"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Fail:
     """A sample is given up."""
 
@@ -255,7 +256,7 @@ class Fail:
     kind: Literal["fail"] = "fail"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Discard:
     """The tensors of an attempt are needed no more on this worker; a source's own inputs are not meant."""
 
@@ -266,7 +267,7 @@ class Discard:
 Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discard
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Step:
     """One step of a worker: what it took when, and what it gave. A log of steps can be replayed."""
 

@@ -269,8 +269,9 @@ class Worker:
             self._admit_all()
 
     def _admit_all(self) -> None:
-        for source in self._reservoirs:
-            self._admit(source)
+        for source, reservoir in self._reservoirs.items():
+            if reservoir:
+                self._admit(source)
 
     def _on_timed_out(self, event: TimedOut) -> None:
         purpose, key = event.timer

@@ -153,11 +153,13 @@ def test_a_tandem_with_priorities_agrees_with_simpy() -> None:
     """Sample by sample the same arrivals and block times: two simulators that know nothing of each other."""
     instance = tandem()
     run = simulate_case(instance, tandem_plan(instance), Case("planned", 0))
-    delays = tandem_in_simpy(instance)
-    own = run.metrics.sources.values()
-    assert sum(one.completed for one in own) == delays.count
-    mean_s = sum((one.mean_delay_s or 0.0) * one.completed for one in own) / delays.count
-    assert mean_s == pytest.approx(delays.mean, rel=1e-9)
+    other = tandem_in_simpy(instance)
+    for source, own in run.metrics.sources.items():
+        theirs = other.sources[source]
+        assert own.completed == theirs.completed
+        assert own.mean_delay_s == pytest.approx(theirs.mean_delay_s, rel=1e-9)
+        assert own.p99_delay_s == pytest.approx(theirs.p99_delay_s, rel=1e-9)
+    assert run.metrics.utilisation == pytest.approx(other.utilisation, rel=1e-9)
 
 
 def test_a_saturated_pipeline_runs_at_its_bottleneck() -> None:
