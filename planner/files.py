@@ -11,25 +11,32 @@ from typing import BinaryIO
 
 
 @contextmanager
-def open_atomic(path: Path) -> Iterator[BinaryIO]:
-    """Give a temporary file beside ``path`` that takes its place at the end; parent folders are made."""
+def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
+    """Give a temporary file beside ``path`` that takes its place at the end; parent folders are made.
+
+    Parameters
+    ----------
+    private
+        Whether only its owner may read the file; else who may is up to the process's umask.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
     try:
         with os.fdopen(descriptor, "wb") as file:
             yield file
-        mask = os.umask(0)
-        os.umask(mask)
-        Path(temporary).chmod(0o666 & ~mask)
+        if not private:  # as which it was made
+            mask = os.umask(0)
+            os.umask(mask)
+            Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
     except BaseException:
         Path(temporary).unlink(missing_ok=True)
         raise
 
 
-def write_bytes_atomic(path: Path, data: bytes | memoryview) -> None:
+def write_bytes_atomic(path: Path, data: bytes | memoryview, *, private: bool = False) -> None:
     """Write ``data`` to ``path`` by way of a temporary file beside it; parent folders are made."""
-    with open_atomic(path) as file:
+    with open_atomic(path, private=private) as file:
         file.write(data)
 
 

@@ -18,6 +18,7 @@ from typing import Final, TypeAlias
 import numpy as np
 
 from planner.errors import ExecuteError, PlannerError
+from planner.execute.admission import check_fits
 from planner.execute.cache import BlockCache
 from planner.execute.compute import ComputeThread, ModelBlocks, Outcome
 from planner.execute.driver import Driver
@@ -35,6 +36,7 @@ from planner.execute.messages import (
     Missing,
     Output,
     Ready,
+    Refused,
     Replan,
     Report,
     Start,
@@ -43,7 +45,7 @@ from planner.execute.messages import (
     Tensors,
 )
 from planner.execute.sender import SenderThread
-from planner.execute.transport import CONTROL, LEVELS, Connect
+from planner.execute.transport import CONTROL, IDLE_BYTES, LEVELS, Connect
 from planner.policy.registry import make_policy
 from planner.runtime.providers import Provider
 from planner.trace.records import encode_records
@@ -141,8 +143,9 @@ class Agent:
     def _tell(self, frame: Frame, level: int = CONTROL) -> None:
         self._sender.send(COORDINATOR, frame, level)
 
-    def _drop_run(self) -> None:
+    def _drop_run(self, limit_bytes: int = IDLE_BYTES) -> None:
         run, self._run = self._run, None
+        self._transport.limit(limit_bytes)
         if run is not None and run.compute is not None:
             run.compute.close()
 
@@ -150,7 +153,11 @@ class Agent:
 
     def _on_frame(self, frame: Frame) -> None:
         body = frame.body
-        if isinstance(body, Data | Admit | Submit | Member | Replan):
+        if isinstance(body, Refused):
+            self._tell(frame)
+        elif isinstance(body, Data | Submit | Input | BlockFile) and (why := self._unfit(frame)):
+            self._refuse(frame, why)
+        elif isinstance(body, Data | Admit | Submit | Member | Replan):
             self._in_run(body.run, partial(self._on_transfer, body, frame.tensors))
         elif isinstance(body, Input):
             self._on_input(body, frame.tensors)
@@ -163,7 +170,26 @@ class Agent:
         elif isinstance(body, Stop):
             self._on_stop()
         else:
-            raise ExecuteError("an agent does not take this message", where=self.name, value=body.kind)
+            self._refuse(frame, f"an agent does not take {body.kind!r}")
+
+    def _unfit(self, frame: Frame) -> str | None:
+        """Say why data for the run at hand is not to be let in."""
+        run = self._run
+        if isinstance(frame.body, BlockFile):
+            announced = run is not None and frame.body.sha256 in self._announced(run.deploy)
+            return None if announced else f"a block model that was not announced: {frame.body.sha256}"
+        if run is None or not isinstance(frame.body, Data | Submit | Input) or frame.body.run != run.deploy.run:
+            return None  # late data of an earlier run; nothing will take it
+        try:
+            check_fits(run.deploy, frame)
+        except ExecuteError as error:
+            return str(error)
+        return None
+
+    def _refuse(self, frame: Frame, why: str) -> None:
+        """Tell what was not taken; the run goes on."""
+        _LOG.warning("%s: refused: %s", self.name, why)
+        self._tell(Frame(Refused(worker=self.name, sender=frame.sender, what=why)))
 
     def _in_run(self, run: str, action: Action) -> None:
         if self._run is None or self._run.deploy.run != run:
@@ -196,6 +222,8 @@ class Agent:
             run.driver.on_outcome(outcome)
 
     def _on_presence(self, member: str, *, present: bool) -> None:
+        if not present:
+            self._sender.forget(member)
         if self._run is None:
             return
         if member == COORDINATOR and not present:
@@ -213,13 +241,16 @@ class Agent:
     def _on_deploy(self, deploy: Deploy) -> None:
         if self.name not in deploy.instance.workers:
             raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self.name)
-        self._drop_run()
+        self._drop_run(deploy.largest_bytes)
         self._run = _Run(deploy)
+        if not deploy.emulated:  # else all of them share this host's loopback interface
+            paths = deploy.instance.paths[self.name]
+            self._sender.route({other: path.hops[0].resource for other, path in paths.items() if path.hops})
         self._prepare(self._run)
 
     def _on_block_file(self, body: BlockFile, tensors: Tensors) -> None:
-        if self._run is None or body.sha256 not in self._announced(self._run.deploy):
-            raise ExecuteError("a block model that was not announced", where=self.name, value=body.sha256)
+        if self._run is None:
+            return
         self._cache.add(body.sha256, tensors["file"].tobytes())
         self._prepare(self._run)
 

@@ -11,6 +11,7 @@ from planner.execute.inputs import input_pool
 from planner.execute.messages import DeployedModel, Tensors, Transmit
 from planner.plan.types import Plan
 from planner.policy.menu import resident_blocks
+from planner.policy.registry import needs_plan
 from planner.scenario.instance import Instance
 from planner.trace.records import Record
 
@@ -98,15 +99,18 @@ def deploy(
     emulation: Emulation | None = None,
     sent: Mapping[str, Sequence[Tensors]] | None = None,
     live: bool = False,
-    replan: Callable[[Collection[str]], Plan | None] | None = None,
 ) -> Deployment:
     """Cut the scenario's models into their blocks, and bound how many samples of a source are on their way.
+
+    A policy that follows a plan gets a new one when workers leave or come back.
 
     Parameters
     ----------
     models
         The scenario's models, loaded as their profiles say.
     """
+    from planner.solve.replan import Replanner
+
     files = {name: [model.block_model(index) for index in range(len(model.chain))] for name, model in models.items()}
     hashes = {name: tuple(hashlib.sha256(data).hexdigest() for data in blocks) for name, blocks in files.items()}
     return Deployment(
@@ -128,7 +132,7 @@ def deploy(
         emulation=emulation,
         sent=sent or {},
         live=live,
-        replan=replan,
+        replan=Replanner(instance, plan) if plan is not None and needs_plan(policy) else None,
     )
 
 

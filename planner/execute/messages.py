@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pydantic import Field, TypeAdapter, ValidationError
 
 from planner.errors import ExecuteError
+from planner.execute.inquiries import About, Ask, Chunk, Echo, Flood, Flooded, Ping, Pinged
 from planner.model.chain import TensorSpec
 from planner.plan.types import Plan
 from planner.policy.types import SampleKey
@@ -42,6 +43,13 @@ class DeployedModel(Record):
 
     cuts: tuple[tuple[TensorSpec, ...], ...]
     block_sha256: tuple[str, ...]
+    block_bytes: tuple[int, ...]
+    """Size of each block's file."""
+
+    @property
+    def largest_bytes(self) -> int:
+        """Size of the largest message that this model can need."""
+        return max(*self.block_bytes, *(sum(tensor.bytes for tensor in cut) for cut in self.cuts))
 
 
 class Deploy(Record):
@@ -67,6 +75,11 @@ class Deploy(Record):
     live: bool = False
     """Whether samples come as :class:`Submit` while the run goes on, and each result goes back with its
     :class:`Ended`; nothing is kept for a report then, so that a run may last for ever."""
+
+    @property
+    def largest_bytes(self) -> int:
+        """Size of the largest message that this run can need, in bytes; its header is not counted."""
+        return max(model.largest_bytes for model in self.models.values())
 
 
 class BlockFile(Record):
@@ -213,6 +226,15 @@ class Fault(Record):
     """The run that it cannot go on with; None where it goes on."""
 
 
+class Refused(Record):
+    """The agent, which goes on, did not take what a member sent."""
+
+    kind: Literal["refused"] = "refused"
+    worker: str
+    sender: str
+    what: str
+
+
 # ---- agent to agent, and to the emulated network --------------------------------------------------------------------
 
 
@@ -265,6 +287,15 @@ Body: TypeAlias = (
     | Output
     | Report
     | Fault
+    | Refused
+    | Ask
+    | About
+    | Flood
+    | Chunk
+    | Flooded
+    | Ping
+    | Echo
+    | Pinged
     | Data
     | Transmit
 )
@@ -293,6 +324,8 @@ class Frame:
 
     body: Body
     tensors: Tensors = field(default_factory=dict)
+    sender: str = ""
+    """Who sent it, as the transport says; empty on a frame that has not travelled yet."""
 
 
 def encode(frame: Frame) -> tuple[bytes, bytes]:
@@ -307,8 +340,8 @@ def encode(frame: Frame) -> tuple[bytes, bytes]:
     return header.model_dump_json(by_alias=False).encode(), payload
 
 
-def decode(header: bytes, payload: bytes) -> Frame:
-    """Read what :func:`encode` wrote; the tensors are read-only views of ``payload``.
+def decode(header: bytes, payload: bytes, sender: str = "") -> Frame:
+    """Read what :func:`encode` wrote and ``sender`` sent; the tensors are read-only views of ``payload``.
 
     Raises
     ------
@@ -337,4 +370,4 @@ def decode(header: bytes, payload: bytes) -> Frame:
         offset = end
     if offset != len(payload) or len(tensors) != len(parsed.tensors):
         raise ExecuteError("the payload has another size than its header says", where="frame", value=len(payload))
-    return Frame(parsed.body, tensors)
+    return Frame(parsed.body, tensors, sender)

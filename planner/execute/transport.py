@@ -6,13 +6,24 @@ import threading
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from planner.execute.messages import Frame, decode, encode
+from planner.errors import ExecuteError
+from planner.execute.fragments import Assembler, Fragment, read_fragment, split
+from planner.execute.messages import COORDINATOR, Deploy, Frame, Refused, decode, encode
+from planner.execute.security import check_sender
 
 CONTROL: Final = 1
 """Level of what is not a sample's data: deployment, admission, reports."""
 
 LEVELS: Final = 7
 """Levels of urgency, 1 (most urgent) to 7."""
+
+IDLE_BYTES: Final = 2**20
+"""Size of the largest message, its header not counted, that a worker without a deployment takes."""
+
+_REPORT_BYTES: Final = 2**32
+"""The same for the coordinator, which takes reports of long runs."""
+
+OnAcknowledged = Callable[[Fragment], None]
 
 
 class Transport(Protocol):
@@ -28,13 +39,26 @@ class Transport(Protocol):
         """
         ...
 
+    def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
+        """Send a part of a frame."""
+        ...
+
+    def on_acknowledged(self, call: OnAcknowledged) -> None:
+        """Have ``call`` called, in any thread, when a fragment that asked for it has come."""
+        ...
+
+    def limit(self, size_bytes: int) -> None:
+        """Refuse messages that are larger, from now on."""
+        ...
+
     def close(self) -> None:
         """Leave; the others are told."""
         ...
 
 
 OnFrame = Callable[[Frame], None]
-"""Called in any thread for each frame that comes."""
+"""Called in any thread for each frame that comes; for one that is refused, with a :class:`Refused` from the member
+itself in its place."""
 
 OnPresence = Callable[[str, bool], None]
 """Called in any thread when another member comes (True) or goes (False); for each that is there already, too."""
@@ -43,50 +67,108 @@ Connect = Callable[[OnFrame, OnPresence], Transport]
 """Opens a member's transport."""
 
 
+class Receiver:
+    """What all transports do with a fragment that comes for ``member``."""
+
+    def __init__(self, member: str, on_frame: OnFrame) -> None:
+        self._member = member
+        self._on_frame = on_frame
+        self._assemblers: dict[str, Assembler] = {}
+        self._limit_bytes = _REPORT_BYTES if member == COORDINATOR else IDLE_BYTES
+        self.on_acknowledged: OnAcknowledged = lambda _fragment: None
+
+    def limit(self, size_bytes: int) -> None:
+        """Refuse messages that are larger, from now on; what a worker without a deployment takes is always let in."""
+        self._limit_bytes = size_bytes = max(size_bytes, IDLE_BYTES)
+        for assembler in list(self._assemblers.values()):
+            assembler.limit_bytes = size_bytes
+
+    def forget(self, sender: str) -> None:
+        """Drop what a member that went has left unfinished."""
+        self._assemblers.pop(sender, None)
+
+    def take(self, sender: str, attachment: bytes, payload: bytes) -> Fragment | None:
+        """Take what came; give what is to be sent back at once, if anything."""
+        fragment: Fragment | None = None
+        try:
+            fragment = read_fragment(attachment, payload)
+            if fragment.acknowledges:
+                self.on_acknowledged(fragment)
+                return None
+            whole = self._assemblers.setdefault(sender, Assembler(self._limit_bytes)).add(fragment)
+            if whole is not None:
+                frame = decode(*whole, sender)
+                check_sender(frame)
+                if isinstance(frame.body, Deploy):
+                    # What follows a deployment in the same breath may be as large as it says.
+                    self.limit(frame.body.largest_bytes)
+                self._on_frame(frame)
+        except ExecuteError as error:
+            refused = Refused(worker=self._member, sender=sender, what=str(error))
+            self._on_frame(Frame(refused, sender=self._member))
+        return fragment.acknowledgement if fragment is not None and fragment.asks else None
+
+
 class MemoryNetwork:
     """Members of one process, for tests: frames are encoded and decoded as on the wire, and delivered at once."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
-        self._members: dict[str, tuple[OnFrame, OnPresence]] = {}
+        self._members: dict[str, tuple[Receiver, OnPresence]] = {}
 
     def connect(self, name: str) -> Connect:
         """Give what opens the transport of member ``name``."""
 
         def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
+            receiver = Receiver(name, on_frame)
             with self._lock:
                 others = dict(self._members)
-                self._members[name] = (on_frame, on_presence)
+                self._members[name] = (receiver, on_presence)
             for other, (_, tell) in others.items():
                 on_presence(other, True)  # noqa: FBT003 - the protocol's signature
                 tell(name, True)  # noqa: FBT003
-            return _MemoryTransport(self, name)
+            return _MemoryTransport(self, name, receiver)
 
         return opener
 
-    def deliver(self, to: str, frame: Frame) -> None:
-        """Hand a frame to a member, if it is there."""
+    def deliver(self, to: str, sender: str, fragment: Fragment) -> Fragment | None:
+        """Hand a fragment to a member, if it is there; give what it answers."""
         with self._lock:
             member = self._members.get(to)
-        if member is not None:
-            member[0](decode(*encode(frame)))
+        if member is None:
+            return None
+        return member[0].take(sender, fragment.attachment, bytes(fragment.payload))
 
     def leave(self, name: str) -> None:
         """Take a member out and tell the others."""
         with self._lock:
             self._members.pop(name, None)
             others = list(self._members.values())
-        for _, tell in others:
+        for receiver, tell in others:
+            receiver.forget(name)
             tell(name, False)  # noqa: FBT003
 
 
 class _MemoryTransport:
-    def __init__(self, network: MemoryNetwork, name: str) -> None:
+    def __init__(self, network: MemoryNetwork, name: str, receiver: Receiver) -> None:
         self._network = network
         self._name = name
+        self._receiver = receiver
 
-    def send(self, to: str, frame: Frame, level: int) -> None:  # noqa: ARG002 - all frames are delivered at once
-        self._network.deliver(to, frame)
+    def send(self, to: str, frame: Frame, level: int) -> None:
+        for fragment in split(*encode(frame)):
+            self.send_fragment(to, fragment, level)
+
+    def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:  # noqa: ARG002 - all arrives at once
+        answer = self._network.deliver(to, self._name, fragment)
+        if answer is not None:
+            self._receiver.on_acknowledged(answer)
+
+    def on_acknowledged(self, call: OnAcknowledged) -> None:
+        self._receiver.on_acknowledged = call
+
+    def limit(self, size_bytes: int) -> None:
+        self._receiver.limit(size_bytes)
 
     def close(self) -> None:
         self._network.leave(self._name)

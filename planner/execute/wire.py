@@ -1,4 +1,4 @@
-"""The transport over Eclipse Zenoh.
+"""The transport over Eclipse Zenoh, by TCP or by mutual TLS.
 
 Members are peers that find each other by gossip from the coordinator's address. Between each two of them run two links,
 split by priority, so that control messages and the most urgent class do not queue behind bulk data in one socket's
@@ -9,21 +9,18 @@ from __future__ import annotations
 
 import contextlib
 import json
-import logging
 import socket
-from collections.abc import Sequence
-from typing import Final
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
 
 import zenoh
 
 from planner.errors import ExecuteError
-from planner.execute.messages import Frame, decode, encode
-from planner.execute.transport import Connect, OnFrame, OnPresence, Transport
-
-_LOG = logging.getLogger(__name__)
-
-_ROOT: Final = "planner/v1"
-_ALIVE: Final = f"{_ROOT}/alive"
+from planner.execute.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
+from planner.execute.messages import Frame, encode
+from planner.execute.security import Credentials, alive, inbox, refuse_open
+from planner.execute.transport import CONTROL, Connect, OnAcknowledged, OnFrame, OnPresence, Receiver, Transport
 
 _LEASE_MS: Final = 1000
 """A silent link counts as broken after this."""
@@ -39,7 +36,14 @@ _LEVELS: Final = (
 )
 
 
-def zenoh_connect(name: str, *, listen: str | None, connect: Sequence[str]) -> Connect:
+def zenoh_connect(
+    name: str,
+    *,
+    listen: str | None,
+    connect: Sequence[str],
+    cert_dir: Path | None = None,
+    insecure: bool = False,
+) -> Connect:
     """Give what opens the transport of member ``name``.
 
     Parameters
@@ -48,17 +52,27 @@ def zenoh_connect(name: str, *, listen: str | None, connect: Sequence[str]) -> C
         ``HOST:PORT``, which takes PORT and PORT + 1; free ports of the loopback interface when None.
     connect
         ``HOST:PORT`` of members to join; they may come later.
+    cert_dir
+        The member's folder by ``planner certs``: all links are mutual TLS then.
+    insecure
+        Whether addresses off the loopback interface will do without.
 
     Raises
     ------
     ExecuteError
-        An address is malformed, or cannot be listened on (when opened).
+        An address is malformed, off the loopback interface without certificates, or cannot be listened on (when
+        opened); or the certificates are not this member's.
     """
-    listens = _links(listen) if listen else _links("127.0.0.1:0", step=0)
-    connects = [link for address in connect for link in _links(address)]
+    credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
+    if credentials is None and not insecure:
+        refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
+    protocol = "tcp" if credentials is None else "tls"
+    listens = _links(protocol, listen) if listen else _links(protocol, "127.0.0.1:0", step=0)
+    connects = [link for address in connect for link in _links(protocol, address)]
+    configuration = _configuration(listens, connects, credentials)
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
-        return ZenohTransport(name, listens, connects, on_frame, on_presence)
+        return ZenohTransport(name, configuration, on_frame, on_presence)
 
     return opener
 
@@ -75,77 +89,92 @@ def free_port_pair() -> int:
     raise ExecuteError("found no two free ports side by side on the loopback interface")
 
 
-def _links(address: str, step: int = 1) -> list[str]:
+def _links(protocol: str, address: str, step: int = 1) -> list[str]:
     host, _, port = address.rpartition(":")
     if not host or not port.isdigit() or int(port) + step > 65535:
         raise ExecuteError("not an address", where="address", value=address, expected="HOST:PORT, e.g. 192.0.2.7:7447")
-    return [f"tcp/{host}:{port}?prio=0-3", f"tcp/{host}:{int(port) + step}?prio=4-7"]
+    return [f"{protocol}/{host}:{port}?prio=0-3", f"{protocol}/{host}:{int(port) + step}?prio=4-7"]
 
 
-def _configuration(listens: Sequence[str], connects: Sequence[str]) -> zenoh.Config:
-    config = zenoh.Config()
-    settings = {
+def _configuration(listens: Sequence[str], connects: Sequence[str], credentials: Credentials | None) -> dict[str, Any]:
+    return {
         "mode": "peer",
         "listen/endpoints": list(listens),
         "connect/endpoints": list(connects),
         "connect/timeout_ms": -1,
         "connect/exit_on_failure": False,
+        "connect/retry": {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2},
         "scouting/multicast/enabled": False,
         "scouting/gossip/enabled": True,
         # One machine may play a whole network; shared memory would make its links unlike any real one.
         "transport/shared_memory/enabled": False,
         "transport/unicast/max_links": 2,
         "transport/link/tx/lease": _LEASE_MS,
+        "transport/link/rx/max_message_size": MAX_HEADER_BYTES + 2 * MAX_PIECE_BYTES,
+        **(credentials.settings() if credentials is not None else {}),
     }
-    for key, value in settings.items():
-        config.insert_json5(key, json.dumps(value))
-    return config
 
 
 class ZenohTransport:
     """A member's Zenoh session; see :func:`zenoh_connect`."""
 
-    def __init__(
-        self, name: str, listens: Sequence[str], connects: Sequence[str], on_frame: OnFrame, on_presence: OnPresence
-    ) -> None:
+    def __init__(self, name: str, configuration: Mapping[str, Any], on_frame: OnFrame, on_presence: OnPresence) -> None:
+        self._name = name
+        self._receiver = Receiver(name, on_frame)
+        config = zenoh.Config()
+        for key, value in configuration.items():
+            config.insert_json5(key, json.dumps(value))
         try:
-            self._session = zenoh.open(_configuration(listens, connects))
+            self._session = zenoh.open(config)
         except zenoh.ZError as error:
-            raise ExecuteError(f"cannot open the transport: {error}", where=name, value=", ".join(listens)) from error
+            value = ", ".join(configuration["listen/endpoints"])
+            raise ExecuteError(f"cannot open the transport: {error}", where=name, value=value) from error
 
         def receive(sample: zenoh.Sample) -> None:
-            header = sample.attachment.to_bytes() if sample.attachment is not None else b""
-            try:
-                frame = decode(header, sample.payload.to_bytes())
-            except ExecuteError as error:
-                _LOG.warning("dropped a frame: %s", error)
-            else:
-                on_frame(frame)
+            sender = str(sample.key_expr).rpartition("/")[2]
+            attachment = sample.attachment.to_bytes() if sample.attachment is not None else b""
+            answer = self._receiver.take(sender, attachment, sample.payload.to_bytes())
+            if answer is not None:
+                self.send_fragment(sender, answer, CONTROL)
 
         def presence(sample: zenoh.Sample) -> None:
-            other = str(sample.key_expr).rpartition("/")[2]
+            other, present = str(sample.key_expr).rpartition("/")[2], sample.kind == zenoh.SampleKind.PUT
             if other != name:
-                on_presence(other, sample.kind == zenoh.SampleKind.PUT)
+                if not present:
+                    self._receiver.forget(other)
+                on_presence(other, present)
 
         try:
-            self._session.declare_subscriber(f"{_ROOT}/to/{name}", receive)
-            self._token = self._session.liveliness().declare_token(f"{_ALIVE}/{name}")
-            self._session.liveliness().declare_subscriber(f"{_ALIVE}/*", presence, history=True)
+            self._session.declare_subscriber(inbox(name, "*"), receive)
+            self._token = self._session.liveliness().declare_token(alive(name))
+            self._session.liveliness().declare_subscriber(alive("*"), presence, history=True)
         except BaseException:
             self.close()
             raise
 
     def send(self, to: str, frame: Frame, level: int) -> None:
         """Send a frame; blocks while the link's queue is full."""
-        header, payload = encode(frame)
+        for fragment in split(*encode(frame)):
+            self.send_fragment(to, fragment, level)
+
+    def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
+        """Send a part of a frame; blocks while the link's queue is full."""
         self._session.put(
-            f"{_ROOT}/to/{to}",
-            payload,
-            attachment=header,
+            inbox(to, self._name),
+            fragment.payload,
+            attachment=fragment.attachment,
             priority=_LEVELS[level - 1],
             congestion_control=zenoh.CongestionControl.BLOCK,
             express=True,
         )
+
+    def on_acknowledged(self, call: OnAcknowledged) -> None:
+        """Have ``call`` called when a fragment that asked for it has come."""
+        self._receiver.on_acknowledged = call
+
+    def limit(self, size_bytes: int) -> None:
+        """Refuse messages that are larger, from now on."""
+        self._receiver.limit(size_bytes)
 
     def close(self) -> None:
         """Leave. A process that ends without this may hang."""

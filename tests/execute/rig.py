@@ -68,7 +68,11 @@ def small_deployment(
         policy=policy,
         seed=3,
         models={
-            "small": DeployedModel(cuts=tuple(cut.tensors for cut in MODEL.chain.cuts), block_sha256=HASHES),
+            "small": DeployedModel(
+                cuts=tuple(cut.tensors for cut in MODEL.chain.cuts),
+                block_sha256=HASHES,
+                block_bytes=tuple(map(len, FILES)),
+            ),
         },
         blocks=dict(zip(HASHES, FILES, strict=True)),
         resident=resident_blocks(instance, policy, plan),

@@ -13,7 +13,7 @@ from planner.execute.agent import Agent
 from planner.execute.cache import BlockCache
 from planner.execute.coordinator import Measurement
 from planner.execute.inputs import input_pool
-from planner.execute.messages import COORDINATOR, BlockFile, Deploy, Fault, Frame, Missing
+from planner.execute.messages import COORDINATOR, BlockFile, Deploy, Frame, Missing, Refused
 from planner.execute.transport import CONTROL, MemoryNetwork
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.session import BlockSession
@@ -115,9 +115,9 @@ def test_a_damaged_or_unannounced_block_is_refused(tmp_path: Path) -> None:
     transport.send("a", Frame(BlockFile(sha256="0" * 64)), CONTROL)
     agent.close()
     agent.serve()
-    (fault,) = (frame.body for frame in said)
-    assert isinstance(fault, Fault)
-    assert "not announced" in fault.what
+    (refused,) = (frame.body for frame in said)
+    assert isinstance(refused, Refused)
+    assert "not announced" in refused.what
 
 
 def test_a_coordinator_says_who_is_missing_or_at_fault(tmp_path: Path) -> None:

@@ -1,0 +1,97 @@
+"""What a worker lets in: data of its run, from its run's workers, that fits the cut which it says it is."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from planner.errors import ExecuteError
+from planner.execute.messages import Data, Deploy, Frame, Input, Submit
+from planner.model.chain import TensorSpec
+from planner.policy.types import Task
+from planner.worker.events import Message, RequestMessage, ResultMessage, StatusMessage, TaskMessage
+
+
+def check_fits(deploy: Deploy, frame: Frame) -> None:
+    """Refuse data and inputs that do not fit their run.
+
+    Tensors may be missing: a worker sends what it still holds of an attempt that is over.
+
+    Raises
+    ------
+    ExecuteError
+        Names what does not fit, where it came from, the value found and what was expected.
+    """
+    body = frame.body
+    if isinstance(body, Data):
+        for worker in (frame.sender, body.sender):
+            _known("worker", worker, deploy.instance.workers, frame)
+        _check_message(deploy, body.message, frame)
+    elif isinstance(body, Input | Submit):
+        _known("source", body.source, deploy.instance.sources, frame)
+        model = deploy.instance.scenario.sources[body.source].models[0]
+        _check_tensors(frame, deploy.models[model].cuts[0])
+
+
+def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:
+    if isinstance(message, StatusMessage):
+        return
+    _known("source", message.key.source, deploy.instance.sources, frame)
+    if isinstance(message, TaskMessage | RequestMessage):
+        _check_task(deploy, message.task, frame)
+    if isinstance(message, TaskMessage):
+        _check_tensors(frame, deploy.models[message.task.model].cuts[message.task.next_block])
+    elif isinstance(message, ResultMessage):
+        _check_result(deploy, message, frame)
+
+
+def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
+    _known("model", task.model, deploy.models, frame)
+    length = len(deploy.models[task.model].block_sha256)
+    blocks = [task.next_block, *(block for stage in task.stages for block in (stage.first_block, stage.last_block))]
+    for block in blocks:
+        if not 0 <= block <= length:
+            raise ExecuteError("no such block", where=_where(frame), value=block, expected=f"0 to {length}")
+    for stage in task.stages:
+        _known("worker", stage.worker, deploy.instance.workers, frame)
+
+
+def _check_result(deploy: Deploy, result: ResultMessage, frame: Frame) -> None:
+    origin = result.origin
+    model = origin.model if origin else deploy.instance.scenario.sources[result.key.source].models[0]
+    _known("model", model, deploy.models, frame)
+    if origin is None or origin.exit is None:
+        _check_tensors(frame, deploy.models[model].cuts[-1])
+        return
+    result_bytes = {point.name: point.result_bytes for point in deploy.instance.any_profile(model).exits}
+    _known("exit", origin.exit, result_bytes, frame)
+    for name, tensor in frame.tensors.items():
+        _known("tensor", name, (origin.exit,), frame)
+        if tensor.nbytes != result_bytes[origin.exit]:
+            expected = f"{result_bytes[origin.exit]} bytes"
+            raise ExecuteError("a result of another size", where=_where(frame), value=tensor.nbytes, expected=expected)
+
+
+def _check_tensors(frame: Frame, cut: tuple[TensorSpec, ...]) -> None:
+    specs = {spec.name: spec for spec in cut}
+    for name, tensor in frame.tensors.items():
+        _known("tensor", name, specs, frame)
+        if _kind(tensor.dtype.name, tensor.shape) != (expected := _kind(specs[name].dtype, specs[name].shape)):
+            found = _kind(tensor.dtype.name, tensor.shape)
+            raise ExecuteError(
+                "a tensor that does not fit the cut", where=f"{_where(frame)}: {name}", value=found, expected=expected
+            )
+
+
+def _kind(dtype: str, shape: tuple[int, ...]) -> str:
+    return f"{np.dtype(dtype).name} {list(shape)}"
+
+
+def _known(what: str, name: str, known: Mapping[str, object] | tuple[str, ...], frame: Frame) -> None:
+    if name not in known:
+        raise ExecuteError(f"no such {what}", where=_where(frame), value=name, expected=f"one of {', '.join(known)}")
+
+
+def _where(frame: Frame) -> str:
+    return f"{frame.body.kind} from {frame.sender}"

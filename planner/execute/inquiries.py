@@ -1,0 +1,98 @@
+"""What the coordinator asks agents outside of runs, and what they answer: on themselves, on the ways between them."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from planner.profile.types import Record
+
+
+class Ask(Record):
+    """Asks an agent about itself."""
+
+    kind: Literal["ask"] = "ask"
+
+
+class About(Record):
+    """What an agent says of itself."""
+
+    kind: Literal["about"] = "about"
+    worker: str
+    version: str
+    python: str
+    machine: str
+    """Processor architecture and operating system."""
+    onnxruntime: str | None
+    """Its version; None where it is not installed."""
+    providers: tuple[str, ...]
+    """Execution providers that onnxruntime has here."""
+    provider: str
+    """The one this agent runs blocks with."""
+    memory_bytes: int
+    """Resident memory of the agent's process."""
+    cached_bytes: int
+    """Block models in its cache."""
+    run: str | None = None
+    """The run at hand; None for an idle agent."""
+    policy: str | None = None
+    loaded: dict[str, tuple[int, ...]] = {}
+    """Blocks of each model of the run that are in memory."""
+    queued: int = 0
+    """Tasks that wait, the one that runs not counted."""
+    running: str | None = None
+    """What is computed at the moment: source, sample and block."""
+    present: tuple[str, ...] = ()
+    """The other members that this agent sees."""
+
+
+class Flood(Record):
+    """Asks an agent to fill its way to another one for some time; the receiver tells the coordinator what came."""
+
+    kind: Literal["flood"] = "flood"
+    flood: str
+    to: str
+    duration_s: float
+
+
+class Chunk(Record):
+    """A part of a flood; its bytes travel as the tensor ``bytes``, and none with the last one."""
+
+    kind: Literal["chunk"] = "chunk"
+    flood: str
+    last: bool = False
+
+
+class Flooded(Record):
+    """How a flood came, by the receiver's clock."""
+
+    kind: Literal["flooded"] = "flooded"
+    worker: str
+    flood: str
+    size_bytes: int
+    """What came after the first quarter of the time, when the flow had settled."""
+    took_s: float
+
+
+class Ping(Record):
+    """Asks an agent to measure round trips to another one."""
+
+    kind: Literal["ping"] = "ping"
+    to: str
+    times: int
+
+
+class Echo(Record):
+    """One way of a round trip; ``back`` is the other."""
+
+    kind: Literal["echo"] = "echo"
+    number: int
+    back: bool = False
+
+
+class Pinged(Record):
+    """Round trips in seconds, by the clock of the agent that measured them."""
+
+    kind: Literal["pinged"] = "pinged"
+    worker: str
+    to: str
+    round_trip_s: tuple[float, ...]
