@@ -57,9 +57,7 @@ def command(
         from planner.report.policies import draw_policies
 
         draw_policies({name: [run.metrics for run in found] for name, found in runs.items()}, output / "delays.png")
-    documents = {
-        name: [_document(run) for run in found] for name, found in runs.items()
-    }
+    documents = {name: [_document(run) for run in found] for name, found in runs.items()}
     if json:
         printed = {name: _printed(found, name, seed) for name, found in documents.items()}
         print_json({"policies": printed} if policy == ALL else printed[names[0]])

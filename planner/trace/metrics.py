@@ -7,6 +7,7 @@ delays themselves only while they are few (:class:`Distribution`).
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
@@ -146,8 +147,8 @@ class _Source:
         self.first_s = math.inf
         self.last_s = 0.0
         self._accuracies = accuracies
-        self._known = self._judged = self._correct = 0
-        self._promised = 0.0
+        self._origins: Counter[tuple[str, int]] = Counter()
+        self._judged = self._correct = 0
 
     def add(self, record: SampleRecord) -> None:
         self.offered += 1
@@ -156,8 +157,7 @@ class _Source:
             self.delays.add(record.delay_s)
             self.last_s = max(self.last_s, record.finished_s)
             if record.origin is not None and self._accuracies:
-                self._known += 1
-                self._promised += self._accuracies[record.origin.model][record.origin.operating_point]
+                self._origins[record.origin.model, record.origin.operating_point] += 1
             if record.correct is not None:
                 self._judged += 1
                 self._correct += record.correct
@@ -178,10 +178,14 @@ class _Source:
             p95_delay_s=p95,
             p99_delay_s=p99,
             throughput_per_s=throughput_per_s,
-            accuracy=self._promised / self._known if self._known else None,
+            accuracy=self._accuracy(),
             judged=self._judged,
             correct=self._correct,
         )
+
+    def _accuracy(self) -> float | None:
+        promised = sum(count * self._accuracies[model][point] for (model, point), count in self._origins.items())
+        return promised / self._origins.total() if self._origins else None
 
 
 class Accumulator:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from math import prod
 from typing import Any
 
 from hypothesis import strategies as st
 
 from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.profile.types import ExitPoint, OperatingPoint, Profile
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, PolicySpec
 from tests.instances import random_instance
@@ -88,9 +90,28 @@ def _events(instance: Instance, *, network_loss: bool) -> st.SearchStrategy[Even
 
 
 @st.composite
+def _with_exits(draw: st.DrawFn, profile: Profile) -> Profile:
+    """The profile with up to two exits, and with up to three operating points if there are any."""
+    cuts = sorted(draw(st.sets(st.integers(1, BLOCKS - 1), max_size=2)))
+    exits = tuple(ExitPoint(name=f"exit{cut}", cut=cut, result_bytes=400) for cut in cuts)
+    points = []
+    for index in range(draw(st.integers(1, 3)) if cuts else 0):
+        stays = {cut: draw(st.sampled_from([0.0, 0.3, 0.7, 1.0])) for cut in cuts}
+        reach = [prod(share for cut, share in stays.items() if cut <= block) for block in range(BLOCKS)]
+        thresholds = (0.5,) * len(cuts)
+        points.append(OperatingPoint(name=f"p{index}", accuracy=0.9, thresholds=thresholds, reach=tuple(reach)))
+    return profile.model_copy(update={"exits": exits, "operating_points": tuple(points)})
+
+
+@st.composite
 def cases(draw: st.DrawFn, *, events: int = 8, network_loss: bool = True) -> tuple[Instance, Plan]:
-    """A random instance and any plan for it: routes may return to a worker."""
+    """A random instance, with exits or without, and any plan for it: routes may return to a worker."""
     instance = draw(instances(events=events, network_loss=network_loss))
+    profiles = {
+        model: {device_class: draw(_with_exits(profile)) for device_class, profile in found.items()}
+        for model, found in instance.profiles.items()
+    }
+    instance = instance.model_copy(update={"profiles": profiles})
     sources = {}
     for source in instance.sources:
         routes = []
@@ -102,7 +123,8 @@ def cases(draw: st.DrawFn, *, events: int = 8, network_loss: bool = True) -> tup
                 for first, after in zip([0, *cuts], [*cuts, BLOCKS], strict=True)
             )
             model = instance.scenario.sources[source].models[0]
-            routes.append(Route(share=1 / count, model=model, stages=stages))
+            point = draw(st.integers(0, len(instance.operating_points(model)) - 1))
+            routes.append(Route(share=1 / count, model=model, operating_point=point, stages=stages))
         sources[source] = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=tuple(routes))
     plan = Plan(
         status="feasible", method="test", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
