@@ -26,11 +26,12 @@ COMMANDS = (
     "frontier",
     "simulate",
     "validate",
+    "certs",
     "agent",
 )
 
 # Which extra of the distribution brings a library that a command may miss.
-EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report"} | dict.fromkeys(
+EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"} | dict.fromkeys(
     ("pyomo", "highspy", "cvxpy", "networkx", "pint", "ruamel"), "plan"
 )
 

@@ -13,6 +13,8 @@ from typing import Annotated
 
 import typer
 
+from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
+
 
 def command(
     name: Annotated[str, typer.Option(help="This worker's name in the scenario.")],
@@ -29,19 +31,23 @@ def command(
     threads: Annotated[
         int | None, typer.Option(min=1, help="Threads that a block runs with.", show_default="as the deployment says")
     ] = None,
+    cert_dir: Path | None = CERT_DIR_OPTION,
+    insecure: bool = INSECURE_OPTION,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Be one worker: run blocks for a coordinator, until interrupted."""
     from planner.execute.agent import Agent
     from planner.execute.cache import BlockCache
+    from planner.execute.security import check_worker_name
     from planner.execute.wire import zenoh_connect
     from planner.runtime.providers import find_provider
 
+    check_worker_name(name, where="--name")
     if provider != "cpu":
         find_provider(provider)  # says at once what this device lacks; the CPU is always there
     agent = Agent(
         name,
-        zenoh_connect(name, listen=listen, connect=connect or []),
+        zenoh_connect(name, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure),
         BlockCache(cache or _cache_folder()),
         provider=provider,
         threads=threads,

@@ -107,13 +107,14 @@ class Credentials:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Credentials:
-        """Look a member's folder through.
+        """Look a member's folder through: the one given, or the one of that name in the authority's.
 
         Raises
         ------
         ExecuteError
             A file is missing, or others may read the key.
         """
+        folder = folder / name if (folder / name).is_dir() else folder
         members = read_members(folder)
         for file in (AUTHORITY, certificate_file(name), key_file(name)):
             if not (folder / file).is_file():
