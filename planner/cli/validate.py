@@ -139,6 +139,8 @@ def print_validation(validation: Validation, tolerance: float) -> None:
         f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
         f"duplicates {validation.duplicates}"
     )
+    for incident in validation.measurement.incidents:
+        typer.echo(f"at {incident.at_s:.2f} s: {incident.worker} {incident.what}".replace(":  ", ": "))
     if validation.host_limited:
         typer.echo("this host was too slow or too busy at times: some blocks took longer than the scenario allows")
     typer.echo(f"{'passed' if validation.passed(tolerance) else 'NOT PASSED'} (mean delays within {tolerance:.0%})")

@@ -46,6 +46,7 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
+    FailureMessage,
     Joined,
     Left,
     Note,
@@ -193,8 +194,10 @@ class Driver:
         self._step(Arrived(submit.source, submit.sample))
 
     def on_data(self, data: Data, tensors: Tensors) -> None:
-        """Take another worker's message: at once, or when the emulated network admits it."""
-        if isinstance(data.message, Note):
+        """Take another worker's message: at once, or when the emulated network admits it; or send it on."""
+        if data.to not in {"", self.name}:
+            self._send_on(data, tensors)
+        elif isinstance(data.message, Note):
             received = Received(data.sender, data.message)
             if self._deploy.emulated:
                 self._at(data.sent_s + self._costs.latency_s(data.sender, self.name), received)
@@ -207,6 +210,20 @@ class Driver:
             self._schedule_receipt(self._admitted.pop(data.transfer), data, tensors)
         else:
             self._held[data.transfer] = (data, tensors)
+
+    def _send_on(self, data: Data, tensors: Tensors) -> None:
+        """Pass a message of another worker to the next hop, or tell the sample's home that there is none."""
+        message = data.message
+        if isinstance(message, Parcel):
+            self._record_transfer(data, message)
+        hop = self._next_hop(data.to)
+        if hop not in self._unlinked | self._out:
+            self._send_data(data.to, data.model_copy(update={"sent_s": self.now_s}), tensors, data.level)
+        elif isinstance(message, TaskMessage):
+            home = self._instance.home(message.key.source)
+            lost = FailureMessage(message.key, f"{self.name} does not reach {hop}", (self.name, hop))
+            failure = data.model_copy(update={"sender": self.name, "message": lost, "size_bytes": 0})
+            self._send_data(home, failure, {}, data.level)
 
     def on_admit(self, admit: Admit) -> None:
         """Learn when the emulated network lets a transfer in."""
@@ -282,12 +299,12 @@ class Driver:
 
     def _record_transfer(self, data: Data, parcel: Parcel) -> None:
         path = self._instance.path(data.sender, self.name)
-        resource = path.hops[-1].resource if path and path.hops else f"{data.sender}>{self.name}"
+        hop = path.hops[-1] if path and path.hops else None
         key = parcel.key
         self._record(
             TransferRecord(
-                resource,
-                data.sender,
+                hop.resource if hop else f"{data.sender}>{self.name}",
+                hop.sender if hop else data.sender,
                 self.name,
                 key.source,
                 key.sample,
@@ -323,7 +340,7 @@ class Driver:
             note = Data(
                 run=self._deploy.run, sender=self.name, message=effect.message, cut=0, size_bytes=0, sent_s=self.now_s
             )
-            self._send_frame(effect.to, Frame(note), CONTROL)
+            self._send_data(effect.to, note, {}, CONTROL)
         elif isinstance(effect, SetTimer):
             self._at(effect.at_s, TimedOut(effect.timer))
         elif isinstance(effect, Discard):
@@ -361,7 +378,19 @@ class Driver:
             run=self._deploy.run, sender=self.name, message=message, cut=send.cut, size_bytes=send.size_bytes,
             sent_s=now_s, transfer=transfer,
         )  # fmt: skip
-        self._send_frame(send.to, Frame(data, self._payload(message)), self._levels[send.priority])
+        self._send_data(send.to, data, self._payload(message), self._levels[send.priority])
+
+    def _send_data(self, to: str, data: Data, tensors: Tensors, level: int) -> None:
+        """Send data to a worker, by way of others where the scenario's path leads over them."""
+        hop = self._next_hop(to)
+        if hop != to:
+            data = data.model_copy(update={"to": to, "level": level})
+        self._send_frame(hop, Frame(data, tensors), level)
+
+    def _next_hop(self, to: str) -> str:
+        # An emulated network plays all hops by itself.
+        path = None if self._deploy.emulated else self._instance.path(self.name, to)
+        return path.hops[0].receiver if path is not None and path.hops else to
 
     def _payload(self, parcel: Parcel) -> Tensors:
         """Give the tensors that travel with a message: an exit's result stays behind where its sample goes on."""

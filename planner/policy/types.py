@@ -136,7 +136,7 @@ class View:
     statuses: dict[str, Status] = field(default_factory=dict)
     """The last status of each other worker that told one."""
     cut: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Until when, by sender and receiver, a way is avoided that a worker found cut."""
+    """Until when, by sender and receiver, a hop is avoided that a worker found broken."""
 
     def ahead_s(self, priority: float) -> float:
         """Give the computation here that is served before a new task of a priority, in seconds."""
@@ -147,20 +147,22 @@ class View:
         """Give those of ``workers`` that have not left, in their order."""
         return [worker for worker in workers if worker not in self.absent]
 
-    def reaches(self, sender: str, receiver: str) -> bool:
-        """Tell whether a transfer gets through, as far as is known."""
+    def broken(self, sender: str, receiver: str) -> tuple[str, str] | None:
+        """Give sender and receiver of the first hop at which a transfer would get stuck, as far as is known."""
         if not self.absent and not self.cut:
-            return True
+            return None
         path = self.instance.path(sender, receiver)
-        found_cut = self.cut.get((sender, receiver), -inf) > self.now_s
-        return path is not None and not found_cut and all(hop.receiver not in self.absent for hop in path.hops)
+        hops = [(sender, receiver)] if path is None else [(hop.sender, hop.receiver) for hop in path.hops]
+        return next(
+            (hop for hop in hops if path is None or hop[1] in self.absent or self.cut.get(hop, -inf) > self.now_s), None
+        )
 
     def passable(self, home: str, route: Route) -> bool:
         """Tell whether a sample gets along a route and back home, as far as is known."""
         if not self.absent and not self.cut:
             return True
         ways = pairwise([home, *(stage.worker for stage in route.stages), home])
-        return all(self.reaches(sender, receiver) for sender, receiver in ways)
+        return all(self.broken(sender, receiver) is None for sender, receiver in ways)
 
 
 @dataclass(frozen=True, slots=True)

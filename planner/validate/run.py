@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from typing import Any, Final
 
 from planner.execute.coordinator import Coordinator, Measurement, Observer
@@ -173,6 +173,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         "lost": validation.lost,
         "failed": validation.failed,
         "duplicates": validation.duplicates,
+        "incidents": [asdict(incident) for incident in validation.measurement.incidents],
         "host_limited": validation.host_limited,
         "numerics": {
             "samples": numerics.samples,

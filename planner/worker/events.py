@@ -48,12 +48,12 @@ class ResultMessage:
 
 @dataclass(slots=True)
 class FailureMessage:
-    """A block could not be run, or a worker not be reached; nothing travels with it."""
+    """A block could not be run, or the next worker not be reached; nothing travels with it."""
 
     key: SampleKey
     reason: str
-    unreached: str | None = None
-    """The worker that could not be reached: the sample may take another way."""
+    broken: tuple[str, str] | None = None
+    """Sender and receiver of the hop at which the sample got stuck: it may take another way."""
     kind: Literal["failure"] = "failure"
 
 

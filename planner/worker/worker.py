@@ -328,7 +328,7 @@ class Worker:
         elif isinstance(message, ResultMessage):
             self._finish(message.key, message.origin)
         elif isinstance(message, FailureMessage):
-            self._on_failure(event.sender, message)
+            self._on_failure(message)
         elif isinstance(message, StatusMessage):
             self._view.statuses[event.sender] = message.status
             self._pace.told(event.sender, message.status.slowness)
@@ -338,12 +338,12 @@ class Worker:
         elif isinstance(message, AnswerMessage):
             self._settle(self._handshake.answered(event.sender, message))
 
-    def _on_failure(self, sender: str, message: FailureMessage) -> None:
+    def _on_failure(self, message: FailureMessage) -> None:
         identity = (message.key.source, message.key.sample)
-        if message.unreached is None:
+        if message.broken is None:
             self._give_up(identity, message.reason)
             return
-        self._view.cut[sender, message.unreached] = self._view.now_s + CUT_S
+        self._view.cut[message.broken] = self._view.now_s + CUT_S
         pending = self._pending.get(identity)
         if pending is not None and pending.started and pending.attempt == message.key.attempt:
             self._retry(identity)
@@ -363,8 +363,9 @@ class Worker:
         if isinstance(decision, Compute):
             self._queues.add(task, decision.last_block)
             return
-        if not self._view.reaches(self.name, decision.worker):
-            self._turn_back(task, decision.worker)
+        broken = self._view.broken(self.name, decision.worker)
+        if broken is not None:
+            self._turn_back(task, broken)
             return
         own = self._pending.get((task.key.source, task.key.sample))
         if own is not None and decision.worker not in (own.via or ()):
@@ -374,13 +375,13 @@ class Worker:
         self._effects.append(Send(decision.worker, message, task.next_block, size, task.priority))
         self._effects.append(Discard(task.key))
 
-    def _turn_back(self, task: Task, unreached: str) -> None:
+    def _turn_back(self, task: Task, broken: tuple[str, str]) -> None:
         """Let the task's source try another way."""
-        message = FailureMessage(task.key, f"{self.name} does not reach {unreached}", unreached)
+        message = FailureMessage(task.key, "{} does not reach {}".format(*broken), broken)
         home = self._view.instance.home(task.key.source)
         self._effects.append(Discard(task.key))
         if home == self.name:
-            self._on_failure(self.name, message)
+            self._on_failure(message)
         else:
             self._effects.append(Send(home, message, task.next_block, 0, task.priority))
 
@@ -465,7 +466,7 @@ class Worker:
         message = FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}")
         home = self._view.instance.home(task.key.source)
         if home == self.name:
-            self._on_failure(self.name, message)
+            self._on_failure(message)
         else:
             self._effects.append(Send(home, message, event.block, 0, task.priority))
 
