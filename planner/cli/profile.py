@@ -143,13 +143,13 @@ def _calibrated(
     chain_model: ChainModel, data: Path, thresholds: str | None, output: Path | None
 ) -> tuple[OperatingPoint, ...]:
     from planner.profile.answers import save_answers
-    from planner.profile.calibrate import answer, check_thresholds, load_labelled, operating_points
+    from planner.profile.calibrate import answer, check_thresholds, load_samples, operating_points
 
     chain = chain_model.chain
     tried = None if thresholds is None else _numbers(thresholds)
     check_thresholds(chain, tried)
     with _progress(f"calibrating {chain.name}") as progress:
-        answers = answer(chain_model, load_labelled(data, chain), progress=progress)
+        answers = answer(chain_model, load_samples(data, chain), progress=progress)
     if output is not None:
         save_answers(answers, output)
     return operating_points(chain, answers, tried)

@@ -20,6 +20,7 @@ CLOSE_UP_S: Final = 2.0
 
 if TYPE_CHECKING:
     from planner.model.load import ChainModel
+    from planner.profile.calibrate import Samples
     from planner.validate.run import Progress, Say, Validation
 
 
@@ -29,6 +30,13 @@ def command(
     local: Annotated[
         bool, typer.Option("--local", help="One agent process a worker on this machine, paced to the scenario.")
     ] = False,
+    source: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="NAME=FILE",
+            help="A source's own samples, .npz: inputs by name; with `label` its accuracy is measured. Repeatable.",
+        ),
+    ] = None,
     scenario: Annotated[Path | None, typer.Option(help="Scenario file, instead of the one the plan names.")] = None,
     policy: Annotated[str, typer.Option(help="A policy by name.")] = "planned",
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and inputs.")] = 0,
@@ -44,14 +52,17 @@ def command(
     """
     from planner.units import read_quantity
     from planner.validate.run import validation_document
+    from planner.validate.samples import read_sources
 
     if not local:
         raise UsageError("where to run is not said", where="planner validate", expected="--local")
     allowed = read_quantity(tolerance, "fraction")
     case = load_case(plan, scenario)
     models = load_models(case.scenario_path, case.instance)
+    chains = {name: model.chain for name, model in models.items()}
+    samples = read_sources(source or (), case.instance, chains)
     with stepwise_progress() as say:
-        validation = run_locally(case.instance, case.plan, models, policy=policy, seed=seed, say=say)
+        validation = run_locally(case.instance, case.plan, models, policy=policy, seed=seed, say=say, samples=samples)
     if output is not None:
         write_folder(output, case.instance, case.plan, validation, allowed)
     if json:
@@ -77,7 +88,14 @@ def stepwise_progress() -> Iterator[Say]:
 
 
 def run_locally(
-    instance: Instance, plan: Plan, models: Mapping[str, ChainModel], *, policy: str, seed: int, say: Say
+    instance: Instance,
+    plan: Plan,
+    models: Mapping[str, ChainModel],
+    *,
+    policy: str,
+    seed: int,
+    say: Say,
+    samples: Mapping[str, Samples] | None = None,
 ) -> Validation:
     """Validate with agents on this machine; their cache of block models goes when they do."""
     import tempfile
@@ -87,11 +105,14 @@ def run_locally(
     from planner.validate.emulate import EmulatedNetwork
     from planner.validate.run import validate
 
+    own = samples or {}
+    sent = {name: [found.sample(index) for index in range(len(found))] for name, found in own.items()}
+    labels = {name: found.labels for name, found in own.items() if found.labels is not None}
     deployment = deploy(
-        instance, plan, models, policy=policy, seed=seed, paced=True, emulation=EmulatedNetwork(instance)
+        instance, plan, models, policy=policy, seed=seed, paced=True, emulation=EmulatedNetwork(instance), sent=sent
     )
     with tempfile.TemporaryDirectory(prefix="planner-") as cache:
-        return validate(deployment, models, local_agents(instance.workers, Path(cache)), say=say)
+        return validate(deployment, models, local_agents(instance.workers, Path(cache)), labels=labels, say=say)
 
 
 def write_folder(
@@ -133,6 +154,13 @@ def print_validation(validation: Validation, tolerance: float) -> None:
         ("source", ">completed", ">mean predicted", ">measured", ">error", ">95 % predicted", ">measured"),
         rows,
     )
+    for name, own in validation.sources.items():
+        predicted, measured, bounds = own.predicted.accuracy, own.measured.measured_accuracy, own.accuracy_interval
+        if predicted is not None and bounds is not None:
+            typer.echo(
+                f"accuracy of {name}: predicted {predicted:.1%}, measured {measured:.1%} (95 % interval {bounds.low:.1%} "
+                f"to {bounds.high:.1%}){'' if own.accurate else ': LESS THAN PREDICTED'}"
+            )
     numerics = validation.numerics
     typer.echo(
         f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, "

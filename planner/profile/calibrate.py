@@ -32,8 +32,8 @@ THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
-class Labelled:
-    """n samples with their classes.
+class Samples:
+    """n samples and, where they are known, their classes.
 
     Parameters
     ----------
@@ -44,23 +44,23 @@ class Labelled:
     """
 
     inputs: Mapping[str, NDArray[Any]]
-    labels: NDArray[np.int64]
+    labels: NDArray[np.int64] | None = None
 
     def __len__(self) -> int:
-        return len(self.labels)
+        return len(next(iter(self.inputs.values())))
 
     def sample(self, index: int) -> dict[str, NDArray[Any]]:
         """Give the inputs for one sample, as a batch of one."""
         return {name: array[index : index + 1] for name, array in self.inputs.items()}
 
 
-def load_labelled(path: Path, chain: Chain) -> Labelled:
-    """Read labelled samples of a chain's inputs from an ``.npz`` file.
+def load_samples(path: Path, chain: Chain) -> Samples:
+    """Read samples of a chain's inputs, and their labels if there are any, from an ``.npz`` file.
 
     Parameters
     ----------
     path
-        Holds, by the name of each input, an array whose first axis counts the samples, and ``label``, integers of
+        Holds, by the name of each input, an array whose first axis counts the samples, and maybe ``label``, integers of
         shape [n]. Other arrays are left alone.
     chain
         The model.
@@ -76,18 +76,24 @@ def load_labelled(path: Path, chain: Chain) -> Labelled:
     arrays = load_arrays(path)
     faults = [fault for spec in specs if (fault := _input_fault(spec, arrays, path))]
     labels = arrays.get(LABEL)
-    if labels is None or labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer) or not labels.size:
-        found = None if labels is None else f"{labels.dtype} {list(labels.shape)}"
+    if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):
+        found = f"{labels.dtype} {list(labels.shape)}"
         faults.append(Fault("no labels", f"{path}: {LABEL}", found, "one integer for each sample"))
-    elif not faults:
+    if not faults:
+        named = {name: len(arrays[name]) for name in (*(spec.name for spec in specs), LABEL) if name in arrays}
+        first, count = next(iter(named.items()))
         faults = [
-            Fault("not as many samples as labels", f"{path}: {spec.name}", len(arrays[spec.name]), str(len(labels)))
-            for spec in specs
-            if len(arrays[spec.name]) != len(labels)
+            Fault(f"not as many as in {first}", f"{path}: {name}", other, f"{count}")
+            for name, other in named.items()
+            if other != count
         ]
-    if faults or labels is None:
+    if not faults and count == 0:
+        faults = [Fault("no samples", f"{path}: {first}", 0, "one or more")]
+    if faults:
         raise ProfileError(faults)
-    return Labelled({spec.name: arrays[spec.name] for spec in specs}, labels.astype(np.int64))
+    return Samples(
+        {spec.name: arrays[spec.name] for spec in specs}, None if labels is None else labels.astype(np.int64)
+    )
 
 
 def _input_fault(spec: TensorSpec, arrays: Mapping[str, NDArray[Any]], path: Path) -> Fault | None:
@@ -102,17 +108,20 @@ def _input_fault(spec: TensorSpec, arrays: Mapping[str, NDArray[Any]], path: Pat
     return None
 
 
-def answer(chain_model: ChainModel, data: Labelled, *, progress: Progress | None = None) -> Answers:
+def answer(chain_model: ChainModel, data: Samples, *, progress: Progress | None = None) -> Answers:
     """Run the whole model on labelled samples, one at a time as a device would.
 
     Raises
     ------
     ProfileError
-        The model has several outputs beside its exits, one that is no row of scores, or too few classes for a label.
+        There are no labels; or the model has several outputs beside its exits, one that is no row of scores, or too few
+        classes for a label.
     RuntimeSessionError
         onnxruntime fails.
     """
     chain = chain_model.chain
+    if data.labels is None:
+        raise ProfileError("no labels: nobody knows what is right", where=LABEL, expected="one integer for each sample")
     check_labels(chain, data.labels)
     session = BlockSession(chain_model.stage_model(0, len(chain) - 1))
     outputs = []

@@ -16,7 +16,8 @@ from numpy.typing import NDArray
 from planner.errors import PlannerError, ProfileError
 from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.load import ChainModel, load_chain
-from planner.profile.calibrate import LABEL, THRESHOLDS, Answers, answer, load_labelled, operating_points
+from planner.profile.answers import Answers
+from planner.profile.calibrate import LABEL, THRESHOLDS, answer, load_samples, operating_points
 from planner.runtime.confidence import confidence
 from planner.runtime.session import BlockSession
 from tests.model.chained import reference
@@ -43,8 +44,10 @@ def data(path: Path, **changes: NDArray[Any] | None) -> Path:
 
 def test_the_model_itself_is_asked(tmp_path: Path) -> None:
     model = exits_model()
-    labelled = load_labelled(data(tmp_path / "d.npz"), model.chain)
+    labelled = load_samples(data(tmp_path / "d.npz"), model.chain)
     answers = answer(model, labelled)
+    assert answers.correct is not None
+    assert labelled.labels is not None
     whole = BlockSession(model.path)
     for index in range(SAMPLES):
         made = whole.run({"input": labelled.inputs["input"][index : index + 1]})
@@ -56,8 +59,9 @@ def test_the_model_itself_is_asked(tmp_path: Path) -> None:
 
 def test_a_model_without_exits_has_one_point_and_its_accuracy(tmp_path: Path) -> None:
     model = load_chain(reference("resnet56"))
-    answers = answer(model, load_labelled(data(tmp_path / "d.npz"), model.chain))
+    answers = answer(model, load_samples(data(tmp_path / "d.npz"), model.chain))
     (point,) = operating_points(model.chain, answers)
+    assert answers.correct is not None
     assert point.accuracy == answers.correct.mean()
     assert point.thresholds == ()
     assert set(point.reach) == {1.0}
@@ -81,12 +85,13 @@ def chain_of(blocks: int, exits: tuple[int, ...]) -> Chain:
 def test_points_are_those_of_the_grid_that_none_beats(seed: int, exits: tuple[int, ...]) -> None:
     rng, chain = np.random.default_rng(seed), chain_of(4, exits)
     shape = (20, len(exits) + 1)
-    answers = Answers(rng.choice([0.3, 0.6, 0.9], shape), rng.random(shape) < 0.5)
+    right_at = rng.random(shape) < 0.5
+    answers = Answers(rng.choice([0.3, 0.6, 0.9], shape), right_at)
     tried = (0.2, 0.5, 0.8)
     everything = []
     for thresholds in product(tried, repeat=len(exits)):
         right, reach = 0, np.zeros(4)
-        for sure, correct in zip(answers.confidence, answers.correct, strict=True):
+        for sure, correct in zip(answers.confidence, right_at, strict=True):
             taken = next((at for at, least in enumerate(thresholds) if sure[at] >= least), len(exits))
             right += correct[taken]
             reach[: (*exits, 4)[taken]] += 1
@@ -120,7 +125,7 @@ def test_confidence_of_large_scores_is_finite() -> None:
 
 def refused(path: Path, match: str) -> None:
     with pytest.raises(PlannerError, match=match):
-        answer(exits_model(), load_labelled(path, exits_model().chain))
+        answer(exits_model(), load_samples(path, exits_model().chain))
 
 
 def test_bad_data(tmp_path: Path) -> None:
@@ -133,8 +138,10 @@ def test_bad_data(tmp_path: Path) -> None:
     refused(data(path, **{LABEL: np.full(SAMPLES, -1)}), "no such class; found -1")
     refused(data(path, **{LABEL: np.zeros(SAMPLES)}), r"no labels; found 'float64 \[12\]'")
     refused(data(path, **{LABEL: None}), "no labels")
-    refused(data(path, **{LABEL: np.zeros(0, int)}), "no labels")
-    refused(data(path, **{LABEL: np.zeros(3, int)}), "not as many samples as labels; found 12; expected 3")
+    refused(data(path, **{LABEL: np.zeros(3, int)}), "label: not as many as in input; found 3; expected 12")
+    refused(data(path, input=small[:0, :, :0], **{LABEL: np.zeros(0, int)}), "samples do not fit")
+    empty = np.zeros((0, 3, 32, 32), np.float32)
+    refused(data(path, input=empty, **{LABEL: np.zeros(0, int)}), "input: no samples; found 0")
     np.save(tmp_path / "lone.npy", small)
     for name, content in (("text", b"no archive"), ("cut.npz", data(path).read_bytes()[:1000])):
         (tmp_path / name).write_bytes(content)
@@ -154,4 +161,4 @@ def test_a_model_that_is_no_classifier_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     np.savez(path, input_ids=np.zeros((2, 32), np.int64), label=np.zeros(2, int))
     with pytest.raises(ProfileError, match=r"no classifier; found 'logits \[1, 32, 1000\]'"):
-        answer(model, load_labelled(path, model.chain))
+        answer(model, load_samples(path, model.chain))
