@@ -3,15 +3,8 @@
 Incumbents: each source in turn takes its best route beside the others' loads, exactly priced, until none can gain; then
 a few sources are taken out and put back in another order, for as long as time is left.
 
-Bound: the shared relaxation mixes routes and so hides a route's own congestion. But G is superadditive: for loads that
-are there or not, G(Σ a_j) ≥ Σ G(a_j). A multiplier β_kr on that inequality and a price μ_kr on load give for class k at
-resource r
-
-    w_k G(σ) ≥ β_kr Σ_j G(a_j) + μ_kr Σ_j a_j + min_{0 ≤ σ ≤ cap} [(w_k − β_kr) G(σ) − μ_kr σ],   0 ≤ β_kr ≤ w_k,
-
-so the sources part, and each one's cheapest route is found by dynamic programming over stages. Visiting a resource
-twice counts G twice instead of once for the sum, which is less: the bound holds. The multipliers climb by subgradients
-with Polyak's step length (B. T. Polyak, "Minimization of unsmooth functionals", 1969).
+Bound: prices of loads take routes and resources apart (:mod:`planner.solve.dual`); the routes that answer the prices
+are improved to incumbents, too.
 """
 
 from __future__ import annotations
@@ -23,7 +16,8 @@ import numpy as np
 from planner.errors import SolveError
 from planner.plan.surrogate import congestion
 from planner.solve.blame import Relaxations, blame, missed_limits
-from planner.solve.greedy import class_prices, greedy_rounds
+from planner.solve.climb import Climb
+from planner.solve.greedy import greedy_rounds
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.pricing import unroutable
 from planner.solve.problem import Array, Choice, Choices, Integers, Problem
@@ -35,7 +29,6 @@ SHAKES, IDLE_SHAKES = 50, 500
 """Shakes between two rounds of climbing, and how many in a row without a gain end the search."""
 CLIMBS = 400
 """Steps of the multipliers between two rounds of the search."""
-IDLE_STEPS, MOMENTUM = 30, 0.9
 TRY_EVERY = 5
 """In about so many steps the routes that answer the multipliers are once improved to an incumbent."""
 
@@ -67,10 +60,11 @@ def solve(problem: Problem, options: Options) -> Outcome:
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
         near = _improve(search, staged, choices)
-    climb = _Climb(search, staged)
+    climb = Climb(search, staged)
+    seen: set[Choices] = set()
     idle = 0
     while not search.out_of_time and search.gap > options.gap and idle < IDLE_SHAKES:
-        climb.run(CLIMBS)
+        _climb(climb, seen)
         for _ in range(SHAKES):
             if search.out_of_time or not search.incumbents:
                 break
@@ -93,6 +87,19 @@ def _accurate(problem: Problem) -> tuple[Problem, Relaxations]:
             missed["inaccuracy", source] = demand.min_accuracy - max(accuracy.values())
         demands.append(dataclasses.replace(demand, variants=kept or demand.variants))
     return dataclasses.replace(problem, demands=tuple(demands)), missed
+
+
+def _climb(climb: Climb, seen: set[Choices]) -> None:
+    """Raise the bound by some steps, and now and then improve the routes that answer the prices."""
+    search = climb.search
+    for _ in range(CLIMBS):
+        if search.out_of_time or climb.stuck or search.gap <= search.options.gap:
+            break
+        climb.climb()
+        if climb.answers not in seen and len(seen) < climb.steps // TRY_EVERY:
+            seen.add(climb.answers)
+            _improve(search, climb.dual.staged, climb.answers)
+    search.raise_bound(climb.last)
 
 
 def _improve(search: Search, staged: list[list[StagedRoutes]], choices: Choices) -> Choices:
@@ -154,93 +161,3 @@ def _shake(search: Search, staged: list[list[StagedRoutes]], random: np.random.G
         cost = problem.cost(source, current[source][0])
         load[source, cost.resources] = problem.demands[source].volume * cost.seconds
     _improve(search, staged, tuple(current))
-
-
-class _Climb:
-    """The multipliers, and how they climb."""
-
-    def __init__(self, search: Search, staged: list[list[StagedRoutes]]) -> None:
-        self.search, self.staged = search, staged
-        problem = search.problem
-        self.weight = problem.classes.weight[:, None]
-        shape = (len(self.weight), len(problem.resources))
-        best = min(search.incumbents, key=lambda choices: search.incumbents[choices], default=None)
-        sigma = problem.classes.nested(problem.load(best)) if best else np.zeros(shape)
-        of_class = class_prices(problem, np.minimum(sigma, problem.cap))
-        self.beta = np.repeat(0.5 * self.weight, shape[1], axis=1)
-        self.mu = -np.diff(of_class, axis=0, append=0.0) * 0.5
-        self.centre = (self.beta, self.mu)
-        self.step, self.last, self.idle = 1.0, -np.inf, 0
-        self.drift: Array | None = None
-        self.seen: set[Choices] = set()
-        self.steps = 0
-        self.answers: list[tuple[Choice, ...]] = []
-
-    @property
-    def stuck(self) -> bool:
-        """Whether steps have become too short to matter."""
-        return self.step < 1e-3
-
-    def run(self, steps: int) -> None:
-        """Take some steps."""
-        for _ in range(steps):
-            if self.search.out_of_time or self.stuck or self.search.gap <= self.search.options.gap:
-                break
-            self._climb()
-            if tuple(self.answers) not in self.seen and len(self.seen) < self.steps // TRY_EVERY:
-                self.seen.add(tuple(self.answers))
-                _improve(self.search, self.staged, tuple(self.answers))
-            self.steps += 1
-        self.search.raise_bound(self.last)
-
-    def _climb(self) -> None:
-        value, slope_beta, slope_mu = self._value()
-        if value > self.last:
-            self.last, self.centre, self.idle = value, (self.beta, self.mu), 0
-        else:
-            self.idle += 1
-        if self.idle >= IDLE_STEPS:
-            self.step, self.idle = self.step / 2, 0
-            (self.beta, self.mu), self.drift = self.centre, None
-            return
-        # In units of each class's weight both multipliers are of one size.
-        slope = np.stack([slope_beta, slope_mu]) * self.weight
-        self.drift = slope if self.drift is None else slope + MOMENTUM * self.drift
-        best = self.search.best if self.search.incumbents else abs(value) * 1.5 + 1e-9
-        length = self.step * max(best - value, 0.0) / max(float((self.drift**2).sum()), 1e-12)
-        beta, mu = self.weight * length * self.drift
-        self.beta = np.clip(self.beta + beta, 0.0, self.weight)
-        self.mu = np.maximum(self.mu + mu, 0.0)
-
-    def _value(self) -> tuple[float, Array, Array]:
-        """Bound of the present multipliers and its slopes."""
-        problem = self.search.problem
-        rest = np.maximum(self.weight - self.beta, 1e-9)
-        ratio = np.maximum(self.mu / rest, 1.0)
-        sigma = np.minimum(1 - (1 + (ratio - 1) / problem.kappa) ** -0.5, problem.cap)
-        held = congestion(sigma, problem.kappa)
-        value = float(((self.weight - self.beta) * held - self.mu * sigma).sum())
-        slope_beta, slope_mu = -held, -sigma
-        beta_above = np.cumsum(self.beta[::-1], axis=0)[::-1]
-        mu_above = np.cumsum(self.mu[::-1], axis=0)[::-1]
-        self.answers = []
-        for source, routes in enumerate(self.staged):
-            level = int(problem.classes.of_source[source])
-            price, choice = self._cheapest(routes, beta_above[level], mu_above[level])
-            value += price
-            self.answers.append((choice,))
-            cost = problem.cost(source, choice)
-            own = problem.demands[source].volume * cost.seconds
-            slope_mu[level:, cost.resources] += own
-            slope_beta[level:, cost.resources] += congestion(np.minimum(own, problem.cap), problem.kappa)
-        return value, slope_beta, slope_mu
-
-    def _cheapest(self, routes: list[StagedRoutes], beta: Array, mu: Array) -> tuple[float, Choice]:
-        problem = self.search.problem
-
-        def cost(more: Array, resource: Integers) -> Array:
-            fits = more <= problem.cap
-            some = np.where(fits, more, 0.0)
-            return np.where(fits, beta[resource] * congestion(some, problem.kappa) + mu[resource] * some, np.inf)
-
-        return min((route.cheapest(cost) for route in routes), key=lambda found: found[0])

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
-from planner.solve.problem import Array, Choice, Integers, Problem
+from planner.solve.problem import Array, Choice, Integers, Problem, stages
 
 CostOfLoad = Callable[[Array, Integers], Array]
 """Cost of loads on resources (arrays of one shape), element by element."""
@@ -67,6 +68,19 @@ class StagedRoutes:
             move_cost=per_second * np.maximum(model.reach, 1e-12)[:, None, None] * latency_s,
             fixed=per_second * problem.loss_s * (1 - model.accuracy),
         )
+
+    def visits(self, choice: Choice) -> tuple[Array, Integers]:
+        """Give the loads of a route's stages and moves, and their resources, one by one as they are counted here."""
+        home, hops = self.problem.demands[self.source].home, self.problem.hop_resource
+        begun = stages(choice.workers)
+        stops = [home, *(worker for worker, _, _ in begun), home]
+        cuts = [*(first for _, first, _ in begun), len(choice.workers)]
+        moves = [(cut, *pair) for cut, pair in zip(cuts, pairwise(stops), strict=True) if pair[0] != pair[1]]
+        loads = [self.stage_load[first, last + 1, [worker]] for worker, first, last in begun]
+        resources = [np.array([worker]) for worker, _, _ in begun]
+        loads += [self.move_load[move] for move in moves]
+        resources += [hops[sender, receiver] for _, sender, receiver in moves]
+        return np.concatenate(loads), np.concatenate(resources)
 
     def cheapest(self, cost: CostOfLoad) -> tuple[float, Choice]:
         """Give the least cost of a route, and the route; exits' results are not counted."""
