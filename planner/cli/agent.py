@@ -72,6 +72,6 @@ def _cache_folder() -> Path:
 
 def _close_with_stdin(close: Callable[[], None]) -> None:
     """Leave when the process that started this agent is gone, and with it the other end of the pipe."""
-    while sys.stdin.buffer.read(1):
+    while os.read(sys.stdin.fileno(), 1):  # unbuffered: a buffer in use would break the end of the process
         pass
     close()

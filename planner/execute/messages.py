@@ -7,13 +7,14 @@ names the version of the format, the kind of message, and dtype and shape of eac
 from __future__ import annotations
 
 import math
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, TypeAdapter, ValidationError
+from pydantic import Field, ValidationError
 
 from planner.errors import ExecuteError
 from planner.execute.inquiries import About, Ask, Chunk, Echo, Flood, Flooded, Ping, Pinged
@@ -313,7 +314,14 @@ class _Header(Record):
     tensors: tuple[_Tensor, ...] = ()
 
 
-_HEADER: Final = TypeAdapter(_Header)
+_BUILDING: Final = threading.Lock()
+
+
+def prepare() -> None:
+    """Build what reads and writes headers; it takes a moment, so a member may do it before the first one comes."""
+    with _BUILDING:
+        _Header.model_rebuild()
+
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
@@ -330,6 +338,7 @@ class Frame:
 
 def encode(frame: Frame) -> tuple[bytes, bytes]:
     """Give header and payload of a frame."""
+    prepare()
     arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in frame.tensors.items()}
     header = _Header(
         v=VERSION,
@@ -348,8 +357,9 @@ def decode(header: bytes, payload: bytes, sender: str = "") -> Frame:
     ExecuteError
         Another version, a malformed header, a dtype that does not travel, or a payload of the wrong size.
     """
+    prepare()
     try:
-        parsed = _HEADER.validate_json(header)
+        parsed = _Header.model_validate_json(header)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

@@ -15,9 +15,12 @@ Probability = Annotated[float, Field(ge=0, le=1)]
 
 
 class Record(BaseModel):
-    """Base of all data read from files: immutable, and a key it does not know is an error."""
+    """Base of all data read from files: immutable, and a key it does not know is an error.
 
-    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, use_attribute_docstrings=True)
+    Validators are built when they are first used: most of an agent's start would go into those it may never need.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
 
 
 class ModelReference(Record):

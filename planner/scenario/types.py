@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import BeforeValidator, Field, ValidationInfo
+from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo
 
 from planner.profile.types import Record
 
@@ -37,7 +37,13 @@ Factor = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
-class ModelSpec(Record):
+class Entry(Record):
+    """Base of what a scenario file holds; its keys are described to users in the words of their docstrings."""
+
+    model_config = ConfigDict(use_attribute_docstrings=True)
+
+
+class ModelSpec(Entry):
     """A model: an ONNX file, or a profile alone (enough to solve and to simulate)."""
 
     path: str | None = None
@@ -53,7 +59,7 @@ class ModelSpec(Record):
     scenario file. Simulated samples take them in turn, and leave where those left; else they leave by chance."""
 
 
-class WorkerSpec(Record):
+class WorkerSpec(Entry):
     """A device."""
 
     device_class: str
@@ -68,7 +74,7 @@ class WorkerSpec(Record):
     """Whether it computes while it sends; else a block waits until all that it sends has gone."""
 
 
-class NetworkSpec(Record):
+class NetworkSpec(Entry):
     """A network: a shared medium, or point-to-point links with one resource per direction."""
 
     kind: Literal["shared", "point-to-point"]
@@ -85,7 +91,7 @@ class NetworkSpec(Record):
     """``access-point``: every transfer crosses the medium twice."""
 
 
-class SourceSpec(Record):
+class SourceSpec(Entry):
     """A stream of samples that arrives at a worker."""
 
     worker: str
@@ -110,7 +116,7 @@ class SourceSpec(Record):
     """For ``arrivals: trace``: a text file of arrival times in seconds, one a line, relative to the scenario file."""
 
 
-class ObjectiveSpec(Record):
+class ObjectiveSpec(Entry):
     """What a good plan is."""
 
     goal: Literal["delay", "throughput", "makespan"] = "delay"
@@ -121,7 +127,7 @@ class ObjectiveSpec(Record):
     """Coefficient of variation of service times in the solver's objective."""
 
 
-class PolicySpec(Record):
+class PolicySpec(Entry):
     """What the online policies need beyond the networks."""
 
     ring: tuple[str, ...] | None = None
@@ -134,7 +140,7 @@ class PolicySpec(Record):
     """Whether ``ms-mdi`` follows equation (2) of its paper as printed, which can leave workers idle."""
 
 
-class EventSpec(Record):
+class EventSpec(Entry):
     """Something that happens during the run."""
 
     at_s: Seconds = Field(alias="at")
@@ -157,7 +163,7 @@ class EventSpec(Record):
     """For ``bandwidth``: the new bandwidth."""
 
 
-class Scenario(Record):
+class Scenario(Entry):
     """Sources, workers and networks, and what is wanted of them."""
 
     schema_: Literal["planner/scenario/v1"] = Field(default=SCHEMA, alias="schema")

@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Annotated, Literal, NamedTuple, TypeAlias
 
-from pydantic import Field, TypeAdapter
+from pydantic import ConfigDict, Field, TypeAdapter
 
 from planner.plan.types import Plan
 from planner.policy.types import SampleKey, Status, Task
@@ -276,7 +276,7 @@ class Step:
     effects: list[Annotated[Effect, Field(discriminator="kind")]]
 
 
-STEPS: TypeAdapter[list[Step]] = TypeAdapter(list[Step])
+STEPS: TypeAdapter[list[Step]] = TypeAdapter(list[Step], config=ConfigDict(defer_build=True))
 
 
 def sample_record(effect: Complete | Fail, now_s: float) -> SampleRecord:
