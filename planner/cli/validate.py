@@ -157,10 +157,9 @@ def print_validation(validation: Validation, tolerance: float) -> None:
     for name, own in validation.sources.items():
         predicted, measured, bounds = own.predicted.accuracy, own.measured.measured_accuracy, own.accuracy_interval
         if predicted is not None and bounds is not None:
-            typer.echo(
-                f"accuracy of {name}: predicted {predicted:.1%}, measured {measured:.1%} (95 % interval {bounds.low:.1%} "
-                f"to {bounds.high:.1%}){'' if own.accurate else ': LESS THAN PREDICTED'}"
-            )
+            less = "" if own.accurate else ": LESS THAN PREDICTED"
+            interval = f"95 % interval {bounds.low:.1%} to {bounds.high:.1%}"
+            typer.echo(f"accuracy of {name}: predicted {predicted:.1%}, measured {measured:.1%} ({interval}){less}")
     numerics = validation.numerics
     typer.echo(
         f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, "
