@@ -239,10 +239,10 @@ class Agent:
     # ---- the life of a run ----------------------------------------------------------------------------------------
 
     def _on_deploy(self, deploy: Deploy) -> None:
-        if self.name not in deploy.instance.workers:
-            raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self.name)
         self._drop_run(deploy.largest_bytes)
         self._run = _Run(deploy)
+        if self.name not in deploy.instance.workers:
+            raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self.name)
         if not deploy.emulated:  # else all of them share this host's loopback interface
             paths = deploy.instance.paths[self.name]
             self._sender.route({other: path.hops[0].resource for other, path in paths.items() if path.hops})
@@ -251,7 +251,10 @@ class Agent:
     def _on_block_file(self, body: BlockFile, tensors: Tensors) -> None:
         if self._run is None:
             return
-        self._cache.add(body.sha256, tensors["file"].tobytes())
+        trouble = self._cache.add(body.sha256, tensors["file"].tobytes())
+        if trouble is not None:
+            _LOG.warning("%s: %s", self.name, trouble)
+            self._tell(Frame(Fault(worker=self.name, what=trouble)))
         self._prepare(self._run)
 
     def _on_input(self, body: Input, tensors: Tensors) -> None:
@@ -271,7 +274,7 @@ class Agent:
         deploy = run.deploy
         for name, model in deploy.models.items():
             cuts = tuple(tuple(tensor.name for tensor in cut) for cut in model.cuts)
-            files = tuple(self._cache.path(sha256) for sha256 in model.block_sha256)
+            files = tuple(self._cache.block(sha256) for sha256 in model.block_sha256)
             exits = deploy.instance.any_profile(name).exits
             run.models[name] = ModelBlocks(
                 cuts, files, exits, provider=self._provider, threads=self._threads or deploy.threads

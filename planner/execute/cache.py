@@ -10,19 +10,27 @@ from planner.files import write_bytes_atomic
 
 
 class BlockCache:
-    """A folder of block models; what lies in it under a hash has that hash."""
+    """A folder of block models; what lies in it under a hash has that hash.
+
+    What it cannot take, because it is full or may not be written, is kept in memory: a run needs no folder.
+    """
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._checked: set[str] = set()
+        self._in_memory: dict[str, bytes] = {}
 
     def path(self, sha256: str) -> Path:
         """Give the file of a block model, whether it is there or not."""
         return self._folder / f"{sha256}.onnx"
 
+    def block(self, sha256: str) -> Path | bytes:
+        """Give a block model that is there: its file, or what would be in it."""
+        return self._in_memory.get(sha256) or self.path(sha256)
+
     def has(self, sha256: str) -> bool:
         """Tell whether the block model is there, whole."""
-        if sha256 in self._checked:
+        if sha256 in self._checked or sha256 in self._in_memory:
             return True
         path = self.path(sha256)
         if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
@@ -30,13 +38,13 @@ class BlockCache:
             return True
         return False
 
-    def add(self, sha256: str, data: bytes) -> None:
-        """Keep a block model.
+    def add(self, sha256: str, data: bytes) -> str | None:
+        """Keep a block model; say why the folder does not take it, if it does not.
 
         Raises
         ------
         ExecuteError
-            The data has another hash, or the folder cannot be written.
+            The data has another hash.
         """
         found = hashlib.sha256(data).hexdigest()
         if found != sha256:
@@ -44,5 +52,7 @@ class BlockCache:
         try:
             write_bytes_atomic(self.path(sha256), data)
         except OSError as error:
-            raise ExecuteError("cannot keep a block model", where=str(self._folder), value=error.strerror) from error
+            self._in_memory[sha256] = data
+            return f"{self._folder} takes no block model, which stays in memory: {error.strerror}"
         self._checked.add(sha256)
+        return None

@@ -61,7 +61,7 @@ class ModelBlocks:
     def __init__(
         self,
         cuts: tuple[tuple[str, ...], ...],
-        files: tuple[Path, ...],
+        files: tuple[Path | bytes, ...],
         exits: Sequence[ExitPoint] = (),
         *,
         provider: str | Provider,

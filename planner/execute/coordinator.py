@@ -65,7 +65,10 @@ class Observer:
         """Learn how busy a worker is."""
 
     def left(self, worker: str) -> None:
-        """Learn that a worker is gone."""
+        """Learn that a worker is gone from the run."""
+
+    def joined(self, worker: str) -> None:
+        """Learn that a worker that was gone is in the run again."""
 
 
 @dataclass
@@ -177,15 +180,13 @@ class Coordinator:
         observer = observer or Observer()
         run = uuid.uuid4().hex
         self._stopping = False
+        recovery = Recovery(deployment, run, send=self._send, deploy=partial(self._deploy, deployment, run))
         for worker in deployment.instance.workers:
             self._deploy(deployment, run, worker)
-        measurement.warm_block_s = self._serve_until_ready(deployment, ready_timeout_s)
+        measurement.warm_block_s = self._serve_until_ready(deployment, recovery, ready_timeout_s)
         if deployment.paced:
             _refuse_too_fast(deployment.instance, measurement.warm_block_s)
-        start_unix_s = self._start(deployment, run)
-        recovery = Recovery(
-            deployment, run, start_unix_s, send=self._send, deploy=partial(self._deploy, deployment, run)
-        )
+        recovery.start_unix_s = self._start(deployment, run)
         watched = _Watched(deployment, run, recovery, Ledger(deployment.instance, deployment.seed), observer)
         observer.started(partial(self._submit, deployment.instance, run))
         try:
@@ -224,7 +225,9 @@ class Coordinator:
                 for inputs in samples:
                     self._transport.send(worker, Frame(Input(run=run, source=source), inputs), CONTROL)
 
-    def _serve_until_ready(self, deployment: Deployment, timeout_s: float) -> dict[str, dict[str, tuple[float, ...]]]:
+    def _serve_until_ready(
+        self, deployment: Deployment, recovery: Recovery, timeout_s: float
+    ) -> dict[str, dict[str, tuple[float, ...]]]:
         deadline_s = time.monotonic() + timeout_s
         ready: dict[str, dict[str, tuple[float, ...]]] = {}
         while waiting := [worker for worker in deployment.instance.workers if worker not in ready]:
@@ -240,8 +243,10 @@ class Coordinator:
                 self._serve_block(deployment, body)
             elif isinstance(body, Ready):
                 ready[body.worker] = body.warm_block_s
-            elif isinstance(body, Fault):
+            elif isinstance(body, Fault) and body.run is not None:
                 raise ExecuteError(body.what, where=f"agent {body.worker}")
+            elif isinstance(body, Fault):
+                recovery.fault(body)
         return ready
 
     def _serve_block(self, deployment: Deployment, missing: Missing) -> None:
@@ -290,6 +295,8 @@ class Coordinator:
                 stalled_s = time.monotonic() + patience_s
             for worker in run.recovery.out - out:
                 run.observer.left(worker)
+            for worker in out - run.recovery.out:
+                run.observer.joined(worker)
 
     def _attend(self, run: _Watched, frame: Frame) -> bool:
         """Take what an agent says while the run is on; tell whether a sample has ended."""

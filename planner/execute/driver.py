@@ -322,7 +322,7 @@ class Driver:
     # ---- effects out ----------------------------------------------------------------------------------------------
 
     def _step(self, event: Event) -> None:
-        now_s = self.now_s
+        now_s = max(self.now_s, 0.0)  # members may come and go before the start
         effects = self._worker.step(now_s, event)
         if not self._deploy.live:
             self.steps.append(Step(now_s, event, effects))
@@ -353,11 +353,11 @@ class Driver:
         held = self._tensors.get(key)
         if held is not None:
             return held
+        # None for an attempt that is over: it fails, and nobody minds.
         if self._deploy.live:
-            # None for an earlier attempt at a sample that has ended: it fails, and nobody minds.
             return self._submitted.get((key.source, key.sample), {})
-        pool = self._inputs[key.source]
-        return pool[key.sample % len(pool)]
+        pool = self._inputs.get(key.source)
+        return pool[key.sample % len(pool)] if pool else {}
 
     def _lasts_s(self, run: RunBlock) -> float | None:
         if not self._deploy.paced:

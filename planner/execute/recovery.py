@@ -29,8 +29,6 @@ class Recovery:
 
     Parameters
     ----------
-    start_unix_s
-        Time of the wall clock at which the run's clock reads 0.
     send
         ``send(worker, body)``: sends a message to an agent; called in any thread.
     deploy
@@ -41,7 +39,6 @@ class Recovery:
         self,
         deployment: Deployment,
         run: str,
-        start_unix_s: float,
         *,
         send: Callable[[str, Body], None],
         deploy: Callable[[str], None],
@@ -49,9 +46,10 @@ class Recovery:
         self._deployment = deployment
         self._workers = deployment.instance.workers
         self._run = run
-        self._start_unix_s = start_unix_s
         self._send = send
         self._deploy = deploy
+        self.start_unix_s: float | None = None
+        """Time of the wall clock at which the run's clock reads 0."""
         self._solving: threading.Thread | None = None
         self._joining: set[str] = set()
         self.out: set[str] = set()
@@ -62,8 +60,8 @@ class Recovery:
 
     @property
     def now_s(self) -> float:
-        """Time of the run's clock."""
-        return time.time() - self._start_unix_s
+        """Time of the run's clock; 0 before the start."""
+        return 0.0 if self.start_unix_s is None else time.time() - self.start_unix_s
 
     def awaits(self, worker: str) -> bool:
         """Tell whether samples of a worker can still end: it is in the run, or about to be."""
@@ -89,12 +87,12 @@ class Recovery:
 
     def ready(self, worker: str) -> None:
         """Let a worker join the run."""
-        if worker not in self._joining:
+        if worker not in self._joining or self.start_unix_s is None:
             return
         self._joining.discard(worker)
         self.out.discard(worker)
         self._note(worker, "joined the run")
-        self._send(worker, Start(at_unix_s=self._start_unix_s, joins=True, absent=tuple(sorted(self.out))))
+        self._send(worker, Start(at_unix_s=self.start_unix_s, joins=True, absent=tuple(sorted(self.out))))
         self._tell(Member(run=self._run, worker=worker, present=True))
         self._replan()
 

@@ -8,8 +8,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     then its task is placed (rule 4). A source keeps each sample until its result is back. A timer is set; when it goes
     off first, the sample starts again as a new attempt. After ``max_attempts`` time-outs it is given up. Every sample
     ends once: as :class:`Complete` or :class:`Fail`.
-3.  The result of *any* attempt completes its sample; a block that could not be run gives it up. What comes for a
-    sample that has ended is a duplicate, and is dropped.
+3.  The result of *any* attempt completes its sample; a block of the last one that could not be run gives it up. What
+    comes for a sample that has ended is a duplicate, and is dropped.
 4.  A task is placed by the policy: computed here, then it waits in a queue of the policy's naming; or sent on, then
     this worker forgets it; or others are asked first (:mod:`planner.worker.handshake`). A task that was cleared
     beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it again, and
@@ -339,13 +339,15 @@ class Worker:
             self._settle(self._handshake.answered(event.sender, message))
 
     def _on_failure(self, message: FailureMessage) -> None:
+        if message.broken is not None:
+            self._view.cut[message.broken] = self._view.now_s + CUT_S
         identity = (message.key.source, message.key.sample)
+        pending = self._pending.get(identity)
+        if pending is None or not pending.started or pending.attempt != message.key.attempt:
+            return
         if message.broken is None:
             self._give_up(identity, message.reason)
-            return
-        self._view.cut[message.broken] = self._view.now_s + CUT_S
-        pending = self._pending.get(identity)
-        if pending is not None and pending.started and pending.attempt == message.key.attempt:
+        else:
             self._retry(identity)
 
     def _place(self, task: Task) -> None:

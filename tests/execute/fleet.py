@@ -1,0 +1,118 @@
+"""Agents that die, come back and lose links while a run is on, and what must hold of every such run."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+
+from planner.execute.agent import Agent
+from planner.execute.cache import BlockCache
+from planner.execute.coordinator import Coordinator, Measurement, Observer
+from planner.execute.inputs import input_pool
+from planner.execute.messages import COORDINATOR, Tensors
+from planner.execute.transport import Connect, MemoryNetwork
+from planner.runtime.providers import Provider
+from planner.runtime.session import BlockSession
+from planner.scenario.instance import Instance
+from planner.trace.records import BlockRecord, SampleRecord
+from tests.execute.rig import BLOCKS, MODEL
+
+SEED = 3
+
+
+class Threads:
+    """Agents in threads; each has a folder of its own for block models."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._agents: list[tuple[Agent, threading.Thread]] = []
+
+    def start(self, name: str, connect: Connect, provider: str | Provider = "cpu") -> None:
+        agent = Agent(name, connect, BlockCache(self._folder / name), provider=provider)
+        thread = threading.Thread(target=agent.serve, daemon=True)
+        thread.start()
+        self._agents.append((agent, thread))
+
+    def close(self) -> None:
+        for agent, _ in self._agents:
+            agent.close()
+        for _, thread in self._agents:
+            thread.join(10.0)
+        assert not any(thread.is_alive() for _, thread in self._agents)
+
+
+class Fleet(Threads):
+    """Agents that talk by memory, so that links and agents can be taken away at once."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.network = MemoryNetwork()
+
+    def come(self, *names: str, provider: str | Provider = "cpu") -> None:
+        for name in names:
+            self.start(name, self.network.connect(name), provider)
+
+    def kill(self, name: str) -> None:
+        """Take an agent off the network without a word from it, as when its process is killed."""
+        self.network.leave(name)
+
+
+@contextmanager
+def fleet(folder: Path, *names: str) -> Iterator[tuple[Fleet, Coordinator]]:
+    found = Fleet(folder)
+    with Coordinator(found.network.connect(COORDINATOR)) as coordinator:
+        try:
+            found.come(*names)
+            coordinator.await_agents(names, 30.0)
+            yield found, coordinator
+        finally:
+            found.close()
+
+
+class After(Observer):
+    """Does something when so many samples have ended."""
+
+    def __init__(self, *actions: tuple[int, Callable[[], None]]) -> None:
+        self._actions = list(actions)
+        self._ended = 0
+
+    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+        self._ended += 1
+        while self._actions and self._ended >= self._actions[0][0]:
+            self._actions.pop(0)[1]()
+
+
+def assert_accounted(instance: Instance, measurement: Measurement) -> dict[str, int]:
+    """Every sample ends exactly once, and each output is the whole model's; gives how many failed for which reason."""
+    ended = [record for record in measurement.records if isinstance(record, SampleRecord)]
+    offered = [(source, sample) for source in instance.sources for sample in range(instance.samples(source))]
+    assert sorted((record.source, record.sample) for record in ended) == sorted(offered)
+    whole = BlockSession(MODEL.stage_model(0, BLOCKS - 1))
+    pools = {
+        source: input_pool(MODEL.chain.cuts[0].tensors, seed=SEED, source_index=index, samples=instance.samples(source))
+        for index, source in enumerate(instance.sources)
+    }
+    for (source, sample), outputs in measurement.outputs.items():
+        expected = whole.run(pools[source][sample % len(pools[source])])
+        np.testing.assert_allclose(outputs["t3"], expected["t3"], rtol=1e-4)
+    completed = {(record.source, record.sample) for record in ended if record.status == "completed"}
+    assert set(measurement.outputs) <= completed
+    assert all(record.reason for record in ended if record.status == "failed")
+    return Counter(record.reason for record in ended if record.status == "failed")
+
+
+def ran_at(measurement: Measurement, worker: str, after_s: float = 0.0) -> list[BlockRecord]:
+    return [
+        record
+        for record in measurement.records
+        if isinstance(record, BlockRecord) and record.worker == worker and record.start_s >= after_s
+    ]
+
+
+def said(measurement: Measurement) -> list[tuple[str, str]]:
+    return [(incident.worker, incident.what) for incident in measurement.incidents]

@@ -1,0 +1,303 @@
+"""Runs in which workers die, come back, lose links or fail: every sample ends once, completed or failed by name."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper
+
+from planner.execute.coordinator import Coordinator, Observer
+from planner.execute.deployment import Deployment
+from planner.execute.inputs import input_pool
+from planner.execute.messages import COORDINATOR, DeployedModel, Tensors
+from planner.plan.types import Plan
+from planner.policy.registry import POLICIES, make_policy
+from planner.runtime.providers import Provider
+from planner.scenario.instance import Instance
+from planner.scenario.paths import find_paths
+from planner.scenario.types import NetworkSpec
+from planner.solve.replan import Replanner
+from planner.trace.records import SampleRecord, TransferRecord
+from planner.worker.events import FailureMessage, Joined, Left, Received, Replanned
+from planner.worker.worker import Worker
+from tests.execute.fleet import After, assert_accounted, fleet, ran_at, said
+from tests.execute.rig import BLOCKS, FILES, MODEL, SPLIT, small_deployment, small_instance, small_plan
+from tests.instances import make_instance, make_profile
+
+SAMPLES = 40
+
+
+def deployment_for(instance: Instance, plan: Plan = SPLIT, policy: str = "planned") -> Deployment:
+    return dataclasses.replace(small_deployment(instance, plan, policy), replan=Replanner(instance, plan))
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_a_worker_that_dies_costs_no_sample(policy: str, tmp_path: Path) -> None:
+    instance = small_instance(samples=SAMPLES)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        after = After((15, lambda: agents.kill("c")))
+        measured = coordinator.run(deployment_for(instance, policy=policy), ready_timeout_s=30.0, observer=after)
+    assert assert_accounted(instance, measured) == {}
+    assert len(measured.outputs) == 2 * SAMPLES
+    assert measured.left == ["c"]
+    assert said(measured)[0] == ("c", "left")
+
+
+def test_the_plan_is_solved_again_and_what_agents_did_with_it_can_be_replayed(tmp_path: Path) -> None:
+    instance = small_instance(samples=3 * SAMPLES)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        after = After((15, lambda: agents.kill("c")))
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
+    assert any(worker == "" and what.startswith("a new plan by ") for worker, what in said(measured))
+    steps = measured.steps["a"]
+    (replanned,) = (step for step in steps if isinstance(step.event, Replanned))
+    assert isinstance(replanned.event, Replanned)
+    routes = [route for own in replanned.event.plan.sources.values() for route in own.routes]
+    assert all(stage.worker != "c" for route in routes for stage in route.stages)
+    for name in ("a", "b"):
+        worker = Worker(name, instance, make_policy("planned", instance, SPLIT))
+        for step in measured.steps[name]:
+            assert worker.step(step.now_s, step.event) == step.effects
+
+
+def test_a_worker_that_comes_back_works_again(tmp_path: Path) -> None:
+    instance = small_instance(samples=10)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        live = dataclasses.replace(deployment_for(instance), live=True)
+        session = Live(coordinator, stop_after=30)
+        session.on_left = lambda: agents.come("c")
+        session.at = {10: lambda: agents.kill("c")}
+        measured = coordinator.run(live, ready_timeout_s=30.0, observer=session)
+    assert measured.left == []
+    told = [what for worker, what in said(measured) if worker == "c"]
+    assert told == ["left", "is there again", "joined the run"]
+    assert session.ended_once()
+
+
+def two_homes(samples: int) -> Instance:
+    """One source at a, the other at b."""
+    cut_bytes = [cut.bytes for cut in MODEL.chain.cuts]
+    sources = {
+        "urgent": {"rate_per_s": 60.0, "priority": 8.0, "samples": samples, "worker": "a"},
+        "other": {"rate_per_s": 60.0, "priority": 1.0, "samples": samples, "worker": "b"},
+    }
+    return make_instance(
+        profiles=[make_profile("small", block_s=[0.004] * BLOCKS, cut_bytes=cut_bytes)],
+        workers={"a": 1.0, "b": 2.0, "c": 4.0},
+        sources=sources,
+    )
+
+
+def test_samples_of_a_home_that_dies_fail_by_name_and_those_after_its_return_complete(tmp_path: Path) -> None:
+    instance = two_homes(100)
+    back = threading.Event()
+
+    class Watch(After):
+        def joined(self, worker: str) -> None:  # noqa: ARG002
+            back.set()
+
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        after = Watch((30, lambda: agents.kill("b")), (31, lambda: agents.come("b")))
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
+    reasons = assert_accounted(instance, measured)
+    assert back.is_set()
+    assert set(reasons) <= {"b left", "b was not there"}
+    assert sum(reasons.values()) >= 1
+    failed = {record.source for record in measured.records if isinstance(record, SampleRecord) and record.reason}
+    assert failed == {"other"}
+
+
+def test_a_home_that_stays_away_fails_its_samples_and_the_others_go_on(tmp_path: Path) -> None:
+    instance = two_homes(SAMPLES)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        after = After((15, lambda: agents.kill("b")))
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
+    assert set(assert_accounted(instance, measured)) <= {"b left", "b was not there"}
+    assert {source for source, _ in measured.outputs} == {"urgent"}
+    assert len(measured.outputs) == SAMPLES
+
+
+def test_agents_fall_idle_when_their_coordinator_dies_and_take_the_next(tmp_path: Path) -> None:
+    instance = small_instance(samples=SAMPLES)
+
+    class DiedError(Exception):
+        pass
+
+    def die() -> None:
+        raise DiedError
+
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        with pytest.raises(DiedError):
+            coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((5, die)))
+        agents.kill(COORDINATOR)
+        with Coordinator(agents.network.connect(COORDINATOR)) as following:
+            following.await_agents(instance.workers, 30.0)
+            measured = following.run(deployment_for(instance), ready_timeout_s=30.0)
+    assert assert_accounted(instance, measured) == {}
+    assert measured.duplicates == 0
+    assert said(measured) == []
+
+
+def test_a_block_that_raises_fails_its_samples_by_name_and_the_others_go_on(tmp_path: Path) -> None:
+    instance = small_instance(samples=SAMPLES)
+    picky = picky_block()
+    deployment = deployment_for(instance)
+    files = [FILES[0], picky, FILES[2]]
+    hashes = tuple(hashlib.sha256(file).hexdigest() for file in files)
+    model = DeployedModel(cuts=deployment.models["small"].cuts, block_sha256=hashes, block_bytes=tuple(map(len, files)))
+    deployment = dataclasses.replace(deployment, models={"small": model}, blocks=dict(zip(hashes, files, strict=True)))
+    with fleet(tmp_path, *instance.workers) as (_, coordinator):
+        measured = coordinator.run(deployment, ready_timeout_s=30.0)
+    reasons = assert_accounted(instance, measured)
+    assert 0 < sum(reasons.values()) < 2 * SAMPLES
+    assert all("block 1: onnxruntime fails to run the block" in reason for reason in reasons)
+    assert all(what.startswith("block 1 of small fails: ") for _, what in said(measured))
+    assert {worker for worker, _ in said(measured)} == {"a", "b"}
+
+
+def picky_block() -> bytes:
+    """The second block, which looks up a table of one entry beyond its end when an activation is large."""
+    limit = max(float(input_pool(MODEL.chain.cuts[1].tensors, seed=0, source_index=0, samples=1)[0]["t1"].max()), 1.8)
+    graph = onnx.load_from_string(FILES[1]).graph
+    nodes = [
+        helper.make_node("ReduceMax", ["t1"], ["largest"], keepdims=0),
+        helper.make_node("Greater", ["largest", "limit"], ["large"]),
+        helper.make_node("Cast", ["large"], ["index"], to=TensorProto.INT64),
+        helper.make_node("Gather", ["table", "index"], ["nothing"]),
+        *(node for node in graph.node),
+        helper.make_node("Add", ["made", "nothing"], ["t2"]),
+    ]
+    nodes[-2].output[0] = "made"
+    numbers = {"limit": np.float32(limit), "table": np.zeros(1, np.float32)}
+    built = helper.make_graph(
+        nodes,
+        "picky",
+        list(graph.input),
+        list(graph.output),
+        [*graph.initializer, *(onnx.numpy_helper.from_array(np.asarray(v), name) for name, v in numbers.items())],
+    )
+    return bytes(
+        helper.make_model(built, opset_imports=[helper.make_opsetid("", 17)], ir_version=9).SerializeToString()
+    )
+
+
+BY_B = small_plan([("a", 0, 0), ("b", 1, 1), ("c", 2, 2)], [("a", 0, BLOCKS - 1)])
+
+
+def test_a_link_that_is_cut_turns_samples_back_and_is_used_again_when_it_is_there(tmp_path: Path) -> None:
+    instance = small_instance(samples=4 * SAMPLES)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        after = After((20, lambda: agents.network.cut("b", "c")), (80, lambda: agents.network.mend("b", "c")))
+        measured = coordinator.run(deployment_for(instance, BY_B), ready_timeout_s=30.0, observer=after)
+    assert assert_accounted(instance, measured) == {}
+    assert measured.left == []
+    events = [type(step.event) for step in measured.steps["b"] if isinstance(step.event, Left | Joined)]
+    assert events == [Left, Joined]
+    turned = [
+        step.event.message
+        for step in measured.steps["a"]
+        if isinstance(step.event, Received) and isinstance(step.event.message, FailureMessage)
+    ]
+    assert turned
+    assert {message.broken for message in turned} == {("b", "c")}
+
+
+def test_frames_go_hop_by_hop_between_workers_that_do_not_reach_each_other(tmp_path: Path) -> None:
+    instance = line_of_three(SAMPLES)
+    plan = small_plan([("a", 0, 0), ("c", 1, 2)], [("c", 0, 2)])
+    with fleet(tmp_path) as (agents, coordinator):
+        agents.network.cut("a", "c")
+        agents.come(*instance.workers)
+        coordinator.await_agents(instance.workers, 30.0)
+        measured = coordinator.run(deployment_for(instance, plan), ready_timeout_s=30.0)
+    assert assert_accounted(instance, measured) == {}
+    assert not ran_at(measured, "b")
+    crossed = [record.resource for record in measured.records if isinstance(record, TransferRecord)]
+    assert {name: crossed.count(name) for name in sorted(set(crossed))} == dict.fromkeys(
+        ("ab:a>b", "ab:b>a", "bc:b>c", "bc:c>b"), 2 * SAMPLES
+    )
+
+
+def line_of_three(samples: int) -> Instance:
+    """Worker a reaches c only by way of b."""
+    instance = small_instance(samples=samples)
+    links = {
+        name: NetworkSpec(kind="point-to-point", links=((name[0], name[1]),), bandwidth_bytes_per_s=1e8)
+        for name in ("ab", "bc")
+    }
+    scenario = instance.scenario.model_copy(update={"networks": links})
+    return Instance(scenario=scenario, profiles=instance.profiles, paths=find_paths(scenario))
+
+
+def test_when_the_relay_dies_the_rest_of_the_samples_stay_at_home(tmp_path: Path) -> None:
+    instance = line_of_three(SAMPLES)
+    plan = small_plan([("a", 0, 0), ("c", 1, 2)], [("c", 0, 2)])
+    with fleet(tmp_path) as (agents, coordinator):
+        agents.network.cut("a", "c")
+        agents.come(*instance.workers)
+        coordinator.await_agents(instance.workers, 30.0)
+        after = After((15, lambda: agents.kill("b")))
+        measured = coordinator.run(deployment_for(instance, plan), ready_timeout_s=30.0, observer=after)
+    assert assert_accounted(instance, measured) == {}
+    assert measured.left == ["b"]
+
+
+def test_tensors_stay_on_a_device_between_blocks_and_results_are_the_same(tmp_path: Path) -> None:
+    device = Provider("bound", ("CPUExecutionProvider",), device="cpu")
+    instance = small_instance(samples=10)
+    with fleet(tmp_path) as (agents, coordinator):
+        agents.come(*instance.workers, provider=device)
+        coordinator.await_agents(instance.workers, 30.0)
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0)
+    assert assert_accounted(instance, measured) == {}
+    assert len(measured.outputs) == 20
+
+
+class Live(Observer):
+    """Hands in one sample after the other, until so many have ended after the last worker that left is back."""
+
+    def __init__(self, coordinator: Coordinator, *, stop_after: int) -> None:
+        self._coordinator = coordinator
+        self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
+        self._left_over = stop_after
+        self._next = 0
+        self._back = False
+        self._ends: list[SampleRecord] = []
+        self.at: dict[int, Callable[[], None]] = {}
+        self.on_left: Callable[[], None] = lambda: None
+
+    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+        self._submit = submit
+        self._hand_in()
+
+    def _hand_in(self) -> None:
+        self._submit("urgent", self._next, self._inputs)
+        self._next += 1
+
+    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+        self._ends.append(sample)
+        np.testing.assert_allclose(outputs["t3"], np.maximum(self._inputs["t0"], 0) + self._inputs["t0"], rtol=1e-4)
+        action = self.at.pop(len(self._ends), None)
+        if action is not None:
+            action()
+        self._left_over -= self._back
+        if self._left_over > 0:
+            self._hand_in()
+        else:
+            self._coordinator.stop()
+
+    def left(self, worker: str) -> None:  # noqa: ARG002
+        self.on_left()
+
+    def joined(self, worker: str) -> None:  # noqa: ARG002
+        self._back = True
+
+    def ended_once(self) -> bool:
+        return [sample.sample for sample in self._ends] == list(range(self._next))
