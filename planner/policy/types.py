@@ -26,9 +26,9 @@ class SampleKey(NamedTuple):
     attempt: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Task:
-    """The work left for one attempt at a sample.
+    """The work left for one attempt at a sample; never changed (to freeze it would triple the time to make one).
 
     Parameters
     ----------
@@ -165,14 +165,14 @@ class View:
         return all(self.broken(sender, receiver) is None for sender, receiver in ways)
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Compute:
     """Run the task here, up to and including ``last_block``."""
 
     last_block: int
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Forward:
     """Send the task to another worker; with ``last_block`` it computes so far without asking its own policy."""
 
@@ -180,7 +180,7 @@ class Forward:
     last_block: int | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Ask:
     """Ask other workers what they could do (request to compute); :meth:`Policy.settle` decides on what they offer."""
 

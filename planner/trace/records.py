@@ -1,7 +1,8 @@
 """What happened to each sample: the records that simulation and execution both write.
 
 Times are seconds since the start of the run: virtual in simulation, and in execution the time of the worker that wrote
-the record. A run is a list of records; its file holds one JSON object a line (:func:`write_records`).
+the record. A run is a list of records; its file holds one JSON object a line (:func:`write_records`). Records are never
+changed; to freeze them would triple the time it takes to make one.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from planner.errors import PlannerError
 from planner.files import open_atomic
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class BlockRecord:
     """A worker ran a block of a sample."""
 
@@ -31,7 +32,7 @@ class BlockRecord:
     kind: Literal["block"] = "block"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class TransferRecord:
     """Something of a sample crossed a network resource; ``cut`` says what: the activations there, or the result."""
 
@@ -64,7 +65,7 @@ class Origin:
     exit: str | None = None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class SampleRecord:
     """A sample ended, at its source's own clock.
 
@@ -94,7 +95,7 @@ class SampleRecord:
         return self.finished_s - self.created_s
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Incident:
     """Something that went wrong in a real run, or came right again.
 
