@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planner.errors import PlannerError as PlannerError
+    from planner.execute.session import Session as Session
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
     from planner.plan.store import load_plan as load_plan
@@ -29,6 +30,7 @@ _HOME = {
     "Plan": "planner.plan.types",
     "PlannerError": "planner.errors",
     "Profile": "planner.profile.types",
+    "Session": "planner.execute.session",
     "build_model": "planner.model.reference",
     "load_chain": "planner.model.load",
     "load_instance": "planner.scenario.load",

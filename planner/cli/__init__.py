@@ -26,6 +26,7 @@ COMMANDS = (
     "frontier",
     "simulate",
     "validate",
+    "run",
     "certs",
     "agent",
 )

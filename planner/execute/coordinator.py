@@ -237,6 +237,8 @@ class Coordinator:
                 raise ExecuteError(
                     f"agents not ready within {timeout_s:g} s", where="workers", value=", ".join(waiting)
                 ) from None
+            if self._stopping:
+                raise ExecuteError("stopped before the agents were ready", where="coordinator")
             self._refuse_absent(deployment)
             body = frame.body if frame is not None else None
             if isinstance(body, Missing):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import subprocess
 import sys
 import tempfile
@@ -15,6 +16,8 @@ from planner.errors import ExecuteError
 from planner.execute.coordinator import Coordinator
 from planner.execute.messages import COORDINATOR
 from planner.execute.wire import free_port_pair, zenoh_connect
+
+_LOG = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 60.0
 _GRACE_S: Final = 5.0
@@ -60,6 +63,9 @@ def local_agents(names: Sequence[str], cache: Path) -> Iterator[Coordinator]:
             yield coordinator
         finally:
             _stop(list(processes.values()))
+            for name, process in processes.items():
+                if process.returncode:
+                    _LOG.warning("agent %s ended with %d: %s", name, process.returncode, _last_words(logs[name]))
             for log in logs.values():
                 log.close()
 

@@ -161,7 +161,7 @@ class ZenohTransport:
         """Send a part of a frame; blocks while the link's queue is full."""
         self._session.put(
             inbox(to, self._name),
-            fragment.payload,
+            bytes(fragment.payload),  # the library takes no views
             attachment=fragment.attachment,
             priority=_LEVELS[level - 1],
             congestion_control=zenoh.CongestionControl.BLOCK,

@@ -1,0 +1,166 @@
+"""What a run looks like while it goes on: tables on a terminal, a line now and then in a pipe."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+from contextlib import AbstractContextManager, ExitStack
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from rich.console import Console, Group, RenderableType
+from rich.live import Live
+from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from planner.cli.output import milliseconds
+from planner.execute.coordinator import Observer
+from planner.trace.metrics import Distribution
+
+if TYPE_CHECKING:
+    from planner.execute.messages import Load, Tensors
+    from planner.trace.records import SampleRecord
+    from planner.validate.run import Progress as Tell
+
+LINE_PERIOD_S: Final = 5.0
+
+
+@dataclass
+class _Source:
+    """What became of one source's samples so far."""
+
+    completed: int = 0
+    failed: int = 0
+    delays: Distribution = field(default_factory=Distribution)
+
+    @property
+    def mean_s(self) -> float | None:
+        return self.delays.mean if self.completed else None
+
+    @property
+    def p95_s(self) -> float | None:
+        return self.delays.percentiles((95,))[0] if self.completed else None
+
+
+@dataclass
+class _Worker:
+    """What a worker told last; ``utilisation`` since it told before."""
+
+    state: str = "there"
+    queued: int = 0
+    at_s: float = 0.0
+    busy_s: float = 0.0
+    utilisation: float = 0.0
+
+
+class RunView(Observer, AbstractContextManager["RunView"]):
+    """Shows steps of work, and queues, utilisation and delays of a run among them, on stderr.
+
+    Parameters
+    ----------
+    samples
+        How many samples each source offers; None where that is not known.
+    """
+
+    def __init__(self, samples: Mapping[str, int | None]) -> None:
+        self._samples = samples
+        self._sources = {source: _Source() for source in samples}
+        self._workers: dict[str, _Worker] = {}
+        self._running = False
+        self._console = Console(stderr=True)
+        self._terminal = sys.stderr.isatty()
+        self._next_line_s = 0.0
+        self._stack = ExitStack()
+        self._steps = Progress(
+            SpinnerColumn(finished_text="✓"),
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TaskProgressColumn(),
+            TimeRemainingColumn(),
+        )
+
+    def __enter__(self) -> RunView:
+        if self._terminal:
+            live = Live(console=self._console, get_renderable=self._render, refresh_per_second=4, transient=True)
+            self._stack.enter_context(live)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stack.close()
+
+    def say(self, step: str) -> Tell:
+        """Begin a step of the work; gives what reports its progress."""
+        for earlier in self._steps.tasks:
+            self._steps.update(earlier.id, total=1, completed=1)
+        task = self._steps.add_task(step, total=None)
+        self._running = False
+        return lambda done, total: self._steps.update(task, completed=done, total=total)
+
+    # ---- what the coordinator tells -------------------------------------------------------------------------------
+
+    def started(self, submit: object) -> None:  # noqa: ARG002 - the observer's signature
+        """Show the run from now on."""
+        self._running = True
+        self._next_line_s = time.monotonic() + LINE_PERIOD_S
+
+    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
+        """Count a sample."""
+        own = self._sources[sample.source]
+        if sample.status == "completed":
+            own.completed += 1
+            own.delays.add(sample.delay_s)
+        else:
+            own.failed += 1
+
+    def told(self, load: Load) -> None:
+        """Take what a worker tells; in a pipe, print a line from time to time."""
+        own = self._workers.setdefault(load.worker, _Worker())
+        own.state, own.queued = "there", load.queued
+        own.utilisation = (load.busy_s - own.busy_s) / max(load.at_s - own.at_s, 1e-9)
+        own.at_s, own.busy_s = load.at_s, load.busy_s
+        if not self._terminal and time.monotonic() >= self._next_line_s:
+            self._next_line_s = time.monotonic() + LINE_PERIOD_S
+            self._console.print(self._line(load.at_s), soft_wrap=True, highlight=False, markup=False)
+
+    def left(self, worker: str) -> None:
+        """Show that a worker is gone."""
+        self._workers[worker] = _Worker(state="gone")
+
+    def joined(self, worker: str) -> None:
+        """Show that a worker is there again."""
+        self._workers[worker] = _Worker()
+
+    # ---- how it looks ---------------------------------------------------------------------------------------------
+
+    def _of(self, source: str) -> str:
+        own, samples = self._sources[source], self._samples[source]
+        return f"{own.completed}" if samples is None else f"{own.completed} of {samples}"
+
+    def _line(self, at_s: float) -> str:
+        sources = [
+            f"{name} {self._of(name)}"
+            + (f", mean {milliseconds(own.mean_s)}" if own.completed else "")
+            + (f", {own.failed} failed" if own.failed else "")
+            for name, own in self._sources.items()
+        ]
+        workers = [
+            f"{name} {own.utilisation:.0%}, {own.queued} waiting" if own.state == "there" else f"{name} {own.state}"
+            for name, own in sorted(self._workers.items())
+        ]
+        return f"{at_s:.0f} s: {'; '.join(sources)} | {'; '.join(workers)}"
+
+    def _render(self) -> RenderableType:
+        if not self._running:
+            return self._steps
+        sources, workers = Table("source"), Table("worker")
+        for column in ("completed", "failed", "mean delay", "95 %"):
+            sources.add_column(column, justify="right")
+        for name, own in self._sources.items():
+            sources.add_row(name, self._of(name), str(own.failed), milliseconds(own.mean_s), milliseconds(own.p95_s))
+        for column in ("busy", "waiting"):
+            workers.add_column(column, justify="right")
+        for name, worker in sorted(self._workers.items()):
+            there = worker.state == "there"
+            workers.add_row(name, f"{worker.utilisation:.0%}" if there else worker.state, str(worker.queued))
+        return Group(self._steps, sources, workers)

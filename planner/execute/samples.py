@@ -1,0 +1,157 @@
+"""The user's own samples: from a folder, an ``.npz`` file, or what a command writes.
+
+- A folder: one sample a file, in the order of their names. An ``.npy`` file is the input of a model that has one; an
+  ``.npz`` file holds the inputs by name.
+- An ``.npz`` file: for each input, by its name, an array whose first axis counts the samples. Other arrays are left
+  alone.
+- A command: it writes arrays in numpy's ``.npy`` format to its standard output, one after the other
+  (``numpy.save(sys.stdout.buffer, array)``); each sample takes as many as the model has inputs, in the model's order.
+
+The leading axis of length 1 that most models have for a batch may be missing in every one of them.
+"""
+
+from __future__ import annotations
+
+import shlex
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import ExecuteError, Fault
+from planner.model.chain import TensorSpec
+from planner.runtime.inputs import load_arrays
+from planner.runtime.session import tensor_fault
+
+Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+EXPECTED = "a folder of .npy or .npz files, an .npz file, or a command"
+
+
+class Sample(NamedTuple):
+    """The inputs of one sample, and what to call it: the file it came from, or its number."""
+
+    name: str
+    inputs: Arrays
+
+
+def read_samples(place: str, specs: Sequence[TensorSpec]) -> Iterator[Sample]:
+    """Read samples, each when it is asked for.
+
+    Parameters
+    ----------
+    place
+        Folder, file or command; a command is run without a shell.
+    specs
+        The tensors of the model's cut 0.
+
+    Raises
+    ------
+    ExecuteError
+        The place is none of these, a file cannot be read, a command fails, or what comes does not fit the model.
+    RuntimeSessionError
+        An ``.npz`` file cannot be read.
+    """
+    path = Path(place)
+    if path.is_dir():
+        return _from_folder(path, specs)
+    if path.is_file() and path.suffix == ".npz":
+        return _from_file(path, specs)
+    words = shlex.split(place)
+    if not words or shutil.which(words[0]) is None:
+        raise ExecuteError("samples are not there", where="source", value=place, expected=EXPECTED)
+    return _from_command(words, specs)
+
+
+def fitting(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]], where: str) -> Arrays:
+    """Give a sample's inputs as the model takes them.
+
+    Raises
+    ------
+    ExecuteError
+        With a fault for each input that is missing or unknown, or has another dtype or shape.
+    """
+    arrays = {spec.name: _with_batch(spec, np.asarray(inputs[spec.name])) for spec in specs if spec.name in inputs}
+    unknown = [name for name in inputs if name not in arrays]
+    names = ", ".join(spec.name for spec in specs)
+    faults = [Fault("not an input of the model", where, name, f"one of {names}") for name in unknown]
+    found = [tensor_fault(spec, arrays.get(spec.name)) for spec in specs]
+    faults += [replace(fault, where=f"{where}, {fault.where}") for fault in found if fault is not None]
+    if faults:
+        raise ExecuteError(faults)
+    return arrays
+
+
+def _with_batch(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
+    return array[None] if spec.shape[:1] == (1,) and array.shape == spec.shape[1:] else array
+
+
+def _from_folder(folder: Path, specs: Sequence[TensorSpec]) -> Iterator[Sample]:
+    files = sorted(path for path in folder.iterdir() if path.suffix in {".npy", ".npz"})
+    if not files:
+        raise ExecuteError("a folder without samples", where=str(folder), expected="files *.npy or *.npz")
+    return (Sample(path.stem, fitting(specs, _read(path, specs), str(path))) for path in files)
+
+
+def _read(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
+    if path.suffix == ".npz":
+        return load_arrays(path)
+    if len(specs) != 1:
+        names = ", ".join(spec.name for spec in specs)
+        raise ExecuteError("one array for a model of several inputs", where=str(path), expected=f".npz with {names}")
+    try:
+        return {specs[0].name: np.load(path, allow_pickle=False)}
+    except (OSError, EOFError, ValueError) as error:
+        raise ExecuteError("not an .npy file", where=str(path), value=str(error)) from error
+
+
+def _from_file(path: Path, specs: Sequence[TensorSpec]) -> Iterator[Sample]:
+    known = {spec.name for spec in specs}
+    arrays = {name: array for name, array in load_arrays(path).items() if name in known}
+    if missing := [spec.name for spec in specs if spec.name not in arrays]:
+        raise ExecuteError(Fault("input is missing", str(path), expected=f"an array {name}") for name in missing)
+    lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
+    if len(set(lengths.values())) != 1 or not min(lengths.values()):
+        raise ExecuteError(
+            "the first axis counts the samples", where=str(path), value=lengths, expected="one number of 1 or more"
+        )
+    return (
+        Sample(
+            f"{index:06d}",
+            fitting(specs, {name: array[index] for name, array in arrays.items()}, f"{path}, sample {index}"),
+        )
+        for index in range(min(lengths.values()))
+    )
+
+
+def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator[Sample]:
+    command = shlex.join(words)
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
+        pipe: Any = process.stdout
+        # numpy would ask a file for its position, which a pipe does not have.
+        stream: Any = SimpleNamespace(read=pipe.read)
+        try:
+            index = 0
+            while pipe.peek(1):
+                where = f"{command}, sample {index}"
+                arrays: Arrays = {}
+                for spec in specs:
+                    try:
+                        arrays[spec.name] = np.lib.format.read_array(stream, allow_pickle=False)
+                    except (EOFError, ValueError) as error:
+                        raise ExecuteError(
+                            "no array in .npy format", where=where, value=str(error), expected=f"input {spec.name}"
+                        ) from error
+                yield Sample(f"{index:06d}", fitting(specs, arrays, where))
+                index += 1
+        except BaseException:
+            process.kill()
+            raise
+    if process.returncode:
+        raise ExecuteError("the command failed", where=command, value=f"exit code {process.returncode}")

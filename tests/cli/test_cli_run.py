@@ -1,0 +1,98 @@
+"""``planner run`` as a user calls it: samples from files and commands, results in files and on lines."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from planner.runtime.session import BlockSession
+from tests.cli.command import planner
+from tests.execute.case import ROWS, WIDTH, write_case
+
+SAMPLES = 12
+RNG = np.random.default_rng(0)
+X, PICK = RNG.standard_normal((SAMPLES, WIDTH)).astype(np.float32), np.arange(SAMPLES) % ROWS
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = write_case(tmp_path_factory.mktemp("case"))
+    np.savez(path.parent / "samples.npz", x=X, pick=PICK)
+    return path
+
+
+def expected(plan: Path, index: int) -> np.ndarray:
+    outputs = BlockSession(plan.parent / "small.onnx").run({"x": X[index : index + 1], "pick": PICK[index : index + 1]})
+    return np.asarray(outputs["y"])
+
+
+def lines(text: str) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in text.splitlines()]
+
+
+def test_a_file_and_a_command_at_once_results_on_lines_in_order(plan: Path) -> None:
+    code = f"""
+import sys, numpy as np
+for k in range(3):
+    np.save(sys.stdout.buffer, np.zeros({WIDTH}, np.float32))
+    np.save(sys.stdout.buffer, np.array([k if k < 2 else {ROWS}]))
+"""
+    command = shlex.join([sys.executable, "-c", code])
+    finished = planner(
+        "run", plan, "--source", f"urgent={plan.parent / 'samples.npz'}", "--source", f"other={command}", "--json"
+    )
+    assert finished.returncode == 1, finished.stderr  # the command's last sample makes a block raise
+    found = lines(finished.stdout)
+    urgent = [line for line in found if line["source"] == "urgent"]
+    assert [line["sample"] for line in urgent] == list(range(SAMPLES))
+    for index, line in enumerate(urgent):
+        np.testing.assert_allclose(line["outputs"]["y"], expected(plan, index), rtol=1e-4, atol=1e-6)
+        assert line["delay_s"] > 0
+    other = [line for line in found if line["source"] == "other"]
+    assert ["error" in line for line in other] == [False, False, True]
+    assert other[2]["error"].startswith("other, sample 2: the sample failed: b, block 2: ")
+
+
+def test_results_go_to_a_folder(plan: Path, tmp_path: Path) -> None:
+    finished = planner(
+        "run", plan, "--source", f"urgent={plan.parent / 'samples.npz'}", "-o", tmp_path, "--as-they-come", "--json"
+    )
+    assert finished.returncode == 0, finished.stderr
+    found = lines(finished.stdout)
+    assert sorted(line["sample"] for line in found) == list(range(SAMPLES))
+    for line in found:
+        assert "outputs" not in line
+        with np.load(line["file"]) as archive:
+            np.testing.assert_allclose(archive["y"], expected(plan, line["sample"]), rtol=1e-4, atol=1e-6)
+    assert len(list((tmp_path / "urgent").iterdir())) == SAMPLES
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--source", "urgent"], "--source: not a source's samples; found 'urgent'; expected NAME=PLACE"),
+        (["--source", "urgent=a", "--source", "urgent=b"], "--source: a source is named twice"),
+        (["--source", "gate=."], "source: no such source; found 'gate'; expected one of urgent, other"),
+        (["--source", "urgent=/no/such.npz"], "source: samples are not there; found '/no/such.npz'"),
+    ],
+)
+def test_bad_options_end_with_one_message(plan: Path, options: list[str], message: str) -> None:
+    finished = planner("run", plan, *options)
+    assert finished.returncode == 2
+    assert finished.stdout == ""
+    assert finished.stderr.startswith(f"planner: error: {message}")
+    assert len(finished.stderr.splitlines()) == 1
+
+
+def test_a_sample_that_does_not_fit_ends_the_run_with_one_message(plan: Path, tmp_path: Path) -> None:
+    np.savez(tmp_path / "wide.npz", x=np.zeros((2, WIDTH + 1), np.float32), pick=np.zeros(2, np.int64))
+    finished = planner("run", plan, "--source", f"other={tmp_path / 'wide.npz'}")
+    assert finished.returncode == 2
+    assert f"wide.npz, sample 0, input x: wrong shape; found [{WIDTH + 1}]; expected [1, {WIDTH}]" in finished.stderr
+    assert "Traceback" not in finished.stderr
