@@ -24,17 +24,9 @@ class BasePolicy:
         stage = task.stages[0]
         return Compute(stage.last_block) if stage.worker == view.worker else Forward(stage.worker)
 
-    def settle(self, view: View, task: Task, ask: Ask, offers: Mapping[str, float]) -> Compute | Forward:
-        """Take the least of transfer and expected completion; this worker among equals."""
-        work_s = view.costs.stage_s(task.model, view.worker, task.next_block, ask.last_block)
-        best_s = view.ahead_s(task.priority) + work_s
-        size_bytes = view.costs.cut_bytes[task.model][task.next_block]
-        found: Compute | Forward = Compute(ask.last_block)
-        for worker, completion_s in offers.items():
-            there_s = view.costs.transfer_s(view.worker, worker, size_bytes) + completion_s
-            if there_s < best_s:
-                found, best_s = Forward(worker, ask.last_block), there_s
-        return found
+    def settle(self, view: View, task: Task, ask: Ask, offers: Mapping[str, float]) -> Compute | Forward:  # noqa: ARG002
+        """Compute here."""
+        return Compute(ask.last_block)
 
     def queue(self, task: Task) -> Hashable:  # noqa: ARG002
         """Put all tasks into one queue."""

@@ -3,20 +3,20 @@
 A reconstruction. Li and Seferoglu (Priority-Aware Model-Distributed Inference at Edge Networks, arXiv 2412.12371)
 describe its aim, its convex structure, and that a worker asks neighbours with a request to compute (RTC) and is
 answered with a clearance to compute (CTC); equations and timing are not public. What follows is our reading: a task is
-one block; on its arrival its worker asks all neighbours; the hand-shake of :mod:`planner.worker.handshake` clears the
-request of the highest priority; the task goes where transfer and expected completion sum to the least, this worker
-included; when nothing comes in time, or there are no neighbours, it is computed here. Queues are served by priority,
-then age.
+one block; on its arrival its worker asks the neighbours that would be done with it sooner, if they were idle; the
+hand-shake of :mod:`planner.worker.handshake` clears the request of the highest priority; the task goes where transfer,
+expected completion and, after the last block, the result's way home sum to the least, this worker included; when
+nothing comes in time, or there is nobody to ask, it is computed here. Queues are served by priority, then age.
 """
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 
 from planner.plan.types import Route
 from planner.policy.base import PriorityPolicy
 from planner.policy.menu import whole_model_at_home
-from planner.policy.types import Ask, Compute, Decision, Task, View
+from planner.policy.types import Ask, Compute, Decision, Forward, Task, View
 
 
 class PaMdi(PriorityPolicy):
@@ -42,11 +42,24 @@ class PaMdi(PriorityPolicy):
         return whole_model_at_home(view.instance, source)
 
     def place(self, view: View, task: Task) -> Decision:
-        """Ask the neighbours, if there are any."""
+        """Ask the neighbours that would be done sooner than this worker, if they were idle."""
         end = view.costs.length(task.model) - 1
         last_block = end if self._blocks == 0 else min(task.next_block + self._blocks - 1, end)
-        neighbours = tuple(view.present(view.costs.neighbours(view.worker))) if self._clearance else ()
-        return Ask(neighbours, last_block) if neighbours else Compute(last_block)
+        neighbours = view.present(view.costs.neighbours(view.worker)) if self._clearance else []
+        here_s = _done_s(view, task, view.worker, last_block, _completion_here_s(view, task, last_block))
+        sooner = tuple(
+            worker
+            for worker in neighbours
+            if _done_s(view, task, worker, last_block, _work_s(view, task, worker, last_block)) < here_s
+        )
+        return Ask(sooner, last_block) if sooner else Compute(last_block)
+
+    def settle(self, view: View, task: Task, ask: Ask, offers: Mapping[str, float]) -> Compute | Forward:
+        """Take the worker that is done first; this one among equals."""
+        last_block = ask.last_block
+        completions_s = {view.worker: _completion_here_s(view, task, last_block), **offers}
+        best = min(completions_s, key=lambda worker: _done_s(view, task, worker, last_block, completions_s[worker]))
+        return Compute(last_block) if best == view.worker else Forward(best, last_block)
 
     def queue(self, task: Task) -> Hashable:
         """Put each priority class into a queue of its own, unless priorities are off."""
@@ -55,3 +68,20 @@ class PaMdi(PriorityPolicy):
     def rank(self, task: Task) -> float:
         """Put the oldest first."""
         return task.created_s
+
+
+def _work_s(view: View, task: Task, worker: str, last_block: int) -> float:
+    return view.costs.stage_s(task.model, worker, task.next_block, last_block, task.operating_point)
+
+
+def _completion_here_s(view: View, task: Task, last_block: int) -> float:
+    return view.ahead_s(task.priority) + _work_s(view, task, view.worker, last_block)
+
+
+def _done_s(view: View, task: Task, worker: str, last_block: int, completion_s: float) -> float:
+    """Expect when a task is done by a worker that needs so long for it: sent there, and home where it is the last."""
+    costs, sizes = view.costs, view.costs.cut_bytes[task.model]
+    done_s = costs.transfer_s(view.worker, worker, sizes[task.next_block]) + completion_s
+    if last_block == costs.length(task.model) - 1:
+        done_s += costs.transfer_s(worker, view.instance.home(task.key.source), sizes[-1])
+    return done_s

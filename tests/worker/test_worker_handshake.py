@@ -76,6 +76,27 @@ def test_who_holds_a_task_asks_all_neighbours_and_waits() -> None:
     assert timer.at_s == pytest.approx(2 * LATENCY_S + 4 * LATENCY_S)  # a window and two round trips
 
 
+def asked_by(name: str, *, size_bytes: int = 500, result_bytes: int = 40) -> list[str]:
+    """Whom a worker asks for the last block of a sample that is at home at "slow"."""
+    profile = make_profile(block_s=[BLOCK_S] * 2, cut_bytes=[1000, size_bytes, result_bytes])
+    instance = make_instance(profiles=[profile], workers={"slow": 1.0, "fast": 4.0, "other": 2.0})
+    task = Task(key("camera"), "m", 0, 1.0, 0.0, 1, STAGES)
+    effects = Worker(name, instance, PaMdi()).step(0.0, Received("slow", TaskMessage(task)))
+    return [effect.to for effect in effects if isinstance(effect, Tell)]
+
+
+def test_only_those_are_asked_that_would_be_sooner_if_they_were_idle() -> None:
+    assert asked_by("fast") == []
+    assert asked_by("other") == ["fast"]
+    assert asked_by("other", size_bytes=100_000) == []
+
+
+def test_the_way_home_of_the_result_counts_with_the_last_block() -> None:
+    assert asked_by("slow", result_bytes=1000) == ["fast", "other"]
+    assert asked_by("slow", result_bytes=200_000) == []
+    assert asked_by("other", result_bytes=200_000) == ["slow", "fast"]  # at home there is no way home
+
+
 def test_the_task_goes_where_transfer_and_completion_are_least() -> None:
     holder = worker("slow")
     holder.step(0.0, Arrived("urgent", 0))
