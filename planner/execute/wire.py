@@ -43,6 +43,7 @@ def zenoh_connect(
     connect: Sequence[str],
     cert_dir: Path | None = None,
     insecure: bool = False,
+    gossip: bool = True,
 ) -> Connect:
     """Give what opens the transport of member ``name``.
 
@@ -56,6 +57,8 @@ def zenoh_connect(
         The member's folder by ``planner certs``: all links are mutual TLS then.
     insecure
         Whether addresses off the loopback interface will do without.
+    gossip
+        Whether it joins all members that those it joins know of; else it has links to those in ``connect`` only.
 
     Raises
     ------
@@ -69,7 +72,7 @@ def zenoh_connect(
     protocol = "tcp" if credentials is None else "tls"
     listens = _links(protocol, listen) if listen else _links(protocol, "127.0.0.1:0", step=0)
     connects = [link for address in connect for link in _links(protocol, address)]
-    configuration = _configuration(listens, connects, credentials)
+    configuration = _configuration(listens, connects, credentials) | {"scouting/gossip/enabled": gossip}
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
         return ZenohTransport(name, configuration, on_frame, on_presence)
@@ -105,7 +108,6 @@ def _configuration(listens: Sequence[str], connects: Sequence[str], credentials:
         "connect/exit_on_failure": False,
         "connect/retry": {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2},
         "scouting/multicast/enabled": False,
-        "scouting/gossip/enabled": True,
         # One machine may play a whole network; shared memory would make its links unlike any real one.
         "transport/shared_memory/enabled": False,
         "transport/unicast/max_links": 2,

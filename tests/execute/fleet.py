@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -13,14 +14,17 @@ import numpy as np
 from planner.execute.agent import Agent
 from planner.execute.cache import BlockCache
 from planner.execute.coordinator import Coordinator, Measurement, Observer
+from planner.execute.deployment import Deployment
 from planner.execute.inputs import input_pool
 from planner.execute.messages import COORDINATOR, Tensors
 from planner.execute.transport import Connect, MemoryNetwork
+from planner.plan.types import Plan
 from planner.runtime.providers import Provider
 from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
+from planner.solve.replan import Replanner
 from planner.trace.records import BlockRecord, SampleRecord
-from tests.execute.rig import BLOCKS, MODEL
+from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_deployment
 
 SEED = 3
 
@@ -74,6 +78,14 @@ def fleet(folder: Path, *names: str) -> Iterator[tuple[Fleet, Coordinator]]:
             found.close()
 
 
+def deployment_for(
+    instance: Instance, plan: Plan = SPLIT, policy: str = "planned", *, live: bool = False
+) -> Deployment:
+    """One that is planned again when workers leave."""
+    deployment = small_deployment(instance, plan, policy)
+    return dataclasses.replace(deployment, replan=Replanner(instance, plan), live=live)
+
+
 class After(Observer):
     """Does something when so many samples have ended."""
 
@@ -116,3 +128,46 @@ def ran_at(measurement: Measurement, worker: str, after_s: float = 0.0) -> list[
 
 def said(measurement: Measurement) -> list[tuple[str, str]]:
     return [(incident.worker, incident.what) for incident in measurement.incidents]
+
+
+class Live(Observer):
+    """Hands in one sample after the other, until so many have ended after the last worker that left is back."""
+
+    def __init__(self, coordinator: Coordinator, *, stop_after: int) -> None:
+        self._coordinator = coordinator
+        self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
+        self._left_over = stop_after
+        self._next = 0
+        self._back = False
+        self._ends: list[SampleRecord] = []
+        self.at: dict[int, Callable[[], None]] = {}
+        self.on_left: Callable[[], None] = lambda: None
+
+    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+        self._submit = submit
+        self._hand_in()
+
+    def _hand_in(self) -> None:
+        self._submit("urgent", self._next, self._inputs)
+        self._next += 1
+
+    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+        self._ends.append(sample)
+        np.testing.assert_allclose(outputs["t3"], np.maximum(self._inputs["t0"], 0) + self._inputs["t0"], rtol=1e-4)
+        action = self.at.pop(len(self._ends), None)
+        if action is not None:
+            action()
+        self._left_over -= self._back
+        if self._left_over > 0:
+            self._hand_in()
+        else:
+            self._coordinator.stop()
+
+    def left(self, worker: str) -> None:  # noqa: ARG002
+        self.on_left()
+
+    def joined(self, worker: str) -> None:  # noqa: ARG002
+        self._back = True
+
+    def ended_once(self) -> bool:
+        return [sample.sample for sample in self._ends] == list(range(self._next))

@@ -17,6 +17,8 @@ from planner.execute.transport import MemoryNetwork
 from planner.plan.types import Plan, Route, SourcePlan, Stage
 from planner.policy.menu import resident_blocks
 from planner.scenario.instance import Instance
+from planner.scenario.paths import find_paths
+from planner.scenario.types import NetworkSpec
 from tests.instances import make_instance, make_profile
 from tests.profile.small_chain import SmallModel
 
@@ -37,6 +39,17 @@ def small_instance(samples: int = 12, rate_per_s: float = 60.0) -> Instance:
             "other": {"rate_per_s": rate_per_s, "priority": 1.0, "samples": samples},
         },
     )
+
+
+def line_of_three(samples: int) -> Instance:
+    """Worker a reaches c only by way of b."""
+    instance = small_instance(samples=samples)
+    links = {
+        name: NetworkSpec(kind="point-to-point", links=((name[0], name[1]),), bandwidth_bytes_per_s=1e8)
+        for name in ("ab", "bc")
+    }
+    scenario = instance.scenario.model_copy(update={"networks": links})
+    return Instance(scenario=scenario, profiles=instance.profiles, paths=find_paths(scenario))
 
 
 def small_plan(*routes: list[tuple[str, int, int]]) -> Plan:

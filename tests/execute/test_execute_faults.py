@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -13,29 +12,20 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from planner.execute.coordinator import Coordinator, Observer
-from planner.execute.deployment import Deployment
+from planner.execute.coordinator import Coordinator
 from planner.execute.inputs import input_pool
-from planner.execute.messages import COORDINATOR, DeployedModel, Tensors
-from planner.plan.types import Plan
+from planner.execute.messages import COORDINATOR, DeployedModel
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.providers import Provider
 from planner.scenario.instance import Instance
-from planner.scenario.paths import find_paths
-from planner.scenario.types import NetworkSpec
-from planner.solve.replan import Replanner
 from planner.trace.records import SampleRecord, TransferRecord
 from planner.worker.events import FailureMessage, Joined, Left, Received, Replanned
 from planner.worker.worker import Worker
-from tests.execute.fleet import After, assert_accounted, fleet, ran_at, said
-from tests.execute.rig import BLOCKS, FILES, MODEL, SPLIT, small_deployment, small_instance, small_plan
+from tests.execute.fleet import After, Live, assert_accounted, deployment_for, fleet, ran_at, said
+from tests.execute.rig import BLOCKS, FILES, MODEL, SPLIT, line_of_three, small_instance, small_plan
 from tests.instances import make_instance, make_profile
 
 SAMPLES = 40
-
-
-def deployment_for(instance: Instance, plan: Plan = SPLIT, policy: str = "planned") -> Deployment:
-    return dataclasses.replace(small_deployment(instance, plan, policy), replan=Replanner(instance, plan))
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -70,11 +60,10 @@ def test_the_plan_is_solved_again_and_what_agents_did_with_it_can_be_replayed(tm
 def test_a_worker_that_comes_back_works_again(tmp_path: Path) -> None:
     instance = small_instance(samples=10)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
-        live = dataclasses.replace(deployment_for(instance), live=True)
         session = Live(coordinator, stop_after=30)
         session.on_left = lambda: agents.come("c")
         session.at = {10: lambda: agents.kill("c")}
-        measured = coordinator.run(live, ready_timeout_s=30.0, observer=session)
+        measured = coordinator.run(deployment_for(instance, live=True), ready_timeout_s=30.0, observer=session)
     assert measured.left == []
     told = [what for worker, what in said(measured) if worker == "c"]
     assert told == ["left", "is there again", "joined the run"]
@@ -225,17 +214,6 @@ def test_frames_go_hop_by_hop_between_workers_that_do_not_reach_each_other(tmp_p
     )
 
 
-def line_of_three(samples: int) -> Instance:
-    """Worker a reaches c only by way of b."""
-    instance = small_instance(samples=samples)
-    links = {
-        name: NetworkSpec(kind="point-to-point", links=((name[0], name[1]),), bandwidth_bytes_per_s=1e8)
-        for name in ("ab", "bc")
-    }
-    scenario = instance.scenario.model_copy(update={"networks": links})
-    return Instance(scenario=scenario, profiles=instance.profiles, paths=find_paths(scenario))
-
-
 def test_when_the_relay_dies_the_rest_of_the_samples_stay_at_home(tmp_path: Path) -> None:
     instance = line_of_three(SAMPLES)
     plan = small_plan([("a", 0, 0), ("c", 1, 2)], [("c", 0, 2)])
@@ -258,46 +236,3 @@ def test_tensors_stay_on_a_device_between_blocks_and_results_are_the_same(tmp_pa
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0)
     assert assert_accounted(instance, measured) == {}
     assert len(measured.outputs) == 20
-
-
-class Live(Observer):
-    """Hands in one sample after the other, until so many have ended after the last worker that left is back."""
-
-    def __init__(self, coordinator: Coordinator, *, stop_after: int) -> None:
-        self._coordinator = coordinator
-        self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
-        self._left_over = stop_after
-        self._next = 0
-        self._back = False
-        self._ends: list[SampleRecord] = []
-        self.at: dict[int, Callable[[], None]] = {}
-        self.on_left: Callable[[], None] = lambda: None
-
-    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
-        self._submit = submit
-        self._hand_in()
-
-    def _hand_in(self) -> None:
-        self._submit("urgent", self._next, self._inputs)
-        self._next += 1
-
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
-        self._ends.append(sample)
-        np.testing.assert_allclose(outputs["t3"], np.maximum(self._inputs["t0"], 0) + self._inputs["t0"], rtol=1e-4)
-        action = self.at.pop(len(self._ends), None)
-        if action is not None:
-            action()
-        self._left_over -= self._back
-        if self._left_over > 0:
-            self._hand_in()
-        else:
-            self._coordinator.stop()
-
-    def left(self, worker: str) -> None:  # noqa: ARG002
-        self.on_left()
-
-    def joined(self, worker: str) -> None:  # noqa: ARG002
-        self._back = True
-
-    def ended_once(self) -> bool:
-        return [sample.sample for sample in self._ends] == list(range(self._next))
