@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from planner.solve.dual import Dual, Prices
+from planner.solve.dual import Dual, Multipliers
 from planner.solve.outcome import Search
 from planner.solve.problem import Array, Choices
 from planner.solve.staged import StagedRoutes
@@ -75,7 +75,7 @@ class Climb:
         best = self.search.best if self.search.incumbents else abs(value) * 1.5 + 1e-9
         length = PART * self.step * max(best - value, 0.0) / max(steepness, 1e-12)
         moved = (price + length * drift for price, drift in zip(self.dual.prices, self.drift, strict=True))
-        self.dual.move(Prices(*moved))
+        self.dual.move(Multipliers(*moved))
 
     def _tabulate(self) -> None:
         """Give tables to the workers and to the network resources that routes have used most."""

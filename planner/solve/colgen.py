@@ -8,6 +8,8 @@ References
 ----------
 G. B. Dantzig and P. Wolfe, "Decomposition principle for linear programs", Operations Research 8 (1960).
 B. von Hohenbalken, "Simplicial decomposition in nonlinear programming algorithms", Mathematical Programming 13 (1977).
+P. Wentges, "Weighted Dantzig-Wolfe decomposition for linear mixed-integer programming", International Transactions in
+Operational Research 4 (1997).
 """
 
 from __future__ import annotations
@@ -18,10 +20,11 @@ import numpy as np
 
 from planner.errors import SolveError
 from planner.solve.blame import Relaxations, blame
-from planner.solve.greedy import greedy_rounds
+from planner.solve.bottleneck import BottleneckMaster
+from planner.solve.greedy import class_prices, greedy_rounds
 from planner.solve.master import Master
 from planner.solve.outcome import Options, Outcome, Search
-from planner.solve.pricing import Prices, cheapest_route, lagrangian_bound, limits_bound, unroutable
+from planner.solve.pricing import Prices, cheapest_route, limits_bound, proven_bound, unroutable
 from planner.solve.problem import Choice, Problem
 from planner.solve.residency import solve_with_memory
 
@@ -31,6 +34,8 @@ ACCURACY = 0.1
 
 DROPPED = 0.2
 """Routes with less than this part of the gap as their share are forgotten after each round."""
+OF_CENTRE = (0.5, 0.85)
+"""Parts of the prices with the best bound so far in the mixtures that are tried."""
 LEAST_SHARES = (0.02, 1e-3, 1e-5)
 """Routes with less are left out of incumbents: few routes are easier to carry out."""
 
@@ -48,33 +53,28 @@ def solve(problem: Problem, options: Options) -> Outcome:
     Raises
     ------
     SolveError
-        The goal is not ``delay``, or ``max_visits`` is set: the pricing could not tell how often a route visits.
+        Routes visit so many workers more than ``max_visits`` times that not all can be counted.
     """
-    if problem.goal != "delay" or problem.max_visits is not None:
-        raise SolveError(
-            "column generation solves the goal delay, without max_visits",
-            where="method colgen",
-            value=problem.goal,
-            expected="convex or milp",
-        )
     return solve_with_memory(problem, options, _solve)
 
 
 def _solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
-    master = Master(problem)
-    weight = problem.classes.weight
-    untouched = np.repeat(np.cumsum(weight[::-1])[::-1, None], len(problem.resources), axis=1)
-    first = Prices.of_delay(problem, untouched)
     if unroutable(problem):
         return Outcome("infeasible", blame=blame(problem, dict))
+    master = Master(problem) if problem.goal == "delay" else BottleneckMaster(problem)
     rounds = LATER_ROUNDS if options.start else FIRST_ROUNDS
     for choices in (*options.start, *greedy_rounds(problem, rounds, averaging=True)):
         search.offer(choices)
         master.add(
-            (source, Choice(choice.variant, choice.workers)) for source, own in enumerate(choices) for choice in own
+            (source, Choice(choice.variant, choice.workers))
+            for source, own in enumerate(choices)
+            for choice in own
+            if problem.allowed(source, choice)
         )
-    master.add(_price(search, first))
+    centre = _first_prices(problem)
+    master.add(_price(search, centre))
+    _check_begun(problem, master)
     idle = 0
     while not search.out_of_time and idle < IDLE_ROUNDS:
         before, best = search.bound, search.best
@@ -85,7 +85,11 @@ def _solve(problem: Problem, options: Options) -> Outcome:
             break
         if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
             return Outcome("infeasible", blame=blame(problem, lambda: _relaxations(problem, options, master)))
-        routes = _price(search, master.prices())
+        routes = []
+        for prices in _menu(problem, master.prices(), centre):
+            bound = search.bound
+            routes += _price(search, prices)
+            centre = prices if search.bound > bound else centre
         # Dropping only after progress keeps routes from being dropped and priced in turn for ever.
         if search.bound > before:
             master.drop(float(np.clip(DROPPED * search.gap, 1e-5, 1e-2)))
@@ -94,7 +98,35 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     return dataclasses.replace(search.outcome(), prices=master.prices())
 
 
-def _relaxations(problem: Problem, options: Options, master: Master) -> Relaxations | None:
+def _check_begun(problem: Problem, master: Master | BottleneckMaster) -> None:
+    begun = {source for source, _ in master.columns}
+    for source, demand in enumerate(problem.demands):
+        if source not in begun:
+            raise SolveError(
+                f"no route of {demand.name} was found that visits no worker too often",
+                where="max_visits",
+                value=problem.max_visits,
+                expected="method milp",
+            )
+
+
+def _first_prices(problem: Problem) -> Prices:
+    """Give what the first little load costs, or the same price to all resources and all delays."""
+    levels, resources, sources = len(problem.classes.weight), len(problem.resources), len(problem.demands)
+    if problem.goal == "delay":
+        return Prices.of_delay(problem, class_prices(problem, np.zeros((levels, resources))))
+    none, late = np.zeros(sources), np.full(sources, (problem.goal == "makespan") / sources)
+    return Prices(np.full((levels, resources), 1 / resources), none, late, none, late)
+
+
+def _menu(problem: Problem, prices: Prices, centre: Prices) -> list[Prices]:
+    """Give the prices at which to look for routes: the duals of a linear program jump, so mixtures help."""
+    if problem.goal == "delay":
+        return [prices]
+    return [prices, *(prices.mixed(centre, part) for part in OF_CENTRE)]
+
+
+def _relaxations(problem: Problem, options: Options, master: Master | BottleneckMaster) -> Relaxations | None:
     """Give the least relaxations where the arcs fit one linear program, else where the search stands."""
     arcs = len(problem.workers) ** 2 * sum(
         len(problem.variants[variant]) for demand in problem.demands for variant in demand.variants
@@ -116,5 +148,5 @@ def _price(search: Search, prices: Prices) -> list[tuple[int, Choice]]:
     """Give each source's cheapest route at these prices, and prove the bound that follows."""
     problem = search.problem
     routes = [cheapest_route(problem, source, prices) for source in range(len(problem.demands))]
-    search.raise_bound(lagrangian_bound(problem, prices, np.array([price for price, _ in routes])))
-    return [(source, choice) for source, (_, choice) in enumerate(routes)]
+    search.raise_bound(proven_bound(problem, prices, np.array([price for price, _ in routes])))
+    return [(source, choice) for source, (_, choice) in enumerate(routes) if problem.allowed(source, choice)]

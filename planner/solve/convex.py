@@ -20,7 +20,7 @@ from planner.solve.arcs import Arc, move_arcs, place_arcs
 from planner.solve.blame import blame
 from planner.solve.greedy import class_prices
 from planner.solve.outcome import Options, Outcome, Search
-from planner.solve.pricing import Prices, bottleneck_bound, cheapest_route, lagrangian_bound, unroutable
+from planner.solve.pricing import Prices, cheapest_route, proven_bound, unroutable
 from planner.solve.problem import Array, Choice, Choices, Integers, Problem, normalised
 from planner.solve.residency import solve_with_memory
 
@@ -41,7 +41,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
         ``max_visits`` is set: shares of arcs do not know how often a route visits.
     """
     if problem.max_visits is not None:
-        raise SolveError("shared routes cannot keep max_visits", where="method convex", expected="milp")
+        raise SolveError("shared routes cannot keep max_visits", where="method convex", expected="colgen")
     return solve_with_memory(problem, options, _solve)
 
 
@@ -79,7 +79,8 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     if program.x.value is None:
         return search.outcome()
     prices = program.prices()
-    search.raise_bound(program.bound(prices))
+    # By dynamic programming, whatever the solver's errors.
+    search.raise_bound(proven_bound(problem, prices, _cheapest(problem, prices)))
     for least_share in LEAST_SHARES:
         search.offer(_choices(problem, flows, np.asarray(program.x.value), least_share))
     return dataclasses.replace(search.outcome(), prices=prices)
@@ -139,7 +140,7 @@ class _Program:
             self.limits["accuracy"] = _by_source(self.problem, arcs, values)[self.exact] @ self.x >= due
 
     def prices(self) -> Prices:
-        """Give the prices of the optimum; for ``makespan`` those per second hold :attr:`late`, too."""
+        """Give the prices of the optimum."""
         problem = self.problem
         sources = len(problem.demands)
         capacity = self._price("capacity", np.arange(len(problem.resources)), len(problem.resources))
@@ -150,21 +151,9 @@ class _Program:
             return dataclasses.replace(Prices.of_delay(problem, of_class), second=second, accuracy=accuracy)
         capacity = capacity / max(float(capacity.sum()), 1e-12)
         of_class = np.repeat(capacity[None, :], len(self.load), axis=0)
-        return Prices(of_class, np.zeros(sources), second + self.late, accuracy)
-
-    @property
-    def late(self) -> Array:
-        """What a second of each source's route is worth for ``makespan``; shape [S]."""
-        sources = len(self.problem.demands)
         late = self._price("longest", np.arange(sources), sources)
-        return np.asarray(late / max(float(late.sum()), 1e-12))
-
-    def bound(self, prices: Prices) -> float:
-        """Give the bound that prices prove, by dynamic programming, whatever the solver's errors."""
-        cheapest = _cheapest(self.problem, prices)
-        if self.problem.goal == "delay":
-            return lagrangian_bound(self.problem, prices, cheapest)
-        return bottleneck_bound(self.problem, prices, cheapest, self.late)
+        late = late / max(float(late.sum()), 1e-12)
+        return Prices(of_class, np.zeros(sources), second + late, accuracy, late)
 
     def _price(self, limit: str, members: Integers, count: int) -> Array:
         price = np.zeros(count)

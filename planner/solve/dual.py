@@ -32,7 +32,7 @@ from planner.solve.staged import StagedRoutes
 from planner.solve.tables import Tables
 
 
-class Prices(NamedTuple):
+class Multipliers(NamedTuple):
     """Multipliers β and μ [K, R], and prices in tables [S, T, M + 1]; or slopes of the bound along them."""
 
     beta: Array
@@ -57,7 +57,7 @@ class Dual:
         beta = np.repeat(0.5 * self.weight, len(problem.resources), axis=1)
         mu = -np.diff(class_prices(problem, np.minimum(sigma, problem.cap)), axis=0, append=0.0) * 0.5
         self._tabulate(np.zeros(0, dtype=np.intp))
-        self.prices = Prices(beta, mu, np.zeros(self.tables.shape))
+        self.prices = Multipliers(beta, mu, np.zeros(self.tables.shape))
         self.answers: Choices = ()
 
     def tabulate(self, resources: Integers) -> None:
@@ -68,7 +68,7 @@ class Dual:
         own = self.problem.classes.of_source
         of_held, of_load = _felt(beta[:, resources])[own], _felt(mu[:, resources])[own]
         table = of_held[:, :, None] * congestion(load, self.problem.kappa) + of_load[:, :, None] * load
-        self.prices = Prices(beta, mu, table)
+        self.prices = Multipliers(beta, mu, table)
 
     def _tabulate(self, resources: Integers) -> None:
         self.tables = Tables(self.problem, resources)
@@ -76,7 +76,7 @@ class Dual:
         self.place[resources] = np.arange(len(resources))
         self.others = np.flatnonzero(self.place < 0)
 
-    def scaled(self, slope: Prices) -> Prices:
+    def scaled(self, slope: Multipliers) -> Multipliers:
         """Give the direction of a slope, in units in which prices of all classes are of one size.
 
         What a table learns at one load holds for its neighbours, too.
@@ -84,17 +84,17 @@ class Dual:
         cells = self.tables.load / self.tables.load[-1]
         alike = 0.5 + 8 * np.minimum(cells[:, None], cells)
         priority = np.array([demand.priority for demand in self.problem.demands])[:, None, None]
-        return Prices(slope.beta * self.weight**2, slope.mu * self.weight**2, (slope.table * priority**2) @ alike)
+        return Multipliers(slope.beta * self.weight**2, slope.mu * self.weight**2, (slope.table * priority**2) @ alike)
 
-    def move(self, prices: Prices) -> None:
+    def move(self, prices: Multipliers) -> None:
         """Take the valid prices that are nearest."""
         table = prices.table.copy()
         table[:, :, 0] = np.minimum(table[:, :, 0], 0.0)
-        self.prices = Prices(np.clip(prices.beta, 0.0, self.weight), np.maximum(prices.mu, 0.0), table)
+        self.prices = Multipliers(np.clip(prices.beta, 0.0, self.weight), np.maximum(prices.mu, 0.0), table)
 
-    def value(self) -> tuple[float, Prices]:
+    def value(self) -> tuple[float, Multipliers]:
         """Give the bound at the present prices and its slopes; :attr:`answers` are the routes."""
-        slope = Prices(*(np.zeros_like(price) for price in self.prices))
+        slope = Multipliers(*(np.zeros_like(price) for price in self.prices))
         value = self._least_elsewhere(slope) + self.tables.least(self.prices.table, slope.table)
         beta, mu = _felt(self.prices.beta), _felt(self.prices.mu)
         answers = []
@@ -107,7 +107,7 @@ class Dual:
         self.answers = tuple(answers)
         return value, slope
 
-    def _least_elsewhere(self, slope: Prices) -> float:
+    def _least_elsewhere(self, slope: Multipliers) -> float:
         """Give the least of F − Σ π where there are no tables: one load for each class, as Σ G(a) ≤ G(Σ a)."""
         beta, mu = self.prices.beta[:, self.others], self.prices.mu[:, self.others]
         rest = np.maximum(self.weight - beta, 1e-9)
@@ -134,7 +134,7 @@ class Dual:
         found = [(*route.cheapest(cost), route) for route in routes]
         return min(found, key=lambda one: one[0])
 
-    def _count(self, slope: Prices, routes: StagedRoutes, choice: Choice) -> None:
+    def _count(self, slope: Multipliers, routes: StagedRoutes, choice: Choice) -> None:
         more, resource = routes.visits(choice)
         place = self.place[resource]
         tabled = (place >= 0) & (more > 0)

@@ -300,14 +300,14 @@ class Problem:
     def _may_take(self, source: int, choice: Choice) -> bool:
         runs = self.runs(source, choice.variant)[np.arange(len(choice.workers)), choice.workers]
         linked = np.isfinite(self.cost(source, choice).latency_s)
-        return bool(runs.all()) and bool(linked) and not self.revisits(choice)
+        return bool(runs.all()) and bool(linked) and not self.visited_too_often(choice.workers)
 
-    def revisits(self, choice: Choice) -> bool:
-        """Whether a route visits a worker more often than ``max_visits``."""
+    def visited_too_often(self, workers: tuple[int, ...]) -> tuple[int, ...]:
+        """Give the workers that a route visits more often than ``max_visits``."""
         if self.max_visits is None:
-            return False
-        begun = [worker for worker, _, _ in stages(choice.workers)]
-        return max(begun.count(worker) for worker in begun) > self.max_visits
+            return ()
+        begun = [worker for worker, _, _ in stages(workers)]
+        return tuple(worker for worker in dict.fromkeys(begun) if begun.count(worker) > self.max_visits)
 
     def routes(self, choices: Choices) -> dict[str, tuple[Route, ...]]:
         """Give choices in the words of a plan."""

@@ -228,7 +228,7 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
     if method == "auto":
         delay = problem.goal == "delay"
         if routes == "shared":
-            return "colgen" if delay else "convex"
+            return "colgen"
         return "search" if delay and not problem.memory_binds and _arcs(problem) > MILP_ARCS else "milp"
     if routes is not None and routes not in METHODS[method].routes:
         fitting = ", ".join(name for name, found in METHODS.items() if routes in found.routes)

@@ -9,7 +9,7 @@ from planner.plan.surrogate import congestion
 from planner.solve import exhaustive
 from planner.solve.build import build_problem
 from planner.solve.climb import PLAIN_STEPS, Climb
-from planner.solve.dual import Dual, Prices
+from planner.solve.dual import Dual, Multipliers
 from planner.solve.outcome import Options, Search
 from planner.solve.problem import Array, Problem
 from planner.solve.staged import StagedRoutes
@@ -34,11 +34,11 @@ def some_dual(problem: Problem, seed: int) -> Dual:
     return dual
 
 
-def some_prices(dual: Dual, random: np.random.Generator) -> Prices:
-    """Prices of any shape, rising, falling and negative ones."""
+def some_prices(dual: Dual, random: np.random.Generator) -> Multipliers:
+    """Multipliers of any shape, rising, falling and negative ones."""
     beta, mu, table = dual.prices
     steps = random.normal(0.3, random.uniform(0.0, 2.0), size=table.shape) * random.uniform(0.0, 3.0)
-    return Prices(
+    return Multipliers(
         random.uniform(0.0, 1.2, beta.shape) * dual.weight,
         random.uniform(0.0, 5.0, mu.shape) * dual.weight,
         table * random.uniform(0.0, 2.0) + np.cumsum(steps, axis=2),

@@ -1,5 +1,9 @@
 from __future__ import annotations
 
+import dataclasses
+from typing import Any
+
+import cvxpy
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -9,16 +13,18 @@ from planner.errors import SolveError
 from planner.plan.surrogate import congestion
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
-from planner.solve import colgen, convex, exhaustive, solve
+from planner.scenario.types import NetworkSpec
+from planner.solve import colgen, convex, exhaustive, pricing, solve
 from planner.solve.build import build_problem
 from planner.solve.greedy import class_prices
 from planner.solve.outcome import Options, Outcome
 from planner.solve.pricing import Prices, cheapest_route, lagrangian_bound
 from planner.solve.problem import Choice, Problem
-from tests.instances import make_instance, random_instance
+from tests.instances import make_instance, make_profile, random_instance
 from tests.solve.test_solve_milp import tiny_instances, with_exits
 
 OPTIONS = Options(gap=1e-4)
+cp: Any = cvxpy
 
 
 def best(problem: Problem, outcome: Outcome) -> float:
@@ -26,9 +32,14 @@ def best(problem: Problem, outcome: Outcome) -> float:
 
 
 @settings(max_examples=25, deadline=None)
-@given(seed=st.integers(0, 10_000), links=st.booleans(), load=st.sampled_from([0.2, 0.4, 0.6, 0.8]))
-def test_two_methods_find_one_optimum(seed: int, *, links: bool, load: float) -> None:
-    problem = build_problem(random_instance(seed, sources=3, blocks=4, links=links, load=load))
+@given(
+    seed=st.integers(0, 10_000),
+    links=st.booleans(),
+    load=st.sampled_from([0.2, 0.4, 0.6, 0.8]),
+    goal=st.sampled_from(["delay", "delay", "throughput", "makespan"]),
+)
+def test_two_methods_find_one_optimum(seed: int, *, links: bool, load: float, goal: str) -> None:
+    problem = build_problem(random_instance(seed, sources=3, blocks=4, links=links, load=load, goal=goal))
     one, other = colgen.solve(problem, OPTIONS), convex.solve(problem, OPTIONS)
     assert one.status == other.status
     if one.status == "optimal":
@@ -52,12 +63,98 @@ def test_sharing_is_never_worse_than_one_route_a_source(instance: Instance) -> N
 
 
 @pytest.mark.parametrize("min_accuracy", [0.0, 0.75, 0.85])
-@pytest.mark.parametrize("seed", range(3))
-def test_operating_points_may_be_mixed(seed: int, min_accuracy: float) -> None:
-    problem = build_problem(with_exits(seed, min_accuracy))
+@pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
+def test_operating_points_may_be_mixed(goal: str, min_accuracy: float) -> None:
+    problem = dataclasses.replace(build_problem(with_exits(1, min_accuracy)), goal=goal)
+    one, other = colgen.solve(problem, OPTIONS), convex.solve(problem, OPTIONS)
+    assert one.status == "optimal"
+    assert best(problem, one) == pytest.approx(other.bound, rel=1e-3)
+
+
+@pytest.mark.parametrize("goal", ["throughput", "makespan"])
+def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
+    """The fast worker is best for the bottleneck, and too far away for some of the samples."""
+    sources = {"camera": {"rate_per_s": 20.0, "deadline_s": 0.03, "samples": 20}}
+    network = NetworkSpec(kind="shared", members=("slow", "fast"), bandwidth_bytes_per_s=1e8, latency_s=0.02)
+    instance = make_instance(sources=sources, workers={"slow": 1.0, "fast": 4.0}, networks={"far": network})
+    problem = dataclasses.replace(build_problem(instance), goal=goal)
+    free = dataclasses.replace(problem, demands=(dataclasses.replace(problem.demands[0], deadline_s=np.inf),))
     one, other = colgen.solve(problem, OPTIONS), convex.solve(problem, OPTIONS)
     assert one.status == other.status == "optimal"
     assert best(problem, one) == pytest.approx(best(problem, other), rel=1e-3)
+    assert one.bound > colgen.solve(free, OPTIONS).bound * 1.01
+    hurried = dataclasses.replace(problem, demands=(dataclasses.replace(problem.demands[0], deadline_s=0.01),))
+    assert colgen.solve(hurried, OPTIONS).blame == ("no worker can meet deadline 10 ms of camera: the best is 20 ms",)
+
+
+@settings(max_examples=20)
+@given(
+    seed=st.integers(0, 10_000),
+    blocks=st.integers(3, 5),
+    max_visits=st.sampled_from([1, 1, 2]),
+    goal=st.sampled_from(["delay", "throughput", "makespan"]),
+)
+def test_no_shared_route_visits_too_often(seed: int, blocks: int, max_visits: int, goal: str) -> None:
+    """Against the best shares of all routes that do not."""
+    instance = random_instance(seed, blocks=blocks, load=0.3, goal=goal)
+    problem = build_problem(homing(instance), max_visits=max_visits)
+    found = colgen.solve(problem, OPTIONS)
+    oracle = best_of_all(problem)
+    assert found.status == "optimal"
+    assert found.bound <= oracle * (1 + 1e-6)
+    assert best(problem, found) == pytest.approx(oracle, rel=1e-3)
+
+
+def homing(instance: Instance) -> Instance:
+    """The instance with so large inputs and results that it is best to begin and to end at home."""
+    profiles = {
+        name: {
+            device: profile.model_copy(update={"cut_bytes": (10**6, *[2000] * (len(profile.blocks) - 1), 10**6)})
+            for device, profile in own.items()
+        }
+        for name, own in instance.profiles.items()
+    }
+    return Instance(scenario=instance.scenario, profiles=profiles, paths=instance.paths)
+
+
+def best_of_all(problem: Problem) -> float:
+    """Give the optimum over shares of all allowed routes, by a convex program with a variable for each."""
+    columns = [
+        (source, choice)
+        for source in range(len(problem.demands))
+        for choice in exhaustive._routes(problem, source)
+        if problem.allowed(source, choice)
+    ]
+    share = cp.Variable(len(columns), nonneg=True)
+    whole = np.array([[source == own for own, _ in columns] for source in range(len(problem.demands))], dtype=float)
+    loads = np.zeros((len(problem.demands), len(problem.resources), len(columns)))
+    for column, (source, choice) in enumerate(columns):
+        cost = problem.cost(source, choice)
+        loads[source, cost.resources, column] = problem.demands[source].volume * cost.seconds
+    busy = loads.sum(axis=0) @ share
+    goal = cp.max(busy)
+    if problem.goal == "makespan":
+        delay_s = np.array([problem.cost(*column).unloaded_s for column in columns])
+        goal += cp.max((whole * delay_s) @ share)
+    if problem.goal == "delay":
+        fixed = np.array([problem.fixed_cost(*column, problem.cost(*column).latency_s) for column in columns])
+        goal = fixed @ share
+        for level, weight in enumerate(problem.classes.weight):
+            sigma = loads[problem.classes.of_source <= level].sum(axis=0) @ share
+            goal += weight * cp.sum(cp.inv_pos(1 - sigma) - 1)
+    program = cp.Problem(
+        cp.Minimize(goal),
+        [whole @ share == 1, busy <= problem.cap] if np.isfinite(problem.cap) else [whole @ share == 1],
+    )
+    return float(program.solve(solver=cp.CLARABEL))
+
+
+def test_where_too_many_visits_would_have_to_be_counted_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricing, "MOST_STATES", 1)
+    profile = make_profile(block_s=[0.03] * 3, cut_bytes=[10**6, 10, 10, 10**6])
+    instance = make_instance(profiles=[profile], workers={"home": 1.0, "fast": 20.0})
+    with pytest.raises(SolveError, match="visits no worker too often"):
+        solve(instance, method="colgen", max_visits=1)
 
 
 @pytest.mark.parametrize("method", ["colgen", "convex"])
@@ -140,8 +237,5 @@ def test_what_a_method_cannot_do_is_refused() -> None:
         solve(make_instance(), method="milp", routes="shared")
     with pytest.raises(SolveError, match="unknown kind of routes"):
         solve(make_instance(), routes="many")  # type: ignore[arg-type]  # what is tested
-    for method in ("colgen", "convex"):
-        with pytest.raises(SolveError, match="max_visits"):
-            solve(make_instance(), method=method, max_visits=1)
-    with pytest.raises(SolveError, match="goal delay"):
-        solve(random_instance(0, goal="makespan"), method="colgen")
+    with pytest.raises(SolveError, match="max_visits"):
+        solve(make_instance(), method="convex", max_visits=1)
