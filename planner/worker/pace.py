@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from math import log2
+from math import log
 from typing import Final
 
 from planner.policy.types import View
@@ -10,7 +10,7 @@ from planner.policy.types import View
 FADE: Final = 0.9
 """What a block weighs against the one after it."""
 
-STEPS_PER_OCTAVE: Final = 2
+STEP: Final = 2**0.5
 """Slowness goes in steps of √2, and only when it is a whole step away: chance in block times changes no decision."""
 
 MEMORY_S: Final = 10.0
@@ -35,28 +35,34 @@ class Pace:
         """How many times longer than by its profile this worker takes."""
         return self._view.costs.slowness.get(self._view.worker, 1.0)
 
-    def ran(self, expected_s: float, took_s: float) -> None:
-        """Learn what a block took here, and what it was expected to take by the profile."""
-        self._expected_s = FADE * self._expected_s + expected_s
+    def ran(self, expected_s: float, took_s: float) -> float:
+        """Learn what a block took here, and what it was expected to take; give by what factor expectations change."""
+        own = self.own
+        self._expected_s = FADE * self._expected_s + expected_s / own
         self._took_s = FADE * self._took_s + took_s
         self._blocks += 1
         if self._blocks < ENOUGH or self._took_s <= 0:
-            return
-        steps = STEPS_PER_OCTAVE * log2(self._took_s / self._expected_s)
-        if abs(steps - STEPS_PER_OCTAVE * log2(self.own)) >= 1:
-            self._set(self._view.worker, 2.0 ** (round(steps) / STEPS_PER_OCTAVE))
-        elif self.own != 1.0:
+            return 1.0
+        ratio = self._took_s / self._expected_s
+        if not 1 / STEP < ratio / own < STEP:
+            self._set(self._view.worker, STEP ** round(log(ratio, STEP)))
+        elif own != 1.0:
             self._until_s[self._view.worker] = self._view.now_s + MEMORY_S
+        return self.own / own
 
     def told(self, worker: str, slowness: float) -> None:
         """Learn what another worker says of itself."""
         if slowness != 1.0 or worker in self._until_s:
             self._set(worker, slowness)
 
-    def forget_old(self) -> None:
-        """Drop what is too old."""
+    def forget_old(self) -> float:
+        """Drop what is too old; give by what factor expectations of this worker change."""
+        if not self._until_s:
+            return 1.0
+        own = self.own
         for worker in [worker for worker, until_s in self._until_s.items() if until_s <= self._view.now_s]:
             self._set(worker, 1.0)
+        return self.own / own
 
     def _set(self, worker: str, slowness: float) -> None:
         slow = self._view.costs.slowness

@@ -28,20 +28,24 @@ class Queues:
         self._sequence = count()
         self.changes = 0
         """How often what waits or runs here has changed."""
+        self.running_s = 0.0
+        """What the block that runs, or ran last, was expected to take, in seconds."""
 
     def add(self, task: Task, last_block: int) -> None:
         """Add a task to be computed up to ``last_block``."""
-        waiting = Waiting(task, task.next_block, last_block, self._view.now_s)
-        costs, worker = self._view.costs, self._view.worker
-        self._raise(task.priority, costs.stage_s(task.model, worker, task.next_block, last_block, task.operating_point))
+        view, first = self._view, task.next_block
+        waiting = Waiting(task, first, last_block, view.now_s)
+        work_s = view.costs.stage_s(task.model, view.worker, first, last_block, task.operating_point)
+        self._raise(task.priority, work_s)
         self.put_back(Entry(self._policy.rank(task), next(self._sequence), waiting))
 
     def put_back(self, entry: Entry) -> None:
         """Add a task that has blocks left, with the place it had."""
         self.changes += 1
         queue = self._policy.queue(entry.waiting.task)
-        heappush(self._heaps.setdefault(queue, []), entry)
-        self._view.queued[queue] = self._view.queued.get(queue, 0) + 1
+        heap = self._heaps.setdefault(queue, [])
+        heappush(heap, entry)
+        self._view.queued[queue] = len(heap)
 
     def take(self) -> Entry | None:
         """Take the first task of the queue that the policy chooses; None when it chooses none or all are empty."""
@@ -62,17 +66,11 @@ class Queues:
     def begin(self, waiting: Waiting) -> None:
         """Count the next block of a task as running."""
         self.changes += 1
-        block_s = self.block_s(waiting)
-        self._view.running_until_s = self._view.now_s + block_s
-        self._reduce(waiting.task.priority, block_s)
-
-    def block_s(self, waiting: Waiting) -> float:
-        """Expect the time of a task's next block, in seconds."""
-        task, block = waiting.task, waiting.task.next_block
-        costs = self._view.costs
-        return (costs.stage_s if block == waiting.first_block else costs.compute_s)(
-            task.model, self._view.worker, block, block
-        )
+        view, task, block = self._view, waiting.task, waiting.task.next_block
+        expect = view.costs.stage_s if block == waiting.first_block else view.costs.compute_s
+        self.running_s = block_s = expect(task.model, view.worker, block, block)
+        view.running_until_s = view.now_s + block_s
+        self._reduce(task.priority, block_s)
 
     def drop_rest(self, waiting: Waiting) -> None:
         """Do not count the blocks behind the one that ran: they will not be computed here."""

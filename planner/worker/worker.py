@@ -201,9 +201,7 @@ class Worker:
     def _start(self, identity: tuple[str, int]) -> bool:
         pending = self._pending[identity]
         source, sample = identity
-        own_pace = self._pace.own
-        self._pace.forget_old()
-        self._queues.rescale(self._pace.own / own_pace)
+        self._queues.rescale(self._pace.forget_old())
         route = self._policy.route(self._view, source)
         if route is None:
             return False
@@ -410,34 +408,32 @@ class Worker:
     def _on_block_ended(self, event: BlockEnded) -> None:
         entry = self._take_running(event.key, event.block)
         waiting = entry.waiting
-        self._measure(waiting, event.service_s)
-        leave = self._leave(waiting, event)
-        last_block = waiting.last_block if leave is None else event.block
-        task = waiting.task.at(event.block + 1, waiting.task.stages)
-        waiting = waiting._replace(task=task, last_block=last_block, service_s=waiting.service_s + event.service_s)
-        if event.block == last_block:
+        self._queues.rescale(self._pace.ran(self._queues.running_s, event.service_s))
+        leave = self._leave(waiting, event) if event.confidence else None
+        before, first_block, last_block, since_s, service_s = waiting
+        if leave is not None:
+            last_block = event.block
+        ended = event.block == last_block
+        task = before.at(event.block + 1, before.stages[1:] if ended else before.stages)
+        waiting = Waiting(task, first_block, last_block, since_s, service_s + event.service_s)
+        if ended:
             self._policy.ran(self._view, waiting)
             if leave is not None:
                 self._go_home(task, leave.result_bytes, leave.name)
             elif task.next_block < self._view.costs.length(task.model):
-                self._place(task.at(task.next_block, task.stages[1:]))
+                self._place(task)
             else:
                 self._go_home(task, self._view.costs.cut_bytes[task.model][-1], None)
             self._admit_all()
-        elif self._policy.looks_between_blocks:
-            self._queues.put_back(entry._replace(waiting=waiting))
+            return
+        entry = Entry(entry.rank, entry.sequence, waiting)
+        if self._policy.looks_between_blocks:
+            self._queues.put_back(entry)
         else:
-            self._run(entry._replace(waiting=waiting))
-
-    def _measure(self, waiting: Waiting, took_s: float) -> None:
-        own = self._pace.own
-        self._pace.ran(self._queues.block_s(waiting) / own, took_s)
-        self._queues.rescale(self._pace.own / own)
+            self._run(entry)
 
     def _leave(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
         """Give the exit at which a sample leaves after a block, if there is one, and count what that leaves to do."""
-        if not event.confidence:
-            return None
         task, instance = waiting.task, self._view.instance
         self._queues.drop_rest(waiting)
         thresholds = instance.operating_points(task.model)[task.operating_point].thresholds
