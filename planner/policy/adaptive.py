@@ -6,7 +6,8 @@ computing longer, by 1 / (1 − their utilisation). The sample's own delay T is 
 seconds on a worker delays what waits there with lower priority, and, until that worker's busy period ends, what will
 come with no higher priority. So the route with the least
 
-    p T + Σ_d w_d ( Σ_{j: p_j < p} p_j n_jd + θ Σ_{j: p_j <= p} p_j λ_jd (b_jd + w_d / 2) / (1 − ρ_jd) )
+    p (T + 100 v (1 − A))
+        + Σ_d w_d ( Σ_{j: p_j < p} p_j n_jd + θ Σ_{j: p_j <= p} p_j λ_jd (b_jd + w_d / 2) / (1 − ρ_jd) )
 
 is taken, where on resource d (worker or network) n_jd tasks of class j wait (known of workers only), b_jd seconds of
 work of class j and above are left, and λ_jd and ρ_jd are the rate of class j and the utilisation by it and those above,
@@ -14,6 +15,11 @@ as measured. With θ = 1 this is the marginal cost of the sample to the weighted
 route changes: a task of class j that comes before the busy period of its class and above ends is delayed by w_d, and
 that period lasts (b + w/2) / (1 − ρ) on average (M/G/1; Kleinrock 1975, 5.8). But those that come later choose their
 routes by what they find then, and escape nearly all of it.
+
+A route comes with an operating point: A is its accuracy, v what a percentage point is worth, and T and w are means over
+the samples, of which some leave early. So when queues grow, a route on which more samples leave early costs least, as
+with the thresholds that MDI-Exit (arXiv 2408.05247) lowers by its queues. The mean of the accuracies that were promised
+never falls below the least that a source asks for: what was above it may be spent later.
 
 The homes of sources tell each other what they have booked where: a transfer of another source's sample is known to
 nobody else before it is over. Queues are served by priority between blocks. A waiting task's priority grows with its
@@ -48,12 +54,28 @@ LATER: Final = 0.1
 0.5, and 0.1 never much more than the policies that think of themselves alone."""
 
 
+ROUNDING: Final = 1e-9
+"""Sums of accuracies do not come back to zero by themselves."""
+
+
 class _Leg(NamedTuple):
-    """A stage of a route, or a hop on the way to it or home."""
+    """A stage of a route, or a hop on the way to it or home.
+
+    Parameters
+    ----------
+    work_s
+        The mean over the samples that come here.
+    share
+        Of the samples that take the route, those that come here.
+    onward
+        Whether the legs behind it are: a result that leaves early takes a way of its own.
+    """
 
     resource: str
     work_s: float
     latency_s: float = 0.0
+    share: float = 1.0
+    onward: bool = True
 
 
 class _Option(NamedTuple):
@@ -61,8 +83,11 @@ class _Option(NamedTuple):
 
     route: Route
     legs: tuple[_Leg, ...]
+    accuracy: float
+    loss_s: float
+    """The delay that its wrong answers are worth."""
     least_s: float
-    """What it takes when nothing else is there."""
+    """What it takes on average when nothing else is there, and that loss."""
 
 
 class _Toll(NamedTuple):
@@ -97,6 +122,8 @@ class Adaptive(PriorityPolicy):
         self._waiting: dict[str, tuple[tuple[float, int], ...]] = {}
         self._known: dict[str, Status] = {}
         self._news: list[tuple[str, Booking]] = []
+        self._surplus = dict.fromkeys(instance.sources, 0.0)
+        """By how much the accuracies promised so far exceed the least one asked for, in all."""
 
     # ---- where to -------------------------------------------------------------------------------------------------
 
@@ -104,20 +131,23 @@ class Adaptive(PriorityPolicy):
         """Give the route of least marginal cost among those that are passable."""
         self._learn(view)
         home, priority = view.instance.home(source), view.priorities[source]
+        least = view.instance.scenario.sources[source].min_accuracy or 0.0
+        floor = least - self._surplus[source] - ROUNDING
         tolls: dict[str, _Toll] = {}
         best, best_cost, best_times_s = None, inf, []
         for option in self._options_of(view, source):
             if priority * option.least_s >= best_cost:
                 break
-            if not view.passable(home, option.route):
+            if option.accuracy < floor or not view.passable(home, option.route):
                 continue
             cost, times_s = self._cost(view, option, priority, tolls)
             if cost < best_cost:
                 best, best_cost, best_times_s = option, cost, times_s
         if best is None:
             return whole_model_at_home(view.instance, source)
+        self._surplus[source] += best.accuracy - least
         for leg, time_s in zip(best.legs, best_times_s, strict=True):
-            booking = Booking(time_s, priority, leg.work_s)
+            booking = Booking(time_s, priority, leg.share * leg.work_s)
             self._outlooks[leg.resource].book(view.now_s, booking)
             self._news.append((leg.resource, booking))
         return best.route
@@ -151,9 +181,8 @@ class Adaptive(PriorityPolicy):
 
     def _cost(self, view: View, option: _Option, priority: float, tolls: dict[str, _Toll]) -> tuple[float, list[float]]:
         """Give the marginal cost of a route, and when the sample would come to each of its legs."""
-        time_s, others, times_s = view.now_s, 0.0, []
-        for leg in option.legs:
-            resource, work_s, latency_s = leg
+        time_s, delay_s, others, times_s = view.now_s, option.loss_s, 0.0, []
+        for resource, work_s, latency_s, share, onward in option.legs:
             outlook = self._outlooks[resource]
             toll = tolls.get(resource)
             if toll is None:
@@ -162,9 +191,12 @@ class Adaptive(PriorityPolicy):
             delayed = toll.overtaken
             for other, cost_per_s in toll.delayed:
                 delayed += cost_per_s * (outlook.busy_s(time_s, other) + work_s / 2)
-            others += work_s * delayed
-            time_s += (outlook.busy_s(time_s, priority) + work_s) * toll.stretch + latency_s
-        return priority * (time_s - view.now_s) + others, times_s
+            others += share * work_s * delayed
+            own_s = (outlook.busy_s(time_s, priority) + work_s) * toll.stretch + latency_s
+            delay_s += share * own_s
+            if onward:
+                time_s += own_s
+        return priority * delay_s + others, times_s
 
     def _toll(self, view: View, resource: str, priority: float) -> _Toll:
         utilisation, above, delayed = 0.0, 0.0, []
@@ -222,21 +254,31 @@ def _place(worker: str) -> str:
 
 
 def _walk(view: View, source: str, route: Route) -> _Option:
-    """Say what a route's stages and transfers take on their own."""
-    home, costs, sizes = view.instance.home(source), view.costs, view.costs.cut_bytes[route.model]
+    """Say what a route's stages and transfers take on their own, and how many samples come to each."""
+    instance, costs, model = view.instance, view.costs, route.model
+    home, sizes = instance.home(source), costs.cut_bytes[model]
+    point = instance.operating_points(model)[route.operating_point]
+    reach = (*point.reach, point.reach[-1])
     at = home
     legs: list[_Leg] = []
-    for stage in route.stages:
-        legs += _hops(view, at, stage.worker, sizes[stage.first_block])
-        work_s = costs.stage_s(route.model, stage.worker, stage.first_block, stage.last_block)
-        legs.append(_Leg(_place(stage.worker), work_s))
-        at = stage.worker
-    legs += _hops(view, at, home, sizes[-1])
-    least_s = sum(leg.work_s + leg.latency_s for leg in legs)
-    return _Option(route, tuple(legs), least_s)
+    for worker, first, last in ((stage.worker, stage.first_block, stage.last_block) for stage in route.stages):
+        legs += _hops(view, at, worker, sizes[first], reach[first])
+        work_s = costs.stage_s(model, worker, first, last, route.operating_point)
+        legs.append(_Leg(_place(worker), work_s, share=reach[first]))
+        for leave in instance.any_profile(model).exits:
+            if first < leave.cut <= last + 1:
+                left = reach[leave.cut - 1] - reach[leave.cut]
+                legs += _hops(view, worker, home, leave.result_bytes, left, onward=False)
+        at = worker
+    legs += _hops(view, at, home, sizes[-1], reach[-1])
+    loss_s = 100 * instance.scenario.objective.accuracy_worth_s * (1 - point.accuracy)
+    least_s = loss_s + sum(leg.share * (leg.work_s + leg.latency_s) for leg in legs)
+    return _Option(route, tuple(leg for leg in legs if leg.share > 0), point.accuracy, loss_s, least_s)
 
 
-def _hops(view: View, sender: str, receiver: str, size_bytes: int) -> Iterable[_Leg]:
+def _hops(
+    view: View, sender: str, receiver: str, size_bytes: int, share: float, *, onward: bool = True
+) -> Iterable[_Leg]:
     path = view.instance.path(sender, receiver)
     hops = path.hops if path is not None else ()
-    return (_Leg(hop.resource, size_bytes / hop.bytes_per_s, hop.latency_s) for hop in hops)
+    return (_Leg(hop.resource, size_bytes / hop.bytes_per_s, hop.latency_s, share, onward) for hop in hops)

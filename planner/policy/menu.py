@@ -1,4 +1,4 @@
-"""The routes that a policy may send a source's samples on: what it needs loaded, and what accuracy to expect."""
+"""The routes that a policy may send a source's samples on, and what it needs loaded."""
 
 from __future__ import annotations
 
@@ -30,7 +30,8 @@ def menu(instance: Instance, policy: str, plan: Plan | None) -> Mapping[str, Seq
 def wide_menu(instance: Instance, plan: Plan) -> dict[str, list[Route]]:
     """Give each source's routes under ``adaptive``: the plan's, and all that leave home once, where memory allows.
 
-    A worker that could not hold the blocks of all these routes at once gets only those of the plan.
+    Those that leave home once come with each operating point of the source's models. A worker that could not hold the
+    blocks of all these routes at once gets only those of the plan.
     """
     planned = {source: list(entry.routes) for source, entry in plan.sources.items()}
     wide = {source: [*planned[source], *_one_move_routes(instance, source)] for source in planned}
@@ -43,21 +44,29 @@ def wide_menu(instance: Instance, plan: Plan) -> dict[str, list[Route]]:
         ]
         for source, routes in wide.items()
     }
-    return {source: list({route.stages: route for route in routes}.values()) for source, routes in menu.items()}
+    return {
+        source: list({(route.model, route.operating_point, route.stages): route for route in routes}.values())
+        for source, routes in menu.items()
+    }
 
 
 def _one_move_routes(instance: Instance, source: str) -> Iterator[Route]:
-    """Give the whole model at home, and each way to leave home once, after 0, 1, … blocks."""
+    """Give each whole model at home, and each way to leave home once, after 0, 1, … blocks."""
     home = instance.home(source)
-    yield whole_model_at_home(instance, source)
-    model = instance.scenario.sources[source].models[0]
-    length = instance.length(model)
-    for worker in instance.workers:
-        if worker == home or instance.path(home, worker) is None or instance.path(worker, home) is None:
-            continue
-        for cut in range(length):
-            before = (Stage(worker=home, first_block=0, last_block=cut - 1),) if cut else ()
-            yield Route(model=model, stages=(*before, Stage(worker=worker, first_block=cut, last_block=length - 1)))
+    away = [
+        worker
+        for worker in instance.workers
+        if worker != home and instance.path(home, worker) is not None and instance.path(worker, home) is not None
+    ]
+    for model in instance.scenario.sources[source].models:
+        last = instance.length(model) - 1
+        ways = [(Stage(worker=home, first_block=0, last_block=last),)]
+        for worker in away:
+            for cut in range(last + 1):
+                before = (Stage(worker=home, first_block=0, last_block=cut - 1),) if cut else ()
+                ways.append((*before, Stage(worker=worker, first_block=cut, last_block=last)))
+        for point in range(len(instance.operating_points(model))):
+            yield from (Route(model=model, operating_point=point, stages=stages) for stages in ways)
 
 
 def _fits(instance: Instance, worker: str, menu: Mapping[str, Sequence[Route]]) -> bool:
@@ -92,15 +101,4 @@ def resident_blocks(instance: Instance, policy: str, plan: Plan | None) -> dict[
     return {
         worker: {model: tuple(sorted(found)) for model, found in by_model.items()}
         for worker, by_model in blocks.items()
-    }
-
-
-def expected_accuracy(instance: Instance, policy: str, plan: Plan | None) -> dict[str, float]:
-    """Give each source's accuracy, as a fraction: the mean over the menu's routes, by their shares."""
-    return {
-        source: sum(
-            route.share * instance.operating_points(route.model)[route.operating_point].accuracy for route in routes
-        )
-        / sum(route.share for route in routes)
-        for source, routes in menu(instance, policy, plan).items()
     }

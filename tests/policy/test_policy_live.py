@@ -8,7 +8,7 @@ import pytest
 
 from planner.plan.types import Plan
 from planner.policy.costs import Costs
-from planner.policy.menu import expected_accuracy, wide_menu
+from planner.policy.menu import wide_menu
 from planner.policy.registry import make_policy
 from planner.policy.types import Booking, Policy, Status, View
 from planner.scenario.instance import Instance
@@ -142,7 +142,6 @@ def test_the_menu_holds_the_plan_and_respects_memory() -> None:
             assert len(stages) == len(set(stages))
             assert {route.stages for route in entry.routes} <= set(stages)
             assert (len(stages) > 8) == wide
-        assert expected_accuracy(found, "adaptive", plan) == {"urgent": 1.0, "casual": 1.0}
 
 
 @pytest.mark.parametrize("seed", [0, 1, 3, 6])

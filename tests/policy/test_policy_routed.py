@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from planner.errors import UsageError
 from planner.plan.types import Plan, Route, SourcePlan, Stage
 from planner.policy.costs import Costs
-from planner.policy.menu import expected_accuracy, menu, resident_blocks
+from planner.policy.menu import menu, resident_blocks
 from planner.policy.registry import make_policy
 from planner.policy.types import Policy, View
 from tests.instances import make_instance, make_profile
@@ -56,12 +56,11 @@ def test_planned_leaves_out_routes_through_absent_workers() -> None:
     assert first_worker(policy, view) == "slow"
 
 
-def test_menus_name_the_blocks_to_load_and_the_accuracy_to_expect() -> None:
+def test_menus_name_the_blocks_to_load() -> None:
     plan = shared_plan({"mid": 0.25, "fast": 0.75})
     assert [route.share for route in menu(INSTANCE, "planned", plan)["camera"]] == [0.25, 0.75]
     assert resident_blocks(INSTANCE, "planned", plan) == {"slow": {}, "mid": {"m": (0, 1, 2)}, "fast": {"m": (0, 1, 2)}}
     assert resident_blocks(INSTANCE, "local", plan) == {"slow": {"m": (0, 1, 2)}, "mid": {}, "fast": {}}
-    assert expected_accuracy(INSTANCE, "planned", plan) == {"camera": 1.0}
 
 
 def test_unknown_policies_and_missing_plans_are_said() -> None:
