@@ -42,7 +42,7 @@ class Fragment:
     offset: int
     total_bytes: int
     header: bytes = b""
-    payload: bytes | memoryview = b""
+    payload: bytes = b""
     asks: bool = False
     """Whether it is to be acknowledged."""
     acknowledges: bool = False
@@ -80,7 +80,7 @@ class Outgoing:
 
     def __init__(self, header: bytes, payload: bytes) -> None:
         self._header = header
-        self._payload = memoryview(payload)
+        self._payload = payload
         self._stream = next(_STREAMS)
         self._offset = 0
         self.over = False
@@ -142,7 +142,7 @@ class Assembler:
         found = self._unfinished.get(fragment.stream)
         if found is None:
             return None
-        piece = bytes(fragment.payload)
+        piece = fragment.payload
         found.pieces.append(piece)
         found.got_bytes += len(piece)
         if fragment.offset + len(piece) != found.got_bytes or found.got_bytes > fragment.total_bytes:

@@ -66,7 +66,7 @@ class _Flying:
     size_bytes: int
     since_s: float
     limited: bool
-    """Whether the window was all but full."""
+    """Whether the window held data back."""
     sent: Sent | None
     """Called when it has come."""
 
@@ -161,12 +161,13 @@ class _Lane:
             free_bytes = self._free_bytes(item.level)
             fragment = outgoing.next(int(max(self._window_bytes / 4, free_bytes / 2)), asks=True)
             size_bytes = len(fragment.payload)
+            limited = not outgoing.over or size_bytes + self._window_bytes / 4 > free_bytes
             if outgoing.over:
                 self._waiting = [entry for entry in self._waiting if entry[2] is not item]
                 heapq.heapify(self._waiting)
             self._flying[fragment.stream, fragment.offset] = _Flying(
                 item.to, item.level, size_bytes, time.monotonic(),
-                limited=size_bytes + self._window_bytes / 4 > free_bytes, sent=item.sent if outgoing.over else None,
+                limited, item.sent if outgoing.over else None,
             )  # fmt: skip
             return fragment
 

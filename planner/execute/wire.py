@@ -137,7 +137,8 @@ class ZenohTransport:
             attachment = sample.attachment.to_bytes() if sample.attachment is not None else b""
             answer = self._receiver.take(sender, attachment, sample.payload.to_bytes())
             if answer is not None:
-                self.send_fragment(sender, answer, CONTROL)
+                with contextlib.suppress(zenoh.ZError):  # the session may be closing
+                    self.send_fragment(sender, answer, CONTROL)
 
         def presence(sample: zenoh.Sample) -> None:
             other, present = str(sample.key_expr).rpartition("/")[2], sample.kind == zenoh.SampleKind.PUT
