@@ -9,9 +9,11 @@ from typing import Annotated, Final
 
 import typer
 
+from planner.cli.live import RunView
 from planner.cli.output import JSON_OPTION, print_json
 from planner.cli.solve import print_plan, reference_to
-from planner.cli.validate import print_validation, run_locally, stepwise_progress, write_folder
+from planner.cli.validate import run_in
+from planner.cli.verdict import print_validation, write_folder
 from planner.errors import PlannerError
 from planner.plan.case import load_models
 
@@ -42,13 +44,15 @@ def command(
     from planner.scenario.load import load_instance, load_scenario
     from planner.solve import solve
     from planner.validate.run import validation_document
+    from planner.validate.setting import on_this_host
 
     folder = output or Path("runs") / f"demo-{datetime.now(timezone.utc).astimezone():%Y%m%d-%H%M%S}"
     scenario = folder / EXAMPLE
     scenario.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(find_example(), scenario)
     (spec,) = load_scenario(scenario).models.values()
-    with stepwise_progress() as say:
+    with RunView() as view:
+        say = view.say
         say(f"building {MODEL}")
         model_path = build_model(MODEL, folder / "models" / f"{MODEL}.onnx")
         model = load_chain(model_path, max_blocks=spec.max_blocks)
@@ -71,10 +75,9 @@ def command(
     save_plan(plan, plan_path)
     if not json:
         print_plan(plan)
-    with stepwise_progress() as say:
-        models = load_models(scenario, instance)
-        validation = run_locally(instance, plan, models, policy="planned", seed=seed, say=say)
-        pictures = write_folder(folder / "run", instance, plan, validation, TOLERANCE)
+    setting = on_this_host(instance, paced=True)
+    validation = run_in(setting, plan, load_models(scenario, instance), policy="planned", seed=seed)
+    pictures = write_folder(folder / "run", instance, plan, validation, TOLERANCE)
     if json:
         print_json(validation_document(validation, TOLERANCE))
     else:

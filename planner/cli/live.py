@@ -60,12 +60,12 @@ class RunView(Observer, AbstractContextManager["RunView"]):
     Parameters
     ----------
     samples
-        How many samples each source offers; None where that is not known.
+        How many samples each source offers, None where that is not known; nothing where there is no run.
     """
 
-    def __init__(self, samples: Mapping[str, int | None]) -> None:
-        self._samples = samples
-        self._sources = {source: _Source() for source in samples}
+    def __init__(self, samples: Mapping[str, int | None] | None = None) -> None:
+        self._samples = samples or {}
+        self._sources = {source: _Source() for source in self._samples}
         self._workers: dict[str, _Worker] = {}
         self._running = False
         self._console = Console(stderr=True)

@@ -2,34 +2,45 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Final
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.live import RunView
+from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
+from planner.cli.output import JSON_OPTION, print_json
+from planner.cli.verdict import print_validation, write_folder
 from planner.errors import UsageError
 from planner.plan.case import load_case, load_models
 from planner.plan.types import Plan
-from planner.scenario.instance import Instance
-
-CLOSE_UP_S: Final = 2.0
-"""Length of the part of a run that is drawn large enough to follow single samples."""
 
 if TYPE_CHECKING:
     from planner.model.load import ChainModel
     from planner.profile.calibrate import Samples
-    from planner.validate.run import Progress, Say, Validation
+    from planner.validate.run import Validation
+    from planner.validate.setting import Setting
 
 
 def command(
     plan: Annotated[Path, typer.Argument(help="Plan file, by `planner solve`.")],
     *,
     local: Annotated[
-        bool, typer.Option("--local", help="One agent process a worker on this machine, paced to the scenario.")
+        bool, typer.Option("--local", help="Run on agents of this machine, paced to the scenario, its network too.")
     ] = False,
+    netns: Annotated[
+        bool,
+        typer.Option("--netns", help="Run on agents of this machine, joined by real links held to the scenario's."),
+    ] = False,
+    connect: Annotated[
+        list[str] | None, typer.Option(help="Run on agents that are there already: HOST:PORT of one; repeatable.")
+    ] = None,
+    unpaced: Annotated[
+        bool, typer.Option("--unpaced", help="On this machine: all takes its own time, not the scenario's.")
+    ] = False,
+    cert_dir: Path | None = CERT_DIR_OPTION,
+    insecure: bool = INSECURE_OPTION,
     source: Annotated[
         list[str] | None,
         typer.Option(
@@ -37,6 +48,8 @@ def command(
             help="A source's own samples, .npz: inputs by name; with `label` its accuracy is measured. Repeatable.",
         ),
     ] = None,
+    samples: Annotated[int | None, typer.Option(min=1, help="Run so many samples of each source at most.")] = None,
+    duration: Annotated[str | None, typer.Option(help="Run what arrives within a time, e.g. 30s.")] = None,
     scenario: Annotated[Path | None, typer.Option(help="Scenario file, instead of the one the plan names.")] = None,
     policy: Annotated[str, typer.Option(help="A policy by name.")] = "planned",
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and inputs.")] = 0,
@@ -53,18 +66,34 @@ def command(
     from planner.units import read_quantity
     from planner.validate.run import validation_document
     from planner.validate.samples import read_sources
+    from planner.validate.setting import Setting, first_samples, first_seconds, in_namespaces, on_this_host
 
-    if not local:
-        raise UsageError("where to run is not said", where="planner validate", expected="--local")
+    if (local, netns, bool(connect)).count(True) != 1:
+        raise UsageError(
+            "where to run is not said, or said twice",
+            where="planner validate",
+            expected="--local, --netns or --connect",
+        )
     allowed = read_quantity(tolerance, "fraction")
+    lasts_s = read_quantity(duration, "time") if duration is not None else None
     case = load_case(plan, scenario)
     models = load_models(case.scenario_path, case.instance)
-    chains = {name: model.chain for name, model in models.items()}
-    samples = read_sources(source or (), case.instance, chains)
-    with stepwise_progress() as say:
-        validation = run_locally(case.instance, case.plan, models, policy=policy, seed=seed, say=say, samples=samples)
+    own = read_sources(source or (), case.instance, {name: model.chain for name, model in models.items()})
+    instance = case.instance
+    if lasts_s is not None:
+        instance = first_seconds(instance, lasts_s, seed)
+    if samples is not None:
+        instance = first_samples(instance, samples)
+    if connect:
+        from planner.execute.remote import remote_agents
+
+        agents = remote_agents(instance.workers, connect, cert_dir=cert_dir, insecure=insecure)
+        setting = Setting(instance, agents)
+    else:
+        setting = (in_namespaces if netns else on_this_host)(instance, paced=not unpaced)
+    validation = run_in(setting, case.plan, models, policy=policy, seed=seed, samples=own)
     if output is not None:
-        write_folder(output, case.instance, case.plan, validation, allowed)
+        write_folder(output, setting.instance, case.plan, validation, allowed)
     if json:
         print_json(validation_document(validation, allowed))
     else:
@@ -73,101 +102,30 @@ def command(
         raise typer.Exit(1)
 
 
-@contextmanager
-def stepwise_progress() -> Iterator[Say]:
-    """Give what begins a step of the work on the progress bar."""
-    with progress_bar() as progress:
-
-        def say(step: str) -> Progress:
-            for earlier in progress.tasks:
-                progress.update(earlier.id, total=1, completed=1)
-            task = progress.add_task(step, total=None)
-            return lambda done, total: progress.update(task, completed=done, total=total)
-
-        yield say
-
-
-def run_locally(
-    instance: Instance,
+def run_in(
+    setting: Setting,
     plan: Plan,
     models: Mapping[str, ChainModel],
     *,
     policy: str,
     seed: int,
-    say: Say,
     samples: Mapping[str, Samples] | None = None,
 ) -> Validation:
-    """Validate with agents on this machine; their cache of block models goes when they do."""
-    import tempfile
-
+    """Validate, and show what goes on."""
     from planner.execute.deployment import deploy
-    from planner.execute.local import local_agents
-    from planner.validate.emulate import EmulatedNetwork
     from planner.validate.run import validate
 
     own = samples or {}
-    sent = {name: [found.sample(index) for index in range(len(found))] for name, found in own.items()}
-    labels = {name: found.labels for name, found in own.items() if found.labels is not None}
     deployment = deploy(
-        instance, plan, models, policy=policy, seed=seed, paced=True, emulation=EmulatedNetwork(instance), sent=sent
+        setting.instance,
+        plan,
+        models,
+        policy=policy,
+        seed=seed,
+        paced=setting.paced,
+        emulation=setting.emulation,
+        sent={name: [found.sample(index) for index in range(len(found))] for name, found in own.items()},
     )
-    with tempfile.TemporaryDirectory(prefix="planner-") as cache:
-        return validate(deployment, models, local_agents(instance.workers, Path(cache)), labels=labels, say=say)
-
-
-def write_folder(
-    folder: Path, instance: Instance, plan: Plan, validation: Validation, tolerance: float
-) -> dict[str, Path]:
-    """Write the run folder with its pictures; give the pictures by what they show."""
-    from planner.report.delays import draw_delays
-    from planner.report.timeline import busiest_window, draw_timeline
-    from planner.validate.folder import write_run
-
-    write_run(folder, instance, plan, validation, tolerance)
-    predicted, measured = validation.predicted, validation.measurement.records
-    pictures = {name: folder / f"{name}.png" for name in ("timeline", "close-up", "delays")}
-    draw_timeline(measured, pictures["timeline"], predicted=predicted, instance=instance)
-    window_s = busiest_window(predicted, CLOSE_UP_S)
-    draw_timeline(measured, pictures["close-up"], predicted=predicted, instance=instance, window_s=window_s)
-    draw_delays(measured, pictures["delays"], predicted=predicted, sources=instance.sources)
-    return pictures
-
-
-def print_validation(validation: Validation, tolerance: float) -> None:
-    """Print predicted and measured delays side by side, and the verdict."""
-    rows = []
-    for name, own in validation.sources.items():
-        ratio = own.error_ratio
-        rows.append(
-            (
-                name,
-                f"{own.measured.completed} of {own.predicted.offered}",
-                milliseconds(own.predicted.mean_delay_s),
-                milliseconds(own.measured.mean_delay_s),
-                "–" if ratio is None else f"{ratio:+.1%}",
-                milliseconds(own.predicted.p95_delay_s),
-                milliseconds(own.measured.p95_delay_s),
-            )
-        )
-    print_table(
-        "Delay of each source, predicted and measured",
-        ("source", ">completed", ">mean predicted", ">measured", ">error", ">95 % predicted", ">measured"),
-        rows,
-    )
-    for name, own in validation.sources.items():
-        predicted, measured, bounds = own.predicted.accuracy, own.measured.measured_accuracy, own.accuracy_interval
-        if predicted is not None and bounds is not None:
-            less = "" if own.accurate else ": LESS THAN PREDICTED"
-            interval = f"95 % interval {bounds.low:.1%} to {bounds.high:.1%}"
-            typer.echo(f"accuracy of {name}: predicted {predicted:.1%}, measured {measured:.1%} ({interval}){less}")
-    numerics = validation.numerics
-    typer.echo(
-        f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, "
-        f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
-        f"duplicates {validation.duplicates}"
-    )
-    for incident in validation.measurement.incidents:
-        typer.echo(f"at {incident.at_s:.2f} s: {incident.worker} {incident.what}".replace(":  ", ": "))
-    if validation.host_limited:
-        typer.echo("this host was too slow or too busy at times: some blocks took longer than the scenario allows")
-    typer.echo(f"{'passed' if validation.passed(tolerance) else 'NOT PASSED'} (mean delays within {tolerance:.0%})")
+    labels = {name: found.labels for name, found in own.items() if found.labels is not None}
+    with RunView({source: setting.instance.samples(source) for source in setting.instance.sources}) as view:
+        return validate(deployment, models, setting.agents, labels=labels, say=view.say, observer=view)

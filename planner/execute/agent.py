@@ -323,7 +323,12 @@ class Agent:
         driver = self._driver()
         for (source, sample), tensors in driver.outputs.items():
             self._tell(Frame(Output(source=source, sample=sample), tensors), LEVELS)
-        report = Report(worker=self.name, duplicates=driver.duplicates, late_blocks=driver.late_blocks)
+        report = Report(
+            worker=self.name,
+            duplicates=driver.duplicates,
+            late_blocks=driver.late_blocks,
+            waited_s=self._run.compute.waited_s if self._run.compute is not None else 0.0,
+        )
         logs = {"records": encode_records(driver.records), "steps": STEPS.dump_json(driver.steps)}
         tensors = {name: np.frombuffer(data, np.uint8) for name, data in logs.items()}
         self._tell(Frame(report, tensors), LEVELS)

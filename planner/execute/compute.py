@@ -111,6 +111,15 @@ class ComputeThread:
         """Add a job."""
         self._jobs.put(job)
 
+    @property
+    def waited_s(self) -> float:
+        """Time in seconds that the thread stood ready and got no processor; 0 where the system does not tell."""
+        try:
+            told = Path(f"/proc/self/task/{self._thread.native_id}/schedstat").read_text(encoding="ascii")
+        except OSError:
+            return 0.0
+        return int(told.split()[1]) * 1e-9
+
     def close(self) -> None:
         """End the thread after the job at hand."""
         self._jobs.put(None)

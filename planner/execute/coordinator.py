@@ -81,7 +81,10 @@ class Measurement:
     steps: dict[str, list[Step]] = field(default_factory=dict)
     """Each worker's log."""
     duplicates: int = 0
-    late_blocks: int = 0
+    late_blocks: dict[str, int] = field(default_factory=dict)
+    """Of each worker, how many blocks took its host longer than the scenario allows."""
+    waited_s: dict[str, float] = field(default_factory=dict)
+    """Of each worker, how long its computing thread stood ready and got no processor."""
     warm_block_s: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
     """For each worker and model, the shortest time of each resident block on this host, in seconds."""
     left: list[str] = field(default_factory=list)
@@ -356,7 +359,8 @@ class Coordinator:
                     measurement.records.append(record)
             measurement.steps[body.worker] = STEPS.validate_json(tensors["steps"].tobytes())
             measurement.duplicates += body.duplicates
-            measurement.late_blocks += body.late_blocks
+            measurement.late_blocks[body.worker] = body.late_blocks
+            measurement.waited_s[body.worker] = body.waited_s
 
 
 def _patience_s(deployment: Deployment) -> float:

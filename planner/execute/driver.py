@@ -178,7 +178,7 @@ class Driver:
         """Take the events whose time has come, and tell the load from time to time."""
         while self._due and self._due[0][0] <= self.now_s:
             event = heapq.heappop(self._due)[2]
-            if isinstance(event, Arrived):
+            if isinstance(event, Arrived) and not self._deploy.live:
                 self._next_arrival(event.source)
             self._step(event)
         if self._next_load_s <= (now_s := self.now_s):
@@ -191,7 +191,11 @@ class Driver:
     def on_submit(self, submit: Submit, tensors: Tensors) -> None:
         """Take a sample of a live run."""
         self._submitted[submit.source, submit.sample] = tensors
-        self._step(Arrived(submit.source, submit.sample))
+        arrived = Arrived(submit.source, submit.sample)
+        if self.now_s < 0:  # the coordinator's clock is ahead of this one
+            self._at(0.0, arrived)
+        else:
+            self._step(arrived)
 
     def on_data(self, data: Data, tensors: Tensors) -> None:
         """Take another worker's message: at once, or when the emulated network admits it; or send it on."""

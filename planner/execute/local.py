@@ -7,7 +7,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, Final
@@ -15,25 +15,26 @@ from typing import IO, Final
 from planner.errors import ExecuteError
 from planner.execute.coordinator import Coordinator
 from planner.execute.messages import COORDINATOR
+from planner.execute.netns import network_namespaces
 from planner.execute.wire import free_port_pair, zenoh_connect
+from planner.scenario.instance import Instance
 
 _LOG = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 60.0
 _GRACE_S: Final = 5.0
+_PORT: Final = 7447
+"""Where members in namespaces listen, which nobody else uses; the next port, too."""
 
 
 @contextmanager
-def local_agents(names: Sequence[str], cache: Path) -> Iterator[Coordinator]:
+def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Coordinator]:
     """Start one agent process for each worker and give a coordinator that has found them all.
-
-    Each agent holds the read end of a pipe from here as its standard input, and leaves when that closes: so none is
-    left over even when this process is killed.
 
     Parameters
     ----------
     cache
-        Folder for block models.
+        Folder for block models; by default one that goes with the agents.
 
     Raises
     ------
@@ -41,33 +42,89 @@ def local_agents(names: Sequence[str], cache: Path) -> Iterator[Coordinator]:
         An agent did not start; says what it printed.
     """
     address = f"127.0.0.1:{free_port_pair()}"
-    with Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator:
-        logs = {name: tempfile.TemporaryFile() for name in names}  # noqa: SIM115 - closed in _stop
-        processes: dict[str, subprocess.Popen[bytes]] = {}
-        try:
-            for name in names:
-                command = [sys.executable, "-m", "planner", "agent", "--name", name, "--connect", address]
-                command += ["--cache", str(cache), "--until-stdin-closes"]
-                processes[name] = subprocess.Popen(
-                    command, stdin=subprocess.PIPE, stdout=logs[name], stderr=logs[name], start_new_session=True
-                )
-            try:
-                coordinator.await_agents(names, _PATIENCE_S)
-            except ExecuteError as error:
-                said = [
-                    f"{name}: {_last_words(log)}" for name, log in logs.items() if processes[name].poll() is not None
-                ]
-                if said:
-                    raise ExecuteError("an agent ended", where="local agents", value="; ".join(said)) from error
-                raise
+    with (
+        _folder(cache) as blocks,
+        Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator,
+        _processes({name: _agent(name, address, blocks) for name in names}, coordinator),
+    ):
+        yield coordinator
+
+
+@contextmanager
+def namespaced_agents(instance: Instance, cache: Path | None = None) -> Iterator[Coordinator]:
+    """Start one agent process for each worker in a network namespace of its own, joined as the scenario says.
+
+    The parameters are those of :func:`local_agents`.
+
+    Raises
+    ------
+    ExecuteError
+        This machine cannot lay out network namespaces, or an agent did not start.
+    """
+    with network_namespaces(instance) as layout, _folder(cache) as blocks:
+        # The namespaces are this machine's own, and nobody else's messages get there.
+        address = f"{layout.coordinator}:{_PORT}"
+        commands = {
+            name: [
+                *layout.command(name),
+                *_agent(name, address, blocks),
+                *("--listen", f"{layout.addresses[name]}:{_PORT}", "--insecure"),
+            ]
+            for name in instance.workers
+        }
+        connect = zenoh_connect(COORDINATOR, listen=address, connect=[], insecure=True)
+        with Coordinator(connect) as coordinator, _processes(commands, coordinator):
             yield coordinator
-        finally:
-            _stop(list(processes.values()))
-            for name, process in processes.items():
-                if process.returncode:
-                    _LOG.warning("agent %s ended with %d: %s", name, process.returncode, _last_words(logs[name]))
-            for log in logs.values():
-                log.close()
+
+
+@contextmanager
+def _folder(cache: Path | None) -> Iterator[Path]:
+    if cache is not None:
+        yield cache
+        return
+    with tempfile.TemporaryDirectory(prefix="planner-") as folder:
+        yield Path(folder)
+
+
+def _agent(name: str, address: str, cache: Path) -> list[str]:
+    """Give the command that starts an agent."""
+    command = [sys.executable, "-m", "planner", "agent", "--name", name, "--connect", address]
+    return [*command, "--cache", str(cache), "--until-stdin-closes"]
+
+
+@contextmanager
+def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) -> Iterator[None]:
+    """Run agents until the end.
+
+    Each holds the read end of a pipe from here as its standard input, and leaves when that closes: so none is left over
+    even when this process is killed.
+    """
+    logs = {name: tempfile.TemporaryFile() for name in commands}  # noqa: SIM115 - closed below
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, command in commands.items():
+            processes[name] = subprocess.Popen(
+                command,
+                stdin=subprocess.PIPE,
+                stdout=logs[name],
+                stderr=logs[name],
+                start_new_session=True,
+            )
+        try:
+            coordinator.await_agents(list(commands), _PATIENCE_S)
+        except ExecuteError as error:
+            said = [f"{name}: {_last_words(log)}" for name, log in logs.items() if processes[name].poll() is not None]
+            if said:
+                raise ExecuteError("an agent ended", where="local agents", value="; ".join(said)) from error
+            raise
+        yield
+    finally:
+        _stop(list(processes.values()))
+        for name, process in processes.items():
+            if process.returncode:
+                _LOG.warning("agent %s ended with %d: %s", name, process.returncode, _last_words(logs[name]))
+        for log in logs.values():
+            log.close()
 
 
 def _last_words(log: IO[bytes]) -> str:

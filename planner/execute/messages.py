@@ -215,6 +215,8 @@ class Report(Record):
     duplicates: int
     late_blocks: int
     """Blocks that took this host longer than the scenario allows."""
+    waited_s: float = 0.0
+    """Time in seconds that the computing thread stood ready and got no processor."""
 
 
 class Fault(Record):

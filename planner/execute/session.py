@@ -13,7 +13,6 @@ raises :class:`BusyError`. So a slow worker slows the caller down, and memory st
 
 from __future__ import annotations
 
-import tempfile
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
@@ -276,8 +275,7 @@ class Session(AbstractContextManager["Session"]):
             if self._remote:
                 coordinator = stack.enter_context(self._agents(workers))
             else:
-                cache = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="planner-")))
-                coordinator = stack.enter_context(local_agents(workers, cache))
+                coordinator = stack.enter_context(local_agents(workers))
             thread = threading.Thread(target=self._run, args=(coordinator,), name="session", daemon=True)
             thread.start()
             stack.callback(thread.join)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass
@@ -9,19 +10,22 @@ from typing import Any, Final
 
 from planner.execute.coordinator import Coordinator, Measurement, Observer
 from planner.execute.deployment import Deployment
-from planner.execute.messages import Tensors
 from planner.model.load import ChainModel
 from planner.scenario.instance import Instance
 from planner.simulate.run import simulate
 from planner.trace.metrics import SourceMetrics, summarise
-from planner.trace.records import BlockRecord, Record, SampleRecord
+from planner.trace.records import BlockRecord, Record
 from planner.validate.accuracy import Bounds, Labels, judged, known_answers, wilson
+from planner.validate.legs import Leg, busy_shares, compare_legs, explain
 from planner.validate.numerics import Numerics, compare, origins, references
 
 _READY_TIMEOUT_S: Final = 120.0
 
 HOST_LIMIT: Final = 0.01
 """Share of blocks that may take longer than the scenario allows before the host counts as the limit."""
+
+WAIT_LIMIT: Final = 0.02
+"""Share of its computing time that a worker may stand ready without a processor before its host is the limit."""
 
 Progress = Callable[[int, int], None]
 """Called with how much of a step is done, and all of it."""
@@ -38,6 +42,14 @@ class Comparison:
     measured: SourceMetrics
     inputs: int
     """How many distinct inputs the source had: with fewer than samples some were asked again."""
+    legs: tuple[Leg, ...] = ()
+    """Where its samples' time went."""
+
+    @property
+    def explanation(self) -> str:
+        """Which leg explains most of the difference of the mean delays; empty where there is hardly any."""
+        expected_s, found_s = self.predicted.mean_delay_s, self.measured.mean_delay_s
+        return explain(self.legs, found_s - expected_s, expected_s) if expected_s and found_s else ""
 
     @property
     def accuracy_interval(self) -> Bounds | None:
@@ -61,6 +73,14 @@ class Comparison:
 
 
 @dataclass(frozen=True)
+class Utilisation:
+    """Share of the run's time that a worker computed, or a network resource carried something."""
+
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True)
 class Validation:
     """The verdict on a run."""
 
@@ -68,12 +88,19 @@ class Validation:
     """Samples that neither completed nor are reported failed."""
     failed: int
     duplicates: int
-    host_limited: bool
-    """Whether this host, not the plan, may have caused a difference."""
+    host_limits: tuple[str, ...]
+    """Workers whose host, not the plan, may have caused a difference: it was too slow, or busy with something else."""
     numerics: Numerics
     sources: dict[str, Comparison]
     predicted: list[Record]
     measurement: Measurement
+    workers: dict[str, Utilisation]
+    networks: dict[str, Utilisation]
+
+    @property
+    def host_limited(self) -> bool:
+        """Whether a host, not the plan, may have caused a difference."""
+        return bool(self.host_limits)
 
     @property
     def sound(self) -> bool:
@@ -107,7 +134,7 @@ def validate(
     labels
         Of sources whose inputs are sent: classes, by which accuracy is measured.
     observer
-        Is told what goes on during the run; by default ``say`` tells how many samples have ended.
+        Is told what goes on during the run.
 
     Raises
     ------
@@ -123,22 +150,14 @@ def validate(
     predicted, _ = simulate(instance.model_copy(update={"answers": answers}), policy=policy, plan=plan, seed=seed)
     say("starting agents")
     with agents as coordinator:
-        observer = observer or _Count(deployment.samples, say("running"))
+        observer = observer or Observer()
+        say("running")
         measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=observer)
     measurement.records = judged(measurement.records, measurement.outputs, labels or {})
     numerics = compare(instance, measurement.outputs, origins(measurement.records), expected)
-    return judge(instance, predicted, measurement, numerics, {source: len(found) for source, found in inputs.items()})
-
-
-class _Count(Observer):
-    """Tells how many samples have ended."""
-
-    def __init__(self, samples: int, progress: Progress) -> None:
-        self._ended, self._samples, self._progress = 0, samples, progress
-
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
-        self._ended += 1
-        self._progress(self._ended, self._samples)
+    distinct = {source: len(found) for source, found in inputs.items()}
+    emulated = deployment.emulation is not None
+    return judge(instance, predicted, measurement, numerics, distinct, emulated=emulated)
 
 
 def judge(
@@ -147,21 +166,57 @@ def judge(
     measurement: Measurement,
     numerics: Numerics,
     inputs: Mapping[str, int],
+    *,
+    emulated: bool,
 ) -> Validation:
-    """Put prediction, measurement and numerics together; ``inputs`` says how many distinct ones each source had."""
+    """Put prediction, measurement and numerics together.
+
+    Parameters
+    ----------
+    inputs
+        How many distinct inputs each source had.
+    emulated
+        Whether the network was played on this host.
+    """
     priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
-    expected = summarise(predicted, priorities, instance.workers, instance.accuracies).sources
-    found = summarise(measurement.records, priorities, instance.workers, instance.accuracies).sources
-    blocks = sum(isinstance(record, BlockRecord) for record in measurement.records)
+    expected = summarise(predicted, priorities, instance.workers, instance.accuracies)
+    found = summarise(measurement.records, priorities, instance.workers, instance.accuracies)
+    carried = [
+        busy_shares(records, instance.resources, metrics.makespan_s)
+        for records, metrics in ((predicted, expected), (measurement.records, found))
+    ]
+    legs = compare_legs(instance, predicted, measurement.records, emulated=emulated)
     return Validation(
-        lost=sum(instance.samples(source) - found[source].offered for source in instance.sources),
-        failed=sum(found[source].failed for source in instance.sources),
+        lost=sum(instance.samples(source) - found.sources[source].offered for source in instance.sources),
+        failed=sum(found.sources[source].failed for source in instance.sources),
         duplicates=measurement.duplicates,
-        host_limited=measurement.late_blocks > HOST_LIMIT * blocks,
+        host_limits=_host_limits(instance, measurement, found.utilisation, found.makespan_s),
         numerics=numerics,
-        sources={source: Comparison(expected[source], found[source], inputs[source]) for source in instance.sources},
+        sources={
+            source: Comparison(expected.sources[source], found.sources[source], inputs[source], tuple(legs[source]))
+            for source in instance.sources
+        },
         predicted=predicted,
         measurement=measurement,
+        workers={
+            worker: Utilisation(expected.utilisation[worker], found.utilisation[worker]) for worker in instance.workers
+        },
+        networks={resource: Utilisation(carried[0][resource], carried[1][resource]) for resource in instance.resources},
+    )
+
+
+def _host_limits(
+    instance: Instance, measurement: Measurement, utilisation: Mapping[str, float], makespan_s: float
+) -> tuple[str, ...]:
+    blocks = Counter(record.worker for record in measurement.records if isinstance(record, BlockRecord))
+    return tuple(
+        worker
+        for worker in instance.workers
+        if blocks[worker]
+        and (
+            measurement.late_blocks.get(worker, 0) > HOST_LIMIT * blocks[worker]
+            or measurement.waited_s.get(worker, 0.0) > WAIT_LIMIT * utilisation[worker] * makespan_s
+        )
     )
 
 
@@ -175,6 +230,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         "duplicates": validation.duplicates,
         "incidents": [asdict(incident) for incident in validation.measurement.incidents],
         "host_limited": validation.host_limited,
+        "host_limits": list(validation.host_limits),
         "numerics": {
             "samples": numerics.samples,
             "max_abs_error": numerics.max_abs_error,
@@ -186,9 +242,21 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
                 "measured": _metrics(comparison.measured, comparison.measured.measured_accuracy),
                 "error_ratio": comparison.error_ratio,
                 "accuracy_interval": comparison.accuracy_interval,
+                "explanation": comparison.explanation,
+                "legs": [_leg(leg) for leg in comparison.legs],
             }
             for name, comparison in validation.sources.items()
         },
+        "workers": {name: asdict(found) for name, found in validation.workers.items()},
+        "networks": {name: asdict(found) for name, found in validation.networks.items()},
+    }
+
+
+def _leg(leg: Leg) -> dict[str, Any]:
+    return {
+        "place": str(leg.place),
+        "predicted": leg.predicted._asdict(),
+        "measured": leg.measured._asdict(),
     }
 
 

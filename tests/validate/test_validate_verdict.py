@@ -14,7 +14,7 @@ from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
 from planner.validate.numerics import Numerics, References, compare, references
-from planner.validate.run import HOST_LIMIT, Validation, judge, validation_document
+from planner.validate.run import HOST_LIMIT, WAIT_LIMIT, Validation, judge, validation_document
 from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_instance
 
 SEED = 3
@@ -76,10 +76,12 @@ def test_no_output_is_no_agreement() -> None:
     assert not compared({}).equal
 
 
-def verdict(measured: list[Record], late_blocks: int = 0) -> Validation:
+def verdict(measured: list[Record], late_blocks: int = 0, waited_s: float = 0.0) -> Validation:
     predicted, _ = simulate(INSTANCE, policy="planned", plan=SPLIT, seed=SEED)
-    measurement = Measurement(records=measured, late_blocks=late_blocks)
-    return judge(INSTANCE, predicted, measurement, Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 16))
+    measurement = Measurement(records=measured, late_blocks={"b": late_blocks}, waited_s={"a": waited_s})
+    return judge(
+        INSTANCE, predicted, measurement, Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 16), emulated=True
+    )
 
 
 def simulated(slower: float = 1.0) -> list[Record]:
@@ -118,6 +120,13 @@ def test_a_lost_sample_and_a_failed_one_are_counted_and_do_not_pass() -> None:
 
 
 def test_the_host_is_named_when_too_many_blocks_were_late() -> None:
-    blocks = sum(isinstance(record, BlockRecord) for record in simulated())
+    blocks = sum(isinstance(record, BlockRecord) and record.worker == "b" for record in simulated())
+    assert blocks > 0
     assert not verdict(simulated(), late_blocks=int(HOST_LIMIT * blocks)).host_limited
-    assert verdict(simulated(), late_blocks=int(HOST_LIMIT * blocks) + 1).host_limited
+    assert verdict(simulated(), late_blocks=int(HOST_LIMIT * blocks) + 1).host_limits == ("b",)
+
+
+def test_the_host_is_named_when_a_worker_stood_ready_without_a_processor() -> None:
+    busy_s = sum(r.end_s - r.start_s for r in simulated() if isinstance(r, BlockRecord) and r.worker == "a")
+    assert not verdict(simulated(), waited_s=0.9 * WAIT_LIMIT * busy_s).host_limited
+    assert verdict(simulated(), waited_s=1.1 * WAIT_LIMIT * busy_s).host_limits == ("a",)

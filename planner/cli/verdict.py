@@ -1,0 +1,107 @@
+"""What a validation found: its tables, its verdict, its run folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Final
+
+import typer
+
+from planner.cli.output import milliseconds, print_table
+from planner.plan.types import Plan
+from planner.scenario.instance import Instance
+
+if TYPE_CHECKING:
+    from planner.validate.run import Validation
+
+CLOSE_UP_S: Final = 2.0
+"""Length of the part of a run that is drawn large enough to follow single samples."""
+
+
+def write_folder(
+    folder: Path, instance: Instance, plan: Plan, validation: Validation, tolerance: float
+) -> dict[str, Path]:
+    """Write the run folder with its pictures; give the pictures by what they show."""
+    from planner.report.delays import draw_delays
+    from planner.report.timeline import busiest_window, draw_timeline
+    from planner.validate.folder import write_run
+
+    write_run(folder, instance, plan, validation, tolerance)
+    predicted, measured = validation.predicted, validation.measurement.records
+    pictures = {name: folder / f"{name}.png" for name in ("timeline", "close-up", "delays")}
+    draw_timeline(measured, pictures["timeline"], predicted=predicted, instance=instance)
+    window_s = busiest_window(predicted, CLOSE_UP_S)
+    draw_timeline(measured, pictures["close-up"], predicted=predicted, instance=instance, window_s=window_s)
+    draw_delays(measured, pictures["delays"], predicted=predicted, sources=instance.sources)
+    return pictures
+
+
+def print_validation(validation: Validation, tolerance: float) -> None:
+    """Print predicted and measured delays side by side, and the verdict."""
+    rows = []
+    for name, own in validation.sources.items():
+        ratio = own.error_ratio
+        rows.append(
+            (
+                name,
+                f"{own.measured.completed} of {own.predicted.offered}",
+                milliseconds(own.predicted.mean_delay_s),
+                milliseconds(own.measured.mean_delay_s),
+                "–" if ratio is None else f"{ratio:+.1%}",
+                milliseconds(own.predicted.p95_delay_s),
+                milliseconds(own.measured.p95_delay_s),
+            )
+        )
+    print_table(
+        "Delay of each source, predicted and measured",
+        ("source", ">completed", ">mean predicted", ">measured", ">error", ">95 % predicted", ">measured"),
+        rows,
+    )
+    print_where(validation)
+    for name, own in validation.sources.items():
+        predicted, measured, bounds = own.predicted.accuracy, own.measured.measured_accuracy, own.accuracy_interval
+        if predicted is not None and bounds is not None:
+            less = "" if own.accurate else ": LESS THAN PREDICTED"
+            interval = f"95 % interval {bounds.low:.1%} to {bounds.high:.1%}"
+            typer.echo(f"accuracy of {name}: predicted {predicted:.1%}, measured {measured:.1%} ({interval}){less}")
+    numerics = validation.numerics
+    typer.echo(
+        f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, "
+        f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
+        f"duplicates {validation.duplicates}"
+    )
+    for incident in validation.measurement.incidents:
+        typer.echo(f"at {incident.at_s:.2f} s: {incident.worker} {incident.what}".replace(":  ", ": "))
+    if validation.host_limits:
+        typer.echo(
+            f"too slow or too busy with something else at times: the host of {', '.join(validation.host_limits)}"
+        )
+    typer.echo(f"{'passed' if validation.passed(tolerance) else 'NOT PASSED'} (mean delays within {tolerance:.0%})")
+
+
+def print_where(validation: Validation) -> None:
+    """Print where the time went, predicted and measured, and what explains differences."""
+    rows = [
+        (
+            name,
+            str(leg.place),
+            *(f"{time_s * 1e3:.1f}" for time_s in (*leg.predicted, *leg.measured)),
+            f"{leg.difference_s * 1e3:+.1f}",
+        )
+        for name, own in validation.sources.items()
+        for leg in own.legs
+    ]
+    print_table(
+        "Where a sample's time goes, on average, in ms",
+        ("source", "stage or transfer", ">predicted wait", ">work", ">measured wait", ">work", ">difference"),
+        rows,
+    )
+    used = {**validation.workers, **validation.networks}
+    print_table(
+        "Utilisation",
+        ("name", ">predicted", ">measured"),
+        ((name, f"{found.predicted:.1%}", f"{found.measured:.1%}") for name, found in used.items()),
+    )
+    for name, own in validation.sources.items():
+        if own.explanation:
+            typer.echo(f"{name}: {own.explanation}")
