@@ -16,7 +16,7 @@ from pathlib import Path
 
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
-from planner.simulate.run import Simulation, Simulator
+from planner.simulate.run import Simulation, Simulator, replanner
 from planner.trace.metrics import Accumulator, RunMetrics
 from planner.trace.records import Record, record_file
 
@@ -59,7 +59,8 @@ def simulate_case(instance: Instance, plan: Plan | None, case: Case, *sinks: Sin
                 take(record)
 
         sink = every[0] if len(every) == 1 else all_of_them
-        simulation = Simulator(instance, policy=case.policy, plan=plan, seed=case.seed, sink=sink).run()
+        replan = replanner(instance, case.policy, plan)
+        simulation = Simulator(instance, policy=case.policy, plan=plan, seed=case.seed, sink=sink, replan=replan).run()
     return Replication(case, accumulator.result(), simulation)
 
 

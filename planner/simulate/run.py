@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -11,7 +11,7 @@ from typing import Final
 from planner.errors import UsageError
 from planner.plan.types import Plan
 from planner.policy.costs import Costs
-from planner.policy.registry import make_policy
+from planner.policy.registry import make_policy, needs_plan
 from planner.policy.types import Policy
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance
@@ -31,6 +31,7 @@ from planner.worker.events import (
     Joined,
     Left,
     Received,
+    Replanned,
     Reprioritised,
     RunBlock,
     Send,
@@ -44,6 +45,12 @@ from planner.worker.worker import Worker
 
 DETECTION_S: Final = 0.1
 """A worker that left or joined is noticed by the others after this; on a real network the liveliness tokens decide."""
+
+REPLANNING_S: Final = 0.5
+"""A new plan is there so long after a worker was noticed to have left or joined."""
+
+Replan = Callable[[Collection[str]], Plan | None]
+"""Gives a plan without some workers; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -70,6 +77,8 @@ class Simulator:
         they are told when one does.
     make
         Makes each worker's policy in place of the one named, for policies with other options.
+    replan
+        Solves again when workers left or came back; by default the plan stays, less the routes over those that left.
     """
 
     def __init__(
@@ -83,9 +92,11 @@ class Simulator:
         observe: Callable[[str, float, Event, list[Effect]], None] | None = None,
         patience: Patience | None = None,
         make: Callable[[], Policy] | None = None,
+        replan: Replan | None = None,
     ) -> None:
         self._instance = instance
         self._make = make or partial(make_policy, policy, instance, plan)
+        self._replan = replan
         self._seed = seed
         self._sink = sink
         self._observe = observe
@@ -260,6 +271,19 @@ class Simulator:
         for other in self._workers.values():
             if other.name != name:
                 self._heap.at(self._heap.now_s + DETECTION_S, partial(self._step_same, other, event))
+        if self._replan is not None:
+            due_s = self._heap.now_s + DETECTION_S + REPLANNING_S
+            self._heap.at(due_s, partial(self._follow_new_plan, self._replan, self._absent()))
+
+    def _absent(self) -> frozenset[str]:
+        return frozenset(self._instance.workers).difference(self._workers)
+
+    def _follow_new_plan(self, replan: Replan, absent: frozenset[str]) -> None:
+        """Let all workers follow a plan without the absent ones, unless others are absent by now."""
+        plan = replan(absent) if absent == self._absent() else None
+        if plan is not None:
+            for worker in list(self._workers.values()):
+                self._step_worker(worker, Replanned(plan))
 
     def _fail_pending(self, worker: Worker, reason: str) -> None:
         for key, created_s in worker.pending.items():
@@ -279,5 +303,16 @@ def simulate(
 ) -> tuple[list[Record], Simulation]:
     """Simulate one run and give its records, for runs that fit into memory."""
     records: list[Record] = []
-    outcome = Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append).run()
+    replan = replanner(instance, policy, plan)
+    outcome = Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, replan=replan).run()
     return records, outcome
+
+
+def replanner(instance: Instance, policy: str, plan: Plan | None) -> Replan | None:
+    """Give what solves a plan again, for a policy that follows it in a scenario whose workers leave or come back."""
+    churn = any(event.worker is not None and event.action in {"leave", "join"} for event in instance.scenario.events)
+    if plan is None or not churn or not needs_plan(policy):
+        return None
+    from planner.solve.replan import Replanner
+
+    return Replanner(instance, plan, time_limit_s=60.0)  # a search cut short would not be repeatable

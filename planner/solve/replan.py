@@ -79,6 +79,8 @@ class Replanner:
 
     def _solve(self, absent: frozenset[str]) -> Plan | None:
         left = remaining(self._instance, absent)
-        if not left.sources:
+        # Arrivals without a rate have a plan only for the goals that do without rates.
+        rated = all(source.rate_per_s is not None for source in left.scenario.sources.values())
+        if not left.sources or (left.scenario.objective.goal == "delay" and not rated):
             return None
         return solve(left, routes="shared", start=self._plan, gap=GAP, time_limit_s=self._time_limit_s).plan

@@ -28,6 +28,7 @@ class Pace:
         self._expected_s = 0.0
         self._took_s = 0.0
         self._blocks = 0
+        self._last_s = 0.0
         self._until_s: dict[str, float] = {}
 
     @property
@@ -37,7 +38,10 @@ class Pace:
 
     def ran(self, expected_s: float, took_s: float) -> float:
         """Learn what a block took here, and what it was expected to take; give by what factor expectations change."""
-        own = self.own
+        own, now_s = self.own, self._view.now_s
+        if now_s - self._last_s > MEMORY_S:
+            self._expected_s, self._took_s, self._blocks = 0.0, 0.0, 0
+        self._last_s = now_s
         self._expected_s = FADE * self._expected_s + expected_s / own
         self._took_s = FADE * self._took_s + took_s
         self._blocks += 1
@@ -47,7 +51,7 @@ class Pace:
         if not 1 / STEP < ratio / own < STEP:
             self._set(self._view.worker, STEP ** round(log(ratio, STEP)))
         elif own != 1.0:
-            self._until_s[self._view.worker] = self._view.now_s + MEMORY_S
+            self._until_s[self._view.worker] = now_s + MEMORY_S
         return self.own / own
 
     def told(self, worker: str, slowness: float) -> None:
@@ -57,8 +61,6 @@ class Pace:
 
     def forget_old(self) -> float:
         """Drop what is too old; give by what factor expectations of this worker change."""
-        if not self._until_s:
-            return 1.0
         own = self.own
         for worker in [worker for worker, until_s in self._until_s.items() if until_s <= self._view.now_s]:
             self._set(worker, 1.0)

@@ -174,6 +174,8 @@ class Worker:
             raise ProtocolError(f"time runs backwards at {self.name}: {now_s} s after {self._view.now_s} s")
         self._view.now_s = now_s
         self._effects = []
+        if self._view.costs.slowness:
+            self._queues.rescale(self._pace.forget_old())
         self._handlers[type(event)](event)
         self._serve()
         if self._policy.gossips and (self._starts, self._queues.changes) != self._gossiped:
@@ -201,7 +203,6 @@ class Worker:
     def _start(self, identity: tuple[str, int]) -> bool:
         pending = self._pending[identity]
         source, sample = identity
-        self._queues.rescale(self._pace.forget_old())
         route = self._policy.route(self._view, source)
         if route is None:
             return False
