@@ -43,6 +43,7 @@ from planner.execute.messages import (
     Stop,
     Submit,
     Tensors,
+    prepare,
 )
 from planner.execute.sender import SenderThread
 from planner.execute.transport import CONTROL, IDLE_BYTES, LEVELS, Connect
@@ -111,6 +112,7 @@ class Agent:
 
     def serve(self) -> None:
         """Do what comes until :meth:`close`; then leave the network."""
+        prepare()
         try:
             while (action := self._next_action()) is not None:
                 self._guard(action)
