@@ -3,26 +3,26 @@
 Incumbents: each source in turn takes its best route beside the others' loads, exactly priced, until none can gain; then
 a few sources are taken out and put back in another order, for as long as time is left.
 
-Bound: prices of loads take routes and resources apart (:mod:`planner.solve.dual`); the routes that answer the prices
-are improved to incumbents, too.
+Bound: for the goal ``delay`` prices of loads take routes and resources apart (:mod:`planner.solve.dual`), and the
+routes that answer the prices are improved to incumbents, too. For the others it is that of shared routes, whose widest
+ones are improved.
 """
 
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 
 import numpy as np
 
-from planner.errors import SolveError
-from planner.plan.surrogate import congestion
+from planner.solve import colgen
 from planner.solve.blame import Relaxations, blame, missed_limits
 from planner.solve.climb import Climb
 from planner.solve.greedy import greedy_rounds
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.pricing import unroutable
-from planner.solve.problem import Array, Choice, Choices, Integers, Problem
-from planner.solve.smooth import KNEE
-from planner.solve.staged import StagedRoutes
+from planner.solve.problem import Choices, Problem
+from planner.solve.replies import Replies
 
 GREEDY_ROUNDS = 3
 SHAKES, IDLE_SHAKES = 50, 500
@@ -31,50 +31,67 @@ CLIMBS = 400
 """Steps of the multipliers between two rounds of the search."""
 TRY_EVERY = 5
 """In about so many steps the routes that answer the multipliers are once improved to an incumbent."""
+SHARED_TIME = 0.3
+"""Part of the time limit that sharing may take."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
-    """Look for the best one route a source, and prove how good it is.
-
-    Raises
-    ------
-    SolveError
-        The goal is not ``delay``.
-    """
-    if problem.goal != "delay":
-        raise SolveError(
-            "this method solves the goal delay", where="method search", value=problem.goal, expected="milp"
-        )
+    """Look for the best one route a source, and prove how good it is."""
     problem, inaccurate = _accurate(problem)
     if inaccurate:
         return Outcome("infeasible", blame=blame(problem, lambda: inaccurate))
     if unroutable(problem):
         return Outcome("infeasible", blame=blame(problem, dict))
     search = Search(problem, options)
-    staged = [
-        [StagedRoutes.of(problem, source, variant) for variant in demand.variants]
-        for source, demand in enumerate(problem.demands)
-    ]
-    random = np.random.default_rng(options.seed)
+    replies = Replies(search)
     near: Choices = ()
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
-        near = _improve(search, staged, choices)
-    climb = Climb(search, staged)
-    seen: set[Choices] = set()
+        near = replies.improve(choices)
+    if problem.goal == "delay":
+        climb = Climb(search, replies.staged)
+        seen: set[Choices] = set()
+        _shake(replies, lambda: _climb(climb, replies, seen))
+    else:
+        shared = _share(replies)
+        if shared.status == "infeasible":
+            return shared
+        _shake(replies, lambda: False)
+    if not search.incumbents:
+        return Outcome("no_solution", bound=search.bound, blame=blame(problem, lambda: missed_limits(problem, near)))
+    return search.outcome()
+
+
+def _shake(replies: Replies, between: Callable[[], bool]) -> None:
+    """Shake the best incumbent until time is over or nothing is gained; ``between`` says whether it may yet help."""
+    search = replies.search
+    random = np.random.default_rng(search.options.seed)
     idle = 0
-    while not search.out_of_time and search.gap > options.gap and idle < IDLE_SHAKES:
-        _climb(climb, seen)
+    while not search.out_of_time and search.gap > search.options.gap and idle < IDLE_SHAKES:
+        helps = between()
+        if not search.incumbents and not helps:
+            break
         for _ in range(SHAKES):
             if search.out_of_time or not search.incumbents:
                 break
             best = search.best
-            _shake(search, staged, random)
+            replies.shake(random)
             idle = idle + 1 if search.best >= best else 0
-        idle += 0 if search.incumbents or not climb.stuck else IDLE_SHAKES
-    if not search.incumbents:
-        return Outcome("no_solution", bound=search.bound, blame=blame(problem, lambda: missed_limits(problem, near)))
-    return search.outcome()
+
+
+def _share(replies: Replies) -> Outcome:
+    """Take the bound of shared routes, and improve what the widest of each source make together."""
+    search = replies.search
+    problem, options = search.problem, search.options
+    free = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
+    shared = colgen.solve(
+        free, dataclasses.replace(options, time_limit_s=SHARED_TIME * search.left_s, progress=None, start=())
+    )
+    search.raise_bound(shared.bound)
+    for choices in sorted(shared.incumbents, key=problem.objective)[:GREEDY_ROUNDS]:
+        widest = [max(own, key=lambda choice: choice.share) for own in choices]
+        replies.improve(tuple((dataclasses.replace(choice, share=1.0),) for choice in widest))
+    return shared
 
 
 def _accurate(problem: Problem) -> tuple[Problem, Relaxations]:
@@ -89,8 +106,8 @@ def _accurate(problem: Problem) -> tuple[Problem, Relaxations]:
     return dataclasses.replace(problem, demands=tuple(demands)), missed
 
 
-def _climb(climb: Climb, seen: set[Choices]) -> None:
-    """Raise the bound by some steps, and now and then improve the routes that answer the prices."""
+def _climb(climb: Climb, replies: Replies, seen: set[Choices]) -> bool:
+    """Raise the bound by some steps, and now and then improve the routes that answer the prices; whether to go on."""
     search = climb.search
     for _ in range(CLIMBS):
         if search.out_of_time or climb.stuck or search.gap <= search.options.gap:
@@ -98,66 +115,6 @@ def _climb(climb: Climb, seen: set[Choices]) -> None:
         climb.climb()
         if climb.answers not in seen and len(seen) < climb.steps // TRY_EVERY:
             seen.add(climb.answers)
-            _improve(search, climb.dual.staged, climb.answers)
+            replies.improve(climb.answers)
     search.raise_bound(climb.last)
-
-
-def _improve(search: Search, staged: list[list[StagedRoutes]], choices: Choices) -> Choices:
-    """Let the sources take their best replies in turn until none gains."""
-    problem = search.problem
-    load = problem.load(choices)
-    current, value = list(choices), problem.objective(choices)
-    source, settled = 0, 0
-    while settled < len(current) and not search.out_of_time:
-        kept, own = current[source], load[source].copy()
-        load[source] = 0.0
-        current[source] = (_reply(problem, staged[source], load),)
-        now = problem.objective(tuple(current)) if current[source] != kept else value
-        if now < value * (1 - 1e-9):
-            value, settled = now, 1
-            cost = problem.cost(source, current[source][0])
-            load[source, cost.resources] = problem.demands[source].volume * cost.seconds
-        else:
-            current[source], load[source] = kept, own
-            settled += 1
-        source = (source + 1) % len(current)
-    search.offer(tuple(current))
-    return tuple(current)
-
-
-def _reply(problem: Problem, routes: list[StagedRoutes], load: Array, phantom: Array | float = 0.0) -> Choice:
-    """Give a source's best route beside the ``load`` of the others [S, R] and a ``phantom`` load of every class [R]."""
-    sigma = np.minimum(problem.classes.nested(load) + phantom, KNEE)
-    source = routes[0].source
-    levels = range(int(problem.classes.of_source[source]), len(problem.classes.weight))
-    before = congestion(sigma, problem.kappa)
-
-    def cost(more: Array, resource: Integers) -> Array:
-        total = np.zeros(more.shape)
-        for level in levels:
-            after = sigma[level][resource] + more
-            fits = after <= problem.cap
-            rise = congestion(np.where(fits, after, 0.0), problem.kappa) - before[level][resource]
-            total += np.where(fits, problem.classes.weight[level] * rise, np.where(more > 0, np.inf, 0.0))
-        return total
-
-    return min((route.cheapest(cost) for route in routes), key=lambda found: found[0])[1]
-
-
-def _shake(search: Search, staged: list[list[StagedRoutes]], random: np.random.Generator) -> None:
-    """Take a few sources out of the best incumbent, put them back beside loads that are not there, and improve."""
-    problem = search.problem
-    best = min(search.incumbents, key=lambda choices: search.incumbents[choices])
-    count = len(best)
-    out = random.permutation(count)[: int(random.integers(1, min(count, 4) + 1))].tolist()
-    load = problem.load(best)
-    load[out] = 0.0
-    current = list(best)
-    for source in out:
-        phantom = np.zeros(load.shape[1])
-        workers = len(problem.workers)
-        phantom[:workers] = random.uniform(0.0, 0.8, workers) * random.integers(0, 2, workers)
-        current[source] = (_reply(problem, staged[source], load, phantom),)
-        cost = problem.cost(source, current[source][0])
-        load[source, cost.resources] = problem.demands[source].volume * cost.seconds
-    _improve(search, staged, tuple(current))
+    return not climb.stuck

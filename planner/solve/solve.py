@@ -226,10 +226,9 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
     if routes not in {None, "single", "shared"}:
         raise SolveError("unknown kind of routes", where="routes", value=routes, expected="single or shared")
     if method == "auto":
-        delay = problem.goal == "delay"
         if routes == "shared":
             return "colgen"
-        return "search" if delay and not problem.memory_binds and _arcs(problem) > MILP_ARCS else "milp"
+        return "search" if not problem.memory_binds and _arcs(problem) > MILP_ARCS else "milp"
     if routes is not None and routes not in METHODS[method].routes:
         fitting = ", ".join(name for name, found in METHODS.items() if routes in found.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=fitting)

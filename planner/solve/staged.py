@@ -15,6 +15,8 @@ import numpy as np
 
 from planner.solve.problem import Array, Choice, Integers, Problem, stages
 
+TINY = 1e-12
+"""Stands for a price or reach of 0, so that a missing path stays infinitely dear."""
 CostOfLoad = Callable[[Array, Integers], Array]
 """Cost of loads on resources (arrays of one shape), element by element."""
 
@@ -31,9 +33,10 @@ class StagedRoutes:
     move_load
         Utilisation of each hop by cut l sent from d to e; shape [L + 1, D, D, H].
     move_cost
-        Cost of its latency; infinite where there is no path; shape [L + 1, D, D].
+        Cost of its latency, for ``makespan`` as if the route were the longest; infinite where there is no path; shape
+        [L + 1, D, D].
     fixed
-        Cost of the accuracy that is lost.
+        Cost of the accuracy that is lost, for the goal ``delay``.
     """
 
     problem: Problem
@@ -56,7 +59,8 @@ class StagedRoutes:
         for block, worker in np.argwhere(~problem.runs(source, variant)).tolist():
             load[: block + 1, block + 1 :, worker] = np.inf
         size = model.reach * model.cut_bytes
-        per_second = demand.priority * demand.volume
+        of_delay, of_makespan = problem.goal == "delay", problem.goal == "makespan"
+        per_second = demand.priority * demand.volume if of_delay else float(of_makespan)
         away = ~np.eye(count, dtype=bool)
         latency_s = np.where(away, problem.latency_s, 0.0)
         return cls(
@@ -65,8 +69,8 @@ class StagedRoutes:
             variant=variant,
             stage_load=load,
             move_load=demand.volume * size[:, None, None, None] * problem.hop_s_per_byte * away[:, :, None],
-            move_cost=per_second * np.maximum(model.reach, 1e-12)[:, None, None] * latency_s,
-            fixed=per_second * problem.loss_s * (1 - model.accuracy),
+            move_cost=np.maximum(per_second * model.reach, TINY)[:, None, None] * latency_s,
+            fixed=of_delay * per_second * problem.loss_s * (1 - model.accuracy),
         )
 
     def visits(self, choice: Choice) -> tuple[Array, Integers]:
