@@ -10,7 +10,12 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-GOALS: dict[str, Callable[[], None]] = {}
+from benchmarks.execution import faults
+
+GOALS: dict[str, Callable[[], None]] = {
+    "kills": faults.kills,
+    "silence": faults.silence,
+}
 """What there is to measure, by a word."""
 
 

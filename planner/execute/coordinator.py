@@ -91,6 +91,8 @@ class Measurement:
     """Workers that were gone before the end."""
     incidents: list[Incident] = field(default_factory=list)
     """What went wrong, and what came right again, in order of time."""
+    start_unix_s: float = 0.0
+    """Time of the wall clock, in seconds since 1970, at which the run's clock read 0."""
 
 
 @dataclass(frozen=True)
@@ -189,7 +191,7 @@ class Coordinator:
         measurement.warm_block_s = self._serve_until_ready(deployment, recovery, ready_timeout_s)
         if deployment.paced:
             _refuse_too_fast(deployment.instance, measurement.warm_block_s)
-        recovery.start_unix_s = self._start(deployment, run)
+        measurement.start_unix_s = recovery.start_unix_s = self._start(deployment, run)
         watched = _Watched(deployment, run, recovery, Ledger(deployment.instance, deployment.seed), observer)
         observer.started(partial(self._submit, deployment.instance, run))
         try:

@@ -131,12 +131,13 @@ def said(measurement: Measurement) -> list[tuple[str, str]]:
 
 
 class Live(Observer):
-    """Hands in one sample after the other, until so many have ended after the last worker that left is back."""
+    """Hands in a sample for each that has ended, until so many have ended after the worker that left is back."""
 
-    def __init__(self, coordinator: Coordinator, *, stop_after: int) -> None:
+    def __init__(self, coordinator: Coordinator, *, stop_after: int, in_flight: int = 1) -> None:
         self._coordinator = coordinator
         self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
         self._left_over = stop_after
+        self._in_flight = in_flight
         self._next = 0
         self._back = False
         self._ends: list[SampleRecord] = []
@@ -145,7 +146,8 @@ class Live(Observer):
 
     def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
         self._submit = submit
-        self._hand_in()
+        for _ in range(self._in_flight):
+            self._hand_in()
 
     def _hand_in(self) -> None:
         self._submit("urgent", self._next, self._inputs)
@@ -160,7 +162,7 @@ class Live(Observer):
         self._left_over -= self._back
         if self._left_over > 0:
             self._hand_in()
-        else:
+        elif len(self._ends) == self._next:
             self._coordinator.stop()
 
     def left(self, worker: str) -> None:  # noqa: ARG002
@@ -169,5 +171,9 @@ class Live(Observer):
     def joined(self, worker: str) -> None:  # noqa: ARG002
         self._back = True
 
+    @property
+    def handed_in(self) -> int:
+        return self._next
+
     def ended_once(self) -> bool:
-        return [sample.sample for sample in self._ends] == list(range(self._next))
+        return sorted(sample.sample for sample in self._ends) == list(range(self._next))

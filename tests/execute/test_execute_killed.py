@@ -17,47 +17,15 @@ from planner.execute.messages import COORDINATOR
 from planner.execute.wire import free_port_pair, zenoh_connect
 from planner.trace.records import TransferRecord
 from tests.execute.fleet import After, Live, Threads, assert_accounted, deployment_for, said
+from tests.execute.processes import Processes
 from tests.execute.rig import line_of_three, small_instance, small_plan
 
 INSTANCE = small_instance(samples=60)
 
 
-class Processes:
-    """Agent processes of this machine that find each other by the coordinator's address."""
-
-    def __init__(self, folder: Path) -> None:
-        self.address = f"127.0.0.1:{free_port_pair()}"
-        self._folder = folder
-        self.running: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(self, name: str, *before: str, cache: str = "blocks") -> None:
-        command = [sys.executable, "-m", "planner", "agent", "--name", name, "--connect", self.address]
-        command += ["--cache", str(self._folder / cache), "--until-stdin-closes"]
-        self.running[name] = subprocess.Popen([*before, *command], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
-
-    def complete(self) -> None:
-        """Start those that are not there."""
-        for name in set(INSTANCE.workers) - set(self.running):
-            self.start(name)
-
-    def kill(self, name: str) -> None:
-        process = self.running.pop(name)
-        process.kill()
-        process.wait()
-
-    def close(self) -> None:
-        for process in self.running.values():
-            process.send_signal(signal.SIGCONT)
-            if process.stdin is not None:
-                process.stdin.close()
-        for process in self.running.values():
-            process.wait(20.0)
-        assert all(process.returncode == 0 for process in self.running.values())
-
-
 @pytest.fixture(scope="module")
 def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
-    found = Processes(tmp_path_factory.mktemp("blocks"))
+    found = Processes(INSTANCE.workers, tmp_path_factory.mktemp("blocks"))
     try:
         found.complete()
         yield found
