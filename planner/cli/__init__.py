@@ -29,6 +29,8 @@ COMMANDS = (
     "run",
     "certs",
     "agent",
+    "status",
+    "probe",
 )
 
 # Which extra of the distribution brings a library that a command may miss.

@@ -1,12 +1,43 @@
-"""Options of all commands that meet other members: how links are secured."""
+"""What all commands that meet agents have in common: addresses, and how links are secured."""
 
 from __future__ import annotations
 
+from pathlib import Path
+from typing import TYPE_CHECKING
+
 import typer
 
+if TYPE_CHECKING:
+    from planner.execute.probe import Inquirer
+
+CONNECT_OPTION = typer.Option(None, "--connect", help="HOST:PORT of an agent; the others are found through it.")
+LISTEN_OPTION = typer.Option(
+    None, "--listen", help="HOST:PORT to listen on, PORT + 1 too, for agents that connect.", show_default="loopback"
+)
+WAIT_OPTION = typer.Option("3 s", "--wait", help="How long to wait for agents.")
 CERT_DIR_OPTION = typer.Option(
     None, "--cert-dir", help="Folder by `planner certs`: links are mutual TLS, and members known by name."
 )
 INSECURE_OPTION = typer.Option(
     False, "--insecure", help="Use addresses off the loopback interface without certificates: on a network you trust."
 )
+
+
+def inquirer(connect: list[str] | None, listen: str | None, cert_dir: Path | None, *, insecure: bool) -> Inquirer:
+    """Join agents, to ask them about themselves and their links.
+
+    Raises
+    ------
+    UsageError
+        Neither whom to connect to nor where to listen is said.
+    """
+    from planner.errors import UsageError
+    from planner.execute.messages import COORDINATOR
+    from planner.execute.probe import Inquirer
+    from planner.execute.wire import zenoh_connect
+
+    if not connect and listen is None:
+        raise UsageError("where the agents are is not said", where="planner", expected="--connect HOST:PORT")
+    return Inquirer(
+        zenoh_connect(COORDINATOR, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure)
+    )

@@ -19,10 +19,12 @@ import numpy as np
 
 from planner.errors import ExecuteError, PlannerError
 from planner.execute.admission import check_fits
+from planner.execute.answers import Answers, about_host, resident_bytes
 from planner.execute.cache import BlockCache
 from planner.execute.compute import ComputeThread, ModelBlocks, Outcome
 from planner.execute.driver import Driver
 from planner.execute.inputs import input_pool
+from planner.execute.inquiries import About, Ask, Chunk, Echo, Flood, Ping
 from planner.execute.messages import (
     COORDINATOR,
     Admit,
@@ -100,11 +102,13 @@ class Agent:
         self._threads = threads
         self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._run: _Run | None = None
+        self._present: set[str] = set()
         self._transport = connect(
             lambda frame: self._inbox.put(partial(self._on_frame, frame)),
             lambda member, present: self._inbox.put(partial(self._on_presence, member, present=present)),
         )
         self._sender = SenderThread(self._transport)
+        self._answers = Answers(name, self._sender)
 
     def close(self) -> None:
         """Make :meth:`serve` return."""
@@ -157,9 +161,24 @@ class Agent:
         body = frame.body
         if isinstance(body, Refused):
             self._tell(frame)
-        elif isinstance(body, Data | Submit | Input | BlockFile) and (why := self._unfit(frame)):
+        elif why := self._unfit(frame):
             self._refuse(frame, why)
-        elif isinstance(body, Data | Admit | Submit | Member | Replan):
+        elif isinstance(body, Ask | Ping | Echo | Flood | Chunk):
+            self._on_inquiry(frame)
+        else:
+            self._on_run_frame(frame)
+
+    def _on_inquiry(self, frame: Frame) -> None:
+        if isinstance(frame.body, Ask):
+            self._tell(Frame(self._about()))
+        elif self._run is None:
+            self._answers.take(frame)
+        elif isinstance(frame.body, Ping | Flood):
+            self._refuse(frame, "links are not measured while a run goes on")
+
+    def _on_run_frame(self, frame: Frame) -> None:
+        body = frame.body
+        if isinstance(body, Data | Admit | Submit | Member | Replan):
             self._in_run(body.run, partial(self._on_transfer, body, frame.tensors))
         elif isinstance(body, Input):
             self._on_input(body, frame.tensors)
@@ -173,6 +192,30 @@ class Agent:
             self._on_stop()
         else:
             self._refuse(frame, f"an agent does not take {body.kind!r}")
+
+    def _about(self) -> About:
+        run = self._run
+        about = About(
+            worker=self.name,
+            provider=self._provider if isinstance(self._provider, str) else self._provider.name,
+            memory_bytes=resident_bytes(),
+            cached=len(self._cache),
+            present=tuple(sorted(self._present)),
+            **about_host(),
+        )
+        if run is None:
+            return about
+        queued, running = run.driver.load if run.driver is not None else (0, None)
+        return about.model_copy(
+            update={
+                "run": run.deploy.run,
+                "policy": run.deploy.policy,
+                "device_class": run.deploy.instance.worker(self.name).device_class,
+                "loaded": {name: blocks.loaded for name, blocks in run.models.items()},
+                "queued": queued,
+                "running": f"{running.source} {running.sample}" if running is not None else None,
+            }
+        )
 
     def _unfit(self, frame: Frame) -> str | None:
         """Say why data for the run at hand is not to be let in."""
@@ -224,6 +267,7 @@ class Agent:
             run.driver.on_outcome(outcome)
 
     def _on_presence(self, member: str, *, present: bool) -> None:
+        (self._present.add if present else self._present.discard)(member)
         if not present:
             self._sender.forget(member)
         if self._run is None:

@@ -24,6 +24,10 @@ class BlockCache:
         """Give the file of a block model, whether it is there or not."""
         return self._folder / f"{sha256}.onnx"
 
+    def __len__(self) -> int:
+        """Count the block models that are there."""
+        return len(list(self._folder.glob("*.onnx"))) + len(self._in_memory)
+
     def block(self, sha256: str) -> Path | bytes:
         """Give a block model that is there: its file, or what would be in it."""
         return self._in_memory.get(sha256) or self.path(sha256)

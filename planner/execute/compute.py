@@ -71,6 +71,11 @@ class ModelBlocks:
         self._exits = [[leave.name for leave in exits if leave.cut == block + 1] for block in range(len(files))]
         self._runner = ChainRunner(cuts, provider=provider, threads=threads)
 
+    @property
+    def loaded(self) -> tuple[int, ...]:
+        """The blocks in memory."""
+        return tuple(sorted(self._runner.loaded))
+
     def load(self, block: int) -> None:
         """Make the session of a block, unless it is there."""
         if block not in self._runner.loaded:

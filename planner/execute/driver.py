@@ -170,6 +170,11 @@ class Driver:
         return time.monotonic() - self._start_s
 
     @property
+    def load(self) -> tuple[int, SampleKey | None]:
+        """How many tasks wait here, and the sample that is worked on."""
+        return self._worker.queued, self._worker.running
+
+    @property
     def next_due_s(self) -> float:
         """Time of the run's clock at which :meth:`run_due` has something to do."""
         return min(self._due[0][0], self._next_load_s) if self._due else self._next_load_s

@@ -20,29 +20,32 @@ class About(Record):
     worker: str
     version: str
     python: str
-    machine: str
-    """Processor architecture and operating system."""
+    zenoh: str
+    device: dict[str, str]
+    """The device and its operating system; on a Jetson also L4T release and power mode."""
     onnxruntime: str | None
     """Its version; None where it is not installed."""
     providers: tuple[str, ...]
-    """Execution providers that onnxruntime has here."""
+    """Execution providers that blocks could run with here."""
     provider: str
-    """The one this agent runs blocks with."""
+    """The one that they run with."""
     memory_bytes: int
     """Resident memory of the agent's process."""
-    cached_bytes: int
+    cached: int
     """Block models in its cache."""
+    present: tuple[str, ...]
+    """The other members that this agent sees."""
     run: str | None = None
     """The run at hand; None for an idle agent."""
     policy: str | None = None
+    device_class: str | None = None
+    """What the run's scenario takes the device for."""
     loaded: dict[str, tuple[int, ...]] = {}
-    """Blocks of each model of the run that are in memory."""
+    """Blocks in memory, of each model of the run."""
     queued: int = 0
     """Tasks that wait, the one that runs not counted."""
     running: str | None = None
-    """What is computed at the moment: source, sample and block."""
-    present: tuple[str, ...] = ()
-    """The other members that this agent sees."""
+    """The sample that is worked on."""
 
 
 class Flood(Record):
@@ -69,7 +72,7 @@ class Flooded(Record):
     worker: str
     flood: str
     size_bytes: int
-    """What came after the first quarter of the time, when the flow had settled."""
+    """What came once the flow had settled."""
     took_s: float
 
 

@@ -128,7 +128,7 @@ class Worker:
             source: deque() for source, spec in instance.scenario.sources.items() if spec.worker == name
         }
         self._limits = {source: instance.scenario.sources[source].in_flight or inf for source in self._reservoirs}
-        self._in_flight = dict.fromkeys(self._reservoirs, 0)
+        self._in_flight = self._view.in_flight = dict.fromkeys(self._reservoirs, 0)
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._delays = {source: Delays(self._patience) for source in self._reservoirs}
         self._told = Status()
@@ -156,6 +156,11 @@ class Worker:
     def queued(self) -> int:
         """Number of tasks that wait here, the one that runs not counted."""
         return sum(self._view.queued.values())
+
+    @property
+    def running(self) -> SampleKey | None:
+        """The sample that is worked on here."""
+        return self._running.waiting.task.key if self._running is not None else None
 
     @property
     def pending(self) -> dict[SampleKey, float]:
