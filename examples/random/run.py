@@ -62,13 +62,13 @@ def run_unit(scenario: int, load: float, samples: int, replications: int) -> Out
     return Outcome(scenario, load, delays_s)
 
 
-def run_all(scenarios: int, samples: int, replications: int, processes: int, log: Path) -> list[Outcome]:
+def run_all(scenarios: Sequence[int], samples: int, replications: int, processes: int, log: Path) -> list[Outcome]:
     """Simulate all scenarios at all loads; units that the log has from an earlier run are not run again."""
     header = {"samples": samples, "replications": replications}
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     outcomes = [Outcome(**json.loads(line)) for line in lines[1:]] if lines and json.loads(lines[0]) == header else []
     done = {(outcome.scenario, outcome.load) for outcome in outcomes}
-    todo = [(index, load) for index in range(scenarios) for load in LOADS if (index, load) not in done]
+    todo = [(index, load) for index in scenarios for load in LOADS if (index, load) not in done]
     with (
         progress_bar() as progress,
         ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
@@ -78,7 +78,7 @@ def run_all(scenarios: int, samples: int, replications: int, processes: int, log
             outcomes.append(future.result())
             rows = [json.dumps(header), *(json.dumps(asdict(outcome)) for outcome in outcomes)]
             write_text_atomic(log, "\n".join(rows) + "\n")
-    wanted = {(index, load) for index in range(scenarios) for load in LOADS}
+    wanted = {(index, load) for index in scenarios for load in LOADS}
     return sorted(
         (outcome for outcome in outcomes if (outcome.scenario, outcome.load) in wanted),
         key=lambda outcome: (outcome.load, outcome.scenario),
@@ -159,7 +159,8 @@ def main() -> None:
     parser = ArgumentParser(description=main.__doc__)
     parser.add_argument("--quick", action="store_true", help="few scenarios and samples: does it run at all")
     parser.add_argument("-o", "--output", type=Path, default=Path("random-results"), help="folder for results")
-    parser.add_argument("--scenarios", type=int, default=50)
+    parser.add_argument("--scenarios", type=int, default=50, help="how many")
+    parser.add_argument("--first", type=int, default=0, help="number of the first scenario")
     parser.add_argument("--samples", type=int, default=300, help="samples offered in a run, by all sources together")
     parser.add_argument("--replications", type=int, default=5, help="runs with different seeds, 2 or more")
     parser.add_argument("--processes", type=int, default=1, help="processes side by side")
@@ -169,7 +170,8 @@ def main() -> None:
     )
     output: Path = given.output
     output.mkdir(parents=True, exist_ok=True)
-    outcomes = run_all(scenarios, samples, replications, given.processes, output / "outcomes.jsonl")
+    numbers = range(given.first, given.first + scenarios)
+    outcomes = run_all(numbers, samples, replications, given.processes, output / "outcomes.jsonl")
     rows = [row for ours in OURS for row in summary(outcomes, ours)]
     write_text_atomic(output / "summary.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     draw_gains(outcomes, output / "gains.png")

@@ -20,7 +20,7 @@ def whole_model_at_home(instance: Instance, source: str) -> Route:
 
 def menu(instance: Instance, policy: str, plan: Plan | None) -> Mapping[str, Sequence[Route]]:
     """Give each source's routes under a policy, with their shares, while no worker has left."""
-    if policy == "planned" and plan is not None:
+    if plan is not None and (policy == "planned" or (policy == "adaptive" and plan.goal == "makespan")):
         return {source: entry.routes for source, entry in plan.sources.items()}
     if policy == "adaptive" and plan is not None:
         return wide_menu(instance, plan)

@@ -133,6 +133,8 @@ class View:
     """Computation here that has not begun, in seconds, by priority; of the task at hand all but the block that runs."""
     running_until_s: float = 0.0
     """When the block that runs is expected to end; in the past when none runs."""
+    in_flight: dict[str, int] = field(default_factory=dict)
+    """How many samples of each of this worker's own sources are on their way."""
     statuses: dict[str, Status] = field(default_factory=dict)
     """The last status of each other worker that told one."""
     cut: dict[tuple[str, str], float] = field(default_factory=dict)
