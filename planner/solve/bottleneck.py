@@ -137,10 +137,3 @@ class BottleneckMaster:
             if share >= least_share:
                 own[source].append(Choice(choice.variant, choice.workers, share))
         return tuple(normalised(found) for found in own)
-
-    def relaxations(self) -> dict[Row, float]:
-        """Give by how much the present shares miss the limits, by kind and number as in :mod:`planner.solve.blame`."""
-        demands = self.problem.demands
-        limit = {"late_s": lambda one: one.deadline_s, "inaccuracy": lambda one: one.min_accuracy}
-        missed = {row: float(self.value[slack]) for row, slack in self.slacks.items()}
-        return {row: part * limit[row[0]](demands[row[1]]) for row, part in missed.items() if part > MISSED}

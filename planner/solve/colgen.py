@@ -21,6 +21,7 @@ import numpy as np
 from planner.errors import SolveError
 from planner.solve.blame import Relaxations, blame
 from planner.solve.bottleneck import BottleneckMaster
+from planner.solve.elastic_columns import shared_relaxations
 from planner.solve.greedy import class_prices, greedy_rounds
 from planner.solve.master import Master
 from planner.solve.outcome import Options, Outcome, Search
@@ -76,12 +77,12 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     master.add(_price(search, centre))
     _check_begun(problem, master)
     idle = 0
-    while not search.out_of_time and idle < IDLE_ROUNDS:
+    while idle < IDLE_ROUNDS:
         before, best = search.bound, search.best
         master.solve(ACCURACY * max(options.gap, min(search.gap, 1.0)) * max(search.bound, 1e-9))
         for least_share in LEAST_SHARES:
             search.offer(master.choices(least_share))
-        if search.gap <= options.gap:
+        if search.gap <= options.gap or search.out_of_time:
             break
         if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
             return Outcome("infeasible", blame=blame(problem, lambda: _relaxations(problem, options, master)))
@@ -127,12 +128,9 @@ def _menu(problem: Problem, prices: Prices, centre: Prices) -> list[Prices]:
 
 
 def _relaxations(problem: Problem, options: Options, master: Master | BottleneckMaster) -> Relaxations | None:
-    """Give the least relaxations where the arcs fit one linear program, else where the search stands."""
-    arcs = len(problem.workers) ** 2 * sum(
-        len(problem.variants[variant]) for demand in problem.demands for variant in demand.variants
-    )
-    if arcs > ELASTIC_ARCS:
-        return master.relaxations()
+    """Give the least relaxations, of all routes where the arcs fit one program."""
+    if problem.arcs > ELASTIC_ARCS:
+        return shared_relaxations(problem, master.columns, options.time_limit_s)
     from planner.solve.elastic import relaxations
 
     return relaxations(problem, options, shared=True)

@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import SolveError
+from planner.solve.blame import blame
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.problem import Array, Choice, Problem
 
@@ -53,7 +54,9 @@ def solve(problem: Problem, options: Options) -> Outcome:
         if low < len(times):
             search.offer(((Choice(variant, partition.route(times[low])),),))
     if not search.incumbents:
-        return Outcome("infeasible", blame=("no partition keeps every limit: see memory, deadline and accuracy",))
+        from planner.solve.elastic import relaxations
+
+        return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options)))
     search.raise_bound(search.best)
     return search.outcome()
 

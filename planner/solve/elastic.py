@@ -29,13 +29,15 @@ class _Limit(NamedTuple):
 
 
 def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> Relaxations | None:
-    """Give the least set of relaxations, by kind and number; None where nothing helps, or time ran out."""
+    """Give the least set of relaxations, by kind and number; None where there are no limits, or time ran out."""
     from planner.solve.milp import build_model
 
     model = build_model(problem, elastic=True)
     if shared:
         pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
     limits = list(_limits(problem, model))
+    if not limits:
+        return None
     model.relaxed = pyo.Var(range(len(limits)), domain=pyo.Binary)
     model.only_relaxed = pyo.Constraint(
         range(len(limits)), rule=lambda _, row: limits[row].slack <= limits[row].most * model.relaxed[row]

@@ -167,18 +167,6 @@ class Master:
         of_class = np.repeat(self.capacity_price[None, :], len(prices.of_class), axis=0)
         return Prices(of_class, np.zeros_like(prices.latency), prices.second, prices.accuracy)
 
-    def relaxations(self) -> dict[tuple[str, int], float]:
-        """Give by how much the present shares miss the limits, by kind and number as in :mod:`planner.solve.blame`."""
-        sources = len(self.problem.demands)
-        over = self.share @ self.load - self.problem.cap
-        missed = {("overload", int(self.used[place])): float(over[place]) for place in np.flatnonzero(over > MARGIN)}
-        for limit, beyond in zip(self.limits.tolist(), (self.share @ self.limit_use - 1).tolist(), strict=True):
-            if beyond > MARGIN and limit < sources:
-                missed["late_s", limit] = beyond / float(self.lateness[limit])
-            elif beyond > MARGIN:
-                missed["inaccuracy", limit - sources] = beyond / float(self.loss[limit - sources])
-        return missed
-
     def choices(self, least_share: float) -> Choices:
         """Give the routes that have at least a share; the shares of each source add up to 1."""
         own: list[list[Choice]] = [[] for _ in self.problem.demands]

@@ -166,6 +166,12 @@ class Problem:
         largest = max(float(activations.max()) for activations in self.activation_bytes)
         return bool((everything + largest > self.memory_bytes).any())
 
+    @property
+    def arcs(self) -> int:
+        """How many moves between workers there are, for which a program over arcs has variables."""
+        blocks = sum(len(self.variants[variant]) for demand in self.demands for variant in demand.variants)
+        return len(self.workers) ** 2 * blocks
+
     @cached_property
     def _runs(self) -> dict[tuple[int, int], NDArray[np.bool_]]:
         return {}

@@ -15,9 +15,11 @@ from collections.abc import Callable
 
 import numpy as np
 
+from planner.plan.types import Status
 from planner.solve import colgen
 from planner.solve.blame import Relaxations, blame, missed_limits
 from planner.solve.climb import Climb
+from planner.solve.colgen import ELASTIC_ARCS
 from planner.solve.greedy import greedy_rounds
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.pricing import unroutable
@@ -33,13 +35,16 @@ TRY_EVERY = 5
 """In about so many steps the routes that answer the multipliers are once improved to an incumbent."""
 SHARED_TIME = 0.3
 """Part of the time limit that sharing may take."""
+BLAME_S = 5.0
+"""Time that looking for the least relaxations may take, twice."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
     """Look for the best one route a source, and prove how good it is."""
-    problem, inaccurate = _accurate(problem)
+    asked = problem
+    problem, inaccurate = _accurate(asked)
     if inaccurate:
-        return Outcome("infeasible", blame=blame(problem, lambda: inaccurate))
+        return Outcome("infeasible", blame=_blame(asked, options, inaccurate))
     if unroutable(problem):
         return Outcome("infeasible", blame=blame(problem, dict))
     search = Search(problem, options)
@@ -48,18 +53,27 @@ def solve(problem: Problem, options: Options) -> Outcome:
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
         near = replies.improve(choices)
+    if (problem.goal != "delay" or not search.incumbents) and _share(replies) == "infeasible":
+        return Outcome("infeasible", blame=_blame(problem, options, missed_limits(problem, near)))
     if problem.goal == "delay":
         climb = Climb(search, replies.staged)
         seen: set[Choices] = set()
         _shake(replies, lambda: _climb(climb, replies, seen))
     else:
-        shared = _share(replies)
-        if shared.status == "infeasible":
-            return shared
         _shake(replies, lambda: False)
     if not search.incumbents:
-        return Outcome("no_solution", bound=search.bound, blame=blame(problem, lambda: missed_limits(problem, near)))
+        missed = missed_limits(problem, near)
+        return Outcome("no_solution", bound=search.bound, blame=_blame(problem, options, missed))
     return search.outcome()
+
+
+def _blame(problem: Problem, options: Options, known: Relaxations) -> tuple[str, ...]:
+    """Name the least relaxations where they can be found, else the ``known`` ones."""
+    from planner.solve.elastic import relaxations
+
+    hurried = dataclasses.replace(options, time_limit_s=min(options.time_limit_s, BLAME_S))
+    least = relaxations(problem, hurried) if problem.arcs <= ELASTIC_ARCS else None
+    return blame(problem, lambda: least or known)
 
 
 def _shake(replies: Replies, between: Callable[[], bool]) -> None:
@@ -79,8 +93,8 @@ def _shake(replies: Replies, between: Callable[[], bool]) -> None:
             idle = idle + 1 if search.best >= best else 0
 
 
-def _share(replies: Replies) -> Outcome:
-    """Take the bound of shared routes, and improve what the widest of each source make together."""
+def _share(replies: Replies) -> Status:
+    """Take the bound of shared routes, and improve what the widest of each source make together; their status."""
     search = replies.search
     problem, options = search.problem, search.options
     free = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
@@ -91,7 +105,7 @@ def _share(replies: Replies) -> Outcome:
     for choices in sorted(shared.incumbents, key=problem.objective)[:GREEDY_ROUNDS]:
         widest = [max(own, key=lambda choice: choice.share) for own in choices]
         replies.improve(tuple((dataclasses.replace(choice, share=1.0),) for choice in widest))
-    return shared
+    return shared.status
 
 
 def _accurate(problem: Problem) -> tuple[Problem, Relaxations]:

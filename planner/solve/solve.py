@@ -228,17 +228,11 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
     if method == "auto":
         if routes == "shared":
             return "colgen"
-        return "search" if not problem.memory_binds and _arcs(problem) > MILP_ARCS else "milp"
+        return "search" if not problem.memory_binds and problem.arcs > MILP_ARCS else "milp"
     if routes is not None and routes not in METHODS[method].routes:
         fitting = ", ".join(name for name, found in METHODS.items() if routes in found.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=fitting)
     return method
-
-
-def _arcs(problem: Problem) -> int:
-    """Count the moves between workers that the MILP would have variables for."""
-    blocks = sum(len(problem.variants[variant]) for demand in problem.demands for variant in demand.variants)
-    return len(problem.workers) ** 2 * blocks
 
 
 def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:

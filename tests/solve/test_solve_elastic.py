@@ -8,10 +8,12 @@ import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
-from planner.solve import exhaustive, milp, solve
+from planner.scenario.types import NetworkSpec, ObjectiveSpec
+from planner.solve import colgen, exhaustive, milp, solve
 from planner.solve.blame import Relaxations
 from planner.solve.build import build_problem
 from planner.solve.elastic import relaxations
+from planner.solve.elastic_columns import shared_relaxations
 from planner.solve.outcome import Options
 from planner.solve.problem import Problem
 from tests.instances import MIB, make_instance, make_profile, random_instance
@@ -75,7 +77,7 @@ def test_one_limit_far_beyond_is_named_before_two_a_little_beyond() -> None:
     assert "lacks 110 MiB" in solution.blame[0]
 
 
-@pytest.mark.parametrize("method", ["milp", "exhaustive", "colgen", "convex"])
+@pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
 def test_every_method_names_two_limits_where_two_are_needed(method: str) -> None:
     sources = {
         "early": {"rate_per_s": 1.0, "deadline_s": 0.001},
@@ -96,3 +98,65 @@ def test_shared_routes_need_no_more_than_single_ones() -> None:
     assert shared
     assert len(shared) <= len(single)
     assert milp.solve(problem, OPTIONS).status == "infeasible"
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 10_000), st.sampled_from(["delay", "throughput"]))
+def test_known_routes_are_enough_to_find_the_least_relaxations_of_shared_ones(seed: int, goal: str) -> None:
+    problem = dataclasses.replace(hard_problem(seed), memory_bytes=np.full(3, 1e12), goal=goal)
+    least = relaxations(problem, OPTIONS, shared=True) or {}
+    assume(least)
+    first = [(source, choice) for source in range(2) for choice in exhaustive._routes(problem, source)[:1]]
+    found = shared_relaxations(problem, first, 10.0)
+    assert len(found) >= len(least)
+    if not any(kind == "overload" for kind, _ in found):
+        assert colgen.solve(relax(problem, found, 1.001), OPTIONS).incumbents
+    allows = {"overload": problem.cap, "late_s": 1.0}
+
+    def parts(gives: Relaxations) -> float:
+        return sum(
+            amount / (problem.demands[number].deadline_s if kind == "late_s" else allows[kind])
+            for (kind, number), amount in gives.items()
+        )
+
+    if len(found) == len(least):
+        assert parts(found) == pytest.approx(parts(least), rel=0.2)
+
+
+@pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
+def test_column_generation_names_the_same_limits_when_it_has_only_its_own_routes(
+    goal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {
+        "early": {"rate_per_s": 1.0, "deadline_s": 0.001, "samples": 5},
+        "soon": {"rate_per_s": 1.0, "deadline_s": 0.002, "samples": 5},
+        "any": {"rate_per_s": 1.0, "samples": 5},
+    }
+    instance = make_instance(sources=sources, objective=ObjectiveSpec.model_validate({"goal": goal}))
+    by_arcs = solve(instance, method="colgen")
+    monkeypatch.setattr(colgen, "ELASTIC_ARCS", 0)
+    by_columns = solve(instance, method="colgen")
+    assert by_arcs.status == by_columns.status == "infeasible"
+    assert by_arcs.blame == by_columns.blame
+    assert len(by_columns.blame) == 2
+
+
+def test_the_partition_names_the_least_relaxations() -> None:
+    profile = make_profile(block_s=[0.01, 0.01], weight_bytes=100 * 2**20, activation_bytes=0)
+    workers = {name: {"memory_bytes": 290 * MIB, "base_memory_bytes": 200 * MIB} for name in ("a", "b")}
+    link = NetworkSpec(kind="point-to-point", links=(("a", "b"),), bandwidth_bytes_per_s=1e7)
+    instance = make_instance(
+        profiles=[profile], workers=workers, networks={"link": link}, objective=ObjectiveSpec(goal="throughput")
+    )
+    solution = solve(instance, method="dp", max_visits=1)
+    assert solution.status == "infeasible"
+    assert len(solution.blame) == 1
+    assert "lacks 110 MiB" in solution.blame[0]
+
+
+def test_search_proves_that_there_is_no_solution_at_any_size() -> None:
+    instance = random_instance(0, sources=5, workers=8, blocks=16, load=1.1)
+    solution = solve(instance, method="search", time_limit_s=1.0)
+    assert solution.status == "infeasible"
+    assert solution.blame
+    assert all("busy" in reason for reason in solution.blame)

@@ -1,0 +1,137 @@
+"""The least relaxations for shared routes where instances are too large for :mod:`planner.solve.elastic`.
+
+Column generation finds the shares that miss the limits least, each limit's part counted alike; then, among the routes
+that it met on the way, the fewest limits are sought that have to give way at all, and the least amounts with no more.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import numpy as np
+from scipy import sparse
+from scipy.optimize import Bounds, LinearConstraint, linprog, milp
+
+from planner.solve.blame import Relaxations
+from planner.solve.pricing import Prices, cheapest_route
+from planner.solve.problem import Array, Choice, Problem
+
+ROUNDS = 20
+Column = tuple[int, Choice]
+Limit = tuple[str, int]
+
+
+def shared_relaxations(problem: Problem, columns: Iterable[Column], time_limit_s: float) -> Relaxations:
+    """Give the least relaxations, by kind and number, with ``columns`` as the first routes; the last step is timed."""
+    known = dict.fromkeys(columns)
+    for _ in range(ROUNDS):
+        program = _Program(problem, list(known))
+        prices = program.prices()
+        fresh = {(source, cheapest_route(problem, source, prices)[1]) for source in range(len(problem.demands))}
+        if fresh <= known.keys():
+            break
+        known.update(dict.fromkeys(fresh))
+    return _Program(problem, list(known)).fewest(time_limit_s)
+
+
+class _Program:
+    """The limits as rows of a linear program over shares of routes, each divided by what it allows.
+
+    ``uses`` [limits, n] is what routes take of them; with a slack for each limit, uses · share − slack ≤ 1, or for
+    accuracies ≤ −1.
+    """
+
+    def __init__(self, problem: Problem, columns: list[Column]) -> None:
+        self.problem, self.columns = problem, columns
+        self.limits: dict[Limit, int] = {}
+        self.allows: list[float] = []
+        entries: list[tuple[int, int, float]] = []
+        for column, (source, choice) in enumerate(columns):
+            cost, demand = problem.cost(source, choice), problem.demands[source]
+            load = demand.volume * cost.seconds / problem.cap
+            for resource, part in zip(cost.resources.tolist(), load.tolist(), strict=True):
+                if part > 0:
+                    entries.append((self._limit("overload", resource, problem.cap), column, part))
+            if np.isfinite(demand.deadline_s):
+                row = self._limit("late_s", source, demand.deadline_s)
+                entries.append((row, column, cost.unloaded_s / demand.deadline_s))
+            if demand.min_accuracy > 0:
+                row = self._limit("inaccuracy", source, demand.min_accuracy)
+                entries.append((row, column, -problem.variants[choice.variant].accuracy / demand.min_accuracy))
+        rows, places, parts = zip(*entries, strict=True)
+        self.uses = sparse.csr_array((parts, (rows, places)), shape=(len(self.limits), len(columns)))
+        self.bound = np.array([-1.0 if kind == "inaccuracy" else 1.0 for kind, _ in self.limits])
+        sources = [source for source, _ in columns]
+        ones = np.ones(len(columns))
+        self.whole = sparse.csr_array(
+            (ones, (sources, range(len(columns)))), shape=(len(problem.demands), len(columns))
+        )
+
+    def _limit(self, kind: str, number: int, allows: float) -> int:
+        if (kind, number) not in self.limits:
+            self.limits[kind, number] = len(self.limits)
+            self.allows.append(allows)
+        return self.limits[kind, number]
+
+    def prices(self) -> Prices:
+        """Give what the limits cost where they are missed least."""
+        count = len(self.limits)
+        found = linprog(
+            np.concatenate([np.zeros(len(self.columns)), np.ones(count)]),
+            A_ub=sparse.hstack([self.uses, -sparse.eye_array(count)]),
+            b_ub=self.bound,
+            A_eq=sparse.hstack([self.whole, sparse.csr_array((len(self.problem.demands), count))]),
+            b_eq=np.ones(len(self.problem.demands)),
+        )
+        price = -found.ineqlin.marginals / np.array(self.allows)
+        sources = len(self.problem.demands)
+        of_resource = self._prices_of("overload", price, len(self.problem.resources))
+        return Prices(
+            of_class=np.repeat(of_resource[None, :], len(self.problem.classes.weight), axis=0),
+            latency=np.zeros(sources),
+            second=self._prices_of("late_s", price, sources),
+            accuracy=self._prices_of("inaccuracy", price, sources),
+        )
+
+    def _prices_of(self, kind: str, price: Array, count: int) -> Array:
+        of_kind = np.zeros(count)
+        for (own, number), row in self.limits.items():
+            if own == kind:
+                of_kind[number] = price[row]
+        return of_kind
+
+    def fewest(self, time_limit_s: float) -> Relaxations:
+        """Give the fewest limits that have to give way, and with no more of them the least amounts."""
+        columns, count = len(self.columns), len(self.limits)
+        most = self._most()
+        none = np.zeros(columns)
+        slack, gives = sparse.eye_array(count), sparse.diags_array(most)
+        constraints = [
+            LinearConstraint(sparse.hstack([self.uses, -slack, 0 * slack]), ub=self.bound),
+            LinearConstraint(sparse.hstack([sparse.csr_array((count, columns)), slack, -gives]), ub=0.0),
+            LinearConstraint(
+                sparse.hstack([self.whole, sparse.csr_array((len(self.problem.demands), 2 * count))]), lb=1.0, ub=1.0
+            ),
+        ]
+        number = np.concatenate([none, np.zeros(count), np.ones(count)])
+        amount = np.concatenate([none, np.ones(count), np.zeros(count)])
+        options = {"time_limit": time_limit_s}
+        bounds = Bounds(0.0, np.concatenate([none + 1.0, most, np.ones(count)]))
+        integrality = number > 0
+        first = milp(number, integrality=integrality, bounds=bounds, constraints=constraints, options=options)
+        if first.x is None:
+            return {}
+        constraints.append(LinearConstraint(number, ub=round(first.fun)))
+        second = milp(amount, integrality=integrality, bounds=bounds, constraints=constraints, options=options)
+        best = first.x if second.x is None else second.x
+        missed = best[columns : columns + count] * np.array(self.allows)
+        chosen = best[columns + count :] > 0.5
+        return {limit: float(missed[row]) for limit, row in self.limits.items() if chosen[row] and missed[row] > 1e-9}
+
+    def _most(self) -> Array:
+        """Give the most that each limit could ever be missed by: with each source on its dearest route."""
+        of_source = np.zeros((len(self.limits), len(self.problem.demands)))
+        uses = self.uses.tocoo()
+        sources = np.array([source for source, _ in self.columns])
+        np.maximum.at(of_source, (uses.row, sources[uses.col]), uses.data)
+        return np.asarray(np.maximum(of_source.sum(axis=1), 1.0))
