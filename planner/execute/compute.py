@@ -126,8 +126,11 @@ class ComputeThread:
         return int(told.split()[1]) * 1e-9
 
     def close(self) -> None:
-        """End the thread after the job at hand."""
+        """Let the thread end after the job at hand."""
         self._jobs.put(None)
+
+    def join(self) -> None:
+        """Wait until it has ended."""
         self._thread.join()
 
     def _work(self) -> None:

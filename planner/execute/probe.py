@@ -26,7 +26,7 @@ from planner.execute.messages import Body, Fault, Frame, Refused
 from planner.execute.transport import CONTROL, Connect
 
 PINGS: Final = 20
-SHARING: Final = 1.5
+SHARING: Final = 1.4
 """Two ways that share nothing give 2 of their own rates at the same time, two in one medium give 1."""
 
 _ANSWER_S: Final = 10.0
