@@ -28,7 +28,7 @@ def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Pat
 def test_every_image_is_done_under_every_policy(quick: tuple[dict[str, Any], Path]) -> None:
     runs = quick[0]["runs"]
     assert {(run["workers"], run["policy"]) for run in runs} == {
-        (workers, policy) for workers in SET_UPS for policy in ("local", "ar-mdi", "ms-mdi")
+        (workers, policy) for workers in SET_UPS for policy in ("local", "ar-mdi", "ms-mdi", "adaptive")
     }
     assert {run["images"] for run in runs} == {4000}
     for run in runs:
@@ -54,6 +54,22 @@ def test_figures_are_ratios_of_the_makespans(quick: tuple[dict[str, Any], Path])
     for figure in figures:
         theirs_s, ours_s = (makespan_s[figure["workers"], policy] for policy in (figure["over"], "ms-mdi"))
         assert figure["ours"] == pytest.approx(theirs_s / ours_s - 1)
+
+
+def test_ours_is_ahead_of_all_of_them(quick: tuple[dict[str, Any], Path]) -> None:
+    runs = {(run["workers"], run["policy"]): run for run in quick[0]["runs"]}
+    for workers in SET_UPS:
+        for policy in ("local", "ar-mdi", "ms-mdi"):
+            for figure in ("makespan_s", "mean_delay_s"):
+                assert runs[workers, "adaptive"][figure] < runs[workers, policy][figure]
+
+
+def test_a_batch_takes_hardly_longer_than_a_fluid(quick: tuple[dict[str, Any], Path]) -> None:
+    batches = quick[0]["batches"]
+    assert [batch["workers"] for batch in batches] == list(SET_UPS)
+    for batch in batches:
+        assert batch["fluid_s"] < 1.005 * batch["makespan_s"]  # chance in the block times is not in the bound
+        assert batch["makespan_s"] < 1.05 * batch["fluid_s"]
 
 
 def test_plots_are_drawn(quick: tuple[dict[str, Any], Path]) -> None:
