@@ -15,7 +15,6 @@ from collections.abc import Callable
 
 import numpy as np
 
-from planner.plan.types import Status
 from planner.solve import colgen
 from planner.solve.blame import Relaxations, blame, missed_limits
 from planner.solve.climb import Climb
@@ -44,7 +43,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     asked = problem
     problem, inaccurate = _accurate(asked)
     if inaccurate:
-        return Outcome("infeasible", blame=_blame(asked, options, inaccurate))
+        return Outcome("infeasible", blame=_blame(asked, options, blame(asked, lambda: inaccurate)))
     if unroutable(problem):
         return Outcome("infeasible", blame=blame(problem, dict))
     search = Search(problem, options)
@@ -53,8 +52,10 @@ def solve(problem: Problem, options: Options) -> Outcome:
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
         near = replies.improve(choices)
-    if (problem.goal != "delay" or not search.incumbents) and _share(replies) == "infeasible":
-        return Outcome("infeasible", blame=_blame(problem, options, missed_limits(problem, near)))
+    if problem.goal != "delay" or not search.incumbents:
+        shared = _share(replies)
+        if shared.status == "infeasible":
+            return Outcome("infeasible", blame=_blame(problem, options, shared.blame))
     if problem.goal == "delay":
         climb = Climb(search, replies.staged)
         seen: set[Choices] = set()
@@ -62,18 +63,18 @@ def solve(problem: Problem, options: Options) -> Outcome:
     else:
         _shake(replies, lambda: False)
     if not search.incumbents:
-        missed = missed_limits(problem, near)
+        missed = blame(problem, lambda: missed_limits(problem, near))
         return Outcome("no_solution", bound=search.bound, blame=_blame(problem, options, missed))
     return search.outcome()
 
 
-def _blame(problem: Problem, options: Options, known: Relaxations) -> tuple[str, ...]:
-    """Name the least relaxations where they can be found, else the ``known`` ones."""
+def _blame(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """Name the least relaxations for one route a source where they can be found."""
     from planner.solve.elastic import relaxations
 
     hurried = dataclasses.replace(options, time_limit_s=min(options.time_limit_s, BLAME_S))
     least = relaxations(problem, hurried) if problem.arcs <= ELASTIC_ARCS else None
-    return blame(problem, lambda: least or known)
+    return blame(problem, lambda: least) if least else otherwise
 
 
 def _shake(replies: Replies, between: Callable[[], bool]) -> None:
@@ -93,8 +94,8 @@ def _shake(replies: Replies, between: Callable[[], bool]) -> None:
             idle = idle + 1 if search.best >= best else 0
 
 
-def _share(replies: Replies) -> Status:
-    """Take the bound of shared routes, and improve what the widest of each source make together; their status."""
+def _share(replies: Replies) -> Outcome:
+    """Take the bound of shared routes, and improve what the widest of each source make together."""
     search = replies.search
     problem, options = search.problem, search.options
     free = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
@@ -105,7 +106,7 @@ def _share(replies: Replies) -> Status:
     for choices in sorted(shared.incumbents, key=problem.objective)[:GREEDY_ROUNDS]:
         widest = [max(own, key=lambda choice: choice.share) for own in choices]
         replies.improve(tuple((dataclasses.replace(choice, share=1.0),) for choice in widest))
-    return shared.status
+    return shared
 
 
 def _accurate(problem: Problem) -> tuple[Problem, Relaxations]:

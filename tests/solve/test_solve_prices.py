@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
@@ -8,14 +9,15 @@ import pytest
 
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
-from planner.scenario.types import ObjectiveSpec
+from planner.scenario.types import NetworkSpec, ObjectiveSpec
 from planner.solve import exhaustive, solve
 from planner.solve.build import build_problem
 from planner.solve.convex import solve as convex
 from planner.solve.outcome import Options
 from planner.solve.prices import elasticity, enlarge, memory_steps, plan_prices, speed_up, widen
-from planner.solve.problem import Problem
+from planner.solve.problem import Demand, Problem, Variant
 from tests.instances import make_instance, make_profile, random_instance
+from tests.solve.test_solve_milp import with_exits
 
 OPTIONS = Options(gap=1e-7)
 STEP = 1.001
@@ -43,6 +45,82 @@ def test_duals_hold_where_a_deadline_binds() -> None:
     assert outcome.prices is not None
     assert outcome.prices.second[0] > 0.01
     check_derivatives(problem)
+
+
+@pytest.mark.parametrize("goal", ["delay", "throughput"])
+def test_class_prices_are_what_a_little_more_load_of_each_class_costs(goal: str) -> None:
+    """By a further source that brings its load to one worker and nothing else."""
+    problem = build_problem(random_instance(11, sources=3, workers=3, blocks=4, load=0.5, goal=goal))
+    assert len(problem.classes.weight) > 1
+    prices = convex(problem, OPTIONS).prices
+    assert prices is not None
+    for worker in range(3):
+        for demand in problem.demands:
+            more, less = (optimum(burdened(problem, worker, demand.priority, load)) for load in (2e-4, 1e-4))
+            level = int(problem.classes.of_source[problem.demands.index(demand)])
+            assert (more - less) / 1e-4 == pytest.approx(prices.of_class[level, worker], rel=0.02, abs=1e-2)
+
+
+def burdened(problem: Problem, worker: int, priority: float, load: float) -> Problem:
+    """The problem with a source of one block, that no other worker may run, and without bytes to send."""
+    count = len(problem.workers)
+    block = Variant(
+        model=len(problem.models),
+        operating_point=0,
+        accuracy=1.0,
+        reach=np.ones(2),
+        block_s=np.full((1, count), load),
+        overhead_s=np.zeros(count),
+        cut_bytes=np.zeros(2),
+        exit_bytes=np.zeros(1),
+        exit_share=np.zeros(1),
+    )
+    demand = Demand("more", worker, 1.0, priority, np.inf, 0.0, (len(problem.variants),))
+    return dataclasses.replace(
+        problem,
+        models=(*problem.models, "one block"),
+        demands=(*problem.demands, demand),
+        variants=(*problem.variants, block),
+        weight_bytes=(*problem.weight_bytes, np.zeros(1)),
+        activation_bytes=(*problem.activation_bytes, np.zeros(1)),
+        pins={"more": {0: worker}},
+    )
+
+
+@pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
+def test_prices_of_a_deadline_are_what_a_little_more_time_is_worth(goal: str) -> None:
+    """The fast worker is far away, so that not all samples may go there."""
+    sources = {"camera": {"rate_per_s": 20.0, "deadline_s": 0.03, "samples": 20}}
+    far = NetworkSpec(kind="shared", members=("slow", "fast"), bandwidth_bytes_per_s=1e8, latency_s=0.02)
+    instance = make_instance(
+        sources=sources, networks={"far": far}, objective=ObjectiveSpec.model_validate({"goal": goal})
+    )
+    problem = build_problem(instance)
+    prices = convex(problem, OPTIONS).prices
+    assert prices is not None
+
+    def with_deadline(deadline_s: float) -> float:
+        demand = dataclasses.replace(problem.demands[0], deadline_s=deadline_s)
+        return optimum(dataclasses.replace(problem, demands=(demand,)))
+
+    slope = (with_deadline(0.03 - 1e-5) - with_deadline(0.03 + 1e-5)) / 2e-5
+    # The delay's deadline is slack: sharing leaves the far worker to few samples.
+    assert (slope > 1.0) == (goal != "delay")
+    assert prices.second[0] - np.broadcast_to(prices.late, 1)[0] == pytest.approx(slope, rel=0.01, abs=1e-3)
+
+
+def test_prices_of_accuracy_are_what_a_little_less_of_it_is_worth() -> None:
+    problem = build_problem(with_exits(1, 0.85))
+    prices = convex(problem, OPTIONS).prices
+    assert prices is not None
+
+    def with_accuracy(least: float) -> float:
+        demand = dataclasses.replace(problem.demands[0], min_accuracy=least)
+        return optimum(dataclasses.replace(problem, demands=(demand, problem.demands[1])))
+
+    slope = (with_accuracy(0.85 + 1e-4) - with_accuracy(0.85 - 1e-4)) / 2e-4
+    assert slope > 0.1
+    assert prices.accuracy[0] == pytest.approx(slope, rel=0.01)
 
 
 def check_derivatives(problem: Problem) -> None:
