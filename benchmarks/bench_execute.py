@@ -10,11 +10,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from benchmarks.execution import faults
+from benchmarks.execution import faults, pipeline
 
 GOALS: dict[str, Callable[[], None]] = {
     "kills": faults.kills,
     "silence": faults.silence,
+    "two-stages": pipeline.two_stages,
+    "four-stages": pipeline.four_stages,
+    "prediction": pipeline.prediction,
 }
 """What there is to measure, by a word."""
 

@@ -144,10 +144,8 @@ class ComputeThread:
             sure = blocks.confidence(job.run.block, tensors)
         except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed, by name
             return Outcome(job.run, None, str(error), job.begin_s, time.monotonic(), late=False)
-        late = False
-        if job.lasts_s is not None:
-            left_s = job.begin_s + job.lasts_s - time.monotonic()
-            late = left_s < 0
-            if not late:
-                time.sleep(left_s)
-        return Outcome(job.run, tensors, "", job.begin_s, time.monotonic(), late, sure)
+        end_s = done_s = time.monotonic()
+        if job.lasts_s is not None and (end_s := max(done_s, job.begin_s + job.lasts_s)) > done_s:
+            time.sleep(end_s - done_s)  # what the system sleeps too long is its own, and no part of the block
+        late = job.lasts_s is not None and end_s == done_s
+        return Outcome(job.run, tensors, "", job.begin_s, end_s, late, sure)

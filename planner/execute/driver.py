@@ -139,6 +139,7 @@ class Driver:
         self.duplicates = 0
         self.late_blocks = 0
         self._busy_s = 0.0
+        self._free_s: float | None = None
         self._next_load_s = LOAD_PERIOD_S
         self._unlinked: set[str] = set()
         self._out: set[str] = set()
@@ -249,12 +250,14 @@ class Driver:
         self._record(BlockRecord(self.name, key.source, key.sample, block, start_s, end_s))
         self._busy_s += end_s - start_s
         self.late_blocks += outcome.late
+        self._free_s = outcome.end_s
         if outcome.tensors is None:
             self._tell_failing(outcome)
             self._step(BlockFailed(key, block, outcome.reason))
         else:
             self._tensors[key] = outcome.tensors
             self._step(BlockEnded(key, block, outcome.end_s - outcome.start_s, outcome.confidence))
+        self._free_s = None
 
     def on_link(self, worker: str, *, present: bool) -> None:
         """Learn that the link to another worker is there, or broken."""
@@ -342,7 +345,7 @@ class Driver:
 
     def _carry_out(self, effect: Effect) -> None:
         if isinstance(effect, RunBlock):
-            self._compute.submit(Job(effect, self._tensors_of(effect.key), time.monotonic(), self._lasts_s(effect)))
+            self._compute.submit(Job(effect, self._tensors_of(effect.key), self._begin_s(), self._lasts_s(effect)))
         elif isinstance(effect, Send):
             self._send(effect)
         elif isinstance(effect, Tell):
@@ -367,6 +370,10 @@ class Driver:
             return self._submitted.get((key.source, key.sample), {})
         pool = self._inputs.get(key.source)
         return pool[key.sample % len(pool)] if pool else {}
+
+    def _begin_s(self) -> float:
+        # A paced block that follows another begins when that one ends, not when it has been noticed.
+        return self._free_s if self._deploy.paced and self._free_s is not None else time.monotonic()
 
     def _lasts_s(self, run: RunBlock) -> float | None:
         if not self._deploy.paced:

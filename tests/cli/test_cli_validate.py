@@ -1,0 +1,104 @@
+"""``planner validate`` as a user calls it: on this machine, unpaced, in namespaces, on agents elsewhere."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from planner.execute.netns import unavailable
+from planner.execute.wire import free_port_pair
+from tests.cli.command import planner
+from tests.execute.case import write_case
+
+WIDE = ("--tolerance", "10000 %")
+"""A busy machine may take its time; what is compared here is not the speed."""
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_case(tmp_path_factory.mktemp("case"))
+
+
+def validated(*words: str | Path) -> dict[str, Any]:
+    finished = planner("validate", *words, *WIDE, "--json")
+    assert finished.returncode == 0, finished.stderr + finished.stdout
+    document: dict[str, Any] = json.loads(finished.stdout)
+    assert (document["passed"], document["lost"], document["failed"], document["duplicates"]) == (True, 0, 0, 0)
+    assert document["numerics"]["max_rel_error"] <= 1e-4
+    return document
+
+
+def test_at_this_machines_own_speed_and_what_is_said_of_it(plan: Path, tmp_path: Path) -> None:
+    document = validated(plan, "--local", "--unpaced", "--samples", "20", "-o", tmp_path)
+    assert document["numerics"]["samples"] == 40
+    assert json.loads((tmp_path / "result.json").read_text()) == document
+    for name in ("urgent", "other"):
+        own = document["sources"][name]
+        for side in ("predicted", "measured"):
+            legs_s = sum(sum(leg[side].values()) for leg in own["legs"])
+            assert legs_s == pytest.approx(own[side]["mean_delay_s"], rel=1e-6)
+        assert [leg["place"] for leg in own["legs"]] == ["a: block 0", "lan: cut 1", "b: blocks 1-2", "lan: cut 3"]
+        # Blocks that the profile says take 4 ms take some microseconds.
+        assert own["legs"][0]["measured"]["work_s"] < own["legs"][0]["predicted"]["work_s"]
+    assert set(document["workers"]) == {"a", "b"}
+    assert set(document["networks"]) == {"lan"}
+    assert all(0 <= found["measured"] <= 1 for found in document["workers"].values())
+
+
+def test_a_tolerance_that_is_not_met_is_no_and_the_tables_say_why(plan: Path) -> None:
+    finished = planner("validate", plan, "--local", "--unpaced", "--duration", "0.5s", "--tolerance", "1 %")
+    assert finished.returncode == 1
+    assert "Where a sample's time goes" in finished.stdout
+    assert "NOT PASSED" in finished.stdout
+    assert "Traceback" not in finished.stderr
+
+
+@pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
+def test_through_real_links_in_namespaces(plan: Path) -> None:
+    document = validated(plan, "--netns", "--samples", "15")
+    assert document["numerics"]["samples"] == 30
+
+
+@pytest.fixture
+def agents(tmp_path: Path) -> Iterator[str]:
+    """Two agents that run already; the address of one, by which the other is found."""
+    address = f"127.0.0.1:{free_port_pair()}"
+    common = [sys.executable, "-m", "planner", "agent", "--cache", str(tmp_path), "--until-stdin-closes"]
+    started = [
+        subprocess.Popen([*common, *words], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        for words in (["--name", "a", "--listen", address], ["--name", "b", "--connect", address])
+    ]
+    try:
+        yield address
+    finally:
+        for process in started:
+            if process.stdin is not None:
+                process.stdin.close()
+            assert process.wait(20) == 0
+
+
+def test_on_agents_that_are_there_already_twice(plan: Path, agents: str) -> None:
+    for _ in range(2):
+        assert validated(plan, "--connect", agents, "--samples", "10")["numerics"]["samples"] == 20
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ([], "planner validate: where to run is not said, or said twice; expected --local, --netns or --connect"),
+        (["--local", "--netns"], "planner validate: where to run is not said, or said twice"),
+        (["--local", "--duration", "30"], "a bare number needs a unit; found '30'; expected a time"),
+        (["--connect", "127.0.0.1"], "address: "),
+    ],
+)
+def test_bad_options_end_with_one_message(plan: Path, options: list[str], message: str) -> None:
+    finished = planner("validate", plan, *options)
+    assert finished.returncode == 2, finished.stdout
+    assert message in finished.stderr
+    assert len(finished.stderr.splitlines()) == 1
