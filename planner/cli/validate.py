@@ -11,7 +11,7 @@ import typer
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
 from planner.cli.output import JSON_OPTION, print_json
-from planner.cli.verdict import print_validation, write_folder
+from planner.cli.verdict import print_validation, print_where, write_folder
 from planner.errors import UsageError
 from planner.plan.case import load_case, load_models
 from planner.plan.types import Plan
@@ -97,6 +97,7 @@ def command(
     if json:
         print_json(validation_document(validation, allowed))
     else:
+        print_where(validation)
         print_validation(validation, allowed)
     if not validation.passed(allowed):
         raise typer.Exit(1)

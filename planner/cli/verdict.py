@@ -57,7 +57,6 @@ def print_validation(validation: Validation, tolerance: float) -> None:
         ("source", ">completed", ">mean predicted", ">measured", ">error", ">95 % predicted", ">measured"),
         rows,
     )
-    print_where(validation)
     for name, own in validation.sources.items():
         predicted, measured, bounds = own.predicted.accuracy, own.measured.measured_accuracy, own.accuracy_interval
         if predicted is not None and bounds is not None:
