@@ -76,6 +76,10 @@ class _Run:
     """What came between ``ready`` and ``start``: another agent may have begun a moment before this one."""
 
 
+def _fail(error: Exception) -> None:
+    raise error
+
+
 class Agent:
     """One agent; :meth:`serve` runs until :meth:`close` is called from another thread or a signal handler.
 
@@ -112,7 +116,9 @@ class Agent:
             lambda frame: self._inbox.put(partial(self._on_frame, frame)),
             lambda member, present: self._inbox.put(partial(self._on_presence, member, present=present)),
         )
-        self._sender = SenderThread(self._transport)
+        self._sender = SenderThread(
+            self._transport, lambda *transfer: self._inbox.put(partial(self._on_sent, *transfer))
+        )
         self._answers = Answers(name, self._sender)
 
     def close(self) -> None:
@@ -276,7 +282,10 @@ class Agent:
         """Take the end of a block, in the compute thread."""
         with self._lock:
             due_s = run.driver.next_due_s if run.driver is not None else inf
-            self._guard(partial(self._on_outcome, run, outcome))
+            try:
+                self._guard(partial(self._on_outcome, run, outcome))
+            except Exception as error:  # noqa: BLE001 - whatever it is ends the agent, not this thread alone
+                self._inbox.put(partial(_fail, error))
             if run.driver is not None and run.driver.next_due_s < due_s:
                 self._inbox.put(run.driver.run_due)  # wakes the other thread, which waits for something later
 
@@ -296,6 +305,10 @@ class Agent:
             self._drop_run()
         elif member in self._run.deploy.instance.workers:
             self._in_run(self._run.deploy.run, partial(self._on_link, member, present=present))
+
+    def _on_sent(self, to: str, size_bytes: int, took_s: float) -> None:
+        if self._run is not None and self._run.driver is not None:
+            self._run.driver.on_sent(to, size_bytes, took_s)
 
     def _on_link(self, member: str, *, present: bool) -> None:
         self._driver().on_link(member, present=present)

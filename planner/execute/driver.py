@@ -61,6 +61,7 @@ from planner.worker.events import (
     TaskMessage,
     Tell,
     TimedOut,
+    Transferred,
     sample_record,
 )
 from planner.worker.worker import Worker
@@ -258,6 +259,12 @@ class Driver:
             self._tensors[key] = outcome.tensors
             self._step(BlockEnded(key, block, outcome.end_s - outcome.start_s, outcome.confidence))
         self._free_s = None
+
+    def on_sent(self, worker: str, size_bytes: int, took_s: float) -> None:
+        """Learn what a transfer to another worker took, the round trip of a small one not counted."""
+        # An emulated network's transfers take the scenario's time; what was measured is this host's loopback interface.
+        if worker in self._instance.workers and not self._deploy.emulated:
+            self._step(Transferred(worker, size_bytes, took_s))
 
     def on_link(self, worker: str, *, present: bool) -> None:
         """Learn that the link to another worker is there, or broken."""

@@ -41,10 +41,16 @@ _RECENT: Final = 8
 _TELLING_BYTES: Final = 4096
 """What is smaller than this says little about a medium."""
 
+_MEASURED_BYTES: Final = 2**15
+"""What is at least as large is long enough on its way to tell how fast that is."""
+
 _LOST_S: Final = 5.0
 """What is not acknowledged for so long will not be."""
 
 Sent = Callable[[], None]
+
+OnTransfer = Callable[[str, int, float], None]
+"""Told, in any thread, to whom how many bytes went on an idle way, and the seconds that took beyond a round trip."""
 
 
 @dataclass(slots=True)
@@ -69,13 +75,17 @@ class _Flying:
     """Whether the window held data back."""
     sent: Sent | None
     """Called when it has come."""
+    alone: bool
+    """Whether nothing else of its lane was on its way when it was sent."""
 
 
 class _Lane:
     """What goes through one resource of the network."""
 
-    def __init__(self, name: str, transport: Transport) -> None:
+    def __init__(self, name: str, transport: Transport, on_transfer: OnTransfer) -> None:
         self._transport = transport
+        self._on_transfer = on_transfer
+        self._round_trip_s: dict[str, float] = {}
         self._changed = threading.Condition()
         self._waiting: list[tuple[int, int, _Waiting]] = []
         self._sequence = count()
@@ -98,11 +108,21 @@ class _Lane:
             flying = self._flying.pop((fragment.stream, fragment.offset), None)
             if flying is None:
                 return False
-            self._follow(flying, time.monotonic() - flying.since_s)
+            took_s = time.monotonic() - flying.since_s
+            self._follow(flying, took_s)
             self._changed.notify()
+        if flying.alone:
+            self._measure(flying, took_s)
         if flying.sent is not None:
             flying.sent()
         return True
+
+    def _measure(self, flying: _Flying, took_s: float) -> None:
+        """Tell what a large fragment took beyond the round trip of a small one: all that its size adds."""
+        if flying.size_bytes < _TELLING_BYTES:
+            self._round_trip_s[flying.to] = min(self._round_trip_s.get(flying.to, took_s), took_s)
+        elif flying.size_bytes >= _MEASURED_BYTES and flying.to in self._round_trip_s:
+            self._on_transfer(flying.to, flying.size_bytes, max(took_s - self._round_trip_s[flying.to], 0.0))
 
     def forget(self, member: str) -> None:
         """Drop what is for a member that is gone."""
@@ -111,6 +131,7 @@ class _Lane:
             heapq.heapify(self._waiting)
             self._flying = {key: flying for key, flying in self._flying.items() if flying.to != member}
             self._idle_s.pop(member, None)
+            self._round_trip_s.pop(member, None)
             self._changed.notify()
 
     def close(self) -> None:
@@ -160,14 +181,14 @@ class _Lane:
         with self._changed:
             free_bytes = self._free_bytes(item.level)
             fragment = outgoing.next(int(max(self._window_bytes / 4, free_bytes / 2)), asks=True)
-            size_bytes = len(fragment.payload)
+            size_bytes, alone = len(fragment.payload), not self._flying
             limited = not outgoing.over or size_bytes + self._window_bytes / 4 > free_bytes
             if outgoing.over:
                 self._waiting = [entry for entry in self._waiting if entry[2] is not item]
                 heapq.heapify(self._waiting)
             self._flying[fragment.stream, fragment.offset] = _Flying(
                 item.to, item.level, size_bytes, time.monotonic(),
-                limited, item.sent if outgoing.over else None,
+                limited, item.sent if outgoing.over else None, alone,
             )  # fmt: skip
             return fragment
 
@@ -178,8 +199,9 @@ class SenderThread:
     Until :meth:`route` says otherwise each member has a lane of its own.
     """
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, on_transfer: OnTransfer = lambda _to, _bytes, _seconds: None) -> None:
         self._transport = transport
+        self._on_transfer = on_transfer
         self._lanes: dict[str, _Lane] = {}
         self._lane_of: Mapping[str, str] = {}
         transport.on_acknowledged(self._on_acknowledged)
@@ -193,7 +215,7 @@ class SenderThread:
         name = self._lane_of.get(to, f"to {to}")
         lane = self._lanes.get(name)
         if lane is None:
-            lane = self._lanes[name] = _Lane(name, self._transport)
+            lane = self._lanes[name] = _Lane(name, self._transport, self._on_transfer)
         lane.put(_Waiting(to, frame, min(level, LEVELS), sent))
 
     def forget(self, member: str) -> None:

@@ -121,7 +121,7 @@ class Adaptive(PriorityPolicy):
         self._batch = Batch(plan) if plan.goal == "makespan" else None
         self._menu = wide_menu(instance, plan)
         self._options: dict[str, list[_Option]] = {}
-        self._slowness: dict[str, float] = {}
+        self._slowness: dict[str | tuple[str, str], float] = {}
         self._outlooks: dict[str, Outlook] = defaultdict(Outlook)
         self._waiting: dict[str, tuple[tuple[float, int], ...]] = {}
         self._known: dict[str, Status] = {}
@@ -289,4 +289,4 @@ def _hops(
 ) -> Iterable[_Leg]:
     path = view.instance.path(sender, receiver)
     hops = path.hops if path is not None else ()
-    return (_Leg(hop.resource, size_bytes / hop.bytes_per_s, hop.latency_s, share, onward) for hop in hops)
+    return (_Leg(hop.resource, view.costs.hop_s(hop, size_bytes), hop.latency_s, share, onward) for hop in hops)

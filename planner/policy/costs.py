@@ -6,7 +6,7 @@ import math
 from copy import copy
 from itertools import accumulate
 
-from planner.scenario.instance import Instance
+from planner.scenario.instance import Hop, Instance
 
 
 class Costs:
@@ -49,8 +49,9 @@ class Costs:
             for receiver, path in by_receiver.items()
         }
 
-        self.slowness: dict[str, float] = {}
-        """How many times longer than by its profile each worker takes at the moment, where that is known."""
+        self.slowness: dict[str | tuple[str, str], float] = {}
+        """How many times longer than by its profile each worker takes at the moment, where that is known; and each hop,
+        by sender and receiver, than by the scenario."""
 
     def own(self) -> Costs:
         """Give the same costs with a slowness of their own."""
@@ -89,7 +90,16 @@ class Costs:
         if sender == receiver:
             return 0.0
         pace = self._pace.get((sender, receiver))
-        return math.inf if pace is None else size_bytes * pace[0] + pace[1]
+        if pace is None:
+            return math.inf
+        if self.slowness and size_bytes > 0:
+            hops = self._instance.paths[sender][receiver].hops
+            return sum(self.hop_s(hop, size_bytes) for hop in hops) + pace[1]
+        return size_bytes * pace[0] + pace[1]
+
+    def hop_s(self, hop: Hop, size_bytes: float) -> float:
+        """Give the time that a transfer occupies a hop when nothing else is sent, its latency not counted."""
+        return size_bytes / hop.bytes_per_s * self.slowness.get((hop.sender, hop.receiver), 1.0)
 
     def latency_s(self, sender: str, receiver: str) -> float:
         """Give the time of a message without size; infinity where there is no path."""

@@ -99,6 +99,8 @@ class Status:
         Moving average of computation per parameter, in seconds, by source: γ of AR-MDI.
     slowness
         How many times longer than by its profile this worker takes at the moment; its worker adds it.
+    links
+        How many times longer than by the scenario its links take, by receiver, where that is known; added likewise.
     waiting
         Number of tasks that wait, by priority.
     booked
@@ -111,6 +113,7 @@ class Status:
     queued: tuple[tuple[str, int], ...] = ()
     per_parameter_s: tuple[tuple[str, float], ...] = ()
     slowness: float = 1.0
+    links: tuple[tuple[str, float], ...] = ()
     waiting: tuple[tuple[float, int], ...] = ()
     booked: tuple[tuple[str, Booking], ...] = ()
 

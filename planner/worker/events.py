@@ -157,6 +157,16 @@ class TimedOut:
 
 
 @dataclass(slots=True)
+class Transferred:
+    """A transfer to another worker, on a way that was idle, took so long beyond its latency."""
+
+    to: str
+    size_bytes: int
+    took_s: float
+    kind: Literal["transferred"] = "transferred"
+
+
+@dataclass(slots=True)
 class Left:
     """Another worker is gone."""
 
@@ -189,7 +199,18 @@ class Reprioritised:
     kind: Literal["reprioritised"] = "reprioritised"
 
 
-Event: TypeAlias = Arrived | Received | BlockEnded | BlockFailed | TimedOut | Left | Joined | Replanned | Reprioritised
+Event: TypeAlias = (
+    Arrived
+    | Received
+    | BlockEnded
+    | BlockFailed
+    | TimedOut
+    | Transferred
+    | Left
+    | Joined
+    | Replanned
+    | Reprioritised
+)
 
 # ---- effects ------------------------------------------------------------------------------------------------------
 

@@ -1,11 +1,12 @@
-"""How fast workers compute at the moment, against their profiles: measured here, or told by the others."""
+"""How fast workers compute and links send at the moment, against profiles and scenario: measured here, or told."""
 
 from __future__ import annotations
 
+from collections import deque
 from math import log
 from typing import Final
 
-from planner.policy.types import View
+from planner.policy.types import Status, View
 
 FADE: Final = 0.9
 """What a block weighs against the one after it."""
@@ -17,7 +18,10 @@ MEMORY_S: Final = 10.0
 """After so long without news a worker counts as fast as its profile says: who is avoided gets no work to measure."""
 
 ENOUGH: Final = 5
-"""So many blocks are measured before anything is made of it."""
+"""So many blocks, or transfers, are measured before anything is made of it."""
+
+LEAST: Final = 2.0**-6
+"""No link counts as faster than so many times its time by the scenario."""
 
 
 class Pace:
@@ -29,7 +33,8 @@ class Pace:
         self._took_s = 0.0
         self._blocks = 0
         self._last_s = 0.0
-        self._until_s: dict[str, float] = {}
+        self._transfers: dict[str, deque[float]] = {}
+        self._until_s: dict[str | tuple[str, str], float] = {}
 
     @property
     def own(self) -> float:
@@ -47,30 +52,52 @@ class Pace:
         self._blocks += 1
         if self._blocks < ENOUGH or self._took_s <= 0:
             return 1.0
-        ratio = self._took_s / self._expected_s
-        if not 1 / STEP < ratio / own < STEP:
-            self._set(self._view.worker, STEP ** round(log(ratio, STEP)))
-        elif own != 1.0:
-            self._until_s[self._view.worker] = now_s + MEMORY_S
+        self._weigh(self._view.worker, self._took_s / self._expected_s)
         return self.own / own
 
-    def told(self, worker: str, slowness: float) -> None:
-        """Learn what another worker says of itself."""
-        if slowness != 1.0 or worker in self._until_s:
-            self._set(worker, slowness)
+    @property
+    def links(self) -> tuple[tuple[str, float], ...]:
+        """How many times longer than by the scenario links from here take, by receiver, where that is known."""
+        slow = self._view.costs.slowness.items()
+        return tuple((key[1], found) for key, found in slow if isinstance(key, tuple) and key[0] == self._view.worker)
+
+    def transferred(self, to: str, size_bytes: int, took_s: float) -> None:
+        """Learn what a transfer took; the least of the last few counts, for others may share the medium."""
+        path = self._view.instance.path(self._view.worker, to)
+        if path is None or len(path.hops) != 1:
+            return
+        recent = self._transfers.setdefault(to, deque(maxlen=ENOUGH))
+        recent.append(took_s * path.hops[0].bytes_per_s / size_bytes)
+        if len(recent) == ENOUGH:
+            self._weigh((self._view.worker, to), max(min(recent), LEAST))
+
+    def told(self, worker: str, status: Status) -> None:
+        """Learn what another worker says of itself and its links."""
+        told: dict[str | tuple[str, str], float] = {worker: status.slowness}
+        told |= {(worker, to): slowness for to, slowness in status.links}
+        for key, slowness in told.items():
+            if slowness != 1.0 or key in self._until_s:
+                self._set(key, slowness)
+
+    def _weigh(self, key: str | tuple[str, str], ratio: float) -> None:
+        known = self._view.costs.slowness.get(key, 1.0)
+        if not 1 / STEP < ratio / known < STEP:
+            self._set(key, STEP ** round(log(ratio, STEP)))
+        elif known != 1.0:
+            self._until_s[key] = self._view.now_s + MEMORY_S
 
     def forget_old(self) -> float:
         """Drop what is too old; give by what factor expectations of this worker change."""
         own = self.own
-        for worker in [worker for worker, until_s in self._until_s.items() if until_s <= self._view.now_s]:
-            self._set(worker, 1.0)
+        for key in [key for key, until_s in self._until_s.items() if until_s <= self._view.now_s]:
+            self._set(key, 1.0)
         return self.own / own
 
-    def _set(self, worker: str, slowness: float) -> None:
+    def _set(self, key: str | tuple[str, str], slowness: float) -> None:
         slow = self._view.costs.slowness
         if slowness == 1.0:
-            slow.pop(worker, None)
-            self._until_s.pop(worker, None)
+            slow.pop(key, None)
+            self._until_s.pop(key, None)
         else:
-            slow[worker] = slowness
-            self._until_s[worker] = self._view.now_s + MEMORY_S
+            slow[key] = slowness
+            self._until_s[key] = self._view.now_s + MEMORY_S

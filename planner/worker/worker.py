@@ -67,6 +67,7 @@ from planner.worker.events import (
     Tell,
     TimedOut,
     Timer,
+    Transferred,
 )
 from planner.worker.handshake import Handshake, Settled
 from planner.worker.pace import Pace
@@ -141,6 +142,7 @@ class Worker:
             BlockEnded: self._on_block_ended,
             BlockFailed: self._on_block_failed,
             TimedOut: self._on_timed_out,
+            Transferred: self._on_transferred,
             Left: self._on_left,
             Joined: self._on_joined,
             Replanned: self._on_replanned,
@@ -298,6 +300,9 @@ class Worker:
             pending.time_outs += 1
             self._retry((key.source, key.sample))
 
+    def _on_transferred(self, event: Transferred) -> None:
+        self._pace.transferred(event.to, event.size_bytes, event.took_s)
+
     def _on_left(self, event: Left) -> None:
         worker = event.worker
         self._view.absent.add(worker)
@@ -335,7 +340,7 @@ class Worker:
             self._on_failure(message)
         elif isinstance(message, StatusMessage):
             self._view.statuses[event.sender] = message.status
-            self._pace.told(event.sender, message.status.slowness)
+            self._pace.told(event.sender, message.status)
             self._policy.heard(self._view, message.status)
         elif isinstance(message, RequestMessage):
             self._handshake.requested(event.sender, message, self._effects)
@@ -478,7 +483,7 @@ class Worker:
 
     def _gossip(self) -> None:
         self._gossiped = self._starts, self._queues.changes
-        status = replace(self._policy.status(self._view), slowness=self._pace.own)
+        status = replace(self._policy.status(self._view), slowness=self._pace.own, links=self._pace.links)
         if status == self._told:
             return
         self._told = status

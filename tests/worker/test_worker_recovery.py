@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -28,6 +29,7 @@ from planner.worker.events import (
     Tell,
     TimedOut,
     Timer,
+    Transferred,
 )
 from planner.worker.pace import ENOUGH, MEMORY_S
 from planner.worker.patience import Delays, Patience
@@ -203,3 +205,38 @@ def test_chance_in_block_times_is_no_slowness(ratios: list[float]) -> None:
         slowness += told(run_samples(near, 1, ratio * BLOCK_S, now_s))
         now_s += 1.0
     assert set(slowness) == {1.0}
+
+
+HOP = INSTANCE.paths["home"]["near"].hops[0]
+
+
+def test_a_link_that_takes_longer_than_by_the_scenario_counts_as_slow_for_a_while() -> None:
+    size_bytes = 100_000
+    expected_s = size_bytes / HOP.bytes_per_s
+    home = worker(ALL_NEAR, policy="ddi")
+    for index in range(ENOUGH):
+        # Only the fastest of them says what the link can do: others may have been on the medium.
+        home.step(0.1 * index, Transferred("near", size_bytes, expected_s * (4.0 if index == 2 else 30.0)))
+    costs = home._view.costs
+    assert costs.transfer_s("home", "near", size_bytes) == pytest.approx(4 * expected_s + HOP.latency_s)
+    assert costs.transfer_s("home", "far", size_bytes) == pytest.approx(expected_s + HOP.latency_s)
+    assert costs.latency_s("home", "near") == HOP.latency_s
+    home.step(20.0, Arrived("camera", 1))
+    assert costs.transfer_s("home", "near", size_bytes) == pytest.approx(expected_s + HOP.latency_s)
+
+
+def test_what_links_take_is_told_to_those_who_choose_routes() -> None:
+    home = worker(ALL_NEAR, policy="ddi")
+    home.step(0.0, Received("near", StatusMessage(Status(links=(("far", 8.0),)))))
+    hop = INSTANCE.paths["near"]["far"].hops[0]
+    assert home._view.costs.transfer_s("near", "far", 1000) == pytest.approx(8 * 1000 / hop.bytes_per_s + hop.latency_s)
+    near = worker(ALL_NEAR, "near", "ddi")
+    for _ in range(ENOUGH):
+        near.step(0.0, Transferred("far", 10_000, 8 * 10_000 / hop.bytes_per_s))
+    effects = run_samples(near, 1, BLOCK_S)
+    links = [
+        effect.message.status.links
+        for effect in effects
+        if isinstance(effect, Tell) and isinstance(effect.message, StatusMessage)
+    ]
+    assert dict(links[0]) == pytest.approx({"far": 8.0})
