@@ -176,7 +176,7 @@ def _print_policy(figures: dict[str, Any], instance: Instance, title: str) -> No
     keys = ("mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s")
     print_table(
         title,
-        ("source", ">priority", ">completed", ">failed", ">mean", ">median", ">95 %", ">99 %", ">accuracy"),
+        ("source", ">priority", ">completed", ">failed", ">mean", ">median", ">95 %", ">99 %"),
         (
             (
                 source,
@@ -184,11 +184,19 @@ def _print_policy(figures: dict[str, Any], instance: Instance, title: str) -> No
                 f"{own['completed'].mean:g} of {own['offered'].mean:g}",
                 f"{own['failed'].mean:g}",
                 *(_delay(own[key]) for key in keys),
-                _accuracy(own),
             )
             for source, own in figures["sources"].items()
         ),
     )
+    if any(instance.any_profile(model).operating_points for model in instance.profiles):
+        print_table(
+            "Accuracy: promised by the operating points, and right by the labels where answers are replayed",
+            ("source", ">promised", ">right"),
+            (
+                (source, _percent(own["accuracy"]), _percent(own["measured_accuracy"]))
+                for source, own in figures["sources"].items()
+            ),
+        )
     print_table(
         f"{figures['makespan_s'].mean:.1f} s in virtual time",
         ("worker", ">utilisation"),
@@ -202,6 +210,7 @@ def _print_policies(policies: Mapping[str, dict[str, Any]], instance: Instance, 
         (
             "policy",
             ">weighted by priority",
+            ">accuracy",
             *(f">{source}, priority {spec.priority:g}" for source, spec in instance.scenario.sources.items()),
             ">failed",
             ">makespan",
@@ -210,6 +219,7 @@ def _print_policies(policies: Mapping[str, dict[str, Any]], instance: Instance, 
             (
                 name,
                 _delay(figures["priority_weighted_delay_s"]),
+                _percent(_weighted_accuracy(figures, instance)),
                 *(_delay(own["mean_delay_s"]) for own in figures["sources"].values()),
                 f"{sum(own['failed'].mean for own in figures['sources'].values()):g}",
                 f"{figures['makespan_s'].mean:.1f} s",
@@ -219,11 +229,19 @@ def _print_policies(policies: Mapping[str, dict[str, Any]], instance: Instance, 
     )
 
 
-def _accuracy(own: Mapping[str, Interval | None]) -> str:
-    """Give what the operating points promise and, where answers are replayed, what came of it."""
-    promised, measured = own["accuracy"], own["measured_accuracy"]
-    text = "–" if promised is None else f"{promised.mean:.1%}"
-    return text if measured is None else f"{text}, measured {measured.mean:.1%}"
+def _weighted_accuracy(figures: dict[str, Any], instance: Instance) -> Interval | None:
+    """Give the mean of the accuracies promised, with the weights of the mean delay."""
+    known = {source: own for source, own in figures["sources"].items() if own["accuracy"] is not None}
+    weights = {
+        source: own["completed"].mean * instance.scenario.sources[source].priority for source, own in known.items()
+    }
+    total = sum(weights.values())
+    mean = sum(weights[source] * own["accuracy"].mean for source, own in known.items())
+    return Interval(mean / total, None) if total else None
+
+
+def _percent(found: Interval | None) -> str:
+    return "–" if found is None else f"{found.mean:.1%}"
 
 
 def _delay(found: Interval | None) -> str:
