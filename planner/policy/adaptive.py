@@ -24,8 +24,8 @@ never falls below the least that a source asks for: what was above it may be spe
 For the goal ``makespan`` there is nothing to weigh: :mod:`planner.policy.batch`.
 
 The homes of sources tell each other what they have booked where: a transfer of another source's sample is known to
-nobody else before it is over. Queues are served by priority between blocks. A waiting task's priority grows with its
-wait, so that none starves.
+nobody else before it is over. Queues are served by priority between blocks. A sample's priority grows with its age, so
+that none starves.
 """
 
 from __future__ import annotations
@@ -41,11 +41,12 @@ from planner.policy.base import PriorityPolicy
 from planner.policy.batch import Batch
 from planner.policy.menu import whole_model_at_home, wide_menu
 from planner.policy.outlook import Outlook
-from planner.policy.types import Booking, Status, View, Waiting
+from planner.policy.types import Booking, Status, Task, View, Waiting
 from planner.scenario.instance import Instance
 
 AGEING_S: Final = 10.0
-"""A task that has waited this long counts with twice its priority, after twice as long with three times, and so on."""
+"""A sample this old counts with twice its priority, after twice as long with three times, and so on; so one of priority
+p is served before those of priority q > p that are w seconds old when it is (q/p − 1) AGEING_S + w q/p old."""
 
 QUANTUM_S: Final = 1e-3
 
@@ -235,12 +236,18 @@ class Adaptive(PriorityPolicy):
 
     # ---- whom to serve --------------------------------------------------------------------------------------------
 
+    def rank(self, task: Task) -> float:
+        """Put the oldest first."""
+        return task.created_s
+
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
-        """Serve the highest priority, aged by the wait of the first in its queue."""
-        return max(
-            heads,
-            key=lambda queue: heads[queue].task.priority * (1 + (view.now_s - heads[queue].since_s) / AGEING_S),
-        )
+        """Serve the highest aged priority; the first of a queue has the highest of its class."""
+        return max(heads, key=lambda queue: aged_priority(heads[queue].task, view.now_s))
+
+
+def aged_priority(task: Task, now_s: float) -> float:
+    """Give a task's priority as it counts now."""
+    return task.priority * (1 + (now_s - task.created_s) / AGEING_S)
 
 
 def _status(view: View) -> Status:

@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.plan.types import Plan
-from planner.policy.adaptive import AGEING_S
+from planner.policy.adaptive import aged_priority
 from planner.policy.registry import POLICIES
 from planner.policy.types import Waiting
 from planner.scenario.instance import Instance
@@ -153,13 +153,10 @@ def test_no_block_starts_under_adaptive_while_work_of_higher_aged_priority_waits
     def look(worker: Worker, _event: Event, effects: list[Effect]) -> None:
         if (chosen := starting(worker, effects)) is not None:
             now_s = worker._view.now_s
-            assert all(aged(waiting, now_s) <= aged(chosen, now_s) for waiting in queued(worker))
+            served = aged_priority(chosen.task, now_s)
+            assert all(aged_priority(waiting.task, now_s) <= served for waiting in queued(worker))
 
     run(case, "adaptive", seed, look)
-
-
-def aged(waiting: Waiting, now_s: float) -> float:
-    return waiting.task.priority * (1 + (now_s - waiting.since_s) / AGEING_S)
 
 
 @settings(max_examples=40, deadline=None)

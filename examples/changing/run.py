@@ -1,0 +1,114 @@
+"""Rates and priorities that change in mid-run, and what ageing does for whom they leave behind; see README.md.
+
+python examples/changing/run.py [-o FOLDER]
+"""
+
+from __future__ import annotations
+
+from argparse import ArgumentParser
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from statistics import fmean
+from typing import Final
+
+from planner.cli.output import print_table
+from planner.plan.types import Plan
+from planner.policy.adaptive import Adaptive
+from planner.policy.base import PriorityPolicy
+from planner.policy.routed import Planned
+from planner.policy.types import Policy
+from planner.report.figure import FAINT, new_figure, source_colours
+from planner.scenario.instance import Instance
+from planner.scenario.load import load_instance
+from planner.simulate.run import Simulator
+from planner.solve.solve import solve
+from planner.trace.records import Record, SampleRecord
+
+HERE: Final = Path(__file__).parent
+PHASES: Final = {
+    "calm": (0.0, 30.0),
+    "gate busy": (30.0, 90.0),
+    "calm again": (90.0, 150.0),
+    "gate busy, yard matters": (150.0, 210.0),
+    "last": (210.0, 240.0),
+}
+"""Between the scenario's events, in seconds."""
+
+
+class WithoutAgeing(Adaptive):
+    """``adaptive`` that serves by priority alone."""
+
+    choose = PriorityPolicy.choose
+
+
+def makers(instance: Instance, plan: Plan) -> dict[str, Callable[[], Policy]]:
+    """Give what is compared."""
+    return {
+        "planned": partial(Planned, plan),
+        "adaptive without ageing": partial(WithoutAgeing, instance, plan),
+        "adaptive": partial(Adaptive, instance, plan),
+    }
+
+
+def simulated(instance: Instance, make: Callable[[], Policy]) -> list[SampleRecord]:
+    """Simulate one policy."""
+    records: list[Record] = []
+    Simulator(instance, policy="", plan=None, seed=0, sink=records.append, make=make).run()
+    return [record for record in records if isinstance(record, SampleRecord)]
+
+
+def print_phases(name: str, instance: Instance, samples: Sequence[SampleRecord]) -> None:
+    """Print mean and longest delay of the samples that arrive in each phase."""
+    rows = []
+    for phase, (begin_s, end_s) in PHASES.items():
+        cells = []
+        for source in instance.sources:
+            delays_s = [
+                record.delay_s for record in samples if record.source == source and begin_s <= record.created_s < end_s
+            ]
+            cells += [f"{fmean(delays_s):.2f} s", f"{max(delays_s):.2f} s"]
+        rows.append((phase, *cells))
+    headings = [heading for source in instance.sources for heading in (f">{source}, mean", ">longest")]
+    print_table(name, ("samples that arrive while", *headings), rows)
+
+
+def draw(path: Path, instance: Instance, runs: Mapping[str, Sequence[SampleRecord]]) -> None:
+    """Draw each sample's delay against its arrival, one panel a policy; the gate's busy times are shaded."""
+    colours = source_colours(instance.sources)
+    with new_figure(path) as figure:
+        panels = figure.subplots(1, len(runs), sharey=True)
+        for axes, (name, samples) in zip(panels, runs.items(), strict=True):
+            axes.set_title(name)
+            axes.set_xlabel("arrival (s)")
+            for phase, (begin_s, end_s) in PHASES.items():
+                if "busy" in phase:
+                    axes.axvspan(begin_s, end_s, color=FAINT, linewidth=0)
+            for source, colour in colours.items():
+                own = sorted((record.created_s, record.delay_s) for record in samples if record.source == source)
+                axes.plot(*zip(*own, strict=True), ".", markersize=4, color=colour, label=source)
+            axes.axvline(150, color="black", linewidth=1, linestyle=":")
+        panels[0].set_ylabel("delay (s)")
+        panels[0].set_ylim(bottom=0)
+        panels[0].annotate(" yard 1 → 9", (150, 0), xycoords=("data", "axes fraction"), xytext=(2, 2),
+                           textcoords="offset points")  # fmt: skip
+        panels[0].legend(markerscale=4, loc="upper left")
+
+
+def main() -> None:
+    """Simulate the scenario under three policies; print the delays by phase, and draw them."""
+    parser = ArgumentParser(description=main.__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path("changing-results"), help="folder for the picture")
+    output: Path = parser.parse_args().output
+    instance = load_instance(HERE / "scenario.yaml")
+    plan = solve(instance, routes="shared").plan
+    if plan is None:
+        raise RuntimeError("no plan for the rates at the start")
+    runs = {name: simulated(instance, make) for name, make in makers(instance, plan).items()}
+    for name, samples in runs.items():
+        print_phases(name, instance, samples)
+    draw(output / "delays.png", instance, runs)
+
+
+if __name__ == "__main__":
+    main()
