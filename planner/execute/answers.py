@@ -116,7 +116,7 @@ class Answers:
             self._pings[body.to] = _Pings(body.times)
             self._next_ping(body.to)
         elif isinstance(body, Echo) and not body.back:
-            self._sender.send(frame.sender, Frame(Echo(number=body.number, back=True)), CONTROL)
+            self._sender.send(frame.sender, Frame(Echo(number=body.number, back=True, unix_s=time.time())), CONTROL)
         elif isinstance(body, Echo):
             self._pinged(frame.sender, body.number)
         elif isinstance(body, Flood):

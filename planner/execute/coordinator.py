@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 import uuid
@@ -17,6 +18,7 @@ from planner.errors import ExecuteError
 from planner.errors import Fault as InputFault
 from planner.execute.deployment import Deployment, Emulation
 from planner.execute.driver import urgency_levels
+from planner.execute.inquiries import Echo
 from planner.execute.ledger import Ledger
 from planner.execute.messages import (
     Admit,
@@ -47,6 +49,9 @@ from planner.worker.events import STEPS, Step
 _START_DELAY_S: Final = 0.3
 _STALL_S: Final = 60.0
 """A run in which no sample ended for so long, beyond the longest mean time between arrivals, is stopped."""
+
+_TRIPS: Final = 5
+_TRIP_PATIENCE_S: Final = 0.5
 
 SLACK: Final = 1.1
 """How much longer than the scenario allows the blocks of a worker may take on the host that plays it."""
@@ -114,6 +119,7 @@ class Coordinator:
         self._present: set[str] = set()
         self._emulation: Emulation | None = None
         self._stopping = False
+        self._ahead_s: dict[str, float] = {}
         self._transport = connect(self._on_frame, lambda member, present: self._inbox.put((member, present)))
 
     def __enter__(self) -> Coordinator:
@@ -185,6 +191,7 @@ class Coordinator:
         observer = observer or Observer()
         run = uuid.uuid4().hex
         self._stopping = False
+        self._ahead_s = self._compare_clocks(deployment.instance.workers)
         recovery = Recovery(deployment, run, send=self._send, deploy=partial(self._deploy, deployment, run))
         for worker in deployment.instance.workers:
             self._deploy(deployment, run, worker)
@@ -207,7 +214,35 @@ class Coordinator:
             measurement.records += watched.ledger.records(recovery.left_s, recovery.now_s)
         return measurement
 
+    def _compare_clocks(self, workers: Sequence[str]) -> dict[str, float]:
+        """Give how far each worker's wall clock is ahead of ours, in seconds, from its quickest round trip.
+
+        What a round trip cannot tell from none counts as none; so does the clock of a worker that does not answer.
+        """
+        ahead_s = {}
+        for worker in workers:
+            trips = [trip for number in range(_TRIPS) if (trip := self._round_trip(worker, number)) is not None]
+            if trips:
+                took_s, found_s = min(trips)
+                ahead_s[worker] = found_s if abs(found_s) > took_s / 2 else 0.0
+        return ahead_s
+
+    def _round_trip(self, worker: str, number: int) -> tuple[float, float] | None:
+        """Give the time of a round trip, and how far the worker's clock is ahead by it; None without an answer."""
+        sent_s = time.time()
+        self._send(worker, Echo(number=number))
+        with contextlib.suppress(TimeoutError):
+            while (left_s := sent_s + _TRIP_PATIENCE_S - time.time()) > 0:
+                frame = self._next(left_s)
+                body = frame.body if frame is not None and frame.sender == worker else None
+                if isinstance(body, Echo) and body.back and body.number == number:
+                    now_s = time.time()
+                    return now_s - sent_s, body.unix_s - (sent_s + now_s) / 2
+        return None
+
     def _send(self, worker: str, body: Body) -> None:
+        if isinstance(body, Start):
+            body = body.model_copy(update={"at_unix_s": body.at_unix_s + self._ahead_s.get(worker, 0.0)})
         self._transport.send(worker, Frame(body), CONTROL)
 
     def _deploy(self, deployment: Deployment, run: str, worker: str) -> None:

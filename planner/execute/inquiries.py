@@ -85,11 +85,12 @@ class Ping(Record):
 
 
 class Echo(Record):
-    """One way of a round trip; ``back`` is the other."""
+    """One way of a round trip; ``back`` is the other, with the time of the wall clock there, in seconds since 1970."""
 
     kind: Literal["echo"] = "echo"
     number: int
     back: bool = False
+    unix_s: float = 0.0
 
 
 class Pinged(Record):

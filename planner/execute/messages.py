@@ -95,6 +95,7 @@ class Start(Record):
 
     kind: Literal["start"] = "start"
     at_unix_s: float
+    """By the receiver's wall clock: devices at the edge keep no common time."""
     joins: bool = False
     """Whether the run is on already: samples that arrived here before now are lost."""
     absent: tuple[str, ...] = ()

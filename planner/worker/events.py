@@ -200,16 +200,7 @@ class Reprioritised:
 
 
 Event: TypeAlias = (
-    Arrived
-    | Received
-    | BlockEnded
-    | BlockFailed
-    | TimedOut
-    | Transferred
-    | Left
-    | Joined
-    | Replanned
-    | Reprioritised
+    Arrived | Received | BlockEnded | BlockFailed | TimedOut | Transferred | Left | Joined | Replanned | Reprioritised
 )
 
 # ---- effects ------------------------------------------------------------------------------------------------------
