@@ -6,7 +6,7 @@ import contextlib
 import queue
 import time
 import uuid
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -15,8 +15,7 @@ from typing import Final
 import numpy as np
 
 from planner.errors import ExecuteError
-from planner.errors import Fault as InputFault
-from planner.execute.deployment import Deployment, Emulation
+from planner.execute.deployment import Deployment, Emulation, refuse_too_fast
 from planner.execute.driver import urgency_levels
 from planner.execute.inquiries import Echo
 from planner.execute.ledger import Ledger
@@ -52,9 +51,6 @@ _STALL_S: Final = 60.0
 
 _TRIPS: Final = 5
 _TRIP_PATIENCE_S: Final = 0.5
-
-SLACK: Final = 1.1
-"""How much longer than the scenario allows the blocks of a worker may take on the host that plays it."""
 
 
 class Observer:
@@ -197,7 +193,7 @@ class Coordinator:
             self._deploy(deployment, run, worker)
         measurement.warm_block_s = self._serve_until_ready(deployment, recovery, ready_timeout_s)
         if deployment.paced:
-            _refuse_too_fast(deployment.instance, measurement.warm_block_s)
+            refuse_too_fast(deployment.instance, measurement.warm_block_s)
         measurement.start_unix_s = recovery.start_unix_s = self._start(deployment, run)
         watched = _Watched(deployment, run, recovery, Ledger(deployment.instance, deployment.seed), observer)
         observer.started(partial(self._submit, deployment.instance, run))
@@ -404,24 +400,3 @@ def _patience_s(deployment: Deployment) -> float:
     """Give how long no sample may end before a run counts as stalled; a live run waits for ever."""
     rates = [source.rate_per_s for source in deployment.instance.scenario.sources.values() if source.rate_per_s]
     return inf if deployment.live else _STALL_S + 10 / min(rates, default=1.0)
-
-
-def _refuse_too_fast(instance: Instance, warm_block_s: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:
-    """Refuse to play workers that are faster than this host."""
-    faults = []
-    for worker, by_model in warm_block_s.items():
-        for model, found_s in by_model.items():
-            resident = [block for block, block_s in enumerate(found_s) if block_s > 0]
-            wanted_s = float(instance.block_s(model, worker)[resident].sum())
-            took_s = sum(found_s)
-            if took_s > SLACK * wanted_s:
-                faults.append(
-                    InputFault(
-                        f"this host is too slow to play the worker: {model} takes {took_s * 1e3:.1f} ms here",
-                        where=f"workers.{worker}.speed",
-                        value=instance.worker(worker).speed,
-                        expected=f"at most {instance.worker(worker).speed * wanted_s / took_s:.2g}",
-                    )
-                )
-    if faults:
-        raise ExecuteError(faults)

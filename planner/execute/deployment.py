@@ -7,6 +7,7 @@ from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
+from planner.errors import ExecuteError, Fault
 from planner.execute.inputs import input_pool
 from planner.execute.messages import DeployedModel, Tensors, Transmit
 from planner.plan.types import Plan
@@ -17,6 +18,9 @@ from planner.trace.records import Record
 
 if TYPE_CHECKING:
     from planner.model.load import ChainModel
+
+SLACK: Final = 1.1
+"""How much longer than the scenario allows the blocks of a worker may take on the host that plays it."""
 
 IN_FLIGHT: Final = 32
 """How many samples of a source are on their way at most where the scenario does not say: it bounds agents' memory."""
@@ -142,3 +146,35 @@ def _bounded(instance: Instance) -> Instance:
         for name, source in instance.scenario.sources.items()
     }
     return instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
+
+
+def refuse_too_fast(instance: Instance, warm_block_s: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:
+    """Refuse to play workers that are faster than this host.
+
+    Parameters
+    ----------
+    warm_block_s
+        For each worker and model, the shortest time of each block on its host; 0 where it is not resident.
+
+    Raises
+    ------
+    ExecuteError
+        Names each worker, and the speed that can be played.
+    """
+    faults = []
+    for worker, by_model in warm_block_s.items():
+        for model, found_s in by_model.items():
+            resident = [block for block, block_s in enumerate(found_s) if block_s > 0]
+            wanted_s = float(instance.block_s(model, worker)[resident].sum())
+            took_s = sum(found_s)
+            if took_s > SLACK * wanted_s:
+                faults.append(
+                    Fault(
+                        f"this host is too slow to play the worker: {model} takes {took_s * 1e3:.1f} ms here",
+                        where=f"workers.{worker}.speed",
+                        value=instance.worker(worker).speed,
+                        expected=f"at most {instance.worker(worker).speed * wanted_s / took_s:.2g}",
+                    )
+                )
+    if faults:
+        raise ExecuteError(faults)
