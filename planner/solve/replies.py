@@ -8,7 +8,7 @@ import numpy as np
 
 from planner.plan.surrogate import congestion
 from planner.solve.outcome import Search
-from planner.solve.problem import Array, Choice, Choices, Integers, Problem
+from planner.solve.problem import Array, Choice, Choices, Integers, Problem, Variant
 from planner.solve.smooth import KNEE
 from planner.solve.staged import CostOfLoad, StagedRoutes
 
@@ -63,6 +63,10 @@ class Peak:
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
+        self.even = [
+            demand.volume * min(_fastest_s(problem.variants[variant]) for variant in demand.variants)
+            for demand in problem.demands
+        ]
 
     def value(self, choices: Choices, load: Array) -> float:
         """Give the norm of all utilisations, for ``makespan`` plus that of the unloaded delays."""
@@ -75,7 +79,8 @@ class Peak:
     def rise(self, source: int, load: Array, phantom: Array | float) -> CostOfLoad:
         """Give the rise of the norm; for ``makespan`` the source's own delay counts as if it were the longest."""
         before = load.sum(axis=0) + phantom
-        scale = max(_norm(before), 1e-12)
+        # Where nobody else is the source's own load gives the scale: large powers must stay finite.
+        scale = max(_norm(before), self.even[source] / len(self.problem.workers), 1e-12)
         share = (self.problem.goal == "makespan") / self.problem.demands[source].volume
 
         def cost(more: Array, resource: Integers) -> Array:
@@ -84,6 +89,11 @@ class Peak:
             return np.where(np.isfinite(more), scale / POWER * rise + share * busy, np.inf)
 
         return cost
+
+
+def _fastest_s(variant: Variant) -> float:
+    """Give the time of a sample each block of which runs where it is quickest."""
+    return float(variant.reach[:-1] @ variant.block_s.min(axis=1))
 
 
 def _norm(values: Array) -> float:

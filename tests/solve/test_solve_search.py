@@ -18,7 +18,7 @@ from tests.instances import random_instance
 from tests.solve.test_solve_milp import with_exits
 
 
-@settings(max_examples=25)
+@settings(max_examples=18)
 @given(
     seed=st.integers(0, 10_000),
     links=st.booleans(),
@@ -40,8 +40,8 @@ def test_its_bound_holds_and_its_plan_is_near(
     assert found.bound <= oracle.bound * (1 + 1e-9)
     best = min((problem.objective(choices) for choices in found.incumbents), default=np.inf)
     assert best >= oracle.bound * (1 - 1e-9)
-    if not tight:
-        assert best <= oracle.bound * 1.1
+    if not tight and max_visits is None:
+        assert best <= oracle.bound * (1.001 if goal == "delay" else 1.1)
 
 
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])
