@@ -190,7 +190,7 @@ def _print_policy(figures: dict[str, Any], instance: Instance, title: str) -> No
     )
     if any(instance.any_profile(model).operating_points for model in instance.profiles):
         print_table(
-            "Accuracy: promised by the operating points, and right by the labels where answers are replayed",
+            "Accuracy of the results",
             ("source", ">promised", ">right"),
             (
                 (source, _percent(own["accuracy"]), _percent(own["measured_accuracy"]))

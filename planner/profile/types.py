@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -104,13 +105,29 @@ class Profile(Record):
             raise ValueError(f"cut_bytes has {len(self.cut_bytes)} entries; {count} blocks have {count + 1} cuts")
         if self.fusion_saving_s and len(self.fusion_saving_s) != count - 1:
             raise ValueError(f"fusion_saving_s has {len(self.fusion_saving_s)} entries; expected {count - 1}")
-        for point in self.operating_points:
-            if len(point.reach) != count:
-                raise ValueError(f"operating point {point.name!r} has {len(point.reach)} reaches for {count} blocks")
-            if any(later > earlier for earlier, later in zip(point.reach, point.reach[1:], strict=False)):
-                raise ValueError(f"operating point {point.name!r}: reach must never increase")
-            if len(point.thresholds) != len(self.exits):
-                raise ValueError(
-                    f"operating point {point.name!r} has {len(point.thresholds)} thresholds for {len(self.exits)} exits"
-                )
         return self
+
+    @model_validator(mode="after")
+    def _exits_agree(self) -> Profile:
+        count, cuts = len(self.blocks), [leave.cut for leave in self.exits]
+        if cuts != sorted(cuts) or any(cut >= count for cut in cuts):
+            raise ValueError(f"exits are at cuts {cuts}; {count} blocks have the inner cuts 1 to {count - 1}, in order")
+        for point in self.operating_points:
+            if fault := _point_fault(point, count, cuts):
+                raise ValueError(f"operating point {point.name!r}{fault}")
+        return self
+
+
+def _point_fault(point: OperatingPoint, blocks: int, cuts: list[int]) -> str | None:
+    if len(point.reach) != blocks:
+        return f" has {len(point.reach)} reaches for {blocks} blocks"
+    if len(point.thresholds) != len(cuts):
+        return f" has {len(point.thresholds)} thresholds for {len(cuts)} exits"
+    if point.reach[0] != 1:
+        return f": every sample comes to the first block, not {point.reach[0]:g} of them"
+    for block, (earlier, later) in enumerate(pairwise(point.reach), start=1):
+        if later > earlier:
+            return f": reach must never increase, as it does at block {block}"
+        if later < earlier and block not in cuts:
+            return f": reach falls before block {block}, where no exit is"
+    return None

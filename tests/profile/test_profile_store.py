@@ -10,6 +10,8 @@ from planner.errors import ProfileError
 from planner.profile.store import load_profile, profile_path, save_profile
 from tests.profile.small_chain import profile
 
+POINT = {"name": "p", "accuracy": 0.9, "thresholds": [0.5], "reach": [1.0, 0.5]}
+
 
 def document() -> dict[str, Any]:
     found: dict[str, Any] = profile().model_dump(mode="json", by_alias=True)
@@ -82,6 +84,16 @@ def test_all_faults_at_once_each_with_its_key(tmp_path: Path) -> None:
         ("fusion_saving_s", [0.1, 0.2], "fusion_saving_s has 2 entries; expected 1"),
         ("fusion_saving_s", [float("nan")], "finite"),
         ("provenance", "guessed", "provenance"),
+        (
+            "exits",
+            [{"name": "e", "cut": 2, "result_bytes": 4}],
+            r"exits are at cuts \[2\]; 2 blocks have the inner cuts 1",
+        ),
+        ("exits", [], "operating point 'half' has 1 thresholds for 0 exits"),
+        ("operating_points", [POINT | {"reach": [1.0]}], "has 1 reaches for 2 blocks"),
+        ("operating_points", [POINT | {"reach": [1.0, 1.5]}], r"operating_points\[0\]\.reach\[1\]"),
+        ("operating_points", [POINT | {"reach": [0.5, 0.7]}], "every sample comes to the first block, not 0.5 of them"),
+        ("operating_points", [POINT | {"thresholds": [1.2]}], r"operating_points\[0\]\.thresholds\[0\]"),
     ],
 )
 def test_wrong_values(tmp_path: Path, key: str, value: Any, message: str) -> None:

@@ -1,12 +1,17 @@
 from __future__ import annotations
 
+import json
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import pytest
+from numpy.typing import NDArray
 
+from planner.cli import main
 from planner.errors import ProfileError
 from planner.profile.store import profile_path, save_profile
-from planner.profile.types import Profile
+from planner.profile.types import ExitPoint, OperatingPoint, Profile
 from planner.scenario.instance import Instance
 from planner.scenario.load import load_instance, load_scenario
 from planner.scenario.profiles import find_profiles
@@ -111,6 +116,91 @@ def test_a_malformed_profile_is_reported_with_the_others(tmp_path: Path) -> None
     assert len(lines) == 2
     assert "no profile of 'mobilenetv2' on device class 'large'" in lines[0]
     assert "tagger.json" in lines[1]
+
+
+EXITS = [{"name": "early", "cut": 1, "result_bytes": 40}]
+
+
+def bad_input(words: list[str | Path], capsys: pytest.CaptureFixture[str]) -> str:
+    """What a user reads whose input is refused with exit code 2."""
+    with pytest.raises(SystemExit) as caught:
+        main([str(word) for word in words])
+    assert caught.value.code == 2
+    return capsys.readouterr().err
+
+
+def with_point(exits: list[dict[str, Any]], thresholds: list[float], reach: list[float]) -> dict[str, Any]:
+    """What to change in a profile's file."""
+    points = [{"name": "p", "accuracy": 0.9, "thresholds": thresholds, "reach": reach}]
+    return {"exits": exits, "operating_points": points}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (with_point(EXITS, [0.5], [1.0, 0.5, 0.6]), "operating point 'p' has 3 reaches for 2 blocks"),
+        (
+            with_point([{**EXITS[0], "cut": 2}], [0.5], [1.0, 0.5]),
+            "exits are at cuts [2]; 2 blocks have the inner cuts",
+        ),
+        (with_point([], [0.5], [1.0, 1.0]), "operating point 'p' has 1 thresholds for 0 exits"),
+        (with_point([], [], [1.0, 0.5]), "operating point 'p': reach falls before block 1, where no exit is"),
+    ],
+)
+def test_exits_that_do_not_fit_are_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], changes: dict[str, Any], message: str
+) -> None:
+    save_all(tmp_path)
+    path = profile_path(tmp_path / "profiles", "small", "tagger")
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+    found = bad_input(["solve", write(tmp_path, GOOD), "-o", tmp_path / "plan.json"], capsys)
+    assert message in found
+    assert "tagger.json" in found
+
+
+def test_reach_that_increases_is_refused() -> None:
+    exits = [ExitPoint(name="e", cut=1, result_bytes=4)]
+    point = OperatingPoint(name="p", accuracy=0.9, thresholds=(0.5,), reach=(1.0, 0.5, 0.6))
+    with pytest.raises(ValueError, match="operating point 'p': reach must never increase, as it does at block 2"):
+        make_profile(block_s=[0.01] * 3, exits=exits, operating_points=[point])
+
+
+def answers_scenario(folder: Path, **arrays: NDArray[Any]) -> Path:
+    """A scenario whose tagger has an exit and these recorded answers."""
+    save_all(folder)
+    point = OperatingPoint(name="p", accuracy=0.9, thresholds=(0.5,), reach=(1.0, 0.5))
+    for device_class in ("small", "large"):
+        exits = (ExitPoint(name="early", cut=1, result_bytes=40),)
+        save(folder / "profiles", "tagger", device_class, exits=exits, operating_points=(point,))
+    np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # its keywords may be arrays
+    return write(folder, changed(("{profile: tagger}", "{profile: tagger, answers: answers.npz}")))
+
+
+def test_answers_are_of_the_sources_that_use_the_model(tmp_path: Path) -> None:
+    confidence, correct = np.array([[0.4, 0.9], [0.8, 0.7]]), np.array([[False, True], [True, True]])
+    instance = load_instance(answers_scenario(tmp_path, confidence=confidence, correct=correct, other=np.zeros(3)))
+    assert {source: set(found) for source, found in instance.answers.items()} == {"yard-camera": {"tagger"}}
+    found = instance.answers["yard-camera"]["tagger"]
+    np.testing.assert_array_equal(found.confidence, confidence)
+    assert found.correct is not None
+    np.testing.assert_array_equal(found.correct, correct)
+
+
+def test_answers_that_do_not_fit_are_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    two = np.full((3, 2), 0.5)
+    right = np.ones((3, 2), bool)
+    cases: list[tuple[str, dict[str, NDArray[Any]]]] = [
+        ("confidence: no such array; expected probabilities of shape [samples, 2]: 1 exits and", {"correct": right}),
+        ("correct: no such array; expected booleans of shape [samples, 2]", {"confidence": two}),
+        ("confidence: does not fit the model; found 'float64 [3, 1]'", {"confidence": two[:, :1], "correct": right}),
+        ("correct: does not fit the model; found 'float64 [3, 2]'", {"confidence": two, "correct": two}),
+        ("correct: not as many samples; found 2; expected 3", {"confidence": two, "correct": right[:2]}),
+        ("confidence[0, 0]: not a probability; found 1.5; expected 0 to 1", {"confidence": two * 3, "correct": right}),
+    ]
+    for message, arrays in cases:
+        found = bad_input(["simulate", answers_scenario(tmp_path, **arrays)], capsys)
+        assert message in found
+        assert "answers.npz" in found
 
 
 def test_without_a_file_the_key_is_named(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 import pyomo.environ as pyo
 from pyomo.repn.plugins.lp_writer import LPWriter
 
-from planner.profile.types import OperatingPoint
+from planner.profile.types import ExitPoint, OperatingPoint
 from planner.scenario.types import ObjectiveSpec
 from planner.solve.build import build_problem
 from planner.solve.milp import build_model
@@ -23,10 +23,15 @@ FOLDER = Path(__file__).parent / "golden"
 def tiny_problem(goal: str = "delay") -> Problem:
     """Two sources on two workers, two blocks, two operating points: every constraint has something to say."""
     points = [
-        OperatingPoint(name="small", accuracy=0.8, reach=(1.0, 0.5)),
-        OperatingPoint(name="large", accuracy=0.9, reach=(1.0, 1.0)),
+        OperatingPoint(name="small", accuracy=0.8, thresholds=(0.5,), reach=(1.0, 0.5)),
+        OperatingPoint(name="large", accuracy=0.9, thresholds=(1.0,), reach=(1.0, 1.0)),
     ]
-    profile = make_profile(block_s=[0.02, 0.04], stage_overhead_s=0.004, operating_points=points)
+    profile = make_profile(
+        block_s=[0.02, 0.04],
+        stage_overhead_s=0.004,
+        exits=[ExitPoint(name="exit", cut=1, result_bytes=0)],
+        operating_points=points,
+    )
     instance = make_instance(
         profiles=[profile],
         workers={"slow": {"memory_bytes": 202 * MIB}, "fast": {"memory_bytes": 203 * MIB, "speed": 4.0}},
