@@ -10,9 +10,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from benchmarks.execution import faults, pipeline
+from benchmarks.execution import faults, hop, idle, pipeline, urgent
 
 GOALS: dict[str, Callable[[], None]] = {
+    "overhead": hop.measure_overhead,
+    "hop": hop.measure_hop,
+    "idle": idle.measure_idle,
+    "urgent": urgent.measure_urgent,
     "kills": faults.kills,
     "silence": faults.silence,
     "two-stages": pipeline.two_stages,

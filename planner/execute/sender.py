@@ -35,7 +35,7 @@ _LEAST_BYTES: Final = 2**14
 _MOST_BYTES: Final = 2**26
 """The window at the start, and its bounds."""
 
-_RECENT: Final = 8
+_RECENT: Final = 4
 """Acknowledgements may be late for reasons of the receiver's, too; the least of the last few tells of the medium."""
 
 _TELLING_BYTES: Final = 4096
@@ -86,6 +86,7 @@ class _Lane:
         self._transport = transport
         self._on_transfer = on_transfer
         self._round_trip_s: dict[str, float] = {}
+        self._heard_s: dict[str, float] = {}
         self._changed = threading.Condition()
         self._waiting: list[tuple[int, int, _Waiting]] = []
         self._sequence = count()
@@ -108,7 +109,8 @@ class _Lane:
             flying = self._flying.pop((fragment.stream, fragment.offset), None)
             if flying is None:
                 return False
-            took_s = time.monotonic() - flying.since_s
+            now_s = self._heard_s[flying.to] = time.monotonic()
+            took_s = now_s - flying.since_s
             self._follow(flying, took_s)
             self._changed.notify()
         if flying.alone:
@@ -134,6 +136,15 @@ class _Lane:
             self._round_trip_s.pop(member, None)
             self._changed.notify()
 
+    def silent(self, since_s: float) -> set[str]:
+        """Name the members that were sent something before a time, and have acknowledged nothing since."""
+        with self._changed:
+            return {
+                flying.to
+                for flying in self._flying.values()
+                if flying.since_s < since_s and self._heard_s.get(flying.to, 0.0) < since_s
+            }
+
     def close(self) -> None:
         """End the thread once all that waits has been sent."""
         with self._changed:
@@ -152,7 +163,8 @@ class _Lane:
             self._window_bytes = max(_LEAST_BYTES, self._window_bytes * max(0.5, QUEUED_S / late_s))
             self._late_s.clear()
         elif flying.limited and late_s < QUEUED_S:
-            self._window_bytes = min(_MOST_BYTES, self._window_bytes + flying.size_bytes / 2)
+            more_bytes = flying.size_bytes / 2 * (1 - late_s / QUEUED_S)
+            self._window_bytes = min(_MOST_BYTES, self._window_bytes + more_bytes)
 
     def _free_bytes(self, level: int) -> float:
         """Give how much of the window is open to data of a level."""
@@ -222,6 +234,11 @@ class SenderThread:
         """Drop what is for a member that is gone."""
         for lane in list(self._lanes.values()):
             lane.forget(member)
+
+    def silent(self, for_s: float) -> set[str]:
+        """Name the members that were sent something so long ago, and have acknowledged nothing since."""
+        since_s = time.monotonic() - for_s
+        return {member for lane in list(self._lanes.values()) for member in lane.silent(since_s)}
 
     def close(self) -> None:
         """End once all frames have gone."""

@@ -1,0 +1,42 @@
+"""What an agent needs before it has anything to do: memory, and time from its start to its first message."""
+
+from __future__ import annotations
+
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Final
+
+from planner.execute.coordinator import Coordinator
+from planner.execute.messages import COORDINATOR
+from planner.execute.wire import free_port_pair, zenoh_connect
+
+_STARTS: Final = 7
+
+
+def measure_idle() -> None:
+    """Start an agent a few times; print its resident memory and how long it took until it was there."""
+    address = f"127.0.0.1:{free_port_pair()}"
+    took_s, memory_bytes = [], []
+    with (
+        tempfile.TemporaryDirectory() as cache,
+        Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator,
+    ):
+        for number in range(_STARTS):
+            name = f"agent-{number}"
+            command = [sys.executable, "-m", "planner", "agent", "--name", name, "--connect", address]
+            command += ["--cache", cache, "--until-stdin-closes"]
+            start_s = time.monotonic()
+            with subprocess.Popen(command, stdin=subprocess.PIPE) as process:
+                coordinator.await_agents([name], 30.0)
+                took_s.append(time.monotonic() - start_s)
+                time.sleep(0.5)
+                status = Path(f"/proc/{process.pid}/status").read_text(encoding="ascii")
+                memory_bytes.append(1024 * int(status.partition("VmRSS:")[2].split()[0]))
+                if process.stdin is not None:
+                    process.stdin.close()
+    print(f"idle agent: {statistics.median(memory_bytes) / 1e6:.0f} MB resident (goal < 80)")
+    print(f"agent start to first message: {statistics.median(took_s):.2f} s (goal <= 0.7)")
