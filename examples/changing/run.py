@@ -88,11 +88,11 @@ def draw(path: Path, instance: Instance, runs: Mapping[str, Sequence[SampleRecor
                 own = sorted((record.created_s, record.delay_s) for record in samples if record.source == source)
                 axes.plot(*zip(*own, strict=True), ".", markersize=4, color=colour, label=source)
             axes.axvline(150, color="black", linewidth=1, linestyle=":")
+            axes.text(152, 0.97, "yard 1 → 9", transform=axes.get_xaxis_transform())
+            axes.text(32, 0.97, "gate busy", transform=axes.get_xaxis_transform())
         panels[0].set_ylabel("delay (s)")
         panels[0].set_ylim(bottom=0)
-        panels[0].annotate(" yard 1 → 9", (150, 0), xycoords=("data", "axes fraction"), xytext=(2, 2),
-                           textcoords="offset points")  # fmt: skip
-        panels[0].legend(markerscale=4, loc="upper left")
+        panels[0].legend(markerscale=4, loc="upper right", bbox_to_anchor=(1.0, 0.95))
 
 
 def main() -> None:

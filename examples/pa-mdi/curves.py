@@ -17,6 +17,8 @@ WIDE: Final = 10.0
 
 def draw_lines(path: Path, lines: Mapping[str, Sequence[float | None]], *, ticks: Sequence[str], xlabel: str) -> None:
     """Draw delays in seconds, one curve a name, one place a tick; None leaves a gap."""
+    from matplotlib.ticker import LogLocator, NullLocator
+
     with new_figure(path) as figure:
         axes = figure.subplots()
         for place, (name, values_s) in enumerate(lines.items()):
@@ -34,6 +36,9 @@ def draw_lines(path: Path, lines: Mapping[str, Sequence[float | None]], *, ticks
         drawn_s = [value_s for values_s in lines.values() for value_s in values_s if value_s is not None]
         if max(drawn_s) > WIDE * min(drawn_s):
             axes.set_yscale("log")
+            axes.yaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+            axes.yaxis.set_minor_locator(NullLocator())
+            axes.yaxis.set_major_formatter("{x:g}")
         else:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(xlabel)
