@@ -20,6 +20,7 @@ from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.validate.emulate import EmulatedNetwork
+from planner.worker.events import Complete, RunBlock, Send
 from planner.worker.worker import Worker
 from tests.execute.rig import BLOCKS, FILES, HASHES, MODEL, SPLIT, agents_in_threads, small_deployment, small_instance
 
@@ -161,3 +162,29 @@ def test_a_host_that_is_slower_than_the_workers_it_plays_is_refused(tmp_path: Pa
         pytest.raises(ExecuteError, match=r"workers\.c\.speed: this host is too slow to play the worker"),
     ):
         coordinator.run(deployment, ready_timeout_s=30.0)
+
+
+def test_a_slow_worker_slows_admission_and_what_is_on_its_way_stays_bounded(tmp_path: Path) -> None:
+    instance = small_instance(samples=30, rate_per_s=3000.0)
+    sources = {name: source.model_copy(update={"in_flight": 3}) for name, source in instance.scenario.sources.items()}
+    instance = instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
+    with agents_in_threads(instance.workers, tmp_path) as coordinator:
+        measured = coordinator.run(small_deployment(instance, SPLIT), ready_timeout_s=30.0)
+    assert len(measured.outputs) == 60
+    on_way = {"urgent": 0, "other": 0}
+    started: set[tuple[str, int]] = set()
+    most = 0
+    for step in measured.steps["a"]:  # the home of both sources
+        for effect in step.effects:
+            if isinstance(effect, RunBlock | Send) and effect_key(effect) not in started:
+                started.add(effect_key(effect))
+                on_way[effect_key(effect)[0]] += 1
+            elif isinstance(effect, Complete):
+                on_way[effect.key.source] -= 1
+        most = max(most, *on_way.values())
+    assert 1 <= most <= 3
+
+
+def effect_key(effect: RunBlock | Send) -> tuple[str, int]:
+    source, sample, _ = effect.key if isinstance(effect, RunBlock) else effect.message.key
+    return source, sample
