@@ -60,6 +60,10 @@ _LOG = logging.getLogger(__name__)
 
 _WARM_RUNS: Final = 3
 
+_SILENT_S: Final = 3.0
+"""A link over which nothing is acknowledged for so long counts as broken for as long again. The transport's own lease
+does not end one that it is writing to: that waits until TCP gives up, a quarter of an hour."""
+
 Action: TypeAlias = Callable[[], None]
 
 
@@ -112,6 +116,7 @@ class Agent:
         self._lock = threading.RLock()
         self._run: _Run | None = None
         self._present: set[str] = set()
+        self._silent: dict[str, float] = {}
         self._transport = connect(
             lambda frame: self._inbox.put(partial(self._on_frame, frame)),
             lambda member, present: self._inbox.put(partial(self._on_presence, member, present=present)),
@@ -151,7 +156,21 @@ class Agent:
                 return self._inbox.get(timeout=min(wait_s, 3600.0))
             except queue.Empty:
                 pass
-        return driver.run_due
+        return self._tend
+
+    def _tend(self) -> None:
+        """Do what is due, and give up links for a while over which nothing is acknowledged."""
+        run, now_s = self._run, time.monotonic()
+        if run is None or run.driver is None:
+            return
+        for member in self._sender.silent(_SILENT_S).intersection(run.deploy.instance.workers):
+            self._silent[member] = now_s + _SILENT_S
+            self._sender.forget(member)
+            run.driver.on_link(member, present=False)
+        for member in [member for member, until_s in self._silent.items() if until_s <= now_s]:
+            del self._silent[member]
+            run.driver.on_link(member, present=member in self._present)
+        run.driver.run_due()
 
     def _guard(self, action: Action) -> None:
         try:
@@ -295,6 +314,7 @@ class Agent:
 
     def _on_presence(self, member: str, *, present: bool) -> None:
         (self._present.add if present else self._present.discard)(member)
+        self._silent.pop(member, None)
         if not present:
             self._sender.forget(member)
         if self._run is None:

@@ -25,6 +25,9 @@ from planner.execute.transport import CONTROL, Connect, OnAcknowledged, OnFrame,
 _LEASE_MS: Final = 1000
 """A silent link counts as broken after this."""
 
+_BLOCKED_US: Final = 2_000_000
+"""A link that takes nothing for so long is closed."""
+
 _LEVELS: Final = (
     zenoh.Priority.REAL_TIME,
     zenoh.Priority.INTERACTIVE_HIGH,
@@ -107,11 +110,15 @@ def _configuration(listens: Sequence[str], connects: Sequence[str], credentials:
         "connect/timeout_ms": -1,
         "connect/exit_on_failure": False,
         "connect/retry": {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2},
+        # Nobody is looked for by multicast, so there is nothing to wait half a second for.
+        "scouting/delay": 0,
         "scouting/multicast/enabled": False,
         # One machine may play a whole network; shared memory would make its links unlike any real one.
         "transport/shared_memory/enabled": False,
         "transport/unicast/max_links": 2,
         "transport/link/tx/lease": _LEASE_MS,
+        # Meanwhile nothing goes to any other member either.
+        "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED_US,
         "transport/link/rx/max_message_size": MAX_HEADER_BYTES + 2 * MAX_PIECE_BYTES,
         **(credentials.settings() if credentials is not None else {}),
     }
@@ -167,7 +174,10 @@ class ZenohTransport:
             bytes(fragment.payload),  # the library takes no views
             attachment=fragment.attachment,
             priority=_LEVELS[level - 1],
-            congestion_control=zenoh.CongestionControl.BLOCK,
+            # An acknowledgement is sent by the thread that receives, which must not wait for a link that is silent.
+            congestion_control=(
+                zenoh.CongestionControl.DROP if fragment.acknowledges else zenoh.CongestionControl.BLOCK
+            ),
             express=True,
         )
 
