@@ -20,11 +20,13 @@ from planner.profile.types import ExitPoint, OperatingPoint
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec
 from planner.simulate.exits import Exits
-from planner.simulate.run import simulate
+from planner.simulate.run import Simulator, simulate
 from planner.trace.metrics import summarise
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 from planner.worker.events import RunBlock
+from planner.worker.patience import Patience
 from tests.instances import make_instance, make_profile
+from tests.simulate.churn import cases
 
 ROOT = Path(__file__).parents[2]
 PROFILE = load_profile(ROOT / "profiles" / "x86-64" / "resnet56-exits-fashion.json")
@@ -160,6 +162,22 @@ def test_delays_are_those_that_evaluation_expects(stages: list[tuple[str, int, i
     # The formulas are exact for one stage; behind it arrivals are not Poisson any more.
     assert abs(float(np.mean(means)) - expected) <= 4 * error + 0.02 * expected
     assert error < 0.05 * expected, "too few samples to tell"
+
+
+@pytest.mark.parametrize("policy", ["planned", "adaptive", "ddi", "pa-mdi"])
+@settings(max_examples=15)
+@given(case=cases(network_loss=False), seed=st.integers(0, 5), patience_s=st.sampled_from([0.01, 0.05, 0.3]))
+def test_impatient_sources_get_one_result_a_sample(
+    policy: str, case: tuple[Instance, Plan], seed: int, patience_s: float
+) -> None:
+    """Attempts overlap, leave at exits, and meet workers that come and go."""
+    instance, plan = case
+    records: list[Record] = []
+    patience = Patience(first_s=patience_s, max_attempts=8)
+    Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, patience=patience).run()
+    ended = Counter((record.source, record.sample) for record in records if isinstance(record, SampleRecord))
+    assert set(ended) == {(source, k) for source in instance.sources for k in range(instance.samples(source))}
+    assert set(ended.values()) == {1}
 
 
 @settings(max_examples=30)

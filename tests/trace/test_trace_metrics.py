@@ -9,7 +9,15 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.trace.metrics import EXACT, Distribution, interval, summarise
-from planner.trace.records import BlockRecord, Record, SampleRecord, read_records, record_file
+from planner.trace.records import (
+    BlockRecord,
+    Origin,
+    Record,
+    SampleRecord,
+    read_records,
+    record_file,
+    write_records,
+)
 
 PERCENT = (0, 1, 50, 95, 99, 100)
 
@@ -113,3 +121,24 @@ def test_a_run_that_breaks_leaves_no_file(tmp_path: Path) -> None:
     with pytest.raises(KeyboardInterrupt):
         break_off()
     assert not list(tmp_path.iterdir())
+
+
+def test_accuracy_is_what_operating_points_promise_and_labels_say() -> None:
+    def ended(sample: int, point: int, *, correct: bool | None) -> SampleRecord:
+        origin = Origin("m", point, "early" if point else None)
+        return SampleRecord("gate", sample, 0.0, 1.0, "completed", origin=origin, correct=correct)
+
+    found = [ended(0, 0, correct=True), ended(1, 1, correct=False), ended(2, 1, correct=None)]
+    found.append(SampleRecord("gate", 3, 0.0, 1.0, "failed", "a left"))
+    gate = summarise(found, {"gate": 1.0}, ["a"], {"m": (0.9, 0.6)}).sources["gate"]
+    assert gate.accuracy == pytest.approx((0.9 + 0.6 + 0.6) / 3)
+    assert (gate.judged, gate.correct, gate.measured_accuracy) == (2, 1, 0.5)
+    unknown = summarise(found[3:], {"gate": 1.0}, ["a"], {"m": (0.9, 0.6)}).sources["gate"]
+    assert unknown.accuracy is unknown.measured_accuracy is None
+
+
+def test_what_a_result_is_of_is_kept_in_files(tmp_path: Path) -> None:
+    origin = Origin("m", 2, "early")
+    kept = [SampleRecord("gate", 0, 0.0, 1.0, "completed", origin=origin, correct=True)]
+    write_records(tmp_path / "trace.jsonl", kept)
+    assert read_records(tmp_path / "trace.jsonl") == kept

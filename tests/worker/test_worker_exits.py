@@ -20,6 +20,8 @@ from planner.worker.events import (
     ResultMessage,
     RunBlock,
     Send,
+    TimedOut,
+    Timer,
 )
 from planner.worker.worker import Worker
 from tests.instances import make_instance, make_profile
@@ -150,3 +152,17 @@ def test_what_waits_is_counted_with_its_reach() -> None:
     assert backlog(home) == pytest.approx(0.01 * (0.5 + 2.75))
     home.step(0.03, BlockEnded(KEY, 2, 0.01, (0.95,)))  # it leaves: the other sample's block 0 runs
     assert backlog(home) == pytest.approx(0.01 * 1.75)
+
+
+def test_attempts_that_leave_elsewhere_complete_their_sample_once() -> None:
+    """After a time-out both attempts go on; the first result counts, whatever exit it is of."""
+    found = instance()
+    home = worker("slow", found, ("fast", 0, 3))
+    home.step(0.0, Arrived("camera", 0))
+    home.step(100.0, TimedOut(Timer("result", KEY)))
+    second = SampleKey("camera", 0, 1)
+    late = Received("fast", ResultMessage(second, SECOND.cut, Origin("m", 0, "second")))
+    assert home.step(100.1, late) == [Complete(second, 0.0, Origin("m", 0, "second"))]
+    first = Received("fast", ResultMessage(KEY, FIRST.cut, Origin("m", 0, "first")))
+    assert home.step(100.2, first) == [Discard(KEY)]
+    assert not home.pending
