@@ -47,7 +47,9 @@ def _route_faults(instance: Instance, plan: Plan, tolerance: float) -> Iterator[
         if abs(total - 1) > tolerance:
             yield Fault("shares do not add up to 1", f"sources.{source}", total)
         for number, route in enumerate(routes):
-            yield from _one_route_faults(instance, source, route, f"sources.{source}.routes.{number}")
+            where = f"sources.{source}.routes.{number}"
+            yield from _one_route_faults(instance, source, route, where)
+            yield from _wish_faults(plan, source, route, where)
 
 
 def _one_route_faults(instance: Instance, source: str, route: Route, where: str) -> Iterator[Fault]:
@@ -73,6 +75,19 @@ def _one_route_faults(instance: Instance, source: str, route: Route, where: str)
     for sender, receiver in itertools.pairwise(stops):
         if instance.path(sender, receiver) is None:
             yield Fault("no path between two workers", where, f"{sender} > {receiver}")
+
+
+def _wish_faults(plan: Plan, source: str, route: Route, where: str) -> Iterator[Fault]:
+    """Check what the user asked for when the plan was made: pinned blocks, visits to one worker."""
+    for block, worker in plan.options.get("pins", {}).get(source, {}).items():
+        for stage in route.stages:
+            if stage.first_block <= int(block) <= stage.last_block and stage.worker != worker:
+                yield Fault(f"block {block} is not where it is pinned", where, stage.worker, worker)
+    most = plan.options.get("max_visits")
+    begun = [stage.worker for stage in route.stages]
+    for worker in dict.fromkeys(begun):
+        if most is not None and begun.count(worker) > most:
+            yield Fault(f"visits {worker} too often", where, begun.count(worker), f"at most {most}")
 
 
 def _limit_faults(instance: Instance, found: Evaluation, tolerance: float) -> Iterator[Fault]:

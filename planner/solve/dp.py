@@ -36,7 +36,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
     SolveError
         The problem is another: several sources, another goal, exits, shared media, or ``max_visits`` is not 1.
     """
-    _check(problem)
+    if wrong := misfits(problem):
+        raise SolveError("not the problem this method solves", where="method dp", expected=", ".join(wrong))
     search = Search(problem, options)
     for variant in problem.demands[0].variants:
         model = problem.variants[variant]
@@ -61,7 +62,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
     return search.outcome()
 
 
-def _check(problem: Problem) -> None:
+def misfits(problem: Problem) -> list[str]:
+    """Say what would have to be otherwise for this method to solve the problem; nothing if it does."""
     variants = [problem.variants[variant] for variant in problem.demands[0].variants]
     pairs = ~np.eye(len(problem.workers), dtype=bool) & np.isfinite(problem.latency_s)
     used = problem.hop_resource[pairs]
@@ -76,9 +78,7 @@ def _check(problem: Problem) -> None:
         (len(problem.workers) > MOST_WORKERS, f"at most {MOST_WORKERS} workers"),
         (max(len(variant) for variant in variants) > MOST_BLOCKS, f"at most {MOST_BLOCKS} blocks"),
     ]
-    for fault, expected in wrong:
-        if fault:
-            raise SolveError("not the problem this method solves", where="method dp", expected=expected)
+    return [expected for fault, expected in wrong if fault]
 
 
 @dataclass

@@ -14,6 +14,7 @@ from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.types import Plan, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
+from planner.solve import dp
 from planner.solve.build import build_problem, read_routes
 from planner.solve.greedy import completed
 from planner.solve.interrupt import on_interrupt
@@ -228,6 +229,8 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
     if method == "auto":
         if routes == "shared":
             return "colgen"
+        if not dp.misfits(problem):
+            return "dp"
         return "search" if not problem.memory_binds and problem.arcs > MILP_ARCS else "milp"
     if routes is not None and routes not in METHODS[method].routes:
         fitting = ", ".join(name for name, found in METHODS.items() if routes in found.routes)

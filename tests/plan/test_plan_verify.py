@@ -71,6 +71,26 @@ def test_wrong_records_are_found(instance: Instance, plan: Plan, update: dict[st
 
 
 @pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"pins": {"s0": {"1": "w0"}}}, "block 1 is not where it is pinned; found w1; expected w0"),
+        ({"max_visits": 1}, "visits w0 too often; found 2; expected at most 1"),
+    ],
+)
+def test_broken_wishes_are_found(instance: Instance, plan: Plan, options: dict[str, Any], message: str) -> None:
+    there_and_back = change_route(
+        plan,
+        stages=(
+            Stage(worker="w0", first_block=0, last_block=0),
+            Stage(worker="w1", first_block=1, last_block=2),
+            Stage(worker="w0", first_block=3, last_block=3),
+        ),
+    )
+    with pytest.raises(PlanError, match=message):
+        verify(instance, there_and_back.model_copy(update={"options": options}))
+
+
+@pytest.mark.parametrize(
     ("keys", "message"),
     [
         ({"rate_per_s": 49.0}, "busier than the cap"),

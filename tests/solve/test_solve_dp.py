@@ -27,9 +27,10 @@ def test_it_finds_what_trying_all_finds(seed: int, workers: int, blocks: int, *,
 
 def test_its_plan_passes_verification() -> None:
     instance = random_instance(3, sources=1, workers=8, blocks=24, goal="throughput")
-    solution = solve(instance, method="dp", max_visits=1)
+    solution = solve(instance, max_visits=1)
     assert solution.status == "optimal"
     assert solution.plan is not None
+    assert solution.plan.method == "dp"
     verify(instance, solution.plan)
 
 
