@@ -69,3 +69,14 @@ def test_quick_run_compares_with_the_best_of_the_six(tmp_path: Path) -> None:
         assert row["median_gain"] == pytest.approx(float(np.median(gains)))
         assert row["worse_by_tolerance"] == sum(gain < -0.02 for gain in gains)
         assert row["significantly_worse_by_tolerance"] <= row["worse_by_tolerance"]
+
+
+def test_batches_under_adaptive_take_hardly_longer_than_a_fluid(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "batches.py"), "--scenarios", "2", "--samples", "1500", "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    found = json.loads((tmp_path / "batches.json").read_text(encoding="utf-8"))
+    ratios = {
+        policy: [one["makespan_s"][policy] / one["fluid_s"] for one in found] for policy in ("planned", "adaptive")
+    }
+    assert max(ratios["adaptive"]) < 1.05 < max(ratios["planned"])

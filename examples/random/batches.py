@@ -1,0 +1,85 @@
+"""Batches: all samples of the random scenarios there from the start, how long they take, and what a fluid would."""
+
+from __future__ import annotations
+
+import json
+from argparse import ArgumentParser
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Final
+
+from recipe import at_load, draw, solved
+
+from planner.cli.output import print_table, progress_bar
+from planner.files import write_text_atomic
+from planner.scenario.instance import Instance
+from planner.scenario.types import ObjectiveSpec, SourceSpec
+from planner.simulate.repeat import Case, simulate_case
+
+POLICIES: Final = ("ddi", "planned", "adaptive")
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """Makespans of one scenario by policy, and the least that a fluid needs, in seconds."""
+
+    scenario: int
+    fluid_s: float
+    makespan_s: dict[str, float]
+
+    def ratio(self, policy: str) -> float:
+        """Give how many times longer than a fluid a policy takes."""
+        return self.makespan_s[policy] / self.fluid_s
+
+
+def changed(instance: Instance, sources: dict[str, SourceSpec], objective: ObjectiveSpec) -> Instance:
+    """Give the instance with other sources and another goal."""
+    scenario = instance.scenario.model_copy(update={"sources": sources, "objective": objective})
+    return instance.model_copy(update={"scenario": scenario})
+
+
+def run_one(number: int, samples: int) -> Outcome:
+    """Simulate a scenario's batch: as many samples of each source as arrive in a run at ρ = 0.7.
+
+    What a fluid needs is the largest utilisation at the rate of one batch a second, as small as the bound allows.
+    """
+    instance = at_load(draw(number), 0.7, samples)
+    specs = instance.scenario.sources
+    there = {name: spec.model_copy(update={"arrivals": "batch"}) for name, spec in specs.items()}
+    flowing = {name: spec.model_copy(update={"rate_per_s": float(spec.samples)}) for name, spec in specs.items()}
+    batch = changed(instance, there, ObjectiveSpec(goal="makespan"))
+    plan = solved(batch, method="convex")
+    fluid_s = solved(changed(instance, flowing, ObjectiveSpec(goal="throughput")), method="convex").bound
+    runs = {policy: simulate_case(batch, plan, Case(policy, 0)).metrics for policy in POLICIES}
+    return Outcome(number, fluid_s, {policy: metrics.makespan_s for policy, metrics in runs.items()})
+
+
+def print_ratios(outcomes: Sequence[Outcome]) -> None:
+    """Print how many times longer than a fluid each policy takes."""
+    rows = []
+    for policy in POLICIES:
+        ratios = [outcome.ratio(policy) for outcome in outcomes]
+        within = sum(ratio <= 1.05 for ratio in ratios)
+        rows.append((policy, f"{median(ratios):.3f}", f"{max(ratios):.3f}", f"{within} of {len(ratios)}"))
+    print_table("Makespan / a fluid's", ("policy", ">median", ">largest", ">within 5 %"), rows)
+
+
+def main() -> None:
+    """Compare the makespans of batches under ``ddi``, ``planned`` and ``adaptive`` with a fluid's."""
+    parser = ArgumentParser(description=main.__doc__)
+    parser.add_argument("-o", "--output", type=Path, default=Path("random-results"), help="folder for results")
+    parser.add_argument("--scenarios", type=int, default=50, help="how many")
+    parser.add_argument("--samples", type=int, default=2000, help="samples of a batch, of all sources together")
+    given = parser.parse_args()
+    with progress_bar() as progress:
+        numbers = progress.track(range(given.scenarios), description="batches")
+        outcomes = [run_one(number, given.samples) for number in numbers]
+    document = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
+    write_text_atomic(given.output / "batches.json", document + "\n")
+    print_ratios(outcomes)
+
+
+if __name__ == "__main__":
+    main()
