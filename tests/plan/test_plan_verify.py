@@ -73,7 +73,7 @@ def test_wrong_records_are_found(instance: Instance, plan: Plan, update: dict[st
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pins": {"s0": {"1": "w0"}}}, "block 1 is not where it is pinned; found w1; expected w0"),
+        ({"pins": {"s0": {"1": "w0"}}}, "block 1 is not where it is pinned; found 'w1'; expected w0"),
         ({"max_visits": 1}, "visits w0 too often; found 2; expected at most 1"),
     ],
 )
