@@ -29,14 +29,11 @@ An event that does not fit the state raises :class:`ProtocolError` and changes n
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from math import inf
+from dataclasses import replace
 from typing import Any, Final
 
 from planner.policy.costs import Costs
-from planner.policy.menu import whole_model_at_home
 from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, View, Waiting
 from planner.profile.types import ExitPoint
 from planner.scenario.instance import Instance
@@ -46,11 +43,9 @@ from planner.worker.events import (
     Arrived,
     BlockEnded,
     BlockFailed,
-    Complete,
     Discard,
     Effect,
     Event,
-    Fail,
     FailureMessage,
     Joined,
     Left,
@@ -61,17 +56,16 @@ from planner.worker.events import (
     ResultMessage,
     RunBlock,
     Send,
-    SetTimer,
     StatusMessage,
     TaskMessage,
     Tell,
     TimedOut,
-    Timer,
     Transferred,
 )
 from planner.worker.handshake import Handshake, Settled
+from planner.worker.home import Home
 from planner.worker.pace import Pace
-from planner.worker.patience import Delays, Patience
+from planner.worker.patience import Patience
 from planner.worker.queues import Entry, Queues
 
 CUT_S: Final = 5.0
@@ -80,20 +74,6 @@ CUT_S: Final = 5.0
 
 class ProtocolError(Exception):
     """An event that cannot happen in this state: a fault of the driver, not of the user."""
-
-
-@dataclass(slots=True)
-class _Pending:
-    """A sample of this worker's own sources whose result is not back yet."""
-
-    created_s: float
-    started_s: float = 0.0
-    attempt: int = 0
-    time_outs: int = 0
-    via: frozenset[str] | None = frozenset()
-    """Workers it may be with; None: any other."""
-    started: bool = False
-    """Whether it is on its way; it waits in the reservoir otherwise."""
 
 
 class Worker:
@@ -118,22 +98,14 @@ class Worker:
         costs: Costs | None = None,
     ) -> None:
         self._policy = policy
-        self._patience = patience or Patience()
         priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
         self._view = View(name, instance, (costs or Costs(instance)).own(), priorities=priorities)
         self._pace = Pace(self._view)
         self._handshake = Handshake(self._view)
         self._queues = Queues(self._view, policy)
         self._running: Entry | None = None
-        self._reservoirs: dict[str, deque[int]] = {
-            source: deque() for source, spec in instance.scenario.sources.items() if spec.worker == name
-        }
-        self._limits = {source: instance.scenario.sources[source].in_flight or inf for source in self._reservoirs}
-        self._in_flight = self._view.in_flight = dict.fromkeys(self._reservoirs, 0)
-        self._pending: dict[tuple[str, int], _Pending] = {}
-        self._delays = {source: Delays(self._patience) for source in self._reservoirs}
+        self._home = Home(self._view, policy, patience or Patience(), self._place)
         self._told = Status()
-        self._starts = 0
         self._gossiped = (0, 0)
         self._effects: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
@@ -167,7 +139,7 @@ class Worker:
     @property
     def pending(self) -> dict[SampleKey, float]:
         """Samples of this worker's own sources that have not ended, with the time of their arrival."""
-        return {SampleKey(*identity, own.attempt): own.created_s for identity, own in self._pending.items()}
+        return self._home.pending
 
     def step(self, now_s: float, event: Event) -> list[Effect]:
         """Take one event and give what the driver is to do, in order.
@@ -185,120 +157,29 @@ class Worker:
             self._queues.rescale(self._pace.forget_old())
         self._handlers[type(event)](event)
         self._serve()
-        if self._policy.gossips and (self._starts, self._queues.changes) != self._gossiped:
+        if self._policy.gossips and (self._home.starts, self._queues.changes) != self._gossiped:
             self._gossip()
         return self._effects
 
-    # ---- a source's samples (rules 2, 3, 8) -----------------------------------------------------------------------
+    # ---- a source's samples, and who is there (rules 2, 3, 8: planner.worker.home) ---------------------------------
 
     def _on_arrived(self, event: Arrived) -> None:
-        identity = (event.source, event.sample)
-        if identity in self._pending:
+        if self._home.holds(event.source, event.sample):
             raise ProtocolError(f"sample {event.sample} of {event.source} arrived twice")
-        if event.source not in self._reservoirs:
+        if not self._home.owns(event.source):
             raise ProtocolError(f"a sample of {event.source} arrived at {self.name}, which is not its home")
-        self._pending[identity] = _Pending(created_s=self._view.now_s)
-        self._reservoirs[event.source].append(event.sample)
-        self._admit(event.source)
-
-    def _admit(self, source: str) -> None:
-        reservoir = self._reservoirs[source]
-        if reservoir and self._in_flight[source] < self._limits[source] and self._start((source, reservoir[0])):
-            self._pending[source, reservoir.popleft()].started = True
-            self._in_flight[source] += 1
-
-    def _start(self, identity: tuple[str, int]) -> bool:
-        pending = self._pending[identity]
-        source, sample = identity
-        route = self._policy.route(self._view, source)
-        if route is None:
-            return False
-        if not self._view.passable(self.name, route):
-            route = whole_model_at_home(self._view.instance, source)
-        self._starts += 1
-        pending.via = frozenset(stage.worker for stage in route.stages) - {self.name}
-        task = Task(
-            key=SampleKey(source, sample, pending.attempt),
-            model=route.model,
-            operating_point=route.operating_point,
-            priority=self._view.priorities[source],
-            created_s=pending.created_s,
-            next_block=0,
-            stages=route.stages,
-        )
-        pending.started_s = self._view.now_s
-        if self._patience.first_s < inf:
-            self._set_result_timer(task.key, pending)
-        self._place(task)
-        return True
-
-    def _set_result_timer(self, key: SampleKey, pending: _Pending) -> None:
-        look_s = self._delays[key.source].look_s(self._view.now_s, pending.started_s, pending.time_outs)
-        self._effects.append(SetTimer(Timer("result", key), look_s))
-
-    def _retry(self, identity: tuple[str, int]) -> None:
-        pending = self._pending[identity]
-        pending.attempt += 1
-        if pending.time_outs >= self._patience.max_attempts:
-            self._give_up(identity, f"no result after {pending.time_outs} time-outs")
-        elif not self._start(identity):
-            pending.via, pending.started = frozenset(), False
-            self._in_flight[identity[0]] -= 1
-            self._reservoirs[identity[0]].appendleft(identity[1])
-
-    def _give_up(self, identity: tuple[str, int], reason: str) -> None:
-        pending = self._end(identity)
-        if pending is None:
-            return
-        self._effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
-        self._admit_all()
-
-    def _end(self, identity: tuple[str, int]) -> _Pending | None:
-        """Forget a sample, which an earlier attempt may have ended while it waits again; None if it has ended."""
-        pending = self._pending.pop(identity, None)
-        if pending is not None:
-            source, sample = identity
-            if pending.started:
-                self._in_flight[source] -= 1
-            else:
-                self._reservoirs[source].remove(sample)
-        return pending
-
-    def _finish(self, key: SampleKey, origin: Origin | None) -> None:
-        pending = self._end((key.source, key.sample))
-        if pending is None:
-            self._effects.append(Discard(key))
-        else:
-            if pending.attempt == 0:
-                self._delays[key.source].back(self._view.now_s, pending.started_s)
-            self._effects.append(Complete(key, pending.created_s, origin))
-            self._admit_all()
-
-    def _admit_all(self) -> None:
-        for source, reservoir in self._reservoirs.items():
-            if reservoir:
-                self._admit(source)
+        self._home.arrived(event.source, event.sample, self._effects)
 
     def _on_timed_out(self, event: TimedOut) -> None:
         purpose, key = event.timer
         if purpose == "result":
-            self._look_for_result(key)
+            self._home.look(key, self._effects)
         elif purpose == "answers":
             self._settle(self._handshake.overdue(key))
         elif purpose == "window":
             self._handshake.close_window(self._effects)
         else:
             self._handshake.release(key)
-
-    def _look_for_result(self, key: SampleKey) -> None:
-        pending = self._pending.get((key.source, key.sample))
-        if pending is None or pending.attempt != key.attempt or not pending.started:
-            return
-        if self._view.now_s < self._delays[key.source].due_s(pending.started_s, pending.time_outs):
-            self._set_result_timer(key, pending)
-        else:
-            pending.time_outs += 1
-            self._retry((key.source, key.sample))
 
     def _on_transferred(self, event: Transferred) -> None:
         self._pace.transferred(event.to, event.size_bytes, event.took_s)
@@ -309,9 +190,7 @@ class Worker:
         self._view.statuses.pop(worker, None)
         for settled in self._handshake.forget(worker):
             self._settle(settled)
-        lost = [identity for identity, own in self._pending.items() if own.via is None or worker in own.via]
-        for identity in lost:
-            self._retry(identity)
+        self._home.left(worker, self._effects)
 
     def _on_joined(self, event: Joined) -> None:
         self._view.absent.discard(event.worker)
@@ -335,7 +214,7 @@ class Worker:
             else:
                 self._place(message.task)
         elif isinstance(message, ResultMessage):
-            self._finish(message.key, message.origin)
+            self._home.finish(message.key, message.origin, self._effects)
         elif isinstance(message, FailureMessage):
             self._on_failure(message)
         elif isinstance(message, StatusMessage):
@@ -350,14 +229,7 @@ class Worker:
     def _on_failure(self, message: FailureMessage) -> None:
         if message.broken is not None:
             self._view.cut[message.broken] = self._view.now_s + CUT_S
-        identity = (message.key.source, message.key.sample)
-        pending = self._pending.get(identity)
-        if pending is None or not pending.started or pending.attempt != message.key.attempt:
-            return
-        if message.broken is None:
-            self._give_up(identity, message.reason)
-        else:
-            self._retry(identity)
+        self._home.failed(message, self._effects)
 
     def _place(self, task: Task) -> None:
         decision = self._policy.place(self._view, task)
@@ -378,9 +250,7 @@ class Worker:
         if broken is not None:
             self._turn_back(task, broken)
             return
-        own = self._pending.get((task.key.source, task.key.sample))
-        if own is not None and decision.worker not in (own.via or ()):
-            own.via = None
+        self._home.sent(task.key, decision.worker)
         size = self._view.costs.cut_bytes[task.model][task.next_block]
         message = TaskMessage(task, decision.last_block)
         self._effects.append(Send(decision.worker, message, task.next_block, size, task.priority))
@@ -435,7 +305,7 @@ class Worker:
                 self._place(task)
             else:
                 self._go_home(task, self._view.costs.cut_bytes[task.model][-1], None)
-            self._admit_all()
+            self._home.admit(self._effects)
             return
         entry = Entry(entry.rank, entry.sequence, waiting)
         if self._policy.looks_between_blocks:
@@ -461,7 +331,7 @@ class Worker:
         origin = Origin(task.model, task.operating_point, leave)
         home = self._view.instance.home(task.key.source)
         if home == self.name:
-            self._finish(task.key, origin)
+            self._home.finish(task.key, origin, self._effects)
             return
         message = ResultMessage(task.key, task.next_block, origin)
         self._effects.append(Send(home, message, task.next_block, size_bytes, task.priority))
@@ -482,7 +352,7 @@ class Worker:
     # ---- gossip (rule 9) ------------------------------------------------------------------------------------------
 
     def _gossip(self) -> None:
-        self._gossiped = self._starts, self._queues.changes
+        self._gossiped = self._home.starts, self._queues.changes
         status = replace(self._policy.status(self._view), slowness=self._pace.own, links=self._pace.links)
         if status == self._told:
             return

@@ -1,0 +1,190 @@
+"""The samples of a worker's own sources, from their arrival until they end: rules 2, 3 and 8 of the worker."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import inf
+
+from planner.policy.menu import whole_model_at_home
+from planner.policy.types import Policy, SampleKey, Task, View
+from planner.trace.records import Origin
+from planner.worker.events import Complete, Discard, Effect, Fail, FailureMessage, SetTimer, Timer
+from planner.worker.patience import Delays, Patience
+
+
+@dataclass(slots=True)
+class _Pending:
+    """A sample whose result is not back yet."""
+
+    created_s: float
+    started_s: float = 0.0
+    attempt: int = 0
+    time_outs: int = 0
+    via: frozenset[str] | None = frozenset()
+    """Workers it may be with; None: any other."""
+    started: bool = False
+    """Whether it is on its way; it waits in the reservoir otherwise."""
+
+
+class Home:
+    """Keeps each sample until its result is back, and starts it again where that may never come.
+
+    Effects go to the list that each method is given.
+
+    Parameters
+    ----------
+    place
+        Places the first task of an attempt.
+    """
+
+    def __init__(self, view: View, policy: Policy, patience: Patience, place: Callable[[Task], None]) -> None:
+        self._view = view
+        self._policy = policy
+        self._patience = patience
+        self._place = place
+        sources = view.instance.scenario.sources
+        self._reservoirs: dict[str, deque[int]] = {
+            source: deque() for source, spec in sources.items() if spec.worker == view.worker
+        }
+        self._limits = {source: sources[source].in_flight or inf for source in self._reservoirs}
+        self._in_flight = view.in_flight = dict.fromkeys(self._reservoirs, 0)
+        self._pending: dict[tuple[str, int], _Pending] = {}
+        self._delays = {source: Delays(patience) for source in self._reservoirs}
+        self.starts = 0
+        """How many attempts have started."""
+
+    @property
+    def pending(self) -> dict[SampleKey, float]:
+        """Samples that have not ended, with the time of their arrival."""
+        return {SampleKey(*identity, own.attempt): own.created_s for identity, own in self._pending.items()}
+
+    def owns(self, source: str) -> bool:
+        """Tell whether the samples of a source arrive here."""
+        return source in self._reservoirs
+
+    def holds(self, source: str, sample: int) -> bool:
+        """Tell whether a sample has arrived and not ended."""
+        return (source, sample) in self._pending
+
+    def arrived(self, source: str, sample: int, effects: list[Effect]) -> None:
+        """Take a new sample."""
+        self._pending[source, sample] = _Pending(created_s=self._view.now_s)
+        self._reservoirs[source].append(sample)
+        self._admit(source, effects)
+
+    def admit(self, effects: list[Effect]) -> None:
+        """Start the next sample of each source, where the policy and ``in_flight`` let it."""
+        for source, reservoir in self._reservoirs.items():
+            if reservoir:
+                self._admit(source, effects)
+
+    def sent(self, key: SampleKey, worker: str) -> None:
+        """Learn that a task was sent on from here: its sample may be with any worker that is not on its route."""
+        own = self._pending.get((key.source, key.sample))
+        if own is not None and worker not in (own.via or ()):
+            own.via = None
+
+    def finish(self, key: SampleKey, origin: Origin | None, effects: list[Effect]) -> None:
+        """Take a result (rule 3)."""
+        pending = self._end((key.source, key.sample))
+        if pending is None:
+            effects.append(Discard(key))
+            return
+        if pending.attempt == 0:
+            self._delays[key.source].back(self._view.now_s, pending.started_s)
+        effects.append(Complete(key, pending.created_s, origin))
+        self.admit(effects)
+
+    def failed(self, message: FailureMessage, effects: list[Effect]) -> None:
+        """Give a sample up whose block could not be run; start one again that was turned back on its way."""
+        identity = (message.key.source, message.key.sample)
+        pending = self._pending.get(identity)
+        if pending is None or not pending.started or pending.attempt != message.key.attempt:
+            return
+        if message.broken is None:
+            self._give_up(identity, message.reason, effects)
+        else:
+            self._retry(identity, effects)
+
+    def look(self, key: SampleKey, effects: list[Effect]) -> None:
+        """Start a sample again whose result is overdue."""
+        pending = self._pending.get((key.source, key.sample))
+        if pending is None or pending.attempt != key.attempt or not pending.started:
+            return
+        if self._view.now_s < self._delays[key.source].due_s(pending.started_s, pending.time_outs):
+            self._set_timer(key, pending, effects)
+        else:
+            pending.time_outs += 1
+            self._retry((key.source, key.sample), effects)
+
+    def left(self, worker: str, effects: list[Effect]) -> None:
+        """Start every sample again that may be with a worker that left (rule 8)."""
+        lost = [identity for identity, own in self._pending.items() if own.via is None or worker in own.via]
+        for identity in lost:
+            self._retry(identity, effects)
+
+    def _admit(self, source: str, effects: list[Effect]) -> None:
+        reservoir = self._reservoirs[source]
+        if reservoir and self._in_flight[source] < self._limits[source]:
+            identity = (source, reservoir[0])
+            if self._start(identity, effects):
+                self._pending[source, reservoir.popleft()].started = True
+                self._in_flight[source] += 1
+
+    def _start(self, identity: tuple[str, int], effects: list[Effect]) -> bool:
+        pending = self._pending[identity]
+        source, sample = identity
+        route = self._policy.route(self._view, source)
+        if route is None:
+            return False
+        if not self._view.passable(self._view.worker, route):
+            route = whole_model_at_home(self._view.instance, source)
+        self.starts += 1
+        pending.via = frozenset(stage.worker for stage in route.stages) - {self._view.worker}
+        task = Task(
+            key=SampleKey(source, sample, pending.attempt),
+            model=route.model,
+            operating_point=route.operating_point,
+            priority=self._view.priorities[source],
+            created_s=pending.created_s,
+            next_block=0,
+            stages=route.stages,
+        )
+        pending.started_s = self._view.now_s
+        if self._patience.first_s < inf:
+            self._set_timer(task.key, pending, effects)
+        self._place(task)
+        return True
+
+    def _set_timer(self, key: SampleKey, pending: _Pending, effects: list[Effect]) -> None:
+        look_s = self._delays[key.source].look_s(self._view.now_s, pending.started_s, pending.time_outs)
+        effects.append(SetTimer(Timer("result", key), look_s))
+
+    def _retry(self, identity: tuple[str, int], effects: list[Effect]) -> None:
+        pending = self._pending[identity]
+        pending.attempt += 1
+        if pending.time_outs >= self._patience.max_attempts:
+            self._give_up(identity, f"no result after {pending.time_outs} time-outs", effects)
+        elif not self._start(identity, effects):
+            pending.via, pending.started = frozenset(), False
+            self._in_flight[identity[0]] -= 1
+            self._reservoirs[identity[0]].appendleft(identity[1])
+
+    def _give_up(self, identity: tuple[str, int], reason: str, effects: list[Effect]) -> None:
+        pending = self._end(identity)
+        if pending is not None:
+            effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
+            self.admit(effects)
+
+    def _end(self, identity: tuple[str, int]) -> _Pending | None:
+        """Forget a sample, which an earlier attempt may have ended while it waits again; None if it has ended."""
+        pending = self._pending.pop(identity, None)
+        if pending is not None:
+            source, sample = identity
+            if pending.started:
+                self._in_flight[source] -= 1
+            else:
+                self._reservoirs[source].remove(sample)
+        return pending
