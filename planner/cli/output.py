@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -55,3 +55,10 @@ def progress_bar() -> Iterator[Progress]:
         transient=True,
     ) as progress:
         yield progress
+
+
+@contextmanager
+def progress_line() -> Iterator[Callable[[str], None]]:
+    """Give what writes a line on stderr over the one before; on a terminal only."""
+    with Console(stderr=True, quiet=not sys.stderr.isatty()).status("") as status:
+        yield status.update

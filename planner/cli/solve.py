@@ -10,7 +10,7 @@ from typing import Annotated, Final
 
 import typer
 
-from planner.cli.output import JSON_OPTION, print_json, print_table
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_line
 from planner.errors import PlannerError, UsageError
 from planner.plan.types import Plan, PlanPrices, Route, ScenarioReference
 
@@ -54,20 +54,21 @@ def command(
 
     instance = load_instance(scenario)
     limit_s = read_time_limit(time_limit)
-    solution = solve(
-        instance,
-        method=method,
-        routes=routes,  # type: ignore[arg-type]  # checked by solve, which names what was expected
-        time_limit_s=limit_s,
-        gap=gap,
-        rank=rank,  # type: ignore[arg-type]  # checked by solve, which names what was expected
-        seed=seed,
-        threads=threads,
-        max_visits=max_visits,
-        pins=_pins(pin or []),
-        start=load_plan(start) if start is not None else None,
-        progress=_print_progress,
-    )
+    with progress_line() as show:
+        solution = solve(
+            instance,
+            method=method,
+            routes=routes,  # type: ignore[arg-type]  # checked by solve, which names what was expected
+            time_limit_s=limit_s,
+            gap=gap,
+            rank=rank,  # type: ignore[arg-type]  # checked by solve, which names what was expected
+            seed=seed,
+            threads=threads,
+            max_visits=max_visits,
+            pins=_pins(pin or []),
+            start=load_plan(start) if start is not None else None,
+            progress=lambda *state: show(_progress(*state)),
+        )
     if solution.plan is None:
         if json:
             print_json({"status": solution.status, "blame": list(solution.blame)})
@@ -81,7 +82,8 @@ def command(
     if prices:
         from planner.solve.prices import plan_prices
 
-        priced = plan_prices(instance, plan, time_limit_s=limit_s, progress=_print_next)
+        with progress_line() as show:
+            priced = plan_prices(instance, plan, time_limit_s=limit_s, progress=lambda what: show(f"pricing {what}"))
         plan = plan.model_copy(update={"prices": priced})
     if output is not None:
         save_plan(plan, output)
@@ -122,12 +124,8 @@ def reference_to(scenario: Path, plan: Path | None) -> ScenarioReference:
     )
 
 
-def _print_progress(elapsed_s: float, best: float, bound: float) -> None:
-    typer.echo(f"{elapsed_s:7.1f} s  best {best:.6g}  bound {bound:.6g}", err=True)
-
-
-def _print_next(what: str) -> None:
-    typer.echo(f"pricing {what}", err=True)
+def _progress(elapsed_s: float, best: float, bound: float) -> str:
+    return f"{elapsed_s:7.1f} s  best {best:.6g}  bound {bound:.6g}"
 
 
 def print_plan(plan: Plan) -> None:

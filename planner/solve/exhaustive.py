@@ -28,7 +28,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     )
     if count > LIMIT:
         raise SolveError(
-            "too many routes to try all", where="method exhaustive", value=count, expected="milp or colgen"
+            "too many routes to try all", where="method exhaustive", value=count, expected="milp or search"
         )
     routes = [_routes(problem, source) for source in range(len(problem.demands))]
     best = float("inf")

@@ -97,6 +97,10 @@ class Search:
     def raise_bound(self, bound: float) -> None:
         """Take a bound if it is better, and report progress."""
         self.bound = max(self.bound, bound)
+        self.report()
+
+    def report(self) -> None:
+        """Tell whoever wants to know how far it is."""
         if self.options.progress:
             self.options.progress(self.elapsed_s, self.best, self.bound)
 

@@ -92,6 +92,7 @@ def _shake(replies: Replies, between: Callable[[], bool]) -> None:
             best = search.best
             replies.shake(random)
             idle = idle + 1 if search.best >= best else 0
+        search.report()
 
 
 def _share(replies: Replies) -> Outcome:
