@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +19,7 @@ from planner.plan.types import Plan
 if TYPE_CHECKING:
     from planner.model.load import ChainModel
     from planner.profile.calibrate import Samples
+    from planner.scenario.instance import Instance
     from planner.validate.run import Validation
     from planner.validate.setting import Setting
 
@@ -57,6 +58,10 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder to write: traces, logs, verdict, pictures.")
     ] = None,
+    later: Annotated[
+        list[str] | None,
+        typer.Option(help="With --connect: a worker that need not be there at the start and joins when it comes."),
+    ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Run a plan on real agents and say whether outputs are equal and delays as predicted.
@@ -80,6 +85,7 @@ def command(
     models = load_models(case.scenario_path, case.instance)
     own = read_sources(source or (), case.instance, {name: model.chain for name, model in models.items()})
     instance = case.instance
+    _check_later(later or (), instance, connect or ())
     if lasts_s is not None:
         instance = first_seconds(instance, lasts_s, seed)
     if samples is not None:
@@ -87,11 +93,12 @@ def command(
     if connect:
         from planner.execute.remote import remote_agents
 
-        agents = remote_agents(instance.workers, connect, cert_dir=cert_dir, insecure=insecure)
+        at_once = [worker for worker in instance.workers if worker not in (later or ())]
+        agents = remote_agents(at_once, connect, cert_dir=cert_dir, insecure=insecure)
         setting = Setting(instance, agents)
     else:
         setting = (in_namespaces if netns else on_this_host)(instance, paced=not unpaced)
-    validation = run_in(setting, case.plan, models, policy=policy, seed=seed, samples=own)
+    validation = run_in(setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or ())
     if output is not None:
         write_folder(output, setting.instance, case.plan, validation, allowed)
     if json:
@@ -103,6 +110,14 @@ def command(
         raise typer.Exit(1)
 
 
+def _check_later(later: Sequence[str], instance: Instance, connect: Sequence[str]) -> None:
+    for worker in later:
+        if worker not in instance.workers:
+            raise UsageError("no such worker", where="--later", value=worker, expected=" | ".join(instance.workers))
+        if not connect:
+            raise UsageError("only agents elsewhere come later", where="--later", value=worker, expected="--connect")
+
+
 def run_in(
     setting: Setting,
     plan: Plan,
@@ -111,6 +126,7 @@ def run_in(
     policy: str,
     seed: int,
     samples: Mapping[str, Samples] | None = None,
+    later: Sequence[str] = (),
 ) -> Validation:
     """Validate, and show what goes on."""
     from planner.execute.deployment import deploy
@@ -126,6 +142,7 @@ def run_in(
         paced=setting.paced,
         emulation=setting.emulation,
         sent={name: [found.sample(index) for index in range(len(found))] for name, found in own.items()},
+        later=later,
     )
     labels = {name: found.labels for name, found in own.items() if found.labels is not None}
     with RunView({source: setting.instance.samples(source) for source in setting.instance.sources}) as view:

@@ -187,14 +187,16 @@ class Coordinator:
         observer = observer or Observer()
         run = uuid.uuid4().hex
         self._stopping = False
-        self._ahead_s = self._compare_clocks(deployment.instance.workers)
         recovery = Recovery(deployment, run, send=self._send, deploy=partial(self._deploy, deployment, run))
-        for worker in deployment.instance.workers:
+        recovery.do_without(deployment.later - self._present)
+        workers = [worker for worker in deployment.instance.workers if worker not in recovery.out]
+        self._ahead_s = self._compare_clocks(workers)
+        for worker in workers:
             self._deploy(deployment, run, worker)
         measurement.warm_block_s = self._serve_until_ready(deployment, recovery, ready_timeout_s)
         if deployment.paced:
             refuse_too_fast(deployment.instance, measurement.warm_block_s)
-        measurement.start_unix_s = recovery.start_unix_s = self._start(deployment, run)
+        measurement.start_unix_s = recovery.start_unix_s = self._start(deployment, run, recovery.out)
         watched = _Watched(deployment, run, recovery, Ledger(deployment.instance, deployment.seed), observer)
         observer.started(partial(self._submit, deployment.instance, run))
         try:
@@ -266,7 +268,8 @@ class Coordinator:
     ) -> dict[str, dict[str, tuple[float, ...]]]:
         deadline_s = time.monotonic() + timeout_s
         ready: dict[str, dict[str, tuple[float, ...]]] = {}
-        while waiting := [worker for worker in deployment.instance.workers if worker not in ready]:
+        workers = [worker for worker in deployment.instance.workers if worker not in recovery.out]
+        while waiting := [worker for worker in workers if worker not in ready]:
             try:
                 frame = self._next(deadline_s - time.monotonic())
             except TimeoutError:
@@ -275,7 +278,8 @@ class Coordinator:
                 ) from None
             if self._stopping:
                 raise ExecuteError("stopped before the agents were ready", where="coordinator")
-            self._refuse_absent(deployment)
+            if absent := self._absent(workers):
+                raise ExecuteError("agents left before the run started", where="workers", value=", ".join(absent))
             body = frame.body if frame is not None else None
             if isinstance(body, Missing):
                 self._serve_block(deployment, body)
@@ -291,11 +295,7 @@ class Coordinator:
         data = np.frombuffer(deployment.blocks[missing.sha256], np.uint8)
         self._transport.send(missing.worker, Frame(BlockFile(sha256=missing.sha256), {"file": data}), CONTROL)
 
-    def _refuse_absent(self, deployment: Deployment) -> None:
-        if absent := self._absent(deployment.instance.workers):
-            raise ExecuteError("agents left before the run started", where="workers", value=", ".join(absent))
-
-    def _start(self, deployment: Deployment, run: str) -> float:
+    def _start(self, deployment: Deployment, run: str, out: set[str]) -> float:
         """Tell all workers to start, and give the time of the wall clock at which they will."""
         at_unix_s = time.time() + _START_DELAY_S
         if deployment.emulation is not None:
@@ -306,7 +306,8 @@ class Coordinator:
             deployment.emulation.start(at_unix_s, admit)
             self._emulation = deployment.emulation
         for worker in deployment.instance.workers:
-            self._send(worker, Start(at_unix_s=at_unix_s))
+            if worker not in out:
+                self._send(worker, Start(at_unix_s=at_unix_s, absent=tuple(sorted(out))))
         return at_unix_s
 
     def _submit(self, instance: Instance, run: str, source: str, sample: int, inputs: Tensors) -> None:
@@ -317,6 +318,8 @@ class Coordinator:
 
     def _watch(self, run: _Watched) -> None:
         """Return when every sample whose home is still there has ended, or none has ended for long."""
+        for worker in run.recovery.out & self._present:
+            run.recovery.came(worker)
         patience_s = _patience_s(run.deployment)
         stalled_s = time.monotonic() + patience_s
         while not self._over(run) and time.monotonic() < stalled_s:

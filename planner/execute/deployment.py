@@ -63,6 +63,8 @@ class Deployment:
         arrivals.
     replan
         Gives a plan without some workers, or None, when others left or came back while the run is on.
+    later
+        Workers that need not be there at the start: they join the run when they come.
     """
 
     instance: Instance
@@ -77,6 +79,7 @@ class Deployment:
     sent: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
     live: bool = False
     replan: Callable[[Collection[str]], Plan | None] | None = None
+    later: frozenset[str] = frozenset()
 
     @property
     def samples(self) -> int:
@@ -103,6 +106,7 @@ def deploy(
     emulation: Emulation | None = None,
     sent: Mapping[str, Sequence[Tensors]] | None = None,
     live: bool = False,
+    later: Collection[str] = (),
 ) -> Deployment:
     """Cut the scenario's models into their blocks, and bound how many samples of a source are on their way.
 
@@ -137,6 +141,7 @@ def deploy(
         sent=sent or {},
         live=live,
         replan=Replanner(instance, plan) if plan is not None and needs_plan(policy) else None,
+        later=frozenset(later),
     )
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from planner.errors import PlannerError
@@ -67,6 +67,15 @@ class Recovery:
         """Tell whether samples of a worker can still end: it is in the run, or about to be."""
         return worker not in self.out or worker in self._joining
 
+    def do_without(self, workers: Collection[str]) -> None:
+        """Begin without some workers, by a plan without them."""
+        if workers:
+            self.out |= set(workers)
+            self.left_s |= dict.fromkeys(workers, 0.0)
+            for worker in sorted(workers):
+                self._note(worker, "is not there yet")
+            self._replan()
+
     def left(self, worker: str, what: str = "left") -> None:
         """Go on without a worker."""
         self._joining.discard(worker)
@@ -82,7 +91,7 @@ class Recovery:
         """Deploy the run to a worker that is there again."""
         if worker in self.out:
             self._joining.add(worker)
-            self._note(worker, "is there again")
+            self._note(worker, "is there")
             self._deploy(worker)
 
     def ready(self, worker: str) -> None:
@@ -137,5 +146,6 @@ class Recovery:
         if plan is None:
             self._note("", "no new plan: the old one without the routes over those that left")
         else:
-            self._note("", f"a new plan by {plan.method}, found in {plan.solve_s:.2f} s")
+            how = f"a new plan by {plan.method}, found in {plan.solve_s:.2f} s"
+            self._note("", how if out else "the first plan again")
             self._tell(Replan(run=self._run, plan=plan))

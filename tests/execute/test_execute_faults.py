@@ -66,7 +66,7 @@ def test_a_worker_that_comes_back_works_again(tmp_path: Path) -> None:
         measured = coordinator.run(deployment_for(instance, live=True), ready_timeout_s=30.0, observer=session)
     assert measured.left == []
     told = [what for worker, what in said(measured) if worker == "c"]
-    assert told == ["left", "is there again", "joined the run"]
+    assert told == ["left", "is there", "joined the run"]
     assert session.ended_once()
 
 
@@ -236,3 +236,15 @@ def test_tensors_stay_on_a_device_between_blocks_and_results_are_the_same(tmp_pa
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0)
     assert assert_accounted(instance, measured) == {}
     assert len(measured.outputs) == 20
+
+
+def test_a_worker_that_comes_late_joins_the_run(tmp_path: Path) -> None:
+    instance = small_instance(samples=3 * SAMPLES)
+    with fleet(tmp_path, "a", "b") as (agents, coordinator):
+        deployment = dataclasses.replace(deployment_for(instance), later=frozenset("c"))
+        after = After((20, lambda: agents.come("c")))
+        measured = coordinator.run(deployment, ready_timeout_s=30.0, observer=after)
+    assert assert_accounted(instance, measured) == {}
+    assert measured.left == []
+    told = [what for worker, what in said(measured) if worker == "c"]
+    assert told == ["is not there yet", "is there", "joined the run"]

@@ -68,7 +68,7 @@ def test_a_killed_agent_that_is_started_again_joins_the_run(
     finally:
         following.close()
     assert measured.left == []
-    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there again", "joined the run"]
+    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there", "joined the run"]
     assert live.ended_once()
 
 
@@ -81,7 +81,7 @@ def test_a_silent_agent_is_gone_and_comes_back_when_it_speaks_again(
     live.on_left = lambda: stopped.send_signal(signal.SIGCONT)
     measured = coordinator.run(deployment_for(INSTANCE, live=True), ready_timeout_s=60.0, observer=live)
     assert measured.left == []
-    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there again", "joined the run"]
+    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there", "joined the run"]
     assert live.ended_once()
 
 
