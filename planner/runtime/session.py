@@ -172,7 +172,11 @@ def upload(tensors: Mapping[str, NDArray[Any]], provider: Provider) -> dict[str,
 
 def download(tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:
     """Copy tensors from a device into the host's memory."""
-    return {name: tensor.numpy() for name, tensor in tensors.items()}
+    # Of what lies there already numpy() gives a view, which does not keep alive the array it was uploaded from.
+    return {
+        name: tensor.numpy().copy() if tensor.device_name() == "cpu" else tensor.numpy()
+        for name, tensor in tensors.items()
+    }
 
 
 def _spec(argument: Any, where: str) -> TensorSpec:
