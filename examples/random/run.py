@@ -121,7 +121,7 @@ def draw_gains(outcomes: Sequence[Outcome], path: Path) -> None:
             axes.set_title(f"ρ = {load:g}: median {median(means):.0f} %")
             axes.set_xlabel("scenarios, sorted")
             axes.set_xticks([])
-            axes.set_ylim(-60, 100)
+            axes.set_ylim(-30, 100)
         grid[0].set_ylabel("priority-weighted mean delay of adaptive:\nshorter than the best of the six by [%]")
 
 
