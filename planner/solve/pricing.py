@@ -175,18 +175,22 @@ class _Visits:
 
     def arrive(self, price: Array, move: Array) -> tuple[Array, Integers]:
         """Give the prices [states, D] after a ``move`` [D, D], or after staying, and the workers before it."""
-        # Without counts the sum needs no room of its own, and this is what most of the time is spent on.
-        through = price[:, None, :] + move if self.counted else np.add(move, price, out=move)[None]
+        everyone, states = np.arange(self.workers), np.arange(self.states)
+        if not self.counted:
+            # What most of the time is spent on: the sum needs no room of its own.
+            move += price
+            came = move.argmin(axis=1)
+            return move[everyone, came][None], came[None]
+        through = price[:, None, :] + move
         came = through.argmin(axis=2)
-        everyone = np.arange(self.states)
-        least = through[everyone[:, None], np.arange(self.workers), came]
+        least = through[states[:, None], everyone, came]
         for worker in self.counted:
             through[:, worker, worker] = np.inf
             sender = through[:, worker].argmin(axis=1)
             moved = np.full(self.states, np.inf)
             unit = self._unit(worker)
-            counts = everyone // unit % (self.most + 1)
-            after = everyone[counts > 0]
+            counts = states // unit % (self.most + 1)
+            after = states[counts > 0]
             moved[after] = through[after - unit, worker, sender[after - unit]]
             stays = price[:, worker] <= moved
             least[:, worker] = np.where(stays, price[:, worker], moved)
