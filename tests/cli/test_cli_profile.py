@@ -12,10 +12,15 @@ import numpy as np
 import pytest
 
 from planner.cli import main
+from planner.model.load import load_chain
+from planner.profile.answers import load_answers
+from planner.profile.calibrate import answer, load_samples
 from planner.profile.store import load_profile, save_profile
 from planner.profile.types import Profile
 from tests.model.chained import reference
 from tests.profile.small_chain import SmallModel, profile
+
+ROOT = Path(__file__).parents[2]
 
 
 @pytest.fixture
@@ -117,6 +122,30 @@ def test_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert "no numbers" in refused(capsys, "profile", model, *way, "--calibrate", data, "--thresholds", "high")
     assert "--calibrate only" in refused(capsys, "profile", model, *way, "--thresholds", "0.5")
     assert "not an .npz" in refused(capsys, "profile", model, *way, "--calibrate", tmp_path)
+    assert "--calibrate only" in refused(capsys, "profile", model, *way, "--answers", tmp_path / "a.npz")
+    plain = reference("resnet56")
+    assert "has no exits" in refused(capsys, "profile", plain, *way, "--calibrate", data, "--thresholds", "0.5")
+
+
+def test_answers_are_kept(tmp_path: Path) -> None:
+    model, data, kept = reference("resnet56-exits"), tmp_path / "d.npz", tmp_path / "a.npz"
+    images = np.random.default_rng(1).standard_normal((5, 3, 32, 32), dtype=np.float32)
+    np.savez(data, input=images, label=np.arange(5))
+    words = ("--estimate", "jetson-nano", "-o", tmp_path / "p.json", "--calibrate", data, "--answers", kept)
+    assert run("profile", model, *words) == 0
+    found, chain_model = load_answers(kept, exits=2), load_chain(model)
+    expected = answer(chain_model, load_samples(data, chain_model.chain))
+    np.testing.assert_array_equal(found.confidence, expected.confidence)
+    assert found.correct is not None
+    np.testing.assert_array_equal(found.correct, expected.correct)
+
+
+def test_a_profile_whose_reach_increases_is_refused(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    shipped = json.loads((ROOT / "profiles" / "x86-64" / "resnet56-exits-fashion.json").read_text(encoding="utf-8"))
+    shipped["operating_points"][3]["reach"][6] = 0.9
+    (tmp_path / "p.json").write_text(json.dumps(shipped))
+    said = refused(capsys, "profile", "show", tmp_path / "p.json")
+    assert "operating point '0.8/0.8': reach must never increase, as it does at block 6" in said
 
 
 def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
