@@ -9,11 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from planner.execute.certs import make_certificates
 from planner.execute.wire import free_port_pair
 
 ROOT = Path(__file__).parents[1]
@@ -31,12 +33,17 @@ def test_the_readme_has_commands() -> None:
 
 @pytest.fixture
 def agents(tmp_path: Path) -> Iterator[str]:
-    """Agents of the scenario's three workers on this machine; gives the address of one of them."""
+    """Agents of the scenario's three workers on this machine, with certificates; gives the address of one of them."""
+    make_certificates(tmp_path / "certs", ["camera-box", "cabinet", "office"], life=timedelta(days=2))
     address = f"127.0.0.1:{free_port_pair()}"
     common = [sys.executable, "-m", "planner", "agent", "--cache", str(tmp_path / "blocks"), "--until-stdin-closes"]
     ways = (("camera-box", "--listen"), ("cabinet", "--connect"), ("office", "--connect"))
     started = [
-        subprocess.Popen([*common, "--name", name, way, address], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+        subprocess.Popen(
+            [*common, "--name", name, way, address, "--cert-dir", str(tmp_path / "certs" / name)],
+            stdin=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+        )
         for name, way in ways
     ]
     yield address
