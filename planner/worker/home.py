@@ -167,10 +167,12 @@ class Home:
         pending.attempt += 1
         if pending.time_outs >= self._patience.max_attempts:
             self._give_up(identity, f"no result after {pending.time_outs} time-outs", effects)
-        elif not self._start(identity, effects):
+        else:
+            source, sample = identity
             pending.via, pending.started = frozenset(), False
-            self._in_flight[identity[0]] -= 1
-            self._reservoirs[identity[0]].appendleft(identity[1])
+            self._in_flight[source] -= 1
+            self._reservoirs[source].appendleft(sample)
+            self._admit(source, effects)
 
     def _give_up(self, identity: tuple[str, int], reason: str, effects: list[Effect]) -> None:
         pending = self._end(identity)

@@ -4,15 +4,16 @@ from __future__ import annotations
 
 import pytest
 
-from planner.plan.types import Plan
+from planner.plan.types import Plan, Route, SourcePlan, Stage, WorkerUse
 from planner.policy.costs import Costs
 from planner.policy.registry import make_policy
 from planner.policy.types import View
 from planner.scenario.instance import Instance
+from planner.scenario.types import EventSpec, ObjectiveSpec
 from planner.simulate.run import simulate
 from planner.solve import solve
 from planner.trace.records import SampleRecord
-from tests.instances import random_instance
+from tests.instances import make_instance, make_profile, random_instance
 
 
 def batches(seed: int, samples: int = 400) -> tuple[Instance, Plan]:
@@ -65,3 +66,24 @@ def test_a_batch_leaves_at_the_pace_of_the_plan() -> None:
     assert sum(policy.route(view, source) is not None for _ in range(20)) == 10
     view.in_flight[source] = 0
     assert policy.route(view, source) is not None
+
+
+def test_a_batch_goes_on_when_all_that_was_on_its_way_is_lost() -> None:
+    profile = make_profile(block_s=[0.2] * 2, cut_bytes=[100, 100, 100])
+    instance = make_instance(
+        profiles=[profile],
+        workers={"home": 0.5, "fast": 1.0},
+        sources={"camera": {"worker": "home", "arrivals": "batch", "samples": 20}},
+        objective=ObjectiveSpec(goal="makespan"),
+    )
+    at_fast = Route(model="m", stages=(Stage(worker="fast", first_block=0, last_block=1),))
+    own = SourcePlan(accuracy=1.0, delay_s=0.4, surrogate_delay_s=0.4, routes=(at_fast,))
+    idle = WorkerUse(utilisation=0.0, memory_bytes=0)
+    plan = Plan(
+        status="feasible", method="test", goal="makespan", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
+        provenance="estimated", sources={"camera": own}, networks={},
+        workers={"home": idle, "fast": idle.model_copy(update={"utilisation": 8.0})},
+    )  # fmt: skip
+    gone = EventSpec.model_validate({"at_s": 0.9, "action": "leave", "worker": "fast"})
+    instance = instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"events": (gone,)})})
+    assert makespan_s(instance, "adaptive", plan) > 18 * 0.8
