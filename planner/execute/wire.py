@@ -70,11 +70,11 @@ def zenoh_connect(
         opened); or the certificates are not this member's.
     """
     credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
-    if credentials is None and not insecure:
-        refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
     protocol = "tcp" if credentials is None else "tls"
     listens = _links(protocol, listen) if listen else _links(protocol, "127.0.0.1:0", step=0)
     connects = [link for address in connect for link in _links(protocol, address)]
+    if credentials is None and not insecure:
+        refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
     configuration = _configuration(listens, connects, credentials) | {"scouting/gossip/enabled": gossip}
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
