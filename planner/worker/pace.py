@@ -43,7 +43,9 @@ class Pace:
 
     def ran(self, expected_s: float, took_s: float) -> float:
         """Learn what a block took here, and what it was expected to take; give by what factor expectations change."""
-        own, now_s = self.own, self._view.now_s
+        view = self._view
+        slow, now_s = view.costs.slowness, view.now_s
+        own = slow.get(view.worker, 1.0) if slow else 1.0
         if now_s - self._last_s > MEMORY_S:
             self._expected_s, self._took_s, self._blocks = 0.0, 0.0, 0
         self._last_s = now_s
@@ -52,7 +54,10 @@ class Pace:
         self._blocks += 1
         if self._blocks < ENOUGH or self._took_s <= 0:
             return 1.0
-        self._weigh(self._view.worker, self._took_s / self._expected_s)
+        ratio = self._took_s / self._expected_s
+        if own == 1.0 and 1 / STEP < ratio < STEP:  # as nearly always: a run has millions of blocks
+            return 1.0
+        self._weigh(view.worker, ratio)
         return self.own / own
 
     @property
