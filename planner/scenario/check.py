@@ -39,7 +39,7 @@ class Finding:
 
 Check = Callable[[Scenario], Iterator[Finding]]
 
-_NAME: Final = re.compile(r"\w[\w.-]*")
+_NAME: Final = re.compile(r"[^\W_][\w.-]*")
 
 
 def _unknown(kind: str, name: str, known: Iterable[str], location: Location) -> Finding:
