@@ -159,8 +159,8 @@ def test_limited_links_are_found_as_they_are(tmp_path: Path) -> None:
             assert "c" not in about.present
         found = survey(inquirer, "bcd", duration_s=0.6)
     assert set(found.bytes_per_s) == {("b", "c"), ("c", "b"), ("c", "d"), ("d", "c")}
-    # The medium gives 4 MB/s and the link 2, headers included; without limits it would be hundreds. A receiver that a busy
-    # machine lets wait finds bytes queued, and counts too little time for them.
+    # The medium gives 4 MB/s and the link 2, headers included; without limits it would be hundreds. A receiver that a
+    # busy machine lets wait finds bytes queued, and counts too little time for them.
     assert all(found.bytes_per_s[way] < 3 * 4e6 for way in permutations("bc", 2))
     assert all(found.bytes_per_s[way] < 3 * 2e6 for way in permutations("cd", 2))
     shared = next(medium for medium in found.media if medium.members == ("b", "c"))
