@@ -28,6 +28,10 @@ _LEASE_MS: Final = 1000
 _BLOCKED_US: Final = 2_000_000
 """A link that takes nothing for so long is closed."""
 
+_DROPPED_US: Final = 100_000
+"""An acknowledgement that finds no room on its link for so long is dropped. The default, a hundredth of that, drops some
+wherever a processor is busy."""
+
 _LEVELS: Final = (
     zenoh.Priority.REAL_TIME,
     zenoh.Priority.INTERACTIVE_HIGH,
@@ -119,6 +123,7 @@ def _configuration(listens: Sequence[str], connects: Sequence[str], credentials:
         "transport/link/tx/lease": _LEASE_MS,
         # Meanwhile nothing goes to any other member either.
         "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED_US,
+        "transport/link/tx/queue/congestion_control/drop/wait_before_drop": _DROPPED_US,
         "transport/link/rx/max_message_size": MAX_HEADER_BYTES + 2 * MAX_PIECE_BYTES,
         **(credentials.settings() if credentials is not None else {}),
     }
