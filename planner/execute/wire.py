@@ -29,8 +29,8 @@ _BLOCKED_US: Final = 2_000_000
 """A link that takes nothing for so long is closed."""
 
 _DROPPED_US: Final = 100_000
-"""An acknowledgement that finds no room on its link for so long is dropped. The default, a hundredth of that, drops some
-wherever a processor is busy."""
+"""An acknowledgement that finds no room on its link for so long is dropped. The default, a hundredth of that, drops
+some wherever a processor is busy."""
 
 _LEVELS: Final = (
     zenoh.Priority.REAL_TIME,
