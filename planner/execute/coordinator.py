@@ -6,7 +6,7 @@ import contextlib
 import queue
 import time
 import uuid
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from math import inf
@@ -166,13 +166,14 @@ class Coordinator:
         """
         deadline_s = time.monotonic() + timeout_s
         try:
-            while self._absent(names):
+            while self.absent(names):
                 self._next(deadline_s - time.monotonic())
         except TimeoutError:
-            absent = ", ".join(self._absent(names))
+            absent = ", ".join(self.absent(names))
             raise ExecuteError(f"agents did not come within {timeout_s:g} s", where="workers", value=absent) from None
 
-    def _absent(self, names: Sequence[str]) -> list[str]:
+    def absent(self, names: Iterable[str]) -> list[str]:
+        """Give those of these agents that are not there."""
         return [name for name in names if name not in self._present]
 
     def run(self, deployment: Deployment, *, ready_timeout_s: float, observer: Observer | None = None) -> Measurement:
@@ -278,7 +279,7 @@ class Coordinator:
                 ) from None
             if self._stopping:
                 raise ExecuteError("stopped before the agents were ready", where="coordinator")
-            if absent := self._absent(workers):
+            if absent := self.absent(workers):
                 raise ExecuteError("agents left before the run started", where="workers", value=", ".join(absent))
             body = frame.body if frame is not None else None
             if isinstance(body, Missing):

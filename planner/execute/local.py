@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -22,6 +22,9 @@ from planner.scenario.instance import Instance
 _LOG = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 60.0
+_SECOND_START_S: Final = 20.0
+"""An agent that is not there by then is started anew: about one in two hundred runs and never meets the others."""
+
 _GRACE_S: Final = 5.0
 _PORT: Final = 7447
 """Where members in namespaces listen, which nobody else uses; the next port, too."""
@@ -101,22 +104,25 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) 
     """
     logs = {name: tempfile.TemporaryFile() for name in commands}  # noqa: SIM115 - closed below
     processes: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(name: str) -> None:
+        processes[name] = subprocess.Popen(
+            commands[name], stdin=subprocess.PIPE, stdout=logs[name], stderr=logs[name], start_new_session=True
+        )
+
     try:
-        for name, command in commands.items():
-            processes[name] = subprocess.Popen(
-                command,
-                stdin=subprocess.PIPE,
-                stdout=logs[name],
-                stderr=logs[name],
-                start_new_session=True,
-            )
-        try:
-            coordinator.await_agents(list(commands), _PATIENCE_S)
-        except ExecuteError as error:
-            said = [f"{name}: {_last_words(log)}" for name, log in logs.items() if processes[name].poll() is not None]
-            if said:
-                raise ExecuteError("an agent ended", where="local agents", value="; ".join(said)) from error
-            raise
+        for name in commands:
+            start(name)
+        with suppress(ExecuteError):
+            coordinator.await_agents(list(commands), _SECOND_START_S)
+        absent = coordinator.absent(commands)
+        if said := [f"{name}: {_last_words(logs[name])}" for name in absent if processes[name].poll() is not None]:
+            raise ExecuteError("an agent ended", where="local agents", value="; ".join(said))
+        for name in absent:
+            _LOG.warning("agent %s runs and is not found; starting it anew", name)
+            _stop([processes[name]])
+            start(name)
+        coordinator.await_agents(list(commands), _PATIENCE_S)
         yield
     finally:
         _stop(list(processes.values()))
