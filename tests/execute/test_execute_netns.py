@@ -16,8 +16,6 @@ from tests.instances import make_instance
 
 needs_root = pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 
-SLACK = 3.0
-
 _PROBE = """
 import socket, sys
 with socket.socket() as probe:
@@ -34,14 +32,14 @@ import socket, sys, time
 with socket.create_server((sys.argv[1], 5001)) as server:
     print("listening", flush=True)
     stream, _ = server.accept()
-    got, start_s = len(stream.recv(1)), time.monotonic()
-    while data := stream.recv(1 << 16):
-        got += len(data)
-    print(time.monotonic() - start_s)
+    while stream.recv(1 << 16):
+        pass
+    print(time.monotonic())
 """
 _SEND = """
-import socket, sys
+import socket, sys, time
 with socket.create_connection((sys.argv[1], 5001)) as stream:
+    print(time.monotonic())
     stream.sendall(bytes(int(sys.argv[2])))
 """
 
@@ -63,7 +61,10 @@ def run_in(layout: NamespaceLayout, worker: str, code: str, *words: str) -> str:
 
 
 def bytes_per_s(layout: NamespaceLayout, *pairs: tuple[str, str], size: int = 1_000_000) -> float:
-    """Send over all pairs at once; give what all receivers together took in a second."""
+    """Send over all pairs at once; give what went a second, from the first sender's start to the last receiver's end.
+
+    Namespaces share one clock, and who waits for a processor only makes the time longer.
+    """
     servers = []
     for _, to in pairs:
         command = [*layout.command(to), sys.executable, "-c", _SERVE, layout.addresses[to]]
@@ -71,12 +72,15 @@ def bytes_per_s(layout: NamespaceLayout, *pairs: tuple[str, str], size: int = 1_
         assert servers[-1].stdout is not None
         assert servers[-1].stdout.readline() == "listening\n"
     senders = [
-        subprocess.Popen([*layout.command(a), sys.executable, "-c", _SEND, layout.addresses[b], str(size)])
+        subprocess.Popen(
+            [*layout.command(a), sys.executable, "-c", _SEND, layout.addresses[b], str(size)],
+            stdout=subprocess.PIPE,
+            text=True,
+        )
         for a, b in pairs
     ]
-    for sender in senders:
-        assert sender.wait(timeout=60) == 0
-    return len(pairs) * size / max(float(server.communicate(timeout=60)[0]) for server in servers)
+    start_s = min(float(sender.communicate(timeout=60)[0]) for sender in senders)
+    return len(pairs) * size / (max(float(server.communicate(timeout=60)[0]) for server in servers) - start_s)
 
 
 def namespaces(*words: str) -> list[str]:
@@ -88,10 +92,9 @@ def namespaces(*words: str) -> list[str]:
 @needs_root
 def test_bandwidth_is_held_and_only_neighbours_meet() -> None:
     with network_namespaces(mixed_instance()) as layout:
-        # Without limits it would be hundreds of MB/s. A receiver that a busy machine lets wait finds bytes queued, and
-        # counts too little time for them.
-        assert bytes_per_s(layout, ("c", "d")) < 2e6 * SLACK
-        assert bytes_per_s(layout, ("a", "b"), ("b", "c")) < 4e6 * SLACK
+        # A queue at the start lets a little more through; a busy machine only makes it less.
+        assert bytes_per_s(layout, ("c", "d")) < 2e6 * 1.1
+        assert bytes_per_s(layout, ("a", "b"), ("b", "c")) < 4e6 * 1.15
         assert run_in(layout, "b", _PROBE, layout.addresses["c"]) == "reached"
         assert run_in(layout, "b", _PROBE, layout.addresses["d"]) == "silent"
         assert run_in(layout, "d", _PROBE, layout.coordinator) == "reached"
@@ -100,7 +103,7 @@ def test_bandwidth_is_held_and_only_neighbours_meet() -> None:
         layout.restore("a")
         assert run_in(layout, "b", _PROBE, layout.addresses["a"]) == "reached"
         layout.set_bandwidth("line:c>d", 1e6)
-        assert bytes_per_s(layout, ("c", "d"), size=500_000) < 1e6 * SLACK
+        assert bytes_per_s(layout, ("c", "d"), size=500_000) < 1e6 * 1.15
     assert set(layout.namespaces.values()).isdisjoint(namespaces())
 
 
