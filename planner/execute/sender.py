@@ -21,11 +21,11 @@ from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
-from typing import Final
+from typing import Final, Protocol
 
 from planner.execute.fragments import Fragment, Outgoing
 from planner.execute.messages import Frame, encode
-from planner.execute.transport import LEVELS, Transport
+from planner.execute.transport import LEVELS, OnAcknowledged
 
 QUEUED_S: Final = 0.010
 """How long data may wait in the queues before a medium: what a more urgent fragment may find ahead of itself."""
@@ -51,6 +51,18 @@ Sent = Callable[[], None]
 
 OnTransfer = Callable[[str, int, float], None]
 """Told, in any thread, to whom how many bytes went on an idle way, and the seconds that took beyond a round trip."""
+
+
+class Carrier(Protocol):
+    """What lanes need of a :class:`~planner.execute.transport.Transport`."""
+
+    def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
+        """Send a part of a frame."""
+        ...
+
+    def on_acknowledged(self, call: OnAcknowledged) -> None:
+        """Have ``call`` called, in any thread, when a fragment that asked for it has come."""
+        ...
 
 
 @dataclass(slots=True)
@@ -82,7 +94,7 @@ class _Flying:
 class _Lane:
     """What goes through one resource of the network."""
 
-    def __init__(self, name: str, transport: Transport, on_transfer: OnTransfer) -> None:
+    def __init__(self, name: str, transport: Carrier, on_transfer: OnTransfer) -> None:
         self._transport = transport
         self._on_transfer = on_transfer
         self._round_trip_s: dict[str, float] = {}
@@ -211,7 +223,7 @@ class SenderThread:
     Until :meth:`route` says otherwise each member has a lane of its own.
     """
 
-    def __init__(self, transport: Transport, on_transfer: OnTransfer = lambda _to, _bytes, _seconds: None) -> None:
+    def __init__(self, transport: Carrier, on_transfer: OnTransfer = lambda _to, _bytes, _seconds: None) -> None:
         self._transport = transport
         self._on_transfer = on_transfer
         self._lanes: dict[str, _Lane] = {}

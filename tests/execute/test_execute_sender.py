@@ -90,15 +90,6 @@ class Slow:
     def on_acknowledged(self, call: OnAcknowledged) -> None:
         self._acknowledged = call
 
-    def send(self, to: str, frame: Frame, level: int) -> None:
-        raise NotImplementedError
-
-    def limit(self, size_bytes: int) -> None:
-        raise NotImplementedError
-
-    def close(self) -> None:
-        raise NotImplementedError
-
 
 def bulk(size_bytes: int) -> Frame:
     return Frame(Chunk(flood="f"), {"bytes": np.zeros(size_bytes, np.uint8)})
