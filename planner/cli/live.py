@@ -125,7 +125,7 @@ class RunView(Observer, AbstractContextManager["RunView"]):
 
     def left(self, worker: str) -> None:
         """Show that a worker is gone."""
-        self._workers[worker] = _Worker(state="gone")
+        self._workers[worker] = _Worker(state="not there")
 
     def joined(self, worker: str) -> None:
         """Show that a worker is there again."""

@@ -21,6 +21,12 @@ CERT_DIR_OPTION = typer.Option(
 INSECURE_OPTION = typer.Option(
     False, "--insecure", help="Use addresses off the loopback interface without certificates: on a network you trust."
 )
+LATER_OPTION = typer.Option(
+    None,
+    "--later",
+    metavar="WORKER",
+    help="With --connect: a worker that need not be there at the start and joins when it comes. Repeatable.",
+)
 
 
 def inquirer(connect: list[str] | None, listen: str | None, cert_dir: Path | None, *, insecure: bool) -> Inquirer:

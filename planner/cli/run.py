@@ -3,34 +3,23 @@
 from __future__ import annotations
 
 import json as json_library
-import queue
 import sys
-import threading
-from collections.abc import Iterable, Iterator, Mapping
-from concurrent.futures import Future
-from dataclasses import dataclass
-from functools import partial
-from math import inf
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final
-from zipfile import ZipFile
+from typing import TYPE_CHECKING, Annotated, Final
 
-import numpy as np
 import typer
-from numpy.typing import NDArray
 
 from planner.cli.live import RunView
-from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
+from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.output import milliseconds, print_table
 from planner.errors import UsageError
-from planner.files import open_atomic
 from planner.trace.metrics import Distribution
 
 FAILURES_SHOWN: Final = 5
 
 if TYPE_CHECKING:
-    from planner.execute.samples import Sample
-    from planner.execute.session import Result, Source
+    from planner.execute.feed import Outcome
 
 
 def command(
@@ -56,8 +45,13 @@ def command(
         bool, typer.Option("--as-they-come", help="Give results as they come, not in each source's order.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for results: SOURCE/SAMPLE.npz.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for results: SOURCE/SAMPLE.npz, and a list of them, SOURCE.jsonl."),
     ] = None,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="With -o: leave out samples whose results are there already.")
+    ] = False,
+    later: list[str] | None = LATER_OPTION,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON a sample on stdout.")] = False,
 ) -> None:
     """Run a plan on your own samples.
@@ -66,11 +60,16 @@ def command(
 
     Exit code 0 when every sample has a result, 1 when some failed, 2 for bad input.
     """
-    from planner.execute.samples import read_samples
+    from planner.execute.feed import Feed
+    from planner.execute.results import ResultFolder
+    from planner.execute.samples import find_samples
     from planner.execute.session import Session
 
+    if resume and output is None:
+        raise UsageError("nothing to resume", where="--resume", expected="--output FOLDER")
     places = read_places(source)
-    view = RunView(dict.fromkeys(places))
+    totals: dict[str, int | None] = dict.fromkeys(places)
+    view = RunView(totals)
     session = Session(
         plan,
         scenario=scenario,
@@ -79,22 +78,30 @@ def command(
         insecure=insecure,
         policy=policy,
         limit=limit,
+        later=later or (),
         observer=view,
     )
-    feeds = {session.source(name): place for name, place in places.items()}
-    stream = _Stream(
-        {feed: read_samples(place, feed.inputs) for feed, place in feeds.items()}, in_order=not as_they_come
-    )
+    samples = {
+        own: find_samples(place, own.inputs)
+        for own, place in ((session.source(name), place) for name, place in places.items())
+    }
+    folder = ResultFolder(output, places, resume=resume) if output is not None else None
+    skip = folder.has if folder is not None and resume else None
+    for own, found in samples.items():
+        if isinstance(found, Sequence):
+            totals[own.name] = sum(skip is None or not skip(own.name, sample.name) for sample in found)
     tally = {name: _Tally() for name in places}
-    with view, session:
-        for outcome in stream.outcomes():
-            tally[outcome.source].add(outcome)
-            result = outcome.result
-            file = _write(output, outcome, result) if output is not None and result is not None else None
-            if json:
-                _print_line(outcome, file)
-    if not json:
-        _print_tally(tally)
+    try:
+        with view, session:
+            for outcome in Feed(samples, in_order=not as_they_come, skip=skip).outcomes():
+                tally[outcome.source].add(outcome)
+                file = folder.write(outcome) if folder is not None else None
+                if json:
+                    _print_line(outcome, file)
+    except KeyboardInterrupt:  # which is how a command that never ends is ended
+        _print_tally(tally, json=json)
+        raise
+    _print_tally(tally, json=json)
     if any(own.failures for own in tally.values()):
         raise typer.Exit(1)
 
@@ -118,121 +125,16 @@ def read_places(options: Iterable[str]) -> dict[str, str]:
     return places
 
 
-@dataclass(frozen=True)
-class _Outcome:
-    """A sample that ended: with a result, or without."""
+def _print_line(outcome: Outcome, file: Path | None) -> None:
+    from planner.execute.results import as_json, outcome_line
 
-    source: str
-    place: int
-    name: str
-    future: Future[Result]
-
-    @property
-    def result(self) -> Result | None:
-        return None if self.future.exception() else self.future.result()
-
-    @property
-    def reason(self) -> str:
-        return str(self.future.exception() or "")
-
-
-@dataclass(frozen=True)
-class _End:
-    """A source has no more samples than ``count``, or cannot go on."""
-
-    source: str
-    count: int
-    error: BaseException | None
-
-
-class _Stream:
-    """Feeds the sources, each from a thread of its own, and gives what becomes of their samples.
-
-    A sample keeps its slot until the caller comes for the next outcome, so that memory stays bounded however slow the
-    caller is.
-    """
-
-    def __init__(self, feeds: Mapping[Source, Iterator[Sample]], *, in_order: bool) -> None:
-        self._feeds = feeds
-        self._in_order = in_order
-        self._slots = {source.name: threading.Semaphore(2 * source.limit) for source in feeds}
-        self._given = dict.fromkeys(self._slots, 0)
-        self._held: dict[tuple[str, int], _Outcome] = {}
-        self._items: queue.SimpleQueue[_Outcome | _End] = queue.SimpleQueue()
-
-    def outcomes(self) -> Iterator[_Outcome]:
-        """Submit all samples and give what becomes of each; raises what keeps a source from going on."""
-        counts = dict.fromkeys(self._given, inf)
-        for source, samples in self._feeds.items():
-            threading.Thread(target=self._feed, args=(source, samples), daemon=True).start()
-        while any(self._given[source] < count for source, count in counts.items()):
-            item = self._items.get()
-            if isinstance(item, _Outcome):
-                for outcome in self._ready(item):
-                    yield outcome
-                    self._given[item.source] += 1
-                    self._slots[item.source].release()
-            elif item.error is not None:
-                raise item.error
-            else:
-                counts[item.source] = item.count
-
-    def _ready(self, item: _Outcome) -> Iterator[_Outcome]:
-        """Give the outcomes whose turn it is."""
-        if not self._in_order:
-            yield item
-            return
-        self._held[item.source, item.place] = item
-        while (following := self._held.pop((item.source, self._given[item.source]), None)) is not None:
-            yield following
-
-    def _feed(self, source: Source, samples: Iterator[Sample]) -> None:
-        count, error = 0, None
-        try:
-            for place, sample in enumerate(samples):
-                self._slots[source.name].acquire()
-                future = source.submit(sample.inputs)
-                future.add_done_callback(partial(self._on_done, source.name, place, sample.name))
-                count += 1
-        except BaseException as caught:  # noqa: BLE001 - the caller of outcomes raises it
-            error = caught
-        self._items.put(_End(source.name, count, error))
-
-    def _on_done(self, source: str, place: int, name: str, future: Future[Result]) -> None:
-        self._items.put(_Outcome(source, place, name, future))
-
-
-def _write(folder: Path, outcome: _Outcome, result: Result) -> Path:
-    path = folder / outcome.source / f"{outcome.name}.npz"
-    with open_atomic(path) as file, ZipFile(file, "w") as archive:
-        for name, array in result.outputs.items():
-            with archive.open(f"{name}.npy", "w") as member:
-                np.lib.format.write_array(member, np.asanyarray(array), allow_pickle=False)
-    return path
-
-
-def _print_line(outcome: _Outcome, file: Path | None) -> None:
-    line: dict[str, Any] = {"source": outcome.source, "sample": outcome.place, "name": outcome.name}
-    result = outcome.result
-    if result is None:
-        line["error"] = outcome.reason
-    else:
-        line["delay_s"] = result.delay_s
-        if file is None:
-            line["outputs"] = {name: _numbers(array) for name, array in result.outputs.items()}
-        else:
-            line["file"] = str(file)
+    line = outcome_line(outcome)
+    if file is not None:
+        line["file"] = str(file)
+    elif outcome.result is not None:
+        line["outputs"] = {name: as_json(array) for name, array in outcome.result.outputs.items()}
     sys.stdout.write(json_library.dumps(line, allow_nan=False) + "\n")
     sys.stdout.flush()
-
-
-def _numbers(array: NDArray[Any]) -> Any:
-    """Give nested lists; JSON has null in place of numbers that are not finite."""
-    if array.dtype.kind != "f" or np.isfinite(array).all():
-        return array.tolist()
-    numbers = array.astype(object)
-    numbers[~np.isfinite(array)] = None
-    return numbers.tolist()
 
 
 class _Tally:
@@ -242,21 +144,24 @@ class _Tally:
         self.delays = Distribution()
         self.failures: list[str] = []
 
-    def add(self, outcome: _Outcome) -> None:
-        result = outcome.result
-        if result is None:
-            self.failures.append(outcome.reason)
+    def add(self, outcome: Outcome) -> None:
+        if outcome.result is None:
+            self.failures.append(f"{outcome.source}, {outcome.name}: {outcome.reason}")
         else:
-            self.delays.add(result.delay_s)
+            self.delays.add(outcome.result.delay_s)
 
 
-def _print_tally(tally: Mapping[str, _Tally]) -> None:
+def _print_tally(tally: Mapping[str, _Tally], *, json: bool) -> None:
+    if json:
+        return
     rows = []
     for name, own in tally.items():
         p95_s = own.delays.percentiles((95,))[0] if own.delays.count else None
         mean_s = own.delays.mean if own.delays.count else None
         rows.append((name, own.delays.count, len(own.failures), milliseconds(mean_s), milliseconds(p95_s)))
     print_table("Samples", ("source", ">completed", ">failed", ">mean delay", ">95 %"), rows)
-    for own in tally.values():
-        for reason in own.failures[:FAILURES_SHOWN]:
-            typer.echo(reason)
+    for name, own in tally.items():
+        for failure in own.failures[:FAILURES_SHOWN]:
+            typer.echo(failure)
+        if len(own.failures) > FAILURES_SHOWN:
+            typer.echo(f"{name}: {len(own.failures) - FAILURES_SHOWN} more failed")

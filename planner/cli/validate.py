@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli.live import RunView
-from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
+from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.output import JSON_OPTION, print_json
 from planner.cli.verdict import print_validation, print_where, write_folder
 from planner.errors import UsageError
@@ -19,7 +19,6 @@ from planner.plan.types import Plan
 if TYPE_CHECKING:
     from planner.model.load import ChainModel
     from planner.profile.calibrate import Samples
-    from planner.scenario.instance import Instance
     from planner.validate.run import Validation
     from planner.validate.setting import Setting
 
@@ -58,16 +57,14 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Run folder to write: traces, logs, verdict, pictures.")
     ] = None,
-    later: Annotated[
-        list[str] | None,
-        typer.Option(help="With --connect: a worker that need not be there at the start and joins when it comes."),
-    ] = None,
+    later: list[str] | None = LATER_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
     """Run a plan on real agents and say whether outputs are equal and delays as predicted.
 
     Exit code 0 when the run passed, 1 when it did not, 2 for bad input.
     """
+    from planner.execute.remote import remote_agents, there_at_first
     from planner.units import read_quantity
     from planner.validate.run import validation_document
     from planner.validate.samples import read_sources
@@ -85,17 +82,13 @@ def command(
     models = load_models(case.scenario_path, case.instance)
     own = read_sources(source or (), case.instance, {name: model.chain for name, model in models.items()})
     instance = case.instance
-    _check_later(later or (), instance, connect or ())
+    at_first = there_at_first(instance.workers, later or (), connect or ())
     if lasts_s is not None:
         instance = first_seconds(instance, lasts_s, seed)
     if samples is not None:
         instance = first_samples(instance, samples)
     if connect:
-        from planner.execute.remote import remote_agents
-
-        at_once = [worker for worker in instance.workers if worker not in (later or ())]
-        agents = remote_agents(at_once, connect, cert_dir=cert_dir, insecure=insecure)
-        setting = Setting(instance, agents)
+        setting = Setting(instance, remote_agents(at_first, connect, cert_dir=cert_dir, insecure=insecure))
     else:
         setting = (in_namespaces if netns else on_this_host)(instance, paced=not unpaced)
     validation = run_in(setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or ())
@@ -108,14 +101,6 @@ def command(
         print_validation(validation, allowed)
     if not validation.passed(allowed):
         raise typer.Exit(1)
-
-
-def _check_later(later: Sequence[str], instance: Instance, connect: Sequence[str]) -> None:
-    for worker in later:
-        if worker not in instance.workers:
-            raise UsageError("no such worker", where="--later", value=worker, expected=" | ".join(instance.workers))
-        if not connect:
-            raise UsageError("only agents elsewhere come later", where="--later", value=worker, expected="--connect")
 
 
 def run_in(

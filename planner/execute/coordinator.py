@@ -66,7 +66,7 @@ class Observer:
         """Learn how busy a worker is."""
 
     def left(self, worker: str) -> None:
-        """Learn that a worker is gone from the run."""
+        """Learn that a worker is gone from the run, or is not there when it starts."""
 
     def joined(self, worker: str) -> None:
         """Learn that a worker that was gone is in the run again."""
@@ -199,6 +199,8 @@ class Coordinator:
             refuse_too_fast(deployment.instance, measurement.warm_block_s)
         measurement.start_unix_s = recovery.start_unix_s = self._start(deployment, run, recovery.out)
         watched = _Watched(deployment, run, recovery, Ledger(deployment.instance, deployment.seed), observer)
+        for worker in sorted(recovery.out):
+            observer.left(worker)
         observer.started(partial(self._submit, deployment.instance, run))
         try:
             self._watch(watched)

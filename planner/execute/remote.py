@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
+from planner.errors import ExecuteError
 from planner.execute.coordinator import Coordinator
 from planner.execute.messages import COORDINATOR
 from planner.execute.wire import zenoh_connect
@@ -36,3 +37,19 @@ def remote_agents(
     with Coordinator(connect) as coordinator:
         coordinator.await_agents(names, _PATIENCE_S)
         yield coordinator
+
+
+def there_at_first(workers: Sequence[str], later: Collection[str], addresses: Sequence[str]) -> list[str]:
+    """Give the workers that must be there when a run starts: all but those that may come later.
+
+    Raises
+    ------
+    ExecuteError
+        One of those is no worker; or all agents are of this machine, where they are started together.
+    """
+    for worker in later:
+        if worker not in workers:
+            raise ExecuteError("no such worker", where="later", value=worker, expected=" | ".join(workers))
+        if not addresses:
+            raise ExecuteError("only agents elsewhere come later", where="later", value=worker, expected="--connect")
+    return [worker for worker in workers if worker not in later]

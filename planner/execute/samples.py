@@ -8,6 +8,8 @@
   (``numpy.save(sys.stdout.buffer, array)``); each sample takes as many as the model has inputs, in the model's order.
 
 The leading axis of length 1 that most models have for a batch may be missing in every one of them.
+
+A sample is read when its turn comes, so that one that cannot be read keeps no other from its result.
 """
 
 from __future__ import annotations
@@ -15,8 +17,10 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
-from collections.abc import Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
@@ -35,14 +39,17 @@ EXPECTED = "a folder of .npy or .npz files, an .npz file, or a command"
 
 
 class Sample(NamedTuple):
-    """The inputs of one sample, and what to call it: the file it came from, or its number."""
+    """A sample: what to call it, the file it comes from or its number, and what reads its inputs.
+
+    ``read`` raises :class:`ExecuteError` or :class:`RuntimeSessionError` where they cannot be read, or do not fit.
+    """
 
     name: str
-    inputs: Arrays
+    read: Callable[[], Arrays]
 
 
-def read_samples(place: str, specs: Sequence[TensorSpec]) -> Iterator[Sample]:
-    """Read samples, each when it is asked for.
+def find_samples(place: str, specs: Sequence[TensorSpec]) -> Iterable[Sample]:
+    """Give the samples that are found at a place: a sequence where their number is known.
 
     Parameters
     ----------
@@ -54,7 +61,8 @@ def read_samples(place: str, specs: Sequence[TensorSpec]) -> Iterator[Sample]:
     Raises
     ------
     ExecuteError
-        The place is none of these, a file cannot be read, a command fails, or what comes does not fit the model.
+        The place is none of these, or what is there has other arrays than the model has inputs; or, while going through
+        them, a command fails.
     RuntimeSessionError
         An ``.npz`` file cannot be read.
     """
@@ -92,14 +100,22 @@ def _with_batch(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
     return array[None] if spec.shape[:1] == (1,) and array.shape == spec.shape[1:] else array
 
 
-def _from_folder(folder: Path, specs: Sequence[TensorSpec]) -> Iterator[Sample]:
+def _from_folder(folder: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:
     files = sorted(path for path in folder.iterdir() if path.suffix in {".npy", ".npz"})
     if not files:
         raise ExecuteError("a folder without samples", where=str(folder), expected="files *.npy or *.npz")
-    return (Sample(path.stem, fitting(specs, _read(path, specs), str(path))) for path in files)
+    if twice := [name for name, count in Counter(path.stem for path in files).items() if count > 1]:
+        raise ExecuteError(
+            "two files of one sample", where=str(folder), value=", ".join(twice), expected="one a sample"
+        )
+    return [Sample(path.stem, partial(_read, path, specs)) for path in files]
 
 
 def _read(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
+    return fitting(specs, _arrays(path, specs), str(path))
+
+
+def _arrays(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
     if path.suffix == ".npz":
         return load_arrays(path)
     if len(specs) != 1:
@@ -111,7 +127,7 @@ def _read(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
         raise ExecuteError("not an .npy file", where=str(path), value=str(error)) from error
 
 
-def _from_file(path: Path, specs: Sequence[TensorSpec]) -> Iterator[Sample]:
+def _from_file(path: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:
     known = {spec.name for spec in specs}
     arrays = {name: array for name, array in load_arrays(path).items() if name in known}
     if missing := [spec.name for spec in specs if spec.name not in arrays]:
@@ -121,13 +137,15 @@ def _from_file(path: Path, specs: Sequence[TensorSpec]) -> Iterator[Sample]:
         raise ExecuteError(
             "the first axis counts the samples", where=str(path), value=lengths, expected="one number of 1 or more"
         )
-    return (
-        Sample(
-            f"{index:06d}",
-            fitting(specs, {name: array[index] for name, array in arrays.items()}, f"{path}, sample {index}"),
-        )
-        for index in range(min(lengths.values()))
-    )
+
+    def read(index: int) -> Arrays:
+        return fitting(specs, {name: array[index] for name, array in arrays.items()}, f"{path}, sample {index}")
+
+    return [Sample(_numbered(index), partial(read, index)) for index in range(min(lengths.values()))]
+
+
+def _numbered(index: int) -> str:
+    return f"{index:06d}"
 
 
 def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator[Sample]:
@@ -148,7 +166,7 @@ def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator
                         raise ExecuteError(
                             "no array in .npy format", where=where, value=str(error), expected=f"input {spec.name}"
                         ) from error
-                yield Sample(f"{index:06d}", fitting(specs, arrays, where))
+                yield Sample(_numbered(index), partial(fitting, specs, arrays, where))
                 index += 1
         except BaseException:
             process.kill()

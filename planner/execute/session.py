@@ -8,17 +8,17 @@
         outputs = future.result().outputs
 
 A source has at most ``limit`` samples on their way: then :meth:`Source.submit` waits until one of them has ended, or
-raises :class:`BusyError`. So a slow worker slows the caller down, and memory stays bounded.
+raises :class:`BusyError`. So a slow worker slows the caller down, and memory stays bounded. A future belongs to
+:mod:`concurrent.futures`; ``await asyncio.wrap_future(future)`` waits for it in a coroutine.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -29,7 +29,7 @@ from planner.execute.coordinator import Coordinator, Observer
 from planner.execute.deployment import Deployment, deploy
 from planner.execute.local import local_agents
 from planner.execute.messages import Load, Tensors
-from planner.execute.remote import remote_agents
+from planner.execute.remote import remote_agents, there_at_first
 from planner.execute.samples import fitting
 from planner.model.chain import TensorSpec
 from planner.plan.case import load_case, load_models
@@ -43,6 +43,10 @@ _READY_TIMEOUT_S: Final = 120.0
 
 class BusyError(ExecuteError):
     """As many samples of a source are on their way as may be."""
+
+
+class AbsentError(ExecuteError):
+    """The worker of a source is not in the run."""
 
 
 class SampleError(ExecuteError):
@@ -106,7 +110,8 @@ class Source:
         inputs
             The model's inputs by name; the leading axis of length 1 may be missing. They must not change any more.
         block, timeout_s
-            Whether to wait, and how long, while ``limit`` samples are on their way.
+            Whether to wait, and how long, while ``limit`` samples are on their way, and for the source's worker if it
+            may come later.
 
         Returns
         -------
@@ -120,8 +125,11 @@ class Source:
             An input is missing or unknown, or has another dtype or shape; or the session is closed or has failed.
         BusyError
             ``limit`` samples are still on their way.
+        AbsentError
+            The source's worker is gone, or has not come yet.
         """
         arrays = fitting(self.inputs, inputs, self.name)
+        self._desk.await_home(self.name, timeout_s if block else 0.0)
         if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
             raise BusyError("too many samples on their way", where=self.name, expected=f"at most {self.limit}")
         future: Future[Result] = Future()
@@ -164,6 +172,7 @@ class _Desk(Observer):
     def __init__(self, deployment: Deployment, limit: int, also: Observer) -> None:
         self._deployment = deployment
         self._also = also
+        self._changed = threading.Condition()
         self._submit: Callable[[str, int, Tensors], None] | None = None
         self._error: Exception | None = None
         self._gone: set[str] = set()
@@ -175,11 +184,18 @@ class _Desk(Observer):
         model = self._deployment.instance.scenario.sources[source].models[0]
         return self._deployment.models[model].cuts[0]
 
+    def await_home(self, source: str, timeout_s: float | None) -> None:
+        """Wait while the worker of a source is not there and may come later."""
+        home = self._deployment.instance.home(source)
+        if home in self._deployment.later:
+            with self._changed:
+                self._changed.wait_for(lambda: self._error is not None or home not in self._gone, timeout_s)
+
     def send(self, source: str, sample: int, inputs: Tensors) -> None:
         self.refuse_failed()
         home = self._deployment.instance.home(source)
         if home in self._gone or self._submit is None:
-            raise ExecuteError("the worker of the source is gone", where=source, value=home)
+            raise AbsentError("the worker of the source is gone", where=source, value=home)
         self._submit(source, sample, inputs)
 
     def refuse_failed(self) -> None:
@@ -188,7 +204,9 @@ class _Desk(Observer):
 
     def close(self, error: Exception) -> None:
         """Take no more samples, and fail those on their way."""
-        self._error = self._error or error
+        with self._changed:
+            self._error = self._error or error
+            self._changed.notify_all()
         self.open.set()
         for source in self.sources.values():
             source.fail_all(str(error))
@@ -217,7 +235,9 @@ class _Desk(Observer):
         self._also.left(worker)
 
     def joined(self, worker: str) -> None:
-        self._gone.discard(worker)
+        with self._changed:
+            self._gone.discard(worker)
+            self._changed.notify_all()
         self._also.joined(worker)
 
 
@@ -238,6 +258,8 @@ class Session(AbstractContextManager["Session"]):
         The coordinator's folder by ``planner certs``; or that agents off the loopback interface will do without.
     limit
         How many samples of a source may be on their way at once.
+    later
+        Workers that need not be there at the start and join when they come; with ``connect`` only.
     observer
         Is told what goes on, beside the futures.
 
@@ -253,29 +275,31 @@ class Session(AbstractContextManager["Session"]):
         *,
         scenario: str | Path | None = None,
         connect: Sequence[str] = (),
-        cert_dir: Path | None = None,
+        cert_dir: str | Path | None = None,
         insecure: bool = False,
         policy: str = "planned",
         limit: int = LIMIT,
+        later: Collection[str] = (),
         observer: Observer | None = None,
     ) -> None:
         if limit < 1:
             raise ExecuteError("too few samples on their way", where="limit", value=limit, expected="1 or more")
         case = load_case(Path(plan), Path(scenario) if scenario is not None else None)
+        at_first = there_at_first(case.instance.workers, later, connect)
         models = load_models(case.scenario_path, case.instance)
-        self._deployment = deploy(case.instance, case.plan, models, policy=policy, live=True)
-        self._agents = partial(remote_agents, addresses=connect, cert_dir=cert_dir, insecure=insecure)
-        self._remote = bool(connect)
+        self._deployment = deploy(case.instance, case.plan, models, policy=policy, live=True, later=later)
+        certificates = Path(cert_dir) if cert_dir is not None else None
+        self._agents = (
+            remote_agents(at_first, connect, cert_dir=certificates, insecure=insecure)
+            if connect
+            else local_agents(at_first)
+        )
         self._desk = _Desk(self._deployment, limit, observer or Observer())
         self._stack = ExitStack()
 
     def __enter__(self) -> Session:
         with ExitStack() as stack:
-            workers = self._deployment.instance.workers
-            if self._remote:
-                coordinator = stack.enter_context(self._agents(workers))
-            else:
-                coordinator = stack.enter_context(local_agents(workers))
+            coordinator = stack.enter_context(self._agents)
             thread = threading.Thread(target=self._run, args=(coordinator,), name="session", daemon=True)
             thread.start()
             stack.callback(thread.join)

@@ -32,7 +32,7 @@ def test_in_a_pipe_it_is_a_line_now_and_then_on_stderr(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines()[-1] == (
-        "2 s: gate 2 of 80, mean 300.0 ms; yard 0, 1 failed | cabinet gone; office 50%, 3 waiting"
+        "2 s: gate 2 of 80, mean 300.0 ms; yard 0, 1 failed | cabinet not there; office 50%, 3 waiting"
     )
 
 
@@ -57,6 +57,11 @@ def test_on_a_terminal_it_is_tables_while_the_run_is_on(monkeypatch: pytest.Monk
         after = io.StringIO()
         Console(file=after, width=100).print(view._render())
     assert "running the whole models" in seen.getvalue()
-    for words in (("gate", "2 of 80", "0", "300.0 ms"), ("yard", "0", "1", "–"), ("office", "50%", "3"), ("gone",)):
+    for words in (
+        ("gate", "2 of 80", "0", "300.0 ms"),
+        ("yard", "0", "1", "–"),
+        ("office", "50%", "3"),
+        ("cabinet", "not there"),
+    ):
         assert any(all(word in line for word in words) for line in seen.getvalue().splitlines()), words
     assert "office" not in after.getvalue()

@@ -5,15 +5,18 @@ from __future__ import annotations
 import json
 import shlex
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 
+from planner.execute.wire import free_port_pair
 from planner.runtime.session import BlockSession
 from tests.cli.command import planner
 from tests.execute.case import ROWS, WIDTH, write_case
+from tests.execute.raw import agent_process
 
 SAMPLES = 12
 RNG = np.random.default_rng(0)
@@ -56,7 +59,7 @@ for k in range(3):
         assert line["delay_s"] > 0
     other = [line for line in found if line["source"] == "other"]
     assert ["error" in line for line in other] == [False, False, True]
-    assert other[2]["error"].startswith("other, sample 2: the sample failed: b, block 2: ")
+    assert other[2]["error"].startswith("b, block 2: ")
 
 
 def test_results_go_to_a_folder(plan: Path, tmp_path: Path) -> None:
@@ -73,6 +76,43 @@ def test_results_go_to_a_folder(plan: Path, tmp_path: Path) -> None:
     assert len(list((tmp_path / "urgent").iterdir())) == SAMPLES
 
 
+def test_a_run_that_is_resumed_does_what_is_missing_and_failures_are_listed_by_name(plan: Path, tmp_path: Path) -> None:
+    frames, results = tmp_path / "frames", tmp_path / "results"
+    frames.mkdir()
+    for index, name in enumerate("abcd"):
+        np.savez(frames / f"{name}.npz", x=X[index], pick=PICK[index])
+    (frames / "c.npz").write_bytes(b"cut short")
+    words = ("run", plan, "--source", f"urgent={frames}", "-o", results)
+    finished = planner(*words)
+    assert finished.returncode == 1, finished.stderr
+    assert "urgent, c: " in finished.stdout
+    listed = lines((results / "urgent.jsonl").read_text())
+    assert [(line["name"], line["sample"]) for line in listed] == [("a", 0), ("b", 1), ("c", 2), ("d", 3)]
+    assert "not an .npz file" in listed.pop(2)["error"]
+    assert [line["file"] for line in listed] == ["urgent/a.npz", "urgent/b.npz", "urgent/d.npz"]
+    assert all((results / line["file"]).is_file() for line in listed)
+
+    np.savez(frames / "c.npz", x=X[2], pick=PICK[2])
+    resumed = planner(*words, "--resume", "--json")
+    assert resumed.returncode == 0, resumed.stderr
+    assert [(line["name"], line["sample"]) for line in lines(resumed.stdout)] == [("c", 2)]
+    with np.load(results / "urgent" / "c.npz") as archive:
+        np.testing.assert_allclose(archive["y"], expected(plan, 2), rtol=1e-4, atol=1e-6)
+    assert [line["name"] for line in lines((results / "urgent.jsonl").read_text())] == ["a", "b", "c", "d", "c"]
+
+
+def test_a_source_whose_worker_comes_later_waits_for_it(plan: Path, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port_pair()}"
+    options = ("--cache", str(tmp_path / "blocks"))
+    words = ("run", plan, "--source", f"urgent={plan.parent / 'samples.npz'}", "--connect", address, "--later", "a")
+    with agent_process("b", "--listen", address, *options), ThreadPoolExecutor() as pool:
+        running = pool.submit(planner, *words, "--json")
+        with agent_process("a", "--connect", address, *options):
+            finished = running.result()
+    assert finished.returncode == 0, finished.stderr
+    assert [line["sample"] for line in lines(finished.stdout)] == list(range(SAMPLES))
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -80,6 +120,9 @@ def test_results_go_to_a_folder(plan: Path, tmp_path: Path) -> None:
         (["--source", "urgent=a", "--source", "urgent=b"], "--source: a source is named twice"),
         (["--source", "gate=."], "source: no such source; found 'gate'; expected one of urgent, other"),
         (["--source", "urgent=/no/such.npz"], "source: samples are not there; found '/no/such.npz'"),
+        (["--source", "urgent=.", "--later", "c", "--connect", "localhost:1"], "later: no such worker; found 'c'"),
+        (["--source", "urgent=.", "--later", "a"], "later: only agents elsewhere come later; found 'a'"),
+        (["--source", "urgent=.", "--resume"], "--resume: nothing to resume; expected --output FOLDER"),
     ],
 )
 def test_bad_options_end_with_one_message(plan: Path, options: list[str], message: str) -> None:

@@ -6,6 +6,7 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -15,9 +16,11 @@ import planner
 from planner.errors import ExecuteError
 from planner.execute.coordinator import Observer
 from planner.execute.messages import Load
-from planner.execute.session import BusyError, SampleError, Session
+from planner.execute.session import AbsentError, BusyError, SampleError, Session
+from planner.execute.wire import free_port_pair
 from planner.runtime.session import BlockSession
 from tests.execute.case import ROWS, WIDTH, write_case
+from tests.execute.raw import agent_process
 
 LIMIT = 3
 
@@ -124,10 +127,31 @@ def test_samples_of_a_source_whose_worker_dies_fail_and_no_more_are_taken(plan: 
         with pytest.raises(SampleError, match="urgent, sample 1: the sample failed: a left"):
             stuck.result(30.0)
         os.kill(other, signal.SIGCONT)
-        with pytest.raises(ExecuteError, match="urgent: the worker of the source is gone; found 'a'"):
+        with pytest.raises(AbsentError, match="urgent: the worker of the source is gone; found 'a'"):
             source.submit(inputs(2))
     with pytest.raises(ExecuteError, match="the session is closed"):
         source.submit(inputs(3))
+
+
+def test_a_worker_that_comes_later_is_waited_for_and_the_run_is_over_when_the_session_is(
+    plan: Path, tmp_path: Path
+) -> None:
+    address = f"127.0.0.1:{free_port_pair()}"
+    options = ("--cache", str(tmp_path))
+    with agent_process("b", "--listen", address, *options), ThreadPoolExecutor() as pool:
+        with Session(plan, connect=[address], later=["a"]) as session:
+            source = session.source("urgent")
+            with pytest.raises(AbsentError, match="urgent: the worker of the source is gone; found 'a'"):
+                source.submit(inputs(0), block=False)
+            with pytest.raises(AbsentError):
+                source.submit(inputs(0), timeout_s=0.05)
+            waiting = pool.submit(source.submit, inputs(0))
+            with agent_process("a", "--connect", address, *options):
+                assert waiting.result(60.0).result(30.0).sample == 0
+        with Session(plan, connect=[address], later=["a"]) as session:
+            waiting = pool.submit(session.source("urgent").submit, inputs(0))
+        with pytest.raises(ExecuteError, match="the session is closed"):
+            waiting.result(30.0)
 
 
 def cmdline(pid: int) -> bytes:
