@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from planner.execute.certs import make_certificates
-from planner.execute.wire import free_port_pair
+from planner.execute.wire import free_port
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -35,7 +35,7 @@ def test_the_readme_has_commands() -> None:
 def agents(tmp_path: Path) -> Iterator[str]:
     """Agents of the scenario's three workers on this machine, with certificates; gives the address of one of them."""
     make_certificates(tmp_path / "certs", ["camera-box", "cabinet", "office"], life=timedelta(days=2))
-    address = f"127.0.0.1:{free_port_pair()}"
+    address = f"127.0.0.1:{free_port()}"
     common = [sys.executable, "-m", "planner", "agent", "--cache", str(tmp_path / "blocks"), "--until-stdin-closes"]
     ways = (("camera-box", "--listen"), ("cabinet", "--connect"), ("office", "--connect"))
     started = [

@@ -19,7 +19,7 @@ from planner.execute.fragments import Fragment
 from planner.execute.messages import COORDINATOR, Data, Deploy, Frame, Stop
 from planner.execute.sender import SenderThread
 from planner.execute.transport import OnAcknowledged, Receiver
-from planner.execute.wire import free_port_pair, zenoh_connect
+from planner.execute.wire import free_port, zenoh_connect
 from planner.model.chain import TensorSpec
 from planner.policy.types import SampleKey, Task
 from planner.worker.events import TaskMessage
@@ -135,7 +135,7 @@ def _receive(ours: str, bare: str) -> None:
 
 def measure_hop() -> None:
     """One way from the sender's call to the receiver's, ours and bare by turns."""
-    ours, bare = (f"127.0.0.1:{free_port_pair()}" for _ in range(2))
+    ours, bare = (f"127.0.0.1:{free_port()}" for _ in range(2))
     there = threading.Event()
     transport = zenoh_connect(COORDINATOR, listen=ours, connect=[])(
         lambda _frame: None, lambda _member, _present: there.set()

@@ -12,14 +12,14 @@ from typing import Final
 
 from planner.execute.coordinator import Coordinator
 from planner.execute.messages import COORDINATOR
-from planner.execute.wire import free_port_pair, zenoh_connect
+from planner.execute.wire import free_port, zenoh_connect
 
 _STARTS: Final = 7
 
 
 def measure_idle() -> None:
     """Start an agent a few times; print its resident memory and how long it took until it was there."""
-    address = f"127.0.0.1:{free_port_pair()}"
+    address = f"127.0.0.1:{free_port()}"
     took_s, memory_bytes = [], []
     with (
         tempfile.TemporaryDirectory() as cache,

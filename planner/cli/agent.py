@@ -20,7 +20,7 @@ def command(
     name: Annotated[str, typer.Option(help="This worker's name in the scenario.")],
     connect: Annotated[list[str] | None, typer.Option(help="HOST:PORT of the coordinator or of another agent.")] = None,
     listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT to listen on, PORT + 1 too.", show_default="loopback, free ports")
+        str | None, typer.Option(help="HOST:PORT to listen on.", show_default="loopback, a free port")
     ] = None,
     cache: Annotated[
         Path | None, typer.Option(help="Folder for block models.", show_default="~/.cache/mdi-planner/blocks")

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 CONNECT_OPTION = typer.Option(None, "--connect", help="HOST:PORT of an agent; the others are found through it.")
 LISTEN_OPTION = typer.Option(
-    None, "--listen", help="HOST:PORT to listen on, PORT + 1 too, for agents that connect.", show_default="loopback"
+    None, "--listen", help="HOST:PORT to listen on, for agents that connect.", show_default="loopback"
 )
 WAIT_OPTION = typer.Option("3 s", "--wait", help="How long to wait for agents.")
 CERT_DIR_OPTION = typer.Option(

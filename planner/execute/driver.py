@@ -73,7 +73,7 @@ LOAD_PERIOD_S: Final = 0.5
 def urgency_levels(priorities: Mapping[str, float]) -> dict[float, int]:
     """Map each distinct priority to a level of the transport: the highest class to 3, the others to 4 and below.
 
-    Levels up to 3 have a link of their own, so bulk data of a lower class is never ahead of the highest in a buffer.
+    The first two are left to what is no sample's data.
     """
     ranked = sorted(set(priorities.values()), reverse=True)
     return {priority: min(3 + rank, LEVELS) for rank, priority in enumerate(ranked)}

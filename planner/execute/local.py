@@ -16,18 +16,18 @@ from planner.errors import ExecuteError
 from planner.execute.coordinator import Coordinator
 from planner.execute.messages import COORDINATOR
 from planner.execute.netns import network_namespaces
-from planner.execute.wire import free_port_pair, zenoh_connect
+from planner.execute.wire import free_port, zenoh_connect
 from planner.scenario.instance import Instance
 
 _LOG = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 60.0
-_SECOND_START_S: Final = 20.0
-"""An agent that is not there by then is started anew: about one in two hundred runs and never meets the others."""
+_LOOK_S: Final = 1.0
+"""How often to look whether an agent that is awaited has ended."""
 
 _GRACE_S: Final = 5.0
 _PORT: Final = 7447
-"""Where members in namespaces listen, which nobody else uses; the next port, too."""
+"""Where members in namespaces listen, which nobody else uses."""
 
 
 @contextmanager
@@ -44,7 +44,7 @@ def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Co
     ExecuteError
         An agent did not start; says what it printed.
     """
-    address = f"127.0.0.1:{free_port_pair()}"
+    address = f"127.0.0.1:{free_port()}"
     with (
         _folder(cache) as blocks,
         Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator,
@@ -104,25 +104,20 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) 
     """
     logs = {name: tempfile.TemporaryFile() for name in commands}  # noqa: SIM115 - closed below
     processes: dict[str, subprocess.Popen[bytes]] = {}
-
-    def start(name: str) -> None:
-        processes[name] = subprocess.Popen(
-            commands[name], stdin=subprocess.PIPE, stdout=logs[name], stderr=logs[name], start_new_session=True
-        )
-
     try:
-        for name in commands:
-            start(name)
-        with suppress(ExecuteError):
-            coordinator.await_agents(list(commands), _SECOND_START_S)
-        absent = coordinator.absent(commands)
-        if said := [f"{name}: {_last_words(logs[name])}" for name in absent if processes[name].poll() is not None]:
-            raise ExecuteError("an agent ended", where="local agents", value="; ".join(said))
-        for name in absent:
-            _LOG.warning("agent %s runs and is not found; starting it anew", name)
-            _stop([processes[name]])
-            start(name)
-        coordinator.await_agents(list(commands), _PATIENCE_S)
+        for name, command in commands.items():
+            processes[name] = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=logs[name], stderr=logs[name], start_new_session=True
+            )
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while coordinator.absent(commands) and time.monotonic() < deadline_s - _LOOK_S:
+            with suppress(ExecuteError):
+                coordinator.await_agents(list(commands), _LOOK_S)
+            ended = [name for name, process in processes.items() if process.poll() is not None]
+            if ended:
+                said = "; ".join(f"{name}: {_last_words(logs[name])}" for name in ended)
+                raise ExecuteError("an agent ended", where="local agents", value=said)
+        coordinator.await_agents(list(commands), deadline_s - time.monotonic())
         yield
     finally:
         _stop(list(processes.values()))

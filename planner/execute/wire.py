@@ -1,8 +1,12 @@
 """The transport over Eclipse Zenoh, by TCP or by mutual TLS.
 
-Members are peers that find each other by gossip from the coordinator's address. Between each two of them run two links,
-split by priority, so that control messages and the most urgent class do not queue behind bulk data in one socket's
-buffer. Each member declares a liveliness token, by which the others see it come and go.
+Members are peers that find each other by gossip from the coordinator's address. Each declares a liveliness token, by
+which the others see it come and go.
+
+Two members have one link. Two, split by priority, would keep urgent data out of the socket's buffer that bulk data
+fills; but Zenoh numbers the messages of a priority and drops those that come out of turn, and so some do while a second
+link comes up: now and then a member never learnt of another one. :mod:`planner.execute.sender` bounds what waits in
+buffers instead.
 """
 
 from __future__ import annotations
@@ -32,6 +36,10 @@ _DROPPED_US: Final = 100_000
 """An acknowledgement that finds no room on its link for so long is dropped. The default, a hundredth of that, drops
 some wherever a processor is busy."""
 
+_QUEUED_BATCHES: Final = 16
+"""Batches of 64 KiB that a queue holds; the library's most. With the default of two, the thread that sends and the one
+that writes to the socket wait for each other all the time: a megabyte over loopback takes a third longer."""
+
 _LEVELS: Final = (
     zenoh.Priority.REAL_TIME,
     zenoh.Priority.INTERACTIVE_HIGH,
@@ -57,7 +65,7 @@ def zenoh_connect(
     Parameters
     ----------
     listen
-        ``HOST:PORT``, which takes PORT and PORT + 1; free ports of the loopback interface when None.
+        ``HOST:PORT``; a free port of the loopback interface when None.
     connect
         ``HOST:PORT`` of members to join; they may come later.
     cert_dir
@@ -75,8 +83,8 @@ def zenoh_connect(
     """
     credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
     protocol = "tcp" if credentials is None else "tls"
-    listens = _links(protocol, listen) if listen else _links(protocol, "127.0.0.1:0", step=0)
-    connects = [link for address in connect for link in _links(protocol, address)]
+    listens = [_endpoint(protocol, listen or "127.0.0.1:0")]
+    connects = [_endpoint(protocol, address) for address in connect]
     if credentials is None and not insecure:
         refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
     configuration = _configuration(listens, connects, credentials) | {"scouting/gossip/enabled": gossip}
@@ -87,23 +95,18 @@ def zenoh_connect(
     return opener
 
 
-def free_port_pair() -> int:
-    """Give a port of the loopback interface that is free, and so is the next one."""
-    for _ in range(100):
-        with socket.socket() as first, socket.socket() as second:
-            first.bind(("127.0.0.1", 0))
-            port = int(first.getsockname()[1])
-            with contextlib.suppress(OSError, OverflowError):
-                second.bind(("127.0.0.1", port + 1))
-                return port
-    raise ExecuteError("found no two free ports side by side on the loopback interface")
+def free_port() -> int:
+    """Give a port of the loopback interface that is free."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
 
 
-def _links(protocol: str, address: str, step: int = 1) -> list[str]:
+def _endpoint(protocol: str, address: str) -> str:
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or int(port) + step > 65535:
+    if not host or not port.isdigit() or int(port) > 65535:
         raise ExecuteError("not an address", where="address", value=address, expected="HOST:PORT, e.g. 192.0.2.7:7447")
-    return [f"{protocol}/{host}:{port}?prio=0-3", f"{protocol}/{host}:{int(port) + step}?prio=4-7"]
+    return f"{protocol}/{address}"
 
 
 def _configuration(listens: Sequence[str], connects: Sequence[str], credentials: Credentials | None) -> dict[str, Any]:
@@ -119,8 +122,9 @@ def _configuration(listens: Sequence[str], connects: Sequence[str], credentials:
         "scouting/multicast/enabled": False,
         # One machine may play a whole network; shared memory would make its links unlike any real one.
         "transport/shared_memory/enabled": False,
-        "transport/unicast/max_links": 2,
+        "transport/unicast/max_links": 1,
         "transport/link/tx/lease": _LEASE_MS,
+        "transport/link/tx/queue/size": {level.name.lower(): _QUEUED_BATCHES for level in _LEVELS},
         # Meanwhile nothing goes to any other member either.
         "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED_US,
         "transport/link/tx/queue/congestion_control/drop/wait_before_drop": _DROPPED_US,

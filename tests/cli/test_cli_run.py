@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.execute.wire import free_port_pair
+from planner.execute.wire import free_port
 from planner.runtime.session import BlockSession
 from tests.cli.command import planner
 from tests.execute.case import ROWS, WIDTH, write_case
@@ -102,7 +102,7 @@ def test_a_run_that_is_resumed_does_what_is_missing_and_failures_are_listed_by_n
 
 
 def test_a_source_whose_worker_comes_later_waits_for_it(plan: Path, tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port_pair()}"
+    address = f"127.0.0.1:{free_port()}"
     options = ("--cache", str(tmp_path / "blocks"))
     words = ("run", plan, "--source", f"urgent={plan.parent / 'samples.npz'}", "--connect", address, "--later", "a")
     with agent_process("b", "--listen", address, *options), ThreadPoolExecutor() as pool:

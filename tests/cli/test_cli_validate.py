@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from planner.execute.netns import unavailable
-from planner.execute.wire import free_port_pair
+from planner.execute.wire import free_port
 from tests.cli.command import planner
 from tests.execute.case import write_case
 
@@ -68,7 +68,7 @@ def test_through_real_links_in_namespaces(plan: Path) -> None:
 @pytest.fixture
 def agents(tmp_path: Path) -> Iterator[str]:
     """Two agents that run already; the address of one, by which the other is found."""
-    address = f"127.0.0.1:{free_port_pair()}"
+    address = f"127.0.0.1:{free_port()}"
     common = [sys.executable, "-m", "planner", "agent", "--cache", str(tmp_path), "--until-stdin-closes"]
     started = [
         subprocess.Popen([*common, *words], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)

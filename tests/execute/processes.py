@@ -8,7 +8,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from planner.execute.wire import free_port_pair
+from planner.execute.wire import free_port
 
 
 class Processes:
@@ -16,7 +16,7 @@ class Processes:
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
         self._names = names
-        self.address = f"127.0.0.1:{free_port_pair()}"
+        self.address = f"127.0.0.1:{free_port()}"
         self._folder = folder
         self.running: dict[str, subprocess.Popen[bytes]] = {}
 

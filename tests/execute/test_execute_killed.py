@@ -14,7 +14,7 @@ import pytest
 
 from planner.execute.coordinator import Coordinator
 from planner.execute.messages import COORDINATOR
-from planner.execute.wire import free_port_pair, zenoh_connect
+from planner.execute.wire import free_port, zenoh_connect
 from planner.trace.records import TransferRecord
 from tests.execute.fleet import After, Live, Threads, assert_accounted, deployment_for, said
 from tests.execute.processes import Processes
@@ -151,7 +151,7 @@ def test_a_worker_that_hardly_gets_to_run_stays_and_costs_no_sample(
 def test_frames_go_hop_by_hop_where_agents_are_joined_in_a_line(tmp_path: Path) -> None:
     instance = line_of_three(20)
     plan = small_plan([("a", 0, 0), ("c", 1, 2)], [("c", 0, 2)])
-    addresses = {name: f"127.0.0.1:{free_port_pair()}" for name in (COORDINATOR, "a", "b", "c")}
+    addresses = {name: f"127.0.0.1:{free_port()}" for name in (COORDINATOR, "a", "b", "c")}
     joins = {"a": [COORDINATOR], "b": [COORDINATOR, "a"], "c": [COORDINATOR, "b"]}
     line = Threads(tmp_path)
     hub = zenoh_connect(COORDINATOR, listen=addresses[COORDINATOR], connect=[], gossip=False)

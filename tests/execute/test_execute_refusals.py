@@ -23,7 +23,7 @@ from planner.execute.messages import (
     Stop,
     encode,
 )
-from planner.execute.wire import free_port_pair
+from planner.execute.wire import free_port
 from planner.policy.types import SampleKey, Task
 from planner.trace.records import Origin
 from planner.worker.events import ResultMessage, TaskMessage
@@ -49,7 +49,7 @@ def deploy_frame(run: str) -> Frame:
 def members(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Raw, Raw]]:
     """The coordinator, and worker ``a``; the agent under test is ``b``."""
     cache = tmp_path_factory.mktemp("cache")
-    address = f"127.0.0.1:{free_port_pair()}"
+    address = f"127.0.0.1:{free_port()}"
     with (
         raw_member(listen=address) as coordinator,
         agent_process("b", "--connect", address, "--cache", str(cache)),
@@ -115,7 +115,7 @@ def test_a_block_nobody_announced_is_refused(coordinator: Raw) -> None:
 
 
 def test_a_damaged_block_ends_the_run_only(tmp_path: Path) -> None:
-    address = f"127.0.0.1:{free_port_pair()}"
+    address = f"127.0.0.1:{free_port()}"
     with raw_member(listen=address) as own, agent_process("b", "--connect", address, "--cache", str(tmp_path)):
         own.wait_for("b")
         own.send("b", deploy_frame("r"))

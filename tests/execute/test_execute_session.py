@@ -17,7 +17,7 @@ from planner.errors import ExecuteError
 from planner.execute.coordinator import Observer
 from planner.execute.messages import Load
 from planner.execute.session import AbsentError, BusyError, SampleError, Session
-from planner.execute.wire import free_port_pair
+from planner.execute.wire import free_port
 from planner.runtime.session import BlockSession
 from tests.execute.case import ROWS, WIDTH, write_case
 from tests.execute.raw import agent_process
@@ -136,7 +136,7 @@ def test_samples_of_a_source_whose_worker_dies_fail_and_no_more_are_taken(plan: 
 def test_a_worker_that_comes_later_is_waited_for_and_the_run_is_over_when_the_session_is(
     plan: Path, tmp_path: Path
 ) -> None:
-    address = f"127.0.0.1:{free_port_pair()}"
+    address = f"127.0.0.1:{free_port()}"
     options = ("--cache", str(tmp_path))
     with agent_process("b", "--listen", address, *options), ThreadPoolExecutor() as pool:
         with Session(plan, connect=[address], later=["a"]) as session:
