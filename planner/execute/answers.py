@@ -1,7 +1,9 @@
 """What an agent does outside of runs: tell about itself, and measure its ways to others for the coordinator.
 
 Round trips are measured by the clock of the agent that asks, bandwidth by the clock of the one that receives: no clocks
-need agree. A flood is a few chunks on their way at a time, each followed by another when it has come.
+need agree. A flood is a few chunks on their way at a time, each followed by another when it has come. A receiver that
+has to wait for a processor finds several chunks at once, later than they came; so a rate is taken between those two
+chunks, one of the early and one of the last ones, that came soonest for their place in the flow.
 """
 
 from __future__ import annotations
@@ -11,6 +13,7 @@ import platform
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from importlib import metadata
@@ -32,7 +35,10 @@ _AT_A_TIME: Final = 8
 _CHUNK: Final = {"bytes": np.zeros(CHUNK_BYTES, np.uint8)}
 
 SETTLED: Final = 0.25
-"""Share of a flood after which its rate counts."""
+"""Share of a flood after which its rate counts: from the second such share of its chunks to the last one."""
+
+_ROUNDS: Final = 4
+"""The chunks that count hang on the rate, and the rate on them: after so many rounds neither changes."""
 
 
 @cache
@@ -160,19 +166,36 @@ class Answers:
         arrivals = self._arrivals.setdefault(chunk.flood, [])
         if not chunk.last:
             size_bytes = sum(tensor.nbytes for tensor in frame.tensors.values())
-            arrivals.append((time.monotonic(), size_bytes))
+            arrivals.append((frame.came_s, size_bytes))
             return
         del self._arrivals[chunk.flood]
-        size_bytes, took_s = _settled(arrivals)
+        size_bytes, took_s = settled(arrivals)
         told = Flooded(worker=self._name, flood=chunk.flood, size_bytes=size_bytes, took_s=took_s)
         self._sender.send(COORDINATOR, Frame(told), CONTROL)
 
 
-def _settled(arrivals: list[tuple[float, int]]) -> tuple[int, float]:
-    """Give how much came in which time, in seconds, once the flow had settled; zeros where that was nothing."""
-    if len(arrivals) < 2:
+def settled(arrivals: Sequence[tuple[float, int]]) -> tuple[int, float]:
+    """Give how much came in which time, in seconds, once the flow had settled; zeros where that was nothing.
+
+    Among the early chunks, and among the last ones, that one counts which is furthest ahead of a steady flow of the
+    rate found: it waited least on this host.
+
+    Parameters
+    ----------
+    arrivals
+        Time and size of each chunk, in order.
+    """
+    count = len(arrivals)
+    if count < 2:
         return 0, 0.0
-    first_s, last_s = arrivals[0][0], arrivals[-1][0]
-    from_s = first_s + SETTLED * (last_s - first_s)
-    begin = max(index for index, (at_s, _) in enumerate(arrivals[:-1]) if at_s <= from_s)
-    return sum(size for _, size in arrivals[begin + 1 :]), last_s - arrivals[begin][0]
+    at_s = np.array([time_s for time_s, _ in arrivals])
+    came_bytes = np.cumsum([size_bytes for _, size_bytes in arrivals])
+    share = int(SETTLED * count)
+    early, late = slice(share, max(2 * share, 1)), slice(-max(share, 1), None)
+    begin, end = share, count - 1
+    for _ in range(_ROUNDS):
+        rate = (came_bytes[end] - came_bytes[begin]) / max(at_s[end] - at_s[begin], 1e-9)
+        ahead_bytes = came_bytes - rate * at_s
+        begin = share + int(np.argmax(ahead_bytes[early]))
+        end = count - max(share, 1) + int(np.argmax(ahead_bytes[late]))
+    return int(came_bytes[end] - came_bytes[begin]), float(at_s[end] - at_s[begin])

@@ -337,6 +337,8 @@ class Frame:
     tensors: Tensors = field(default_factory=dict)
     sender: str = ""
     """Who sent it, as the transport says; empty on a frame that has not travelled yet."""
+    came_s: float = 0.0
+    """When it came, by this process's monotonic clock and before it waited for anybody."""
 
 
 def encode(frame: Frame) -> tuple[bytes, bytes]:
@@ -352,7 +354,7 @@ def encode(frame: Frame) -> tuple[bytes, bytes]:
     return header.model_dump_json(by_alias=False).encode(), payload
 
 
-def decode(header: bytes, payload: bytes, sender: str = "") -> Frame:
+def decode(header: bytes, payload: bytes, sender: str = "", came_s: float = 0.0) -> Frame:
     """Read what :func:`encode` wrote and ``sender`` sent; the tensors are read-only views of ``payload``.
 
     Raises
@@ -383,4 +385,4 @@ def decode(header: bytes, payload: bytes, sender: str = "") -> Frame:
         offset = end
     if offset != len(payload) or len(tensors) != len(parsed.tensors):
         raise ExecuteError("the payload has another size than its header says", where="frame", value=len(payload))
-    return Frame(parsed.body, tensors, sender)
+    return Frame(parsed.body, tensors, sender, came_s)

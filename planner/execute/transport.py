@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
@@ -89,6 +90,7 @@ class Receiver:
 
     def take(self, sender: str, attachment: bytes, payload: bytes) -> Fragment | None:
         """Take what came; give what is to be sent back at once, if anything."""
+        came_s = time.monotonic()
         fragment: Fragment | None = None
         try:
             fragment = read_fragment(attachment, payload)
@@ -97,7 +99,7 @@ class Receiver:
                 return None
             whole = self._assemblers.setdefault(sender, Assembler(self._limit_bytes)).add(fragment)
             if whole is not None:
-                frame = decode(*whole, sender)
+                frame = decode(*whole, sender, came_s)
                 check_sender(frame)
                 if isinstance(frame.body, Deploy):
                     # What follows a deployment in the same breath may be as large as it says.
