@@ -40,15 +40,18 @@ _QUEUED_BATCHES: Final = 16
 """Batches of 64 KiB that a queue holds; the library's most. With the default of two, the thread that sends and the one
 that writes to the socket wait for each other all the time: a megabyte over loopback takes a third longer."""
 
-_LEVELS: Final = (
-    zenoh.Priority.REAL_TIME,
-    zenoh.Priority.INTERACTIVE_HIGH,
-    zenoh.Priority.INTERACTIVE_LOW,
-    zenoh.Priority.DATA_HIGH,
-    zenoh.Priority.DATA,
-    zenoh.Priority.DATA_LOW,
-    zenoh.Priority.BACKGROUND,
-)
+_LEVELS: Final = {
+    "real_time": zenoh.Priority.REAL_TIME,
+    "interactive_high": zenoh.Priority.INTERACTIVE_HIGH,
+    "interactive_low": zenoh.Priority.INTERACTIVE_LOW,
+    "data_high": zenoh.Priority.DATA_HIGH,
+    "data": zenoh.Priority.DATA,
+    "data_low": zenoh.Priority.DATA_LOW,
+    "background": zenoh.Priority.BACKGROUND,
+}
+"""From the most urgent, by the names of their queues."""
+
+_PRIORITIES: Final = tuple(_LEVELS.values())
 
 
 def zenoh_connect(
@@ -124,7 +127,7 @@ def _configuration(listens: Sequence[str], connects: Sequence[str], credentials:
         "transport/shared_memory/enabled": False,
         "transport/unicast/max_links": 1,
         "transport/link/tx/lease": _LEASE_MS,
-        "transport/link/tx/queue/size": {level.name.lower(): _QUEUED_BATCHES for level in _LEVELS},
+        "transport/link/tx/queue/size": dict.fromkeys(_LEVELS, _QUEUED_BATCHES),
         # Meanwhile nothing goes to any other member either.
         "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED_US,
         "transport/link/tx/queue/congestion_control/drop/wait_before_drop": _DROPPED_US,
@@ -182,7 +185,7 @@ class ZenohTransport:
             inbox(to, self._name),
             bytes(fragment.payload),  # the library takes no views
             attachment=fragment.attachment,
-            priority=_LEVELS[level - 1],
+            priority=_PRIORITIES[level - 1],
             # An acknowledgement is sent by the thread that receives, which must not wait for a link that is silent.
             congestion_control=(
                 zenoh.CongestionControl.DROP if fragment.acknowledges else zenoh.CongestionControl.BLOCK
