@@ -51,7 +51,7 @@ class _Null:
         raise NotImplementedError
 
     def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:  # noqa: ARG002 - one receiver
-        answer = self._receiver.take("a", fragment.attachment, fragment.payload)
+        answer = self._receiver.take("a", fragment.attachment, bytes(fragment.payload))
         if answer is not None:
             self._acknowledged(answer)
 

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from planner.errors import ExecuteError
+from planner.execute.messages import Payload
 
 _PREFIX: Final = struct.Struct("!BQQQ")
 
@@ -42,7 +43,7 @@ class Fragment:
     offset: int
     total_bytes: int
     header: bytes = b""
-    payload: bytes = b""
+    payload: Payload = b""
     asks: bool = False
     """Whether it is to be acknowledged."""
     acknowledges: bool = False
@@ -78,7 +79,7 @@ def read_fragment(attachment: bytes, payload: bytes) -> Fragment:
 class Outgoing:
     """A frame on its way out, piece by piece."""
 
-    def __init__(self, header: bytes, payload: bytes) -> None:
+    def __init__(self, header: bytes, payload: Payload) -> None:
         self._header = header
         self._payload = payload
         self._stream = next(_STREAMS)
@@ -99,7 +100,7 @@ class Outgoing:
         return Fragment(self._stream, first, len(self._payload), header, self._payload[first : self._offset], asks)
 
 
-def split(header: bytes, payload: bytes) -> Iterator[Fragment]:
+def split(header: bytes, payload: Payload) -> Iterator[Fragment]:
     """Give all fragments of a frame, as large as may be, none of which is acknowledged."""
     outgoing = Outgoing(header, payload)
     while not outgoing.over:

@@ -6,6 +6,7 @@ names the version of the format, the kind of message, and dtype and shape of eac
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from collections.abc import Mapping
@@ -14,7 +15,7 @@ from typing import Annotated, Any, Final, Literal, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
-from pydantic import Field, ValidationError
+from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from planner.errors import ExecuteError
 from planner.execute.inquiries import About, Ask, Chunk, Echo, Flood, Flooded, Ping, Pinged
@@ -197,19 +198,27 @@ class Load(Record):
     """Time computed since the start, in seconds."""
 
 
+class Log(Record):
+    """What this worker did since it last told about it; see :class:`~planner.execute.journal.Journal`.
+
+    Two tensors travel with it, each where there is something: ``records``, and ``steps``, what its worker took and gave.
+    """
+
+    kind: Literal["log"] = "log"
+    run: str
+    worker: str
+
+
 class Output(Record):
-    """The output tensors of a completed sample, sent after :class:`Stop`."""
+    """The output tensors of completed samples that gave the same, sent after :class:`Stop`."""
 
     kind: Literal["output"] = "output"
     source: str
-    sample: int
+    samples: tuple[int, ...]
 
 
 class Report(Record):
-    """What happened at this worker; the last thing it says of a run.
-
-    Two tensors of JSON bytes travel with it: ``records``, and ``steps``, the log of what its worker took and gave.
-    """
+    """What counts of this worker; the last thing it says of a run."""
 
     kind: Literal["report"] = "report"
     worker: str
@@ -288,6 +297,7 @@ Body: TypeAlias = (
     | Ready
     | Ended
     | Load
+    | Log
     | Output
     | Report
     | Fault
@@ -305,13 +315,19 @@ Body: TypeAlias = (
 )
 
 
-class _Tensor(Record):
+@dataclass(frozen=True, slots=True)
+class _Tensor:
+    __pydantic_config__ = ConfigDict(extra="forbid")
     name: str
     dtype: str
     shape: tuple[int, ...]
 
 
-class _Header(Record):
+@dataclass(frozen=True, slots=True)
+class _Header:
+    """A data class, since one is made for each frame, and of a model that takes several times as long."""
+
+    __pydantic_config__ = ConfigDict(extra="forbid")
     v: int
     body: Annotated[Body, Field(discriminator="kind")]
     tensors: tuple[_Tensor, ...] = ()
@@ -320,13 +336,21 @@ class _Header(Record):
 _BUILDING: Final = threading.Lock()
 
 
+@functools.cache
+def _headers() -> TypeAdapter[_Header]:
+    with _BUILDING:
+        return TypeAdapter(_Header)
+
+
 def prepare() -> None:
     """Build what reads and writes headers; it takes a moment, so a member may do it before the first one comes."""
-    with _BUILDING:
-        _Header.model_rebuild()
+    _headers()
 
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
+
+Payload: TypeAlias = bytes | memoryview
+"""The bytes of a frame's tensors, one after the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -341,20 +365,21 @@ class Frame:
     """When it came, by this process's monotonic clock and before it waited for anybody."""
 
 
-def encode(frame: Frame) -> tuple[bytes, bytes]:
-    """Give header and payload of a frame."""
-    prepare()
-    arrays = {name: np.ascontiguousarray(tensor).reshape(tensor.shape) for name, tensor in frame.tensors.items()}
-    header = _Header(
-        v=VERSION,
-        body=frame.body,
-        tensors=tuple(_Tensor(name=name, dtype=array.dtype.name, shape=array.shape) for name, array in arrays.items()),
-    )
-    payload = b"".join(array.data.cast("B") if array.size else b"" for array in arrays.values())
-    return header.model_dump_json(by_alias=False).encode(), payload
+@functools.cache
+def _dtype_name(dtype: np.dtype[Any]) -> str:
+    return dtype.name
 
 
-def decode(header: bytes, payload: bytes, sender: str = "", came_s: float = 0.0) -> Frame:
+def encode(frame: Frame) -> tuple[bytes, Payload]:
+    """Give header and payload of a frame; the payload of a single tensor is a view of it."""
+    arrays = {name: np.asarray(tensor, order="C") for name, tensor in frame.tensors.items()}
+    specs = tuple(_Tensor(name, _dtype_name(array.dtype), array.shape) for name, array in arrays.items())
+    pieces = [array.data.cast("B") for array in arrays.values() if array.size]
+    header = _headers().dump_json(_Header(VERSION, frame.body, specs), by_alias=False)
+    return header, pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def decode(header: bytes, payload: Payload, sender: str = "", came_s: float = 0.0) -> Frame:
     """Read what :func:`encode` wrote and ``sender`` sent; the tensors are read-only views of ``payload``.
 
     Raises
@@ -362,9 +387,8 @@ def decode(header: bytes, payload: bytes, sender: str = "", came_s: float = 0.0)
     ExecuteError
         Another version, a malformed header, a dtype that does not travel, or a payload of the wrong size.
     """
-    prepare()
     try:
-        parsed = _Header.model_validate_json(header)
+        parsed = _headers().validate_json(header)
     except ValidationError as error:
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))

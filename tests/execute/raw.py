@@ -57,7 +57,7 @@ class Raw:
         text, payload = encode(frame)
         changed = json.dumps(json.loads(text) | header).encode()
         for fragment in split(changed, payload):
-            self.put(to, fragment.attachment, fragment.payload, sender)
+            self.put(to, fragment.attachment, bytes(fragment.payload), sender)
 
     def send(self, to: str, frame: Frame) -> None:
         self.transport.send(to, frame, CONTROL)

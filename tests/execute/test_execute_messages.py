@@ -68,7 +68,7 @@ def test_a_deployment_travels_without_its_files() -> None:
     assert decode(*encode(Frame(deploy))).body == deploy
 
 
-HEADER, PAYLOAD = encode(Frame(Start(at_unix_s=1.0), {"x": np.zeros((2, 3), np.float32)}))
+HEADER, PAYLOAD = (bytes(part) for part in encode(Frame(Start(at_unix_s=1.0), {"x": np.zeros((2, 3), np.float32)})))
 
 
 def altered(**changes: object) -> bytes:

@@ -172,6 +172,6 @@ def test_data_that_does_not_fit_the_run_is_refused(
 def test_fragments_out_of_order_are_refused(coordinator: Raw) -> None:
     first, second = (Fragment(9, offset, 12, HEADER, b"1234", asks=False) for offset in (0, 8))
     for fragment in (first, second):
-        coordinator.put("b", fragment.attachment, fragment.payload)
+        coordinator.put("b", fragment.attachment, bytes(fragment.payload))
     assert "does not follow the one before" in coordinator.refused()
     assert all(not fragment.asks for fragment in split(HEADER, PAYLOAD))
