@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Hashable, Iterable, Mapping
+from math import inf
 
 from planner.plan.types import Plan, Route
 from planner.policy.menu import whole_model_at_home
@@ -67,4 +68,9 @@ class PriorityPolicy(BasePolicy):
 
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:  # noqa: ARG002
         """Serve the highest priority."""
-        return max(heads, key=lambda queue: heads[queue].task.priority)
+        best: Hashable | None = None
+        highest = -inf
+        for queue, head in heads.items():  # a loop, since ``max`` with a key takes twice as long, once a block
+            if head.task.priority > highest:
+                best, highest = queue, head.task.priority
+        return best

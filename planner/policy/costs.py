@@ -49,6 +49,7 @@ class Costs:
             for receiver, path in by_receiver.items()
         }
 
+        self._stage_s: dict[tuple[str, str, int, int, int | None, float], float] = {}
         self.slowness: dict[str | tuple[str, str], float] = {}
         """How many times longer than by its profile each worker takes at the moment, where that is known; and each hop,
         by sender and receiver, than by the scenario."""
@@ -77,8 +78,13 @@ class Costs:
 
     def stage_s(self, model: str, worker: str, first: int, last: int, point: int | None = None) -> float:
         """Give the time of a stage, its overhead included, in seconds; a mean as that of :meth:`compute_s`."""
-        overhead_s = self._overhead_s[model, worker] * self.slowness.get(worker, 1.0)
-        return overhead_s + self.compute_s(model, worker, first, last, point)
+        slowness = self.slowness.get(worker, 1.0)
+        key = (model, worker, first, last, point, slowness)
+        known_s = self._stage_s.get(key)
+        if known_s is None:
+            compute_s = self.compute_s(model, worker, first, last, point)
+            known_s = self._stage_s[key] = self._overhead_s[model, worker] * slowness + compute_s
+        return known_s
 
     def parameters(self, model: str, first: int, last: int) -> int:
         """Give the number of parameters of blocks ``first`` to ``last``."""

@@ -82,6 +82,7 @@ class ArMdi(BasePolicy):
 
     def __init__(self) -> None:
         self._measured: dict[str, float] = {}
+        self._rounded: dict[str, float] = {}
         self._routes: dict[tuple[str, tuple[str, ...], tuple[float, ...]], Route] = {}
 
     def route(self, view: View, source: str) -> Route | None:
@@ -98,26 +99,26 @@ class ArMdi(BasePolicy):
 
     def per_parameter_s(self, view: View, source: str, worker: str) -> float:
         """Give γ of a worker for a source, in seconds per parameter: measured, or expected from the profile."""
-        known = self._measured.get(source) if worker == view.worker else _told_s(view, worker, source)
+        known = self._rounded.get(source) if worker == view.worker else _told_s(view, worker, source)
         if known is not None:
-            return float(f"{known:.3g}")
+            return known
         model = view.instance.scenario.sources[source].models[0]
         last = view.costs.length(model) - 1
         return view.costs.compute_s(model, worker, 0, last) / view.costs.parameters(model, 0, last)
 
     def ran(self, view: View, done: Waiting) -> None:
         """Update γ; a segment without parameters says nothing about it."""
-        parameters = view.costs.parameters(done.task.model, done.first_block, done.last_block)
+        parameters = view.costs.parameters(done.task.model, done.task.next_block, done.last_block)
         if parameters:
             source = done.task.key.source
             newest = done.service_s / parameters
             before = self._measured.get(source, newest)
-            self._measured[source] = before + SMOOTHING * (newest - before)
+            self._measured[source] = found = before + SMOOTHING * (newest - before)
+            self._rounded[source] = float(f"{found:.3g}")
 
     def status(self, view: View) -> Status:  # noqa: ARG002
         """Tell γ of each source, to three digits: finer changes are noise, and would be told after every task."""
-        rounded = ((source, float(f"{found:.3g}")) for source, found in sorted(self._measured.items()))
-        return Status(per_parameter_s=tuple(rounded))
+        return Status(per_parameter_s=tuple(sorted(self._rounded.items())))
 
     def listeners(self, view: View) -> Iterable[str]:
         """Tell the homes of the sources: they cut."""

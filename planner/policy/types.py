@@ -53,13 +53,16 @@ class Task:
         return Task(self.key, self.model, self.operating_point, self.priority, self.created_s, next_block, stages)
 
 
-class Waiting(NamedTuple):
-    """A task to be computed here.
+@dataclass(slots=True)
+class Waiting:
+    """A task to be computed here, and how far that is; its worker keeps it, for policies it is to read.
 
     Parameters
     ----------
-    first_block, last_block
-        Its blocks, both inclusive; it has begun when its next block is not the first.
+    task
+        As it came; its next block is the first to be computed here.
+    next_block, last_block
+        What is left to compute, both inclusive.
     since_s
         When it joined its queue.
     service_s
@@ -67,10 +70,15 @@ class Waiting(NamedTuple):
     """
 
     task: Task
-    first_block: int
+    next_block: int
     last_block: int
     since_s: float
     service_s: float = 0.0
+
+    @property
+    def begun(self) -> bool:
+        """Whether some of it was computed here."""
+        return self.next_block != self.task.next_block
 
 
 class Booking(NamedTuple):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from math import inf
 
 import numpy as np
 
@@ -24,11 +25,15 @@ class Device:
         key = (_STREAM + instance.workers.index(worker),)
         self.rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
         self.overlap = instance.worker(worker).overlap
-        self._mean_s: dict[str, list[float]] = {
-            model: instance.block_s(model, worker).tolist() for model in instance.profiles
-        }
-        self._spread_s: dict[str, list[float]] = {
-            model: instance.block_std_s(model, worker).tolist() for model in instance.profiles
+        self._gamma = {
+            model: list(
+                map(
+                    _shape_and_scale,
+                    instance.block_s(model, worker).tolist(),
+                    instance.block_std_s(model, worker).tolist(),
+                )
+            )
+            for model in instance.profiles
         }
         self._overhead_s = {model: instance.stage_overhead_s(model, worker) for model in instance.profiles}
         self._sending = 0
@@ -42,13 +47,11 @@ class Device:
 
     def service_s(self, run: RunBlock) -> float:
         """Draw how long a block takes, in seconds."""
-        mean_s, spread_s = self._mean_s[run.model][run.block], self._spread_s[run.model][run.block]
-        if spread_s > 0:
-            shape = (mean_s / spread_s) ** 2
-            mean_s = float(self.rng.gamma(shape, mean_s / shape))
+        shape, scale_s = self._gamma[run.model][run.block]
+        service_s = self.rng.gamma(shape, scale_s) if shape < inf else scale_s
         if run.begins_stage:
-            mean_s += self._overhead_s[run.model]
-        return mean_s * self.slowness
+            service_s += self._overhead_s[run.model]
+        return service_s * self.slowness
 
     @property
     def free(self) -> bool:
@@ -69,3 +72,11 @@ class Device:
         if self._sending == 0 and self._held is not None:
             start, self._held = self._held, None
             start()
+
+
+def _shape_and_scale(mean_s: float, std_s: float) -> tuple[float, float]:
+    """Give shape and scale, in seconds, of a gamma distribution; without spread an infinite shape and the mean."""
+    if std_s == 0:
+        return inf, mean_s
+    shape = (mean_s / std_s) ** 2
+    return shape, mean_s / shape

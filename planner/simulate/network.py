@@ -14,7 +14,9 @@ import heapq
 import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from itertools import count
+from typing import TypeAlias
 
 from planner.scenario.instance import Hop, Path
 from planner.simulate.heap import EventHeap
@@ -30,22 +32,31 @@ Occupation = Callable[[Hop, float, float], None]
 
 @dataclass(slots=True)
 class _Transfer:
-    hop: Hop
-    left_bytes: float
-    start_s: float
+    hops: tuple[Hop, ...]
+    """Those ahead, the one at hand first."""
+    size_bytes: float
     priority: float
     deliver: Delivery
     occupied: Occupation
+    left_bytes: float
+    """Of this hop."""
+    start_s: float = -1.0
+    """When the hop at hand was first occupied; before that less than 0."""
+
+
+_Entry: TypeAlias = tuple[float, int, _Transfer]
+"""A transfer in the order of service: by minus its priority, then as it came."""
 
 
 class _Resource:
     """One medium, or one direction of a link."""
 
-    def __init__(self, heap: EventHeap) -> None:
+    def __init__(self, heap: EventHeap, forward: Callable[[_Transfer], None]) -> None:
         self._heap = heap
-        self._waiting: list[tuple[float, int, _Transfer]] = []
+        self._forward = forward
+        self._waiting: list[_Entry] = []
         self._sequence = count()
-        self._current: tuple[float, int, _Transfer] | None = None
+        self._current: _Entry | None = None
         self._began_s = 0.0
         self._certain = False
         self._version = 0
@@ -53,72 +64,31 @@ class _Resource:
         self.busy_s = 0.0
 
     def submit(self, transfer: _Transfer) -> None:
-        heapq.heappush(self._waiting, (-transfer.priority, next(self._sequence), transfer))
-        if self._current is None:
-            self._begin_next()
-        elif not self._certain and -transfer.priority < self._current[0]:
-            self._yield_at_fragment_end()
+        entry = (-transfer.priority, next(self._sequence), transfer)
+        current = self._current
+        if current is None and self._factor > 0:
+            self._begin(entry)
+            return
+        heapq.heappush(self._waiting, entry)
+        if current is not None and not self._certain and entry < current:
+            self._yield_at_fragment_end(current)
 
     def change_rate(self, factor: float) -> None:
         """Go on at another share of the bandwidth; 0 stops. A last fragment that has begun ends as announced."""
-        if self._current is not None and not self._certain:
-            transfer = self._serving()
+        current = self._current
+        if current is not None and not self._certain:
+            transfer = current[2]
             sent_bytes = (self._heap.now_s - self._began_s) * self._rate(transfer)
             transfer.left_bytes = max(transfer.left_bytes - sent_bytes, 0.0)
-            heapq.heappush(self._waiting, self._current)
             self._factor = factor
-            self._next()
+            self._interrupt(current)
         else:
             self._factor = factor
-            if self._current is None:
+            if current is None:
                 self._begin_next()
 
-    def _rate(self, transfer: _Transfer) -> float:
-        return transfer.hop.bytes_per_s * self._factor
-
-    def _begin_next(self) -> None:
-        """Serve the first waiting transfer, until it is done or something interrupts it."""
-        if not self._waiting or self._factor == 0:
-            return
-        now_s = self._heap.now_s
-        entry = heapq.heappop(self._waiting)
-        transfer = entry[2]
-        self._current, self._began_s, self._certain = entry, now_s, False
-        if transfer.start_s < 0:
-            transfer.start_s = now_s
-        if transfer.left_bytes > FRAGMENT_BYTES:
-            before_last = _fragments(transfer) - 1
-            self._schedule(now_s + before_last * FRAGMENT_BYTES / self._rate(transfer), self._announce)
-        else:
-            self._announce()
-
-    def _schedule(self, time_s: float, action: Callable[[], None]) -> None:
-        self._version += 1
-        version = self._version
-        self._heap.at(time_s, lambda: action() if version == self._version else None)
-
-    def _announce(self) -> None:
-        """Begin the last fragment of the current transfer: nothing can delay it any more."""
-        transfer = self._serving()
-        hop = transfer.hop
-        end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
-        self._certain = True
-        self._heap.at(end_s, self._next)
-        transfer.occupied(hop, transfer.start_s, end_s)
-        transfer.deliver(end_s + hop.latency_s)
-
-    def _yield_at_fragment_end(self) -> None:
-        transfer = self._serving()
-        fragment_s = FRAGMENT_BYTES / self._rate(transfer)
-        sent = int((self._heap.now_s - self._began_s) / fragment_s) + 1
-        if sent < _fragments(transfer):
-            self._schedule(self._began_s + sent * fragment_s, lambda: self._put_back(sent))
-
-    def _put_back(self, sent: int) -> None:
-        transfer = self._serving()
-        transfer.left_bytes -= sent * FRAGMENT_BYTES
-        if self._current is not None:
-            heapq.heappush(self._waiting, self._current)
+    def _interrupt(self, current: _Entry) -> None:
+        heapq.heappush(self._waiting, current)
         self._next()
 
     def _next(self) -> None:
@@ -127,10 +97,52 @@ class _Resource:
         self._version += 1
         self._begin_next()
 
-    def _serving(self) -> _Transfer:
-        if self._current is None:
-            raise AssertionError("a resource acts only while it serves a transfer")
-        return self._current[2]
+    def _begin_next(self) -> None:
+        if self._waiting and self._factor > 0:
+            self._begin(heapq.heappop(self._waiting))
+
+    def _begin(self, entry: _Entry) -> None:
+        """Serve a transfer until it is done or something interrupts it."""
+        transfer, now_s = entry[2], self._heap.now_s
+        self._current, self._began_s, self._certain = entry, now_s, False
+        if transfer.start_s < 0:
+            transfer.start_s = now_s
+        if transfer.left_bytes > FRAGMENT_BYTES:
+            before_last_s = (_fragments(transfer) - 1) * FRAGMENT_BYTES / self._rate(transfer)
+            self._schedule(now_s + before_last_s, partial(self._announce, transfer))
+        else:
+            self._announce(transfer)
+
+    def _rate(self, transfer: _Transfer) -> float:
+        return transfer.hops[0].bytes_per_s * self._factor
+
+    def _schedule(self, time_s: float, action: Callable[[], None]) -> None:
+        self._version += 1
+        version = self._version
+        self._heap.at(time_s, lambda: action() if version == self._version else None)
+
+    def _announce(self, transfer: _Transfer) -> None:
+        """Begin the last fragment of the current transfer: nothing can delay it any more."""
+        hop = transfer.hops[0]
+        end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
+        self._certain = True
+        self._heap.at(end_s, self._next)
+        transfer.occupied(hop, transfer.start_s, end_s)
+        if len(transfer.hops) > 1:
+            self._heap.at(end_s + hop.latency_s, partial(self._forward, transfer))
+        else:
+            transfer.deliver(end_s + hop.latency_s)
+
+    def _yield_at_fragment_end(self, current: _Entry) -> None:
+        transfer = current[2]
+        fragment_s = FRAGMENT_BYTES / self._rate(transfer)
+        sent = int((self._heap.now_s - self._began_s) / fragment_s) + 1
+        if sent < _fragments(transfer):
+            self._schedule(self._began_s + sent * fragment_s, partial(self._put_back, current, sent))
+
+    def _put_back(self, current: _Entry, sent: int) -> None:
+        current[2].left_bytes -= sent * FRAGMENT_BYTES
+        self._interrupt(current)
 
 
 def _fragments(transfer: _Transfer) -> int:
@@ -141,8 +153,7 @@ class Network:
     """All resources of a scenario."""
 
     def __init__(self, heap: EventHeap, resources: Iterable[str]) -> None:
-        self._heap = heap
-        self._resources = {name: _Resource(heap) for name in resources}
+        self._resources = {name: _Resource(heap, self._forward) for name in resources}
 
     def submit(self, path: Path, size_bytes: float, priority: float, deliver: Delivery, occupied: Occupation) -> None:
         """Send ``size_bytes`` along ``path`` from now on.
@@ -154,18 +165,14 @@ class Network:
         occupied
             Called with hop, start and end for each hop, as soon as they are certain; for records.
         """
-        self._hop(path.hops, size_bytes, priority, deliver, occupied)
+        self._enter(_Transfer(path.hops, size_bytes, priority, deliver, occupied, left_bytes=size_bytes))
 
-    def _hop(
-        self, hops: tuple[Hop, ...], size_bytes: float, priority: float, deliver: Delivery, occupied: Occupation
-    ) -> None:
-        hop, rest = hops[0], hops[1:]
+    def _enter(self, transfer: _Transfer) -> None:
+        self._resources[transfer.hops[0].resource].submit(transfer)
 
-        def forward(at_s: float) -> None:
-            self._heap.at(at_s, lambda: self._hop(rest, size_bytes, priority, deliver, occupied))
-
-        transfer = _Transfer(hop, size_bytes, -1.0, priority, forward if rest else deliver, occupied)
-        self._resources[hop.resource].submit(transfer)
+    def _forward(self, transfer: _Transfer) -> None:
+        transfer.hops, transfer.left_bytes, transfer.start_s = transfer.hops[1:], transfer.size_bytes, -1.0
+        self._enter(transfer)
 
     def change_rate(self, resources: Iterable[str], factor: float) -> None:
         """Let resources go on at a share of their bandwidth; 0 stops them, and what waits there waits on."""

@@ -107,7 +107,7 @@ class Simulator:
         self._devices = {name: Device(instance, name, seed) for name in instance.workers}
         self._exits = Exits(instance, seed)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
-        self._handlers: dict[type, Callable[[str, Effect], None]] = {
+        self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
             RunBlock: self._on_run,  # type: ignore[dict-item]  # each handler takes the effect it is listed under
             Send: self._on_send,  # type: ignore[dict-item]
             Tell: self._on_tell,  # type: ignore[dict-item]
@@ -164,17 +164,16 @@ class Simulator:
         self._events += 1
         if self._observe is not None:
             self._observe(worker.name, now_s, event, effects)
-        handlers, name = self._handlers, worker.name
+        handlers = self._handlers
         for effect in effects:
             handler = handlers.get(type(effect))
             if handler is not None:
-                handler(name, effect)
+                handler(worker, effect)
 
     # ---- effects --------------------------------------------------------------------------------------------------
 
-    def _on_run(self, name: str, run: RunBlock) -> None:
-        device, worker = self._devices[name], self._workers[name]
-
+    def _on_run(self, worker: Worker, run: RunBlock) -> None:
+        device = self._devices[worker.name]
         if device.free:
             self._start_block(worker, device, run)
         else:
@@ -191,7 +190,8 @@ class Simulator:
             self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
             self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
 
-    def _on_send(self, name: str, send: Send) -> None:
+    def _on_send(self, worker: Worker, send: Send) -> None:
+        name = worker.name
         path = self._instance.path(name, send.to)
         if path is None:
             raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
@@ -223,15 +223,16 @@ class Simulator:
 
         self._network.submit(path, send.size_bytes, send.priority, deliver, occupied)
 
-    def _on_tell(self, name: str, tell: Tell) -> None:
-        latency_s = self._costs.latency_s(name, tell.to)
+    def _on_tell(self, worker: Worker, tell: Tell) -> None:
+        latency_s = self._costs.latency_s(worker.name, tell.to)
         if latency_s < inf:
-            self._heap.at(self._heap.now_s + latency_s, partial(self._step, tell.to, Received(name, tell.message)))
+            received = Received(worker.name, tell.message)
+            self._heap.at(self._heap.now_s + latency_s, partial(self._step, tell.to, received))
 
-    def _on_timer(self, name: str, timer: SetTimer) -> None:
-        self._heap.at(timer.at_s, partial(self._step_same, self._workers[name], TimedOut(timer.timer)))
+    def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
+        self._heap.at(timer.at_s, partial(self._step_same, worker, TimedOut(timer.timer)))
 
-    def _on_end(self, _name: str, effect: Complete | Fail) -> None:
+    def _on_end(self, _worker: Worker, effect: Complete | Fail) -> None:
         self._end_s = self._heap.now_s
         self._sink(self._exits.judged(sample_record(effect, self._heap.now_s)))
 
@@ -287,7 +288,7 @@ class Simulator:
 
     def _fail_pending(self, worker: Worker, reason: str) -> None:
         for key, created_s in worker.pending.items():
-            self._on_end(worker.name, Fail(key, created_s, reason))
+            self._on_end(worker, Fail(key, created_s, reason))
 
     def _disturb_network(self, name: str, event: EventSpec) -> None:
         network = self._instance.scenario.networks[name]

@@ -48,7 +48,7 @@ class TransferRecord:
     kind: Literal["transfer"] = "transfer"
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Origin:
     """What a result is of.
 

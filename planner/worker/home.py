@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
+from planner.plan.types import Stage
 from planner.policy.menu import whole_model_at_home
 from planner.policy.types import Policy, SampleKey, Task, View
 from planner.trace.records import Origin
@@ -22,10 +23,14 @@ class _Pending:
     started_s: float = 0.0
     attempt: int = 0
     time_outs: int = 0
-    via: frozenset[str] | None = frozenset()
-    """Workers it may be with; None: any other."""
+    stages: tuple[Stage, ...] | None = ()
+    """It may be with the workers of these; None: with any other."""
     started: bool = False
     """Whether it is on its way; it waits in the reservoir otherwise."""
+
+    def may_be_with(self, worker: str) -> bool:
+        """Tell whether a worker, not its own, may have it."""
+        return self.stages is None or any(stage.worker == worker for stage in self.stages)
 
 
 class Home:
@@ -83,8 +88,8 @@ class Home:
     def sent(self, key: SampleKey, worker: str) -> None:
         """Learn that a task was sent on from here: its sample may be with any worker that is not on its route."""
         own = self._pending.get((key.source, key.sample))
-        if own is not None and worker not in (own.via or ()):
-            own.via = None
+        if own is not None and not own.may_be_with(worker):
+            own.stages = None
 
     def finish(self, key: SampleKey, origin: Origin | None, effects: list[Effect]) -> None:
         """Take a result (rule 3)."""
@@ -121,7 +126,7 @@ class Home:
 
     def left(self, worker: str, effects: list[Effect]) -> None:
         """Start every sample again that may be with a worker that left (rule 8)."""
-        lost = [identity for identity, own in self._pending.items() if own.via is None or worker in own.via]
+        lost = [identity for identity, own in self._pending.items() if own.may_be_with(worker)]
         for identity in lost:
             self._retry(identity, effects)
 
@@ -142,7 +147,7 @@ class Home:
         if not self._view.passable(self._view.worker, route):
             route = whole_model_at_home(self._view.instance, source)
         self.starts += 1
-        pending.via = frozenset(stage.worker for stage in route.stages) - {self._view.worker}
+        pending.stages = route.stages
         task = Task(
             key=SampleKey(source, sample, pending.attempt),
             model=route.model,
@@ -169,7 +174,7 @@ class Home:
             self._give_up(identity, f"no result after {pending.time_outs} time-outs", effects)
         else:
             source, sample = identity
-            pending.via, pending.started = frozenset(), False
+            pending.stages, pending.started = (), False
             self._in_flight[source] -= 1
             self._reservoirs[source].appendleft(sample)
             self._admit(source, effects)

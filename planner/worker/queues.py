@@ -25,6 +25,7 @@ class Queues:
         self._view = view
         self._policy = policy
         self._heaps: dict[Hashable, list[Entry]] = {}
+        self._heads: dict[Hashable, Waiting] = {}
         self._sequence = count()
         self.changes = 0
         """How often what waits or runs here has changed."""
@@ -45,36 +46,37 @@ class Queues:
         queue = self._policy.queue(entry.waiting.task)
         heap = self._heaps.setdefault(queue, [])
         heappush(heap, entry)
+        self._heads[queue] = heap[0].waiting
         self._view.queued[queue] = len(heap)
 
     def take(self) -> Entry | None:
         """Take the first task of the queue that the policy chooses; None when it chooses none or all are empty."""
-        if not self._heaps:
+        if not self._heads:
             return None
-        heads = {name: heap[0].waiting for name, heap in self._heaps.items()}
-        chosen = self._policy.choose(self._view, heads)
+        chosen = self._policy.choose(self._view, self._heads)
         if chosen is None:
             return None
         heap = self._heaps[chosen]
         entry = heappop(heap)
         if heap:
+            self._heads[chosen] = heap[0].waiting
             self._view.queued[chosen] = len(heap)
         else:
-            del self._heaps[chosen], self._view.queued[chosen]
+            del self._heaps[chosen], self._heads[chosen], self._view.queued[chosen]
         return entry
 
     def begin(self, waiting: Waiting) -> None:
         """Count the next block of a task as running."""
         self.changes += 1
-        view, task, block = self._view, waiting.task, waiting.task.next_block
-        expect = view.costs.stage_s if block == waiting.first_block else view.costs.compute_s
+        view, task, block = self._view, waiting.task, waiting.next_block
+        expect = view.costs.compute_s if waiting.begun else view.costs.stage_s
         self.running_s = block_s = expect(task.model, view.worker, block, block)
         view.running_until_s = view.now_s + block_s
         self._reduce(task.priority, block_s)
 
     def drop_rest(self, waiting: Waiting) -> None:
         """Do not count the blocks behind the one that ran: they will not be computed here."""
-        task, block = waiting.task, waiting.task.next_block
+        task, block = waiting.task, waiting.next_block
         if block < waiting.last_block:
             costs, worker = self._view.costs, self._view.worker
             whole_s = costs.compute_s(task.model, worker, block, waiting.last_block, task.operating_point)
@@ -82,7 +84,7 @@ class Queues:
 
     def expect_rest(self, waiting: Waiting) -> None:
         """Count the blocks behind the one that ran for sure, after :meth:`drop_rest`: the sample stayed at its exit."""
-        task, after = waiting.task, waiting.task.next_block + 1
+        task, after = waiting.task, waiting.next_block + 1
         if after <= waiting.last_block:
             costs, worker = self._view.costs, self._view.worker
             self._raise(

@@ -97,6 +97,8 @@ class Worker:
         patience: Patience | None = None,
         costs: Costs | None = None,
     ) -> None:
+        self.name = name
+        """The worker's name in the scenario."""
         self._policy = policy
         priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
         self._view = View(name, instance, (costs or Costs(instance)).own(), priorities=priorities)
@@ -120,11 +122,6 @@ class Worker:
             Replanned: self._on_replanned,
             Reprioritised: self._on_reprioritised,
         }
-
-    @property
-    def name(self) -> str:
-        """The worker's name in the scenario."""
-        return self._view.worker
 
     @property
     def queued(self) -> int:
@@ -272,15 +269,15 @@ class Worker:
 
     def _run(self, entry: Entry) -> None:
         self._running = entry
-        waiting = entry.waiting
+        waiting, task = entry.waiting, entry.waiting.task
         self._queues.begin(waiting)
-        task, block = waiting.task, waiting.task.next_block
-        begins = block == waiting.first_block
-        self._effects.append(RunBlock(task.key, task.model, block, begins, task.operating_point))
+        self._effects.append(
+            RunBlock(task.key, task.model, waiting.next_block, not waiting.begun, task.operating_point)
+        )
 
     def _take_running(self, key: SampleKey, block: int) -> Entry:
         entry = self._running
-        if entry is None or entry.waiting.task.key != key or entry.waiting.task.next_block != block:
+        if entry is None or entry.waiting.task.key != key or entry.waiting.next_block != block:
             raise ProtocolError(f"{self.name} is not running block {block} of {key}")
         self._running = None
         self._view.running_until_s = self._view.now_s
@@ -291,27 +288,27 @@ class Worker:
         waiting = entry.waiting
         self._queues.rescale(self._pace.ran(self._queues.running_s, event.service_s))
         leave = self._leave(waiting, event) if event.confidence else None
-        before, first_block, last_block, since_s, service_s = waiting
         if leave is not None:
-            last_block = event.block
-        ended = event.block == last_block
-        task = before.at(event.block + 1, before.stages[1:] if ended else before.stages)
-        waiting = Waiting(task, first_block, last_block, since_s, service_s + event.service_s)
-        if ended:
-            self._policy.ran(self._view, waiting)
-            if leave is not None:
-                self._go_home(task, leave.result_bytes, leave.name)
-            elif task.next_block < self._view.costs.length(task.model):
-                self._place(task)
-            else:
-                self._go_home(task, self._view.costs.cut_bytes[task.model][-1], None)
-            self._home.admit(self._effects)
-            return
-        entry = Entry(entry.rank, entry.sequence, waiting)
-        if self._policy.looks_between_blocks:
+            waiting.last_block = event.block
+        waiting.next_block += 1
+        waiting.service_s += event.service_s
+        if event.block == waiting.last_block:
+            self._end_task(waiting, leave)
+        elif self._policy.looks_between_blocks:
             self._queues.put_back(entry)
         else:
             self._run(entry)
+
+    def _end_task(self, waiting: Waiting, leave: ExitPoint | None) -> None:
+        self._policy.ran(self._view, waiting)
+        task = waiting.task.at(waiting.next_block, waiting.task.stages[1:])
+        if leave is not None:
+            self._go_home(task, leave.result_bytes, leave.name)
+        elif task.next_block < self._view.costs.length(task.model):
+            self._place(task)
+        else:
+            self._go_home(task, self._view.costs.cut_bytes[task.model][-1], None)
+        self._home.admit(self._effects)
 
     def _leave(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
         """Give the exit at which a sample leaves after a block, if there is one, and count what that leaves to do."""
@@ -353,7 +350,9 @@ class Worker:
 
     def _gossip(self) -> None:
         self._gossiped = self._home.starts, self._queues.changes
-        status = replace(self._policy.status(self._view), slowness=self._pace.own, links=self._pace.links)
+        status = self._policy.status(self._view)
+        if self._view.costs.slowness:
+            status = replace(status, slowness=self._pace.own, links=self._pace.links)
         if status == self._told:
             return
         self._told = status

@@ -115,13 +115,13 @@ def test_a_worker_knows_its_backlog_and_does_not_idle(policy: str, case: tuple[I
         expected: dict[float, float] = defaultdict(float)
         for waiting in queued(worker):
             task = waiting.task
-            time_s = costs.stage_s if task.next_block == waiting.first_block else costs.compute_s
+            time_s = costs.compute_s if waiting.begun else costs.stage_s
             point = task.operating_point
-            expected[task.priority] += time_s(task.model, name, task.next_block, waiting.last_block, point)
+            expected[task.priority] += time_s(task.model, name, waiting.next_block, waiting.last_block, point)
         if worker._running is not None:
             running = worker._running.waiting
             task = running.task
-            block, point = task.next_block, task.operating_point
+            block, point = running.next_block, task.operating_point
             if block < running.last_block:
                 whole_s = costs.compute_s(task.model, name, block, running.last_block, point)
                 expected[task.priority] += whole_s - costs.compute_s(task.model, name, block, block)
@@ -167,7 +167,7 @@ def test_ms_mdi_serves_by_equation_2(case: tuple[Instance, Plan], seed: int) -> 
 
     def look(worker: Worker, _event: Event, effects: list[Effect]) -> None:
         chosen = starting(worker, effects)
-        if chosen is None or chosen.task.next_block != chosen.first_block:
+        if chosen is None or chosen.begun:
             return
         waits = [chosen, *queued(worker)]
         local = Counter(w.task.key.source for w in waits if is_whole(w, instance))
@@ -196,7 +196,7 @@ def test_ms_mdi_serves_by_equation_2(case: tuple[Instance, Plan], seed: int) -> 
 def is_whole(waiting: Waiting, instance: Instance) -> bool:
     """Whether a task is a whole sample at its source: it waits in the local queue."""
     task = waiting.task
-    return waiting.first_block == 0 and waiting.last_block == instance.length(task.model) - 1
+    return task.next_block == 0 and waiting.last_block == instance.length(task.model) - 1
 
 
 @pytest.mark.parametrize("policy", POLICIES)
