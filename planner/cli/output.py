@@ -6,12 +6,17 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Final
 
 import typer
+from rich.cells import cell_len
 from rich.console import Console
+from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
+
+_UNLIMITED: Final = 10_000
+"""Wider than any table, in characters."""
 
 JSON_OPTION = typer.Option(False, "--json", help="Print JSON alone on stdout.")
 
@@ -23,17 +28,38 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table on stdout; columns whose name starts with ``>`` are aligned to the right."""
+    """Print a table on stdout; columns whose name starts with ``>`` are aligned to the right.
+
+    Names in the first column, and numbers, are of no use cut short. Where a terminal is too narrow for them, the titles
+    of the columns are folded, and if need be lines are longer than it is wide.
+    """
+    cells = [[str(cell) for cell in row] for row in rows]
     table = Table(title=title, title_justify="left", title_style="bold")
     for place, column in enumerate(columns):
         right = column.startswith(">")
-        # Names in the first column, and numbers, are of no use cut short; what is long besides them may be folded.
+        whole = right or place == 0
         table.add_column(
-            column.lstrip(">"), justify="right" if right else "left", no_wrap=right or place == 0, overflow="fold"
+            column.lstrip(">"),
+            justify="right" if right else "left",
+            no_wrap=whole,
+            min_width=max((cell_len(row[place]) for row in cells), default=0) if whole else None,
+            overflow="fold",
         )
-    for row in rows:
-        table.add_row(*(str(cell) for cell in row))
-    Console(width=None if sys.stdout.isatty() else 120).print(table)
+    for row in cells:
+        table.add_row(*row)
+    console = Console(width=None if sys.stdout.isatty() else 120)
+    if _width(table).maximum > console.width:
+        for folded in table.columns:
+            folded.header = "\n".join(str(folded.header).rsplit(" ", 1))
+    if _width(table).minimum > console.width:
+        table.padding = (0, 0)
+        console.width = max(console.width, _width(table).minimum)
+    console.print(table)
+
+
+def _width(table: Table) -> Measurement:
+    unlimited = Console(width=_UNLIMITED)
+    return Measurement.get(unlimited, unlimited.options, table)
 
 
 def milliseconds(time_s: float | None) -> str:
