@@ -23,16 +23,18 @@ def write_folder(
 ) -> dict[str, Path]:
     """Write the run folder with its pictures; give the pictures by what they show."""
     from planner.report.delays import draw_delays
+    from planner.report.legs import draw_legs
     from planner.report.timeline import busiest_window, draw_timeline
     from planner.validate.folder import write_run
 
     write_run(folder, instance, plan, validation, tolerance)
     predicted, measured = validation.predicted, validation.measurement.records
-    pictures = {name: folder / f"{name}.png" for name in ("timeline", "close-up", "delays")}
+    pictures = {name: folder / f"{name}.png" for name in ("timeline", "close-up", "delays", "legs")}
     draw_timeline(measured, pictures["timeline"], predicted=predicted, instance=instance)
     window_s = busiest_window(predicted, CLOSE_UP_S)
     draw_timeline(measured, pictures["close-up"], predicted=predicted, instance=instance, window_s=window_s)
     draw_delays(measured, pictures["delays"], predicted=predicted, sources=instance.sources)
+    draw_legs({name: own.legs for name, own in validation.sources.items()}, pictures["legs"])
     return pictures
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import pytest
 
 from planner.cli.output import print_table
@@ -20,7 +22,7 @@ def test_names_and_numbers_are_whole_whatever_the_width(
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.setattr("sys.stdout.isatty", lambda: True)
     print_table("Delays", COLUMNS, ROWS)
-    printed = capsys.readouterr().out
+    printed = re.sub(r"\x1b\[\d+m", "", capsys.readouterr().out)
     for name, _, *numbers in ROWS:
         assert any(all(cell in line for cell in (name, *numbers)) for line in printed.splitlines()), printed
     for title in ("source", "predicted", "measured", "error"):

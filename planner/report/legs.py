@@ -1,0 +1,142 @@
+"""Where the samples of each source spend their time, leg by leg, predicted above measured."""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, Protocol
+
+from planner.report.figure import FAINT, GREY, PALETTE, new_figure
+from planner.units import format_quantity
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+COLUMNS: Final = 2
+"""Sources side by side."""
+
+MOST_LEGS: Final = 12
+"""Of a source with more, those of most time are drawn, and the others as one."""
+
+_BAR: Final = 0.36
+_FAINT_ALPHA: Final = 0.45
+_WAIT, _COMPUTE, _TRANSFER = PALETTE[1], PALETTE[0], PALETTE[2]
+
+
+class Place(Protocol):
+    """What a leg is on; its text names it."""
+
+    @property
+    def transfer(self) -> bool:
+        """Whether it is a transfer, not a stage."""
+
+
+class Leg(Protocol):
+    """Mean times of a source's samples on one leg, in seconds: waiting for it, and on it."""
+
+    @property
+    def place(self) -> Place:
+        """What it is on."""
+
+    @property
+    def predicted(self) -> tuple[float, float]:
+        """As simulated."""
+
+    @property
+    def measured(self) -> tuple[float, float]:
+        """As it was."""
+
+
+def draw_legs(sources: Mapping[str, Sequence[Leg]], path: Path) -> None:
+    """Draw, for each source, a pair of bars a leg: how long its samples wait there, and how long the work takes.
+
+    Parameters
+    ----------
+    sources
+        The legs of each source, in the order in which its samples come to them.
+    path
+        File to write, ``.svg`` or ``.png``.
+    """
+    columns = max(1, min(COLUMNS, len(sources)))
+    with new_figure(path) as figure:
+        grid = figure.subplots(max(1, math.ceil(len(sources) / columns)), columns, squeeze=False)
+        for place, axes in enumerate(grid.flat):
+            axes.set_visible(place < len(sources))
+        for axes, (source, legs) in zip(grid.flat, sources.items(), strict=False):
+            axes.set_title(source, pad=24)
+            _draw_source(axes, legs)
+        figure.legend(handles=_legend(), loc="outside upper right", ncols=5, frameon=False)
+
+
+def _draw_source(axes: Axes, legs: Sequence[Leg]) -> None:
+    rows = _longest(legs)
+    longest_ms = 1e3 * max((max(_times(leg)) for leg in rows), default=1e-3)
+    axes.set_xlim(0, 1.2 * longest_ms)  # with room for the differences
+    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
+    axes.set_yticks(range(len(rows)), [str(leg.place) for leg in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.set_xlabel("Mean time [ms]")
+    axes.grid(axis="x", color=FAINT, linewidth=0.8)
+    axes.set_axisbelow(True)
+    for row, leg in enumerate(rows):
+        colours = (_WAIT, _TRANSFER if leg.place.transfer else _COMPUTE)
+        for (wait_s, work_s), middle, alpha in (
+            (leg.predicted, row - _BAR / 2, _FAINT_ALPHA),
+            (leg.measured, row + _BAR / 2, 1.0),
+        ):
+            lengths_ms, starts_ms = [1e3 * wait_s, 1e3 * work_s], [0.0, 1e3 * wait_s]
+            axes.barh([middle] * 2, lengths_ms, 0.9 * _BAR, left=starts_ms, color=colours, alpha=alpha, linewidth=0)
+        predicted_s, measured_s = _times(leg)
+        axes.annotate(
+            f"{round(1e3 * (measured_s - predicted_s), 1) + 0.0:+} ms",  # no minus before a zero
+            (1e3 * max(predicted_s, measured_s), row),
+            xytext=(6, 0),
+            textcoords="offset points",
+            va="center",
+            color=GREY,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
+        )
+    axes.annotate(
+        _summary(legs, len(rows)),
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 6),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=10.5,
+        in_layout=False,
+    )
+
+
+def _longest(legs: Sequence[Leg]) -> list[Leg]:
+    """Give the legs that are drawn, in their order."""
+    longest = heapq.nlargest(MOST_LEGS, range(len(legs)), key=lambda place: max(_times(legs[place])))
+    return [legs[place] for place in sorted(longest)]
+
+
+def _times(leg: Leg) -> tuple[float, float]:
+    """Give how long a leg takes, predicted and measured."""
+    return sum(leg.predicted), sum(leg.measured)
+
+
+def _summary(legs: Sequence[Leg], drawn: int) -> str:
+    """Say what the legs add up to, those that are not drawn included."""
+    if not legs:
+        return "no sample completed"
+    predicted_s, measured_s = map(sum, zip(*map(_times, legs), strict=True))
+    told = f"together {format_quantity(measured_s, 'time')} (predicted {format_quantity(predicted_s, 'time')})"
+    return f"{told}; {len(legs) - drawn} short legs are left out" if drawn < len(legs) else told
+
+
+def _legend() -> list[object]:
+    from matplotlib.patches import Patch
+
+    return [
+        Patch(color=_WAIT, label="waiting"),
+        Patch(color=_COMPUTE, label="computing"),
+        Patch(color=_TRANSFER, label="transfer"),
+        Patch(color=GREY, alpha=_FAINT_ALPHA, label="above: predicted"),
+        Patch(color=GREY, label="below: measured"),
+    ]
