@@ -15,6 +15,7 @@ Operational Research 4 (1997).
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import numpy as np
 
@@ -29,18 +30,14 @@ from planner.solve.pricing import Prices, cheapest_route, limits_bound, proven_b
 from planner.solve.problem import Choice, Problem
 from planner.solve.residency import solve_with_memory
 
-ACCURACY = 0.1
+ACCURACY = 0.3
 """The master is solved to this part of the gap that is left."""
-
-
-DROPPED = 0.2
+DROPPED = 0.4
 """Routes with less than this part of the gap as their share are forgotten after each round."""
-OF_CENTRE = (0.5, 0.85)
-"""Parts of the prices with the best bound so far in the mixtures that are tried."""
+OF_BEST, OF_CENTRE = 0.4, (0.5, 0.85)
+"""Parts of the prices with the best bound so far in the mixtures that are tried: for ``delay``, and else."""
 LEAST_SHARES = (0.02, 1e-3, 1e-5)
 """Routes with less are left out of incumbents: few routes are easier to carry out."""
-
-
 ELASTIC_ARCS = 100_000
 FIRST_ROUNDS, LATER_ROUNDS = 6, 2
 """Rounds of successive averages before the first master, without and with an earlier plan."""
@@ -74,7 +71,8 @@ def _solve(problem: Problem, options: Options) -> Outcome:
             if problem.allowed(source, choice)
         )
     centre = _first_prices(problem)
-    master.add(_price(search, centre))
+    routes = _price(search, centre, {})
+    master.add(routes)
     _check_begun(problem, master)
     idle = 0
     while idle < IDLE_ROUNDS:
@@ -86,10 +84,10 @@ def _solve(problem: Problem, options: Options) -> Outcome:
             break
         if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
             return Outcome("infeasible", blame=blame(problem, lambda: _relaxations(problem, options, master)))
-        routes = []
-        for prices in _menu(problem, master.prices(), centre):
+        near, routes = dict(routes), []
+        for prices in _menu(problem, master.prices(), centre, idle):
             bound = search.bound
-            routes += _price(search, prices)
+            routes += _price(search, prices, near)
             centre = prices if search.bound > bound else centre
         # Dropping only after progress keeps routes from being dropped and priced in turn for ever.
         if search.bound > before:
@@ -120,10 +118,14 @@ def _first_prices(problem: Problem) -> Prices:
     return Prices(np.full((levels, resources), 1 / resources), none, late, none, late)
 
 
-def _menu(problem: Problem, prices: Prices, centre: Prices) -> list[Prices]:
-    """Give the prices at which to look for routes: the duals of a linear program jump, so mixtures help."""
+def _menu(problem: Problem, prices: Prices, centre: Prices, idle: int) -> list[Prices]:
+    """Give the prices at which to look for routes.
+
+    Mixtures with the prices of the best bound so far help: congestion's jump less than the duals of a linear program,
+    and one is enough, ever nearer to the master's prices during ``idle`` rounds.
+    """
     if problem.goal == "delay":
-        return [prices]
+        return [prices.mixed(centre, OF_BEST ** (idle + 1))]
     return [prices, *(prices.mixed(centre, part) for part in OF_CENTRE)]
 
 
@@ -142,9 +144,12 @@ def _proves_infeasible(problem: Problem, prices: Prices) -> bool:
     return limits_bound(problem, prices, cheapest) > 1e-6 * float(np.abs(cheapest).sum())
 
 
-def _price(search: Search, prices: Prices) -> list[tuple[int, Choice]]:
-    """Give each source's cheapest route at these prices, and prove the bound that follows."""
+def _price(search: Search, prices: Prices, near: Mapping[int, Choice]) -> list[tuple[int, Choice]]:
+    """Give each source's cheapest route at these prices, and prove the bound that follows.
+
+    By source, routes that are ``near`` the cheapest save time.
+    """
     problem = search.problem
-    routes = [cheapest_route(problem, source, prices) for source in range(len(problem.demands))]
+    routes = [cheapest_route(problem, source, prices, near.get(source)) for source in range(len(problem.demands))]
     search.raise_bound(proven_bound(problem, prices, np.array([price for price, _ in routes])))
     return [(source, choice) for source, (_, choice) in enumerate(routes) if problem.allowed(source, choice)]

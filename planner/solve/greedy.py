@@ -18,23 +18,26 @@ def greedy_rounds(problem: Problem, rounds: int, *, averaging: bool = False) -> 
     order = np.argsort(problem.classes.of_source, kind="stable").tolist()
     load = np.zeros((len(problem.demands), len(problem.resources)))
     sigma = problem.classes.nested(load)
+    of_class = class_prices(problem, sigma)
+
+    def change(source: int, more: Array) -> None:
+        touched = np.flatnonzero(more)  # few of all resources: only these get new prices
+        load[source, touched] += more[touched]
+        sigma[problem.classes.of_source[source] :, touched] += more[touched]
+        of_class[:, touched] = class_prices(problem, sigma[:, touched])
+
     chosen: dict[int, Choice] = {}
     found: list[Choices] = []
     for number in range(rounds):
         moved = 1 / (number + 1) if averaging else 1.0
         for source in order:
-            felt = sigma[problem.classes.of_source[source] :]
             if not averaging:
-                felt -= load[source]
-                load[source] = 0.0
-            prices = Prices.of_delay(problem, class_prices(problem, sigma))
-            _, choice = cheapest_route(problem, source, prices)
-            cost = problem.cost(source, choice)
-            change = -moved * load[source]
-            change[cost.resources] += moved * problem.demands[source].volume * cost.seconds
-            load[source] += change
-            felt += change
-            chosen[source] = choice
+                change(source, -load[source])
+            _, chosen[source] = cheapest_route(problem, source, Prices.of_delay(problem, of_class), chosen.get(source))
+            cost = problem.cost(source, chosen[source])
+            wanted = np.zeros(len(problem.resources))
+            wanted[cost.resources] = problem.demands[source].volume * cost.seconds
+            change(source, moved * (wanted - load[source]))
         found.append(tuple((chosen[source],) for source in range(len(problem.demands))))
     return found
 
