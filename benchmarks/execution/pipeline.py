@@ -14,8 +14,8 @@ from typing import Any, Final, NamedTuple
 import numpy as np
 
 from planner.cli.output import print_table
-from planner.execute.coordinator import Measurement
 from planner.execute.deployment import deploy
+from planner.execute.measurement import Measurement
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import build_model
 from planner.plan.types import Plan, Route, SourcePlan, Stage

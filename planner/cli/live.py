@@ -15,7 +15,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 
 from planner.cli.output import milliseconds
-from planner.execute.coordinator import Observer
+from planner.execute.measurement import Observer
 from planner.trace.metrics import Distribution
 
 if TYPE_CHECKING:

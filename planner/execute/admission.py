@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
+from typing import Final
 
 import numpy as np
 
@@ -11,6 +13,9 @@ from planner.execute.messages import Data, Deploy, Frame, Input, Submit
 from planner.model.chain import TensorSpec
 from planner.policy.types import Task
 from planner.worker.events import Message, RequestMessage, ResultMessage, StatusMessage, TaskMessage
+
+_AT_ONCE: Final = 20
+"""How many refusals are told at once; after them one a second."""
 
 
 def check_fits(deploy: Deploy, frame: Frame) -> None:
@@ -95,3 +100,31 @@ def _known(what: str, name: str, known: Mapping[str, object] | tuple[str, ...], 
 
 def _where(frame: Frame) -> str:
     return f"{frame.body.kind} from {frame.sender}"
+
+
+class Refusals:
+    """Tells what was refused, the first few times and then once a second: a flood must not make another one.
+
+    Parameters
+    ----------
+    tell
+        ``tell(sender, what)``.
+    """
+
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
+        self._tell = tell
+        self._left = float(_AT_ONCE)
+        self._since_s = time.monotonic()
+        self._untold = 0
+
+    def add(self, sender: str, what: str) -> None:
+        """Tell of a refusal, or count it for the next one that is told."""
+        now_s = time.monotonic()
+        self._left = min(self._left + (now_s - self._since_s), _AT_ONCE)
+        self._since_s = now_s
+        if self._left < 1:
+            self._untold += 1
+            return
+        self._left -= 1
+        self._tell(sender, f"{what} ({self._untold} more were refused before)" if self._untold else what)
+        self._untold = 0

@@ -201,7 +201,8 @@ class Load(Record):
 class Log(Record):
     """What this worker did since it last told about it; see :class:`~planner.execute.journal.Journal`.
 
-    Two tensors travel with it, each where there is something: ``records``, and ``steps``, what its worker took and gave.
+    Two tensors travel with it, each where there is something: ``records``, and ``steps``, what its worker took and
+    gave.
     """
 
     kind: Literal["log"] = "log"

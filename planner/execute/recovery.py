@@ -141,6 +141,10 @@ class Recovery:
         except PlannerError as error:
             self._note("", f"no new plan: {error}")
             return
+        except Exception as error:  # noqa: BLE001 - the run goes on with the old plan
+            _LOG.exception("the solver fails")
+            self._note("", f"no new plan: {type(error).__name__}: {error}")
+            return
         if out != self.out:
             return
         if plan is None:

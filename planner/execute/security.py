@@ -28,6 +28,7 @@ from planner.execute.messages import (
     Fault,
     Frame,
     Load,
+    Log,
     Missing,
     Output,
     Ready,
@@ -173,7 +174,8 @@ class Credentials:
 
 
 _OF_WORKERS: Final = (
-    Missing, Ready, Ended, Load, Output, Report, Fault, Refused, About, Chunk, Flooded, Echo, Pinged, Data, Transmit,
+    Missing, Ready, Ended, Load, Log, Output, Report, Fault, Refused, About, Chunk, Flooded, Echo, Pinged, Data,
+    Transmit,
 )  # fmt: skip
 """What a worker may say; everything else is the coordinator's."""
 

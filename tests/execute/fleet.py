@@ -13,9 +13,10 @@ import numpy as np
 
 from planner.execute.agent import Agent
 from planner.execute.cache import BlockCache
-from planner.execute.coordinator import Coordinator, Measurement, Observer
+from planner.execute.coordinator import Coordinator
 from planner.execute.deployment import Deployment
 from planner.execute.inputs import input_pool
+from planner.execute.measurement import Measurement, Observer
 from planner.execute.messages import COORDINATOR, Tensors
 from planner.execute.transport import Connect, MemoryNetwork
 from planner.plan.types import Plan

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from planner.execute import agent, answers
+from planner.execute import answers, part
 from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
 from tests.execute.rig import SPLIT, agents_in_threads, small_deployment, small_instance
 
@@ -18,7 +18,7 @@ def test_agents_whose_clocks_are_off_start_with_the_coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
 ) -> None:
     wrong = SimpleNamespace(time=lambda: time.time() + ahead_s, monotonic=time.monotonic)
-    monkeypatch.setattr(agent, "time", wrong)
+    monkeypatch.setattr(part, "time", wrong)
     monkeypatch.setattr(answers, "time", wrong)
     instance = small_instance(samples=5)
     with agents_in_threads(instance.workers, tmp_path) as coordinator:

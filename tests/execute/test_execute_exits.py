@@ -8,8 +8,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner.execute.coordinator import Measurement
 from planner.execute.deployment import Deployment, deploy
+from planner.execute.measurement import Measurement
 from planner.execute.messages import Tensors
 from planner.model.load import ChainModel, load_chain
 from planner.plan.types import Plan, Route, SourcePlan, Stage

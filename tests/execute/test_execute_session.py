@@ -14,7 +14,7 @@ import pytest
 
 import planner
 from planner.errors import ExecuteError
-from planner.execute.coordinator import Observer
+from planner.execute.measurement import Observer
 from planner.execute.messages import Load
 from planner.execute.session import AbsentError, BusyError, SampleError, Session
 from planner.execute.wire import free_port

@@ -7,8 +7,8 @@ from functools import cache
 import numpy as np
 import pytest
 
-from planner.execute.coordinator import Measurement
 from planner.execute.inputs import input_pool
+from planner.execute.measurement import Measurement
 from planner.execute.messages import Tensors
 from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate

@@ -1,0 +1,84 @@
+"""Who is there, as the coordinator sees it, and what they say."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterable, Sequence
+
+from planner.errors import ExecuteError
+from planner.execute.messages import Body, Frame, Tensors, Transmit
+from planner.execute.transport import CONTROL, Connect
+
+
+class Members:
+    """The agents around a coordinator; all but :meth:`send` and :meth:`stop` is for the coordinator's thread."""
+
+    def __init__(self, connect: Connect) -> None:
+        self.present: set[str] = set()
+        """Those that are there, as of the last :meth:`next`."""
+        self.stopping = False
+        """Whether somebody has called :meth:`stop`."""
+        self.on_transmit: Callable[[Transmit], None] | None = None
+        """Called in any thread with requests to the emulated network, which are too urgent for the others' queue."""
+        self._inbox: queue.SimpleQueue[Frame | tuple[str, bool] | None] = queue.SimpleQueue()
+        self._transport = connect(self._on_frame, lambda member, present: self._inbox.put((member, present)))
+
+    def _on_frame(self, frame: Frame) -> None:
+        if isinstance(frame.body, Transmit) and self.on_transmit is not None:
+            self.on_transmit(frame.body)
+        else:
+            self._inbox.put(frame)
+
+    def send(self, to: str, body: Body, tensors: Tensors | None = None, level: int = CONTROL) -> None:
+        """Send a message to an agent."""
+        self._transport.send(to, Frame(body, tensors or {}), level)
+
+    def stop(self) -> None:
+        """Have :meth:`next` return; called in any thread."""
+        self._inbox.put(None)
+
+    def next(self, timeout_s: float) -> Frame | None:
+        """Give the next frame, or None when a member came or went, or somebody has called :meth:`stop`.
+
+        Raises
+        ------
+        TimeoutError
+            Nothing came in time.
+        """
+        try:
+            item = self._inbox.get(timeout=max(timeout_s, 0.0))
+        except queue.Empty:
+            raise TimeoutError from None
+        if item is None:
+            self.stopping = True
+            return None
+        if isinstance(item, Frame):
+            return item
+        member, present = item
+        (self.present.add if present else self.present.discard)(member)
+        return None
+
+    def wait_for(self, names: Sequence[str], timeout_s: float) -> None:
+        """Wait until all these agents are there.
+
+        Raises
+        ------
+        ExecuteError
+            Some did not come in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        try:
+            while self.absent(names):
+                self.next(deadline_s - time.monotonic())
+        except TimeoutError:
+            absent = ", ".join(self.absent(names))
+            raise ExecuteError(f"agents did not come within {timeout_s:g} s", where="workers", value=absent) from None
+
+    def absent(self, names: Iterable[str]) -> list[str]:
+        """Give those of these agents that are not there."""
+        return [name for name in names if name not in self.present]
+
+    def close(self) -> None:
+        """Leave."""
+        self._transport.close()

@@ -1,0 +1,200 @@
+"""The part that an agent plays in one run: it gets ready, starts, and tells at the end what is left to tell."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable
+from typing import Final, TypeAlias
+
+from planner.errors import ExecuteError
+from planner.execute.cache import BlockCache
+from planner.execute.compute import ComputeThread, ModelBlocks, Outcome
+from planner.execute.driver import Driver
+from planner.execute.inputs import input_pool
+from planner.execute.messages import (
+    COORDINATOR,
+    BlockFile,
+    Deploy,
+    Fault,
+    Frame,
+    Input,
+    Missing,
+    Output,
+    Ready,
+    Report,
+    Start,
+    Tensors,
+)
+from planner.execute.sender import SenderThread
+from planner.execute.transport import CONTROL, LEVELS
+from planner.policy.registry import make_policy
+from planner.runtime.providers import Provider
+
+_LOG = logging.getLogger(__name__)
+
+_WARM_RUNS: Final = 3
+
+Action: TypeAlias = Callable[[], None]
+
+
+class Part:
+    """One worker of one run, from its deployment on.
+
+    Parameters
+    ----------
+    provider, threads
+        As for :class:`~planner.execute.agent.Agent`.
+    on_outcome
+        Called in the compute thread at the end of each block.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        deploy: Deploy,
+        cache: BlockCache,
+        *,
+        provider: str | Provider,
+        threads: int | None,
+        sender: SenderThread,
+        on_outcome: Callable[[Outcome], None],
+    ) -> None:
+        self.deploy = deploy
+        self.driver: Driver | None = None
+        """There from the start on."""
+        self.models: dict[str, ModelBlocks] = {}
+        self._name = name
+        self._cache = cache
+        self._provider = provider
+        self._threads = threads
+        self._sender = sender
+        self._on_outcome = on_outcome
+        self._inputs: dict[str, list[Tensors]] = {}
+        self._compute: ComputeThread | None = None
+        self._early: list[Action] = []
+        self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
+
+    def _tell(self, frame: Frame, level: int = CONTROL) -> None:
+        self._sender.send(COORDINATOR, frame, level)
+
+    # ---- getting ready ----------------------------------------------------------------------------------------------
+
+    def announces(self, sha256: str) -> bool:
+        """Tell whether a block model belongs to the run."""
+        return sha256 in self._announced
+
+    def take_block(self, body: BlockFile, tensors: Tensors) -> None:
+        """Take a block model that was asked for, and go on."""
+        trouble = self._cache.add(body.sha256, tensors["file"].tobytes())
+        if trouble is not None:
+            _LOG.warning("%s: %s", self._name, trouble)
+            self._tell(Frame(Fault(worker=self._name, what=trouble)))
+        self.prepare()
+
+    def take_input(self, body: Input, tensors: Tensors) -> None:
+        """Take the next input of a source that brings its own."""
+        self._inputs.setdefault(body.source, []).append(tensors)
+
+    def prepare(self) -> None:
+        """Ask for a block model that is missing, or make everything ready when none is.
+
+        Raises
+        ------
+        PlannerError
+            The scenario has no such worker, a block model cannot be loaded or fails, or the policy cannot be made.
+        """
+        if self._name not in self.deploy.instance.workers:
+            raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self._name)
+        missing = next((sha256 for sha256 in self._announced if not self._cache.has(sha256)), None)
+        if missing is not None:
+            self._tell(Frame(Missing(worker=self._name, sha256=missing)))
+            return
+        deploy = self.deploy
+        for name, model in deploy.models.items():
+            cuts = tuple(tuple(tensor.name for tensor in cut) for cut in model.cuts)
+            files = tuple(self._cache.block(sha256) for sha256 in model.block_sha256)
+            exits = deploy.instance.any_profile(name).exits
+            threads = self._threads or deploy.threads
+            self.models[name] = ModelBlocks(cuts, files, exits, provider=self._provider, threads=threads)
+        self._draw_inputs()
+        make_policy(deploy.policy, deploy.instance, deploy.plan)  # what cannot be made is told before the start
+        warm = {model: self._warm(model) for model in deploy.models}
+        self._compute = ComputeThread(self.models, self._on_outcome)
+        self._tell(Frame(Ready(worker=self._name, warm_block_s=warm)))
+
+    def _draw_inputs(self) -> None:
+        deploy = self.deploy
+        for index, (source, spec) in enumerate(deploy.instance.scenario.sources.items()):
+            if spec.worker == self._name and not deploy.live and source not in deploy.sent:
+                specs = deploy.models[spec.models[0]].cuts[0]
+                pool = input_pool(specs, seed=deploy.seed, source_index=index, samples=spec.samples)
+                self._inputs[source] = list(pool)
+
+    def _warm(self, model: str) -> tuple[float, ...]:
+        """Load the resident blocks and run each a few times; give the shortest times in seconds."""
+        deployed, blocks = self.deploy.models[model], self.models[model]
+        shortest = [0.0] * len(deployed.block_sha256)
+        for block in self.deploy.resident.get(model, ()):
+            tensors = input_pool(deployed.cuts[block], seed=0, source_index=0, samples=1)[0]
+            times = []
+            for _ in range(_WARM_RUNS):
+                start_s = time.monotonic()
+                blocks.run(block, tensors)
+                times.append(time.monotonic() - start_s)
+            shortest[block] = min(times)
+        return tuple(shortest)
+
+    # ---- the run ----------------------------------------------------------------------------------------------------
+
+    def start(self, body: Start) -> None:
+        """Begin, and do what came before: another agent may have begun a moment before this one.
+
+        Raises
+        ------
+        ExecuteError
+            It is not ready.
+        """
+        if self._compute is None:
+            raise ExecuteError("start came before the run was ready", where=self._name)
+        start_s = time.monotonic() + (body.at_unix_s - time.time())
+        self.driver = Driver(
+            self._name, self.deploy, self._inputs, send=self._sender.send, compute=self._compute, start_s=start_s
+        )
+        self.driver.begin(body)
+        early, self._early = self._early, []
+        for action in early:
+            action()
+
+    def drive(self, action: Callable[[Driver], None]) -> None:
+        """Have the driver do something, once it is there."""
+        if self.driver is None:
+            self._early.append(lambda: self.drive(action))
+        else:
+            action(self.driver)
+
+    def report(self) -> None:
+        """Tell the outputs, and what there still is to tell."""
+        if self.driver is None or self._compute is None:
+            return
+        self.driver.tell_log()
+        journal = self.driver.journal
+        for source, samples, tensors in journal.outputs():
+            self._tell(Frame(Output(source=source, samples=tuple(samples)), tensors), LEVELS)
+        report = Report(
+            worker=self._name,
+            duplicates=journal.duplicates,
+            late_blocks=journal.late_blocks,
+            waited_s=self._compute.waited_s,
+        )
+        self._tell(Frame(report), LEVELS)
+
+    def close(self) -> None:
+        """Let the compute thread end after the block at hand."""
+        if self._compute is not None:
+            self._compute.close()
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        if self._compute is not None:
+            self._compute.join()
