@@ -9,29 +9,32 @@ from __future__ import annotations
 import importlib
 import sys
 from collections.abc import Sequence
+from typing import Any, Final
 
 import typer
+from typer.core import TyperGroup
 
+from planner.cli.examples import epilog
 from planner.errors import Fault, PlannerError
 
 # In the order of the work: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
-COMMANDS = (
-    "demo",
-    "models",
-    "inspect",
-    "split",
-    "profile",
-    "solve",
-    "compare",
-    "frontier",
-    "simulate",
-    "validate",
-    "run",
-    "certs",
-    "agent",
-    "status",
-    "probe",
-)
+COMMANDS: Final = {
+    "demo": "Do all of it, end to end, on this machine.",
+    "models": "Build reference models.",
+    "inspect": "Show the blocks and cut points of a model.",
+    "split": "Split a model into stage models.",
+    "profile": "Find what each block of a model costs on a device.",
+    "solve": "Find which worker runs which blocks for which source.",
+    "compare": "Solve a scenario by every method and by the baselines.",
+    "frontier": "Find the plans between quick and accurate.",
+    "simulate": "Run a scenario in virtual time.",
+    "validate": "Run a plan for real, and compare with its prediction.",
+    "run": "Run a plan on your own samples.",
+    "certs": "Make certificates for workers and coordinator.",
+    "agent": "Be one worker, on a device.",
+    "status": "Ask running agents what they are and do.",
+    "probe": "Measure the network between running agents.",
+}
 
 # Which extra of the distribution brings a library that a command may miss.
 EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"} | dict.fromkeys(
@@ -39,22 +42,41 @@ EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "crypto
 )
 
 
+class _InOrder(TyperGroup):
+    """Lists commands, and those that have commands of their own, as they are in :data:`COMMANDS`."""
+
+    def list_commands(self, ctx: Any) -> list[str]:
+        return sorted(super().list_commands(ctx), key=list(COMMANDS).index)
+
+
 def _build(words: Sequence[str]) -> typer.Typer:
-    app = typer.Typer(no_args_is_help=True, add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+    app = typer.Typer(
+        cls=_InOrder,
+        no_args_is_help=True,
+        add_completion=False,
+        pretty_exceptions_enable=False,
+        rich_markup_mode=None,
+    )
 
     @app.callback()
     def root(
         debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     ) -> None:
-        """Plan, simulate and run priority-aware model-distributed inference at the edge."""
+        """Plan, simulate and run priority-aware model-distributed inference at the edge.
+
+        The commands stand in the order of the work; `planner COMMAND --help` has the options of one, and examples.
+        With --json they print JSON alone on stdout.
+
+        Exit code 0: done and passed; 1: it ran, but the answer is no; 2: bad input, said in one message a fault.
+        """
 
     asked = next((word for word in words if not word.startswith("-")), None)
     for name in [asked] if asked in COMMANDS else COMMANDS:
         module = importlib.import_module(f"planner.cli.{name}")
         if hasattr(module, "app"):
-            app.add_typer(module.app, name=name)
+            app.add_typer(module.app, name=name, short_help=COMMANDS[name], epilog=epilog(name))
         else:
-            app.command(name)(module.command)
+            app.command(name, short_help=COMMANDS[name], epilog=epilog(name))(module.command)
     return app
 
 

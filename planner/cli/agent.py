@@ -17,19 +17,25 @@ from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
 
 
 def command(
-    name: Annotated[str, typer.Option(help="This worker's name in the scenario.")],
-    connect: Annotated[list[str] | None, typer.Option(help="HOST:PORT of the coordinator or of another agent.")] = None,
+    name: Annotated[str, typer.Option(metavar="NAME", help="This worker's name in the scenario.")],
+    connect: Annotated[
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help="The coordinator or another agent, which may come later. Repeatable."),
+    ] = None,
     listen: Annotated[
-        str | None, typer.Option(help="HOST:PORT to listen on.", show_default="loopback, a free port")
+        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen.", show_default="loopback, a free port")
     ] = None,
     cache: Annotated[
-        Path | None, typer.Option(help="Folder for block models.", show_default="~/.cache/mdi-planner/blocks")
+        Path | None,
+        typer.Option(metavar="FOLDER", help="Where block models are kept.", show_default="~/.cache/mdi-planner/blocks"),
     ] = None,
     provider: Annotated[
-        str, typer.Option(help="Execution provider of the blocks: cpu, cuda, tensorrt or tensorrt-fp16.")
+        str,
+        typer.Option(metavar="NAME", help="Execution provider of the blocks: cpu, cuda, tensorrt or tensorrt-fp16."),
     ] = "cpu",
     threads: Annotated[
-        int | None, typer.Option(min=1, help="Threads that a block runs with.", show_default="as the deployment says")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Threads that a block runs with.", show_default="as the deployment says"),
     ] = None,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,

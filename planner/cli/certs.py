@@ -14,7 +14,7 @@ def command(
     folder: Annotated[
         Path, typer.Argument(metavar="DIR", help="Folder of the certificate authority; made if need be.")
     ],
-    workers: Annotated[list[str], typer.Argument(metavar="WORKER...", help="Names of the workers.")],
+    workers: Annotated[list[str], typer.Argument(metavar="WORKER", help="Names of the workers.")],
     *,
     days: Annotated[int, typer.Option(min=1, help="How long new certificates hold.")] = 730,
     json: bool = JSON_OPTION,

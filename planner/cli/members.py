@@ -10,13 +10,19 @@ import typer
 if TYPE_CHECKING:
     from planner.execute.probe import Inquirer
 
-CONNECT_OPTION = typer.Option(None, "--connect", help="HOST:PORT of an agent; the others are found through it.")
-LISTEN_OPTION = typer.Option(
-    None, "--listen", help="HOST:PORT to listen on, for agents that connect.", show_default="loopback"
+CONNECT_OPTION = typer.Option(
+    None, "--connect", metavar="HOST:PORT", help="An agent; the others are found through it. Repeatable."
 )
-WAIT_OPTION = typer.Option("3 s", "--wait", help="How long to wait for agents.")
+LISTEN_OPTION = typer.Option(
+    None,
+    "--listen",
+    metavar="HOST:PORT",
+    help="Where to listen, for agents that connect.",
+    show_default="loopback, a free port",
+)
+WAIT_OPTION = typer.Option("3 s", "--wait", metavar="TIME", help="How long to wait for agents.")
 CERT_DIR_OPTION = typer.Option(
-    None, "--cert-dir", help="Folder by `planner certs`: links are mutual TLS, and members known by name."
+    None, "--cert-dir", metavar="FOLDER", help="By `planner certs`: links are mutual TLS, and members known by name."
 )
 INSECURE_OPTION = typer.Option(
     False, "--insecure", help="Use addresses off the loopback interface without certificates: on a network you trust."

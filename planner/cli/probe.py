@@ -15,18 +15,22 @@ if TYPE_CHECKING:
 
 
 def command(
-    workers: Annotated[list[str] | None, typer.Argument(metavar="[WORKER...]", help="Agents; all by default.")] = None,
+    workers: Annotated[list[str] | None, typer.Argument(metavar="WORKER", help="Agents; all by default.")] = None,
     *,
     connect: list[str] | None = CONNECT_OPTION,
     listen: str | None = LISTEN_OPTION,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     wait: str = WAIT_OPTION,
-    duration: Annotated[str, typer.Option(help="How long each way is loaded.")] = "1.5 s",
+    duration: Annotated[str, typer.Option(metavar="TIME", help="How long each way is loaded.")] = "1.5 s",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="YAML file to write: a scenario's `networks:` section.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FILE", help="YAML to write: a scenario's `networks:` section."),
     ] = None,
-    picture: Annotated[Path | None, typer.Option(help="Picture to write: who reaches whom, and how fast.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="Picture to write, .svg or .png: who reaches whom, and how fast."),
+    ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Measure bandwidth and latency between running agents, and which of their ways share a medium.

@@ -28,25 +28,40 @@ def command(
     source: Annotated[
         list[str],
         typer.Option(
-            help="NAME=PLACE: a source's samples. PLACE is a folder of .npy or .npz files, an .npz file of arrays "
-            "whose first axis counts the samples, or a command that writes .npy arrays to its standard output."
+            metavar="NAME=PLACE",
+            help="A source's samples. PLACE is a folder of .npy or .npz files, an .npz file of arrays "
+            "whose first axis counts the samples, or a command that writes .npy arrays to its standard output. "
+            "Repeatable.",
         ),
     ],
     connect: Annotated[
         list[str] | None,
-        typer.Option(help="HOST:PORT of an agent that runs already.", show_default="agents on this machine"),
+        typer.Option(
+            metavar="HOST:PORT",
+            help="Run on agents that are there already: address of one. Repeatable.",
+            show_default="agents on this machine",
+        ),
     ] = None,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
-    scenario: Annotated[Path | None, typer.Option(help="Scenario file, instead of the one the plan names.")] = None,
-    policy: Annotated[str, typer.Option(help="A policy by name.")] = "planned",
-    limit: Annotated[int, typer.Option(min=1, help="Samples of a source that are on their way at once.")] = 4,
+    scenario: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Scenario, instead of the one the plan names.")
+    ] = None,
+    policy: Annotated[str, typer.Option(metavar="NAME", help="A policy by name.")] = "planned",
+    limit: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Samples of a source that are on their way at once.")
+    ] = 4,
     as_they_come: Annotated[
         bool, typer.Option("--as-they-come", help="Give results as they come, not in each source's order.")
     ] = False,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for results: SOURCE/SAMPLE.npz, and a list of them, SOURCE.jsonl."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Results to write: SOURCE/SAMPLE.npz, and a list of them, SOURCE.jsonl.",
+        ),
     ] = None,
     resume: Annotated[
         bool, typer.Option("--resume", help="With -o: leave out samples whose results are there already.")

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    workers: Annotated[list[str] | None, typer.Argument(metavar="[WORKER...]", help="Agents; all by default.")] = None,
+    workers: Annotated[list[str] | None, typer.Argument(metavar="WORKER", help="Agents; all by default.")] = None,
     *,
     connect: list[str] | None = CONNECT_OPTION,
     listen: str | None = LISTEN_OPTION,

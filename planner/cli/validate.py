@@ -34,7 +34,8 @@ def command(
         typer.Option("--netns", help="Run on agents of this machine, joined by real links held to the scenario's."),
     ] = False,
     connect: Annotated[
-        list[str] | None, typer.Option(help="Run on agents that are there already: HOST:PORT of one; repeatable.")
+        list[str] | None,
+        typer.Option(metavar="HOST:PORT", help="Run on agents that are there already: address of one. Repeatable."),
     ] = None,
     unpaced: Annotated[
         bool, typer.Option("--unpaced", help="On this machine: all takes its own time, not the scenario's.")
@@ -48,14 +49,23 @@ def command(
             help="A source's own samples, .npz: inputs by name; with `label` its accuracy is measured. Repeatable.",
         ),
     ] = None,
-    samples: Annotated[int | None, typer.Option(min=1, help="Run so many samples of each source at most.")] = None,
-    duration: Annotated[str | None, typer.Option(help="Run what arrives within a time, e.g. 30s.")] = None,
-    scenario: Annotated[Path | None, typer.Option(help="Scenario file, instead of the one the plan names.")] = None,
-    policy: Annotated[str, typer.Option(help="A policy by name.")] = "planned",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and inputs.")] = 0,
-    tolerance: Annotated[str, typer.Option(help="How far mean delays may be from their prediction.")] = "15 %",
+    samples: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Run so many samples of each source at most.")
+    ] = None,
+    duration: Annotated[
+        str | None, typer.Option(metavar="TIME", help="Run what arrives within a time, e.g. 30s.")
+    ] = None,
+    scenario: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Scenario, instead of the one the plan names.")
+    ] = None,
+    policy: Annotated[str, typer.Option(metavar="NAME", help="A policy by name.")] = "planned",
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of arrivals and inputs.")] = 0,
+    tolerance: Annotated[
+        str, typer.Option(metavar="SHARE", help="How far mean delays may be from their prediction.")
+    ] = "15 %",
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Run folder to write: traces, logs, verdict, pictures.")
+        Path | None,
+        typer.Option("--output", "-o", metavar="FOLDER", help="Run folder to write: traces, logs, verdict, pictures."),
     ] = None,
     later: list[str] | None = LATER_OPTION,
     json: bool = JSON_OPTION,

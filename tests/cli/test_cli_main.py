@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,8 +10,9 @@ from pathlib import Path
 import pytest
 
 from planner.cli import COMMANDS, main
+from planner.cli.examples import EXAMPLES
 from planner.errors import PlannerError
-from tests.cli.command import planner
+from tests.cli.command import parse, planner
 
 
 @pytest.mark.parametrize("name", COMMANDS)
@@ -18,7 +20,28 @@ def test_every_command_has_help(name: str, capsys: pytest.CaptureFixture[str]) -
     with pytest.raises(SystemExit) as end:
         main([name, "--help"])
     assert end.value.code == 0
-    assert f"planner {name}" in capsys.readouterr().out
+    told = capsys.readouterr().out
+    assert f"Usage: planner {name}" in told
+    assert all(f"\n  {line}\n" in told for line in ("Examples:", *(f"  {example}" for example in EXAMPLES[name])))
+
+
+def test_commands_are_listed_in_the_order_of_the_work(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    told = capsys.readouterr().out
+    _, _, listed = told.partition("\nCommands:")
+    assert re.findall(r"^  (\w+)  ", listed, flags=re.MULTILINE) == list(COMMANDS)
+    assert "..." not in listed
+
+
+@pytest.mark.parametrize("line", [line for lines in EXAMPLES.values() for line in lines])
+def test_examples_are_read_as_they_stand(line: str) -> None:
+    assert parse(line) == 0
+
+
+@pytest.mark.parametrize("line", ["planner solve", "planner solve a.yaml --nonsense", "planner profile diff a.json"])
+def test_what_is_no_command_line_is_not_read(line: str) -> None:
+    assert parse(line) == 2
 
 
 def test_bad_usage_ends_with_2() -> None:

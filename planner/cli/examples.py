@@ -1,0 +1,52 @@
+"""Commands as one may type them, shown at the end of each command's help."""
+
+from __future__ import annotations
+
+from typing import Final
+
+EXAMPLES: Final = {
+    "demo": ("planner demo",),
+    "models": ("planner models list", "planner models build resnet50 -o models/resnet50.onnx"),
+    "inspect": ("planner inspect models/resnet50.onnx --picture chain.svg",),
+    "split": ("planner split models/resnet50.onnx --cuts 3,6 -o parts",),
+    "profile": (
+        "planner profile models/resnet50.onnx --device-class nano-cpu",
+        "planner profile models/resnet50.onnx --estimate jetson-nano",
+        "planner profile show profiles/nano-cpu/resnet50.json",
+    ),
+    "solve": (
+        "planner solve scenario.yaml -o plan.json",
+        "planner solve scenario.yaml --routes shared --time-limit 20s --prices",
+    ),
+    "compare": ("planner compare scenario.yaml --time-limit 10s --simulate",),
+    "frontier": ("planner frontier scenario.yaml -o frontier.svg",),
+    "simulate": (
+        "planner simulate scenario.yaml --plan plan.json -o runs/simulated",
+        "planner simulate scenario.yaml --plan plan.json --policy all --repeat 5",
+    ),
+    "validate": (
+        "planner validate plan.json --local -o runs/first",
+        "planner validate plan.json --netns --duration 30s --policy adaptive",
+        "planner validate plan.json --connect 192.0.2.7:7447 --cert-dir certs --samples 20",
+    ),
+    "run": (
+        "planner run plan.json --source gate-camera=frames/ -o results",
+        "planner run plan.json --source gate-camera=frames/ -o results --resume",
+        "planner run plan.json --source 'gate-camera=python camera.py' --json --as-they-come",
+    ),
+    "certs": ("planner certs certs nano xavier orin",),
+    "agent": (
+        "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano",
+        "planner agent --name orin --connect 192.0.2.7:7447 --cert-dir certs/orin --provider cuda",
+    ),
+    "status": ("planner status --connect 192.0.2.7:7447 --cert-dir certs",),
+    "probe": (
+        "planner probe --connect 192.0.2.7:7447 --cert-dir certs -o networks.yaml --picture links.png",
+        "planner probe nano orin --connect 192.0.2.7:7447 --cert-dir certs --duration 3s",
+    ),
+}
+
+
+def epilog(name: str) -> str:
+    r"""Give what stands below a command's options; ``\b`` keeps its lines as they are."""
+    return "\n".join(["\b", "Examples:", *(f"  {example}" for example in EXAMPLES[name])])
