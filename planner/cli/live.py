@@ -9,6 +9,7 @@ from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from rich.columns import Columns
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from planner.validate.run import Progress as Tell
 
 LINE_PERIOD_S: Final = 5.0
+CARRIED_S: Final = 2.0
+"""Over how long what a network carries is levelled."""
 
 
 @dataclass
@@ -51,7 +54,23 @@ class _Worker:
     queued: int = 0
     at_s: float = 0.0
     busy_s: float = 0.0
+    carried_s: Mapping[str, float] = field(default_factory=dict)
     utilisation: float = 0.0
+    shares: dict[str, float] = field(default_factory=dict)
+    """Of each network resource's capacity, what came to this worker lately."""
+
+    def take(self, load: Load) -> None:
+        """Take what it tells."""
+        since_s = max(load.at_s - self.at_s, 1e-9)
+        self.utilisation = (load.busy_s - self.busy_s) / since_s
+        # A transfer counts when it is there, so that on a slow link the share would jump between nothing and too much.
+        weight = min(since_s / CARRIED_S, 1.0)
+        for resource, carried_s in load.carried_s.items():
+            before = self.shares.get(resource, 0.0)
+            share = (carried_s - self.carried_s.get(resource, 0.0)) / since_s
+            self.shares[resource] = before + weight * (share - before)
+        self.state, self.queued = "there", load.queued
+        self.at_s, self.busy_s, self.carried_s = load.at_s, load.busy_s, load.carried_s
 
 
 class RunView(Observer, AbstractContextManager["RunView"]):
@@ -115,10 +134,7 @@ class RunView(Observer, AbstractContextManager["RunView"]):
 
     def told(self, load: Load) -> None:
         """Take what a worker tells; in a pipe, print a line from time to time."""
-        own = self._workers.setdefault(load.worker, _Worker())
-        own.state, own.queued = "there", load.queued
-        own.utilisation = (load.busy_s - own.busy_s) / max(load.at_s - own.at_s, 1e-9)
-        own.at_s, own.busy_s = load.at_s, load.busy_s
+        self._workers.setdefault(load.worker, _Worker()).take(load)
         if not self._terminal and time.monotonic() >= self._next_line_s:
             self._next_line_s = time.monotonic() + LINE_PERIOD_S
             self._console.print(self._line(load.at_s), soft_wrap=True, highlight=False, markup=False)
@@ -148,7 +164,13 @@ class RunView(Observer, AbstractContextManager["RunView"]):
             f"{name} {own.utilisation:.0%}, {own.queued} waiting" if own.state == "there" else f"{name} {own.state}"
             for name, own in sorted(self._workers.items())
         ]
-        return f"{at_s:.0f} s: {'; '.join(sources)} | {'; '.join(workers)}"
+        networks = [f"{name} {share:.0%}" for name, share in self._networks().items()]
+        return f"{at_s:.0f} s: " + " | ".join("; ".join(part) for part in (sources, workers, networks) if part)
+
+    def _networks(self) -> dict[str, float]:
+        """Give the share of each network resource's capacity that is used, of those that carried anything."""
+        told = [worker.shares for worker in self._workers.values()]
+        return {name: sum(shares.get(name, 0.0) for shares in told) for name in sorted(set().union(*told))}
 
     def _render(self) -> RenderableType:
         if not self._running:
@@ -163,4 +185,8 @@ class RunView(Observer, AbstractContextManager["RunView"]):
         for name, worker in sorted(self._workers.items()):
             there = worker.state == "there"
             workers.add_row(name, f"{worker.utilisation:.0%}" if there else worker.state, str(worker.queued))
-        return Group(self._steps, sources, workers)
+        networks = Table("network")
+        networks.add_column("used", justify="right")
+        for name, share in self._networks().items():
+            networks.add_row(name, f"{share:.0%}")
+        return Group(self._steps, sources, Columns([workers, networks]))

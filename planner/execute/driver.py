@@ -161,8 +161,15 @@ class Driver:
             self._step(event)
         if self._next_load_s <= (now_s := self.now_s):
             self._next_load_s = now_s + LOAD_PERIOD_S
-            run, queued, busy_s = self._deploy.run, self._worker.queued, self.journal.busy_s
-            self._tell(Frame(Load(run=run, worker=self.name, at_s=now_s, queued=queued, busy_s=busy_s)))
+            load = Load(
+                run=self._deploy.run,
+                worker=self.name,
+                at_s=now_s,
+                queued=self._worker.queued,
+                busy_s=self.journal.busy_s,
+                carried_s=self.journal.carried_s,
+            )
+            self._tell(Frame(load))
             self.tell_log()
 
     def tell_log(self) -> None:
@@ -273,6 +280,8 @@ class Driver:
         heapq.heappush(self._due, (time_s, next(self._sequence), event))
 
     def _schedule_receipt(self, at_s: float, data: Data, tensors: Tensors) -> None:
+        path = self._instance.path(data.sender, self.name)
+        self.journal.carried(path.hops if path is not None else (), data.size_bytes)
         self._keep(data, tensors)
         self._at(at_s, Received(data.sender, data.message))
 
@@ -283,6 +292,7 @@ class Driver:
     def _record_transfer(self, data: Data, parcel: Parcel) -> None:
         path = self._instance.path(data.sender, self.name)
         hop = path.hops[-1] if path and path.hops else None
+        self.journal.carried([hop] if hop is not None else [], data.size_bytes)
         key = parcel.key
         self.journal.record(
             TransferRecord(

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final, NamedTuple
 
 import numpy as np
@@ -17,6 +17,7 @@ from pydantic import ValidationError
 from planner.errors import ExecuteError
 from planner.execute.messages import Tensors
 from planner.policy.types import SampleKey
+from planner.scenario.instance import Hop
 from planner.trace.records import BlockRecord, Record, decode_records, encode_records
 from planner.worker.events import STEPS, Step
 
@@ -42,6 +43,8 @@ class Journal:
         self._outputs: dict[tuple[str, bytes], _Output] = {}
         self.busy_s = 0.0
         """Time computed since the start, in seconds."""
+        self.carried_s: dict[str, float] = {}
+        """Of each network resource, for how long what came since the start fills its bandwidth, in seconds."""
         self.late_blocks = 0
         self.duplicates = 0
 
@@ -50,6 +53,11 @@ class Journal:
         self.busy_s += record.end_s - record.start_s
         self.late_blocks += late
         self.record(record)
+
+    def carried(self, hops: Iterable[Hop], size_bytes: int) -> None:
+        """Take down what came over some hops."""
+        for hop in hops:
+            self.carried_s[hop.resource] = self.carried_s.get(hop.resource, 0.0) + size_bytes / hop.bytes_per_s
 
     def record(self, record: Record) -> None:
         """Take down a transfer or the end of a sample."""

@@ -196,6 +196,8 @@ class Load(Record):
     """Tasks that wait here, the one that runs not counted."""
     busy_s: float
     """Time computed since the start, in seconds."""
+    carried_s: dict[str, float] = {}
+    """Of each network resource, for how long what came here since the start fills its bandwidth, in seconds."""
 
 
 class Log(Record):

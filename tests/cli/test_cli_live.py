@@ -20,7 +20,8 @@ def tell(view: RunView) -> None:
     view.ended(SampleRecord("yard", 0, 1.0, 2.0, "failed", "office left"), {})
     view.told(Load(run="r", worker="office", at_s=1.0, queued=1, busy_s=0.2))
     view.left("cabinet")
-    view.told(Load(run="r", worker="office", at_s=2.0, queued=3, busy_s=0.7))
+    view.told(Load(run="r", worker="attic", at_s=2.0, queued=0, busy_s=0.0, carried_s={"lan": 0.1}))
+    view.told(Load(run="r", worker="office", at_s=2.0, queued=3, busy_s=0.7, carried_s={"lan": 0.4}))
 
 
 def test_in_a_pipe_it_is_a_line_now_and_then_on_stderr(
@@ -32,7 +33,8 @@ def test_in_a_pipe_it_is_a_line_now_and_then_on_stderr(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines()[-1] == (
-        "2 s: gate 2 of 80, mean 300.0 ms; yard 0, 1 failed | cabinet not there; office 50%, 3 waiting"
+        "2 s: gate 2 of 80, mean 300.0 ms; yard 0, 1 failed | attic 0%, 0 waiting; cabinet not there; "
+        "office 50%, 3 waiting | lan 25%"
     )
 
 
@@ -62,6 +64,7 @@ def test_on_a_terminal_it_is_tables_while_the_run_is_on(monkeypatch: pytest.Monk
         ("yard", "0", "1", "–"),
         ("office", "50%", "3"),
         ("cabinet", "not there"),
+        ("lan", "25%"),
     ):
         assert any(all(word in line for word in words) for line in seen.getvalue().splitlines()), words
     assert "office" not in after.getvalue()
