@@ -10,10 +10,8 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-import time
 from collections.abc import Callable
 from functools import partial
-from typing import Final
 
 from planner.errors import ExecuteError, PlannerError
 from planner.execute.admission import Refusals, check_fits
@@ -45,10 +43,6 @@ from planner.execute.transport import CONTROL, IDLE_BYTES, Connect
 from planner.runtime.providers import Provider
 
 _LOG = logging.getLogger(__name__)
-
-_SILENT_S: Final = 3.0
-"""A link over which nothing is acknowledged for so long counts as broken for as long again. The transport's own lease
-does not end one that it is writing to: that waits until TCP gives up, a quarter of an hour."""
 
 
 class Agent:
@@ -83,7 +77,6 @@ class Agent:
         self._lock = threading.RLock()
         self._part: Part | None = None
         self._present: set[str] = set()
-        self._silent: dict[str, float] = {}
         self._transport = connect(
             lambda frame: self._inbox.put(partial(self._on_frame, frame)),
             lambda member, present: self._inbox.put(partial(self._on_presence, member, present=present)),
@@ -124,21 +117,7 @@ class Agent:
                 return self._inbox.get(timeout=min(wait_s, 3600.0))
             except queue.Empty:
                 pass
-        return self._tend
-
-    def _tend(self) -> None:
-        """Do what is due, and give up links for a while over which nothing is acknowledged."""
-        part, now_s = self._part, time.monotonic()
-        if part is None or part.driver is None:
-            return
-        for member in self._sender.silent(_SILENT_S).intersection(part.deploy.instance.workers):
-            self._silent[member] = now_s + _SILENT_S
-            self._sender.forget(member)
-            part.driver.on_link(member, present=False)
-        for member in [member for member, until_s in self._silent.items() if until_s <= now_s]:
-            del self._silent[member]
-            part.driver.on_link(member, present=member in self._present)
-        part.driver.run_due()
+        return driver.run_due
 
     def _guard(self, action: Action) -> None:
         """Do something; whatever it raises ends the run, which the coordinator learns, and not the agent."""
@@ -281,11 +260,10 @@ class Agent:
             due_s = driver.next_due_s
             self._guard(partial(driver.on_outcome, outcome))
             if driver.next_due_s < due_s:
-                self._inbox.put(self._tend)  # wakes the other thread, which waits for something later
+                self._inbox.put(driver.run_due)  # wakes the other thread, which waits for something later
 
     def _on_presence(self, member: str, *, present: bool) -> None:
         (self._present.add if present else self._present.discard)(member)
-        self._silent.pop(member, None)
         if not present:
             self._sender.forget(member)
         if self._part is None:

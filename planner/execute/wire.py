@@ -26,8 +26,8 @@ from planner.execute.messages import Frame, encode
 from planner.execute.security import Credentials, alive, inbox, refuse_open
 from planner.execute.transport import CONTROL, Connect, OnAcknowledged, OnFrame, OnPresence, Receiver, Transport
 
-_LEASE_MS: Final = 1000
-"""A silent link counts as broken after this."""
+_LEASE_MS: Final = 900
+"""A silent link counts as broken after this, which is seen a tenth of a second later at the most."""
 
 _BLOCKED_US: Final = 2_000_000
 """A link that takes nothing for so long is closed."""
