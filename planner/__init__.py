@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planner.errors import PlannerError as PlannerError
+    from planner.execute.session import BusyError as BusyError
+    from planner.execute.session import SampleError as SampleError
     from planner.execute.session import Session as Session
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
@@ -26,10 +28,12 @@ if TYPE_CHECKING:
     from planner.trace.metrics import summarise as summarise
 
 _HOME = {
+    "BusyError": "planner.execute.session",
     "Instance": "planner.scenario.instance",
     "Plan": "planner.plan.types",
     "PlannerError": "planner.errors",
     "Profile": "planner.profile.types",
+    "SampleError": "planner.execute.session",
     "Session": "planner.execute.session",
     "build_model": "planner.model.reference",
     "load_chain": "planner.model.load",

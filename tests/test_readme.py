@@ -8,6 +8,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -22,6 +23,7 @@ ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEVICE = "192.0.2.7:7447"
 COMMANDS = re.findall(r"^    (planner .+)$", README, flags=re.MULTILINE)
+(PROGRAM,) = re.findall(r"^    import numpy as np\n(?:(?:    .*)?\n)+", README, flags=re.MULTILINE)
 
 
 def test_the_readme_has_commands() -> None:
@@ -51,7 +53,7 @@ def agents(tmp_path: Path) -> Iterator[str]:
         process.communicate(timeout=20)
 
 
-def test_its_commands_work_one_after_the_other(tmp_path: Path, agents: str) -> None:
+def test_its_commands_and_its_program_work_one_after_the_other(tmp_path: Path, agents: str) -> None:
     shutil.copytree(ROOT / "examples", tmp_path / "examples")
     (tmp_path / "frames").mkdir()
     for index in range(3):
@@ -70,6 +72,12 @@ def test_its_commands_work_one_after_the_other(tmp_path: Path, agents: str) -> N
         "results/gate-camera/2.npz",
     ):
         assert (tmp_path / made).is_file(), made
+    program = textwrap.dedent(PROGRAM).replace(DEVICE, agents)
+    found = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=120
+    )
+    assert found.returncode == 0, found.stderr
+    assert re.fullmatch(r"(\d+: class \d+ after \d\.\d{3} s\n){20}", found.stdout), found.stdout
     result = json.loads((tmp_path / "runs/first/result.json").read_text())
     assert (result["lost"], result["failed"]) == (0, 0)
     assert result["numerics"]["max_rel_error"] <= 1e-4

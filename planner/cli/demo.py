@@ -13,7 +13,7 @@ from planner.cli.live import RunView
 from planner.cli.output import JSON_OPTION, print_json
 from planner.cli.solve import print_plan, reference_to
 from planner.cli.validate import run_in
-from planner.cli.verdict import print_validation, write_folder
+from planner.cli.verdict import print_folder, print_validation, write_folder
 from planner.errors import PlannerError
 from planner.plan.case import load_models
 
@@ -82,8 +82,7 @@ def command(
         print_json(validation_document(validation, TOLERANCE))
     else:
         print_validation(validation, TOLERANCE)
-        typer.echo(f"pictures: {', '.join(str(path) for path in pictures.values())}")
-        typer.echo(f"all else: {folder}")
+        print_folder(folder, pictures)
     if not validation.sound:
         raise typer.Exit(1)
 

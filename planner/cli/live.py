@@ -131,6 +131,10 @@ class RunView(Observer, AbstractContextManager["RunView"]):
             own.delays.add(sample.delay_s)
         else:
             own.failed += 1
+        totals = [samples for samples in self._samples.values() if samples is not None]
+        if self._steps.tasks and len(totals) == len(self._samples):
+            done = sum(source.completed + source.failed for source in self._sources.values())
+            self._steps.update(self._steps.tasks[-1].id, completed=done, total=sum(totals))
 
     def told(self, load: Load) -> None:
         """Take what a worker tells; in a pipe, print a line from time to time."""

@@ -11,7 +11,7 @@ import typer
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.output import JSON_OPTION, print_json
-from planner.cli.verdict import print_validation, print_where, write_folder
+from planner.cli.verdict import print_folder, print_validation, print_where, write_folder
 from planner.errors import UsageError
 from planner.plan.case import load_case, load_models
 from planner.plan.types import Plan
@@ -102,13 +102,14 @@ def command(
     else:
         setting = (in_namespaces if netns else on_this_host)(instance, paced=not unpaced)
     validation = run_in(setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or ())
-    if output is not None:
-        write_folder(output, setting.instance, case.plan, validation, allowed)
+    pictures = write_folder(output, setting.instance, case.plan, validation, allowed) if output is not None else {}
     if json:
         print_json(validation_document(validation, allowed))
     else:
         print_where(validation)
         print_validation(validation, allowed)
+        if output is not None:
+            print_folder(output, pictures)
     if not validation.passed(allowed):
         raise typer.Exit(1)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -36,6 +37,12 @@ def write_folder(
     draw_delays(measured, pictures["delays"], predicted=predicted, sources=instance.sources)
     draw_legs({name: own.legs for name, own in validation.sources.items()}, pictures["legs"])
     return pictures
+
+
+def print_folder(folder: Path, pictures: Mapping[str, Path]) -> None:
+    """Say what was written where."""
+    typer.echo(f"pictures: {', '.join(map(str, pictures.values()))}")
+    typer.echo(f"all else: {folder}")
 
 
 def print_validation(validation: Validation, tolerance: float) -> None:
