@@ -11,7 +11,7 @@ import typer
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.output import JSON_OPTION, print_json
-from planner.cli.verdict import print_folder, print_validation, print_where, write_folder
+from planner.cli.verdict import print_folder, print_rehearsed, print_validation, print_where, write_folder
 from planner.errors import UsageError
 from planner.plan.case import load_case, load_models
 from planner.plan.types import Plan
@@ -67,6 +67,13 @@ def command(
         Path | None,
         typer.Option("--output", "-o", metavar="FOLDER", help="Run folder to write: traces, logs, verdict, pictures."),
     ] = None,
+    rehearse: Annotated[
+        str | None,
+        typer.Option(
+            help="So long before the run, and after it, samples go one at a time, e.g. 5s: "
+            "the prediction takes what that cost in place of profiles and bandwidths."
+        ),
+    ] = None,
     later: list[str] | None = LATER_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -88,6 +95,14 @@ def command(
         )
     allowed = read_quantity(tolerance, "fraction")
     lasts_s = read_quantity(duration, "time") if duration is not None else None
+    rehearse_s = read_quantity(rehearse, "time") if rehearse is not None else 0.0
+    if rehearse_s and not (connect or unpaced):
+        raise UsageError(
+            "paced workers take the scenario's times: there is nothing to find out",
+            where="--rehearse",
+            value=rehearse,
+            expected="with --unpaced or --connect",
+        )
     case = load_case(plan, scenario)
     models = load_models(case.scenario_path, case.instance)
     own = read_sources(source or (), case.instance, {name: model.chain for name, model in models.items()})
@@ -107,6 +122,7 @@ def command(
         print_json(validation_document(validation, allowed))
     else:
         print_where(validation)
+        print_rehearsed(validation)
         print_validation(validation, allowed)
         if output is not None:
             print_folder(output, pictures)
@@ -123,6 +139,7 @@ def run_in(
     seed: int,
     samples: Mapping[str, Samples] | None = None,
     later: Sequence[str] = (),
+    rehearse_s: float = 0.0,
 ) -> Validation:
     """Validate, and show what goes on."""
     from planner.execute.deployment import deploy
@@ -142,4 +159,6 @@ def run_in(
     )
     labels = {name: found.labels for name, found in own.items() if found.labels is not None}
     with RunView({source: setting.instance.samples(source) for source in setting.instance.sources}) as view:
-        return validate(deployment, models, setting.agents, labels=labels, say=view.say, observer=view)
+        return validate(
+            deployment, models, setting.agents, labels=labels, rehearse_s=rehearse_s, say=view.say, observer=view
+        )

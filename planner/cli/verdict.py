@@ -87,6 +87,23 @@ def print_validation(validation: Validation, tolerance: float) -> None:
     typer.echo(f"{'passed' if validation.passed(tolerance) else 'NOT PASSED'} (mean delays within {tolerance:.0%})")
 
 
+def print_rehearsed(validation: Validation) -> None:
+    """Print how far the profiles hold in place, and what they would have predicted."""
+    found = validation.rehearsed
+    if found is None:
+        return
+    print_table(
+        "One sample at a time: what blocks took, by their profile's time",
+        ("worker", ">before the run", ">after it"),
+        (
+            (worker, f"{before:.2f}", "–" if after is None else f"{after:.2f}")
+            for worker, (before, after) in found.slowness.items()
+        ),
+    )
+    by_profile = ", ".join(f"{name} {milliseconds(delay_s)}" for name, delay_s in found.by_profile_s.items())
+    typer.echo(f"mean delays predicted from the profiles as they are: {by_profile}")
+
+
 def print_where(validation: Validation) -> None:
     """Print where the time went, predicted and measured, and what explains differences."""
     rows = [

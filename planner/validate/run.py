@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass
-from typing import Any, Final
+from dataclasses import asdict, dataclass, replace
+from typing import Any, Final, Protocol
 
-from planner.execute.coordinator import Coordinator, Measurement, Observer
+from planner.execute.coordinator import Coordinator
 from planner.execute.deployment import Deployment
-from planner.model.load import ChainModel
+from planner.execute.measurement import Measurement, Observer
+from planner.model.chain import Chain
 from planner.scenario.instance import Instance
 from planner.simulate.run import simulate
-from planner.trace.metrics import SourceMetrics, summarise
+from planner.trace.metrics import RunMetrics, SourceMetrics, summarise
 from planner.trace.records import BlockRecord, Record
 from planner.validate.accuracy import Bounds, Labels, judged, known_answers, wilson
 from planner.validate.legs import Leg, busy_shares, compare_legs, explain
 from planner.validate.numerics import Numerics, compare, origins, references
+from planner.validate.rehearsal import Costs, Rehearsal, at_costs, rehearse
 
 _READY_TIMEOUT_S: Final = 120.0
 
@@ -32,6 +34,19 @@ Progress = Callable[[int, int], None]
 
 Say = Callable[[str], Progress]
 """Begins a step of the work, by its description, and gives what reports its progress."""
+
+
+class WholeModel(Protocol):
+    """A model that can be run in one, as :class:`planner.model.load.ChainModel` can."""
+
+    @property
+    def chain(self) -> Chain:
+        """Its blocks and cuts."""
+        ...
+
+    def model_bytes(self) -> bytes:
+        """Give it serialised."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -81,6 +96,16 @@ class Utilisation:
 
 
 @dataclass(frozen=True)
+class Rehearsed:
+    """What costs in place say of the profiles."""
+
+    slowness: dict[str, tuple[float, float | None]]
+    """What the blocks of each worker took by what its profiles say, before the run and after it."""
+    by_profile_s: dict[str, float | None]
+    """The mean delay of each source that the profiles predict, in seconds."""
+
+
+@dataclass(frozen=True)
 class Validation:
     """The verdict on a run."""
 
@@ -96,6 +121,7 @@ class Validation:
     measurement: Measurement
     workers: dict[str, Utilisation]
     networks: dict[str, Utilisation]
+    rehearsed: Rehearsed | None = None
 
     @property
     def host_limited(self) -> bool:
@@ -116,10 +142,11 @@ class Validation:
 
 def validate(
     deployment: Deployment,
-    models: Mapping[str, ChainModel],
+    models: Mapping[str, WholeModel],
     agents: AbstractContextManager[Coordinator],
     *,
     labels: Labels | None = None,
+    rehearse_s: float = 0.0,
     say: Say,
     observer: Observer | None = None,
 ) -> Validation:
@@ -133,6 +160,9 @@ def validate(
         Brings up a coordinator that has found all agents, and lets them go.
     labels
         Of sources whose inputs are sent: classes, by which accuracy is measured.
+    rehearse_s
+        For about so long before the run, and after it, samples go one at a time; the prediction takes what blocks and
+        transfers cost then in place of what profiles and scenario say. 0 for none.
     observer
         Is told what goes on during the run.
 
@@ -147,17 +177,46 @@ def validate(
     expected = references(instance, whole, inputs, say("running the whole models"))
     chains = {name: model.chain for name, model in models.items()}
     answers = known_answers(instance, chains, expected, labels or {})
-    predicted, _ = simulate(instance.model_copy(update={"answers": answers}), policy=policy, plan=plan, seed=seed)
+    instance = instance.model_copy(update={"answers": answers})
+    by_profile, _ = simulate(instance, policy=policy, plan=plan, seed=seed)
     say("starting agents")
     with agents as coordinator:
         observer = observer or Observer()
+        before = _rehearse(coordinator, deployment, rehearse_s, say)
         say("running")
         measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=observer)
+        after = None if measurement.left else _rehearse(coordinator, deployment, rehearse_s, say)
     measurement.records = judged(measurement.records, measurement.outputs, labels or {})
     numerics = compare(instance, measurement.outputs, origins(measurement.records), expected)
     distinct = {source: len(found) for source, found in inputs.items()}
     emulated = deployment.emulation is not None
-    return judge(instance, predicted, measurement, numerics, distinct, emulated=emulated)
+    if before is None:
+        return judge(instance, by_profile, measurement, numerics, distinct, emulated=emulated)
+    rehearsal = Rehearsal(before, after)
+    in_place = at_costs(instance, rehearsal.costs)
+    predicted, _ = simulate(in_place, policy=policy, plan=plan, seed=seed)
+    validation = judge(in_place, predicted, measurement, numerics, distinct, emulated=emulated)
+    limits = dict.fromkeys([*validation.host_limits, *rehearsal.drifted(instance)])
+    return replace(
+        validation,
+        host_limits=tuple(worker for worker in instance.workers if worker in limits),
+        rehearsed=Rehearsed(
+            rehearsal.slowness(instance),
+            {source: found.mean_delay_s for source, found in _summary(instance, by_profile).sources.items()},
+        ),
+    )
+
+
+def _rehearse(coordinator: Coordinator, deployment: Deployment, lasts_s: float, say: Say) -> Costs | None:
+    if not lasts_s:
+        return None
+    say("one sample at a time")
+    return rehearse(coordinator, deployment, lasts_s)
+
+
+def _summary(instance: Instance, records: Sequence[Record]) -> RunMetrics:
+    priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
+    return summarise(records, priorities, instance.workers, instance.accuracies)
 
 
 def judge(
@@ -178,9 +237,7 @@ def judge(
     emulated
         Whether the network was played on this host.
     """
-    priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
-    expected = summarise(predicted, priorities, instance.workers, instance.accuracies)
-    found = summarise(measurement.records, priorities, instance.workers, instance.accuracies)
+    expected, found = _summary(instance, predicted), _summary(instance, measurement.records)
     carried = [
         busy_shares(records, instance.resources, metrics.makespan_s)
         for records, metrics in ((predicted, expected), (measurement.records, found))
@@ -249,6 +306,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         },
         "workers": {name: asdict(found) for name, found in validation.workers.items()},
         "networks": {name: asdict(found) for name, found in validation.networks.items()},
+        "rehearsed": asdict(validation.rehearsed) if validation.rehearsed is not None else None,
     }
 
 

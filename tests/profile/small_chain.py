@@ -43,6 +43,9 @@ class SmallModel:
     def block_model(self, index: int) -> bytes:
         return self.stage_model(index, index)
 
+    def model_bytes(self) -> bytes:
+        return self.stage_model(0, self.length - 1)
+
     def stage_model(self, first: int, last: int) -> bytes:
         nodes = []
         for index in range(first, last + 1):
