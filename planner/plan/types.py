@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
@@ -29,6 +30,11 @@ class Route(Record):
     model: str
     operating_point: int = 0
     stages: tuple[Stage, ...] = Field(min_length=1)
+
+    @cached_property
+    def workers(self) -> frozenset[str]:
+        """Names of the workers of its stages."""
+        return frozenset(stage.worker for stage in self.stages)
 
 
 class SourcePlan(Record):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
 
 from planner.plan.types import Plan, Route, Stage
 from planner.scenario.instance import Instance
@@ -14,8 +15,12 @@ def whole_model_at_home(instance: Instance, source: str) -> Route:
     """Give the route on which the source's own worker runs every block of the source's first model."""
     spec = instance.scenario.sources[source]
     model = spec.models[0]
-    last = instance.length(model) - 1
-    return Route(model=model, stages=(Stage(worker=spec.worker, first_block=0, last_block=last),))
+    return _whole_model(model, spec.worker, instance.length(model) - 1)
+
+
+@lru_cache  # asked for with every sample, and routes are checked when they are made
+def _whole_model(model: str, worker: str, last: int) -> Route:
+    return Route(model=model, stages=(Stage(worker=worker, first_block=0, last_block=last),))
 
 
 def menu(instance: Instance, policy: str, plan: Plan | None) -> Mapping[str, Sequence[Route]]:

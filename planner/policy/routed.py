@@ -45,7 +45,7 @@ class Planned(PriorityPolicy):
         if not routes:
             return whole_model_at_home(view.instance, source)
         self._drawn[source] += 1
-        point = self._drawn[source] * _GOLDEN % 1.0 * sum(route.share for route in routes)
+        point = self._drawn[source] * _GOLDEN % 1.0 * sum([route.share for route in routes])
         for route in routes[:-1]:
             point -= route.share
             if point < 0:

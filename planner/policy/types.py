@@ -65,6 +65,8 @@ class Waiting:
         What is left to compute, both inclusive.
     since_s
         When it joined its queue.
+    place
+        Its place there: its rank, and among equals the number of its first coming, so that it keeps it when it is back.
     service_s
         Time it was computed for so far, in seconds.
     """
@@ -73,6 +75,7 @@ class Waiting:
     next_block: int
     last_block: int
     since_s: float
+    place: tuple[float, int]
     service_s: float = 0.0
 
     @property

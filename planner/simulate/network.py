@@ -19,7 +19,7 @@ from itertools import count
 from typing import TypeAlias
 
 from planner.scenario.instance import Hop, Path
-from planner.simulate.heap import EventHeap
+from planner.simulate.heap import EventHeap, Place
 
 FRAGMENT_BYTES = 64 * 1024
 
@@ -58,25 +58,27 @@ class _Resource:
         self._sequence = count()
         self._current: _Entry | None = None
         self._began_s = 0.0
-        self._certain = False
+        self._end: Place | None = None
         self._version = 0
         self._factor = 1.0
         self.busy_s = 0.0
 
     def submit(self, transfer: _Transfer) -> None:
         entry = (-transfer.priority, next(self._sequence), transfer)
-        current = self._current
+        current = self._serving()
         if current is None and self._factor > 0:
             self._begin(entry)
             return
         heapq.heappush(self._waiting, entry)
-        if current is not None and not self._certain and entry < current:
+        if self._end is not None and len(self._waiting) == 1:
+            self._heap.fill(self._end, self._next)
+        elif self._end is None and current is not None and entry < current:
             self._yield_at_fragment_end(current)
 
     def change_rate(self, factor: float) -> None:
         """Go on at another share of the bandwidth; 0 stops. A last fragment that has begun ends as announced."""
-        current = self._current
-        if current is not None and not self._certain:
+        current = self._serving()
+        if current is not None and self._end is None:
             transfer = current[2]
             sent_bytes = (self._heap.now_s - self._began_s) * self._rate(transfer)
             transfer.left_bytes = max(transfer.left_bytes - sent_bytes, 0.0)
@@ -87,14 +89,20 @@ class _Resource:
             if current is None:
                 self._begin_next()
 
+    def _serving(self) -> _Entry | None:
+        """Give what is being sent; where nothing waits no action ends a transfer, so its end is noticed here."""
+        if self._end is not None and self._heap.passed(self._end):
+            self._current = self._end = None
+        return self._current
+
     def _interrupt(self, current: _Entry) -> None:
+        self.busy_s += self._heap.now_s - self._began_s
+        self._version += 1
         heapq.heappush(self._waiting, current)
         self._next()
 
     def _next(self) -> None:
-        self.busy_s += self._heap.now_s - self._began_s
-        self._current = None
-        self._version += 1
+        self._current = self._end = None
         self._begin_next()
 
     def _begin_next(self) -> None:
@@ -104,7 +112,7 @@ class _Resource:
     def _begin(self, entry: _Entry) -> None:
         """Serve a transfer until it is done or something interrupts it."""
         transfer, now_s = entry[2], self._heap.now_s
-        self._current, self._began_s, self._certain = entry, now_s, False
+        self._current, self._began_s = entry, now_s
         if transfer.start_s < 0:
             transfer.start_s = now_s
         if transfer.left_bytes > FRAGMENT_BYTES:
@@ -125,8 +133,10 @@ class _Resource:
         """Begin the last fragment of the current transfer: nothing can delay it any more."""
         hop = transfer.hops[0]
         end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
-        self._certain = True
-        self._heap.at(end_s, self._next)
+        self.busy_s += end_s - self._began_s
+        self._end = self._heap.place(end_s)
+        if self._waiting:
+            self._heap.fill(self._end, self._next)
         transfer.occupied(hop, transfer.start_s, end_s)
         if len(transfer.hops) > 1:
             self._heap.at(end_s + hop.latency_s, partial(self._forward, transfer))

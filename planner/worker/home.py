@@ -7,7 +7,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from planner.plan.types import Stage
 from planner.policy.menu import whole_model_at_home
 from planner.policy.types import Policy, SampleKey, Task, View
 from planner.trace.records import Origin
@@ -23,14 +22,14 @@ class _Pending:
     started_s: float = 0.0
     attempt: int = 0
     time_outs: int = 0
-    stages: tuple[Stage, ...] | None = ()
-    """It may be with the workers of these; None: with any other."""
+    via: frozenset[str] | None = frozenset()
+    """Workers it may be with, beside its own; None: any other."""
     started: bool = False
     """Whether it is on its way; it waits in the reservoir otherwise."""
 
     def may_be_with(self, worker: str) -> bool:
         """Tell whether a worker, not its own, may have it."""
-        return self.stages is None or any(stage.worker == worker for stage in self.stages)
+        return self.via is None or worker in self.via
 
 
 class Home:
@@ -48,6 +47,7 @@ class Home:
         self._view = view
         self._policy = policy
         self._patience = patience
+        self._timed = patience.first_s < inf
         self._place = place
         sources = view.instance.scenario.sources
         self._reservoirs: dict[str, deque[int]] = {
@@ -89,7 +89,7 @@ class Home:
         """Learn that a task was sent on from here: its sample may be with any worker that is not on its route."""
         own = self._pending.get((key.source, key.sample))
         if own is not None and not own.may_be_with(worker):
-            own.stages = None
+            own.via = None
 
     def finish(self, key: SampleKey, origin: Origin | None, effects: list[Effect]) -> None:
         """Take a result (rule 3)."""
@@ -97,7 +97,7 @@ class Home:
         if pending is None:
             effects.append(Discard(key))
             return
-        if pending.attempt == 0:
+        if self._timed and pending.attempt == 0:
             self._delays[key.source].back(self._view.now_s, pending.started_s)
         effects.append(Complete(key, pending.created_s, origin))
         self.admit(effects)
@@ -131,37 +131,34 @@ class Home:
             self._retry(identity, effects)
 
     def _admit(self, source: str, effects: list[Effect]) -> None:
-        reservoir = self._reservoirs[source]
-        if reservoir and self._in_flight[source] < self._limits[source]:
-            identity = (source, reservoir[0])
-            if self._start(identity, effects):
-                self._pending[source, reservoir.popleft()].started = True
-                self._in_flight[source] += 1
-
-    def _start(self, identity: tuple[str, int], effects: list[Effect]) -> bool:
-        pending = self._pending[identity]
-        source, sample = identity
-        route = self._policy.route(self._view, source)
+        reservoir, view = self._reservoirs[source], self._view
+        if not reservoir or self._in_flight[source] >= self._limits[source]:
+            return
+        route = self._policy.route(view, source)
         if route is None:
-            return False
-        if not self._view.passable(self._view.worker, route):
-            route = whole_model_at_home(self._view.instance, source)
+            return
+        if not view.passable(view.worker, route):
+            route = whole_model_at_home(view.instance, source)
+        sample = reservoir[0]
+        pending = self._pending[source, sample]
         self.starts += 1
-        pending.stages = route.stages
+        pending.via = route.workers
         task = Task(
             key=SampleKey(source, sample, pending.attempt),
             model=route.model,
             operating_point=route.operating_point,
-            priority=self._view.priorities[source],
+            priority=view.priorities[source],
             created_s=pending.created_s,
             next_block=0,
             stages=route.stages,
         )
-        pending.started_s = self._view.now_s
-        if self._patience.first_s < inf:
+        pending.started_s = view.now_s
+        if self._timed:
             self._set_timer(task.key, pending, effects)
         self._place(task)
-        return True
+        reservoir.popleft()
+        pending.started = True
+        self._in_flight[source] += 1
 
     def _set_timer(self, key: SampleKey, pending: _Pending, effects: list[Effect]) -> None:
         look_s = self._delays[key.source].look_s(self._view.now_s, pending.started_s, pending.time_outs)
@@ -174,7 +171,7 @@ class Home:
             self._give_up(identity, f"no result after {pending.time_outs} time-outs", effects)
         else:
             source, sample = identity
-            pending.stages, pending.started = (), False
+            pending.via, pending.started = frozenset(), False
             self._in_flight[source] -= 1
             self._reservoirs[source].appendleft(sample)
             self._admit(source, effects)

@@ -2,20 +2,12 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Hashable
 from heapq import heappop, heappush
 from itertools import count
-from typing import NamedTuple
 
 from planner.policy.types import Policy, Task, View, Waiting
-
-
-class Entry(NamedTuple):
-    """A task in its queue; the sequence is that of its first coming, so a task that comes back keeps its place."""
-
-    rank: float
-    sequence: int
-    waiting: Waiting
 
 
 class Queues:
@@ -24,7 +16,7 @@ class Queues:
     def __init__(self, view: View, policy: Policy) -> None:
         self._view = view
         self._policy = policy
-        self._heaps: dict[Hashable, list[Entry]] = {}
+        self._heaps: dict[Hashable, list[tuple[tuple[float, int], Waiting]]] = defaultdict(list)
         self._heads: dict[Hashable, Waiting] = {}
         self._sequence = count()
         self.changes = 0
@@ -35,21 +27,21 @@ class Queues:
     def add(self, task: Task, last_block: int) -> None:
         """Add a task to be computed up to ``last_block``."""
         view, first = self._view, task.next_block
-        waiting = Waiting(task, first, last_block, view.now_s)
         work_s = view.costs.stage_s(task.model, view.worker, first, last_block, task.operating_point)
         self._raise(task.priority, work_s)
-        self.put_back(Entry(self._policy.rank(task), next(self._sequence), waiting))
+        place = self._policy.rank(task), next(self._sequence)
+        self.put_back(Waiting(task, first, last_block, view.now_s, place))
 
-    def put_back(self, entry: Entry) -> None:
+    def put_back(self, waiting: Waiting) -> None:
         """Add a task that has blocks left, with the place it had."""
         self.changes += 1
-        queue = self._policy.queue(entry.waiting.task)
-        heap = self._heaps.setdefault(queue, [])
-        heappush(heap, entry)
-        self._heads[queue] = heap[0].waiting
+        queue = self._policy.queue(waiting.task)
+        heap = self._heaps[queue]
+        heappush(heap, (waiting.place, waiting))
+        self._heads[queue] = heap[0][1]
         self._view.queued[queue] = len(heap)
 
-    def take(self) -> Entry | None:
+    def take(self) -> Waiting | None:
         """Take the first task of the queue that the policy chooses; None when it chooses none or all are empty."""
         if not self._heads:
             return None
@@ -57,13 +49,13 @@ class Queues:
         if chosen is None:
             return None
         heap = self._heaps[chosen]
-        entry = heappop(heap)
+        waiting = heappop(heap)[1]
         if heap:
-            self._heads[chosen] = heap[0].waiting
+            self._heads[chosen] = heap[0][1]
             self._view.queued[chosen] = len(heap)
         else:
-            del self._heaps[chosen], self._heads[chosen], self._view.queued[chosen]
-        return entry
+            del self._heads[chosen], self._view.queued[chosen]
+        return waiting
 
     def begin(self, waiting: Waiting) -> None:
         """Count the next block of a task as running."""

@@ -66,7 +66,7 @@ from planner.worker.handshake import Handshake, Settled
 from planner.worker.home import Home
 from planner.worker.pace import Pace
 from planner.worker.patience import Patience
-from planner.worker.queues import Entry, Queues
+from planner.worker.queues import Queues
 
 CUT_S: Final = 5.0
 """A way that was found cut is avoided for so long, then tried again."""
@@ -105,7 +105,7 @@ class Worker:
         self._pace = Pace(self._view)
         self._handshake = Handshake(self._view)
         self._queues = Queues(self._view, policy)
-        self._running: Entry | None = None
+        self._running: Waiting | None = None
         self._home = Home(self._view, policy, patience or Patience(), self._place)
         self._told = Status()
         self._gossiped = (0, 0)
@@ -131,7 +131,7 @@ class Worker:
     @property
     def running(self) -> SampleKey | None:
         """The sample that is worked on here."""
-        return self._running.waiting.task.key if self._running is not None else None
+        return self._running.task.key if self._running is not None else None
 
     @property
     def pending(self) -> dict[SampleKey, float]:
@@ -146,14 +146,16 @@ class Worker:
         ProtocolError
             The event does not fit the state, which is left as it was.
         """
-        if now_s < self._view.now_s:
-            raise ProtocolError(f"time runs backwards at {self.name}: {now_s} s after {self._view.now_s} s")
-        self._view.now_s = now_s
+        view = self._view
+        if now_s < view.now_s:
+            raise ProtocolError(f"time runs backwards at {self.name}: {now_s} s after {view.now_s} s")
+        view.now_s = now_s
         self._effects = []
-        if self._view.costs.slowness:
+        if view.costs.slowness:
             self._queues.rescale(self._pace.forget_old())
         self._handlers[type(event)](event)
-        self._serve()
+        if self._running is None and (waiting := self._queues.take()) is not None:
+            self._run(waiting)
         if self._policy.gossips and (self._home.starts, self._queues.changes) != self._gossiped:
             self._gossip()
         return self._effects
@@ -263,29 +265,24 @@ class Worker:
         else:
             self._effects.append(Send(home, message, task.next_block, 0, task.priority))
 
-    def _serve(self) -> None:
-        if self._running is None and (entry := self._queues.take()) is not None:
-            self._run(entry)
-
-    def _run(self, entry: Entry) -> None:
-        self._running = entry
-        waiting, task = entry.waiting, entry.waiting.task
+    def _run(self, waiting: Waiting) -> None:
+        self._running = waiting
+        task = waiting.task
         self._queues.begin(waiting)
         self._effects.append(
             RunBlock(task.key, task.model, waiting.next_block, not waiting.begun, task.operating_point)
         )
 
-    def _take_running(self, key: SampleKey, block: int) -> Entry:
-        entry = self._running
-        if entry is None or entry.waiting.task.key != key or entry.waiting.next_block != block:
+    def _take_running(self, key: SampleKey, block: int) -> Waiting:
+        waiting = self._running
+        if waiting is None or waiting.task.key != key or waiting.next_block != block:
             raise ProtocolError(f"{self.name} is not running block {block} of {key}")
         self._running = None
         self._view.running_until_s = self._view.now_s
-        return entry
+        return waiting
 
     def _on_block_ended(self, event: BlockEnded) -> None:
-        entry = self._take_running(event.key, event.block)
-        waiting = entry.waiting
+        waiting = self._take_running(event.key, event.block)
         self._queues.rescale(self._pace.ran(self._queues.running_s, event.service_s))
         leave = self._leave(waiting, event) if event.confidence else None
         if leave is not None:
@@ -295,19 +292,19 @@ class Worker:
         if event.block == waiting.last_block:
             self._end_task(waiting, leave)
         elif self._policy.looks_between_blocks:
-            self._queues.put_back(entry)
+            self._queues.put_back(waiting)
         else:
-            self._run(entry)
+            self._run(waiting)
 
     def _end_task(self, waiting: Waiting, leave: ExitPoint | None) -> None:
         self._policy.ran(self._view, waiting)
-        task = waiting.task.at(waiting.next_block, waiting.task.stages[1:])
+        task, cut = waiting.task, waiting.next_block
         if leave is not None:
-            self._go_home(task, leave.result_bytes, leave.name)
-        elif task.next_block < self._view.costs.length(task.model):
-            self._place(task)
+            self._go_home(task, cut, leave.result_bytes, leave.name)
+        elif cut < self._view.costs.length(task.model):
+            self._place(task.at(cut, task.stages[1:]))
         else:
-            self._go_home(task, self._view.costs.cut_bytes[task.model][-1], None)
+            self._go_home(task, cut, self._view.costs.cut_bytes[task.model][-1], None)
         self._home.admit(self._effects)
 
     def _leave(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
@@ -324,18 +321,18 @@ class Worker:
         self._queues.expect_rest(waiting)
         return None
 
-    def _go_home(self, task: Task, size_bytes: int, leave: str | None) -> None:
+    def _go_home(self, task: Task, cut: int, size_bytes: int, leave: str | None) -> None:
         origin = Origin(task.model, task.operating_point, leave)
         home = self._view.instance.home(task.key.source)
         if home == self.name:
             self._home.finish(task.key, origin, self._effects)
             return
-        message = ResultMessage(task.key, task.next_block, origin)
-        self._effects.append(Send(home, message, task.next_block, size_bytes, task.priority))
+        message = ResultMessage(task.key, cut, origin)
+        self._effects.append(Send(home, message, cut, size_bytes, task.priority))
         self._effects.append(Discard(task.key))
 
     def _on_block_failed(self, event: BlockFailed) -> None:
-        waiting = self._take_running(event.key, event.block).waiting
+        waiting = self._take_running(event.key, event.block)
         task = waiting.task
         self._queues.drop_rest(waiting)
         self._effects.append(Discard(task.key))

@@ -69,7 +69,7 @@ def lengths(route: Route | None) -> dict[str, int]:
 def done(blocks: int, service_s: float) -> Waiting:
     key = SampleKey("camera", 0, 0)
     task = Task(key, "m", 0, 1.0, 0.0, 0, ())
-    return Waiting(task, blocks, blocks - 1, 0.0, service_s)
+    return Waiting(task, blocks, blocks - 1, 0.0, (0.0, 0), service_s)
 
 
 def test_mdi_cuts_evenly_among_those_that_are_there() -> None:

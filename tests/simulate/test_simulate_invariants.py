@@ -47,7 +47,7 @@ def run(
 
 def queued(worker: Worker) -> list[Waiting]:
     """All tasks that wait at a worker."""
-    return [entry.waiting for heap in worker._queues._heaps.values() for entry in heap]
+    return [waiting for heap in worker._queues._heaps.values() for _, waiting in heap]
 
 
 def starting(worker: Worker, effects: list[Effect]) -> Waiting | None:
@@ -55,7 +55,7 @@ def starting(worker: Worker, effects: list[Effect]) -> Waiting | None:
     if not any(isinstance(effect, RunBlock) for effect in effects):
         return None
     assert worker._running is not None
-    return worker._running.waiting
+    return worker._running
 
 
 @pytest.mark.parametrize("policy", POLICIES)
@@ -119,7 +119,7 @@ def test_a_worker_knows_its_backlog_and_does_not_idle(policy: str, case: tuple[I
             point = task.operating_point
             expected[task.priority] += time_s(task.model, name, waiting.next_block, waiting.last_block, point)
         if worker._running is not None:
-            running = worker._running.waiting
+            running = worker._running
             task = running.task
             block, point = running.next_block, task.operating_point
             if block < running.last_block:
