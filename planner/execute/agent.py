@@ -12,13 +12,13 @@ import queue
 import threading
 from collections.abc import Callable
 from functools import partial
+from typing import TypeAlias
 
 from planner.errors import ExecuteError, PlannerError
 from planner.execute.admission import Refusals, check_fits
 from planner.execute.answers import Answers, about_host, resident_bytes
 from planner.execute.cache import BlockCache
 from planner.execute.compute import Outcome
-from planner.execute.driver import Driver
 from planner.execute.inquiries import About, Ask, Chunk, Echo, Flood, Ping
 from planner.execute.messages import (
     COORDINATOR,
@@ -37,12 +37,14 @@ from planner.execute.messages import (
     Submit,
     prepare,
 )
-from planner.execute.part import Action, Part
+from planner.execute.part import Part
 from planner.execute.sender import SenderThread
 from planner.execute.transport import CONTROL, IDLE_BYTES, Connect
 from planner.runtime.providers import Provider
 
 _LOG = logging.getLogger(__name__)
+
+Action: TypeAlias = Callable[[], None]
 
 
 class Agent:
@@ -155,7 +157,8 @@ class Agent:
         elif isinstance(body, Ask | Ping | Echo | Flood | Chunk):
             self._on_inquiry(frame)
         elif isinstance(body, Data | Admit | Submit | Member | Replan):
-            self._in_run(body.run, partial(_drive, frame))
+            if self._part is not None and self._part.deploy.run == body.run:
+                self._part.take(frame)
         else:
             self._on_run_frame(frame)
 
@@ -247,10 +250,6 @@ class Agent:
         _LOG.warning("%s: refused: %s", self.name, what)
         self._tell(Frame(Refused(worker=self.name, sender=sender, what=what)))
 
-    def _in_run(self, run: str, action: Callable[[Driver], None]) -> None:
-        if self._part is not None and self._part.deploy.run == run:
-            self._part.drive(action)
-
     def _take_outcome(self, part: Part, outcome: Outcome) -> None:
         """Take the end of a block, in the compute thread."""
         with self._lock:
@@ -278,18 +277,3 @@ class Agent:
     def _on_sent(self, to: str, size_bytes: int, took_s: float) -> None:
         if self._part is not None and self._part.driver is not None:
             self._part.driver.on_sent(to, size_bytes, took_s)
-
-
-def _drive(frame: Frame, driver: Driver) -> None:
-    """Hand a driver what is for its run."""
-    body, tensors = frame.body, frame.tensors
-    if isinstance(body, Data):
-        driver.on_data(body, tensors)
-    elif isinstance(body, Submit):
-        driver.on_submit(body, tensors)
-    elif isinstance(body, Member):
-        driver.on_member(body)
-    elif isinstance(body, Replan):
-        driver.on_replan(body)
-    elif isinstance(body, Admit):
-        driver.on_admit(body)

@@ -52,7 +52,7 @@ class Outcome:
 
 
 class ModelBlocks:
-    """The blocks of one model on this agent, loaded from files when they are first needed.
+    """The blocks of one model on this agent, loaded from files when they are first needed; for any thread.
 
     Where the provider has memory of its own, what a block makes stays there: for the next block of the stage, or until
     :meth:`fetch`.
@@ -70,6 +70,9 @@ class ModelBlocks:
         self._files = files
         self._exits = [[leave.name for leave in exits if leave.cut == block + 1] for block in range(len(files))]
         self._runner = ChainRunner(cuts, provider=provider, threads=threads)
+        self._loading = threading.Lock()
+        self._running = threading.Lock()
+        self._asked_s: dict[int, float] = {}
 
     @property
     def loaded(self) -> tuple[int, ...]:
@@ -77,15 +80,25 @@ class ModelBlocks:
         return tuple(sorted(self._runner.loaded))
 
     def load(self, block: int) -> None:
-        """Make the session of a block, unless it is there."""
-        if block not in self._runner.loaded:
-            self._runner.load(block, self._files[block])
+        """Make the session of a block, unless it is there; others can run meanwhile."""
+        with self._loading:
+            if block not in self._runner.loaded:
+                self._asked_s[block] = time.monotonic()
+                self._runner.load(block, self._files[block])
+
+    def unload(self, block: int, *, unused_s: float) -> None:
+        """Drop the session of a block that has not been asked for since so long ago."""
+        with self._running:
+            if self._asked_s[block] < time.monotonic() - unused_s:
+                self._runner.unload(block)
 
     def run(self, block: int, tensors: Held) -> dict[str, Tensor]:
         """Give the tensors of the cut after the block from those before it, wherever they are."""
-        self.load(block)
-        placed = tensors if _on_device(tensors) else self._runner.send(block, tensors)
-        return self._runner.step(block, placed)
+        with self._running:
+            self.load(block)
+            self._asked_s[block] = time.monotonic()
+            placed = tensors if _on_device(tensors) else self._runner.send(block, tensors)
+            return self._runner.step(block, placed)
 
     def confidence(self, block: int, made: Held) -> tuple[float, ...]:
         """Say how sure the model is of its answer at each exit that a block computes, given what the block made."""

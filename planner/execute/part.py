@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Callable
-from typing import Final, TypeAlias
+from typing import Final
 
 from planner.errors import ExecuteError
 from planner.execute.cache import BlockCache
@@ -14,18 +14,24 @@ from planner.execute.driver import Driver
 from planner.execute.inputs import input_pool
 from planner.execute.messages import (
     COORDINATOR,
+    Admit,
     BlockFile,
+    Data,
     Deploy,
     Fault,
     Frame,
     Input,
+    Member,
     Missing,
     Output,
     Ready,
+    Replan,
     Report,
     Start,
+    Submit,
     Tensors,
 )
+from planner.execute.residency import Residency
 from planner.execute.sender import SenderThread
 from planner.execute.transport import CONTROL, LEVELS
 from planner.policy.registry import make_policy
@@ -34,8 +40,6 @@ from planner.runtime.providers import Provider
 _LOG = logging.getLogger(__name__)
 
 _WARM_RUNS: Final = 3
-
-Action: TypeAlias = Callable[[], None]
 
 
 class Part:
@@ -72,11 +76,16 @@ class Part:
         self._on_outcome = on_outcome
         self._inputs: dict[str, list[Tensors]] = {}
         self._compute: ComputeThread | None = None
-        self._early: list[Action] = []
+        self._residency: Residency | None = None
+        self._early: list[Callable[[Driver], None]] = []
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
 
     def _tell(self, frame: Frame, level: int = CONTROL) -> None:
         self._sender.send(COORDINATOR, frame, level)
+
+    def _tell_trouble(self, what: str) -> None:
+        """Tell what is wrong here; the run goes on."""
+        self._tell(Frame(Fault(worker=self._name, what=what)))
 
     # ---- getting ready ----------------------------------------------------------------------------------------------
 
@@ -89,7 +98,7 @@ class Part:
         trouble = self._cache.add(body.sha256, tensors["file"].tobytes())
         if trouble is not None:
             _LOG.warning("%s: %s", self._name, trouble)
-            self._tell(Frame(Fault(worker=self._name, what=trouble)))
+            self._tell_trouble(trouble)
         self.prepare()
 
     def take_input(self, body: Input, tensors: Tensors) -> None:
@@ -161,17 +170,37 @@ class Part:
         self.driver = Driver(
             self._name, self.deploy, self._inputs, send=self._sender.send, compute=self._compute, start_s=start_s
         )
+        self._residency = Residency(self._name, self.deploy, self.models, self._tell_trouble)
         self.driver.begin(body)
         early, self._early = self._early, []
         for action in early:
-            action()
+            action(self.driver)
 
     def drive(self, action: Callable[[Driver], None]) -> None:
         """Have the driver do something, once it is there."""
         if self.driver is None:
-            self._early.append(lambda: self.drive(action))
+            self._early.append(action)
         else:
             action(self.driver)
+
+    def take(self, frame: Frame) -> None:
+        """Take what is for the run that is on."""
+        body, tensors = frame.body, frame.tensors
+        if isinstance(body, Data):
+            self.drive(lambda driver: driver.on_data(body, tensors))
+        elif isinstance(body, Submit):
+            self.drive(lambda driver: driver.on_submit(body, tensors))
+        elif isinstance(body, Admit):
+            self.drive(lambda driver: driver.on_admit(body))
+        elif isinstance(body, Member):
+            self.drive(lambda driver: driver.on_member(body))
+        elif isinstance(body, Replan):
+            self.drive(lambda driver: self._follow(driver, body))
+
+    def _follow(self, driver: Driver, replan: Replan) -> None:
+        if self._residency is not None:
+            self._residency.follow(replan.plan)
+        driver.on_replan(replan)
 
     def report(self) -> None:
         """Tell the outputs, and what there still is to tell."""
@@ -190,11 +219,13 @@ class Part:
         self._tell(Frame(report), LEVELS)
 
     def close(self) -> None:
-        """Let the compute thread end after the block at hand."""
+        """Let the threads end after the block at hand."""
         if self._compute is not None:
             self._compute.close()
+        if self._residency is not None:
+            self._residency.close()
 
     def join(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the compute thread has ended."""
         if self._compute is not None:
             self._compute.join()

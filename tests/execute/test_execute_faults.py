@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -13,13 +14,15 @@ import pytest
 from onnx import TensorProto, helper
 
 from planner.execute.coordinator import Coordinator
+from planner.execute.driver import Driver
 from planner.execute.inputs import input_pool
-from planner.execute.messages import COORDINATOR, DeployedModel
+from planner.execute.measurement import Observer
+from planner.execute.messages import COORDINATOR, DeployedModel, Load
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.providers import Provider
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord, TransferRecord
-from planner.worker.events import FailureMessage, Joined, Left, Received, Replanned
+from planner.worker.events import BlockEnded, FailureMessage, Joined, Left, Received, Replanned
 from planner.worker.worker import Worker
 from tests.execute.fleet import After, Live, assert_accounted, deployment_for, fleet, ran_at, said
 from tests.execute.rig import BLOCKS, FILES, MODEL, SPLIT, line_of_three, small_instance, small_plan
@@ -111,6 +114,46 @@ def test_a_home_that_stays_away_fails_its_samples_and_the_others_go_on(tmp_path:
     assert set(assert_accounted(instance, measured)) <= {"b left", "b was not there"}
     assert {source for source, _ in measured.outputs} == {"urgent"}
     assert len(measured.outputs) == SAMPLES
+
+
+def test_what_an_agent_did_before_it_died_is_known(tmp_path: Path) -> None:
+    instance = small_instance(samples=4 * SAMPLES)
+
+    class Watch(Observer):
+        told_by_c = 0
+
+        def told(self, load: Load) -> None:
+            self.told_by_c += load.worker == "c"
+            if self.told_by_c == 2:  # after the first of them it told what it had done
+                agents.kill("c")
+
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=Watch())
+    assert assert_accounted(instance, measured) == {}
+    assert measured.left == ["c"]
+    ran = [step.event.key for step in measured.steps["c"] if isinstance(step.event, BlockEnded)]
+    assert len(ran) >= 1
+    assert len(ran_at(measured, "c")) == len(ran)
+
+
+@pytest.mark.parametrize("method", ["on_data", "on_outcome"], ids=["agent's thread", "compute thread"])
+def test_an_agent_that_fails_says_what_raised_and_the_others_go_on(
+    method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    instance = small_instance(samples=SAMPLES)
+    real, calls = getattr(Driver, method), count(1)
+
+    def failing(driver: Driver, *arguments: object) -> None:
+        if driver.name == "c" and next(calls) == 5:
+            raise ZeroDivisionError("what nobody thought of")
+        real(driver, *arguments)
+
+    monkeypatch.setattr(Driver, method, failing)
+    with fleet(tmp_path, *instance.workers) as (_, coordinator):
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0)
+    assert assert_accounted(instance, measured) == {}
+    assert said(measured)[0] == ("c", "the agent fails: ZeroDivisionError: what nobody thought of")
+    assert measured.left == ["c"]
 
 
 def test_agents_fall_idle_when_their_coordinator_dies_and_take_the_next(tmp_path: Path) -> None:

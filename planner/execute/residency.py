@@ -1,0 +1,88 @@
+"""Which blocks an agent has in memory while a run goes on.
+
+Those that the plan at hand needs here are loaded when it comes, before samples ask for them. Others, of an earlier plan
+or of a sample that had to go another way, go when nothing has asked for them for a while; should one be asked for
+again, it is loaded again.
+"""
+
+from __future__ import annotations
+
+import logging
+import queue
+import threading
+from collections.abc import Callable, Mapping, Sequence
+from typing import Final
+
+from planner.execute.compute import ModelBlocks
+from planner.execute.inputs import input_pool
+from planner.execute.messages import Deploy
+from planner.plan.types import Plan
+from planner.policy.menu import resident_blocks
+
+_LOG = logging.getLogger(__name__)
+
+_LOOK_S: Final = 2.0
+_IDLE_S: Final = 10.0
+"""A block that no sample has asked for so long, and no plan needs, goes."""
+
+
+class Residency:
+    """Loads and drops the blocks of one worker in a thread of its own.
+
+    Parameters
+    ----------
+    on_trouble
+        Told, in that thread, why a block could not be loaded ahead of its samples, which then fail by name.
+    """
+
+    def __init__(
+        self, name: str, deploy: Deploy, models: Mapping[str, ModelBlocks], on_trouble: Callable[[str], None]
+    ) -> None:
+        self._name = name
+        self._deploy = deploy
+        self._models = models
+        self._on_trouble = on_trouble
+        self._needed: Mapping[str, Sequence[int]] = deploy.resident
+        self._plans: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
+        threading.Thread(target=self._work, name="residency", daemon=True).start()
+
+    def follow(self, plan: Plan) -> None:
+        """Load what another plan needs."""
+        self._plans.put(plan)
+
+    def close(self) -> None:
+        """Let the thread end."""
+        self._plans.put(None)
+
+    def _work(self) -> None:
+        while True:
+            try:
+                plan = self._plans.get(timeout=_LOOK_S)
+            except queue.Empty:
+                self._unload()
+                continue
+            if plan is None:
+                return
+            try:
+                self._load(plan)
+            except Exception as error:  # noqa: BLE001 - the run goes on; samples that need the block fail by name
+                _LOG.warning("%s: %s", self._name, error)
+                self._on_trouble(f"a block of the new plan cannot be loaded: {error}")
+
+    def _load(self, plan: Plan) -> None:
+        self._needed = resident_blocks(self._deploy.instance, self._deploy.policy, plan).get(self._name, {})
+        for model, blocks in self._needed.items():
+            for block in blocks:
+                _warm(self._deploy, self._models, model, block)
+
+    def _unload(self) -> None:
+        for model, blocks in self._models.items():
+            for block in set(blocks.loaded).difference(self._needed.get(model, ())):
+                blocks.unload(block, unused_s=_IDLE_S)
+
+
+def _warm(deploy: Deploy, models: Mapping[str, ModelBlocks], model: str, block: int) -> None:
+    """Load a block and run it once, unless it is in memory: the first run takes longer than others."""
+    if block not in models[model].loaded:
+        models[model].load(block)
+        models[model].run(block, input_pool(deploy.models[model].cuts[block], seed=0, source_index=0, samples=1)[0])
