@@ -116,7 +116,9 @@ def command(
         setting = Setting(instance, remote_agents(at_first, connect, cert_dir=cert_dir, insecure=insecure))
     else:
         setting = (in_namespaces if netns else on_this_host)(instance, paced=not unpaced)
-    validation = run_in(setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or ())
+    validation = run_in(
+        setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or (), rehearse_s=rehearse_s
+    )
     pictures = write_folder(output, setting.instance, case.plan, validation, allowed) if output is not None else {}
     if json:
         print_json(validation_document(validation, allowed))

@@ -93,7 +93,7 @@ def print_rehearsed(validation: Validation) -> None:
     if found is None:
         return
     print_table(
-        "One sample at a time: what blocks took, by their profile's time",
+        "Times of blocks in place, by the profile",
         ("worker", ">before the run", ">after it"),
         (
             (worker, f"{before:.2f}", "–" if after is None else f"{after:.2f}")
