@@ -117,7 +117,9 @@ def _end(name: str, listen: str, connect: str) -> None:
             found.append((size, idle_s[size], statistics.median(loaded_s), rate))
         sends.stop()
         print(json.dumps(found))
-        transport.send(other, Frame(Stop()), LEVELS)
+        came = threading.Event()
+        sender.send(other, Frame(Stop()), LEVELS, came.set)
+        came.wait(30)
     else:
         over.wait(170)
     sender.close()

@@ -60,7 +60,7 @@ class Fragment:
         return Fragment(self.stream, self.offset, self.total_bytes, acknowledges=True)
 
 
-def read_fragment(attachment: bytes, payload: bytes) -> Fragment:
+def read_fragment(attachment: bytes, payload: Payload) -> Fragment:
     """Read a fragment as it came.
 
     Raises
@@ -110,7 +110,7 @@ def split(header: bytes, payload: Payload) -> Iterator[Fragment]:
 @dataclass(slots=True)
 class _Unfinished:
     header: bytes
-    pieces: list[bytes]
+    pieces: list[Payload]
     got_bytes: int
 
 
@@ -125,7 +125,7 @@ class Assembler:
         self.limit_bytes = limit_bytes
         self._unfinished: dict[int, _Unfinished] = {}
 
-    def add(self, fragment: Fragment) -> tuple[bytes, bytes] | None:
+    def add(self, fragment: Fragment) -> tuple[bytes, Payload] | None:
         """Take a fragment; give header and payload of the frame that it completes, if it does.
 
         A later fragment of a frame that was refused or dropped counts for nothing.

@@ -7,9 +7,7 @@
 3. What is on its way in a lane, sent and not acknowledged, is bounded by a window. A fragment counts only what is at
    least as urgent, so urgent data does not wait for acknowledgements of other data, but other data waits for those
    of urgent data. Two streams in one medium would otherwise share it, however urgent one of them is.
-4. The window follows what the medium can take: it grows while it is what holds data back, and shrinks where fragments
-   come much later than on the idle medium, which means that they wait in queues before it. (The idea is LEDBAT's,
-   RFC 6817, with a target short enough for the data that comes next.)
+4. How large the window is, :mod:`planner.execute.window` says.
 """
 
 from __future__ import annotations
@@ -17,7 +15,6 @@ from __future__ import annotations
 import heapq
 import threading
 import time
-from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from itertools import count
@@ -26,23 +23,13 @@ from typing import Final, Protocol
 from planner.execute.fragments import Fragment, Outgoing
 from planner.execute.messages import Frame, encode
 from planner.execute.transport import LEVELS, OnAcknowledged
-
-QUEUED_S: Final = 0.010
-"""How long data may wait in the queues before a medium: what a more urgent fragment may find ahead of itself."""
-
-_FIRST_BYTES: Final = 2**20
-_LEAST_BYTES: Final = 2**14
-_MOST_BYTES: Final = 2**26
-"""The window at the start, and its bounds."""
-
-_RECENT: Final = 4
-"""Acknowledgements may be late for reasons of the receiver's, too; the least of the last few tells of the medium."""
-
-_TELLING_BYTES: Final = 4096
-"""What is smaller than this says little about a medium."""
+from planner.execute.window import PROBE_BYTES, Departure, Window
 
 _MEASURED_BYTES: Final = 2**15
 """What is at least as large is long enough on its way to tell how fast that is."""
+
+_DRAINED_S: Final = 0.1
+"""A medium is left to run empty for no longer than this: an acknowledgement may have been lost."""
 
 _LOST_S: Final = 5.0
 """What is not acknowledged for so long will not be."""
@@ -79,16 +66,19 @@ class _Waiting:
 class _Flying:
     """A fragment on its way."""
 
-    to: str
+    gone: Departure
     level: int
-    size_bytes: int
-    since_s: float
-    limited: bool
-    """Whether the window held data back."""
     sent: Sent | None
     """Called when it has come."""
-    alone: bool
-    """Whether nothing else of its lane was on its way when it was sent."""
+
+
+@dataclass(slots=True)
+class _Burst:
+    """What went from the time when nothing was on its way to the time when nothing was again."""
+
+    to: str
+    since_s: float
+    size_bytes: int = 0
 
 
 class _Lane:
@@ -103,10 +93,10 @@ class _Lane:
         self._waiting: list[tuple[int, int, _Waiting]] = []
         self._sequence = count()
         self._flying: dict[tuple[int, int], _Flying] = {}
+        self._burst: _Burst | None = None
+        self._window = Window()
+        self._drained_s: float | None = None
         self._closing = False
-        self._window_bytes = float(_FIRST_BYTES)
-        self._idle_s: dict[str, float] = {}
-        self._late_s: deque[float] = deque(maxlen=_RECENT)
         self._thread = threading.Thread(target=self._work, name=f"send {name}", daemon=True)
         self._thread.start()
 
@@ -121,30 +111,31 @@ class _Lane:
             flying = self._flying.pop((fragment.stream, fragment.offset), None)
             if flying is None:
                 return False
-            now_s = self._heard_s[flying.to] = time.monotonic()
-            took_s = now_s - flying.since_s
-            self._follow(flying, took_s)
+            now_s = self._heard_s[flying.gone.to] = time.monotonic()
+            self._window.came(flying.gone, now_s)
+            burst = self._burst if not self._flying else None
             self._changed.notify()
-        if flying.alone:
-            self._measure(flying, took_s)
+        if burst is not None:
+            self._measure(burst, now_s - burst.since_s)
         if flying.sent is not None:
             flying.sent()
         return True
 
-    def _measure(self, flying: _Flying, took_s: float) -> None:
-        """Tell what a large fragment took beyond the round trip of a small one: all that its size adds."""
-        if flying.size_bytes < _TELLING_BYTES:
-            self._round_trip_s[flying.to] = min(self._round_trip_s.get(flying.to, took_s), took_s)
-        elif flying.size_bytes >= _MEASURED_BYTES and flying.to in self._round_trip_s:
-            self._on_transfer(flying.to, flying.size_bytes, max(took_s - self._round_trip_s[flying.to], 0.0))
+    def _measure(self, burst: _Burst, took_s: float) -> None:
+        """Tell what a large burst took beyond the round trip of a small one: all that its size adds."""
+        if burst.size_bytes < PROBE_BYTES:
+            self._round_trip_s[burst.to] = min(self._round_trip_s.get(burst.to, took_s), took_s)
+        elif burst.size_bytes >= _MEASURED_BYTES and burst.to in self._round_trip_s:
+            self._on_transfer(burst.to, burst.size_bytes, max(took_s - self._round_trip_s[burst.to], 0.0))
 
     def forget(self, member: str) -> None:
         """Drop what is for a member that is gone."""
         with self._changed:
             self._waiting = [entry for entry in self._waiting if entry[2].to != member]
             heapq.heapify(self._waiting)
-            self._flying = {key: flying for key, flying in self._flying.items() if flying.to != member}
-            self._idle_s.pop(member, None)
+            self._flying = {key: flying for key, flying in self._flying.items() if flying.gone.to != member}
+            self._burst = None
+            self._window.forget(member)
             self._round_trip_s.pop(member, None)
             self._changed.notify()
 
@@ -152,9 +143,9 @@ class _Lane:
         """Name the members that were sent something before a time, and have acknowledged nothing since."""
         with self._changed:
             return {
-                flying.to
+                flying.gone.to
                 for flying in self._flying.values()
-                if flying.since_s < since_s and self._heard_s.get(flying.to, 0.0) < since_s
+                if flying.gone.at_s < since_s and self._heard_s.get(flying.gone.to, 0.0) < since_s
             }
 
     def close(self) -> None:
@@ -164,23 +155,18 @@ class _Lane:
             self._changed.notify()
         self._thread.join()
 
-    def _follow(self, flying: _Flying, took_s: float) -> None:
-        """Fit the window to how long a fragment took."""
-        if flying.size_bytes < _TELLING_BYTES:
-            return
-        idle_s = self._idle_s[flying.to] = min(self._idle_s.get(flying.to, took_s), took_s)
-        self._late_s.append(took_s - idle_s)
-        late_s = min(self._late_s)
-        if late_s > QUEUED_S and len(self._late_s) == _RECENT:
-            self._window_bytes = max(_LEAST_BYTES, self._window_bytes * max(0.5, QUEUED_S / late_s))
-            self._late_s.clear()
-        elif flying.limited and late_s < QUEUED_S:
-            more_bytes = flying.size_bytes / 2 * (1 - late_s / QUEUED_S)
-            self._window_bytes = min(_MOST_BYTES, self._window_bytes + more_bytes)
+    def _may_go(self, item: _Waiting) -> bool:
+        now_s = time.monotonic()
+        if self._free_bytes(item) <= 0:
+            if self._drained_s is None and self._window.stale(item.to, now_s):
+                self._drained_s = now_s + _DRAINED_S
+            return False
+        return self._drained_s is None or not self._flying or self._drained_s <= now_s
 
-    def _free_bytes(self, level: int) -> float:
-        """Give how much of the window is open to data of a level."""
-        return self._window_bytes - sum(own.size_bytes for own in self._flying.values() if own.level <= level)
+    def _free_bytes(self, item: _Waiting) -> float:
+        """Give how much of the window is open to a frame."""
+        flying = [own.gone.size_bytes for own in self._flying.values() if own.level <= item.level]
+        return self._window.bytes(item.to) - sum(flying)
 
     def _work(self) -> None:
         while (item := self._next_due()) is not None:
@@ -192,28 +178,37 @@ class _Lane:
     def _next_due(self) -> _Waiting | None:
         """Wait for the next frame of which something may go; None when all has gone and the lane closes."""
         with self._changed:
-            while not (self._waiting and self._free_bytes(self._waiting[0][0]) > 0):
+            while not (self._waiting and self._may_go(self._waiting[0][2])):
                 if self._closing and not self._waiting:
                     return None
-                self._changed.wait(_LOST_S if self._waiting else None)
+                left_s = _LOST_S if self._drained_s is None else _DRAINED_S
+                self._changed.wait(left_s if self._waiting else None)
                 lost_s = time.monotonic() - _LOST_S
-                self._flying = {key: flying for key, flying in self._flying.items() if flying.since_s > lost_s}
+                self._flying = {key: flying for key, flying in self._flying.items() if flying.gone.at_s > lost_s}
             return self._waiting[0][2]
 
     def _take(self, item: _Waiting, outgoing: Outgoing) -> Fragment:
         """Take the next fragment of a frame, and the frame out once it is over."""
         with self._changed:
-            free_bytes = self._free_bytes(item.level)
-            fragment = outgoing.next(int(max(self._window_bytes / 4, free_bytes / 2)), asks=True)
-            size_bytes, alone = len(fragment.payload), not self._flying
-            limited = not outgoing.over or size_bytes + self._window_bytes / 4 > free_bytes
+            now_s, alone = time.monotonic(), not self._flying
+            window_bytes, free_bytes = self._window.bytes(item.to), self._free_bytes(item)
+            most_bytes = max(window_bytes / 4, free_bytes / 2) if self._drained_s is None else PROBE_BYTES
+            self._drained_s = None
+            fragment = outgoing.next(int(most_bytes), asks=True)
+            size_bytes = len(fragment.payload)
+            limited = not outgoing.over or size_bytes + window_bytes / 4 > free_bytes
             if outgoing.over:
                 self._waiting = [entry for entry in self._waiting if entry[2] is not item]
                 heapq.heapify(self._waiting)
-            self._flying[fragment.stream, fragment.offset] = _Flying(
-                item.to, item.level, size_bytes, time.monotonic(),
-                limited, item.sent if outgoing.over else None, alone,
-            )  # fmt: skip
+            if alone:
+                self._burst = _Burst(item.to, now_s)
+            if self._burst is not None:
+                self._burst.size_bytes += size_bytes
+                if self._burst.to != item.to:
+                    self._burst = None
+            gone = self._window.goes(item.to, size_bytes, now_s, limited=limited, alone=alone)
+            sent = item.sent if outgoing.over else None
+            self._flying[fragment.stream, fragment.offset] = _Flying(gone, item.level, sent)
             return fragment
 
 

@@ -15,7 +15,7 @@ from planner.errors import ExecuteError
 from planner.execute.fragments import MAX_PIECE_BYTES, Assembler, Fragment, Outgoing, read_fragment, split
 from planner.execute.inquiries import Chunk, Echo
 from planner.execute.messages import Frame, decode
-from planner.execute.sender import _LEAST_BYTES, _RECENT, SenderThread, _Waiting
+from planner.execute.sender import SenderThread
 from planner.execute.transport import LEVELS, OnAcknowledged
 
 
@@ -101,33 +101,6 @@ def counted(total: int) -> tuple[Callable[[], None], threading.Event]:
     return lambda: None if next(left, None) is not None else over.set(), over
 
 
-def test_the_window_follows_how_late_fragments_come(monkeypatch: pytest.MonkeyPatch) -> None:
-    medium = Slow(1e9)
-    sender = SenderThread(medium)
-    sender.send("b", Frame(Echo(number=1)), 1)
-    (lane,) = sender._lanes.values()
-    sender.close()
-    clock_s = 0.0
-    monkeypatch.setattr("planner.execute.sender.time.monotonic", lambda: clock_s)
-
-    def comes_after(took_s: float) -> float:
-        """Let a fragment of 64 KiB that the window held back come; give the window."""
-        nonlocal clock_s
-        fragment = lane._take(waiting := _Waiting("b", bulk(1), LEVELS, None), Outgoing(b"", bytes(2**22)))
-        assert waiting.level == LEVELS
-        clock_s += took_s
-        assert lane.acknowledged(fragment.acknowledgement)
-        return lane._window_bytes
-
-    windows = [comes_after(0.004) for _ in range(5)]
-    assert windows == sorted(set(windows))  # what is held back without need makes it grow
-    assert comes_after(0.3) > windows[-1] / 2  # a single one may be late for other reasons
-    late = [comes_after(0.05) for _ in range(200)][_RECENT:]
-    assert late == sorted(late, reverse=True)
-    assert late[-1] == _LEAST_BYTES
-    assert comes_after(0.005) > _LEAST_BYTES
-
-
 def test_urgent_frames_overtake() -> None:
     medium = Slow(20e6)
     sender = SenderThread(medium)
@@ -177,3 +150,16 @@ def test_what_is_for_a_member_that_left_is_dropped() -> None:
     sender.forget("b")
     sender.close()  # would take a minute otherwise
     assert sum(len(fragment.payload) for *_, fragment in medium.sent) < 4_000_000
+
+
+def test_what_a_frame_takes_on_an_idle_way_is_told_without_what_a_small_one_takes() -> None:
+    told: list[tuple[str, int, float]] = []
+    sender = SenderThread(Slow(1e6), lambda *transfer: told.append(transfer))
+    for size_bytes in (*[10] * 5, 200_000, 20_000):
+        came = threading.Event()
+        sender.send("b", bulk(size_bytes), 3, came.set)
+        assert came.wait(20.0)
+    sender.close()
+    ((to, size_bytes, took_s),) = told
+    assert (to, size_bytes) == ("b", 200_000)  # a smaller one would tell little
+    assert took_s > 0.1
