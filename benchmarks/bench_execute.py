@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from benchmarks.execution import faults, hop, idle, pipeline, urgent
+from benchmarks.execution import faults, hop, idle, pipeline, prediction, urgent
 
 GOALS: dict[str, Callable[[], None]] = {
     "overhead": hop.measure_overhead,
@@ -21,7 +21,7 @@ GOALS: dict[str, Callable[[], None]] = {
     "silence": faults.silence,
     "two-stages": pipeline.two_stages,
     "four-stages": pipeline.four_stages,
-    "prediction": pipeline.prediction,
+    "prediction": prediction.prediction,
 }
 """What there is to measure, by a word."""
 

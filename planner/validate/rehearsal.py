@@ -107,21 +107,39 @@ def rehearse(coordinator: Coordinator, deployment: Deployment, lasts_s: float) -
 
 
 def costs_of(records: Iterable[Record]) -> Costs:
-    """Give the times of the blocks and transfers in a run's records."""
-    records = list(records)
-    models = {
-        (one.source, one.sample): one.origin.model for one in records if isinstance(one, SampleRecord) and one.origin
-    }
+    """Give the times of the blocks and transfers in a run's records, whose samples were alone.
+
+    What passes between the end of one and the beginning of the next is the agents' own work, and counts for the next.
+    """
+    samples: dict[tuple[str, int], SampleRecord] = {}
+    steps = defaultdict[tuple[str, int], list[BlockRecord | TransferRecord]](list)
+    for one in records:
+        if isinstance(one, SampleRecord):
+            samples[one.source, one.sample] = one
+        else:
+            steps[one.source, one.sample].append(one)
     blocks, transfers = (
         defaultdict[tuple[str, str, int], list[float]](list),
         defaultdict[str, list[tuple[int, float]]](list),
     )
-    for one in records:
-        if isinstance(one, BlockRecord) and (one.source, one.sample) in models:
-            blocks[one.worker, models[one.source, one.sample], one.block].append(one.end_s - one.start_s)
-        elif isinstance(one, TransferRecord):
-            transfers[one.resource].append((one.size_bytes, one.end_s - one.start_s))
+    for key, sample in samples.items():
+        if sample.origin is None:
+            continue
+        before_s = sample.created_s
+        for step in sorted(steps[key], key=_place):
+            took_s, before_s = step.end_s - min(before_s, step.start_s), step.end_s
+            if isinstance(step, BlockRecord):
+                blocks[step.worker, sample.origin.model, step.block].append(took_s)
+            else:
+                transfers[step.resource].append((step.size_bytes, took_s))
     return Costs(blocks, transfers)
+
+
+def _place(step: BlockRecord | TransferRecord) -> tuple[int, bool, float]:
+    """Sort a sample's steps: what is at a cut is carried before the block behind it runs."""
+    if isinstance(step, BlockRecord):
+        return step.block, True, step.start_s
+    return step.cut, False, step.start_s
 
 
 def one_at_a_time(deployment: Deployment, lasts_s: float) -> Instance:
