@@ -18,10 +18,17 @@ def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     ----------
     private
         Whether only its owner may read the file; else who may is up to the process's umask.
+
+    Raises
+    ------
+    OSError
+        The file cannot be written; it is the one named, not the temporary one.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    descriptor, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    prefix = f".{path.name}."
+    temporary: str | None = None
     try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
         with os.fdopen(descriptor, "wb") as file:
             yield file
         if not private:  # as which it was made
@@ -29,8 +36,11 @@ def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
             os.umask(mask)
             Path(temporary).chmod(0o666 & ~mask)
         Path(temporary).replace(path)
-    except BaseException:
-        Path(temporary).unlink(missing_ok=True)
+    except BaseException as error:
+        if temporary is not None:
+            Path(temporary).unlink(missing_ok=True)
+        if isinstance(error, OSError) and Path(error.filename or prefix).name.startswith(prefix):
+            raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
 

@@ -85,7 +85,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         _build(words)(args=words, prog_name="planner")
-    except (PlannerError, ModuleNotFoundError) as error:
+    except (PlannerError, ModuleNotFoundError, OSError) as error:
         if "--debug" in words or (faults := _faults(error)) is None:
             raise
         for fault in faults:
@@ -96,10 +96,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(130)
 
 
-def _faults(error: PlannerError | ModuleNotFoundError) -> tuple[Fault, ...] | None:
-    """Give what a user can mend; None for a module that no extra brings, which is a fault of ours."""
+def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault, ...] | None:
+    """Give what a user can mend; None for a module that no extra brings, or no file's error: a fault of ours."""
     if isinstance(error, PlannerError):
         return error.faults
+    if isinstance(error, OSError):
+        what = error.strerror or type(error).__name__
+        return None if error.filename is None else (Fault(what[:1].lower() + what[1:], where=str(error.filename)),)
     library = (error.name or "").partition(".")[0]
     if library not in EXTRAS:
         return None

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.places import PICTURE_OPTION
 from planner.cli.solve import read_time_limit
 from planner.scenario.instance import Instance
 
@@ -28,7 +29,7 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads a solver library may use.")] = 1,
     simulate: Annotated[bool, typer.Option("--simulate", help="Simulate each plan, too.")] = False,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture to draw, .svg or .png.")] = None,
+    output: Path | None = PICTURE_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
     """Solve a scenario by every method and by the baselines.

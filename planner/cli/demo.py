@@ -11,6 +11,7 @@ import typer
 
 from planner.cli.live import RunView
 from planner.cli.output import JSON_OPTION, print_json
+from planner.cli.places import folder_to_write
 from planner.cli.solve import print_plan, reference_to
 from planner.cli.validate import run_in
 from planner.cli.verdict import print_folder, print_validation, write_folder
@@ -27,7 +28,10 @@ TOLERANCE: Final = 0.15
 def command(
     *,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder to write.", show_default="runs/demo-<time>")
+        Path | None,
+        typer.Option(
+            "--output", "-o", help="Folder to write.", show_default="runs/demo-<time>", callback=folder_to_write
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and inputs.")] = 0,
     json: bool = JSON_OPTION,

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.places import PICTURE_OPTION
 from planner.cli.solve import read_time_limit
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ def command(
     time_limit: Annotated[str, typer.Option(help="When to stop solving for each point.")] = "10s",
     seed: Annotated[int, typer.Option(min=0, help="Seed of whatever a method draws.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Threads a solver library may use.")] = 1,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Picture to draw, .svg or .png.")] = None,
+    output: Path | None = PICTURE_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
     """Find the plans for which no other is both quicker and more accurate.

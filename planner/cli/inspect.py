@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_table
+from planner.cli.places import picture_to_write
 from planner.cli.shape import FINEST_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
 
 if TYPE_CHECKING:
@@ -21,7 +22,10 @@ def command(
     max_blocks: int = MAX_BLOCKS_OPTION,
     finest: bool = FINEST_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
-    picture: Annotated[Path | None, typer.Option(help="Also draw cost and cut bytes along the chain, as SVG.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Also draw cost and cut bytes along the chain, .svg or .png.", callback=picture_to_write),
+    ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Show the blocks and cut points of a model, with what they cost."""
@@ -29,7 +33,7 @@ def command(
 
     chain_model = load_chain(model, max_blocks=None if finest else max_blocks, shape=parse_shapes(shape))
     if picture is not None:
-        from planner.model.picture import draw_chain
+        from planner.report.chain import draw_chain
 
         draw_chain(chain_model, picture)
     if json:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_table
+from planner.cli.places import file_to_write
 from planner.errors import UsageError
 
 app = typer.Typer(
@@ -53,7 +54,10 @@ def list_models(*, json: bool = JSON_OPTION) -> None:
 def build(
     name: Annotated[str, typer.Argument(help="One of `planner models list`.")],
     *,
-    output: Annotated[Path | None, typer.Option("-o", "--output", help="File to write.  [models/NAME.onnx]")] = None,
+    output: Annotated[
+        Path | None,
+        typer.Option("-o", "--output", help="File to write.", show_default="models/NAME.onnx", callback=file_to_write),
+    ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Build a reference model; the same name gives the same weights each time."""

@@ -9,6 +9,7 @@ import typer
 
 from planner.cli.members import CERT_DIR_OPTION, CONNECT_OPTION, INSECURE_OPTION, LISTEN_OPTION, WAIT_OPTION, inquirer
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.places import file_to_write, picture_to_write
 
 if TYPE_CHECKING:
     from planner.execute.probe import Survey
@@ -25,11 +26,21 @@ def command(
     duration: Annotated[str, typer.Option(metavar="TIME", help="How long each way is loaded.")] = "1.5 s",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FILE", help="YAML to write: a scenario's `networks:` section."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FILE",
+            help="YAML to write: a scenario's `networks:` section.",
+            callback=file_to_write,
+        ),
     ] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="Picture to write, .svg or .png: who reaches whom, and how fast."),
+        typer.Option(
+            metavar="FILE",
+            help="Picture to write, .svg or .png: who reaches whom, and how fast.",
+            callback=picture_to_write,
+        ),
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:

@@ -12,6 +12,7 @@ import typer
 from typer.core import TyperGroup
 
 from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
+from planner.cli.places import file_to_write, picture_to_write
 from planner.cli.shape import MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
 from planner.errors import UsageError
 
@@ -51,7 +52,13 @@ def measure(
     ] = None,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write.", show_default="profiles/DEVICE-CLASS/MODEL.json"),
+        typer.Option(
+            "-o",
+            "--output",
+            help="File to write.",
+            show_default="profiles/DEVICE-CLASS/MODEL.json",
+            callback=file_to_write,
+        ),
     ] = None,
     provider: Annotated[str, typer.Option(help="cpu, cuda, tensorrt or tensorrt-fp16.")] = "cpu",
     threads: Annotated[int, typer.Option(help="Threads that a block may use.")] = 1,
@@ -80,7 +87,9 @@ def measure(
     answers: Annotated[
         Path | None,
         typer.Option(
-            metavar="FILE", help="With --calibrate: also write what the model says of each sample, to replay it."
+            metavar="FILE",
+            help="With --calibrate: also write what the model says of each sample, to replay it.",
+            callback=file_to_write,
         ),
     ] = None,
     json: bool = JSON_OPTION,
@@ -220,7 +229,9 @@ def _finish(profile: Profile, output: Path | None, *, json: bool) -> None:
 def show(
     profile: Annotated[Path, typer.Argument(help="Profile to show.")],
     *,
-    picture: Annotated[Path | None, typer.Option(help="Also draw costs along the chain, as SVG.")] = None,
+    picture: Annotated[
+        Path | None, typer.Option(help="Also draw costs along the chain, .svg or .png.", callback=picture_to_write)
+    ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Show a profile: its costs along the chain, and how far they may be believed."""
@@ -228,7 +239,7 @@ def show(
 
     found = load_profile(profile)
     if picture is not None:
-        from planner.profile.picture import draw_profile
+        from planner.report.profile import draw_profile
 
         draw_profile(found, picture)
     if json:

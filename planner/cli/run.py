@@ -13,6 +13,7 @@ import typer
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.output import milliseconds, print_table
+from planner.cli.places import folder_to_write
 from planner.errors import UsageError
 from planner.trace.metrics import Distribution
 
@@ -61,6 +62,7 @@ def command(
             "-o",
             metavar="FOLDER",
             help="Results to write: SOURCE/SAMPLE.npz, and a list of them, SOURCE.jsonl.",
+            callback=folder_to_write,
         ),
     ] = None,
     resume: Annotated[

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.places import folder_to_write
 from planner.plan.case import check_fit
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
@@ -35,7 +36,8 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and block times.")] = 0,
     repeat: Annotated[int, typer.Option(min=1, help="Independent runs, of this seed and those after it.")] = 1,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", help="Folder for traces and pictures of the runs.")
+        Path | None,
+        typer.Option("--output", "-o", help="Folder for traces and pictures of the runs.", callback=folder_to_write),
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:

@@ -11,6 +11,7 @@ from typing import Annotated, Final
 import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_table, progress_line
+from planner.cli.places import file_to_write
 from planner.errors import PlannerError, UsageError
 from planner.plan.types import Plan, PlanPrices, Route, ScenarioReference
 
@@ -20,7 +21,9 @@ PIN: Final = re.compile(r"(?P<source>.+):(?P<first>\d+)(-(?P<last>\d+))?=(?P<wor
 def command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).")],
     *,
-    output: Annotated[Path | None, typer.Option("--output", "-o", help="Plan file to write (JSON).")] = None,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", help="Plan file to write (JSON).", callback=file_to_write)
+    ] = None,
     method: Annotated[str, typer.Option(help="How to solve: auto, or a method by name.")] = "auto",
     routes: Annotated[
         str | None, typer.Option(help="'single': one route a source; 'shared': samples shared among routes.")

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_table
+from planner.cli.places import folder_to_write
 from planner.cli.shape import FINEST_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
 from planner.errors import UsageError
 
@@ -26,7 +27,12 @@ def command(
     model: Annotated[Path, typer.Argument(help="ONNX model.")],
     *,
     cuts: Annotated[str, typer.Option(help="Cut points to split at, as `planner inspect` numbers them: 3,7.")],
-    output: Annotated[Path, typer.Option("-o", "--output", help="Folder for the stage models and their manifest.")],
+    output: Annotated[
+        Path,
+        typer.Option(
+            "-o", "--output", help="Folder for the stage models and their manifest.", callback=folder_to_write
+        ),
+    ],
     max_blocks: int = MAX_BLOCKS_OPTION,
     finest: bool = FINEST_OPTION,
     shape: list[str] | None = SHAPE_OPTION,

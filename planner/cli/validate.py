@@ -11,6 +11,7 @@ import typer
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.output import JSON_OPTION, print_json
+from planner.cli.places import folder_to_write
 from planner.cli.verdict import print_folder, print_rehearsed, print_validation, print_where, write_folder
 from planner.errors import UsageError
 from planner.plan.case import load_case, load_models
@@ -65,7 +66,13 @@ def command(
     ] = "15 %",
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", metavar="FOLDER", help="Run folder to write: traces, logs, verdict, pictures."),
+        typer.Option(
+            "--output",
+            "-o",
+            metavar="FOLDER",
+            help="Run folder to write: traces, logs, verdict, pictures.",
+            callback=folder_to_write,
+        ),
     ] = None,
     rehearse: Annotated[
         str | None,

@@ -49,6 +49,20 @@ def text_colour(background: str) -> str:
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
+def picture_format(path: Path) -> str:
+    """Give the format that a picture's ending names.
+
+    Raises
+    ------
+    UsageError
+        If it names none that is known.
+    """
+    if path.suffix not in _FORMATS:
+        expected = f"a file that ends in {' or '.join(_FORMATS)}"
+        raise UsageError("unknown kind of picture", where=str(path), value=path.suffix, expected=expected)
+    return _FORMATS[path.suffix]
+
+
 @contextmanager
 def new_figure(path: Path) -> Iterator[Figure]:
     """Give an empty figure of 1600 × 900 pixels, saved to ``path`` (``.svg`` or ``.png``) at the end.
@@ -64,13 +78,10 @@ def new_figure(path: Path) -> Iterator[Figure]:
     except ModuleNotFoundError:
         expected = 'matplotlib: pip install "mdi-planner[report]"'
         raise UsageError("pictures cannot be drawn", where=str(path), expected=expected) from None
-    if path.suffix not in _FORMATS:
-        expected = f"a file that ends in {' or '.join(_FORMATS)}"
-        raise UsageError("unknown kind of picture", where=str(path), value=path.suffix, expected=expected)
+    kind = picture_format(path)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(16, 9), dpi=100, layout="constrained")
         yield figure
         buffer = io.BytesIO()
-        kind = _FORMATS[path.suffix]
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
     write_bytes_atomic(path, buffer.getvalue())

@@ -243,7 +243,10 @@ def _draw_bars(
             # Neighbours are parted by a pixel; bars too thin for that are joined.
             wide = [(bar.start_s, bar.end_s - seconds_per_px) for bar in bars if bar.duration_s > parted_s]
             thin = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s <= parted_s]
-            spans = [(start_s, end_s - start_s) for start_s, end_s in (*wide, *join(thin, seconds_per_px / 4))]
+            spans = [
+                (start_s, max(end_s - start_s, seconds_per_px))  # what is thinner than a pixel may not be drawn at all
+                for start_s, end_s in (*wide, *join(thin, seconds_per_px / 4))
+            ]
             axes.broken_barh(spans, (low, height), facecolor=colour, linewidth=0)
         labelled = [bar for bar, own in packed if own == lane and bar.duration_s > _LABEL_PX * seconds_per_px]
         for bar in labelled if height > BAR_HEIGHT / 3 else ():

@@ -76,6 +76,47 @@ def test_bad_input_is_one_message_with_what_is_wrong_and_2(words: tuple[str, ...
     assert list(tmp_path.iterdir()) == []
 
 
+ELSEWHERE = [
+    ("solve", "missing.yaml", "-o", "a-file/plan.json"),
+    ("solve", "missing.yaml", "-o", "a-folder"),
+    ("compare", "missing.yaml", "-o", "compared.gif"),
+    ("frontier", "missing.yaml", "-o", "a-folder"),
+    ("simulate", "missing.yaml", "-o", "a-file"),
+    ("split", "missing.onnx", "--cuts", "1", "-o", "a-file/parts"),
+    ("profile", "missing.onnx", "--device-class", "here", "-o", "a-folder"),
+    ("inspect", "missing.onnx", "--picture", "chain.jpg"),
+    ("models", "build", "mobilenetv2", "-o", "a-folder"),
+    ("validate", "missing.json", "--local", "-o", "a-file"),
+    ("run", "missing.json", "--source", "a=b", "-o", "a-file"),
+    ("demo", "-o", "a-file"),
+]
+
+
+@pytest.mark.parametrize("words", ELSEWHERE, ids=" ".join)
+def test_no_work_is_begun_whose_results_have_no_place(words: tuple[str, ...], tmp_path: Path) -> None:
+    """The place is looked at before anything else: the input is not even there."""
+    (tmp_path / "a-file").write_text("kept")
+    (tmp_path / "a-folder").mkdir()
+    found = subprocess.run(
+        [sys.executable, "-m", "planner", *words], capture_output=True, text=True, check=False, cwd=tmp_path, timeout=60
+    )
+    assert found.returncode == 2
+    assert found.stdout == ""
+    assert found.stderr.startswith("planner: error: ")
+    assert found.stderr.count("\n") == 1
+    assert words[-1] in found.stderr
+    assert (tmp_path / "a-file").read_text() == "kept"
+    assert sorted(path.name for path in tmp_path.rglob("*")) == ["a-file", "a-folder"]
+
+
+def test_a_file_that_cannot_be_written_after_all_is_one_message_and_2(capsys: pytest.CaptureFixture[str]) -> None:
+    """No process may write there, whatever its permissions say."""
+    with pytest.raises(SystemExit) as end:
+        main(["models", "build", "resnet56", "-o", "/proc/model.onnx"])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == "planner: error: /proc/model.onnx: no such file or directory\n"
+
+
 def test_debug_shows_the_traceback() -> None:
     with pytest.raises(PlannerError):
         main(["--debug", "solve", "missing.yaml"])

@@ -1,12 +1,9 @@
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 
 from planner.errors import ProfileError
 from planner.profile.compare import compare
-from planner.profile.picture import draw_profile
 from tests.profile.small_chain import profile
 
 
@@ -29,11 +26,3 @@ def test_profiles_of_different_chains_do_not_compare() -> None:
     other = profile().model_copy(update={"chain_sha256": "f" * 64})
     with pytest.raises(ProfileError, match="different chains: small in 2 blocks and small in 2"):
         compare(profile(), other)
-
-
-def test_the_picture_is_the_same_each_time(tmp_path: Path) -> None:
-    draw_profile(profile(), tmp_path / "a.svg")
-    draw_profile(profile(), tmp_path / "b.svg")
-    text = (tmp_path / "a.svg").read_text()
-    assert "small on here (measured)" in text
-    assert text == (tmp_path / "b.svg").read_text()

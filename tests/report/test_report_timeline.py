@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from planner.errors import UsageError
 from planner.report.figure import PALETTE, source_colours, text_colour
 from planner.report.timeline import Bar, busiest_window, draw_timeline, join, pack
-from planner.trace.records import SampleRecord
+from planner.trace.records import SampleRecord, TransferRecord
 from tests.instances import make_instance
 from tests.report.runs import small_run
 
@@ -78,6 +78,18 @@ def test_wide_bars_carry_their_number(tmp_path: Path) -> None:
     draw_timeline(small_run(samples=100), wide, window_s=(3.0, 4.0))
     assert ">number: block run, or cut sent<" not in drawn(narrow)
     assert ">number: block run, or cut sent<" in drawn(wide)
+
+
+def test_bars_thinner_than_a_pixel_are_seen(tmp_path: Path) -> None:
+    """Each transfer of 1 ms in 100 s: a fraction of a pixel, wherever it falls on the raster."""
+    from matplotlib.image import imread
+
+    path = tmp_path / "thin.png"
+    starts_s = [2.017 * index for index in range(50)]
+    draw_timeline([TransferRecord("lan", "a", "b", "gate", 0, 0, 1, at_s, at_s + 1e-3) for at_s in starts_s], path)
+    row = imread(path)[700, :, :3]  # through the bars of the network
+    coloured = row.min(axis=1) < 0.8
+    assert np.count_nonzero(coloured[1:] & ~coloured[:-1]) >= len(starts_s)
 
 
 def test_the_same_run_gives_the_same_file(tmp_path: Path) -> None:
