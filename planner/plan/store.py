@@ -9,7 +9,7 @@ from pydantic import ValidationError
 
 from planner.errors import Fault, PlanError
 from planner.files import write_text_atomic
-from planner.plan.types import Plan
+from planner.plan.types import SCHEMA, Plan
 
 
 def load_plan(path: Path) -> Plan:
@@ -26,6 +26,9 @@ def load_plan(path: Path) -> Plan:
         raise PlanError("cannot read the plan", where=str(path), expected=error.strerror) from error
     except ValueError as error:
         raise PlanError(f"not a JSON file: {error}", where=str(path), expected="a plan by `planner solve`") from error
+    stated = document.get("schema") if isinstance(document, dict) else None
+    if stated != SCHEMA:
+        raise PlanError("not a plan of this version", where=f"{path}: schema", value=stated, expected=SCHEMA)
     try:
         return Plan.model_validate(document)
     except ValidationError as error:

@@ -22,7 +22,7 @@ from planner.scenario.instance import Instance
 from planner.scenario.paths import find_paths
 from planner.scenario.profiles import find_profiles
 from planner.scenario.schema import describe, known_keys, mend, nearest, schema_at
-from planner.scenario.types import Scenario
+from planner.scenario.types import SCHEMA, Scenario
 from planner.units import read_quantity
 
 
@@ -114,16 +114,20 @@ def read_trace(path: Path) -> tuple[float, ...]:
 
 
 def _scenario(document: Document) -> Scenario:
-    context = {"quantity": _read_quantity}
+    stated = document.data.get("schema", SCHEMA)
+    if stated != SCHEMA:
+        raise ScenarioError(
+            "not a scenario of this version", where=document.where(("schema",)), value=stated, expected=SCHEMA
+        )
     findings: list[Finding] = []
     covered: list[Location] = []
     try:
-        scenario = Scenario.model_validate(document.data, context=context)
+        scenario = _validated(document.data)
     except ValidationError as error:
         findings, covered = _schema_findings(document, error)
         # The rules are run on a mended copy, so that the user learns of all faults at once.
         mended = mend(document.data, [(item["loc"], item["type"]) for item in error.errors()])
-        scenario = Scenario.model_validate(mended, context=context)
+        scenario = _validated(mended)
     findings += [
         finding
         for finding in check_scenario(scenario)
@@ -133,6 +137,11 @@ def _scenario(document: Document) -> Scenario:
         findings.sort(key=lambda finding: document.line(finding.location))
         raise ScenarioError(finding.fault(document.where(finding.location)) for finding in findings)
     return scenario
+
+
+def _validated(data: object) -> Scenario:
+    """Read the keys of a file; the attributes' names, which carry units, are for programs."""
+    return Scenario.model_validate(data, context={"quantity": _read_quantity}, by_alias=True, by_name=False)
 
 
 def _read_quantity(value: object, kind: str) -> float:

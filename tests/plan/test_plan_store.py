@@ -46,3 +46,12 @@ def test_what_is_no_plan_is_a_plan_error(text: str, tmp_path: Path) -> None:
 def test_a_missing_file_is_a_plan_error(tmp_path: Path) -> None:
     with pytest.raises(PlanError, match="cannot read"):
         load_plan(tmp_path / "none.json")
+
+
+def test_another_kind_of_file_is_one_message(tmp_path: Path) -> None:
+    profile = Path(__file__).parents[2] / "profiles/x86-64/mobilenetv2.json"
+    with pytest.raises(PlanError) as caught:
+        load_plan(profile)
+    assert str(caught.value) == (
+        f"{profile}: schema: not a plan of this version; found 'planner/profile/v1'; expected planner/plan/v1"
+    )
