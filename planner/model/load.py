@@ -16,7 +16,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from planner.errors import Fault, ModelError
+from planner.errors import ModelError
 from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.coarsen import choose_borders
 from planner.model.cost import Costs, measure_costs
@@ -137,19 +137,16 @@ def load_chain(
             graph.weights[fixed.name] = fixed
     costs = measure_costs(graph, shapes.specs)
     line = draw_line(graph, shapes.specs, costs.time_s)
-    borders = _borders(line, costs, max_blocks)
+    borders = _borders(path, line, shapes, costs, max_blocks)
     chain = _chain(name or path.stem, source, line, costs, borders)
     return ChainModel(chain, source, line, shapes, costs, borders)
 
 
-def _borders(line: Line, costs: Costs, max_blocks: int | None) -> tuple[int, ...]:
+def _borders(path: Path, line: Line, shapes: Shapes, costs: Costs, max_blocks: int | None) -> tuple[int, ...]:
     unsized = [cut for cut in (0, *line.exits.values(), len(line)) if not line.is_sized(cut)]
     if unsized:
         lost = [name for cut in unsized for name in line.alive[cut] if name not in line.specs]
-        expected = "a size that follows from the inputs' shapes, or one given as in --shape NAME=1,10"
-        raise ModelError(
-            Fault("the size of this tensor is unknown", None, name, expected) for name in dict.fromkeys(lost)
-        )
+        raise ModelError(shapes.unsized_fault(name, path) for name in dict.fromkeys(lost))
     if max_blocks is None:
         return (0, *line.borders, len(line))
     cuts = range(len(line) + 1)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -31,11 +32,28 @@ class Shapes:
         Of a model with dynamic axes: what it states and ONNX infers, these axes left open.
     dynamic
         Whether the model has dynamic axes.
+    inferred
+        With the shapes asked for: types of all tensors, also of those that are not in ``specs``.
     """
 
     specs: Mapping[str, TensorSpec]
     types: Mapping[str, TypeProto]
     dynamic: bool
+    inferred: Mapping[str, TypeProto]
+
+    def unsized_fault(self, name: str, path: Path) -> Fault:
+        """Say why a tensor of the model in ``path`` has no size, and so cannot cross a cut."""
+        where = f"{path}, tensor {name!r}"
+        kind = self.inferred.get(name, TypeProto())
+        if kind.WhichOneof("value") not in {None, "tensor_type"}:
+            what, found = "this is no tensor, and cannot be sent", str(kind.WhichOneof("value")).removesuffix("_type")
+            return Fault(what, where, found, "inputs and outputs that are tensors")
+        element = kind.tensor_type.elem_type
+        if element and dims_of(kind) is not None:
+            found = TensorProto.DataType.Name(element).lower()
+            return Fault("this type cannot be sent", where, found, "numbers or booleans of a type that numpy has")
+        expected = f"a size that follows from the inputs' shapes, or one given as in --shape {name}=1,10"
+        return Fault("the size of this tensor is unknown", where, expected=expected)
 
     def type_of(self, name: str) -> TypeProto:
         """Give the type of a tensor that crosses a cut, with dynamic axes where the model has them."""
@@ -87,7 +105,7 @@ def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]])
             walk.types[name] = helper.make_tensor_type_proto(tensor.values.data_type, list(tensor.dims))
     walk.nodes(node.proto for node in graph.nodes)
     specs = {name: spec for name, kind in walk.types.items() if (spec := _spec(name, kind))}
-    return Shapes(specs, _open_types(source, graph) if dynamic else {}, dynamic)
+    return Shapes(specs, _open_types(source, graph) if dynamic else {}, dynamic, walk.types)
 
 
 def _spec(name: str, kind: TypeProto) -> TensorSpec | None:

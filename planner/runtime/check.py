@@ -17,6 +17,13 @@ from planner.runtime.session import BlockSession
 TOLERANCE = 1e-4
 """Largest relative error that graph optimisation may cause, for it may fuse differently in stages."""
 
+HALF_TOLERANCE = 8 * float(np.finfo(np.float16).eps)
+"""The same where half-precision tensors cross cuts, and are rounded there.
+
+A CPU computes in single precision, and onnxruntime leaves out the rounding between its operators even when it may
+rewrite nothing else (its ``InsertCastTransformer``). So such models are not bit-equal either.
+"""
+
 SMALLEST_SCALE = 1e-30  # instead of a zero to divide by
 
 
@@ -48,6 +55,11 @@ class Comparison:
     bit_equal: bool
 
 
+def has_half(chain: Chain) -> bool:
+    """Whether half-precision tensors cross an inner cut."""
+    return any(tensor.dtype == "float16" for cut in chain.cuts[1:-1] for tensor in cut.tensors)
+
+
 def check_stages(
     chain: Chain,
     whole: bytes | Path,
@@ -69,7 +81,8 @@ def check_stages(
     inputs
         The tensors of cut 0, by name.
     optimise
-        Whether onnxruntime may rewrite the graphs: without it the outputs are bit-equal.
+        Whether onnxruntime may rewrite the graphs: without it the outputs are bit-equal, unless the chain
+        :func:`has_half`.
 
     Raises
     ------

@@ -52,7 +52,7 @@ class ChainRunner:
             last = len(self._cut_tensors) - 2
             raise RuntimeSessionError("no such block", where="block", value=index, expected=f"0 to {last}")
         self._sessions[index] = BlockSession(
-            model, provider=self.provider, threads=self.threads, optimise=self._optimise
+            model, name=f"block {index}", provider=self.provider, threads=self.threads, optimise=self._optimise
         )
 
     def unload(self, index: int) -> None:

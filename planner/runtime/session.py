@@ -36,6 +36,8 @@ class BlockSession:
     ----------
     model
         Serialised ONNX model, or the file it lies in.
+    name
+        What a message calls a model that is refused; its file, if it lies in one, by default.
     provider
         ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``, or a :class:`Provider`.
     threads
@@ -56,6 +58,7 @@ class BlockSession:
         self,
         model: bytes | Path,
         *,
+        name: str = "",
         provider: str | Provider = "cpu",
         threads: int = 1,
         optimise: bool = True,
@@ -65,7 +68,7 @@ class BlockSession:
             raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
         self._library = import_onnxruntime()
         self.provider = find_provider(provider) if isinstance(provider, str) else provider
-        where = str(model) if isinstance(model, Path) else "block model"
+        where = name or (str(model) if isinstance(model, Path) else "block model")
         try:
             self._session = self._library.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
@@ -82,6 +85,7 @@ class BlockSession:
         # Made once: making them anew for each run costs small blocks a few per cent.
         self._outputs = list(self.output_names)
         self._run_options = self._library.RunOptions()
+        self._run_options.log_severity_level = 4  # what is raised need not be told a second time
 
     def _options(self, threads: int, *, optimise: bool, arena: bool) -> Any:
         options = self._library.SessionOptions()

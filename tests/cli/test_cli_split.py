@@ -7,11 +7,12 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper
 
 from planner.model.load import load_chain
 from planner.runtime.session import BlockSession
 from tests.cli.command import planner
-from tests.model.chained import inputs_of, reference
+from tests.model.chained import floats, inputs_of, reference, save, value
 
 
 def test_stages_manifest_and_check(tmp_path: Path) -> None:
@@ -66,3 +67,24 @@ def test_without_check_no_session_is_made(tmp_path: Path) -> None:
     result = planner("split", reference("gpt2-small"), "--cuts", "4", "-o", tmp_path, "--no-check", "--json")
     assert result.returncode == 0
     assert "check" not in json.loads(result.stdout)
+
+
+def test_half_precision_is_held_against_its_own_rounding(tmp_path: Path) -> None:
+    """A CPU computes it in single precision, and rounds at the cut what the whole model does not round there."""
+    half = TensorProto.FLOAT16
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("MatMul", ["a", "w"], ["y"])]
+    weights = {"w": floats(64, 64).astype(np.float16)}
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [1, 64], half)], [value("y", [1, 64], half)], weights)
+    result = planner("split", path, "--cuts", "1", "-o", tmp_path / "stages", "--json")
+    check = json.loads(result.stdout)["check"]
+    assert 0 < check["optimised"]["max_rel_error"] <= check["tolerance"] < 0.01
+    assert check["passed"]
+    assert result.returncode == 0
+
+
+def test_a_model_of_one_block_has_nothing_to_cut(tmp_path: Path) -> None:
+    nodes = [helper.make_node("MatMul", ["x", "w"], ["y"])]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [1, 4])], [value("y", [1, 4])], {"w": floats(4, 4)})
+    result = planner("split", path, "--cuts", "1", "-o", tmp_path / "stages")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert "--cuts: this model is one block" in result.stderr

@@ -178,8 +178,25 @@ def test_unknown_reference_models(tmp_path: Path) -> None:
 
 def test_an_output_of_unknown_size(tmp_path: Path) -> None:
     nodes = [node("NonZero", ["x"], ["y"])]
-    with pytest.raises(ModelError, match="size of this tensor is unknown; found 'y'"):
+    with pytest.raises(ModelError, match=r"tensor 'y': the size of this tensor is unknown; expected .* y=1,10"):
         load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [1, None], INT64)]))
+
+
+def test_tensors_of_a_type_that_cannot_be_sent(tmp_path: Path) -> None:
+    nodes = [node("StringNormalizer", ["x"], ["y"], case_change_action="UPPER")]
+    text = onnx.TensorProto.STRING
+    with pytest.raises(ModelError) as caught:
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2], text)], [value("y", [2], text)]))
+    assert [(fault.where, fault.what, fault.value) for fault in caught.value.faults] == [
+        (f"{tmp_path / 'm.onnx'}, tensor {name!r}", "this type cannot be sent", "string") for name in ("x", "y")
+    ]
+
+
+def test_an_output_that_is_a_sequence(tmp_path: Path) -> None:
+    nodes = [node("Relu", ["x"], ["a"]), node("SplitToSequence", ["a"], ["y"], axis=0)]
+    output = helper.make_tensor_sequence_value_info("y", onnx.TensorProto.FLOAT, None)
+    with pytest.raises(ModelError, match="tensor 'y': this is no tensor, and cannot be sent; found 'sequence'"):
+        load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [output]))
 
 
 def test_flipped_bytes_are_never_a_traceback(tmp_path: Path) -> None:

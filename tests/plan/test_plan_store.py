@@ -48,7 +48,7 @@ def test_a_missing_file_is_a_plan_error(tmp_path: Path) -> None:
         load_plan(tmp_path / "none.json")
 
 
-def test_another_kind_of_file_is_one_message(tmp_path: Path) -> None:
+def test_another_kind_of_file_is_one_message() -> None:
     profile = Path(__file__).parents[2] / "profiles/x86-64/mobilenetv2.json"
     with pytest.raises(PlanError) as caught:
         load_plan(profile)

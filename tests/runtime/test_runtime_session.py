@@ -65,7 +65,9 @@ def test_wrong_shape_is_named() -> None:
         BlockSession(blocks()[1]).run({"a": np.zeros((1, 5), np.float32)})
 
 
-def test_an_open_rank_takes_any_shape_and_a_wrong_one_is_explained_by_onnxruntime() -> None:
+def test_an_open_rank_takes_any_shape_and_a_wrong_one_is_explained_by_onnxruntime_once(
+    capfd: pytest.CaptureFixture[str],
+) -> None:
     graph = helper.make_graph(
         [helper.make_node("Gemm", ["x", "w"], ["y"])],
         "open rank",
@@ -78,11 +80,14 @@ def test_an_open_rank_takes_any_shape_and_a_wrong_one_is_explained_by_onnxruntim
     np.testing.assert_allclose(session.run({"x": X})["y"], X @ WEIGHT, rtol=1e-5)
     with pytest.raises(RuntimeSessionError, match="fails to run the block"):
         session.run({"x": np.zeros((1, 5), np.float32)})
+    assert capfd.readouterr() == ("", "")
 
 
 def test_not_a_model() -> None:
     with pytest.raises(RuntimeSessionError, match="refuses the model"):
         BlockSession(b"nonsense")
+    with pytest.raises(RuntimeSessionError, match=r"^block 3: onnxruntime refuses"):
+        BlockSession(b"nonsense", name="block 3")
 
 
 def test_missing_file(tmp_path: Path) -> None:
