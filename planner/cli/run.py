@@ -119,7 +119,7 @@ def command(
         _print_tally(tally, json=json)
         raise
     _print_tally(tally, json=json)
-    if any(own.failures for own in tally.values()):
+    if any(own.failed for own in tally.values()):
         raise typer.Exit(1)
 
 
@@ -159,13 +159,17 @@ class _Tally:
 
     def __init__(self) -> None:
         self.delays = Distribution()
+        self.failed = 0
         self.failures: list[str] = []
+        """The first few."""
 
     def add(self, outcome: Outcome) -> None:
-        if outcome.result is None:
-            self.failures.append(f"{outcome.source}, {outcome.name}: {outcome.reason}")
-        else:
+        if outcome.result is not None:
             self.delays.add(outcome.result.delay_s)
+            return
+        self.failed += 1
+        if self.failed <= FAILURES_SHOWN:
+            self.failures.append(f"{outcome.source}, {outcome.name}: {outcome.reason}")
 
 
 def _print_tally(tally: Mapping[str, _Tally], *, json: bool) -> None:
@@ -175,10 +179,10 @@ def _print_tally(tally: Mapping[str, _Tally], *, json: bool) -> None:
     for name, own in tally.items():
         p95_s = own.delays.percentiles((95,))[0] if own.delays.count else None
         mean_s = own.delays.mean if own.delays.count else None
-        rows.append((name, own.delays.count, len(own.failures), milliseconds(mean_s), milliseconds(p95_s)))
+        rows.append((name, own.delays.count, own.failed, milliseconds(mean_s), milliseconds(p95_s)))
     print_table("Samples", ("source", ">completed", ">failed", ">mean delay", ">95 %"), rows)
     for name, own in tally.items():
-        for failure in own.failures[:FAILURES_SHOWN]:
+        for failure in own.failures:
             typer.echo(failure)
-        if len(own.failures) > FAILURES_SHOWN:
-            typer.echo(f"{name}: {len(own.failures) - FAILURES_SHOWN} more failed")
+        if own.failed > FAILURES_SHOWN:
+            typer.echo(f"{name}: {own.failed - FAILURES_SHOWN} more failed")

@@ -29,7 +29,7 @@ def write_folder(
     from planner.validate.folder import write_run
 
     write_run(folder, instance, plan, validation, tolerance)
-    predicted, measured = validation.predicted, validation.measurement.records
+    predicted, measured = list(validation.predicted), list(validation.measurement.records)
     pictures = {name: folder / f"{name}.png" for name in ("timeline", "close-up", "delays", "legs")}
     draw_timeline(measured, pictures["timeline"], predicted=predicted, instance=instance)
     window_s = busiest_window(predicted, CLOSE_UP_S)

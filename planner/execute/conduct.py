@@ -14,7 +14,7 @@ from planner.errors import ExecuteError
 from planner.execute.clocks import Clocks
 from planner.execute.deployment import Deployment, refuse_too_fast
 from planner.execute.inquiries import Echo
-from planner.execute.journal import read_records
+from planner.execute.journal import keep_records
 from planner.execute.ledger import Ledger
 from planner.execute.measurement import Measurement, Observer
 from planner.execute.members import Members
@@ -84,11 +84,11 @@ class Conduct:
             recovery.close()
             if deployment.emulation is not None:
                 self._members.on_transmit = None
-                measurement.records.extend(deployment.emulation.stop())
+                deployment.emulation.stop()
         self._collect()
         measurement.incidents = recovery.incidents
         if not deployment.live:
-            measurement.records += self._ledger.records(recovery.left_s, recovery.now_s)
+            measurement.records.extend(self._ledger.unreported(recovery.left_s, recovery.now_s))
         return measurement
 
     @property
@@ -176,7 +176,7 @@ class Conduct:
         at_unix_s = time.time() + _START_DELAY_S
         self._measurement.start_unix_s = self._recovery.start_unix_s = at_unix_s
         if emulation is not None:
-            emulation.start(at_unix_s, self._admit)
+            emulation.start(at_unix_s, self._admit, self._measurement.records.append)
             self._members.on_transmit = emulation.transmit
         for worker in self._workers:
             self._send(worker, Start(at_unix_s=at_unix_s, absent=tuple(sorted(out))))
@@ -222,7 +222,7 @@ class Conduct:
         """Take what an agent says while the run is on; tell whether a sample has ended."""
         body = frame.body
         if isinstance(body, Ended) and body.run == self._name:
-            if self._deployment.live or self._ledger.add(body.sample):
+            if self._deployment.live or self._end(body.sample):
                 self._observer.ended(body.sample, frame.tensors)
             return True
         if isinstance(body, Load) and body.run == self._name:
@@ -240,6 +240,13 @@ class Conduct:
             self._clocks.take(frame)
         return False
 
+    def _end(self, sample: SampleRecord) -> bool:
+        """Take down the end of a sample; tell whether it is the first."""
+        first = self._ledger.add(sample)
+        if first:
+            self._measurement.records.append(sample)
+        return first
+
     def _over(self) -> bool:
         if self._deployment.live:
             return self._members.stopping
@@ -253,15 +260,10 @@ class Conduct:
         if log.run != self._name or log.worker not in self._measurement.steps:
             return
         try:
-            records = read_records(tensors)
+            keep_records(tensors, self._measurement.records)
         except ExecuteError as error:
             self._recovery.fault(Fault(worker=log.worker, what=str(error)))
             return
-        for record in records:
-            if isinstance(record, SampleRecord):
-                self._ledger.add(record)
-            else:
-                self._measurement.records.append(record)
         self._measurement.steps.add(log.worker, tensors)
 
     # ---- after the end ----------------------------------------------------------------------------------------------
@@ -286,9 +288,9 @@ class Conduct:
     def _take(self, frame: Frame) -> None:
         body, measurement = frame.body, self._measurement
         if isinstance(body, Output):
-            measurement.outputs.update({(body.source, sample): frame.tensors for sample in body.samples})
+            measurement.outputs.add(body.source, body.samples, frame.tensors)
         elif isinstance(body, Ended) and body.run == self._name and not self._deployment.live:
-            self._ledger.add(body.sample)
+            self._end(body.sample)
         elif isinstance(body, Log):
             self._take_log(body, frame.tensors)
         elif isinstance(body, Report):

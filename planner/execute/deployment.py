@@ -14,7 +14,7 @@ from planner.plan.types import Plan
 from planner.policy.menu import resident_blocks
 from planner.policy.registry import needs_plan
 from planner.scenario.instance import Instance
-from planner.trace.records import Record
+from planner.trace.records import TransferRecord
 
 if TYPE_CHECKING:
     from planner.model.load import ChainModel
@@ -29,16 +29,18 @@ IN_FLIGHT: Final = 32
 class Emulation(Protocol):
     """A network that is played on this host (:mod:`planner.validate.emulate`)."""
 
-    def start(self, start_unix_s: float, admit: Callable[[str, str, float], None]) -> None:
-        """Begin; ``admit(to, transfer, at_s)`` tells an agent when a transfer is there."""
+    def start(
+        self, start_unix_s: float, admit: Callable[[str, str, float], None], sink: Callable[[TransferRecord], None]
+    ) -> None:
+        """Begin; ``admit(to, transfer, at_s)`` tells an agent when a transfer is there, ``sink`` takes its records."""
         ...
 
     def transmit(self, request: Transmit) -> None:
         """Carry a transfer; called in any thread."""
         ...
 
-    def stop(self) -> Sequence[Record]:
-        """End, and give the transfers' records."""
+    def stop(self) -> None:
+        """End."""
         ...
 
 

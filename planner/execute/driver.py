@@ -357,5 +357,4 @@ class Driver:
             return
         if outputs:
             self.journal.output(key, outputs)
-        self.journal.record(record)
         self._tell(Frame(ended))

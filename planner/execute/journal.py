@@ -1,15 +1,16 @@
 """What a worker did in a run: told to the coordinator while the run goes on.
 
 So its memory stays flat however long a run is, and what an agent did before it was killed is known. The log travels as
-compressed JSON, a twelfth of its size; the coordinator keeps the steps so, too.
+compressed JSON; the coordinator keeps it so, in a temporary file.
 """
 
 from __future__ import annotations
 
 import hashlib
 import zlib
+from array import array
 from collections.abc import Iterable, Iterator, Mapping
-from typing import Final, NamedTuple
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from pydantic import ValidationError
@@ -18,23 +19,25 @@ from planner.errors import ExecuteError
 from planner.execute.messages import Tensors
 from planner.policy.types import SampleKey
 from planner.scenario.instance import Hop
-from planner.trace.records import BlockRecord, Record, decode_records, encode_records
+from planner.trace.records import BlockRecord, Record, encode_records
+from planner.trace.store import RecordStore, Spool, pack, unpack
 from planner.worker.events import STEPS, Step
-
-_LEVEL: Final = 1
-"""Of compression: the quickest."""
 
 
 class _Output(NamedTuple):
     """What one sample or more of a source gave."""
 
     source: str
-    samples: list[int]
+    samples: array[int]
     tensors: Tensors
 
 
 class Journal:
-    """What one worker did since it last told about it; in a live run it keeps nothing but counts."""
+    """What one worker did since it last told about it; in a live run it keeps nothing but counts.
+
+    Until the end of a run it keeps distinct outputs, of which there are as many as distinct inputs where a block gives
+    the same each time, and the numbers of the samples that gave them.
+    """
 
     def __init__(self, *, live: bool) -> None:
         self._live = live
@@ -60,7 +63,7 @@ class Journal:
             self.carried_s[hop.resource] = self.carried_s.get(hop.resource, 0.0) + size_bytes / hop.bytes_per_s
 
     def record(self, record: Record) -> None:
-        """Take down a transfer or the end of a sample."""
+        """Take down a transfer."""
         if not self._live:
             self._records.append(record)
 
@@ -76,7 +79,7 @@ class Journal:
             digest.update(name.encode())
             digest.update(tensor.tobytes())
         entry = (key.source, digest.digest())
-        self._outputs.setdefault(entry, _Output(key.source, [], tensors)).samples.append(key.sample)
+        self._outputs.setdefault(entry, _Output(key.source, array("Q"), tensors)).samples.append(key.sample)
 
     def take(self) -> Tensors:
         """Give what was taken down since the last time, as tensors; none where that is nothing."""
@@ -84,9 +87,9 @@ class Journal:
         steps, self._steps = self._steps, []
         found = {}
         if records:
-            found["records"] = _packed(encode_records(records))
+            found["records"] = np.frombuffer(pack(encode_records(records)), np.uint8)
         if steps:
-            found["steps"] = _packed(STEPS.dump_json(steps))
+            found["steps"] = np.frombuffer(pack(STEPS.dump_json(steps)), np.uint8)
         return found
 
     def outputs(self) -> Iterator[_Output]:
@@ -94,12 +97,8 @@ class Journal:
         yield from self._outputs.values()
 
 
-def _packed(data: bytes) -> np.ndarray[tuple[int], np.dtype[np.uint8]]:
-    return np.frombuffer(zlib.compress(data, _LEVEL), np.uint8)
-
-
-def read_records(tensors: Tensors) -> list[Record]:
-    """Read the records that :meth:`Journal.take` gave.
+def keep_records(tensors: Tensors, store: RecordStore) -> None:
+    """Add the records that :meth:`Journal.take` gave to others.
 
     Raises
     ------
@@ -107,33 +106,75 @@ def read_records(tensors: Tensors) -> list[Record]:
         They are none.
     """
     if "records" not in tensors:
-        return []
+        return
     try:
-        return decode_records(zlib.decompress(tensors["records"].tobytes()))
+        store.add_packed(tensors["records"].tobytes())
     except (zlib.error, ValidationError) as error:
         raise ExecuteError("malformed records", where="log", value=str(error).partition("\n")[0]) from error
 
 
 class StepLogs(Mapping[str, list[Step]]):
-    """Each worker's log of steps since it joined the run last; it is kept compressed, and read when it is asked for."""
+    """Each worker's log of steps since it joined the run last; it is read when it is asked for."""
 
     def __init__(self) -> None:
-        self._logs: dict[str, list[bytes]] = {}
+        self._logs: dict[str, Spool] = {}
 
     def add(self, worker: str, tensors: Tensors) -> None:
         """Append what :meth:`Journal.take` gave."""
         if "steps" in tensors:
-            self._logs[worker].append(tensors["steps"].tobytes())
+            self._logs[worker].add(tensors["steps"].tobytes())
 
     def begin(self, worker: str) -> None:
         """Begin the log of an agent, in place of that of one which had its name."""
-        self._logs[worker] = []
+        self._logs[worker] = Spool()
+
+    def write(self, worker: str, file: BinaryIO) -> None:
+        """Write a worker's log as one JSON array, without having all of it in memory."""
+        separator = b"["
+        for piece in self._logs[worker]:
+            file.write(separator + unpack(piece)[1:-1])
+            separator = b",\n"
+        file.write(b"]" if separator != b"[" else b"[]")
 
     def __getitem__(self, worker: str) -> list[Step]:
-        return [step for part in self._logs[worker] for step in STEPS.validate_json(zlib.decompress(part))]
+        return [step for piece in self._logs[worker] for step in STEPS.validate_json(unpack(piece))]
+
+    def __contains__(self, worker: object) -> bool:
+        return worker in self._logs
 
     def __iter__(self) -> Iterator[str]:
         return iter(self._logs)
 
     def __len__(self) -> int:
         return len(self._logs)
+
+
+class Outputs(Mapping[tuple[str, int], Tensors]):
+    """What each completed sample gave, by source and number: distinct outputs, and a few bytes a sample."""
+
+    def __init__(self) -> None:
+        self._distinct: list[Tensors] = []
+        self._places: dict[str, array[int]] = {}
+
+    def add(self, source: str, samples: Iterable[int], tensors: Tensors) -> None:
+        """Add samples that gave the same."""
+        places = self._places.setdefault(source, array("q"))
+        for sample in samples:
+            if sample >= len(places):
+                places.extend([-1] * (sample + 1 - len(places)))
+            places[sample] = len(self._distinct)
+        self._distinct.append(tensors)
+
+    def __getitem__(self, key: tuple[str, int]) -> Tensors:
+        source, sample = key
+        places = self._places.get(source, ())
+        if not 0 <= sample < len(places) or places[sample] < 0:
+            raise KeyError(key)
+        return self._distinct[places[sample]]
+
+    def __iter__(self) -> Iterator[tuple[str, int]]:
+        for source, places in self._places.items():
+            yield from ((source, sample) for sample, place in enumerate(places) if place >= 0)
+
+    def __len__(self) -> int:
+        return sum(place >= 0 for places in self._places.values() for place in places)

@@ -5,9 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from planner.execute.journal import StepLogs
+from planner.execute.journal import Outputs, StepLogs
 from planner.execute.messages import Load, Tensors
-from planner.trace.records import Incident, Record, SampleRecord
+from planner.trace.records import Incident, SampleRecord
+from planner.trace.store import RecordStore
 
 
 class Observer:
@@ -31,10 +32,13 @@ class Observer:
 
 @dataclass
 class Measurement:
-    """What a real run gave; of workers that were gone before its end, what they had told by then."""
+    """What a real run gave; of workers that were gone before its end, what they had told by then.
 
-    records: list[Record] = field(default_factory=list)
-    outputs: dict[tuple[str, int], Tensors] = field(default_factory=dict)
+    Records and steps lie in temporary files, since they grow with the run; a live run gives none.
+    """
+
+    records: RecordStore = field(default_factory=RecordStore)
+    outputs: Outputs = field(default_factory=Outputs)
     """Of each completed sample; samples that gave the same share their tensors."""
     steps: StepLogs = field(default_factory=StepLogs)
     duplicates: int = 0

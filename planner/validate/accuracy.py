@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
 from math import sqrt
 from typing import Final, NamedTuple
@@ -65,9 +65,10 @@ def known_answers(
     return found
 
 
-def judged(records: Sequence[Record], outputs: Mapping[tuple[str, int], Tensors], labels: Labels) -> list[Record]:
+def judged(records: Iterable[Record], outputs: Mapping[tuple[str, int], Tensors], labels: Labels) -> Iterator[Record]:
     """Say of each completed sample with a label whether the most likely class of its result is right."""
-    return [_judged(record, outputs, labels) if isinstance(record, SampleRecord) else record for record in records]
+    for record in records:
+        yield _judged(record, outputs, labels) if isinstance(record, SampleRecord) else record
 
 
 def _judged(record: SampleRecord, outputs: Mapping[tuple[str, int], Tensors], labels: Labels) -> SampleRecord:

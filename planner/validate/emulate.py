@@ -31,13 +31,15 @@ class EmulatedNetwork:
         self._stopping = False
         self._start_s = 0.0
         self._admit: Callable[[str, str, float], None] | None = None
-        self._records: list[TransferRecord] = []
+        self._sink: Callable[[TransferRecord], None] | None = None
         self._thread = threading.Thread(target=self._work, name="network", daemon=True)
 
-    def start(self, start_unix_s: float, admit: Callable[[str, str, float], None]) -> None:
+    def start(
+        self, start_unix_s: float, admit: Callable[[str, str, float], None], sink: Callable[[TransferRecord], None]
+    ) -> None:
         """Begin; the run's clock reads 0 at ``start_unix_s``."""
         self._start_s = time.monotonic() + (start_unix_s - time.time())
-        self._admit = admit
+        self._admit, self._sink = admit, sink
         self._thread.start()
 
     def transmit(self, request: Transmit) -> None:
@@ -46,13 +48,12 @@ class EmulatedNetwork:
             self._requests.append(request)
             self._changed.notify()
 
-    def stop(self) -> list[TransferRecord]:
-        """End, and give what was carried."""
+    def stop(self) -> None:
+        """End."""
         with self._changed:
             self._stopping = True
             self._changed.notify()
         self._thread.join()
-        return self._records
 
     def _work(self) -> None:
         while True:
@@ -83,8 +84,8 @@ class EmulatedNetwork:
 
     def _record(self, request: Transmit, hop: Hop, start_s: float, end_s: float) -> None:
         source, sample, _ = request.key
-        self._records.append(
-            TransferRecord(
-                hop.resource, hop.sender, hop.receiver, source, sample, request.cut, request.size_bytes, start_s, end_s
-            )
+        record = TransferRecord(
+            hop.resource, hop.sender, hop.receiver, source, sample, request.cut, request.size_bytes, start_s, end_s
         )
+        if self._sink is not None:
+            self._sink(record)

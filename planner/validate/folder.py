@@ -5,13 +5,12 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from planner.files import write_bytes_atomic, write_text_atomic
+from planner.files import open_atomic, write_text_atomic
 from planner.plan.store import save_plan
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
 from planner.trace.records import write_records
 from planner.validate.run import Validation, validation_document
-from planner.worker.events import STEPS
 
 
 def write_run(folder: Path, instance: Instance, plan: Plan | None, validation: Validation, tolerance: float) -> None:
@@ -26,7 +25,8 @@ def write_run(folder: Path, instance: Instance, plan: Plan | None, validation: V
         save_plan(plan, folder / "plan.json")
     write_records(folder / "predicted.jsonl", validation.predicted)
     write_records(folder / "measured.jsonl", validation.measurement.records)
-    for worker, steps in validation.measurement.steps.items():
-        write_bytes_atomic(folder / "steps" / f"{worker}.json", STEPS.dump_json(steps))
+    for worker in validation.measurement.steps:
+        with open_atomic(folder / "steps" / f"{worker}.json") as file:
+            validation.measurement.steps.write(worker, file)
     document = validation_document(validation, tolerance)
     write_text_atomic(folder / "result.json", json.dumps(document, indent=2, allow_nan=False) + "\n")

@@ -7,16 +7,23 @@ source's legs add up to its mean delay, and their differences to the difference 
 
 from __future__ import annotations
 
-from collections import defaultdict
+from array import array
+from collections import defaultdict, deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
 
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 
 CLOSE: Final = 0.02
 """Mean delays that differ by less than this share of the predicted one need no explanation."""
+
+_LATER: Final = 100_000
+"""Workers tell what they did within a second; that is fewer records than these."""
 
 
 class Place(NamedTuple):
@@ -69,7 +76,7 @@ def latencies(instance: Instance) -> dict[str, float]:
 
 
 def compare_legs(
-    instance: Instance, predicted: Sequence[Record], measured: Sequence[Record], *, emulated: bool
+    instance: Instance, predicted: Iterable[Record], measured: Iterable[Record], *, emulated: bool
 ) -> dict[str, list[Leg]]:
     """Give the legs of each source, in the order in which its samples come to them.
 
@@ -91,25 +98,38 @@ def compare_legs(
 
 
 def _mean_legs(records: Iterable[Record], latency_s: Latencies) -> Mapping[str, dict[Place, Spent]]:
-    work: dict[tuple[str, int], list[BlockRecord | TransferRecord]] = defaultdict(list)
-    ended: dict[str, list[SampleRecord]] = defaultdict(list)
-    for record in records:
-        if not isinstance(record, SampleRecord):
-            work[record.source, record.sample].append(record)
-        elif record.status == "completed":
-            ended[record.source].append(record)
+    sums: dict[str, dict[Place, list[float]]] = defaultdict(dict)
+    completed: dict[str, int] = defaultdict(int)
+    for sample, work in _by_sample(records):
+        if sample.status != "completed":
+            continue
+        completed[sample.source] += 1
+        for place, spent in _walk(sample, work, latency_s):
+            total = sums[sample.source].setdefault(place, [0.0, 0.0])
+            total[0] += spent.wait_s
+            total[1] += spent.work_s
     means: dict[str, dict[Place, Spent]] = defaultdict(dict)
-    for source, samples in ended.items():
-        sums: dict[Place, list[float]] = {}
-        for sample in samples:
-            for place, spent in _walk(sample, work[source, sample.sample], latency_s):
-                total = sums.setdefault(place, [0.0, 0.0])
-                total[0] += spent.wait_s
-                total[1] += spent.work_s
+    for source, totals in sums.items():
         # The leg a sample meets first is listed first, whichever samples take it.
-        order = sorted(sums, key=lambda place: (place.first, not place.transfer))
-        means[source] = {place: Spent(*(total_s / len(samples) for total_s in sums[place])) for place in order}
+        order = sorted(totals, key=lambda place: (place.first, not place.transfer))
+        means[source] = {place: Spent(*(total_s / completed[source] for total_s in totals[place])) for place in order}
     return means
+
+
+def _by_sample(records: Iterable[Record]) -> Iterator[tuple[SampleRecord, list[BlockRecord | TransferRecord]]]:
+    """Give each sample with what was done for it, in memory that does not grow with the run."""
+    work: dict[tuple[str, int], list[BlockRecord | TransferRecord]] = defaultdict(list)
+    ended: deque[tuple[int, SampleRecord]] = deque()
+    for place, record in enumerate(records):
+        if isinstance(record, SampleRecord):
+            ended.append((place, record))
+        else:
+            work[record.source, record.sample].append(record)
+        if ended and ended[0][0] < place - _LATER:
+            sample = ended.popleft()[1]
+            yield sample, work.pop((sample.source, sample.sample), [])
+    for _, sample in ended:
+        yield sample, work.pop((sample.source, sample.sample), [])
 
 
 def _walk(
@@ -167,16 +187,17 @@ def explain(legs: Sequence[Leg], difference_s: float, predicted_s: float) -> str
 
 def busy_shares(records: Iterable[Record], resources: Iterable[str], end_s: float) -> dict[str, float]:
     """Give the share of the time until ``end_s`` in which each network resource carried something."""
-    spans: dict[str, list[tuple[float, float]]] = {resource: [] for resource in resources}
+    spans = {resource: array("d") for resource in resources}
     for record in records:
         if isinstance(record, TransferRecord) and record.resource in spans:
-            spans[record.resource].append((record.start_s, record.end_s))
-    return {resource: _union_s(sorted(found)) / end_s if end_s else 0.0 for resource, found in spans.items()}
+            spans[record.resource].extend((record.start_s, record.end_s))
+    return {
+        resource: _union_s(np.frombuffer(found).reshape(-1, 2)) / end_s if found and end_s else 0.0
+        for resource, found in spans.items()
+    }
 
 
-def _union_s(spans: Iterable[tuple[float, float]]) -> float:
-    total_s, reached_s = 0.0, 0.0
-    for start_s, end_s in spans:
-        total_s += max(end_s - max(start_s, reached_s), 0.0)
-        reached_s = max(reached_s, end_s)
-    return total_s
+def _union_s(spans: NDArray[np.float64]) -> float:
+    start_s, end_s = spans[spans[:, 0].argsort()].T
+    reached_s = np.maximum.accumulate(np.concatenate([[0.0], end_s]))[:-1]
+    return float(np.maximum(end_s - np.maximum(start_s, reached_s), 0.0).sum())

@@ -11,7 +11,7 @@ import numpy as np
 from planner.execute.messages import Tensors
 from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
-from planner.trace.records import Origin, Record, SampleRecord
+from planner.trace.records import Record, SampleRecord
 
 TOLERANCE: Final = 1e-4
 """Largest relative error at which outputs count as equal: onnxruntime fuses across borders in the whole model only."""
@@ -63,16 +63,10 @@ def references(
     return found
 
 
-def origins(records: Iterable[Record]) -> dict[tuple[str, int], Origin]:
-    """Give what the result of each completed sample is of."""
-    samples = (record for record in records if isinstance(record, SampleRecord))
-    return {(record.source, record.sample): record.origin for record in samples if record.origin is not None}
-
-
 def compare(
     instance: Instance,
     outputs: Mapping[tuple[str, int], Tensors],
-    origins: Mapping[tuple[str, int], Origin],
+    records: Iterable[Record],
     expected: References,
 ) -> Numerics:
     """Compare every result of a run with what the whole model gave.
@@ -81,18 +75,23 @@ def compare(
     ----------
     outputs
         Of each completed sample, by source and sample; sample k had the k-th input, modulo their number.
-    origins
-        What each of them is of.
+    records
+        Those of the run, which say what each of them is of.
     """
-    errors = [(0.0, 0.0)]
-    for (source, sample), found in outputs.items():
-        origin = origins[source, sample]
-        known = expected[source, origin.model]
-        whole = known[sample % len(known)]
+    samples, absolute, relative = 0, 0.0, 0.0
+    for record in records:
+        origin = record.origin if isinstance(record, SampleRecord) else None
+        found = outputs.get((record.source, record.sample))
+        if origin is None or found is None:
+            continue
+        samples += 1
+        known = expected[record.source, origin.model]
+        whole = known[record.sample % len(known)]
         exits = {leave.name for leave in instance.any_profile(origin.model).exits}
-        names = whole.keys() - exits if origin.exit is None else (origin.exit,)
-        errors.extend(_errors(found.get(name), whole[name]) for name in names)
-    return Numerics(len(outputs), max(error[0] for error in errors), max(error[1] for error in errors))
+        for name in whole.keys() - exits if origin.exit is None else (origin.exit,):
+            errors = _errors(found.get(name), whole[name])
+            absolute, relative = max(absolute, errors[0]), max(relative, errors[1])
+    return Numerics(samples, absolute, relative)
 
 
 def _errors(found: np.ndarray | None, expected: np.ndarray) -> tuple[float, float]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
@@ -13,12 +13,13 @@ from planner.execute.deployment import Deployment
 from planner.execute.measurement import Measurement, Observer
 from planner.model.chain import Chain
 from planner.scenario.instance import Instance
-from planner.simulate.run import simulate
+from planner.simulate.run import Simulator, replanner
 from planner.trace.metrics import RunMetrics, SourceMetrics, summarise
 from planner.trace.records import BlockRecord, Record
+from planner.trace.store import RecordStore
 from planner.validate.accuracy import Bounds, Labels, judged, known_answers, wilson
 from planner.validate.legs import Leg, busy_shares, compare_legs, explain
-from planner.validate.numerics import Numerics, compare, origins, references
+from planner.validate.numerics import Numerics, compare, references
 from planner.validate.rehearsal import Costs, Rehearsal, at_costs, rehearse
 
 _READY_TIMEOUT_S: Final = 120.0
@@ -117,7 +118,7 @@ class Validation:
     """Workers whose host, not the plan, may have caused a difference: it was too slow, or busy with something else."""
     numerics: Numerics
     sources: dict[str, Comparison]
-    predicted: list[Record]
+    predicted: Collection[Record]
     measurement: Measurement
     workers: dict[str, Utilisation]
     networks: dict[str, Utilisation]
@@ -171,14 +172,14 @@ def validate(
     PlannerError
         The run could not be made: an agent did not start, or the scenario asks for more speed than this host has.
     """
-    instance, plan, policy, seed = deployment.instance, deployment.plan, deployment.policy, deployment.seed
+    instance = deployment.instance
     inputs = {source: deployment.inputs(source) for source in instance.sources}
     whole = {name: model.model_bytes() for name, model in models.items()}
     expected = references(instance, whole, inputs, say("running the whole models"))
     chains = {name: model.chain for name, model in models.items()}
     answers = known_answers(instance, chains, expected, labels or {})
     instance = instance.model_copy(update={"answers": answers})
-    by_profile, _ = simulate(instance, policy=policy, plan=plan, seed=seed)
+    by_profile = _predict(instance, deployment)
     say("starting agents")
     with agents as coordinator:
         observer = observer or Observer()
@@ -186,15 +187,16 @@ def validate(
         say("running")
         measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=observer)
         after = None if measurement.left else _rehearse(coordinator, deployment, rehearse_s, say)
-    measurement.records = judged(measurement.records, measurement.outputs, labels or {})
-    numerics = compare(instance, measurement.outputs, origins(measurement.records), expected)
+    if labels:
+        measurement.records = RecordStore(judged(measurement.records, measurement.outputs, labels))
+    numerics = compare(instance, measurement.outputs, measurement.records, expected)
     distinct = {source: len(found) for source, found in inputs.items()}
     emulated = deployment.emulation is not None
     if before is None:
         return judge(instance, by_profile, measurement, numerics, distinct, emulated=emulated)
     rehearsal = Rehearsal(before, after)
     in_place = at_costs(instance, rehearsal.costs)
-    predicted, _ = simulate(in_place, policy=policy, plan=plan, seed=seed)
+    predicted = _predict(in_place, deployment)
     validation = judge(in_place, predicted, measurement, numerics, distinct, emulated=emulated)
     limits = dict.fromkeys([*validation.host_limits, *rehearsal.drifted(instance)])
     return replace(
@@ -207,6 +209,14 @@ def validate(
     )
 
 
+def _predict(instance: Instance, deployment: Deployment) -> RecordStore:
+    """Simulate the deployment on an instance."""
+    policy, plan, records = deployment.policy, deployment.plan, RecordStore()
+    replan = replanner(instance, policy, plan)
+    Simulator(instance, policy=policy, plan=plan, seed=deployment.seed, sink=records.append, replan=replan).run()
+    return records
+
+
 def _rehearse(coordinator: Coordinator, deployment: Deployment, lasts_s: float, say: Say) -> Costs | None:
     if not lasts_s:
         return None
@@ -214,14 +224,14 @@ def _rehearse(coordinator: Coordinator, deployment: Deployment, lasts_s: float, 
     return rehearse(coordinator, deployment, lasts_s)
 
 
-def _summary(instance: Instance, records: Sequence[Record]) -> RunMetrics:
+def _summary(instance: Instance, records: Iterable[Record]) -> RunMetrics:
     priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
     return summarise(records, priorities, instance.workers, instance.accuracies)
 
 
 def judge(
     instance: Instance,
-    predicted: list[Record],
+    predicted: Collection[Record],
     measurement: Measurement,
     numerics: Numerics,
     inputs: Mapping[str, int],

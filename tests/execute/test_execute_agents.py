@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -27,7 +28,7 @@ from tests.execute.rig import BLOCKS, FILES, HASHES, MODEL, SPLIT, agents_in_thr
 ROUTES = dict[tuple[str, int], list[tuple[str, int]]]
 
 
-def routes(records: list[Record]) -> ROUTES:
+def routes(records: Iterable[Record]) -> ROUTES:
     """For each sample, which worker ran which block, in order."""
     found: ROUTES = defaultdict(list)
     for record in sorted((r for r in records if isinstance(r, BlockRecord)), key=lambda r: r.start_s):

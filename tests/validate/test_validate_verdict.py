@@ -13,6 +13,7 @@ from planner.execute.messages import Tensors
 from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
+from planner.trace.store import RecordStore
 from planner.validate.numerics import Numerics, References, compare, references
 from planner.validate.run import HOST_LIMIT, WAIT_LIMIT, Validation, judge, validation_document
 from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_instance
@@ -41,7 +42,8 @@ def right_outputs() -> dict[tuple[str, int], Tensors]:
 
 
 def compared(outputs: dict[tuple[str, int], Tensors]) -> Numerics:
-    return compare(INSTANCE, outputs, dict.fromkeys(outputs, Origin("small")), expected())
+    ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in outputs]
+    return compare(INSTANCE, outputs, ended, expected())
 
 
 def test_outputs_of_the_whole_model_agree_with_it() -> None:
@@ -78,7 +80,7 @@ def test_no_output_is_no_agreement() -> None:
 
 def verdict(measured: list[Record], late_blocks: int = 0, waited_s: float = 0.0) -> Validation:
     predicted, _ = simulate(INSTANCE, policy="planned", plan=SPLIT, seed=SEED)
-    measurement = Measurement(records=measured, late_blocks={"b": late_blocks}, waited_s={"a": waited_s})
+    measurement = Measurement(records=RecordStore(measured), late_blocks={"b": late_blocks}, waited_s={"a": waited_s})
     return judge(
         INSTANCE, predicted, measurement, Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 16), emulated=True
     )

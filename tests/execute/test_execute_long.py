@@ -1,0 +1,142 @@
+"""A run may last for hours: what members keep in memory does not grow with the samples that have ended."""
+
+from __future__ import annotations
+
+import gc
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.execute.coordinator import Coordinator
+from planner.execute.inputs import input_pool
+from planner.execute.journal import Journal, Outputs, StepLogs
+from planner.execute.ledger import Ledger, Numbers
+from planner.execute.measurement import Observer
+from planner.execute.messages import Tensors
+from planner.policy.types import SampleKey
+from planner.trace.records import SampleRecord
+from planner.worker.events import STEPS, Arrived, Effect, SetTimer, Step, TimedOut, Timer
+from tests.execute.rig import MODEL, SPLIT, agents_in_threads, small_deployment, small_instance
+
+FIRST, LAST = 400, 1000
+TIMERS = (TimedOut, Timer, SampleKey)
+"""Kept for some seconds, of samples that have ended too."""
+
+
+def planners_objects() -> int:
+    """Count the objects of this package's classes in all members of this process."""
+    gc.collect()
+    kinds = (type(found) for found in gc.get_objects())
+    return sum(str(kind.__module__).startswith("planner.") and kind not in TIMERS for kind in kinds)
+
+
+class Scales(Observer):
+    """Weighs all members when some samples have ended, and when more of them have."""
+
+    def __init__(self, coordinator: Coordinator, *, live: bool) -> None:
+        self._coordinator = coordinator
+        self._live = live
+        self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
+        self._handed_in = self._ended = 0
+        self.kept: list[int] = []
+
+    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+        self._submit = submit
+        for _ in range(4 if self._live else 0):
+            self._hand_in()
+
+    def _hand_in(self) -> None:
+        self._submit("urgent", self._handed_in, self._inputs)
+        self._handed_in += 1
+
+    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+        self._ended += 1
+        if self._ended in {FIRST, LAST}:
+            self.kept.append(planners_objects())
+        if self._live and self._ended < LAST:
+            self._hand_in()
+        elif self._live:
+            self._coordinator.stop()
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["measured", "live"])
+def test_members_keep_nothing_of_samples_that_have_ended(tmp_path: Path, *, live: bool) -> None:
+    instance = small_instance(samples=LAST // 2, rate_per_s=100.0)
+    deployment = replace(small_deployment(instance, SPLIT), live=live)
+    with agents_in_threads(instance.workers, tmp_path) as coordinator:
+        scales = Scales(coordinator, live=live)
+        measured = coordinator.run(deployment, ready_timeout_s=30.0, observer=scales)
+    before, after = scales.kept
+    # Of what was done for each sample there are more than ten records and steps.
+    assert after - before < 2 * (LAST - FIRST)
+    if not live:
+        assert sum(isinstance(record, SampleRecord) for record in measured.records) == LAST
+        assert len(measured.outputs) == LAST
+    else:
+        assert len(measured.records) == 0
+        assert not any(measured.steps.values())
+
+
+@given(st.lists(st.integers(0, 60), max_size=80))
+def test_numbers_are_a_set(numbers: list[int]) -> None:
+    found = Numbers()
+    for place, number in enumerate(numbers):
+        assert found.add(number) == (number not in numbers[:place])
+    assert len(found) == len(set(numbers))
+    assert all((number in found) == (number in numbers) for number in range(62))
+
+
+def test_a_ledger_keeps_what_is_out_of_order_only() -> None:
+    instance = small_instance(samples=1000)
+    ledger = Ledger(instance, seed=3)
+    chance = np.random.default_rng(1)
+    for start in range(0, 1000, 30):
+        for sample in chance.permutation(np.arange(start, min(start + 30, 1000))):
+            assert ledger.add(SampleRecord("urgent", int(sample), 0.0, 1.0, "completed"))
+        assert not ledger._ended["urgent"]._above
+    assert not ledger.add(SampleRecord("urgent", 17, 0.0, 2.0, "failed", "late"))
+    assert ledger.complete("urgent")
+    assert not ledger.complete("other")
+    lost = list(ledger.unreported({}, 99.0))
+    assert [(record.source, record.sample) for record in lost] == [("other", sample) for sample in range(1000)]
+    assert {record.reason for record in lost} == {"no end was reported before the run was over"}
+
+
+def test_outputs_are_kept_once_however_many_samples_gave_them() -> None:
+    journal, outputs = Journal(live=False), Outputs()
+    tensors = [{"y": np.full(1000, value, np.float32)} for value in range(3)]
+    for sample in range(1, 3000):
+        journal.output(SampleKey("urgent", sample, 0), {"y": tensors[sample % 3]["y"].copy()})
+    told = list(journal.outputs())
+    assert [len(own.samples) for own in told] == [1000, 1000, 999]
+    for own in told:
+        outputs.add(own.source, own.samples, own.tensors)
+    assert len(outputs) == len(list(outputs)) == 2999
+    assert all(outputs[key]["y"][0] == key[1] % 3 for key in outputs)
+    for missing in (("urgent", 0), ("urgent", 3000), ("urgent", -1), ("other", 1)):
+        assert missing not in outputs
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+def test_a_log_of_steps_comes_in_pieces_and_is_one_in_its_file(pieces: int) -> None:
+    logs, steps = StepLogs(), []
+    logs.begin("a")
+    for piece in range(pieces):
+        journal = Journal(live=False)
+        for number in range(2):
+            effects: list[Effect] = [SetTimer(Timer("result", SampleKey("urgent", number, 0)), 3.0)]
+            steps.append(Step(float(2 * piece + number), Arrived("urgent", 2 * piece + number), effects))
+            journal.step(steps[-1])
+        logs.add("a", journal.take())
+        assert not journal.take()
+    file = io.BytesIO()
+    logs.write("a", file)
+    assert STEPS.validate_json(file.getvalue()) == logs["a"] == steps
+    assert "a" in logs
+    assert "b" not in logs

@@ -1,0 +1,77 @@
+"""Records that are kept in a file: all of them, in order, and again each time; memory does not grow with them."""
+
+from __future__ import annotations
+
+import tempfile
+import tracemalloc
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.errors import PlannerError
+from planner.trace.records import BlockRecord, Record, SampleRecord, encode_records
+from planner.trace.store import RecordStore, Spool, pack
+
+
+def block(number: int) -> BlockRecord:
+    return BlockRecord("a", "camera", number, 0, number / 7, (number + 1) / 7)
+
+
+@given(st.lists(st.binary(max_size=50)))
+def test_a_spool_gives_its_pieces_in_order_and_takes_more_while_it_is_read(pieces: list[bytes]) -> None:
+    spool = Spool()
+    for piece in pieces:
+        spool.add(piece)
+        assert list(spool)[-1] == piece
+    found = iter(spool)
+    first = [piece for _, piece in zip(pieces[:1], found, strict=False)]
+    spool.add(b"last")
+    assert [*first, *found] == [*pieces, b"last"]
+
+
+@pytest.mark.parametrize("count", [0, 1, 499, 500, 1001])
+def test_records_come_back_each_time(count: int) -> None:
+    records: list[Record] = [block(number) for number in range(count)]
+    records[::10] = [SampleRecord("camera", number, 0.1, 0.2, "completed") for number in range(0, count, 10)]
+    store = RecordStore(records)
+    assert list(store) == list(store) == records
+    assert len(store) == count
+    assert all(record in store for record in records[-3:])
+    assert block(count) not in store
+
+
+def test_packed_records_count_each_and_others_are_refused() -> None:
+    store = RecordStore([block(0)])
+    store.add_packed(pack(encode_records([block(1), block(2)])))
+    assert len(store) == 3
+    assert sorted(store, key=lambda record: record.sample) == [block(0), block(1), block(2)]
+    with pytest.raises(ValueError, match="validation error"):
+        store.add_packed(pack(b'[{"kind": "block"}]'))
+    assert len(list(store)) == len(store) == 3
+
+
+def test_memory_does_not_grow_with_the_records() -> None:
+    store = RecordStore(block(number) for number in range(20_000))
+    tracemalloc.start()
+    try:
+        store.extend(block(number) for number in range(20_000))
+        kept_bytes, _ = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert kept_bytes < 100_000
+    assert len(store) == sum(1 for _ in store) == 40_000
+
+
+def test_no_room_for_the_records_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no full device here")
+    with Path("/dev/full").open("w+b", buffering=0) as full:
+        monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda **_: full)
+        monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+        spool = Spool()
+        with pytest.raises(PlannerError, match="cannot keep what the run gives") as refused:
+            spool.add(b"piece")
+    assert str(tmp_path) in str(refused.value)
+    assert "No space left on device" in str(refused.value)
