@@ -56,10 +56,12 @@ def _build(words: Sequence[str]) -> typer.Typer:
         add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
+        context_settings={"help_option_names": ["-h", "--help"]},
     )
 
     @app.callback()
     def root(
+        version: bool = typer.Option(False, "--version", help="Print the version, and end.", callback=_print_version),
         debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
     ) -> None:
         """Plan, simulate and run priority-aware model-distributed inference at the edge.
@@ -78,6 +80,14 @@ def _build(words: Sequence[str]) -> typer.Typer:
         else:
             app.command(name, short_help=COMMANDS[name], epilog=epilog(name))(module.command)
     return app
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        from importlib.metadata import version
+
+        typer.echo(f"planner {version('mdi-planner')}")
+        raise typer.Exit
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

@@ -66,6 +66,8 @@ def command(
         print_json({"goal": instance.scenario.objective.goal, "methods": methods})
     else:
         _print(found, gaps, simulated)
+        if output is not None:
+            typer.echo(f"wrote {output}")
     if not bounds:
         raise typer.Exit(1)
 

@@ -78,7 +78,7 @@ def command(
     plan = solution.plan.model_copy(update={"scenario": reference_to(scenario, plan_path)})
     save_plan(plan, plan_path)
     if not json:
-        print_plan(plan)
+        print_plan(plan, instance)
     setting = on_this_host(instance, paced=True)
     validation = run_in(setting, plan, load_models(scenario, instance), policy="planned", seed=seed)
     pictures = write_folder(folder / "run", instance, plan, validation, TOLERANCE)

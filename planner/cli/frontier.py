@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from planner.cli.names import METHODS_HELP
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
 from planner.cli.places import PICTURE_OPTION
 from planner.cli.solve import read_time_limit
@@ -19,7 +20,7 @@ def command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).")],
     *,
     points: Annotated[int, typer.Option(min=0, help="How many plans to make at most between the ends.")] = 9,
-    method: Annotated[str, typer.Option(help="How to solve: auto, or a method by name.")] = "auto",
+    method: Annotated[str, typer.Option(help=METHODS_HELP)] = "auto",
     routes: Annotated[
         str | None, typer.Option(help="'single': one route a source; 'shared': samples shared among routes.")
     ] = None,
@@ -58,6 +59,11 @@ def command(
         print_json({"points": [_document(point) for point in front]})
     elif front:
         _print(front)
+        if output is not None:
+            typer.echo(f"wrote {output}")
+    if not instance.calibrated:
+        hint = "`planner profile --calibrate DATA` finds accuracies and early exits"
+        typer.echo(f"planner: warning: no profile of this scenario knows an accuracy; {hint}", err=True)
     if not front:
         typer.echo("planner: no plan keeps the scenario's limits; `planner solve` says which", err=True)
         raise typer.Exit(1)

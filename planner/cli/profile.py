@@ -30,7 +30,7 @@ class _MeasureByDefault(TyperGroup):
     """``planner profile MODEL`` is ``planner profile measure MODEL``."""
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
-        if args and args[0] not in self.commands and args[0] != "--help":
+        if args and args[0] not in self.commands and args[0] not in {"-h", "--help"}:
             args.insert(0, "measure")
         return super().parse_args(ctx, args)
 

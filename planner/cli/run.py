@@ -12,6 +12,7 @@ import typer
 
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
+from planner.cli.names import POLICIES
 from planner.cli.output import milliseconds, print_table
 from planner.cli.places import folder_to_write
 from planner.errors import UsageError
@@ -48,7 +49,7 @@ def command(
     scenario: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Scenario, instead of the one the plan names.")
     ] = None,
-    policy: Annotated[str, typer.Option(metavar="NAME", help="A policy by name.")] = "planned",
+    policy: Annotated[str, typer.Option(metavar="NAME", help=f"One of {POLICIES}.")] = "planned",
     limit: Annotated[
         int, typer.Option(min=1, metavar="N", help="Samples of a source that are on their way at once.")
     ] = 4,

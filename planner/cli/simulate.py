@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 
 import typer
 
+from planner.cli.names import POLICIES
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
 from planner.cli.places import folder_to_write
 from planner.plan.case import check_fit
@@ -31,7 +32,9 @@ def command(
     plan: Annotated[Path | None, typer.Option(help="Plan file, for the policies that follow one.")] = None,
     policy: Annotated[
         str | None,
-        typer.Option(help="A policy by name, or 'all' side by side.", show_default="planned with --plan, else local"),
+        typer.Option(
+            help=f"One of {POLICIES}; or 'all', side by side.", show_default="planned with --plan, else local"
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and block times.")] = 0,
     repeat: Annotated[int, typer.Option(min=1, help="Independent runs, of this seed and those after it.")] = 1,
@@ -70,6 +73,8 @@ def command(
         _print_policies(intervals, instance, seeds)
     else:
         _print_policy(intervals[names[0]], instance, f"Simulated with policy {names[0]}, {seeds}")
+    if output is not None:
+        typer.echo(f"wrote traces and pictures to {output}")
 
 
 def _policies(policy: str | None, instance: Instance, plan: Plan | None) -> list[str]:
@@ -190,7 +195,7 @@ def _print_policy(figures: dict[str, Any], instance: Instance, title: str) -> No
             for source, own in figures["sources"].items()
         ),
     )
-    if any(instance.any_profile(model).operating_points for model in instance.profiles):
+    if instance.calibrated:
         print_table(
             "Accuracy of the results",
             ("source", ">promised", ">right"),

@@ -10,10 +10,12 @@ from typing import Annotated, Final
 
 import typer
 
-from planner.cli.output import JSON_OPTION, print_json, print_table, progress_line
+from planner.cli.names import METHODS_HELP
+from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_line
 from planner.cli.places import file_to_write
 from planner.errors import PlannerError, UsageError
 from planner.plan.types import Plan, PlanPrices, Route, ScenarioReference
+from planner.scenario.instance import Instance
 
 PIN: Final = re.compile(r"(?P<source>.+):(?P<first>\d+)(-(?P<last>\d+))?=(?P<worker>.+)")
 
@@ -24,7 +26,7 @@ def command(
     output: Annotated[
         Path | None, typer.Option("--output", "-o", help="Plan file to write (JSON).", callback=file_to_write)
     ] = None,
-    method: Annotated[str, typer.Option(help="How to solve: auto, or a method by name.")] = "auto",
+    method: Annotated[str, typer.Option(help=METHODS_HELP)] = "auto",
     routes: Annotated[
         str | None, typer.Option(help="'single': one route a source; 'shared': samples shared among routes.")
     ] = None,
@@ -93,7 +95,9 @@ def command(
     if json:
         print_json(plan_document(plan))
     else:
-        print_plan(plan)
+        print_plan(plan, instance)
+        if output is not None:
+            typer.echo(f"wrote {output}")
 
 
 def read_time_limit(text: str) -> float:
@@ -131,20 +135,28 @@ def _progress(elapsed_s: float, best: float, bound: float) -> str:
     return f"{elapsed_s:7.1f} s  best {best:.6g}  bound {bound:.6g}"
 
 
-def print_plan(plan: Plan) -> None:
+def print_plan(plan: Plan, instance: Instance) -> None:
     """Print routes, utilisations, and the objective with its gap."""
     print_table(
         "Routes",
-        ("source", ">share", "model", "route (worker: blocks)", ">accuracy", ">delay", ">surrogate"),
+        (
+            "source",
+            ">share",
+            "model",
+            "route (worker: blocks)",
+            *([">accuracy"] if instance.calibrated else []),
+            ">delay",
+            ">surrogate",
+        ),
         (
             (
                 name,
                 f"{route.share:.1%}",
-                f"{route.model} @{route.operating_point}",
+                _model(route, instance),
                 _describe(route),
-                f"{own.accuracy:.1%}",
-                f"{own.delay_s * 1e3:.1f} ms",
-                f"{own.surrogate_delay_s * 1e3:.1f} ms",
+                *([f"{own.accuracy:.1%}"] if instance.calibrated else []),
+                milliseconds(own.delay_s),
+                milliseconds(own.surrogate_delay_s),
             )
             for name, own in plan.sources.items()
             for route in own.routes
@@ -163,8 +175,9 @@ def print_plan(plan: Plan) -> None:
     )
     if plan.prices is not None:
         _print_prices(plan, plan.prices)
+    proof = f"bound {plan.bound:.6g}, gap {plan.gap:.2%}" if plan.bound > 0 else "no bound"
     typer.echo(
-        f"{plan.status}: {plan.goal} {plan.objective:.6g}, bound {plan.bound:.6g}, gap {plan.gap:.2%} "
+        f"{plan.status}: {plan.goal} {plan.objective:.6g}, {proof} "
         f"(surrogate objective), by {plan.method} in {plan.solve_s:.2f} s; costs {plan.provenance}"
     )
 
@@ -181,6 +194,12 @@ def _print_prices(plan: Plan, prices: PlanPrices) -> None:
     ]
     rows += [(name, "1 Mbit/s more", part(own.mbit_per_s)) for name, own in prices.networks.items()]
     print_table(f"What more would be worth, off the objective (by {prices.by})", ("name", "change", ">worth"), rows)
+
+
+def _model(route: Route, instance: Instance) -> str:
+    """Name a route's model, and its operating point where it has several."""
+    points = instance.any_profile(route.model).operating_points
+    return f"{route.model} ({points[route.operating_point].name})" if len(points) > 1 else route.model
 
 
 def _describe(route: Route) -> str:

@@ -10,6 +10,7 @@ import typer
 
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
+from planner.cli.names import POLICIES
 from planner.cli.output import JSON_OPTION, print_json
 from planner.cli.places import folder_to_write
 from planner.cli.verdict import print_folder, print_rehearsed, print_validation, print_where, write_folder
@@ -59,7 +60,7 @@ def command(
     scenario: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Scenario, instead of the one the plan names.")
     ] = None,
-    policy: Annotated[str, typer.Option(metavar="NAME", help="A policy by name.")] = "planned",
+    policy: Annotated[str, typer.Option(metavar="NAME", help=f"One of {POLICIES}.")] = "planned",
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of arrivals and inputs.")] = 0,
     tolerance: Annotated[
         str, typer.Option(metavar="SHARE", help="How far mean delays may be from their prediction.")

@@ -115,6 +115,11 @@ class Instance(Record):
         points = self.any_profile(model).operating_points
         return points or (OperatingPoint(name="full", accuracy=1.0, reach=(1.0,) * self.length(model)),)
 
+    @property
+    def calibrated(self) -> bool:
+        """Whether the accuracy of any model is known."""
+        return any(self.any_profile(model).operating_points for model in self.profiles)
+
     @cached_property
     def accuracies(self) -> dict[str, tuple[float, ...]]:
         """Accuracy of each operating point, by model."""

@@ -5,13 +5,16 @@ from __future__ import annotations
 import re
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
 
-from planner.cli import COMMANDS, main
+from planner.cli import COMMANDS, main, names
 from planner.cli.examples import EXAMPLES
 from planner.errors import PlannerError
+from planner.policy.registry import POLICIES
+from planner.solve.solve import METHODS
 from tests.cli.command import parse, planner
 
 
@@ -42,6 +45,27 @@ def test_examples_are_read_as_they_stand(line: str) -> None:
 @pytest.mark.parametrize("line", ["planner solve", "planner solve a.yaml --nonsense", "planner profile diff a.json"])
 def test_what_is_no_command_line_is_not_read(line: str) -> None:
     assert parse(line) == 2
+
+
+def test_help_names_all_methods_and_policies() -> None:
+    methods = names.METHODS_HELP.partition(": ")[2].removesuffix(".").replace("; or as others do: ", ", ")
+    assert sorted(methods.split(", ")) == sorted(["auto", *METHODS])
+    assert sorted(names.POLICIES.split(", ")) == sorted(POLICIES)
+
+
+@pytest.mark.parametrize("words", [["-h"], ["solve", "-h"], ["profile", "-h"], ["profile", "show", "-h"]])
+def test_the_short_form_of_help(words: list[str], capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 0
+    assert capsys.readouterr().out.startswith("Usage: planner ")
+
+
+def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(["--version"])
+    assert end.value.code == 0
+    assert capsys.readouterr().out == f"planner {version('mdi-planner')}\n"
 
 
 def test_bad_usage_ends_with_2() -> None:

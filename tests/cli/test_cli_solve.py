@@ -47,11 +47,34 @@ def test_a_plan_file_names_its_scenario(scenario: Path, capsys: pytest.CaptureFi
     printed = capsys.readouterr()
     assert "optimal" in printed.out
     assert "gate" in printed.out
+    assert printed.out.endswith(f"wrote {output}\n")
     plan = load_plan(output)
     verify(load_instance(scenario), plan)
     assert plan.scenario is not None
     assert plan.scenario.path == "../scenario.yaml"
     assert plan.scenario.sha256 == hashlib.sha256(scenario.read_bytes()).hexdigest()
+
+
+def test_an_accuracy_that_nobody_knows_is_not_told(
+    scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    main_ok(["solve", str(scenario)])
+    assert "accuracy" not in capsys.readouterr().out
+    main_ok(["frontier", str(scenario), "--points", "0"])
+    assert "no profile of this scenario knows an accuracy" in capsys.readouterr().err
+    path = tmp_path / "profiles" / "reference" / "classifier.json"
+    points = [{"name": name, "accuracy": known, "reach": [1.0] * 8} for name, known in (("day", 0.9), ("night", 0.8))]
+    document = json.loads(path.read_text()) | {"operating_points": points}
+    path.write_text(json.dumps(document))
+    main_ok(["solve", str(scenario)])
+    told = capsys.readouterr().out
+    assert "accuracy" in told
+    assert "classifier (day)" in told
+
+
+def test_a_baseline_has_no_bound(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main_ok(["solve", str(scenario), "--method", "equal"])
+    assert "no bound (surrogate objective), by equal" in capsys.readouterr().out
 
 
 def test_json_is_alone_on_stdout(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
