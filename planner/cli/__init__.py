@@ -36,22 +36,32 @@ COMMANDS: Final = {
     "probe": "Measure the network between running agents.",
 }
 
+INTERRUPTED: Final = 130
+"""Exit code after an interrupt from the keyboard, as shells have it."""
+
 # Which extra of the distribution brings a library that a command may miss.
 EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"} | dict.fromkeys(
     ("pyomo", "highspy", "cvxpy", "networkx", "pint", "ruamel"), "plan"
 )
 
 
-class _InOrder(TyperGroup):
-    """Lists commands, and those that have commands of their own, as they are in :data:`COMMANDS`."""
+class _Commands(TyperGroup):
+    """Lists commands, and those that have commands of their own, in the order of :data:`COMMANDS`."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=list(COMMANDS).index)
 
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except KeyboardInterrupt:  # of which Typer would say nothing
+            _say_interrupted()
+            raise typer.Exit(INTERRUPTED) from None
+
 
 def _build(words: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
-        cls=_InOrder,
+        cls=_Commands,
         no_args_is_help=True,
         add_completion=False,
         pretty_exceptions_enable=False,
@@ -101,9 +111,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for fault in faults:
             typer.echo(f"planner: error: {fault}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("planner: interrupted", err=True)
-        sys.exit(130)
+    except KeyboardInterrupt:  # while the command's libraries were imported
+        _say_interrupted()
+        sys.exit(INTERRUPTED)
+
+
+def _say_interrupted() -> None:
+    typer.echo("planner: interrupted", err=True)
 
 
 def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault, ...] | None:

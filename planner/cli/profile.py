@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from planner.cli import INTERRUPTED
 from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import file_to_write, picture_to_write
 from planner.cli.shape import MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
@@ -21,7 +22,6 @@ if TYPE_CHECKING:
     from planner.profile.sampling import Progress
     from planner.profile.types import OperatingPoint, Profile
 
-INTERRUPTED = 130
 BAR = 24
 """Characters of the longest bar in a table."""
 

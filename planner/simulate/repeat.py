@@ -8,11 +8,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import signal
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Final
 
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
@@ -84,16 +86,38 @@ def simulate_cases(
         yield from (simulate_case(instance, plan, case) for case in cases)
         return
     with _pool(count) as pool:
-        futures = [pool.submit(simulate_case, instance, plan, case) for case in cases]
+        futures = [pool.submit(_simulate_in_pool, instance, plan, case) for case in cases]
         yield from (future.result() for future in as_completed(futures))
 
 
 @contextmanager
 def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Give processes that drop what has not begun when one run fails, or the user interrupts."""
+    """Give processes that drop what they do, and what has not begun, when one run fails or the user interrupts."""
     # A forked process may inherit a lock that a thread of this one holds; a spawned one starts clean.
-    pool = ProcessPoolExecutor(count, mp_context=multiprocessing.get_context("spawn"))
+    context = multiprocessing.get_context("spawn")
+    stop = context.RawValue("b", 0)
+    pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(stop,))
     try:
         yield pool
     finally:
+        stop.value = 1
         pool.shutdown(cancel_futures=True)
+
+
+_STOPS: Final[list[Any]] = []
+"""In a process of a pool: the byte in shared memory that is not 0 when it is to stop."""
+
+
+def _begin(stop: Any) -> None:
+    """Begin a process of a pool; an interrupt from the keyboard reaches it, too, and is for its parent alone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    _STOPS.append(stop)
+
+
+def _simulate_in_pool(instance: Instance, plan: Plan | None, case: Case) -> Replication:
+    return simulate_case(instance, plan, case, _stop_if_told)
+
+
+def _stop_if_told(_record: Record) -> None:
+    if _STOPS[0].value:
+        raise KeyboardInterrupt

@@ -1,6 +1,13 @@
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -134,6 +141,33 @@ def test_replications_are_printed_with_their_intervals(scenario: Path, capsys: p
     printed = capsys.readouterr().out
     assert "seeds 0 to 1" in printed
     assert "±" in printed
+
+
+@pytest.mark.parametrize(("processes", "sent"), [(1, os.killpg), (2, os.killpg), (2, os.kill)])
+def test_an_interrupt_ends_all_runs_at_once_and_leaves_nothing_half_written(
+    scenario: Path, tmp_path: Path, processes: int, sent: Callable[[int, int], None]
+) -> None:
+    """As a terminal interrupts, which tells all processes of a group, and as another program does."""
+    scenario.write_text(scenario.read_text().replace("samples: 60", "samples: 100000000"))
+    output = tmp_path / "run"
+    words = ["simulate", str(scenario), "--repeat", str(processes), "-o", str(output)]
+    running = subprocess.Popen(
+        [sys.executable, "-m", "planner", *words], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        deadline = time.monotonic() + 60
+        while len(list(output.glob(".trace*"))) < processes:  # each process has begun
+            assert time.monotonic() < deadline
+            assert running.poll() is None
+            time.sleep(0.05)
+        sent(running.pid, signal.SIGINT)
+        _, told = running.communicate(timeout=30)
+    finally:
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(running.pid, signal.SIGKILL)
+    assert running.returncode == 130
+    assert told == "planner: interrupted\n"
+    assert list(output.iterdir()) == []
 
 
 @pytest.mark.parametrize(
