@@ -31,6 +31,9 @@ from planner.solve.problem import Array, Choice, Choices, Integers, Problem
 from planner.solve.staged import StagedRoutes
 from planner.solve.tables import Tables
 
+FIRST_BUSY = 0.85
+"""First prices rise up to this utilisation: beyond it they would only tell how crowded a bad incumbent is."""
+
 
 class Multipliers(NamedTuple):
     """Multipliers β and μ [K, R], and prices in tables [S, T, M + 1]; or slopes of the bound along them."""
@@ -55,7 +58,7 @@ class Dual:
         self.problem, self.staged = problem, staged
         self.weight = problem.classes.weight[:, None]
         beta = np.repeat(0.5 * self.weight, len(problem.resources), axis=1)
-        mu = -np.diff(class_prices(problem, np.minimum(sigma, problem.cap)), axis=0, append=0.0) * 0.5
+        mu = -np.diff(class_prices(problem, np.minimum(sigma, FIRST_BUSY)), axis=0, append=0.0) * 0.5
         self._tabulate(np.zeros(0, dtype=np.intp))
         self.prices = Multipliers(beta, mu, np.zeros(self.tables.shape))
         self.answers: Choices = ()

@@ -27,10 +27,13 @@ from planner.solve.interrupt import on_interrupt
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.pricing import unroutable
 from planner.solve.problem import Choice, Choices, Problem
+from planner.solve.replies import Replies
 
 FIRST_TANGENTS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
 TANGENT_ERROR = 1e-6
-GREEDY_ROUNDS = 3
+GREEDY_ROUNDS, SHAKES = 3, 20
+BEGINNING = 0.1
+"""Part of the time limit after which the first plan is shaken no more."""
 SOLVER_LOG = "pyomo.contrib.appsi.solvers.highs"
 
 Key = tuple[int, int, int, int]
@@ -41,9 +44,10 @@ def solve(problem: Problem, options: Options) -> Outcome:
     """Minimise the surrogate objective over one route a source."""
     search = Search(problem, options)
     if not unroutable(problem):
-        for choices in greedy_rounds(problem, GREEDY_ROUNDS):
-            search.offer(choices)
+        _begin(search)
     model = build_model(problem)
+    if search.incumbents:
+        write_choices(model, min(search.incumbents, key=lambda choices: search.incumbents[choices]))
     solver = Highs()
     solver.config.load_solution = False
     solver.config.warmstart = True
@@ -72,6 +76,19 @@ def solve(problem: Problem, options: Options) -> Outcome:
         if search.gap <= options.gap or search.out_of_time or not _add_tangents(problem, model):
             break
     return search.outcome()
+
+
+def _begin(search: Search) -> None:
+    """Look for a plan to start from: HiGHS may find none of its own for long."""
+    random = np.random.default_rng(search.options.seed)
+    replies = Replies(search)
+    for choices in greedy_rounds(search.problem, GREEDY_ROUNDS):
+        search.offer(choices)
+        replies.improve(choices)
+    for _ in range(SHAKES):
+        if search.left_s < search.options.time_limit_s * (1 - BEGINNING):
+            break
+        replies.shake(random)
 
 
 @contextmanager
@@ -111,6 +128,16 @@ def read_choices(problem: Problem, model: Any) -> Choices:
         if variable.value > 0.5:
             found[source].append((variant, block, worker))
     return tuple((Choice(own[0][0], tuple(worker for _, _, worker in sorted(own))),) for own in found)
+
+
+def write_choices(model: Any, choices: Choices) -> None:
+    """Give the binaries the values of routes; HiGHS finds those of all else."""
+    routes = {(source, choice.variant): choice.workers for source, (choice,) in enumerate(choices)}
+    for pair, variable in model.chosen.items():
+        variable.set_value(float(pair in routes))
+    for (source, variant, block, worker), variable in model.place.items():
+        on_route = (source, variant) in routes and routes[source, variant][block] == worker
+        variable.set_value(float(on_route))
 
 
 def _add_routes(problem: Problem, model: Any) -> None:

@@ -18,6 +18,8 @@ from planner.plan.types import Route, Stage
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.intp]
+Residency = tuple[NDArray[np.bool_], ...]
+"""Per model, whether each block resides on each worker; shape [L, D] each."""
 
 
 @dataclass(frozen=True)
@@ -142,7 +144,7 @@ class Problem:
     ring: tuple[int, ...] = ()
     max_visits: int | None = None
     pins: dict[str, dict[int, int]] = field(default_factory=dict)
-    resident: tuple[NDArray[np.bool_], ...] | None = None
+    resident: Residency | None = None
 
     @cached_property
     def classes(self) -> Classes:
@@ -266,19 +268,25 @@ class Problem:
         )
         return weighted_number(self.classes, load, self.kappa) + fixed
 
+    def residency(self, choices: Choices) -> Residency:
+        """Give the blocks that routes need to have on each worker."""
+        held = tuple(np.zeros((len(weights), len(self.workers)), dtype=bool) for weights in self.weight_bytes)
+        for own in choices:
+            for choice in own:
+                held[self.variants[choice.variant].model][np.arange(len(choice.workers)), choice.workers] = True
+        return held
+
+    def resident_bytes(self, held: Residency) -> tuple[Array, Array]:
+        """Give the weights of the blocks on each worker, and the largest activation; shape [D] each."""
+        weights, largest = np.zeros(len(self.workers)), np.zeros(len(self.workers))
+        for number, blocks in enumerate(held):
+            weights += self.weight_bytes[number] @ blocks
+            largest = np.maximum(largest, (self.activation_bytes[number][:, None] * blocks).max(axis=0))
+        return weights, largest
+
     def memory_used(self, choices: Choices) -> Array:
         """Bytes of distinct resident blocks and the largest activation on each worker; shape [D]."""
-        weights = np.zeros(len(self.workers))
-        largest = np.zeros(len(self.workers))
-        pairs = {
-            (self.variants[choice.variant].model, block, worker)
-            for own in choices
-            for choice in own
-            for block, worker in enumerate(choice.workers)
-        }
-        for model, block, worker in pairs:
-            weights[worker] += self.weight_bytes[model][block]
-            largest[worker] = max(largest[worker], self.activation_bytes[model][block])
+        weights, largest = self.resident_bytes(self.residency(choices))
         return weights + largest
 
     def feasible(self, choices: Choices, tolerance: float = 1e-6) -> bool:

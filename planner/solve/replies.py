@@ -8,10 +8,13 @@ import numpy as np
 
 from planner.plan.surrogate import congestion
 from planner.solve.outcome import Search
-from planner.solve.problem import Array, Choice, Choices, Integers, Problem, Variant
-from planner.solve.smooth import KNEE
+from planner.solve.problem import Array, Choice, Choices, Integers, Problem, Variant, stages
 from planner.solve.staged import CostOfLoad, StagedRoutes
 
+STEEP = 1e5
+"""Slope of congestion beyond the cap: being over it is worse than anything that moves elsewhere could cost."""
+LACKING = 1e3
+"""By how much a plan is worse when a worker needs twice the memory that it has."""
 MOST_OUT = 4
 """At most so many sources are taken out at once."""
 POWER = 16
@@ -29,33 +32,40 @@ class Measure(Protocol):
 
 
 class Delay:
-    """The objective of the goal ``delay``."""
+    """The objective of the goal ``delay``, which goes on steeply over the utilisation cap."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
     def value(self, choices: Choices, load: Array) -> float:
-        """Give the objective; the load follows from the routes."""
-        del load
-        return self.problem.objective(choices)
+        """Give the objective, where no resource is overloaded."""
+        problem = self.problem
+        queued = problem.classes.weight @ self._number(problem.classes.nested(load)).sum(axis=1)
+        costs = [problem.cost(source, choice) for source, (choice,) in enumerate(choices)]
+        return float(queued) + sum(
+            problem.fixed_cost(source, choice, costs[source].latency_s) for source, (choice,) in enumerate(choices)
+        )
 
     def rise(self, source: int, load: Array, phantom: Array | float) -> CostOfLoad:
         """Give the rise of congestion in the source's class and all below it."""
         problem = self.problem
-        sigma = np.minimum(problem.classes.nested(load) + phantom, KNEE)
+        sigma = problem.classes.nested(load) + phantom
         levels = range(int(problem.classes.of_source[source]), len(problem.classes.weight))
-        before = congestion(sigma, problem.kappa)
+        before = self._number(sigma)
 
         def cost(more: Array, resource: Integers) -> Array:
             total = np.zeros(more.shape)
             for level in levels:
-                after = sigma[level][resource] + more
-                fits = after <= problem.cap
-                rise = congestion(np.where(fits, after, 0.0), problem.kappa) - before[level][resource]
-                total += np.where(fits, problem.classes.weight[level] * rise, np.where(more > 0, np.inf, 0.0))
+                rise = self._number(sigma[level][resource] + more) - before[level][resource]
+                total += problem.classes.weight[level] * rise
             return total
 
         return cost
+
+    def _number(self, sigma: Array) -> Array:
+        """Give G up to the cap, and a steep line from there on."""
+        within = np.minimum(sigma, self.problem.cap)
+        return np.asarray(congestion(within, self.problem.kappa) + STEEP * (sigma - within))
 
 
 class Peak:
@@ -102,7 +112,7 @@ def _norm(values: Array) -> float:
 
 
 class Replies:
-    """Improves incumbents of a search."""
+    """Improves plans of a search, overloaded ones and those that lack memory as well."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
@@ -117,14 +127,15 @@ class Replies:
         """Let the sources take their best replies in turn until none gains."""
         problem = self.search.problem
         load = problem.load(choices)
-        current, value = list(choices), self.measure.value(choices, load)
+        current, value = list(choices), self._value(choices, load)
         source, settled = 0, 0
         while settled < len(current) and not self.search.out_of_time:
             kept, own = current[source], load[source].copy()
             load[source] = 0.0
-            self._place(current, load, source, self._reply(source, load))
+            current[source] = ()
+            self._place(current, load, source, self._reply(source, current, load))
             allowed = problem.allowed(source, current[source][0])
-            now = self.measure.value(tuple(current), load) if allowed and current[source] != kept else value
+            now = self._value(tuple(current), load) if allowed and current[source] != kept else value
             if now < value * (1 - 1e-9):
                 value, settled = now, 1
             else:
@@ -135,19 +146,25 @@ class Replies:
         return tuple(current)
 
     def shake(self, random: np.random.Generator) -> None:
-        """Take a few sources out of the best incumbent, put them back beside loads that are not there, and improve."""
+        """Take a few sources out of the best incumbent, put them back beside loads that are not there, and improve.
+
+        Without an incumbent all are put there anew.
+        """
         problem, incumbents = self.search.problem, self.search.incumbents
-        best = min(incumbents, key=lambda choices: incumbents[choices])
+        best = min(incumbents, key=lambda choices: incumbents[choices], default=((),) * len(problem.demands))
         count, workers = len(best), len(problem.workers)
-        out = random.permutation(count)[: int(random.integers(1, min(count, MOST_OUT) + 1))].tolist()
+        moved = int(random.integers(1, min(count, MOST_OUT) + 1)) if incumbents else count
+        out = random.permutation(count)[:moved].tolist()
         load = problem.load(best)
         load[out] = 0.0
         current = list(best)
         for source in out:
+            current[source] = ()
+        for source in out:
             phantom = np.zeros(load.shape[1])
-            busy = 0.8 if problem.goal == "delay" else self.search.best
+            busy = 0.8 if problem.goal == "delay" or not incumbents else self.search.best
             phantom[:workers] = random.uniform(0.0, busy, workers) * random.integers(0, 2, workers)
-            self._place(current, load, source, self._reply(source, load, phantom))
+            self._place(current, load, source, self._reply(source, current, load, phantom))
         self.improve(tuple(current))
 
     def _place(self, current: list[tuple[Choice, ...]], load: Array, source: int, choice: Choice) -> None:
@@ -156,7 +173,38 @@ class Replies:
         cost = self.search.problem.cost(source, choice)
         load[source, cost.resources] = self.search.problem.demands[source].volume * cost.seconds
 
-    def _reply(self, source: int, load: Array, phantom: Array | float = 0.0) -> Choice:
-        """Give a source's best route beside the ``load`` of the others [S, R]."""
+    def _reply(
+        self, source: int, current: list[tuple[Choice, ...]], load: Array, phantom: Array | float = 0.0
+    ) -> Choice:
+        """Give a source without a route its best one beside those of the others, which bring ``load`` [S, R]."""
+        problem, staged = self.search.problem, self.staged[source]
         cost = self.measure.rise(source, load, phantom)
-        return min((route.cheapest(cost) for route in self.staged[source]), key=lambda found: found[0])[1]
+        if not problem.memory_binds:
+            return _cheapest(staged, cost)
+        held = problem.residency(tuple(current))
+        most = np.maximum(problem.memory_bytes, sum(problem.resident_bytes(held)))
+        while True:
+            choice = _cheapest([route.beside(held) for route in staged], cost)
+            model = problem.variants[choice.variant].model
+            current[source] = (choice,)
+            over = problem.memory_used(tuple(current)) > most
+            # Stages that fit one by one may not fit together: the longest on each worker is kept, as if it were there.
+            before = held[model].sum()
+            for worker in np.flatnonzero(over).tolist():
+                own = [(first - last, first, last) for where, first, last in stages(choice.workers) if where == worker]
+                _, first, last = min(own)
+                held[model][first : last + 1, worker] = True
+            if held[model].sum() == before:
+                return choice
+
+    def _value(self, choices: Choices, load: Array) -> float:
+        """Give the measure's value, far more where workers lack memory."""
+        value, problem = self.measure.value(choices, load), self.search.problem
+        if not problem.memory_binds:
+            return value
+        lack = problem.memory_used(choices) / np.maximum(problem.memory_bytes, 1.0) - 1
+        return value * (1 + LACKING * float(np.maximum(lack, 0.0).sum()))
+
+
+def _cheapest(staged: list[StagedRoutes], cost: CostOfLoad) -> Choice:
+    return min((route.cheapest(cost) for route in staged), key=lambda found: found[0])[1]

@@ -11,14 +11,11 @@ import dataclasses
 from collections.abc import Callable
 
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.solve.outcome import Options, Outcome, Search
-from planner.solve.problem import Array, Choices, Problem
+from planner.solve.problem import Array, Choices, Problem, Residency
 
 Method = Callable[[Problem, Options], Outcome]
-Residency = tuple[NDArray[np.bool_], ...]
-"""Per model, whether each block may reside on each worker; shape [L, D]."""
 
 
 def solve_with_memory(problem: Problem, options: Options, method: Method) -> Outcome:

@@ -11,7 +11,6 @@ ones are improved.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
 
 import numpy as np
 
@@ -56,12 +55,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
         shared = _share(replies)
         if shared.status == "infeasible":
             return Outcome("infeasible", blame=_blame(problem, options, shared.blame))
-    if problem.goal == "delay":
-        climb = Climb(search, replies.staged)
-        seen: set[Choices] = set()
-        _shake(replies, lambda: _climb(climb, replies, seen))
-    else:
-        _shake(replies, lambda: False)
+    _look(replies)
     if not search.incumbents:
         missed = blame(problem, lambda: missed_limits(problem, near))
         return Outcome("no_solution", bound=search.bound, blame=_blame(problem, options, missed))
@@ -77,22 +71,30 @@ def _blame(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> tu
     return blame(problem, lambda: least) if least else otherwise
 
 
-def _shake(replies: Replies, between: Callable[[], bool]) -> None:
-    """Shake the best incumbent until time is over or nothing is gained; ``between`` says whether it may yet help."""
+def _look(replies: Replies) -> None:
+    """Shake and raise the bound in turn, until time is over or nothing is gained."""
     search = replies.search
     random = np.random.default_rng(search.options.seed)
+    _shake(replies, random)
+    climb = Climb(search, replies.staged) if search.problem.goal == "delay" else None
+    seen: set[Choices] = set()
     idle = 0
     while not search.out_of_time and search.gap > search.options.gap and idle < IDLE_SHAKES:
-        helps = between()
-        if not search.incumbents and not helps:
+        helps = climb is not None and _climb(climb, replies, seen)
+        if not helps and not search.incumbents:
             break
-        for _ in range(SHAKES):
-            if search.out_of_time or not search.incumbents:
-                break
-            best = search.best
-            replies.shake(random)
-            idle = idle + 1 if search.best >= best else 0
-        search.report()
+        best = search.best
+        _shake(replies, random)
+        idle = idle + SHAKES if search.best >= best else 0
+
+
+def _shake(replies: Replies, random: np.random.Generator) -> None:
+    """Shake the best incumbent some times."""
+    for _ in range(SHAKES):
+        if replies.search.out_of_time:
+            break
+        replies.shake(random)
+    replies.search.report()
 
 
 def _share(replies: Replies) -> Outcome:

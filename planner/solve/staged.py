@@ -7,13 +7,14 @@ cheapest route in O(L² D + L D²), as long as a route's visits to one resource 
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from itertools import pairwise
 
 import numpy as np
 
-from planner.solve.problem import Array, Choice, Integers, Problem, stages
+from planner.solve.problem import Array, Choice, Integers, Problem, Residency, stages
 
 TINY = 1e-12
 """Stands for a price or reach of 0, so that a missing path stays infinitely dear."""
@@ -30,6 +31,8 @@ class StagedRoutes:
     stage_load
         Utilisation that blocks i .. j − 1 bring to worker d, with what exits send home left out; shape [L, L + 1, D],
         infinite where the stage may not run.
+    peak_bytes
+        Largest activation of blocks i .. j − 1; shape [L, L + 1].
     move_load
         Utilisation of each hop by cut l sent from d to e; shape [L + 1, D, D, H].
     move_cost
@@ -43,6 +46,7 @@ class StagedRoutes:
     source: int
     variant: int
     stage_load: Array
+    peak_bytes: Array
     move_load: Array
     move_cost: Array
     fixed: float
@@ -56,6 +60,9 @@ class StagedRoutes:
         begin_s = model.reach[:-1, None, None] * model.overhead_s
         load = demand.volume * (done_s[None, :, :] - done_s[:-1, None, :] + begin_s)
         load[np.arange(length)[:, None] >= np.arange(length + 1)] = np.inf
+        peak_bytes = np.zeros((length, length + 1))
+        for first in range(length):
+            peak_bytes[first, first + 1 :] = np.maximum.accumulate(problem.activation_bytes[model.model][first:])
         for block, worker in np.argwhere(~problem.runs(source, variant)).tolist():
             load[: block + 1, block + 1 :, worker] = np.inf
         size = model.reach * model.cut_bytes
@@ -68,10 +75,24 @@ class StagedRoutes:
             source=source,
             variant=variant,
             stage_load=load,
+            peak_bytes=peak_bytes,
             move_load=demand.volume * size[:, None, None, None] * problem.hop_s_per_byte * away[:, :, None],
             move_cost=np.maximum(per_second * model.reach, TINY)[:, None, None] * latency_s,
             fixed=of_delay * per_second * problem.loss_s * (1 - model.accuracy),
         )
+
+    def beside(self, held: Residency) -> StagedRoutes:
+        """Leave out the stages for which a worker lacks memory beside the blocks that others hold there.
+
+        Each stage is looked at by itself, and none of the source's blocks fit where others need too much already.
+        """
+        problem, model = self.problem, self.problem.variants[self.variant].model
+        weights, largest = problem.resident_bytes(held)
+        more = problem.weight_bytes[model][:, None] * ~held[model]
+        until = np.vstack([np.zeros(len(weights)), np.cumsum(more, axis=0)])
+        needed = weights + (until - until[:-1, None]) + np.maximum(largest, self.peak_bytes[:, :, None])
+        lacks = needed > np.maximum(problem.memory_bytes, weights + largest)
+        return dataclasses.replace(self, stage_load=np.where(lacks, np.inf, self.stage_load))
 
     def visits(self, choice: Choice) -> tuple[Array, Integers]:
         """Give the loads of a route's stages and moves, and their resources, one by one as they are counted here."""
