@@ -91,6 +91,11 @@ class Outgoing:
         """What has not been sent yet."""
         return len(self._payload) - self._offset
 
+    @property
+    def whole_bytes(self) -> int:
+        """The size of the whole frame."""
+        return len(self._header) + len(self._payload)
+
     def next(self, size_bytes: int, *, asks: bool) -> Fragment:
         """Give the next fragment, with at most ``size_bytes`` of the payload."""
         first = self._offset

@@ -8,7 +8,7 @@ from collections.abc import Callable, Iterable, Sequence
 
 from planner.errors import ExecuteError
 from planner.execute.messages import Body, Frame, Tensors, Transmit
-from planner.execute.transport import CONTROL, Connect
+from planner.execute.transport import CONTROL, LOOK_S, Connect
 
 
 class Members:
@@ -68,12 +68,15 @@ class Members:
             Some did not come in time.
         """
         deadline_s = time.monotonic() + timeout_s
-        try:
-            while self.absent(names):
-                self.next(deadline_s - time.monotonic())
-        except TimeoutError:
-            absent = ", ".join(self.absent(names))
-            raise ExecuteError(f"agents did not come within {timeout_s:g} s", where="workers", value=absent) from None
+        while absent := self.absent(names):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                what = f"agents did not come within {timeout_s:g} s"
+                raise ExecuteError(what, where="workers", value=", ".join(absent), expected="agents that run")
+            try:
+                self.next(min(left_s, LOOK_S))
+            except TimeoutError:
+                self._transport.look()
 
     def absent(self, names: Iterable[str]) -> list[str]:
         """Give those of these agents that are not there."""

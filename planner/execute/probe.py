@@ -23,7 +23,7 @@ from typing import Final, TypeVar
 from planner.errors import ExecuteError
 from planner.execute.inquiries import About, Ask, Flood, Flooded, Ping, Pinged
 from planner.execute.messages import Body, Fault, Frame, Refused
-from planner.execute.transport import CONTROL, Connect
+from planner.execute.transport import CONTROL, LOOK_S, Connect
 
 PINGS: Final = 20
 SHARING: Final = 1.4
@@ -101,9 +101,9 @@ class Inquirer:
         until_s = time.monotonic() + wait_s
         while (left_s := until_s - time.monotonic()) > 0 and not (names and self._present.issuperset(names)):
             try:
-                self._take(left_s)
+                self._take(min(left_s, LOOK_S))
             except TimeoutError:
-                break
+                self._transport.look()
         absent = [name for name in names if name not in self._present]
         if absent or not self._present:
             what = f"no such agents within {wait_s:g} s" if absent else f"no agents within {wait_s:g} s"

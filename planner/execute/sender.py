@@ -7,7 +7,10 @@
 3. What is on its way in a lane, sent and not acknowledged, is bounded by a window. A fragment counts only what is at
    least as urgent, so urgent data does not wait for acknowledgements of other data, but other data waits for those
    of urgent data. Two streams in one medium would otherwise share it, however urgent one of them is.
-4. How large the window is, :mod:`planner.execute.window` says.
+4. How large the window is, :mod:`planner.execute.window` says. While the medium is left to run empty for that, only
+   what is more urgent than all that is on its way goes.
+5. A small frame that nobody waits for is not acknowledged, but for one now and then: an acknowledgement costs both ends
+   about as much work as the frame.
 """
 
 from __future__ import annotations
@@ -88,7 +91,7 @@ class _Lane:
         self._transport = transport
         self._on_transfer = on_transfer
         self._round_trip_s: dict[str, float] = {}
-        self._heard_s: dict[str, float] = {}
+        self._unasked_bytes: dict[str, int] = {}
         self._changed = threading.Condition()
         self._waiting: list[tuple[int, int, _Waiting]] = []
         self._sequence = count()
@@ -111,7 +114,7 @@ class _Lane:
             flying = self._flying.pop((fragment.stream, fragment.offset), None)
             if flying is None:
                 return False
-            now_s = self._heard_s[flying.gone.to] = time.monotonic()
+            now_s = time.monotonic()
             self._window.came(flying.gone, now_s)
             burst = self._burst if not self._flying else None
             self._changed.notify()
@@ -139,15 +142,6 @@ class _Lane:
             self._round_trip_s.pop(member, None)
             self._changed.notify()
 
-    def silent(self, since_s: float) -> set[str]:
-        """Name the members that were sent something before a time, and have acknowledged nothing since."""
-        with self._changed:
-            return {
-                flying.gone.to
-                for flying in self._flying.values()
-                if flying.gone.at_s < since_s and self._heard_s.get(flying.gone.to, 0.0) < since_s
-            }
-
     def close(self) -> None:
         """End the thread once all that waits has been sent."""
         with self._changed:
@@ -161,7 +155,13 @@ class _Lane:
             if self._drained_s is None and self._window.stale(item.to, now_s):
                 self._drained_s = now_s + _DRAINED_S
             return False
-        return self._drained_s is None or not self._flying or self._drained_s <= now_s
+        if self._drained_s is None or self._probes(now_s):
+            return True
+        return item.level < min(own.level for own in self._flying.values())
+
+    def _probes(self, now_s: float) -> bool:
+        """Tell whether the medium has run empty, or was long enough left to, so that a small fragment goes alone."""
+        return self._drained_s is not None and (not self._flying or self._drained_s <= now_s)
 
     def _free_bytes(self, item: _Waiting) -> float:
         """Give how much of the window is open to a frame."""
@@ -191,15 +191,18 @@ class _Lane:
         """Take the next fragment of a frame, and the frame out once it is over."""
         with self._changed:
             now_s, alone = time.monotonic(), not self._flying
+            if self._goes_unasked(item, outgoing, now_s):
+                self._remove(item)
+                return outgoing.next(PROBE_BYTES, asks=False)
             window_bytes, free_bytes = self._window.bytes(item.to), self._free_bytes(item)
-            most_bytes = max(window_bytes / 4, free_bytes / 2) if self._drained_s is None else PROBE_BYTES
-            self._drained_s = None
+            most_bytes = max(window_bytes / 4, free_bytes / 2)
+            if self._probes(now_s):
+                self._drained_s, most_bytes = None, PROBE_BYTES
             fragment = outgoing.next(int(most_bytes), asks=True)
             size_bytes = len(fragment.payload)
             limited = not outgoing.over or size_bytes + window_bytes / 4 > free_bytes
             if outgoing.over:
-                self._waiting = [entry for entry in self._waiting if entry[2] is not item]
-                heapq.heapify(self._waiting)
+                self._remove(item)
             if alone:
                 self._burst = _Burst(item.to, now_s)
             if self._burst is not None:
@@ -210,6 +213,18 @@ class _Lane:
             sent = item.sent if outgoing.over else None
             self._flying[fragment.stream, fragment.offset] = _Flying(gone, item.level, sent)
             return fragment
+
+    def _goes_unasked(self, item: _Waiting, outgoing: Outgoing, now_s: float) -> bool:
+        """Tell whether a frame may go without being acknowledged, and count it."""
+        counted = self._unasked_bytes.get(item.to, 0) + outgoing.whole_bytes
+        tells_idle = not self._flying and self._window.stale(item.to, now_s)
+        asks = item.sent is not None or counted > PROBE_BYTES or tells_idle
+        self._unasked_bytes[item.to] = 0 if asks else counted
+        return not asks
+
+    def _remove(self, item: _Waiting) -> None:
+        self._waiting = [entry for entry in self._waiting if entry[2] is not item]
+        heapq.heapify(self._waiting)
 
 
 class SenderThread:
@@ -241,11 +256,6 @@ class SenderThread:
         """Drop what is for a member that is gone."""
         for lane in list(self._lanes.values()):
             lane.forget(member)
-
-    def silent(self, for_s: float) -> set[str]:
-        """Name the members that were sent something so long ago, and have acknowledged nothing since."""
-        since_s = time.monotonic() - for_s
-        return {member for lane in list(self._lanes.values()) for member in lane.silent(since_s)}
 
     def close(self) -> None:
         """End once all frames have gone."""

@@ -18,6 +18,9 @@ CONTROL: Final = 1
 LEVELS: Final = 7
 """Levels of urgency, 1 (most urgent) to 7."""
 
+LOOK_S: Final = 1.0
+"""How often to ask who is there while others are awaited."""
+
 IDLE_BYTES: Final = 2**20
 """Size of the largest message, its header not counted, that a worker without a deployment takes."""
 
@@ -52,6 +55,10 @@ class Transport(Protocol):
         """Refuse messages that are larger, from now on."""
         ...
 
+    def look(self) -> None:
+        """Ask who is there: each is told again, as when it comes."""
+        ...
+
     def close(self) -> None:
         """Leave; the others are told."""
         ...
@@ -62,7 +69,8 @@ OnFrame = Callable[[Frame], None]
 itself in its place."""
 
 OnPresence = Callable[[str, bool], None]
-"""Called in any thread when another member comes (True) or goes (False); for each that is there already, too."""
+"""Called in any thread when another member comes (True) or goes (False); for each that is there already, too, and maybe
+more than once."""
 
 Connect = Callable[[OnFrame, OnPresence], Transport]
 """Opens a member's transport."""
@@ -171,6 +179,15 @@ class MemoryNetwork:
             receiver.forget(name)
             tell(name, False)  # noqa: FBT003
 
+    def look(self, name: str) -> None:
+        """Tell a member who is there."""
+        with self._lock:
+            others = [other for other in self._members if other != name and frozenset((name, other)) not in self._cut]
+            own = self._members.get(name)
+        for other in others:
+            if own is not None:
+                own[1](other, True)  # noqa: FBT003
+
 
 class _MemoryTransport:
     def __init__(self, network: MemoryNetwork, name: str, receiver: Receiver) -> None:
@@ -192,6 +209,9 @@ class _MemoryTransport:
 
     def limit(self, size_bytes: int) -> None:
         self._receiver.limit(size_bytes)
+
+    def look(self) -> None:
+        self._network.look(self._name)
 
     def close(self) -> None:
         self._network.leave(self._name)

@@ -24,7 +24,16 @@ from planner.errors import ExecuteError
 from planner.execute.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execute.messages import Frame, encode
 from planner.execute.security import Credentials, alive, inbox, refuse_open
-from planner.execute.transport import CONTROL, Connect, OnAcknowledged, OnFrame, OnPresence, Receiver, Transport
+from planner.execute.transport import (
+    CONTROL,
+    LOOK_S,
+    Connect,
+    OnAcknowledged,
+    OnFrame,
+    OnPresence,
+    Receiver,
+    Transport,
+)
 
 _LEASE_MS: Final = 900
 """A silent link counts as broken after this, which is seen a tenth of a second later at the most."""
@@ -166,6 +175,8 @@ class ZenohTransport:
                     self._receiver.forget(other)
                 on_presence(other, present)
 
+        self._presence = presence
+
         try:
             self._session.declare_subscriber(inbox(name, "*"), receive)
             self._token = self._session.liveliness().declare_token(alive(name))
@@ -200,6 +211,15 @@ class ZenohTransport:
     def limit(self, size_bytes: int) -> None:
         """Refuse messages that are larger, from now on."""
         self._receiver.limit(size_bytes)
+
+    def look(self) -> None:
+        """Ask who is there: each is told again, as when it comes."""
+
+        def answer(reply: zenoh.Reply) -> None:
+            if reply.ok is not None:
+                self._presence(reply.ok)
+
+        self._session.liveliness().get(alive("*"), answer, timeout=LOOK_S)
 
     def close(self) -> None:
         """Leave. A process that ends without this may hang."""

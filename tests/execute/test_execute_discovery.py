@@ -1,12 +1,17 @@
-"""Members that come at the same time find each other."""
+"""Members that come at the same time find each other; who is awaited is asked for again."""
 
 from __future__ import annotations
 
+import itertools
 import threading
 from concurrent.futures import ThreadPoolExecutor
 
+import pytest
+
+from planner.errors import ExecuteError
+from planner.execute.coordinator import Coordinator
 from planner.execute.messages import COORDINATOR
-from planner.execute.transport import Transport
+from planner.execute.transport import MemoryNetwork, OnFrame, OnPresence, Transport
 from planner.execute.wire import free_port, zenoh_connect
 
 ROUNDS = 15
@@ -31,6 +36,12 @@ class Meeting:
 
         return zenoh_connect(name, listen=listen, connect=connect)(lambda _frame: None, see)
 
+    def forget(self) -> None:
+        """Have nobody seen."""
+        with self._changed:
+            for seen in self._seen.values():
+                seen.clear()
+
     def complete(self) -> bool:
         """Wait until everybody has seen everybody else."""
         with self._changed:
@@ -47,3 +58,38 @@ def test_members_that_come_at_once_all_see_each_other() -> None:
             finally:
                 for member in members:
                     member.close()
+
+
+def test_who_asks_learns_again_who_is_there() -> None:
+    meeting = Meeting()
+    members = [meeting.come(name) for name in NAMES]
+    try:
+        assert meeting.complete()
+        meeting.forget()
+        for member in members:
+            member.look()
+        assert meeting.complete()
+    finally:
+        for member in members:
+            member.close()
+
+
+def test_an_agent_whose_coming_was_not_heard_of_is_found() -> None:
+    network = MemoryNetwork()
+    agent = network.connect("a")(lambda _frame: None, lambda _member, _present: None)
+    heard = itertools.count()
+
+    def connect(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
+        def once_deaf(member: str, present: bool) -> None:  # noqa: FBT001 - the protocol's signature
+            if next(heard):
+                on_presence(member, present)
+
+        return network.connect(COORDINATOR)(on_frame, once_deaf)
+
+    with Coordinator(connect) as coordinator:
+        assert coordinator.absent(["a"])
+        coordinator.await_agents(["a"], 30.0)
+        with pytest.raises(ExecuteError, match=r"did not come within 0.1 s; found 'b'"):
+            coordinator.await_agents(["a", "b"], 0.1)
+    assert next(heard) >= 2
+    agent.close()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 import time
 from collections.abc import Callable
@@ -17,6 +18,7 @@ from planner.execute.inquiries import Chunk, Echo
 from planner.execute.messages import Frame, decode
 from planner.execute.sender import SenderThread
 from planner.execute.transport import LEVELS, OnAcknowledged
+from planner.execute.window import PROBE_BYTES
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(1, 100), min_size=1), st.binary(max_size=30))
@@ -122,6 +124,45 @@ def test_urgent_frames_overtake() -> None:
     whole = Assembler(2_000_000)
     came = [found for *_, fragment in medium.sent if (found := whole.add(fragment))]
     assert len([decode(*found) for found in came]) == 9
+
+
+def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes() -> None:
+    medium = Slow(100.0)  # nothing comes back in this test
+    sender = SenderThread(medium)
+    sender.send("b", bulk(1_000_000), 5)
+    lane = sender._lanes["to b"]
+    while lane._free_bytes(lane._waiting[0][2]) > 0:
+        time.sleep(0.01)
+    with lane._changed:
+        lane._drained_s = time.monotonic() + 3600.0
+    sender.send("b", bulk(1001), 5)
+    sender.send("b", bulk(1002), 4)
+    until_s = time.monotonic() + 20.0
+    while medium.sent[-1][1] == 5 and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert medium.sent[-1][1] == 4
+    assert len(medium.sent[-1][2].payload) == 1002
+    assert lane._drained_s is not None
+    sender.forget("b")
+    sender.close()
+
+
+def test_small_frames_that_nobody_waits_for_are_acknowledged_now_and_then() -> None:
+    medium = Slow(1e8)
+    sender = SenderThread(medium)
+    for _ in range(400):
+        sender.send("b", Frame(Echo(number=1)), LEVELS)
+    came = threading.Event()
+    sender.send("b", Frame(Echo(number=2)), LEVELS, came.set)
+    assert came.wait(20.0)
+    sender.close()
+    asked = [fragment.asks for *_, fragment in medium.sent]
+    assert len(asked) == 401
+    assert asked[-1]
+    apart = [len(list(group)) for asks, group in itertools.groupby(asked) if not asks]
+    header_bytes = len(medium.sent[0][2].header)
+    assert max(apart) * header_bytes <= PROBE_BYTES
+    assert sum(apart) > 300
 
 
 def test_members_by_one_medium_share_a_lane_and_others_do_not_wait() -> None:
