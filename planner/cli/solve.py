@@ -79,7 +79,7 @@ def command(
             print_json({"status": solution.status, "blame": list(solution.blame)})
         typer.echo(f"planner: {solution.status}", err=True)
         if len(solution.blame) > 1:
-            typer.echo("  all of these limits would have to give way together, and no fewer do:", err=True)
+            typer.echo("  there would be a plan if all of these limits gave way together:", err=True)
         for reason in solution.blame:
             typer.echo(f"  {reason}", err=True)
         raise typer.Exit(1)

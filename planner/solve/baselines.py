@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from planner.solve.blame import blame, missed_limits
+from planner.solve.blame import misses
 from planner.solve.greedy import class_prices
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.problem import Array, Choice, Choices, Integers, Problem
@@ -77,7 +77,7 @@ def _outcome(problem: Problem, options: Options, choices: Choices) -> Outcome:
     search.offer(choices)
     if search.incumbents:
         return search.outcome()
-    return Outcome("no_solution", blame=blame(problem, lambda: missed_limits(problem, choices)))
+    return Outcome("no_solution", blame=misses(problem, choices))
 
 
 def _allowed(problem: Problem, source: int, found: Iterable[Choice]) -> list[Choice]:

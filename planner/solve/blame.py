@@ -21,31 +21,35 @@ def blame(problem: Problem, relax: Callable[[], Relaxations | None]) -> tuple[st
     return tuple(_sentence(problem, kind, index, amount) for (kind, index), amount in sorted(relaxations.items()))
 
 
-def missed_limits(problem: Problem, choices: Choices) -> Relaxations:
-    """Give by how much fixed routes miss each limit."""
-    missed: dict[tuple[str, int], float] = {}
+def misses(problem: Problem, choices: Choices) -> tuple[str, ...]:
+    """Say in words which limits fixed routes miss; others might keep them."""
     over = problem.load(choices).sum(axis=0) - problem.cap
     lack = (problem.memory_used(choices) - problem.memory_bytes) / 2**20
-    missed.update({("overload", index): float(over[index]) for index in np.flatnonzero(over > 0).tolist()})
-    missed.update({("lack_mib", index): float(lack[index]) for index in np.flatnonzero(lack > 0).tolist()})
+    missed = [("lack_mib", index, float(lack[index])) for index in np.flatnonzero(lack > 0).tolist()]
+    missed += [("overload", index, float(over[index])) for index in np.flatnonzero(over > 0).tolist()]
+    found = [_sentence(problem, *own) for own in missed]
     for source, own in enumerate(choices):
         demand = problem.demands[source]
-        late_s = sum(choice.share * problem.cost(source, choice).unloaded_s for choice in own) - demand.deadline_s
+        delay_s = sum(choice.share * problem.cost(source, choice).unloaded_s for choice in own)
         accuracy = sum(choice.share * problem.variants[choice.variant].accuracy for choice in own)
-        if late_s > 0:
-            missed["late_s", source] = late_s
+        if delay_s > demand.deadline_s:
+            found.append(late(demand.name, delay_s, demand.deadline_s))
         if accuracy < demand.min_accuracy:
-            missed["inaccuracy", source] = demand.min_accuracy - accuracy
-    return missed
+            found.append(f"{demand.name} would reach accuracy {accuracy:.1%}, {demand.min_accuracy:.1%} is asked for")
+        if not all(problem.allowed(source, choice) for choice in own):
+            found.append(f"the route of {demand.name} would not keep its pins, the paths there are, or max_visits")
+    return tuple(found)
+
+
+def late(source: str, delay_s: float, deadline_s: float) -> str:
+    """Say that a source's routes miss its deadline."""
+    return f"{source} would take {delay_s * 1e3:.3g} ms, its deadline is {deadline_s * 1e3:.3g} ms"
 
 
 def _sentence(problem: Problem, kind: str, index: int, amount: float) -> str:
     if kind == "lack_mib":
-        return (
-            f"worker {problem.workers[index]} lacks {amount:.0f} MiB"
-            if amount >= 10
-            else (f"worker {problem.workers[index]} lacks {amount:.3g} MiB")
-        )
+        size = f"{amount:.0f}" if amount >= 10 else f"{amount:.3g}"
+        return f"worker {problem.workers[index]} lacks {size} MiB"
     if kind == "overload":
         what = "worker" if index < len(problem.workers) else "network"
         busy = problem.cap + amount

@@ -15,7 +15,7 @@ import dataclasses
 import numpy as np
 
 from planner.solve import colgen
-from planner.solve.blame import Relaxations, blame, missed_limits
+from planner.solve.blame import Relaxations, blame, misses
 from planner.solve.climb import Climb
 from planner.solve.colgen import ELASTIC_ARCS
 from planner.solve.greedy import greedy_rounds
@@ -57,8 +57,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
             return Outcome("infeasible", blame=_blame(problem, options, shared.blame))
     _look(replies)
     if not search.incumbents:
-        missed = blame(problem, lambda: missed_limits(problem, near))
-        return Outcome("no_solution", bound=search.bound, blame=_blame(problem, options, missed))
+        found = misses(problem, near)
+        return Outcome("no_solution", bound=search.bound, blame=_blame(problem, options, found))
     return search.outcome()
 
 

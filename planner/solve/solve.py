@@ -9,17 +9,20 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Final, Literal, NamedTuple
 
+import numpy as np
+
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.types import Plan, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solve import dp
+from planner.solve.blame import late
 from planner.solve.build import build_problem, read_routes
 from planner.solve.greedy import completed
 from planner.solve.interrupt import on_interrupt
 from planner.solve.outcome import Options, Outcome, Progress
-from planner.solve.problem import Choices, Problem
+from planner.solve.problem import Choice, Choices, Problem
 
 MILP_ARCS = 8000
 """From about so many arcs on, ``search`` has a better plan and a better bound than the MILP after the same time."""
@@ -75,9 +78,7 @@ class _Candidate:
     def misses(self) -> tuple[str, ...]:
         """Say so in words."""
         return tuple(
-            f"{name} would take {self.evaluation.sources[name].delay_s * 1e3:.3g} ms, "
-            f"its deadline is {deadline_s * 1e3:.3g} ms"
-            for name, deadline_s in self.late.items()
+            late(name, self.evaluation.sources[name].delay_s, deadline_s) for name, deadline_s in self.late.items()
         )
 
 
@@ -241,8 +242,22 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
 def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:
     """Give the incumbent that misses the fewest deadlines, and of these the one that ranks best."""
     foremost = sorted(outcome.incumbents, key=problem.objective)[:EVALUATED]
-    candidates = [_candidate(instance, problem, choices) for choices in foremost]
+    candidates = [_candidate(instance, problem, _homeward(problem, choices)) for choices in foremost]
     return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
+
+
+def _homeward(problem: Problem, choices: Choices) -> Choices:
+    """Put blocks that no sample reaches, which are as good anywhere, where the samples arrive, if they fit there."""
+    homeward = []
+    for own, demand in zip(choices, problem.demands, strict=True):
+        share: dict[tuple[int, tuple[int, ...]], float] = {}
+        for choice in own:
+            reached = problem.variants[choice.variant].reach[:-1] > 0
+            workers = tuple(np.where(reached, choice.workers, demand.home).tolist())
+            share[choice.variant, workers] = share.get((choice.variant, workers), 0.0) + choice.share
+        homeward.append(tuple(Choice(*route, part) for route, part in share.items()))
+    moved = tuple(homeward)
+    return moved if moved == choices or problem.feasible(moved) else choices
 
 
 def _candidate(instance: Instance, problem: Problem, choices: Choices) -> _Candidate:

@@ -56,6 +56,15 @@ def test_a_baseline_that_does_not_fit_says_why() -> None:
     assert solution.blame == ("worker slow would be 120% busy, 95% is allowed",)
 
 
+def test_what_only_its_own_routes_miss_is_not_said_of_all() -> None:
+    sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.018}}
+    late = solve(make_instance(sources=sources), method="local")
+    assert late.blame == ("camera would take 20 ms, its deadline is 18 ms",)
+    assert solve(make_instance(sources=sources)).plan is not None
+    pinned = solve(make_instance(), method="local", pins={"camera": {0: "fast"}})
+    assert pinned.blame == ("the route of camera would not keep its pins, the paths there are, or max_visits",)
+
+
 def test_an_earlier_plan_is_a_start() -> None:
     instance = random_instance(2, load=0.1)
     earlier = solve(instance, method="two-part").plan

@@ -174,6 +174,26 @@ def test_workers_without_a_path_are_left_alone(method: str) -> None:
     assert plan.workers["far"].utilisation == 0
 
 
+@pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
+def test_blocks_that_no_sample_reaches_stay_at_home(method: str) -> None:
+    """All leave after the first block, which is worth sending away."""
+    profile = make_profile(
+        block_s=[0.05, 0.05, 0.05],
+        exits=[ExitPoint(name="e", cut=1, result_bytes=500)],
+        operating_points=[OperatingPoint(name="hasty", accuracy=0.7, thresholds=(0.0,), reach=(1.0, 0.0, 0.0))],
+    )
+    instance = make_instance(
+        profiles=[profile],
+        workers={"far": 2.0, "home": 1.0, "fast": 20.0},
+        sources={"camera": {"worker": "home", "rate_per_s": 5.0}},
+    )
+    plan = solve(instance, method=method).plan
+    assert plan is not None
+    verify(instance, plan)
+    stages = [(stage.worker, stage.last_block) for route in plan.sources["camera"].routes for stage in route.stages]
+    assert stages == [("fast", 0), ("home", 2)]
+
+
 def test_the_time_limit_keeps_the_best_plan() -> None:
     solution = solve(random_instance(0, sources=4, workers=6, blocks=10), time_limit_s=1.0, gap=0.0)
     assert solution.status in {"feasible", "no_solution"}
