@@ -11,6 +11,7 @@ from typing import Final
 import numpy as np
 
 from planner.errors import ExecuteError
+from planner.execute.admission import Refusals
 from planner.execute.clocks import Clocks
 from planner.execute.deployment import Deployment, refuse_too_fast
 from planner.execute.inquiries import Echo
@@ -32,6 +33,7 @@ from planner.execute.messages import (
     Missing,
     Output,
     Ready,
+    Refused,
     Report,
     Start,
     Stop,
@@ -63,6 +65,7 @@ class Conduct:
         self._clocks = Clocks(members.send)
         self._ledger = Ledger(deployment.instance, deployment.seed)
         self._recovery = Recovery(deployment, self._name, send=self._send, deploy=self._bring_in)
+        self._refusals = Refusals(self._recovery.refused)
         self._levels = urgency_levels({name: s.priority for name, s in deployment.instance.scenario.sources.items()})
         self._measurement = Measurement()
 
@@ -236,6 +239,8 @@ class Conduct:
             self._recovery.ready(body.worker)
         elif isinstance(body, Fault):
             self._recovery.fault(body)
+        elif isinstance(body, Refused):
+            self._refusals.add(body.sender, body.what)
         elif isinstance(body, Echo):
             self._clocks.take(frame)
         return False

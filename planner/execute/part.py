@@ -226,6 +226,8 @@ class Part:
             self._residency.close()
 
     def join(self) -> None:
-        """Wait until the compute thread has ended."""
+        """Wait until the threads have ended."""
         if self._compute is not None:
             self._compute.join()
+        if self._residency is not None:
+            self._residency.join()

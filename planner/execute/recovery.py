@@ -112,6 +112,10 @@ class Recovery:
         else:
             self._note(fault.worker, fault.what)
 
+    def refused(self, sender: str, what: str) -> None:
+        """Take down that something of a member was not taken."""
+        self._note(sender, f"was refused: {what}")
+
     def close(self) -> None:
         """Wait for the solver, if it is at work."""
         if self._solving is not None:

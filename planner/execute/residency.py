@@ -44,7 +44,8 @@ class Residency:
         self._on_trouble = on_trouble
         self._needed: Mapping[str, Sequence[int]] = deploy.resident
         self._plans: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="residency", daemon=True).start()
+        self._thread = threading.Thread(target=self._work, name="residency", daemon=True)
+        self._thread.start()
 
     def follow(self, plan: Plan) -> None:
         """Load what another plan needs."""
@@ -53,6 +54,10 @@ class Residency:
     def close(self) -> None:
         """Let the thread end."""
         self._plans.put(None)
+
+    def join(self) -> None:
+        """Wait until it has ended."""
+        self._thread.join()
 
     def _work(self) -> None:
         while True:

@@ -33,7 +33,7 @@ class Processes:
     def kill(self, name: str) -> None:
         process = self.running.pop(name)
         process.kill()
-        process.wait()
+        process.communicate()
 
     def close(self) -> None:
         for process in self.running.values():

@@ -17,7 +17,8 @@ from planner.execute.coordinator import Coordinator
 from planner.execute.driver import Driver
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Observer
-from planner.execute.messages import COORDINATOR, DeployedModel, Load
+from planner.execute.messages import COORDINATOR, DeployedModel, Frame, Load, Stop
+from planner.execute.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.providers import Provider
 from planner.scenario.instance import Instance
@@ -41,6 +42,25 @@ def test_a_worker_that_dies_costs_no_sample(policy: str, tmp_path: Path) -> None
     assert len(measured.outputs) == 2 * SAMPLES
     assert measured.left == ["c"]
     assert said(measured)[0] == ("c", "left")
+
+
+def test_what_a_stranger_sends_is_refused_and_listed_and_costs_no_sample(tmp_path: Path) -> None:
+    instance = small_instance(samples=SAMPLES)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        stranger = agents.network.connect("x")(lambda _frame: None, lambda _member, _present: None)
+
+        def meddle() -> None:
+            for _ in range(100):
+                stranger.send("a", Frame(Stop()), CONTROL)
+                stranger.send(COORDINATOR, Frame(Stop()), CONTROL)
+
+        after = After((15, meddle))
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
+        stranger.close()
+    assert assert_accounted(instance, measured) == {}
+    (refused,) = {what for worker, what in said(measured) if worker == "x" and "more were refused" not in what}
+    assert refused == f"was refused: sender: 'stop' is not this member's to say; found 'x'; expected {COORDINATOR}"
+    assert 2 <= len(said(measured)) < 100
 
 
 def test_the_plan_is_solved_again_and_what_agents_did_with_it_can_be_replayed(tmp_path: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 
 from planner.execute.fragments import Fragment, split
+from planner.execute.inquiries import About, Ask
 from planner.execute.messages import (
     COORDINATOR,
     BlockFile,
@@ -19,6 +21,7 @@ from planner.execute.messages import (
     Load,
     Missing,
     Ready,
+    Refused,
     Start,
     Stop,
     encode,
@@ -125,6 +128,25 @@ def test_a_damaged_block_ends_the_run_only(tmp_path: Path) -> None:
         assert "came damaged" in own.expect(Fault).what
         assert own.alive("b").run is None
         assert list(tmp_path.iterdir()) == []
+
+
+def test_a_flood_of_what_is_refused_is_not_answered_with_another(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with raw_member(listen=address) as own, agent_process("b", "--connect", address, "--cache", str(tmp_path)):
+        own.wait_for("b")
+        begin_s = time.monotonic()
+        for number in range(2000):
+            own.put("b", Fragment(number, 0, 2**40, HEADER).attachment)
+        own.send("b", Frame(Ask()))
+        told, kind = 0, Refused
+        while kind is Refused:
+            kind = type(own.expect(Refused, About))
+            told += kind is Refused
+        assert 1 <= told <= 21 + (time.monotonic() - begin_s)
+        own.put("b", b"")
+        time.sleep(1.1)
+        own.put("b", b"")
+        assert "more were refused before" in own.expect(Refused).what
 
 
 def test_only_the_coordinator_deploys(members: tuple[Raw, Raw]) -> None:
