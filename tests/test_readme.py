@@ -11,18 +11,22 @@ import sys
 import textwrap
 from collections.abc import Iterator
 from datetime import timedelta
+from importlib import resources
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from planner.errors import ProfileError
 from planner.execute.certs import make_certificates
 from planner.execute.wire import free_port
+from planner.scenario.load import load_instance, load_scenario
 
 ROOT = Path(__file__).parents[1]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DEVICE = "192.0.2.7:7447"
 COMMANDS = re.findall(r"^    (planner .+)$", README, flags=re.MULTILINE)
+(SCENARIO,) = re.findall(r"^    profiles: .*\n(?:    .+\n)+", README, flags=re.MULTILINE)
 (PROGRAM,) = re.findall(r"^    import numpy as np\n(?:(?:    .*)?\n)+", README, flags=re.MULTILINE)
 
 
@@ -31,6 +35,18 @@ def test_the_readme_has_commands() -> None:
         "models", "inspect", "profile", "solve", "compare", "simulate", "validate", "split",
         "validate", "run",
     ]  # fmt: skip
+
+
+def test_its_scenario_is_sound_and_names_the_command_that_makes_its_profile(tmp_path: Path) -> None:
+    path = tmp_path / "scenario.yaml"
+    path.write_text(textwrap.dedent(SCENARIO))
+    assert load_scenario(path).sources["door"].priority == 3
+    with pytest.raises(ProfileError, match=r"planner profile .*detector\.onnx --device-class this-machine"):
+        load_instance(path)
+
+
+def test_type_checkers_may_use_its_annotations() -> None:
+    assert resources.files("planner").joinpath("py.typed").is_file()
 
 
 @pytest.fixture
