@@ -13,7 +13,8 @@ from pathlib import Path
 from typing import Final
 
 from planner.execute.coordinator import Coordinator
-from planner.execute.messages import COORDINATOR, Tensors
+from planner.execute.frames import Tensors
+from planner.execute.messages import COORDINATOR
 from planner.execute.wire import zenoh_connect
 from planner.trace.records import SampleRecord
 from planner.worker.events import Left

@@ -16,7 +16,8 @@ import zenoh
 
 from planner.execute.admission import check_fits
 from planner.execute.fragments import Fragment
-from planner.execute.messages import COORDINATOR, Data, Deploy, Frame, Stop
+from planner.execute.frames import Frame
+from planner.execute.messages import COORDINATOR, Data, Deploy, Stop
 from planner.execute.sender import SenderThread
 from planner.execute.transport import OnAcknowledged, Receiver
 from planner.execute.wire import free_port, zenoh_connect

@@ -14,8 +14,9 @@ from typing import Final
 
 import numpy as np
 
+from planner.execute.frames import Frame
 from planner.execute.inquiries import Chunk
-from planner.execute.messages import COORDINATOR, Frame, Stop
+from planner.execute.messages import COORDINATOR, Stop
 from planner.execute.netns import network_namespaces, unavailable
 from planner.execute.sender import SenderThread
 from planner.execute.transport import LEVELS

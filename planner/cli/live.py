@@ -20,7 +20,8 @@ from planner.execute.measurement import Observer
 from planner.trace.metrics import Distribution
 
 if TYPE_CHECKING:
-    from planner.execute.messages import Load, Tensors
+    from planner.execute.frames import Tensors
+    from planner.execute.messages import Load
     from planner.trace.records import SampleRecord
     from planner.validate.run import Progress as Tell
 

@@ -9,7 +9,8 @@ from typing import Final
 import numpy as np
 
 from planner.errors import ExecuteError
-from planner.execute.messages import Data, Deploy, Frame, Input, Submit
+from planner.execute.frames import Frame
+from planner.execute.messages import Data, Deploy, Input, Submit
 from planner.model.chain import TensorSpec
 from planner.policy.types import Task
 from planner.worker.events import Message, RequestMessage, ResultMessage, StatusMessage, TaskMessage

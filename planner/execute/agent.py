@@ -19,6 +19,7 @@ from planner.execute.admission import Refusals, check_fits
 from planner.execute.answers import Answers, about_host, resident_bytes
 from planner.execute.cache import BlockCache
 from planner.execute.compute import Outcome
+from planner.execute.frames import Frame, prepare
 from planner.execute.inquiries import About, Ask, Chunk, Echo, Flood, Ping
 from planner.execute.messages import (
     COORDINATOR,
@@ -27,7 +28,6 @@ from planner.execute.messages import (
     Data,
     Deploy,
     Fault,
-    Frame,
     Input,
     Member,
     Refused,
@@ -35,7 +35,6 @@ from planner.execute.messages import (
     Start,
     Stop,
     Submit,
-    prepare,
 )
 from planner.execute.part import Part
 from planner.execute.sender import SenderThread

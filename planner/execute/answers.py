@@ -23,8 +23,9 @@ from typing import Any, Final
 import numpy as np
 
 from planner.errors import RuntimeSessionError
+from planner.execute.frames import Frame
 from planner.execute.inquiries import Chunk, Echo, Flood, Flooded, Ping, Pinged
-from planner.execute.messages import COORDINATOR, Frame
+from planner.execute.messages import COORDINATOR
 from planner.execute.sender import SenderThread
 from planner.execute.transport import CONTROL, LEVELS
 from planner.profile.environment import device_environment

@@ -7,8 +7,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Final
 
+from planner.execute.frames import Frame
 from planner.execute.inquiries import Echo
-from planner.execute.messages import Frame
 
 _TRIPS: Final = 5
 

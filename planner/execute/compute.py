@@ -12,7 +12,7 @@ from typing import TypeAlias
 
 import numpy as np
 
-from planner.execute.messages import Tensors
+from planner.execute.frames import Tensors
 from planner.profile.types import ExitPoint
 from planner.runtime.confidence import confidence
 from planner.runtime.providers import Provider

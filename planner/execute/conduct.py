@@ -14,6 +14,7 @@ from planner.errors import ExecuteError
 from planner.execute.admission import Refusals
 from planner.execute.clocks import Clocks
 from planner.execute.deployment import Deployment, refuse_too_fast
+from planner.execute.frames import Frame, Tensors
 from planner.execute.inquiries import Echo
 from planner.execute.journal import keep_records
 from planner.execute.ledger import Ledger
@@ -26,7 +27,6 @@ from planner.execute.messages import (
     Deploy,
     Ended,
     Fault,
-    Frame,
     Input,
     Load,
     Log,
@@ -38,7 +38,6 @@ from planner.execute.messages import (
     Start,
     Stop,
     Submit,
-    Tensors,
 )
 from planner.execute.post import urgency_levels
 from planner.execute.recovery import Recovery

@@ -8,8 +8,9 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Protocol
 
 from planner.errors import ExecuteError, Fault
+from planner.execute.frames import Tensors
 from planner.execute.inputs import input_pool
-from planner.execute.messages import DeployedModel, Tensors, Transmit
+from planner.execute.messages import DeployedModel, Transmit
 from planner.plan.types import Plan
 from planner.policy.menu import resident_blocks
 from planner.policy.registry import needs_plan

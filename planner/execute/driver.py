@@ -13,6 +13,7 @@ from itertools import chain, count
 from typing import Final
 
 from planner.execute.compute import ComputeThread, Job, Outcome
+from planner.execute.frames import Frame, Tensors
 from planner.execute.holdings import Holdings
 from planner.execute.journal import Journal
 from planner.execute.messages import (
@@ -22,14 +23,12 @@ from planner.execute.messages import (
     Deploy,
     Ended,
     Fault,
-    Frame,
     Load,
     Log,
     Member,
     Replan,
     Start,
     Submit,
-    Tensors,
 )
 from planner.execute.post import Post, SendFrame
 from planner.execute.transport import CONTROL, LEVELS

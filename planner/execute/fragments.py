@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import Final
 
 from planner.errors import ExecuteError
-from planner.execute.messages import Payload
+from planner.execute.frames import Payload
 
 _PREFIX: Final = struct.Struct("!BQQQ")
 

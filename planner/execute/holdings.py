@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Mapping
 
 from planner.execute.compute import Held, fetch
-from planner.execute.messages import Deploy, Tensors
+from planner.execute.frames import Tensors
+from planner.execute.messages import Deploy
 from planner.policy.types import SampleKey
 from planner.trace.records import Origin
 from planner.worker.events import Parcel, ResultMessage, TaskMessage

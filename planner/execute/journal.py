@@ -16,7 +16,7 @@ import numpy as np
 from pydantic import ValidationError
 
 from planner.errors import ExecuteError
-from planner.execute.messages import Tensors
+from planner.execute.frames import Tensors
 from planner.policy.types import SampleKey
 from planner.scenario.instance import Hop
 from planner.trace.records import BlockRecord, Record, encode_records

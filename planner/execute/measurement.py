@@ -5,8 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
+from planner.execute.frames import Tensors
 from planner.execute.journal import Outputs, StepLogs
-from planner.execute.messages import Load, Tensors
+from planner.execute.messages import Load
 from planner.trace.records import Incident, SampleRecord
 from planner.trace.store import RecordStore
 

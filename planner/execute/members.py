@@ -7,7 +7,8 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 
 from planner.errors import ExecuteError
-from planner.execute.messages import Body, Frame, Tensors, Transmit
+from planner.execute.frames import Frame, Tensors
+from planner.execute.messages import Body, Transmit
 from planner.execute.transport import CONTROL, LOOK_S, Connect
 
 

@@ -11,6 +11,7 @@ from planner.errors import ExecuteError
 from planner.execute.cache import BlockCache
 from planner.execute.compute import ComputeThread, ModelBlocks, Outcome
 from planner.execute.driver import Driver
+from planner.execute.frames import Frame, Tensors
 from planner.execute.inputs import input_pool
 from planner.execute.messages import (
     COORDINATOR,
@@ -19,7 +20,6 @@ from planner.execute.messages import (
     Data,
     Deploy,
     Fault,
-    Frame,
     Input,
     Member,
     Missing,
@@ -29,7 +29,6 @@ from planner.execute.messages import (
     Report,
     Start,
     Submit,
-    Tensors,
 )
 from planner.execute.residency import Residency
 from planner.execute.sender import SenderThread

@@ -6,7 +6,8 @@ from collections.abc import Callable, Mapping
 from itertools import count
 from typing import TypeAlias
 
-from planner.execute.messages import COORDINATOR, Admit, Data, Deploy, Frame, Tensors, Transmit
+from planner.execute.frames import Frame, Tensors
+from planner.execute.messages import COORDINATOR, Admit, Data, Deploy, Transmit
 from planner.execute.transport import CONTROL, LEVELS
 from planner.worker.events import FailureMessage, Send, TaskMessage, Tell
 

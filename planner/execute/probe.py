@@ -21,8 +21,9 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from planner.errors import ExecuteError
+from planner.execute.frames import Frame
 from planner.execute.inquiries import About, Ask, Flood, Flooded, Ping, Pinged
-from planner.execute.messages import Body, Fault, Frame, Refused
+from planner.execute.messages import Body, Fault, Refused
 from planner.execute.transport import CONTROL, LOOK_S, Connect
 
 PINGS: Final = 20

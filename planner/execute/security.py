@@ -20,13 +20,13 @@ from pathlib import Path
 from typing import Any, Final
 
 from planner.errors import ExecuteError
+from planner.execute.frames import Frame
 from planner.execute.inquiries import About, Chunk, Echo, Flooded, Pinged
 from planner.execute.messages import (
     COORDINATOR,
     Data,
     Ended,
     Fault,
-    Frame,
     Load,
     Log,
     Missing,

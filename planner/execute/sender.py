@@ -24,7 +24,7 @@ from itertools import count
 from typing import Final, Protocol
 
 from planner.execute.fragments import Fragment, Outgoing
-from planner.execute.messages import Frame, encode
+from planner.execute.frames import Frame, encode
 from planner.execute.transport import LEVELS, OnAcknowledged
 from planner.execute.window import PROBE_BYTES, Departure, Window
 

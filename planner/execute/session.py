@@ -27,9 +27,10 @@ from numpy.typing import NDArray
 from planner.errors import ExecuteError
 from planner.execute.coordinator import Coordinator
 from planner.execute.deployment import Deployment, deploy
+from planner.execute.frames import Tensors
 from planner.execute.local import local_agents
 from planner.execute.measurement import Observer
-from planner.execute.messages import Load, Tensors
+from planner.execute.messages import Load
 from planner.execute.remote import remote_agents, there_at_first
 from planner.execute.samples import fitting
 from planner.model.chain import TensorSpec

@@ -9,7 +9,8 @@ from typing import Final, Protocol
 
 from planner.errors import ExecuteError
 from planner.execute.fragments import Assembler, Fragment, read_fragment, split
-from planner.execute.messages import COORDINATOR, Deploy, Frame, Refused, decode, encode
+from planner.execute.frames import Frame, decode, encode
+from planner.execute.messages import COORDINATOR, Deploy, Refused
 from planner.execute.security import check_sender
 
 CONTROL: Final = 1

@@ -22,7 +22,7 @@ import zenoh
 
 from planner.errors import ExecuteError
 from planner.execute.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
-from planner.execute.messages import Frame, encode
+from planner.execute.frames import Frame, encode
 from planner.execute.security import Credentials, alive, inbox, refuse_open
 from planner.execute.transport import (
     CONTROL,

@@ -10,7 +10,7 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.execute.messages import Tensors
+from planner.execute.frames import Tensors
 from planner.model.chain import Chain
 from planner.profile.answers import Answers
 from planner.profile.calibrate import answers_of

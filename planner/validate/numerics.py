@@ -8,7 +8,7 @@ from typing import Final, TypeAlias
 
 import numpy as np
 
-from planner.execute.messages import Tensors
+from planner.execute.frames import Tensors
 from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
 from planner.trace.records import Record, SampleRecord

@@ -15,9 +15,10 @@ from planner.execute.agent import Agent
 from planner.execute.cache import BlockCache
 from planner.execute.coordinator import Coordinator
 from planner.execute.deployment import Deployment
+from planner.execute.frames import Tensors
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Measurement, Observer
-from planner.execute.messages import COORDINATOR, Tensors
+from planner.execute.messages import COORDINATOR
 from planner.execute.transport import Connect, MemoryNetwork
 from planner.plan.types import Plan
 from planner.runtime.providers import Provider

@@ -15,8 +15,9 @@ from typing import Any, TypeVar
 import zenoh
 
 from planner.execute.fragments import split
+from planner.execute.frames import Frame, encode
 from planner.execute.inquiries import About, Ask
-from planner.execute.messages import COORDINATOR, Body, Frame, Refused, encode
+from planner.execute.messages import COORDINATOR, Body, Refused
 from planner.execute.security import inbox
 from planner.execute.transport import CONTROL
 from planner.execute.wire import ZenohTransport, zenoh_connect

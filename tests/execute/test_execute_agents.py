@@ -12,9 +12,10 @@ import pytest
 from planner.errors import ExecuteError
 from planner.execute.agent import Agent
 from planner.execute.cache import BlockCache
+from planner.execute.frames import Frame
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Measurement
-from planner.execute.messages import COORDINATOR, BlockFile, Deploy, Frame, Missing, Refused
+from planner.execute.messages import COORDINATOR, BlockFile, Deploy, Missing, Refused
 from planner.execute.transport import CONTROL, MemoryNetwork
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.session import BlockSession

@@ -18,8 +18,9 @@ pytest.importorskip("cryptography")
 from planner.errors import ExecuteError
 from planner.execute.certs import make_certificates
 from planner.execute.fragments import split
+from planner.execute.frames import Frame, encode
 from planner.execute.inquiries import About, Ask, Ping
-from planner.execute.messages import COORDINATOR, BlockFile, Frame, Refused, encode
+from planner.execute.messages import COORDINATOR, BlockFile, Refused
 from planner.execute.security import Credentials, is_loopback
 from planner.execute.wire import free_port, zenoh_connect
 from tests.execute.raw import agent_process, raw_member

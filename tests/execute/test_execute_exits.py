@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from planner.execute.deployment import Deployment, deploy
+from planner.execute.frames import Tensors
 from planner.execute.measurement import Measurement
-from planner.execute.messages import Tensors
 from planner.model.load import ChainModel, load_chain
 from planner.plan.types import Plan, Route, SourcePlan, Stage
 from planner.policy.registry import make_policy

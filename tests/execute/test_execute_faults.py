@@ -15,9 +15,10 @@ from onnx import TensorProto, helper
 
 from planner.execute.coordinator import Coordinator
 from planner.execute.driver import Driver
+from planner.execute.frames import Frame
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Observer
-from planner.execute.messages import COORDINATOR, DeployedModel, Frame, Load, Stop
+from planner.execute.messages import COORDINATOR, DeployedModel, Load, Stop
 from planner.execute.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.providers import Provider

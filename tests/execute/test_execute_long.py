@@ -14,11 +14,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.execute.coordinator import Coordinator
+from planner.execute.frames import Tensors
 from planner.execute.inputs import input_pool
 from planner.execute.journal import Journal, Outputs, StepLogs
 from planner.execute.ledger import Ledger, Numbers
 from planner.execute.measurement import Observer
-from planner.execute.messages import Tensors
 from planner.policy.types import SampleKey
 from planner.trace.records import SampleRecord
 from planner.worker.events import STEPS, Arrived, Effect, SetTimer, Step, TimedOut, Timer

@@ -9,7 +9,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from planner.errors import ExecuteError
-from planner.execute.messages import Data, Deploy, Frame, Start, decode, encode
+from planner.execute.frames import Frame, decode, encode
+from planner.execute.messages import Data, Deploy, Start
 from planner.policy.types import SampleKey, Status, Task
 from planner.worker.events import (
     AnswerMessage,

@@ -14,8 +14,8 @@ from hypothesis import strategies as st
 
 from planner.errors import ExecuteError
 from planner.execute.fragments import MAX_PIECE_BYTES, Assembler, Fragment, Outgoing, read_fragment, split
+from planner.execute.frames import Frame, decode
 from planner.execute.inquiries import Chunk, Echo
-from planner.execute.messages import Frame, decode
 from planner.execute.sender import SenderThread
 from planner.execute.transport import LEVELS, OnAcknowledged
 from planner.execute.window import PROBE_BYTES

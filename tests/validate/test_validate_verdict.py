@@ -7,9 +7,9 @@ from functools import cache
 import numpy as np
 import pytest
 
+from planner.execute.frames import Tensors
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Measurement
-from planner.execute.messages import Tensors
 from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
