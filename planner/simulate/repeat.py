@@ -10,7 +10,7 @@ import multiprocessing
 import os
 import signal
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +23,9 @@ from planner.trace.metrics import Accumulator, RunMetrics
 from planner.trace.records import Record, record_file
 
 Sink = Callable[[Record], None]
+
+_WAKE_S: Final = 0.5
+"""How long this process sleeps at most: a signal that the system gives to another of its threads does not wake it."""
 
 
 @dataclass(frozen=True)
@@ -86,8 +89,10 @@ def simulate_cases(
         yield from (simulate_case(instance, plan, case) for case in cases)
         return
     with _pool(count) as pool:
-        futures = [pool.submit(_simulate_in_pool, instance, plan, case) for case in cases]
-        yield from (future.result() for future in as_completed(futures))
+        left = {pool.submit(_simulate_in_pool, instance, plan, case) for case in cases}
+        while left:
+            done, left = wait(left, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
+            yield from (future.result() for future in done)
 
 
 @contextmanager
