@@ -94,7 +94,7 @@ def _write_stage(chain_model: ChainModel, first: int, last: int, folder: Path) -
 def _check(chain_model: ChainModel, stages: list[dict[str, Any]], folder: Path, inputs: Path | None) -> dict[str, Any]:
     import numpy as np
 
-    from planner.runtime.check import HALF_TOLERANCE, TOLERANCE, Stage, check_stages, has_half
+    from planner.runtime.check import TOLERANCE, Stage, check_stages, tolerance_of
     from planner.runtime.inputs import load_arrays, random_inputs
 
     chain = chain_model.chain
@@ -102,9 +102,8 @@ def _check(chain_model: ChainModel, stages: list[dict[str, Any]], folder: Path, 
     models = [Stage(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
     plain = check_stages(chain, chain_model.path, models, given, optimise=False)
     optimised = check_stages(chain, chain_model.path, models, given, optimise=True)
-    half = has_half(chain)
-    tolerance = HALF_TOLERANCE if half else TOLERANCE
-    exact = plain.bit_equal or (half and plain.max_rel_error <= tolerance)
+    tolerance = tolerance_of([cut.tensors for cut in chain.cuts])
+    exact = plain.bit_equal or (tolerance > TOLERANCE and plain.max_rel_error <= tolerance)
     return {
         "passed": exact and optimised.max_rel_error <= tolerance,
         "tolerance": tolerance,

@@ -4,17 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final, TypeAlias
+from typing import TypeAlias
 
 import numpy as np
 
 from planner.execute.frames import Tensors
+from planner.runtime.check import TOLERANCE
 from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
 from planner.trace.records import Record, SampleRecord
-
-TOLERANCE: Final = 1e-4
-"""Largest relative error at which outputs count as equal: onnxruntime fuses across borders in the whole model only."""
 
 References: TypeAlias = Mapping[tuple[str, str], Sequence[Tensors]]
 """By source and model: what the whole model makes of each input of the source, its exits' results included."""
@@ -27,11 +25,13 @@ class Numerics:
     samples: int
     max_abs_error: float
     max_rel_error: float
+    tolerance: float = TOLERANCE
+    """Largest relative error at which outputs count as equal."""
 
     @property
     def equal(self) -> bool:
         """Whether the outputs agree; no sample at all does not count as agreement."""
-        return self.samples > 0 and self.max_rel_error <= TOLERANCE
+        return self.samples > 0 and self.max_rel_error <= self.tolerance
 
 
 def references(
@@ -68,6 +68,7 @@ def compare(
     outputs: Mapping[tuple[str, int], Tensors],
     records: Iterable[Record],
     expected: References,
+    tolerance: float = TOLERANCE,
 ) -> Numerics:
     """Compare every result of a run with what the whole model gave.
 
@@ -77,6 +78,8 @@ def compare(
         Of each completed sample, by source and sample; sample k had the k-th input, modulo their number.
     records
         Those of the run, which say what each of them is of.
+    tolerance
+        Largest relative error at which outputs count as equal.
     """
     samples, absolute, relative = 0, 0.0, 0.0
     for record in records:
@@ -91,7 +94,7 @@ def compare(
         for name in whole.keys() - exits if origin.exit is None else (origin.exit,):
             errors = _errors(found.get(name), whole[name])
             absolute, relative = max(absolute, errors[0]), max(relative, errors[1])
-    return Numerics(samples, absolute, relative)
+    return Numerics(samples, absolute, relative, tolerance)
 
 
 def _errors(found: np.ndarray | None, expected: np.ndarray) -> tuple[float, float]:

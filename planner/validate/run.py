@@ -12,6 +12,7 @@ from planner.execute.coordinator import Coordinator
 from planner.execute.deployment import Deployment
 from planner.execute.measurement import Measurement, Observer
 from planner.model.chain import Chain
+from planner.runtime.check import tolerance_of
 from planner.scenario.instance import Instance
 from planner.simulate.run import Simulator, replanner
 from planner.trace.metrics import RunMetrics, SourceMetrics, summarise
@@ -189,7 +190,8 @@ def validate(
         after = None if measurement.left else _rehearse(coordinator, deployment, rehearse_s, say)
     if labels:
         measurement.records = RecordStore(judged(measurement.records, measurement.outputs, labels))
-    numerics = compare(instance, measurement.outputs, measurement.records, expected)
+    tolerance = max(tolerance_of(model.cuts) for model in deployment.models.values())
+    numerics = compare(instance, measurement.outputs, measurement.records, expected, tolerance)
     distinct = {source: len(found) for source, found in inputs.items()}
     emulated = deployment.emulation is not None
     if before is None:

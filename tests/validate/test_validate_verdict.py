@@ -10,6 +10,8 @@ import pytest
 from planner.execute.frames import Tensors
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Measurement
+from planner.model.chain import TensorSpec
+from planner.runtime.check import TOLERANCE, tolerance_of
 from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
@@ -48,6 +50,15 @@ def compared(outputs: dict[tuple[str, int], Tensors]) -> Numerics:
 
 def test_outputs_of_the_whole_model_agree_with_it() -> None:
     assert compared(right_outputs()) == Numerics(40, 0.0, 0.0)
+
+
+def test_half_precision_at_a_cut_is_held_against_its_own_rounding() -> None:
+    plain, half = (TensorSpec("t", dtype, (1, 4)) for dtype in ("float32", "float16"))
+    rounded = {key: {"t3": own["t3"] * np.float32(1.001)} for key, own in right_outputs().items()}
+    ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in rounded]
+    for cuts, equal in (([[plain], [plain], [plain]], False), ([[plain], [half], [plain]], True)):
+        assert compare(INSTANCE, rounded, ended, expected(), tolerance_of(cuts)).equal is equal
+    assert tolerance_of([[half], [plain], [half]]) == TOLERANCE  # inputs and outputs are rounded either way
 
 
 def test_what_was_expected_is_what_the_session_makes() -> None:
