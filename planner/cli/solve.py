@@ -59,6 +59,7 @@ def command(
 
     instance = load_instance(scenario)
     limit_s = read_time_limit(time_limit)
+    pins = _pins(pin or [], max(instance.length(model) for model in instance.scenario.models))
     with progress_line() as show:
         solution = solve(
             instance,
@@ -70,7 +71,7 @@ def command(
             seed=seed,
             threads=threads,
             max_visits=max_visits,
-            pins=_pins(pin or []),
+            pins=pins,
             start=load_plan(start) if start is not None else None,
             progress=lambda *state: show(_progress(*state)),
         )
@@ -111,14 +112,23 @@ def read_time_limit(text: str) -> float:
         raise UsageError(fault.what, where="--time-limit", value=fault.value, expected=fault.expected) from error
 
 
-def _pins(texts: list[str]) -> dict[str, dict[int, str]]:
+def _pins(texts: list[str], longest: int) -> dict[str, dict[int, str]]:
+    """Read pinned stages of models that have up to ``longest`` blocks; the first block beyond them is let through."""
     pins: dict[str, dict[int, str]] = {}
     for text in texts:
         match = PIN.fullmatch(text)
         if match is None:
             raise UsageError("not a pinned stage", where="--pin", value=text, expected="SOURCE:FIRST-LAST=WORKER")
-        blocks = range(int(match["first"]), int(match["last"] or match["first"]) + 1)
-        pins.setdefault(match["source"], {}).update(dict.fromkeys(blocks, match["worker"]))
+        first, last = int(match["first"]), int(match["last"] or match["first"])
+        if last < first:
+            raise UsageError(
+                "its last block comes before its first", where="--pin", value=text, expected="FIRST <= LAST"
+            )
+        own = pins.setdefault(match["source"], {})
+        for block in (first, *range(first + 1, min(last, longest) + 1)):
+            if own.setdefault(block, match["worker"]) != match["worker"]:
+                elsewhere = f"{own[block]} only, as pinned before"
+                raise UsageError(f"block {block} is pinned twice", where="--pin", value=text, expected=elsewhere)
     return pins
 
 

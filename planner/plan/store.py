@@ -23,7 +23,8 @@ def load_plan(path: Path) -> Plan:
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
-        raise PlanError("cannot read the plan", where=str(path), expected=error.strerror) from error
+        what = f"cannot read the plan: {error.strerror}"
+        raise PlanError(what, where=str(path), expected="a plan by `planner solve`") from error
     except ValueError as error:
         raise PlanError(f"not a JSON file: {error}", where=str(path), expected="a plan by `planner solve`") from error
     stated = document.get("schema") if isinstance(document, dict) else None

@@ -11,7 +11,7 @@ from planner.plan.evaluate import weighted_means
 from planner.plan.types import Plan
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
-from planner.solve.solve import METHODS, Rank, solve
+from planner.solve.solve import METHODS, Rank, check_rank, solve
 
 
 @dataclass(frozen=True)
@@ -52,8 +52,9 @@ def compare(
     Raises
     ------
     SolveError
-        A method is unknown.
+        A method or the ranking is unknown.
     """
+    check_rank(rank)
     wanted = list(methods)
     for method in wanted:
         if method not in METHODS:

@@ -7,7 +7,7 @@ import importlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple
+from typing import Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -127,8 +127,7 @@ def solve(
         The goal ``delay`` misses a rate.
     """
     started_s = time.monotonic()
-    if rank not in {"evaluated", "surrogate"}:
-        raise SolveError("unknown ranking", where="rank", value=rank, expected="evaluated or surrogate")
+    check_rank(rank)
     problem = build_problem(instance, max_visits=max_visits, pins=pins)
     name = _method(problem, method, routes)
     known = read_routes(problem, {name: own.routes for name, own in start.sources.items()}) if start else ()
@@ -189,6 +188,18 @@ def solve(
         networks=best.evaluation.networks,
     )
     return Solution(status, plan)
+
+
+def check_rank(rank: str) -> None:
+    """Check the name of a ranking.
+
+    Raises
+    ------
+    SolveError
+        It is none of :data:`Rank`.
+    """
+    if rank not in get_args(Rank):
+        raise SolveError("unknown ranking", where="rank", value=rank, expected=" or ".join(get_args(Rank)))
 
 
 def load_method(name: str) -> Callable[[Problem, Options], Outcome]:

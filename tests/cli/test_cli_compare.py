@@ -87,6 +87,7 @@ def test_a_comparison_without_any_plan_ends_with_1(scenario: Path, capsys: pytes
     assert run(["compare", str(scenario), "--method", "milp", "--method", "local"]) == 1
     assert "busy" in capsys.readouterr().out
     assert run(["compare", str(scenario), "--method", "magic"]) == 2
+    assert run(["compare", str(scenario), "--rank", "beauty"]) == 2
 
 
 @pytest.mark.parametrize("routes", ["single", "shared"])
