@@ -80,7 +80,7 @@ def draw(path: Path, instance: Instance, runs: Mapping[str, Sequence[SampleRecor
         panels = figure.subplots(1, len(runs), sharey=True)
         for axes, (name, samples) in zip(panels, runs.items(), strict=True):
             axes.set_title(name)
-            axes.set_xlabel("arrival (s)")
+            axes.set_xlabel("Arrival [s]")
             for phase, (begin_s, end_s) in PHASES.items():
                 if "busy" in phase:
                     axes.axvspan(begin_s, end_s, color=FAINT, linewidth=0)
@@ -90,7 +90,7 @@ def draw(path: Path, instance: Instance, runs: Mapping[str, Sequence[SampleRecor
             axes.axvline(150, color="black", linewidth=1, linestyle=":")
             axes.text(152, 0.97, "yard 1 → 9", transform=axes.get_xaxis_transform())
             axes.text(32, 0.97, "gate busy", transform=axes.get_xaxis_transform())
-        panels[0].set_ylabel("delay (s)")
+        panels[0].set_ylabel("Delay [s]")
         panels[0].set_ylim(bottom=0)
         panels[0].legend(markerscale=4, loc="upper right", bbox_to_anchor=(1.0, 0.95))
 

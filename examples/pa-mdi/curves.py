@@ -42,6 +42,6 @@ def draw_lines(path: Path, lines: Mapping[str, Sequence[float | None]], *, ticks
         else:
             axes.set_ylim(bottom=0)
         axes.set_xlabel(xlabel)
-        axes.set_ylabel("mean delay [ms]")
+        axes.set_ylabel("Mean delay [ms]")
         axes.grid(axis="y", color=FAINT, linewidth=0.8)
         axes.legend(frameon=False, loc="center left", bbox_to_anchor=(1.0, 0.5))

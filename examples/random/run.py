@@ -119,10 +119,10 @@ def draw_gains(outcomes: Sequence[Outcome], path: Path) -> None:
             axes.axhline(0, color=GREY, linewidth=1)
             axes.axhline(median(means), color=PALETTE[5], linestyle="--", linewidth=2)
             axes.set_title(f"ρ = {load:g}: median {median(means):.0f} %")
-            axes.set_xlabel("scenarios, sorted")
+            axes.set_xlabel("Scenarios, sorted")
             axes.set_xticks([])
             axes.set_ylim(-30, 100)
-        grid[0].set_ylabel("priority-weighted mean delay of adaptive:\nshorter than the best of the six by [%]")
+        grid[0].set_ylabel("Priority-weighted mean delay of adaptive:\nshorter than the best of the six by [%]")
 
 
 def _print(rows: Iterable[dict[str, float | int | str]]) -> None:
