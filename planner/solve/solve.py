@@ -7,7 +7,7 @@ import importlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
 
@@ -142,52 +142,60 @@ def solve(
     method_solve = load_method(name)
     with on_interrupt(options.stop):
         outcome = method_solve(problem, options)
-    best = _best(instance, problem, outcome, rank)
-    if best is None:
-        return Solution(outcome.status, blame=outcome.blame)
-    best = _in_time(
-        instance,
-        problem,
-        best,
-        rank=rank,
-        method_solve=method_solve,
-        options=options,
-        end_s=started_s + time_limit_s,
-    )
+        best = _best(instance, problem, outcome, rank)
+        if best is None:
+            return Solution(outcome.status, blame=outcome.blame)
+        best = _in_time(
+            instance,
+            problem,
+            best,
+            rank=rank,
+            method_solve=method_solve,
+            options=options,
+            end_s=started_s + time_limit_s,
+        )
     if best.late:
         return Solution("no_solution", blame=best.misses())
-    reached = relative_gap(best.evaluation.objective, outcome.bound)
-    status: Status = "optimal" if reached <= gap else "interrupted" if outcome.status == "interrupted" else "feasible"
-    plan = Plan(
+    wishes = {
+        "method": method,
+        "routes": routes,
+        "time_limit_s": time_limit_s,
+        "gap": gap,
+        "rank": rank,
+        "seed": seed,
+        "threads": threads,
+        "max_visits": max_visits,
+        "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
+    }
+    plan = _plan(instance, name, best.evaluation, outcome, wishes, solve_s=time.monotonic() - started_s)
+    return Solution(plan.status, plan)
+
+
+def _plan(
+    instance: Instance, method: str, evaluation: Evaluation, outcome: Outcome, wishes: dict[str, Any], *, solve_s: float
+) -> Plan:
+    """Write the evaluated routes as a plan, with the gap to the bound of a method's ``outcome``."""
+    reached = relative_gap(evaluation.objective, outcome.bound)
+    unproven: Status = "interrupted" if outcome.status == "interrupted" else "feasible"
+    return Plan(
         chains={
             route.model: instance.any_profile(route.model).chain_sha256
-            for own in best.evaluation.sources.values()
+            for own in evaluation.sources.values()
             for route in own.routes
         },
-        options={
-            "method": method,
-            "routes": routes,
-            "time_limit_s": time_limit_s,
-            "gap": gap,
-            "rank": rank,
-            "seed": seed,
-            "threads": threads,
-            "max_visits": max_visits,
-            "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
-        },
-        status=status,
-        method=name,
+        options=wishes,
+        status="optimal" if reached <= wishes["gap"] else unproven,
+        method=method,
         goal=instance.scenario.objective.goal,
-        objective=best.evaluation.objective,
-        bound=min(outcome.bound, best.evaluation.objective),
+        objective=evaluation.objective,
+        bound=min(outcome.bound, evaluation.objective),
         gap=reached,
-        solve_s=time.monotonic() - started_s,
+        solve_s=solve_s,
         provenance="estimated" if instance.provenance == "estimated" else "measured",
-        sources=best.evaluation.sources,
-        workers=best.evaluation.workers,
-        networks=best.evaluation.networks,
+        sources=evaluation.sources,
+        workers=evaluation.workers,
+        networks=evaluation.networks,
     )
-    return Solution(status, plan)
 
 
 def check_rank(rank: str) -> None:
