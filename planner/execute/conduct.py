@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
+from collections.abc import Sequence
 from math import inf
 from typing import Final
 
@@ -41,7 +42,6 @@ from planner.execute.messages import (
 )
 from planner.execute.post import urgency_levels
 from planner.execute.recovery import Recovery
-from planner.trace.records import SampleRecord
 
 _START_DELAY_S: Final = 0.3
 _STALL_S: Final = 60.0
@@ -223,10 +223,8 @@ class Conduct:
     def _attend(self, frame: Frame) -> bool:
         """Take what an agent says while the run is on; tell whether a sample has ended."""
         body = frame.body
-        if isinstance(body, Ended) and body.run == self._name:
-            if self._deployment.live or self._end(body.sample):
-                self._observer.ended(body.sample, frame.tensors)
-            return True
+        if isinstance(body, Ended):
+            return self._take_end(body, frame)
         if isinstance(body, Load) and body.run == self._name:
             self._observer.told(body)
         elif isinstance(body, Log):
@@ -244,12 +242,27 @@ class Conduct:
             self._clocks.take(frame)
         return False
 
-    def _end(self, sample: SampleRecord) -> bool:
-        """Take down the end of a sample; tell whether it is the first."""
-        first = self._ledger.add(sample)
-        if first:
+    def _owns(self, frame: Frame, source: str, samples: Sequence[int]) -> bool:
+        """Tell whether samples are of a source of the worker that reports them; refuse the report if not."""
+        instance = self._deployment.instance
+        known = source in instance.sources and instance.home(source) == frame.sender
+        offered = inf if self._deployment.live or not known else instance.samples(source)
+        if known and all(0 <= sample < offered for sample in samples):
+            return True
+        self._refusals.add(frame.sender, f"{frame.body.kind} of samples that are not its own: {source}")
+        return False
+
+    def _take_end(self, ended: Ended, frame: Frame) -> bool:
+        """Take the end of a sample, of which the first counts; tell whether it is of this run."""
+        sample = ended.sample
+        if ended.run != self._name or not self._owns(frame, sample.source, [sample.sample]):
+            return False
+        if self._deployment.live:
+            self._observer.ended(sample, frame.tensors)
+        elif self._ledger.add(sample):
             self._measurement.records.append(sample)
-        return first
+            self._observer.ended(sample, frame.tensors)
+        return True
 
     def _over(self) -> bool:
         if self._deployment.live:
@@ -292,9 +305,10 @@ class Conduct:
     def _take(self, frame: Frame) -> None:
         body, measurement = frame.body, self._measurement
         if isinstance(body, Output):
-            measurement.outputs.add(body.source, body.samples, frame.tensors)
-        elif isinstance(body, Ended) and body.run == self._name and not self._deployment.live:
-            self._end(body.sample)
+            if self._owns(frame, body.source, body.samples):
+                measurement.outputs.add(body.source, body.samples, frame.tensors)
+        elif isinstance(body, Ended) and not self._deployment.live:
+            self._take_end(body, frame)
         elif isinstance(body, Log):
             self._take_log(body, frame.tensors)
         elif isinstance(body, Report):

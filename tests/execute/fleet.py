@@ -63,6 +63,10 @@ class Fleet(Threads):
         for name in names:
             self.start(name, self.network.connect(name), provider)
 
+    def agent(self, name: str) -> Agent:
+        """Give the one of this name that came last."""
+        return next(agent for agent, _ in reversed(self._agents) if agent.name == name)
+
     def kill(self, name: str) -> None:
         """Take an agent off the network without a word from it, as when its process is killed."""
         self.network.leave(name)

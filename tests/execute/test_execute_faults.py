@@ -18,7 +18,7 @@ from planner.execute.driver import Driver
 from planner.execute.frames import Frame
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Observer
-from planner.execute.messages import COORDINATOR, DeployedModel, Load, Stop
+from planner.execute.messages import COORDINATOR, DeployedModel, Ended, Load, Output, Stop
 from planner.execute.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.providers import Provider
@@ -62,6 +62,25 @@ def test_what_a_stranger_sends_is_refused_and_listed_and_costs_no_sample(tmp_pat
     (refused,) = {what for worker, what in said(measured) if worker == "x" and "more were refused" not in what}
     assert refused == f"was refused: sender: 'stop' is not this member's to say; found 'x'; expected {COORDINATOR}"
     assert 2 <= len(said(measured)) < 100
+
+
+def test_ends_of_samples_that_are_not_its_own_are_not_taken_from_a_worker(tmp_path: Path) -> None:
+    instance = small_instance(samples=SAMPLES)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        b = agents.agent("b")
+
+        def forge() -> None:
+            assert b._part is not None
+            for source, sample in (("urgent", SAMPLES - 1), ("nobody's", 0), ("other", SAMPLES)):
+                record = SampleRecord(source, sample, 0.0, 0.0, "failed", "forged")
+                b._tell(Frame(Ended(run=b._part.deploy.run, worker="b", sample=record)))
+                b._tell(Frame(Output(source=source, samples=(sample,)), {"t3": np.zeros(4)}))
+
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
+    assert assert_accounted(instance, measured) == {}
+    told = [what for worker, what in said(measured) if worker == "b"]
+    assert told[0] == "was refused: ended of samples that are not its own: urgent"
+    assert len(told) == 3
 
 
 def test_the_plan_is_solved_again_and_what_agents_did_with_it_can_be_replayed(tmp_path: Path) -> None:
