@@ -74,7 +74,7 @@ def test_a_batch_takes_hardly_longer_than_a_fluid(quick: tuple[dict[str, Any], P
 
 def test_plots_are_drawn(quick: tuple[dict[str, Any], Path]) -> None:
     picture = (quick[1] / "ms-mdi.svg").read_text(encoding="utf-8")
-    for text in ("2 workers", "3 workers", "time per image (ms)", "ar-mdi"):
+    for text in ("2 workers", "3 workers", "Time per image [ms]", "ar-mdi"):
         assert text in picture
 
 

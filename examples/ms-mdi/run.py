@@ -258,11 +258,11 @@ def draw(outcomes: Outcomes, folder: Path) -> None:
     with new_figure(folder / "ms-mdi.svg") as figure:
         by_images, by_images_3, by_workers = figure.subplots(1, 3)
         for workers, axes in ((2, by_images), (3, by_images_3)):
-            axes.set(title=f"{workers} workers", xlabel="images done", ylabel="time (s)")
+            axes.set(title=f"{workers} workers", xlabel="Images done", ylabel="Time [s]")
             for policy, colour in zip((*POLICIES, OURS), PALETTE, strict=False):
                 images, time_s = zip(*outcomes[workers, policy].curve, strict=True)
                 axes.plot(images, time_s, color=colour, label=policy)
-        by_workers.set(title="Workers", xlabel="workers", ylabel="time per image (ms)", xticks=SET_UPS)
+        by_workers.set(title="Workers", xlabel="workers", ylabel="Time per image [ms]", xticks=SET_UPS)
         for policy, colour in zip((*POLICIES, OURS), PALETTE, strict=False):
             runs = [outcomes[workers, policy] for workers in SET_UPS]
             per_image_ms = [1e3 * run.makespan_s / run.images for run in runs]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.errors import PlanError
+from planner.errors import Fault, PlanError
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
 
@@ -81,7 +81,12 @@ def check_fit(plan: Plan, instance: Instance, plan_path: Path) -> None:
                 value=chain,
                 expected=found,
             )
-    verify(instance, plan)
+    try:
+        verify(instance, plan)
+    except PlanError as error:
+        what = "the plan does not hold in this scenario, which has changed since, or is another one"
+        fault = Fault(f"{what}: {error.faults[0]}", str(plan_path), None, "a plan that `planner solve` made of it")
+        raise PlanError([fault]) from error
 
 
 def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainModel]:

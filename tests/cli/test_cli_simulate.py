@@ -197,3 +197,14 @@ def test_a_policy_that_cannot_reach_a_worker_says_so(scenario: Path, capsys: pyt
     assert "no network joins" in printed.err
     assert exit_code(["simulate", scenario, "--policy", "mdi", "--repeat", "2"]) == 2
     assert "no network joins" in capsys.readouterr().err
+
+
+def test_a_plan_for_a_scenario_that_has_changed_is_one_message(
+    scenario: Path, plan: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.write_text(scenario.read_text().replace("rate: 4 /s", "rate: 5 /s"))
+    assert exit_code(["simulate", scenario, "--plan", plan]) == 2
+    told = capsys.readouterr().err
+    assert told.count("planner: error:") == 1
+    assert f"{plan}: the plan does not hold in this scenario, which has changed since" in told
+    assert "a plan that `planner solve` made of it" in told
