@@ -73,8 +73,8 @@ def test_members_keep_nothing_of_samples_that_have_ended(tmp_path: Path, *, live
         scales = Scales(coordinator, live=live)
         measured = coordinator.run(deployment, ready_timeout_s=30.0, observer=scales)
     before, after = scales.kept
-    # Of what was done for each sample there are more than ten records and steps; those of the last half second, and up to
-    # 500 that will be written together, are there at one time or the other.
+    # Of what was done for each sample there are more than ten records and steps; those of the last half second, and up
+    # to 500 that will be written together, are there at one time or the other.
     assert after - before < 6 * (LAST - FIRST)
     if not live:
         assert sum(isinstance(record, SampleRecord) for record in measured.records) == LAST
