@@ -83,15 +83,12 @@ def _check_tensors(frame: Frame, cut: tuple[TensorSpec, ...]) -> None:
     specs = {spec.name: spec for spec in cut}
     for name, tensor in frame.tensors.items():
         _known("tensor", name, specs, frame)
-        if _kind(tensor.dtype.name, tensor.shape) != (expected := _kind(specs[name].dtype, specs[name].shape)):
-            found = _kind(tensor.dtype.name, tensor.shape)
+        dtype, shape = np.dtype(specs[name].dtype), specs[name].shape
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            found, expected = f"{tensor.dtype} {list(tensor.shape)}", f"{dtype} {list(shape)}"
             raise ExecuteError(
                 "a tensor that does not fit the cut", where=f"{_where(frame)}: {name}", value=found, expected=expected
             )
-
-
-def _kind(dtype: str, shape: tuple[int, ...]) -> str:
-    return f"{np.dtype(dtype).name} {list(shape)}"
 
 
 def _known(what: str, name: str, known: Mapping[str, object] | tuple[str, ...], frame: Frame) -> None:

@@ -173,10 +173,10 @@ class Credentials:
         }
 
 
-_OF_WORKERS: Final = (
+_OF_WORKERS: Final = frozenset((
     Missing, Ready, Ended, Load, Log, Output, Report, Fault, Refused, About, Chunk, Flooded, Echo, Pinged, Data,
     Transmit,
-)  # fmt: skip
+))  # fmt: skip
 """What a worker may say; everything else is the coordinator's."""
 
 
@@ -189,7 +189,7 @@ def check_sender(frame: Frame) -> None:
         Names the sender.
     """
     body = frame.body
-    if not isinstance(body, _OF_WORKERS):
+    if type(body) not in _OF_WORKERS:
         allowed = COORDINATOR
     elif isinstance(body, Transmit):
         allowed = body.sender
