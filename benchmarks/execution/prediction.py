@@ -22,9 +22,9 @@ from planner.validate.rehearsal import DRIFT
 from planner.validate.run import validate
 from planner.validate.setting import on_this_host
 
-RUN_S: Final = 15.0
+RUN_S: Final = 10.0
 """About how long each paced scenario is run."""
-ROUNDS, ROUND_S, REHEARSE_S = 5, 8.0, 3.0
+ROUNDS, ROUND_S, REHEARSE_S = 5, 6.0, 2.0
 """How often one at this machine's own speed is run, for about how long, and that of one sample at a time about it."""
 
 
@@ -66,6 +66,7 @@ class _Round(NamedTuple):
     measured_s: float
     by_profile_s: float
     drift: float
+    host_limited: bool
 
     @property
     def error(self) -> float:
@@ -78,7 +79,7 @@ def prediction() -> None:
     steady = {case: [one for one in found if one.drift <= DRIFT] for case, found in rounds.items()}
     print_table(
         "Mean delay of ten scenarios, predicted and measured (goal: median error 5 %, worst 15 %)",
-        ("scenario", ">load", ">by profile", ">predicted", ">measured", ">error", ">steady rounds"),
+        ("scenario", ">load", ">by profile", ">predicted", ">measured", ">error", ">steady rounds", ">host the limit"),
         (
             (
                 str(case),
@@ -88,6 +89,7 @@ def prediction() -> None:
                 _ms(one.measured_s for one in steady[case]),
                 f"{median(one.error for one in steady[case]):+.1%}" if steady[case] else "-",
                 f"{len(steady[case])} of {len(found)}",
+                f"in {sum(one.host_limited for one in found)}",
             )
             for case, found in rounds.items()
         ),
@@ -139,10 +141,10 @@ def _run(case: _Case) -> _Round:
     predicted_s = _mean_s(own.predicted for own in result.sources.values())
     measured_s = _mean_s(own.measured for own in result.sources.values())
     if result.rehearsed is None:
-        return _Round(predicted_s, measured_s, predicted_s, 0.0)
+        return _Round(predicted_s, measured_s, predicted_s, 0.0, result.host_limited)
     drift = max(abs(after / before - 1) for before, after in result.rehearsed.slowness.values() if after)
     by_profile_s = np.mean([own_s for own_s in result.rehearsed.by_profile_s.values() if own_s])
-    return _Round(predicted_s, measured_s, float(by_profile_s), drift)
+    return _Round(predicted_s, measured_s, float(by_profile_s), drift, result.host_limited)
 
 
 def _mean_s(metrics: Iterable[SourceMetrics]) -> float:
