@@ -60,6 +60,7 @@ def command(
     instance = load_instance(scenario)
     limit_s = read_time_limit(time_limit)
     pins = _pins(pin or [], max(instance.length(model) for model in instance.scenario.models))
+    _warn_of_unknown_accuracy(instance)
     with progress_line() as show:
         solution = solve(
             instance,
@@ -99,6 +100,17 @@ def command(
         print_plan(plan, instance)
         if output is not None:
             typer.echo(f"wrote {output}")
+
+
+def _warn_of_unknown_accuracy(instance: Instance) -> None:
+    """Say which least accuracies nobody can keep: a model whose accuracy is not known counts as always right."""
+    for name, spec in instance.scenario.sources.items():
+        unknown = [model for model in spec.models if not instance.any_profile(model).operating_points]
+        if spec.min_accuracy and unknown:
+            what = (
+                f"sources.{name}.min_accuracy counts for nothing: the accuracy of {' and '.join(unknown)} is not known"
+            )
+            typer.echo(f"planner: warning: {what}; `planner profile --calibrate DATA` finds it", err=True)
 
 
 def read_time_limit(text: str) -> float:

@@ -62,6 +62,11 @@ def test_an_accuracy_that_nobody_knows_is_not_told(
     assert "accuracy" not in capsys.readouterr().out
     main_ok(["frontier", str(scenario), "--points", "0"])
     assert "no profile of this scenario knows an accuracy" in capsys.readouterr().err
+    asking = scenario.with_name("asking.yaml")
+    asking.write_text(SCENARIO.replace("priority: 1}", "priority: 1, min_accuracy: 90 %}"))
+    main_ok(["solve", str(asking)])
+    unkept = "sources.yard.min_accuracy counts for nothing: the accuracy of classifier is not known"
+    assert unkept in capsys.readouterr().err
     path = tmp_path / "profiles" / "reference" / "classifier.json"
     points = [{"name": name, "accuracy": known, "reach": [1.0] * 8} for name, known in (("day", 0.9), ("night", 0.8))]
     document = json.loads(path.read_text()) | {"operating_points": points}
@@ -70,6 +75,8 @@ def test_an_accuracy_that_nobody_knows_is_not_told(
     told = capsys.readouterr().out
     assert "accuracy" in told
     assert "classifier (day)" in told
+    main_ok(["solve", str(asking)])
+    assert unkept not in capsys.readouterr().err
 
 
 def test_a_baseline_has_no_bound(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
