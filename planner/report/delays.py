@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from planner.report.figure import FAINT, GREY, new_figure, source_colours
+from planner.report.figure import FAINT, GREY, add_summary, new_figure, source_colours
 from planner.trace.records import Record, SampleRecord
 from planner.units import format_quantity
 
@@ -76,17 +76,7 @@ def _draw_source(axes: Axes, measured_ms: Sequence[float], predicted_ms: Sequenc
         if delays_ms:
             axes.ecdf(delays_ms, linewidth=2.2, color=shade, linestyle=line)
             axes.axvline(float(np.mean(delays_ms)), linewidth=1.2, color=shade, linestyle=line)
-    summary = _summary(measured_ms, predicted_ms)
-    axes.annotate(
-        summary,
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 6),
-        textcoords="offset points",
-        va="bottom",
-        fontsize=10.5,
-        in_layout=False,
-    )
+    add_summary(axes, _summary(measured_ms, predicted_ms))
 
 
 def _summary(measured_ms: Sequence[float], predicted_ms: Sequence[float]) -> str:

@@ -12,6 +12,7 @@ from planner.errors import UsageError
 from planner.files import write_bytes_atomic
 
 if TYPE_CHECKING:
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 # M. Okabe and K. Ito, "Color Universal Design" (2008), less black and yellow; differing also in lightness.
@@ -85,3 +86,17 @@ def new_figure(path: Path) -> Iterator[Figure]:
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)
     write_bytes_atomic(path, buffer.getvalue())
+
+
+def add_summary(axes: Axes, text: str) -> None:
+    """Write what a panel comes to between its title and the panel."""
+    axes.annotate(
+        text,
+        (0, 1),
+        xycoords="axes fraction",
+        xytext=(0, 6),
+        textcoords="offset points",
+        va="bottom",
+        fontsize=10.5,
+        in_layout=False,
+    )

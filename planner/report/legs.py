@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from planner.report.figure import FAINT, GREY, PALETTE, new_figure
+from planner.report.figure import FAINT, GREY, PALETTE, add_summary, new_figure
 from planner.units import format_quantity
 
 if TYPE_CHECKING:
@@ -98,16 +98,7 @@ def _draw_source(axes: Axes, legs: Sequence[Leg]) -> None:
             color=GREY,
             bbox={"facecolor": "white", "edgecolor": "none", "pad": 1},
         )
-    axes.annotate(
-        _summary(legs, len(rows)),
-        (0, 1),
-        xycoords="axes fraction",
-        xytext=(0, 6),
-        textcoords="offset points",
-        va="bottom",
-        fontsize=10.5,
-        in_layout=False,
-    )
+    add_summary(axes, _summary(legs, len(rows)))
 
 
 def _longest(legs: Sequence[Leg]) -> list[Leg]:
