@@ -70,11 +70,12 @@ def main() -> None:
     """Compare the makespans of batches under ``ddi``, ``planned`` and ``adaptive`` with a fluid's."""
     parser = ArgumentParser(description=main.__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("random-results"), help="folder for results")
+    parser.add_argument("--first", type=int, default=0, help="number of the first scenario")
     parser.add_argument("--scenarios", type=int, default=50, help="how many")
     parser.add_argument("--samples", type=int, default=2000, help="samples of a batch, of all sources together")
     given = parser.parse_args()
     with progress_bar() as progress:
-        numbers = progress.track(range(given.scenarios), description="batches")
+        numbers = progress.track(range(given.first, given.first + given.scenarios), description="batches")
         outcomes = [run_one(number, given.samples) for number in numbers]
     document = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
     write_text_atomic(given.output / "batches.json", document + "\n")

@@ -21,8 +21,6 @@ the samples, of which some leave early. So when queues grow, a route on which mo
 with the thresholds that MDI-Exit (arXiv 2408.05247) lowers by its queues. The mean of the accuracies that were promised
 never falls below the least that a source asks for: what was above it may be spent later.
 
-For the goal ``makespan`` there is nothing to weigh: :mod:`planner.policy.batch`.
-
 The homes of sources tell each other what they have booked where: a transfer of another source's sample is known to
 nobody else before it is over. Queues are served by priority between blocks. A sample's priority grows with its age, so
 that none starves.
@@ -38,7 +36,6 @@ from typing import Final, NamedTuple
 
 from planner.plan.types import Plan, Route
 from planner.policy.base import PriorityPolicy
-from planner.policy.batch import Batch
 from planner.policy.menu import whole_model_at_home, wide_menu
 from planner.policy.outlook import Outlook
 from planner.policy.types import Booking, Status, Task, View, Waiting
@@ -119,7 +116,6 @@ class Adaptive(PriorityPolicy):
     gossips = True
 
     def __init__(self, instance: Instance, plan: Plan) -> None:
-        self._batch = Batch(plan) if plan.goal == "makespan" else None
         self._menu = wide_menu(instance, plan)
         self._options: dict[str, list[_Option]] = {}
         self._slowness: dict[str | tuple[str, str], float] = {}
@@ -132,10 +128,8 @@ class Adaptive(PriorityPolicy):
 
     # ---- where to -------------------------------------------------------------------------------------------------
 
-    def route(self, view: View, source: str) -> Route | None:
+    def route(self, view: View, source: str) -> Route:
         """Give the route of least marginal cost among those that are passable."""
-        if self._batch is not None:
-            return self._batch.route(view, source)
         self._learn(view)
         home, priority = view.instance.home(source), view.priorities[source]
         least = view.instance.scenario.sources[source].min_accuracy or 0.0
@@ -161,8 +155,6 @@ class Adaptive(PriorityPolicy):
 
     def replanned(self, view: View, plan: Plan) -> None:
         """Choose from the menu of another plan from now on."""
-        if self._batch is not None:
-            self._batch.replanned(view, plan)
         self._menu |= wide_menu(view.instance, plan)
         self._options.clear()
 

@@ -16,7 +16,11 @@ class BasePolicy:
     looks_between_blocks = False
     gossips = False
 
-    def route(self, view: View, source: str) -> Route | None:
+    def priority(self, view: View, source: str) -> float:
+        """Give the source's, as it is now."""
+        return view.priorities[source]
+
+    def route(self, view: View, source: str) -> Route | float | None:
         """Give the whole model at the source."""
         return whole_model_at_home(view.instance, source)
 

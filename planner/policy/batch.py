@@ -1,43 +1,100 @@
-"""Routes for the goal ``makespan``: the plan's shares, and samples that leave as fast as the plan can carry them.
+"""``adaptive`` for the goal ``makespan``: the plan's shares, and samples that leave as fast as the plan can carry them.
 
-The least makespan is that of a fluid: all sources end together, and the bottleneck is never idle. Samples that all left
+The least makespan is that of a fluid: all sources end together, and no bottleneck is ever idle. Samples that all left
 at once would be served by priority, so one source would be done first, while workers that only the others need idle.
-So a source's k-th sample leaves its reservoir at k M / n at the earliest, where n is the source's number of samples and
-M the work of the busiest resource under the plan; less the time that a sample of the slowest source takes alone, which
-keeps the bottleneck busy when some are late. With much more than that priorities decide again who is done first.
+So here priorities say nothing: workers serve the source first that is furthest behind, and each route of the plan has
+a pace. The k-th of the n samples of a source that take a route leaves at (k − 1) M / n at the earliest, where M is the
+work of the busiest resource under the plan; less the time that a sample of the slowest source takes alone, which keeps
+the bottleneck busy when some are late. Workers and networks that are faster than the plan thinks are not held up: a
+source has always as many samples on their way as it would have at its pace if none of them had to wait (Little's law).
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
+from dataclasses import dataclass
 
 from planner.plan.types import Plan, Route
-from planner.policy.routed import Planned
-from planner.policy.types import View
+from planner.policy.base import BasePolicy
+from planner.policy.menu import whole_model_at_home
+from planner.policy.types import Task, View
+from planner.scenario.instance import Instance
 
 
-class Batch(Planned):
-    """The plan's routes by their shares, each source at its pace."""
+@dataclass(slots=True)
+class _Lane:
+    """A route of the plan, as the samples of one source take it.
 
-    def __init__(self, plan: Plan) -> None:
-        super().__init__(plan)
-        self._gone: dict[str, int] = defaultdict(int)
-        self._keep_pace(plan)
+    Parameters
+    ----------
+    due_s
+        When the next sample is to leave.
+    every_s
+        The time between two samples.
+    left
+        How many samples the plan still has for it; a share is no whole number of them.
+    """
 
-    def _keep_pace(self, plan: Plan) -> None:
+    route: Route
+    due_s: float
+    every_s: float
+    left: float
+
+
+class Batch(BasePolicy):
+    """The plan's routes by their shares, each at its pace."""
+
+    looks_between_blocks = True
+
+    def __init__(self, instance: Instance, plan: Plan) -> None:
+        self._priority = max(spec.priority for spec in instance.scenario.sources.values())
+        self._samples = {source: max(instance.samples(source), 1) for source in instance.sources}
+        self._gone = dict.fromkeys(instance.sources, 0)
+        self._lanes: dict[str, list[_Lane]] = {}
+        self._follow(plan, now_s=0.0)
+
+    def _follow(self, plan: Plan, now_s: float) -> None:
         works_s = [use.utilisation for use in plan.workers.values()]
         self._makespan_s = max(works_s + [use.utilisation for use in plan.networks.values()])
         self._head_start_s = max(entry.delay_s for entry in plan.sources.values())
+        for source, entry in plan.sources.items():
+            samples = self._samples[source]
+            left = max(samples - self._gone[source], 0)
+            self._lanes[source] = [
+                _Lane(
+                    route,
+                    due_s=now_s - self._head_start_s,
+                    every_s=self._makespan_s / (samples * route.share),
+                    left=left * route.share,
+                )
+                for route in entry.routes
+                if route.share > 0
+            ]
 
     def replanned(self, view: View, plan: Plan) -> None:
-        """Keep the routes and the pace of another plan from now on."""
-        super().replanned(view, plan)
-        self._keep_pace(plan)
+        """Send what is left on the routes of another plan, at its pace."""
+        self._follow(plan, view.now_s)
 
-    def route(self, view: View, source: str) -> Route | None:
-        """Draw a route by its share, unless it is too early; one sample is always on its way."""
-        due_s = self._gone[source] * self._makespan_s / view.instance.samples(source) - self._head_start_s
-        if view.in_flight.get(source, 0) and view.now_s < due_s:
-            return None
+    def priority(self, view: View, source: str) -> float:  # noqa: ARG002
+        """Give the highest of all, whatever the source: the batch is done when the last of all samples is."""
+        return self._priority
+
+    def rank(self, task: Task) -> float:
+        """Give the share of its source's samples that came before it."""
+        return task.key.sample / self._samples[task.key.source]
+
+    def route(self, view: View, source: str) -> Route | float | None:
+        """Give the route that is due first of those that are passable, or when it is due."""
+        home = view.instance.home(source)
+        lanes = [lane for lane in self._lanes[source] if view.passable(home, lane.route)]
+        on_their_way = view.in_flight.get(source, 0)
+        if not lanes:
+            return None if on_their_way else whole_model_at_home(view.instance, source)
+        fullest = max(lane.left for lane in lanes)
+        lane = min((lane for lane in lanes if lane.left >= min(fullest, 0.5)), key=lambda lane: lane.due_s)
+        enough = on_their_way * self._makespan_s >= self._head_start_s * self._samples[source]
+        if enough and view.now_s < lane.due_s:
+            return lane.due_s
+        lane.due_s += lane.every_s
+        lane.left -= 1
         self._gone[source] += 1
-        return super().route(view, source)
+        return lane.route

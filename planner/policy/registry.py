@@ -8,6 +8,7 @@ from typing import Final
 from planner.errors import UsageError
 from planner.plan.types import Plan
 from planner.policy.adaptive import Adaptive
+from planner.policy.batch import Batch
 from planner.policy.ddi import Ddi
 from planner.policy.mdi import ArMdi, Mdi
 from planner.policy.ms_mdi import MsMdi
@@ -27,7 +28,7 @@ _WITHOUT_PLAN: Final[dict[str, Callable[[PolicySpec], Policy]]] = {
 }
 _WITH_PLAN: Final[dict[str, Callable[[Instance, Plan], Policy]]] = {
     "planned": lambda _, plan: Planned(plan),
-    "adaptive": Adaptive,
+    "adaptive": lambda instance, plan: (Batch if plan.goal == "makespan" else Adaptive)(instance, plan),
 }
 
 POLICIES: Final = (*_WITHOUT_PLAN, *_WITH_PLAN)

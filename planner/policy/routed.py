@@ -38,7 +38,7 @@ class Planned(PriorityPolicy):
         """Draw from another plan's routes from now on."""
         self._follow(plan)
 
-    def route(self, view: View, source: str) -> Route | None:
+    def route(self, view: View, source: str) -> Route:
         """Draw one of the plan's routes by its share."""
         home = view.instance.home(source)
         routes = [route for route in self._routes[source] if view.passable(home, route)]

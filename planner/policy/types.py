@@ -218,8 +218,12 @@ class Policy(Protocol):
     looks_between_blocks: bool
     gossips: bool
 
-    def route(self, view: View, source: str) -> Route | None:
-        """Give the route of the next sample of ``source``, this worker's own; None leaves it in the reservoir."""
+    def priority(self, view: View, source: str) -> float:
+        """Give the priority of the next sample of ``source``, this worker's own."""
+        ...
+
+    def route(self, view: View, source: str) -> Route | float | None:
+        """Give the next sample's route; a time leaves it in the reservoir until then, None until something happens."""
         ...
 
     def place(self, view: View, task: Task) -> Decision:

@@ -98,9 +98,9 @@ Message: TypeAlias = Annotated[Parcel | Note, Field(discriminator="kind")]
 
 
 class Timer(NamedTuple):
-    """What a timer is for: a sample's result, the answers to a request, the end of a window, or a reservation."""
+    """What a timer is for: a sample's route, its result, answers to a request, the end of a window, a reservation."""
 
-    purpose: Literal["result", "answers", "window", "reservation"]
+    purpose: Literal["route", "result", "answers", "window", "reservation"]
     key: SampleKey
 
 

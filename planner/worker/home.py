@@ -55,6 +55,7 @@ class Home:
         }
         self._limits = {source: sources[source].in_flight or inf for source in self._reservoirs}
         self._in_flight = view.in_flight = dict.fromkeys(self._reservoirs, 0)
+        self._asked_again_s = dict.fromkeys(self._reservoirs, -inf)
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._delays = {source: Delays(patience) for source in self._reservoirs}
         self.starts = 0
@@ -90,6 +91,11 @@ class Home:
         own = self._pending.get((key.source, key.sample))
         if own is not None and not own.may_be_with(worker):
             own.via = None
+
+    def due(self, source: str, effects: list[Effect]) -> None:
+        """Start all samples of a source that the policy lets go now, which is when it said to be asked again."""
+        while self._admit(source, effects):
+            pass
 
     def finish(self, key: SampleKey, origin: Origin | None, effects: list[Effect]) -> None:
         """Take a result (rule 3)."""
@@ -130,13 +136,16 @@ class Home:
         for identity in lost:
             self._retry(identity, effects)
 
-    def _admit(self, source: str, effects: list[Effect]) -> None:
+    def _admit(self, source: str, effects: list[Effect]) -> bool:
+        """Start the next sample of a source, and tell whether that was done."""
         reservoir, view = self._reservoirs[source], self._view
         if not reservoir or self._in_flight[source] >= self._limits[source]:
-            return
+            return False
         route = self._policy.route(view, source)
-        if route is None:
-            return
+        if isinstance(route, float):
+            self._ask_again(source, route, effects)
+        if route is None or isinstance(route, float):
+            return False
         if not view.passable(view.worker, route):
             route = whole_model_at_home(view.instance, source)
         sample = reservoir[0]
@@ -147,7 +156,7 @@ class Home:
             key=SampleKey(source, sample, pending.attempt),
             model=route.model,
             operating_point=route.operating_point,
-            priority=view.priorities[source],
+            priority=self._policy.priority(view, source),
             created_s=pending.created_s,
             next_block=0,
             stages=route.stages,
@@ -159,6 +168,13 @@ class Home:
         reservoir.popleft()
         pending.started = True
         self._in_flight[source] += 1
+        return True
+
+    def _ask_again(self, source: str, at_s: float, effects: list[Effect]) -> None:
+        """Ask at a time for the route of the next sample, unless that is done before."""
+        if not self._view.now_s < self._asked_again_s[source] <= at_s:
+            self._asked_again_s[source] = at_s
+            effects.append(SetTimer(Timer("route", SampleKey(source, self._reservoirs[source][0], 0)), at_s))
 
     def _set_timer(self, key: SampleKey, pending: _Pending, effects: list[Effect]) -> None:
         look_s = self._delays[key.source].look_s(self._view.now_s, pending.started_s, pending.time_outs)

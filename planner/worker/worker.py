@@ -5,9 +5,10 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 1.  A worker runs one block at a time. It is idle, or it waits for the :class:`BlockEnded` of the block it asked for.
 2.  A sample that arrives joins its source's reservoir. At each arrival, and each end of a task or a sample here, the
     policy is asked once a source for the route of the next one, unless ``in_flight`` of its samples are on their way;
-    then its task is placed (rule 4). A source keeps each sample until its result is back. A timer is set; when it goes
-    off first, the sample starts again as a new attempt. After ``max_attempts`` time-outs it is given up. Every sample
-    ends once: as :class:`Complete` or :class:`Fail`.
+    then its task is placed (rule 4). Where it names a time instead, it is asked then, until it lets none go. A source
+    keeps each sample until its result is back. A timer is set; when it goes off first, the sample starts again as a new
+    attempt. After ``max_attempts`` time-outs it is given up. Every sample ends once: as :class:`Complete` or
+    :class:`Fail`.
 3.  The result of *any* attempt completes its sample; a block of the last one that could not be run gives it up. What
     comes for a sample that has ended is a duplicate, and is dropped.
 4.  A task is placed by the policy: computed here, then it waits in a queue of the policy's naming; or sent on, then
@@ -173,6 +174,8 @@ class Worker:
         purpose, key = event.timer
         if purpose == "result":
             self._home.look(key, self._effects)
+        elif purpose == "route":
+            self._home.due(key.source, self._effects)
         elif purpose == "answers":
             self._settle(self._handshake.overdue(key))
         elif purpose == "window":

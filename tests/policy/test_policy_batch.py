@@ -1,4 +1,4 @@
-"""Batches: how close to the least makespan, and why the samples of all sources leave side by side."""
+"""Batches under ``adaptive``: how close to the least makespan, and when samples leave."""
 
 from __future__ import annotations
 
@@ -54,18 +54,62 @@ def test_a_batch_leaves_at_the_pace_of_the_plan() -> None:
     instance, plan = batches(0)
     policy = make_policy("adaptive", instance, plan)
     source = instance.sources[0]
-    view = View(instance.home(source), instance, Costs(instance), priorities=dict.fromkeys(instance.sources, 1.0))
-    assert policy.route(view, source) is not None
-    view.in_flight[source] = 1
-    early = 1
-    while policy.route(view, source) is not None:
-        early += 1
-    pace_s = fluid_s(plan) / instance.samples(source)
-    assert (early - 1) * pace_s <= max(entry.delay_s for entry in plan.sources.values()) < early * pace_s
-    view.now_s = 10 * pace_s
-    assert sum(policy.route(view, source) is not None for _ in range(20)) == 10
+    view = View(instance.home(source), instance, Costs(instance), in_flight={source: 1000})
+    samples, shares = instance.samples(source), {route: route.share for route in plan.sources[source].routes}
+    head_start_s = max(entry.delay_s for entry in plan.sources.values())
+    left: list[Route] = []
+    while len(left) < samples:
+        route = policy.route(view, source)
+        if isinstance(route, Route):
+            left.append(route)
+            every_s = fluid_s(plan) / (samples * shares[route])
+            due_s = (left.count(route) - 1) * every_s - head_start_s
+            assert due_s <= view.now_s + 1e-9
+        else:
+            assert route is not None
+            assert route > view.now_s
+            view.now_s = route
+    assert view.now_s <= fluid_s(plan)
+    for route, share in shares.items():
+        assert abs(left.count(route) - samples * share) <= 1
+
+
+def test_a_batch_has_as_many_samples_on_their_way_as_at_its_pace_without_waiting() -> None:
+    instance, plan = batches(0)
+    policy = make_policy("adaptive", instance, plan)
+    source = instance.sources[0]
+    view = View(instance.home(source), instance, Costs(instance), in_flight={source: 1000})
+    while isinstance(policy.route(view, source), Route):
+        pass
     view.in_flight[source] = 0
-    assert policy.route(view, source) is not None
+    while isinstance(policy.route(view, source), Route):
+        view.in_flight[source] += 1
+    rate_per_s = instance.samples(source) / fluid_s(plan)
+    expected = rate_per_s * max(entry.delay_s for entry in plan.sources.values())
+    assert expected <= view.in_flight[source] < expected + 1
+
+
+def test_priorities_say_nothing_in_a_batch() -> None:
+    instance, plan = batches(1)
+    ends_s = []
+    for priority in (1.0, 100.0):
+        sources = dict(instance.scenario.sources)
+        first = instance.sources[0]
+        sources[first] = sources[first].model_copy(update={"priority": priority})
+        scenario = instance.scenario.model_copy(update={"sources": sources})
+        records, _ = simulate(instance.model_copy(update={"scenario": scenario}), policy="adaptive", plan=plan)
+        ends_s.append([record.finished_s for record in records if isinstance(record, SampleRecord)])
+    assert ends_s[0] == ends_s[1]
+
+
+def test_a_batch_is_done_sooner_where_workers_and_networks_are_faster_than_the_plan_thinks() -> None:
+    instance, plan = batches(1)
+    expected_s = makespan_s(instance, "adaptive", plan)
+    for key, names in (("worker", instance.workers), ("network", tuple(instance.scenario.networks))):
+        events = [{"at_s": 0.0, "action": "slow", key: name, "factor": 0.5} for name in names]
+        told = (*instance.scenario.events, *map(EventSpec.model_validate, events))
+        instance = instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"events": told})})
+    assert makespan_s(instance, "adaptive", plan) < 0.8 * expected_s
 
 
 def test_a_batch_goes_on_when_all_that_was_on_its_way_is_lost() -> None:

@@ -6,7 +6,7 @@ from functools import cache
 
 import pytest
 
-from planner.plan.types import Plan
+from planner.plan.types import Plan, Route
 from planner.policy.costs import Costs
 from planner.policy.menu import wide_menu
 from planner.policy.registry import make_policy
@@ -51,7 +51,7 @@ def roomy() -> tuple[Instance, Plan]:
 
 def last_worker(policy: Policy, view: View, source: str) -> str:
     route = policy.route(view, source)
-    assert route is not None
+    assert isinstance(route, Route)
     return route.stages[-1].worker
 
 

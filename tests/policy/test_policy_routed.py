@@ -32,7 +32,7 @@ def shared_plan(shares: dict[str, float]) -> Plan:
 
 def first_worker(policy: Policy, view: View) -> str:
     route = policy.route(view, "camera")
-    assert route is not None
+    assert isinstance(route, Route)
     return route.stages[0].worker
 
 

@@ -7,7 +7,7 @@ from typing import Any
 
 from hypothesis import strategies as st
 
-from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.plan.types import Plan, Route, SourcePlan, Stage, WorkerUse
 from planner.profile.types import ExitPoint, OperatingPoint, Profile
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, PolicySpec
@@ -105,7 +105,7 @@ def _with_exits(draw: st.DrawFn, profile: Profile) -> Profile:
 
 @st.composite
 def cases(draw: st.DrawFn, *, events: int = 8, network_loss: bool = True) -> tuple[Instance, Plan]:
-    """A random instance, with exits or without, and any plan for it: routes may return to a worker."""
+    """A random instance, with exits or without, and any plan for it: routes may return to a worker, loads be wrong."""
     instance = draw(instances(events=events, network_loss=network_loss))
     profiles = {
         model: {device_class: draw(_with_exits(profile)) for device_class, profile in found.items()}
@@ -126,8 +126,10 @@ def cases(draw: st.DrawFn, *, events: int = 8, network_loss: bool = True) -> tup
             point = draw(st.integers(0, len(instance.operating_points(model)) - 1))
             routes.append(Route(share=1 / count, model=model, operating_point=point, stages=stages))
         sources[source] = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=tuple(routes))
+    busy_s = draw(st.sampled_from([0.0, 0.5, 5.0]))
     plan = Plan(
-        status="feasible", method="test", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
-        provenance="measured", sources=sources, workers={}, networks={},
+        status="feasible", method="test", goal=draw(st.sampled_from(["delay", "makespan"])), objective=1.0, bound=0.0,
+        gap=1.0, solve_s=0.0, provenance="measured", sources=sources, networks={},
+        workers=dict.fromkeys(instance.workers, WorkerUse(utilisation=busy_s, memory_bytes=0)),
     )  # fmt: skip
     return instance, plan

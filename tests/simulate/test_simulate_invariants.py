@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from planner.plan.types import Plan
 from planner.policy.adaptive import aged_priority
 from planner.policy.registry import POLICIES
-from planner.policy.types import Waiting
+from planner.policy.types import Task, Waiting
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec
 from planner.simulate.run import Simulator
@@ -150,11 +150,19 @@ def test_no_block_starts_while_more_urgent_work_waits(policy: str, case: tuple[I
 def test_no_block_starts_under_adaptive_while_work_of_higher_aged_priority_waits(
     case: tuple[Instance, Plan], seed: int
 ) -> None:
+    """Or, for the least makespan, work of a source that is further behind."""
+    instance, plan = case
+
+    def urgency(task: Task, now_s: float) -> float:
+        if plan.goal == "makespan":
+            return -task.key.sample / instance.samples(task.key.source)
+        return aged_priority(task, now_s)
+
     def look(worker: Worker, _event: Event, effects: list[Effect]) -> None:
         if (chosen := starting(worker, effects)) is not None:
             now_s = worker._view.now_s
-            served = aged_priority(chosen.task, now_s)
-            assert all(aged_priority(waiting.task, now_s) <= served for waiting in queued(worker))
+            served = urgency(chosen.task, now_s)
+            assert all(urgency(waiting.task, now_s) <= served for waiting in queued(worker))
 
     run(case, "adaptive", seed, look)
 

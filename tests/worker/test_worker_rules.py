@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+from math import inf
+
 import pytest
 
-from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.plan.types import Plan, Route, SourcePlan, Stage, WorkerUse
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
 from planner.scenario.instance import Instance
@@ -246,3 +248,22 @@ def test_rule_2_no_more_samples_are_on_their_way_than_the_source_allows() -> Non
     home.step(0.1, Received("fast", FailureMessage(OTHER, "no memory")))
     assert home.queued == 3
     assert [key.sample for key in home.pending if key.source == "other"] == [1, 2, 3]
+
+
+def test_rule_2_a_policy_that_names_a_time_is_asked_then() -> None:
+    """A batch for which a plan needs 4 s, whose samples take 1 s alone: two leave at once, one more each second."""
+    at_home = plan(("slow", 0, 3))
+    own = at_home.sources["other"].model_copy(update={"delay_s": 1.0})
+    busy = WorkerUse(utilisation=4.0, memory_bytes=0)
+    batch = at_home.model_copy(update={"goal": "makespan", "sources": {"other": own}, "workers": {"slow": busy}})
+    paced = instance()
+    spec = paced.scenario.sources["other"].model_copy(update={"arrivals": "batch", "samples": 4})
+    paced = paced.model_copy(update={"scenario": paced.scenario.model_copy(update={"sources": {"other": spec}})})
+    home = Worker("slow", paced, make_policy("adaptive", paced, batch), Patience(first_s=inf))
+    asked = [effect for k in range(4) for effect in home.step(0.0, Arrived("other", k)) if isinstance(effect, SetTimer)]
+    next_one = Timer("route", SampleKey("other", 2, 0))
+    assert asked == [SetTimer(next_one, 1.0)]
+    assert home.queued + 1 == 2
+    asked = [effect for effect in home.step(1.0, TimedOut(next_one)) if isinstance(effect, SetTimer)]
+    assert asked == [SetTimer(Timer("route", SampleKey("other", 3, 0)), 2.0)]
+    assert home.queued + 1 == 3
