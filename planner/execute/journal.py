@@ -41,6 +41,8 @@ class Journal:
 
     def __init__(self, *, live: bool) -> None:
         self._live = live
+        if not live:
+            STEPS.dump_json([])  # what writes steps is built now: it takes so long that blocks of the run would be late
         self._records: list[Record] = []
         self._steps: list[Step] = []
         self._outputs: dict[tuple[str, bytes], _Output] = {}
