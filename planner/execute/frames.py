@@ -11,7 +11,7 @@ import math
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import Annotated, Any, Final, TypeAlias
+from typing import Annotated, Any, Final, TypeAlias, get_args
 
 import numpy as np
 from numpy.typing import NDArray
@@ -56,8 +56,11 @@ def _headers() -> TypeAdapter[_Header]:
 
 
 def prepare() -> None:
-    """Build what reads and writes headers; it takes a moment, so a member may do it before the first one comes."""
+    """Build what makes, reads and writes messages; it takes a moment, which a member has before the first one comes."""
     _headers()
+    with _BUILDING:
+        for body in get_args(Body):
+            body.model_rebuild()
 
 
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -95,3 +97,24 @@ def test_what_is_no_frame_is_refused(header: bytes, payload: bytes, message: str
     with pytest.raises(ExecuteError) as refused:
         decode(header, payload)
     assert message in str(refused.value)
+
+
+_LEFT_UNBUILT = """
+from typing import get_args
+
+from planner.execute.frames import prepare
+from planner.execute.journal import Journal
+from planner.execute.messages import Body
+from planner.worker.events import STEPS
+
+prepare()
+Journal(live=False)
+print(*(body.__name__ for body in get_args(Body) if not body.__pydantic_complete__), end="")
+print("steps" if not STEPS.pydantic_complete else "", end="")
+"""
+
+
+def test_what_makes_messages_is_built_before_a_run() -> None:
+    """Built with the first message, it would stop all threads of an agent for as long as some blocks take."""
+    told = subprocess.run([sys.executable, "-c", _LEFT_UNBUILT], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == ""
