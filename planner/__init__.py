@@ -46,6 +46,8 @@ _HOME = {
     "summarise": "planner.trace.metrics",
 }
 
+__all__ = list(_HOME)  # what help() tells about
+
 
 def __getattr__(name: str) -> Any:
     if name in _HOME:

@@ -8,6 +8,7 @@ import sys
 import pytest
 
 import planner
+from planner.cli import EXTRAS
 
 HEAVY = ("pyomo", "highspy", "cvxpy", "onnx", "matplotlib", "pint", "networkx", "ruamel")
 HELP = """
@@ -46,3 +47,23 @@ def test_public_names_are_there() -> None:
         assert getattr(planner, name).__name__ == name
     with pytest.raises(AttributeError, match="no attribute 'solver'"):
         _ = planner.solver
+
+
+def test_the_base_install_has_all_names_and_their_help() -> None:
+    """Only what is called needs an extra: names can be listed, looked up and read about without."""
+    code = f"""
+import sys
+sys.modules.update(dict.fromkeys({tuple(EXTRAS)}))  # none of them can be imported
+import pathlib, planner
+print(*(getattr(planner, name).__name__ for name in dir(planner)))
+help(planner)
+try:
+    planner.load_chain(pathlib.Path("model.onnx"))
+except ModuleNotFoundError as error:
+    print(error)
+"""
+    finished = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    names, _, told = finished.stdout.partition("\n")
+    assert names.split() == dir(planner)
+    assert all(f"{name}(" in told for name in names.split())
+    assert "onnx" in told.splitlines()[-1]

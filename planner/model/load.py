@@ -15,16 +15,18 @@ import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from planner.errors import ModelError
 from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.coarsen import choose_borders
-from planner.model.cost import Costs, measure_costs
-from planner.model.extract import Part, select, serialise
-from planner.model.graph import build_graph
-from planner.model.line import Line, draw_line
-from planner.model.shapes import Shapes, infer
-from planner.model.source import ModelSource, read_model
+
+if TYPE_CHECKING:  # what these import needs onnx, and the base install is without: only calls load it
+    from planner.model.cost import Costs
+    from planner.model.extract import Part
+    from planner.model.line import Line
+    from planner.model.shapes import Shapes
+    from planner.model.source import ModelSource
 
 
 @dataclass(frozen=True)
@@ -86,6 +88,8 @@ class ChainModel:
         ModelError
             If there are no such blocks.
         """
+        from planner.model.extract import serialise
+
         name = f"{self.chain.name}[{first}:{last + 1}]"
         return serialise(self.source, self.line, self.shapes, self._part(first, last), name)
 
@@ -97,7 +101,7 @@ class ChainModel:
         if not 0 <= first <= last < len(self.chain):
             expected = f"0 <= first <= last <= {len(self.chain) - 1}"
             raise ModelError("no such blocks", where=str(self.path), value=f"{first}..{last}", expected=expected)
-        return select(self.line, self.borders[first], self.borders[last + 1])
+        return _select(self.line, self.borders[first], self.borders[last + 1])
 
 
 def load_chain(
@@ -128,6 +132,12 @@ def load_chain(
     """
     if max_blocks is not None and max_blocks < 1:
         raise ModelError("a chain has at least one block", where="--max-blocks", value=max_blocks, expected="1 or more")
+    from planner.model.cost import measure_costs
+    from planner.model.graph import build_graph
+    from planner.model.line import draw_line
+    from planner.model.shapes import infer
+    from planner.model.source import read_model
+
     source = read_model(path)
     graph = build_graph(source)
     shapes = infer(source, graph, shape or {})
@@ -177,8 +187,14 @@ def _chain(name: str, source: ModelSource, line: Line, costs: Costs, borders: Se
     return Chain(name, source.sha256, chain_sha256, blocks, cuts, exits)
 
 
+def _select(line: Line, first: int, last: int) -> Part:
+    from planner.model.extract import select
+
+    return select(line, first, last)
+
+
 def _block(index: int, line: Line, costs: Costs, first: int, last: int) -> Block:
-    part = select(line, first, last)
+    part = _select(line, first, last)
     head = line.order[first]
     return Block(
         name=f"{index}:{head.proto.name or head.outputs[0]}",
