@@ -44,6 +44,9 @@ EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "crypto
     ("pyomo", "highspy", "cvxpy", "networkx", "pint", "ruamel"), "plan"
 )
 
+# What Typer raises for a command line that it cannot read; which library it has this from hangs on its version.
+_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
+
 
 class _Commands(TyperGroup):
     """Lists commands, and those that have commands of their own, in the order of :data:`COMMANDS`."""
@@ -104,14 +107,18 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line; bad input ends with one message on stderr and exit code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
-        _build(words)(args=words, prog_name="planner")
+        sys.exit(_build(words)(args=words, prog_name="planner", standalone_mode=False))
+    except _USAGE as error:
+        told = str(error)  # the whole help where a command of commands stands alone
+        typer.echo(told if told.startswith("Usage: ") else f"planner: error: {_usage_fault(error)}", err=True)
+        sys.exit(2)
     except (PlannerError, ModuleNotFoundError, OSError) as error:
         if "--debug" in words or (faults := _faults(error)) is None:
             raise
         for fault in faults:
             typer.echo(f"planner: error: {fault}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:  # while the command's libraries were imported
+    except (KeyboardInterrupt, typer.Abort):  # while the command's libraries were imported
         _say_interrupted()
         sys.exit(INTERRUPTED)
 
@@ -126,8 +133,24 @@ def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault,
         return error.faults
     if isinstance(error, OSError):
         what = error.strerror or type(error).__name__
-        return None if error.filename is None else (Fault(what[:1].lower() + what[1:], where=str(error.filename)),)
+        return None if error.filename is None else (Fault(_lowered(what), where=str(error.filename)),)
     library = (error.name or "").partition(".")[0]
     if library not in EXTRAS:
         return None
     return (Fault(f"this needs {library}", expected=f'`pip install "mdi-planner[{EXTRAS[library]}]"`'),)
+
+
+def _usage_fault(error: Any) -> Fault:
+    """Say what Typer says of a command line in the form of all other faults."""
+    what, _, expected = _lowered(error.format_message().rstrip(".")).partition(": Input should be ")
+    found: list[Any] = getattr(
+        error.__cause__, "errors", list
+    )()  # of pydantic, by which newer versions of Typer read values
+    where = error.ctx.command_path if error.ctx else None
+    if where and not expected and not what.endswith(("?", ")")):  # which says itself what may have been meant
+        expected = f"what `{where} -h` tells"
+    return Fault(what, where, found[0]["input"] if found else None, expected)
+
+
+def _lowered(what: str) -> str:
+    return what[:1].lower() + what[1:]

@@ -74,6 +74,41 @@ def test_bad_usage_ends_with_2() -> None:
     assert planner("solve", "x.yaml", "--nonsense").returncode == 2
 
 
+# In words that all versions of Typer have.
+MISUSED = [
+    ("solve x.yaml --gap -1", ("planner solve: invalid value for '--gap'", "-1", "0")),
+    ("simulate x.yaml --repeat 0", ("planner simulate: invalid value for '--repeat'", "0", "1")),
+    ("simulate x.yaml --seed x", ("planner simulate: invalid value for '--seed'", "'x'", "valid integer")),
+    ("simulate x.yaml --seed", ("'--seed'", "requires an argument")),
+    ("solve x.yaml --rout", ("planner solve: no such option: --rout", "--routes")),
+    ("solve", ("planner solve: missing argument 'scenario'", "`planner solve -h`")),
+    ("solv x.yaml", ("planner: no such command 'solv'",)),
+    ("models buil", ("planner models: no such command 'buil'",)),
+    ("--nonsense", ("planner: no such option: --nonsense", "`planner -h`")),
+]
+
+
+@pytest.mark.parametrize(("line", "named"), MISUSED, ids=[line for line, _ in MISUSED])
+def test_a_command_line_that_cannot_be_read_is_one_message_as_all_others(
+    line: str, named: tuple[str, ...], capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit) as end:
+        main(line.split())
+    assert end.value.code == 2
+    out, told = capsys.readouterr()
+    assert out == ""
+    assert told.startswith("planner: error: ")
+    assert told.count("\n") == 1
+    assert all(words in told.replace("'SCENARIO'", "'scenario'") for words in named)
+
+
+@pytest.mark.parametrize("line", ["", "profile", "models"])
+def test_a_command_of_commands_alone_shows_its_help(line: str, capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit):
+        main(line.split())
+    assert "".join(capsys.readouterr()).startswith("Usage: planner ")
+
+
 BAD = [
     (("inspect", "missing.onnx"), "missing.onnx"),
     (("profile", "missing.onnx", "--device-class", "here", "-o", "p.json"), "missing.onnx"),
