@@ -9,14 +9,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import PlanError
-from planner.plan.journey import Journey, journey
-from planner.plan.queueing import Stream, delays
+from planner.plan.journey import Journey, Place, journey
+from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
-from planner.plan.types import NetworkUse, Route, SourcePlan, WorkerUse
+from planner.plan.types import NetworkUse, Route, SourcePlan, Stage, WorkerUse
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
 """Each source's routes."""
+
+Samples = Mapping[str, Sequence[tuple[Route, Journey]]]
+"""Each source's routes, with what a sample does on each."""
 
 
 @dataclass(frozen=True)
@@ -83,9 +86,7 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
         A route needs a path that the networks do not have, or a rate is missing.
     """
     objective = instance.scenario.objective
-    samples = {
-        source: [(route, journey(instance, source, route)) for route in routes[source]] for source in instance.sources
-    }
+    samples = _follow(instance, routes)
     volume = volumes(instance)
     load = _loads(instance, samples) * volume[:, None]
     utilisation = load.sum(axis=0)
@@ -96,7 +97,7 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
     if objective.goal == "makespan":
         delay = surrogate = unloaded
     else:
-        scale = _sustained(utilisation) if objective.goal == "throughput" else 1.0
+        scale = sustained(float(utilisation.max())) if objective.goal == "throughput" else 1.0
         delay = _queueing_delays(instance, samples, volume * scale) + latency
         held = numbers(Classes.of(priority), load * scale, kappa(objective.service_cv))
         surrogate = held / (volume * scale) + latency
@@ -123,6 +124,77 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
         objective=value,
         weighted_delay_s=float(priority * volume @ (delay + loss)),
     )
+
+
+def sustained(busiest: float) -> float:
+    """Give the share of all rates at which the bottleneck, ``busiest`` at the whole of them, keeps to its cap."""
+    return min(1.0, UTILISATION_CAP / busiest)
+
+
+@dataclass(frozen=True)
+class Leg:
+    """Mean times of a route's samples on one leg, in seconds, those that left before it counted as none.
+
+    Parameters
+    ----------
+    probability
+        That a sample comes to this leg.
+    wait_s
+        Waiting for it, and between its blocks or fragments for what is more urgent; infinite where it never ends.
+    work_s
+        Computing; or sending, the latency included.
+    """
+
+    place: Place
+    probability: float
+    wait_s: float
+    work_s: float
+
+
+def legs(instance: Instance, routes: Routes) -> dict[str, list[list[Leg]]]:
+    """Give the legs of each route of each source, in the order in which its samples come to them.
+
+    A route's legs add up to its mean delay; weighted by the routes' shares, to the delay that :func:`evaluate` gives.
+
+    Raises
+    ------
+    PlanError
+        As :func:`evaluate` does.
+    """
+    samples, volume = _follow(instance, routes), volumes(instance)
+    goal = instance.scenario.objective.goal
+    if goal == "makespan":
+        times_s = [visit.mean_s for own in samples.values() for _, trip in own for visit in trip.visits]
+    else:
+        busiest = float((_loads(instance, samples) * volume[:, None]).sum(axis=0).max())
+        scale = sustained(busiest) if goal == "throughput" else 1.0
+        times_s = _queueing_times_s(instance, samples, volume * scale)
+    in_order = iter(times_s)
+    return {
+        source: [
+            [
+                Leg(
+                    visit.place,
+                    visit.probability,
+                    wait_s=visit.probability * max(time_s - visit.mean_s, 0.0),
+                    work_s=visit.probability * (visit.mean_s + visit.latency_s),
+                )
+                for visit, time_s in zip(trip.visits, in_order, strict=False)
+            ]
+            for _, trip in own
+        ]
+        for source, own in samples.items()
+    }
+
+
+def alone_at_home(instance: Instance, source: str, route: Route) -> Evaluation:
+    """Evaluate the whole of ``route``'s model at the worker of ``source``, were there no other source."""
+    stage = Stage(worker=instance.home(source), first_block=0, last_block=instance.length(route.model) - 1)
+    whole = Route(model=route.model, operating_point=route.operating_point, stages=(stage,))
+    only = instance.scenario.model_copy(update={"sources": {source: instance.scenario.sources[source]}})
+    # A new instance, for a copy would keep the names of all sources; nothing is sent, so there are no paths.
+    alone = Instance(scenario=only, profiles=instance.profiles, paths={}, traces=instance.traces)
+    return evaluate(alone, {source: [whole]})
 
 
 def weighted_means(instance: Instance, sources: Mapping[str, SourcePlan]) -> tuple[float, float]:
@@ -158,7 +230,7 @@ def _accuracy(instance: Instance, routes: Sequence[Route]) -> float:
     return sum(route.share * instance.operating_points(route.model)[route.operating_point].accuracy for route in routes)
 
 
-def _loads(instance: Instance, samples: Mapping[str, Sequence[tuple[Route, Journey]]]) -> NDArray[np.float64]:
+def _loads(instance: Instance, samples: Samples) -> NDArray[np.float64]:
     """Seconds that one sample of each source takes of each worker and network; shape [S, R]."""
     column = {name: index for index, name in enumerate((*instance.workers, *instance.resources))}
     load = np.zeros((len(instance.sources), len(column)))
@@ -169,21 +241,31 @@ def _loads(instance: Instance, samples: Mapping[str, Sequence[tuple[Route, Journ
     return load
 
 
-def _sustained(utilisation: NDArray[np.float64]) -> float:
-    return min(1.0, UTILISATION_CAP / float(utilisation.max()))
+def _follow(instance: Instance, routes: Routes) -> Samples:
+    return {
+        source: [(route, journey(instance, source, route)) for route in routes[source]] for source in instance.sources
+    }
 
 
-def _queueing_delays(
-    instance: Instance,
-    samples: Mapping[str, Sequence[tuple[Route, Journey]]],
-    rate_per_s: NDArray[np.float64],
-) -> NDArray[np.float64]:
+def _queueing_delays(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Mean time of each source's samples at all resources, latency not included; shape [S], seconds."""
+    times_s = iter(_queueing_times_s(instance, samples, rate_per_s))
+    spent_s = [
+        sum(route.share * visit.probability * next(times_s) for route, trip in samples[source] for visit in trip.visits)
+        for source in instance.sources
+    ]
+    return np.array(spent_s)
+
+
+def _queueing_times_s(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> list[float]:
+    """Mean time of each visit of each route of each source, in order."""
     specs = instance.scenario.sources
     level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
-    spent = delays(
-        Stream(source, level[-specs[source].priority], float(rate) * route.share * visit.probability, visit)
-        for source, rate in zip(instance.sources, rate_per_s, strict=True)
-        for route, trip in samples[source]
-        for visit in trip.visits
+    return visit_times_s(
+        [
+            Stream(level[-specs[source].priority], float(rate) * route.share * visit.probability, visit)
+            for source, rate in zip(instance.sources, rate_per_s, strict=True)
+            for route, trip in samples[source]
+            for visit in trip.visits
+        ]
     )
-    return np.array([spent[source] / float(rate) for source, rate in zip(instance.sources, rate_per_s, strict=True)])

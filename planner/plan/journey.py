@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,24 @@ FRAGMENT_BYTES = 65536
 
 Array = NDArray[np.float64]
 
+Send = tuple[str, str, int, float, float]
+"""Sender, receiver, cut, bytes, and the probability that a sample sends it."""
+
+
+class Place(NamedTuple):
+    """What a leg is on: blocks ``first`` to ``last`` at a worker, or the tensors of cut ``first`` over a resource."""
+
+    place: str
+    first: int
+    last: int
+    transfer: bool
+
+    def __str__(self) -> str:
+        if self.transfer:
+            return f"{self.place}: cut {self.first}"
+        blocks = f"block {self.first}" if self.first == self.last else f"blocks {self.first}-{self.last}"
+        return f"{self.place}: {blocks}"
+
 
 @dataclass(frozen=True)
 class Visit:
@@ -28,8 +47,8 @@ class Visit:
 
     Parameters
     ----------
-    resource
-        Name of the worker or of the network resource.
+    place
+        The worker and its blocks, or the network resource and the cut.
     probability
         That a sample makes this visit at all.
     piece_s
@@ -38,13 +57,21 @@ class Visit:
         Their spread; shape [B].
     survival
         Probability that each piece is worked on, given the visit; starts at 1, never increases; shape [B].
+    latency_s
+        Time that follows, in which the resource is free for others.
     """
 
-    resource: str
+    place: Place
     probability: float
     piece_s: Array
     piece_std_s: Array
     survival: Array
+    latency_s: float = 0.0
+
+    @property
+    def resource(self) -> str:
+        """Name of the worker or of the network resource."""
+        return self.place.place
 
     @property
     def mean_s(self) -> float:
@@ -54,10 +81,14 @@ class Visit:
 
 @dataclass(frozen=True)
 class Journey:
-    """All visits of a sample, and the latency it meets on average, in seconds."""
+    """All visits of a sample, in the order in which it pays them."""
 
     visits: tuple[Visit, ...]
-    latency_s: float
+
+    @property
+    def latency_s(self) -> float:
+        """Latency that a sample meets on average, in seconds."""
+        return sum(visit.probability * visit.latency_s for visit in self.visits)
 
     @property
     def unloaded_s(self) -> float:
@@ -77,23 +108,15 @@ def journey(instance: Instance, source: str, route: Route) -> Journey:
     reach = (*point.reach, point.reach[-1])
     cut_bytes = instance.cut_bytes(route.model)
     home = instance.home(source)
-    visits: list[Visit] = []
-    latency_s = 0.0
-    sends = [(home, route.stages[0].worker, float(cut_bytes[0]), reach[0])]
+    visits = [*_transfers(instance, source, (home, route.stages[0].worker, 0, float(cut_bytes[0]), reach[0]))]
     for index, stage in enumerate(route.stages):
         visits.append(_stage_visit(instance, route.model, stage, point))
-        sends += _exit_sends(instance, route.model, stage, reach, home)
+        for result in _exit_sends(instance, route.model, stage, reach, home):
+            visits += _transfers(instance, source, result)
         receiver = route.stages[index + 1].worker if index + 1 < len(route.stages) else home
         cut = stage.last_block + 1
-        sends.append((stage.worker, receiver, float(cut_bytes[cut]), reach[cut]))
-    for sender, receiver, size_bytes, probability in sends:
-        path = instance.path(sender, receiver)
-        if path is None:
-            raise PlanError("no path between two workers", where=f"source {source}", value=f"{sender} > {receiver}")
-        for hop in path.hops:
-            latency_s += probability * hop.latency_s
-            visits.append(_transfer_visit(hop.resource, size_bytes, hop.bytes_per_s, probability))
-    return Journey(tuple(visit for visit in visits if visit.probability > 0), latency_s)
+        visits += _transfers(instance, source, (stage.worker, receiver, cut, float(cut_bytes[cut]), reach[cut]))
+    return Journey(tuple(visit for visit in visits if visit.probability > 0))
 
 
 def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingPoint) -> Visit:
@@ -103,7 +126,7 @@ def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingP
     reach = np.array(point.reach[blocks])
     survival = reach / reach[0] if reach[0] > 0 else np.ones_like(reach)
     return Visit(
-        resource=stage.worker,
+        place=Place(stage.worker, stage.first_block, stage.last_block, transfer=False),
         probability=float(reach[0]),
         piece_s=piece_s,
         piece_std_s=instance.block_std_s(model, stage.worker)[blocks],
@@ -111,24 +134,28 @@ def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingP
     )
 
 
-def _exit_sends(
-    instance: Instance, model: str, stage: Stage, reach: tuple[float, ...], home: str
-) -> Iterator[tuple[str, str, float, float]]:
-    """Give the results that inner exits of a stage send home: sender, receiver, bytes, probability."""
+def _exit_sends(instance: Instance, model: str, stage: Stage, reach: tuple[float, ...], home: str) -> Iterator[Send]:
+    """Give the results that inner exits of a stage send home."""
     for exit_point in instance.any_profile(model).exits:
         if stage.first_block < exit_point.cut <= stage.last_block + 1:
             leaves = reach[exit_point.cut - 1] - reach[exit_point.cut]
             if leaves > 0:
-                yield stage.worker, home, float(exit_point.result_bytes), leaves
+                yield stage.worker, home, exit_point.cut, float(exit_point.result_bytes), leaves
 
 
-def _transfer_visit(resource: str, size_bytes: float, bytes_per_s: float, probability: float) -> Visit:
+def _transfers(instance: Instance, source: str, send: Send) -> Iterator[Visit]:
+    sender, receiver, cut, size_bytes, probability = send
+    path = instance.path(sender, receiver)
+    if path is None:
+        raise PlanError("no path between two workers", where=f"source {source}", value=f"{sender} > {receiver}")
     whole, rest = divmod(size_bytes, FRAGMENT_BYTES)
     sizes = np.array([FRAGMENT_BYTES] * int(whole) + [rest] * (rest > 0 or whole == 0))
-    return Visit(
-        resource=resource,
-        probability=probability,
-        piece_s=sizes / bytes_per_s,
-        piece_std_s=np.zeros(len(sizes)),
-        survival=np.ones(len(sizes)),
-    )
+    for hop in path.hops:
+        yield Visit(
+            place=Place(hop.resource, cut, cut, transfer=True),
+            probability=probability,
+            piece_s=sizes / hop.bytes_per_s,
+            piece_std_s=np.zeros(len(sizes)),
+            survival=np.ones(len(sizes)),
+            latency_s=hop.latency_s,
+        )

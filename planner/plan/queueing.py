@@ -17,8 +17,9 @@ L. Kleinrock, "Queueing Systems, Volume 2: Computer Applications" (1976), sectio
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -29,7 +30,6 @@ from planner.plan.journey import Visit
 class Stream:
     """Visits of one kind: how many a second, and how important (``level`` 0 is the most important)."""
 
-    source: str
     level: int
     rate_per_s: float
     visit: Visit
@@ -45,6 +45,14 @@ class Moments:
     piece_square: float
 
 
+class Member(NamedTuple):
+    """A stream of one resource, with its place among all streams."""
+
+    place: int
+    stream: Stream
+    moment: Moments
+
+
 def moments(visit: Visit) -> Moments:
     """Give the moments of a visit that may end after any of its pieces."""
     ends = -np.diff(np.append(visit.survival, 0.0))
@@ -58,38 +66,36 @@ def moments(visit: Visit) -> Moments:
     )
 
 
-def delays(streams: Iterable[Stream]) -> dict[str, float]:
-    """Give each source's mean time at resources per second of arrivals: Σ over its visits of rate × delay.
+def visit_times_s(streams: Sequence[Stream]) -> list[float]:
+    """Give the mean time of each stream's visits in seconds: waiting and work, latency not included.
 
-    Divided by the source's arrival rate it is the mean delay of a sample, in seconds, latency not included (Little).
     A class that is offered more work than its resource can do waits for ever: infinity.
     """
-    by_resource: dict[str, list[tuple[Stream, Moments]]] = defaultdict(list)
-    for stream in streams:
-        by_resource[stream.visit.resource].append((stream, moments(stream.visit)))
-    total: dict[str, float] = defaultdict(float)
-    for queue in by_resource.values():
-        for (stream, moment), wait, busy_above in _waits(queue):
-            free = 1 - busy_above
-            there = wait + (moment.mean - moment.last) / free + moment.last if free > 0 else np.inf
-            total[stream.source] += stream.rate_per_s * there
-    return dict(total)
+    queues: dict[str, list[Member]] = defaultdict(list)
+    for place, stream in enumerate(streams):
+        queues[stream.visit.resource].append(Member(place, stream, moments(stream.visit)))
+    found = [0.0] * len(streams)
+    for queue in queues.values():
+        for member, wait_s, busy_above in _waits(queue):
+            free, moment = 1 - busy_above, member.moment
+            there_s = wait_s + (moment.mean - moment.last) / free + moment.last if free > 0 else np.inf
+            found[member.place] = there_s
+    return found
 
 
-def _waits(
-    queue: list[tuple[Stream, Moments]],
-) -> Iterable[tuple[tuple[Stream, Moments], float, float]]:
+def _waits(queue: Sequence[Member]) -> Iterable[tuple[Member, float, float]]:
     """Give each stream of one resource with its mean wait and the utilisation by more important classes."""
-    levels = sorted({stream.level for stream, _ in queue})
+    levels = sorted({member.stream.level for member in queue})
     busy_above = 0.0
     for level in levels:
-        own = [(stream, moment) for stream, moment in queue if stream.level == level]
-        busy = busy_above + sum(stream.rate_per_s * moment.mean for stream, moment in own)
+        own = [member for member in queue if member.stream.level == level]
+        busy = busy_above + sum(member.stream.rate_per_s * member.moment.mean for member in own)
         rest = sum(
-            stream.rate_per_s * (moment.square if stream.level <= level else moment.piece_square)
-            for stream, moment in queue
+            member.stream.rate_per_s
+            * (member.moment.square if member.stream.level <= level else member.moment.piece_square)
+            for member in queue
         )
-        wait = rest / 2 / ((1 - busy_above) * (1 - busy)) if busy < 1 else np.inf
+        wait_s = rest / 2 / ((1 - busy_above) * (1 - busy)) if busy < 1 else np.inf
         for member in own:
-            yield member, wait, busy_above
+            yield member, wait_s, busy_above
         busy_above = busy

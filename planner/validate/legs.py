@@ -16,6 +16,7 @@ from typing import Final, NamedTuple, TypeAlias
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.plan.journey import Place
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 
@@ -24,21 +25,6 @@ CLOSE: Final = 0.02
 
 _LATER: Final = 100_000
 """Workers tell what they did within a second; that is fewer records than these."""
-
-
-class Place(NamedTuple):
-    """What a leg is on: blocks ``first`` to ``last`` at a worker, or the tensors of cut ``first`` over a resource."""
-
-    place: str
-    first: int
-    last: int
-    transfer: bool
-
-    def __str__(self) -> str:
-        if self.transfer:
-            return f"{self.place}: cut {self.first}"
-        blocks = f"block {self.first}" if self.first == self.last else f"blocks {self.first}-{self.last}"
-        return f"{self.place}: {blocks}"
 
 
 class Spent(NamedTuple):

@@ -7,12 +7,12 @@ import numpy as np
 import pytest
 
 from planner.errors import PlanError
-from planner.plan.evaluate import evaluate, memory_bytes
+from planner.plan.evaluate import alone_at_home, evaluate, legs, memory_bytes
 from planner.plan.journey import FRAGMENT_BYTES, journey
 from planner.plan.types import Route, Stage
 from planner.profile.types import ExitPoint, OperatingPoint
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
-from tests.instances import MIB, make_instance, make_profile
+from tests.instances import MIB, make_instance, make_profile, random_instance
 
 
 def route(*stages: tuple[str, int, int], model: str = "m", point: int = 0, share: float = 1.0) -> Route:
@@ -167,3 +167,58 @@ def test_a_relay_takes_the_medium_twice() -> None:
     }
     found = evaluate(make_instance(networks=wired), {"camera": [route(("fast", 0, 1))]})
     assert found.networks["wifi"].utilisation == pytest.approx(5 * (100_000 + 4000) * 2 / 1e7)
+
+
+@pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
+@pytest.mark.parametrize("links", [True, False])
+def test_legs_add_up_to_the_delay(goal: str, *, links: bool) -> None:
+    for seed in range(5):
+        instance = random_instance(seed, goal=goal, links=links)
+        workers = instance.workers
+        routes = {
+            source: [
+                route((workers[index % 3], 0, 1), (workers[seed % 3], 2, 3), model=f"m{index}", share=0.75),
+                route((workers[(seed + 1) % 3], 0, 3), model=f"m{index}", share=0.25),
+            ]
+            for index, source in enumerate(instance.sources)
+        }
+        found = legs(instance, routes)
+        for source, own in evaluate(instance, routes).sources.items():
+            means_s = [sum(leg.wait_s + leg.work_s for leg in one) for one in found[source]]
+            assert 0.75 * means_s[0] + 0.25 * means_s[1] == pytest.approx(own.delay_s)
+        waits_s = [leg.wait_s for own in found.values() for one in own for leg in one]
+        assert any(waits_s) == (goal != "makespan")
+
+
+def test_legs_are_in_the_order_of_the_way_and_count_who_comes_to_them() -> None:
+    points = [OperatingPoint(name="p", accuracy=0.9, thresholds=(0.5,), reach=(1.0, 0.7))]
+    exits = [ExitPoint(name="e", cut=1, result_bytes=1000)]
+    profile = make_profile(
+        block_s=[0.04, 0.08], cut_bytes=[200_000, 100_000, 4000], exits=exits, operating_points=points
+    )
+    instance = make_instance(profiles=[profile], sources={"camera": {"rate_per_s": 100.0}})
+    (found,) = legs(instance, {"camera": [route(("slow", 0, 0), ("fast", 1, 1))]})["camera"]
+    assert [(str(leg.place), leg.probability) for leg in found] == [
+        ("slow: block 0", 1.0),
+        ("wifi: cut 1", 0.7),
+        ("fast: block 1", 0.7),
+        ("wifi: cut 2", 0.7),
+    ]
+    assert found[2].work_s == pytest.approx(0.7 * 0.02)
+    assert found[3].work_s == pytest.approx(0.7 * (4000 / 1e7 + 0.001))
+    assert np.isinf(found[0].wait_s)  # four times what it can do
+    assert found[0].work_s == pytest.approx(0.04)
+
+
+def test_alone_at_home_there_is_nobody_else() -> None:
+    sources = {"a": {"rate_per_s": 1.0}, "b": {"rate_per_s": 45.0, "priority": 8.0}}
+    instance = make_instance(sources=sources)
+    routes = {"a": [route(("fast", 0, 1))], "b": [route(("slow", 0, 1))]}
+    assert evaluate(instance, routes).workers["slow"].utilisation == pytest.approx(0.9)
+    found = alone_at_home(instance, "a", routes["a"][0])
+    assert found.workers["slow"].utilisation == pytest.approx(0.02)
+    assert found.workers["slow"].memory_bytes == 200 * MIB + 2_500_000
+    assert (
+        found.sources["a"].delay_s
+        == evaluate(make_instance(sources={"a": sources["a"]}), {"a": [route(("slow", 0, 1))]}).sources["a"].delay_s
+    )

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from planner.plan.journey import Place
 from planner.report.legs import MOST_LEGS, draw_legs
-from planner.validate.legs import Leg, Place, Spent
+from planner.validate.legs import Leg, Spent
 
 STAGE = Leg(Place("office", 2, 7, transfer=False), Spent(0.001, 0.030), Spent(0.004, 0.0325))
 TRANSFER = Leg(Place("lan", 8, 8, transfer=True), Spent(0.0, 0.0024), Spent(0.0, 0.00239))

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import pytest
 
+from planner.plan.journey import Place
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
-from planner.validate.legs import Leg, Place, Spent, busy_shares, compare_legs, explain
+from planner.validate.legs import Leg, Spent, busy_shares, compare_legs, explain
 from tests.execute.rig import SPLIT, small_instance, small_plan
 
 INSTANCE = small_instance(samples=40)
