@@ -9,7 +9,6 @@ from typing import TypeAlias
 import numpy as np
 
 from planner.execute.frames import Tensors
-from planner.runtime.check import TOLERANCE
 from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
 from planner.trace.records import Record, SampleRecord
@@ -25,13 +24,13 @@ class Numerics:
     samples: int
     max_abs_error: float
     max_rel_error: float
-    tolerance: float = TOLERANCE
-    """Largest relative error at which outputs count as equal."""
+    unequal: int = 0
+    """How many samples have an output that is further off than their model's tolerance."""
 
     @property
     def equal(self) -> bool:
         """Whether the outputs agree; no sample at all does not count as agreement."""
-        return self.samples > 0 and self.max_rel_error <= self.tolerance
+        return self.samples > 0 and self.unequal == 0
 
 
 def references(
@@ -68,7 +67,7 @@ def compare(
     outputs: Mapping[tuple[str, int], Tensors],
     records: Iterable[Record],
     expected: References,
-    tolerance: float = TOLERANCE,
+    tolerances: Mapping[str, float],
 ) -> Numerics:
     """Compare every result of a run with what the whole model gave.
 
@@ -78,10 +77,10 @@ def compare(
         Of each completed sample, by source and sample; sample k had the k-th input, modulo their number.
     records
         Those of the run, which say what each of them is of.
-    tolerance
-        Largest relative error at which outputs count as equal.
+    tolerances
+        Of each model, the largest relative error at which its outputs count as equal.
     """
-    samples, absolute, relative = 0, 0.0, 0.0
+    samples, unequal, absolute, relative = 0, 0, 0.0, 0.0
     for record in records:
         origin = record.origin if isinstance(record, SampleRecord) else None
         found = outputs.get((record.source, record.sample))
@@ -91,10 +90,12 @@ def compare(
         known = expected[record.source, origin.model]
         whole = known[record.sample % len(known)]
         exits = {leave.name for leave in instance.any_profile(origin.model).exits}
-        for name in whole.keys() - exits if origin.exit is None else (origin.exit,):
-            errors = _errors(found.get(name), whole[name])
-            absolute, relative = max(absolute, errors[0]), max(relative, errors[1])
-    return Numerics(samples, absolute, relative, tolerance)
+        names = whole.keys() - exits if origin.exit is None else (origin.exit,)
+        errors = [_errors(found.get(name), whole[name]) for name in names]
+        unequal += not all(error <= tolerances[origin.model] for _, error in errors)
+        absolute = max([absolute, *(error for error, _ in errors)])
+        relative = max([relative, *(error for _, error in errors)])
+    return Numerics(samples, absolute, relative, unequal)
 
 
 def _errors(found: np.ndarray | None, expected: np.ndarray) -> tuple[float, float]:

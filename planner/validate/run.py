@@ -190,8 +190,8 @@ def validate(
         after = None if measurement.left else _rehearse(coordinator, deployment, rehearse_s, say)
     if labels:
         measurement.records = RecordStore(judged(measurement.records, measurement.outputs, labels))
-    tolerance = max(tolerance_of(model.cuts) for model in deployment.models.values())
-    numerics = compare(instance, measurement.outputs, measurement.records, expected, tolerance)
+    tolerances = {name: tolerance_of(model.cuts) for name, model in deployment.models.items()}
+    numerics = compare(instance, measurement.outputs, measurement.records, expected, tolerances)
     distinct = {source: len(found) for source, found in inputs.items()}
     emulated = deployment.emulation is not None
     if before is None:

@@ -11,7 +11,7 @@ from planner.execute.frames import Tensors
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Measurement
 from planner.model.chain import TensorSpec
-from planner.runtime.check import TOLERANCE, tolerance_of
+from planner.runtime.check import HALF_TOLERANCE, TOLERANCE, tolerance_of
 from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
@@ -45,7 +45,7 @@ def right_outputs() -> dict[tuple[str, int], Tensors]:
 
 def compared(outputs: dict[tuple[str, int], Tensors]) -> Numerics:
     ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in outputs]
-    return compare(INSTANCE, outputs, ended, expected())
+    return compare(INSTANCE, outputs, ended, expected(), {"small": TOLERANCE})
 
 
 def test_outputs_of_the_whole_model_agree_with_it() -> None:
@@ -56,9 +56,25 @@ def test_half_precision_at_a_cut_is_held_against_its_own_rounding() -> None:
     plain, half = (TensorSpec("t", dtype, (1, 4)) for dtype in ("float32", "float16"))
     rounded = {key: {"t3": own["t3"] * np.float32(1.001)} for key, own in right_outputs().items()}
     ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in rounded]
-    for cuts, equal in (([[plain], [plain], [plain]], False), ([[plain], [half], [plain]], True)):
-        assert compare(INSTANCE, rounded, ended, expected(), tolerance_of(cuts)).equal is equal
+    for cuts, unequal in (([[plain], [plain], [plain]], 40), ([[plain], [half], [plain]], 0)):
+        found = compare(INSTANCE, rounded, ended, expected(), {"small": tolerance_of(cuts)})
+        assert (found.unequal, found.equal) == (unequal, not unequal)
     assert tolerance_of([[half], [plain], [half]]) == TOLERANCE  # inputs and outputs are rounded either way
+
+
+@pytest.mark.parametrize("rounded", ["small", "half"])
+def test_each_model_is_held_against_its_own_tolerance(rounded: str) -> None:
+    instance = INSTANCE.model_copy(update={"profiles": INSTANCE.profiles | {"half": INSTANCE.profiles["small"]}})
+    known = {**expected(), ("other", "half"): expected()["other", "small"]}
+    used = {"urgent": "small", "other": "half"}
+    outputs = {
+        (source, sample): {"t3": own["t3"] * np.float32(1.001)} if used[source] == rounded else own
+        for (source, sample), own in right_outputs().items()
+    }
+    ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin(used[key[0]])) for key in outputs]
+    found = compare(instance, outputs, ended, known, {"small": TOLERANCE, "half": HALF_TOLERANCE})
+    assert found.equal is (rounded == "half")
+    assert found.unequal == (20 if rounded == "small" else 0)
 
 
 def test_what_was_expected_is_what_the_session_makes() -> None:
