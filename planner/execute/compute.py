@@ -6,12 +6,13 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
 
 import numpy as np
 
+from planner.errors import RuntimeSessionError
 from planner.execute.frames import Tensors
 from planner.profile.types import ExitPoint
 from planner.runtime.confidence import confidence
@@ -111,6 +112,13 @@ def fetch(tensors: Held) -> Tensors:
     return download(tensors) if _on_device(tensors) else tensors
 
 
+def _reason(error: Exception) -> str:
+    """Say why a block failed, but not which one: whoever tells of the outcome names it."""
+    if isinstance(error, RuntimeSessionError):
+        return "; ".join(str(replace(fault, where=None)) for fault in error.faults)
+    return str(error)
+
+
 def _on_device(tensors: Held) -> bool:
     return any(not isinstance(tensor, np.ndarray) for tensor in tensors.values())
 
@@ -156,7 +164,7 @@ class ComputeThread:
             tensors = blocks.run(job.run.block, job.tensors)
             sure = blocks.confidence(job.run.block, tensors)
         except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed, by name
-            return Outcome(job.run, None, str(error), job.begin_s, time.monotonic(), late=False)
+            return Outcome(job.run, None, _reason(error), job.begin_s, time.monotonic(), late=False)
         end_s = done_s = time.monotonic()
         if job.lasts_s is not None and (end_s := max(done_s, job.begin_s + job.lasts_s)) > done_s:
             time.sleep(end_s - done_s)  # what the system sleeps too long is its own, and no part of the block

@@ -123,7 +123,7 @@ def answer(chain_model: ChainModel, data: Samples, *, progress: Progress | None 
     if data.labels is None:
         raise ProfileError("no labels: nobody knows what is right", where=LABEL, expected="one integer for each sample")
     check_labels(chain, data.labels)
-    session = BlockSession(chain_model.stage_model(0, len(chain) - 1))
+    session = BlockSession(chain_model.stage_model(0, len(chain) - 1), name=chain.name)
     outputs = []
     for index in range(len(data)):
         outputs.append(session.run(data.sample(index)))

@@ -87,7 +87,7 @@ def measure(
         raise ProfileError("no time to measure", where="budget", value=budget_s, expected="a positive time, as in 60s")
     chain = chain_model.chain
     clock = Clock(budget_s, progress)
-    runner = ChainRunner(cut_names(chain), provider=provider, threads=threads)
+    runner = ChainRunner(cut_names(chain), name=chain.name, provider=provider, threads=threads)
     sampler = Sampler(chain_model, runner, np.random.default_rng(seed), clock)
     before = thermals()
     partial = not _sample(sampler, rounds)

@@ -191,6 +191,7 @@ class Sampler:
                 return
             fused = BlockSession(
                 self._model.stage_model(first, first + 1),
+                name=f"{self._model.chain.name}, blocks {first} and {first + 1}",
                 provider=self._runner.provider,
                 threads=self._runner.threads,
             )
@@ -220,7 +221,8 @@ class Sampler:
             self._clock.report()
 
     def _peak_bytes(self, index: int) -> int | None:
-        return peak_activation_bytes(self._model.block_model(index), self._cut_tensors[index])
+        name = f"{self._model.chain.name}, block {index}"
+        return peak_activation_bytes(self._model.block_model(index), self._cut_tensors[index], name=name)
 
 
 def cut_names(chain: Chain) -> Sequence[Sequence[str]]:

@@ -90,11 +90,12 @@ def check_stages(
         If inputs are unknown or do not fit, or onnxruntime refuses a model.
     """
     _check_names(chain, inputs)
-    expected = BlockSession(whole, optimise=optimise).run(inputs)
+    expected = BlockSession(whole, name=chain.name, optimise=optimise).run(inputs)
     crossing = dict(inputs)
     results: dict[str, NDArray[Any]] = {}
     for stage in stages:
-        crossing |= BlockSession(stage.model, optimise=optimise).run(crossing)
+        name = f"{chain.name}, blocks {stage.first} to {stage.last}"
+        crossing |= BlockSession(stage.model, name=name, optimise=optimise).run(crossing)
         names = {tensor.name for tensor in chain.cuts[stage.last + 1].tensors}
         results |= {
             leave.name: crossing[leave.name] for leave in chain.exits if stage.first < leave.cut <= stage.last + 1

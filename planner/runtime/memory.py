@@ -17,7 +17,7 @@ _STATUS: Final = Path("/proc/self/status")
 _CLEAR: Final = Path("/proc/self/clear_refs")
 
 
-def peak_activation_bytes(model: bytes, tensors: Mapping[str, NDArray[Any]]) -> int | None:
+def peak_activation_bytes(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: str = "") -> int | None:
     """Run a block on the CPU and see how far this process's resident memory rises.
 
     Parameters
@@ -26,6 +26,8 @@ def peak_activation_bytes(model: bytes, tensors: Mapping[str, NDArray[Any]]) -> 
         The block model.
     tensors
         Its inputs; their size is added, as they are alive while the block runs.
+    name
+        What a message calls it.
 
     Returns
     -------
@@ -34,7 +36,7 @@ def peak_activation_bytes(model: bytes, tensors: Mapping[str, NDArray[Any]]) -> 
         does not let a process reset its high-water mark (Linux does).
     """
     # Without the arena each buffer is given back when its last reader has run, so the rise is what the block needs.
-    session = BlockSession(model, arena=False)
+    session = BlockSession(model, name=name, arena=False)
     before_bytes = 0
     for _ in range(2):  # the first run also allocates what stays for good
         _trim_heap()

@@ -23,6 +23,8 @@ class ChainRunner:
     ----------
     cut_tensors
         Names of the tensors at each cut; length L + 1.
+    name
+        What messages call the model.
     provider, threads, optimise
         As for :class:`BlockSession`; the same for all blocks.
     """
@@ -31,12 +33,14 @@ class ChainRunner:
         self,
         cut_tensors: Sequence[Sequence[str]],
         *,
+        name: str = "",
         provider: str | Provider = "cpu",
         threads: int = 1,
         optimise: bool = True,
     ) -> None:
         self.provider = find_provider(provider) if isinstance(provider, str) else provider
         self._cut_tensors = tuple(tuple(names) for names in cut_tensors)
+        self._name = name
         self.threads = threads
         self._optimise = optimise
         self._sessions: dict[int, BlockSession] = {}
@@ -51,8 +55,9 @@ class ChainRunner:
         if not 0 <= index < len(self._cut_tensors) - 1:
             last = len(self._cut_tensors) - 2
             raise RuntimeSessionError("no such block", where="block", value=index, expected=f"0 to {last}")
+        name = f"{self._name}, block {index}" if self._name else f"block {index}"
         self._sessions[index] = BlockSession(
-            model, name=f"block {index}", provider=self.provider, threads=self.threads, optimise=self._optimise
+            model, name=name, provider=self.provider, threads=self.threads, optimise=self._optimise
         )
 
     def unload(self, index: int) -> None:

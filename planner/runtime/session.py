@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from functools import cache
 from pathlib import Path
 from typing import Any, Final
@@ -37,7 +38,7 @@ class BlockSession:
     model
         Serialised ONNX model, or the file it lies in.
     name
-        What a message calls a model that is refused; its file, if it lies in one, by default.
+        What a message calls the model; its file, if it lies in one, by default.
     provider
         ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``, or a :class:`Provider`.
     threads
@@ -68,7 +69,7 @@ class BlockSession:
             raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
         self._library = import_onnxruntime()
         self.provider = find_provider(provider) if isinstance(provider, str) else provider
-        where = name or (str(model) if isinstance(model, Path) else "block model")
+        where = self._where = name or (str(model) if isinstance(model, Path) else "block model")
         try:
             self._session = self._library.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
@@ -136,15 +137,21 @@ class BlockSession:
                 return dict(zip(self._outputs, made, strict=True))
             return download(self._run_bound(upload(needed, self.provider)))
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            faults = [fault for spec in self.inputs if (fault := tensor_fault(spec, tensors.get(spec.name)))]
-            raise (RuntimeSessionError(faults) if faults else _failure(error)) from error
+            found = (tensor_fault(spec, tensors.get(spec.name)) for spec in self.inputs)
+            faults = [
+                replace(fault, what=f"{fault.where}: {fault.what}", where=self._where) for fault in found if fault
+            ]
+            raise (RuntimeSessionError(faults) if faults else self._failure(error)) from error
 
     def run_on_device(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
         """Run the block on tensors in the device's memory (see :func:`upload`), where its outputs stay."""
         try:
             return self._run_bound(tensors)
         except Exception as error:  # as above
-            raise _failure(error) from error
+            raise self._failure(error) from error
+
+    def _failure(self, error: Exception) -> RuntimeSessionError:
+        return RuntimeSessionError(f"onnxruntime fails to run the block: {_first_line(error)}", where=self._where)
 
     def _run_bound(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
         binding = self._session.io_binding()
@@ -209,10 +216,6 @@ def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
     return len(shape) == len(wanted) and all(
         want in (ANY_LENGTH, length) for length, want in zip(shape, wanted, strict=True)
     )
-
-
-def _failure(error: Exception) -> RuntimeSessionError:
-    return RuntimeSessionError(f"onnxruntime fails to run the block: {_first_line(error)}")
 
 
 def _first_line(error: Exception) -> str:

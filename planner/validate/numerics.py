@@ -49,7 +49,7 @@ def references(
         The inputs of each source.
     """
     pairs = [(source, model) for source in instance.sources for model in instance.scenario.sources[source].models]
-    sessions = {model: BlockSession(whole[model]) for model in dict.fromkeys(model for _, model in pairs)}
+    sessions = {model: BlockSession(whole[model], name=model) for model in dict.fromkeys(model for _, model in pairs)}
     total = sum(len(inputs[source]) for source, _ in pairs)
     found: dict[tuple[str, str], list[Tensors]] = {pair: [] for pair in pairs}
     done = 0

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import subprocess
 import sys
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from onnx import helper
 
 from planner.cli import main
 from planner.model.load import load_chain
@@ -17,7 +19,7 @@ from planner.profile.answers import load_answers
 from planner.profile.calibrate import answer, load_samples
 from planner.profile.store import load_profile, save_profile
 from planner.profile.types import Profile
-from tests.model.chained import reference
+from tests.model.chained import Arrays, floats, reference, save, value
 from tests.profile.small_chain import SmallModel, profile
 
 ROOT = Path(__file__).parents[2]
@@ -53,6 +55,21 @@ def measured(model: Path, output: Path, *words: object) -> Profile:
     code = run("profile", model, "--device-class", "here", "-o", output, "--rounds", 3, "--max-blocks", 3, *words)
     assert code == 0
     return load_profile(output)
+
+
+def test_a_block_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    nodes = [
+        helper.make_node("MatMul", ["x", "w"], ["m"]),
+        helper.make_node("ArgMax", ["m"], ["best"], axis=1),
+        helper.make_node("Add", ["best", "ten"], ["row"]),
+        helper.make_node("Gather", ["w", "row"], ["found"]),  # a row that is not there
+        helper.make_node("MatMul", ["found", "w"], ["y"]),
+    ]
+    weights: Arrays = {"w": floats(10, 10), "ten": np.array([10], np.int64)}
+    path = save(tmp_path / "picky.onnx", nodes, [value("x", [1, 10])], [value("y", None)], weights)
+    told = refused(capsys, "profile", path, "--device-class", "here", "-o", tmp_path / "p.json")
+    assert re.match(r"planner: error: picky, block \d: onnxruntime fails to run the block: .*Gather", told)
+    assert told.count("\n") == 1
 
 
 def test_measure_writes_a_profile(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

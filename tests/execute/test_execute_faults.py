@@ -230,6 +230,7 @@ def test_a_block_that_raises_fails_its_samples_by_name_and_the_others_go_on(tmp_
     reasons = assert_accounted(instance, measured)
     assert 0 < sum(reasons.values()) < 2 * SAMPLES
     assert all("block 1: onnxruntime fails to run the block" in reason for reason in reasons)
+    assert all(reason.count("block 1") == 1 for reason in reasons)
     assert all(what.startswith("block 1 of small fails: ") for _, what in said(measured))
     assert {worker for worker, _ in said(measured)} == {"a", "b"}
 

@@ -102,6 +102,16 @@ def test_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
         measure(SmallModel(), device_class="here", **options)
 
 
+class BrokenModel(SmallModel):
+    def block_model(self, index: int) -> bytes:
+        return b"nonsense" if index == 1 else super().block_model(index)
+
+
+def test_a_block_that_is_refused_is_named() -> None:
+    with pytest.raises(RuntimeSessionError, match=r"^small, block 1: onnxruntime refuses the model: "):
+        measure(BrokenModel(), device_class="here")
+
+
 def test_a_provider_that_is_not_there() -> None:
     with pytest.raises(RuntimeSessionError, match="provider"):
         measure(SmallModel(), device_class="here", provider="quantum")

@@ -55,7 +55,7 @@ def test_all_faults_of_the_inputs_at_once() -> None:
     session = BlockSession(blocks()[2])
     with pytest.raises(RuntimeSessionError) as caught:
         session.run({"b": X.astype(np.float64)})
-    assert [fault.where for fault in caught.value.faults] == ["input b", "input x"]
+    assert [fault.what for fault in caught.value.faults] == ["input b: wrong dtype", "input x: input is missing"]
     assert "float64" in str(caught.value)
     assert "missing" in str(caught.value)
 
