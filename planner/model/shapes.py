@@ -18,6 +18,7 @@ from planner.model.source import KNOWN_TYPES, ModelSource
 from planner.model.walk import SMALL_ELEMENTS, Walk, constant_value, dims_of, shape_value
 
 NUMPY_KINDS = frozenset("biufc")
+PRODUCTS = frozenset({"MatMul", "Gemm"})
 
 
 @dataclass(frozen=True)
@@ -86,7 +87,8 @@ def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]])
     Raises
     ------
     ModelError
-        If ``shape`` names no tensor, contradicts an input's shape, or leaves an axis of an input open.
+        If ``shape`` names no tensor, contradicts an input's shape, or leaves an axis of an input open; or if matrices
+        are multiplied that do not fit.
     """
     unknown = [name for name in shape if name not in graph.inputs and name not in graph.maker]
     if unknown:
@@ -104,8 +106,22 @@ def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]])
         else:
             walk.types[name] = helper.make_tensor_type_proto(tensor.values.data_type, list(tensor.dims))
     walk.nodes(node.proto for node in graph.nodes)
+    if misfits := [fault for node in graph.nodes if (fault := _product_fault(node.proto, walk))]:
+        raise ModelError(misfits)
     specs = {name: spec for name, kind in walk.types.items() if (spec := _spec(name, kind))}
     return Shapes(specs, _open_types(source, graph) if dynamic else {}, dynamic, walk.types)
+
+
+def _product_fault(node: onnx.NodeProto, walk: Walk) -> Fault | None:
+    """Say that matrices of known shapes cannot be multiplied: onnxruntime would not load such a model."""
+    if node.op_type not in PRODUCTS or node.domain not in ("", "ai.onnx") or node.output[0] not in walk.refused:
+        return None
+    dims = [dims_of(walk.types.get(name)) for name in node.input if name]
+    if None in dims:
+        return None
+    where = f"{walk.source.path}, node {node.name or node.op_type!r}"
+    shapes = " and ".join(str(list(own)) for own in dims if own is not None)
+    return Fault(f"ONNX refuses this node ({walk.refused[node.output[0]]})", where, shapes, "matrices that fit")
 
 
 def _spec(name: str, kind: TypeProto) -> TensorSpec | None:

@@ -52,12 +52,16 @@ class Walk:
         Types that the file or the user states; they hold where inference gives no size.
     types, values
         What is known so far, by tensor.
+    refused
+        Why ONNX can infer no types for a node, by the node's first output. In a branch that is not taken, or a later
+        step of a loop, that need not mean that the model cannot run.
     """
 
     source: ModelSource
     stated: Mapping[str, TypeProto]
     types: dict[str, TypeProto] = field(default_factory=dict)
     values: dict[str, TensorProto] = field(default_factory=dict)
+    refused: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         self._opsets = list(self.source.proto.opset_import)
@@ -100,7 +104,10 @@ class Walk:
             inferred = shape_inference.infer_node_outputs(
                 schema, node, types, data, opset_imports=self._opsets, ir_version=ir_version
             )
-        except (defs.SchemaError, shape_inference.InferenceError, RuntimeError):
+        except shape_inference.InferenceError as error:
+            self.refused[node.output[0]] = str(error).splitlines()[0].removeprefix("[ShapeInferenceError] ")
+            return {}
+        except (defs.SchemaError, RuntimeError):
             return {}
         except (checker.ValidationError, ValueError, TypeError) as error:
             where = f"{self.source.path}, node {node.name or node.op_type!r}"

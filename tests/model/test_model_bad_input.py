@@ -15,7 +15,8 @@ from planner.model.load import load_chain
 from planner.model.reference import build_model
 from planner.runtime.check import Stage, check_stages
 from planner.runtime.quantise import build_quantised
-from tests.model.chained import INT64, floats, inputs_of, reference, save, value
+from planner.runtime.session import BlockSession
+from tests.model.chained import BOOL, INT64, floats, inputs_of, reference, save, value
 
 node = helper.make_node
 
@@ -217,3 +218,34 @@ def test_flipped_bytes_are_never_a_traceback(tmp_path: Path) -> None:
         except ModelError:
             refused += 1
     assert refused > 50
+
+
+@pytest.mark.parametrize(
+    ("operator", "left", "right"),
+    [("MatMul", [1, 4], [5, 4]), ("MatMul", [3, 3, 4], [2, 4, 4]), ("Gemm", [1, 4], [5, 4])],
+)
+def test_matrices_that_do_not_fit(tmp_path: Path, operator: str, left: list[int], right: list[int]) -> None:
+    nodes = [node("Relu", ["x"], ["a"]), node(operator, ["a", "w"], ["y"], name="odd")]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", left)], [value("y", [1, 4])], {"w": floats(*right)})
+    with pytest.raises(ModelError, match=r"m\.onnx, node 'odd': ONNX refuses this node .*found .* and .*; expected"):
+        load_chain(path)
+    with pytest.raises(RuntimeSessionError, match="refuses"):  # nor does such a model run
+        BlockSession(path)
+
+
+def test_matrices_that_do_not_fit_the_shape_asked_for(tmp_path: Path) -> None:
+    path = two_layers(tmp_path, shape=(1, None))
+    assert len(load_chain(path, shape={"x": [1, 4]}).chain) >= 1
+    with pytest.raises(ModelError, match=r"'MatMul'.*found '\[1, 3\] and \[4, 4\]'"):
+        load_chain(path, shape={"x": [1, 3]})
+
+
+def test_matrices_of_a_branch_that_may_never_be_taken_are_let_be(tmp_path: Path) -> None:
+    branches = {
+        name: helper.make_graph([node("MatMul", ["x", weight], [name])], name, [], [value(name, None)])
+        for name, weight in (("then_branch", "fits"), ("else_branch", "odd"))
+    }
+    weights = {"fits": floats(4, 4), "odd": floats(5, 4)}
+    nodes = [node("If", ["yes"], ["a"], **branches), node("Relu", ["a"], ["y"])]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [1, 4]), value("yes", [], BOOL)], [value("y", [1, 4])], weights)
+    assert load_chain(path).chain.cuts[-1].tensors[0].shape == (1, 4)
