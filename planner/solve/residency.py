@@ -13,9 +13,15 @@ from collections.abc import Callable
 import numpy as np
 
 from planner.solve.outcome import Options, Outcome, Search
+from planner.solve.pricing import unroutable
 from planner.solve.problem import Array, Choices, Problem, Residency
 
 Method = Callable[[Problem, Options], Outcome]
+
+PROOF_ARCS = 20_000
+"""With more the program that proves that memory is too small takes seconds to be built."""
+PROOF_S = 5.0
+"""Time that it may take."""
 
 
 def solve_with_memory(problem: Problem, options: Options, method: Method) -> Outcome:
@@ -64,7 +70,43 @@ def _single(search: Search) -> Outcome:
     single = milp.solve(search.problem, dataclasses.replace(search.options, time_limit_s=search.left_s, progress=None))
     for choices in single.incumbents:
         search.offer(choices)
-    return search.outcome() if search.incumbents else dataclasses.replace(search.outcome(), blame=single.blame)
+    if search.incumbents:
+        return search.outcome()
+    if no_room(search.problem, search.options):
+        return Outcome("infeasible", blame=single.blame)
+    return dataclasses.replace(search.outcome(), blame=single.blame)
+
+
+def no_room(problem: Problem, options: Options) -> bool:
+    """Whether it is proven that no routes fit into the workers' memory, whatever their loads, delays and accuracy.
+
+    Routes among which samples are shared need no less memory than one of them for each source.
+    """
+    if not problem.memory_binds:
+        return False
+    if _lacking(problem) or unroutable(dataclasses.replace(problem, resident=_fitting(problem))):
+        return True
+    if problem.arcs > PROOF_ARCS or options.stop.is_set():
+        return False
+    from planner.solve import milp
+
+    demands = tuple(dataclasses.replace(demand, deadline_s=np.inf, min_accuracy=0.0) for demand in problem.demands)
+    careless = dataclasses.replace(problem, goal="throughput", demands=demands)
+    hurried = dataclasses.replace(
+        options, time_limit_s=min(options.time_limit_s, PROOF_S), gap=1.0, start=(), progress=None
+    )
+    return milp.solve(careless, hurried).status == "infeasible"
+
+
+def _fitting(problem: Problem) -> Residency:
+    """Give where each block fits if it is alone; shape [L, D] for each model."""
+    fits = tuple(
+        np.add.outer(weights + activations, -problem.memory_bytes * (1 + 1e-6)) <= 0
+        for weights, activations in zip(problem.weight_bytes, problem.activation_bytes, strict=True)
+    )
+    if problem.resident is None:
+        return fits
+    return tuple(own & allowed for own, allowed in zip(fits, problem.resident, strict=True))
 
 
 def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:

@@ -14,6 +14,7 @@ import dataclasses
 
 import numpy as np
 
+from planner.plan.types import Status
 from planner.solve import colgen
 from planner.solve.blame import Relaxations, blame, misses
 from planner.solve.climb import Climb
@@ -23,6 +24,7 @@ from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.pricing import unroutable
 from planner.solve.problem import Choices, Problem
 from planner.solve.replies import Replies
+from planner.solve.residency import no_room
 
 GREEDY_ROUNDS = 3
 SHAKES, IDLE_SHAKES = 50, 500
@@ -58,7 +60,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
     _look(replies)
     if not search.incumbents:
         found = misses(problem, near)
-        return Outcome("no_solution", bound=search.bound, blame=_blame(problem, options, found))
+        status: Status = "infeasible" if no_room(problem, options) else "no_solution"
+        return Outcome(status, bound=search.bound, blame=_blame(problem, options, found))
     return search.outcome()
 
 

@@ -16,6 +16,7 @@ from planner.solve.elastic import relaxations
 from planner.solve.elastic_columns import shared_relaxations
 from planner.solve.outcome import Options
 from planner.solve.problem import Problem
+from planner.solve.residency import no_room
 from tests.instances import MIB, make_instance, make_profile, random_instance
 
 OPTIONS = Options()
@@ -89,6 +90,42 @@ def test_every_method_names_two_limits_where_two_are_needed(method: str) -> None
     assert len(solution.blame) == 2
     assert "deadline 1 ms of early" in solution.blame[0]
     assert "deadline 2 ms of soon" in solution.blame[1]
+
+
+NO_ROOM = {
+    "a block is too large for every worker": ((100, 10), (90, 90), "worker a lacks 10 MiB"),
+    "all workers together are too small": ((50, 50, 50), (70, 60), "worker a lacks 30 MiB"),
+    "blocks do not go into what is left": ((50, 50, 50), (90, 80), "worker a lacks 10 MiB"),
+}
+
+
+@pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
+@pytest.mark.parametrize("why", NO_ROOM)
+def test_where_no_routes_fit_into_memory_every_method_says_that_there_is_no_plan(why: str, method: str) -> None:
+    weights, room, blame = NO_ROOM[why]
+    profile = make_profile(
+        block_s=[0.01] * len(weights), weight_bytes=[int(size * MIB) for size in weights], activation_bytes=0
+    )
+    workers = {
+        name: {"memory_bytes": size * MIB, "base_memory_bytes": 0} for name, size in zip("ab", room, strict=True)
+    }
+    solution = solve(make_instance(profiles=[profile], workers=workers), method=method)
+    assert solution.status == "infeasible"
+    assert solution.blame == (blame,)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.1, 0.5, 0.6, 0.7, 0.8, 0.9]))
+def test_what_is_proven_of_memory_is_true(seed: int, part: float) -> None:
+    """Against all combinations of routes, of which no other limit matters."""
+    problem = build_problem(random_instance(seed, blocks=2, load=1.5, tight_memory=True))
+    problem = dataclasses.replace(problem, memory_bytes=problem.memory_bytes * part)
+    careless = dataclasses.replace(
+        problem,
+        goal="throughput",
+        demands=tuple(dataclasses.replace(own, deadline_s=np.inf) for own in problem.demands),
+    )
+    assert no_room(problem, OPTIONS) is not solvable(careless)
 
 
 def test_shared_routes_need_no_more_than_single_ones() -> None:
