@@ -15,7 +15,7 @@ EXAMPLES: Final = {
         "planner profile show profiles/nano-cpu/resnet50.json",
     ),
     "solve": (
-        "planner solve scenario.yaml -o plan.json",
+        "planner solve scenario.yaml -o plan.json --picture plan.svg",
         "planner solve scenario.yaml --routes shared --time-limit 20s --prices",
     ),
     "compare": ("planner compare scenario.yaml --time-limit 10s --simulate",),

@@ -62,6 +62,10 @@ def command(
         from planner.report.policies import draw_policies
 
         draw_policies({name: [run.metrics for run in found] for name, found in runs.items()}, output / "delays.png")
+        if loaded is not None:
+            from planner.report.plan import draw_plan
+
+            draw_plan(instance, loaded, output / "plan.png")
     documents = {name: [_document(run) for run in found] for name, found in runs.items()}
     if json:
         printed = {name: _printed(found, name, seed) for name, found in documents.items()}

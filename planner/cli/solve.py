@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import os
 import re
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Final
 
@@ -12,7 +13,7 @@ import typer
 
 from planner.cli.names import METHODS_HELP
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_line
-from planner.cli.places import file_to_write
+from planner.cli.places import file_to_write, picture_to_write
 from planner.errors import PlannerError, UsageError
 from planner.plan.types import Plan, PlanPrices, Route, ScenarioReference
 from planner.scenario.instance import Instance
@@ -47,6 +48,10 @@ def command(
         bool, typer.Option("--prices", help="Say what more memory, more bandwidth or a faster worker would be worth.")
     ] = False,
     start: Annotated[Path | None, typer.Option(help="Earlier plan, whose routes are tried first.")] = None,
+    picture: Annotated[
+        Path | None,
+        typer.Option(help="Also draw the routes along time, and all loads, .svg or .png.", callback=picture_to_write),
+    ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
     """Find which worker runs which blocks for which source.
@@ -79,11 +84,7 @@ def command(
     if solution.plan is None:
         if json:
             print_json({"status": solution.status, "blame": list(solution.blame)})
-        typer.echo(f"planner: {solution.status}", err=True)
-        if len(solution.blame) > 1:
-            typer.echo("  there would be a plan if all of these limits gave way together:", err=True)
-        for reason in solution.blame:
-            typer.echo(f"  {reason}", err=True)
+        _tell_blame(solution.status, solution.blame)
         raise typer.Exit(1)
     plan = solution.plan.model_copy(update={"scenario": reference_to(scenario, output)})
     if prices:
@@ -94,12 +95,26 @@ def command(
         plan = plan.model_copy(update={"prices": priced})
     if output is not None:
         save_plan(plan, output)
+    if picture is not None:
+        from planner.report.plan import draw_plan
+
+        draw_plan(instance, plan, picture)
     if json:
         print_json(plan_document(plan))
     else:
         print_plan(plan, instance)
-        if output is not None:
-            typer.echo(f"wrote {output}")
+        for written in (output, picture):
+            if written is not None:
+                typer.echo(f"wrote {written}")
+
+
+def _tell_blame(status: str, blame: Sequence[str]) -> None:
+    """Say why there is no plan."""
+    typer.echo(f"planner: {status}", err=True)
+    if len(blame) > 1:
+        typer.echo("  there would be a plan if all of these limits gave way together:", err=True)
+    for reason in blame:
+        typer.echo(f"  {reason}", err=True)
 
 
 def _warn_of_unknown_accuracy(instance: Instance) -> None:
@@ -197,11 +212,7 @@ def print_plan(plan: Plan, instance: Instance) -> None:
     )
     if plan.prices is not None:
         _print_prices(plan, plan.prices)
-    proof = f"bound {plan.bound:.6g}, gap {plan.gap:.2%}" if plan.bound > 0 else "no bound"
-    typer.echo(
-        f"{plan.status}: {plan.goal} {plan.objective:.6g}, {proof} "
-        f"(surrogate objective), by {plan.method} in {plan.solve_s:.2f} s; costs {plan.provenance}"
-    )
+    typer.echo(plan.summary)
 
 
 def _print_prices(plan: Plan, prices: PlanPrices) -> None:

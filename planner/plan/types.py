@@ -117,3 +117,12 @@ class Plan(Record):
     workers: dict[str, WorkerUse]
     networks: dict[str, NetworkUse]
     prices: PlanPrices | None = None
+
+    @property
+    def summary(self) -> str:
+        """What it is worth, how far from the best it can be at most, and how it was found: one line for people."""
+        proof = f"bound {self.bound:.6g}, gap {self.gap:.2%}" if self.bound > 0 else "no bound"
+        return (
+            f"{self.status}: {self.goal} {self.objective:.6g}, {proof} (surrogate objective), "
+            f"by {self.method} in {self.solve_s:.2f} s; costs {self.provenance}"
+        )

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
 PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 GREY: Final = "#595959"
 FAINT: Final = "#E6E6E6"
+ALERT: Final = PALETTE[5]
+
+LEAST_ROWS: Final = 6
+"""Rows that a panel has room for even when it has fewer, so that a few bars are not as high as they could be."""
 
 _FORMATS: Final = {".svg": "svg", ".png": "png"}
 
@@ -100,3 +104,27 @@ def add_summary(axes: Axes, text: str) -> None:
         fontsize=10.5,
         in_layout=False,
     )
+
+
+def write_beside(axes: Axes, height: float, text: str, offset: float, **style: Any) -> None:
+    """Write beside a panel, ending ``offset`` points right of its right side, or left of its left one if negative."""
+    axes.annotate(
+        text,
+        (float(offset > 0), height),
+        xycoords=axes.get_yaxis_transform(),
+        xytext=(offset, 0),
+        textcoords="offset points",
+        ha="right",
+        annotation_clip=False,
+        **{"fontsize": 10, "va": "center", **style},
+    )
+
+
+def write_inside(axes: Axes, height: float, text: str) -> None:
+    """Write small into a panel, from its left side on."""
+    axes.text(0.005, height, text, transform=axes.get_yaxis_transform(), va="center", color=GREY, fontsize=9)
+
+
+def shortened(text: str, length: int = 26) -> str:
+    """Cut a text that is longer than ``length`` characters."""
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -55,6 +55,21 @@ def test_a_plan_file_names_its_scenario(scenario: Path, capsys: pytest.CaptureFi
     assert plan.scenario.sha256 == hashlib.sha256(scenario.read_bytes()).hexdigest()
 
 
+def test_a_plan_is_drawn(scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    picture = tmp_path / "pictures" / "plan.svg"
+    main_ok(["solve", str(scenario), "--picture", str(picture)])
+    printed = capsys.readouterr().out
+    assert printed.endswith(f"wrote {picture}\n")
+    text = picture.read_text()
+    assert printed.splitlines()[-2] in text  # the objective with its gap
+    assert all(f">{name}<" in text for name in ("gate", "yard", "nano", "xavier", "orin", "wifi"))
+    main_ok(["solve", str(scenario), "--picture", str(picture.with_suffix(".png")), "--json"])
+    assert json.loads(capsys.readouterr().out)["sources"].keys() == {"gate", "yard"}
+    assert picture.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+    assert exit_code(["solve", str(scenario), "--picture", str(tmp_path / "plan.bmp")]) == 2
+    assert "ends in .svg or .png" in capsys.readouterr().err
+
+
 def test_an_accuracy_that_nobody_knows_is_not_told(
     scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
