@@ -58,6 +58,13 @@ def check_names(scenario: Scenario) -> Iterator[Finding]:
                 yield Finding((kind, name), "not a usable name", name, expected)
 
 
+def check_names_apart(scenario: Scenario) -> Iterator[Finding]:
+    """Check that no network is called like a worker: both are resources, and a resource is told by its name."""
+    for name in scenario.networks:
+        if name in scenario.workers:
+            yield Finding(("networks", name), "a worker is called so, too", name, "a name that no worker has")
+
+
 def _named_workers(scenario: Scenario) -> Iterator[tuple[Location, str]]:
     """Give each place that names a worker, with the name."""
     for name, network in scenario.networks.items():
@@ -254,6 +261,7 @@ def check_events(scenario: Scenario) -> Iterator[Finding]:
 
 CHECKS: Final[tuple[Check, ...]] = (
     check_names,
+    check_names_apart,
     check_known_workers,
     check_known_models,
     check_known_in_events,
