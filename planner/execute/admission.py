@@ -1,9 +1,13 @@
-"""What a worker lets in: data of its run, from its run's workers, that fits the cut which it says it is."""
+"""What a worker lets in: data of its run, from its run's workers, that fits the cut which it says it is.
+
+And what the coordinator does: what a worker of the run says that it did, where its run has that.
+"""
 
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
 from typing import Final
 
 import numpy as np
@@ -13,6 +17,8 @@ from planner.execute.frames import Frame
 from planner.execute.messages import Data, Deploy, Input, Submit
 from planner.model.chain import TensorSpec
 from planner.policy.types import Task
+from planner.scenario.instance import Instance
+from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import Message, RequestMessage, ResultMessage, StatusMessage, TaskMessage
 
 _AT_ONCE: Final = 20
@@ -57,8 +63,7 @@ def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
     length = len(deploy.models[task.model].block_sha256)
     blocks = [task.next_block, *(block for stage in task.stages for block in (stage.first_block, stage.last_block))]
     for block in blocks:
-        if not 0 <= block <= length:
-            raise ExecuteError("no such block", where=_where(frame), value=block, expected=f"0 to {length}")
+        _check_number("block", block, length, frame)
     for stage in task.stages:
         _known("worker", stage.worker, deploy.instance.workers, frame)
 
@@ -98,6 +103,58 @@ def _known(what: str, name: str, known: Mapping[str, object] | tuple[str, ...], 
 
 def _where(frame: Frame) -> str:
     return f"{frame.body.kind} from {frame.sender}"
+
+
+def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:
+    """Refuse the end of a sample that no model of its source gives.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    _check_times(frame, record.created_s, record.finished_s)
+    if record.origin is not None:
+        model, points = record.origin.model, record.origin.operating_point
+        _known("model", model, instance.scenario.sources[record.source].models, frame)
+        _check_number("operating point", points, len(instance.operating_points(model)) - 1, frame)
+        if record.origin.exit is not None:
+            _known("exit", record.origin.exit, tuple(leave.name for leave in instance.any_profile(model).exits), frame)
+
+
+def check_log(instance: Instance, frame: Frame, records: Iterable[Record]) -> None:
+    """Refuse records of what the sender of a log did not do itself, or of what its run does not have.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    lengths = {name: max(map(instance.length, spec.models)) for name, spec in instance.scenario.sources.items()}
+    for record in records:
+        if isinstance(record, SampleRecord):
+            raise ExecuteError("the end of a sample, which is no part of a log", where=_where(frame))
+        _known("source", record.source, lengths, frame)
+        _check_times(frame, record.start_s, record.end_s)
+        if isinstance(record, BlockRecord):
+            doer = record.worker
+            _check_number("block", record.block, lengths[record.source] - 1, frame)
+        else:
+            doer = record.receiver
+            _known("worker", record.sender, instance.workers, frame)
+            _check_number("cut", record.cut, lengths[record.source], frame)
+        if doer != frame.sender:
+            raise ExecuteError("a record of another worker", where=_where(frame), value=doer, expected=frame.sender)
+
+
+def _check_number(what: str, number: int, last: int, frame: Frame) -> None:
+    if not 0 <= number <= last:
+        raise ExecuteError(f"no such {what}", where=_where(frame), value=number, expected=f"0 to {last}")
+
+
+def _check_times(frame: Frame, *times_s: float) -> None:
+    if not all(map(isfinite, times_s)):
+        raise ExecuteError("no time", where=_where(frame), value=list(times_s), expected="finite numbers of seconds")
 
 
 class Refusals:

@@ -6,13 +6,14 @@ import contextlib
 import time
 import uuid
 from collections.abc import Sequence
+from functools import partial
 from math import inf
 from typing import Final
 
 import numpy as np
 
 from planner.errors import ExecuteError
-from planner.execute.admission import Refusals
+from planner.execute.admission import Refusals, check_end, check_log
 from planner.execute.clocks import Clocks
 from planner.execute.deployment import Deployment, refuse_too_fast
 from planner.execute.frames import Frame, Tensors
@@ -159,7 +160,7 @@ class Conduct:
             body = frame.body if frame is not None else None
             if isinstance(body, Missing):
                 self._serve_block(body)
-            elif isinstance(body, Ready):
+            elif isinstance(body, Ready) and body.worker in workers:
                 ready[body.worker] = body.warm_block_s
                 self._measurement.steps.begin(body.worker)
             elif isinstance(body, Fault) and body.run is not None:
@@ -228,10 +229,10 @@ class Conduct:
         if isinstance(body, Load) and body.run == self._name:
             self._observer.told(body)
         elif isinstance(body, Log):
-            self._take_log(body, frame.tensors)
+            self._take_log(body, frame)
         elif isinstance(body, Missing):
             self._serve_block(body)
-        elif isinstance(body, Ready):
+        elif isinstance(body, Ready) and body.worker in self._deployment.instance.workers:
             self._measurement.steps.begin(body.worker)
             self._recovery.ready(body.worker)
         elif isinstance(body, Fault):
@@ -257,6 +258,11 @@ class Conduct:
         sample = ended.sample
         if ended.run != self._name or not self._owns(frame, sample.source, [sample.sample]):
             return False
+        try:
+            check_end(self._deployment.instance, frame, sample)
+        except ExecuteError as error:
+            self._refusals.add(frame.sender, str(error))
+            return False
         if self._deployment.live:
             self._observer.ended(sample, frame.tensors)
         elif self._ledger.add(sample):
@@ -273,15 +279,18 @@ class Conduct:
             for source in instance.sources
         )
 
-    def _take_log(self, log: Log, tensors: Tensors) -> None:
-        if log.run != self._name or log.worker not in self._measurement.steps:
+    def _take_log(self, log: Log, frame: Frame) -> None:
+        instance, measurement = self._deployment.instance, self._measurement
+        if log.run != self._name:
+            return
+        if log.worker not in measurement.steps:
+            self._refusals.add(log.worker, "log of a worker that is not in the run")
             return
         try:
-            keep_records(tensors, self._measurement.records)
+            keep_records(frame.tensors, measurement.records, partial(check_log, instance, frame))
+            measurement.steps.add(log.worker, frame.tensors)
         except ExecuteError as error:
-            self._recovery.fault(Fault(worker=log.worker, what=str(error)))
-            return
-        self._measurement.steps.add(log.worker, tensors)
+            self._refusals.add(log.worker, str(error))
 
     # ---- after the end ----------------------------------------------------------------------------------------------
 
@@ -310,7 +319,7 @@ class Conduct:
         elif isinstance(body, Ended) and not self._deployment.live:
             self._take_end(body, frame)
         elif isinstance(body, Log):
-            self._take_log(body, frame.tensors)
+            self._take_log(body, frame)
         elif isinstance(body, Report):
             measurement.duplicates += body.duplicates
             measurement.late_blocks[body.worker] = body.late_blocks

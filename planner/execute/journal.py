@@ -9,11 +9,11 @@ from __future__ import annotations
 import hashlib
 import zlib
 from array import array
-from collections.abc import Iterable, Iterator, Mapping
-from typing import BinaryIO, NamedTuple
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
-from pydantic import ValidationError
+from pydantic import TypeAdapter, ValidationError
 
 from planner.errors import ExecuteError
 from planner.execute.frames import Tensors
@@ -22,6 +22,8 @@ from planner.scenario.instance import Hop
 from planner.trace.records import BlockRecord, Record, encode_records
 from planner.trace.store import RecordStore, Spool, pack, unpack
 from planner.worker.events import STEPS, Step
+
+_OBJECTS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
 
 
 class _Output(NamedTuple):
@@ -99,20 +101,24 @@ class Journal:
         yield from self._outputs.values()
 
 
-def keep_records(tensors: Tensors, store: RecordStore) -> None:
+def keep_records(tensors: Tensors, store: RecordStore, check: Callable[[Sequence[Record]], None]) -> None:
     """Add the records that :meth:`Journal.take` gave to others.
 
     Raises
     ------
     ExecuteError
-        They are none.
+        They are none, or ``check`` refuses them.
     """
     if "records" not in tensors:
         return
     try:
-        store.add_packed(tensors["records"].tobytes())
+        store.add_packed(tensors["records"].tobytes(), check)
     except (zlib.error, ValidationError) as error:
-        raise ExecuteError("malformed records", where="log", value=str(error).partition("\n")[0]) from error
+        raise _malformed("records", error) from error
+
+
+def _malformed(what: str, error: Exception) -> ExecuteError:
+    return ExecuteError(f"malformed {what}", where="log", value=str(error).partition("\n")[0])
 
 
 class StepLogs(Mapping[str, list[Step]]):
@@ -122,9 +128,21 @@ class StepLogs(Mapping[str, list[Step]]):
         self._logs: dict[str, Spool] = {}
 
     def add(self, worker: str, tensors: Tensors) -> None:
-        """Append what :meth:`Journal.take` gave."""
-        if "steps" in tensors:
-            self._logs[worker].add(tensors["steps"].tobytes())
+        """Append what :meth:`Journal.take` gave.
+
+        Raises
+        ------
+        ExecuteError
+            It is no list of JSON objects. What they say is looked at when they are asked for: that takes longer.
+        """
+        if "steps" not in tensors:
+            return
+        piece = tensors["steps"].tobytes()
+        try:
+            _OBJECTS.validate_json(unpack(piece))
+        except (zlib.error, ValidationError) as error:
+            raise _malformed("steps", error) from error
+        self._logs[worker].add(piece)
 
     def begin(self, worker: str) -> None:
         """Begin the log of an agent, in place of that of one which had its name."""

@@ -7,7 +7,7 @@ import tempfile
 import threading
 import weakref
 import zlib
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from typing import Final
 
 from planner.errors import PlannerError
@@ -98,17 +98,19 @@ class RecordStore(Collection[Record]):
         for record in records:
             self.append(record)
 
-    def add_packed(self, piece: bytes) -> None:
-        """Add records that are encoded and packed.
+    def add_packed(self, piece: bytes, check: Callable[[Sequence[Record]], None] | None = None) -> None:
+        """Add records that are encoded and packed, none of them if ``check`` raises.
 
         Raises
         ------
         zlib.error, pydantic.ValidationError
             They are not.
         """
-        count = len(decode_records(unpack(piece)))
+        records = decode_records(unpack(piece))
+        if check is not None:
+            check(records)
         with self._lock:
-            self._count += count
+            self._count += len(records)
             self._pieces.add(piece)
 
     def __iter__(self) -> Iterator[Record]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 import tracemalloc
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,18 @@ def test_packed_records_count_each_and_others_are_refused() -> None:
     with pytest.raises(ValueError, match="validation error"):
         store.add_packed(pack(b'[{"kind": "block"}]'))
     assert len(list(store)) == len(store) == 3
+
+
+def test_packed_records_that_a_check_refuses_are_not_added() -> None:
+    def check(records: Sequence[Record]) -> None:
+        assert list(records) == [block(1), block(2)]
+        raise RuntimeError("no")
+
+    store = RecordStore([block(0)])
+    with pytest.raises(RuntimeError, match="no"):
+        store.add_packed(pack(encode_records([block(1), block(2)])), check)
+    assert list(store) == [block(0)]
+    assert len(store) == 1
 
 
 def test_memory_does_not_grow_with_the_records() -> None:
