@@ -7,17 +7,31 @@ a pace. The k-th of the n samples of a source that take a route leaves at (k −
 work of the busiest resource under the plan; less the time that a sample of the slowest source takes alone, which keeps
 the bottleneck busy when some are late. Workers and networks that are faster than the plan thinks are not held up: a
 source has always as many samples on their way as it would have at its pace if none of them had to wait (Little's law).
+
+Workers tell the homes of the sources how much work waits. While that is far more than it should be somewhere, as when
+a worker has become slow, samples take other routes, whatever the shares.
 """
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
 
 from planner.plan.types import Plan, Route
 from planner.policy.base import BasePolicy
 from planner.policy.menu import whole_model_at_home
-from planner.policy.types import Task, View
+from planner.policy.types import Status, Task, View
 from planner.scenario.instance import Instance
+
+BEHIND: Final = 5.0
+"""A worker is behind when more work waits there than so many head starts: by chance that is rare."""
+
+AVOID: Final = 30.0
+"""A route over a worker that is behind counts as due so many times later than that is too much."""
+
+LEAST_S: Final = 1e-3
+"""Backlogs are told in steps of a head start, and of this at least."""
 
 
 @dataclass(slots=True)
@@ -44,6 +58,7 @@ class Batch(BasePolicy):
     """The plan's routes by their shares, each at its pace."""
 
     looks_between_blocks = True
+    gossips = True
 
     def __init__(self, instance: Instance, plan: Plan) -> None:
         self._priority = max(spec.priority for spec in instance.scenario.sources.values())
@@ -89,12 +104,40 @@ class Batch(BasePolicy):
         on_their_way = view.in_flight.get(source, 0)
         if not lanes:
             return None if on_their_way else whole_model_at_home(view.instance, source)
-        fullest = max(lane.left for lane in lanes)
-        lane = min((lane for lane in lanes if lane.left >= min(fullest, 0.5)), key=lambda lane: lane.due_s)
+        late_s = {worker: self._late_s(view, worker) for lane in lanes for worker in lane.route.workers}
+        if any(late_s.values()):
+            lane = min(lanes, key=lambda lane: lane.due_s + AVOID * max(late_s[each] for each in lane.route.workers))
+            whole_s = self._gone[source] * self._makespan_s / self._samples[source] - self._head_start_s
+            due_s = min(lane.due_s, whole_s)
+        else:
+            fullest = max(lane.left for lane in lanes)
+            lane = min((lane for lane in lanes if lane.left >= min(fullest, 0.5)), key=lambda lane: lane.due_s)
+            due_s = lane.due_s
         enough = on_their_way * self._makespan_s >= self._head_start_s * self._samples[source]
-        if enough and view.now_s < lane.due_s:
-            return lane.due_s
+        if enough and view.now_s < due_s:
+            return due_s
         lane.due_s += lane.every_s
         lane.left -= 1
         self._gone[source] += 1
         return lane.route
+
+    def _late_s(self, view: View, worker: str) -> float:
+        """Give by how much a worker is behind, as far as is known, in seconds."""
+        if worker == view.worker:
+            backlog_s = sum(view.backlog_s.values())
+        else:
+            told = view.statuses.get(worker)
+            backlog_s = sum(work_s for _, work_s in told.backlog_s) if told is not None else 0.0
+        return max(backlog_s - BEHIND * self._head_start_s, 0.0)
+
+    # ---- what is told ---------------------------------------------------------------------------------------------
+
+    def status(self, view: View) -> Status:
+        """Tell the backlog."""
+        step_s = max(self._head_start_s, LEAST_S)
+        steps = round(sum(view.backlog_s.values()) / step_s)
+        return Status(at_s=view.now_s, backlog_s=((self._priority, steps * step_s),) if steps else ())
+
+    def listeners(self, view: View) -> Iterable[str]:
+        """Tell the homes of the sources."""
+        return dict.fromkeys(spec.worker for spec in view.instance.scenario.sources.values())

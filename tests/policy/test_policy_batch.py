@@ -112,6 +112,19 @@ def test_a_batch_is_done_sooner_where_workers_and_networks_are_faster_than_the_p
     assert makespan_s(instance, "adaptive", plan) < 0.8 * expected_s
 
 
+@pytest.mark.parametrize("seed", [1, 3])
+def test_a_batch_avoids_a_worker_that_has_become_slow(seed: int) -> None:
+    """Where each source has a route without it; by the shares, what is left there would take five times as long."""
+    instance, plan = batches(seed)
+    homes = {spec.worker for spec in instance.scenario.sources.values()}
+    slow = max(instance.workers, key=lambda worker: (worker not in homes, plan.workers[worker].utilisation))
+    at_s = 0.3 * fluid_s(plan)
+    event = EventSpec.model_validate({"at_s": at_s, "action": "slow", "worker": slow, "factor": 5.0})
+    instance = instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"events": (event,)})})
+    by_the_shares_s = at_s + 5 * 0.7 * plan.workers[slow].utilisation
+    assert makespan_s(instance, "adaptive", plan) < 0.7 * by_the_shares_s
+
+
 def test_a_batch_goes_on_when_all_that_was_on_its_way_is_lost() -> None:
     profile = make_profile(block_s=[0.2] * 2, cut_bytes=[100, 100, 100])
     instance = make_instance(
