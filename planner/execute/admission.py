@@ -14,7 +14,7 @@ import numpy as np
 
 from planner.errors import ExecuteError
 from planner.execute.frames import Frame
-from planner.execute.messages import Data, Deploy, Input, Submit
+from planner.execute.messages import Data, Deploy, DeployedModel, Input, Submit
 from planner.model.chain import TensorSpec
 from planner.policy.types import Task
 from planner.scenario.instance import Instance
@@ -120,6 +120,23 @@ def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:
         _check_number("operating point", points, len(instance.operating_points(model)) - 1, frame)
         if record.origin.exit is not None:
             _known("exit", record.origin.exit, tuple(leave.name for leave in instance.any_profile(model).exits), frame)
+
+
+def check_output(instance: Instance, models: Mapping[str, DeployedModel], frame: Frame, source: str) -> None:
+    """Refuse tensors that are neither the output of a model of their source nor the result of one exit.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    of_source = instance.scenario.sources[source].models
+    given = [{spec.name for spec in models[model].cuts[-1]} for model in of_source]
+    given += [{leave.name} for model in of_source for leave in instance.any_profile(model).exits]
+    if frame.tensors.keys() not in given:
+        expected = " or ".join(", ".join(sorted(names)) for names in given)
+        value = ", ".join(frame.tensors)
+        raise ExecuteError("no outputs of the source's models", where=_where(frame), value=value, expected=expected)
 
 
 def check_log(instance: Instance, frame: Frame, records: Iterable[Record]) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import time
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from functools import partial
 from math import inf
 from typing import Final
@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from planner.errors import ExecuteError
-from planner.execute.admission import Refusals, check_end, check_log
+from planner.execute.admission import Refusals, check_end, check_log, check_output
 from planner.execute.clocks import Clocks
 from planner.execute.deployment import Deployment, refuse_too_fast
 from planner.execute.frames import Frame, Tensors
@@ -253,15 +253,21 @@ class Conduct:
         self._refusals.add(frame.sender, f"{frame.body.kind} of samples that are not its own: {source}")
         return False
 
+    def _passes(self, frame: Frame, check: Callable[[], None]) -> bool:
+        """Tell whether a check lets a frame in; refuse the frame if not."""
+        try:
+            check()
+        except ExecuteError as error:
+            self._refusals.add(frame.sender, str(error))
+            return False
+        return True
+
     def _take_end(self, ended: Ended, frame: Frame) -> bool:
         """Take the end of a sample, of which the first counts; tell whether it is of this run."""
         sample = ended.sample
         if ended.run != self._name or not self._owns(frame, sample.source, [sample.sample]):
             return False
-        try:
-            check_end(self._deployment.instance, frame, sample)
-        except ExecuteError as error:
-            self._refusals.add(frame.sender, str(error))
+        if not self._passes(frame, partial(check_end, self._deployment.instance, frame, sample)):
             return False
         if self._deployment.live:
             self._observer.ended(sample, frame.tensors)
@@ -286,11 +292,9 @@ class Conduct:
         if log.worker not in measurement.steps:
             self._refusals.add(log.worker, "log of a worker that is not in the run")
             return
-        try:
-            keep_records(frame.tensors, measurement.records, partial(check_log, instance, frame))
-            measurement.steps.add(log.worker, frame.tensors)
-        except ExecuteError as error:
-            self._refusals.add(log.worker, str(error))
+        check = partial(check_log, instance, frame)
+        if self._passes(frame, partial(keep_records, frame.tensors, measurement.records, check)):
+            self._passes(frame, partial(measurement.steps.add, log.worker, frame.tensors))
 
     # ---- after the end ----------------------------------------------------------------------------------------------
 
@@ -312,9 +316,10 @@ class Conduct:
             waiting &= self._members.present
 
     def _take(self, frame: Frame) -> None:
-        body, measurement = frame.body, self._measurement
+        body, measurement, deployment = frame.body, self._measurement, self._deployment
         if isinstance(body, Output):
-            if self._owns(frame, body.source, body.samples):
+            check = partial(check_output, deployment.instance, deployment.models, frame, body.source)
+            if self._owns(frame, body.source, body.samples) and self._passes(frame, check):
                 measurement.outputs.add(body.source, body.samples, frame.tensors)
         elif isinstance(body, Ended) and not self._deployment.live:
             self._take_end(body, frame)

@@ -11,6 +11,7 @@ import pytest
 from planner.execute.frames import Frame, Tensors
 from planner.execute.messages import COORDINATOR, Ended, Log, Ready
 from planner.execute.transport import CONTROL
+from planner.policy.types import SampleKey
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord, encode_records
 from planner.trace.store import pack
 from tests.execute.fleet import After, assert_accounted, deployment_for, fleet, said
@@ -105,3 +106,20 @@ def test_ends_by_what_the_models_of_the_source_have_not_are_refused(origin: Orig
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
     assert said(measured) == [("a", f"was refused: ended from a: {told}")]
+
+
+@pytest.mark.parametrize("names", [(), ("weights",), ("t3", "t2")])
+def test_outputs_that_no_model_of_the_source_gives_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+    instance = small_instance(samples=SAMPLES)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        a = agents.agent("a")
+
+        def forge() -> None:
+            assert a._part is not None
+            assert a._part.driver is not None
+            a._part.driver.journal.output(SampleKey("urgent", 0, 0), dict.fromkeys(names, np.zeros(4)))
+
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
+    assert assert_accounted(instance, measured) == {}
+    told = f"output from a: no outputs of the source's models; found {', '.join(names)!r}; expected t3"
+    assert said(measured) == [("a", f"was refused: {told}")]
