@@ -174,6 +174,8 @@ def _progress(elapsed_s: float, best: float, bound: float) -> str:
 
 def print_plan(plan: Plan, instance: Instance) -> None:
     """Print routes, utilisations, and the objective with its gap."""
+    from planner.units import format_quantity
+
     print_table(
         "Routes",
         (
@@ -199,15 +201,20 @@ def print_plan(plan: Plan, instance: Instance) -> None:
             for route in own.routes
         ),
     )
+    batch = plan.goal == "makespan"  # a utilisation is then the work of the whole batch, in seconds
+
+    def load(utilisation: float) -> str:
+        return format_quantity(utilisation, "time") if batch else f"{utilisation:.1%}"
+
     print_table(
         "Workers and networks",
-        ("name", ">utilisation", ">memory"),
+        ("name", ">work of the batch" if batch else ">utilisation", ">memory"),
         [
             *(
-                (name, f"{use.utilisation:.1%}", f"{use.memory_bytes / 2**20:.0f} MiB")
+                (name, load(use.utilisation), f"{use.memory_bytes / 2**20:.0f} MiB")
                 for name, use in plan.workers.items()
             ),
-            *((name, f"{use.utilisation:.1%}", "") for name, use in plan.networks.items()),
+            *((name, load(use.utilisation), "") for name, use in plan.networks.items()),
         ],
     )
     if plan.prices is not None:

@@ -11,6 +11,7 @@ from planner.plan.store import load_plan
 from planner.plan.verify import verify
 from planner.profile.store import save_profile
 from planner.scenario.load import load_instance
+from planner.units import format_quantity
 from tests.instances import make_profile
 
 SCENARIO = """\
@@ -182,3 +183,12 @@ def exit_code(words: list[str]) -> int:
 
 def main_ok(words: list[str]) -> None:
     assert exit_code(words) == 0
+
+
+def test_a_batch_s_work_is_told_in_seconds(scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    scenario.write_text(SCENARIO.replace("{goal: delay, accuracy_worth: 50 ms}", "{goal: makespan}"))
+    main_ok(["solve", str(scenario), "-o", str(tmp_path / "plan.json")])
+    printed = capsys.readouterr().out
+    busiest_s = max(use.utilisation for use in load_plan(tmp_path / "plan.json").workers.values())
+    assert "work of the batch" in printed
+    assert format_quantity(busiest_s, "time") in printed
