@@ -9,11 +9,15 @@ import threading
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
+
+SWITCH_S: Final = 5e-4
+"""How long one thread may keep another waiting for the interpreter; by default ten times as long, in which a block that
+has ended could begin no other."""
 
 
 def command(
@@ -64,6 +68,7 @@ def command(
 
     signal.signal(signal.SIGINT, leave)
     signal.signal(signal.SIGTERM, leave)
+    sys.setswitchinterval(SWITCH_S)
     if until_stdin_closes:
         threading.Thread(target=_close_with_stdin, args=(agent.close,), daemon=True).start()
     else:
