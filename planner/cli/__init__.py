@@ -143,9 +143,8 @@ def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault,
 def _usage_fault(error: Any) -> Fault:
     """Say what Typer says of a command line in the form of all other faults."""
     what, _, expected = _lowered(error.format_message().rstrip(".")).partition(": Input should be ")
-    found: list[Any] = getattr(
-        error.__cause__, "errors", list
-    )()  # of pydantic, by which newer versions of Typer read values
+    # Newer versions of Typer read values by pydantic, whose error knows what it found.
+    found: list[Any] = getattr(error.__cause__, "errors", list)()
     where = error.ctx.command_path if error.ctx else None
     if where and not expected and not what.endswith(("?", ")")):  # which says itself what may have been meant
         expected = f"what `{where} -h` tells"

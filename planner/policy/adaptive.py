@@ -21,6 +21,8 @@ the samples, of which some leave early. So when queues grow, a route on which mo
 with the thresholds that MDI-Exit (arXiv 2408.05247) lowers by its queues. The mean of the accuracies that were promised
 never falls below the least that a source asks for: what was above it may be spent later.
 
+For the goal ``makespan`` there is nothing to weigh, and another policy has this name: :mod:`planner.policy.batch`.
+
 The homes of sources tell each other what they have booked where: a transfer of another source's sample is known to
 nobody else before it is over. Queues are served by priority between blocks. A sample's priority grows with its age, so
 that none starves.

@@ -32,7 +32,7 @@ def draw_loads(axes: Axes, instance: Instance, plan: Plan, colours: Mapping[str,
     Bars are utilisations up to 100 %; for the goal ``makespan`` work up to the longest.
     """
     load, batch = loads(plan), plan.goal == "makespan"
-    whole = max(load.values()) if batch else 1.0
+    whole = (batch and max(load.values())) or 1.0
     used = [name for name in load if name in plan.workers or load[name] > _IDLE * whole]
     kept = set(sorted(used, key=lambda name: -load[name])[:MOST_LOADS])
     names = [name for name in load if name in kept]
