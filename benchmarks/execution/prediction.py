@@ -24,8 +24,8 @@ from planner.validate.setting import on_this_host
 
 RUN_S: Final = 10.0
 """About how long each paced scenario is run."""
-ROUNDS, ROUND_S, REHEARSE_S = 5, 6.0, 2.0
-"""How often one at this machine's own speed is run, for about how long, and that of one sample at a time about it."""
+ROUNDS, ROUND_S, REHEARSE_S = 5, 6.0, 3.0
+"""How often one at this machine's own speed is run, for about how long, and rehearsed before it and after it."""
 
 
 @dataclass(frozen=True, eq=False)

@@ -78,7 +78,7 @@ def command(
     rehearse: Annotated[
         str | None,
         typer.Option(
-            help="So long before the run, and after it, samples go one at a time, e.g. 5s: "
+            help="So long before the run, and after it, samples go as in the run, at other times, e.g. 5s: "
             "the prediction takes what that cost in place of profiles and bandwidths."
         ),
     ] = None,

@@ -1,23 +1,29 @@
-"""What blocks and transfers cost in place: samples sent one at a time, just before a run and just after it.
+"""What blocks and transfers cost in place: samples sent as in a run, just before it and just after it.
 
-A profile is measured by a process that does nothing else, perhaps on another day. In place a device talks, rests
-between samples and runs in its power mode of today. A prediction from costs in place says whether the plan's delays
-come out as its model of queues and pipelines has it; how far those costs are from the profile's, whether the profile
-still holds. Without the one, the other would be blamed for its error.
+A profile is measured by a process that does nothing else, perhaps on another day. In place a device talks while it
+computes, shares its memory and runs in its power mode of today. A prediction from costs in place says whether the
+plan's delays come out as its model of queues and pipelines has it; how far those costs are from the profile's, whether
+the profile still holds. Without the one, the other would be blamed for its error.
+
+The samples arrive at the run's rates but at other times, by another seed: one at a time they would find every
+processor and cache idle, and cost less than in the run.
 """
 
 from __future__ import annotations
 
-from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
-from typing import Final, TypeVar
+from itertools import islice
+from math import inf
+from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
 from planner.execute.coordinator import Coordinator
 from planner.execute.deployment import Deployment
 from planner.profile.types import BlockCost, Profile
+from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance, Path
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 
@@ -28,10 +34,7 @@ DRIFT: Final = 0.1
 """How far a worker's speed after a run may be from that before it until its host counts as the limit."""
 
 _FEWEST: Final = 5
-"""How many samples of a source go, whatever time that takes."""
-
-_SPARE: Final = 1.5
-"""A sample is given so many times the delay that it should have, so that it is alone."""
+"""How many samples of a source go at least; where its rate is too low for that, they come sooner."""
 
 _READY_TIMEOUT_S: Final = 120.0
 
@@ -94,45 +97,108 @@ def _joined(one: Mapping[_K, Sequence[_V]], other: Mapping[_K, Sequence[_V]]) ->
     return {key: [*one.get(key, ()), *other.get(key, ())] for key in {**one, **other}}
 
 
-def rehearse(coordinator: Coordinator, deployment: Deployment, lasts_s: float) -> Costs:
-    """Send samples one at a time for about ``lasts_s``, by the plan and policy of a deployment whose agents are there.
+def rehearse(coordinator: Coordinator, deployment: Deployment, predicted: Iterable[Record], lasts_s: float) -> Costs:
+    """Run a deployment's plan and policy for about ``lasts_s``; its agents are there.
+
+    Parameters
+    ----------
+    predicted
+        What is expected of the run.
 
     Raises
     ------
     PlannerError
         The run could not be made.
     """
-    alone = replace(deployment, instance=one_at_a_time(deployment, lasts_s))
-    return costs_of(coordinator.run(alone, ready_timeout_s=_READY_TIMEOUT_S).records)
+    brief = replace(deployment, instance=briefly(deployment, predicted, lasts_s))
+    return costs_of(coordinator.run(brief, ready_timeout_s=_READY_TIMEOUT_S).records)
+
+
+def briefly(deployment: Deployment, predicted: Iterable[Record], lasts_s: float) -> Instance:
+    """Give the instance with about as many samples as end within ``lasts_s``, at other times, and nothing happening."""
+    instance = deployment.instance
+    ended = Counter(
+        record.source for record in predicted if isinstance(record, SampleRecord) and record.finished_s <= lasts_s
+    )
+    traces = {}
+    for source in instance.sources:
+        count = min(max(ended[source], _FEWEST), instance.samples(source))
+        times_s = list(islice(instance_arrivals(instance, source, deployment.seed + 1), count))
+        last_s = max(times_s, default=0.0)
+        sooner = min(lasts_s / last_s, 1.0) if last_s > 0 else 1.0
+        traces[source] = tuple(time_s * sooner for time_s in times_s)
+    changed = {
+        name: spec.model_copy(update={"arrivals": "trace", "samples": len(traces[name])})
+        for name, spec in instance.scenario.sources.items()
+    }
+    scenario = instance.scenario.model_copy(update={"sources": changed, "events": ()})
+    return instance.model_copy(update={"scenario": scenario, "traces": traces})
 
 
 def costs_of(records: Iterable[Record]) -> Costs:
-    """Give the times of the blocks and transfers in a run's records, whose samples were alone.
+    """Give what the blocks and transfers in a run's records took, the waiting for others not counted.
 
-    What passes between the end of one and the beginning of the next is the agents' own work, and counts for the next.
+    What passes between the end of a block and the beginning of the worker's next one, or between what a block needs and
+    its beginning on an idle worker, is the agent's own work, and counts for that block. Of transfers those count that
+    found their network resource idle.
     """
-    samples: dict[tuple[str, int], SampleRecord] = {}
+    ended: dict[tuple[str, int], SampleRecord] = {}
     steps = defaultdict[tuple[str, int], list[BlockRecord | TransferRecord]](list)
     for one in records:
         if isinstance(one, SampleRecord):
-            samples[one.source, one.sample] = one
+            ended[one.source, one.sample] = one
         else:
             steps[one.source, one.sample].append(one)
-    blocks, transfers = (
-        defaultdict[tuple[str, str, int], list[float]](list),
-        defaultdict[str, list[tuple[int, float]]](list),
-    )
-    for key, sample in samples.items():
+    computed = defaultdict[str, list[_Ready]](list)
+    carried = defaultdict[str, list[TransferRecord]](list)
+    for sample, alone in _alone(ended.values()):
         if sample.origin is None:
             continue
-        before_s = sample.created_s
-        for step in sorted(steps[key], key=_place):
-            took_s, before_s = step.end_s - min(before_s, step.start_s), step.end_s
+        ready_s = sample.created_s if alone else inf  # else it may have been held back at home
+        for step in sorted(steps[sample.source, sample.sample], key=_place):
             if isinstance(step, BlockRecord):
-                blocks[step.worker, sample.origin.model, step.block].append(took_s)
+                computed[step.worker].append(_Ready(step, sample.origin.model, ready_s))
             else:
-                transfers[step.resource].append((step.size_bytes, took_s))
-    return Costs(blocks, transfers)
+                carried[step.resource].append(step)
+            ready_s = step.end_s
+    return Costs(_block_costs(computed), {resource: _transfer_costs(found) for resource, found in carried.items()})
+
+
+class _Ready(NamedTuple):
+    """A block that was run, and since when it could have been, had nothing else gone on."""
+
+    block: BlockRecord
+    model: str
+    since_s: float
+
+
+def _block_costs(computed: Mapping[str, Iterable[_Ready]]) -> dict[tuple[str, str, int], list[float]]:
+    costs = defaultdict[tuple[str, str, int], list[float]](list)
+    for worker, found in computed.items():
+        free_s = -inf
+        for block, model, since_s in sorted(found, key=lambda one: one.block.start_s):
+            begin_s = min(block.start_s, max(since_s, free_s))
+            costs[worker, model, block.block].append(block.end_s - begin_s)
+            free_s = block.end_s
+    return costs
+
+
+def _transfer_costs(carried: Iterable[TransferRecord]) -> list[tuple[int, float]]:
+    """Give sizes in bytes and times in seconds of one resource's transfers that found it idle."""
+    costs, free_s = [], -inf
+    for transfer in sorted(carried, key=lambda one: one.start_s):
+        if free_s <= transfer.start_s:
+            costs.append((transfer.size_bytes, transfer.end_s - transfer.start_s))
+        free_s = max(free_s, transfer.end_s)
+    return costs
+
+
+def _alone(samples: Iterable[SampleRecord]) -> Iterator[tuple[SampleRecord, bool]]:
+    """Give each sample, and whether no other one of its source was under way when it came."""
+    last_s = defaultdict[str, float](lambda: -inf)
+    for sample in sorted(samples, key=lambda one: one.created_s):
+        yield sample, last_s[sample.source] <= sample.created_s
+        last_s[sample.source] = max(last_s[sample.source], sample.finished_s)
 
 
 def _place(step: BlockRecord | TransferRecord) -> tuple[int, bool, float]:
@@ -140,32 +206,6 @@ def _place(step: BlockRecord | TransferRecord) -> tuple[int, bool, float]:
     if isinstance(step, BlockRecord):
         return step.block, True, step.start_s
     return step.cut, False, step.start_s
-
-
-def one_at_a_time(deployment: Deployment, lasts_s: float) -> Instance:
-    """Give the instance with all sources' samples evenly spaced in time, and nothing happening."""
-    instance, plan = deployment.instance, deployment.plan
-    slowest_s = max(
-        sum(
-            max(instance.block_s(model, worker)[block] for worker in instance.workers)
-            for block in range(instance.length(model))
-        )
-        for model in instance.profiles
-    )
-    planned_s = max((own.delay_s for own in plan.sources.values()), default=0.0) if plan is not None else 0.0
-    space_s = _SPARE * max(float(slowest_s), planned_s)
-    sources = instance.sources
-    count = max(_FEWEST, int(lasts_s / space_s / len(sources)))
-    traces = {
-        source: tuple((index * len(sources) + place) * space_s for index in range(count))
-        for place, source in enumerate(sources)
-    }
-    changed = {
-        name: spec.model_copy(update={"arrivals": "trace", "samples": count})
-        for name, spec in instance.scenario.sources.items()
-    }
-    scenario = instance.scenario.model_copy(update={"sources": changed, "events": ()})
-    return instance.model_copy(update={"scenario": scenario, "traces": traces})
 
 
 def at_costs(instance: Instance, costs: Costs) -> Instance:
@@ -222,16 +262,13 @@ def _hop_at(hop: Hop, costs: Costs) -> Hop:
     found = costs.transfers.get(hop.resource)
     if not found:
         return hop
-    by_size = defaultdict[int, list[float]](list)
-    for size_bytes, time_s in found:
-        by_size[size_bytes].append(time_s)
-    sizes = sorted(by_size)
-    small, large = sizes[0], sizes[-1]
-    small_s, large_s = (float(np.mean(by_size[size])) for size in (small, large))
-    if large >= _APART * small and large_s > small_s:
-        bytes_per_s = (large - small) / (large_s - small_s)
-        return hop.model_copy(update={"bytes_per_s": bytes_per_s, "latency_s": max(small_s - small / bytes_per_s, 0.0)})
-    rest_s = large_s - hop.latency_s
-    if rest_s > 0:
-        return hop.model_copy(update={"bytes_per_s": large / rest_s})
-    return hop.model_copy(update={"latency_s": max(large_s - large / hop.bytes_per_s, 0.0)})
+    sizes, times_s = np.array(found, float).T
+    bytes_per_s, latency_s = hop.bytes_per_s, hop.latency_s
+    if sizes.max() >= _APART * sizes.min():
+        slope, at_zero_s = np.polyfit(sizes, times_s, 1)
+        latency_s = max(at_zero_s, 0.0) if slope > 0 else inf
+    if (rest_s := times_s.sum() - latency_s * len(found)) > 0:
+        bytes_per_s = sizes.sum() / rest_s
+    else:  # size tells nothing here
+        latency_s = max(times_s.mean() - sizes.mean() / bytes_per_s, 0.0)
+    return hop.model_copy(update={"bytes_per_s": float(bytes_per_s), "latency_s": float(latency_s)})

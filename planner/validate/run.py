@@ -163,8 +163,8 @@ def validate(
     labels
         Of sources whose inputs are sent: classes, by which accuracy is measured.
     rehearse_s
-        For about so long before the run, and after it, samples go one at a time; the prediction takes what blocks and
-        transfers cost then in place of what profiles and scenario say. 0 for none.
+        For about so long before the run, and after it, samples go as in the run, at other times; the prediction takes
+        what blocks and transfers cost then in place of what profiles and scenario say. 0 for none.
     observer
         Is told what goes on during the run.
 
@@ -184,10 +184,10 @@ def validate(
     say("starting agents")
     with agents as coordinator:
         observer = observer or Observer()
-        before = _rehearse(coordinator, deployment, rehearse_s, say)
+        before = _rehearse(coordinator, deployment, by_profile, rehearse_s, say)
         say("running")
         measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=observer)
-        after = None if measurement.left else _rehearse(coordinator, deployment, rehearse_s, say)
+        after = None if measurement.left else _rehearse(coordinator, deployment, by_profile, rehearse_s, say)
     if labels:
         measurement.records = RecordStore(judged(measurement.records, measurement.outputs, labels))
     tolerances = {name: tolerance_of(model.cuts) for name, model in deployment.models.items()}
@@ -219,11 +219,13 @@ def _predict(instance: Instance, deployment: Deployment) -> RecordStore:
     return records
 
 
-def _rehearse(coordinator: Coordinator, deployment: Deployment, lasts_s: float, say: Say) -> Costs | None:
+def _rehearse(
+    coordinator: Coordinator, deployment: Deployment, predicted: RecordStore, lasts_s: float, say: Say
+) -> Costs | None:
     if not lasts_s:
         return None
-    say("one sample at a time")
-    return rehearse(coordinator, deployment, lasts_s)
+    say("rehearsing")
+    return rehearse(coordinator, deployment, predicted, lasts_s)
 
 
 def _summary(instance: Instance, records: Iterable[Record]) -> RunMetrics:

@@ -1,8 +1,7 @@
-"""Costs in place: what one sample at a time tells of a scenario whose profiles are wrong."""
+"""Costs in place: what a short run tells of a scenario whose profiles are wrong."""
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -10,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from planner.execute.coordinator import Coordinator
+from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec
 from planner.simulate.run import simulate
 from planner.trace.metrics import summarise
-from planner.trace.records import Record, SampleRecord, TransferRecord
-from planner.validate.rehearsal import Costs, Rehearsal, at_costs, costs_of, one_at_a_time
+from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
+from planner.validate.rehearsal import Costs, Rehearsal, at_costs, briefly, costs_of
 from planner.validate.run import Progress, validate, validation_document
 from tests.execute.fleet import fleet
 from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_deployment, small_instance
@@ -48,14 +48,20 @@ def with_bandwidth(instance: Instance, bytes_per_s: float, latency_s: float) -> 
     return instance.model_copy(update={"paths": paths})
 
 
-REAL = with_bandwidth(with_speed(with_speed(BELIEVED, "a", 0.6), "c", 5.0), 2e5, 0.003)
+REAL = with_bandwidth(with_speed(with_speed(BELIEVED, "a", 0.6), "c", 5.0), 2e5, 0.001)
 
 
-def rehearsed(real: Instance, lasts_s: float = 20.0) -> list[Record]:
-    """Samples one at a time, where the scenario's costs are ``real`` and believed to be others."""
-    alone = one_at_a_time(small_deployment(BELIEVED, SPLIT), lasts_s)
-    scenario = alone.scenario.model_copy(update={"workers": real.scenario.workers})
-    played = real.model_copy(update={"scenario": scenario, "traces": alone.traces})
+def predicted(instance: Instance) -> list[Record]:
+    """The run as the profiles have it."""
+    records, _ = simulate(instance, policy="planned", plan=SPLIT, seed=3)
+    return records
+
+
+def rehearsed(real: Instance, lasts_s: float = 4.0) -> list[Record]:
+    """A short run where the scenario's costs are ``real`` and believed to be others."""
+    brief = briefly(small_deployment(BELIEVED, SPLIT), predicted(BELIEVED), lasts_s)
+    scenario = brief.scenario.model_copy(update={"workers": real.scenario.workers})
+    played = real.model_copy(update={"scenario": scenario, "traces": brief.traces})
     records, _ = simulate(played, policy="planned", plan=SPLIT, seed=0)
     (hop,) = real.paths["a"]["b"].hops
     for record in records:  # agents see a transfer when it is there; the simulator when the medium is free again
@@ -82,19 +88,78 @@ def test_what_blocks_took_by_their_profiles() -> None:
     assert slowness == pytest.approx({"a": 1 / 0.6, "b": 1.0, "c": 4 / 5}, rel=0.05)
 
 
-def test_samples_are_alone() -> None:
-    samples = sorted(
-        (record for record in rehearsed(BELIEVED) if isinstance(record, SampleRecord)), key=lambda one: one.created_s
-    )
-    assert {record.source for record in samples} == {"urgent", "other"}
-    assert all(one.finished_s < other.created_s for one, other in itertools.pairwise(samples))
+def times_s(instance: Instance, seed: int) -> dict[str, list[float]]:
+    return {source: list(instance_arrivals(instance, source, seed)) for source in instance.sources}
+
+
+def test_samples_come_at_the_rates_of_the_run_but_at_other_times() -> None:
+    own = times_s(BELIEVED, seed=3)
+    for source, brief in times_s(briefly(small_deployment(BELIEVED, SPLIT), predicted(BELIEVED), 2.0), seed=3).items():
+        assert len(brief) == sum(
+            isinstance(record, SampleRecord) and record.source == source and record.finished_s <= 2.0
+            for record in predicted(BELIEVED)
+        )
+        assert brief[-1] == pytest.approx(2.0, rel=0.3)
+        assert not set(brief) & set(own[source])
+
+
+def test_there_are_a_few_samples_of_each_source_but_no_more_than_the_run_has() -> None:
+    rare = small_instance(samples=200, rate_per_s=0.01)
+    for found in times_s(briefly(small_deployment(rare, SPLIT), predicted(rare), 2.0), seed=3).values():
+        assert len(found) == 5
+        assert found[-1] == pytest.approx(2.0)
+    few = small_instance(samples=3)
+    for found in times_s(briefly(small_deployment(few, SPLIT), predicted(few), 2.0), seed=3).values():
+        assert len(found) == 3
+
+
+def test_a_batch_is_rehearsed_with_as_much_of_it_as_ends_in_time() -> None:
+    sources = {name: spec.model_copy(update={"arrivals": "batch"}) for name, spec in BELIEVED.scenario.sources.items()}
+    batch = BELIEVED.model_copy(update={"scenario": BELIEVED.scenario.model_copy(update={"sources": sources})})
+    found = times_s(briefly(small_deployment(batch, SPLIT), predicted(batch), 0.5), seed=3)
+    assert all(set(at_s) == {0.0} for at_s in found.values())
+    assert 20 < sum(map(len, found.values())) < 200
 
 
 def test_nothing_happens_in_a_rehearsal() -> None:
     gone = EventSpec.model_validate({"at_s": 0.1, "action": "leave", "worker": "c"})
     scenario = BELIEVED.scenario.model_copy(update={"events": (gone,)})
     deployment = small_deployment(BELIEVED.model_copy(update={"scenario": scenario}), SPLIT)
-    assert one_at_a_time(deployment, 1.0).scenario.events == ()
+    assert briefly(deployment, predicted(BELIEVED), 1.0).scenario.events == ()
+
+
+def completed(source: str, sample: int, created_s: float, finished_s: float) -> SampleRecord:
+    return SampleRecord(source, sample, created_s, finished_s, "completed", origin=Origin("small"))
+
+
+def test_waiting_for_others_is_no_cost_but_what_passes_between_two_blocks_is() -> None:
+    records: list[Record] = [
+        completed("other", 0, 0.0, 0.050),
+        completed("urgent", 0, 0.004, 0.060),
+        BlockRecord("a", "other", 0, 0, 0.001, 0.010),  # came to an idle worker 1 ms before
+        BlockRecord("a", "urgent", 0, 0, 0.011, 0.020),  # waited, and 1 ms passed after the block before
+        BlockRecord("a", "other", 0, 1, 0.022, 0.030),
+        TransferRecord("wifi", "a", "b", "urgent", 0, 1, 1000, 0.021, 0.041),
+        TransferRecord("wifi", "a", "b", "other", 0, 2, 1000, 0.031, 0.049),  # waited for the other one
+    ]
+    found = costs_of(records)
+    assert {key: pytest.approx(times) for key, times in found.blocks.items()} == {
+        ("a", "small", 0): [0.010, 0.010],
+        ("a", "small", 1): [0.010],
+    }
+    ((size_bytes, took_s),) = found.transfers["wifi"]
+    assert (size_bytes, took_s) == pytest.approx((1000, 0.020))
+
+
+def test_what_may_have_been_held_back_at_home_counts_from_its_beginning() -> None:
+    records: list[Record] = [
+        completed("other", 0, 0.0, 0.1),
+        completed("other", 1, 0.0, 0.2),
+        BlockRecord("a", "other", 0, 0, 0.001, 0.010),
+        BlockRecord("a", "other", 1, 0, 0.105, 0.110),
+    ]
+    (times,) = costs_of(records).blocks.values()
+    assert times == pytest.approx([0.010, 0.005])
 
 
 def test_blocks_that_were_not_met_are_as_much_slower_as_those_that_were() -> None:
@@ -109,9 +174,11 @@ def test_blocks_that_were_not_met_are_as_much_slower_as_those_that_were() -> Non
         ([(1000, 0.003), (101_000, 0.103)], 1e6, 0.002),
         ([(1000, 0.003), (2000, 0.005)], 2000 / 0.004, 0.001),
         ([(1000, 0.0005)], 1e7, 0.0004),
+        ([(1000, 0.003), (101_000, 0.002)], 1e7, 0.0),
+        ([(1000, 0.013), (101_000, 0.012)], 1e7, 0.0074),
         ([], 1e7, 0.001),
     ],
-    ids=["far apart", "about as large", "sooner than the latency", "none"],
+    ids=["far apart", "about as large", "sooner than the latency", "size tells nothing", "latency alone", "none"],
 )
 def test_bandwidth_and_latency_from_transfers(
     transfers: list[tuple[int, float]], bytes_per_s: float, latency_s: float
@@ -144,7 +211,7 @@ def test_a_run_that_was_rehearsed_tells_both_predictions(tmp_path: Path) -> None
     deployment = small_deployment(small_instance(samples=8), SPLIT)
     found = validate(deployment, {"small": MODEL}, agents(tmp_path), rehearse_s=0.2, say=say)
     assert found.sound
-    assert said.count("one sample at a time") == 2
+    assert said.count("rehearsing") == 2
     document = validation_document(found, tolerance=0.15)
     # Blocks of 32 x 32 take microseconds, not the profile's milliseconds.
     assert all(before < 0.9 and after < 0.9 for before, after in document["rehearsed"]["slowness"].values())
