@@ -225,7 +225,7 @@ class Conduct:
         """Take what an agent says while the run is on; tell whether a sample has ended."""
         body = frame.body
         if isinstance(body, Ended):
-            return self._take_end(body, frame)
+            return self._take_ends(body, frame)
         if isinstance(body, Load) and body.run == self._name:
             self._observer.told(body)
         elif isinstance(body, Log):
@@ -262,18 +262,20 @@ class Conduct:
             return False
         return True
 
-    def _take_end(self, ended: Ended, frame: Frame) -> bool:
-        """Take the end of a sample, of which the first counts; tell whether it is of this run."""
-        sample = ended.sample
-        if ended.run != self._name or not self._owns(frame, sample.source, [sample.sample]):
+    def _take_ends(self, ended: Ended, frame: Frame) -> bool:
+        """Take ends of samples, of each of which the first counts; tell whether they are of this run."""
+        if ended.run != self._name:
             return False
-        if not self._passes(frame, partial(check_end, self._deployment.instance, frame, sample)):
-            return False
-        if self._deployment.live:
-            self._observer.ended(sample, frame.tensors)
-        elif self._ledger.add(sample):
-            self._measurement.records.append(sample)
-            self._observer.ended(sample, frame.tensors)
+        for sample in ended.samples:
+            check = partial(check_end, self._deployment.instance, frame, sample)
+            if not (self._owns(frame, sample.source, [sample.sample]) and self._passes(frame, check)):
+                return False
+        for sample in ended.samples:
+            if self._deployment.live:
+                self._observer.ended(sample, frame.tensors)
+            elif self._ledger.add(sample):
+                self._measurement.records.append(sample)
+                self._observer.ended(sample, frame.tensors)
         return True
 
     def _over(self) -> bool:
@@ -322,7 +324,7 @@ class Conduct:
             if self._owns(frame, body.source, body.samples) and self._passes(frame, check):
                 measurement.outputs.add(body.source, body.samples, frame.tensors)
         elif isinstance(body, Ended) and not self._deployment.live:
-            self._take_end(body, frame)
+            self._take_ends(body, frame)
         elif isinstance(body, Log):
             self._take_log(body, frame)
         elif isinstance(body, Report):

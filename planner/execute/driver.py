@@ -10,6 +10,7 @@ import heapq
 import time
 from collections.abc import Iterator, Mapping
 from itertools import chain, count
+from math import inf
 from typing import Final
 
 from planner.execute.compute import ComputeThread, Job, Outcome
@@ -66,6 +67,9 @@ from planner.worker.worker import Worker
 LOAD_PERIOD_S: Final = 0.5
 """How often a worker tells the coordinator how busy it is, and what it did."""
 
+_TOGETHER_S: Final = 0.2
+"""Ends of samples are told together for so long, where nobody waits for each: a message costs both ends some work."""
+
 
 class Driver:
     """One worker of one run.
@@ -112,6 +116,8 @@ class Driver:
         }
         self._free_s: float | None = None
         self._next_load_s = LOAD_PERIOD_S
+        self._ended: list[SampleRecord] = []
+        self._next_ends_s = inf
         self._unlinked: set[str] = set()
         self._out: set[str] = set()
         self._failing: set[tuple[str, int]] = set()
@@ -133,8 +139,7 @@ class Driver:
             if at_s >= now_s:
                 self._arrivals[source] = chain([(sample, at_s)], arrivals)
                 return
-            record = SampleRecord(source, sample, at_s, at_s, "failed", f"{self.name} was not there")
-            self._tell(Frame(Ended(run=self._deploy.run, worker=self.name, sample=record)))
+            self._tell_end(SampleRecord(source, sample, at_s, at_s, "failed", f"{self.name} was not there"))
 
     @property
     def now_s(self) -> float:
@@ -149,7 +154,8 @@ class Driver:
     @property
     def next_due_s(self) -> float:
         """Time of the run's clock at which :meth:`run_due` has something to do."""
-        return min(self._due[0][0], self._next_load_s) if self._due else self._next_load_s
+        next_s = min(self._next_load_s, self._next_ends_s)
+        return min(self._due[0][0], next_s) if self._due else next_s
 
     def run_due(self) -> None:
         """Take the events whose time has come; from time to time, tell how busy the worker is, and what it did."""
@@ -158,7 +164,9 @@ class Driver:
             if isinstance(event, Arrived) and not self._deploy.live:
                 self._next_arrival(event.source)
             self._step(event)
-        if self._next_load_s <= (now_s := self.now_s):
+        if self._next_ends_s <= (now_s := self.now_s):
+            self._tell_ends()
+        if self._next_load_s <= now_s:
             self._next_load_s = now_s + LOAD_PERIOD_S
             load = Load(
                 run=self._deploy.run,
@@ -173,6 +181,7 @@ class Driver:
 
     def tell_log(self) -> None:
         """Tell what the worker did since the last time."""
+        self._tell_ends()
         if log := self.journal.take():
             self._tell(Frame(Log(run=self._deploy.run, worker=self.name), log), LEVELS)
 
@@ -349,11 +358,22 @@ class Driver:
             outputs = self._holdings.result(key, effect.origin)
             self._holdings.discard(key)
         record = sample_record(effect, self.now_s)
-        ended = Ended(run=self._deploy.run, worker=self.name, sample=record)
         if self._deploy.live:
             self._holdings.end(key)
+            ended = Ended(run=self._deploy.run, worker=self.name, samples=(record,))
             self._tell(Frame(ended, outputs), self._post.level(key.source))
             return
         if outputs:
             self.journal.output(key, outputs)
-        self._tell(Frame(ended))
+        self._tell_end(record)
+
+    def _tell_end(self, record: SampleRecord) -> None:
+        """Tell soon that a sample ended."""
+        if not self._ended:
+            self._next_ends_s = self.now_s + _TOGETHER_S
+        self._ended.append(record)
+
+    def _tell_ends(self) -> None:
+        ended, self._ended, self._next_ends_s = self._ended, [], inf
+        if ended:
+            self._tell(Frame(Ended(run=self._deploy.run, worker=self.name, samples=tuple(ended))))

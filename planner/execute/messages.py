@@ -157,12 +157,12 @@ class Ready(Record):
 
 
 class Ended(Record):
-    """A sample of this worker's sources ended; in a live run its output tensors travel with it."""
+    """Samples of this worker's sources ended; in a live run it is one, and its output tensors travel with it."""
 
     kind: Literal["ended"] = "ended"
     run: str
     worker: str
-    sample: SampleRecord
+    samples: tuple[SampleRecord, ...]
 
 
 class Load(Record):

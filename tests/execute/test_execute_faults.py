@@ -73,7 +73,7 @@ def test_ends_of_samples_that_are_not_its_own_are_not_taken_from_a_worker(tmp_pa
             assert b._part is not None
             for source, sample in (("urgent", SAMPLES - 1), ("nobody's", 0), ("other", SAMPLES)):
                 record = SampleRecord(source, sample, 0.0, 0.0, "failed", "forged")
-                b._tell(Frame(Ended(run=b._part.deploy.run, worker="b", sample=record)))
+                b._tell(Frame(Ended(run=b._part.deploy.run, worker="b", samples=(record,))))
                 b._tell(Frame(Output(source=source, samples=(sample,)), {"t3": np.zeros(4)}))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))

@@ -101,7 +101,7 @@ def test_ends_by_what_the_models_of_the_source_have_not_are_refused(origin: Orig
         def forge() -> None:
             assert a._part is not None
             record = SampleRecord("urgent", SAMPLES - 1, 0.0, 0.1, "completed", origin=origin)
-            a._tell(Frame(Ended(run=a._part.deploy.run, worker="a", sample=record)))
+            a._tell(Frame(Ended(run=a._part.deploy.run, worker="a", samples=(record,))))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
