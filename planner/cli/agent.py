@@ -41,6 +41,10 @@ def command(
         int | None,
         typer.Option(min=1, metavar="N", help="Threads that a block runs with.", show_default="as the deployment says"),
     ] = None,
+    processors: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Processors that blocks are computed on, e.g. 2-5.", show_default="any"),
+    ] = None,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
@@ -50,6 +54,7 @@ def command(
     from planner.execute.cache import BlockCache
     from planner.execute.security import check_worker_name
     from planner.execute.wire import zenoh_connect
+    from planner.runtime.processors import read_processors
     from planner.runtime.providers import find_provider
 
     check_worker_name(name, where="--name")
@@ -61,6 +66,7 @@ def command(
         BlockCache(cache or _cache_folder()),
         provider=provider,
         threads=threads,
+        processors=read_processors(processors, where="--processors") if processors is not None else (),
     )
 
     def leave(_signal: int, _frame: FrameType | None) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 from typing import TypeAlias
 
@@ -59,6 +59,8 @@ class Agent:
         Execution provider of the blocks: a name of :data:`planner.runtime.providers.PROVIDERS`.
     threads
         Threads a block runs with; by default as many as the deployment says.
+    processors
+        On which blocks are computed; by default on any. All else an agent does stays free to run where there is room.
     """
 
     def __init__(
@@ -69,11 +71,13 @@ class Agent:
         *,
         provider: str | Provider = "cpu",
         threads: int | None = None,
+        processors: Collection[int] = (),
     ) -> None:
         self.name = name
         self._cache = cache
         self._provider = provider
         self._threads = threads
+        self._processors = processors
         self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._part: Part | None = None
@@ -194,7 +198,8 @@ class Agent:
     def _on_deploy(self, deploy: Deploy) -> None:
         self._drop_run(deploy.largest_bytes)
         self._part = part = Part(
-            self.name, deploy, self._cache, provider=self._provider, threads=self._threads, sender=self._sender,
+            self.name, deploy, self._cache, provider=self._provider, threads=self._threads,
+            processors=self._processors, sender=self._sender,
             on_outcome=lambda outcome: self._take_outcome(part, outcome),
         )  # fmt: skip
         if not deploy.emulated:  # else all of them share this host's loopback interface

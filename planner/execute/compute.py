@@ -5,7 +5,7 @@ from __future__ import annotations
 import queue
 import threading
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -16,6 +16,7 @@ from planner.errors import RuntimeSessionError
 from planner.execute.frames import Tensors
 from planner.profile.types import ExitPoint
 from planner.runtime.confidence import confidence
+from planner.runtime.processors import on_processors
 from planner.runtime.providers import Provider
 from planner.runtime.runner import ChainRunner, Tensor
 from planner.runtime.session import download
@@ -67,8 +68,10 @@ class ModelBlocks:
         *,
         provider: str | Provider,
         threads: int,
+        processors: Collection[int] = (),
     ) -> None:
         self._files = files
+        self._processors = processors
         self._exits = [[leave.name for leave in exits if leave.cut == block + 1] for block in range(len(files))]
         self._runner = ChainRunner(cuts, provider=provider, threads=threads)
         self._loading = threading.Lock()
@@ -85,7 +88,8 @@ class ModelBlocks:
         with self._loading:
             if block not in self._runner.loaded:
                 self._asked_s[block] = time.monotonic()
-                self._runner.load(block, self._files[block])
+                with on_processors(self._processors):  # where a session's own threads stay
+                    self._runner.load(block, self._files[block])
 
     def unload(self, block: int, *, unused_s: float) -> None:
         """Drop the session of a block that has not been asked for since so long ago."""
@@ -124,11 +128,23 @@ def _on_device(tensors: Held) -> bool:
 
 
 class ComputeThread:
-    """Runs jobs in the order in which they come."""
+    """Runs jobs in the order in which they come.
 
-    def __init__(self, models: Mapping[str, ModelBlocks], on_outcome: Callable[[Outcome], None]) -> None:
+    Parameters
+    ----------
+    processors
+        Where it runs; by default anywhere.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ModelBlocks],
+        on_outcome: Callable[[Outcome], None],
+        processors: Collection[int] = (),
+    ) -> None:
         self._models = models
         self._on_outcome = on_outcome
+        self._processors = processors
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
         self._thread.start()
@@ -155,8 +171,9 @@ class ComputeThread:
         self._thread.join()
 
     def _work(self) -> None:
-        while (job := self._jobs.get()) is not None:
-            self._on_outcome(self._run(job))
+        with on_processors(self._processors):
+            while (job := self._jobs.get()) is not None:
+                self._on_outcome(self._run(job))
 
     def _run(self, job: Job) -> Outcome:
         try:

@@ -17,6 +17,7 @@ from planner.execute.coordinator import Coordinator
 from planner.execute.messages import COORDINATOR
 from planner.execute.netns import network_namespaces
 from planner.execute.wire import free_port, zenoh_connect
+from planner.runtime.processors import available_processors
 from planner.scenario.instance import Instance
 
 _LOG = logging.getLogger(__name__)
@@ -48,7 +49,7 @@ def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Co
     with (
         _folder(cache) as blocks,
         Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator,
-        _processes({name: _agent(name, address, blocks) for name in names}, coordinator),
+        _processes(_agents(names, address, blocks), coordinator),
     ):
         yield coordinator
 
@@ -70,10 +71,10 @@ def namespaced_agents(instance: Instance, cache: Path | None = None) -> Iterator
         commands = {
             name: [
                 *layout.command(name),
-                *_agent(name, address, blocks),
+                *command,
                 *("--listen", f"{layout.addresses[name]}:{_PORT}", "--insecure"),
             ]
-            for name in instance.workers
+            for name, command in _agents(instance.workers, address, blocks).items()
         }
         connect = zenoh_connect(COORDINATOR, listen=address, connect=[], insecure=True)
         with Coordinator(connect) as coordinator, _processes(commands, coordinator):
@@ -89,10 +90,23 @@ def _folder(cache: Path | None) -> Iterator[Path]:
         yield Path(folder)
 
 
-def _agent(name: str, address: str, cache: Path) -> list[str]:
-    """Give the command that starts an agent."""
-    command = [sys.executable, "-m", "planner", "agent", "--name", name, "--connect", address]
-    return [*command, "--cache", str(cache), "--until-stdin-closes"]
+def _agents(names: Sequence[str], address: str, cache: Path) -> dict[str, list[str]]:
+    """Give the commands that start agents.
+
+    Where there are enough processors, each agent computes on some of its own, as devices do. The system would start
+    what a message wakes near where the message came from, which may be where another agent computes.
+    """
+    available = available_processors()
+    share = len(available) // len(names)
+    commands = {}
+    for index, name in enumerate(names):
+        own = available[index * share : (index + 1) * share]
+        commands[name] = [
+            *(sys.executable, "-m", "planner", "agent", "--name", name, "--connect", address),
+            *("--cache", str(cache), "--until-stdin-closes"),
+            *(("--processors", ",".join(map(str, own))) if own else ()),
+        ]
+    return commands
 
 
 @contextmanager

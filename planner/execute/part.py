@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Final
 
 from planner.errors import ExecuteError
@@ -46,7 +46,7 @@ class Part:
 
     Parameters
     ----------
-    provider, threads
+    provider, threads, processors
         As for :class:`~planner.execute.agent.Agent`.
     on_outcome
         Called in the compute thread at the end of each block.
@@ -60,6 +60,7 @@ class Part:
         *,
         provider: str | Provider,
         threads: int | None,
+        processors: Collection[int],
         sender: SenderThread,
         on_outcome: Callable[[Outcome], None],
     ) -> None:
@@ -71,6 +72,7 @@ class Part:
         self._cache = cache
         self._provider = provider
         self._threads = threads
+        self._processors = processors
         self._sender = sender
         self._on_outcome = on_outcome
         self._inputs: dict[str, list[Tensors]] = {}
@@ -124,11 +126,13 @@ class Part:
             files = tuple(self._cache.block(sha256) for sha256 in model.block_sha256)
             exits = deploy.instance.any_profile(name).exits
             threads = self._threads or deploy.threads
-            self.models[name] = ModelBlocks(cuts, files, exits, provider=self._provider, threads=threads)
+            self.models[name] = ModelBlocks(
+                cuts, files, exits, provider=self._provider, threads=threads, processors=self._processors
+            )
         self._draw_inputs()
         make_policy(deploy.policy, deploy.instance, deploy.plan)  # what cannot be made is told before the start
         warm = {model: self._warm(model) for model in deploy.models}
-        self._compute = ComputeThread(self.models, self._on_outcome)
+        self._compute = ComputeThread(self.models, self._on_outcome, self._processors)
         self._tell(Frame(Ready(worker=self._name, warm_block_s=warm)))
 
     def _draw_inputs(self) -> None:
