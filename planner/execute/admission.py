@@ -14,7 +14,7 @@ import numpy as np
 
 from planner.errors import ExecuteError
 from planner.execute.frames import Frame
-from planner.execute.messages import Data, Deploy, DeployedModel, Input, Submit
+from planner.execute.messages import Data, Deploy, DeployedModel, Input, Load, Ready, Submit
 from planner.model.chain import TensorSpec
 from planner.policy.types import Task
 from planner.scenario.instance import Instance
@@ -103,6 +103,32 @@ def _known(what: str, name: str, known: Mapping[str, object] | tuple[str, ...], 
 
 def _where(frame: Frame) -> str:
     return f"{frame.body.kind} from {frame.sender}"
+
+
+def check_ready(models: Mapping[str, DeployedModel], frame: Frame, ready: Ready) -> None:
+    """Refuse times of other blocks than the deployed models have.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    for name, times_s in ready.warm_block_s.items():
+        _known("model", name, models, frame)
+        if len(times_s) != (blocks := len(models[name].block_sha256)):
+            raise ExecuteError("times of other blocks", where=_where(frame), value=len(times_s), expected=str(blocks))
+
+
+def check_load(instance: Instance, frame: Frame, load: Load) -> None:
+    """Refuse the load of networks that the scenario does not have.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    for resource in load.carried_s:
+        _known("network", resource, instance.resources, frame)
 
 
 def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:

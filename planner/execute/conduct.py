@@ -13,7 +13,7 @@ from typing import Final
 import numpy as np
 
 from planner.errors import ExecuteError
-from planner.execute.admission import Refusals, check_end, check_log, check_output
+from planner.execute.admission import Refusals, check_end, check_load, check_log, check_output, check_ready
 from planner.execute.clocks import Clocks
 from planner.execute.deployment import Deployment, refuse_too_fast
 from planner.execute.frames import Frame, Tensors
@@ -160,7 +160,8 @@ class Conduct:
             body = frame.body if frame is not None else None
             if isinstance(body, Missing):
                 self._serve_block(body)
-            elif isinstance(body, Ready) and body.worker in workers:
+            elif frame is not None and isinstance(body, Ready) and body.worker in workers:
+                check_ready(self._deployment.models, frame, body)
                 ready[body.worker] = body.warm_block_s
                 self._measurement.steps.begin(body.worker)
             elif isinstance(body, Fault) and body.run is not None:
@@ -170,6 +171,9 @@ class Conduct:
         return ready
 
     def _serve_block(self, missing: Missing) -> None:
+        if missing.sha256 not in self._deployment.blocks:
+            self._refusals.add(missing.worker, f"a block model that is not of this run: {missing.sha256}")
+            return
         data = np.frombuffer(self._deployment.blocks[missing.sha256], np.uint8)
         self._members.send(missing.worker, BlockFile(sha256=missing.sha256), {"file": data})
 
@@ -227,7 +231,8 @@ class Conduct:
         if isinstance(body, Ended):
             return self._take_ends(body, frame)
         if isinstance(body, Load) and body.run == self._name:
-            self._observer.told(body)
+            if self._passes(frame, partial(check_load, self._deployment.instance, frame, body)):
+                self._observer.told(body)
         elif isinstance(body, Log):
             self._take_log(body, frame)
         elif isinstance(body, Missing):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import Annotated, Final, Literal, TypeAlias
 
 from pydantic import Field
 
@@ -17,6 +17,9 @@ from planner.worker.events import Message
 
 COORDINATOR: Final = "_coordinator"
 """The name under which agents reach the coordinator, and the emulated network; no worker can be called so."""
+
+_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+_Count = Annotated[int, Field(ge=0)]
 
 # ---- coordinator to agent -----------------------------------------------------------------------------------------
 
@@ -152,7 +155,7 @@ class Ready(Record):
 
     kind: Literal["ready"] = "ready"
     worker: str
-    warm_block_s: dict[str, tuple[float, ...]]
+    warm_block_s: dict[str, tuple[_Amount, ...]]
     """Shortest time of each block on this host in seconds, by model; 0 for a block that is not resident."""
 
 
@@ -171,13 +174,13 @@ class Load(Record):
     kind: Literal["load"] = "load"
     run: str
     worker: str
-    at_s: float
+    at_s: _Amount
     """Run's clock."""
-    queued: int
+    queued: _Count
     """Tasks that wait here, the one that runs not counted."""
-    busy_s: float
+    busy_s: _Amount
     """Time computed since the start, in seconds."""
-    carried_s: dict[str, float] = {}
+    carried_s: dict[str, _Amount] = {}
     """Of each network resource, for how long what came here since the start fills its bandwidth, in seconds."""
 
 
@@ -206,10 +209,10 @@ class Report(Record):
 
     kind: Literal["report"] = "report"
     worker: str
-    duplicates: int
-    late_blocks: int
+    duplicates: _Count
+    late_blocks: _Count
     """Blocks that took this host longer than the scenario allows."""
-    waited_s: float = 0.0
+    waited_s: _Amount = 0.0
     """Time in seconds that the computing thread stood ready and got no processor."""
 
 

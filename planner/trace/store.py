@@ -21,6 +21,9 @@ _LENGTH: Final = struct.Struct("!I")
 _LEVEL: Final = 1
 """Of compression: the quickest makes the JSON of records a twelfth as large."""
 
+_MOST_BYTES: Final = 2**26
+"""Nothing that was packed is larger: what comes from elsewhere must not fill the memory."""
+
 _PIECE: Final = 500
 """Records that are packed together."""
 
@@ -36,9 +39,13 @@ def unpack(data: bytes) -> bytes:
     Raises
     ------
     zlib.error
-        It was none.
+        It was none, or too large.
     """
-    return zlib.decompress(data)
+    unpacking = zlib.decompressobj()
+    found = unpacking.decompress(data, _MOST_BYTES)
+    if not unpacking.eof:
+        raise zlib.error(f"it is cut off, or larger than {_MOST_BYTES} bytes")
+    return found
 
 
 class Spool(Iterable[bytes]):

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import io
+import zlib
 from pathlib import Path
 
 import numpy as np
 import pytest
 
+from planner.errors import ExecuteError
 from planner.execute.frames import Frame, Tensors
-from planner.execute.messages import COORDINATOR, Ended, Log, Ready
+from planner.execute.messages import COORDINATOR, Deploy, Ended, Load, Log, Missing, Ready
 from planner.execute.transport import CONTROL
 from planner.policy.types import SampleKey
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord, encode_records
@@ -48,7 +50,10 @@ NOT_TAKEN = {
     "log from b: the end of a sample, which is no part of a log": packed(
         SampleRecord("urgent", 0, 0.0, 0.1, "completed")
     ),
-    "log: malformed records; found ": {"records": np.zeros(8, np.uint8)},
+    "log: malformed records; found 'Error": {"records": np.zeros(8, np.uint8)},
+    "log: malformed records; found 'it is cut off, or larger": {
+        "records": np.frombuffer(zlib.compress(bytes(2**26 + 1)), np.uint8)
+    },
     "log: malformed steps; found 'Error": {"steps": np.zeros(8, np.uint8)},
     "log: malformed steps; found '1 validation error": {"steps": np.frombuffer(pack(b'[{"now_s": 1.0'), np.uint8)},
 }
@@ -123,3 +128,54 @@ def test_outputs_that_no_model_of_the_source_gives_are_refused(names: tuple[str,
     assert assert_accounted(instance, measured) == {}
     told = f"output from a: no outputs of the source's models; found {', '.join(names)!r}; expected t3"
     assert said(measured) == [("a", f"was refused: {told}")]
+
+
+def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) -> None:
+    instance, seen = small_instance(samples=SAMPLES), set[str]()
+
+    class Watching(After):
+        def told(self, load: Load) -> None:
+            seen.update(load.carried_s)
+
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        b = agents.agent("b")
+
+        def forge() -> None:
+            assert b._part is not None
+            load = Load(run=b._part.deploy.run, worker="b", at_s=0.1, queued=0, busy_s=0.0)
+            b._tell(Frame(load.model_copy(update={"carried_s": {"cable": 0.1}})))
+            b._tell(Frame(load.model_copy(update={"queued": -1})))
+            b._tell(Frame(Missing(worker="b", sha256="0" * 64)))
+
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=Watching((15, forge)))
+    assert assert_accounted(instance, measured) == {}
+    assert "cable" not in seen
+    assert said(measured) == [
+        ("b", f"was refused: load from b: no such network; found 'cable'; expected one of {instance.resources[0]}"),
+        ("b", "was refused: body.load.queued: malformed header: Input should be greater than or equal to 0"),
+        ("b", f"was refused: a block model that is not of this run: {'0' * 64}"),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("times", "told"),
+    [
+        ({"large": (0.1,)}, "no such model; found 'large'; expected one of small"),
+        ({"small": (0.1,)}, "times of other blocks; found 1; expected 3"),
+    ],
+)
+def test_a_worker_that_is_ready_with_other_blocks_is_at_fault(
+    times: dict[str, tuple[float, ...]], told: str, tmp_path: Path
+) -> None:
+    instance = small_instance(samples=SAMPLES)
+    with fleet(tmp_path, "a", "c") as (agents, coordinator):
+
+        def answer(frame: Frame) -> None:
+            if isinstance(frame.body, Deploy):
+                forger.send(COORDINATOR, Frame(Ready(worker="b", warm_block_s=times)), CONTROL)
+
+        forger = agents.network.connect("b")(answer, lambda _member, _present: None)
+        coordinator.await_agents(["b"], 30.0)
+        with pytest.raises(ExecuteError, match=f"ready from b: {told}"):
+            coordinator.run(deployment_for(instance), ready_timeout_s=30.0)
+        forger.close()
