@@ -15,10 +15,14 @@ from recipe import at_load, draw, solved
 from planner.cli.output import print_table, progress_bar
 from planner.files import write_text_atomic
 from planner.scenario.instance import Instance
-from planner.scenario.types import ObjectiveSpec, SourceSpec
+from planner.scenario.types import EventSpec, ObjectiveSpec, SourceSpec
 from planner.simulate.repeat import Case, simulate_case
+from planner.solve.replan import slowed
 
 POLICIES: Final = ("ddi", "planned", "adaptive")
+
+SLOW_FROM: Final = 0.3
+"""When a worker becomes slow, by the time that a fluid needs."""
 
 
 @dataclass(frozen=True)
@@ -40,18 +44,34 @@ def changed(instance: Instance, sources: dict[str, SourceSpec], objective: Objec
     return instance.model_copy(update={"scenario": scenario})
 
 
-def run_one(number: int, samples: int) -> Outcome:
+def run_one(number: int, samples: int, slower: float | None = None) -> Outcome:
     """Simulate a scenario's batch: as many samples of each source as arrive in a run at ρ = 0.7.
 
     What a fluid needs is the largest utilisation at the rate of one batch a second, as small as the bound allows.
+
+    Parameters
+    ----------
+    slower
+        The busiest worker takes so many times longer from :data:`SLOW_FROM` of the fluid's time on; the fluid's shares
+        are the best from the start, and from then on the best for that.
     """
     instance = at_load(draw(number), 0.7, samples)
     specs = instance.scenario.sources
     there = {name: spec.model_copy(update={"arrivals": "batch"}) for name, spec in specs.items()}
     flowing = {name: spec.model_copy(update={"rate_per_s": float(spec.samples)}) for name, spec in specs.items()}
-    batch = changed(instance, there, ObjectiveSpec(goal="makespan"))
+    batch, flow = (
+        changed(instance, sources, ObjectiveSpec(goal=goal))
+        for sources, goal in ((there, "makespan"), (flowing, "throughput"))
+    )
     plan = solved(batch, method="convex")
-    fluid_s = solved(changed(instance, flowing, ObjectiveSpec(goal="throughput")), method="convex").bound
+    fluid_s = solved(flow, method="convex").bound
+    if slower is not None:
+        used = simulate_case(batch, plan, Case("adaptive", 0)).metrics.utilisation
+        busiest = max(used, key=lambda worker: used[worker])
+        event = EventSpec(at_s=SLOW_FROM * fluid_s, action="slow", worker=busiest, factor=slower)
+        batch = batch.model_copy(update={"scenario": batch.scenario.model_copy(update={"events": (event,)})})
+        slow_s = solved(slowed(flow, {busiest: slower}), method="convex").bound
+        fluid_s = SLOW_FROM * fluid_s + (1 - SLOW_FROM) * slow_s
     runs = {policy: simulate_case(batch, plan, Case(policy, 0)).metrics for policy in POLICIES}
     return Outcome(number, fluid_s, {policy: metrics.makespan_s for policy, metrics in runs.items()})
 
@@ -73,10 +93,11 @@ def main() -> None:
     parser.add_argument("--first", type=int, default=0, help="number of the first scenario")
     parser.add_argument("--scenarios", type=int, default=50, help="how many")
     parser.add_argument("--samples", type=int, default=2000, help="samples of a batch, of all sources together")
+    parser.add_argument("--slow", type=float, metavar="FACTOR", help="how much slower the busiest worker becomes")
     given = parser.parse_args()
     with progress_bar() as progress:
         numbers = progress.track(range(given.first, given.first + given.scenarios), description="batches")
-        outcomes = [run_one(number, given.samples) for number in numbers]
+        outcomes = [run_one(number, given.samples, given.slow) for number in numbers]
     document = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
     write_text_atomic(given.output / "batches.json", document + "\n")
     print_ratios(outcomes)

@@ -233,6 +233,7 @@ class Conduct:
         if isinstance(body, Load) and body.run == self._name:
             if self._passes(frame, partial(check_load, self._deployment.instance, frame, body)):
                 self._observer.told(body)
+                self._recovery.paced(body.worker, body.slowness)
         elif isinstance(body, Log):
             self._take_log(body, frame)
         elif isinstance(body, Missing):

@@ -65,7 +65,7 @@ class Deployment:
         Whether samples are handed in while the run goes on, until :meth:`Coordinator.stop`, in place of the scenario's
         arrivals.
     replan
-        Gives a plan without some workers, or None, when others left or came back while the run is on.
+        Gives a plan without some workers, and with some so many times slower, or None, when that changes in a run.
     later
         Workers that need not be there at the start: they join the run when they come.
     """
@@ -81,7 +81,7 @@ class Deployment:
     emulation: Emulation | None = None
     sent: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
     live: bool = False
-    replan: Callable[[Collection[str]], Plan | None] | None = None
+    replan: Callable[[Collection[str], Mapping[str, float]], Plan | None] | None = None
     later: frozenset[str] = frozenset()
 
     @property
@@ -113,7 +113,7 @@ def deploy(
 ) -> Deployment:
     """Cut the scenario's models into their blocks, and bound how many samples of a source are on their way.
 
-    A policy that follows a plan gets a new one when workers leave or come back.
+    A policy that follows a plan gets a new one when workers leave, come back or become slow.
 
     Parameters
     ----------

@@ -175,6 +175,7 @@ class Driver:
                 queued=self._worker.queued,
                 busy_s=self.journal.busy_s,
                 carried_s=self.journal.carried_s,
+                slowness=self._worker.slowness(now_s),
             )
             self._tell(Frame(load))
             self.tell_log()

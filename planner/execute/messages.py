@@ -182,6 +182,8 @@ class Load(Record):
     """Time computed since the start, in seconds."""
     carried_s: dict[str, _Amount] = {}
     """Of each network resource, for how long what came here since the start fills its bandwidth, in seconds."""
+    slowness: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    """How many times longer than by its profile this worker takes at the moment."""
 
 
 class Log(Record):

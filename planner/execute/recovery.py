@@ -1,8 +1,9 @@
-"""What the coordinator does when workers leave a run that is on, and when they come back to it.
+"""What the coordinator does when workers leave a run that is on, when they come back to it, and when they become slow.
 
 A worker that leaves, by itself or by a fault, is out of the run: the others are told, and the plan is solved again for
 those that are left. An agent of its name that comes while the run is on gets the deployment, and is in the run as soon
-as it is ready.
+as it is ready. A worker that takes far longer than by its profile stays, but the plan is solved again with the speed it
+has now.
 """
 
 from __future__ import annotations
@@ -10,13 +11,14 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from typing import Final
 
 from planner.errors import PlannerError
 from planner.execute.deployment import Deployment
 from planner.execute.messages import Body, Fault, Member, Replan, Start
 from planner.trace.records import Incident
+from planner.worker.pace import Slowed
 
 _LOG = logging.getLogger(__name__)
 
@@ -52,6 +54,7 @@ class Recovery:
         """Time of the wall clock at which the run's clock reads 0."""
         self._solving: threading.Thread | None = None
         self._joining: set[str] = set()
+        self._slowed = Slowed()
         self.out: set[str] = set()
         """Workers of the scenario that are not in the run."""
         self.left_s: dict[str, float] = {}
@@ -105,6 +108,16 @@ class Recovery:
         self._tell(Member(run=self._run, worker=worker, present=True))
         self._replan()
 
+    def paced(self, worker: str, slowness: float) -> None:
+        """Learn how many times longer than by its profile a worker takes."""
+        if worker in self._workers and self._slowed.told(worker, slowness):
+            now = self._slowed.slowness.get(worker)
+            self._note(
+                worker,
+                f"takes {now:.2g} times as long as by its profile" if now else "is planned for as by its profile again",
+            )
+            self._replan()
+
     def fault(self, fault: Fault) -> None:
         """Take down what an agent reports; go on without it if it cannot go on."""
         if fault.run == self._run:
@@ -133,15 +146,16 @@ class Recovery:
     def _replan(self) -> None:
         if self._deployment.replan is not None:
             # A solver takes its time, and samples must not wait for it.
-            self._solving = threading.Thread(target=self._solve, args=(frozenset(self.out),), name="solve", daemon=True)
+            now = (frozenset(self.out), self._slowed.slowness)
+            self._solving = threading.Thread(target=self._solve, args=now, name="solve", daemon=True)
             self._solving.start()
 
-    def _solve(self, out: frozenset[str]) -> None:
+    def _solve(self, out: frozenset[str], slowness: Mapping[str, float]) -> None:
         replan = self._deployment.replan
         if replan is None:
             return
         try:
-            plan = replan(out)
+            plan = replan(out, slowness)
         except PlannerError as error:
             self._note("", f"no new plan: {error}")
             return
@@ -149,11 +163,11 @@ class Recovery:
             _LOG.exception("the solver fails")
             self._note("", f"no new plan: {type(error).__name__}: {error}")
             return
-        if out != self.out:
+        if (set(out), slowness) != (self.out, self._slowed.slowness):
             return
         if plan is None:
             self._note("", "no new plan: the old one without the routes over those that left")
         else:
             how = f"a new plan by {plan.method}, found in {plan.solve_s:.2f} s"
-            self._note("", how if out else "the first plan again")
+            self._note("", how if out or slowness else "the first plan again")
             self._tell(Replan(run=self._run, plan=plan))

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator
+from collections.abc import Callable, Collection, Iterator, Mapping
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -40,6 +40,7 @@ from planner.worker.events import (
     TimedOut,
     sample_record,
 )
+from planner.worker.pace import MEMORY_S, Slowed
 from planner.worker.patience import Patience
 from planner.worker.worker import Worker
 
@@ -49,8 +50,8 @@ DETECTION_S: Final = 0.1
 REPLANNING_S: Final = 0.5
 """A new plan is there so long after a worker was noticed to have left or joined."""
 
-Replan = Callable[[Collection[str]], Plan | None]
-"""Gives a plan without some workers; None where there is none."""
+Replan = Callable[[Collection[str], Mapping[str, float]], Plan | None]
+"""Gives a plan without some workers, and with some so many times slower; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -97,6 +98,7 @@ class Simulator:
         self._instance = instance
         self._make = make or partial(make_policy, policy, instance, plan)
         self._replan = replan
+        self._slowed = Slowed()
         self._seed = seed
         self._sink = sink
         self._observe = observe
@@ -189,6 +191,8 @@ class Simulator:
             source, sample, _ = run.key
             self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
             self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
+            if self._replan is not None:
+                self._look_at_pace(worker)
 
     def _on_send(self, worker: Worker, send: Send) -> None:
         name = worker.name
@@ -272,16 +276,27 @@ class Simulator:
         for other in self._workers.values():
             if other.name != name:
                 self._heap.at(self._heap.now_s + DETECTION_S, partial(self._step_same, other, event))
+        self._plan_anew()
+
+    def _look_at_pace(self, worker: Worker) -> None:
+        now_s = self._heap.now_s
+        if self._slowed.told(worker.name, worker.slowness(now_s)):
+            self._plan_anew()
+        if worker.name in self._slowed.slowness:
+            self._heap.at(now_s + MEMORY_S, partial(self._look_at_pace, worker))
+
+    def _plan_anew(self) -> None:
+        """Have all follow a new plan soon, unless workers leave, come back or become slow meanwhile."""
         if self._replan is not None:
             due_s = self._heap.now_s + DETECTION_S + REPLANNING_S
-            self._heap.at(due_s, partial(self._follow_new_plan, self._replan, self._absent()))
+            self._heap.at(due_s, partial(self._follow_new_plan, self._replan, self._absent(), self._slowed.slowness))
 
     def _absent(self) -> frozenset[str]:
         return frozenset(self._instance.workers).difference(self._workers)
 
-    def _follow_new_plan(self, replan: Replan, absent: frozenset[str]) -> None:
-        """Let all workers follow a plan without the absent ones, unless others are absent by now."""
-        plan = replan(absent) if absent == self._absent() else None
+    def _follow_new_plan(self, replan: Replan, absent: frozenset[str], slowness: Mapping[str, float]) -> None:
+        unchanged = (absent, slowness) == (self._absent(), self._slowed.slowness)
+        plan = replan(absent, slowness) if unchanged else None
         if plan is not None:
             for worker in list(self._workers.values()):
                 self._step_worker(worker, Replanned(plan))
@@ -310,8 +325,8 @@ def simulate(
 
 
 def replanner(instance: Instance, policy: str, plan: Plan | None) -> Replan | None:
-    """Give what solves a plan again, for a policy that follows it in a scenario whose workers leave or come back."""
-    churn = any(event.worker is not None and event.action in {"leave", "join"} for event in instance.scenario.events)
+    """Give what solves a plan again, for a policy that follows it, where workers leave, come back or become slow."""
+    churn = any(event.worker is not None for event in instance.scenario.events)
     if plan is None or not churn or not needs_plan(policy):
         return None
     from planner.solve.replan import Replanner

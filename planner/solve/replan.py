@@ -1,8 +1,8 @@
-"""A plan for what is left: solved again, from the plan before, when workers left or came back."""
+"""A plan for what is left: solved again, from the plan before, when workers left, came back or became slow."""
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from typing import Final
 
 from planner.plan.types import Plan
@@ -46,6 +46,15 @@ def remaining(instance: Instance, absent: Collection[str]) -> Instance:
     )
 
 
+def slowed(instance: Instance, slowness: Mapping[str, float]) -> Instance:
+    """Give the instance with some of its workers so many times slower."""
+    workers = {
+        name: spec.model_copy(update={"speed": spec.speed / slowness[name]}) if name in slowness else spec
+        for name, spec in instance.scenario.workers.items()
+    }
+    return instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"workers": workers})})
+
+
 def _without(network: NetworkSpec, stays: Collection[str]) -> NetworkSpec:
     return network.model_copy(
         update={
@@ -56,7 +65,7 @@ def _without(network: NetworkSpec, stays: Collection[str]) -> NetworkSpec:
 
 
 class Replanner:
-    """Solves an instance for the workers that are there; what it has found before it knows by heart.
+    """Solves an instance for the workers that are there, as fast as they are; it remembers what it has found before.
 
     Parameters
     ----------
@@ -68,17 +77,25 @@ class Replanner:
         self._instance = instance
         self._plan = plan
         self._time_limit_s = time_limit_s
-        self._known: dict[frozenset[str], Plan | None] = {frozenset(): plan}
+        self._known: dict[tuple[frozenset[str], frozenset[tuple[str, float]]], Plan | None] = {
+            (frozenset(), frozenset()): plan
+        }
 
-    def __call__(self, absent: Collection[str]) -> Plan | None:
-        """Give a plan for the sources whose workers are there, if there is one; its routes avoid the absent ones."""
-        key = frozenset(absent)
+    def __call__(self, absent: Collection[str], slowness: Mapping[str, float] | None = None) -> Plan | None:
+        """Give a plan for the sources whose workers are there, if there is one; its routes avoid the absent ones.
+
+        Parameters
+        ----------
+        slowness
+            How many times longer blocks take now on some workers.
+        """
+        slow = {name: factor for name, factor in (slowness or {}).items() if name not in absent}
+        key = frozenset(absent), frozenset(slow.items())
         if key not in self._known:
-            self._known[key] = self._solve(key)
+            self._known[key] = self._solve(slowed(remaining(self._instance, absent), slow))
         return self._known[key]
 
-    def _solve(self, absent: frozenset[str]) -> Plan | None:
-        left = remaining(self._instance, absent)
+    def _solve(self, left: Instance) -> Plan | None:
         # Arrivals without a rate have a plan only for the goals that do without rates.
         rated = all(source.rate_per_s is not None for source in left.scenario.sources.values())
         if not left.sources or (left.scenario.objective.goal == "delay" and not rated):

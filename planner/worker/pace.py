@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Mapping
 from math import log
 from typing import Final
 
@@ -22,6 +23,28 @@ ENOUGH: Final = 5
 
 LEAST: Final = 2.0**-6
 """No link counts as faster than so many times its time by the scenario."""
+
+
+SLOW: Final = 2.0
+"""A worker that takes so many times longer than by its profile is slow enough to be planned for anew; so is one whose
+slowness has changed by more than that again."""
+
+
+class Slowed:
+    """Which workers of a run are slow, for whoever plans it anew."""
+
+    def __init__(self) -> None:
+        self.slowness: Mapping[str, float] = {}
+        """By what factor, of those that are."""
+
+    def told(self, worker: str, slowness: float) -> bool:
+        """Learn how many times longer than by its profile a worker takes; tell whether that is news."""
+        known, recovered = self.slowness.get(worker), slowness < STEP
+        if slowness < SLOW if known is None else not recovered and known / SLOW <= slowness <= known * SLOW:
+            return False
+        others = {name: found for name, found in self.slowness.items() if name != worker}
+        self.slowness = others if recovered else others | {worker: slowness}
+        return True
 
 
 class Pace:
@@ -59,6 +82,10 @@ class Pace:
             return 1.0
         self._weigh(view.worker, ratio)
         return self.own / own
+
+    def own_at(self, now_s: float) -> float:
+        """Give the same at a later time."""
+        return self.own if self._until_s.get(self._view.worker, 0.0) > now_s else 1.0
 
     @property
     def links(self) -> tuple[tuple[str, float], ...]:

@@ -134,6 +134,10 @@ class Worker:
         """The sample that is worked on here."""
         return self._running.task.key if self._running is not None else None
 
+    def slowness(self, now_s: float) -> float:
+        """Give how many times longer than by its profile this worker takes; 1 where it has not computed lately."""
+        return self._pace.own_at(now_s)
+
     @property
     def pending(self) -> dict[SampleKey, float]:
         """Samples of this worker's own sources that have not ended, with the time of their arrival."""

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import threading
+import time
 from itertools import count
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
+from planner.execute.compute import Held
 from planner.execute.coordinator import Coordinator
 from planner.execute.driver import Driver
 from planner.execute.frames import Frame
@@ -22,6 +24,7 @@ from planner.execute.messages import COORDINATOR, DeployedModel, Ended, Load, Ou
 from planner.execute.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.providers import Provider
+from planner.runtime.runner import Tensor
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord, TransferRecord
 from planner.worker.events import BlockEnded, FailureMessage, Joined, Left, Received, Replanned
@@ -98,6 +101,39 @@ def test_the_plan_is_solved_again_and_what_agents_did_with_it_can_be_replayed(tm
         worker = Worker(name, instance, make_policy("planned", instance, SPLIT))
         for step in measured.steps[name]:
             assert worker.step(step.now_s, step.event) == step.effects
+
+
+@pytest.mark.parametrize("policy", ["planned", "adaptive"])
+def test_a_worker_that_becomes_slow_is_listed_and_planned_for_anew(policy: str, tmp_path: Path) -> None:
+    instance = small_instance(samples=100, rate_per_s=30.0)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        c = agents.agent("c")
+
+        def slow_down() -> None:
+            assert c._part is not None
+            blocks = c._part.models["small"]
+            run = blocks.run
+
+            def slowly(block: int, tensors: Held) -> dict[str, Tensor]:
+                time.sleep(0.01)  # by its profile it takes 1 ms
+                return run(block, tensors)
+
+            blocks.run = slowly  # type: ignore[method-assign]
+
+        measured = coordinator.run(
+            deployment_for(instance, policy=policy), ready_timeout_s=30.0, observer=After((30, slow_down))
+        )
+    assert assert_accounted(instance, measured) == {}
+    assert len(measured.outputs) == 200
+    told = said(measured)
+    assert told[0][0] == "c"
+    assert told[0][1].endswith("times as long as by its profile")
+    (replanned_s, *_) = [one.at_s for one in measured.incidents if one.what.startswith("a new plan by ")]
+    before, after = (
+        [r for name in "abc" for r in ran_at(measured, name, after_s) if r.start_s < until_s]
+        for after_s, until_s in ((0.0, replanned_s), (replanned_s + 0.5, np.inf))
+    )
+    assert sum(r.worker == "c" for r in after) / len(after) < 0.5 * sum(r.worker == "c" for r in before) / len(before)
 
 
 def test_a_worker_that_comes_back_works_again(tmp_path: Path) -> None:

@@ -9,9 +9,9 @@ import pytest
 
 from planner.plan.types import Plan, Route, Stage
 from planner.scenario.instance import Instance
-from planner.scenario.types import EventSpec
+from planner.scenario.types import EventSpec, ObjectiveSpec
 from planner.simulate.run import DETECTION_S, REPLANNING_S, Simulator, replanner, simulate
-from planner.solve.replan import Replanner, remaining
+from planner.solve.replan import Replanner, remaining, slowed
 from planner.solve.solve import solve
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import Effect, Event, Replanned
@@ -104,7 +104,36 @@ def test_a_new_plan_is_better_than_what_is_left_of_the_old_one() -> None:
     assert delays[1] < 0.8 * delays[0]
 
 
-@pytest.mark.parametrize("policy", ["ddi", "pa-mdi", "adaptive"])
+def test_a_plan_for_a_slow_worker_is_that_for_one_of_less_speed() -> None:
+    found = instance()
+    plan = plan_for(found)
+    replan = Replanner(found, plan)
+    slow = replan((), {"near": 10.0})
+    assert slow is not None
+    assert blocks_on("near", slow) < blocks_on("near", plan)
+    assert replan((), {"near": 10.0}) is slow
+    assert slowed(found, {"near": 10.0}).scenario.workers["near"].speed == pytest.approx(0.2)
+    assert replan({"near"}, {"near": 10.0}) is replan({"near"})
+    assert replan((), {}) is plan
+
+
+def test_all_samples_there_at_once_a_new_plan_takes_work_from_a_slow_worker() -> None:
+    slow = {"at_s": 4.0, "worker": "near", "action": "slow", "factor": 10.0}
+    found = instance(slow, samples=1500)
+    sources = {name: spec.model_copy(update={"arrivals": "batch"}) for name, spec in found.scenario.sources.items()}
+    update = {"sources": sources, "objective": ObjectiveSpec(goal="makespan")}
+    found = found.model_copy(update={"scenario": found.scenario.model_copy(update=update)})
+    plan = solve(found, routes="shared").plan
+    assert plan is not None
+    makespans_s = []
+    for replan in (None, replanner(found, "adaptive", plan)):
+        records: list[Record] = []
+        Simulator(found, policy="adaptive", plan=plan, seed=1, sink=records.append, replan=replan).run()
+        makespans_s.append(max(record.finished_s for record in records if isinstance(record, SampleRecord)))
+    assert makespans_s[1] < 0.8 * makespans_s[0]
+
+
+@pytest.mark.parametrize("policy", ["ddi", "pa-mdi", "planned", "adaptive"])
 def test_a_worker_that_slows_down_is_avoided_until_it_recovers(policy: str) -> None:
     events = (
         {"at_s": 4.0, "worker": "near", "action": "slow", "factor": 10.0},
@@ -115,6 +144,17 @@ def test_a_worker_that_slows_down_is_avoided_until_it_recovers(policy: str) -> N
     before, while_slow, after = (share_of("near", records, *span) for span in ((0, 4), (6, 14), (28, 40)))
     assert while_slow < before / 4
     assert after > before / 2
+
+
+def blocks_on(worker: str, plan: Plan) -> float:
+    """Give how many blocks a worker runs, of one sample of each source."""
+    return sum(
+        route.share * (stage.last_block + 1 - stage.first_block)
+        for own in plan.sources.values()
+        for route in own.routes
+        for stage in route.stages
+        if stage.worker == worker
+    )
 
 
 def share_of(worker: str, records: list[Record], from_s: float, to_s: float) -> float:
