@@ -85,14 +85,20 @@ def _build(words: Sequence[str]) -> typer.Typer:
         Exit code 0: done and passed; 1: it ran, but the answer is no; 2: bad input, said in one message a fault.
         """
 
-    asked = next((word for word in words if not word.startswith("-")), None)
-    for name in [asked] if asked in COMMANDS else COMMANDS:
+    asked = _asked(words)
+    for name in [asked] if asked is not None else COMMANDS:
         module = importlib.import_module(f"planner.cli.{name}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, short_help=COMMANDS[name], epilog=epilog(name))
         else:
             app.command(name, short_help=COMMANDS[name], epilog=epilog(name))(module.command)
     return app
+
+
+def _asked(words: Sequence[str]) -> str | None:
+    """Give the command that a command line asks for, if it is one."""
+    first = next((word for word in words if not word.startswith("-")), None)
+    return first if first in COMMANDS else None
 
 
 def _print_version(wanted: bool) -> None:
@@ -110,7 +116,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
         sys.exit(_build(words)(args=words, prog_name="planner", standalone_mode=False))
     except _USAGE as error:
         told = str(error)  # the whole help where a command of commands stands alone
-        typer.echo(told if told.startswith("Usage: ") else f"planner: error: {_usage_fault(error)}", err=True)
+        typer.echo(told if told.startswith("Usage: ") else f"planner: error: {_usage_fault(error, words)}", err=True)
         sys.exit(2)
     except (PlannerError, ModuleNotFoundError, OSError) as error:
         if "--debug" in words or (faults := _faults(error)) is None:
@@ -140,13 +146,14 @@ def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault,
     return (Fault(f"this needs {library}", expected=f'`pip install "mdi-planner[{EXTRAS[library]}]"`'),)
 
 
-def _usage_fault(error: Any) -> Fault:
+def _usage_fault(error: Any, words: Sequence[str]) -> Fault:
     """Say what Typer says of a command line in the form of all other faults."""
     what, _, expected = _lowered(error.format_message().rstrip(".")).partition(": Input should be ")
     # Newer versions of Typer read values by pydantic, whose error knows what it found.
     found: list[Any] = getattr(error.__cause__, "errors", list)()
-    where = error.ctx.command_path if error.ctx else None
-    if where and not expected and not what.endswith(("?", ")")):  # which says itself what may have been meant
+    # Typer does not say where an option lacks its value.
+    where = error.ctx.command_path if error.ctx else " ".join(["planner", *filter(None, [_asked(words)])])
+    if not expected and not what.endswith(("?", ")")):  # which says itself what may have been meant
         expected = f"what `{where} -h` tells"
     return Fault(what, where, found[0]["input"] if found else None, expected)
 

@@ -79,7 +79,7 @@ MISUSED = [
     ("solve x.yaml --gap -1", ("planner solve: invalid value for '--gap'", "-1", "0")),
     ("simulate x.yaml --repeat 0", ("planner simulate: invalid value for '--repeat'", "0", "1")),
     ("simulate x.yaml --seed x", ("planner simulate: invalid value for '--seed'", "'x'", "valid integer")),
-    ("simulate x.yaml --seed", ("'--seed'", "requires an argument")),
+    ("simulate x.yaml --seed", ("planner simulate: ", "'--seed'", "requires an argument", "`planner simulate -h`")),
     ("solve x.yaml --rout", ("planner solve: no such option: --rout", "--routes")),
     ("solve", ("planner solve: missing argument 'scenario'", "`planner solve -h`")),
     ("solv x.yaml", ("planner: no such command 'solv'",)),
