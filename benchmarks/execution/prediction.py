@@ -24,7 +24,7 @@ from planner.validate.setting import on_this_host
 
 RUN_S: Final = 10.0
 """About how long each paced scenario is run."""
-ROUNDS, ROUND_S, REHEARSE_S = 5, 6.0, 3.0
+ROUNDS, ROUND_S, REHEARSE_S = 7, 6.0, 3.0
 """How often one at this machine's own speed is run, for about how long, and rehearsed before it and after it."""
 
 

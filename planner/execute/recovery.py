@@ -12,6 +12,7 @@ import logging
 import threading
 import time
 from collections.abc import Callable, Collection, Mapping
+from statistics import median
 from typing import Final
 
 from planner.errors import PlannerError
@@ -55,6 +56,7 @@ class Recovery:
         self._solving: threading.Thread | None = None
         self._joining: set[str] = set()
         self._slowed = Slowed()
+        self._paces: dict[str, float] = {}
         self.out: set[str] = set()
         """Workers of the scenario that are not in the run."""
         self.left_s: dict[str, float] = {}
@@ -109,8 +111,12 @@ class Recovery:
         self._replan()
 
     def paced(self, worker: str, slowness: float) -> None:
-        """Learn how many times longer than by its profile a worker takes."""
-        if worker in self._workers and self._slowed.told(worker, slowness):
+        """Learn how many times longer than by its profile a worker takes; what it says twice counts."""
+        if worker not in self._workers:
+            return
+        known, before = self._slowed.slowness.get(worker, 1.0), self._paces.get(worker, 1.0)
+        self._paces[worker] = slowness
+        if self._slowed.told(worker, median((known, before, slowness))):
             now = self._slowed.slowness.get(worker)
             self._note(
                 worker,

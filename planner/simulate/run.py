@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
@@ -48,7 +48,7 @@ DETECTION_S: Final = 0.1
 """A worker that left or joined is noticed by the others after this; on a real network the liveliness tokens decide."""
 
 REPLANNING_S: Final = 0.5
-"""A new plan is there so long after a worker was noticed to have left or joined."""
+"""A new plan is there so long after a worker was noticed to have left, joined or become slow."""
 
 Replan = Callable[[Collection[str], Mapping[str, float]], Plan | None]
 """Gives a plan without some workers, and with some so many times slower; None where there is none."""
@@ -79,7 +79,10 @@ class Simulator:
     make
         Makes each worker's policy in place of the one named, for policies with other options.
     replan
-        Solves again when workers left or came back; by default the plan stays, less the routes over those that left.
+        Solves again when workers left, came back or became slow; by default the plan stays, less the routes over those
+        that left.
+    factors
+        For each worker, what successive blocks take by their mean, as :class:`~planner.simulate.device.Device` says.
     """
 
     def __init__(
@@ -94,11 +97,13 @@ class Simulator:
         patience: Patience | None = None,
         make: Callable[[], Policy] | None = None,
         replan: Replan | None = None,
+        factors: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self._instance = instance
         self._make = make or partial(make_policy, policy, instance, plan)
         self._replan = replan
         self._slowed = Slowed()
+        self._watched: set[str] = set()
         self._seed = seed
         self._sink = sink
         self._observe = observe
@@ -106,7 +111,8 @@ class Simulator:
         self._costs = Costs(instance)
         self._heap = EventHeap()
         self._network = Network(self._heap, instance.resources)
-        self._devices = {name: Device(instance, name, seed) for name in instance.workers}
+        self._factors = factors or {}
+        self._devices = {name: self._new_device(name) for name in instance.workers}
         self._exits = Exits(instance, seed)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
         self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
@@ -132,6 +138,9 @@ class Simulator:
         for worker in list(self._workers.values()):
             self._fail_pending(worker, "never ended: a network stayed away, or its policy left it waiting")
         return Simulation(self._events, self._end_s, self._network.busy_s())
+
+    def _new_device(self, name: str) -> Device:
+        return Device(self._instance, name, self._seed, self._factors.get(name, ()))
 
     def _new_worker(self, name: str) -> Worker:
         return Worker(name, self._instance, self._make(), self._patience, self._costs)
@@ -260,7 +269,7 @@ class Simulator:
             self._fail_pending(self._workers.pop(name), f"{name} left")
             self._tell_all(name, Left(name))
         elif event.action == "join" and name not in self._workers:
-            device = Device(self._instance, name, self._seed)
+            device = self._new_device(name)
             device.take_over(self._devices[name])
             self._devices[name] = device
             self._workers[name] = worker = self._new_worker(name)
@@ -279,11 +288,17 @@ class Simulator:
         self._plan_anew()
 
     def _look_at_pace(self, worker: Worker) -> None:
-        now_s = self._heap.now_s
-        if self._slowed.told(worker.name, worker.slowness(now_s)):
+        name, now_s = worker.name, self._heap.now_s
+        if self._slowed.told(name, worker.slowness(now_s)):
             self._plan_anew()
-        if worker.name in self._slowed.slowness:
-            self._heap.at(now_s + MEMORY_S, partial(self._look_at_pace, worker))
+        if name in self._slowed.slowness and name not in self._watched:
+            self._watched.add(name)
+            self._heap.at(now_s + MEMORY_S, partial(self._look_again, worker))
+
+    def _look_again(self, worker: Worker) -> None:
+        """See whether a slow worker has had any work since: one that has none tells nothing any more."""
+        self._watched.discard(worker.name)
+        self._look_at_pace(worker)
 
     def _plan_anew(self) -> None:
         """Have all follow a new plan soon, unless workers leave, come back or become slow meanwhile."""

@@ -6,7 +6,8 @@ plan's delays come out as its model of queues and pipelines has it; how far thos
 the profile still holds. Without the one, the other would be blamed for its error.
 
 The samples arrive at the run's rates but at other times, by another seed: one at a time they would find every
-processor and cache idle, and cost less than in the run.
+processor and cache idle, and cost less than in the run. What slows one block down slows the next ones, too, be it heat,
+another program or an agent's own messages, and queues grow with that: so the order in which times came is kept.
 """
 
 from __future__ import annotations
@@ -42,6 +43,14 @@ _APART: Final = 4
 """Sizes that differ by this factor tell bandwidth from latency."""
 
 
+class BlockTime(NamedTuple):
+    """What a block took, in seconds."""
+
+    model: str
+    block: int
+    time_s: float
+
+
 @dataclass(frozen=True)
 class Costs:
     """Times of single blocks and transfers, in seconds.
@@ -49,21 +58,37 @@ class Costs:
     Parameters
     ----------
     blocks
-        By worker, model and block.
+        By worker, in the order in which they ran.
     transfers
         Sizes in bytes and times, by network resource.
     """
 
-    blocks: Mapping[tuple[str, str, int], Sequence[float]]
+    blocks: Mapping[str, Sequence[BlockTime]]
     transfers: Mapping[str, Sequence[tuple[int, float]]]
+
+    def times_s(self, worker: str) -> dict[tuple[str, int], list[float]]:
+        """Give the times of each block that a worker ran, by model and block."""
+        found = defaultdict[tuple[str, int], list[float]](list)
+        for model, block, time_s in self.blocks.get(worker, ()):
+            found[model, block].append(time_s)
+        return found
 
     def slowness(self, instance: Instance) -> dict[str, float]:
         """Give what the blocks of each worker took by what its profiles say, for the workers that ran any."""
-        expected_s, found_s = defaultdict[str, float](float), defaultdict[str, float](float)
-        for (worker, model, block), times in self.blocks.items():
-            expected_s[worker] += float(instance.block_s(model, worker)[block])
-            found_s[worker] += float(np.mean(times))
-        return {worker: found_s[worker] / expected_s[worker] for worker in found_s}
+        return {
+            worker: sum(float(np.mean(times)) for times in found.values())
+            / sum(float(instance.block_s(model, worker)[block]) for model, block in found)
+            for worker in self.blocks
+            if (found := self.times_s(worker))
+        }
+
+    def factors(self) -> dict[str, list[float]]:
+        """Give what the blocks of each worker took by their means, in the order in which they ran."""
+        factors = {}
+        for worker, blocks in self.blocks.items():
+            means_s = {key: float(np.mean(times)) for key, times in self.times_s(worker).items()}
+            factors[worker] = [time_s / means_s[model, block] for model, block, time_s in blocks]
+        return factors
 
 
 @dataclass(frozen=True)
@@ -161,7 +186,10 @@ def costs_of(records: Iterable[Record]) -> Costs:
             else:
                 carried[step.resource].append(step)
             ready_s = step.end_s
-    return Costs(_block_costs(computed), {resource: _transfer_costs(found) for resource, found in carried.items()})
+    return Costs(
+        {worker: _block_costs(found) for worker, found in computed.items()},
+        {resource: _transfer_costs(found) for resource, found in carried.items()},
+    )
 
 
 class _Ready(NamedTuple):
@@ -172,14 +200,13 @@ class _Ready(NamedTuple):
     since_s: float
 
 
-def _block_costs(computed: Mapping[str, Iterable[_Ready]]) -> dict[tuple[str, str, int], list[float]]:
-    costs = defaultdict[tuple[str, str, int], list[float]](list)
-    for worker, found in computed.items():
-        free_s = -inf
-        for block, model, since_s in sorted(found, key=lambda one: one.block.start_s):
-            begin_s = min(block.start_s, max(since_s, free_s))
-            costs[worker, model, block.block].append(block.end_s - begin_s)
-            free_s = block.end_s
+def _block_costs(computed: Iterable[_Ready]) -> list[BlockTime]:
+    """Give what one worker's blocks took, in the order in which they ran."""
+    costs, free_s = [], -inf
+    for block, model, since_s in sorted(computed, key=lambda one: one.block.start_s):
+        begin_s = min(block.start_s, max(since_s, free_s))
+        costs.append(BlockTime(model, block.block, block.end_s - begin_s))
+        free_s = block.end_s
     return costs
 
 
@@ -241,12 +268,12 @@ def _class_of(instance: Instance, worker: str) -> str:
 
 def _profile_at(instance: Instance, model: str, worker: str, costs: Costs, slowness: float) -> Profile:
     profile, speed = instance.profile(model, worker), instance.worker(worker).speed
+    found = costs.times_s(worker)
 
     def cost_at(index: int, block: BlockCost) -> BlockCost:
-        times = costs.blocks.get((worker, model, index), ())
+        times = found.get((model, index), ())
         mean_s = float(np.mean(times)) if times else block.mean_s / speed * slowness
-        std_s = float(np.std(times)) if len(times) >= _FEWEST else block.std_s * mean_s / block.mean_s
-        return block.model_copy(update={"mean_s": mean_s, "std_s": std_s})
+        return block.model_copy(update={"mean_s": mean_s, "std_s": block.std_s * mean_s / block.mean_s})
 
     # What a stage costs beyond its blocks is in the time of its first block here.
     return profile.model_copy(

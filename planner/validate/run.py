@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Collection, Iterable, Mapping
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
@@ -198,7 +198,7 @@ def validate(
         return judge(instance, by_profile, measurement, numerics, distinct, emulated=emulated)
     rehearsal = Rehearsal(before, after)
     in_place = at_costs(instance, rehearsal.costs)
-    predicted = _predict(in_place, deployment)
+    predicted = _predict(in_place, deployment, rehearsal.costs.factors())
     validation = judge(in_place, predicted, measurement, numerics, distinct, emulated=emulated)
     limits = dict.fromkeys([*validation.host_limits, *rehearsal.drifted(instance)])
     return replace(
@@ -211,11 +211,21 @@ def validate(
     )
 
 
-def _predict(instance: Instance, deployment: Deployment) -> RecordStore:
-    """Simulate the deployment on an instance."""
+def _predict(
+    instance: Instance, deployment: Deployment, factors: Mapping[str, Sequence[float]] | None = None
+) -> RecordStore:
+    """Simulate the deployment on an instance; ``factors`` are those of the simulator."""
     policy, plan, records = deployment.policy, deployment.plan, RecordStore()
     replan = replanner(instance, policy, plan)
-    Simulator(instance, policy=policy, plan=plan, seed=deployment.seed, sink=records.append, replan=replan).run()
+    Simulator(
+        instance,
+        policy=policy,
+        plan=plan,
+        seed=deployment.seed,
+        sink=records.append,
+        replan=replan,
+        factors=factors,
+    ).run()
     return records
 
 

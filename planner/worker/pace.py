@@ -25,9 +25,9 @@ LEAST: Final = 2.0**-6
 """No link counts as faster than so many times its time by the scenario."""
 
 
-SLOW: Final = 2.0
+SLOW: Final = 2.5
 """A worker that takes so many times longer than by its profile is slow enough to be planned for anew; so is one whose
-slowness has changed by more than that again."""
+slowness has changed by more than that again. Less is what a busy host may cost, which a profile does not tell."""
 
 
 class Slowed:
@@ -39,12 +39,12 @@ class Slowed:
 
     def told(self, worker: str, slowness: float) -> bool:
         """Learn how many times longer than by its profile a worker takes; tell whether that is news."""
-        known, recovered = self.slowness.get(worker), slowness < STEP
-        if slowness < SLOW if known is None else not recovered and known / SLOW <= slowness <= known * SLOW:
+        known = self.slowness.get(worker, 1.0)
+        if known / SLOW < slowness < known * SLOW and (known == 1.0 or slowness >= STEP):
             return False
         others = {name: found for name, found in self.slowness.items() if name != worker}
-        self.slowness = others if recovered else others | {worker: slowness}
-        return True
+        before, self.slowness = self.slowness, others | ({worker: slowness} if slowness >= SLOW else {})
+        return self.slowness != before
 
 
 class Pace:

@@ -12,10 +12,10 @@ from planner.execute.coordinator import Coordinator
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec
-from planner.simulate.run import simulate
+from planner.simulate.run import Simulator, simulate
 from planner.trace.metrics import summarise
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
-from planner.validate.rehearsal import Costs, Rehearsal, at_costs, briefly, costs_of
+from planner.validate.rehearsal import BlockTime, Costs, Rehearsal, at_costs, briefly, costs_of
 from planner.validate.run import Progress, validate, validation_document
 from tests.execute.fleet import fleet
 from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_deployment, small_instance
@@ -143,10 +143,8 @@ def test_waiting_for_others_is_no_cost_but_what_passes_between_two_blocks_is() -
         TransferRecord("wifi", "a", "b", "other", 0, 2, 1000, 0.031, 0.049),  # waited for the other one
     ]
     found = costs_of(records)
-    assert {key: pytest.approx(times) for key, times in found.blocks.items()} == {
-        ("a", "small", 0): [0.010, 0.010],
-        ("a", "small", 1): [0.010],
-    }
+    assert [(model, block) for model, block, _ in found.blocks["a"]] == [("small", 0), ("small", 0), ("small", 1)]
+    assert [time_s for _, _, time_s in found.blocks["a"]] == pytest.approx([0.010] * 3)
     ((size_bytes, took_s),) = found.transfers["wifi"]
     assert (size_bytes, took_s) == pytest.approx((1000, 0.020))
 
@@ -158,12 +156,27 @@ def test_what_may_have_been_held_back_at_home_counts_from_its_beginning() -> Non
         BlockRecord("a", "other", 0, 0, 0.001, 0.010),
         BlockRecord("a", "other", 1, 0, 0.105, 0.110),
     ]
-    (times,) = costs_of(records).blocks.values()
-    assert times == pytest.approx([0.010, 0.005])
+    assert costs_of(records).times_s("a") == {("small", 0): pytest.approx([0.010, 0.005])}
+
+
+def test_a_prediction_keeps_the_order_in_which_times_came() -> None:
+    times_s = [0.002] * 30 + [0.006] * 10
+    costs = Costs({"b": [BlockTime("small", 1, time_s) for time_s in times_s]}, {})
+    factors = costs.factors()
+    assert factors["b"] == pytest.approx([2 / 3] * 30 + [2.0] * 10)
+    records: list[Record] = []
+    found = at_costs(BELIEVED, costs)
+    Simulator(found, policy="planned", plan=SPLIT, seed=1, sink=records.append, factors=factors).run()
+    ran = sorted((r.start_s, r.end_s - r.start_s) for r in records if isinstance(r, BlockRecord) and r.worker == "b")
+    assert len(ran) > 3 * len(times_s)
+    slow = [took_s > 0.004 for _, took_s in ran]
+    assert [took_s for _, took_s in ran] == pytest.approx([0.006 if one else 0.002 for one in slow])
+    first = slow.index(True) if not slow[0] else slow.index(True, slow.index(False))
+    assert slow[first : first + 80] == ([True] * 10 + [False] * 30) * 2
 
 
 def test_blocks_that_were_not_met_are_as_much_slower_as_those_that_were() -> None:
-    found = at_costs(BELIEVED, Costs({("b", "small", 1): [0.006]}, {}))
+    found = at_costs(BELIEVED, Costs({"b": [BlockTime("small", 1, 0.006)]}, {}))
     assert found.block_s("small", "b").tolist() == pytest.approx([0.006] * BLOCKS)
     assert found.block_s("small", "a").tolist() == BELIEVED.block_s("small", "a").tolist()
 
@@ -188,8 +201,10 @@ def test_bandwidth_and_latency_from_transfers(
 
 
 def test_a_worker_whose_speed_changed_is_named() -> None:
-    before = Costs({("a", "small", 0): [0.004], ("b", "small", 1): [0.002]}, {})
-    after = Costs({("a", "small", 0): [0.0041], ("b", "small", 1): [0.0025]}, {})
+    before, after = (
+        Costs({"a": [BlockTime("small", 0, a_s)], "b": [BlockTime("small", 1, b_s)]}, {})
+        for a_s, b_s in ((0.004, 0.002), (0.0041, 0.0025))
+    )
     assert Rehearsal(before, after).drifted(BELIEVED) == ["b"]
     assert Rehearsal(before, None).drifted(BELIEVED) == []
     assert Rehearsal(before, after).slowness(BELIEVED)["b"] == pytest.approx((1.0, 1.25))

@@ -14,14 +14,15 @@ from tests.instances import make_instance, make_profile
     ("told", "news", "found"),
     [
         ([1.0, 1.4], [False, False], None),
-        ([2.0, 2.8, 4.0], [True, False, False], 2.0),
-        ([2.0, 5.7, 2.9, 8.0], [True, True, False, False], 5.7),
+        ([2.0, 2.8, 4.0, 5.7], [False, True, False, False], 2.8),
+        ([2.8, 8.0, 4.0, 16.0], [True, True, False, False], 8.0),
         ([8.0, 2.8], [True, True], 2.8),
-        ([2.0, 1.42, 1.0], [True, False, True], None),
+        ([2.8, 1.42, 1.0], [True, False, True], None),
+        ([4.0, 1.42], [True, True], None),
         ([10.0, 0.5, 0.5], [True, True, False], None),
     ],
 )
-def test_a_worker_is_slow_from_twice_its_profile_on_until_it_is_as_fast_again(
+def test_a_worker_is_slow_from_more_than_twice_its_profile_on_until_it_is_as_fast_again(
     told: list[float], news: list[bool], found: float | None
 ) -> None:
     slowed = Slowed()
