@@ -135,7 +135,8 @@ def rehearse(coordinator: Coordinator, deployment: Deployment, predicted: Iterab
     PlannerError
         The run could not be made.
     """
-    brief = replace(deployment, instance=briefly(deployment, predicted, lasts_s))
+    # The plan stays: what it costs is asked, not what another one would.
+    brief = replace(deployment, instance=briefly(deployment, predicted, lasts_s), replan=None)
     return costs_of(coordinator.run(brief, ready_timeout_s=_READY_TIMEOUT_S).records)
 
 
