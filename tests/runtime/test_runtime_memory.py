@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import sys
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 
 import numpy as np
 import pytest
@@ -26,14 +28,19 @@ def chain_of_sines(length: int, size_bytes: int) -> bytes:
     return bytes(model.SerializeToString())
 
 
+def peak_of_sines(size_bytes: int) -> int | None:
+    tensors = {"x": np.ones(size_bytes // 4, np.float32), "unrelated": np.ones(100 * MIB // 4, np.float32)}
+    return peak_activation_bytes(chain_of_sines(4, size_bytes), tensors)
+
+
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process reset its high-water mark")
-@pytest.mark.parametrize("mebibytes", [16, 32])
+@pytest.mark.parametrize("mebibytes", [4, 32])
 def test_the_peak_is_that_of_the_tensors_alive(mebibytes: int) -> None:
     size = mebibytes * MIB
-    tensors = {"x": np.ones(size // 4, np.float32), "unrelated": np.ones(100 * MIB // 4, np.float32)}
-    peak = peak_activation_bytes(chain_of_sines(4, size), tensors)
+    # In a process of its own: what threads that other tests have left take meanwhile would count, too.
+    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
+        peak = alone.submit(peak_of_sines, size).result()
     if peak is None:
         pytest.skip("this system does not let a process reset its high-water mark")
-    # x, the first sine, and at least one more; not all six, because buffers are used again
-    # What threads that other tests have left take or give back meanwhile counts, too.
-    assert 3 * size - 4 * MIB <= peak <= 5 * size + 4 * MIB
+    # x, the first sine, and at least one more; not all five, because buffers are used again
+    assert 3 * size - MIB <= peak <= 5 * size + MIB
