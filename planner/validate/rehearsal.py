@@ -39,7 +39,7 @@ _FEWEST: Final = 5
 
 _READY_TIMEOUT_S: Final = 120.0
 
-_APART: Final = 4
+_APART: Final = 1.5
 """Sizes that differ by this factor tell bandwidth from latency."""
 
 

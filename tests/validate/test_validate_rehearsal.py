@@ -48,7 +48,7 @@ def with_bandwidth(instance: Instance, bytes_per_s: float, latency_s: float) -> 
     return instance.model_copy(update={"paths": paths})
 
 
-REAL = with_bandwidth(with_speed(with_speed(BELIEVED, "a", 0.6), "c", 5.0), 2e5, 0.001)
+REAL = with_bandwidth(with_speed(with_speed(BELIEVED, "a", 0.6), "c", 5.0), 2e5, 0.003)
 
 
 def predicted(instance: Instance) -> list[Record]:
