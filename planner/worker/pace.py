@@ -24,7 +24,6 @@ ENOUGH: Final = 5
 LEAST: Final = 2.0**-6
 """No link counts as faster than so many times its time by the scenario."""
 
-
 SLOW: Final = 2.5
 """A worker that takes so many times longer than by its profile is slow enough to be planned for anew; so is one whose
 slowness has changed by more than that again. Less is what a busy host may cost, which a profile does not tell."""

@@ -133,15 +133,25 @@ def test_all_samples_there_at_once_a_new_plan_takes_work_from_a_slow_worker() ->
     assert makespans_s[1] < 0.8 * makespans_s[0]
 
 
-@pytest.mark.parametrize("policy", ["ddi", "pa-mdi", "planned", "adaptive"])
-def test_a_worker_that_slows_down_is_avoided_until_it_recovers(policy: str) -> None:
+@pytest.mark.parametrize(
+    ("policy", "again_s"),
+    [
+        ("ddi", 28),
+        ("pa-mdi", 28),
+        ("planned", 44),  # the new plan leaves the slow worker a few blocks, and it takes many to tell that it is fast
+        ("adaptive", 28),
+    ],
+)
+def test_a_worker_that_slows_down_is_avoided_until_it_recovers(policy: str, again_s: float) -> None:
     events = (
         {"at_s": 4.0, "worker": "near", "action": "slow", "factor": 10.0},
         {"at_s": 14.0, "worker": "near", "action": "recover"},
     )
     found = instance(*events, rate_per_s=8.0, samples=480)
     records, _ = simulate(found, policy=policy, plan=plan_for(found), seed=1)
-    before, while_slow, after = (share_of("near", records, *span) for span in ((0, 4), (6, 14), (44, 60)))
+    before, while_slow, after = (
+        share_of("near", records, *span) for span in ((0, 4), (6, 14), (again_s, again_s + 12))
+    )
     assert while_slow < before / 4
     assert after > before / 2
 
