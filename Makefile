@@ -2,12 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+LOCK := requirements.lock
+# The second variable has newer versions of pip keep the lock for what builds planner, too; older ones do with the first.
+INSTALL = PIP_CONSTRAINT=$(LOCK) PIP_BUILD_CONSTRAINT=$(LOCK) \
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check
+LOCKER := .venv-lock
+COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
+	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test check golden bench nightly clean
+.PHONY: help demo test test-newest test-oldest check lock golden bench nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 10
+	@grep -E '^[a-z0-9.%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
 demo: $(VENV)/.demo ## Run the main job, end to end, on this machine.
 	@$(BIN)/planner demo
@@ -15,11 +22,26 @@ demo: $(VENV)/.demo ## Run the main job, end to end, on this machine.
 test: $(VENV)/.dev ## Run the tests.
 	@$(BIN)/python -m pytest
 
+test-3.%: ## Run the tests on another version of Python, as in `make test-3.10`.
+	@python=$$(.ci/find-python 3.$*) && $(MAKE) test PYTHON="$$python" VENV=.venv-3.$*
+
+test-newest: ## Run the tests with the newest versions of all dependencies.
+	@rm -rf .venv-newest
+	@$(MAKE) test VENV=.venv-newest LOCK=
+
+test-oldest: $(LOCKER)/bin/uv ## Run the tests with the lowest versions that pyproject.toml allows.
+	@$(COMPILE) --resolution lowest-direct --only-binary :all: --python "$$(command -v $(PYTHON))" \
+		--output-file $(LOCKER)/oldest.lock > /dev/null
+	@$(MAKE) test VENV=.venv-oldest LOCK=$(LOCKER)/oldest.lock
+
 check: $(VENV)/.dev ## Check format, style, types and the direction of imports.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+lock: $(LOCKER)/bin/uv ## Lock the newest versions of all dependencies, for each version of Python.
+	@$(COMPILE) --universal --python-version 3.10 --output-file $(LOCK) > /dev/null
 
 golden: $(VENV)/.dev ## Write the files that tests compare with.
 	@$(BIN)/python -m tests.golden
@@ -30,22 +52,26 @@ bench: $(VENV)/.dev ## Print measured ratios: speed against the alternatives, an
 nightly: $(VENV)/.dev ## Run the long tests, too: large models, long runs.
 	@HYPOTHESIS_PROFILE=searching $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800
 
-clean: ## Remove the environment and all that runs wrote.
-	rm -rf $(VENV) runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+clean: ## Remove the environments and all that runs wrote.
+	rm -rf .venv .venv-* runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "planner needs Python 3.10 or later; say PYTHON=python3.12, for example"; exit 2; }
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
-$(VENV)/.demo: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.demo: pyproject.toml $(LOCK) | $(VENV)/bin/python
 	@echo "installing what planner needs into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[all]"
+	@$(INSTALL) --editable ".[all]"
 	@touch $@
 
-$(VENV)/.dev: pyproject.toml | $(VENV)/bin/python
+$(VENV)/.dev: pyproject.toml $(LOCK) | $(VENV)/bin/python
 	@echo "installing what planner and its tests need into $(VENV)"
-	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --editable ".[all,dev]"
+	@$(INSTALL) --editable ".[all,dev]"
 	@# Carries three more real models for tests. Its dependencies are large and not needed; without it they are skipped.
-	-@$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps "rapidocr-onnxruntime==1.4.4"
+	-@$(INSTALL) --no-deps rapidocr-onnxruntime
 	@touch $@ $(VENV)/.demo
+
+$(LOCKER)/bin/uv:
+	@$(PYTHON) -m venv $(LOCKER)
+	@$(LOCKER)/bin/python -m pip install --quiet --disable-pip-version-check uv

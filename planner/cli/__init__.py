@@ -103,9 +103,9 @@ def _asked(words: Sequence[str]) -> str | None:
 
 def _print_version(wanted: bool) -> None:
     if wanted:
-        from importlib.metadata import version
+        from planner.version import installed_version
 
-        typer.echo(f"planner {version('mdi-planner')}")
+        typer.echo(f"planner {installed_version('mdi-planner')}")
         raise typer.Exit
 
 

@@ -16,7 +16,6 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from importlib import metadata
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,6 +29,7 @@ from planner.execute.sender import SenderThread
 from planner.execute.transport import CONTROL, LEVELS
 from planner.profile.environment import device_environment
 from planner.runtime.providers import PROVIDERS, import_onnxruntime
+from planner.version import installed_version
 
 CHUNK_BYTES: Final = 2**16
 _AT_A_TIME: Final = 8
@@ -46,10 +46,10 @@ _ROUNDS: Final = 4
 def about_host() -> dict[str, Any]:
     """Describe this host as :class:`~planner.execute.inquiries.About` has it, whatever does not change."""
     return {
-        "version": _version("mdi-planner"),
+        "version": installed_version("mdi-planner"),
         "python": platform.python_version(),
         "device": {key: str(value) for key, value in device_environment().items()},
-        "zenoh": _version("eclipse-zenoh"),
+        "zenoh": installed_version("eclipse-zenoh"),
         "onnxruntime": _onnxruntime(),
         "providers": _providers(),
     }
@@ -64,13 +64,6 @@ def resident_bytes() -> int:
 
         peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return peak if sys.platform == "darwin" else peak * 1024
-
-
-def _version(distribution: str) -> str:
-    try:
-        return metadata.version(distribution)
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _onnxruntime() -> str | None:

@@ -1,15 +1,17 @@
-"""One LP file for each constraint and objective of the MILP; ``python -m tests.solve.golden`` writes them anew."""
+"""One golden file for each constraint and objective of the MILP; ``python -m tests.solve.golden`` writes them anew."""
 
 from __future__ import annotations
 
 import dataclasses
-import io
+import json
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
 import pyomo.environ as pyo
-from pyomo.repn.plugins.lp_writer import LPWriter
+from pyomo.repn import generate_standard_repn
 
+from planner.files import write_text_atomic
 from planner.profile.types import ExitPoint, OperatingPoint
 from planner.scenario.types import ObjectiveSpec
 from planner.solve.build import build_problem
@@ -18,6 +20,9 @@ from planner.solve.problem import Problem
 from tests.instances import MIB, make_instance, make_profile
 
 FOLDER = Path(__file__).parent / "golden"
+
+Form = dict[str, dict[str, dict[str, Any]]]
+"""Of a part of the model: its ``objective``, ``rows`` and ``columns``, each by name."""
 
 
 def tiny_problem(goal: str = "delay") -> Problem:
@@ -44,37 +49,76 @@ def tiny_problem(goal: str = "delay") -> Problem:
     return dataclasses.replace(build_problem(instance), max_visits=1)
 
 
-def golden_texts() -> dict[str, str]:
-    """Give each constraint and each goal's objective as an LP file of its own, by name."""
-    texts = {}
+def golden_forms() -> dict[str, Form]:
+    """Return the normal form of each constraint and of each goal's objective, by name."""
+    forms = {}
     for goal in ("delay", "throughput", "makespan"):
         model = build_model(tiny_problem(goal))
-        constraints = list(model.component_objects(pyo.Constraint))
-        for constraint in constraints:
-            constraint.deactivate()
-        texts[f"objective_{goal}"] = _lp(model)
-        model.objective.deactivate()
-        model.nothing = pyo.Objective(expr=0)
-        for constraint in constraints:
-            constraint.activate()
-            texts.setdefault(constraint.local_name, _lp(model))
-            constraint.deactivate()
-    return texts
+        forms[f"objective_{goal}"] = _form([], model.objective)
+        for constraint in model.component_objects(pyo.Constraint):
+            forms.setdefault(constraint.local_name, _form(constraint.values()))
+    return forms
 
 
-def _lp(model: Any) -> str:
-    stream = io.StringIO()
-    LPWriter().write(model, stream, symbolic_solver_labels=True)
-    return stream.getvalue()
+def _form(rows: Iterable[Any], objective: Any = None) -> Form:
+    """Return what rows and an objective say, however Pyomo has arranged and would write them.
+
+    A row is ``least <= terms <= most`` with all constants on the outside and its first term positive; terms are in the
+    order of their names, and those of coefficient 0 are left out. Of columns, those that occur are listed.
+    """
+    columns: dict[str, Any] = {}
+    form: Form = {}
+    if objective is not None:
+        terms, constant = _linear(objective.expr, columns)
+        form["objective"] = {objective.name: {"sense": "least" if objective.is_minimizing() else "most", "constant": constant, **terms}}
+    form["rows"] = {row.name: _row(row, columns) for row in rows}
+    form["columns"] = {name: _column(variable) for name, variable in sorted(columns.items())}
+    return form
+
+
+def _row(row: Any, columns: dict[str, Any]) -> dict[str, Any]:
+    terms, constant = _linear(row.body, columns)
+    least, most = (None if bound is None else float(bound - constant) for bound in (row.lb, row.ub))
+    if next(iter(terms.values())) < 0:
+        terms = {name: -factor for name, factor in terms.items()}
+        least, most = (None if bound is None else 0.0 - bound for bound in (most, least))
+    return {"least": least, "most": most, **terms}
+
+
+def _linear(expression: Any, columns: dict[str, Any]) -> tuple[dict[str, float], float]:
+    """Return coefficients by name, and the constant; the variables join ``columns``."""
+    found = generate_standard_repn(expression, compute_values=True)
+    assert found.is_linear()
+    terms = {
+        variable.name: (float(factor), variable)
+        for factor, variable in zip(found.linear_coefs, found.linear_vars, strict=True)
+        if factor != 0
+    }
+    columns |= {name: variable for name, (_, variable) in terms.items()}
+    return {name: terms[name][0] for name in sorted(terms)}, float(found.constant)
+
+
+def _column(variable: Any) -> dict[str, Any]:
+    kind = "binary" if variable.is_binary() else "continuous" if variable.is_continuous() else "integer"
+    return {"kind": kind, "least": variable.lb, "most": variable.ub}
+
+
+def _text(form: Form) -> str:
+    """Return a form as JSON, a row a line."""
+    sections = []
+    for section, entries in form.items():
+        lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
+        sections.append(f"{json.dumps(section)}: {{\n{lines}\n}}" if entries else f"{json.dumps(section)}: {{}}")
+    return "{\n" + ",\n".join(sections) + "\n}\n"
 
 
 def main() -> None:
     """Write all files, and remove those of constraints that are gone."""
     FOLDER.mkdir(exist_ok=True)
-    for stale in FOLDER.glob("*.lp"):
+    for stale in FOLDER.iterdir():
         stale.unlink()
-    for name, text in golden_texts().items():
-        (FOLDER / f"{name}.lp").write_text(text)
+    for name, form in golden_forms().items():
+        write_text_atomic(FOLDER / f"{name}.json", _text(form))
 
 
 if __name__ == "__main__":
