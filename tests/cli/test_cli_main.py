@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import subprocess
 import sys
+import sysconfig
 from importlib.metadata import version
 from pathlib import Path
 
@@ -66,6 +68,31 @@ def test_the_version_is_that_of_the_distribution(capsys: pytest.CaptureFixture[s
         main(["--version"])
     assert end.value.code == 0
     assert capsys.readouterr().out == f"planner {version('mdi-planner')}\n"
+
+
+@pytest.fixture
+def checkout(tmp_path: Path) -> dict[str, str]:
+    """Variables of a process that has all libraries and the checkout on its path, but no distribution of planner."""
+    for site in {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}:
+        for entry in Path(site).iterdir():
+            if not entry.name.startswith("mdi_planner") and not (tmp_path / entry.name).exists():
+                (tmp_path / entry.name).symlink_to(entry)
+    root = Path(__file__).parents[2]
+    return {**os.environ, "PYTHONPATH": os.pathsep.join([str(root), str(tmp_path)])}
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["-m", "planner", "--version"],
+        ["-c", "from planner.execute.answers import about_host; print('planner', about_host()['version'])"],
+    ],
+    ids=["command", "agent"],
+)
+def test_the_version_is_unknown_in_a_checkout_that_is_not_installed(words: list[str], checkout: dict[str, str]) -> None:
+    command = [sys.executable, "-S", *words]  # without site, the environment's own packages are not looked for
+    finished = subprocess.run(command, capture_output=True, text=True, check=False, env=checkout)
+    assert (finished.stdout, finished.returncode) == ("planner unknown\n", 0), finished.stderr
 
 
 def test_bad_usage_ends_with_2() -> None:

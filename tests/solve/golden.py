@@ -70,7 +70,9 @@ def _form(rows: Iterable[Any], objective: Any = None) -> Form:
     form: Form = {}
     if objective is not None:
         terms, constant = _linear(objective.expr, columns)
-        form["objective"] = {objective.name: {"sense": "least" if objective.is_minimizing() else "most", "constant": constant, **terms}}
+        form["objective"] = {
+            objective.name: {"sense": "least" if objective.is_minimizing() else "most", "constant": constant, **terms}
+        }
     form["rows"] = {row.name: _row(row, columns) for row in rows}
     form["columns"] = {name: _column(variable) for name, variable in sorted(columns.items())}
     return form
