@@ -69,7 +69,7 @@ $(VENV)/.dev: pyproject.toml $(LOCK) | $(VENV)/bin/python
 	@echo "installing what planner and its tests need into $(VENV)"
 	@$(INSTALL) --editable ".[all,dev]"
 	@# Carries three more real models for tests. Its dependencies are large and not needed; without it they are skipped.
-	-@$(INSTALL) --no-deps rapidocr-onnxruntime
+	-@$(INSTALL) --no-deps 'rapidocr-onnxruntime; python_version < "3.13"'
 	@touch $@ $(VENV)/.demo
 
 $(LOCKER)/bin/uv:

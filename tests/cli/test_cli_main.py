@@ -101,17 +101,29 @@ def test_bad_usage_ends_with_2() -> None:
     assert planner("solve", "x.yaml", "--nonsense").returncode == 2
 
 
-# In words that all versions of Typer have.
+# Where, what was found and what is expected; how it is worded is up to Typer.
 MISUSED = [
-    ("solve x.yaml --gap -1", ("planner solve: invalid value for '--gap'", "-1", "0")),
-    ("simulate x.yaml --repeat 0", ("planner simulate: invalid value for '--repeat'", "0", "1")),
-    ("simulate x.yaml --seed x", ("planner simulate: invalid value for '--seed'", "'x'", "valid integer")),
-    ("simulate x.yaml --seed", ("planner simulate: ", "'--seed'", "requires an argument", "`planner simulate -h`")),
-    ("solve x.yaml --rout", ("planner solve: no such option: --rout", "--routes")),
-    ("solve", ("planner solve: missing argument 'scenario'", "`planner solve -h`")),
-    ("solv x.yaml", ("planner: no such command 'solv'",)),
-    ("models buil", ("planner models: no such command 'buil'",)),
-    ("--nonsense", ("planner: no such option: --nonsense", "`planner -h`")),
+    ("solve x.yaml --gap -1", ("planner solve: ", "'--gap'", "-1", "0")),
+    ("simulate x.yaml --repeat 0", ("planner simulate: ", "'--repeat'", "0", "1")),
+    ("simulate x.yaml --seed x", ("planner simulate: ", "'--seed'", "'x'")),
+    ("simulate x.yaml --seed", ("planner simulate: ", "'--seed'", "`planner simulate -h`")),
+    ("solve x.yaml --rout", ("planner solve: ", "--rout", "--routes")),
+    ("solve", ("planner solve: ", "'scenario'", "`planner solve -h`")),
+    (
+        "solv x.yaml",
+        (
+            "planner: ",
+            "'solv'",
+        ),
+    ),
+    (
+        "models buil",
+        (
+            "planner models: ",
+            "'buil'",
+        ),
+    ),
+    ("--nonsense", ("planner: ", "--nonsense", "`planner -h`")),
 ]
 
 

@@ -102,7 +102,7 @@ def test_stages_beside_others_are_those_that_fit(seed: int, data: st.DataObject)
 
 
 @pytest.mark.parametrize("warm", [True, False])
-def test_highs_starts_from_the_plan_that_is_written(warm: bool) -> None:
+def test_highs_starts_from_the_plan_that_is_written(*, warm: bool) -> None:
     """Without any time to search, HiGHS has the plan that it was given, and no other."""
     problem = build_problem(random_instance(0, sources=3, workers=4, blocks=5, goal="throughput"))
     home = tuple((Choice(demand.variants[0], (demand.home,) * 5),) for demand in problem.demands)
