@@ -120,7 +120,7 @@ class _Partition:
         for worker in np.flatnonzero(self.hop_s[0, self.home] <= most_s).tolist():
             reached[1 << worker, worker] = _extend(np.ones(1, dtype=np.uint64), tables[worker])[0]
         sets = np.arange(2**self.count)
-        size = np.bitwise_count(sets)
+        size = sum((sets >> worker) & 1 for worker in range(self.count))
         for members in range(1, self.count):
             of_size = sets[size == members]
             of_size = of_size[reached[of_size].any(axis=1)]
