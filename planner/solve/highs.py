@@ -40,8 +40,8 @@ ENDS: Final[Mapping[str, End]] = {
 class Answer:
     """What a run found.
 
-    ``objective``, ``values`` [columns] and, for a linear program, ``duals`` [rows] belong to the best solution; where none
-    was found they are None, and the objective is infinite. No solution has an objective below ``bound``.
+    ``objective``, ``values`` [columns] and, for a linear program, ``duals`` [rows] belong to the best solution; where
+    none was found they are None, and the objective is infinite. No solution has an objective below ``bound``.
     """
 
     end: End
