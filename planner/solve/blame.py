@@ -16,6 +16,8 @@ Relaxations = Mapping[tuple[str, int], float]
 def blame(problem: Problem, relax: Callable[[], Relaxations | None]) -> tuple[str, ...]:
     """Say in words which limits would have to give way, and by how much."""
     relaxations = relax()
+    if relaxations is None:
+        return ("no routes keep all limits; which of them would have to give way was not found in time",)
     if not relaxations:
         return ("no route joins the blocks of every source: see pins, max_visits and the networks",)
     return tuple(_sentence(problem, kind, index, amount) for (kind, index), amount in sorted(relaxations.items()))

@@ -7,16 +7,14 @@ all deadlines and least accuracies it minimises by how much these are missed ins
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any
 
-import highspy
 import numpy as np
 
 from planner.errors import SolveError
+from planner.solve.highs import INFINITY, Program
 from planner.solve.pricing import Prices
 from planner.solve.problem import Array, Choice, Choices, Problem, normalised
 
-INFINITY = highspy.kHighsInf
 MISSED = 1e-9
 """Limits missed by no more, as a part of the limit, are kept."""
 
@@ -34,30 +32,21 @@ class BottleneckMaster:
         self.rows: dict[Row, int] = {}
         self.slacks: dict[Row, int] = {}
         self.limits_kept = False
-        solver: Any = highspy.Highs
-        self.program = solver()
-        self.program.silent()
-        self.program.setOptionValue("threads", 1)
-        self.largest, self.longest = self._variable(), self._variable()
+        self.program = Program()
+        self.largest, self.longest = self.program.add_column(), self.program.add_column()
         for source, demand in enumerate(problem.demands):
             self._row("share", source, 1.0, 1.0)
             self._row("delay", source, -INFINITY, 0.0, {self.longest: -1.0})
             if np.isfinite(demand.deadline_s):
-                self.slacks["late_s", source] = slack = self._variable()
+                self.slacks["late_s", source] = slack = self.program.add_column()
                 self._row("late_s", source, -INFINITY, demand.deadline_s, {slack: -demand.deadline_s})
             if demand.min_accuracy > 0:
-                self.slacks["inaccuracy", source] = slack = self._variable()
+                self.slacks["inaccuracy", source] = slack = self.program.add_column()
                 self._row("inaccuracy", source, demand.min_accuracy, INFINITY, {slack: demand.min_accuracy})
-        self.routes_from = self.program.getNumCol()
-
-    def _variable(self) -> int:
-        self.program.addVar(0.0, INFINITY)
-        return int(self.program.getNumCol()) - 1
+        self.routes_from = self.program.columns
 
     def _row(self, what: str, number: int, lower: float, upper: float, entries: dict[int, float] | None = None) -> None:
-        self.rows[what, number] = self.program.getNumRow()
-        columns = entries or {}
-        self.program.addRow(lower, upper, len(columns), list(columns), list(columns.values()))
+        self.rows[what, number] = self.program.add_row(lower, upper, entries or {})
 
     def add(self, routes: Iterable[tuple[int, Choice]]) -> None:
         """Take the routes that are new."""
@@ -76,7 +65,7 @@ class BottleneckMaster:
                 if ("load", resource) not in self.rows:
                     self._row("load", resource, -INFINITY, 0.0, {self.largest: -1.0})
             own = {self.rows[row]: value for row, value in entries.items() if row in self.rows}
-            self.program.addCol(0.0, 0.0, INFINITY, len(own), list(own), list(own.values()))
+            self.program.add_column(entries=own)
 
     def drop(self, _: float) -> None:
         """Keep all routes: a linear program does not mind many."""
@@ -84,26 +73,23 @@ class BottleneckMaster:
     def solve(self, _: float) -> None:
         """Find the best shares, or those that miss the limits least."""
         if not self.limits_kept:
-            self._run(missed=1.0)
-            self.limits_kept = self.program.getInfo().objective_function_value <= MISSED
+            self.limits_kept = self._run(missed=1.0) <= MISSED
         if self.limits_kept:
             self._run(missed=0.0)
 
-    def _run(self, *, missed: float) -> None:
-        """Minimise the goal, or with ``missed`` 1 the limits missed."""
-        self.program.changeColCost(self.largest, 1.0 - missed)
-        self.program.changeColCost(self.longest, (1.0 - missed) * (self.problem.goal == "makespan"))
+    def _run(self, *, missed: float) -> float:
+        """Minimise the goal, or with ``missed`` 1 the limits missed, and give what is reached."""
+        self.program.set_cost(self.largest, 1.0 - missed)
+        self.program.set_cost(self.longest, (1.0 - missed) * (self.problem.goal == "makespan"))
         for slack in self.slacks.values():
-            self.program.changeColCost(slack, missed)
-            self.program.changeColBounds(slack, 0.0, INFINITY if missed else MISSED)
-        self.program.run()
-        status = self.program.getModelStatus()
-        if status != highspy.HighsModelStatus.kOptimal:
-            reached = self.program.modelStatusToString(status)
-            raise SolveError("the linear program of shares was not solved", where="method colgen", value=reached)
-        solution = self.program.getSolution()
-        self.value: Array = np.maximum(solution.col_value, 0.0)
-        self.dual: Array = np.abs(solution.row_dual)
+            self.program.set_cost(slack, missed)
+            self.program.set_upper(slack, INFINITY if missed else MISSED)
+        answer = self.program.run()
+        if answer.values is None or answer.duals is None:
+            raise SolveError("the linear program of shares has no solution", where="method colgen", value=answer.end)
+        self.value: Array = np.maximum(answer.values, 0.0)
+        self.dual: Array = np.abs(answer.duals)
+        return answer.objective
 
     def prices(self) -> Prices:
         """Give what resources and limits cost at the present shares; while limits are missed, what these alone cost."""

@@ -132,7 +132,7 @@ def _menu(problem: Problem, prices: Prices, centre: Prices, idle: int) -> list[P
 def _relaxations(problem: Problem, options: Options, master: Master | BottleneckMaster) -> Relaxations | None:
     """Give the least relaxations, of all routes where the arcs fit one program."""
     if problem.arcs > ELASTIC_ARCS:
-        return shared_relaxations(problem, master.columns, options.time_limit_s)
+        return shared_relaxations(problem, master.columns, options)
     from planner.solve.elastic import relaxations
 
     return relaxations(problem, options, shared=True)

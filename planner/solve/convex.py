@@ -30,6 +30,9 @@ cp: Any = cvxpy
 TOLERANCES = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 """Tight, because the bound is off in first order by what the flows are off."""
 LEAST_SHARES = (0.02, 1e-3, 1e-6)
+INFEASIBLE = {cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE}
+ANSWERED = {cp.OPTIMAL, cp.OPTIMAL_INACCURATE, cp.USER_LIMIT}
+"""Statuses with which there may be shares: their bound and their incumbents are checked, so that none need be exact."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
@@ -68,11 +71,7 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     program = _Program(problem, arcs)
     program.limits["flow"] = _conservation(problem, flows, program.x)
     solved = cp.Problem(cp.Minimize(program.objective), list(program.limits.values()))
-    with warnings.catch_warnings():
-        # "May be inaccurate": the bound tells by how much, whatever the solver reached.
-        warnings.simplefilter("ignore", UserWarning)
-        solved.solve(solver=cp.CLARABEL, time_limit=search.left_s, max_threads=options.threads, **TOLERANCES)
-    if solved.status in {cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE}:
+    if _status(solved, search) in INFEASIBLE:
         from planner.solve.elastic import relaxations
 
         return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options, shared=True)))
@@ -84,6 +83,29 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     for least_share in LEAST_SHARES:
         search.offer(_choices(problem, flows, np.asarray(program.x.value), least_share))
     return dataclasses.replace(search.outcome(), prices=prices)
+
+
+def _status(solved: Any, search: Search) -> Any:
+    """Solve, and give the status if it is an answer.
+
+    Raises
+    ------
+    SolveError
+        It is none.
+    """
+    with warnings.catch_warnings():
+        # "May be inaccurate": the bound tells by how much, whatever the solver reached.
+        warnings.simplefilter("ignore", UserWarning)
+        try:
+            solved.solve(solver=cp.CLARABEL, time_limit=search.left_s, max_threads=search.options.threads, **TOLERANCES)
+        except cp.SolverError as error:
+            raise SolveError(f"Clarabel has failed: {error}", where="method convex") from error
+    if solved.status not in INFEASIBLE | ANSWERED:
+        expected = ", ".join(sorted(INFEASIBLE | ANSWERED))
+        raise SolveError(
+            "Clarabel has not solved the program", where="method convex", value=solved.status, expected=expected
+        )
+    return solved.status
 
 
 def _moves(problem: Problem, source: int, variant: int) -> list[Arc]:

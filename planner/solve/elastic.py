@@ -11,9 +11,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyomo.environ as pyo
-from pyomo.contrib.appsi.solvers import Highs
 
 from planner.solve.blame import Relaxations
+from planner.solve.modelled import ModelProgram
 from planner.solve.outcome import Options
 from planner.solve.problem import Problem
 
@@ -29,50 +29,39 @@ class _Limit(NamedTuple):
 
 
 def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> Relaxations | None:
-    """Give the least set of relaxations, by kind and number; None where there are no limits, or time ran out."""
-    from planner.solve.milp import build_model
+    """Give the least set of relaxations, by kind and number.
+
+    None where time ran out; empty where no limit is to blame.
+    """
+    from planner.solve.milp import TIGHT, build_model
 
     model = build_model(problem, elastic=True)
     if shared:
         pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
     limits = list(_limits(problem, model))
     if not limits:
-        return None
+        return {}
     model.relaxed = pyo.Var(range(len(limits)), domain=pyo.Binary)
     model.only_relaxed = pyo.Constraint(
         range(len(limits)), rule=lambda _, row: limits[row].slack <= limits[row].most * model.relaxed[row]
     )
-    count = pyo.quicksum(model.relaxed.values())
-    model.fewest = pyo.Objective(expr=count)
-    if not _solve(model, options):
-        return None
-    model.no_more = pyo.Constraint(expr=count <= round(pyo.value(count)))
-    model.fewest.deactivate()
+    model.fewest = pyo.Objective(expr=pyo.quicksum(model.relaxed.values()))
     model.least = pyo.Objective(expr=pyo.quicksum(limit.slack / max(limit.limit, 1e-6) for limit in limits))
-    _solve(model, options)
+    settings = {"random_seed": options.seed, **TIGHT}
+    program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
+    first = program.run(options.time_limit_s)
+    if first.end == "infeasible":
+        return {}
+    if first.values is None:
+        return None
+    program.keep(0, round(first.objective))
+    program.minimise(1)
+    program.run(options.time_limit_s)  # the first solution stays where there is no time for a better one
     return {
         (limit.kind, limit.number): float(limit.slack.value)
         for row, limit in enumerate(limits)
         if model.relaxed[row].value > 0.5 and limit.slack.value > 1e-9
     }
-
-
-def _solve(model: Any, options: Options) -> bool:
-    """Load the best solution there is; whether there is one."""
-    solver = Highs()
-    solver.config.load_solution = False
-    solver.config.time_limit = options.time_limit_s
-    solver.highs_options = {
-        "threads": options.threads,
-        "random_seed": options.seed,
-        "mip_feasibility_tolerance": 1e-9,
-        "primal_feasibility_tolerance": 1e-9,
-    }
-    result = solver.solve(model)
-    if result.best_feasible_objective is None:
-        return False
-    result.solution_loader.load_vars()
-    return True
 
 
 def _limits(problem: Problem, model: Any) -> Iterator[_Limit]:

@@ -10,9 +10,11 @@ from collections.abc import Iterable
 
 import numpy as np
 from scipy import sparse
-from scipy.optimize import Bounds, LinearConstraint, linprog, milp
 
+from planner.errors import SolveError
 from planner.solve.blame import Relaxations
+from planner.solve.highs import INFINITY, Program
+from planner.solve.outcome import Options
 from planner.solve.pricing import Prices, cheapest_route
 from planner.solve.problem import Array, Choice, Problem
 
@@ -21,20 +23,23 @@ Column = tuple[int, Choice]
 Limit = tuple[str, int]
 
 
-def shared_relaxations(problem: Problem, columns: Iterable[Column], time_limit_s: float) -> Relaxations:
-    """Give the least relaxations, by kind and number, with ``columns`` as the first routes; the last step is timed."""
+def shared_relaxations(problem: Problem, columns: Iterable[Column], options: Options) -> Relaxations | None:
+    """Give the least relaxations, by kind and number, with ``columns`` as the first routes.
+
+    Only the last step has a time limit; None where it ran out.
+    """
     known = dict.fromkeys(columns)
     for _ in range(ROUNDS):
-        program = _Program(problem, list(known))
+        program = _Shares(problem, list(known))
         prices = program.prices()
         fresh = {(source, cheapest_route(problem, source, prices)[1]) for source in range(len(problem.demands))}
         if fresh <= known.keys():
             break
         known.update(dict.fromkeys(fresh))
-    return _Program(problem, list(known)).fewest(time_limit_s)
+    return _Shares(problem, list(known)).fewest(options)
 
 
-class _Program:
+class _Shares:
     """The limits as rows of a linear program over shares of routes, each divided by what it allows.
 
     ``uses`` [limits, n] is what routes take of them; with a slack for each limit, uses · share − slack ≤ 1, or for
@@ -75,15 +80,16 @@ class _Program:
 
     def prices(self) -> Prices:
         """Give what the limits cost where they are missed least."""
-        count = len(self.limits)
-        found = linprog(
-            np.concatenate([np.zeros(len(self.columns)), np.ones(count)]),
-            A_ub=sparse.hstack([self.uses, -sparse.eye_array(count)]),
-            b_ub=self.bound,
-            A_eq=sparse.hstack([self.whole, sparse.csr_array((len(self.problem.demands), count))]),
-            b_eq=np.ones(len(self.problem.demands)),
-        )
-        price = -found.ineqlin.marginals / np.array(self.allows)
+        count, columns = len(self.limits), len(self.columns)
+        program = Program()
+        program.add_columns(np.zeros(columns + count), np.full(columns + count, INFINITY))
+        program.add_rows(np.full(count, -INFINITY), self.bound, sparse.hstack([self.uses, -sparse.eye_array(count)]))
+        self._share_all(program, count)
+        program.set_costs(np.concatenate([np.zeros(columns), np.ones(count)]))
+        answer = program.run()
+        if answer.duals is None:
+            raise SolveError("the linear program of limits has no solution", where="method colgen", value=answer.end)
+        price = -answer.duals[:count] / np.array(self.allows)
         sources = len(self.problem.demands)
         of_resource = self._prices_of("overload", price, len(self.problem.resources))
         return Prices(
@@ -100,30 +106,35 @@ class _Program:
                 of_kind[number] = price[row]
         return of_kind
 
-    def fewest(self, time_limit_s: float) -> Relaxations:
+    def _share_all(self, program: Program, others: int) -> None:
+        """Let the shares of each source add up to 1; ``others`` is how many columns follow those of shares."""
+        ones = np.ones(len(self.problem.demands))
+        program.add_rows(ones, ones, sparse.hstack([self.whole, sparse.csr_array((len(ones), others))]))
+
+    def fewest(self, options: Options) -> Relaxations | None:
         """Give the fewest limits that have to give way, and with no more of them the least amounts."""
         columns, count = len(self.columns), len(self.limits)
         most = self._most()
-        none = np.zeros(columns)
+        none, below = np.zeros(columns), np.full(count, -INFINITY)
         slack, gives = sparse.eye_array(count), sparse.diags_array(most)
-        constraints = [
-            LinearConstraint(sparse.hstack([self.uses, -slack, 0 * slack]), ub=self.bound),
-            LinearConstraint(sparse.hstack([sparse.csr_array((count, columns)), slack, -gives]), ub=0.0),
-            LinearConstraint(
-                sparse.hstack([self.whole, sparse.csr_array((len(self.problem.demands), 2 * count))]), lb=1.0, ub=1.0
-            ),
-        ]
-        number = np.concatenate([none, np.zeros(count), np.ones(count)])
-        amount = np.concatenate([none, np.ones(count), np.zeros(count)])
-        options = {"time_limit": time_limit_s}
-        bounds = Bounds(0.0, np.concatenate([none + 1.0, most, np.ones(count)]))
-        integrality = number > 0
-        first = milp(number, integrality=integrality, bounds=bounds, constraints=constraints, options=options)
-        if first.x is None:
-            return {}
-        constraints.append(LinearConstraint(number, ub=round(first.fun)))
-        second = milp(amount, integrality=integrality, bounds=bounds, constraints=constraints, options=options)
-        best = first.x if second.x is None else second.x
+        program = Program(threads=options.threads, stop=options.stop, settings={"random_seed": options.seed})
+        program.add_columns(
+            np.zeros(columns + 2 * count),
+            np.concatenate([none + 1.0, most, np.ones(count)]),
+            integer=np.arange(columns + count, columns + 2 * count),
+        )
+        program.add_rows(below, self.bound, sparse.hstack([self.uses, -slack, 0 * slack]))
+        program.add_rows(below, np.zeros(count), sparse.hstack([sparse.csr_array((count, columns)), slack, -gives]))
+        self._share_all(program, 2 * count)
+        program.set_costs(np.concatenate([none, np.zeros(count), np.ones(count)]))
+        first = program.run(options.time_limit_s)
+        if first.values is None:
+            return None
+        binaries = range(columns + count, columns + 2 * count)
+        program.add_row(-INFINITY, round(first.objective), dict.fromkeys(binaries, 1.0))
+        program.set_costs(np.concatenate([none, np.ones(count), np.zeros(count)]))
+        second = program.run(options.time_limit_s)
+        best = first.values if second.values is None else second.values
         missed = best[columns : columns + count] * np.array(self.allows)
         chosen = best[columns + count :] > 0.5
         return {limit: float(missed[row]) for limit, row in self.limits.items() if chosen[row] and missed[row] > 1e-9}

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
 
 
 @contextmanager
-def on_interrupt(stop: threading.Event, call: Callable[[], None] | None = None) -> Iterator[None]:
-    """While inside, Ctrl-C sets ``stop`` and makes the ``call``; a second one interrupts as ever.
+def on_interrupt(stop: threading.Event) -> Iterator[None]:
+    """While inside, Ctrl-C sets ``stop``; a second one interrupts as ever.
 
     Python hands signals to the main thread only; in others nothing changes.
     """
@@ -23,8 +23,6 @@ def on_interrupt(stop: threading.Event, call: Callable[[], None] | None = None) 
         if stop.is_set():
             signal.default_int_handler(number, frame)
         stop.set()
-        if call is not None:
-            call()
 
     before = signal.signal(signal.SIGINT, handle)
     try:

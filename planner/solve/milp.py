@@ -7,23 +7,17 @@ is). The convex congestion G is met from below by tangents, which are added wher
 
 from __future__ import annotations
 
-import logging
-import threading
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any
 
 import numpy as np
 import pyomo.environ as pyo
-from pyomo.contrib.appsi.base import TerminationCondition
-from pyomo.contrib.appsi.solvers import Highs
 
 from planner.plan.surrogate import congestion, congestion_slope
 from planner.solve.arcs import Arc, move_arcs, place_arcs
 from planner.solve.blame import blame
 from planner.solve.elastic import relaxations
 from planner.solve.greedy import greedy_rounds
-from planner.solve.interrupt import on_interrupt
+from planner.solve.modelled import ModelProgram
 from planner.solve.outcome import Options, Outcome, Search
 from planner.solve.pricing import unroutable
 from planner.solve.problem import Choice, Choices, Problem
@@ -34,7 +28,8 @@ TANGENT_ERROR = 1e-6
 GREEDY_ROUNDS, SHAKES = 3, 20
 BEGINNING = 0.1
 """Part of the time limit after which the first plan is shaken no more."""
-SOLVER_LOG = "pyomo.contrib.appsi.solvers.highs"
+TIGHT = {"mip_feasibility_tolerance": 1e-9, "primal_feasibility_tolerance": 1e-9}
+"""Settings of HiGHS with which limits of milliseconds and of MiB are kept alike."""
 
 Key = tuple[int, int, int, int]
 """Source, variant, block, worker."""
@@ -46,35 +41,23 @@ def solve(problem: Problem, options: Options) -> Outcome:
     if not unroutable(problem):
         _begin(search)
     model = build_model(problem)
+    settings = {"random_seed": options.seed, "mip_rel_gap": options.gap / 2, **TIGHT}
+    program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
     if search.incumbents:
         write_choices(model, min(search.incumbents, key=lambda choices: search.incumbents[choices]))
-    solver = Highs()
-    solver.config.load_solution = False
-    solver.config.warmstart = True
-    solver.highs_options = {
-        "threads": options.threads,
-        "random_seed": options.seed,
-        "mip_rel_gap": options.gap / 2,
-        "mip_feasibility_tolerance": 1e-9,
-        "primal_feasibility_tolerance": 1e-9,
-    }
+        program.start_from_values()
     while True:
-        solver.config.time_limit = search.left_s
-        with _cancelled_by_interrupt(solver, options.stop):
-            result = solver.solve(model)
-        if result.termination_condition in {
-            TerminationCondition.infeasible,
-            TerminationCondition.infeasibleOrUnbounded,
-        }:
+        answer = program.run(search.left_s)
+        if answer.end == "infeasible":
             return Outcome("infeasible", blame=blame(problem, lambda: relaxations(problem, options)))
-        if np.isfinite(result.best_objective_bound or np.inf):
-            search.raise_bound(result.best_objective_bound)
-        if result.best_feasible_objective is None:
+        if np.isfinite(answer.bound):
+            search.raise_bound(answer.bound)
+        if answer.values is None:
             break
-        result.solution_loader.load_vars()
         search.offer(read_choices(problem, model))
-        if search.gap <= options.gap or search.out_of_time or not _add_tangents(problem, model):
+        if search.gap <= options.gap or search.out_of_time or not _add_tangents(problem, model, program):
             break
+        program.start_from_values()
     return search.outcome()
 
 
@@ -89,21 +72,6 @@ def _begin(search: Search) -> None:
         if search.left_s < search.options.time_limit_s * (1 - BEGINNING):
             break
         replies.shake(random)
-
-
-@contextmanager
-def _cancelled_by_interrupt(solver: Highs, stop: threading.Event) -> Iterator[None]:
-    """Let Ctrl-C end HiGHS with what it has found, instead of an exception that would lose it."""
-
-    def cancel() -> None:
-        logging.getLogger(SOLVER_LOG).disabled = True  # it does not know the status of a cancelled search
-        solver._solver_model.cancelSolve()  # noqa: SLF001  # Pyomo's wrapper offers no way to cancel
-
-    try:
-        with on_interrupt(stop, cancel):
-            yield
-    finally:
-        logging.getLogger(SOLVER_LOG).disabled = False
 
 
 def build_model(problem: Problem, *, elastic: bool = False) -> Any:
@@ -288,9 +256,10 @@ def _add_delay(problem: Problem, model: Any) -> None:
     """Σ_k (p_(k) − p_(k+1)) G(σ_k) by tangents, latency and accuracy lost."""
     model.number = pyo.Var(model.sigma.index_set(), domain=pyo.NonNegativeReals)
     model.congestion = pyo.ConstraintList()
+    tangents = [(point, *_tangent(problem, point)) for point in FIRST_TANGENTS]
     for key in model.sigma:
-        for point in FIRST_TANGENTS:
-            _add_tangent(problem, model, key, point)
+        for point, value, slope in tangents:
+            model.congestion.add(model.number[key] >= value + slope * (model.sigma[key] - point))
     fixed = [_fixed_cost(problem, source, arc) * variable for variable, source, arc in model.arcs]
     for (source, variant), variable in model.chosen.items():
         demand = problem.demands[source]
@@ -305,23 +274,22 @@ def _fixed_cost(problem: Problem, source: int, arc: Arc) -> float:
     return demand.priority * demand.volume * arc.latency_s
 
 
-def _add_tangent(problem: Problem, model: Any, key: tuple[int, int], point: float) -> None:
+def _tangent(problem: Problem, point: float) -> tuple[float, float]:
+    """Give value and slope of the congestion at a utilisation."""
     at = np.array(point)
-    slope = float(congestion_slope(at, problem.kappa))
-    value = float(congestion(at, problem.kappa))
-    model.congestion.add(model.number[key] >= value + slope * (model.sigma[key] - point))
+    return float(congestion(at, problem.kappa)), float(congestion_slope(at, problem.kappa))
 
 
-def _add_tangents(problem: Problem, model: Any) -> bool:
+def _add_tangents(problem: Problem, model: Any, program: ModelProgram) -> bool:
     """Add a tangent wherever the present solution lies too far under G; whether there was any such place."""
     if problem.goal != "delay":
         return False
     added = False
     for key, variable in model.sigma.items():
         sigma = min(max(variable.value, 0.0), problem.cap)
-        value = float(congestion(np.array(sigma), problem.kappa))
+        value, slope = _tangent(problem, sigma)
         if value - model.number[key].value > TANGENT_ERROR * max(value, 1e-6):
-            _add_tangent(problem, model, key, sigma)
+            program.add_at_least([(model.number[key], 1.0), (variable, -slope)], value - slope * sigma)
             added = True
     return added
 

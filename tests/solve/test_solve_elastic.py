@@ -144,7 +144,8 @@ def test_known_routes_are_enough_to_find_the_least_relaxations_of_shared_ones(se
     least = relaxations(problem, OPTIONS, shared=True) or {}
     assume(least)
     first = [(source, choice) for source in range(2) for choice in exhaustive._routes(problem, source)[:1]]
-    found = shared_relaxations(problem, first, 10.0)
+    found = shared_relaxations(problem, first, Options(time_limit_s=10.0))
+    assert found is not None
     assert len(found) >= len(least)
     if not any(kind == "overload" for kind, _ in found):
         assert colgen.solve(relax(problem, found, 1.001), OPTIONS).incumbents
