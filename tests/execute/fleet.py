@@ -7,6 +7,7 @@ import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -24,7 +25,7 @@ from planner.plan.types import Plan
 from planner.runtime.providers import Provider
 from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
-from planner.solve.replan import Replanner
+from planner.solve.replan_process import ReplanProcess
 from planner.trace.records import BlockRecord, SampleRecord
 from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_deployment
 
@@ -89,7 +90,7 @@ def deployment_for(
 ) -> Deployment:
     """One that is planned again when workers leave."""
     deployment = small_deployment(instance, plan, policy)
-    return dataclasses.replace(deployment, replan=Replanner(instance, plan), live=live)
+    return dataclasses.replace(deployment, replan=partial(ReplanProcess, instance, plan), live=live)
 
 
 class After(Observer):
