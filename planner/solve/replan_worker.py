@@ -64,7 +64,7 @@ def _serve_or_end(lines: queue.SimpleQueue[bytes], answers: BinaryIO) -> None:
     """Serve; a parent that cannot be understood or answered is told by the end of this process."""
     try:
         _serve(lines, answers)
-    except Exception:
+    except Exception:  # noqa: BLE001 - whatever it is
         _LOG.exception("nothing can be solved")
     os._exit(1)
 
