@@ -84,22 +84,29 @@ class ReplanProcess:
     def _serve(self) -> None:
         known: dict[Situation, Plan | None] = {Situation(): self._task.plan}
         try:
-            self._replace_child()
+            with suppress(OSError):  # what is asked for first will say why
+                self._replace_child()
             while (situation := self._next()) is not None:
-                failure = ""
-                if situation not in known:
-                    try:
-                        known[situation] = self._solve(situation)
-                    except _FailedError as error:
-                        failure = str(error)
+                answer = self._answer(situation, known)
                 with self._changed:
                     self._solving = None
                     if self._closed:
                         return
-                self._take(Answer(situation, known.get(situation), failure))
+                self._take(answer)
         finally:
             if self._child is not None:
                 self._child.close()
+
+    def _answer(self, situation: Situation, known: dict[Situation, Plan | None]) -> Answer:
+        try:
+            if situation not in known:
+                known[situation] = self._solve(situation)
+        except _FailedError as error:
+            return Answer(situation, failure=str(error))
+        except Exception as error:  # noqa: BLE001 - the next situation may be one that can be solved
+            _LOG.exception("the solver cannot be asked")
+            return Answer(situation, failure=f"{type(error).__name__}: {error}")
+        return Answer(situation, known[situation])
 
     def _next(self) -> Situation | None:
         """Wait for what is asked for; None at the end."""
@@ -112,11 +119,12 @@ class ReplanProcess:
         if self._child is None or self._child.ended:
             self._replace_child()
         if self._child is None:
-            raise _FailedError("the solver's process cannot be started")
+            raise _FailedError("the run is over")
         try:
             found = self._child.solve(situation, self._patience_s)
         except _FailedError:
-            self._replace_child()
+            with suppress(OSError):
+                self._replace_child()
             raise
         if found.trace:
             _LOG.error("the solver fails: %s", found.trace)
@@ -130,12 +138,8 @@ class ReplanProcess:
         if child is not None:
             child.close()
         with self._changed:
-            if self._closed:
-                return
-            try:
+            if not self._closed:
                 self._child = _Child(self._task)
-            except OSError:
-                _LOG.exception("the solver's process cannot be started")
 
 
 class _FailedError(Exception):
@@ -169,7 +173,7 @@ class _Child:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                with suppress(BrokenPipeError):  # what it had not read
+                with suppress(OSError):  # what it had not read
                     stream.close()
 
     def solve(self, situation: Situation, patience_s: float) -> Found:
@@ -191,7 +195,7 @@ class _Child:
         timer.start()
         try:
             line = self._exchange(situation)
-        except BrokenPipeError:
+        except OSError:  # it reads no more
             line = b""
         finally:
             timer.cancel()

@@ -184,6 +184,17 @@ def test_a_process_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -
         assert there.answer().failure == "the solver's process ended (1): no such wheel"
 
 
+def test_a_process_that_cannot_be_started_is_a_failure_and_the_next_one_solves(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        patched.setattr("planner.solve.replan_process._COMMAND", ("/nowhere/python",))
+        there = Asked()
+        there.request(without("w1"))
+        assert there.answer().failure == "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/python'"
+    there.request(without("w1"))
+    assert there.answer().plan is not None
+    there.process.close()
+
+
 def test_a_solver_that_raises_is_a_failure_by_name_and_the_process_stays() -> None:
     with asked() as there:
         there.request(without("w1"))
