@@ -150,16 +150,17 @@ def test_a_run_of_slow_agents_ends_with_a_verdict_and_never_stalls(
     setting = on_this_host(instance, paced=False)
     deployment = deploy(instance, plan, models, policy="planned", replan=ReplanProcess)
     before = set(threading.enumerate())
+    capfd.readouterr()
     with host_gaps() as host:
         validation = validate(
             deployment, models, setting.agents, say=lambda _: lambda _done, _all: None, observer=heard
         )
     assert not [thread for thread in set(threading.enumerate()) - before if thread.name == "replan"]
-    assert (validation.lost, validation.duplicates, validation.numerics.equal) == (0, 0, True)
+    assert (validation.lost, validation.failed, validation.numerics.equal) == (0, 0, True)
 
     told = [incident.what for incident in validation.measurement.incidents]
     slow = {one.worker for one in validation.measurement.incidents if "times as long as by its profile" in one.what}
-    assert len(slow) >= 3
+    assert len(slow) >= 2
     assert any(what.startswith("a new plan by ") for what in told)
     assert not any(what.startswith("no new plan") for what in told)
 
