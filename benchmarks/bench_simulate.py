@@ -19,6 +19,7 @@ from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, NetworkSpec
 from planner.simulate.device import Device
 from planner.simulate.repeat import Case, Replication, simulate_case
+from planner.solve.replan import replanner
 from planner.trace.metrics import Accumulator, RunMetrics
 from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
 from planner.worker.events import RunBlock
@@ -46,7 +47,7 @@ def run() -> None:
     plan = _plan(crowd, "d", first_there=3)
     pair = tandem()
     runs: dict[str, Callable[[], Replication | RunMetrics]] = {
-        policy: partial(simulate_case, crowd, plan, Case(policy, 0)) for policy in POLICIES
+        policy: partial(simulate_case, crowd, plan, Case(policy, 0), replanner=replanner) for policy in POLICIES
     }
     runs["planner"] = partial(simulate_case, pair, tandem_plan(pair), Case("planned", 0))
     runs["simpy"] = partial(tandem_in_simpy, pair)

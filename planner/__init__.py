@@ -13,7 +13,6 @@ if TYPE_CHECKING:
     from planner.errors import PlannerError as PlannerError
     from planner.execute.session import BusyError as BusyError
     from planner.execute.session import SampleError as SampleError
-    from planner.execute.session import Session as Session
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
     from planner.plan.store import load_plan as load_plan
@@ -25,6 +24,7 @@ if TYPE_CHECKING:
     from planner.profile.types import Profile as Profile
     from planner.scenario.instance import Instance as Instance
     from planner.scenario.load import load_instance as load_instance
+    from planner.session import Session as Session
     from planner.trace.metrics import summarise as summarise
 
 _HOME = {
@@ -34,7 +34,7 @@ _HOME = {
     "PlannerError": "planner.errors",
     "Profile": "planner.profile.types",
     "SampleError": "planner.execute.session",
-    "Session": "planner.execute.session",
+    "Session": "planner.session",
     "build_model": "planner.model.reference",
     "load_chain": "planner.model.load",
     "load_instance": "planner.scenario.load",

@@ -17,6 +17,7 @@ import numpy as np
 from benchmarks.execution.pipeline import balanced, line, plan_of, profiled
 from planner.cli.output import print_table
 from planner.execute.deployment import deploy
+from planner.solve.replan_process import ReplanProcess
 from planner.trace.metrics import SourceMetrics
 from planner.validate.rehearsal import DRIFT
 from planner.validate.run import validate
@@ -128,6 +129,7 @@ def _run(case: _Case) -> _Round:
         policy="planned",
         paced=case.paced,
         emulation=setting.emulation,
+        replan=ReplanProcess,
     )
     result = validate(
         deployment,

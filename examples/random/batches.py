@@ -17,7 +17,7 @@ from planner.files import write_text_atomic
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, ObjectiveSpec, SourceSpec
 from planner.simulate.repeat import Case, simulate_case
-from planner.solve.replan import slowed
+from planner.solve.replan import replanner
 
 POLICIES: Final = ("ddi", "planned", "adaptive")
 
@@ -70,9 +70,9 @@ def run_one(number: int, samples: int, slower: float | None = None) -> Outcome:
         busiest = max(used, key=lambda worker: used[worker])
         event = EventSpec(at_s=SLOW_FROM * fluid_s, action="slow", worker=busiest, factor=slower)
         batch = batch.model_copy(update={"scenario": batch.scenario.model_copy(update={"events": (event,)})})
-        slow_s = solved(slowed(flow, {busiest: slower}), method="convex").bound
+        slow_s = solved(flow.slowed({busiest: slower}), method="convex").bound
         fluid_s = SLOW_FROM * fluid_s + (1 - SLOW_FROM) * slow_s
-    runs = {policy: simulate_case(batch, plan, Case(policy, 0)).metrics for policy in POLICIES}
+    runs = {policy: simulate_case(batch, plan, Case(policy, 0), replanner=replanner).metrics for policy in POLICIES}
     return Outcome(number, fluid_s, {policy: metrics.makespan_s for policy, metrics in runs.items()})
 
 

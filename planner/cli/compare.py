@@ -75,12 +75,14 @@ def command(
 def _simulate(instance: Instance, found: list[Compared], seed: int) -> dict[str, float | None]:
     """Give the simulated delay, weighted by priority, of each method's plan; the same arrivals for all."""
     from planner.simulate.repeat import Case, simulate_case
+    from planner.solve.replan import replanner
 
-    return {
-        one.method: simulate_case(instance, one.plan, Case("planned", seed)).metrics.priority_weighted_delay_s
+    runs = {
+        one.method: simulate_case(instance, one.plan, Case("planned", seed), replanner=replanner)
         for one in found
         if one.plan is not None
     }
+    return {method: run.metrics.priority_weighted_delay_s for method, run in runs.items()}
 
 
 def _document(one: Compared, gap: float | None, simulated: dict[str, float | None]) -> dict[str, Any]:

@@ -81,7 +81,7 @@ def command(
     from planner.execute.feed import Feed
     from planner.execute.results import ResultFolder
     from planner.execute.samples import find_samples
-    from planner.execute.session import Session
+    from planner.session import Session
 
     if resume and output is None:
         raise UsageError("nothing to resume", where="--resume", expected="--output FOLDER")

@@ -99,6 +99,7 @@ def _simulate(
 ) -> dict[str, list[Replication]]:
     """Make all runs; several get a trace each, a single one a picture of it, too."""
     from planner.simulate.repeat import Case, simulate_cases
+    from planner.solve.replan import replanner
 
     if len(names) * len(seeds) == 1:
         trace = None if output is None else output / "trace.jsonl"
@@ -109,13 +110,15 @@ def _simulate(
         for seed in seeds
     ]
     with progress_bar() as progress:
-        runs = list(progress.track(simulate_cases(instance, plan, cases), total=len(cases), description="simulating"))
+        made = simulate_cases(instance, plan, cases, replanner=replanner)
+        runs = list(progress.track(made, total=len(cases), description="simulating"))
     runs.sort(key=lambda run: run.case.seed)
     return {name: [run for run in runs if run.case.policy == name] for name in names}
 
 
 def _simulate_one(instance: Instance, plan: Plan | None, case: Case) -> Replication:
     from planner.simulate.repeat import simulate_case
+    from planner.solve.replan import replanner
 
     drawn: list[Record] = []
 
@@ -130,7 +133,7 @@ def _simulate_one(instance: Instance, plan: Plan | None, case: Case) -> Replicat
             if isinstance(record, SampleRecord):
                 progress.advance(task)
 
-        run = simulate_case(instance, plan, case, draw, count)
+        run = simulate_case(instance, plan, case, draw, count, replanner=replanner)
     if case.trace is not None:
         from planner.report.timeline import draw_timeline
 

@@ -153,6 +153,7 @@ def run_in(
 ) -> Validation:
     """Validate, and show what goes on."""
     from planner.execute.deployment import deploy
+    from planner.solve.replan_process import ReplanProcess
     from planner.validate.run import validate
 
     own = samples or {}
@@ -166,6 +167,7 @@ def run_in(
         emulation=setting.emulation,
         sent={name: [found.sample(index) for index in range(len(found))] for name, found in own.items()},
         later=later,
+        replan=ReplanProcess,
     )
     labels = {name: found.labels for name, found in own.items() if found.labels is not None}
     with RunView({source: setting.instance.samples(source) for source in setting.instance.sources}) as view:

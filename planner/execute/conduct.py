@@ -64,7 +64,7 @@ class Conduct:
         self._name = uuid.uuid4().hex
         self._clocks = Clocks(members.send)
         self._ledger = Ledger(deployment.instance, deployment.seed)
-        self._recovery = Recovery(deployment, self._name, send=self._send, deploy=self._bring_in)
+        self._recovery = Recovery(deployment, self._name, send=self._send, deploy=self._bring_in, call=members.call)
         self._refusals = Refusals(self._recovery.refused)
         self._levels = urgency_levels({name: s.priority for name, s in deployment.instance.scenario.sources.items()})
         self._measurement = Measurement()
@@ -72,7 +72,26 @@ class Conduct:
     def run(self, ready_timeout_s: float) -> Measurement:
         """Deploy, run and collect, as :meth:`~planner.execute.coordinator.Coordinator.run` says."""
         deployment, recovery, measurement = self._deployment, self._recovery, self._measurement
+        with contextlib.closing(recovery):
+            self._prepare(ready_timeout_s)
+            self._start()
+            try:
+                self._watch()
+            finally:
+                if deployment.emulation is not None:
+                    self._members.on_transmit = None
+                    deployment.emulation.stop()
+        self._collect()
+        measurement.incidents = recovery.incidents
+        if not deployment.live:
+            measurement.records.extend(self._ledger.unreported(recovery.left_s, recovery.now_s))
+        return measurement
+
+    def _prepare(self, ready_timeout_s: float) -> None:
+        """Deploy, and wait until all are ready."""
+        deployment, recovery, measurement = self._deployment, self._recovery, self._measurement
         self._members.stopping = False
+        recovery.open()
         recovery.do_without(deployment.later - self._members.present)
         self._compare_clocks()
         for worker in self._workers:
@@ -80,19 +99,6 @@ class Conduct:
         measurement.warm_block_s = self._serve_until_ready(ready_timeout_s)
         if deployment.paced:
             refuse_too_fast(deployment.instance, measurement.warm_block_s)
-        self._start()
-        try:
-            self._watch()
-        finally:
-            recovery.close()
-            if deployment.emulation is not None:
-                self._members.on_transmit = None
-                deployment.emulation.stop()
-        self._collect()
-        measurement.incidents = recovery.incidents
-        if not deployment.live:
-            measurement.records.extend(self._ledger.unreported(recovery.left_s, recovery.now_s))
-        return measurement
 
     @property
     def _workers(self) -> list[str]:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from planner.errors import ExecuteError, Fault
 from planner.execute.frames import Tensors
 from planner.execute.inputs import input_pool
 from planner.execute.messages import DeployedModel, Transmit
+from planner.plan.replan import LiveReplanner, StartReplanner, TakeAnswer
 from planner.plan.types import Plan
 from planner.policy.menu import resident_blocks
 from planner.policy.registry import needs_plan
@@ -65,7 +67,7 @@ class Deployment:
         Whether samples are handed in while the run goes on, until :meth:`Coordinator.stop`, in place of the scenario's
         arrivals.
     replan
-        Gives a plan without some workers, and with some so many times slower, or None, when that changes in a run.
+        Starts what solves the plan again when workers leave, come back or become slow; None where the plan stays.
     later
         Workers that need not be there at the start: they join the run when they come.
     """
@@ -81,7 +83,7 @@ class Deployment:
     emulation: Emulation | None = None
     sent: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
     live: bool = False
-    replan: Callable[[Collection[str], Mapping[str, float]], Plan | None] | None = None
+    replan: Callable[[TakeAnswer], LiveReplanner] | None = None
     later: frozenset[str] = frozenset()
 
     @property
@@ -110,18 +112,18 @@ def deploy(
     sent: Mapping[str, Sequence[Tensors]] | None = None,
     live: bool = False,
     later: Collection[str] = (),
+    replan: StartReplanner | None = None,
 ) -> Deployment:
     """Cut the scenario's models into their blocks, and bound how many samples of a source are on their way.
-
-    A policy that follows a plan gets a new one when workers leave, come back or become slow.
 
     Parameters
     ----------
     models
         The scenario's models, loaded as their profiles say.
+    replan
+        Solves the plan again, where the policy follows one, when workers leave, come back or become slow; by default
+        the plan stays, less the routes over those that left.
     """
-    from planner.solve.replan import Replanner
-
     files = {name: [model.block_model(index) for index in range(len(model.chain))] for name, model in models.items()}
     hashes = {name: tuple(hashlib.sha256(data).hexdigest() for data in blocks) for name, blocks in files.items()}
     return Deployment(
@@ -143,17 +145,14 @@ def deploy(
         emulation=emulation,
         sent=sent or {},
         live=live,
-        replan=Replanner(instance, plan) if plan is not None and needs_plan(policy) else None,
+        replan=partial(replan, instance, plan) if replan and plan is not None and needs_plan(policy) else None,
         later=frozenset(later),
     )
 
 
 def _bounded(instance: Instance) -> Instance:
-    sources = {
-        name: source if source.in_flight else source.model_copy(update={"in_flight": IN_FLIGHT})
-        for name, source in instance.scenario.sources.items()
-    }
-    return instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
+    unbounded = [name for name, source in instance.scenario.sources.items() if not source.in_flight]
+    return instance.with_sources({name: {"in_flight": IN_FLIGHT} for name in unbounded})
 
 
 def refuse_too_fast(instance: Instance, warm_block_s: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:

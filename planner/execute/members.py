@@ -5,6 +5,7 @@ from __future__ import annotations
 import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
+from functools import partial
 
 from planner.errors import ExecuteError
 from planner.execute.frames import Frame, Tensors
@@ -13,7 +14,7 @@ from planner.execute.transport import CONTROL, LOOK_S, Connect
 
 
 class Members:
-    """The agents around a coordinator; all but :meth:`send` and :meth:`stop` is for the coordinator's thread."""
+    """The agents around a coordinator; all but :meth:`send`, :meth:`call` and :meth:`stop` is for its thread."""
 
     def __init__(self, connect: Connect) -> None:
         self.present: set[str] = set()
@@ -22,8 +23,8 @@ class Members:
         """Whether somebody has called :meth:`stop`."""
         self.on_transmit: Callable[[Transmit], None] | None = None
         """Called in any thread with requests to the emulated network, which are too urgent for the others' queue."""
-        self._inbox: queue.SimpleQueue[Frame | tuple[str, bool] | None] = queue.SimpleQueue()
-        self._transport = connect(self._on_frame, lambda member, present: self._inbox.put((member, present)))
+        self._inbox: queue.SimpleQueue[Frame | Callable[[], None]] = queue.SimpleQueue()
+        self._transport = connect(self._on_frame, self._on_member)
 
     def _on_frame(self, frame: Frame) -> None:
         if isinstance(frame.body, Transmit) and self.on_transmit is not None:
@@ -31,16 +32,26 @@ class Members:
         else:
             self._inbox.put(frame)
 
+    def _on_member(self, member: str, present: bool) -> None:  # noqa: FBT001 - as the transport tells it
+        self.call(partial(self.present.add if present else self.present.discard, member))
+
     def send(self, to: str, body: Body, tensors: Tensors | None = None, level: int = CONTROL) -> None:
         """Send a message to an agent."""
         self._transport.send(to, Frame(body, tensors or {}), level)
 
+    def call(self, action: Callable[[], None]) -> None:
+        """Have :meth:`next` do something in the coordinator's thread, and return; called in any thread."""
+        self._inbox.put(action)
+
     def stop(self) -> None:
-        """Have :meth:`next` return; called in any thread."""
-        self._inbox.put(None)
+        """Have :meth:`next` return, and :attr:`stopping` be set; called in any thread."""
+        self.call(self._stop)
+
+    def _stop(self) -> None:
+        self.stopping = True
 
     def next(self, timeout_s: float) -> Frame | None:
-        """Give the next frame, or None when a member came or went, or somebody has called :meth:`stop`.
+        """Give the next frame, or None when a member came or went or something was done instead.
 
         Raises
         ------
@@ -51,13 +62,9 @@ class Members:
             item = self._inbox.get(timeout=max(timeout_s, 0.0))
         except queue.Empty:
             raise TimeoutError from None
-        if item is None:
-            self.stopping = True
-            return None
         if isinstance(item, Frame):
             return item
-        member, present = item
-        (self.present.add if present else self.present.discard)(member)
+        item()
         return None
 
     def wait_for(self, names: Sequence[str], timeout_s: float) -> None:

@@ -4,24 +4,23 @@ A worker that leaves, by itself or by a fault, is out of the run: the others are
 those that are left. An agent of its name that comes while the run is on gets the deployment, and is in the run as soon
 as it is ready. A worker that takes far longer than by its profile stays, but the plan is solved again with the speed it
 has now.
+
+Plans are solved beside the run. All else happens in the coordinator's thread, in which answers are taken, too.
 """
 
 from __future__ import annotations
 
-import logging
-import threading
 import time
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection
+from functools import partial
 from statistics import median
 from typing import Final
 
-from planner.errors import PlannerError
 from planner.execute.deployment import Deployment
 from planner.execute.messages import Body, Fault, Member, Replan, Start
+from planner.plan.replan import Answer, LiveReplanner, Situation
 from planner.trace.records import Incident
 from planner.worker.pace import Slowed
-
-_LOG = logging.getLogger(__name__)
 
 _MOST_INCIDENTS: Final = 10_000
 """A live run may last for ever."""
@@ -33,9 +32,11 @@ class Recovery:
     Parameters
     ----------
     send
-        ``send(worker, body)``: sends a message to an agent; called in any thread.
+        ``send(worker, body)``: sends a message to an agent.
     deploy
         Deploys the run to one worker.
+    call
+        Has something done in the coordinator's thread; it is called in others.
     """
 
     def __init__(
@@ -45,15 +46,17 @@ class Recovery:
         *,
         send: Callable[[str, Body], None],
         deploy: Callable[[str], None],
+        call: Callable[[Callable[[], None]], None],
     ) -> None:
         self._deployment = deployment
         self._workers = deployment.instance.workers
         self._run = run
         self._send = send
         self._deploy = deploy
+        self._call = call
         self.start_unix_s: float | None = None
         """Time of the wall clock at which the run's clock reads 0."""
-        self._solving: threading.Thread | None = None
+        self._replanner: LiveReplanner | None = None
         self._joining: set[str] = set()
         self._slowed = Slowed()
         self._paces: dict[str, float] = {}
@@ -67,6 +70,17 @@ class Recovery:
     def now_s(self) -> float:
         """Time of the run's clock; 0 before the start."""
         return 0.0 if self.start_unix_s is None else time.time() - self.start_unix_s
+
+    def open(self) -> None:
+        """Begin: what solves again takes a while until it can."""
+        if self._deployment.replan is not None:
+            self._replanner = self._deployment.replan(lambda answer: self._call(partial(self._take, answer)))
+
+    def close(self) -> None:
+        """End, whatever is being solved."""
+        replanner, self._replanner = self._replanner, None
+        if replanner is not None:
+            replanner.close()
 
     def awaits(self, worker: str) -> bool:
         """Tell whether samples of a worker can still end: it is in the run, or about to be."""
@@ -135,11 +149,6 @@ class Recovery:
         """Take down that something of a member was not taken."""
         self._note(sender, f"was refused: {what}")
 
-    def close(self) -> None:
-        """Wait for the solver, if it is at work."""
-        if self._solving is not None:
-            self._solving.join()
-
     def _note(self, worker: str, what: str) -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
             self.incidents.append(Incident(self.now_s, worker, what))
@@ -149,31 +158,25 @@ class Recovery:
             if worker not in self.out:
                 self._send(worker, body)
 
-    def _replan(self) -> None:
-        if self._deployment.replan is not None:
-            # A solver takes its time, and samples must not wait for it.
-            now = (frozenset(self.out), self._slowed.slowness)
-            self._solving = threading.Thread(target=self._solve, args=now, name="solve", daemon=True)
-            self._solving.start()
+    @property
+    def _situation(self) -> Situation:
+        return Situation.of(self.out, self._slowed.slowness)
 
-    def _solve(self, out: frozenset[str], slowness: Mapping[str, float]) -> None:
-        replan = self._deployment.replan
-        if replan is None:
+    def _replan(self) -> None:
+        if self._replanner is not None:
+            self._replanner.request(self._situation)
+
+    def _take(self, answer: Answer) -> None:
+        """Follow a new plan, if it is for what is the case now and the run is still on."""
+        if self._replanner is None:
             return
-        try:
-            plan = replan(out, slowness)
-        except PlannerError as error:
-            self._note("", f"no new plan: {error}")
+        if answer.failure:
+            self._note("", f"no new plan: {answer.failure}")
+        elif answer.situation != self._situation:
             return
-        except Exception as error:  # noqa: BLE001 - the run goes on with the old plan
-            _LOG.exception("the solver fails")
-            self._note("", f"no new plan: {type(error).__name__}: {error}")
-            return
-        if (set(out), slowness) != (self.out, self._slowed.slowness):
-            return
-        if plan is None:
+        elif answer.plan is None:
             self._note("", "no new plan: the old one without the routes over those that left")
         else:
-            how = f"a new plan by {plan.method}, found in {plan.solve_s:.2f} s"
-            self._note("", how if out or slowness else "the first plan again")
-            self._tell(Replan(run=self._run, plan=plan))
+            found = f"a new plan by {answer.plan.method}, found in {answer.plan.solve_s:.2f} s"
+            self._note("", "the first plan again" if answer.situation.as_planned else found)
+            self._tell(Replan(run=self._run, plan=answer.plan))

@@ -1,11 +1,4 @@
-"""A plan at work for a program: samples in, futures of their results out.
-
-::
-
-    with planner.Session("plan.json", connect=["192.0.2.7:7447"]) as session:
-        camera = session.source("gate-camera")
-        future = camera.submit({"input": image})
-        outputs = future.result().outputs
+"""A live run for a program: samples in, futures of their results out.
 
 A source has at most ``limit`` samples on their way: then :meth:`Source.submit` waits until one of them has ended, or
 raises :class:`BusyError`. So a slow worker slows the caller down, and memory stays bounded. A future belongs to
@@ -15,32 +8,30 @@ raises :class:`BusyError`. So a slow worker slows the caller down, and memory st
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from numpy.typing import NDArray
 
 from planner.errors import ExecuteError
 from planner.execute.coordinator import Coordinator
-from planner.execute.deployment import Deployment, deploy
+from planner.execute.deployment import Deployment
 from planner.execute.frames import Tensors
-from planner.execute.local import local_agents
 from planner.execute.measurement import Observer
 from planner.execute.messages import Load
-from planner.execute.remote import remote_agents, there_at_first
 from planner.execute.samples import fitting
 from planner.model.chain import TensorSpec
-from planner.plan.case import load_case, load_models
 from planner.trace.records import SampleRecord
 
 LIMIT: Final = 4
 """How many samples of a source are on their way at most, unless one says otherwise."""
 
 _READY_TIMEOUT_S: Final = 120.0
+
+_Self = TypeVar("_Self", bound="LiveSession")
 
 
 class BusyError(ExecuteError):
@@ -80,7 +71,7 @@ class Result:
 
 
 class Source:
-    """Takes the samples of one source; made by :meth:`Session.source`."""
+    """Takes the samples of one source; made by :meth:`LiveSession.source`."""
 
     def __init__(self, desk: _Desk, name: str, limit: int) -> None:
         self._desk = desk
@@ -243,63 +234,44 @@ class _Desk(Observer):
         self._also.joined(worker)
 
 
-class Session(AbstractContextManager["Session"]):
-    """Agents that run a plan and take samples, as a context manager.
+class LiveSession(AbstractContextManager["LiveSession"]):
+    """A live run that takes samples, as a context manager.
 
     Leaving it waits for the samples on their way; after an exception it does not, and they fail.
 
     Parameters
     ----------
-    plan
-        Plan file, by ``planner solve``.
-    scenario
-        Scenario file, instead of the one the plan names.
-    connect
-        ``HOST:PORT`` of agents that run already. Without any, one agent process a worker is started on this machine.
-    cert_dir, insecure
-        The coordinator's folder by ``planner certs``; or that agents off the loopback interface will do without.
+    deployment
+        What is run; a live one.
+    agents
+        Brings up a coordinator that has found all agents, and lets them go.
     limit
         How many samples of a source may be on their way at once.
-    later
-        Workers that need not be there at the start and join when they come; with ``connect`` only.
     observer
         Is told what goes on, beside the futures.
 
     Raises
     ------
     PlannerError
-        The plan does not fit its scenario; or, on entering, an agent did not come, or could not make ready.
+        On entering: an agent did not come, or could not make ready.
     """
 
     def __init__(
         self,
-        plan: str | Path,
+        deployment: Deployment,
+        agents: AbstractContextManager[Coordinator],
         *,
-        scenario: str | Path | None = None,
-        connect: Sequence[str] = (),
-        cert_dir: str | Path | None = None,
-        insecure: bool = False,
-        policy: str = "planned",
         limit: int = LIMIT,
-        later: Collection[str] = (),
         observer: Observer | None = None,
     ) -> None:
         if limit < 1:
             raise ExecuteError("too few samples on their way", where="limit", value=limit, expected="1 or more")
-        case = load_case(Path(plan), Path(scenario) if scenario is not None else None)
-        at_first = there_at_first(case.instance.workers, later, connect)
-        models = load_models(case.scenario_path, case.instance)
-        self._deployment = deploy(case.instance, case.plan, models, policy=policy, live=True, later=later)
-        certificates = Path(cert_dir) if cert_dir is not None else None
-        self._agents = (
-            remote_agents(at_first, connect, cert_dir=certificates, insecure=insecure)
-            if connect
-            else local_agents(at_first)
-        )
-        self._desk = _Desk(self._deployment, limit, observer or Observer())
+        self._deployment = deployment
+        self._agents = agents
+        self._desk = _Desk(deployment, limit, observer or Observer())
         self._stack = ExitStack()
 
-    def __enter__(self) -> Session:
+    def __enter__(self: _Self) -> _Self:
         with ExitStack() as stack:
             coordinator = stack.enter_context(self._agents)
             thread = threading.Thread(target=self._run, args=(coordinator,), name="session", daemon=True)

@@ -191,10 +191,7 @@ def alone_at_home(instance: Instance, source: str, route: Route) -> Evaluation:
     """Evaluate the whole of ``route``'s model at the worker of ``source``, were there no other source."""
     stage = Stage(worker=instance.home(source), first_block=0, last_block=instance.length(route.model) - 1)
     whole = Route(model=route.model, operating_point=route.operating_point, stages=(stage,))
-    only = instance.scenario.model_copy(update={"sources": {source: instance.scenario.sources[source]}})
-    # A new instance, for a copy would keep the names of all sources; nothing is sent, so there are no paths.
-    alone = Instance(scenario=only, profiles=instance.profiles, paths={}, traces=instance.traces)
-    return evaluate(alone, {source: [whole]})
+    return evaluate(instance.only_sources([source]), {source: [whole]})
 
 
 def weighted_means(instance: Instance, sources: Mapping[str, SourcePlan]) -> tuple[float, float]:

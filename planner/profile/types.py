@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from itertools import pairwise
-from typing import Annotated, Any, Final, Literal
+from typing import Annotated, Any, Final, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
@@ -14,14 +15,44 @@ Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
 Probability = Annotated[float, Field(ge=0, le=1)]
 
+_R = TypeVar("_R", bound="Record")
+
 
 class Record(BaseModel):
     """Base of all data read from files: immutable, and a key it does not know is an error.
 
     Validators are built when they are first used: most of an agent's start would go into those it may never need.
+
+    A copy, with fields changed or not, works out its cached properties anew: pydantic would hand on those of the
+    original.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
+
+    def __copy__(self: _R) -> _R:
+        return _without_caches(super().__copy__())
+
+    def __deepcopy__(self: _R, memo: dict[int, Any] | None = None) -> _R:
+        return _without_caches(super().__deepcopy__(memo))
+
+    def model_copy(self: _R, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> _R:
+        """Give a copy with some fields changed; new values are taken as they are, unchecked.
+
+        Raises
+        ------
+        TypeError
+            There is no field of such a name.
+        """
+        unknown = (update or {}).keys() - type(self).model_fields.keys()
+        if unknown:
+            raise TypeError(f"{type(self).__name__} has no field {', '.join(sorted(unknown))}")
+        return super().model_copy(update=update, deep=deep)
+
+
+def _without_caches(copied: _R) -> _R:
+    for name in copied.__dict__.keys() - type(copied).model_fields.keys():
+        del copied.__dict__[name]
+    return copied
 
 
 class ModelReference(Record):

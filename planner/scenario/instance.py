@@ -6,14 +6,19 @@ It holds no path of any file and travels as JSON, so an agent needs neither the 
 
 from __future__ import annotations
 
+from collections.abc import Collection, Mapping
 from functools import cached_property
+from typing import Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.profile.answers import Answers
 from planner.profile.types import OperatingPoint, Profile, Record
-from planner.scenario.types import Scenario, WorkerSpec
+from planner.scenario.types import PolicySpec, Scenario, WorkerSpec
+
+_R = TypeVar("_R", bound=Record)
+_V = TypeVar("_V")
 
 
 class Hop(Record):
@@ -41,6 +46,10 @@ class Path(Record):
     def transfer_s(self, size_bytes: float) -> float:
         """Time in seconds that ``size_bytes`` need from end to end when nothing else is sent."""
         return sum(size_bytes / hop.bytes_per_s + hop.latency_s for hop in self.hops)
+
+    def without_latency(self) -> Path:
+        """Give the path with hops that carry at once what they have room for."""
+        return Path(hops=tuple(hop.model_copy(update={"latency_s": 0.0}) for hop in self.hops))
 
 
 class Instance(Record):
@@ -147,3 +156,76 @@ class Instance(Record):
         """``estimated`` as soon as one profile is, else ``measured``."""
         found = {profile.provenance for by_class in self.profiles.values() for profile in by_class.values()}
         return "estimated" if "estimated" in found else "measured"
+
+    # ---- the same with something changed --------------------------------------------------------------------------
+
+    def with_scenario(self, **changes: Any) -> Instance:
+        """Give the instance with keys of its scenario changed."""
+        return self.model_copy(update={"scenario": self.scenario.model_copy(update=changes)})
+
+    def with_objective(self, **changes: Any) -> Instance:
+        """Give the instance with keys of its objective changed."""
+        return self.with_scenario(objective=self.scenario.objective.model_copy(update=changes))
+
+    def with_sources(self, changes: Mapping[str, Mapping[str, Any]]) -> Instance:
+        """Give the instance with some sources changed: ``changes`` maps a source to the keys that are new."""
+        return self.with_scenario(sources=_changed(self.scenario.sources, changes))
+
+    def with_workers(self, changes: Mapping[str, Mapping[str, Any]]) -> Instance:
+        """Give the instance with some workers changed: ``changes`` maps a worker to the keys that are new."""
+        return self.with_scenario(workers=_changed(self.scenario.workers, changes))
+
+    def with_samples(self, counts: Mapping[str, int]) -> Instance:
+        """Give the instance with so many samples of some sources; a trace may hold fewer."""
+        return self.with_sources({source: {"samples": count} for source, count in counts.items()})
+
+    def slowed(self, slowness: Mapping[str, float]) -> Instance:
+        """Give the instance with some workers so many times slower."""
+        return self.with_workers({name: {"speed": self.worker(name).speed / by} for name, by in slowness.items()})
+
+    def without_latency(self) -> Instance:
+        """Give the instance with networks that carry at their bandwidths and without latency."""
+        paths = {
+            sender: {receiver: path.without_latency() for receiver, path in by_receiver.items()}
+            for sender, by_receiver in self.paths.items()
+        }
+        networks = _changed(self.scenario.networks, {name: {"latency_s": 0.0} for name in self.scenario.networks})
+        return self.with_scenario(networks=networks).model_copy(update={"paths": paths})
+
+    def only_sources(self, names: Collection[str]) -> Instance:
+        """Give the instance with these of its sources alone."""
+        sources = _only(self.scenario.sources, names)
+        kept = {"traces": _only(self.traces, names), "answers": _only(self.answers, names)}
+        return self.with_scenario(sources=sources).model_copy(update=kept)
+
+    def without_workers(self, absent: Collection[str]) -> Instance:
+        """Give the instance without some workers, their sources, the paths that lead over them, and all events."""
+        stays = [name for name in self.workers if name not in absent]
+        networks = {name: network.among(stays) for name, network in self.scenario.networks.items()}
+        left = self.only_sources([name for name in self.sources if self.home(name) in stays]).with_scenario(
+            workers=_only(self.scenario.workers, stays),
+            networks={name: network for name, network in networks.items() if network.members or network.links},
+            policy=PolicySpec(),  # its ring and neighbours name all workers
+            events=(),
+        )
+        paths = {
+            sender: {
+                receiver: path
+                for receiver, path in self.paths.get(sender, {}).items()
+                if all(hop.receiver in stays for hop in path.hops)
+            }
+            for sender in stays
+        }
+        return left.model_copy(update={"paths": paths})
+
+
+def _only(entries: Mapping[str, _V], names: Collection[str]) -> dict[str, _V]:
+    return {name: entry for name, entry in entries.items() if name in names}
+
+
+def _changed(entries: Mapping[str, _R], changes: Mapping[str, Mapping[str, Any]]) -> dict[str, _R]:
+    if unknown := changes.keys() - entries.keys():
+        raise KeyError(f"the scenario has no {', '.join(sorted(unknown))}")
+    return {
+        name: entry.model_copy(update=changes[name]) if name in changes else entry for name, entry in entries.items()
+    }

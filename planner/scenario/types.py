@@ -7,7 +7,7 @@ context, and with it a bare number is refused. Without it (a scenario that one p
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo
@@ -89,6 +89,15 @@ class NetworkSpec(Entry):
     """Added to each transfer; uses no capacity."""
     relay: Literal["none", "access-point"] = "none"
     """``access-point``: every transfer crosses the medium twice."""
+
+    def among(self, workers: Collection[str]) -> NetworkSpec:
+        """Give the network with nobody on it but some workers."""
+        return self.model_copy(
+            update={
+                "members": tuple(member for member in self.members if member in workers),
+                "links": tuple(link for link in self.links if link[0] in workers and link[1] in workers),
+            }
+        )
 
 
 class SourceSpec(Entry):

@@ -16,9 +16,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from planner.plan.replan import MakeReplan
 from planner.plan.types import Plan
 from planner.scenario.instance import Instance
-from planner.simulate.run import Simulation, Simulator, replanner
+from planner.simulate.run import Simulation, Simulator
 from planner.trace.metrics import Accumulator, RunMetrics
 from planner.trace.records import Record, record_file
 
@@ -46,13 +47,18 @@ class Replication:
     simulation: Simulation
 
 
-def simulate_case(instance: Instance, plan: Plan | None, case: Case, *sinks: Sink) -> Replication:
+def simulate_case(
+    instance: Instance, plan: Plan | None, case: Case, *sinks: Sink, replanner: MakeReplan | None = None
+) -> Replication:
     """Make one run in memory that does not grow with the number of samples.
 
     Parameters
     ----------
     sinks
         Take each record, too, as it comes about.
+    replanner
+        Makes what solves the plan again when workers leave, come back or become slow; by default the plan stays, less
+        the routes over those that left.
     """
     priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
     accumulator = Accumulator(priorities, instance.workers, instance.accuracies)
@@ -64,13 +70,18 @@ def simulate_case(instance: Instance, plan: Plan | None, case: Case, *sinks: Sin
                 take(record)
 
         sink = every[0] if len(every) == 1 else all_of_them
-        replan = replanner(instance, case.policy, plan)
+        replan = replanner(instance, case.policy, plan) if replanner is not None else None
         simulation = Simulator(instance, policy=case.policy, plan=plan, seed=case.seed, sink=sink, replan=replan).run()
     return Replication(case, accumulator.result(), simulation)
 
 
 def simulate_cases(
-    instance: Instance, plan: Plan | None, cases: Sequence[Case], *, processes: int | None = None
+    instance: Instance,
+    plan: Plan | None,
+    cases: Sequence[Case],
+    *,
+    processes: int | None = None,
+    replanner: MakeReplan | None = None,
 ) -> Iterator[Replication]:
     """Make independent runs in processes side by side.
 
@@ -78,6 +89,8 @@ def simulate_cases(
     ----------
     processes
         How many; by default one a processor.
+    replanner
+        As for :func:`simulate_case`; a function of a module, for it goes to the processes.
 
     Yields
     ------
@@ -86,10 +99,10 @@ def simulate_cases(
     """
     count = min(processes or os.cpu_count() or 1, len(cases))
     if count == 1:
-        yield from (simulate_case(instance, plan, case) for case in cases)
+        yield from (simulate_case(instance, plan, case, replanner=replanner) for case in cases)
         return
     with _pool(count) as pool:
-        left = {pool.submit(_simulate_in_pool, instance, plan, case) for case in cases}
+        left = {pool.submit(_simulate_in_pool, instance, plan, case, replanner) for case in cases}
         while left:
             done, left = wait(left, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
@@ -119,8 +132,8 @@ def _begin(stop: Any) -> None:
     _STOPS.append(stop)
 
 
-def _simulate_in_pool(instance: Instance, plan: Plan | None, case: Case) -> Replication:
-    return simulate_case(instance, plan, case, _stop_if_told)
+def _simulate_in_pool(instance: Instance, plan: Plan | None, case: Case, replanner: MakeReplan | None) -> Replication:
+    return simulate_case(instance, plan, case, _stop_if_told, replanner=replanner)
 
 
 def _stop_if_told(_record: Record) -> None:

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from math import inf
 from typing import Final
 
 from planner.errors import UsageError
+from planner.plan.replan import Replan
 from planner.plan.types import Plan
 from planner.policy.costs import Costs
-from planner.policy.registry import make_policy, needs_plan
+from planner.policy.registry import make_policy
 from planner.policy.types import Policy
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance
@@ -49,9 +50,6 @@ DETECTION_S: Final = 0.1
 
 REPLANNING_S: Final = 0.5
 """A new plan is there so long after a worker was noticed to have left, joined or become slow."""
-
-Replan = Callable[[Collection[str], Mapping[str, float]], Plan | None]
-"""Gives a plan without some workers, and with some so many times slower; None where there is none."""
 
 
 @dataclass(frozen=True)
@@ -330,20 +328,9 @@ class Simulator:
 
 
 def simulate(
-    instance: Instance, *, policy: str, plan: Plan | None = None, seed: int = 0
+    instance: Instance, *, policy: str, plan: Plan | None = None, seed: int = 0, replan: Replan | None = None
 ) -> tuple[list[Record], Simulation]:
-    """Simulate one run and give its records, for runs that fit into memory."""
+    """Simulate one run and give its records, for runs that fit into memory; ``replan`` as for the simulator."""
     records: list[Record] = []
-    replan = replanner(instance, policy, plan)
     outcome = Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, replan=replan).run()
     return records, outcome
-
-
-def replanner(instance: Instance, policy: str, plan: Plan | None) -> Replan | None:
-    """Give what solves a plan again, for a policy that follows it, where workers leave, come back or become slow."""
-    churn = any(event.worker is not None for event in instance.scenario.events)
-    if plan is None or not churn or not needs_plan(policy):
-        return None
-    from planner.solve.replan import Replanner
-
-    return Replanner(instance, plan, time_limit_s=60.0)  # a search cut short would not be repeatable

@@ -194,11 +194,5 @@ def _undominated(points: Iterable[Point]) -> list[Point]:
 
 
 def _changed(instance: Instance, worth_s: float, floors: dict[str, float]) -> Instance:
-    scenario = instance.scenario
-    sources = {
-        name: spec.model_copy(update={"min_accuracy": floors[name] or None}) for name, spec in scenario.sources.items()
-    }
-    objective = scenario.objective.model_copy(update={"accuracy_worth_s": worth_s})
-    return instance.model_copy(
-        update={"scenario": scenario.model_copy(update={"sources": sources, "objective": objective})}
-    )
+    wanted = {name: {"min_accuracy": floors[name] or None} for name in instance.sources}
+    return instance.with_sources(wanted).with_objective(accuracy_worth_s=worth_s)

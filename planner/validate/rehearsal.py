@@ -153,12 +153,8 @@ def briefly(deployment: Deployment, predicted: Iterable[Record], lasts_s: float)
         last_s = max(times_s, default=0.0)
         sooner = min(lasts_s / last_s, 1.0) if last_s > 0 else 1.0
         traces[source] = tuple(time_s * sooner for time_s in times_s)
-    changed = {
-        name: spec.model_copy(update={"arrivals": "trace", "samples": len(traces[name])})
-        for name, spec in instance.scenario.sources.items()
-    }
-    scenario = instance.scenario.model_copy(update={"sources": changed, "events": ()})
-    return instance.model_copy(update={"scenario": scenario, "traces": traces})
+    replayed = {name: {"arrivals": "trace", "samples": len(times_s)} for name, times_s in traces.items()}
+    return instance.with_sources(replayed).with_scenario(events=()).model_copy(update={"traces": traces})
 
 
 def costs_of(records: Iterable[Record]) -> Costs:
@@ -249,18 +245,14 @@ def at_costs(instance: Instance, costs: Costs) -> Instance:
         | {classes[worker]: _profile_at(instance, model, worker, costs, slowness[worker]) for worker in slowness}
         for model, by_class in instance.profiles.items()
     }
-    workers = {
-        name: spec.model_copy(update={"device_class": classes[name], "speed": 1.0}) if name in classes else spec
-        for name, spec in instance.scenario.workers.items()
-    }
+    as_found = {name: {"device_class": found, "speed": 1.0} for name, found in classes.items()}
     paths = {
         sender: {
             receiver: Path(hops=tuple(_hop_at(hop, costs) for hop in path.hops)) for receiver, path in ways.items()
         }
         for sender, ways in instance.paths.items()
     }
-    scenario = instance.scenario.model_copy(update={"workers": workers})
-    return instance.model_copy(update={"scenario": scenario, "profiles": profiles, "paths": paths})
+    return instance.with_workers(as_found).model_copy(update={"profiles": profiles, "paths": paths})
 
 
 def _class_of(instance: Instance, worker: str) -> str:

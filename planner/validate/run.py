@@ -14,7 +14,8 @@ from planner.execute.measurement import Measurement, Observer
 from planner.model.chain import Chain
 from planner.runtime.check import tolerance_of
 from planner.scenario.instance import Instance
-from planner.simulate.run import Simulator, replanner
+from planner.simulate.run import Simulator
+from planner.solve.replan import replanner
 from planner.trace.metrics import RunMetrics, SourceMetrics, summarise
 from planner.trace.records import BlockRecord, Record
 from planner.trace.store import RecordStore

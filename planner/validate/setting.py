@@ -44,30 +44,13 @@ def on_this_host(instance: Instance, *, paced: bool) -> Setting:
 
 def in_namespaces(instance: Instance, *, paced: bool) -> Setting:
     """One agent process a worker, joined by real links of the scenario's bandwidths, which have no latency."""
-    instance = _without_latency(instance)
+    instance = instance.without_latency()
     return Setting(instance, namespaced_agents(instance), paced)
-
-
-def _without_latency(instance: Instance) -> Instance:
-    paths = {
-        sender: {
-            receiver: path.model_copy(
-                update={"hops": tuple(hop.model_copy(update={"latency_s": 0.0}) for hop in path.hops)}
-            )
-            for receiver, path in by_receiver.items()
-        }
-        for sender, by_receiver in instance.paths.items()
-    }
-    networks = {
-        name: network.model_copy(update={"latency_s": 0.0}) for name, network in instance.scenario.networks.items()
-    }
-    scenario = instance.scenario.model_copy(update={"networks": networks})
-    return instance.model_copy(update={"scenario": scenario, "paths": paths})
 
 
 def first_samples(instance: Instance, count: int) -> Instance:
     """Give the instance with ``count`` samples of each source at most."""
-    return _with_samples(instance, {source: min(count, instance.samples(source)) for source in instance.sources})
+    return instance.with_samples({source: min(count, instance.samples(source)) for source in instance.sources})
 
 
 def first_seconds(instance: Instance, duration_s: float, seed: int) -> Instance:
@@ -80,13 +63,6 @@ def first_seconds(instance: Instance, duration_s: float, seed: int) -> Instance:
     enough = {
         name: math.ceil(rate * duration_s + 10 * math.sqrt(rate * duration_s) + 10) for name, rate in rates.items()
     }
-    plenty = _with_samples(instance, {name: max(enough[name], instance.samples(name)) for name in enough})
+    plenty = instance.with_samples({name: max(enough[name], instance.samples(name)) for name in enough})
     found = {source: sum(at_s <= duration_s for at_s in instance_arrivals(plenty, source, seed)) for source in rates}
-    return _with_samples(instance, {source: max(count, 1) for source, count in found.items()})
-
-
-def _with_samples(instance: Instance, samples: dict[str, int]) -> Instance:
-    sources = {
-        name: source.model_copy(update={"samples": samples[name]}) for name, source in instance.scenario.sources.items()
-    }
-    return instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
+    return instance.with_samples({source: max(count, 1) for source, count in found.items()})

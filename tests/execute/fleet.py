@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
+import queue
 import threading
 from collections import Counter
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +22,12 @@ from planner.execute.inputs import input_pool
 from planner.execute.measurement import Measurement, Observer
 from planner.execute.messages import COORDINATOR
 from planner.execute.transport import Connect, MemoryNetwork
+from planner.plan.replan import Answer, LiveReplanner, Situation, TakeAnswer
 from planner.plan.types import Plan
 from planner.runtime.providers import Provider
 from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
-from planner.solve.replan import Replanner
+from planner.solve.replan_process import ReplanProcess
 from planner.trace.records import BlockRecord, SampleRecord
 from tests.execute.rig import BLOCKS, MODEL, SPLIT, small_deployment
 
@@ -89,7 +92,27 @@ def deployment_for(
 ) -> Deployment:
     """One that is planned again when workers leave."""
     deployment = small_deployment(instance, plan, policy)
-    return dataclasses.replace(deployment, replan=Replanner(instance, plan), live=live)
+    return dataclasses.replace(deployment, replan=partial(ReplanProcess, instance, plan), live=live)
+
+
+def warmed(deployment: Deployment) -> Deployment:
+    """What solves again is there when the run begins, as in a run that has been on for a while."""
+    assert deployment.replan is not None
+    answers = queue.SimpleQueue[Answer]()
+    takers: list[TakeAnswer] = [answers.put]
+
+    def take(answer: Answer) -> None:
+        takers[-1](answer)
+
+    replanner = deployment.replan(take)
+    replanner.request(Situation.of(deployment.instance.workers[:1], {}))
+    assert not answers.get(timeout=60.0).failure
+
+    def start(take: TakeAnswer) -> LiveReplanner:
+        takers.append(take)
+        return replanner
+
+    return dataclasses.replace(deployment, replan=start)
 
 
 class After(Observer):

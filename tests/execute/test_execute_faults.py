@@ -29,7 +29,7 @@ from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord, TransferRecord
 from planner.worker.events import BlockEnded, FailureMessage, Joined, Left, Received, Replanned
 from planner.worker.worker import Worker
-from tests.execute.fleet import After, Live, assert_accounted, deployment_for, fleet, ran_at, said
+from tests.execute.fleet import After, Live, assert_accounted, deployment_for, fleet, ran_at, said, warmed
 from tests.execute.rig import BLOCKS, FILES, MODEL, SPLIT, line_of_three, small_instance, small_plan
 from tests.instances import make_instance, make_profile
 
@@ -90,7 +90,7 @@ def test_the_plan_is_solved_again_and_what_agents_did_with_it_can_be_replayed(tm
     instance = small_instance(samples=3 * SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         after = After((15, lambda: agents.kill("c")))
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
+        measured = coordinator.run(warmed(deployment_for(instance)), ready_timeout_s=30.0, observer=after)
     assert any(worker == "" and what.startswith("a new plan by ") for worker, what in said(measured))
     steps = measured.steps["a"]
     (replanned,) = (step for step in steps if isinstance(step.event, Replanned))
@@ -121,7 +121,7 @@ def test_a_worker_that_becomes_slow_is_listed_and_planned_for_anew(policy: str, 
             blocks.run = slowly  # type: ignore[method-assign]
 
         measured = coordinator.run(
-            deployment_for(instance, policy=policy), ready_timeout_s=30.0, observer=After((30, slow_down))
+            warmed(deployment_for(instance, policy=policy)), ready_timeout_s=30.0, observer=After((30, slow_down))
         )
     assert assert_accounted(instance, measured) == {}
     assert len(measured.outputs) == 200

@@ -16,9 +16,10 @@ import planner
 from planner.errors import ExecuteError
 from planner.execute.measurement import Observer
 from planner.execute.messages import Load
-from planner.execute.session import AbsentError, BusyError, SampleError, Session
+from planner.execute.session import AbsentError, BusyError, SampleError
 from planner.execute.wire import free_port
 from planner.runtime.session import BlockSession
+from planner.session import Session
 from tests.execute.case import ROWS, WIDTH, write_case
 from tests.execute.raw import agent_process
 

@@ -12,6 +12,7 @@ from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, ObjectiveSpec
 from planner.simulate.run import simulate
 from planner.solve import solve
+from planner.solve.replan import replanner
 from planner.trace.records import SampleRecord
 from tests.instances import make_instance, make_profile, random_instance
 
@@ -30,7 +31,7 @@ def batches(seed: int, samples: int = 400) -> tuple[Instance, Plan]:
 
 
 def makespan_s(instance: Instance, policy: str, plan: Plan) -> float:
-    records, _ = simulate(instance, policy=policy, plan=plan, seed=0)
+    records, _ = simulate(instance, policy=policy, plan=plan, seed=0, replan=replanner(instance, policy, plan))
     samples = [record for record in records if isinstance(record, SampleRecord)]
     assert {record.status for record in samples} == {"completed"}
     return max(record.finished_s for record in samples)

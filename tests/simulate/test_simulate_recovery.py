@@ -10,8 +10,8 @@ import pytest
 from planner.plan.types import Plan, Route, Stage
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, ObjectiveSpec
-from planner.simulate.run import DETECTION_S, REPLANNING_S, Simulator, replanner, simulate
-from planner.solve.replan import Replanner, remaining, slowed
+from planner.simulate.run import DETECTION_S, REPLANNING_S, Simulator, simulate
+from planner.solve.replan import Replanner, replanner
 from planner.solve.solve import solve
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import Effect, Event, Replanned
@@ -44,12 +44,12 @@ LEAVES, COMES_BACK = (
 
 
 def test_the_rest_of_an_instance_has_neither_the_worker_nor_its_sources_nor_paths_over_it() -> None:
-    rest = remaining(instance(LEAVES), {"near"})
+    rest = instance(LEAVES).without_workers({"near"})
     assert rest.workers == ("home", "far")
     assert rest.scenario.networks["wifi"].members == ("home", "far")
     assert set(rest.paths["home"]) == {"far"}
     assert rest.sources == ("urgent", "other")
-    assert remaining(instance(), {"home"}).sources == ()
+    assert instance().without_workers({"home"}).sources == ()
 
 
 def test_a_new_plan_avoids_who_left_and_the_first_one_is_back_when_all_are() -> None:
@@ -112,7 +112,7 @@ def test_a_plan_for_a_slow_worker_is_that_for_one_of_less_speed() -> None:
     assert slow is not None
     assert blocks_on("near", slow) < blocks_on("near", plan)
     assert replan((), {"near": 10.0}) is slow
-    assert slowed(found, {"near": 10.0}).scenario.workers["near"].speed == pytest.approx(0.2)
+    assert found.slowed({"near": 10.0}).scenario.workers["near"].speed == pytest.approx(0.2)
     assert replan({"near"}, {"near": 10.0}) is replan({"near"})
     assert replan((), {}) is plan
 
@@ -148,7 +148,8 @@ def test_a_worker_that_slows_down_is_avoided_until_it_recovers(policy: str, agai
         {"at_s": 14.0, "worker": "near", "action": "recover"},
     )
     found = instance(*events, rate_per_s=8.0, samples=480)
-    records, _ = simulate(found, policy=policy, plan=plan_for(found), seed=1)
+    plan = plan_for(found)
+    records, _ = simulate(found, policy=policy, plan=plan, seed=1, replan=replanner(found, policy, plan))
     before, while_slow, after = (
         share_of("near", records, *span) for span in ((0, 4), (6, 14), (again_s, again_s + 12))
     )
