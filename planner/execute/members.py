@@ -6,7 +6,7 @@ import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
 
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, explain
 from planner.execute.frames import Frame, Tensors
 from planner.execute.messages import Body, Transmit
 from planner.execute.transport import CONTROL, LOOK_S, Connect
@@ -22,7 +22,7 @@ class Members:
         """Whether somebody has called :meth:`stop`."""
         self.on_transmit: Callable[[Transmit], None] | None = None
         """Called in any thread with requests to the emulated network, which are too urgent for the others' queue."""
-        self._inbox: queue.SimpleQueue[Frame | tuple[str, bool] | None] = queue.SimpleQueue()
+        self._inbox: queue.SimpleQueue[Frame | tuple[str, bool] | Exception | None] = queue.SimpleQueue()
         self._transport = connect(self._on_frame, lambda member, present: self._inbox.put((member, present)))
 
     def _on_frame(self, frame: Frame) -> None:
@@ -39,6 +39,10 @@ class Members:
         """Have :meth:`next` return; called in any thread."""
         self._inbox.put(None)
 
+    def fail(self, error: Exception) -> None:
+        """Have :meth:`next` raise, for a thread that the run needs has ended; called in any thread."""
+        self._inbox.put(error)
+
     def next(self, timeout_s: float) -> Frame | None:
         """Give the next frame, or None when a member came or went, or somebody has called :meth:`stop`.
 
@@ -46,6 +50,8 @@ class Members:
         ------
         TimeoutError
             Nothing came in time.
+        ExecuteError
+            Somebody has called :meth:`fail`.
         """
         try:
             item = self._inbox.get(timeout=max(timeout_s, 0.0))
@@ -54,6 +60,8 @@ class Members:
         if item is None:
             self.stopping = True
             return None
+        if isinstance(item, Exception):
+            raise ExecuteError(f"the run cannot go on: {explain(item)}", where="coordinator") from item
         if isinstance(item, Frame):
             return item
         member, present = item
