@@ -8,6 +8,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from typing import Final
+
+_MOST_CAUSES: Final = 8
+"""How many errors of a chain are told: one may be its own cause."""
 
 
 @dataclass(frozen=True)
@@ -91,3 +95,24 @@ class SolveError(PlannerError):
 
 class ExecuteError(PlannerError):
     """Agents or their transport could not do what was asked."""
+
+
+def explain(error: BaseException) -> str:
+    """Return an error and what caused it on one line, each with its type; of a :class:`PlannerError` the message alone.
+
+    A cause whose message the one before repeats is left out.
+    """
+    told: list[str] = []
+    joint, following = "", error
+    for _ in range(_MOST_CAUSES):
+        message = "; ".join(line.strip() for line in str(following).splitlines() if line.strip())
+        kind = "" if isinstance(following, PlannerError) else type(following).__name__
+        if not (told and message and message in told[-1]):
+            told.append(joint + ": ".join(filter(None, (kind, message))))
+        joint, before = ", caused by ", following.__cause__
+        if before is None and not following.__suppress_context__:
+            joint, before = ", raised while handling ", following.__context__
+        if before is None:
+            break
+        following = before
+    return "".join(told)

@@ -5,14 +5,15 @@ from __future__ import annotations
 import os
 import signal
 import sys
-import threading
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Final
 
 import typer
 
+from planner.cli.logs import LEVELS, log_to_stderr
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
 
 SWITCH_S: Final = 5e-4
@@ -45,6 +46,10 @@ def command(
         str | None,
         typer.Option(metavar="LIST", help="Processors that blocks are computed on, e.g. 2-5.", show_default="any"),
     ] = None,
+    log_level: Annotated[
+        str | None,
+        typer.Option(metavar="LEVEL", help=f"What to tell on stderr: {', '.join(LEVELS)}.", show_default="info"),
+    ] = None,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
@@ -53,10 +58,13 @@ def command(
     from planner.execute.agent import Agent
     from planner.execute.cache import BlockCache
     from planner.execute.security import check_worker_name
+    from planner.execute.threads import start_thread
     from planner.execute.wire import zenoh_connect
     from planner.runtime.processors import read_processors
     from planner.runtime.providers import find_provider
 
+    # An agent that another command has started speaks when something is wrong.
+    log_to_stderr(log_level or ("warning" if until_stdin_closes else "info"))
     check_worker_name(name, where="--name")
     if provider != "cpu":
         find_provider(provider)  # says at once what this device lacks; the CPU is always there
@@ -76,9 +84,7 @@ def command(
     signal.signal(signal.SIGTERM, leave)
     sys.setswitchinterval(SWITCH_S)
     if until_stdin_closes:
-        threading.Thread(target=_close_with_stdin, args=(agent.close,), daemon=True).start()
-    else:
-        typer.echo(f"planner agent {name}: waiting for a coordinator; Ctrl-C leaves", err=True)
+        start_thread("stdin", partial(_close_with_stdin, agent.close), lambda _error: agent.close())
     agent.serve()
 
 

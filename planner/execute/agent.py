@@ -11,14 +11,16 @@ import logging
 import queue
 import threading
 from collections.abc import Callable, Collection
+from contextlib import ExitStack
 from functools import partial
 from typing import TypeAlias
 
-from planner.errors import ExecuteError, PlannerError
+from planner.errors import ExecuteError, PlannerError, explain
 from planner.execute.admission import Refusals, check_fits
 from planner.execute.answers import Answers, about_host, resident_bytes
 from planner.execute.cache import BlockCache
 from planner.execute.compute import Outcome
+from planner.execute.driver import Driver
 from planner.execute.frames import Frame, prepare
 from planner.execute.inquiries import About, Ask, Chunk, Echo, Flood, Ping
 from planner.execute.messages import (
@@ -81,13 +83,17 @@ class Agent:
         self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._part: Part | None = None
+        self._broken: Exception | None = None
         self._present: set[str] = set()
         self._transport = connect(
             lambda frame: self._inbox.put(partial(self._on_frame, frame)),
             lambda member, present: self._inbox.put(partial(self._on_presence, member, present=present)),
         )
         self._sender = SenderThread(
-            self._transport, lambda *transfer: self._inbox.put(partial(self._on_sent, *transfer))
+            self._transport,
+            lambda *transfer: self._inbox.put(partial(self._on_sent, *transfer)),
+            on_unsent=lambda error: self._inbox.put(partial(self._end_run, error)),
+            on_failure=self._leave,
         )
         self._answers = Answers(name, self._sender)
         self._refusals = Refusals(self._tell_refused)
@@ -97,23 +103,51 @@ class Agent:
         self._inbox.put(None)
 
     def serve(self) -> None:
-        """Do what comes until :meth:`close`; then leave the network."""
+        """Do what comes until :meth:`close`; then leave the network.
+
+        Raises
+        ------
+        ExecuteError
+            It left by itself, for nothing can be sent any more.
+        """
         prepare()
-        try:
+        _LOG.info("%s: started, and waits for a coordinator; an interrupt ends it", self.name)
+        with ExitStack() as leaving:
+            leaving.callback(self._transport.close)
+            leaving.callback(self._sender.close)
+            leaving.callback(self._finish)
             while (action := self._next_action()) is not None:
                 with self._lock:
                     self._guard(action)
-        finally:
-            with self._lock:
-                part = self._part
-                self._drop_run()
-            if part is not None:
-                part.join()
-            self._sender.close()
-            self._transport.close()
+        _LOG.info("%s: left", self.name)
+        if self._broken is not None:
+            what = f"the agent left: it can send nothing any more: {explain(self._broken)}"
+            raise ExecuteError(what, where=self.name) from self._broken
+
+    def _leave(self, error: Exception) -> None:
+        """Leave, since nothing can be sent any more; called in any thread."""
+        self._broken = error
+        self.close()
+
+    def _finish(self) -> None:
+        """End the run at hand; try once, past the lanes, to tell why this agent leaves where it does so by itself."""
+        with self._lock:
+            part = self._part
+            self._drop_run()
+        if part is not None:
+            part.join()
+        if self._broken is None:
+            return
+        what = f"the agent leaves: it can send nothing any more: {explain(self._broken)}"
+        fault = Fault(worker=self.name, what=what, run=part.deploy.run if part is not None else None)
+        try:
+            self._transport.send(COORDINATOR, Frame(fault), CONTROL)
+        except Exception:  # noqa: BLE001 - it was to be expected
+            _LOG.debug("%s: nor can it tell the coordinator", self.name, exc_info=True)
 
     def _next_action(self) -> Action | None:
-        driver = self._part.driver if self._part is not None else None
+        part = self._part  # the compute thread may drop it meanwhile
+        driver = part.driver if part is not None else None
         if driver is None:
             return self._inbox.get()
         wait_s = driver.next_due_s - driver.now_s
@@ -122,18 +156,27 @@ class Agent:
                 return self._inbox.get(timeout=min(wait_s, 3600.0))
             except queue.Empty:
                 pass
-        return driver.run_due
+        return partial(self._run_due, driver)
+
+    def _run_due(self, driver: Driver) -> None:
+        if self._part is not None and self._part.driver is driver:
+            driver.run_due()
 
     def _guard(self, action: Action) -> None:
         """Do something; whatever it raises ends the run, which the coordinator learns, and not the agent."""
         try:
             action()
         except PlannerError as error:
-            _LOG.warning("%s: the run ends: %s", self.name, error)
-            self._fail(str(error))
+            _LOG.warning("%s: cannot go on with the run", self.name, exc_info=True)
+            self._fail(explain(error))
         except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and no thread dies of it
-            _LOG.exception("%s: the run ends", self.name)
-            self._fail(f"the agent fails: {type(error).__name__}: {error}")
+            _LOG.exception("%s: cannot go on with the run", self.name)
+            self._fail(f"the agent fails: {explain(error)}")
+
+    def _end_run(self, error: Exception, part: Part | None = None) -> None:
+        """End the run at hand, if it is the one of ``part``, by what a thread has come upon."""
+        if part is None or part is self._part:
+            raise error
 
     def _fail(self, what: str) -> None:
         run = self._part.deploy.run if self._part is not None else None
@@ -193,14 +236,17 @@ class Agent:
             part.take_input(body, frame.tensors)
         elif isinstance(body, Stop) and part.driver is not None:
             part.report()
+            _LOG.info("%s: run %s has ended", self.name, part.deploy.run)
             self._drop_run()
 
     def _on_deploy(self, deploy: Deploy) -> None:
+        _LOG.info("%s: run %s is deployed, by policy %s", self.name, deploy.run, deploy.policy)
         self._drop_run(deploy.largest_bytes)
         self._part = part = Part(
             self.name, deploy, self._cache, provider=self._provider, threads=self._threads,
             processors=self._processors, sender=self._sender,
             on_outcome=lambda outcome: self._take_outcome(part, outcome),
+            on_failure=lambda error: self._inbox.put(partial(self._end_run, error, part)),
         )  # fmt: skip
         if not deploy.emulated:  # else all of them share this host's loopback interface
             paths = deploy.instance.paths[self.name]
@@ -263,9 +309,13 @@ class Agent:
             due_s = driver.next_due_s
             self._guard(partial(driver.on_outcome, outcome))
             if driver.next_due_s < due_s:
-                self._inbox.put(driver.run_due)  # wakes the other thread, which waits for something later
+                # Wakes the other thread, which waits for something later.
+                self._inbox.put(partial(self._run_due, driver))
 
     def _on_presence(self, member: str, *, present: bool) -> None:
+        if present != (member in self._present):
+            who = "the coordinator" if member == COORDINATOR else member
+            _LOG.info("%s: %s %s", self.name, who, "is there" if present else "is gone")
         (self._present.add if present else self._present.discard)(member)
         if not present:
             self._sender.forget(member)

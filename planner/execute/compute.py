@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import queue
 import threading
 import time
@@ -12,8 +13,9 @@ from typing import TypeAlias
 
 import numpy as np
 
-from planner.errors import RuntimeSessionError
+from planner.errors import RuntimeSessionError, explain
 from planner.execute.frames import Tensors
+from planner.execute.threads import start_thread
 from planner.profile.types import ExitPoint
 from planner.runtime.confidence import confidence
 from planner.runtime.processors import on_processors
@@ -21,6 +23,8 @@ from planner.runtime.providers import Provider
 from planner.runtime.runner import ChainRunner, Tensor
 from planner.runtime.session import download
 from planner.worker.events import RunBlock
+
+_LOG = logging.getLogger(__name__)
 
 Held: TypeAlias = Mapping[str, Tensor]
 """Tensors of a sample where the last block left them: the host's memory, or the provider's."""
@@ -120,7 +124,7 @@ def _reason(error: Exception) -> str:
     """Say why a block failed, but not which one: whoever tells of the outcome names it."""
     if isinstance(error, RuntimeSessionError):
         return "; ".join(str(replace(fault, where=None)) for fault in error.faults)
-    return str(error)
+    return explain(error)
 
 
 def _on_device(tensors: Held) -> bool:
@@ -132,6 +136,8 @@ class ComputeThread:
 
     Parameters
     ----------
+    on_failure
+        Told, in the thread, what has ended it; that a block fails does not.
     processors
         Where it runs; by default anywhere.
     """
@@ -140,14 +146,14 @@ class ComputeThread:
         self,
         models: Mapping[str, ModelBlocks],
         on_outcome: Callable[[Outcome], None],
+        on_failure: Callable[[Exception], None],
         processors: Collection[int] = (),
     ) -> None:
         self._models = models
         self._on_outcome = on_outcome
         self._processors = processors
         self._jobs: queue.SimpleQueue[Job | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="compute", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("compute", self._work, on_failure)
 
     def submit(self, job: Job) -> None:
         """Add a job."""
@@ -181,6 +187,8 @@ class ComputeThread:
             tensors = blocks.run(job.run.block, job.tensors)
             sure = blocks.confidence(job.run.block, tensors)
         except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed, by name
+            # Many samples may fail, so what all can read is told once, by the driver.
+            _LOG.debug("block %d of %s fails", job.run.block, job.run.model, exc_info=True)
             return Outcome(job.run, None, _reason(error), job.begin_s, time.monotonic(), late=False)
         end_s = done_s = time.monotonic()
         if job.lasts_s is not None and (end_s := max(done_s, job.begin_s + job.lasts_s)) > done_s:

@@ -189,7 +189,7 @@ class Conduct:
         at_unix_s = time.time() + _START_DELAY_S
         self._measurement.start_unix_s = self._recovery.start_unix_s = at_unix_s
         if emulation is not None:
-            emulation.start(at_unix_s, self._admit, self._measurement.records.append)
+            emulation.start(at_unix_s, self._admit, self._measurement.records.append, self._members.fail)
             self._members.on_transmit = emulation.transmit
         for worker in self._workers:
             self._send(worker, Start(at_unix_s=at_unix_s, absent=tuple(sorted(out))))
@@ -327,6 +327,9 @@ class Conduct:
                 self._take(frame)
                 if isinstance(frame.body, Report):
                     waiting.discard(frame.body.worker)
+                elif isinstance(frame.body, Fault) and frame.body.run == self._name:
+                    waiting.discard(frame.body.worker)
+                    self._measurement.left.append(frame.body.worker)
             waiting &= self._members.present
 
     def _take(self, frame: Frame) -> None:
@@ -339,6 +342,8 @@ class Conduct:
             self._take_ends(body, frame)
         elif isinstance(body, Log):
             self._take_log(body, frame)
+        elif isinstance(body, Fault):
+            self._recovery.fault(body.model_copy(update={"run": None}))  # there is nothing to go on with
         elif isinstance(body, Report):
             measurement.duplicates += body.duplicates
             measurement.late_blocks[body.worker] = body.late_blocks

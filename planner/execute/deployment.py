@@ -33,13 +33,20 @@ class Emulation(Protocol):
     """A network that is played on this host (:mod:`planner.validate.emulate`)."""
 
     def start(
-        self, start_unix_s: float, admit: Callable[[str, str, float], None], sink: Callable[[TransferRecord], None]
+        self,
+        start_unix_s: float,
+        admit: Callable[[str, str, float], None],
+        sink: Callable[[TransferRecord], None],
+        on_failure: Callable[[Exception], None],
     ) -> None:
-        """Begin; ``admit(to, transfer, at_s)`` tells an agent when a transfer is there, ``sink`` takes its records."""
+        """Begin; ``admit(to, transfer, at_s)`` tells an agent when a transfer is there, ``sink`` takes its records.
+
+        ``on_failure`` is told, in any thread, what has ended it before :meth:`stop`.
+        """
         ...
 
     def transmit(self, request: Transmit) -> None:
-        """Carry a transfer; called in any thread."""
+        """Carry a transfer, or raise :class:`ExecuteError` where there is no way for it; called in any thread."""
         ...
 
     def stop(self) -> None:

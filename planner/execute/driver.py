@@ -7,6 +7,7 @@ the compute thread call it in turn, never both at once.
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections.abc import Iterator, Mapping
 from itertools import chain, count
@@ -63,6 +64,8 @@ from planner.worker.events import (
     sample_record,
 )
 from planner.worker.worker import Worker
+
+_LOG = logging.getLogger(__name__)
 
 LOAD_PERIOD_S: Final = 0.5
 """How often a worker tells the coordinator how busy it is, and what it did."""
@@ -272,6 +275,7 @@ class Driver:
         if failing not in self._failing:
             self._failing.add(failing)
             what = f"block {outcome.run.block} of {outcome.run.model} fails: {outcome.reason}"
+            _LOG.warning("%s: %s", self.name, what)
             self._tell(Frame(Fault(worker=self.name, what=what)))
 
     def _tell(self, frame: Frame, level: int = CONTROL) -> None:

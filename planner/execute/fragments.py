@@ -32,6 +32,10 @@ MAX_HEADER_BYTES: Final = 32 * 2**20
 _OPEN: Final = 64
 """How many frames of a sender may be unfinished at once; it has fewer levels of urgency than that."""
 
+_REMEMBERED: Final = 1024
+"""How many frames of a sender are remembered that are over: a fragment may come twice where its sender was told that it
+could not be sent."""
+
 _STREAMS: Final = itertools.count(secrets.randbits(63))
 
 
@@ -120,7 +124,7 @@ class _Unfinished:
 
 
 class Assembler:
-    """Puts the fragments of one sender's frames together.
+    """Puts the fragments of one sender's frames together; one that comes a second time counts for nothing.
 
     Its memory is bounded: a frame above ``limit_bytes`` is refused with its first fragment, and the oldest of too many
     unfinished frames is dropped.
@@ -129,6 +133,7 @@ class Assembler:
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
         self._unfinished: dict[int, _Unfinished] = {}
+        self._over: dict[int, None] = {}
 
     def add(self, fragment: Fragment) -> tuple[bytes, Payload] | None:
         """Take a fragment; give header and payload of the frame that it completes, if it does.
@@ -140,13 +145,13 @@ class Assembler:
         ExecuteError
             The frame is too large, or the fragment does not follow the one before.
         """
-        if fragment.offset == 0:
+        if fragment.offset == 0 and fragment.stream not in self._unfinished and fragment.stream not in self._over:
             self._refuse_oversize(fragment)
             if len(self._unfinished) == _OPEN:
                 del self._unfinished[next(iter(self._unfinished))]
             self._unfinished[fragment.stream] = _Unfinished(fragment.header, [], 0)
         found = self._unfinished.get(fragment.stream)
-        if found is None:
+        if found is None or fragment.offset < found.got_bytes:
             return None
         piece = fragment.payload
         found.pieces.append(piece)
@@ -157,6 +162,9 @@ class Assembler:
         if found.got_bytes < fragment.total_bytes:
             return None
         del self._unfinished[fragment.stream]
+        self._over[fragment.stream] = None
+        if len(self._over) > _REMEMBERED:
+            del self._over[next(iter(self._over))]
         return found.header, b"".join(found.pieces) if len(found.pieces) > 1 else found.pieces[0]
 
     def _refuse_oversize(self, fragment: Fragment) -> None:

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, explain
 from planner.execute.frames import Frame, Tensors
 from planner.execute.messages import Body, Transmit
 from planner.execute.transport import CONTROL, LOOK_S, Connect
@@ -50,6 +50,14 @@ class Members:
     def _stop(self) -> None:
         self.stopping = True
 
+    def fail(self, error: Exception) -> None:
+        """Have :meth:`next` raise, for a thread that the run needs has ended; called in any thread."""
+        self.call(partial(self._fail, error))
+
+    @staticmethod
+    def _fail(error: Exception) -> None:
+        raise ExecuteError(f"the run cannot go on: {explain(error)}", where="coordinator") from error
+
     def next(self, timeout_s: float) -> Frame | None:
         """Give the next frame, or None when a member came or went or something was done instead.
 
@@ -57,6 +65,8 @@ class Members:
         ------
         TimeoutError
             Nothing came in time.
+        ExecuteError
+            Somebody has called :meth:`fail`.
         """
         try:
             item = self._inbox.get(timeout=max(timeout_s, 0.0))

@@ -50,6 +50,8 @@ class Part:
         As for :class:`~planner.execute.agent.Agent`.
     on_outcome
         Called in the compute thread at the end of each block.
+    on_failure
+        Called in a thread of the run that has failed, and ended.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Part:
         processors: Collection[int],
         sender: SenderThread,
         on_outcome: Callable[[Outcome], None],
+        on_failure: Callable[[Exception], None],
     ) -> None:
         self.deploy = deploy
         self.driver: Driver | None = None
@@ -75,6 +78,7 @@ class Part:
         self._processors = processors
         self._sender = sender
         self._on_outcome = on_outcome
+        self._on_failure = on_failure
         self._inputs: dict[str, list[Tensors]] = {}
         self._compute: ComputeThread | None = None
         self._residency: Residency | None = None
@@ -132,7 +136,8 @@ class Part:
         self._draw_inputs()
         make_policy(deploy.policy, deploy.instance, deploy.plan)  # what cannot be made is told before the start
         warm = {model: self._warm(model) for model in deploy.models}
-        self._compute = ComputeThread(self.models, self._on_outcome, self._processors)
+        self._compute = ComputeThread(self.models, self._on_outcome, self._on_failure, self._processors)
+        _LOG.info("%s: ready for run %s", self._name, deploy.run)
         self._tell(Frame(Ready(worker=self._name, warm_block_s=warm)))
 
     def _draw_inputs(self) -> None:
@@ -173,7 +178,8 @@ class Part:
         self.driver = Driver(
             self._name, self.deploy, self._inputs, send=self._sender.send, compute=self._compute, start_s=start_s
         )
-        self._residency = Residency(self._name, self.deploy, self.models, self._tell_trouble)
+        self._residency = Residency(self._name, self.deploy, self.models, self._tell_trouble, self._on_failure)
+        _LOG.info("%s: run %s begins", self._name, self.deploy.run)
         self.driver.begin(body)
         early, self._early = self._early, []
         for action in early:
@@ -196,11 +202,13 @@ class Part:
         elif isinstance(body, Admit):
             self.drive(lambda driver: driver.on_admit(body))
         elif isinstance(body, Member):
+            _LOG.info("%s: %s %s the run", self._name, body.worker, "joins" if body.present else "leaves")
             self.drive(lambda driver: driver.on_member(body))
         elif isinstance(body, Replan):
             self.drive(lambda driver: self._follow(driver, body))
 
     def _follow(self, driver: Driver, replan: Replan) -> None:
+        _LOG.info("%s: another plan, by %s", self._name, replan.plan.method)
         if self._residency is not None:
             self._residency.follow(replan.plan)
         driver.on_replan(replan)

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
+from planner.errors import explain
 from planner.execute.compute import ModelBlocks
 from planner.execute.inputs import input_pool
 from planner.execute.messages import Deploy
+from planner.execute.threads import start_thread
 from planner.plan.types import Plan
 from planner.policy.menu import resident_blocks
 
@@ -33,10 +34,17 @@ class Residency:
     ----------
     on_trouble
         Told, in that thread, why a block could not be loaded ahead of its samples, which then fail by name.
+    on_failure
+        Told, in that thread, what has ended it.
     """
 
     def __init__(
-        self, name: str, deploy: Deploy, models: Mapping[str, ModelBlocks], on_trouble: Callable[[str], None]
+        self,
+        name: str,
+        deploy: Deploy,
+        models: Mapping[str, ModelBlocks],
+        on_trouble: Callable[[str], None],
+        on_failure: Callable[[Exception], None],
     ) -> None:
         self._name = name
         self._deploy = deploy
@@ -44,8 +52,7 @@ class Residency:
         self._on_trouble = on_trouble
         self._needed: Mapping[str, Sequence[int]] = deploy.resident
         self._plans: queue.SimpleQueue[Plan | None] = queue.SimpleQueue()
-        self._thread = threading.Thread(target=self._work, name="residency", daemon=True)
-        self._thread.start()
+        self._thread = start_thread("residency", self._work, on_failure)
 
     def follow(self, plan: Plan) -> None:
         """Load what another plan needs."""
@@ -60,19 +67,21 @@ class Residency:
         self._thread.join()
 
     def _work(self) -> None:
-        while True:
-            try:
-                plan = self._plans.get(timeout=_LOOK_S)
-            except queue.Empty:
-                self._unload()
-                continue
-            if plan is None:
-                return
+        while (plan := self._next_plan()) is not None:
             try:
                 self._load(plan)
             except Exception as error:  # noqa: BLE001 - the run goes on; samples that need the block fail by name
-                _LOG.warning("%s: %s", self._name, error)
-                self._on_trouble(f"a block of the new plan cannot be loaded: {error}")
+                _LOG.warning("%s: a block of the new plan cannot be loaded", self._name, exc_info=True)
+                self._on_trouble(f"a block of the new plan cannot be loaded: {explain(error)}")
+
+    def _next_plan(self) -> Plan | None:
+        """Wait for another plan, or the end; drop meanwhile what nothing needs."""
+        while True:
+            try:
+                return self._plans.get(timeout=_LOOK_S)
+            except queue.Empty:
+                pass
+            self._unload()
 
     def _load(self, plan: Plan) -> None:
         self._needed = resident_blocks(self._deploy.instance, self._deploy.policy, plan).get(self._name, {})

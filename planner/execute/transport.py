@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable
 from typing import Final, Protocol
 
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, explain
 from planner.execute.fragments import Assembler, Fragment, read_fragment, split
 from planner.execute.frames import Frame, decode, encode
 from planner.execute.messages import COORDINATOR, Deploy, Refused
 from planner.execute.security import check_sender
+
+_LOG = logging.getLogger(__name__)
 
 CONTROL: Final = 1
 """Level of what is not a sample's data: deployment, admission, reports."""
@@ -84,18 +87,25 @@ class Receiver:
         self._member = member
         self._on_frame = on_frame
         self._assemblers: dict[str, Assembler] = {}
+        self._lock = threading.Lock()
         self._limit_bytes = _REPORT_BYTES if member == COORDINATOR else IDLE_BYTES
         self.on_acknowledged: OnAcknowledged = lambda _fragment: None
 
     def limit(self, size_bytes: int) -> None:
         """Refuse messages that are larger, from now on; what a worker without a deployment takes is always let in."""
-        self._limit_bytes = size_bytes = max(size_bytes, IDLE_BYTES)
-        for assembler in list(self._assemblers.values()):
-            assembler.limit_bytes = size_bytes
+        with self._lock:
+            self._limit_bytes = size_bytes = max(size_bytes, IDLE_BYTES)
+            for assembler in self._assemblers.values():
+                assembler.limit_bytes = size_bytes
 
     def forget(self, sender: str) -> None:
         """Drop what a member that went has left unfinished."""
-        self._assemblers.pop(sender, None)
+        with self._lock:
+            self._assemblers.pop(sender, None)
+
+    def _assembler(self, sender: str) -> Assembler:
+        with self._lock:
+            return self._assemblers.setdefault(sender, Assembler(self._limit_bytes))
 
     def take(self, sender: str, attachment: bytes, payload: bytes) -> Fragment | None:
         """Take what came; give what is to be sent back at once, if anything."""
@@ -106,7 +116,7 @@ class Receiver:
             if fragment.acknowledges:
                 self.on_acknowledged(fragment)
                 return None
-            whole = self._assemblers.setdefault(sender, Assembler(self._limit_bytes)).add(fragment)
+            whole = self._assembler(sender).add(fragment)
             if whole is not None:
                 frame = decode(*whole, sender, came_s)
                 check_sender(frame)
@@ -115,9 +125,14 @@ class Receiver:
                     self.limit(frame.body.largest_bytes)
                 self._on_frame(frame)
         except ExecuteError as error:
-            refused = Refused(worker=self._member, sender=sender, what=str(error))
-            self._on_frame(Frame(refused, sender=self._member))
+            self._refuse(sender, str(error))
+        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and what comes next is taken
+            _LOG.exception("%s: a message from %s cannot be taken", self._member, sender)
+            self._refuse(sender, f"a message that cannot be taken: {explain(error)}")
         return fragment.acknowledgement if fragment is not None and fragment.asks else None
+
+    def _refuse(self, sender: str, what: str) -> None:
+        self._on_frame(Frame(Refused(worker=self._member, sender=sender, what=what), sender=self._member))
 
 
 class MemoryNetwork:

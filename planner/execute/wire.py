@@ -11,8 +11,8 @@ buffers instead.
 
 from __future__ import annotations
 
-import contextlib
 import json
+import logging
 import socket
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,6 +24,7 @@ from planner.errors import ExecuteError
 from planner.execute.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execute.frames import Frame, encode
 from planner.execute.security import Credentials, alive, inbox, refuse_open
+from planner.execute.threads import surviving
 from planner.execute.transport import (
     CONTROL,
     LOOK_S,
@@ -34,6 +35,8 @@ from planner.execute.transport import (
     Receiver,
     Transport,
 )
+
+_LOG = logging.getLogger(__name__)
 
 _LEASE_MS: Final = 900
 """A silent link counts as broken after this, which is seen a tenth of a second later at the most."""
@@ -150,6 +153,7 @@ class ZenohTransport:
 
     def __init__(self, name: str, configuration: Mapping[str, Any], on_frame: OnFrame, on_presence: OnPresence) -> None:
         self._name = name
+        self._on_presence = on_presence
         self._receiver = Receiver(name, on_frame)
         config = zenoh.Config()
         for key, value in configuration.items():
@@ -160,30 +164,33 @@ class ZenohTransport:
             value = ", ".join(configuration["listen/endpoints"])
             raise ExecuteError(f"cannot open the transport: {error}", where=name, value=value) from error
 
-        def receive(sample: zenoh.Sample) -> None:
-            sender = str(sample.key_expr).rpartition("/")[2]
-            attachment = sample.attachment.to_bytes() if sample.attachment is not None else b""
-            answer = self._receiver.take(sender, attachment, sample.payload.to_bytes())
-            if answer is not None:
-                with contextlib.suppress(zenoh.ZError):  # the session may be closing
-                    self.send_fragment(sender, answer, CONTROL)
-
-        def presence(sample: zenoh.Sample) -> None:
-            other, present = str(sample.key_expr).rpartition("/")[2], sample.kind == zenoh.SampleKind.PUT
-            if other != name:
-                if not present:
-                    self._receiver.forget(other)
-                on_presence(other, present)
-
-        self._presence = presence
-
+        presence = surviving(self._presence)
         try:
-            self._session.declare_subscriber(inbox(name, "*"), receive)
+            self._session.declare_subscriber(inbox(name, "*"), surviving(self._receive))
             self._token = self._session.liveliness().declare_token(alive(name))
             self._session.liveliness().declare_subscriber(alive("*"), presence, history=True)
-        except BaseException:
+        except BaseException as error:
             self.close()
+            if isinstance(error, zenoh.ZError):
+                raise ExecuteError(f"cannot join the others: {error}", where=name) from error
             raise
+
+    def _receive(self, sample: zenoh.Sample) -> None:
+        sender = str(sample.key_expr).rpartition("/")[2]
+        attachment = sample.attachment.to_bytes() if sample.attachment is not None else b""
+        answer = self._receiver.take(sender, attachment, sample.payload.to_bytes())
+        if answer is not None:
+            try:
+                self.send_fragment(sender, answer, CONTROL)
+            except ExecuteError:  # the session may be closing, and a sender does not wait for ever
+                _LOG.debug("%s: an acknowledgement is lost", self._name, exc_info=True)
+
+    def _presence(self, sample: zenoh.Sample) -> None:
+        other, present = str(sample.key_expr).rpartition("/")[2], sample.kind == zenoh.SampleKind.PUT
+        if other != self._name:
+            if not present:
+                self._receiver.forget(other)
+            self._on_presence(other, present)
 
     def send(self, to: str, frame: Frame, level: int) -> None:
         """Send a frame; blocks while the link's queue is full."""
@@ -191,18 +198,27 @@ class ZenohTransport:
             self.send_fragment(to, fragment, level)
 
     def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
-        """Send a part of a frame; blocks while the link's queue is full."""
-        self._session.put(
-            inbox(to, self._name),
-            bytes(fragment.payload),  # the library takes no views
-            attachment=fragment.attachment,
-            priority=_PRIORITIES[level - 1],
-            # An acknowledgement is sent by the thread that receives, which must not wait for a link that is silent.
-            congestion_control=(
-                zenoh.CongestionControl.DROP if fragment.acknowledges else zenoh.CongestionControl.BLOCK
-            ),
-            express=True,
-        )
+        """Send a part of a frame; blocks while the link's queue is full.
+
+        Raises
+        ------
+        ExecuteError
+            The library refuses it; it has not been sent.
+        """
+        try:
+            self._session.put(
+                inbox(to, self._name),
+                bytes(fragment.payload),  # the library takes no views
+                attachment=fragment.attachment,
+                priority=_PRIORITIES[level - 1],
+                # An acknowledgement is sent by the thread that receives, which must not wait for a link that is silent.
+                congestion_control=(
+                    zenoh.CongestionControl.DROP if fragment.acknowledges else zenoh.CongestionControl.BLOCK
+                ),
+                express=True,
+            )
+        except zenoh.ZError as error:
+            raise ExecuteError(f"cannot be sent: {error}", where=f"message to {to}") from error
 
     def on_acknowledged(self, call: OnAcknowledged) -> None:
         """Have ``call`` called when a fragment that asked for it has come."""
@@ -215,11 +231,15 @@ class ZenohTransport:
     def look(self) -> None:
         """Ask who is there: each is told again, as when it comes."""
 
+        @surviving
         def answer(reply: zenoh.Reply) -> None:
             if reply.ok is not None:
                 self._presence(reply.ok)
 
-        self._session.liveliness().get(alive("*"), answer, timeout=LOOK_S)
+        try:
+            self._session.liveliness().get(alive("*"), answer, timeout=LOOK_S)
+        except zenoh.ZError as error:
+            raise ExecuteError(f"cannot look who is there: {error}", where=self._name) from error
 
     def close(self) -> None:
         """Leave. A process that ends without this may hang."""

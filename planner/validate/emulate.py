@@ -11,8 +11,11 @@ import threading
 import time
 from collections.abc import Callable
 from functools import partial
+from math import isfinite
 
+from planner.errors import ExecuteError
 from planner.execute.messages import Transmit
+from planner.execute.threads import start_thread
 from planner.scenario.instance import Hop, Instance
 from planner.simulate.heap import EventHeap
 from planner.simulate.network import Network
@@ -32,18 +35,32 @@ class EmulatedNetwork:
         self._start_s = 0.0
         self._admit: Callable[[str, str, float], None] | None = None
         self._sink: Callable[[TransferRecord], None] | None = None
-        self._thread = threading.Thread(target=self._work, name="network", daemon=True)
+        self._thread: threading.Thread | None = None
 
     def start(
-        self, start_unix_s: float, admit: Callable[[str, str, float], None], sink: Callable[[TransferRecord], None]
+        self,
+        start_unix_s: float,
+        admit: Callable[[str, str, float], None],
+        sink: Callable[[TransferRecord], None],
+        on_failure: Callable[[Exception], None],
     ) -> None:
         """Begin; the run's clock reads 0 at ``start_unix_s``."""
         self._start_s = time.monotonic() + (start_unix_s - time.time())
         self._admit, self._sink = admit, sink
-        self._thread.start()
+        self._thread = start_thread("network", self._work, on_failure)
 
     def transmit(self, request: Transmit) -> None:
-        """Take a request; called in any thread."""
+        """Take a request; called in any thread.
+
+        Raises
+        ------
+        ExecuteError
+            The scenario has no such way, or the request names no time.
+        """
+        if request.to not in self._instance.paths.get(request.sender, {}):
+            raise ExecuteError("no such way", where="transmit", value=f"{request.sender} > {request.to}")
+        if not isfinite(request.at_s) or not isfinite(request.priority) or request.size_bytes < 0:
+            raise ExecuteError("no transfer", where=f"transmit from {request.sender}", value=str(request))
         with self._changed:
             self._requests.append(request)
             self._changed.notify()
@@ -53,7 +70,8 @@ class EmulatedNetwork:
         with self._changed:
             self._stopping = True
             self._changed.notify()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
 
     def _work(self) -> None:
         while True:

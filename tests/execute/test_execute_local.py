@@ -45,7 +45,8 @@ def test_agents_of_one_machine_compute_on_processors_of_their_own(monkeypatch: p
 @pytest.mark.skipif(not available_processors(), reason="this system does not let a process choose its processors")
 def test_blocks_are_computed_on_the_processors_that_were_named() -> None:
     own, found = available_processors()[-1:], queue.SimpleQueue[set[int]]()
-    compute = ComputeThread({}, lambda _outcome: found.put(os.sched_getaffinity(0)), own)
+    failures: list[Exception] = []
+    compute = ComputeThread({}, lambda _outcome: found.put(os.sched_getaffinity(0)), failures.append, own)
     compute.submit(Job(RunBlock(SampleKey("s", 0, 0), "none", 0, begins_stage=True), {}, 0.0, None))
     assert found.get(timeout=30.0) == set(own)
     compute.close()

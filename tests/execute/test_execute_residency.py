@@ -45,7 +45,7 @@ def at_b(model: ModelBlocks, plan: Plan, troubles: list[str]) -> Iterator[Reside
         run="r", instance=deployment.instance, plan=plan, policy="planned", seed=3, models=dict(deployment.models),
         resident=dict(deployment.resident.get("b", {})), paced=False,
     )  # fmt: skip
-    kept = Residency("b", deploy, {"small": model}, troubles.append)
+    kept = Residency("b", deploy, {"small": model}, troubles.append, lambda error: troubles.append(str(error)))
     try:
         yield kept
     finally:

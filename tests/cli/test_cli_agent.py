@@ -1,0 +1,112 @@
+"""What ``planner agent`` tells on stderr."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from planner.cli.logs import log_to_stderr
+from planner.errors import ExecuteError
+from planner.execute.coordinator import Coordinator
+from planner.execute.messages import COORDINATOR
+from planner.execute.wire import free_port, zenoh_connect
+from tests.cli.command import planner
+from tests.execute.rig import SPLIT, small_deployment, small_instance
+
+LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (debug|info|warning|error) +(.*)")
+
+
+def told(folder: Path, *options: str) -> list[str]:
+    """Give what agent ``a`` tells of a run that goes well, and of one by a policy that it does not know."""
+    address = f"127.0.0.1:{free_port()}"
+    deployment = small_deployment(small_instance(samples=3), SPLIT)
+    agents = []
+    try:
+        with Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator:
+            for name in deployment.instance.workers:
+                command = [sys.executable, "-m", "planner", "agent", "--name", name, "--connect", address, *options]
+                command += ["--cache", str(folder / name), "--until-stdin-closes"]
+                agents.append(subprocess.Popen(command, stdin=subprocess.PIPE, stderr=subprocess.PIPE, text=True))
+            coordinator.await_agents(deployment.instance.workers, 60.0)
+            assert len(coordinator.run(deployment, ready_timeout_s=60.0).outputs) == 6
+            with pytest.raises(ExecuteError, match="unknown policy"):
+                coordinator.run(dataclasses.replace(deployment, policy="best"), ready_timeout_s=60.0)
+            said = [agent.communicate(timeout=30.0)[1] for agent in agents]
+    finally:
+        for agent in agents:
+            agent.kill()
+            agent.communicate()
+    assert [agent.returncode for agent in agents] == [0, 0, 0]
+    return said[0].splitlines()
+
+
+def matched(lines: list[str]) -> list[tuple[str, str]]:
+    found = [LINE.fullmatch(line) for line in lines]
+    return [(match[1], match[2]) for match in found if match]
+
+
+def test_each_event_is_a_line_with_time_and_level(tmp_path: Path) -> None:
+    lines = told(tmp_path, "--log-level", "info")
+    events = matched(lines)
+    assert len(events) == len(lines)
+    text = "\n".join(f"{level}: {re.sub('[0-9a-f]{32}', 'RUN', event)}" for level, event in events)
+    last = 0
+    for event in (
+        "info: a: started",
+        "info: a: the coordinator is there",
+        "info: a: run RUN is deployed, by policy planned",
+        "info: a: ready for run RUN",
+        "info: a: run RUN begins",
+        "info: a: run RUN has ended",
+        "info: a: run RUN is deployed, by policy best",
+        "warning: a: cannot go on with the run: ",
+        "info: a: left",
+    ):
+        assert event in text[last:], text
+        last = text.index(event, last)
+    assert "unknown policy" in text
+    assert "b is there" in text
+
+
+def test_an_agent_that_was_started_by_another_command_speaks_of_trouble_only(tmp_path: Path) -> None:
+    lines = told(tmp_path)
+    ((level, event),) = matched(lines)
+    assert len(lines) == 1
+    assert level == "warning"
+    assert event.startswith("a: cannot go on with the run: ")
+    assert "unknown policy" in event
+
+
+def test_debug_tells_where_an_exception_comes_from(tmp_path: Path) -> None:
+    lines = told(tmp_path, "--log-level", "debug")
+    place = lines.index("Traceback (most recent call last):")
+    assert matched(lines[place - 1 : place])[0][1].startswith("a: cannot go on with the run: ")
+
+
+def test_a_level_that_is_none_is_bad_input() -> None:
+    ended = planner("agent", "--name", "a", "--log-level", "loud")
+    assert ended.returncode == 2
+    expected = "planner: error: --log-level: no such level; found 'loud'; expected debug | info | warning | error\n"
+    assert ended.stderr == expected
+
+
+def test_no_message_makes_up_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    root, own = logging.getLogger(), logging.getLogger("planner")
+    before, level, own_level = list(root.handlers), root.level, own.level
+    try:
+        for handler in before:  # those of pytest are closed otherwise
+            root.removeHandler(handler)
+        log_to_stderr("info")
+        logging.getLogger("planner.execute.agent").info("refused: %s", "x\n2026-01-01 info all is well\x1b[2J é")
+    finally:
+        root.handlers[:] = before
+        root.setLevel(level)
+        own.setLevel(own_level)
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.endswith(r"info    refused: x\n2026-01-01 info all is well\x1b[2J é")

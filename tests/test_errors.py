@@ -1,0 +1,40 @@
+"""What an error tells of itself: its type, its message and what caused it, on one line."""
+
+from __future__ import annotations
+
+import pytest
+
+from planner.errors import ExecuteError, Fault, explain
+
+
+def raised(call: str) -> BaseException:
+    """Run a few lines and give what they raise."""
+    with pytest.raises(Exception) as caught:  # noqa: PT011 - any
+        exec(call, {"ExecuteError": ExecuteError})  # noqa: S102 - lines of this file
+    return caught.value
+
+
+def test_a_message_alone_would_not_say_what_it_is() -> None:
+    assert explain(KeyError("t3")) == "KeyError: 't3'"
+    assert explain(TimeoutError()) == "TimeoutError"
+    assert explain(ValueError("one\n  two\n")) == "ValueError: one; two"
+
+
+def test_an_error_of_a_users_input_is_its_message() -> None:
+    assert explain(ExecuteError("no way", where="a", value=3)) == "a: no way; found 3"
+    assert explain(ExecuteError([Fault("first"), Fault("second")])) == "first; second"
+
+
+def test_causes_follow() -> None:
+    first = "try:\n    {}['t3']\nexcept KeyError as error:\n    raise "
+    assert explain(raised(first + "ExecuteError('no tensor') from error")) == "no tensor, caused by KeyError: 't3'"
+    assert explain(raised(first + "OSError('full')")) == "OSError: full, raised while handling KeyError: 't3'"
+    assert explain(raised(first + "OSError('full') from None")) == "OSError: full"
+    repeated = explain(raised(first + "ExecuteError(f'no tensor {error}') from error"))
+    assert repeated == "no tensor 't3'"
+
+
+def test_an_error_that_is_its_own_cause_has_an_end() -> None:
+    error, other = KeyError("t3"), ValueError("x")
+    error.__cause__, other.__cause__ = other, error
+    assert explain(error).startswith("KeyError: 't3', caused by ValueError: x")
