@@ -1,11 +1,13 @@
-"""Files written whole or not at all."""
+"""Files written whole or not at all, also where the power fails."""
 
 from __future__ import annotations
 
+import errno
 import os
-import tempfile
+import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
+from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
@@ -13,6 +15,8 @@ from typing import BinaryIO
 @contextmanager
 def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Give a temporary file beside ``path`` that takes its place at the end; parent folders are made.
+
+    Its contents are on the disk before it takes that place, and the place is before this returns.
 
     Parameters
     ----------
@@ -24,22 +28,25 @@ def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     OSError
         The file cannot be written; it is the one named, not the temporary one.
     """
-    prefix = f".{path.name}."
-    temporary: str | None = None
+    temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
+    made = list(takewhile(lambda folder: not folder.exists(), path.parents))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, temporary = tempfile.mkstemp(prefix=prefix, dir=path.parent)
-        with os.fdopen(descriptor, "wb") as file:
-            yield file
-        if not private:  # as which it was made
-            mask = os.umask(0)
-            os.umask(mask)
-            Path(temporary).chmod(0o666 & ~mask)
-        Path(temporary).replace(path)
-    except BaseException as error:
-        if temporary is not None:
-            Path(temporary).unlink(missing_ok=True)
-        if isinstance(error, OSError) and Path(error.filename or prefix).name.startswith(prefix):
+        # The kernel applies the umask: to ask for it, a process has to change it, under the feet of its other threads.
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
+        try:
+            with os.fdopen(descriptor, "wb") as file:
+                yield file
+                file.flush()
+                os.fsync(descriptor)
+            temporary.replace(path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+        for folder in (path.parent, *(new.parent for new in made)):
+            _sync_folder(folder)
+    except OSError as error:
+        if error.filename is None or Path(error.filename) == temporary:
             raise OSError(error.errno, error.strerror, str(path)) from error
         raise
 
@@ -53,3 +60,15 @@ def write_bytes_atomic(path: Path, data: bytes | memoryview, *, private: bool = 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path`` by way of a temporary file beside it."""
     write_bytes_atomic(path, text.encode())
+
+
+def _sync_folder(folder: Path) -> None:
+    """Bring the names in a folder to the disk."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # as file systems say it that write names at once, or cannot be told to
+            raise
+    finally:
+        os.close(descriptor)

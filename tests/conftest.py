@@ -1,10 +1,15 @@
-"""Settings of all tests."""
+"""Settings of all tests, and what must hold after each: nothing that it started is left."""
 
 from __future__ import annotations
 
 import os
 import signal
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
 
+import pytest
 from hypothesis import settings
 
 # A busy machine is no failure, and a run is repeatable; `make nightly` looks for new examples.
@@ -14,3 +19,56 @@ settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # A shell that runs the tests in the background has Ctrl-C ignored, by them and all they start; some test what it does.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+_GRACE_S = 20.0
+"""How long what was told to end may take, on a busy machine."""
+
+_LASTING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
+"""Python's own helpers, which it ends with the process."""
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Fail a test that leaves files or processes to the garbage collector, or whose thread dies of an error."""
+    for warning in (
+        "ResourceWarning",
+        "pytest.PytestUnraisableExceptionWarning",
+        "pytest.PytestUnhandledThreadExceptionWarning",
+    ):
+        config.addinivalue_line("filterwarnings", f"error::{warning}")
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left() -> Iterator[None]:
+    """Fail a test that leaves threads of ours, or processes; what fixtures of a wider scope hold was there before."""
+    threads, processes = set(threading.enumerate()), set(_children())
+    yield
+    deadline_s = time.monotonic() + _GRACE_S
+    left = [thread for thread in threading.enumerate() if thread not in threads and _is_ours(thread)]
+    for thread in left:
+        thread.join(max(deadline_s - time.monotonic(), 0.0))
+    while (children := _children().keys() - processes) and time.monotonic() < deadline_s:
+        time.sleep(0.02)
+    found = [f"thread {thread.name!r}" for thread in left if thread.is_alive()]
+    found += [f"process {number}: {_children().get(number, 'ended meanwhile')}" for number in children]
+    if found:
+        pytest.fail(f"left behind: {'; '.join(found)}")
+
+
+def _is_ours(thread: threading.Thread) -> bool:
+    """Tell whether a thread runs this project's code, or keeps the process from ending."""
+    module = getattr(getattr(thread, "_target", None), "__module__", None) or ""
+    return not thread.daemon or module.partition(".")[0] in {"planner", "tests"}
+
+
+def _children() -> dict[int, str]:
+    """Give the processes that this one has started and not awaited, with their commands."""
+    numbers = [int(one) for path in Path("/proc/self/task").glob("*/children") for one in _read(path).split()]
+    found = {number: _read(Path(f"/proc/{number}/cmdline")).replace("\0", " ") for number in numbers}
+    return {number: command for number, command in found.items() if not any(own in command for own in _LASTING)}
+
+
+def _read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""

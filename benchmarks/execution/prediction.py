@@ -139,7 +139,8 @@ def _run(case: _Case) -> _Round:
         say=lambda _: lambda _done, _all: None,
     )
     if not result.sound:
-        raise AssertionError("a sample was lost, or an output differs")
+        incidents = [f"at {one.at_s:.2f} s: {one.worker} {one.what}" for one in result.measurement.incidents]
+        raise AssertionError("\n".join([f"{case}: the run is not sound", *result.faults, *incidents]))
     predicted_s = _mean_s(own.predicted for own in result.sources.values())
     measured_s = _mean_s(own.measured for own in result.sources.values())
     if result.rehearsed is None:

@@ -78,6 +78,8 @@ def print_validation(validation: Validation, tolerance: float) -> None:
         f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
         f"duplicates {validation.duplicates}"
     )
+    for fault in validation.faults:
+        typer.echo(fault)
     for incident in validation.measurement.incidents:
         typer.echo(f"at {incident.at_s:.2f} s: {incident.worker} {incident.what}".replace(":  ", ": "))
     if validation.host_limits:

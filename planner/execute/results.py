@@ -32,8 +32,11 @@ class ResultFolder:
     def __init__(self, folder: Path, sources: Iterable[str], *, resume: bool = False) -> None:
         self._folder = folder
         folder.mkdir(parents=True, exist_ok=True)
-        for source in () if resume else sources:
-            self._list(source).unlink(missing_ok=True)
+        for source in sources:
+            if resume:
+                _drop_torn_line(self._list(source))
+            else:
+                self._list(source).unlink(missing_ok=True)
 
     def has(self, source: str, name: str) -> bool:
         """Tell whether there is a result of a sample."""
@@ -73,6 +76,14 @@ def as_json(array: NDArray[Any]) -> Any:
     numbers = array.astype(object)
     numbers[~np.isfinite(array)] = None
     return numbers.tolist()
+
+
+def _drop_torn_line(listing: Path) -> None:
+    """Cut off the last line of a list where a power cut left it without its end; the next would run into it."""
+    if listing.is_file():
+        with listing.open("r+b") as file:
+            whole = sum(len(line) for line in file if line.endswith(b"\n"))
+            file.truncate(whole)
 
 
 def _write_outputs(path: Path, result: Result) -> None:

@@ -122,7 +122,8 @@ def _arrays(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
         names = ", ".join(spec.name for spec in specs)
         raise ExecuteError("one array for a model of several inputs", where=str(path), expected=f".npz with {names}")
     try:
-        return {specs[0].name: np.load(path, allow_pickle=False)}
+        with path.open("rb") as file:
+            return {specs[0].name: np.load(file, allow_pickle=False)}
     except (OSError, EOFError, ValueError) as error:
         raise ExecuteError("not an .npy file", where=str(path), value=str(error)) from error
 

@@ -97,6 +97,10 @@ class ChainModel:
         """Give the whole model as it is in its file, external data included."""
         return self.source.whole()
 
+    def joined_chain_sha256(self) -> str:
+        """Give what earlier versions took for ``chain_sha256`` on Python 3.10, where the model has external data."""
+        return _chain_sha256(self.source.joined_sha256, self.chain.cuts, self.chain.exits)
+
     def _part(self, first: int, last: int) -> Part:
         if not 0 <= first <= last < len(self.chain):
             expected = f"0 <= first <= last <= {len(self.chain) - 1}"
@@ -178,13 +182,16 @@ def _chain(name: str, source: ModelSource, line: Line, costs: Costs, borders: Se
     spans = enumerate(itertools.pairwise(borders))
     blocks = tuple(_block(index, line, costs, first, last) for index, (first, last) in spans)
     exits = tuple(Exit(tensor, borders.index(cut), line.specs[tensor].bytes) for tensor, cut in line.exits.items())
+    return Chain(name, source.sha256, _chain_sha256(source.sha256, cuts, exits), blocks, cuts, exits)
+
+
+def _chain_sha256(model_sha256: str, cuts: Sequence[Cut], exits: Sequence[Exit]) -> str:
     identity = [
-        source.sha256,
+        model_sha256,
         [[[spec.name, spec.dtype, spec.shape] for spec in cut.tensors] for cut in cuts],
         [[leave.name, leave.cut] for leave in exits],
     ]
-    chain_sha256 = hashlib.sha256(json.dumps(identity).encode()).hexdigest()
-    return Chain(name, source.sha256, chain_sha256, blocks, cuts, exits)
+    return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
 def _select(line: Line, first: int, last: int) -> Part:

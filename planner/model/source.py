@@ -10,6 +10,7 @@ import hashlib
 import mmap
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
@@ -36,15 +37,23 @@ class ModelSource:
     proto
         Its contents, external data not loaded.
     sha256
-        Hash of the file and of all files of external data.
+        Hash of the file, followed by the hash of each file of external data.
     external
-        Whether any weights lie in other files.
+        The files of external data, in order of their names.
     """
 
     path: Path
     proto: onnx.ModelProto
     sha256: str
-    external: bool
+    external: tuple[Path, ...]
+
+    @cached_property
+    def joined_sha256(self) -> str:
+        """Hash of the file and of all files of external data as one: earlier versions' ``sha256`` on Python 3.10."""
+        digest = hashlib.sha256()
+        for path in (self.path, *self.external):
+            _hash_file(path, digest)
+        return digest.hexdigest()
 
     def embedded(self, tensor: TensorProto) -> TensorProto:
         """Give the tensor with its data, read from its file if it lies outside the model."""
@@ -104,12 +113,12 @@ def read_model(path: Path) -> ModelSource:
     faults += [fault for tensor in external if (fault := _external_fault(tensor, path))]
     if faults:
         raise ModelError(faults)
-    for location in sorted({ExternalDataInfo(tensor).location for tensor in external}):
-        with (path.parent / location).open("rb") as file:
-            digest.update(
-                hashlib.file_digest(file, "sha256").digest() if hasattr(hashlib, "file_digest") else file.read()
-            )
-    return ModelSource(path, proto, digest.hexdigest(), bool(external))
+    files = tuple(path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in external}))
+    for file in files:
+        own = hashlib.sha256()
+        _hash_file(file, own)
+        digest.update(own.digest())
+    return ModelSource(path, proto, digest.hexdigest(), files)
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
@@ -137,6 +146,16 @@ def _parse(path: Path) -> tuple[onnx.ModelProto, hashlib._Hash]:
     if not (proto.opset_import and proto.graph.node and proto.graph.output):
         raise ModelError("holds no ONNX graph with nodes and outputs", where=str(path), expected=expected)
     return proto, digest
+
+
+def _hash_file(path: Path, digest: hashlib._Hash) -> None:
+    """Feed a file to a hash, in pieces: files of external data may be larger than memory."""
+    try:
+        with path.open("rb") as file:
+            while piece := file.read(HASH_CHUNK_BYTES):
+                digest.update(piece)
+    except OSError as error:
+        raise ModelError(f"cannot be read ({error.strerror})", where=str(path)) from None
 
 
 def node_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from planner.errors import Fault, PlanError
 from planner.plan.types import Plan
+from planner.profile.types import Profile
 from planner.scenario.instance import Instance
 
 if TYPE_CHECKING:
@@ -108,13 +109,28 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
                 expected="path: FILE",
             )
         model = load_chain(scenario_path.parent / spec.path, max_blocks=spec.max_blocks, shape=spec.shape, name=name)
-        expected = instance.any_profile(name).chain_sha256
-        if model.chain.chain_sha256 != expected:
-            raise PlanError(
-                f"the profile of model {name} was made for another chain",
-                where=str(model.path),
-                value=model.chain.chain_sha256,
-                expected=f"{expected}; profile the model again, with the scenario's max_blocks and shape",
-            )
+        _check_chain(model, instance.any_profile(name))
         models[name] = model
     return models
+
+
+def _check_chain(model: ChainModel, profile: Profile) -> None:
+    """Refuse a model that is cut another way than its profile."""
+    name, found = model.chain.name, model.chain.chain_sha256
+    if profile.chain_sha256 == found:
+        return
+    if profile.chain_sha256 == model.joined_chain_sha256():
+        raise PlanError(
+            f"the profiles of model {name} were written by an earlier version on Python 3.10, "
+            "which gave the same chain another chain_sha256",
+            where=str(model.path),
+            value=profile.chain_sha256,
+            expected=f"{found}; put it into the profiles, whose figures still hold, or profile the model again; "
+            "then solve again",
+        )
+    raise PlanError(
+        f"the profile of model {name} was made for another chain",
+        where=str(model.path),
+        value=found,
+        expected=f"{profile.chain_sha256}; profile the model again, with the scenario's max_blocks and shape",
+    )

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from planner.errors import ProfileError
+from planner.profile.store import FORMER_CHAIN
 from planner.profile.types import Profile
 
 
@@ -46,12 +47,15 @@ def compare(before: Profile, after: Profile) -> Comparison:
         They are of different chains.
     """
     if before.chain_sha256 != after.chain_sha256:
+        expected = "the same model, shapes and --max-blocks"
+        if before.cut_bytes == after.cut_bytes:
+            expected += f"; {FORMER_CHAIN}"
         raise ProfileError(
             f"profiles of different chains: {before.model.name} in {len(before.blocks)} blocks and {after.model.name} "
             f"in {len(after.blocks)}",
             where="chain_sha256",
             value=f"{before.chain_sha256[:12]} and {after.chain_sha256[:12]}",
-            expected="the same model, shapes and --max-blocks",
+            expected=expected,
         )
     described = [profile.environment | {"provenance": profile.provenance} for profile in (before, after)]
     keys = dict.fromkeys([*described[0], *described[1]])

@@ -5,12 +5,19 @@ from __future__ import annotations
 import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Final
 
 from pydantic import ValidationError
 
 from planner.errors import Fault, ProfileError
 from planner.files import write_text_atomic
 from planner.profile.types import SCHEMA, Profile
+
+FORMER_CHAIN: Final = (
+    "earlier versions gave a model with external data another chain_sha256 on Python 3.10: in a profile written there, "
+    "replace it by the one that `planner inspect` prints"
+)
+"""What to look at where profiles of one model name different chains."""
 
 
 def profile_path(folder: Path, device_class: str, model: str) -> Path:

@@ -60,7 +60,8 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
         It cannot be read, or is something else.
     """
     try:
-        with np.load(path, allow_pickle=False) as archive:
+        # Opened here: where the archive is broken, NumPy leaves a file open that it opened itself.
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
     # A lone .npy array is no context: a TypeError, before Python 3.11 an AttributeError.
     except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile) as error:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Final
 
 from planner.errors import Fault, ProfileError
-from planner.profile.store import load_profile, profile_path
+from planner.profile.store import FORMER_CHAIN, load_profile, profile_path
 from planner.profile.types import Profile
 from planner.scenario.document import Location, dotted
 from planner.scenario.types import ModelSpec, Scenario
@@ -126,5 +126,7 @@ def _disagreements(profiles: Mapping[str, Profile], chain_sha256: str | None, pl
         if differing:
             what = f"the profiles on {first!r} and {device_class!r} are of different chains: {differing[0]} differs"
             expected = "profiles of one model file, with the same shapes and block borders"
+            if differing == ["chain_sha256"]:
+                expected += f"; {FORMER_CHAIN}"
             faults.append(Fault(what, place, expected=expected))
     return faults

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 import numpy as np
 
@@ -16,6 +16,26 @@ from planner.trace.records import Record, SampleRecord
 References: TypeAlias = Mapping[tuple[str, str], Sequence[Tensors]]
 """By source and model: what the whole model makes of each input of the source, its exits' results included."""
 
+NAMED: Final = 10
+"""How many samples with a fault of a kind are named."""
+
+
+@dataclass(frozen=True)
+class Difference:
+    """An output that is further off than its model's tolerance."""
+
+    source: str
+    sample: int
+    tensor: str
+    error: float
+    """Relative; infinite where the tensor is missing, not finite, or of another shape."""
+    tolerance: float
+
+    def __str__(self) -> str:
+        if np.isinf(self.error):
+            return f"{self.tensor} is missing, not finite, or of another shape"
+        return f"{self.tensor} differs by {self.error:.2e}, allowed are {self.tolerance:.0e}"
+
 
 @dataclass(frozen=True)
 class Numerics:
@@ -26,6 +46,8 @@ class Numerics:
     max_rel_error: float
     unequal: int = 0
     """How many samples have an output that is further off than their model's tolerance."""
+    differences: tuple[Difference, ...] = ()
+    """The furthest off of each of the first few of them."""
 
     @property
     def equal(self) -> bool:
@@ -81,6 +103,7 @@ def compare(
         Of each model, the largest relative error at which its outputs count as equal.
     """
     samples, unequal, absolute, relative = 0, 0, 0.0, 0.0
+    differences: list[Difference] = []
     for record in records:
         origin = record.origin if isinstance(record, SampleRecord) else None
         found = outputs.get((record.source, record.sample))
@@ -91,11 +114,16 @@ def compare(
         whole = known[record.sample % len(known)]
         exits = {leave.name for leave in instance.any_profile(origin.model).exits}
         names = whole.keys() - exits if origin.exit is None else (origin.exit,)
-        errors = [_errors(found.get(name), whole[name]) for name in names]
-        unequal += not all(error <= tolerances[origin.model] for _, error in errors)
-        absolute = max([absolute, *(error for error, _ in errors)])
-        relative = max([relative, *(error for _, error in errors)])
-    return Numerics(samples, absolute, relative, unequal)
+        errors = {name: _errors(found.get(name), whole[name]) for name in names}
+        tolerance = tolerances[origin.model]
+        off = {name: error for name, (_, error) in errors.items() if not error <= tolerance}
+        unequal += bool(off)
+        if off and len(differences) < NAMED:
+            tensor = max(off, key=lambda name: off[name])
+            differences.append(Difference(record.source, record.sample, tensor, off[tensor], tolerance))
+        absolute = max([absolute, *(error for error, _ in errors.values())])
+        relative = max([relative, *(error for _, error in errors.values())])
+    return Numerics(samples, absolute, relative, unequal, tuple(differences))
 
 
 def _errors(found: np.ndarray | None, expected: np.ndarray) -> tuple[float, float]:

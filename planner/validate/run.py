@@ -20,6 +20,7 @@ from planner.trace.metrics import RunMetrics, SourceMetrics, summarise
 from planner.trace.records import BlockRecord, Record
 from planner.trace.store import RecordStore
 from planner.validate.accuracy import Bounds, Labels, judged, known_answers, wilson
+from planner.validate.faults import sample_faults
 from planner.validate.legs import Leg, busy_shares, compare_legs, explain
 from planner.validate.numerics import Numerics, compare, references
 from planner.validate.rehearsal import Costs, Rehearsal, at_costs, rehearse
@@ -119,6 +120,8 @@ class Validation:
     host_limits: tuple[str, ...]
     """Workers whose host, not the plan, may have caused a difference: it was too slow, or busy with something else."""
     numerics: Numerics
+    faults: tuple[str, ...]
+    """Samples that failed or were lost, and outputs that differ: which, where, and why or by how much."""
     sources: dict[str, Comparison]
     predicted: Collection[Record]
     measurement: Measurement
@@ -268,12 +271,15 @@ def judge(
         for records, metrics in ((predicted, expected), (measurement.records, found))
     ]
     legs = compare_legs(instance, predicted, measurement.records, emulated=emulated)
+    lost = sum(instance.samples(source) - found.sources[source].offered for source in instance.sources)
+    failed = sum(found.sources[source].failed for source in instance.sources)
     return Validation(
-        lost=sum(instance.samples(source) - found.sources[source].offered for source in instance.sources),
-        failed=sum(found.sources[source].failed for source in instance.sources),
+        lost=lost,
+        failed=failed,
         duplicates=measurement.duplicates,
         host_limits=_host_limits(instance, measurement, found.utilisation, found.makespan_s),
         numerics=numerics,
+        faults=tuple(sample_faults(instance, measurement.records, numerics, failed=failed, lost=lost)),
         sources={
             source: Comparison(expected.sources[source], found.sources[source], inputs[source], tuple(legs[source]))
             for source in instance.sources
@@ -310,6 +316,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         "lost": validation.lost,
         "failed": validation.failed,
         "duplicates": validation.duplicates,
+        "faults": list(validation.faults),
         "incidents": [asdict(incident) for incident in validation.measurement.incidents],
         "host_limited": validation.host_limited,
         "host_limits": list(validation.host_limits),

@@ -25,7 +25,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 9.  When a step has started a sample, or changed what waits or runs here, and with it what a gossiping policy would
     tell, it is told.
 
-An event that does not fit the state raises :class:`ProtocolError` and changes nothing.
+An event that does not fit the state raises :class:`~planner.worker.gate.ProtocolError` and changes nothing: it is
+looked at before all else (:mod:`planner.worker.gate`).
 """
 
 from __future__ import annotations
@@ -63,6 +64,7 @@ from planner.worker.events import (
     TimedOut,
     Transferred,
 )
+from planner.worker.gate import Gate
 from planner.worker.handshake import Handshake, Settled
 from planner.worker.home import Home
 from planner.worker.pace import Pace
@@ -71,10 +73,6 @@ from planner.worker.queues import Queues
 
 CUT_S: Final = 5.0
 """A way that was found cut is avoided for so long, then tried again."""
-
-
-class ProtocolError(Exception):
-    """An event that cannot happen in this state: a fault of the driver, not of the user."""
 
 
 class Worker:
@@ -108,6 +106,7 @@ class Worker:
         self._queues = Queues(self._view, policy)
         self._running: Waiting | None = None
         self._home = Home(self._view, policy, patience or Patience(), self._place)
+        self._gate = Gate(self._view, self._home)
         self._told = Status()
         self._gossiped = (0, 0)
         self._effects: list[Effect] = []
@@ -151,9 +150,8 @@ class Worker:
         ProtocolError
             The event does not fit the state, which is left as it was.
         """
+        self._gate.check(now_s, event, self._running)
         view = self._view
-        if now_s < view.now_s:
-            raise ProtocolError(f"time runs backwards at {self.name}: {now_s} s after {view.now_s} s")
         view.now_s = now_s
         self._effects = []
         if view.costs.slowness:
@@ -168,10 +166,6 @@ class Worker:
     # ---- a source's samples, and who is there (rules 2, 3, 8: planner.worker.home) ---------------------------------
 
     def _on_arrived(self, event: Arrived) -> None:
-        if self._home.holds(event.source, event.sample):
-            raise ProtocolError(f"sample {event.sample} of {event.source} arrived twice")
-        if not self._home.owns(event.source):
-            raise ProtocolError(f"a sample of {event.source} arrived at {self.name}, which is not its home")
         self._home.arrived(event.source, event.sample, self._effects)
 
     def _on_timed_out(self, event: TimedOut) -> None:
@@ -280,16 +274,15 @@ class Worker:
             RunBlock(task.key, task.model, waiting.next_block, not waiting.begun, task.operating_point)
         )
 
-    def _take_running(self, key: SampleKey, block: int) -> Waiting:
-        waiting = self._running
-        if waiting is None or waiting.task.key != key or waiting.next_block != block:
-            raise ProtocolError(f"{self.name} is not running block {block} of {key}")
-        self._running = None
+    def _take_running(self) -> Waiting:
+        waiting, self._running = self._running, None
+        if waiting is None:
+            raise AssertionError(f"{self.name} runs nothing, and the gate let the end of a block in")
         self._view.running_until_s = self._view.now_s
         return waiting
 
     def _on_block_ended(self, event: BlockEnded) -> None:
-        waiting = self._take_running(event.key, event.block)
+        waiting = self._take_running()
         self._queues.rescale(self._pace.ran(self._queues.running_s, event.service_s))
         leave = self._leave(waiting, event) if event.confidence else None
         if leave is not None:
@@ -339,7 +332,7 @@ class Worker:
         self._effects.append(Discard(task.key))
 
     def _on_block_failed(self, event: BlockFailed) -> None:
-        waiting = self._take_running(event.key, event.block)
+        waiting = self._take_running()
         task = waiting.task
         self._queues.drop_rest(waiting)
         self._effects.append(Discard(task.key))

@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import threading
 import time
+from collections.abc import Callable
 from itertools import count
 from pathlib import Path
 
@@ -17,17 +18,18 @@ from onnx import TensorProto, helper
 from planner.execute.compute import Held
 from planner.execute.coordinator import Coordinator
 from planner.execute.driver import Driver
-from planner.execute.frames import Frame
+from planner.execute.frames import Frame, Tensors
 from planner.execute.inputs import input_pool
 from planner.execute.measurement import Observer
 from planner.execute.messages import COORDINATOR, DeployedModel, Ended, Load, Output, Stop
 from planner.execute.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
+from planner.policy.types import SampleKey
 from planner.runtime.providers import Provider
 from planner.runtime.runner import Tensor
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord, TransferRecord
-from planner.worker.events import BlockEnded, FailureMessage, Joined, Left, Received, Replanned
+from planner.worker.events import Arrived, BlockEnded, FailureMessage, Joined, Left, Received, Replanned
 from planner.worker.worker import Worker
 from tests.execute.fleet import After, Live, assert_accounted, deployment_for, fleet, ran_at, said, warmed
 from tests.execute.rig import BLOCKS, FILES, MODEL, SPLIT, line_of_three, small_instance, small_plan
@@ -165,21 +167,44 @@ def two_homes(samples: int) -> Instance:
 
 def test_samples_of_a_home_that_dies_fail_by_name_and_those_after_its_return_complete(tmp_path: Path) -> None:
     instance = two_homes(100)
+    lost: list[SampleKey] = []
     back = threading.Event()
 
-    class Watch(After):
+    class Watch(Observer):
+        """Replaces the home of "other" while one of its samples is at a, which then waits for the home's return."""
+
+        def started(self, submit: Callable[[str, int, Tensors], None]) -> None:  # noqa: ARG002
+            part = agents.agent("a")._part
+            assert part is not None
+            blocks, ran = part.models["small"], count(1)
+            run = blocks.run
+
+            def held(block: int, tensors: Held) -> dict[str, Tensor]:
+                assert part.driver is not None
+                _, sample = part.driver.load
+                if not lost and next(ran) > 10 and sample is not None and sample.source == "other":
+                    lost.append(sample)
+                    agents.kill("b")
+                    agents.come("b")
+                    assert back.wait(120.0)
+                return run(block, tensors)
+
+            blocks.run = held  # type: ignore[method-assign]
+
         def joined(self, worker: str) -> None:  # noqa: ARG002
             back.set()
 
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
-        after = Watch((30, lambda: agents.kill("b")), (31, lambda: agents.come("b")))
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=Watch())
     reasons = assert_accounted(instance, measured)
-    assert back.is_set()
     assert set(reasons) <= {"b left", "b was not there"}
-    assert sum(reasons.values()) >= 1
-    failed = {record.source for record in measured.records if isinstance(record, SampleRecord) and record.reason}
-    assert failed == {"other"}
+    failed = {(one.source, one.sample) for one in measured.records if isinstance(one, SampleRecord) and one.reason}
+    assert {source for source, _ in failed} == {"other"}
+    assert next((key.source, key.sample) for key in lost) in failed
+    arrived = {
+        (step.event.source, step.event.sample) for step in measured.steps["b"] if isinstance(step.event, Arrived)
+    }
+    assert failed.isdisjoint(arrived)
 
 
 def test_a_home_that_stays_away_fails_its_samples_and_the_others_go_on(tmp_path: Path) -> None:

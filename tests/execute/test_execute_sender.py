@@ -5,7 +5,7 @@ from __future__ import annotations
 import itertools
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import numpy as np
 import pytest
@@ -68,7 +68,9 @@ class Slow:
         self._changed = threading.Condition()
         self._due: list[Fragment] = []
         self._acknowledged: OnAcknowledged = lambda _fragment: None
-        threading.Thread(target=self._carry, daemon=True).start()
+        self._over = False
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._thread.start()
 
     def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
         with self._changed:
@@ -81,16 +83,37 @@ class Slow:
     def _carry(self) -> None:
         while True:
             with self._changed:
-                while not self._due:
-                    self._changed.wait()
+                self._changed.wait_for(lambda: self._due or self._over)
+                if self._over:
+                    return
                 fragment = self._due.pop(0)
-            time.sleep(len(fragment.payload) / self._rate)
+                self._changed.wait_for(lambda: self._over, len(fragment.payload) / self._rate)
             with self._changed:
                 self._queue_bytes -= len(fragment.payload)
             self._acknowledged(fragment.acknowledgement)
 
     def on_acknowledged(self, call: OnAcknowledged) -> None:
         self._acknowledged = call
+
+    def close(self) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+        self._thread.join()
+
+
+@pytest.fixture
+def slow() -> Iterator[Callable[[float], Slow]]:
+    """Give what makes a medium of a rate, which ends with the test."""
+    made: list[Slow] = []
+
+    def make(bytes_per_s: float) -> Slow:
+        made.append(Slow(bytes_per_s))
+        return made[-1]
+
+    yield make
+    for medium in made:
+        medium.close()
 
 
 def bulk(size_bytes: int) -> Frame:
@@ -103,8 +126,8 @@ def counted(total: int) -> tuple[Callable[[], None], threading.Event]:
     return lambda: None if next(left, None) is not None else over.set(), over
 
 
-def test_urgent_frames_overtake() -> None:
-    medium = Slow(20e6)
+def test_urgent_frames_overtake(slow: Callable[[float], Slow]) -> None:
+    medium = slow(20e6)
     sender = SenderThread(medium)
     sent, over = counted(8)
     for _ in range(8):
@@ -126,8 +149,8 @@ def test_urgent_frames_overtake() -> None:
     assert len([decode(*found) for found in came]) == 9
 
 
-def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes() -> None:
-    medium = Slow(100.0)  # nothing comes back in this test
+def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes(slow: Callable[[float], Slow]) -> None:
+    medium = slow(100.0)  # nothing comes back in this test
     sender = SenderThread(medium)
     sender.send("b", bulk(1_000_000), 5)
     lane = sender._lanes["to b"]
@@ -147,8 +170,8 @@ def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes() -> None:
     sender.close()
 
 
-def test_small_frames_that_nobody_waits_for_are_acknowledged_now_and_then() -> None:
-    medium = Slow(1e8)
+def test_small_frames_that_nobody_waits_for_are_acknowledged_now_and_then(slow: Callable[[float], Slow]) -> None:
+    medium = slow(1e8)
     sender = SenderThread(medium)
     for _ in range(400):
         sender.send("b", Frame(Echo(number=1)), LEVELS)
@@ -165,8 +188,8 @@ def test_small_frames_that_nobody_waits_for_are_acknowledged_now_and_then() -> N
     assert sum(apart) > 300
 
 
-def test_members_by_one_medium_share_a_lane_and_others_do_not_wait() -> None:
-    medium = Slow(5e6)
+def test_members_by_one_medium_share_a_lane_and_others_do_not_wait(slow: Callable[[float], Slow]) -> None:
+    medium = slow(5e6)
     sender = SenderThread(medium)
     sender.route({"b": "wifi", "c": "wifi", "d": "line"})
     sent, over = counted(2)
@@ -182,8 +205,8 @@ def test_members_by_one_medium_share_a_lane_and_others_do_not_wait() -> None:
     sender.close()
 
 
-def test_what_is_for_a_member_that_left_is_dropped() -> None:
-    medium = Slow(1e5)
+def test_what_is_for_a_member_that_left_is_dropped(slow: Callable[[float], Slow]) -> None:
+    medium = slow(1e5)
     sender = SenderThread(medium)
     for _ in range(3):
         sender.send("b", bulk(2_000_000), LEVELS)
@@ -193,9 +216,11 @@ def test_what_is_for_a_member_that_left_is_dropped() -> None:
     assert sum(len(fragment.payload) for *_, fragment in medium.sent) < 4_000_000
 
 
-def test_what_a_frame_takes_on_an_idle_way_is_told_without_what_a_small_one_takes() -> None:
+def test_what_a_frame_takes_on_an_idle_way_is_told_without_what_a_small_one_takes(
+    slow: Callable[[float], Slow],
+) -> None:
     told: list[tuple[str, int, float]] = []
-    sender = SenderThread(Slow(1e6), lambda *transfer: told.append(transfer))
+    sender = SenderThread(slow(1e6), lambda *transfer: told.append(transfer))
     for size_bytes in (*[10] * 5, 200_000, 20_000):
         came = threading.Event()
         sender.send("b", bulk(size_bytes), 3, came.set)

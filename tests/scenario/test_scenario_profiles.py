@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from planner.cli import main
 from planner.errors import ProfileError
-from planner.profile.store import profile_path, save_profile
+from planner.profile.store import FORMER_CHAIN, profile_path, save_profile
 from planner.profile.types import ExitPoint, OperatingPoint, Profile
 from planner.scenario.instance import Instance
 from planner.scenario.load import load_instance, load_scenario
@@ -81,7 +81,7 @@ def test_profiles_of_different_chains_do_not_mix(tmp_path: Path) -> None:
         f"{path}:4: models.classifier: the profiles on 'small' and 'large' are of different chains: cut_bytes differs"
         + expected,
         f"{path}:5: models.tagger: the profiles on 'small' and 'large' are of different chains: chain_sha256 differs"
-        + expected,
+        + f"{expected}; {FORMER_CHAIN}",
     ]
 
 

@@ -14,7 +14,7 @@ from planner.model.chain import TensorSpec
 from planner.runtime.check import HALF_TOLERANCE, TOLERANCE, tolerance_of
 from planner.runtime.session import BlockSession
 from planner.simulate.run import simulate
-from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
+from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
 from planner.trace.store import RecordStore
 from planner.validate.numerics import Numerics, References, compare, references
 from planner.validate.run import HOST_LIMIT, WAIT_LIMIT, Validation, judge, validation_document
@@ -105,11 +105,18 @@ def test_no_output_is_no_agreement() -> None:
     assert not compared({}).equal
 
 
-def verdict(measured: list[Record], late_blocks: int = 0, waited_s: float = 0.0) -> Validation:
+def verdict(
+    measured: list[Record], late_blocks: int = 0, waited_s: float = 0.0, numerics: Numerics | None = None
+) -> Validation:
     predicted, _ = simulate(INSTANCE, policy="planned", plan=SPLIT, seed=SEED)
     measurement = Measurement(records=RecordStore(measured), late_blocks={"b": late_blocks}, waited_s={"a": waited_s})
     return judge(
-        INSTANCE, predicted, measurement, Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 16), emulated=True
+        INSTANCE,
+        predicted,
+        measurement,
+        numerics or Numerics(40, 0.0, 0.0),
+        dict.fromkeys(INSTANCE.sources, 16),
+        emulated=True,
     )
 
 
@@ -146,6 +153,48 @@ def test_a_lost_sample_and_a_failed_one_are_counted_and_do_not_pass() -> None:
     failed = verdict([*records[:last], failure])
     assert (failed.lost, failed.failed, failed.sound) == (0, 1, False)
     assert not failed.passed(1.0)
+
+
+def test_what_failed_or_was_lost_is_named_with_the_worker_at_which_it_was_last() -> None:
+    records = [record for record in simulated() if (record.source, record.sample) != ("other", 7)]
+    end = next(r for r in simulated() if isinstance(r, SampleRecord) and (r.source, r.sample) == ("other", 7))
+    block, transfer = (
+        BlockRecord("a", "other", 7, 0, 0.25, 0.5),
+        TransferRecord("wifi", "a", "c", "other", 7, 1, 9, 0.5, 0.75),
+    )
+    at_a = "last seen at a, which ended block 0 at 0.500 s"
+    at_c = "last seen at c, to which cut 1 came from a at 0.750 s"
+    for work, told in (
+        ([], "no worker is known to have done anything for it"),
+        ([block], at_a),
+        ([transfer, block], at_c),
+    ):
+        assert verdict([*records, *work]).faults == (f"other, sample 7 was lost: {told}",)
+    failure = SampleRecord("other", 7, end.created_s, end.finished_s, "failed", "no memory")
+    assert verdict([*records, block, failure]).faults == (f"other, sample 7 failed: no memory; {at_a}",)
+    assert validation_document(verdict(records), 0.1)["faults"] == list(verdict(records).faults)
+
+
+def test_of_many_samples_the_first_are_named_and_the_others_counted() -> None:
+    faults = verdict([record for record in simulated() if not isinstance(record, SampleRecord)]).faults
+    assert [fault.partition(" was lost")[0] for fault in faults] == [
+        *(f"urgent, sample {number}" for number in range(10)),
+        "30 more were lost",
+    ]
+
+
+def test_an_output_that_differs_is_named_with_its_error_and_who_computed_it() -> None:
+    outputs = right_outputs()
+    outputs["other", 13] = {"t3": outputs["other", 13]["t3"] * np.float32(1.001)}
+    outputs["urgent", 2] = {}
+    assert verdict(simulated(), numerics=compared(right_outputs())).faults == ()
+    missing, scaled = verdict(simulated(), numerics=compared(outputs)).faults
+    assert missing.startswith(
+        "urgent, sample 2: t3 is missing, not finite, or of another shape; computed as block 0 at a, "
+    )
+    assert scaled.startswith("other, sample 13: t3 differs by 1.00e-03, allowed are 1e-04; computed as block 0 at a, ")
+    assert scaled.endswith("block 2 at c")
+    assert verdict(simulated(), numerics=compared({})).faults == ("no output was there to compare",)
 
 
 def test_the_host_is_named_when_too_many_blocks_were_late() -> None:

@@ -31,8 +31,9 @@ from planner.worker.events import (
     TimedOut,
     Timer,
 )
+from planner.worker.gate import ProtocolError
 from planner.worker.patience import Patience
-from planner.worker.worker import ProtocolError, Worker
+from planner.worker.worker import Worker
 from tests.instances import make_instance, make_profile
 
 BLOCKS = 4
