@@ -55,22 +55,22 @@ def choose_borders(
     list of int
         Borders in ascending order.
     """
-    kept = _thin(allowed, key=lambda cut: (fused[cut], cut_bytes[cut]))
+    kept = _thin_out(allowed, key=lambda cut: (fused[cut], cut_bytes[cut]))
     cuts = [0, *sorted({*kept, *forced}), len(costs)]
     blocks = max(blocks, len(forced) + 1)
     cumulative = np.concatenate([[0.0], np.cumsum(costs)])
-    weight = blocks * _squares(cumulative[cuts] / (cumulative[-1] or 1.0), np.isin(cuts, forced))
+    weight = blocks * _squared_shares(cumulative[cuts] / (cumulative[-1] or 1.0), np.isin(cuts, forced))
     penalty = _penalties(np.array([cut_bytes[cut] for cut in cuts]), np.array([fused[cut] for cut in cuts]), blocks)
     return [cuts[index] for index in _cheapest_path(weight, penalty, min(blocks, len(cuts) - 1))]
 
 
-def _thin(cuts: Sequence[int], key: Callable[[int], tuple[bool, int]]) -> list[int]:
+def _thin_out(cuts: Sequence[int], key: Callable[[int], tuple[bool, int]]) -> list[int]:
     """Return the best cut of each of CANDIDATES groups of neighbours, because time and memory grow quadratically."""
     size = -(-len(cuts) // CANDIDATES) or 1
     return [min(cuts[start : start + size], key=key) for start in range(0, len(cuts), size)]
 
 
-def _squares(share: NDArray[np.float64], forced: NDArray[np.bool_]) -> NDArray[np.float64]:
+def _squared_shares(share: NDArray[np.float64], forced: NDArray[np.bool_]) -> NDArray[np.float64]:
     """Return the squared share of the block between any two cuts, infinite where no block is possible.
 
     No block is possible if the second cut does not lie after the first, or if a forced cut lies inside.

@@ -116,7 +116,7 @@ class Costs:
         return statistics, quantised
 
 
-def measure_costs(graph: Graph, specs: Mapping[str, TensorSpec]) -> Costs:
+def count_costs(graph: Graph, specs: Mapping[str, TensorSpec]) -> Costs:
     """Return the operations and the nominal time of each node of a graph."""
     counter = _Counter(specs.get, Counter())
     flop = {node.index: counter.count(node.proto) for node in graph.nodes}

@@ -175,15 +175,15 @@ def _inputs(node: onnx.NodeProto) -> Iterator[str]:
         yield from _captured(body)
 
 
-def _sorted_nodes(source: ModelSource, given: set[str]) -> tuple[tuple[Node, ...], dict[str, Node]]:
+def _sorted_nodes(source: ModelSource, available: set[str]) -> tuple[tuple[Node, ...], dict[str, Node]]:
     """Return the nodes in topological order, as close to the file's order as possible, and each tensor's producer."""
     protos = source.proto.graph.node
     inputs = [tuple(dict.fromkeys(_inputs(proto))) for proto in protos]
-    makers = _makers(source, given)
+    makers = _makers(source, available)
     users: dict[int, list[int]] = {}
     missing = [0] * len(protos)
     for index, names in enumerate(inputs):
-        for name in set(names) - given:
+        for name in set(names) - available:
             if name not in makers:
                 where = f"{source.path}, node {_label(protos[index])}"
                 raise ModelError("no node produces this input", where=where, value=name)
@@ -209,12 +209,12 @@ def _label(node: onnx.NodeProto) -> str:
     return repr(node.name or node.op_type)
 
 
-def _makers(source: ModelSource, given: set[str]) -> dict[str, int]:
+def _makers(source: ModelSource, available: set[str]) -> dict[str, int]:
     """Return the index in the file of the node that produces each tensor."""
     makers: dict[str, int] = {}
     for index, proto in enumerate(source.proto.graph.node):
         for name in filter(None, proto.output):
-            if name in makers or name in given:
+            if name in makers or name in available:
                 raise ModelError(
                     "more than one node produces this tensor", where=f"{source.path}, node {_label(proto)}", value=name
                 )

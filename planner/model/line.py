@@ -86,22 +86,22 @@ class Line:
         entering: list[list[str]] = [[] for _ in range(len(self) + 1)]
         for name, cut in self.made.items():
             entering[cut].append(name)
-        for name, origin in self._origins().items():
+        for name, origin in self._shape_origins().items():
             entering[self.made[origin]].append(name)
         alive: list[tuple[str, ...]] = []
         crossing: list[str] = []
         for cut, fresh in enumerate(entering):
             crossing = [name for name in (*crossing, *fresh) if self.last_use.get(name, -1) >= cut]
-            alive.append(tuple(name for name in crossing if not self._follows(name, cut)))
+            alive.append(tuple(name for name in crossing if not self._shape_is_implied(name, cut)))
         alive[0] = self.graph.inputs
         alive[-1] = tuple(name for name in self.graph.outputs if name not in self.exits)
         return alive
 
-    def _origins(self) -> dict[str, str]:
+    def _shape_origins(self) -> dict[str, str]:
         """Return the tensor to which each needed shape belongs."""
         return {name: self.graph.maker[name].inputs[0] for _, shapes in self.needs for name in sorted(shapes)}
 
-    def _follows(self, name: str, cut: int) -> bool:
+    def _shape_is_implied(self, name: str, cut: int) -> bool:
         """Return whether a tensor is a shape that the receiver can take from the tensor itself."""
         return name not in self.made and self.last_use.get(self.graph.maker[name].inputs[0], -1) >= cut
 
@@ -137,7 +137,7 @@ class Line:
         return sum(self.specs[name].bytes for name in self.alive[cut] if name in self.specs)
 
 
-def draw_line(graph: Graph, specs: Mapping[str, TensorSpec], costs: Mapping[int, float]) -> Line:
+def order_work(graph: Graph, specs: Mapping[str, TensorSpec], costs: Mapping[int, float]) -> Line:
     """Order the work so that few bytes are alive, and find the exits.
 
     Outputs are computed one after the other, the one with the least work first, each with the work not yet done for

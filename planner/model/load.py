@@ -135,21 +135,21 @@ def load_chain(
         raise ModelError(
             "a chain needs at least one block", where="--max-blocks", value=max_blocks, expected="1 or more"
         )
-    from planner.model.cost import measure_costs
+    from planner.model.cost import count_costs
     from planner.model.graph import build_graph
-    from planner.model.line import draw_line
-    from planner.model.shapes import infer
+    from planner.model.line import order_work
+    from planner.model.shapes import infer_shapes
     from planner.model.source import read_model
 
     source = read_model(path)
     graph = build_graph(source)
-    shapes = infer(source, graph, shape or {})
+    shapes = infer_shapes(source, graph, shape or {})
     for node in graph.nodes:
         fixed = shapes.fixed_shape(node)
         if fixed is not None:
             graph.weights[fixed.name] = fixed
-    costs = measure_costs(graph, shapes.specs)
-    line = draw_line(graph, shapes.specs, costs.time_s)
+    costs = count_costs(graph, shapes.specs)
+    line = order_work(graph, shapes.specs, costs.time_s)
     borders = _borders(path, line, shapes, costs, max_blocks)
     chain = _chain(name or path.stem, source, line, costs, borders)
     return ChainModel(chain, source, line, shapes, costs, borders)

@@ -76,7 +76,7 @@ class Shapes:
         return None if dims is None else shape_value(node.proto, dims)
 
 
-def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]]) -> Shapes:
+def infer_shapes(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]]) -> Shapes:
     """Infer the types and sizes of a model's tensors.
 
     Parameters
@@ -97,9 +97,9 @@ def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]])
         expected = f"one of the inputs {', '.join(graph.inputs)}"
         raise ModelError(Fault("--shape names an unknown tensor", str(source.path), name, expected) for name in unknown)
     sizes = _axis_sizes(source, shape)
-    given = _given(source, graph, shape, sizes)
+    input_types = _input_types(source, graph, shape, sizes)
     dynamic = any(dims_of(value.type) is None for value in source.proto.graph.input if value.name in graph.inputs)
-    walk = Walk(source, _stated(source, shape, sizes), dict(given))
+    walk = Walk(source, _stated_types(source, shape, sizes), dict(input_types))
     for name, tensor in graph.weights.items():
         if isinstance(tensor, TensorProto):
             walk.weight(name, tensor)
@@ -145,32 +145,34 @@ def _axis_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict
     }
 
 
-def _given(
+def _input_types(
     source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
 ) -> dict[str, TypeProto]:
     """Return the types of the inputs with the requested shapes."""
-    given: dict[str, TypeProto] = {}
+    types: dict[str, TypeProto] = {}
     faults: list[Fault] = []
     for value in source.proto.graph.input:
         if value.name in graph.inputs:
-            given[value.name] = _filled(value.type, shape.get(value.name), sizes)
-            faults += _input_faults(value, given[value.name], shape.get(value.name), str(source.path))
+            types[value.name] = _with_sizes(value.type, shape.get(value.name), sizes)
+            faults += _input_faults(value, types[value.name], shape.get(value.name), str(source.path))
     if faults:
         raise ModelError(faults)
-    return given
+    return types
 
 
-def _stated(source: ModelSource, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> dict[str, TypeProto]:
+def _stated_types(
+    source: ModelSource, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
+) -> dict[str, TypeProto]:
     """Return the types that the file states for other tensors, completed by the requested shapes."""
     graph = source.proto.graph
     return {
-        value.name: _filled(value.type, shape.get(value.name), sizes)
+        value.name: _with_sizes(value.type, shape.get(value.name), sizes)
         for values in (graph.value_info, graph.output)
         for value in values
     }
 
 
-def _filled(kind: TypeProto, requested: Sequence[int] | None, sizes: Mapping[str, int]) -> TypeProto:
+def _with_sizes(kind: TypeProto, requested: Sequence[int] | None, sizes: Mapping[str, int]) -> TypeProto:
     """Return a type with open axes filled in from the requested shape or by name."""
     filled = TypeProto()
     filled.CopyFrom(kind)
@@ -186,16 +188,16 @@ def _filled(kind: TypeProto, requested: Sequence[int] | None, sizes: Mapping[str
 
 
 def _input_faults(
-    value: onnx.ValueInfoProto, given: TypeProto, requested: Sequence[int] | None, where: str
+    value: onnx.ValueInfoProto, filled: TypeProto, requested: Sequence[int] | None, where: str
 ) -> Iterable[Fault]:
     where = f"{where}, input {value.name!r}"
     if not value.type.HasField("tensor_type"):
         return [Fault("this input is not a tensor", where, expected="inputs that are tensors")]
     dims = value.type.tensor_type.shape.dim
     stated = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
-    if requested is not None and (dims_of(given) != tuple(requested) or min(requested, default=1) < 1):
+    if requested is not None and (dims_of(filled) != tuple(requested) or min(requested, default=1) < 1):
         return [Fault("--shape does not match this input", where, list(requested), f"shape {stated}")]
-    if dims_of(given) is None:
+    if dims_of(filled) is None:
         example = ",".join(str(size) if isinstance(size, int) else "1" for size in stated) or "1,3,224,224"
         expected = f"a fixed shape, for example --shape {value.name}={example}"
         return [Fault("this input has dynamic axes", where, stated, expected)]

@@ -22,7 +22,6 @@ from planner.errors import Fault, ModelError
 # com.microsoft is the domain of onnxruntime's own operators. Functions defined in the model are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 KNOWN_TYPES = frozenset(helper.get_all_tensor_dtypes())
-HASH_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -173,8 +172,8 @@ def _domain_faults(graph: onnx.GraphProto, where: str) -> Iterator[Fault]:
 def _tensor_fault(tensor: TensorProto, path: Path) -> Fault | None:
     if tensor.data_type in KNOWN_TYPES and min(tensor.dims, default=0) >= 0:
         return None
-    found = f"type {tensor.data_type}, shape {list(tensor.dims)}"
-    return Fault("malformed tensor", f"{path}, tensor {tensor.name!r}", found, "an ONNX type and sizes of 0 or more")
+    actual = f"type {tensor.data_type}, shape {list(tensor.dims)}"
+    return Fault("malformed tensor", f"{path}, tensor {tensor.name!r}", actual, "an ONNX type and sizes of 0 or more")
 
 
 def _external_fault(tensor: TensorProto, path: Path) -> Fault | None:

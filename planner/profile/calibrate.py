@@ -206,7 +206,7 @@ def operating_points(
     if answers.correct is None:
         raise ProfileError("no labels: accuracy cannot be determined", where=chain.name, expected=f"an array {LABEL}")
     grid = itertools.product(sorted(set(thresholds or THRESHOLDS)), repeat=len(chain.exits))
-    return worthwhile(_point(chain, answers.confidence, answers.correct, chosen) for chosen in grid)
+    return pareto_optimal(_point(chain, answers.confidence, answers.correct, chosen) for chosen in grid)
 
 
 def check_thresholds(chain: Chain, thresholds: Sequence[float] | None) -> None:
@@ -224,7 +224,7 @@ def check_thresholds(chain: Chain, thresholds: Sequence[float] | None) -> None:
         raise ProfileError("not a probability", where="--thresholds", value=wrong[0], expected="0 to 1")
 
 
-def worthwhile(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
+def pareto_optimal(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
     """Return the Pareto-optimal points in accuracy and work per block, the most accurate first."""
     kept: list[OperatingPoint] = []
     for point in sorted(points, key=lambda point: (-point.accuracy, sum(point.reach))):

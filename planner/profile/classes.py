@@ -26,7 +26,6 @@ from pydantic import Field, ValidationError
 from planner.errors import Fault, ProfileError
 from planner.profile.types import NonNegative, Positive, Record
 
-CLASSES_SCHEMA: Final = "planner/device-class/v1"
 FOLDERS: Final = tuple(base / "profiles/classes" for base in (Path(), *Path(__file__).parents[1:3]))
 """Folders of class files: below the working directory, in the installed package, in a checkout of this project."""
 

@@ -20,12 +20,12 @@ from numpy.typing import NDArray
 from planner.errors import ProfileError
 from planner.profile.assemble import ChainCosts, assemble
 from planner.profile.sampling import ChainModel
-from planner.profile.timing import spread
+from planner.profile.timing import robust_std
 from planner.profile.types import OperatingPoint, Profile
 
 KERNEL_SUFFIX: Final = "_kernel_time"
 TRT_SEPARATORS: Final = re.compile(r"\.\.\.|[\s+(),\[\]{}]+")
-LEAST_MATCHED: Final = 0.5
+MIN_MATCHED: Final = 0.5
 """Minimum share of the time in layers of the model; with less, the file belongs to another model."""
 
 
@@ -87,7 +87,7 @@ def import_profile(
     """
     layers, environment = _read(path)
     mean_s, variance, matched = _per_block(layers, chain_model)
-    if matched < LEAST_MATCHED:
+    if matched < MIN_MATCHED:
         names = ", ".join(layer.names[0] for layer in layers[:3])
         raise ProfileError(
             f"only {matched:.0%} of the time is in layers of the model {chain_model.chain.name}",
@@ -133,7 +133,7 @@ def _onnxruntime_layers(entries: Sequence[Mapping[str, Any]]) -> tuple[list[Laye
             times_s[entry["name"].removesuffix(KERNEL_SUFFIX), entry["args"]["node_index"]].append(1e-6 * entry["dur"])
             providers[entry["args"].get("provider", "unknown")] += 1
     layers = [
-        Layer(_name_prefixes(name), float(np.median(samples_s)), float(spread(samples_s)), "first")
+        Layer(_name_prefixes(name), float(np.median(samples_s)), float(robust_std(samples_s)), "first")
         for (name, _), samples_s in times_s.items()
     ]
     runs = max(len(samples_s) for samples_s in times_s.values())

@@ -22,8 +22,8 @@ from planner.errors import ProfileError
 from planner.model.chain import Chain
 from planner.profile.assemble import ChainCosts, assemble
 from planner.profile.environment import device_environment, thermal_environment, thermals, throttle_warnings
-from planner.profile.sampling import FEWEST_ROUNDS, ChainModel, Clock, Progress, Sampler, cut_names
-from planner.profile.timing import costs, noise_warnings
+from planner.profile.sampling import MIN_ROUNDS, ChainModel, Clock, Progress, Sampler, cut_names
+from planner.profile.timing import fit_costs, noise_warnings
 from planner.profile.types import OperatingPoint, Profile
 from planner.runtime.providers import Provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner
@@ -82,8 +82,8 @@ def measure(
     RuntimeSessionError
         If onnxruntime is missing, lacks the provider or rejects a block.
     """
-    if rounds < FEWEST_ROUNDS:
-        raise ProfileError("too few rounds", where="rounds", value=rounds, expected=f"{FEWEST_ROUNDS} or more")
+    if rounds < MIN_ROUNDS:
+        raise ProfileError("too few rounds", where="rounds", value=rounds, expected=f"{MIN_ROUNDS} or more")
     if not budget_s > 0:
         raise ProfileError(
             "no time for a measurement", where="budget", value=budget_s, expected="a positive time, as in 60s"
@@ -97,7 +97,7 @@ def measure(
     after = thermals()
     clock.finish()
     samples = sampler.samples
-    fitted = costs(samples.rounds)
+    fitted = fit_costs(samples.rounds)
     memory_measured = len(samples.peak_bytes) == len(chain)
     environment = device_environment() | {
         "provider": runner.provider.name,
@@ -143,7 +143,7 @@ def _sample(sampler: Sampler, rounds: int) -> bool:
         sampler.try_fusing()
         sampler.measure_memory()
     except KeyboardInterrupt:
-        if len(sampler.samples.rounds) < FEWEST_ROUNDS:
+        if len(sampler.samples.rounds) < MIN_ROUNDS:
             raise
         return False
     return True

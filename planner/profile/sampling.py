@@ -25,7 +25,7 @@ Progress = Callable[[int, int], None]
 """Callback that receives the percentage done so far, and 100."""
 
 WARM_UP_ROUNDS: Final = 2
-FEWEST_ROUNDS: Final = 3
+MIN_ROUNDS: Final = 3
 FUSION_ROUNDS: Final = 10
 ROUNDS_SHARE: Final = 0.7
 """Share of the budget after which no new round starts, so that fusing and memory can be measured."""
@@ -157,7 +157,7 @@ class Sampler:
         rounds_s = min(count * round_s, ROUNDS_SHARE * self._clock.budget_s)
         self._clock.expected_s = min(self._clock.budget_s, self._clock.elapsed_s + rounds_s / ROUNDS_SHARE)
         for done in range(count):
-            if done >= FEWEST_ROUNDS and self._clock.used(ROUNDS_SHARE):
+            if done >= MIN_ROUNDS and self._clock.used(ROUNDS_SHARE):
                 break
             self._run_round(self.samples.rounds)
             self._clock.report()

@@ -14,8 +14,8 @@ from planner.profile.types import SegmentError
 Segment = tuple[int, int]
 """First and last block, inclusive."""
 
-MOST_FITTED: Final = 6
-MOST_HELD_OUT: Final = 12
+MAX_FITTED: Final = 6
+MAX_HELD_OUT: Final = 12
 
 NORMAL_QUARTILES: Final = 1.349
 """Interquartile range of a normal distribution, in standard deviations."""
@@ -43,8 +43,8 @@ def choose_segments(length: int, rng: np.random.Generator) -> tuple[list[Segment
     """
     segments = [(first, last) for first in range(length) for last in range(first, length) if last - first + 1 < length]
     drawn = [segments[index] for index in rng.permutation(len(segments))]
-    fitted = min(MOST_FITTED, len(drawn) // 3)
-    return drawn[:fitted], drawn[fitted : fitted + MOST_HELD_OUT]
+    fitted = min(MAX_FITTED, len(drawn) // 3)
+    return drawn[:fitted], drawn[fitted : fitted + MAX_HELD_OUT]
 
 
 @dataclass
@@ -99,7 +99,7 @@ class Costs:
     segment_error: SegmentError | None
 
 
-def costs(rounds: Rounds) -> Costs:
+def fit_costs(rounds: Rounds) -> Costs:
     """Fit costs to rounds.
 
     The overhead is the median, over the fitted segments and the whole chain, of the time of a segment minus the time of
@@ -112,10 +112,10 @@ def costs(rounds: Rounds) -> Costs:
     for first, last in rounds.fitted:
         excess_s.append(np.median(_times(rounds, (first, last)) - block_s[:, first : last + 1].sum(axis=1)))
     overhead_s = max(float(np.median(excess_s)), 0.0)
-    return Costs(mean_s, spread(block_s), overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
+    return Costs(mean_s, robust_std(block_s), overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
 
 
-def spread(times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+def robust_std(times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
     """Return the standard deviation over the first axis, computed from the quartiles to be robust against outliers."""
     low_s, high_s = np.percentile(times_s, [25, 75], axis=0)
     return np.asarray((high_s - low_s) / NORMAL_QUARTILES)
@@ -146,12 +146,12 @@ def noise_warnings(rounds: Rounds, error: SegmentError | None, waiting_share: fl
     low_s, middle_s, high_s = np.percentile(chain_s, [10, 50, 90])
     third = max(len(chain_s) // 3, 1)
     drift = float(np.median(chain_s[-third:]) / np.median(chain_s[:third]) - 1)
-    spread = float((high_s - low_s) / middle_s)
+    variation = float((high_s - low_s) / middle_s)
     warnings = []
     if waiting_share > NOISY_WAITING:
         warnings.append(f"busy machine: other programs used the processor for {waiting_share:.0%} of the time")
-    if spread > NOISY_SPREAD:
-        warnings.append(f"noisy machine: the chain's time differs by {spread:.0%} between quiet and busy rounds")
+    if variation > NOISY_SPREAD:
+        warnings.append(f"noisy machine: the chain's time differs by {variation:.0%} between quiet and busy rounds")
     if abs(drift) > NOISY_DRIFT:
         warnings.append(
             f"the chain became {'slower' if drift > 0 else 'faster'} by {abs(drift):.0%} during the measurement"

@@ -21,7 +21,7 @@ GREY: Final = "#595959"
 FAINT: Final = "#E6E6E6"
 ALERT: Final = PALETTE[5]
 
-LEAST_ROWS: Final = 6
+MIN_ROWS: Final = 6
 """Minimum number of rows for which a panel has room, so that a few bars do not become too high."""
 
 _FORMATS: Final = {".svg": "svg", ".png": "png"}

@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 COLUMNS: Final = 2
 """Number of sources side by side."""
 
-MOST_LEGS: Final = 12
+MAX_LEGS: Final = 12
 """Maximum number of legs drawn per source: those that take the most time."""
 
 _BAR: Final = 0.36
@@ -103,7 +103,7 @@ def _draw_source(axes: Axes, legs: Sequence[Leg]) -> None:
 
 def _longest(legs: Sequence[Leg]) -> list[Leg]:
     """Return the legs to draw, in order."""
-    longest = heapq.nlargest(MOST_LEGS, range(len(legs)), key=lambda index: max(_times(legs[index])))
+    longest = heapq.nlargest(MAX_LEGS, range(len(legs)), key=lambda index: max(_times(legs[index])))
     return [legs[index] for index in sorted(longest)]
 
 

@@ -6,14 +6,14 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from planner.plan.types import Plan
-from planner.report.figure import ALERT, FAINT, GREY, LEAST_ROWS, shortened, write_beside, write_inside
+from planner.report.figure import ALERT, FAINT, GREY, MIN_ROWS, shortened, write_beside, write_inside
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_LOADS: Final = 28
+MAX_LOADS: Final = 28
 """Maximum number of workers and networks drawn: the busiest ones."""
 
 _IDLE: Final = 5e-4
@@ -34,14 +34,14 @@ def draw_loads(axes: Axes, instance: Instance, plan: Plan, colours: Mapping[str,
     load, batch = loads(plan), plan.goal == "makespan"
     full = (batch and max(load.values())) or 1.0
     used = [name for name in load if name in plan.workers or load[name] > _IDLE * full]
-    drawn = set(sorted(used, key=lambda name: -load[name])[:MOST_LOADS])
+    drawn = set(sorted(used, key=lambda name: -load[name])[:MAX_LOADS])
     names = [name for name in load if name in drawn]
     axes.set_title("Work of the batch" if batch else "Utilisation")
     axes.set_xlabel("thin bars: memory needed of memory available", fontsize=10)
     axes.set_xlim(0, 1)
     ticks = (0.0, 0.5, 1.0)
     axes.set_xticks(ticks, [format_quantity(tick * full, "time") if batch else f"{tick:.0%}" for tick in ticks])
-    axes.set_ylim(max(len(names) + (len(load) > len(names)), LEAST_ROWS) - 0.5, -0.5)
+    axes.set_ylim(max(len(names) + (len(load) > len(names)), MIN_ROWS) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=10)
     axes.tick_params(axis="y", length=0)
     for row, name in enumerate(names):

@@ -16,7 +16,7 @@ from planner.report.figure import (
     ALERT,
     FAINT,
     GREY,
-    LEAST_ROWS,
+    MIN_ROWS,
     PALETTE,
     new_figure,
     shortened,
@@ -31,10 +31,10 @@ from planner.units import format_quantity
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_ROUTES: Final = 6
+MAX_ROUTES: Final = 6
 """Maximum number of routes drawn per source: those with the largest shares; the others are summarised."""
 
-MOST_HEIGHT: Final = 33.0
+MAX_HEIGHT: Final = 33.0
 """Maximum height in rows. If it is too small, fewer routes are drawn per source, and the last sources are left out."""
 
 _REST: Final = 0.75
@@ -116,14 +116,14 @@ def _bands(instance: Instance, plan: Plan) -> tuple[list[Band], list[str]]:
     def height(most: int) -> float:
         return sum(min(count, most) + _REST * (count > most) + _GAP for count in counts)
 
-    most = next((most for most in range(MOST_ROUTES, 1, -1) if height(most) <= MOST_HEIGHT), 1)
+    most = next((most for most in range(MAX_ROUTES, 1, -1) if height(most) <= MAX_HEIGHT), 1)
     bands: list[Band] = []
     top = 0.0
     for source in order:
         pairs = zip(plan.sources[source].routes, legs_of[source], strict=True)
         ranked = sorted(pairs, key=lambda pair: -pair[0].share)
         band = Band(source, top, ranked[:most], [route for route, _ in ranked[most:]])
-        if band.bottom > MOST_HEIGHT:
+        if band.bottom > MAX_HEIGHT:
             break
         bands.append(band)
         top = band.bottom + _GAP
@@ -135,7 +135,7 @@ def _bands(instance: Instance, plan: Plan) -> tuple[list[Band], list[str]]:
 
 def _draw_frame(axes: Axes, instance: Instance, plan: Plan, bands: Sequence[Band], left_out: Sequence[str]) -> None:
     """Draw everything except the bars: names of sources, shares of routes, and delays."""
-    height = max(bands[-1].bottom + bool(left_out), LEAST_ROWS) + _GAP
+    height = max(bands[-1].bottom + bool(left_out), MIN_ROWS) + _GAP
     line = 13 * height / _PANEL_POINTS
     axes.set_ylim(height, -2.8 * line)
     axes.set_yticks([])

@@ -170,7 +170,7 @@ def _draw_panel(
         _draw_bars(axes, row, [(bar, 0) for bar in blocks], colours, seconds_per_px)
     for row, resource in enumerate(rows.resources, start=first + len(rows.workers)):
         sent = [record for record in records if isinstance(record, TransferRecord) and record.resource == resource]
-        _draw_bars(axes, row, pack([_transfer(record) for record in sent]), colours, seconds_per_px)
+        _draw_bars(axes, row, assign_lanes([_transfer(record) for record in sent]), colours, seconds_per_px)
 
 
 def _draw_groups(axes: Axes, rows: Rows) -> None:
@@ -207,7 +207,7 @@ def _transfer(record: TransferRecord) -> Bar:
     return Bar(record.start_s, record.end_s, record.source, str(record.cut))
 
 
-def pack(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
+def assign_lanes(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
     """Return each bar with a lane, so that bars of a lane do not overlap and the number of lanes is minimal."""
     free_from_s: list[float] = []
     packed = []
@@ -218,7 +218,7 @@ def pack(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
     return packed
 
 
-def join(spans: Iterable[tuple[float, float]], gap_s: float) -> list[tuple[float, float]]:
+def join_spans(spans: Iterable[tuple[float, float]], gap_s: float) -> list[tuple[float, float]]:
     """Return spans (start, end) with those joined that lie at most ``gap_s`` apart."""
     joined: list[tuple[float, float]] = []
     for start_s, end_s in sorted(spans):
@@ -245,7 +245,7 @@ def _draw_bars(
             thin = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s <= separated_s]
             spans = [
                 (start_s, max(end_s - start_s, seconds_per_px))  # bars thinner than a pixel may not be drawn
-                for start_s, end_s in (*wide, *join(thin, seconds_per_px / 4))
+                for start_s, end_s in (*wide, *join_spans(thin, seconds_per_px / 4))
             ]
             axes.broken_barh(spans, (low, height), facecolor=colour, linewidth=0)
         labelled = [bar for bar, bar_lane in packed if bar_lane == lane and bar.duration_s > _LABEL_PX * seconds_per_px]

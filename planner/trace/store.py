@@ -21,7 +21,7 @@ _LENGTH: Final = struct.Struct("!I")
 _LEVEL: Final = 1
 """Compression level. The fastest level shrinks the JSON of records to a twelfth."""
 
-_MOST_BYTES: Final = 2**26
+_MAX_UNPACKED_BYTES: Final = 2**26
 """Maximum unpacked size, so that data from other machines cannot exhaust the memory."""
 
 _PIECE: Final = 500
@@ -42,9 +42,9 @@ def unpack(data: bytes) -> bytes:
         If the data is not packed, is truncated or is too large.
     """
     decompressor = zlib.decompressobj()
-    unpacked = decompressor.decompress(data, _MOST_BYTES)
+    unpacked = decompressor.decompress(data, _MAX_UNPACKED_BYTES)
     if not decompressor.eof:
-        raise zlib.error(f"it is cut off, or larger than {_MOST_BYTES} bytes")
+        raise zlib.error(f"it is cut off, or larger than {_MAX_UNPACKED_BYTES} bytes")
     return unpacked
 
 

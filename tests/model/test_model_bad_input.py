@@ -124,7 +124,7 @@ def test_external_data(tmp_path: Path, location: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "asked", "message"),
+    ("stated", "requested", "message"),
     [
         (("n", 4), {}, r"input 'x': this input has dynamic axes; found \['n', 4\]; expected .* --shape x=1,4"),
         ((-1, 4), {}, "has dynamic axes"),
@@ -141,10 +141,10 @@ def test_external_data(tmp_path: Path, location: str, message: str) -> None:
     ],
 )
 def test_shapes(
-    tmp_path: Path, stated: Sequence[int | str | None] | None, asked: Mapping[str, Sequence[int]], message: str
+    tmp_path: Path, stated: Sequence[int | str | None] | None, requested: Mapping[str, Sequence[int]], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        load_chain(two_layers(tmp_path, shape=stated), shape=asked)
+        load_chain(two_layers(tmp_path, shape=stated), shape=requested)
 
 
 def test_blocks_that_do_not_exist(tmp_path: Path) -> None:

@@ -42,8 +42,8 @@ def assert_all_cuts(model: ChainModel, inputs: Arrays, *, optimise: bool) -> Non
                 assert made[name].tobytes() == right.tobytes(), (cut, name)
 
 
-def _run(model: ChainModel, first: int, last: int, given: Arrays, *, optimise: bool) -> dict[str, NDArray[Any]]:
-    return dict(given) | BlockSession(model.stage_model(first, last), optimise=optimise).run(given)
+def _run(model: ChainModel, first: int, last: int, crossing: Arrays, *, optimise: bool) -> dict[str, NDArray[Any]]:
+    return dict(crossing) | BlockSession(model.stage_model(first, last), optimise=optimise).run(crossing)
 
 
 def packaged(name: str) -> ChainModel:

@@ -16,7 +16,7 @@ from typing import Final
 from planner.model.chain import Chain
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE, build_model
-from planner.profile.calibrate import operating_point, worthwhile
+from planner.profile.calibrate import operating_point, pareto_optimal
 from planner.profile.classes import known_classes, load_class
 from planner.profile.estimate import estimate, workloads
 from planner.profile.measure import measure
@@ -42,7 +42,7 @@ def models() -> Iterator[tuple[str, ChainModel]]:
 def trained_points(chain: Chain) -> tuple[OperatingPoint, ...]:
     """Return the trained model's operating points, one threshold for both exits, from all 10,000 test images."""
     results = json.loads(TRAINED.with_suffix(".json").read_text())
-    return worthwhile(
+    return pareto_optimal(
         operating_point(chain, row["thresholds"], row["accuracy"], row["left"]) for row in results["test"]["curve"]
     )
 

@@ -123,7 +123,7 @@ def test_confidence_of_large_scores_is_finite() -> None:
     np.testing.assert_allclose(confidence(np.array([[1e4, 0.0], [0.0, 0.0]])), [1.0, 0.5])
 
 
-def refused(path: Path, match: str) -> None:
+def assert_rejected(path: Path, match: str) -> None:
     with pytest.raises(PlannerError, match=match):
         answer(exits_model(), load_samples(path, exits_model().chain))
 
@@ -131,22 +131,26 @@ def refused(path: Path, match: str) -> None:
 def test_bad_data(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     small = np.zeros((SAMPLES, 3, 28, 28), np.float32)
-    refused(data(path, input=small), r"input: samples do not fit.*\[12, 3, 28, 28\].*float32 \[samples, 3, 32, 32\]")
-    refused(data(path, input=np.zeros((SAMPLES, 3, 32, 32))), "samples do not fit.*float64")
-    refused(data(path, input=None), "no samples for this input")
-    refused(data(path, **{LABEL: np.full(SAMPLES, 10)}), r"label\[0\]: no such class; found 10; expected 0 to 9")
-    refused(data(path, **{LABEL: np.full(SAMPLES, -1)}), "no such class; found -1")
-    refused(data(path, **{LABEL: np.zeros(SAMPLES)}), r"not labels; found 'float64 \[12\]'")
-    refused(data(path, **{LABEL: None}), "no labels")
-    refused(data(path, **{LABEL: np.zeros(3, int)}), "label: not as many as in input; found 3; expected 12")
-    refused(data(path, input=small[:0, :, :0], **{LABEL: np.zeros(0, int)}), "samples do not fit")
+    assert_rejected(
+        data(path, input=small), r"input: samples do not fit.*\[12, 3, 28, 28\].*float32 \[samples, 3, 32, 32\]"
+    )
+    assert_rejected(data(path, input=np.zeros((SAMPLES, 3, 32, 32))), "samples do not fit.*float64")
+    assert_rejected(data(path, input=None), "no samples for this input")
+    assert_rejected(
+        data(path, **{LABEL: np.full(SAMPLES, 10)}), r"label\[0\]: no such class; found 10; expected 0 to 9"
+    )
+    assert_rejected(data(path, **{LABEL: np.full(SAMPLES, -1)}), "no such class; found -1")
+    assert_rejected(data(path, **{LABEL: np.zeros(SAMPLES)}), r"not labels; found 'float64 \[12\]'")
+    assert_rejected(data(path, **{LABEL: None}), "no labels")
+    assert_rejected(data(path, **{LABEL: np.zeros(3, int)}), "label: not as many as in input; found 3; expected 12")
+    assert_rejected(data(path, input=small[:0, :, :0], **{LABEL: np.zeros(0, int)}), "samples do not fit")
     empty = np.zeros((0, 3, 32, 32), np.float32)
-    refused(data(path, input=empty, **{LABEL: np.zeros(0, int)}), "input: no samples; found 0")
+    assert_rejected(data(path, input=empty, **{LABEL: np.zeros(0, int)}), "input: no samples; found 0")
     np.save(tmp_path / "lone.npy", small)
     for name, content in (("text", b"no archive"), ("cut.npz", data(path).read_bytes()[:1000])):
         (tmp_path / name).write_bytes(content)
     for name in ("lone.npy", "text", "cut.npz", "absent.npz"):
-        refused(tmp_path / name, "not an .npz file")
+        assert_rejected(tmp_path / name, "not an .npz file")
 
 
 def test_bad_thresholds() -> None:

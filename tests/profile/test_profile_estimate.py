@@ -16,7 +16,7 @@ from tests.profile.golden import SHIPPED
 from tests.profile.small_chain import WIDTH, SmallModel, profile
 
 
-def made_up(fixed_s: float, flop_per_s: float, grouped_s: float) -> DeviceClass:
+def synthetic(fixed_s: float, flop_per_s: float, grouped_s: float) -> DeviceClass:
     """Return a class whose figures follow the roofline model exactly."""
     figures = []
     for number, (flop, grouped, parameters) in enumerate(
@@ -50,7 +50,7 @@ def made_up(fixed_s: float, flop_per_s: float, grouped_s: float) -> DeviceClass:
 
 @given(st.floats(0, 1e-2), st.floats(1e10, 9e11), st.floats(0, 1e-8))
 def test_the_fit_recovers_the_parameters_of_the_figures(fixed_s: float, flop_per_s: float, grouped_s: float) -> None:
-    roofline = fit(made_up(fixed_s, flop_per_s, grouped_s))
+    roofline = fit(synthetic(fixed_s, flop_per_s, grouped_s))
     assert roofline.fixed_s == pytest.approx(fixed_s, abs=1e-8)
     assert roofline.flop_per_s == pytest.approx(flop_per_s, rel=1e-4)
     assert roofline.grouped_s == pytest.approx(grouped_s, abs=1e-13)
@@ -58,7 +58,7 @@ def test_the_fit_recovers_the_parameters_of_the_figures(fixed_s: float, flop_per
 
 
 def test_a_figure_that_does_not_fit_the_others_shows_as_error() -> None:
-    device_class = made_up(0.0, 1e11, 0.0)
+    device_class = synthetic(0.0, 1e11, 0.0)
     odd = device_class.figures[2].model_copy(update={"time_s": device_class.figures[2].time_s / 2})
     figures = (*device_class.figures[:2], odd, *device_class.figures[3:])
     roofline = fit(device_class.model_copy(update={"figures": figures}))
@@ -66,7 +66,7 @@ def test_a_figure_that_does_not_fit_the_others_shows_as_error() -> None:
 
 
 def test_memory_bandwidth_limits_blocks_with_few_operations() -> None:
-    roofline = fit(made_up(0, 1e11, 0))
+    roofline = fit(synthetic(0, 1e11, 0))
     assert roofline.variable_s(Workload(1e6, 0, 1e9)) == pytest.approx(2 * 1e9 / 1e11)
     assert roofline.variable_s(Workload(1e11, 0, 1e3)) == pytest.approx(1, rel=1e-6)
 
@@ -93,7 +93,7 @@ def test_a_published_time_is_met_by_the_same_model() -> None:
 
 def test_an_estimate_is_marked_as_such() -> None:
     model = SmallModel()
-    estimated = estimate(model, made_up(3e-3, 1e11, 0), operating_points=())
+    estimated = estimate(model, synthetic(3e-3, 1e11, 0), operating_points=())
     assert estimated.provenance == "estimated"
     assert estimated.device_class == "made-up"
     assert estimated.chain_sha256 == model.chain.chain_sha256
@@ -106,7 +106,7 @@ def test_an_estimate_is_marked_as_such() -> None:
 
 
 def test_the_fixed_part_of_a_program_is_left_out() -> None:
-    device_class = made_up(3e-3, 1e11, 0).model_copy(update={"fixed_part": "program"})
+    device_class = synthetic(3e-3, 1e11, 0).model_copy(update={"fixed_part": "program"})
     estimated = estimate(SmallModel(), device_class)
     assert any("launching" in warning for warning in estimated.environment["warnings"])
     assert sum(block.mean_s for block in estimated.blocks) < 1e-6

@@ -5,10 +5,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.profile.timing import Rounds, choose_segments, costs, noise_warnings
+from planner.profile.timing import Rounds, choose_segments, fit_costs, noise_warnings
 
 
-def made_up(
+def synthetic(
     block_s: list[float], overhead_s: float, *, rounds: int = 9, noise: float = 0.0, drift: float = 0.0
 ) -> Rounds:
     """Return rounds of a machine that follows the cost model exactly, except for noise and drift."""
@@ -37,7 +37,7 @@ def test_held_out_segments_are_not_used(length: int, seed: int) -> None:
 
 @given(st.lists(st.floats(1e-4, 1), min_size=1, max_size=12), st.floats(0, 1e-2))
 def test_exact_times_recover_their_costs(block_s: list[float], overhead_s: float) -> None:
-    fitted = costs(made_up(block_s, overhead_s))
+    fitted = fit_costs(synthetic(block_s, overhead_s))
     assert fitted.mean_s == pytest.approx(block_s)
     assert fitted.std_s == pytest.approx(0, abs=1e-12)
     assert fitted.stage_overhead_s == pytest.approx(overhead_s, abs=1e-9)
@@ -49,11 +49,11 @@ def test_exact_times_recover_their_costs(block_s: list[float], overhead_s: float
 
 
 def test_a_stage_that_costs_more_than_its_blocks_shows_as_error() -> None:
-    rounds = made_up([1.0, 1.0, 1.0, 1.0], 0.0)
+    rounds = synthetic([1.0, 1.0, 1.0, 1.0], 0.0)
     for times in rounds.segment_s:
         for segment in rounds.held_out:
             times[segment] *= 1.25
-    error = costs(rounds).segment_error
+    error = fit_costs(rounds).segment_error
     assert error is not None
     assert error.median == pytest.approx(0.2)
     assert error.segments == len(rounds.held_out)
@@ -61,35 +61,35 @@ def test_a_stage_that_costs_more_than_its_blocks_shows_as_error() -> None:
 
 
 def test_costs_are_robust_against_a_disturbed_round() -> None:
-    rounds = made_up([0.1, 0.2, 0.3], 0.01)
+    rounds = synthetic([0.1, 0.2, 0.3], 0.01)
     rounds.add([9.0, 9.0, 9.0], 27.0, dict.fromkeys(rounds.fitted + rounds.held_out, 9.0))
-    fitted = costs(rounds)
+    fitted = fit_costs(rounds)
     assert fitted.mean_s == pytest.approx([0.1, 0.2, 0.3])
     assert fitted.std_s == pytest.approx(0)
     assert fitted.stage_overhead_s == pytest.approx(0.01)
 
 
 def test_the_spread_is_that_of_the_rounds() -> None:
-    fitted = costs(made_up([1.0, 2.0], 0.0, rounds=2000, noise=0.05))
+    fitted = fit_costs(synthetic([1.0, 2.0], 0.0, rounds=2000, noise=0.05))
     assert fitted.std_s == pytest.approx([0.05, 0.1], rel=0.1)
 
 
 def test_a_quiet_machine_causes_no_warning() -> None:
-    rounds = made_up([0.1, 0.2], 0.01, noise=0.001)
-    assert noise_warnings(rounds, costs(rounds).segment_error) == []
+    rounds = synthetic([0.1, 0.2], 0.01, noise=0.001)
+    assert noise_warnings(rounds, fit_costs(rounds).segment_error) == []
 
 
 def test_a_noisy_machine_causes_a_warning() -> None:
-    rounds = made_up([0.1, 0.2], 0.01, noise=0.2)
+    rounds = synthetic([0.1, 0.2], 0.01, noise=0.2)
     assert any("noisy" in warning for warning in noise_warnings(rounds, None))
 
 
 def test_a_machine_that_slows_down_causes_a_warning() -> None:
-    rounds = made_up([0.1, 0.2], 0.01, rounds=30, drift=0.3)
+    rounds = synthetic([0.1, 0.2], 0.01, rounds=30, drift=0.3)
     assert any("slower" in warning for warning in noise_warnings(rounds, None))
 
 
 def test_a_busy_machine_causes_a_warning() -> None:
-    rounds = made_up([0.1, 0.2], 0.01)
+    rounds = synthetic([0.1, 0.2], 0.01)
     assert noise_warnings(rounds, None, 0.05) == []
     assert noise_warnings(rounds, None, 0.4) == ["busy machine: other programs used the processor for 40% of the time"]

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from planner.plan.journey import Place
-from planner.report.legs import MOST_LEGS, draw_legs
+from planner.report.legs import MAX_LEGS, draw_legs
 from planner.validate.legs import Leg, Spent
 
 STAGE = Leg(Place("office", 2, 7, transfer=False), Spent(0.001, 0.030), Spent(0.004, 0.0325))
@@ -29,15 +29,15 @@ def test_differences_of_legs_and_their_total_are_shown(tmp_path: Path) -> None:
 def test_only_the_longest_legs_are_drawn_in_order(tmp_path: Path) -> None:
     many = [
         Leg(Place("box", block, block, transfer=False), Spent(0.0, 0.001), Spent(0.0, 0.001 * (1 + block % 3)))
-        for block in range(2 * MOST_LEGS)
+        for block in range(2 * MAX_LEGS)
     ]
     text = drawn(tmp_path, gate=many, yard=[STAGE])
-    shown = [block for block in range(2 * MOST_LEGS) if f">box: block {block}<" in text]
-    assert len(shown) == MOST_LEGS
-    assert set(shown).isdisjoint(range(0, 2 * MOST_LEGS, 3))
+    shown = [block for block in range(2 * MAX_LEGS) if f">box: block {block}<" in text]
+    assert len(shown) == MAX_LEGS
+    assert set(shown).isdisjoint(range(0, 2 * MAX_LEGS, 3))
     positions = [text.index(f">box: block {block}<") for block in shown]
     assert positions == sorted(positions)
-    assert f"; {MOST_LEGS} short legs omitted<" in text
+    assert f"; {MAX_LEGS} short legs omitted<" in text
 
 
 def test_a_source_without_completed_samples_is_marked(tmp_path: Path) -> None:

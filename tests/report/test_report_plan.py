@@ -10,8 +10,8 @@ import pytest
 from planner.plan.evaluate import evaluate
 from planner.plan.types import Plan, Route, Stage
 from planner.profile.types import ExitPoint, OperatingPoint
-from planner.report.loads import MOST_LOADS
-from planner.report.plan import MOST_HEIGHT, MOST_ROUTES, draw_plan
+from planner.report.loads import MAX_LOADS
+from planner.report.plan import MAX_HEIGHT, MAX_ROUTES, draw_plan
 from planner.scenario.instance import Instance
 from planner.scenario.types import ObjectiveSpec
 from tests.instances import MIB, make_instance, make_profile, random_instance
@@ -142,7 +142,7 @@ def test_pictures_of_goals_without_queues_state_their_condition(tmp_path: Path) 
 
 
 def test_only_the_routes_with_the_largest_shares_are_drawn(tmp_path: Path) -> None:
-    count = MOST_ROUTES + 5
+    count = MAX_ROUTES + 5
     shares = [(index + 1) / (count * (count + 1) / 2) for index in range(count)]
     instance = random_instance(1, sources=1, workers=count, links=False, load=0.05)
     routes = [route((f"w{index}", 0, 3), model="m0", share=share) for index, share in enumerate(shares)]
@@ -161,11 +161,11 @@ def test_the_picture_of_many_sources_and_networks_stays_readable(tmp_path: Path)
     }
     text = drawn(tmp_path, instance, routes)
     shown = [name for name in instance.sources if f">{name}, priority" in text]
-    assert 15 < len(shown) < MOST_HEIGHT
+    assert 15 < len(shown) < MAX_HEIGHT
     assert f">and {64 - len(shown)} more sources, of priority " in text
     priority = {name: spec.priority for name, spec in instance.scenario.sources.items()}
     assert min(priority[name] for name in shown) >= max(
         priority[name] for name in instance.sources if name not in shown
     )
     names = (*instance.workers, *instance.resources)
-    assert f">and {len(names) - MOST_LOADS} more, at most " in text
+    assert f">and {len(names) - MAX_LOADS} more, at most " in text

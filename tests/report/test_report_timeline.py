@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 from planner.errors import UsageError
 from planner.report.figure import PALETTE, source_colours, text_colour
-from planner.report.timeline import Bar, busiest_window, draw_timeline, join, pack
+from planner.report.timeline import Bar, assign_lanes, busiest_window, draw_timeline, join_spans
 from planner.trace.records import SampleRecord, TransferRecord
 from tests.instances import make_instance
 from tests.report.runs import small_run
@@ -119,7 +119,7 @@ def test_without_matplotlib_the_message_names_the_package_to_install(
 
 @given(st.lists(SPAN, max_size=30))
 def test_bars_of_a_lane_never_overlap_and_lanes_are_few(spans: list[tuple[float, float]]) -> None:
-    packed = pack([Bar(start_s, end_s, "s", "") for start_s, end_s in spans])
+    packed = assign_lanes([Bar(start_s, end_s, "s", "") for start_s, end_s in spans])
     assert sorted((bar.start_s, bar.end_s) for bar, _ in packed) == sorted(spans)
     lanes = 1 + max((lane for _, lane in packed), default=-1)
     for lane in range(lanes):
@@ -132,7 +132,7 @@ def test_bars_of_a_lane_never_overlap_and_lanes_are_few(spans: list[tuple[float,
 
 @given(st.lists(SPAN, max_size=30), st.floats(0, 1))
 def test_joined_spans_cover_the_originals_and_lie_apart(spans: list[tuple[float, float]], gap_s: float) -> None:
-    joined = join(spans, gap_s)
+    joined = join_spans(spans, gap_s)
     assert all(any(a <= start_s and end_s <= b for a, b in joined) for start_s, end_s in spans)
     assert {start_s for start_s, _ in joined} <= {start_s for start_s, _ in spans}
     assert {end_s for _, end_s in joined} <= {end_s for _, end_s in spans}
