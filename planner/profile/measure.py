@@ -136,7 +136,7 @@ def measure(
 
 
 def _sample(sampler: Sampler, rounds: int) -> bool:
-    """Take all samples, and return whether that was completed; re-raise Ctrl-C if there are too few rounds."""
+    """Take all samples; return False if Ctrl-C cut them short, and re-raise it if there are too few rounds."""
     try:
         sampler.load()
         sampler.run_rounds(rounds)

@@ -57,7 +57,7 @@ def test_outputs_are_of_moderate_size(name: str) -> None:
         assert 0.1 < output.std() < 10
 
 
-def test_the_same_name_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_reference_models_are_reproducible(tmp_path: Path) -> None:
     again = build_model("gpt2-small", tmp_path / "again.onnx")
     assert again.read_bytes() == reference("gpt2-small").read_bytes()
 

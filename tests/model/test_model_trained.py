@@ -124,7 +124,7 @@ def test_exits_end_blocks_and_carry_the_results(max_blocks: int | None) -> None:
         assert confidence(head) == pytest.approx(answers().confidence[0, OUTPUTS.index(exit_.name)], abs=1e-4)
 
 
-def test_chained_blocks_give_the_answers_of_the_whole() -> None:
+def test_chained_blocks_match_the_whole_model() -> None:
     model = load_chain(MODEL)
     cuts = range(1, len(model.chain))
     for image in samples()[INPUT][:8, np.newaxis]:
@@ -138,7 +138,7 @@ def test_chained_blocks_give_the_answers_of_the_whole() -> None:
     arrays(np.bool_, (20, 3)),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-def test_the_outcome_is_that_of_each_sample_in_turn(
+def test_the_outcome_matches_a_count_sample_by_sample(
     confidence: np.ndarray[Any, Any], correct: np.ndarray[Any, Any], thresholds: tuple[float, float]
 ) -> None:
     computed = outcome(Answers(confidence, correct), thresholds)

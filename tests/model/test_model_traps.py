@@ -148,7 +148,7 @@ def test_an_exit_ends_a_block_and_is_not_transferred(tmp_path: Path, max_blocks:
     assert_every_cut(model)
 
 
-def test_an_output_that_is_used_again_is_no_exit(tmp_path: Path) -> None:
+def test_an_output_that_is_used_again_is_not_an_exit(tmp_path: Path) -> None:
     outputs = [value("late", [1, 4]), value("early", [1, 4])]
     weights = {"w": floats(4, 4), "head": floats(4, 4, seed=1)}
     path = save(tmp_path / "m.onnx", exits_graph(reused=True), [value("x", [1, 4])], outputs, weights)
