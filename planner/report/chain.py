@@ -29,7 +29,7 @@ def draw_chain(chain_model: ChainModel, path: Path) -> None:
         blocks = "1 block" if len(chain_model.chain) == 1 else f"{len(chain_model.chain)} blocks"
         upper.set_title(f"{chain_model.chain.name}: {blocks}", pad=24)
         lower.step(range(len(kib)), kib, where="mid", color=_CUTS, linewidth=2.2)
-        lower.set_ylabel("KiB across each cut")
+        lower.set_ylabel("KiB that cross each cut")
         lower.set_yscale("log")
         lower.set_xlabel("Work of the model, in execution order")
         lower.set_xlim(0, len(line))
