@@ -148,10 +148,8 @@ def build_graph(source: ModelSource) -> Graph:
     missing = [name for name in outputs if name not in maker and name not in weights and name not in inputs]
     if missing:
         raise ModelError("no node produces this output of the model", where=str(source.path), value=missing[0])
-    for whole in (
-        _whole_numbers(proto) - set(weights),
-        set[str](),
-    ):  # second pass: a model of cheap nodes only must have work, too
+    # Second pass: a model of nothing but cheap nodes must have work, too.
+    for whole in (_whole_numbers(proto) - set(weights), set[str]()):
         graph = Graph(nodes, inputs, outputs, weights, maker, _free_nodes(nodes, set(weights), whole))
         if graph.work():
             return graph
