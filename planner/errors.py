@@ -1,7 +1,7 @@
 """Errors that a user can act on.
 
-Every error names what is wrong, where, the value found and what was expected. The command line prints it as one
-message and exits with code 2; a library user catches :class:`PlannerError` or the subclass of the area.
+Every error names what is wrong, where, the value found and the value expected. The command line prints it as one
+message and exits with code 2. Library users catch :class:`PlannerError` or the subclass of the area.
 """
 
 from __future__ import annotations
@@ -16,18 +16,18 @@ _MOST_CAUSES: Final = 8
 
 @dataclass(frozen=True)
 class Fault:
-    """One thing that is wrong in a user's input.
+    """One defect in a user's input.
 
     Parameters
     ----------
     what
-        What is wrong, as a short sentence without a full stop.
+        What is wrong: a short sentence without a full stop.
     where
         File, line, field or option.
     value
         The value found, as the user wrote it.
     expected
-        What would have been right, with an example where that helps.
+        What would be valid, with an example where that helps.
     """
 
     what: str
@@ -45,7 +45,7 @@ class Fault:
 
 
 class PlannerError(Exception):
-    """Base of all errors that come from the user's input or environment; carries one or more faults."""
+    """Base of all errors caused by the user's input or environment; carries one or more faults."""
 
     def __init__(
         self,
@@ -62,19 +62,19 @@ class PlannerError(Exception):
 
 
 class UsageError(PlannerError):
-    """An option or argument does not fit."""
+    """An option or argument is invalid."""
 
 
 class UnitError(PlannerError):
-    """A quantity could not be read."""
+    """A quantity could not be parsed."""
 
 
 class ModelError(PlannerError):
-    """A model file, or a cut of its chain, does not fit."""
+    """A model file, or a cut of its chain, is invalid."""
 
 
 class RuntimeSessionError(PlannerError):
-    """onnxruntime is absent, or refused a block model or its inputs."""
+    """onnxruntime is missing, or rejected a block model or its inputs."""
 
 
 class ProfileError(PlannerError):
@@ -82,19 +82,19 @@ class ProfileError(PlannerError):
 
 
 class ScenarioError(PlannerError):
-    """A scenario file does not describe a runnable set-up."""
+    """A scenario file does not describe a runnable setup."""
 
 
 class PlanError(PlannerError):
-    """A plan is malformed, or does not fit its scenario."""
+    """A plan is malformed or does not match its scenario."""
 
 
 class SolveError(PlannerError):
-    """A solver is absent, or was asked for what it cannot do."""
+    """A solver is missing, or does not support what was requested."""
 
 
 class ExecuteError(PlannerError):
-    """Agents or their transport could not do what was asked."""
+    """Agents or their transport could not carry out a request."""
 
 
 def explain(error: BaseException) -> str:

@@ -1,6 +1,6 @@
 """Quantities with units, as people write and read them: ``54 Mbit/s``, ``4 GiB``, ``3 ms``, ``10 /s``, ``85 %``.
 
-Reading needs pint; writing needs nothing, so that an agent can print.
+Reading requires pint. Writing requires no third-party package, so that an agent can print quantities.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ SI_UNITS: Final = {
     "rate": "1 / second",
     "fraction": "dimensionless",
 }
-"""The kinds of quantity, each with the unit in which code holds it."""
+"""Kinds of quantity, each with the unit used inside the program."""
 
 EXAMPLES: Final = {"time": "3 ms", "memory": "4 GiB", "bandwidth": "54 Mbit/s", "rate": "10 /s", "fraction": "85 %"}
 
@@ -34,8 +34,8 @@ _NOUNS: Final = {
     "fraction": "a percentage",
 }
 
-# Units are listed one by one, without prefixes: pint would read `54 mbit/s` as millibits. A bit has a dimension of its
-# own, because without one `5 /s` would pass for a bandwidth.
+# Units are listed one by one instead of with prefixes, because pint would read `54 mbit/s` as millibits. A bit has its
+# own dimension; otherwise `5 /s` would be accepted as a bandwidth.
 _DEFINITIONS: Final = (
     "second = [time] = s",
     "millisecond = 1e-3 * second = ms",
@@ -84,24 +84,24 @@ def _registry() -> pint.UnitRegistry[float]:
 
 
 def read_quantity(value: object, kind: str) -> float:
-    """Read a quantity as a person wrote it.
+    """Parse a quantity with a unit.
 
     Parameters
     ----------
     value
-        Text such as ``54 Mbit/s``; a bare number is refused.
+        Text such as ``54 Mbit/s``. A bare number is rejected.
     kind
         A key of :data:`SI_UNITS`.
 
     Returns
     -------
     float
-        The value in that kind's SI unit, finite and never negative.
+        Value in the SI unit of ``kind``; finite and not negative.
 
     Raises
     ------
     UnitError
-        With the value and an example of what was expected.
+        If ``value`` is not a valid quantity of ``kind``. The error names the value and an example of valid input.
     """
     expected = describe_quantity(kind)
     match = _QUANTITY.fullmatch(str(value))
@@ -119,12 +119,12 @@ def read_quantity(value: object, kind: str) -> float:
 
 
 def describe_quantity(kind: str) -> str:
-    """Say what a quantity of ``kind`` looks like, with an example."""
+    """Return a description of valid quantities of ``kind``, with an example."""
     return f"{_NOUNS[kind]} such as {EXAMPLES[kind]}"
 
 
 def _factor(unit: str, kind: str, value: object) -> float:
-    """Give how many SI units of ``kind`` one ``unit`` is."""
+    """Return the number of SI units of ``kind`` in one ``unit``."""
     import pint
 
     registry = _registry()
@@ -139,10 +139,10 @@ def _factor(unit: str, kind: str, value: object) -> float:
 
 
 def format_quantity(value: float, kind: str) -> str:
-    """Write an SI value for people, to three significant digits (sizes: one decimal): ``54 Mbit/s``, ``3.0 GiB``."""
+    """Format an SI value with three significant digits (memory: one decimal), as in ``54 Mbit/s`` or ``3.0 GiB``."""
     scales = _SCALES[kind]
     size = abs(value) or 1.0
-    # A value that would be rounded up to the next unit is shown in that unit.
+    # Use the next larger unit for a value that would round up to it.
     factor, unit = next((scale for scale in scales if size >= scale[0] * 0.9995), scales[-1])
     number = value / factor
     if kind == "memory" and unit != "B" and abs(number) < 99.95:

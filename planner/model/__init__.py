@@ -1,1 +1,1 @@
-"""ONNX in: the chain of blocks and cut points; splitting into block models; reference models."""
+"""ONNX models as chains of blocks and cut points, splitting into block models, and reference models."""

@@ -1,4 +1,4 @@
-"""The architectures of the reference models."""
+"""Architectures of the reference models."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ from onnx import TensorProto
 
 from planner.model.network import Network
 
-BRANCH_GAMMA = 0.25  # of the last normalisation of a residual branch: keeps random activations bounded with depth
+# Scale of the last normalisation in a residual branch. It keeps random activations bounded as depth grows.
+BRANCH_GAMMA = 0.25
 
-# Expansion, output channels, repeats, stride of the first: Sandler et al., 2018, table 2.
+# Expansion, output channels, repeats, stride of the first repeat: Sandler et al., 2018, table 2.
 MOBILENETV2_STAGES = (
     (1, 16, 1, 1),
     (6, 24, 2, 2),
@@ -84,7 +85,7 @@ def resnet56(path: Path, *, exits: bool, classes: int = 10) -> Path:
     Parameters
     ----------
     path
-        Where the model goes.
+        File to write.
     exits
         Whether a classifier follows each of the three stages (outputs ``exit1``, ``exit2``, ``output``).
     classes
@@ -106,7 +107,7 @@ def resnet56(path: Path, *, exits: bool, classes: int = 10) -> Path:
                 net.batch_norm(net.conv(x, f"{name}.conv1", width, 3, stride=stride), f"{name}.bn1"), f"{name}.relu1"
             )
             x = net.batch_norm(net.conv(x, f"{name}.conv2", width, 3), f"{name}.bn2", gamma=BRANCH_GAMMA)
-            if stride == 2:  # every second pixel, new channels zero
+            if stride == 2:  # keep every second pixel, pad new channels with zeros
                 shortcut = net.node("Slice", [shortcut, starts, ends, axes, steps], f"{name}.slice")
                 shortcut = net.node("Pad", [shortcut, pads[width]], f"{name}.pad")
             x = net.relu(net.add(x, shortcut, f"{name}.add"), f"{name}.relu2")
@@ -117,9 +118,9 @@ def resnet56(path: Path, *, exits: bool, classes: int = 10) -> Path:
 
 
 def gpt2(path: Path, *, layers: int, width: int, heads: int, vocabulary: int, tokens: int, context: int = 1024) -> Path:
-    """Build GPT-2 without cache (Radford et al., 2019): token ids in, logits of every position out.
+    """Build GPT-2 without a cache (Radford et al., 2019), from token ids to the logits of every position.
 
-    The embedding matrix is used twice, at the input and, transposed, for the logits; the causal mask is a constant.
+    The embedding matrix is used at the input and, transposed, for the logits. The causal mask is a constant.
     """
     net = Network("gpt2", opset=20)
     std = 0.02
@@ -134,10 +135,10 @@ def gpt2(path: Path, *, layers: int, width: int, heads: int, vocabulary: int, to
 
     ids = net.input("input_ids", (1, tokens), TensorProto.INT64)
     words = net.weight("wte", (vocabulary, width), std)
-    places = net.node(
+    positions = net.node(
         "Gather", [net.weight("wpe", (context, width), std), net.constant("places", np.arange(tokens))], "wpe.x"
     )
-    x = net.node("Add", [net.node("Gather", [words, ids], "wte.x"), places], "embedding")
+    x = net.node("Add", [net.node("Gather", [words, ids], "wte.x"), positions], "embedding")
     causal = net.constant("causal", np.tril(np.ones((1, 1, tokens, tokens), np.bool_)))
     hidden = net.constant("hidden", np.array(-np.inf, np.float32))
     scale = net.constant("scale", np.array((width // heads) ** -0.5, np.float32))
@@ -147,10 +148,10 @@ def gpt2(path: Path, *, layers: int, width: int, heads: int, vocabulary: int, to
         name = f"h{layer}"
         qkv = linear(norm(x, f"{name}.ln1"), f"{name}.qkv", 3 * width, width)
         parts = net.split(qkv, f"{name}.split", 3)
-        turned = {"q": [0, 2, 1, 3], "k": [0, 2, 3, 1], "v": [0, 2, 1, 3]}
+        permutations = {"q": [0, 2, 1, 3], "k": [0, 2, 3, 1], "v": [0, 2, 1, 3]}
         q, k, v = (
             net.node("Transpose", [net.node("Reshape", [part, split], f"{name}.{key}4")], f"{name}.{key}", perm=perm)
-            for part, (key, perm) in zip(parts, turned.items(), strict=True)
+            for part, (key, perm) in zip(parts, permutations.items(), strict=True)
         )
         scores = net.node("Mul", [net.node("MatMul", [q, k], f"{name}.qk"), scale], f"{name}.scores")
         masked = net.node("Where", [causal, scores, hidden], f"{name}.masked")

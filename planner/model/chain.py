@@ -1,7 +1,7 @@
-"""The chain of blocks that a model is seen as: plain data, free of onnx.
+"""A model as a chain of blocks: plain data, independent of onnx.
 
-A chain has L blocks, numbered from 0, and L + 1 cut points: cut 0 is the model's input, cut L its output, and cut l
-lies before block l. Whoever only plans, simulates or runs block models needs no more than this file.
+A chain has L blocks, numbered from 0, and L + 1 cut points. Cut 0 is the model's input, cut L is its output, and cut l
+lies before block l. Planning, simulating and running block models require nothing else of this package.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ class TensorSpec:
 
 @dataclass(frozen=True)
 class Block:
-    """The smallest run of layers that is profiled, loaded, moved and run: one onnxruntime session.
+    """The smallest sequence of layers that is profiled, loaded, moved and run: one onnxruntime session.
 
     Parameters
     ----------
     name
-        Unique within the chain.
+        Name, unique within the chain.
     nodes
-        How many ONNX nodes it runs.
+        Number of ONNX nodes.
     flop
         Floating-point operations per sample; one multiply-add counts 2.
     parameters
-        Number of weights. A weight used by two blocks counts in both.
+        Number of weights. A weight used by two blocks counts for both.
     weight_bytes
-        Their size. Likewise.
+        Size of the weights, counted in the same way.
     activation_bytes
-        Peak size of the tensors alive while the block runs, its inputs and outputs included.
+        Peak size of the tensors alive while the block runs, including its inputs and outputs.
     """
 
     name: str
@@ -56,7 +56,7 @@ class Block:
 
 @dataclass(frozen=True)
 class Cut:
-    """A place between blocks and the tensors that cross it."""
+    """A cut point between blocks and the tensors that cross it."""
 
     index: int
     tensors: tuple[TensorSpec, ...]
@@ -69,7 +69,7 @@ class Cut:
 
 @dataclass(frozen=True)
 class Exit:
-    """An inner exit: an output of the model that is ready at ``cut``, that is after block ``cut - 1``."""
+    """An inner exit: a model output that is available at ``cut``, that is, after block ``cut - 1``."""
 
     name: str
     cut: int
@@ -78,10 +78,10 @@ class Exit:
 
 @dataclass(frozen=True)
 class Chain:
-    """A model as L blocks in a row.
+    """A model as a sequence of L blocks.
 
-    ``chain_sha256`` identifies model, shapes and block borders: profiles, scenarios and plans that name different
-    chains do not mix.
+    ``chain_sha256`` identifies the model, its shapes and its block borders. Profiles, scenarios and plans can be
+    combined only if they name the same chain.
     """
 
     name: str

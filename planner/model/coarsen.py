@@ -1,15 +1,15 @@
-"""Choosing the borders of at most B blocks.
+"""Choose the borders of at most B blocks.
 
-A border costs something at run time (onnxruntime reorders its layout, and loses the fusions across it) and something
-whenever a stage ends there (the bytes that cross). Uneven blocks make plans coarse and let urgent work wait longer. The
-borders chosen minimise
+A border has a cost at run time, because onnxruntime converts the tensor layout there and cannot fuse operators across
+it. It has a further cost whenever a stage ends there: the bytes that cross. Uneven blocks make plans coarse and make
+urgent work wait longer. The chosen borders minimise the sum of
 
-    evenness:    Σ over blocks of B · (cost of the block / cost of the model)²     (1 where B blocks are equal)
+    evenness:    Σ over blocks of B · (cost of the block / cost of the model)²     (1 if B blocks are equal)
     + bytes:     BYTES_WEIGHT · Σ over borders of bytes / median bytes of all cuts / (B − 1)
-    + fusion:    FUSION_PENALTY for each border that cuts through what onnxruntime would fuse
+    + fusion:    FUSION_PENALTY for each border between operators that onnxruntime would fuse
 
-exactly, by dynamic programming over the cuts. A border that evens out less than it costs is not drawn: where one node
-is most of the work there are fewer blocks than B.
+exactly, by dynamic programming over the cuts. A border that improves evenness by less than its cost is left out: if one
+node dominates the work, there are fewer than B blocks.
 """
 
 from __future__ import annotations
@@ -33,75 +33,75 @@ def choose_borders(
     forced: Sequence[int],
     blocks: int,
 ) -> list[int]:
-    """Choose inner cuts.
+    """Return the inner cuts that become block borders.
 
     Parameters
     ----------
     costs
         Cost of each of n nodes.
     cut_bytes
-        Bytes that cross each of the n + 1 cuts.
+        Number of bytes that cross each of the n + 1 cuts.
     fused
-        Whether each cut goes through operators that onnxruntime would fuse.
+        Whether each cut separates operators that onnxruntime would fuse.
     allowed
         Inner cuts that may be borders.
     forced
-        Those that must be.
+        Inner cuts that must be borders.
     blocks
-        How many blocks to make at most; one more than there are forced cuts, if that is more.
+        Maximum number of blocks. Raised to the number of forced cuts plus one if that is larger.
 
     Returns
     -------
     list of int
-        The borders, ascending.
+        Borders in ascending order.
     """
-    kept = _thin(allowed, key=lambda cut: (fused[cut], cut_bytes[cut]))
+    kept = _thin_out(allowed, key=lambda cut: (fused[cut], cut_bytes[cut]))
     cuts = [0, *sorted({*kept, *forced}), len(costs)]
     blocks = max(blocks, len(forced) + 1)
-    total = np.concatenate([[0.0], np.cumsum(costs)])
-    weight = blocks * _squares(total[cuts] / (total[-1] or 1.0), np.isin(cuts, forced))
+    cumulative = np.concatenate([[0.0], np.cumsum(costs)])
+    weight = blocks * _squared_shares(cumulative[cuts] / (cumulative[-1] or 1.0), np.isin(cuts, forced))
     penalty = _penalties(np.array([cut_bytes[cut] for cut in cuts]), np.array([fused[cut] for cut in cuts]), blocks)
-    return [cuts[place] for place in _cheapest_way(weight, penalty, min(blocks, len(cuts) - 1))]
+    return [cuts[index] for index in _cheapest_path(weight, penalty, min(blocks, len(cuts) - 1))]
 
 
-def _thin(cuts: Sequence[int], key: Callable[[int], tuple[bool, int]]) -> list[int]:
-    """Keep the best cut of each of CANDIDATES runs of neighbours: time and memory grow with the square."""
+def _thin_out(cuts: Sequence[int], key: Callable[[int], tuple[bool, int]]) -> list[int]:
+    """Return the best cut of each of CANDIDATES groups of neighbours, because time and memory grow quadratically."""
     size = -(-len(cuts) // CANDIDATES) or 1
     return [min(cuts[start : start + size], key=key) for start in range(0, len(cuts), size)]
 
 
-def _squares(share: NDArray[np.float64], must: NDArray[np.bool_]) -> NDArray[np.float64]:
-    """Give the squared share of the block between any two cuts; infinite where there can be none.
+def _squared_shares(share: NDArray[np.float64], forced: NDArray[np.bool_]) -> NDArray[np.float64]:
+    """Return the squared share of the block between any two cuts, infinite where no block is possible.
 
-    There can be none where the second cut is not behind the first, or where a forced cut lies inside.
+    No block is possible if the second cut does not lie after the first, or if a forced cut lies inside.
     """
-    passed = np.cumsum(must)
-    inside: NDArray[np.int64] = passed[None, :] - must[None, :] - passed[:, None]
+    forced_before = np.cumsum(forced)
+    inside: NDArray[np.int64] = forced_before[None, :] - forced[None, :] - forced_before[:, None]
     squares: NDArray[np.float64] = (share[None, :] - share[:, None]) ** 2
     squares[inside > 0] = np.inf
     squares[np.tril_indices(len(share))] = np.inf
     return squares
 
 
-def _cheapest_way(weight: NDArray[np.float64], penalty: NDArray[np.float64], most_steps: int) -> list[int]:
-    """Give the inner places of the cheapest way from the first place to the last; of equals the shortest."""
+def _cheapest_path(weight: NDArray[np.float64], penalty: NDArray[np.float64], max_steps: int) -> list[int]:
+    """Return the inner nodes of the cheapest path from the first node to the last; of equal ones, the shortest."""
     best = np.full(len(penalty), np.inf)
     best[0] = 0.0
     choices: list[NDArray[np.intp]] = []
     ends: list[float] = []
-    for _ in range(most_steps):
-        ways = best[:, None] + weight
-        choices.append(ways.argmin(axis=0))
-        best = ways.min(axis=0) + penalty
+    for _ in range(max_steps):
+        totals = best[:, None] + weight
+        choices.append(totals.argmin(axis=0))
+        best = totals.min(axis=0) + penalty
         ends.append(float(best[-1]))
-    way = [len(penalty) - 1]
+    path = [len(penalty) - 1]
     for choice in reversed(choices[: int(np.argmin(ends)) + 1]):
-        way.append(int(choice[way[-1]]))
-    return way[-2:0:-1]
+        path.append(int(choice[path[-1]]))
+    return path[-2:0:-1]
 
 
 def _penalties(cut_bytes: NDArray[np.int64], fused: NDArray[np.bool_], blocks: int) -> NDArray[np.float64]:
-    """Give what a border at each cut costs; none at the ends."""
+    """Return the cost of a border at each cut; 0 at both ends."""
     inner = cut_bytes[1:-1]
     typical = max(float(np.median(inner)), 1.0) if inner.size else 1.0
     penalty: NDArray[np.float64] = BYTES_WEIGHT * cut_bytes / typical / max(blocks - 1, 1) + FUSION_PENALTY * fused

@@ -1,7 +1,7 @@
-"""What nodes and runs of nodes cost: FLOP, a nominal time, weights, memory.
+"""Costs of nodes and of sequences of nodes: FLOP, nominal time, weights and memory.
 
-The nominal time serves to draw even blocks before anything is measured: the larger of computing and of moving the
-bytes, on a nominal small device.
+The nominal time is used to choose even blocks before anything is measured. It is the maximum of the compute time and
+the memory transfer time on a nominal small device.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ NOMINAL_NODE_S = 2e-6
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Size", "Constant"})
 FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
 BYTES = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4})
-# Inputs of these operators, by position, that are no weights: running statistics, scales and zero points.
+# Positions of operator inputs that do not count as weights: running statistics, scales and zero points.
 STATISTICS = {"BatchNormalization": (3, 4), "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
 
 
@@ -44,11 +44,11 @@ class Costs:
     specs
         Tensors of known size.
     flop
-        Operations of each node, by its index; 0 for one that has no rule.
+        Operations of each node, by node index; 0 for a node without a rule.
     time_s
-        Nominal time of each node, by its index.
+        Nominal time of each node in seconds, by node index.
     uncounted
-        Operators without a rule, with how many nodes each has.
+        Number of nodes of each operator that has no rule.
     """
 
     graph: Graph
@@ -58,7 +58,7 @@ class Costs:
     uncounted: Mapping[str, int]
 
     def parameters(self, part: Part) -> int:
-        """Count the weights a part uses: running statistics, scales, zero points and scalars are none."""
+        """Return the number of weights in a part, without running statistics, scales, zero points and scalars."""
         statistics, quantised = self._roles
         return sum(
             math.prod(tensor.dims)
@@ -67,7 +67,7 @@ class Costs:
         )
 
     def weight_bytes(self, part: Part) -> int:
-        """Size of all constants a part uses."""
+        """Return the size of all constants of a part in bytes."""
         return sum(
             math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
             for _, tensor in self._tensors(part)
@@ -75,14 +75,17 @@ class Costs:
         )
 
     def peak_bytes(self, line: Line, first: int, last: int) -> int:
-        """Give the most bytes alive at once between two cuts of the line, those that only pass through included."""
+        """Return the peak number of bytes alive between two cuts, including tensors that only pass through."""
         return max(
             line.bytes_at(position) + sum(self.specs[name].bytes for name in node.outputs if name in self.specs)
             for position, node in enumerate(line.order[first:last], first)
         )
 
     def times_s(self, line: Line) -> list[float]:
-        """Nominal time of each node of a line; what a runtime fuses with the node before moves no bytes of its own."""
+        """Return the nominal time of each node of a line in seconds.
+
+        A node that a runtime fuses with the previous node moves no bytes of its own.
+        """
         return [
             self.flop[node.index] / NOMINAL_FLOP_PER_S
             if cut in line.fused and node.proto.op_type in FOLLOWERS
@@ -100,19 +103,21 @@ class Costs:
 
     @cached_property
     def _roles(self) -> tuple[set[str], set[str]]:
-        """Names used as statistics, and names that are dequantised."""
+        """Names of statistics, and names of tensors that are dequantised."""
         statistics: set[str] = set()
         quantised: set[str] = set()
         for node in self.graph.nodes:
             names = node.proto.input
-            statistics.update(names[at] for at in STATISTICS.get(node.proto.op_type, ()) if at < len(names))
+            statistics.update(
+                names[position] for position in STATISTICS.get(node.proto.op_type, ()) if position < len(names)
+            )
             if node.proto.op_type == "DequantizeLinear":
                 quantised.add(names[0])
         return statistics, quantised
 
 
-def measure_costs(graph: Graph, specs: Mapping[str, TensorSpec]) -> Costs:
-    """Count the operations of all nodes and give each a nominal time."""
+def count_costs(graph: Graph, specs: Mapping[str, TensorSpec]) -> Costs:
+    """Return the operations and the nominal time of each node of a graph."""
     counter = _Counter(specs.get, Counter())
     flop = {node.index: counter.count(node.proto) for node in graph.nodes}
     time_s = {node.index: _nominal_time_s(node, flop[node.index], specs) for node in graph.nodes}
@@ -125,7 +130,7 @@ class _Counter:
     uncounted: Counter[str]
 
     def count(self, node: onnx.NodeProto) -> float:
-        """Count a node's operations; of a choice the dearer branch, of a loop its body for each step."""
+        """Return a node's operations: of an ``If`` its costlier branch, of a ``Scan`` its body for each step."""
         inside = [sum(self.count(inner) for inner in body.node) for body in bodies(node)]
         if node.op_type == "If":
             return max(inside, default=0.0)
@@ -143,6 +148,6 @@ def _nominal_time_s(node: Node, flop: float, specs: Mapping[str, TensorSpec]) ->
     operator = node.proto.op_type
     if operator in VIEWS:
         return NOMINAL_NODE_S
-    made = sum(specs[name].bytes for name in node.outputs if name in specs)
-    read = made if operator in MOVES else sum(specs[name].bytes for name in node.inputs if name in specs)
-    return NOMINAL_NODE_S + max(flop / NOMINAL_FLOP_PER_S, (made + read) / NOMINAL_BYTES_PER_S)
+    written = sum(specs[name].bytes for name in node.outputs if name in specs)
+    read = written if operator in MOVES else sum(specs[name].bytes for name in node.inputs if name in specs)
+    return NOMINAL_NODE_S + max(flop / NOMINAL_FLOP_PER_S, (written + read) / NOMINAL_BYTES_PER_S)

@@ -1,9 +1,9 @@
 """Floating-point operations of ONNX operators.
 
-The convention: a multiply-add counts 2; an element-wise operation counts 1 for each element it makes, whatever the
-function; a normalisation or softmax counts what its definition takes for each element; moving data counts 0. A bias is
-where a sum starts and counts 0. So a convolution's FLOP is twice its published MACs. An operator without a rule gives
-``None``: it is to be named to the user.
+Convention: a multiply-add counts 2. An element-wise operation counts 1 for each output element, whatever the function.
+A normalisation or softmax counts the operations that its definition needs for each element. Moving data counts 0. A
+bias is the initial value of a sum and counts 0, so a convolution's FLOP is twice its published MACs. An operator
+without a rule yields ``None``, so that the caller can report it to the user.
 """
 
 from __future__ import annotations
@@ -35,8 +35,8 @@ ELEMENTWISE = frozenset(
     Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor
     """.split()  # noqa: SIM905 - a list of names reads best as prose
 )
-ONNX_ONLY = frozenset({"Attention"})  # onnxruntime has another operator of this name
-# Operations for each element of the output.
+ONNX_ONLY = frozenset({"Attention"})  # onnxruntime has a different operator with this name
+# Operations per element of the output.
 PER_OUTPUT = {
     "BatchNormalization": 2,  # statistics and scale are folded into one multiply-add
     "DequantizeLinear": 2,
@@ -85,19 +85,19 @@ PER_INPUT = (
 
 
 def node_flop(node: onnx.NodeProto, lookup: Lookup) -> float | None:
-    """Count the operations of a node.
+    """Return the number of operations of a node.
 
     Parameters
     ----------
     node
-        The node; bodies of control flow are the caller's.
+        The node. Bodies of control flow are not counted; the caller adds them.
     lookup
-        Gives a tensor's shape, or None.
+        Returns a tensor's shape, or None if it is unknown.
 
     Returns
     -------
     float or None
-        FLOP; None if the operator has no rule, or a shape that its rule needs is unknown.
+        FLOP, or None if the operator has no rule or a shape that the rule needs is unknown.
     """
     if node.op_type in ONNX_ONLY and node.domain not in ("", "ai.onnx"):
         return None
@@ -109,12 +109,12 @@ def node_flop(node: onnx.NodeProto, lookup: Lookup) -> float | None:
             return float(PER_INPUT[operator] * math.prod(_shape(node.input[0], lookup)))
         each = 0 if operator in MOVES else 1 if operator in ELEMENTWISE else PER_OUTPUT.get(operator)
         return float(each * _output(node, lookup)) if each else each
-    except (_UnknownShapeError, IndexError, ValueError):  # shapes that do not fit the operator are as good as none
+    except (_UnknownShapeError, IndexError, ValueError):  # shapes that the operator does not accept count as unknown
         return None
 
 
 class _UnknownShapeError(Exception):
-    """A rule needs the shape of a tensor that has none."""
+    """A rule needs the shape of a tensor whose shape is unknown."""
 
 
 def _shape(name: str, lookup: Lookup) -> tuple[int, ...]:
@@ -133,7 +133,7 @@ def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
 
 
 def _conv(node: onnx.NodeProto, lookup: Lookup, weight: int = 1) -> int:
-    """Every output element sums over the inner channels and the kernel."""
+    """Count a sum over the input channels of a group and the kernel for every output element."""
     kernel = _shape(node.input[weight], lookup)
     return 2 * _output(node, lookup) * math.prod(kernel[1:])
 
@@ -143,7 +143,7 @@ def _qlinear_conv(node: onnx.NodeProto, lookup: Lookup) -> int:
 
 
 def _conv_transpose(node: onnx.NodeProto, lookup: Lookup) -> int:
-    """Every input element is spread over the outer channels and the kernel."""
+    """Count a product with the output channels of a group and the kernel for every input element."""
     kernel = _shape(node.input[1], lookup)
     return 2 * math.prod(_shape(node.input[0], lookup)) * math.prod(kernel[1:])
 
@@ -162,7 +162,7 @@ def _gemm(node: onnx.NodeProto, lookup: Lookup) -> int:
 
 
 def _einsum(node: onnx.NodeProto, lookup: Lookup) -> int:
-    """Two for each combination of all indices."""
+    """Count a multiply-add for each combination of all indices."""
     terms = _attribute(node, "equation", b"").decode().replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int] = {}
     for term, name in zip(terms, node.input, strict=False):
@@ -184,7 +184,7 @@ def _pool(node: onnx.NodeProto, lookup: Lookup) -> int:
 
 def _recurrent(gates: int) -> Rule:
     def rule(node: onnx.NodeProto, lookup: Lookup) -> int:
-        """Count the products of input and state with the gates' weights, at every step and in every direction."""
+        """Count the products of input and state with the gates' weights for every step and direction."""
         steps, batch, _ = _shape(node.input[0], lookup)
         weights = math.prod(_shape(node.input[1], lookup)) + math.prod(_shape(node.input[2], lookup))
         hidden: int = _attribute(node, "hidden_size", 1)
@@ -195,7 +195,7 @@ def _recurrent(gates: int) -> Rule:
 
 
 def _attention(node: onnx.NodeProto, lookup: Lookup) -> int:
-    """Count both products and the softmax of ``Attention`` (opset 23), heads apart in an axis of their own or not."""
+    """Count both products and the softmax of ``Attention`` (opset 23), with or without a separate axis for heads."""
     query, key, value = (_shape(node.input[index], lookup) for index in range(3))
     heads: int = query[1] if len(query) == 4 else _attribute(node, "q_num_heads", 1)
     batch, length, past = query[0], query[-2], key[-2]

@@ -1,11 +1,15 @@
-"""The graph of a model as a chain of work: which nodes are work, and what each of them needs.
+"""The graph of a model: which nodes are work, and which tensors each node needs.
 
-A node is *free* when its result follows from constants and from shapes alone: weights behind a cast or a
-dequantisation, shape arithmetic, masks built from lengths; or by cheap steps from inputs of the model that hold whole
-numbers: masks built from token ids, one-hot codes, scaled pixels, all of which are larger than what they are made of.
-Free nodes are never placed: each block recomputes those it
-uses, so their results do not travel. All other nodes are *work*, and a block is a run of them. Where a shape of a
-dynamic tensor is needed after the tensor itself is gone, the few bytes of the shape travel.
+A node is *free* in two cases:
+
+- Its result depends only on constants and shapes: weights after a cast or a dequantisation, shape arithmetic, masks
+  built from lengths.
+- Cheap operations compute it from model inputs that hold integers or booleans: masks built from token ids, one-hot
+  codes, scaled pixels. Such results are larger than the inputs they come from.
+
+Free nodes are not assigned to a worker. Each block recomputes the ones it uses, so their results are never transferred.
+All other nodes are *work*, and a block is a sequence of them. If the shape of a dynamic tensor is needed after the
+tensor's last use, only the few bytes of the shape are transferred.
 """
 
 from __future__ import annotations
@@ -25,7 +29,7 @@ RANDOM = frozenset(
     {"RandomNormal", "RandomNormalLike", "RandomUniform", "RandomUniformLike", "Multinomial", "Bernoulli", "Dropout"}
 )
 LOOKUPS = frozenset({"Gather", "GatherElements", "GatherND"})
-UNSIZED = frozenset({"NonZero", "Unique", "Compress"})  # how much they make depends on the data
+UNSIZED = frozenset({"NonZero", "Unique", "Compress"})  # the size of their outputs depends on the data
 CHEAP = (ELEMENTWISE | MOVES | {"CumSum"}) - UNSIZED
 WHOLE = frozenset(
     getattr(onnx.TensorProto, kind)
@@ -35,16 +39,16 @@ WHOLE = frozenset(
 
 @dataclass(frozen=True)
 class Node:
-    """A node, with the tensors that its bodies capture among its inputs.
+    """A node; its inputs include the tensors that its bodies capture.
 
     Parameters
     ----------
     index
-        Place in a topological order of the whole graph.
+        Position in a topological order of the whole graph.
     proto
         The ONNX node.
     inputs, outputs
-        Tensor names; absent optional ones left out.
+        Tensor names, without absent optional ones.
     """
 
     index: int
@@ -54,26 +58,26 @@ class Node:
 
     @property
     def is_shape(self) -> bool:
-        """Whether only the shape of its input matters."""
+        """Whether the result depends only on the shape of the input."""
         return self.proto.op_type in ("Shape", "Size") and self.proto.domain in ("", "ai.onnx") and bool(self.inputs)
 
 
 @dataclass(frozen=True)
 class Graph:
-    """Nodes in topological order, who makes each tensor, and what is work.
+    """Nodes in topological order, the producer of each tensor, and the free nodes.
 
     Parameters
     ----------
     nodes
         All nodes.
     inputs, outputs
-        Names of the model's inputs (initializers left out) and outputs.
+        Names of the model's inputs (without initializers) and outputs.
     weights
-        Initializers by name; also shapes that the model fixes, which need no node.
+        Initializers by name, and shapes that the model fixes, which need no node.
     maker
-        The node that makes a tensor.
+        The node that produces each tensor.
     free
-        Indices of the nodes that are free.
+        Indices of the free nodes.
     """
 
     nodes: tuple[Node, ...]
@@ -84,7 +88,7 @@ class Graph:
     free: frozenset[int]
 
     def work(self) -> list[Node]:
-        """Give the nodes that are work and that some output depends on, in topological order."""
+        """Return the work nodes that some output depends on, in topological order."""
         stack, live = list(self.outputs), set[int]()
         while stack:
             tensor = stack.pop()
@@ -95,7 +99,7 @@ class Graph:
         return [self.nodes[index] for index in sorted(live - self.free)]
 
     def is_free(self, tensor: str) -> bool:
-        """Whether a tensor is made by a free node, or is a constant."""
+        """Return whether a tensor is a constant or the output of a free node."""
         node = self.maker.get(tensor)
         return tensor in self.weights or (node is not None and node.index in self.free)
 
@@ -105,7 +109,7 @@ class Graph:
         Returns
         -------
         tensors, shapes
-            The tensors of work (or inputs of the model) needed themselves, and the results of ``Shape`` nodes needed.
+            Names of the work tensors (or model inputs) that are needed, and of the needed results of ``Shape`` nodes.
         """
         values: set[str] = set()
         shapes: set[str] = set()
@@ -128,12 +132,12 @@ class Graph:
 
 
 def build_graph(source: ModelSource) -> Graph:
-    """Sort the nodes, and tell work from what is free.
+    """Sort the nodes of a model topologically, and find the free ones.
 
     Raises
     ------
     ModelError
-        If a tensor is made twice or by no one, if the graph has a cycle, or if no output depends on any work.
+        If a tensor has two producers or none, if the graph has a cycle, or if no output depends on any work.
     """
     proto = source.proto.graph
     weights: dict[str, Weight] = {tensor.name: tensor for tensor in proto.initializer}
@@ -141,23 +145,26 @@ def build_graph(source: ModelSource) -> Graph:
     inputs = tuple(value.name for value in proto.input if value.name not in weights)
     nodes, maker = _sorted_nodes(source, {*inputs, *weights})
     outputs = tuple(value.name for value in proto.output)
-    unmade = [name for name in outputs if name not in maker and name not in weights and name not in inputs]
-    if unmade:
-        raise ModelError("no node makes this output of the model", where=str(source.path), value=unmade[0])
-    for whole in (_whole_numbers(proto) - set(weights), set[str]()):  # a model of nothing but such nodes has work too
+    missing = [name for name in outputs if name not in maker and name not in weights and name not in inputs]
+    if missing:
+        raise ModelError("no node produces this output of the model", where=str(source.path), value=missing[0])
+    # Second pass: a model of nothing but cheap nodes must have work, too.
+    for whole in (_whole_numbers(proto) - set(weights), set[str]()):
         graph = Graph(nodes, inputs, outputs, weights, maker, _free_nodes(nodes, set(weights), whole))
         if graph.work():
             return graph
-    raise ModelError("no output depends on any input", where=str(source.path), expected="a model that computes")
+    raise ModelError(
+        "no output depends on any input", where=str(source.path), expected="a model whose outputs depend on its inputs"
+    )
 
 
 def _captured(graph: onnx.GraphProto) -> Iterator[str]:
-    """Give the names that a body uses from outside."""
-    own = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
-    own |= {name for node in graph.node for name in node.output}
+    """Yield the names that a body captures from outside."""
+    local = {value.name for value in graph.input} | {tensor.name for tensor in graph.initializer}
+    local |= {name for node in graph.node for name in node.output}
     for node in graph.node:
-        yield from (name for name in _inputs(node) if name not in own)
-    yield from (value.name for value in graph.output if value.name not in own)
+        yield from (name for name in _inputs(node) if name not in local)
+    yield from (value.name for value in graph.output if value.name not in local)
 
 
 def _inputs(node: onnx.NodeProto) -> Iterator[str]:
@@ -166,18 +173,18 @@ def _inputs(node: onnx.NodeProto) -> Iterator[str]:
         yield from _captured(body)
 
 
-def _sorted_nodes(source: ModelSource, given: set[str]) -> tuple[tuple[Node, ...], dict[str, Node]]:
-    """Sort topologically, as near to the file's order as can be."""
+def _sorted_nodes(source: ModelSource, available: set[str]) -> tuple[tuple[Node, ...], dict[str, Node]]:
+    """Return the nodes in topological order, as close to the file's order as possible, and each tensor's producer."""
     protos = source.proto.graph.node
     inputs = [tuple(dict.fromkeys(_inputs(proto))) for proto in protos]
-    makers = _makers(source, given)
+    makers = _makers(source, available)
     users: dict[int, list[int]] = {}
     missing = [0] * len(protos)
     for index, names in enumerate(inputs):
-        for name in set(names) - given:
+        for name in set(names) - available:
             if name not in makers:
                 where = f"{source.path}, node {_label(protos[index])}"
-                raise ModelError("no node makes this input", where=where, value=name)
+                raise ModelError("no node produces this input", where=where, value=name)
             users.setdefault(makers[name], []).append(index)
             missing[index] += 1
     ready = [index for index, count in enumerate(missing) if count == 0]
@@ -200,19 +207,21 @@ def _label(node: onnx.NodeProto) -> str:
     return repr(node.name or node.op_type)
 
 
-def _makers(source: ModelSource, given: set[str]) -> dict[str, int]:
-    """Tell of each tensor the place in the file of the node that makes it."""
+def _makers(source: ModelSource, available: set[str]) -> dict[str, int]:
+    """Return the index in the file of the node that produces each tensor."""
     makers: dict[str, int] = {}
     for index, proto in enumerate(source.proto.graph.node):
         for name in filter(None, proto.output):
-            if name in makers or name in given:
-                raise ModelError("this tensor is made twice", where=f"{source.path}, node {_label(proto)}", value=name)
+            if name in makers or name in available:
+                raise ModelError(
+                    "more than one node produces this tensor", where=f"{source.path}, node {_label(proto)}", value=name
+                )
             makers[name] = index
     return makers
 
 
 def _free_nodes(nodes: Sequence[Node], weights: set[str], whole: set[str]) -> frozenset[int]:
-    """Find the nodes that are free; ``whole`` are the inputs of the model that hold whole numbers."""
+    """Return the indices of the free nodes; ``whole`` names the model inputs that hold integers or booleans."""
     constant, light, free = set(weights), set(whole), set[int]()
     for node in nodes:
         if node.proto.op_type in RANDOM:
@@ -230,11 +239,11 @@ def _free_nodes(nodes: Sequence[Node], weights: set[str], whole: set[str]) -> fr
 
 
 def _is_cheap(node: Node, constant: set[str]) -> bool:
-    """Whether a node is element by element or moves data; looking up in a table of weights is neither."""
+    """Return whether a node is element-wise or moves data; a lookup in a table of weights does not count."""
     looked_up = node.proto.op_type in LOOKUPS and node.proto.input[0] in constant
     return node.proto.op_type in CHEAP and not looked_up
 
 
 def _whole_numbers(graph: onnx.GraphProto) -> set[str]:
-    """Give the inputs that hold integers or truth values: token ids, masks, lengths, raw pixels."""
+    """Return the inputs that hold integers or booleans: token ids, masks, lengths, raw pixels."""
     return {value.name for value in graph.input if value.type.tensor_type.elem_type in WHOLE}

@@ -1,7 +1,7 @@
-"""The work of a model in a row: its order, the tensors alive between nodes, and the inner exits.
+"""The work of a model as a sequence: its order, the tensors alive between nodes, and the inner exits.
 
-Cut ``c`` of a line lies before its node ``c``; cut 0 is the model's input, cut ``len(line)`` its output. This is the
-finest chain; blocks are runs of nodes of the line.
+Cut ``c`` of a line lies before its node ``c``. Cut 0 is the model's input and cut ``len(line)`` its output. The line is
+the finest possible chain; a block is a sequence of consecutive nodes of the line.
 """
 
 from __future__ import annotations
@@ -20,18 +20,18 @@ LEADERS = frozenset({"DequantizeLinear", "Pad"})
 
 @dataclass(frozen=True)
 class Line:
-    """Nodes that are work, in the order in which they run.
+    """Work nodes in execution order.
 
     Parameters
     ----------
     graph
         The model.
     order
-        Its work, in a topological order.
+        Work nodes in a topological order.
     specs
         Tensors of known size.
     exits
-        Outputs of the model that leave it early, with the cut after the node that makes them.
+        Early outputs of the model, with the cut after the node that produces them.
     """
 
     graph: Graph
@@ -44,7 +44,7 @@ class Line:
 
     @cached_property
     def made(self) -> dict[str, int]:
-        """The cut from which on each tensor of work exists; 0 for the model's inputs."""
+        """First cut at which each tensor of work exists; 0 for the model's inputs."""
         made = dict.fromkeys(self.graph.inputs, 0)
         for position, node in enumerate(self.order):
             made |= dict.fromkeys(node.outputs, position + 1)
@@ -52,29 +52,29 @@ class Line:
 
     @cached_property
     def _ranks(self) -> list[tuple[int, int, int]]:
-        position = {node.index: place for place, node in enumerate(self.order)}
+        positions = {node.index: position for position, node in enumerate(self.order)}
         ranks: list[tuple[int, int, int]] = []
         for node in self.graph.nodes:
-            if node.index in position:
-                ranks.append((position[node.index], 0, node.index))
+            if node.index in positions:
+                ranks.append((positions[node.index], 0, node.index))
             else:
                 makers = [self.graph.maker[name].index for name in node.inputs if name in self.graph.maker]
                 ranks.append((max((ranks[index][0] for index in makers), default=-1), 1, node.index))
         return ranks
 
     def rank(self, node: Node) -> tuple[int, int, int]:
-        """Sort key that puts free nodes right behind the last work they depend on."""
+        """Return a sort key that puts free nodes directly after the last work they depend on."""
         return self._ranks[node.index]
 
     @cached_property
     def needs(self) -> list[tuple[set[str], set[str]]]:
-        """Tensors and shapes that each node needs, free nodes looked through; last, what the outputs need."""
+        """Tensors and shapes that each work node needs, traced through free nodes, then those that the outputs need."""
         final = [name for name in self.graph.outputs if name not in self.exits]
         return [*(self.graph.needs(node.inputs) for node in self.order), self.graph.needs(final)]
 
     @cached_property
     def last_use(self) -> dict[str, int]:
-        """The last cut at which each tensor is still needed after it."""
+        """Last cut after which each tensor is still needed."""
         last: dict[str, int] = {}
         for position, (tensors, shapes) in enumerate(self.needs):
             last |= dict.fromkeys(tensors | shapes, position)
@@ -82,43 +82,43 @@ class Line:
 
     @cached_property
     def alive(self) -> list[tuple[str, ...]]:
-        """The tensors that cross each cut, in the order in which they are made."""
+        """Tensors that cross each cut, in the order in which they are produced."""
         entering: list[list[str]] = [[] for _ in range(len(self) + 1)]
         for name, cut in self.made.items():
             entering[cut].append(name)
-        for name, origin in self._origins().items():
+        for name, origin in self._shape_origins().items():
             entering[self.made[origin]].append(name)
         alive: list[tuple[str, ...]] = []
         crossing: list[str] = []
         for cut, fresh in enumerate(entering):
             crossing = [name for name in (*crossing, *fresh) if self.last_use.get(name, -1) >= cut]
-            alive.append(tuple(name for name in crossing if not self._follows(name, cut)))
+            alive.append(tuple(name for name in crossing if not self._shape_is_implied(name, cut)))
         alive[0] = self.graph.inputs
         alive[-1] = tuple(name for name in self.graph.outputs if name not in self.exits)
         return alive
 
-    def _origins(self) -> dict[str, str]:
-        """Tell of each shape that is needed which tensor it is the shape of."""
+    def _shape_origins(self) -> dict[str, str]:
+        """Return the tensor to which each needed shape belongs."""
         return {name: self.graph.maker[name].inputs[0] for _, shapes in self.needs for name in sorted(shapes)}
 
-    def _follows(self, name: str, cut: int) -> bool:
-        """Whether a tensor is a shape that the receiving side can take from the tensor itself."""
+    def _shape_is_implied(self, name: str, cut: int) -> bool:
+        """Return whether a tensor is a shape that the receiver can take from the tensor itself."""
         return name not in self.made and self.last_use.get(self.graph.maker[name].inputs[0], -1) >= cut
 
     def is_sized(self, cut: int) -> bool:
-        """Whether every tensor that crosses a cut has a known size and a type that numpy has."""
+        """Return whether every tensor that crosses a cut has a known size and a type that numpy supports."""
         return all(name in self.specs for name in self.alive[cut])
 
     @cached_property
     def borders(self) -> list[int]:
-        """The inner cuts where the chain can be cut."""
+        """Inner cuts at which the chain can be cut."""
         return [cut for cut in range(1, len(self)) if self.is_sized(cut)]
 
     @cached_property
     def fused(self) -> set[int]:
-        """Cuts through what a runtime fuses: before operators that follow element by element, behind a padding.
+        """Cuts between nodes that a runtime fuses: before element-wise operators, and after a padding.
 
-        A tensor ties its maker to its users if they are all followers, or if its maker is a leader.
+        A tensor ties its producer to its consumers if all consumers are followers or if the producer is a leader.
         """
         users: dict[str, list[int]] = {}
         for position, (tensors, _) in enumerate(self.needs[:-1]):
@@ -126,23 +126,24 @@ class Line:
                 users.setdefault(name, []).append(position)
         fused: set[int] = set()
         for name, positions in users.items():
-            made = self.made[name]
-            led = made > 0 and self.order[made - 1].proto.op_type in LEADERS
-            if led or all(self.order[position].proto.op_type in FOLLOWERS for position in positions):
-                fused.update(range(made, positions[0] + 1))
+            produced = self.made[name]
+            after_leader = produced > 0 and self.order[produced - 1].proto.op_type in LEADERS
+            if after_leader or all(self.order[position].proto.op_type in FOLLOWERS for position in positions):
+                fused.update(range(produced, positions[0] + 1))
         return fused - {0}
 
     def bytes_at(self, cut: int) -> int:
-        """Size of the tensors that cross a cut, as far as it is known."""
+        """Return the size in bytes of the tensors that cross a cut; tensors of unknown size count 0."""
         return sum(self.specs[name].bytes for name in self.alive[cut] if name in self.specs)
 
 
-def draw_line(graph: Graph, specs: Mapping[str, TensorSpec], costs: Mapping[int, float]) -> Line:
-    """Put the work in a row that keeps few bytes alive, and find the exits.
+def order_work(graph: Graph, specs: Mapping[str, TensorSpec], costs: Mapping[int, float]) -> Line:
+    """Order the work so that few bytes are alive, and find the exits.
 
-    The outputs come one after the other, the one that takes the least work first, each with the work it still lacks:
-    so the head of an early exit stands right behind the trunk it leaves. Within that the order is the file's, or the
-    greedy one that keeps the fewest bytes alive at each step, whichever sums to fewer bytes over all cuts.
+    Outputs are computed one after the other, the one with the least work first, each with the work not yet done for
+    earlier ones. The head of an early exit therefore directly follows the trunk that it branches from. Within this
+    structure, nodes keep the order of the file or follow a greedy order that keeps the fewest bytes alive at each step,
+    whichever gives the smaller sum of bytes over all cuts.
 
     Parameters
     ----------
@@ -151,7 +152,7 @@ def draw_line(graph: Graph, specs: Mapping[str, TensorSpec], costs: Mapping[int,
     specs
         Tensors of known size.
     costs
-        Cost of every node that is work, by its index.
+        Cost of every work node, by node index.
     """
     work = graph.work()
     phases = _phases(graph, work)
@@ -163,12 +164,12 @@ def draw_line(graph: Graph, specs: Mapping[str, TensorSpec], costs: Mapping[int,
     return Line(graph, best.order, specs, _exits(best, costs))
 
 
-# An output behind which less than this share of the work is left is one of several results, not an early exit.
+# If less than this share of the work remains after an output, it is one of several results and not an early exit.
 EXIT_WORK_LEFT = 0.01
 
 
 def _exits(line: Line, costs: Mapping[int, float]) -> dict[str, int]:
-    """Find outputs made in mid-chain that nothing else uses and that look like the final output, in their turn."""
+    """Return the early outputs in chain order: unused by other nodes, and of the final output's type and shape."""
     ready = {name: line.made[name] for name in line.graph.outputs if line.made.get(name)}
     if not ready:
         return {}
@@ -178,23 +179,23 @@ def _exits(line: Line, costs: Mapping[int, float]) -> dict[str, int]:
 
     def leaves_early(name: str, cut: int) -> bool:
         spec = line.specs.get(name)
-        left = sum(costs[node.index] for node in line.order[cut:])
-        alike = spec is not None and final is not None and (spec.dtype, spec.shape) == (final.dtype, final.shape)
-        return alike and name not in used and left > EXIT_WORK_LEFT * total
+        remaining = sum(costs[node.index] for node in line.order[cut:])
+        like_final = spec is not None and final is not None and (spec.dtype, spec.shape) == (final.dtype, final.shape)
+        return like_final and name not in used and remaining > EXIT_WORK_LEFT * total
 
-    in_turn = sorted(ready.items(), key=lambda item: item[1])
-    return {name: cut for name, cut in in_turn if leaves_early(name, cut)}
+    in_chain_order = sorted(ready.items(), key=lambda item: item[1])
+    return {name: cut for name, cut in in_chain_order if leaves_early(name, cut)}
 
 
 def _producers(graph: Graph, node: Node) -> set[int]:
-    """Give the indices of the work nodes that a node needs results of."""
+    """Return the indices of the work nodes whose results a node needs."""
     tensors, shapes = graph.needs(node.inputs)
     origins = {graph.maker[name].inputs[0] for name in shapes}
     return {graph.maker[name].index for name in tensors | origins if name in graph.maker}
 
 
 def _phases(graph: Graph, work: Sequence[Node]) -> list[list[Node]]:
-    """Split the work by the outputs it leads to, the output that takes the least work first."""
+    """Split the work by the outputs that it contributes to, the output with the least work first."""
     producers = {node.index: _producers(graph, node) for node in work}
 
     def ancestors(name: str) -> set[int]:
@@ -208,19 +209,19 @@ def _phases(graph: Graph, work: Sequence[Node]) -> list[list[Node]]:
             stack.extend(fresh)
         return seen
 
-    before = {position: ancestors(name) for position, name in enumerate(graph.outputs)}
+    ancestors_of = {position: ancestors(name) for position, name in enumerate(graph.outputs)}
     placed: set[int] = set()
     phases = []
-    for position in sorted(before, key=lambda position: (len(before[position]), position)):
-        phase = [node for node in work if node.index in before[position] - placed]
-        placed |= before[position]
+    for position in sorted(ancestors_of, key=lambda position: (len(ancestors_of[position]), position)):
+        phase = [node for node in work if node.index in ancestors_of[position] - placed]
+        placed |= ancestors_of[position]
         if phase:
             phases.append(phase)
     return phases
 
 
 def _greedy(graph: Graph, phases: Sequence[Sequence[Node]], specs: Mapping[str, TensorSpec]) -> list[Node]:
-    """Order each phase so that every step keeps as few bytes alive as it can; ties go by the file's order."""
+    """Order each phase so that every step keeps the fewest bytes alive; ties follow the order of the file."""
     reads = {node.index: graph.needs(node.inputs)[0] for phase in phases for node in phase}
     uses: dict[str, int] = {}
     for names in (*reads.values(), graph.outputs):

@@ -1,10 +1,11 @@
-"""An ONNX file as a chain of blocks, and its block models.
+"""Load an ONNX file as a chain of blocks, and extract its block models.
 
-A *block model* is a valid ONNX model of its own. Its inputs are those tensors of the cut before the block that it
-uses, its outputs those of the cut behind it that it makes, then the exits it makes. A tensor that only passes through
-is neither: the runner keeps it by name and passes it along. Chained in this way the block models give all outputs of
-the model: those of the last cut, and the exits. Beside its part of the model it may hold poolings over one element,
-which change nothing and let onnxruntime fuse what it fuses in the whole model (see :mod:`planner.model.extract`).
+A *block model* is a self-contained, valid ONNX model. Its inputs are the tensors that the block uses of those crossing
+the cut before it. Its outputs are the tensors that the block produces of those crossing the cut after it, followed by
+the exits that it produces. A tensor that only passes through is neither an input nor an output: the runner keeps it by
+name and passes it on. Chained in this way, the block models produce all outputs of the model, those of the last cut and
+the exits. A block model may contain additional poolings over one element. They leave all values unchanged and let
+onnxruntime fuse the same operators as in the whole model (see :mod:`planner.model.extract`).
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from planner.errors import ModelError
 from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.coarsen import choose_borders
 
-if TYPE_CHECKING:  # what these import needs onnx, and the base install is without: only calls load it
+if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so they are imported inside functions
     from planner.model.cost import Costs
     from planner.model.extract import Part
     from planner.model.line import Line
@@ -31,14 +32,14 @@ if TYPE_CHECKING:  # what these import needs onnx, and the base install is witho
 
 @dataclass(frozen=True)
 class ChainModel:
-    """A chain with the ONNX model it is made of.
+    """A chain with the ONNX model from which it was built.
 
     Parameters
     ----------
     chain
         Blocks and cuts.
     source, line, shapes, costs
-        The model, its work in a row, its tensors, and what its nodes cost.
+        The model file, its work in order, the types of its tensors, and the costs of its nodes.
     borders
         The cut of the line at each cut of the chain.
     """
@@ -52,41 +53,41 @@ class ChainModel:
 
     @property
     def path(self) -> Path:
-        """The model's file."""
+        """File of the model."""
         return self.source.path
 
     @property
     def uncounted(self) -> Mapping[str, int]:
-        """Operators without a FLOP rule, with how many nodes each has."""
+        """Number of nodes of each operator that has no FLOP rule."""
         return self.costs.uncounted
 
     def block_inputs(self, index: int) -> tuple[str, ...]:
-        """Names of the tensors that block ``index`` uses."""
+        """Return the names of the tensors that block ``index`` uses."""
         return self._part(index, index).inputs
 
     def block_outputs(self, index: int) -> tuple[str, ...]:
-        """Names of the tensors that block ``index`` makes for later blocks or gives out."""
+        """Return the names of the tensors that block ``index`` produces for later blocks or as model outputs."""
         return self._part(index, index).outputs
 
     def block_model(self, index: int) -> bytes:
-        """Give block ``index`` as an ONNX model; the same bytes each time."""
+        """Return block ``index`` as an ONNX model; the bytes are reproducible."""
         return self.stage_model(index, index)
 
     def stage_inputs(self, first: int, last: int) -> tuple[str, ...]:
-        """Names of the tensors that blocks ``first`` to ``last`` use from outside."""
+        """Return the names of the tensors that blocks ``first`` to ``last`` use from outside."""
         return self._part(first, last).inputs
 
     def stage_outputs(self, first: int, last: int) -> tuple[str, ...]:
-        """Names of the tensors that blocks ``first`` to ``last`` make for later blocks or give out."""
+        """Return the names of the tensors that blocks ``first`` to ``last`` produce for later blocks or as outputs."""
         return self._part(first, last).outputs
 
     def stage_model(self, first: int, last: int) -> bytes:
-        """Give blocks ``first`` to ``last``, inclusive, as one ONNX model.
+        """Return blocks ``first`` to ``last``, inclusive, as one ONNX model.
 
         Raises
         ------
         ModelError
-            If there are no such blocks.
+            If these blocks do not exist.
         """
         from planner.model.extract import serialise
 
@@ -94,7 +95,7 @@ class ChainModel:
         return serialise(self.source, self.line, self.shapes, self._part(first, last), name)
 
     def model_bytes(self) -> bytes:
-        """Give the whole model as it is in its file, external data included."""
+        """Return the whole model with external data embedded."""
         return self.source.whole()
 
     def joined_chain_sha256(self) -> str:
@@ -115,42 +116,44 @@ def load_chain(
     shape: Mapping[str, Sequence[int]] | None = None,
     name: str | None = None,
 ) -> ChainModel:
-    """Read an ONNX model as a chain of blocks.
+    """Load an ONNX model as a chain of blocks.
 
     Parameters
     ----------
     path
-        The model's file.
+        File of the model.
     max_blocks
-        How many blocks to make at most (early exits may force more); None: the finest chain, a block for each node
-        that is work.
+        Maximum number of blocks; early exits may force more. None gives the finest chain, with one block per work
+        node.
     shape
         Shapes of inputs with dynamic axes, by name.
     name
-        Name of the chain; the file's stem by default.
+        Name of the chain. Defaults to the stem of the file name.
 
     Raises
     ------
     ModelError
-        If the file is no sound ONNX model, or has dynamic axes that ``shape`` does not settle.
+        If the file is not a valid ONNX model, or has dynamic axes that ``shape`` does not fix.
     """
     if max_blocks is not None and max_blocks < 1:
-        raise ModelError("a chain has at least one block", where="--max-blocks", value=max_blocks, expected="1 or more")
-    from planner.model.cost import measure_costs
+        raise ModelError(
+            "a chain needs at least one block", where="--max-blocks", value=max_blocks, expected="1 or more"
+        )
+    from planner.model.cost import count_costs
     from planner.model.graph import build_graph
-    from planner.model.line import draw_line
-    from planner.model.shapes import infer
+    from planner.model.line import order_work
+    from planner.model.shapes import infer_shapes
     from planner.model.source import read_model
 
     source = read_model(path)
     graph = build_graph(source)
-    shapes = infer(source, graph, shape or {})
+    shapes = infer_shapes(source, graph, shape or {})
     for node in graph.nodes:
         fixed = shapes.fixed_shape(node)
         if fixed is not None:
             graph.weights[fixed.name] = fixed
-    costs = measure_costs(graph, shapes.specs)
-    line = draw_line(graph, shapes.specs, costs.time_s)
+    costs = count_costs(graph, shapes.specs)
+    line = order_work(graph, shapes.specs, costs.time_s)
     borders = _borders(path, line, shapes, costs, max_blocks)
     chain = _chain(name or path.stem, source, line, costs, borders)
     return ChainModel(chain, source, line, shapes, costs, borders)
@@ -159,8 +162,8 @@ def load_chain(
 def _borders(path: Path, line: Line, shapes: Shapes, costs: Costs, max_blocks: int | None) -> tuple[int, ...]:
     unsized = [cut for cut in (0, *line.exits.values(), len(line)) if not line.is_sized(cut)]
     if unsized:
-        lost = [name for cut in unsized for name in line.alive[cut] if name not in line.specs]
-        raise ModelError(shapes.unsized_fault(name, path) for name in dict.fromkeys(lost))
+        tensors = [name for cut in unsized for name in line.alive[cut] if name not in line.specs]
+        raise ModelError(shapes.unsized_fault(name, path) for name in dict.fromkeys(tensors))
     if max_blocks is None:
         return (0, *line.borders, len(line))
     cuts = range(len(line) + 1)
@@ -189,7 +192,7 @@ def _chain_sha256(model_sha256: str, cuts: Sequence[Cut], exits: Sequence[Exit])
     identity = [
         model_sha256,
         [[[spec.name, spec.dtype, spec.shape] for spec in cut.tensors] for cut in cuts],
-        [[leave.name, leave.cut] for leave in exits],
+        [[exit_.name, exit_.cut] for exit_ in exits],
     ]
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 

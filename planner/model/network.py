@@ -1,7 +1,7 @@
 """A small builder of ONNX graphs with seeded random weights, for the reference models.
 
-Weights are drawn so that activations keep their scale from layer to layer; the last normalisation of a residual branch
-is scaled down, for otherwise random logits explode with depth and absolute tolerances mean nothing.
+Weights are drawn so that activations keep their scale from layer to layer. The last normalisation of a residual branch
+is scaled down; otherwise random logits grow rapidly with depth and absolute tolerances become meaningless.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from planner.files import write_bytes_atomic
 
 
 class Network:
-    """Collects nodes and weights; every method adds one layer and returns the name of the tensor it makes.
+    """Builder of a graph; each layer method adds a layer and returns the name of its output tensor.
 
     Parameters
     ----------
@@ -28,7 +28,7 @@ class Network:
     opset
         Version of the ONNX operator set.
     seed
-        Seed of the one stream that all weights are drawn from.
+        Seed of the random stream from which all weights are drawn.
     """
 
     def __init__(self, name: str, *, opset: int = 13, seed: int = 0) -> None:
@@ -38,19 +38,19 @@ class Network:
         self._channels: dict[str, int] = {}
 
     def input(self, name: str, shape: Sequence[int | str], element: int = TensorProto.FLOAT) -> str:
-        """Add an input of the model; a name in ``shape`` stands for a dynamic axis."""
+        """Add a model input; a name in ``shape`` denotes a dynamic axis."""
         self._graph.input.append(helper.make_tensor_value_info(name, element, shape))
         if len(shape) == 4:
             self._channels[name] = int(shape[1])
         return name
 
     def output(self, name: str, tensor: str, shape: Sequence[int | str]) -> None:
-        """Give out a tensor under ``name``."""
+        """Add a model output ``name`` that holds ``tensor``."""
         self._graph.node.append(helper.make_node("Identity", [tensor], [name], name=name))
         self._graph.output.append(helper.make_tensor_value_info(name, TensorProto.FLOAT, shape))
 
     def constant(self, name: str, values: NDArray[np.generic]) -> str:
-        """Add a weight or constant under a name of its own."""
+        """Add a weight or constant under a unique name."""
         self._graph.initializer.append(numpy_helper.from_array(values, name))
         return name
 
@@ -61,12 +61,12 @@ class Network:
         return self.constant(name, values)
 
     def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
-        """Add a node with one output, which bears the node's name."""
+        """Add a node with one output, which has the node's name."""
         self._graph.node.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
         return name
 
     def conv(self, x: str, name: str, channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> str:
-        """Add a convolution without bias, padded to keep the size at stride 1."""
+        """Add a convolution without bias, padded so that stride 1 keeps the size."""
         inner = self._channels[x] // groups
         weight = self.weight(f"{name}.weight", (channels, inner, kernel, kernel), (2 / (inner * kernel**2)) ** 0.5)
         self._channels[name] = channels
@@ -96,7 +96,7 @@ class Network:
         )
 
     def follow(self, name: str, channels: int) -> str:
-        """Record how many channels a tensor made by :meth:`node` has."""
+        """Record the number of channels of a tensor added by :meth:`node`, and return its name."""
         self._channels[name] = channels
         return name
 
@@ -107,7 +107,7 @@ class Network:
         return outputs
 
     def relu(self, x: str, name: str) -> str:
-        """Add a rectifier."""
+        """Add a ReLU."""
         self._channels[name] = self._channels[x]
         return self.node("Relu", [x], name)
 
@@ -125,7 +125,7 @@ class Network:
         return self.node("Gemm", [pooled, weight, bias], f"{name}.fc", transB=1)
 
     def save(self, path: Path) -> Path:
-        """Write the model."""
+        """Write the model to ``path``, and return ``path``."""
         model = onnx.ModelProto(ir_version=8, producer_name="planner", graph=self._graph)
         model.opset_import.append(helper.make_opsetid("", self._opset))
         write_bytes_atomic(path, model.SerializeToString(deterministic=True))

@@ -1,7 +1,7 @@
 """Reference models: real architectures with seeded random weights, built without a training framework.
 
-Such a model is right for cost, memory, sizes at the cuts and numerics; it says nothing about accuracy. Its parameter
-and multiply-accumulate counts are those published for the architecture, which the tests check.
+These models are suitable for studies of cost, memory, tensor sizes at the cuts and numerics, but not of accuracy. Their
+parameter and multiply-accumulate counts equal those published for the architecture; tests verify this.
 """
 
 from __future__ import annotations
@@ -22,15 +22,15 @@ class ReferenceModel:
     Parameters
     ----------
     summary
-        What it is, in a line.
+        Description in one line.
     input_shape
-        Shape of its one input.
+        Shape of the only input.
     parameters
-        Number of weights (running statistics of normalisations are none).
+        Number of weights, without running statistics of normalisations.
     macs
-        Multiply-accumulates of its convolutions and matrix products for one sample.
+        Multiply-accumulates of the convolutions and matrix products for one sample.
     build
-        Writes the model to a path.
+        Function that writes the model to a path.
     """
 
     summary: str
@@ -109,7 +109,7 @@ REFERENCE: Mapping[str, ReferenceModel] = MappingProxyType(
             partial(_gpt2, layers=12, width=768, heads=12, vocabulary=50257, tokens=64),
         ),
         "gpt2-small": ReferenceModel(
-            "GPT-2 cut down to 3 layers of width 128 and 1000 words, for quick trials",
+            "GPT-2 reduced to 3 layers, width 128 and 1000 tokens of vocabulary, for quick trials",
             (1, 32),
             854_144,
             23_756_800,
@@ -120,13 +120,13 @@ REFERENCE: Mapping[str, ReferenceModel] = MappingProxyType(
 
 
 def build_model(name: str, path: Path) -> Path:
-    """Write the reference model ``name`` to ``path``; the same name gives the same bytes each time.
+    """Write the reference model ``name`` to ``path``; the bytes are reproducible.
 
     Raises
     ------
     ModelError
-        If there is no such reference model.
+        If the name is unknown.
     """
     if name not in REFERENCE:
-        raise ModelError("no such reference model", value=name, expected=f"one of {', '.join(REFERENCE)}")
+        raise ModelError("unknown reference model", value=name, expected=f"one of {', '.join(REFERENCE)}")
     return REFERENCE[name].build(path)

@@ -1,4 +1,4 @@
-"""Sizes of all tensors with the shapes asked for, and which axes stay dynamic."""
+"""Sizes of all tensors for given input shapes, and the axes that remain dynamic."""
 
 from __future__ import annotations
 
@@ -23,18 +23,18 @@ PRODUCTS = frozenset({"MatMul", "Gemm"})
 
 @dataclass(frozen=True)
 class Shapes:
-    """What is known of the model's tensors.
+    """Types and sizes of a model's tensors, as far as they are known.
 
     Parameters
     ----------
     specs
-        With the shapes asked for: tensors of known size and of a type that numpy has.
+        Tensors with a known size and a type that numpy supports, for the given shapes.
     types
-        Of a model with dynamic axes: what it states and ONNX infers, these axes left open.
+        For a model with dynamic axes: types that it states or ONNX infers, with these axes left open.
     dynamic
         Whether the model has dynamic axes.
     inferred
-        With the shapes asked for: types of all tensors, also of those that are not in ``specs``.
+        Types of all tensors for the given shapes, including those that are not in ``specs``.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -43,21 +43,23 @@ class Shapes:
     inferred: Mapping[str, TypeProto]
 
     def unsized_fault(self, name: str, path: Path) -> Fault:
-        """Say why a tensor of the model in ``path`` has no size, and so cannot cross a cut."""
+        """Return a fault that explains why a tensor of the model in ``path`` cannot cross a cut."""
         where = f"{path}, tensor {name!r}"
         kind = self.inferred.get(name, TypeProto())
         if kind.WhichOneof("value") not in {None, "tensor_type"}:
-            what, found = "this is no tensor, and cannot be sent", str(kind.WhichOneof("value")).removesuffix("_type")
-            return Fault(what, where, found, "inputs and outputs that are tensors")
+            kind_name = str(kind.WhichOneof("value")).removesuffix("_type")
+            what = "this value is not a tensor and cannot be sent"
+            return Fault(what, where, kind_name, "inputs and outputs that are tensors")
         element = kind.tensor_type.elem_type
         if element and dims_of(kind) is not None:
-            found = TensorProto.DataType.Name(element).lower()
-            return Fault("this type cannot be sent", where, found, "numbers or booleans of a type that numpy has")
-        expected = f"a size that follows from the inputs' shapes, or one given as in --shape {name}=1,10"
+            element_name = TensorProto.DataType.Name(element).lower()
+            expected = "numbers or booleans of a type that numpy supports"
+            return Fault("this type cannot be sent", where, element_name, expected)
+        expected = f"a size that follows from the shapes of the inputs, or one set with --shape {name}=1,10"
         return Fault("the size of this tensor is unknown", where, expected=expected)
 
     def type_of(self, name: str) -> TypeProto:
-        """Give the type of a tensor that crosses a cut, with dynamic axes where the model has them."""
+        """Return the type of a tensor that crosses a cut, with the dynamic axes of the model."""
         if name in self.types and self.types[name].tensor_type.HasField("shape"):
             return self.types[name]
         spec = self.specs[name]
@@ -65,7 +67,7 @@ class Shapes:
         return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
 
     def fixed_shape(self, node: Node) -> TensorProto | None:
-        """Give the result of a ``Shape`` or ``Size`` node if the model itself fixes it, else None."""
+        """Return the result of a ``Shape`` or ``Size`` node if the model fixes it, else None."""
         if not node.is_shape:
             return None
         name = node.inputs[0]
@@ -74,32 +76,30 @@ class Shapes:
         return None if dims is None else shape_value(node.proto, dims)
 
 
-def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]]) -> Shapes:
-    """Infer types and sizes.
+def infer_shapes(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]]) -> Shapes:
+    """Infer the types and sizes of a model's tensors.
 
     Parameters
     ----------
     source, graph
         The model.
     shape
-        Shapes of inputs with dynamic axes; also of other tensors, where ONNX cannot infer them.
+        Shapes of inputs with dynamic axes, and of other tensors that ONNX cannot infer.
 
     Raises
     ------
     ModelError
-        If ``shape`` names no tensor, contradicts an input's shape, or leaves an axis of an input open; or if matrices
-        are multiplied that do not fit.
+        If ``shape`` names an unknown tensor, contradicts the shape of an input or leaves an axis of an input open, or
+        if the model multiplies matrices of incompatible shapes.
     """
     unknown = [name for name in shape if name not in graph.inputs and name not in graph.maker]
     if unknown:
         expected = f"one of the inputs {', '.join(graph.inputs)}"
-        raise ModelError(
-            Fault("--shape names no tensor of the model", str(source.path), name, expected) for name in unknown
-        )
+        raise ModelError(Fault("--shape names an unknown tensor", str(source.path), name, expected) for name in unknown)
     sizes = _axis_sizes(source, shape)
-    given = _given(source, graph, shape, sizes)
+    input_types = _input_types(source, graph, shape, sizes)
     dynamic = any(dims_of(value.type) is None for value in source.proto.graph.input if value.name in graph.inputs)
-    walk = Walk(source, _stated(source, shape, sizes), dict(given))
+    walk = Walk(source, _stated_types(source, shape, sizes), dict(input_types))
     for name, tensor in graph.weights.items():
         if isinstance(tensor, TensorProto):
             walk.weight(name, tensor)
@@ -113,19 +113,21 @@ def infer(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]])
 
 
 def _product_fault(node: onnx.NodeProto, walk: Walk) -> Fault | None:
-    """Say that matrices of known shapes cannot be multiplied: onnxruntime would not load such a model."""
+    """Return a fault if matrices of known shapes cannot be multiplied: onnxruntime would not load such a model."""
     if node.op_type not in PRODUCTS or node.domain not in ("", "ai.onnx") or node.output[0] not in walk.refused:
         return None
     dims = [dims_of(walk.types.get(name)) for name in node.input if name]
     if None in dims:
         return None
     where = f"{walk.source.path}, node {node.name or node.op_type!r}"
-    shapes = " and ".join(str(list(own)) for own in dims if own is not None)
-    return Fault(f"ONNX refuses this node ({walk.refused[node.output[0]]})", where, shapes, "matrices that fit")
+    shapes = " and ".join(str(list(shape)) for shape in dims if shape is not None)
+    return Fault(
+        f"ONNX rejects this node ({walk.refused[node.output[0]]})", where, shapes, "matrices of compatible shapes"
+    )
 
 
 def _spec(name: str, kind: TypeProto) -> TensorSpec | None:
-    """Give the spec of a tensor that can cross a cut: one whose size is known and whose type numpy has."""
+    """Return the spec of a tensor that can cross a cut: its size is known and numpy supports its type."""
     dims = dims_of(kind)
     if dims is None or kind.tensor_type.elem_type not in KNOWN_TYPES - {TensorProto.STRING}:
         return None
@@ -134,7 +136,7 @@ def _spec(name: str, kind: TypeProto) -> TensorSpec | None:
 
 
 def _axis_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Give the sizes of named axes; one named alike in several inputs needs to be given once."""
+    """Return the sizes of named axes; an axis shared by several inputs needs to be given only once."""
     return {
         dim.dim_param: int(size)
         for value in source.proto.graph.input
@@ -143,64 +145,67 @@ def _axis_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict
     }
 
 
-def _given(
+def _input_types(
     source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
 ) -> dict[str, TypeProto]:
-    """Give the inputs' types with the shapes asked for."""
-    given: dict[str, TypeProto] = {}
+    """Return the types of the inputs with the requested shapes."""
+    types: dict[str, TypeProto] = {}
     faults: list[Fault] = []
     for value in source.proto.graph.input:
         if value.name in graph.inputs:
-            given[value.name] = _filled(value.type, shape.get(value.name), sizes)
-            faults += _input_faults(value, given[value.name], shape.get(value.name), str(source.path))
+            types[value.name] = _with_sizes(value.type, shape.get(value.name), sizes)
+            faults += _input_faults(value, types[value.name], shape.get(value.name), str(source.path))
     if faults:
         raise ModelError(faults)
-    return given
+    return types
 
 
-def _stated(source: ModelSource, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]) -> dict[str, TypeProto]:
-    """Give the types that the file states for other tensors, completed by what the user asks for."""
+def _stated_types(
+    source: ModelSource, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
+) -> dict[str, TypeProto]:
+    """Return the types that the file states for other tensors, completed by the requested shapes."""
     graph = source.proto.graph
     return {
-        value.name: _filled(value.type, shape.get(value.name), sizes)
+        value.name: _with_sizes(value.type, shape.get(value.name), sizes)
         for values in (graph.value_info, graph.output)
         for value in values
     }
 
 
-def _filled(kind: TypeProto, asked: Sequence[int] | None, sizes: Mapping[str, int]) -> TypeProto:
-    """Fill in open axes from the shape asked for, or by name."""
+def _with_sizes(kind: TypeProto, requested: Sequence[int] | None, sizes: Mapping[str, int]) -> TypeProto:
+    """Return a type with open axes filled in from the requested shape or by name."""
     filled = TypeProto()
     filled.CopyFrom(kind)
     tensor = filled.tensor_type
-    if asked is not None and not tensor.HasField("shape"):
-        tensor.shape.CopyFrom(onnx.TensorShapeProto(dim=[onnx.TensorShapeProto.Dimension() for _ in asked]))
+    if requested is not None and not tensor.HasField("shape"):
+        tensor.shape.CopyFrom(onnx.TensorShapeProto(dim=[onnx.TensorShapeProto.Dimension() for _ in requested]))
     for index, dim in enumerate(tensor.shape.dim if kind.HasField("tensor_type") else ()):
-        if asked is not None and index < len(asked) and not (dim.HasField("dim_value") and dim.dim_value >= 0):
-            dim.dim_value = asked[index]
+        if requested is not None and index < len(requested) and not (dim.HasField("dim_value") and dim.dim_value >= 0):
+            dim.dim_value = requested[index]
         elif dim.dim_param in sizes:
             dim.dim_value = sizes[dim.dim_param]
     return filled
 
 
 def _input_faults(
-    value: onnx.ValueInfoProto, given: TypeProto, asked: Sequence[int] | None, where: str
+    value: onnx.ValueInfoProto, filled: TypeProto, requested: Sequence[int] | None, where: str
 ) -> Iterable[Fault]:
     where = f"{where}, input {value.name!r}"
     if not value.type.HasField("tensor_type"):
-        return [Fault("this input is no tensor", where, expected="inputs that are tensors")]
+        return [Fault("this input is not a tensor", where, expected="inputs that are tensors")]
     dims = value.type.tensor_type.shape.dim
     stated = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
-    if asked is not None and (dims_of(given) != tuple(asked) or min(asked, default=1) < 1):
-        return [Fault("--shape does not fit this input", where, list(asked), f"shape {stated}")]
-    if dims_of(given) is None:
+    if requested is not None and (dims_of(filled) != tuple(requested) or min(requested, default=1) < 1):
+        return [Fault("--shape does not match this input", where, list(requested), f"shape {stated}")]
+    if dims_of(filled) is None:
         example = ",".join(str(size) if isinstance(size, int) else "1" for size in stated) or "1,3,224,224"
-        return [Fault("has dynamic axes", where, stated, f"its shape, for example --shape {value.name}={example}")]
+        expected = f"a fixed shape, for example --shape {value.name}={example}"
+        return [Fault("this input has dynamic axes", where, stated, expected)]
     return []
 
 
 def _open_types(source: ModelSource, graph: Graph) -> dict[str, TypeProto]:
-    """Infer the types with dynamic axes left open, on a copy of the model without its weights."""
+    """Return the types with dynamic axes left open, inferred on a copy of the model without weights."""
     model = onnx.ModelProto(ir_version=max(source.proto.ir_version, 4), opset_import=source.proto.opset_import)
     skeleton, proto = model.graph, source.proto.graph
     skeleton.name = "skeleton"
@@ -219,12 +224,12 @@ def _open_types(source: ModelSource, graph: Graph) -> dict[str, TypeProto]:
     try:
         inferred = shape_inference.infer_shapes(model, data_prop=True).graph
     except (shape_inference.InferenceError, RuntimeError):
-        inferred = proto  # then blocks declare what the file states, and leave the other shapes open
+        inferred = proto  # blocks then declare only the shapes that the file states
     return {value.name: value.type for part in (inferred.input, inferred.value_info, inferred.output) for value in part}
 
 
 def _add_weight(source: ModelSource, skeleton: onnx.GraphProto, name: str, tensor: TensorProto) -> None:
-    """Add a small constant; a large one as an input, for only its type matters."""
+    """Add a small tensor as a constant and a large one as an input, because only its type matters."""
     if math.prod(tensor.dims) <= SMALL_ELEMENTS:
         copy = skeleton.initializer.add()
         copy.CopyFrom(source.embedded(tensor))

@@ -1,7 +1,7 @@
-"""Reading an ONNX file: what it holds, what it refers to, and whether it is sound.
+"""Read ONNX files, and check their contents and references.
 
-The file is mapped, not read, and parsed once; weights that lie outside it (external data) stay there until a block that
-uses them is written.
+The file is memory-mapped and parsed once. Weights in other files (external data) are loaded only when a block that uses
+them is written.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_t
 
 from planner.errors import Fault, ModelError
 
-# com.microsoft holds onnxruntime's own operators; functions that the model brings along are inlined.
+# com.microsoft is the domain of onnxruntime's own operators. Functions defined in the model are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 KNOWN_TYPES = frozenset(helper.get_all_tensor_dtypes())
-HASH_CHUNK_BYTES = 1 << 22
 
 
 @dataclass(frozen=True)
@@ -35,11 +34,11 @@ class ModelSource:
     path
         The file.
     proto
-        Its contents, external data not loaded.
+        Contents of the file, without external data.
     sha256
-        Hash of the file, followed by the hash of each file of external data.
+        Hash over the file and all files of external data.
     external
-        The files of external data, in order of their names.
+        The files of external data, sorted by name.
     """
 
     path: Path
@@ -56,7 +55,7 @@ class ModelSource:
         return digest.hexdigest()
 
     def embedded(self, tensor: TensorProto) -> TensorProto:
-        """Give the tensor with its data, read from its file if it lies outside the model."""
+        """Return a tensor with its data, loaded from its file if the data is external."""
         if not uses_external_data(tensor):
             return tensor
         copy = TensorProto()
@@ -65,7 +64,7 @@ class ModelSource:
         return copy
 
     def embedded_node(self, node: onnx.NodeProto) -> onnx.NodeProto:
-        """Give the node with the data of all tensors in its attributes and bodies."""
+        """Return a node with the data of all tensors in its attributes and bodies."""
         if not (self.external and any(uses_external_data(tensor) for tensor in node_tensors(node))):
             return node
         copy = onnx.NodeProto()
@@ -75,7 +74,7 @@ class ModelSource:
         return copy
 
     def whole(self) -> bytes:
-        """Give the whole model as one self-contained ONNX file."""
+        """Return the whole model as one self-contained ONNX file."""
         if not self.external:
             return self.path.read_bytes()
         model = onnx.ModelProto()
@@ -85,7 +84,7 @@ class ModelSource:
         return bytes(model.SerializeToString(deterministic=True))
 
     def _fetch(self, tensor: TensorProto) -> None:
-        """Load a tensor's data into it, if it lies in another file."""
+        """Load a tensor's data into the tensor if the data is external."""
         if uses_external_data(tensor):
             try:
                 load_external_data_for_tensor(tensor, str(self.path.parent))
@@ -100,8 +99,8 @@ def read_model(path: Path) -> ModelSource:
     Raises
     ------
     ModelError
-        If the file is missing, is no ONNX, is truncated, uses an unknown operator domain, or refers to data that is
-        missing, too short, or outside the model's folder.
+        If the file is missing, is not an ONNX file, is truncated, uses an unknown operator domain, or refers to
+        external data that is missing, too short or outside the model's folder.
     """
     proto, digest = _parse(path)
     if proto.functions:
@@ -122,7 +121,7 @@ def read_model(path: Path) -> ModelSource:
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Give the bodies of a control-flow node."""
+    """Yield the bodies of a control-flow node."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.GRAPH:
             yield attribute.g
@@ -142,9 +141,9 @@ def _parse(path: Path) -> tuple[onnx.ModelProto, hashlib._Hash]:
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
         raise ModelError(f"cannot be read ({error})", where=str(path), expected=expected) from None
     except DecodeError:
-        raise ModelError("is no ONNX file, or is truncated", where=str(path), expected=expected) from None
+        raise ModelError("not an ONNX file, or truncated", where=str(path), expected=expected) from None
     if not (proto.opset_import and proto.graph.node and proto.graph.output):
-        raise ModelError("holds no ONNX graph with nodes and outputs", where=str(path), expected=expected)
+        raise ModelError("contains no ONNX graph with nodes and outputs", where=str(path), expected=expected)
     return proto, digest
 
 
@@ -159,7 +158,7 @@ def _hash_file(path: Path, digest: hashlib._Hash) -> None:
 
 
 def node_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:
-    """Give the tensors in a node's attributes and bodies."""
+    """Yield the tensors in a node's attributes and bodies."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.TENSOR:
             yield attribute.t
@@ -180,7 +179,7 @@ def _domain_faults(graph: onnx.GraphProto, where: str) -> Iterator[Fault]:
     for node in graph.node:
         if node.domain not in KNOWN_DOMAINS:
             yield Fault(
-                f"operator {node.op_type} of an unknown domain",
+                f"operator {node.op_type} belongs to an unknown domain",
                 f"{where}, node {node.name!r}",
                 node.domain,
                 "an operator of ONNX, ONNX-ML or onnxruntime (com.microsoft)",
@@ -192,12 +191,12 @@ def _domain_faults(graph: onnx.GraphProto, where: str) -> Iterator[Fault]:
 def _tensor_fault(tensor: TensorProto, path: Path) -> Fault | None:
     if tensor.data_type in KNOWN_TYPES and min(tensor.dims, default=0) >= 0:
         return None
-    found = f"type {tensor.data_type}, shape {list(tensor.dims)}"
-    return Fault("malformed tensor", f"{path}, tensor {tensor.name!r}", found, "a type of ONNX and sizes of 0 or more")
+    actual = f"type {tensor.data_type}, shape {list(tensor.dims)}"
+    return Fault("malformed tensor", f"{path}, tensor {tensor.name!r}", actual, "an ONNX type and sizes of 0 or more")
 
 
 def _external_fault(tensor: TensorProto, path: Path) -> Fault | None:
-    """Say what is wrong with a reference to external data; one out of the model's folder is a path traversal."""
+    """Return a fault if a reference to external data is invalid or, as in a path traversal, leaves the folder."""
     where = f"{path}, tensor {tensor.name!r}"
     expected = "a file in the model's own folder"
     try:
@@ -208,7 +207,7 @@ def _external_fault(tensor: TensorProto, path: Path) -> Fault | None:
     inside = not (PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute())
     file = (folder / location).resolve()
     if not (location and inside and file.is_relative_to(folder)):
-        return Fault("external data outside the model's folder is refused", where, location, expected)
+        return Fault("external data outside the model's folder is not allowed", where, location, expected)
     if not file.is_file():
         return Fault("external data is missing", where, location, expected)
     if (info.offset or 0) + (info.length or 0) > file.stat().st_size:

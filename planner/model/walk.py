@@ -1,8 +1,9 @@
 """Types, shapes and small values of all tensors, node by node.
 
-ONNX's inference of a whole graph gives up where a shape is computed from other shapes in ways it does not follow. With
-all inputs of known shape, shapes are plain numbers: so this walk asks ONNX for each node's output types and, where all
-inputs of a node are known and small, for their values (by ONNX's reference implementation).
+ONNX's shape inference for whole graphs fails where a shape is computed from other shapes in ways that it does not
+support. If the shapes of all inputs are known, all shapes are plain numbers. This walk therefore asks ONNX for the
+output types of each node and, if all inputs of the node are known and small, for the output values (by ONNX's reference
+implementation).
 """
 
 from __future__ import annotations
@@ -20,12 +21,12 @@ from planner.errors import ModelError
 from planner.model.graph import RANDOM
 from planner.model.source import ModelSource, bodies
 
-# Shapes, axes and lengths are small; larger values decide no shape.
+# Shapes, axes and lengths are small; larger values do not determine shapes.
 SMALL_ELEMENTS = 1024
 
 
 def dims_of(kind: TypeProto | None) -> tuple[int, ...] | None:
-    """Give the shape of a tensor type, None unless every axis is known."""
+    """Return the shape of a tensor type, or None unless every axis is known."""
     if kind is None or not (kind.HasField("tensor_type") and kind.tensor_type.HasField("shape")):
         return None
     dims = kind.tensor_type.shape.dim
@@ -34,7 +35,7 @@ def dims_of(kind: TypeProto | None) -> tuple[int, ...] | None:
 
 
 def shape_value(node: onnx.NodeProto, dims: tuple[int, ...]) -> TensorProto:
-    """Give the result of a ``Shape`` or ``Size`` node."""
+    """Return the result of a ``Shape`` or ``Size`` node."""
     limits = {attribute.name: attribute.i for attribute in node.attribute}
     result = math.prod(dims) if node.op_type == "Size" else dims[limits.get("start", 0) : limits.get("end")]
     return numpy_helper.from_array(np.array(result, np.int64), node.output[0])
@@ -49,12 +50,12 @@ class Walk:
     source
         The model.
     stated
-        Types that the file or the user states; they hold where inference gives no size.
+        Types stated by the file or the user, used where inference finds no size.
     types, values
-        What is known so far, by tensor.
+        Types and values known so far, by tensor name.
     refused
-        Why ONNX can infer no types for a node, by the node's first output. In a branch that is not taken, or a later
-        step of a loop, that need not mean that the model cannot run.
+        Reason why ONNX cannot infer the types of a node, by the node's first output. The model may still run if the
+        node lies in a branch that is not taken or in a later step of a loop.
     """
 
     source: ModelSource
@@ -69,21 +70,21 @@ class Walk:
         self._versions.setdefault("", self._versions.get("ai.onnx", 1))
 
     def weight(self, name: str, tensor: TensorProto) -> None:
-        """Take in a constant."""
+        """Record a constant."""
         self.types[name] = helper.make_tensor_type_proto(tensor.data_type, list(tensor.dims))
         if math.prod(tensor.dims) <= SMALL_ELEMENTS:
             self.values[name] = self.source.embedded(tensor)
 
     def nodes(self, nodes: Iterable[onnx.NodeProto]) -> None:
-        """Take in nodes."""
+        """Record the output types and values of nodes."""
         for node in nodes:
             constant = constant_value(node)
             if constant is not None:
                 self.weight(node.output[0], constant)
                 continue
             for name, kind in (self._choice(node) if node.op_type == "If" else self._outputs(node)).items():
-                known = dims_of(kind) is not None
-                self.types[name] = kind if known else self.stated.get(name, kind)
+                is_sized = dims_of(kind) is not None
+                self.types[name] = kind if is_sized else self.stated.get(name, kind)
             for name in node.output:
                 if name in self.stated and name not in self.types:
                     self.types[name] = self.stated[name]
@@ -111,15 +112,18 @@ class Walk:
             return {}
         except (checker.ValidationError, ValueError, TypeError) as error:
             where = f"{self.source.path}, node {node.name or node.op_type!r}"
-            raise ModelError(f"ONNX refuses this node ({str(error).splitlines()[0]})", where=where) from None
+            raise ModelError(f"ONNX rejects this node ({str(error).splitlines()[0]})", where=where) from None
         return inferred | carried
 
     def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
-        """Walk the branch that is taken, or both; where they differ in shape the size is unknown."""
+        """Walk the branch that is taken, or both if the condition is unknown.
+
+        If the shapes of the two branches differ, the size is unknown.
+        """
         branches = {attribute.name: attribute.g for attribute in node.attribute}
         if not branches.keys() >= {"then_branch", "else_branch"}:
             where = f"{self.source.path}, node {node.name or node.op_type!r}"
-            raise ModelError("a choice lacks a branch", where=where, expected="then_branch and else_branch")
+            raise ModelError("the If node lacks a branch", where=where, expected="then_branch and else_branch")
         condition = self.values.get(node.input[0]) if node.input else None
         if condition is not None:
             chosen = "then_branch" if numpy_helper.to_array(condition).all() else "else_branch"
@@ -135,18 +139,21 @@ class Walk:
         return {name: self.types[value.name] for name, value in results if value.name in self.types}
 
     def _loop(self, node: onnx.NodeProto, body: onnx.GraphProto) -> dict[str, TypeProto]:
-        """Walk a loop's body with what enters its first step; give the types of what it carries unchanged in shape."""
-        given = [self.types.get(name, TypeProto()) for name in node.input]
+        """Walk a loop's body with the inputs of its first step.
+
+        Returns the types of the carried tensors whose shape does not change.
+        """
+        entering = [self.types.get(name, TypeProto()) for name in node.input]
         if node.op_type == "Loop":
             scalar = (helper.make_tensor_type_proto(kind, []) for kind in (TensorProto.INT64, TensorProto.BOOL))
-            given = [*scalar, *given[2:]]
+            entering = [*scalar, *entering[2:]]
         elif node.op_type == "Scan":
             sliced = next((attribute.i for attribute in node.attribute if attribute.name == "num_scan_inputs"), 0)
-            given[-sliced:] = [_slice(kind) for kind in given[-sliced:]]
-        self.types |= {value.name: kind for value, kind in zip(body.input, given, strict=False)}
-        # A Loop's body gives whether to go on, then what it takes along; its node gives the latter.
+            entering[-sliced:] = [_slice(kind) for kind in entering[-sliced:]]
+        self.types |= {value.name: kind for value, kind in zip(body.input, entering, strict=False)}
+        # The body of a Loop returns the condition and then the carried tensors; the node returns only the latter.
         after = self._body(body, onnx.NodeProto(output=["", *node.output]))
-        before = zip(node.output, given[2:] if node.op_type == "Loop" else (), strict=False)
+        before = zip(node.output, entering[2:] if node.op_type == "Loop" else (), strict=False)
         return {name: kind for name, kind in before if name in after and _same_shape(kind, after[name])}
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
@@ -169,7 +176,7 @@ class Walk:
         try:
             feed = {name: numpy_helper.to_array(self.values[name]) for name in names}
             results = ReferenceEvaluator(graph, opsets=self._versions).run(None, feed)
-        except Exception:  # noqa: BLE001 - any operator's code runs here; a value that it cannot give stays unknown
+        except Exception:  # noqa: BLE001 - any operator's code may run here; a value that it cannot compute stays unknown
             return
         for value, result in zip(graph.output, results, strict=True):
             if isinstance(result, np.ndarray | np.generic):
@@ -177,7 +184,7 @@ class Walk:
 
 
 def constant_value(node: onnx.NodeProto) -> TensorProto | None:
-    """Give the tensor of a ``Constant`` node that holds one."""
+    """Return the tensor of a ``Constant`` node, or None if the node holds none."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     return next((item.t for item in node.attribute if item.type == AttributeProto.TENSOR), None)

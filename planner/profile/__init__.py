@@ -1,1 +1,1 @@
-"""Costs of one chain's blocks on one device class: measured, estimated, stored."""
+"""Costs of a chain's blocks on a device class: measured, estimated and stored."""

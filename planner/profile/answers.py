@@ -1,6 +1,6 @@
-"""What a model with exits said of known samples: how sure it was at each exit, and whether it was right; in files.
+"""Recorded predictions of a model with exits: its confidence at each exit and whether the prediction is correct.
 
-Operating points are computed from such answers, and simulation replays them.
+Operating points are computed from recorded predictions, and simulations replay them.
 """
 
 from __future__ import annotations
@@ -23,8 +23,8 @@ CORRECT: Final = "correct"
 
 
 def _lists(array: NDArray[Any]) -> list[Any]:
-    found: list[Any] = array.tolist()
-    return found
+    values: list[Any] = array.tolist()
+    return values
 
 
 def _floats(value: Any) -> NDArray[np.float64]:
@@ -37,14 +37,14 @@ def _booleans(value: Any) -> NDArray[np.bool_]:
 
 @dataclass(frozen=True, eq=False)
 class Answers:
-    """What the E exits and the output of a model say of n samples.
+    """Predictions for n samples at the E exits and the output of a model.
 
     Parameters
     ----------
     confidence
-        Shape [n, E + 1], the output last.
+        Probability of the predicted class; shape [n, E + 1], the output last.
     correct
-        Whether the most likely class is the label; shape [n, E + 1]. None where there are no labels.
+        Whether the predicted class is the label; shape [n, E + 1]. None without labels.
     """
 
     confidence: Annotated[NDArray[np.float64], PlainValidator(_floats), PlainSerializer(_lists)]
@@ -55,45 +55,45 @@ class Answers:
 
 
 def save_answers(answers: Answers, path: Path) -> None:
-    """Write answers to labelled samples as an ``.npz`` file, whole or not at all.
+    """Write the predictions for labelled samples to an ``.npz`` file atomically.
 
     Raises
     ------
     ProfileError
-        There were no labels.
+        If the samples have no labels.
     """
     if answers.correct is None:
-        raise ProfileError("answers to samples without labels are not kept", where=str(path))
+        raise ProfileError("predictions for samples without labels cannot be saved", where=str(path))
     file = io.BytesIO()
     np.savez_compressed(file, confidence=answers.confidence, correct=answers.correct)
     write_bytes_atomic(path, file.getvalue())
 
 
 def load_answers(path: Path, exits: int) -> Answers:
-    """Read what :func:`save_answers` wrote; other arrays in the file are left alone.
+    """Read a file written by :func:`save_answers`; other arrays in the file are ignored.
 
     Parameters
     ----------
     exits
-        How many inner exits the model has.
+        Number of inner exits of the model.
 
     Raises
     ------
     ProfileError
-        An array is missing or does not fit: all faults at once.
+        If an array is missing or does not match the model; all faults at once.
     RuntimeSessionError
-        The file cannot be read.
+        If the file cannot be read.
     """
     arrays = load_arrays(path)
     kinds = {CONFIDENCE: (np.floating, "probabilities"), CORRECT: (np.bool_, "booleans")}
     faults = []
-    for name, (kind, words) in kinds.items():
-        array, expected = arrays.get(name), f"{words} of shape [samples, {exits + 1}]: {exits} exits and the output"
+    for name, (kind, noun) in kinds.items():
+        array, expected = arrays.get(name), f"{noun} of shape [samples, {exits + 1}]: {exits} exits and the output"
         if array is None:
             faults.append(Fault("no such array", f"{path}: {name}", expected=expected))
         elif not np.issubdtype(array.dtype, kind) or array.ndim != 2 or array.shape[1] != exits + 1 or not len(array):
-            found = f"{array.dtype} {list(array.shape)}"
-            faults.append(Fault("does not fit the model", f"{path}: {name}", found, expected))
+            actual = f"{array.dtype} {list(array.shape)}"
+            faults.append(Fault("does not fit the model", f"{path}: {name}", actual, expected))
     if not faults:
         faults = _value_faults(arrays[CONFIDENCE], arrays[CORRECT], path)
     if faults:

@@ -1,4 +1,4 @@
-"""A profile put together from a chain and what its blocks cost."""
+"""Assemble a profile from a chain and the costs of its blocks."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ SHORTEST_S: Final = 1e-9
 
 @dataclass(frozen=True)
 class ChainCosts:
-    """Costs of a chain of L blocks; what nobody measured keeps its default.
+    """Costs of a chain of L blocks; values that were not measured keep their defaults.
 
     Parameters
     ----------
     mean_s
         Time of each block; length L, seconds.
     std_s, load_s
-        Spread of that time, and time to make the session; length L or empty, seconds.
+        Standard deviation of that time, and time to create the session; length L or empty, seconds.
     activation_bytes
-        Measured peak of each block; length L, or empty where the computed one is to stand.
+        Measured peak memory of each block in bytes; length L, or empty to use the computed values.
     stage_overhead_s, fusion_saving_s, segment_error
         As in :class:`Profile`.
     """
@@ -46,7 +46,7 @@ def assemble(
     environment: dict[str, Any],
     operating_points: Sequence[OperatingPoint],
 ) -> Profile:
-    """Give the profile of ``chain`` on ``device_class``."""
+    """Return the profile of ``chain`` on ``device_class``."""
     unknown = (0.0,) * len(chain)
     rows = zip(
         chain.blocks,
@@ -79,7 +79,7 @@ def assemble(
         ),
         cut_bytes=tuple(cut.bytes for cut in chain.cuts),
         exits=tuple(
-            ExitPoint(name=leave.name, cut=leave.cut, result_bytes=leave.result_bytes) for leave in chain.exits
+            ExitPoint(name=exit_.name, cut=exit_.cut, result_bytes=exit_.result_bytes) for exit_ in chain.exits
         ),
         operating_points=tuple(operating_points),
         segment_error=costs.segment_error,

@@ -1,8 +1,8 @@
-"""Operating points from labelled data: how often a model is right, and how far its samples go, by thresholds.
+"""Operating points from labelled data: accuracy and reach of a model's blocks for different exit thresholds.
 
 A sample leaves at the first exit whose confidence (:func:`planner.runtime.confidence.confidence`) reaches the exit's
-threshold; what reaches none is answered by the model's output. Several thresholds may serve the same end: of the grid
-only those points are kept that no other point beats in accuracy without more work in any block.
+threshold; a sample that leaves at no exit is classified by the model's output. From a grid of thresholds, only the
+Pareto-optimal points are kept: no other point is at least as accurate without more work in any block.
 """
 
 from __future__ import annotations
@@ -27,18 +27,18 @@ from planner.runtime.inputs import load_arrays
 from planner.runtime.session import BlockSession
 
 LABEL: Final = "label"
-# 0: every sample leaves at this exit. 1: hardly any does, for a softmax does not quite reach it.
+# 0: every sample leaves at this exit. 1: hardly any sample does, because a softmax rarely reaches 1.
 THRESHOLDS: Final = (0.0, 0.5, 0.6, 0.7, 0.8, 0.9, 0.95, 0.98, 0.99, 1.0)
 
 
 @dataclass(frozen=True)
 class Samples:
-    """n samples and, where they are known, their classes.
+    """Samples with optional labels.
 
     Parameters
     ----------
     inputs
-        Arrays of shape [n, ...] by input of the model.
+        Arrays of shape [n, ...] by name of the model input.
     labels
         Class of each sample; shape [n].
     """
@@ -50,41 +50,41 @@ class Samples:
         return len(next(iter(self.inputs.values())))
 
     def sample(self, index: int) -> dict[str, NDArray[Any]]:
-        """Give the inputs for one sample, as a batch of one."""
+        """Return the inputs of one sample, as a batch of one."""
         return {name: array[index : index + 1] for name, array in self.inputs.items()}
 
 
 def load_samples(path: Path, chain: Chain) -> Samples:
-    """Read samples of a chain's inputs, and their labels if there are any, from an ``.npz`` file.
+    """Read samples for a chain's inputs, and their labels if present, from an ``.npz`` file.
 
     Parameters
     ----------
     path
-        Holds, by the name of each input, an array whose first axis counts the samples, and maybe ``label``, integers of
-        shape [n]. Other arrays are left alone.
+        File with an array for each input, by name, whose first axis counts the samples, and optionally ``label``,
+        integers of shape [n]. Other arrays are ignored.
     chain
         The model.
 
     Raises
     ------
     ProfileError
-        An array is missing or does not fit: all faults at once.
+        If an array is missing or does not match the model; all faults at once.
     RuntimeSessionError
-        The file cannot be read.
+        If the file cannot be read.
     """
     specs = chain.cuts[0].tensors
     arrays = load_arrays(path)
     faults = [fault for spec in specs if (fault := _input_fault(spec, arrays, path))]
     labels = arrays.get(LABEL)
     if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):
-        found = f"{labels.dtype} {list(labels.shape)}"
-        faults.append(Fault("no labels", f"{path}: {LABEL}", found, "one integer for each sample"))
+        actual = f"{labels.dtype} {list(labels.shape)}"
+        faults.append(Fault("not labels", f"{path}: {LABEL}", actual, "one integer for each sample"))
     if not faults:
-        named = {name: len(arrays[name]) for name in (*(spec.name for spec in specs), LABEL) if name in arrays}
-        first, count = next(iter(named.items()))
+        counts = {name: len(arrays[name]) for name in (*(spec.name for spec in specs), LABEL) if name in arrays}
+        first, count = next(iter(counts.items()))
         faults = [
             Fault(f"not as many as in {first}", f"{path}: {name}", other, f"{count}")
-            for name, other in named.items()
+            for name, other in counts.items()
             if other != count
         ]
     if not faults and count == 0:
@@ -100,7 +100,9 @@ def _input_fault(spec: TensorSpec, arrays: Mapping[str, NDArray[Any]], path: Pat
     expected = f"{spec.dtype} [samples, {', '.join(map(str, spec.shape[1:]))}]"
     array, where = arrays.get(spec.name), f"{path}: {spec.name}"
     if spec.shape[:1] != (1,):
-        return Fault("the model takes no batch of one sample", f"input {spec.name}", list(spec.shape), "[1, ...]")
+        return Fault(
+            "the model does not accept a batch of one sample", f"input {spec.name}", list(spec.shape), "[1, ...]"
+        )
     if array is None:
         return Fault("no samples for this input", where, expected=expected)
     if array.dtype.name != spec.dtype or array.shape[1:] != spec.shape[1:] or not array.ndim:
@@ -109,19 +111,21 @@ def _input_fault(spec: TensorSpec, arrays: Mapping[str, NDArray[Any]], path: Pat
 
 
 def answer(chain_model: ChainModel, data: Samples, *, progress: Progress | None = None) -> Answers:
-    """Run the whole model on labelled samples, one at a time as a device would.
+    """Return the predictions of the whole model for labelled samples, run one at a time as on a device.
 
     Raises
     ------
     ProfileError
-        There are no labels; or the model has several outputs beside its exits, one that is no row of scores, or too few
-        classes for a label.
+        If there are no labels, a label is not a class of the model, or the model has other outputs than its exits and
+        one row of scores.
     RuntimeSessionError
-        onnxruntime fails.
+        If onnxruntime fails.
     """
     chain = chain_model.chain
     if data.labels is None:
-        raise ProfileError("no labels: nobody knows what is right", where=LABEL, expected="one integer for each sample")
+        raise ProfileError(
+            "no labels: accuracy cannot be determined", where=LABEL, expected="one integer for each sample"
+        )
     check_labels(chain, data.labels)
     session = BlockSession(chain_model.stage_model(0, len(chain) - 1), name=chain.name)
     outputs = []
@@ -135,42 +139,42 @@ def answer(chain_model: ChainModel, data: Samples, *, progress: Progress | None 
 def answers_of(
     chain: Chain, outputs: Sequence[Mapping[str, NDArray[Any]]], labels: NDArray[np.int64] | None
 ) -> Answers:
-    """Give the answers that lie in what a whole model made of samples.
+    """Return the predictions contained in the outputs of a whole model.
 
     Parameters
     ----------
     outputs
-        Of each sample: scores of shape [1, classes] by name, the exits' included.
+        For each sample: scores of shape [1, classes] by name, including those of the exits.
     labels
-        Class of each sample; shape [n]. None where they are not known.
+        Class of each sample; shape [n]. None if unknown.
 
     Raises
     ------
     ProfileError
-        The model has several outputs beside its exits, or one that is no row of scores.
+        If the model has other outputs than its exits and one row of scores.
     """
-    names = [leave.name for leave in chain.exits] + [_scores(chain).name]
-    scores = np.array([[made[name][0] for name in names] for made in outputs])
+    names = [exit_.name for exit_ in chain.exits] + [_scores(chain).name]
+    scores = np.array([[arrays[name][0] for name in names] for arrays in outputs])
     return Answers(confidence(scores), None if labels is None else scores.argmax(-1) == labels[:, None])
 
 
 def _scores(chain: Chain) -> TensorSpec:
     outputs = chain.cuts[-1].tensors
     if len(outputs) != 1 or len(outputs[0].shape) != 2:
-        found = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
+        actual = ", ".join(f"{spec.name} {list(spec.shape)}" for spec in outputs)
         raise ProfileError(
-            "the model is no classifier", where=chain.name, value=found, expected="one output [1, classes]"
+            "the model is not a classifier", where=chain.name, value=actual, expected="one output [1, classes]"
         )
     return outputs[0]
 
 
 def check_labels(chain: Chain, labels: NDArray[np.int64]) -> None:
-    """Refuse labels that are no classes of the model, and a model that knows no classes.
+    """Check that all labels are classes of the model, and that the model is a classifier.
 
     Raises
     ------
     ProfileError
-        With the first label that is none.
+        If they are not. The error names the first invalid label.
     """
     classes = _scores(chain).shape[-1]
     wrong = np.flatnonzero((labels < 0) | (labels >= classes))
@@ -182,36 +186,36 @@ def check_labels(chain: Chain, labels: NDArray[np.int64]) -> None:
 def operating_points(
     chain: Chain, answers: Answers, thresholds: Sequence[float] | None = None
 ) -> tuple[OperatingPoint, ...]:
-    """Give the operating points of a grid of thresholds, the most accurate first.
+    """Return the operating points of a grid of thresholds, the most accurate first.
 
     Parameters
     ----------
     chain
         The model.
     answers
-        What it said of labelled samples.
+        Its predictions for labelled samples.
     thresholds
-        Tried at each exit; :data:`THRESHOLDS` by default.
+        Thresholds to try at each exit. Defaults to :data:`THRESHOLDS`.
 
     Raises
     ------
     ProfileError
-        The labels are not known, or the thresholds do not fit (:func:`check_thresholds`).
+        If the labels are unknown or the thresholds are invalid (see :func:`check_thresholds`).
     """
     check_thresholds(chain, thresholds)
     if answers.correct is None:
-        raise ProfileError("no labels: nobody knows what is right", where=chain.name, expected=f"an array {LABEL}")
+        raise ProfileError("no labels: accuracy cannot be determined", where=chain.name, expected=f"an array {LABEL}")
     grid = itertools.product(sorted(set(thresholds or THRESHOLDS)), repeat=len(chain.exits))
-    return worthwhile(_point(chain, answers.confidence, answers.correct, chosen) for chosen in grid)
+    return pareto_optimal(_point(chain, answers.confidence, answers.correct, chosen) for chosen in grid)
 
 
 def check_thresholds(chain: Chain, thresholds: Sequence[float] | None) -> None:
-    """Refuse thresholds for a model without exits, and what is no probability.
+    """Check that thresholds are probabilities and that the model has exits for them.
 
     Raises
     ------
     ProfileError
-        With the first that does not fit.
+        If they are not, or it has none. The error names the first invalid threshold.
     """
     if thresholds is not None and not chain.exits:
         raise ProfileError("the model has no exits", where="--thresholds", expected="a model with early exits")
@@ -220,11 +224,11 @@ def check_thresholds(chain: Chain, thresholds: Sequence[float] | None) -> None:
         raise ProfileError("not a probability", where="--thresholds", value=wrong[0], expected="0 to 1")
 
 
-def worthwhile(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
-    """Give the points that no other beats in accuracy without more work in any block, the most accurate first."""
+def pareto_optimal(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
+    """Return the Pareto-optimal points in accuracy and work per block, the most accurate first."""
     kept: list[OperatingPoint] = []
     for point in sorted(points, key=lambda point: (-point.accuracy, sum(point.reach))):
-        # Whatever is kept so far is at least as accurate.
+        # All points kept so far are at least as accurate.
         if not any(np.less_equal(other.reach, point.reach).all() for other in kept):
             kept.append(point)
     return tuple(kept)
@@ -233,11 +237,11 @@ def worthwhile(points: Iterable[OperatingPoint]) -> tuple[OperatingPoint, ...]:
 def operating_point(
     chain: Chain, thresholds: Sequence[float], accuracy: float, left: Sequence[float]
 ) -> OperatingPoint:
-    """Give an operating point from the shares of the samples that left at each exit and, last, at the output."""
-    cuts = [*(leave.cut for leave in chain.exits), len(chain)]
+    """Return an operating point from the shares of samples that left at each exit and, last, at the output."""
+    cuts = [*(exit_.cut for exit_ in chain.exits), len(chain)]
 
     def reach(block: int) -> float:
-        # Rounded, for a sum of shares may exceed 1 in its last digit.
+        # Rounded because the sum of the shares may exceed 1 by a rounding error.
         return round(math.fsum(share for cut, share in zip(cuts, left, strict=True) if cut > block), 12)
 
     return OperatingPoint(
@@ -251,7 +255,7 @@ def operating_point(
 def _point(
     chain: Chain, confidence: NDArray[np.float64], correct: NDArray[np.bool_], thresholds: Sequence[float]
 ) -> OperatingPoint:
-    # Every sample that comes so far is answered by the output.
+    # Every sample that reaches the output leaves there.
     leaves_at = (confidence >= [*thresholds, 0.0]).argmax(1)
     left = np.bincount(leaves_at, minlength=len(thresholds) + 1) / len(leaves_at)
     accuracy = float(correct[np.arange(len(leaves_at)), leaves_at].mean())

@@ -1,13 +1,14 @@
-"""Device classes that are known by published figures only, and the roofline fitted to these.
+"""Device classes for which only published figures are known, and the roofline model fitted to these figures.
 
-A model takes, on such a device::
+The time of a model on such a device is::
 
     fixed + max(flop / (e · peak) + grouped_elements · g, bytes / bandwidth)
 
-``flop`` without those of grouped convolutions, which run so far below the peak that their cost goes with the elements
-they make (``g`` seconds each); ``bytes`` are weights, and activations written and read once, in the class's precision.
-``fixed``, ``e`` and ``g`` are fitted to the figures' relative errors; the bandwidth counts in full, because in no
-figure it is the limit. The roofline is Williams, Waterman and Patterson's (doi:10.1145/1498765.1498785).
+``flop`` excludes grouped convolutions. These run so far below the peak that their cost is proportional to the number of
+elements that they produce (``g`` seconds each). ``bytes`` covers the weights, and the activations written and read
+once, in the class's precision. ``fixed``, ``e`` and ``g`` are fitted by least squares of the relative errors. The
+nominal bandwidth is used unchanged, because it is not the limit in any figure. For the roofline model see Williams,
+Waterman and Patterson (doi:10.1145/1498765.1498785).
 """
 
 from __future__ import annotations
@@ -25,30 +26,29 @@ from pydantic import Field, ValidationError
 from planner.errors import Fault, ProfileError
 from planner.profile.types import NonNegative, Positive, Record
 
-CLASSES_SCHEMA: Final = "planner/device-class/v1"
 FOLDERS: Final = tuple(base / "profiles/classes" for base in (Path(), *Path(__file__).parents[1:3]))
-"""Where classes lie: below the working directory, in the installed package, in a checkout of this project."""
+"""Folders of class files: below the working directory, in the installed package, in a checkout of this project."""
 
 BYTES: Final = {"float16": 2, "float32": 4, "int8": 1}
 
 
 class Source(Record):
-    """Where figures were published."""
+    """Publication of one or more figures."""
 
     title: str
     url: str
 
 
 class Figure(Record):
-    """One published time of one model, batch 1."""
+    """Published time of a model at batch size 1."""
 
     model: str
     flop: Positive
     grouped_elements: NonNegative = 0.0
-    """Elements that its grouped convolutions make."""
+    """Number of elements that its grouped convolutions produce."""
     parameters: Positive
     activations: NonNegative = 0.0
-    """Elements that its convolutions and matrix products make."""
+    """Number of elements that its convolutions and matrix products produce."""
     time_s: Positive
     source: str
 
@@ -65,23 +65,23 @@ class DeviceClass(Record):
     peak_flop_per_s: Positive
     peak_bytes_per_s: Positive
     fixed_part: Literal["device", "program"]
-    """What the figures' fixed part is: launching the layers, or a surrounding program that estimates leave out."""
+    """Origin of the fixed part: launching the layers, or a surrounding program that estimates exclude."""
     sources: dict[str, Source] = Field(min_length=1)
     figures: tuple[Figure, ...] = Field(min_length=3)
 
 
 @dataclass(frozen=True)
 class Workload:
-    """What a model, or a block of one, asks of a device.
+    """Work of a model, or of one of its blocks, on a device.
 
     Parameters
     ----------
     flop
-        Operations, those of grouped convolutions left out.
+        Number of operations, excluding grouped convolutions.
     grouped_elements
-        Elements that grouped convolutions make.
+        Number of elements that grouped convolutions produce.
     moved_elements
-        Weights, and activations written and read once.
+        Number of weights, and of activations written and read once.
     """
 
     flop: float
@@ -91,20 +91,20 @@ class Workload:
 
 @dataclass(frozen=True)
 class Roofline:
-    """The fitted times of a class.
+    """Fitted roofline model of a class.
 
     Parameters
     ----------
     fixed_s
-        Part of every model's time that does not go with its size, seconds.
+        Time of every model that does not depend on its size, seconds.
     flop_per_s
-        Achieved rate of operations: efficiency times peak.
+        Achieved rate of operations: efficiency times peak, FLOP/s.
     grouped_s
-        Seconds for each element that a grouped convolution makes; None where no figure has any.
+        Seconds for each element that a grouped convolution produces; None if no figure has any.
     elements_per_s
-        Bandwidth, in elements of the class's precision.
+        Bandwidth, in elements of the class's precision per second.
     errors
-        Relative error of each figure, predicted from the others.
+        Relative error of each figure when predicted from the others.
     """
 
     fixed_s: float
@@ -114,67 +114,72 @@ class Roofline:
     errors: tuple[float, ...] = ()
 
     def variable_s(self, work: Workload) -> float:
-        """Give the time that goes with the work, in seconds."""
+        """Return the time that depends on the work, in seconds."""
         compute_s = work.flop / self.flop_per_s + work.grouped_elements * (self.grouped_s or 0.0)
         return max(compute_s, work.moved_elements / self.elements_per_s)
 
 
 def load_class(name: str) -> DeviceClass:
-    """Read a class by its name, or from a ``.yaml`` file.
+    """Load a device class by name, or from a ``.yaml`` file.
 
     Raises
     ------
     ProfileError
-        There is none of that name, or its file is wrong: all faults at once.
+        If the name is unknown or the file is invalid; all faults at once.
     """
     path = Path(name) if name.endswith(".yaml") else _find(name)
     try:
         from ruamel.yaml import YAML
         from ruamel.yaml.error import YAMLError
     except ImportError as error:
-        raise ProfileError("estimates need a YAML reader", expected='`pip install "mdi-planner[plan]"`') from error
+        raise ProfileError("estimates require a YAML parser", expected='`pip install "mdi-planner[plan]"`') from error
     try:
         document = YAML(typ="safe").load(path)
     except (OSError, YAMLError) as error:
         raise ProfileError(f"device class cannot be read: {error}", where=str(path)) from error
     try:
-        found = DeviceClass.model_validate(document)
+        device_class = DeviceClass.model_validate(document)
     except ValidationError as error:
         raise ProfileError(
             Fault(fault["msg"], f"{path}: {'.'.join(map(str, fault['loc']))}") for fault in error.errors()
         ) from error
-    unknown = [figure for figure in found.figures if figure.source not in found.sources]
+    unknown = [figure for figure in device_class.figures if figure.source not in device_class.sources]
     if unknown:
         raise ProfileError(
-            Fault("figure without its source", f"{path}: {figure.model}", figure.source, " | ".join(found.sources))
+            Fault(
+                "figure refers to an unknown source",
+                f"{path}: {figure.model}",
+                figure.source,
+                " | ".join(device_class.sources),
+            )
             for figure in unknown
         )
-    return found
+    return device_class
 
 
 def known_classes() -> list[str]:
-    """Give the names of the classes that can be estimated."""
+    """Return the names of the device classes that can be estimated."""
     return sorted({path.stem for folder in FOLDERS for path in folder.glob("*.yaml")})
 
 
 def _find(name: str) -> Path:
     paths = [folder / f"{name}.yaml" for folder in FOLDERS]
-    found = next((path for path in paths if path.is_file()), None)
-    if found is None:
+    existing = next((path for path in paths if path.is_file()), None)
+    if existing is None:
         expected = " | ".join(known_classes()) or "a .yaml file"
         raise ProfileError("no such device class", where="--estimate", value=name, expected=expected)
-    return found
+    return existing
 
 
 def workload(figure: Figure) -> Workload:
-    """Give what the model of a figure asks of a device."""
+    """Return the workload of the model of a figure."""
     return Workload(figure.flop, figure.grouped_elements, figure.parameters + 2 * figure.activations)
 
 
 def fit(device_class: DeviceClass) -> Roofline:
-    """Fit the roofline to the class's figures by least squares of relative errors.
+    """Fit the roofline model to the class's figures by least squares of relative errors.
 
-    Each figure's error is that of a fit to the others: what may be expected of a model that is no figure.
+    The error of each figure is that of a fit to the other figures: it indicates the error to expect for other models.
     """
     figures = device_class.figures
     errors = []
@@ -192,7 +197,7 @@ def _fit(device_class: DeviceClass, figures: Sequence[Figure]) -> Roofline:
     peak_flop_per_s = device_class.peak_flop_per_s
     return Roofline(
         fixed_s=fixed_s,
-        # A rate beyond the peak would be a misfit of the figures, not of the device.
+        # A rate above the peak is an artefact of the fit.
         flop_per_s=min(1 / per_flop_s, peak_flop_per_s) if per_flop_s else peak_flop_per_s,
         grouped_s=grouped_s if any(work.grouped_elements for work in works) else None,
         elements_per_s=device_class.peak_bytes_per_s / BYTES[device_class.precision],
@@ -200,7 +205,7 @@ def _fit(device_class: DeviceClass, figures: Sequence[Figure]) -> Roofline:
 
 
 def _least_squares(columns: NDArray[np.float64]) -> tuple[float, ...]:
-    """Give the factors, none negative, that bring each row's sum closest to 1: three factors, so all subsets."""
+    """Return the non-negative factors whose row sums are closest to 1, found by trying all subsets of three columns."""
     count = columns.shape[1]
     best, least = np.zeros(count), np.inf
     for size in range(1, count + 1):

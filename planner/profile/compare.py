@@ -1,4 +1,4 @@
-"""What changed between two profiles of one chain."""
+"""Differences between two profiles of a chain."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from planner.profile.types import Profile
 
 @dataclass(frozen=True)
 class Comparison:
-    """Two profiles of one chain of L blocks side by side.
+    """Two profiles of a chain of L blocks, side by side.
 
     Parameters
     ----------
     names
-        Of the blocks; length L.
+        Names of the blocks; length L.
     before_s, after_s
         Time of each block; length L, seconds.
     stage_overhead_s
-        Before and after.
+        Stage overhead before and after, seconds.
     environment
-        Whatever is not the same in the two environments: key to the values before and after, None where absent.
+        Differences between the environments: values before and after by key, None where a key is missing.
     """
 
     names: tuple[str, ...]
@@ -34,17 +34,17 @@ class Comparison:
 
     @property
     def ratio(self) -> float:
-        """Time of the whole chain after, divided by before."""
+        """Time of the whole chain after the change, divided by the time before."""
         return sum(self.after_s) / sum(self.before_s)
 
 
 def compare(before: Profile, after: Profile) -> Comparison:
-    """Put two profiles side by side.
+    """Compare two profiles of the same chain.
 
     Raises
     ------
     ProfileError
-        They are of different chains.
+        If they describe different chains.
     """
     if before.chain_sha256 != after.chain_sha256:
         expected = "the same model, shapes and --max-blocks"
@@ -57,16 +57,16 @@ def compare(before: Profile, after: Profile) -> Comparison:
             value=f"{before.chain_sha256[:12]} and {after.chain_sha256[:12]}",
             expected=expected,
         )
-    described = [profile.environment | {"provenance": profile.provenance} for profile in (before, after)]
-    keys = dict.fromkeys([*described[0], *described[1]])
+    environments = [profile.environment | {"provenance": profile.provenance} for profile in (before, after)]
+    keys = dict.fromkeys([*environments[0], *environments[1]])
     return Comparison(
         names=tuple(block.name for block in before.blocks),
         before_s=tuple(block.mean_s for block in before.blocks),
         after_s=tuple(block.mean_s for block in after.blocks),
         stage_overhead_s=(before.stage_overhead_s, after.stage_overhead_s),
         environment={
-            key: (described[0].get(key), described[1].get(key))
+            key: (environments[0].get(key), environments[1].get(key))
             for key in keys
-            if described[0].get(key) != described[1].get(key)
+            if environments[0].get(key) != environments[1].get(key)
         },
     )

@@ -1,4 +1,4 @@
-"""Where a profile was measured: whatever its costs depend on, as far as the system tells."""
+"""Environment of a measurement: what the costs depend on, as far as the system reports it."""
 
 from __future__ import annotations
 
@@ -16,20 +16,20 @@ SLOWER_CLOCK: Final = 0.9
 
 
 def device_environment(root: Path = ROOT) -> dict[str, Any]:
-    """Describe the device and its operating system.
+    """Return a description of the device and its operating system.
 
     Parameters
     ----------
     root
-        Where the system's files are looked for.
+        Root folder of the system's files.
 
     Returns
     -------
     dict
-        ``device``, ``architecture``, ``cores``, ``system``; with an NVIDIA card ``gpu``; on a Jetson ``l4t`` and
-        ``power_mode``.
+        Keys ``device``, ``architecture``, ``cores`` and ``system``; with an NVIDIA card also ``gpu``; on a Jetson also
+        ``l4t`` and ``power_mode``.
     """
-    found = {
+    values = {
         "device": _device(root),
         "architecture": platform.machine(),
         "cores": os.cpu_count(),
@@ -38,12 +38,12 @@ def device_environment(root: Path = ROOT) -> dict[str, Any]:
         "l4t": _l4t(root),
         "power_mode": _power_mode(root),
     }
-    return {key: value for key, value in found.items() if value is not None}
+    return {key: value for key, value in values.items() if value is not None}
 
 
 @dataclass(frozen=True)
 class Thermals:
-    """Clock and heat at one moment; None where the system does not tell."""
+    """Clock and temperature at one moment; None where the system does not report them."""
 
     clock_hz: float | None
     temperature_celsius: float | None
@@ -51,7 +51,7 @@ class Thermals:
 
 
 def thermals(root: Path = ROOT) -> Thermals:
-    """Read the mean clock of the cores, the hottest zone, and how often the cores were throttled so far."""
+    """Return the mean clock of the cores, the highest zone temperature, and the number of throttling events so far."""
     system = root / "sys/devices/system/cpu"
     clocks = _numbers(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
     zones = _numbers((root / "sys/class/thermal").glob("thermal_zone*/temp"))
@@ -64,7 +64,7 @@ def thermals(root: Path = ROOT) -> Thermals:
 
 
 def thermal_environment(before: Thermals, after: Thermals) -> dict[str, Any]:
-    """Give clock and temperature before and after, where both are known."""
+    """Return clock and temperature before and after a measurement, where both values are known."""
     pairs = {
         "clock_hz": [before.clock_hz, after.clock_hz],
         "temperature_celsius": [before.temperature_celsius, after.temperature_celsius],
@@ -73,29 +73,29 @@ def thermal_environment(before: Thermals, after: Thermals) -> dict[str, Any]:
 
 
 def throttle_warnings(before: Thermals, after: Thermals) -> list[str]:
-    """Say whether the device slowed itself down in between."""
+    """Return a warning for each sign that the device reduced its clock during a measurement."""
     warnings = []
     if before.throttle_count is not None and (after.throttle_count or 0) > before.throttle_count:
-        warnings.append("the device throttled its clock while measured: it was too hot")
+        warnings.append("the device was too hot and throttled its clock during the measurement")
     if before.clock_hz and after.clock_hz and after.clock_hz < SLOWER_CLOCK * before.clock_hz:
         warnings.append(
-            f"the clock fell from {before.clock_hz / 1e6:.0f} to {after.clock_hz / 1e6:.0f} MHz while measured"
+            f"the clock fell from {before.clock_hz / 1e6:.0f} to {after.clock_hz / 1e6:.0f} MHz during the measurement"
         )
     return warnings
 
 
 def _device(root: Path) -> str | None:
-    # Boards with a device tree (Jetson, Raspberry Pi) name themselves there; on a PC the processor says most.
+    # Boards with a device tree (Jetson, Raspberry Pi) give their name there; on a PC the processor is most informative.
     tree = _text(root / "proc/device-tree/model")
     if tree:
         return tree.rstrip("\0")
-    found = re.search(r"^model name\s*:\s*(.+)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
-    return found[1] if found else platform.processor() or None
+    match = re.search(r"^model name\s*:\s*(.+)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    return match[1] if match else platform.processor() or None
 
 
 def _gpu(root: Path) -> str | None:
     cards = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
-    names = [found[1] for card in cards if (found := re.search(r"^Model:\s*(.+)$", _text(card) or "", re.MULTILINE))]
+    names = [match[1] for card in cards if (match := re.search(r"^Model:\s*(.+)$", _text(card) or "", re.MULTILINE))]
     return ", ".join(names) or None
 
 

@@ -1,4 +1,4 @@
-"""Profiles of devices that are not at hand: from published figures, or scaled from a measured profile."""
+"""Estimated profiles of unavailable devices: from published figures, or scaled from a measured profile."""
 
 from __future__ import annotations
 
@@ -21,37 +21,39 @@ def estimate(
     works: Sequence[Workload] | None = None,
     operating_points: Sequence[OperatingPoint] = (),
 ) -> Profile:
-    """Estimate a chain's costs on a class by the roofline fitted to its published figures.
+    """Estimate a chain's costs on a device class by the roofline model fitted to its published figures.
 
     Parameters
     ----------
     chain_model
         The chain and its block models.
     device_class
-        The class.
+        The device class.
     works
-        What :func:`workloads` gives for the chain, where it is known from another class.
+        Result of :func:`workloads` for the chain, if already computed for another class.
     operating_points
-        The chain's operating points; they are passed on.
+        The chain's operating points, copied to the profile.
 
     Returns
     -------
     Profile
-        ``provenance: estimated``. ``environment["fit"]`` says by how much a fit to the other figures misses each. What
-        no figure tells (stage overhead, load time, spread) is 0.
+        Profile with ``provenance: estimated``. ``environment["fit"]`` holds the errors of the figures when predicted
+        from the others. Values that figures do not provide (stage overhead, load time, standard deviation) are 0.
     """
     chain, roofline = chain_model.chain, fit(device_class)
     works = workloads(chain_model) if works is None else works
-    # The fixed part is that of launching layers, so it goes with the number of nodes.
+    # The fixed part is the cost of launching layers, so it is proportional to the number of nodes.
     fixed_s = roofline.fixed_s if device_class.fixed_part == "device" else 0.0
     nodes = sum(block.nodes for block in chain.blocks)
     warnings = []
     if device_class.fixed_part == "program":
         warnings.append(
-            "the figures tell nothing of the cost of launching layers: a small model takes longer than this"
+            "the figures do not include the cost of launching layers: small models take longer than estimated"
         )
     if roofline.grouped_s is None and any(work.grouped_elements for work in works):
-        warnings.append("no figure of this class has grouped convolutions: this model's may take far longer")
+        warnings.append(
+            "no figure of this class has grouped convolutions: those of this model may take far longer than estimated"
+        )
     errors = np.abs(roofline.errors)
     environment = {
         "device": device_class.device,
@@ -83,7 +85,7 @@ def estimate(
 
 
 def workloads(chain_model: ChainModel) -> list[Workload]:
-    """Give what each block asks of a device."""
+    """Return the workload of each block."""
     return [
         _workload(chain_model.block_model(index), block.flop, block.parameters)
         for index, block in enumerate(chain_model.chain.blocks)
@@ -99,28 +101,30 @@ def _workload(model: bytes, flop: float, parameters: int) -> Workload:
         for value in [*graph.value_info, *graph.output]
     }
     weights = {weight.name: weight.dims for weight in graph.initializer}
-    activations = grouped = grouped_flop = 0.0
+    activations = grouped_elements = grouped_flop = 0.0
     for node in graph.node:
         if node.op_type not in ("Conv", "ConvTranspose", "Gemm", "MatMul"):
             continue
-        made = elements.get(node.output[0], 0)
-        activations += made
+        output_elements = elements.get(node.output[0], 0)
+        activations += output_elements
         if any(item.name == "group" and item.i > 1 for item in node.attribute):
-            grouped += made
-            grouped_flop += 2 * made * math.prod(weights.get(node.input[1], [0])[1:])
-    return Workload(max(flop - grouped_flop, 0.0), grouped, parameters + 2 * activations)
+            grouped_elements += output_elements
+            grouped_flop += 2 * output_elements * math.prod(weights.get(node.input[1], [0])[1:])
+    return Workload(max(flop - grouped_flop, 0.0), grouped_elements, parameters + 2 * activations)
 
 
 def scale(profile: Profile, by: float, device_class: str) -> Profile:
-    """Give the profile of a device that takes ``by`` times as long.
+    """Return the profile of a device that takes ``by`` times as long.
 
     Raises
     ------
     ProfileError
-        ``by`` is not a positive number.
+        If ``by`` is not a positive number.
     """
     if not (by > 0 and math.isfinite(by)):
-        raise ProfileError("not a ratio of times", where="--by", value=by, expected="a positive number, as in 2.5")
+        raise ProfileError(
+            "not a valid ratio of times", where="--by", value=by, expected="a positive number, as in 2.5"
+        )
     blocks = [
         block.model_copy(update={"mean_s": block.mean_s * by, "std_s": block.std_s * by, "load_s": block.load_s * by})
         for block in profile.blocks

@@ -1,7 +1,7 @@
-"""Profiles from what other tools measured: for devices too old to run this toolkit.
+"""Import profiles measured by other tools, for devices too old to run this toolkit.
 
-onnxruntime writes a profile when ``SessionOptions.enable_profiling`` is set, a trace of events; TensorRT's ``trtexec
---exportProfile`` writes a list of layers. Both name the layers after the model's nodes, also where they fused them.
+onnxruntime writes a trace of events if ``SessionOptions.enable_profiling`` is set. TensorRT's ``trtexec
+--exportProfile`` writes a list of layers. Both name layers after the model's nodes, including fused layers.
 """
 
 from __future__ import annotations
@@ -20,27 +20,28 @@ from numpy.typing import NDArray
 from planner.errors import ProfileError
 from planner.profile.assemble import ChainCosts, assemble
 from planner.profile.sampling import ChainModel
-from planner.profile.timing import spread
+from planner.profile.timing import robust_std
 from planner.profile.types import OperatingPoint, Profile
 
 KERNEL_SUFFIX: Final = "_kernel_time"
 TRT_SEPARATORS: Final = re.compile(r"\.\.\.|[\s+(),\[\]{}]+")
-LEAST_MATCHED: Final = 0.5
-"""Share of the time that must be found in the model, or the file belongs to another one."""
+MIN_MATCHED: Final = 0.5
+"""Minimum share of the time in layers of the model; with less, the file belongs to another model."""
 
 
 @dataclass(frozen=True)
 class Layer:
-    """A layer as another tool timed it.
+    """A layer as timed by another tool.
 
     Parameters
     ----------
     names
-        Names it may have in the model.
+        Names that the layer may have in the model.
     mean_s, std_s
-        Its time in one run, seconds.
+        Mean and standard deviation of its time per run, seconds.
     stands_for
-        The ``first`` of its names that the model has, ``all`` of those, or also all ``between`` them.
+        Nodes that the layer stands for: the ``first`` of its names in the model, ``all`` of them, or also all nodes
+        ``between`` them.
     """
 
     names: tuple[str, ...]
@@ -49,50 +50,50 @@ class Layer:
     stands_for: Literal["first", "all", "between"]
 
     def blocks(self, block_of: Mapping[str, int]) -> list[int]:
-        """Give the blocks it runs, in order."""
-        found = [block_of[name] for name in self.names if name in block_of]
+        """Return the indices of the blocks that the layer belongs to, in order."""
+        indices = [block_of[name] for name in self.names if name in block_of]
         if self.stands_for == "first":
-            return found[:1]
-        if found and self.stands_for == "between":
-            return list(range(min(found), max(found) + 1))
-        return sorted(set(found))
+            return indices[:1]
+        if indices and self.stands_for == "between":
+            return list(range(min(indices), max(indices) + 1))
+        return sorted(set(indices))
 
 
 def import_profile(
     chain_model: ChainModel, path: Path, *, device_class: str, operating_points: Sequence[OperatingPoint] = ()
 ) -> Profile:
-    """Make a profile from a file that onnxruntime or ``trtexec`` wrote.
+    """Return a profile built from a file written by onnxruntime or ``trtexec``.
 
     Parameters
     ----------
     chain_model
-        The chain whose model was run.
+        The chain of the model that was run.
     path
-        The file; which tool wrote it is seen from its content.
+        The file; its content tells which tool wrote it.
     device_class
-        What to call the device it ran on.
+        Name for the device on which the model ran.
     operating_points
-        The chain's operating points; they are passed on.
+        The chain's operating points, copied to the profile.
 
     Returns
     -------
     Profile
-        ``provenance: measured``, without stage overhead and load time, because the model ran in one piece.
+        Profile with ``provenance: measured``, without stage overhead and load time, because the model ran as a whole.
 
     Raises
     ------
     ProfileError
-        The file is of neither tool, or its layers are not this model's.
+        If neither tool wrote the file, or its layers are not those of this model.
     """
     layers, environment = _read(path)
     mean_s, variance, matched = _per_block(layers, chain_model)
-    if matched < LEAST_MATCHED:
+    if matched < MIN_MATCHED:
         names = ", ".join(layer.names[0] for layer in layers[:3])
         raise ProfileError(
-            f"only {matched:.0%} of the time is in layers that the model {chain_model.chain.name} has",
+            f"only {matched:.0%} of the time is in layers of the model {chain_model.chain.name}",
             where=str(path),
             value=names,
-            expected="a profile of this model, with the names of its nodes",
+            expected="a profile of this model that uses the names of its nodes",
         )
     warnings = [] if matched > 0.9 else [f"{1 - matched:.0%} of the time is in layers that are not in the model"]
     return assemble(
@@ -119,9 +120,9 @@ def _read(path: Path) -> tuple[list[Layer], dict[str, Any]]:
         if any("averageMs" in entry for entry in entries):
             return _trtexec_layers(entries)
     except (KeyError, TypeError, ValueError) as error:
-        raise ProfileError(f"an entry is not as it should be: {error}", where=str(path)) from error
-    expected = "onnxruntime's profile, or what `trtexec --exportProfile` writes"
-    raise ProfileError("no layers with their times in this file", where=str(path), expected=expected)
+        raise ProfileError(f"malformed entry: {error}", where=str(path)) from error
+    expected = "a profile written by onnxruntime or by `trtexec --exportProfile`"
+    raise ProfileError("the file contains no layers with times", where=str(path), expected=expected)
 
 
 def _onnxruntime_layers(entries: Sequence[Mapping[str, Any]]) -> tuple[list[Layer], dict[str, Any]]:
@@ -132,18 +133,18 @@ def _onnxruntime_layers(entries: Sequence[Mapping[str, Any]]) -> tuple[list[Laye
             times_s[entry["name"].removesuffix(KERNEL_SUFFIX), entry["args"]["node_index"]].append(1e-6 * entry["dur"])
             providers[entry["args"].get("provider", "unknown")] += 1
     layers = [
-        Layer(_shorter_and_shorter(name), float(np.median(found)), float(spread(found)), "first")
-        for (name, _), found in times_s.items()
+        Layer(_name_prefixes(name), float(np.median(samples_s)), float(robust_std(samples_s)), "first")
+        for (name, _), samples_s in times_s.items()
     ]
-    runs = max(len(found) for found in times_s.values())
+    runs = max(len(samples_s) for samples_s in times_s.values())
     provider = providers.most_common(1)[0][0].removesuffix("ExecutionProvider").lower()
     return layers, {"tool": "onnxruntime", "provider": provider, "rounds": runs}
 
 
-def _shorter_and_shorter(name: str) -> tuple[str, ...]:
-    """Give the name without its last parts: onnxruntime adds ``_nchwc``, ``/MatMulAddFusion`` and the like."""
+def _name_prefixes(name: str) -> tuple[str, ...]:
+    """Return a name and its prefixes, longest first: onnxruntime appends ``_nchwc``, ``/MatMulAddFusion`` and so on."""
     name = name.removeprefix("fused ")
-    ends = [found.start() for found in re.finditer("[_/]", name)]
+    ends = [match.start() for match in re.finditer("[_/]", name)]
     return (name, *(name[:end] for end in reversed(ends)))
 
 
@@ -165,21 +166,21 @@ def _trtexec_layers(entries: Sequence[Mapping[str, Any]]) -> tuple[list[Layer], 
 def _per_block(
     layers: Sequence[Layer], chain_model: ChainModel
 ) -> tuple[NDArray[np.float64], NDArray[np.float64], float]:
-    """Give each block's time and its variance, and the share of the time in layers that the model has."""
+    """Return the time and variance of each block, and the share of the time in layers of the model."""
     flop = np.array([block.flop for block in chain_model.chain.blocks]) + 1.0
     block_of = _block_of_names(chain_model)
     mean_s, variance = np.zeros(len(flop)), np.zeros(len(flop))
     matched_s = 0.0
-    here = [0]
+    current = [0]
     for layer in layers:
-        found = layer.blocks(block_of)
-        if found:
-            here = found
+        blocks = layer.blocks(block_of)
+        if blocks:
+            current = blocks
             matched_s += layer.mean_s
-        # A layer that the tool added (a copy, a change of layout) counts where the layer before it ran.
-        share = flop[here] / flop[here].sum()
-        mean_s[here] += layer.mean_s * share
-        variance[here] += np.square(layer.std_s * share)
+        # A layer that the tool added (a copy, a layout change) counts for the blocks of the previous layer.
+        share = flop[current] / flop[current].sum()
+        mean_s[current] += layer.mean_s * share
+        variance[current] += np.square(layer.std_s * share)
     return mean_s, variance, matched_s / max(float(mean_s.sum()), 1e-12)
 
 

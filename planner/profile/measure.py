@@ -1,12 +1,12 @@
-"""Measure what the blocks of a chain cost on this device.
+"""Measure the costs of a chain's blocks on this device.
 
-1. The session of each block is made, and that is timed.
-2. Rounds. Each runs the whole chain, timing every block in it, and random segments as stages of their own, in an order
-   drawn anew, so that a machine that slows down for a while disturbs all of them alike.
-3. Some of the segments fit the overhead of a stage. The others are held out: the error of predicting them is the
-   profile's own account of how far it may be believed.
-4. Each inner border is tried with both its blocks in one session: what fusing them would save.
-5. Each block's memory peak is measured, on the CPU.
+1. Create the session of each block, and time the creation.
+2. Run rounds. Each round runs the whole chain, timing every block, and random segments as separate stages. The order is
+   drawn anew for each round, so that a temporary slowdown of the machine affects all segments alike.
+3. Fit the stage overhead to some of the segments. The others are held out: the error of predicting them states the
+   accuracy of the profile.
+4. Run both blocks at each inner border in one session, to measure the time saved by fusing them.
+5. Measure the peak memory of each block, on the CPU.
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ from planner.errors import ProfileError
 from planner.model.chain import Chain
 from planner.profile.assemble import ChainCosts, assemble
 from planner.profile.environment import device_environment, thermal_environment, thermals, throttle_warnings
-from planner.profile.sampling import FEWEST_ROUNDS, ChainModel, Clock, Progress, Sampler, cut_names
-from planner.profile.timing import costs, noise_warnings
+from planner.profile.sampling import MIN_ROUNDS, ChainModel, Clock, Progress, Sampler, cut_names
+from planner.profile.timing import fit_costs, noise_warnings
 from planner.profile.types import OperatingPoint, Profile
 from planner.runtime.providers import Provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner
@@ -52,39 +52,42 @@ def measure(
     chain_model
         The chain and its block models.
     device_class
-        What to call this device, provider and number of threads.
+        Name for this combination of device, provider and number of threads.
     provider, threads
         As for :class:`planner.runtime.session.BlockSession`.
     rounds
-        How many rounds at most.
+        Maximum number of rounds.
     budget_s
-        Time for the whole in seconds. Sessions are made and three rounds run even if that takes longer.
+        Time limit for the whole measurement in seconds. Sessions are created and three rounds run even if that takes
+        longer.
     operating_points
-        The chain's operating points; they are passed on.
+        The chain's operating points, copied to the profile.
     power_mode
-        The device's power mode in the user's words, where the system does not tell.
+        Power mode of the device in the user's words. Overrides the mode reported by the system.
     seed
-        Draws inputs, segments and their order.
+        Seed for the inputs, the segments and their order.
     progress
-        Told how far it is.
+        Callback that receives the progress.
 
     Returns
     -------
     Profile
-        After Ctrl-C, once three rounds have run, a profile of what was measured by then: ``environment`` says
-        ``partial``. Doubts about the machine stand in ``environment["warnings"]``.
+        The measured profile. After Ctrl-C, if at least three rounds are complete, it holds what was measured until
+        then, and ``environment["partial"]`` is true. ``environment["warnings"]`` lists signs of a noisy machine.
 
     Raises
     ------
     ProfileError
-        A number is out of range.
+        If a number is out of range.
     RuntimeSessionError
-        onnxruntime is absent, lacks the provider, or refuses a block.
+        If onnxruntime is missing, lacks the provider or rejects a block.
     """
-    if rounds < FEWEST_ROUNDS:
-        raise ProfileError("too few rounds", where="rounds", value=rounds, expected=f"{FEWEST_ROUNDS} or more")
+    if rounds < MIN_ROUNDS:
+        raise ProfileError("too few rounds", where="rounds", value=rounds, expected=f"{MIN_ROUNDS} or more")
     if not budget_s > 0:
-        raise ProfileError("no time to measure", where="budget", value=budget_s, expected="a positive time, as in 60s")
+        raise ProfileError(
+            "no time for a measurement", where="budget", value=budget_s, expected="a positive time, as in 60s"
+        )
     chain = chain_model.chain
     clock = Clock(budget_s, progress)
     runner = ChainRunner(cut_names(chain), name=chain.name, provider=provider, threads=threads)
@@ -94,7 +97,7 @@ def measure(
     after = thermals()
     clock.finish()
     samples = sampler.samples
-    found = costs(samples.rounds)
+    fitted = fit_costs(samples.rounds)
     memory_measured = len(samples.peak_bytes) == len(chain)
     environment = device_environment() | {
         "provider": runner.provider.name,
@@ -108,7 +111,7 @@ def measure(
         "memory": "measured" if memory_measured else "computed",
         **thermal_environment(before, after),
         "warnings": [
-            *noise_warnings(samples.rounds, found.segment_error, samples.waiting_share),
+            *noise_warnings(samples.rounds, fitted.segment_error, samples.waiting_share),
             *throttle_warnings(before, after),
         ],
     }
@@ -117,13 +120,13 @@ def measure(
     return assemble(
         chain,
         ChainCosts(
-            found.mean_s.tolist(),
-            std_s=found.std_s.tolist(),
+            fitted.mean_s.tolist(),
+            std_s=fitted.std_s.tolist(),
             load_s=samples.load_s,
             activation_bytes=samples.peak_bytes if memory_measured else (),
-            stage_overhead_s=found.stage_overhead_s,
+            stage_overhead_s=fitted.stage_overhead_s,
             fusion_saving_s=samples.fusion_saving_s if len(samples.fusion_saving_s) == len(chain) - 1 else (),
-            segment_error=found.segment_error,
+            segment_error=fitted.segment_error,
         ),
         device_class=device_class,
         provenance="measured",
@@ -133,21 +136,21 @@ def measure(
 
 
 def _sample(sampler: Sampler, rounds: int) -> bool:
-    """Measure all; give False where Ctrl-C ended it, and let that pass where too little was measured to be of use."""
+    """Take all samples; return False if Ctrl-C cut them short, and re-raise it if there are too few rounds."""
     try:
         sampler.load()
         sampler.run_rounds(rounds)
         sampler.try_fusing()
         sampler.measure_memory()
     except KeyboardInterrupt:
-        if len(sampler.samples.rounds) < FEWEST_ROUNDS:
+        if len(sampler.samples.rounds) < MIN_ROUNDS:
             raise
         return False
     return True
 
 
 def _precision(chain: Chain) -> str:
-    """Give the dtype that most bytes between the blocks have."""
+    """Return the dtype of most bytes between blocks."""
     inner = chain.cuts[1:-1] or chain.cuts[:1]
     sizes: Counter[str] = Counter()
     for cut in inner:

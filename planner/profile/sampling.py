@@ -1,7 +1,7 @@
-"""Run blocks and segments on this device and note what they take.
+"""Run blocks and segments on this device, and record their times.
 
-On the host with one thread the clock is the thread's processor time: what another program takes in between is not the
-block's cost. Elsewhere (several threads, a device of its own) it is the time that passes.
+On the host with one thread, the clock is the thread's CPU time, so that time used by other programs does not count as a
+block's cost. Otherwise (several threads, or a separate device) it is wall-clock time.
 """
 
 from __future__ import annotations
@@ -22,38 +22,38 @@ from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
 
 Progress = Callable[[int, int], None]
-"""Called with the percentage done so far, and 100."""
+"""Callback that receives the percentage done so far, and 100."""
 
 WARM_UP_ROUNDS: Final = 2
-FEWEST_ROUNDS: Final = 3
+MIN_ROUNDS: Final = 3
 FUSION_ROUNDS: Final = 10
 ROUNDS_SHARE: Final = 0.7
-"""Share of the budget after which no new round begins, so that fusing and memory are measured too."""
+"""Share of the budget after which no new round starts, so that fusing and memory can be measured."""
 
 
 class ChainModel(Protocol):
-    """A chain together with its block models, as :func:`planner.model.load.load_chain` gives it."""
+    """A chain with its block models, as returned by :func:`planner.model.load.load_chain`."""
 
     @property
     def chain(self) -> Chain:
         """Blocks and cuts."""
 
     def block_model(self, index: int) -> bytes:
-        """Give the serialised model of one block."""
+        """Return the serialised model of a block."""
 
     def stage_model(self, first: int, last: int) -> bytes:
-        """Give the serialised model of blocks ``first`` to ``last`` in one."""
+        """Return blocks ``first`` to ``last`` as one serialised model."""
 
 
 class Clock:
-    """Time since the start, held against a budget, and reported.
+    """Elapsed time compared with a budget, with progress reports.
 
     Parameters
     ----------
     budget_s
-        Seconds that all may take.
+        Time limit in seconds.
     progress
-        Told the percentage of the time that the whole is expected to take.
+        Callback that receives the percentage of the expected total time.
     """
 
     def __init__(self, budget_s: float, progress: Progress | None) -> None:
@@ -68,23 +68,23 @@ class Clock:
         return perf_counter() - self._start_s
 
     def used(self, share: float) -> bool:
-        """Tell whether ``share`` of the budget is used up."""
+        """Return whether ``share`` of the budget is used up."""
         return self.elapsed_s >= share * self.budget_s
 
     def report(self) -> None:
-        """Tell how far it is."""
+        """Report the progress."""
         if self._progress:
             self._progress(min(99, int(100 * self.elapsed_s / self.expected_s)), 100)
 
     def finish(self) -> None:
-        """Tell that all is done."""
+        """Report completion."""
         if self._progress:
             self._progress(100, 100)
 
 
 @dataclass
 class Samples:
-    """What was measured so far.
+    """Measurements so far.
 
     Parameters
     ----------
@@ -94,35 +94,35 @@ class Samples:
 
     rounds: Rounds
     load_s: list[float] = field(default_factory=list)
-    """Time to make each block's session; length L, seconds."""
+    """Time to create each block's session; length L, seconds."""
     fusion_saving_s: list[float] = field(default_factory=list)
-    """What fusing at each inner border saves, as far as they were tried; seconds."""
+    """Time saved by fusing at each inner border, as far as measured; seconds."""
     peak_bytes: list[int] = field(default_factory=list)
-    """Peak memory of each block, as far as they were tried."""
+    """Peak memory of each block, as far as measured; bytes."""
     passed_s: float = 0.0
-    """Time that passed in all rounds together, seconds."""
+    """Wall-clock time of all rounds together, seconds."""
     counted_s: float = 0.0
-    """The same by the clock that the costs are taken from; less where other programs had the processor."""
+    """Time of all rounds by the clock used for costs, seconds; less if other programs occupied the processor."""
 
     @property
     def waiting_share(self) -> float:
-        """Share of the rounds' time in which other programs had the processor."""
+        """Share of the rounds' time in which other programs occupied the processor."""
         return max(1 - self.counted_s / self.passed_s, 0.0) if self.passed_s else 0.0
 
 
 class Sampler:
-    """Takes samples of one chain on one provider.
+    """Samples the times of a chain's blocks and segments on a provider.
 
     Parameters
     ----------
     chain_model
         The chain and its block models.
     runner
-        Without blocks yet; :meth:`load` loads them.
+        Runner without blocks; :meth:`load` loads them.
     rng
-        Draws inputs, segments and their order.
+        Generator for inputs, segments and their order.
     clock
-        Bounds the time.
+        Clock that limits the time.
     """
 
     def __init__(self, chain_model: ChainModel, runner: ChainRunner, rng: np.random.Generator, clock: Clock) -> None:
@@ -137,7 +137,7 @@ class Sampler:
         self.samples = Samples(Rounds(*choose_segments(self._length, rng)))
 
     def load(self) -> None:
-        """Make the sessions, and run the chain once to have the tensors of each cut."""
+        """Create the sessions, and run the chain once to obtain the tensors of each cut."""
         for index in range(self._length):
             model = self._model.block_model(index)
             start_s = perf_counter()
@@ -149,7 +149,7 @@ class Sampler:
             self._cut_tensors.append(self._runner.run_block(index, self._cut_tensors[index]))
 
     def run_rounds(self, count: int) -> None:
-        """Run ``count`` rounds after the warm-up, or fewer where the budget ends before."""
+        """Run ``count`` rounds after the warm-up, or fewer if the budget runs out."""
         for _ in range(WARM_UP_ROUNDS):
             start_s = perf_counter()
             self._run_round(Rounds(self.samples.rounds.fitted, self.samples.rounds.held_out))
@@ -157,7 +157,7 @@ class Sampler:
         rounds_s = min(count * round_s, ROUNDS_SHARE * self._clock.budget_s)
         self._clock.expected_s = min(self._clock.budget_s, self._clock.elapsed_s + rounds_s / ROUNDS_SHARE)
         for done in range(count):
-            if done >= FEWEST_ROUNDS and self._clock.used(ROUNDS_SHARE):
+            if done >= MIN_ROUNDS and self._clock.used(ROUNDS_SHARE):
                 break
             self._run_round(self.samples.rounds)
             self._clock.report()
@@ -173,7 +173,7 @@ class Sampler:
         rounds.add(block_s, chain_s, {segment: total_s for segment, (total_s, _) in times.items()})
 
     def _timed(self, first: int, last: int) -> tuple[float, list[float]]:
-        """Run a stage; give its time and that of each of its blocks, in seconds."""
+        """Run a stage, and return its time and the time of each of its blocks in seconds."""
         runner, now_s = self._runner, self._now_s
         begin_s = now_s()
         tensors = runner.send(first, self._cut_tensors[first])
@@ -185,7 +185,7 @@ class Sampler:
         return now_s() - begin_s, np.diff(marks_s).tolist()
 
     def try_fusing(self) -> None:
-        """Time each two neighbouring blocks as one session and as two."""
+        """Time each pair of neighbouring blocks as one session and as two."""
         for first in range(self._length - 1):
             if self._clock.used(1.0):
                 return
@@ -199,7 +199,7 @@ class Sampler:
             self._clock.report()
 
     def _saving_s(self, fused: BlockSession, first: int) -> float:
-        """Compare the shortest times: a disturbance only ever adds, and to one of the two more than to the other."""
+        """Return the difference of the shortest times: disturbances only add time, and not equally to both."""
         tensors = self._cut_tensors[first]
         apart_s, fused_s = [], []
         for _ in range(FUSION_ROUNDS):
@@ -210,7 +210,7 @@ class Sampler:
         return min(apart_s) - min(fused_s)
 
     def measure_memory(self) -> None:
-        """Measure each block's peak, where the blocks run in the host's memory."""
+        """Measure each block's peak memory if the blocks run in host memory."""
         if self._runner.provider.device is not None:
             return
         for index in range(self._length):
@@ -226,5 +226,5 @@ class Sampler:
 
 
 def cut_names(chain: Chain) -> Sequence[Sequence[str]]:
-    """Give the names of the tensors at each cut."""
+    """Return the names of the tensors at each cut."""
     return [[tensor.name for tensor in cut.tensors] for cut in chain.cuts]

@@ -1,4 +1,4 @@
-"""From times of blocks and segments to costs, with their error: plain numbers in, plain numbers out."""
+"""Fit costs, and their error, to the times of blocks and segments."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from planner.profile.types import SegmentError
 Segment = tuple[int, int]
 """First and last block, inclusive."""
 
-MOST_FITTED: Final = 6
-MOST_HELD_OUT: Final = 12
+MAX_FITTED: Final = 6
+MAX_HELD_OUT: Final = 12
 
 NORMAL_QUARTILES: Final = 1.349
-"""Distance of the quartiles of a normal distribution, in standard deviations."""
+"""Interquartile range of a normal distribution, in standard deviations."""
 
 NOISY_WAITING: Final = 0.10
 NOISY_SPREAD: Final = 0.10
@@ -27,40 +27,40 @@ NOISY_ERROR_P95: Final = 0.10
 
 
 def choose_segments(length: int, rng: np.random.Generator) -> tuple[list[Segment], list[Segment]]:
-    """Draw the segments whose time fits the stage overhead, and those held out to see the error.
+    """Draw the segments to which the stage overhead is fitted, and those held out to estimate the error.
 
     Parameters
     ----------
     length
-        L, the number of blocks. The whole chain is in neither list: each round times it anyway.
+        Number of blocks L. Neither list contains the whole chain, because each round times it anyway.
     rng
-        Where the draw comes from.
+        Random generator.
 
     Returns
     -------
     tuple
-        Fitted and held-out segments, without a common one.
+        Fitted and held-out segments; the lists are disjoint.
     """
     segments = [(first, last) for first in range(length) for last in range(first, length) if last - first + 1 < length]
     drawn = [segments[index] for index in rng.permutation(len(segments))]
-    fitted = min(MOST_FITTED, len(drawn) // 3)
-    return drawn[:fitted], drawn[fitted : fitted + MOST_HELD_OUT]
+    fitted = min(MAX_FITTED, len(drawn) // 3)
+    return drawn[:fitted], drawn[fitted : fitted + MAX_HELD_OUT]
 
 
 @dataclass
 class Rounds:
-    """What the rounds measured so far; one entry a round in every list.
+    """Measurements of the rounds so far, with one entry per round in every list.
 
     Parameters
     ----------
     fitted, held_out
-        The segments that each round times besides the whole chain.
+        Segments that each round times in addition to the whole chain.
     """
 
     fitted: list[Segment]
     held_out: list[Segment]
     block_s: list[list[float]] = field(default_factory=list)
-    """Time of each block within the whole chain; L entries a round, seconds."""
+    """Time of each block within the whole chain; L entries per round, seconds."""
     chain_s: list[float] = field(default_factory=list)
     """Time of the whole chain as one stage, seconds."""
     segment_s: list[dict[Segment, float]] = field(default_factory=list)
@@ -70,7 +70,7 @@ class Rounds:
         return len(self.segment_s)
 
     def add(self, block_s: list[float], chain_s: float, segment_s: dict[Segment, float]) -> None:
-        """Take the times of one whole round."""
+        """Add the times of a complete round."""
         self.block_s.append(block_s)
         self.chain_s.append(chain_s)
         self.segment_s.append(segment_s)
@@ -78,19 +78,19 @@ class Rounds:
 
 @dataclass(frozen=True)
 class Costs:
-    """What a chain costs, drawn from rounds.
+    """Costs of a chain, fitted to rounds.
 
     Parameters
     ----------
     mean_s
-        Typical time of each block inside a stage: the median over the rounds, which a disturbed round does not move;
+        Typical time of each block inside a stage: the median over the rounds, which is robust against disturbed rounds;
         shape [L], seconds.
     std_s
-        Standard deviation over the rounds, taken from the quartiles for the same reason; shape [L], seconds.
+        Standard deviation over the rounds, computed from the quartiles for the same reason; shape [L], seconds.
     stage_overhead_s
-        What a stage costs beyond its blocks, seconds.
+        Cost of a stage in addition to its blocks, seconds.
     segment_error
-        Error on the held-out segments; None where there are none, in a chain of one block.
+        Error on the held-out segments; None for a chain of one block, which has none.
     """
 
     mean_s: NDArray[np.float64]
@@ -99,24 +99,24 @@ class Costs:
     segment_error: SegmentError | None
 
 
-def costs(rounds: Rounds) -> Costs:
-    """Draw costs from rounds.
+def fit_costs(rounds: Rounds) -> Costs:
+    """Fit costs to rounds.
 
-    The overhead is the median, over the fitted segments and the whole chain, of what a segment took beyond its blocks
-    in the same round: slow drift of the machine's speed cancels.
+    The overhead is the median, over the fitted segments and the whole chain, of the time of a segment minus the time of
+    its blocks in the same round. Slow drift of the machine's speed therefore cancels.
     """
     block_s = np.array(rounds.block_s)
     mean_s = np.median(block_s, axis=0)
     length = block_s.shape[1]
-    beyond = [np.median(np.array(rounds.chain_s) - block_s.sum(axis=1))]
+    excess_s = [np.median(np.array(rounds.chain_s) - block_s.sum(axis=1))]
     for first, last in rounds.fitted:
-        beyond.append(np.median(_times(rounds, (first, last)) - block_s[:, first : last + 1].sum(axis=1)))
-    overhead_s = max(float(np.median(beyond)), 0.0)
-    return Costs(mean_s, spread(block_s), overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
+        excess_s.append(np.median(_times(rounds, (first, last)) - block_s[:, first : last + 1].sum(axis=1)))
+    overhead_s = max(float(np.median(excess_s)), 0.0)
+    return Costs(mean_s, robust_std(block_s), overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
 
 
-def spread(times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
-    """Give the standard deviation over the first axis, from the quartiles: a few disturbed rounds do not move it."""
+def robust_std(times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return the standard deviation over the first axis, computed from the quartiles to be robust against outliers."""
     low_s, high_s = np.percentile(times_s, [25, 75], axis=0)
     return np.asarray((high_s - low_s) / NORMAL_QUARTILES)
 
@@ -138,22 +138,24 @@ def _times(rounds: Rounds, segment: Segment) -> NDArray[np.float64]:
 
 
 def noise_warnings(rounds: Rounds, error: SegmentError | None, waiting_share: float = 0.0) -> list[str]:
-    """Say in which ways the machine was too noisy for these rounds to be trusted; empty where it was quiet.
+    """Return a warning for each sign that the machine was too noisy to trust these rounds.
 
-    ``waiting_share`` is the share of the time in which other programs had the processor.
+    ``waiting_share`` is the share of the time in which other programs occupied the processor.
     """
     chain_s = np.array(rounds.chain_s)
     low_s, middle_s, high_s = np.percentile(chain_s, [10, 50, 90])
     third = max(len(chain_s) // 3, 1)
     drift = float(np.median(chain_s[-third:]) / np.median(chain_s[:third]) - 1)
-    spread = float((high_s - low_s) / middle_s)
+    variation = float((high_s - low_s) / middle_s)
     warnings = []
     if waiting_share > NOISY_WAITING:
-        warnings.append(f"busy machine: other programs had the processor for {waiting_share:.0%} of the time")
-    if spread > NOISY_SPREAD:
-        warnings.append(f"noisy machine: between quiet and busy rounds the chain's time differs by {spread:.0%}")
+        warnings.append(f"busy machine: other programs used the processor for {waiting_share:.0%} of the time")
+    if variation > NOISY_SPREAD:
+        warnings.append(f"noisy machine: the chain's time differs by {variation:.0%} between quiet and busy rounds")
     if abs(drift) > NOISY_DRIFT:
-        warnings.append(f"the chain became {'slower' if drift > 0 else 'faster'} by {abs(drift):.0%} while measured")
+        warnings.append(
+            f"the chain became {'slower' if drift > 0 else 'faster'} by {abs(drift):.0%} during the measurement"
+        )
     if error is not None and error.p95 > NOISY_ERROR_P95:
-        warnings.append(f"segments not used took up to {error.p95:.0%} (95th percentile) more or less than predicted")
+        warnings.append(f"held-out segments deviate from the prediction by up to {error.p95:.0%} (95th percentile)")
     return warnings

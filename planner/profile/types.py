@@ -1,4 +1,4 @@
-"""What a profile file says: the costs of one chain's blocks on one device class (``planner/profile/v1``)."""
+"""Contents of a profile file: the costs of a chain's blocks on a device class (``planner/profile/v1``)."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _R = TypeVar("_R", bound="Record")
 
 
 class Record(BaseModel):
-    """Base of all data read from files: immutable, and a key it does not know is an error.
+    """Base of all data read from files: immutable, and an unknown key is an error.
 
-    Validators are built when they are first used: most of an agent's start would go into those it may never need.
+    Validators are built on first use. Building all of them would dominate an agent's start, although it may never need
+    most of them.
 
-    A copy, with fields changed or not, works out its cached properties anew: pydantic would hand on those of the
-    original.
+    A copy, with fields changed or not, computes its cached properties anew: pydantic would copy those of the original.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
@@ -56,23 +56,23 @@ def _without_caches(copied: _R) -> _R:
 
 
 class ModelReference(Record):
-    """Which model was profiled."""
+    """The model that was profiled."""
 
     name: str
     sha256: str
 
 
 class BlockCost(Record):
-    """Cost of one block on this device class."""
+    """Cost of a block on this device class."""
 
     name: str
     mean_s: Positive
-    """Time of a run of the block inside a stage, without the stage's overhead, in seconds: the median of the rounds."""
+    """Time of one run of the block inside a stage, without the stage overhead, in seconds: the median of the rounds."""
     std_s: NonNegative
-    """Standard deviation of that time over the rounds, from the quartiles, in seconds."""
+    """Standard deviation of that time over the rounds, computed from the quartiles, in seconds."""
     weight_bytes: int = Field(ge=0)
     activation_bytes: int = Field(ge=0)
-    """Peak size of the tensors alive while the block runs."""
+    """Peak size of the tensors alive while the block runs, in bytes."""
     flop: NonNegative
     parameters: int = Field(ge=0)
     load_s: NonNegative
@@ -80,7 +80,7 @@ class BlockCost(Record):
 
 
 class ExitPoint(Record):
-    """An inner exit: a result that is ready at ``cut``, that is after block ``cut - 1``."""
+    """An inner exit: a result that is available at ``cut``, that is, after block ``cut - 1``."""
 
     name: str
     cut: int = Field(ge=1)
@@ -88,19 +88,19 @@ class ExitPoint(Record):
 
 
 class OperatingPoint(Record):
-    """An accuracy together with how far samples go to reach it."""
+    """An accuracy, and the share of samples that reach each block to achieve it."""
 
     name: str
     accuracy: Probability
-    """Fraction of samples answered right, in [0, 1]."""
+    """Fraction of samples classified correctly, in [0, 1]."""
     thresholds: tuple[Probability, ...] = ()
-    """One confidence threshold for each inner exit."""
+    """Confidence threshold of each inner exit."""
     reach: tuple[Probability, ...]
-    """Probability that a sample is worked on by block l, for each block; never increasing."""
+    """Probability that a sample is processed by block l, for each block; non-increasing."""
 
 
 class SegmentError(Record):
-    """Relative error of predicted against measured time on random segments that were not used to fit."""
+    """Relative error of predicted times compared with measured times on random held-out segments."""
 
     median: NonNegative
     p95: NonNegative
@@ -108,7 +108,7 @@ class SegmentError(Record):
 
 
 class Profile(Record):
-    """Measured or estimated costs of one chain of L blocks on one device class."""
+    """Measured or estimated costs of a chain of L blocks on a device class."""
 
     schema_: Literal["planner/profile/v1"] = Field(default=SCHEMA, alias="schema")
     model: ModelReference
@@ -116,15 +116,15 @@ class Profile(Record):
     device_class: str
     provenance: Literal["measured", "estimated"]
     environment: dict[str, Any]
-    """Device, execution provider, precision, threads, library versions: whatever the costs depend on."""
+    """What the costs depend on: device, execution provider, precision, threads, library versions."""
     stage_overhead_s: NonNegative
-    """Time that each stage call costs beyond its blocks, in seconds."""
+    """Cost of each stage call in addition to its blocks, in seconds."""
     fusion_saving_s: tuple[Finite, ...]
-    """What one session over both neighbours of each inner border would save, in seconds: length L - 1, or empty where
-    that was not measured. Negative where fusing costs time."""
+    """Time saved by running both neighbours of each inner border in one session, in seconds; length L - 1, or empty if
+    not measured. Negative where fusing costs time."""
     blocks: tuple[BlockCost, ...] = Field(min_length=1)
     cut_bytes: tuple[int, ...]
-    """Size of the tensors that cross each cut, length L + 1."""
+    """Size of the tensors that cross each cut, in bytes; length L + 1."""
     exits: tuple[ExitPoint, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
     segment_error: SegmentError | None = None
@@ -140,7 +140,7 @@ class Profile(Record):
 
     @model_validator(mode="after")
     def _exits_agree(self) -> Profile:
-        count, cuts = len(self.blocks), [leave.cut for leave in self.exits]
+        count, cuts = len(self.blocks), [exit_.cut for exit_ in self.exits]
         if cuts != sorted(cuts) or any(cut >= count for cut in cuts):
             raise ValueError(f"exits are at cuts {cuts}; {count} blocks have the inner cuts 1 to {count - 1}, in order")
         for point in self.operating_points:
@@ -155,7 +155,7 @@ def _point_fault(point: OperatingPoint, blocks: int, cuts: list[int]) -> str | N
     if len(point.thresholds) != len(cuts):
         return f" has {len(point.thresholds)} thresholds for {len(cuts)} exits"
     if point.reach[0] != 1:
-        return f": every sample comes to the first block, not {point.reach[0]:g} of them"
+        return f": the reach of the first block must be 1, not {point.reach[0]:g}"
     for block, (earlier, later) in enumerate(pairwise(point.reach), start=1):
         if later > earlier:
             return f": reach must never increase, as it does at block {block}"

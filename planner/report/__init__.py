@@ -1,1 +1,1 @@
-"""Tables and pictures from a run."""
+"""Pictures of chains, profiles, plans and runs."""

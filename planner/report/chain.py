@@ -1,4 +1,4 @@
-"""A chain: nominal cost and cut bytes along the model, the chosen cuts marked."""
+"""Picture of a chain: nominal cost and cut sizes along the model, with the chosen cuts."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ _NODES, _CUTS, _BORDERS = PALETTE[0], PALETTE[2], PALETTE[5]
 
 
 def draw_chain(chain_model: ChainModel, path: Path) -> None:
-    """Draw the FLOP of each node and the bytes that cross each cut of the finest chain; lines are the chain's own cuts.
+    """Draw the FLOP of each node and the bytes across each cut of the finest chain; lines mark the cuts of the chain.
 
     Parameters
     ----------
@@ -24,25 +24,25 @@ def draw_chain(chain_model: ChainModel, path: Path) -> None:
     with new_figure(path) as figure:
         upper, lower = figure.subplots(2, 1, sharex=True)
         mflop = [costs.flop[node.index] / 1e6 for node in line.order]
-        upper.bar([at + 0.5 for at in range(len(line))], mflop, width=0.9, color=_NODES)
-        upper.set_ylabel("MFLOP of each node")
+        upper.bar([position + 0.5 for position in range(len(line))], mflop, width=0.9, color=_NODES)
+        upper.set_ylabel("MFLOP per node")
         blocks = "1 block" if len(chain_model.chain) == 1 else f"{len(chain_model.chain)} blocks"
         upper.set_title(f"{chain_model.chain.name}: {blocks}", pad=24)
         lower.step(range(len(kib)), kib, where="mid", color=_CUTS, linewidth=2.2)
         lower.set_ylabel("KiB that cross each cut")
         lower.set_yscale("log")
-        lower.set_xlabel("Work of the model, in the order in which it runs")
+        lower.set_xlabel("Work of the model, in execution order")
         lower.set_xlim(0, len(line))
         for axes in (upper, lower):
             axes.grid(axis="y", color=FAINT, linewidth=0.8)
             axes.set_axisbelow(True)
             for border in borders[1:-1]:
-                axes.axvline(border, color=_BORDERS, linewidth=1.2, label="border of a block")
+                axes.axvline(border, color=_BORDERS, linewidth=1.2, label="block border")
         for index, (first, end) in enumerate(itertools.pairwise(borders)):
             middle = (first + end) / 2
             upper.text(middle, 1.02, str(index), transform=upper.get_xaxis_transform(), ha="center", color=GREY)
-        exits = sorted({borders[leave.cut] for leave in chain_model.chain.exits})
+        exits = sorted({borders[exit_.cut] for exit_ in chain_model.chain.exits})
         if exits:
             lower.plot(exits, [kib[cut] for cut in exits], "v", color=PALETTE[3], markersize=10, label="early exit")
-        named = dict(zip(*reversed(lower.get_legend_handles_labels()), strict=True))
-        figure.legend(named.values(), named.keys(), loc="outside upper right", ncols=2, frameon=False)
+        handles = dict(zip(*reversed(lower.get_legend_handles_labels()), strict=True))
+        figure.legend(handles.values(), handles.keys(), loc="outside upper right", ncols=2, frameon=False)

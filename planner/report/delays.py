@@ -1,4 +1,4 @@
-"""Predicted against measured delay of each source, as cumulative distributions."""
+"""Picture of the predicted and measured delays of each source, as cumulative distributions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS = 3
-"""Sources side by side."""
+"""Number of sources side by side."""
 
 
 def draw_delays(
@@ -27,7 +27,7 @@ def draw_delays(
     predicted: Sequence[Record] | None = None,
     sources: Iterable[str] | None = None,
 ) -> None:
-    """Draw, for each source, which fraction of its samples was done after which delay.
+    """Draw the cumulative distribution of the delays of each source.
 
     Parameters
     ----------
@@ -38,26 +38,26 @@ def draw_delays(
     predicted
         The simulated run.
     sources
-        In which order; by default by name.
+        Order of the sources. Defaults to the order of their names.
     """
-    occurring = sorted({record.source for run in (records, predicted or ()) for record in run})
-    names = tuple(sources) if sources is not None else tuple(occurring)
+    present = sorted({record.source for run in (records, predicted or ()) for record in run})
+    names = tuple(sources) if sources is not None else tuple(present)
     colours = source_colours(names)
     columns = max(1, min(COLUMNS, len(names)))
     with new_figure(path) as figure:
         grid = figure.subplots(max(1, math.ceil(len(names) / columns)), columns, sharey=True, squeeze=False)
-        for place, axes in enumerate(grid.flat):
-            axes.set_visible(place < len(names))
+        for index, axes in enumerate(grid.flat):
+            axes.set_visible(index < len(names))
         for axes, source in zip(grid.flat, names, strict=False):
             axes.set_title(source, pad=38)
             _draw_source(axes, _delays_ms(records, source), _delays_ms(predicted or (), source), colours[source])
         for axes in grid[:, 0]:
-            axes.set_ylabel("Fraction of samples done")
+            axes.set_ylabel("Fraction of samples completed")
         figure.legend(handles=_legend(), loc="outside upper right", ncols=3, frameon=False)
 
 
 def _delays_ms(records: Iterable[Record], source: str) -> list[float]:
-    """Give the delays of a source's completed samples in ms, in order."""
+    """Return the delays of a source's completed samples in ms, in ascending order."""
     return sorted(
         record.delay_s * 1e3
         for record in records
@@ -66,7 +66,7 @@ def _delays_ms(records: Iterable[Record], source: str) -> list[float]:
 
 
 def _draw_source(axes: Axes, measured_ms: Sequence[float], predicted_ms: Sequence[float], colour: str) -> None:
-    """Draw both distributions of a source, and say what they amount to."""
+    """Draw both distributions of a source, with a summary."""
     axes.set_xlim(0, 1.03 * max([*measured_ms, *predicted_ms], default=1.0))
     axes.set_ylim(0, 1.01)
     axes.locator_params(axis="x", nbins=6)
@@ -80,15 +80,15 @@ def _draw_source(axes: Axes, measured_ms: Sequence[float], predicted_ms: Sequenc
 
 
 def _summary(measured_ms: Sequence[float], predicted_ms: Sequence[float]) -> str:
-    """Give mean and 95th percentile in two lines, with what was predicted in brackets."""
+    """Return mean and 95th percentile in two lines, with the predicted values in brackets."""
     if not measured_ms:
         return "no sample completed"
     mean, p95 = _mean_and_p95(measured_ms)
     if not predicted_ms:
-        return f"mean {mean}\n95 % under {p95}"
+        return f"mean {mean}\n95th percentile {p95}"
     error = np.mean(measured_ms) / np.mean(predicted_ms) - 1
     predicted_mean, predicted_p95 = _mean_and_p95(predicted_ms)
-    return f"mean {mean} (predicted {predicted_mean}: {error:+.0%})\n95 % under {p95} (predicted {predicted_p95})"
+    return f"mean {mean} (predicted {predicted_mean}: {error:+.0%})\n95th percentile {p95} (predicted {predicted_p95})"
 
 
 def _mean_and_p95(delays_ms: Sequence[float]) -> tuple[str, str]:

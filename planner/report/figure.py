@@ -1,4 +1,4 @@
-"""What all pictures share: size, colours that colour-blind readers can tell apart, and how they are saved."""
+"""Common parts of all pictures: size, colours for colour-blind readers, and saving."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# M. Okabe and K. Ito, "Color Universal Design" (2008), less black and yellow; differing also in lightness.
+# M. Okabe and K. Ito, "Color Universal Design" (2008), without black and yellow. The colours also differ in lightness.
 PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
 GREY: Final = "#595959"
 FAINT: Final = "#E6E6E6"
 ALERT: Final = PALETTE[5]
 
-LEAST_ROWS: Final = 6
-"""Rows that a panel has room for even when it has fewer, so that a few bars are not as high as they could be."""
+MIN_ROWS: Final = 6
+"""Minimum number of rows for which a panel has room, so that a few bars do not become too high."""
 
 _FORMATS: Final = {".svg": "svg", ".png": "png"}
 
@@ -38,51 +38,51 @@ _STYLE: Final[dict[Any, Any]] = {
     "ytick.color": GREY,
     "ytick.labelcolor": "black",
     "xtick.labelcolor": "black",
-    "svg.fonttype": "none",  # text stays text: small, searchable, readable aloud
-    "svg.hashsalt": "planner",  # the same picture gives the same file
+    "svg.fonttype": "none",  # keep text as text: small, searchable, accessible to screen readers
+    "svg.hashsalt": "planner",  # the same picture always gives the same file
 }
 
 
 def source_colours(sources: Iterable[str]) -> dict[str, str]:
-    """Give each source a colour, in order; from the seventh on they repeat."""
+    """Return a colour for each source, in order; colours repeat from the seventh on."""
     return {source: PALETTE[index % len(PALETTE)] for index, source in enumerate(sources)}
 
 
 def text_colour(background: str) -> str:
-    """Give black or white, whichever reads better on ``background`` (``#rrggbb``)."""
-    red, green, blue = (int(background[place : place + 2], 16) for place in (1, 3, 5))
+    """Return black or white, whichever is more readable on ``background`` (``#rrggbb``)."""
+    red, green, blue = (int(background[start : start + 2], 16) for start in (1, 3, 5))
     return "black" if 0.299 * red + 0.587 * green + 0.114 * blue > 140 else "white"
 
 
 def picture_format(path: Path) -> str:
-    """Give the format that a picture's ending names.
+    """Return the picture format for a file name extension.
 
     Raises
     ------
     UsageError
-        If it names none that is known.
+        If the extension is unknown.
     """
     if path.suffix not in _FORMATS:
         expected = f"a file that ends in {' or '.join(_FORMATS)}"
-        raise UsageError("unknown kind of picture", where=str(path), value=path.suffix, expected=expected)
+        raise UsageError("unknown picture format", where=str(path), value=path.suffix, expected=expected)
     return _FORMATS[path.suffix]
 
 
 @contextmanager
 def new_figure(path: Path) -> Iterator[Figure]:
-    """Give an empty figure of 1600 × 900 pixels, saved to ``path`` (``.svg`` or ``.png``) at the end.
+    """Yield an empty figure of 1600 × 900 pixels, and save it to ``path`` (``.svg`` or ``.png``) at the end.
 
     Raises
     ------
     UsageError
-        When matplotlib is not installed, or the file's ending names no known format.
+        If matplotlib is not installed, or the file name extension is unknown.
     """
     try:
         import matplotlib as mpl
         from matplotlib.figure import Figure
     except ModuleNotFoundError:
         expected = 'matplotlib: pip install "mdi-planner[report]"'
-        raise UsageError("pictures cannot be drawn", where=str(path), expected=expected) from None
+        raise UsageError("cannot draw pictures", where=str(path), expected=expected) from None
     kind = picture_format(path)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(16, 9), dpi=100, layout="constrained")
@@ -93,7 +93,7 @@ def new_figure(path: Path) -> Iterator[Figure]:
 
 
 def add_summary(axes: Axes, text: str) -> None:
-    """Write what a panel comes to between its title and the panel."""
+    """Write a summary between the title of a panel and the panel."""
     axes.annotate(
         text,
         (0, 1),
@@ -107,7 +107,10 @@ def add_summary(axes: Axes, text: str) -> None:
 
 
 def write_beside(axes: Axes, height: float, text: str, offset: float, **style: Any) -> None:
-    """Write beside a panel, ending ``offset`` points right of its right side, or left of its left one if negative."""
+    """Write beside a panel.
+
+    The text ends ``offset`` points to the right of the right side or, if negative, to the left of the left side.
+    """
     axes.annotate(
         text,
         (float(offset > 0), height),
@@ -121,10 +124,10 @@ def write_beside(axes: Axes, height: float, text: str, offset: float, **style: A
 
 
 def write_inside(axes: Axes, height: float, text: str) -> None:
-    """Write small into a panel, from its left side on."""
+    """Write small text into a panel, starting at its left side."""
     axes.text(0.005, height, text, transform=axes.get_yaxis_transform(), va="center", color=GREY, fontsize=9)
 
 
 def shortened(text: str, length: int = 26) -> str:
-    """Cut a text that is longer than ``length`` characters."""
+    """Return ``text`` truncated to ``length`` characters."""
     return text if len(text) <= length else f"{text[: length - 1]}…"

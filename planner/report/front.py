@@ -1,4 +1,4 @@
-"""The Pareto front of accuracy and delay."""
+"""Picture of the Pareto front of accuracy and delay."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from planner.solve.frontier import Point
 
 
 def draw_front(front: Sequence[Point], path: Path) -> None:
-    """Draw delay against accuracy: over all sources, and of each.
+    """Draw delay against accuracy, over all sources and for each source.
 
     Parameters
     ----------
@@ -31,10 +31,10 @@ def draw_front(front: Sequence[Point], path: Path) -> None:
         )
         each.set_title("Each source")
         for source, colour in source_colours(sources).items():
-            own = sorted(
+            pairs = sorted(
                 ((point.plan.sources[source].accuracy, point.plan.sources[source].delay_s) for point in front),
             )
-            accuracies, delays_s = zip(*own, strict=True)
+            accuracies, delays_s = zip(*pairs, strict=True)
             each.plot(
                 [accuracy * 100 for accuracy in accuracies],
                 [delay_s * 1e3 for delay_s in delays_s],

@@ -1,4 +1,4 @@
-"""Where the samples of each source spend their time, leg by leg, predicted above measured."""
+"""Picture of where the samples of each source spend their time, per leg, predicted above measured."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS: Final = 2
-"""Sources side by side."""
+"""Number of sources side by side."""
 
-MOST_LEGS: Final = 12
-"""Of a source with more, those of most time are drawn, and the others as one."""
+MAX_LEGS: Final = 12
+"""Maximum number of legs drawn per source: those that take the most time."""
 
 _BAR: Final = 0.36
 _FAINT_ALPHA: Final = 0.45
@@ -26,44 +26,44 @@ _WAIT, _COMPUTE, _TRANSFER = PALETTE[1], PALETTE[0], PALETTE[2]
 
 
 class Place(Protocol):
-    """What a leg is on; its text names it."""
+    """Stage or network of a leg; its text is the label."""
 
     @property
     def transfer(self) -> bool:
-        """Whether it is a transfer, not a stage."""
+        """Whether it is a transfer instead of a stage."""
 
 
 class Leg(Protocol):
-    """Mean times of a source's samples on one leg, in seconds: waiting for it, and on it."""
+    """Mean times that a source's samples wait for a leg and spend on it, in seconds."""
 
     @property
     def place(self) -> Place:
-        """What it is on."""
+        """Stage or network of the leg."""
 
     @property
     def predicted(self) -> tuple[float, float]:
-        """As simulated."""
+        """Simulated times of waiting and work."""
 
     @property
     def measured(self) -> tuple[float, float]:
-        """As it was."""
+        """Measured times of waiting and work."""
 
 
 def draw_legs(sources: Mapping[str, Sequence[Leg]], path: Path) -> None:
-    """Draw, for each source, a pair of bars a leg: how long its samples wait there, and how long the work takes.
+    """Draw a pair of bars for each leg of each source: mean time that samples wait, and mean time of the work.
 
     Parameters
     ----------
     sources
-        The legs of each source, in the order in which its samples come to them.
+        Legs of each source, in the order in which samples pass them.
     path
         File to write, ``.svg`` or ``.png``.
     """
     columns = max(1, min(COLUMNS, len(sources)))
     with new_figure(path) as figure:
         grid = figure.subplots(max(1, math.ceil(len(sources) / columns)), columns, squeeze=False)
-        for place, axes in enumerate(grid.flat):
-            axes.set_visible(place < len(sources))
+        for index, axes in enumerate(grid.flat):
+            axes.set_visible(index < len(sources))
         for axes, (source, legs) in zip(grid.flat, sources.items(), strict=False):
             axes.set_title(source, pad=24)
             _draw_source(axes, legs)
@@ -73,7 +73,7 @@ def draw_legs(sources: Mapping[str, Sequence[Leg]], path: Path) -> None:
 def _draw_source(axes: Axes, legs: Sequence[Leg]) -> None:
     rows = _longest(legs)
     longest_ms = 1e3 * max((max(_times(leg)) for leg in rows), default=1e-3)
-    axes.set_xlim(0, 1.2 * longest_ms)  # with room for the differences
+    axes.set_xlim(0, 1.2 * longest_ms)  # leaves room for the differences
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
     axes.set_yticks(range(len(rows)), [str(leg.place) for leg in rows])
     axes.tick_params(axis="y", length=0)
@@ -90,7 +90,7 @@ def _draw_source(axes: Axes, legs: Sequence[Leg]) -> None:
             axes.barh([middle] * 2, lengths_ms, 0.9 * _BAR, left=starts_ms, color=colours, alpha=alpha, linewidth=0)
         predicted_s, measured_s = _times(leg)
         axes.annotate(
-            f"{round(1e3 * (measured_s - predicted_s), 1) + 0.0:+} ms",  # no minus before a zero
+            f"{round(1e3 * (measured_s - predicted_s), 1) + 0.0:+} ms",  # + 0.0 avoids a negative zero
             (1e3 * max(predicted_s, measured_s), row),
             xytext=(6, 0),
             textcoords="offset points",
@@ -102,23 +102,23 @@ def _draw_source(axes: Axes, legs: Sequence[Leg]) -> None:
 
 
 def _longest(legs: Sequence[Leg]) -> list[Leg]:
-    """Give the legs that are drawn, in their order."""
-    longest = heapq.nlargest(MOST_LEGS, range(len(legs)), key=lambda place: max(_times(legs[place])))
-    return [legs[place] for place in sorted(longest)]
+    """Return the legs to draw, in order."""
+    longest = heapq.nlargest(MAX_LEGS, range(len(legs)), key=lambda index: max(_times(legs[index])))
+    return [legs[index] for index in sorted(longest)]
 
 
 def _times(leg: Leg) -> tuple[float, float]:
-    """Give how long a leg takes, predicted and measured."""
+    """Return the predicted and the measured time of a leg, in seconds."""
     return sum(leg.predicted), sum(leg.measured)
 
 
 def _summary(legs: Sequence[Leg], drawn: int) -> str:
-    """Say what the legs add up to, those that are not drawn included."""
+    """Return the total time of the legs, including those that are not drawn."""
     if not legs:
         return "no sample completed"
     predicted_s, measured_s = map(sum, zip(*map(_times, legs), strict=True))
-    told = f"together {format_quantity(measured_s, 'time')} (predicted {format_quantity(predicted_s, 'time')})"
-    return f"{told}; {len(legs) - drawn} short legs are left out" if drawn < len(legs) else told
+    total = f"total {format_quantity(measured_s, 'time')} (predicted {format_quantity(predicted_s, 'time')})"
+    return f"{total}; {len(legs) - drawn} short legs omitted" if drawn < len(legs) else total
 
 
 def _legend() -> list[object]:

@@ -1,4 +1,4 @@
-"""Who reaches whom, how fast and how soon: a picture of a survey."""
+"""Picture of a network survey: bandwidth and latency between agents."""
 
 from __future__ import annotations
 
@@ -16,17 +16,17 @@ def draw_links(
     latency_s: Mapping[tuple[str, str], float],
     path: Path,
 ) -> None:
-    """Draw a matrix of senders and receivers, shaded by bandwidth, with bandwidth and latency in each field.
+    """Draw a matrix of senders and receivers, shaded by bandwidth, with bandwidth and latency in each cell.
 
     Parameters
     ----------
     bytes_per_s, latency_s
-        By sender and receiver; fields of pairs that are absent stay empty.
+        Values by sender and receiver; cells of missing pairs stay empty.
     """
-    place = {worker: index for index, worker in enumerate(workers)}
+    index_of = {worker: index for index, worker in enumerate(workers)}
     megabits = np.full((len(workers), len(workers)), np.nan)
     for (sender, receiver), rate in bytes_per_s.items():
-        megabits[place[sender], place[receiver]] = rate * 8 / 1e6
+        megabits[index_of[sender], index_of[receiver]] = rate * 8 / 1e6
     with new_figure(path) as figure:
         axes = figure.add_subplot()
         image = axes.imshow(megabits, cmap="cividis", norm="log")
@@ -35,9 +35,9 @@ def draw_links(
             red, green, blue, _ = image.to_rgba(np.array([rate * 8 / 1e6]))[0]
             colour = text_colour(f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}")
             text = f"{rate * 8 / 1e6:.3g} Mbit/s\n{latency_s[sender, receiver] * 1e3:.2g} ms"
-            axes.text(place[receiver], place[sender], text, ha="center", va="center", color=colour)
+            axes.text(index_of[receiver], index_of[sender], text, ha="center", va="center", color=colour)
         axes.set_xticks(range(len(workers)), workers)
         axes.set_yticks(range(len(workers)), workers)
         axes.set_xlabel("to")
         axes.set_ylabel("from")
-        axes.set_title("Bandwidth and latency between each two agents")
+        axes.set_title("Bandwidth and latency between agents")

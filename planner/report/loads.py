@@ -1,4 +1,4 @@
-"""How busy a plan makes each worker and network, and how much of its memory a worker needs."""
+"""Picture of the utilisation of workers and networks by a plan, and of the memory it needs on workers."""
 
 from __future__ import annotations
 
@@ -6,59 +6,59 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from planner.plan.types import Plan
-from planner.report.figure import ALERT, FAINT, GREY, LEAST_ROWS, shortened, write_beside, write_inside
+from planner.report.figure import ALERT, FAINT, GREY, MIN_ROWS, shortened, write_beside, write_inside
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_LOADS: Final = 28
-"""Of more workers and networks the busiest are drawn."""
+MAX_LOADS: Final = 28
+"""Maximum number of workers and networks drawn: the busiest ones."""
 
 _IDLE: Final = 5e-4
-"""A network with less, of what is drawn as the whole, is not drawn: it would read 0.0%."""
+"""Share of a full bar below which a network is not drawn, because its label would read 0.0%."""
 
 
 def loads(plan: Plan) -> dict[str, float]:
-    """Give the utilisation of each worker and network; for the goal ``makespan`` their work in seconds."""
+    """Return the utilisation of each worker and network; for the goal ``makespan``, their work in seconds."""
     workers = {name: use.utilisation for name, use in plan.workers.items()}
     return workers | {name: use.utilisation for name, use in plan.networks.items()}
 
 
 def draw_loads(axes: Axes, instance: Instance, plan: Plan, colours: Mapping[str, str]) -> None:
-    """Draw a bar for each worker, in its colour, with a thin one for its memory, and a grey one for each network.
+    """Draw a bar for each worker in its colour, with a thin bar for its memory, and a grey bar for each network.
 
-    Bars are utilisations up to 100 %; for the goal ``makespan`` work up to the longest.
+    A full bar means a utilisation of 100 % or, for the goal ``makespan``, the largest work of all.
     """
     load, batch = loads(plan), plan.goal == "makespan"
-    whole = (batch and max(load.values())) or 1.0
-    used = [name for name in load if name in plan.workers or load[name] > _IDLE * whole]
-    kept = set(sorted(used, key=lambda name: -load[name])[:MOST_LOADS])
-    names = [name for name in load if name in kept]
+    full = (batch and max(load.values())) or 1.0
+    used = [name for name in load if name in plan.workers or load[name] > _IDLE * full]
+    drawn = set(sorted(used, key=lambda name: -load[name])[:MAX_LOADS])
+    names = [name for name in load if name in drawn]
     axes.set_title("Work of the batch" if batch else "Utilisation")
-    axes.set_xlabel("thin bars: memory needed, of memory there", fontsize=10)
+    axes.set_xlabel("thin bars: memory needed of memory available", fontsize=10)
     axes.set_xlim(0, 1)
     ticks = (0.0, 0.5, 1.0)
-    axes.set_xticks(ticks, [format_quantity(tick * whole, "time") if batch else f"{tick:.0%}" for tick in ticks])
-    axes.set_ylim(max(len(names) + (len(load) > len(names)), LEAST_ROWS) - 0.5, -0.5)
+    axes.set_xticks(ticks, [format_quantity(tick * full, "time") if batch else f"{tick:.0%}" for tick in ticks])
+    axes.set_ylim(max(len(names) + (len(load) > len(names)), MIN_ROWS) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=10)
     axes.tick_params(axis="y", length=0)
     for row, name in enumerate(names):
-        told = format_quantity(load[name], "time") if batch else f"{load[name]:.1%}"
-        write_beside(axes, row, told, 46, color="black" if load[name] <= whole else ALERT)
-        share = min(load[name] / whole, 1)
+        label = format_quantity(load[name], "time") if batch else f"{load[name]:.1%}"
+        write_beside(axes, row, label, 46, color="black" if load[name] <= full else ALERT)
+        share = min(load[name] / full, 1)
         if name in plan.workers:
             axes.barh(row - 0.12, (1, share), 0.5, color=(FAINT, colours[name]), linewidth=0)
             _draw_memory(axes, row, plan.workers[name].memory_bytes, instance.worker(name).memory_bytes)
         else:
             axes.barh(row, (1, share), 0.5, color=(FAINT, GREY), linewidth=0)
     if len(load) > len(names):
-        most = max(load[name] for name in load if name not in kept) / whole
-        write_inside(axes, len(names), f"and {len(load) - len(names)} more, at most {max(most, 0.001):.1%}")
+        largest = max(load[name] for name in load if name not in drawn) / full
+        write_inside(axes, len(names), f"and {len(load) - len(names)} more, at most {max(largest, 0.001):.1%}")
 
 
-def _draw_memory(axes: Axes, row: int, needed_bytes: float, there_bytes: float) -> None:
-    axes.barh(row + 0.27, (1, min(needed_bytes / there_bytes, 1)), 0.16, color=(FAINT, GREY), linewidth=0)
-    told = f"{format_quantity(needed_bytes, 'memory')} of {format_quantity(there_bytes, 'memory')}"
-    write_beside(axes, row, told, 148, fontsize=9, color=GREY if needed_bytes <= there_bytes else ALERT)
+def _draw_memory(axes: Axes, row: int, needed_bytes: float, available_bytes: float) -> None:
+    axes.barh(row + 0.27, (1, min(needed_bytes / available_bytes, 1)), 0.16, color=(FAINT, GREY), linewidth=0)
+    label = f"{format_quantity(needed_bytes, 'memory')} of {format_quantity(available_bytes, 'memory')}"
+    write_beside(axes, row, label, 148, fontsize=9, color=GREY if needed_bytes <= available_bytes else ALERT)

@@ -1,4 +1,4 @@
-"""What each solver makes of one scenario, side by side."""
+"""Picture of the results of several solver methods for a scenario."""
 
 from __future__ import annotations
 
@@ -11,33 +11,35 @@ from planner.units import format_quantity
 
 
 def draw_methods(
-    found: Sequence[Compared],
+    results: Sequence[Compared],
     gaps: Mapping[str, float | None],
     path: Path,
     *,
     simulated: Mapping[str, float | None] | None = None,
 ) -> None:
-    """Draw each method's delay, evaluated and simulated, its gap, and the time it took.
+    """Draw the delay of each method, evaluated and simulated, its gap, and its solve time.
 
     Parameters
     ----------
+    results
+        Result of each method.
     gaps
-        Relative gap of each method's plan to the best bound known.
+        Relative gap of each method's plan to the best known bound.
     path
         File to write, ``.svg`` or ``.png``.
     simulated
         Simulated delay of each method's plan, weighted by priority, in seconds.
     """
-    rows = range(len(found))
+    rows = range(len(results))
     with new_figure(path) as figure:
         delays, quality, times = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
-        evaluated_ms = [(one.delay_s or 0.0) * 1e3 for one in found]
+        evaluated_ms = [(result.delay_s or 0.0) * 1e3 for result in results]
         delays.barh(rows, evaluated_ms, color=PALETTE[0], height=0.6)
-        for row, one in enumerate(found):
-            label = one.status if one.delay_s is None else format_quantity(one.delay_s, "time")
-            colour = GREY if one.delay_s is None else text_colour(PALETTE[0])
+        for row, result in enumerate(results):
+            label = result.status if result.delay_s is None else format_quantity(result.delay_s, "time")
+            colour = GREY if result.delay_s is None else text_colour(PALETTE[0])
             delays.annotate(label, (0, row), (8, 0), textcoords="offset points", va="center", color=colour)
-            delay_s = (simulated or {}).get(one.method)
+            delay_s = (simulated or {}).get(result.method)
             if delay_s is not None:
                 delays.plot(delay_s * 1e3, row, "D", color=PALETTE[1], markeredgecolor="black", markersize=9)
         if simulated:
@@ -45,17 +47,17 @@ def draw_methods(
         delays.set_title("Delay, weighted by priority")
         delays.set_xlabel("Delay [ms]")
         quality.set_title("Gap to the best bound")
-        quality.barh(rows, [(gaps[one.method] or 0.0) * 100 for one in found], color=PALETTE[2], height=0.6)
+        quality.barh(rows, [(gaps[result.method] or 0.0) * 100 for result in results], color=PALETTE[2], height=0.6)
         quality.set_xlabel("Gap [%]")
-        times.set_title("Time to solve")
-        times.barh(rows, [one.solve_s for one in found], color=GREY, height=0.6)
+        times.set_title("Solve time")
+        times.barh(rows, [result.solve_s for result in results], color=GREY, height=0.6)
         times.set_xscale("log")
         times.set_xlabel("Time [s]")
         for axes in (delays, quality, times):
             axes.grid(axis="x", color=FAINT, linewidth=0.8)
             axes.set_axisbelow(True)
-        delays.set_yticks(rows, [one.method for one in found])
-        delays.set_ylim(len(found) - 0.5, -0.5)
+        delays.set_yticks(rows, [result.method for result in results])
+        delays.set_ylim(len(results) - 0.5, -0.5)
 
 
 def _legend() -> list[object]:

@@ -1,4 +1,4 @@
-"""A plan at one look: the routes of each source along time, and how busy and how full each device and network is."""
+"""Picture of a plan: the routes of each source over time, and the load and memory of each device and network."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from planner.report.figure import (
     ALERT,
     FAINT,
     GREY,
-    LEAST_ROWS,
+    MIN_ROWS,
     PALETTE,
     new_figure,
     shortened,
@@ -31,50 +31,50 @@ from planner.units import format_quantity
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-MOST_ROUTES: Final = 6
-"""Of a source with more, those of the largest shares are drawn, and what the others come to is told."""
+MAX_ROUTES: Final = 6
+"""Maximum number of routes drawn per source: those with the largest shares; the others are summarised."""
 
-MOST_HEIGHT: Final = 33.0
-"""In heights of a route. Where it is too little, each source has fewer of them, and the least important none."""
+MAX_HEIGHT: Final = 33.0
+"""Maximum height in rows. If it is too small, fewer routes are drawn per source, and the last sources are left out."""
 
 _REST: Final = 0.75
 _GAP: Final = 0.35
 _BAR: Final = 0.74
 
 _POINTS_PER_PX: Final = 0.72
-_PANEL_POINTS: Final = 520.0  # about, from top to bottom
+_PANEL_POINTS: Final = 520.0  # approximate height of a panel
 _LABEL_POINTS: Final = 9.0
-_COLUMNS: Final = (-52.0, -6.0, 58.0, 142.0)  # where the columns beside the bars end, see _write_beside
+_COLUMNS: Final = (-52.0, -6.0, 58.0, 142.0)  # right ends of the columns beside the bars, see `write_beside`
 _ALL: Final = 1 - 1e-9
 
 
 @dataclass(frozen=True)
 class Band:
-    """A source's part of the picture.
+    """Part of the picture for a source.
 
     Parameters
     ----------
     top
-        Where it begins, in heights of a route.
-    ways
-        The routes that are drawn, with their legs, that of the largest share first.
+        Upper end, in rows.
+    drawn
+        Routes that are drawn with their legs, the largest share first.
     rest
-        The others.
+        The other routes.
     """
 
     source: str
     top: float
-    ways: Sequence[tuple[Route, Sequence[Leg]]]
+    drawn: Sequence[tuple[Route, Sequence[Leg]]]
     rest: Sequence[Route]
 
     @property
     def bottom(self) -> float:
-        """Where it ends."""
-        return self.top + len(self.ways) + _REST * bool(self.rest)
+        """Lower end, in rows."""
+        return self.top + len(self.drawn) + _REST * bool(self.rest)
 
 
 class Piece(NamedTuple):
-    """A piece of a bar: the waiting for a leg, or its work."""
+    """A piece of a bar: the waiting time or the work of a leg."""
 
     start_s: float
     length_s: float
@@ -82,10 +82,10 @@ class Piece(NamedTuple):
 
 
 def draw_plan(instance: Instance, plan: Plan, path: Path) -> None:
-    """Draw where a plan sends the samples of each source, how long each leg takes, and what that makes of the devices.
+    """Draw the routes of each source with the time of each leg, and the resulting load of the devices.
 
-    A route's bar is as long as its samples' mean delay, by :func:`planner.plan.evaluate.legs`: for the goal
-    ``throughput`` at the largest rates that the bottleneck can do, for ``makespan`` without any waiting.
+    The length of a route's bar is the mean delay of its samples, by :func:`planner.plan.evaluate.legs`: for the goal
+    ``throughput`` at the largest rates that the bottleneck sustains, for ``makespan`` without waiting.
 
     Parameters
     ----------
@@ -101,29 +101,29 @@ def draw_plan(instance: Instance, plan: Plan, path: Path) -> None:
         draw_loads(uses, instance, plan, colours)
         figure.suptitle(plan.summary, x=0.01, ha="left", fontsize=11)
         figure.legend(handles=_legend(bands), loc="outside lower center", ncols=6, frameon=False, fontsize=10)
-        # What there is room for in a bar is known once the panels have their sizes.
+        # Which labels fit into a bar is known only after the layout of the panels.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        _draw_ways(routes, instance, bands, colours)
+        _draw_bars(routes, instance, bands, colours)
 
 
 def _bands(instance: Instance, plan: Plan) -> tuple[list[Band], list[str]]:
-    """Give the sources that are drawn, the most important first, and the names of those that are not."""
-    found = legs(instance, {source: own.routes for source, own in plan.sources.items()})
+    """Return the sources that are drawn, the most important first, and the names of those that are not."""
+    legs_of = legs(instance, {source: flow.routes for source, flow in plan.sources.items()})
     order = sorted(plan.sources, key=lambda source: -instance.scenario.sources[source].priority)
     counts = [len(plan.sources[source].routes) for source in order]
 
     def height(most: int) -> float:
         return sum(min(count, most) + _REST * (count > most) + _GAP for count in counts)
 
-    most = next((most for most in range(MOST_ROUTES, 1, -1) if height(most) <= MOST_HEIGHT), 1)
+    most = next((most for most in range(MAX_ROUTES, 1, -1) if height(most) <= MAX_HEIGHT), 1)
     bands: list[Band] = []
     top = 0.0
     for source in order:
-        pairs = zip(plan.sources[source].routes, found[source], strict=True)
-        ways = sorted(pairs, key=lambda pair: -pair[0].share)
-        band = Band(source, top, ways[:most], [route for route, _ in ways[most:]])
-        if band.bottom > MOST_HEIGHT:
+        pairs = zip(plan.sources[source].routes, legs_of[source], strict=True)
+        ranked = sorted(pairs, key=lambda pair: -pair[0].share)
+        band = Band(source, top, ranked[:most], [route for route, _ in ranked[most:]])
+        if band.bottom > MAX_HEIGHT:
             break
         bands.append(band)
         top = band.bottom + _GAP
@@ -134,8 +134,8 @@ def _bands(instance: Instance, plan: Plan) -> tuple[list[Band], list[str]]:
 
 
 def _draw_frame(axes: Axes, instance: Instance, plan: Plan, bands: Sequence[Band], left_out: Sequence[str]) -> None:
-    """Draw all but the bars: who the sources are, the shares of their routes, and the delays they come to."""
-    height = max(bands[-1].bottom + bool(left_out), LEAST_ROWS) + _GAP
+    """Draw everything except the bars: names of sources, shares of routes, and delays."""
+    height = max(bands[-1].bottom + bool(left_out), MIN_ROWS) + _GAP
     line = 13 * height / _PANEL_POINTS
     axes.set_ylim(height, -2.8 * line)
     axes.set_yticks([])
@@ -143,7 +143,7 @@ def _draw_frame(axes: Axes, instance: Instance, plan: Plan, bands: Sequence[Band
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_title("From a sample's arrival to its result")
-    long = max(_finite_s(way) for band in bands for _, way in band.ways) >= 10
+    long = max(_finite_s(route_legs) for band in bands for _, route_legs in band.drawn) >= 10
     axes.xaxis.set_major_formatter(lambda time_s, _: f"{time_s if long else 1e3 * time_s:g}")
     axes.set_xlabel(f"Mean time since the sample's arrival{_condition(plan)} [{'s' if long else 'ms'}]")
     for text, offset in zip(("source", "share", "mean\ndelay", "whole model\nalone at home"), _COLUMNS, strict=True):
@@ -156,7 +156,7 @@ def _draw_frame(axes: Axes, instance: Instance, plan: Plan, bands: Sequence[Band
 
 
 def _write_band(axes: Axes, instance: Instance, plan: Plan, band: Band, line: float) -> None:
-    """Write what stands beside the bars of a source; ``line`` is the height of a line of text."""
+    """Write the text beside the bars of a source; ``line`` is the height of a line of text, in rows."""
     source_at, share_at, delay_at, home_at = _COLUMNS
     middle = (band.top + band.bottom) / 2
     about = _about(instance, plan, band.source)
@@ -166,32 +166,34 @@ def _write_band(axes: Axes, instance: Instance, plan: Plan, band: Band, line: fl
         write_beside(axes, middle + line / 2, ", ".join(about), source_at, color=GREY, fontsize=_LABEL_POINTS)
     else:
         write_beside(axes, middle, f"{name}, {about[0]}", source_at)
-    for row, (route, _) in enumerate(band.ways):
+    for row, (route, _) in enumerate(band.drawn):
         write_beside(axes, band.top + row + 0.5, f"{route.share:.1%}", share_at)
     if band.rest:
-        write_inside(axes, band.top + len(band.ways) + _REST / 2, _rest(band.rest))
+        write_inside(axes, band.top + len(band.drawn) + _REST / 2, _rest(band.rest))
     delay_s = plan.sources[band.source].delay_s
     colour = "black" if math.isfinite(delay_s) else ALERT
     write_beside(axes, middle, _time(delay_s), delay_at, fontweight="bold", color=colour)
     write_beside(axes, middle, _at_home(instance, band), home_at, color=GREY)
 
 
-def _draw_ways(axes: Axes, instance: Instance, bands: Sequence[Band], colours: Mapping[str, str]) -> None:
-    """Draw the bars of the routes, with what there is room for written in them and behind them."""
+def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band], colours: Mapping[str, str]) -> None:
+    """Draw the bars of the routes, with as many labels in and after them as fit."""
     width_px = axes.get_window_extent().width
     rows = [
-        (band.top + row + 0.5, way, _note(instance, band, route, way))
+        (band.top + row + 0.5, route_legs, _note(instance, band, route, route_legs))
         for band in bands
-        for row, (route, way) in enumerate(band.ways)
+        for row, (route, route_legs) in enumerate(band.drawn)
     ]
-    longest_s = max(_finite_s(way) / (1 - (_width_px(note) + 14) / width_px) for _, way, note in rows) or 1.0
+    longest_s = (
+        max(_finite_s(route_legs) / (1 - (_width_px(note) + 14) / width_px) for _, route_legs, note in rows) or 1.0
+    )
     axes.set_xlim(0, longest_s)
     px_per_s = width_px / longest_s
-    for middle, way, short in rows:
-        end_s, told = 0.0, True
-        for leg in way:
+    for middle, route_legs, short in rows:
+        end_s, all_named = 0.0, True
+        for leg in route_legs:
             if not math.isfinite(leg.wait_s):
-                told = False
+                all_named = False
                 break
             colour = GREY if leg.place.transfer else colours[leg.place.place]
             pieces = [
@@ -199,11 +201,11 @@ def _draw_ways(axes: Axes, instance: Instance, bands: Sequence[Band], colours: M
                 Piece(end_s + leg.wait_s, leg.work_s, colour),
             ]
             label = _draw_leg(axes, middle, pieces, _labels(leg), px_per_s)
-            told = told and (leg.place.transfer or label.startswith(f"{leg.place.place}: "))
+            all_named = all_named and (leg.place.transfer or label.startswith(f"{leg.place.place}: "))
             end_s += leg.wait_s + leg.work_s
-        longer = ", ".join(filter(None, (short, _stages(way))))
+        longer = ", ".join(filter(None, (short, _stages(route_legs))))
         roomy = end_s * px_per_s + _width_px(longer) + 14 < width_px
-        note = longer if roomy and not told else short
+        note = longer if roomy and not all_named else short
         axes.annotate(
             note,
             (end_s, middle),
@@ -211,15 +213,15 @@ def _draw_ways(axes: Axes, instance: Instance, bands: Sequence[Band], colours: M
             textcoords="offset points",
             va="center",
             fontsize=_LABEL_POINTS,
-            color=GREY if math.isfinite(_mean_s(way)) else ALERT,
+            color=GREY if math.isfinite(_mean_s(route_legs)) else ALERT,
         )
 
 
 def _draw_leg(axes: Axes, middle: float, pieces: Sequence[Piece], labels: Sequence[str], px_per_s: float) -> str:
-    """Draw the pieces of a leg, and give the fullest label that has room in one of them, which is written."""
+    """Draw the pieces of a leg, write the longest label that fits into one of them, and return this label."""
     for piece in pieces:
         if piece.length_s > 0:
-            # What follows is parted by a pixel; what is thinner than one may not be drawn at all.
+            # A pixel separates the piece from the next one; pieces thinner than a pixel may not be drawn.
             shown_px = max(piece.length_s * px_per_s - 1, 1)
             axes.barh(middle, shown_px / px_per_s, _BAR, left=piece.start_s, color=piece.colour, linewidth=0)
     for label in labels:
@@ -239,63 +241,63 @@ def _draw_leg(axes: Axes, middle: float, pieces: Sequence[Piece], labels: Sequen
 
 
 def _labels(leg: Leg) -> list[str]:
-    """Give what may be written on a leg, the fullest first."""
+    """Return the possible labels of a leg, the longest first."""
     name = leg.place.place
     if leg.place.transfer:
         network, _, link = name.partition(":")
         return [name, link or network]
-    some = f" ({leg.probability:.0%})" if leg.probability < _ALL else ""
+    share = f" ({leg.probability:.0%})" if leg.probability < _ALL else ""
     short = f"{name}: {_blocks(leg.place)}"
-    return [f"{leg.place}{some}", f"{short}{some}", short, name]
+    return [f"{leg.place}{share}", f"{short}{share}", short, name]
 
 
-def _stages(way: Sequence[Leg]) -> str:
-    stages = [leg.place for leg in way if not leg.place.transfer]
-    return " > ".join(f"{place.place}: {_blocks(place)}" for place in stages)
+def _stages(route_legs: Sequence[Leg]) -> str:
+    stages = [leg.place for leg in route_legs if not leg.place.transfer]
+    return " > ".join(f"{stage.place}: {_blocks(stage)}" for stage in stages)
 
 
-def _blocks(place: Place) -> str:
-    return str(place.first) if place.first == place.last else f"{place.first}-{place.last}"
+def _blocks(stage: Place) -> str:
+    return str(stage.first) if stage.first == stage.last else f"{stage.first}-{stage.last}"
 
 
-def _note(instance: Instance, band: Band, route: Route, way: Sequence[Leg]) -> str:
-    """Give what stands behind a route's bar: its delay where the source has others, its model where it has others."""
-    endless = next((leg for leg in way if not math.isfinite(leg.wait_s)), None)
-    if endless is not None:
-        return f"waits for ever for {endless.place.place}"
+def _note(instance: Instance, band: Band, route: Route, route_legs: Sequence[Leg]) -> str:
+    """Return the text after a route's bar: its delay if the source has several routes, its model if it has several."""
+    overloaded = next((leg for leg in route_legs if not math.isfinite(leg.wait_s)), None)
+    if overloaded is not None:
+        return f"unbounded wait for {overloaded.place.place}"
     points = instance.operating_points(route.model)
-    told = [_time(_mean_s(way))] if len(band.ways) + len(band.rest) > 1 else []
+    parts = [_time(_mean_s(route_legs))] if len(band.drawn) + len(band.rest) > 1 else []
     if len(points) > 1:
-        told.append(f"{route.model} ({points[route.operating_point].name})")
+        parts.append(f"{route.model} ({points[route.operating_point].name})")
     elif len(instance.scenario.sources[band.source].models) > 1:
-        told.append(route.model)
-    return shortened(", ".join(told), 48)
+        parts.append(route.model)
+    return shortened(", ".join(parts), 48)
 
 
 def _about(instance: Instance, plan: Plan, source: str) -> list[str]:
-    """Say what a source asks for, and how accurate its answers are where that is known."""
+    """Return the requirements of a source, and its accuracy if known."""
     spec = instance.scenario.sources[source]
-    told = [f"priority {spec.priority:g}"]
+    parts = [f"priority {spec.priority:g}"]
     if plan.goal == "makespan":
-        told.append(f"{spec.samples} samples")
+        parts.append(f"{spec.samples} samples")
     elif spec.rate_per_s is not None:
-        told.append(format_quantity(spec.rate_per_s, "rate"))
+        parts.append(format_quantity(spec.rate_per_s, "rate"))
     if spec.deadline_s is not None:
-        told.append(f"≤ {format_quantity(spec.deadline_s, 'time')}")
+        parts.append(f"≤ {format_quantity(spec.deadline_s, 'time')}")
     if instance.calibrated:
-        told.append(f"{plan.sources[source].accuracy:.1%} right")
-    return told
+        parts.append(f"accuracy {plan.sources[source].accuracy:.1%}")
+    return parts
 
 
 def _at_home(instance: Instance, band: Band) -> str:
-    """Give the mean delay of a source whose samples all stay at home, were there no other source."""
+    """Return the mean delay of a source if all its samples stayed at home and there were no other source."""
     home = instance.home(band.source)
-    found = alone_at_home(instance, band.source, band.ways[0][0])
-    if found.workers[home].memory_bytes > instance.worker(home).memory_bytes:
+    alone = alone_at_home(instance, band.source, band.drawn[0][0])
+    if alone.workers[home].memory_bytes > instance.worker(home).memory_bytes:
         return "does not fit"
-    if instance.scenario.objective.goal != "makespan" and found.workers[home].utilisation >= 1:
+    if instance.scenario.objective.goal != "makespan" and alone.workers[home].utilisation >= 1:
         return "overloaded"
-    return _time(found.sources[band.source].delay_s)
+    return _time(alone.sources[band.source].delay_s)
 
 
 def _rest(routes: Sequence[Route]) -> str:
@@ -311,59 +313,66 @@ def _left_out(instance: Instance, plan: Plan, sources: Sequence[str]) -> str:
 
 
 def _condition(plan: Plan) -> str:
-    """Say under which load the times are, where it is not the scenario's."""
+    """Return the load to which the times refer, if it is not that of the scenario."""
     if plan.goal == "makespan":
-        return ", waiting left out"
+        return ", without waiting"
     share = sustained(max(loads(plan).values())) if plan.goal == "throughput" else 1.0
     return f", at {share:.1%} of the rates" if share < 1 else ""
 
 
-# ---- small things ---------------------------------------------------------------------------------------------------
+# ---- small helpers --------------------------------------------------------------------------------------------------
 
 
 def _worker_colours(workers: Iterable[str]) -> dict[str, str]:
-    """Give each worker a colour: six, the same darker, and then all again."""
-    dark = ["#" + "".join(f"{int(one[place : place + 2], 16) * 9 // 16:02x}" for place in (1, 3, 5)) for one in PALETTE]
-    every = (*PALETTE, *dark)
-    return {worker: every[index % len(every)] for index, worker in enumerate(workers)}
+    """Return a colour for each worker: six colours, the same darker, and then all of them again."""
+    dark = [
+        "#" + "".join(f"{int(colour[start : start + 2], 16) * 9 // 16:02x}" for start in (1, 3, 5))
+        for colour in PALETTE
+    ]
+    colours = (*PALETTE, *dark)
+    return {worker: colours[index % len(colours)] for index, worker in enumerate(workers)}
 
 
 def _lighter(colour: str) -> str:
-    return "#" + "".join(f"{255 - (255 - int(colour[place : place + 2], 16)) * 2 // 5:02x}" for place in (1, 3, 5))
+    return "#" + "".join(f"{255 - (255 - int(colour[start : start + 2], 16)) * 2 // 5:02x}" for start in (1, 3, 5))
 
 
 @cache
 def _width_px(text: str) -> float:
-    """Give how wide a label is."""
+    """Return the width of a label in pixels."""
     from matplotlib.textpath import TextPath
 
     return float(TextPath((0, 0), text, size=_LABEL_POINTS).get_extents().width) / _POINTS_PER_PX if text else 0.0
 
 
-def _mean_s(way: Sequence[Leg]) -> float:
-    return sum(leg.wait_s + leg.work_s for leg in way)
+def _mean_s(route_legs: Sequence[Leg]) -> float:
+    return sum(leg.wait_s + leg.work_s for leg in route_legs)
 
 
-def _finite_s(way: Sequence[Leg]) -> float:
-    """Give the time up to the first leg that is waited for without end."""
-    endless = next((place for place, leg in enumerate(way) if not math.isfinite(leg.wait_s)), len(way))
-    return _mean_s(way[:endless])
+def _finite_s(route_legs: Sequence[Leg]) -> float:
+    """Return the time before the first leg with an unbounded wait, in seconds."""
+    first = next((index for index, leg in enumerate(route_legs) if not math.isfinite(leg.wait_s)), len(route_legs))
+    return _mean_s(route_legs[:first])
 
 
 def _time(time_s: float) -> str:
-    return format_quantity(time_s, "time") if math.isfinite(time_s) else "endless"
+    return format_quantity(time_s, "time") if math.isfinite(time_s) else "∞"
 
 
 def _legend(bands: Sequence[Band]) -> list[object]:
     from matplotlib.patches import Patch
 
-    drawn = [leg for band in bands for _, way in band.ways for leg in way]
+    drawn = [leg for band in bands for _, route_legs in band.drawn for leg in route_legs]
     waiting = any(leg.wait_s > 0 for leg in drawn)
-    some = any(leg.probability < _ALL for leg in drawn if not leg.place.transfer)
+    partial = any(leg.probability < _ALL for leg in drawn if not leg.place.transfer)
     return [
         Patch(color=PALETTE[0], label="computing, in the worker's colour"),
         *([Patch(color=_lighter(PALETTE[0]), label="waiting for the worker")] if waiting else []),
         Patch(color=GREY, label="sending"),
         *([Patch(color=_lighter(GREY), label="waiting for the network")] if waiting else []),
-        *([Patch(color="none", label="(62%): so many samples come so far; times are means over all")] if some else []),
+        *(
+            [Patch(color="none", label="(62%): share of samples that get this far; times are means over all")]
+            if partial
+            else []
+        ),
     ]

@@ -1,4 +1,4 @@
-"""Delays of each source under several policies, side by side."""
+"""Picture of the delays of each source under several policies."""
 
 from __future__ import annotations
 
@@ -15,19 +15,20 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 COLUMNS: Final = 3
-"""Sources side by side."""
+"""Number of sources side by side."""
 
 WIDE: Final = 20.0
-"""Delays whose largest is so many times the smallest are drawn on a logarithmic axis."""
+"""Ratio of the largest to the smallest delay above which the axis is logarithmic."""
 
 
 def draw_policies(runs: Mapping[str, Sequence[RunMetrics]], path: Path) -> None:
-    """Draw, for each source, mean and 95th percentile of its delays under each policy.
+    """Draw mean and 95th percentile of the delays of each source under each policy.
 
     Parameters
     ----------
     runs
-        Independent replications of each policy, the same sources in all; several give confidence intervals.
+        Independent replications for each policy, all with the same sources. Several replications give confidence
+        intervals.
     path
         File to write, ``.svg`` or ``.png``.
     """
@@ -36,23 +37,23 @@ def draw_policies(runs: Mapping[str, Sequence[RunMetrics]], path: Path) -> None:
     columns = min(COLUMNS, len(sources))
     with new_figure(path) as figure:
         grid = figure.subplots(math.ceil(len(sources) / columns), columns, sharey=True, squeeze=False)
-        for place, axes in enumerate(grid.flat):
-            axes.set_visible(place < len(sources))
+        for index, axes in enumerate(grid.flat):
+            axes.set_visible(index < len(sources))
         for axes, source in zip(grid.flat, sources, strict=False):
             axes.set_title(source)
-            found = [[metrics.sources[source] for metrics in replications] for replications in runs.values()]
-            _draw_source(axes, found, colours[source])
+            by_policy = [[metrics.sources[source] for metrics in replications] for replications in runs.values()]
+            _draw_source(axes, by_policy, colours[source])
         grid[0, 0].set_yticks(range(len(runs)), tuple(runs))
         grid[0, 0].set_ylim(len(runs) - 0.5, -0.5)
         figure.legend(handles=_legend(), loc="outside upper right", ncols=2, frameon=False)
 
 
 def _draw_source(axes: Axes, policies: Sequence[Sequence[SourceMetrics]], colour: str) -> None:
-    """Draw one row a policy; a policy under which no sample completed has an empty one."""
+    """Draw a row for each policy; the row is empty if no sample completed."""
     drawn: list[float] = []
     for row, replications in enumerate(policies):
-        means_ms = [own.mean_delay_s * 1e3 for own in replications if own.mean_delay_s is not None]
-        p95s_ms = [own.p95_delay_s * 1e3 for own in replications if own.p95_delay_s is not None]
+        means_ms = [metrics.mean_delay_s * 1e3 for metrics in replications if metrics.mean_delay_s is not None]
+        p95s_ms = [metrics.p95_delay_s * 1e3 for metrics in replications if metrics.p95_delay_s is not None]
         if not means_ms:
             continue
         mean_ms, half_ms = interval(means_ms)
@@ -75,6 +76,6 @@ def _legend() -> list[object]:
     from matplotlib.lines import Line2D
 
     return [
-        Line2D([], [], color=GREY, marker="o", markersize=9, label="mean, with its 95 % confidence interval"),
-        Line2D([], [], color=GREY, linestyle="none", marker="|", markersize=18, label="95 % of samples under"),
+        Line2D([], [], color=GREY, marker="o", markersize=9, label="mean with 95 % confidence interval"),
+        Line2D([], [], color=GREY, linestyle="none", marker="|", markersize=18, label="95th percentile"),
     ]

@@ -1,4 +1,4 @@
-"""A profile: time, memory and cut bytes along the chain."""
+"""Picture of a profile: time, memory and cut sizes along the chain."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from planner.report.figure import FAINT, PALETTE, new_figure
 
 
 def draw_profile(profile: Profile, path: Path) -> None:
-    """Draw what each block takes, and what crosses each cut.
+    """Draw the time and memory of each block, and the bytes across each cut.
 
     Parameters
     ----------
@@ -17,24 +17,24 @@ def draw_profile(profile: Profile, path: Path) -> None:
         File to write, ``.svg`` or ``.png``.
     """
     blocks = profile.blocks
-    at = range(len(blocks))
+    indices = range(len(blocks))
     with new_figure(path) as figure:
         times, memory, cuts = figure.subplots(3, 1, sharex=True)
         means_ms = [1e3 * block.mean_s for block in blocks]
-        times.bar(at, means_ms, yerr=[1e3 * block.std_s for block in blocks], color=PALETTE[0], capsize=3)
+        times.bar(indices, means_ms, yerr=[1e3 * block.std_s for block in blocks], color=PALETTE[0], capsize=3)
         times.set_ylabel("Time [ms]")
         times.set_title(f"{profile.model.name} on {profile.device_class} ({profile.provenance})")
         weights = [block.weight_bytes / 2**20 for block in blocks]
-        memory.bar(at, weights, color=PALETTE[1], label="weights")
+        memory.bar(indices, weights, color=PALETTE[1], label="weights")
         peaks = [block.activation_bytes / 2**20 for block in blocks]
-        memory.bar(at, peaks, bottom=weights, color=PALETTE[4], label="largest activations")
+        memory.bar(indices, peaks, bottom=weights, color=PALETTE[4], label="peak activations")
         memory.set_ylabel("Memory [MiB]")
         memory.legend(frameon=False)
         crossing = [size / 2**10 for size in profile.cut_bytes]
         cuts.bar([cut - 0.5 for cut in range(len(crossing))], crossing, width=0.12, color=PALETTE[2])
         cuts.set_ylabel("Across each cut [KiB]")
         cuts.set_xlabel("Block")
-        cuts.set_xticks(list(at), [str(index) for index in at])
+        cuts.set_xticks(list(indices), [str(index) for index in indices])
         for axes in (times, memory, cuts):
             axes.grid(axis="y", color=FAINT, linewidth=0.8)
             axes.set_axisbelow(True)

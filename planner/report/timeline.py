@@ -1,4 +1,4 @@
-"""The timeline of a run: what each worker and each network did when, and when samples came and were done."""
+"""Timeline of a run: activity of workers and networks, and arrivals and ends of samples."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ if TYPE_CHECKING:
 
 BAR_HEIGHT: Final = 0.72
 _MARKS: Final = {"arrived": "v", "completed": "o", "failed": "X"}
-_PARTED_PX: Final = 5
-"""A bar at least this wide is parted from its neighbours."""
+_SEPARATED_PX: Final = 5
+"""Minimum width of a bar that is separated from its neighbours."""
 _LABEL_PX: Final = 13
-"""A bar at least this wide has room for the number of its block or cut."""
+"""Minimum width of a bar that is labelled with the number of its block or cut."""
 _PANEL_PX: Final = 1400
 
 
@@ -36,13 +36,13 @@ class Rows:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """All rows; a worker and a source may have the same name, so places are counted, not looked up."""
+        """All rows. A worker and a source may share a name, so rows are addressed by index."""
         return (*self.sources, *self.workers, *self.resources)
 
 
 @dataclass(frozen=True)
 class Bar:
-    """Something that took a time: a block on a worker, or a transfer on a network resource."""
+    """Duration of a block on a worker, or of a transfer on a network resource."""
 
     start_s: float
     end_s: float
@@ -51,7 +51,7 @@ class Bar:
 
     @property
     def duration_s(self) -> float:
-        """How long it took, in seconds."""
+        """Duration in seconds."""
         return self.end_s - self.start_s
 
 
@@ -64,7 +64,7 @@ def draw_timeline(
     window_s: tuple[float, float] | None = None,
     titles: tuple[str, str] = ("Predicted (simulated)", "Measured"),
 ) -> None:
-    """Draw what happened in a run, one row a source, a worker and a network resource.
+    """Draw the timeline of a run, with a row for each source, worker and network resource.
 
     Parameters
     ----------
@@ -75,12 +75,12 @@ def draw_timeline(
     predicted
         The simulated run, drawn above on the same axis.
     instance
-        Gives the order of the rows, and rows for workers and networks that did nothing; without it, those that
-        occur, by name.
+        Defines the order of the rows, and adds rows for idle workers and networks. Without it, only workers and
+        networks that occur are drawn, ordered by name.
     window_s
-        Part of the run to draw, in seconds; by default all of it.
+        Part of the run to draw, in seconds. Defaults to the whole run.
     titles
-        Of the panels for ``predicted`` and ``records``; a single panel has the second only when ``predicted`` is given.
+        Titles of the panels for ``predicted`` and ``records``. Without ``predicted``, the panel has no title.
     """
     panels = [("", records)] if predicted is None else [(titles[0], predicted), (titles[1], records)]
     every = [record for _, panel in panels for record in panel]
@@ -102,29 +102,29 @@ def draw_timeline(
 
 
 def busiest_window(records: Iterable[Record], length_s: float) -> tuple[float, float]:
-    """Find the part of a run in which most samples were under way, to draw it larger.
+    """Return the part of a run with the most samples in flight, to draw it enlarged.
 
     Parameters
     ----------
     length_s
-        How long a part, in seconds.
+        Length of the part, in seconds.
 
     Returns
     -------
     tuple
-        Its start and end, in seconds.
+        Start and end of the part, in seconds.
     """
     samples = [record for record in records if isinstance(record, SampleRecord)]
     created = np.array([sample.created_s for sample in samples])
     delay = np.array([sample.delay_s for sample in samples])
     starts = np.unique(np.concatenate([[0.0], created]))
 
-    def under_way(until: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Integrate the number of samples under way up to each of some times."""
+    def in_flight(until: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the integral over time of the number of samples in flight, up to each time in ``until``."""
         integral: NDArray[np.float64] = np.clip(until[:, None] - created, 0.0, delay).sum(axis=1)
         return integral
 
-    start_s = float(starts[np.argmax(under_way(starts + length_s) - under_way(starts))])
+    start_s = float(starts[np.argmax(in_flight(starts + length_s) - in_flight(starts))])
     return start_s, start_s + length_s
 
 
@@ -150,31 +150,31 @@ def _rows(records: Iterable[Record], instance: Instance | None) -> Rows:
 def _draw_panel(
     axes: Axes, records: Sequence[Record], rows: Rows, colours: dict[str, str], seconds_per_px: float
 ) -> None:
-    """Draw one run."""
-    places = range(len(rows.names))
+    """Draw a run."""
+    indices = range(len(rows.names))
     axes.set_ylim(len(rows.names) - 0.4, -0.6)
-    axes.set_yticks(list(places), rows.names)
+    axes.set_yticks(list(indices), rows.names)
     axes.tick_params(axis="y", length=0)
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
-    for place in places:
-        axes.axhspan(place - BAR_HEIGHT / 2, place + BAR_HEIGHT / 2, color=FAINT, alpha=0.35, linewidth=0, zorder=0)
+    for row in indices:
+        axes.axhspan(row - BAR_HEIGHT / 2, row + BAR_HEIGHT / 2, color=FAINT, alpha=0.35, linewidth=0, zorder=0)
     _draw_groups(axes, rows)
-    for place, source in enumerate(rows.sources):
+    for row, source in enumerate(rows.sources):
         ended = [record for record in records if isinstance(record, SampleRecord) and record.source == source]
-        _draw_samples(axes, place, ended, colours[source])
+        _draw_samples(axes, row, ended, colours[source])
     first = len(rows.sources)
-    for place, worker in enumerate(rows.workers, start=first):
-        # A worker runs one block at a time, so that its bars lie side by side.
+    for row, worker in enumerate(rows.workers, start=first):
+        # A worker runs one block at a time, so its bars do not overlap.
         blocks = [_block(record) for record in records if isinstance(record, BlockRecord) and record.worker == worker]
-        _draw_bars(axes, place, [(bar, 0) for bar in blocks], colours, seconds_per_px)
-    for place, resource in enumerate(rows.resources, start=first + len(rows.workers)):
+        _draw_bars(axes, row, [(bar, 0) for bar in blocks], colours, seconds_per_px)
+    for row, resource in enumerate(rows.resources, start=first + len(rows.workers)):
         sent = [record for record in records if isinstance(record, TransferRecord) and record.resource == resource]
-        _draw_bars(axes, place, pack([_transfer(record) for record in sent]), colours, seconds_per_px)
+        _draw_bars(axes, row, assign_lanes([_transfer(record) for record in sent]), colours, seconds_per_px)
 
 
 def _draw_groups(axes: Axes, rows: Rows) -> None:
-    """Part samples, workers and networks by lines, and name them at the right."""
+    """Separate samples, workers and networks by lines, and label them on the right."""
     top = 0
     for name, group in (("samples", rows.sources), ("workers", rows.workers), ("networks", rows.resources)):
         if group:
@@ -185,13 +185,13 @@ def _draw_groups(axes: Axes, rows: Rows) -> None:
             axes.axhline(top - 0.5, color=GREY, linewidth=0.8)
 
 
-def _draw_samples(axes: Axes, place: int, samples: Sequence[SampleRecord], colour: str) -> None:
-    """Mark arrivals at the top of a row and ends at its bottom, and join them: the flatter, the longer the delay."""
+def _draw_samples(axes: Axes, row: int, samples: Sequence[SampleRecord], colour: str) -> None:
+    """Mark arrivals at the top of a row and ends at its bottom; a flatter line between them means a longer delay."""
     from matplotlib.collections import LineCollection
 
-    high, low = place - BAR_HEIGHT / 3, place + BAR_HEIGHT / 3
-    ways = [[(sample.created_s, high), (sample.finished_s, low)] for sample in samples]
-    axes.add_collection(LineCollection(ways, colors=colour, linewidths=0.8, alpha=0.6), autolim=False)
+    high, low = row - BAR_HEIGHT / 3, row + BAR_HEIGHT / 3
+    lines = [[(sample.created_s, high), (sample.finished_s, low)] for sample in samples]
+    axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.8, alpha=0.6), autolim=False)
     created = [sample.created_s for sample in samples]
     axes.plot(created, [high] * len(created), marker=_MARKS["arrived"], markersize=4, linestyle="none", color=colour)
     for status in ("completed", "failed"):
@@ -207,8 +207,8 @@ def _transfer(record: TransferRecord) -> Bar:
     return Bar(record.start_s, record.end_s, record.source, str(record.cut))
 
 
-def pack(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
-    """Give each bar a lane such that no two bars of a lane overlap, with as few lanes as can be."""
+def assign_lanes(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
+    """Return each bar with a lane, so that bars of a lane do not overlap and the number of lanes is minimal."""
     free_from_s: list[float] = []
     packed = []
     for bar in sorted(bars, key=lambda bar: (bar.start_s, bar.end_s)):
@@ -218,8 +218,8 @@ def pack(bars: Sequence[Bar]) -> list[tuple[Bar, int]]:
     return packed
 
 
-def join(spans: Iterable[tuple[float, float]], gap_s: float) -> list[tuple[float, float]]:
-    """Join spans (start, end) that lie no more than ``gap_s`` apart."""
+def join_spans(spans: Iterable[tuple[float, float]], gap_s: float) -> list[tuple[float, float]]:
+    """Return spans (start, end) with those joined that lie at most ``gap_s`` apart."""
     joined: list[tuple[float, float]] = []
     for start_s, end_s in sorted(spans):
         if joined and start_s - joined[-1][1] <= gap_s:
@@ -230,25 +230,25 @@ def join(spans: Iterable[tuple[float, float]], gap_s: float) -> list[tuple[float
 
 
 def _draw_bars(
-    axes: Axes, place: int, packed: Sequence[tuple[Bar, int]], colours: dict[str, str], seconds_per_px: float
+    axes: Axes, row: int, packed: Sequence[tuple[Bar, int]], colours: dict[str, str], seconds_per_px: float
 ) -> None:
-    """Draw the bars of a row, each in its lane."""
+    """Draw the bars of a row in their lanes."""
     lanes = 1 + max((lane for _, lane in packed), default=0)
     height = BAR_HEIGHT / lanes
-    parted_s = _PARTED_PX * seconds_per_px
+    separated_s = _SEPARATED_PX * seconds_per_px
     for lane in range(lanes):
-        low = place - BAR_HEIGHT / 2 + lane * height
+        low = row - BAR_HEIGHT / 2 + lane * height
         for source, colour in colours.items():
-            bars = [bar for bar, own in packed if own == lane and bar.source == source]
-            # Neighbours are parted by a pixel; bars too thin for that are joined.
-            wide = [(bar.start_s, bar.end_s - seconds_per_px) for bar in bars if bar.duration_s > parted_s]
-            thin = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s <= parted_s]
+            bars = [bar for bar, bar_lane in packed if bar_lane == lane and bar.source == source]
+            # A pixel separates neighbouring bars; bars too thin for that are joined.
+            wide = [(bar.start_s, bar.end_s - seconds_per_px) for bar in bars if bar.duration_s > separated_s]
+            thin = [(bar.start_s, bar.end_s) for bar in bars if bar.duration_s <= separated_s]
             spans = [
-                (start_s, max(end_s - start_s, seconds_per_px))  # what is thinner than a pixel may not be drawn at all
-                for start_s, end_s in (*wide, *join(thin, seconds_per_px / 4))
+                (start_s, max(end_s - start_s, seconds_per_px))  # bars thinner than a pixel may not be drawn
+                for start_s, end_s in (*wide, *join_spans(thin, seconds_per_px / 4))
             ]
             axes.broken_barh(spans, (low, height), facecolor=colour, linewidth=0)
-        labelled = [bar for bar, own in packed if own == lane and bar.duration_s > _LABEL_PX * seconds_per_px]
+        labelled = [bar for bar, bar_lane in packed if bar_lane == lane and bar.duration_s > _LABEL_PX * seconds_per_px]
         for bar in labelled if height > BAR_HEIGHT / 3 else ():
             axes.text(
                 (bar.start_s + bar.end_s) / 2,
@@ -279,5 +279,5 @@ def _legend(colours: dict[str, str], records: Sequence[Record], seconds_per_px: 
             for kind, marker in _MARKS.items()
             if kind != "failed" or failed
         ),
-        *([Line2D([], [], linestyle="none", label="number: block run, or cut sent")] if labels else []),
+        *([Line2D([], [], linestyle="none", label="number: block, or cut of a transfer")] if labels else []),
     ]

@@ -1,1 +1,1 @@
-"""onnxruntime: block runners, sessions, providers. The only package that imports onnxruntime."""
+"""Block runners, sessions and providers of onnxruntime. Only this package imports onnxruntime."""

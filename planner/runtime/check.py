@@ -1,4 +1,4 @@
-"""The chained check: whether stage models, run one after the other, give what the whole model gives."""
+"""Check that stage models, run one after the other, produce the outputs of the whole model."""
 
 from __future__ import annotations
 
@@ -15,16 +15,16 @@ from planner.model.chain import Chain, TensorSpec
 from planner.runtime.session import BlockSession
 
 TOLERANCE = 1e-4
-"""Largest relative error that graph optimisation may cause, for it may fuse differently in stages."""
+"""Largest acceptable relative error due to graph optimisation, which may fuse differently in stages."""
 
 HALF_TOLERANCE = 8 * float(np.finfo(np.float16).eps)
-"""The same where half-precision tensors cross cuts, and are rounded there.
+"""Largest acceptable relative error if half-precision tensors cross cuts and are rounded there.
 
-A CPU computes in single precision, and onnxruntime leaves out the rounding between its operators even when it may
-rewrite nothing else (its ``InsertCastTransformer``). So such models are not bit-equal either.
+A CPU computes in single precision, and onnxruntime omits the rounding between its operators even if graph optimisation
+is disabled (``InsertCastTransformer``). Outputs of such models are therefore not bit-equal either.
 """
 
-SMALLEST_SCALE = 1e-30  # instead of a zero to divide by
+SMALLEST_SCALE = 1e-30  # avoids a division by zero
 
 
 @dataclass(frozen=True)
@@ -38,14 +38,14 @@ class Stage:
 
 @dataclass(frozen=True)
 class Comparison:
-    """How far outputs are from those expected.
+    """Difference between actual and expected outputs.
 
     Parameters
     ----------
     max_abs_error
         Largest absolute difference over all outputs.
     max_rel_error
-        Largest, over the outputs, of max|a − b| / max|b|.
+        Maximum over the outputs of max|a − b| / max|b|.
     bit_equal
         Whether all outputs are equal bit by bit.
     """
@@ -56,7 +56,7 @@ class Comparison:
 
 
 def tolerance_of(cuts: Sequence[Sequence[TensorSpec]]) -> float:
-    """Give the largest relative error of a chain whose cuts these tensors cross."""
+    """Return the largest acceptable relative error of a chain whose cuts these tensors cross."""
     half = any(tensor.dtype == "float16" for cut in cuts[1:-1] for tensor in cut)
     return HALF_TOLERANCE if half else TOLERANCE
 
@@ -69,7 +69,7 @@ def check_stages(
     *,
     optimise: bool,
 ) -> Comparison:
-    """Run the whole model and then its stages on the same inputs, and compare all outputs, exits included.
+    """Run the whole model and its stages on the same inputs, and compare all outputs including exits.
 
     Parameters
     ----------
@@ -78,16 +78,17 @@ def check_stages(
     whole
         The whole model.
     stages
-        Stages that cover the chain, in order; only one of them is loaded at a time.
+        Stages that cover the chain, in order. Only one of them is loaded at a time.
     inputs
-        The tensors of cut 0, by name.
+        Tensors of cut 0, by name.
     optimise
-        Whether onnxruntime may rewrite the graphs: without it the outputs are bit-equal, but for half precision.
+        Whether onnxruntime may optimise the graphs. Without optimisation the outputs are bit-equal, except with
+        half precision.
 
     Raises
     ------
     RuntimeSessionError
-        If inputs are unknown or do not fit, or onnxruntime refuses a model.
+        If inputs are unknown or do not match the model, or onnxruntime rejects a model.
     """
     _check_names(chain, inputs)
     expected = BlockSession(whole, name=chain.name, optimise=optimise).run(inputs)
@@ -98,17 +99,17 @@ def check_stages(
         crossing |= BlockSession(stage.model, name=name, optimise=optimise).run(crossing)
         names = {tensor.name for tensor in chain.cuts[stage.last + 1].tensors}
         results |= {
-            leave.name: crossing[leave.name] for leave in chain.exits if stage.first < leave.cut <= stage.last + 1
+            exit_.name: crossing[exit_.name] for exit_ in chain.exits if stage.first < exit_.cut <= stage.last + 1
         }
         crossing = {name: value for name, value in crossing.items() if name in names}
     return compare(results | crossing, expected)
 
 
-def compare(found: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> Comparison:
-    """Compare tensors by name; ``expected`` says which."""
+def compare(actual: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> Comparison:
+    """Compare the tensors named in ``expected``."""
     absolute, relative, equal = 0.0, 0.0, True
     for name, right in expected.items():
-        left = found[name]
+        left = actual[name]
         equal = equal and left.dtype == right.dtype and left.tobytes() == right.tobytes()
         if right.size and left.tobytes() != right.tobytes():
             error = float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max())

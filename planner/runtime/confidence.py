@@ -1,4 +1,4 @@
-"""How sure a classifier is of an answer: what early exits are decided on."""
+"""Confidence of a classifier, on which early exits are decided."""
 
 from __future__ import annotations
 
@@ -9,17 +9,17 @@ from numpy.typing import NDArray
 
 
 def confidence(logits: NDArray[Any]) -> NDArray[np.float64]:
-    """Give the largest softmax probability.
+    """Return the largest softmax probability.
 
     Parameters
     ----------
     logits
-        Of shape [..., classes].
+        Scores of shape [..., classes].
 
     Returns
     -------
     numpy.ndarray
-        Of shape [...], in (0, 1].
+        Confidence of shape [...], in (0, 1].
     """
     scores = np.asarray(logits, np.float64)
     return np.asarray(1 / np.exp(scores - scores.max(-1, keepdims=True)).sum(-1))

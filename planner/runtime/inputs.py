@@ -1,4 +1,4 @@
-"""Inputs of models: from files, and random ones for models that come without data."""
+"""Inputs of models: read from files, or random for models without data."""
 
 from __future__ import annotations
 
@@ -14,28 +14,28 @@ from planner.errors import RuntimeSessionError
 from planner.model.chain import TensorSpec
 
 LARGEST_INTEGER: Final = 9
-"""Integers are often indices (tokens, classes): small and positive ones fit nearly every table."""
+"""Largest random integer. Integers are often indices (tokens, classes), and small ones are valid for most tables."""
 
 
 def random_inputs(specs: Iterable[TensorSpec], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
-    """Draw a tensor for each spec.
+    """Return a random tensor for each spec.
 
     Parameters
     ----------
     specs
         Names, dtypes and shapes, all axes known.
     rng
-        Where the numbers come from, so that a seed repeats them.
+        Random generator; the same seed gives the same tensors.
 
     Returns
     -------
     dict
-        By name: floats standard normal, integers in 1..9, booleans true or false with equal chance.
+        Tensors by name: standard normal floats, integers in 1..9, booleans with equal probability.
 
     Raises
     ------
     RuntimeSessionError
-        A dtype that no random data can be drawn for (strings).
+        If a dtype is not supported (strings).
     """
     return {spec.name: np.asarray(_draw(spec, rng)) for spec in specs}
 
@@ -52,17 +52,17 @@ def _draw(spec: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Read arrays by name from an ``.npz`` file.
+    """Return the arrays of an ``.npz`` file by name.
 
     Raises
     ------
     RuntimeSessionError
-        It cannot be read, or is something else.
+        If the file cannot be read or is not an ``.npz`` file.
     """
     try:
         # Opened here: where the archive is broken, NumPy leaves a file open that it opened itself.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
             return {name: archive[name] for name in archive.files}
-    # A lone .npy array is no context: a TypeError, before Python 3.11 an AttributeError.
+    # A single .npy array is not a context manager: a TypeError, before Python 3.11 an AttributeError.
     except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile) as error:
         raise RuntimeSessionError("not an .npz file", where=str(path), expected="arrays by name") from error

@@ -1,4 +1,4 @@
-"""How much memory a block needs while it runs, beyond its weights."""
+"""Memory that a block needs while it runs, in addition to its weights."""
 
 from __future__ import annotations
 
@@ -18,27 +18,27 @@ _CLEAR: Final = Path("/proc/self/clear_refs")
 
 
 def peak_activation_bytes(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: str = "") -> int | None:
-    """Run a block on the CPU and see how far this process's resident memory rises.
+    """Run a block on the CPU, and return by how much this process's resident memory rises.
 
     Parameters
     ----------
     model
         The block model.
     tensors
-        Its inputs; their size is added, as they are alive while the block runs.
+        Inputs of the block. Their size is added, because they are alive while the block runs.
     name
-        What a message calls it.
+        Name of the block in messages.
 
     Returns
     -------
     int or None
-        Peak size of tensors and scratch buffers in bytes, exact to about a quarter of a MiB; None where the system
-        does not let a process reset its high-water mark (Linux does).
+        Peak size of tensors and scratch buffers in bytes, accurate to about 0.25 MiB; None if the system does not
+        let a process reset its high-water mark (Linux does).
     """
-    # Without the arena each buffer is given back when its last reader has run, so the rise is what the block needs.
+    # Without the arena, each buffer is freed after its last use, so the rise equals the block's need.
     session = BlockSession(model, name=name, arena=False)
     before_bytes = 0
-    for _ in range(2):  # the first run also allocates what stays for good
+    for _ in range(2):  # the first run also allocates memory that is kept permanently
         _trim_heap()
         try:
             _CLEAR.write_text("5")
@@ -51,11 +51,11 @@ def peak_activation_bytes(model: bytes, tensors: Mapping[str, NDArray[Any]], *, 
 
 
 def _trim_heap() -> None:
-    # Free pages that the C library keeps would hide a rise.
+    # Free pages kept by the C library would hide a rise.
     with contextlib.suppress(OSError, AttributeError):
         ctypes.CDLL(None).malloc_trim(0)
 
 
 def _status_bytes(key: str) -> int:
-    found = re.search(rf"^{key}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
-    return int(found[1]) * 1024 if found else 0
+    match = re.search(rf"^{key}:\s+(\d+) kB$", _STATUS.read_text(), re.MULTILINE)
+    return int(match[1]) * 1024 if match else 0

@@ -1,4 +1,4 @@
-"""Execution providers: the short names that users write, and what onnxruntime calls them."""
+"""Execution providers: short names for users, and the corresponding names and options of onnxruntime."""
 
 from __future__ import annotations
 
@@ -19,13 +19,13 @@ class Provider:
     Parameters
     ----------
     name
-        What users write.
+        Name for users.
     execution_providers
-        onnxruntime's names, the wanted one first, then those that take the operators it lacks.
+        Names in onnxruntime: the wanted provider first, then the fallbacks for operators that it lacks.
     device
-        Where tensors stay between blocks, as onnxruntime's IO binding calls it (``cuda``); None for the host's memory.
+        Device that keeps tensors between blocks, as named by onnxruntime's IO binding (``cuda``); None for host memory.
     options
-        What the wanted one is told.
+        Options of the wanted provider.
     """
 
     name: str
@@ -35,7 +35,7 @@ class Provider:
 
     @property
     def for_session(self) -> list[tuple[str, dict[str, str]]]:
-        """Names and options as a session takes them."""
+        """Names and options in the form that a session accepts."""
         first, *others = self.execution_providers
         return [(first, dict(self.options)), *((name, {}) for name in others)]
 
@@ -44,7 +44,7 @@ _CPU: Final = "CPUExecutionProvider"
 _CUDA: Final = "CUDAExecutionProvider"
 _TENSORRT: Final = "TensorrtExecutionProvider"
 
-# TensorRT takes minutes to build an engine on a Jetson: a block that was built once is found again.
+# TensorRT takes minutes to build an engine on a Jetson, so engines are cached.
 _ENGINES: Final = {
     "trt_engine_cache_enable": "1",
     "trt_engine_cache_path": str(Path.home() / ".cache/planner/tensorrt"),
@@ -63,12 +63,12 @@ PROVIDERS: Final = {
 
 @cache
 def import_onnxruntime() -> ModuleType:
-    """Import onnxruntime, quiet but for errors.
+    """Import onnxruntime with its log level set to errors.
 
     Raises
     ------
     RuntimeSessionError
-        It is not installed.
+        If onnxruntime is not installed.
     """
     try:
         import onnxruntime
@@ -82,24 +82,24 @@ def import_onnxruntime() -> ModuleType:
 
 
 def onnxruntime_version() -> str:
-    """Give the version of the installed onnxruntime."""
+    """Return the version of the installed onnxruntime."""
     return str(import_onnxruntime().__version__)
 
 
 def find_provider(name: str, offered: Sequence[str] | None = None) -> Provider:
-    """Give the provider called ``name``.
+    """Return the provider called ``name``.
 
     Parameters
     ----------
     name
         One of :data:`PROVIDERS`.
     offered
-        onnxruntime's names of what it offers; asked of it when None.
+        Names of the providers that onnxruntime offers. By default, onnxruntime is queried.
 
     Raises
     ------
     RuntimeSessionError
-        The name is unknown, or this onnxruntime does not offer the provider.
+        If the name is unknown, or this onnxruntime does not offer the provider.
     """
     if name not in PROVIDERS:
         raise RuntimeSessionError("unknown provider", where="provider", value=name, expected=" | ".join(PROVIDERS))
@@ -107,7 +107,7 @@ def find_provider(name: str, offered: Sequence[str] | None = None) -> Provider:
         offered = import_onnxruntime().get_available_providers()
     provider = PROVIDERS[name]
     if provider.execution_providers[0] not in offered:
-        usable = [other.name for other in PROVIDERS.values() if other.execution_providers[0] in offered]
+        usable = [entry.name for entry in PROVIDERS.values() if entry.execution_providers[0] in offered]
         raise RuntimeSessionError(
             "this onnxruntime does not offer the provider", where="provider", value=name, expected=" | ".join(usable)
         )

@@ -1,4 +1,4 @@
-"""Int8 variants of reference models, made with onnxruntime's quantiser."""
+"""Int8 variants of reference models, created with onnxruntime's quantiser."""
 
 from __future__ import annotations
 
@@ -22,14 +22,14 @@ CALIBRATION_SAMPLES = 4
 
 
 class _RandomCalibration:
-    """Random samples: the ranges fit random weights as well as any; a real model needs real samples."""
+    """Random calibration samples, which suffice for random weights; a real model needs real samples."""
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         rng = np.random.default_rng(0)
         self._samples: Iterator[NDArray[Any]] = iter(rng.standard_normal((CALIBRATION_SAMPLES, *shape), np.float32))
 
     def get_next(self) -> dict[str, NDArray[Any]] | None:
-        """Give the next sample, None after the last."""
+        """Return the next sample, or None after the last one."""
         sample = next(self._samples, None)
         return None if sample is None else {"input": sample}
 
@@ -40,12 +40,12 @@ def build_quantised(name: str, path: Path) -> Path:
     Raises
     ------
     ModelError
-        If there is no such variant.
+        If the name is unknown.
     RuntimeSessionError
-        If onnxruntime is absent.
+        If onnxruntime is missing.
     """
     if name not in QUANTISED:
-        raise ModelError("no such int8 variant", value=name, expected=f"one of {', '.join(QUANTISED)}")
+        raise ModelError("unknown int8 variant", value=name, expected=f"one of {', '.join(QUANTISED)}")
     library = import_onnxruntime()
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
 
@@ -53,13 +53,13 @@ def build_quantised(name: str, path: Path) -> Path:
     with tempfile.TemporaryDirectory() as folder:
         plain, folded, quantised = (Path(folder) / f"{step}.onnx" for step in ("plain", "folded", "quantised"))
         build_model(original, plain)
-        # Batch normalisation is folded into the convolutions first: it would stay in floating point.
+        # Fold batch normalisation into the convolutions first; otherwise it would remain in floating point.
         options = library.SessionOptions()
         options.graph_optimization_level = library.GraphOptimizationLevel.ORT_ENABLE_BASIC
         options.optimized_model_filepath = str(folded)
         options.log_severity_level = 3
         library.InferenceSession(str(plain), options, providers=["CPUExecutionProvider"])
-        logging.disable(logging.WARNING)  # it advises the preparation that was just done
+        logging.disable(logging.WARNING)  # the quantiser recommends the preprocessing that was just done
         try:
             quantize_static(
                 folded,

@@ -1,4 +1,4 @@
-"""The blocks of one model on this device, run one at a time or as a stage."""
+"""Run the blocks of a model on this device, one at a time or as a stage."""
 
 from __future__ import annotations
 
@@ -13,20 +13,20 @@ from planner.runtime.providers import Provider, find_provider
 from planner.runtime.session import BlockSession, download, upload
 
 Tensor = Any
-"""A numpy array, or with a provider that has its own memory what onnxruntime calls an ``OrtValue``."""
+"""A numpy array, or an onnxruntime ``OrtValue`` for a provider with its own memory."""
 
 
 class ChainRunner:
-    """Sessions of the blocks of one chain, by index; any subset of its L blocks may be loaded.
+    """Sessions of the blocks of a chain, by index; any subset of its L blocks may be loaded.
 
     Parameters
     ----------
     cut_tensors
         Names of the tensors at each cut; length L + 1.
     name
-        What messages call the model.
+        Name of the model in messages.
     provider, threads, optimise
-        As for :class:`BlockSession`; the same for all blocks.
+        As for :class:`BlockSession`, for all blocks.
     """
 
     def __init__(
@@ -51,7 +51,7 @@ class ChainRunner:
         return frozenset(self._sessions)
 
     def load(self, index: int, model: bytes | Path) -> None:
-        """Make the session of block ``index``, in place of the one it may have."""
+        """Create the session of block ``index``, replacing an existing one."""
         if not 0 <= index < len(self._cut_tensors) - 1:
             last = len(self._cut_tensors) - 2
             raise RuntimeSessionError("no such block", where="block", value=index, expected=f"0 to {last}")
@@ -61,37 +61,38 @@ class ChainRunner:
         )
 
     def unload(self, index: int) -> None:
-        """Drop the session of block ``index`` and its memory."""
+        """Remove the session of block ``index``, and free its memory."""
         self._sessions.pop(index, None)
 
     def run_block(self, index: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run one block.
+        """Run a block.
 
         Parameters
         ----------
         index
-            Which block; it must be loaded.
+            Index of the block, which must be loaded.
         tensors
-            The tensors of cut ``index``, by name.
+            Tensors of cut ``index``, by name.
 
         Returns
         -------
         dict
-            The tensors of cut ``index + 1``: what the block makes, and what only passes by. The result of an exit that
-            the block computes is among them, and is dropped by the next block.
+            Tensors of cut ``index + 1``: those that the block produces, and those that only pass by. They include the
+            result of an exit that the block computes; the next block drops it.
 
         Raises
         ------
         RuntimeSessionError
-            The block is not loaded, a tensor is missing or does not fit, or onnxruntime fails.
+            If the block is not loaded, a tensor is missing or invalid, or onnxruntime fails.
         """
         return self.run_segment(index, index, tensors)
 
     def run_segment(self, first: int, last: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run blocks ``first`` to ``last`` (inclusive) as one stage; between them tensors stay on the device.
+        """Run blocks ``first`` to ``last``, inclusive, as one stage; tensors stay on the device between them.
 
-        Takes the tensors of cut ``first`` and gives those of cut ``last + 1``; raises as :meth:`run_block`.
-        Whoever wants to look at other work between blocks calls :meth:`send`, :meth:`step` and :meth:`fetch` instead.
+        Takes the tensors of cut ``first`` and returns those of cut ``last + 1``; raises the errors of
+        :meth:`run_block`. Callers that check for other work between blocks use :meth:`send`, :meth:`step` and
+        :meth:`fetch` instead.
         """
         current = self.send(first, tensors)
         for index in range(first, last + 1):
@@ -99,7 +100,7 @@ class ChainRunner:
         return self.fetch(current)
 
     def send(self, cut: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, Tensor]:
-        """Begin a stage: put the tensors of ``cut``, and no others, where the provider works on them."""
+        """Begin a stage: return the tensors of ``cut``, and no others, in the provider's memory."""
         names = self._cut_tensors[cut]
         missing = [name for name in names if name not in tensors]
         if missing:
@@ -108,7 +109,7 @@ class ChainRunner:
         return needed if self.provider.device is None else upload(needed, self.provider)
 
     def step(self, index: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run one block of a stage: the tensors of cut ``index`` in, those of cut ``index + 1`` out."""
+        """Run a block of a stage on the tensors of cut ``index``, and return those of cut ``index + 1``."""
         session = self._session(index)
         made = session.run(tensors) if self.provider.device is None else session.run_on_device(tensors)
         for name in self._cut_tensors[index + 1]:
@@ -117,7 +118,7 @@ class ChainRunner:
         return made
 
     def fetch(self, tensors: Mapping[str, Tensor]) -> dict[str, NDArray[Any]]:
-        """End a stage: give the tensors in the host's memory."""
+        """End a stage: return the tensors in host memory."""
         return dict(tensors) if self.provider.device is None else download(tensors)
 
     def _session(self, index: int) -> BlockSession:

@@ -1,4 +1,4 @@
-"""One block, one onnxruntime session."""
+"""Run a block in an onnxruntime session."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DeviceTensor = Any
 """A tensor in a device's memory (``onnxruntime.OrtValue``; the library ships no types)."""
 
 ANY_LENGTH: Final = -1
-"""Length of an axis that the model leaves open."""
+"""Length of a dynamic axis."""
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -31,28 +31,29 @@ _DTYPES: Final = {
 
 
 class BlockSession:
-    """An onnxruntime session over a block model, checked at its border.
+    """An onnxruntime session for a block model, with clear errors for invalid inputs.
 
     Parameters
     ----------
     model
-        Serialised ONNX model, or the file it lies in.
+        Serialised ONNX model, or its file.
     name
-        What a message calls the model; its file, if it lies in one, by default.
+        Name of the model in messages. Defaults to its file, if any.
     provider
         ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``, or a :class:`Provider`.
     threads
-        How many threads one run may use. They do not spin while they wait, because several agents may share a machine.
+        Number of threads that a run may use. They do not spin while they wait, because several agents may share a
+        machine.
     optimise
-        Whether onnxruntime may rewrite the graph. Without it block models chained give bit-equal outputs.
+        Whether onnxruntime may optimise the graph. Without optimisation, chained block models give bit-equal outputs.
     arena
-        Whether onnxruntime may keep memory for the next run, of this session or another one. It is faster so, for a
-        block then writes where the block before has left the caches warm; without it memory can be measured.
+        Whether onnxruntime keeps memory for the next run of this or another session. This is faster, because a block
+        then writes to memory that the previous block left in the caches. Disable it to measure memory.
 
     Raises
     ------
     RuntimeSessionError
-        onnxruntime is absent, lacks the provider, or refuses the model.
+        If onnxruntime is missing, lacks the provider or rejects the model.
     """
 
     def __init__(
@@ -77,16 +78,16 @@ class BlockSession:
                 providers=self.provider.for_session,
             )
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            raise RuntimeSessionError(f"onnxruntime refuses the model: {_first_line(error)}", where=where) from error
-        self._refuse_fallback(where)
+            raise RuntimeSessionError(f"onnxruntime rejects the model: {_first_line(error)}", where=where) from error
+        self._check_fallback(where)
         self.inputs = tuple(_spec(argument, where) for argument in self._session.get_inputs())
         self.outputs = tuple(_spec(argument, where) for argument in self._session.get_outputs())
         self.input_names = tuple(spec.name for spec in self.inputs)
         self.output_names = tuple(spec.name for spec in self.outputs)
-        # Made once: making them anew for each run costs small blocks a few per cent.
+        # Created once: creating them for each run costs a few per cent of the time of a small block.
         self._outputs = list(self.output_names)
         self._run_options = self._library.RunOptions()
-        self._run_options.log_severity_level = 4  # what is raised need not be told a second time
+        self._run_options.log_severity_level = 4  # errors are raised, so they need not be logged, too
 
     def _options(self, threads: int, *, optimise: bool, arena: bool) -> Any:
         options = self._library.SessionOptions()
@@ -103,33 +104,33 @@ class BlockSession:
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         return options
 
-    def _refuse_fallback(self, where: str) -> None:
-        # onnxruntime falls back to the CPU in silence when a provider's libraries do not load.
+    def _check_fallback(self, where: str) -> None:
+        # onnxruntime silently falls back to the CPU if a provider's libraries cannot be loaded.
         wanted, got = self.provider.execution_providers[0], self._session.get_providers()[0]
         if got != wanted:
             raise RuntimeSessionError(
-                f"{wanted} did not start, its libraries may be missing", where=where, value=got, expected=wanted
+                f"{wanted} did not start; its libraries may be missing", where=where, value=got, expected=wanted
             )
 
     def run(self, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
-        """Run the block on tensors in the host's memory.
+        """Run the block on tensors in host memory.
 
         Parameters
         ----------
         tensors
-            By name; those that the block does not need are left alone.
+            Tensors by name; those that the block does not need are ignored.
 
         Returns
         -------
         dict
-            What the block makes, by name.
+            Outputs of the block, by name.
 
         Raises
         ------
         RuntimeSessionError
-            An input is missing, has another dtype or shape, or onnxruntime fails.
+            If an input is missing or has the wrong dtype or shape, or onnxruntime fails.
         """
-        # onnxruntime checks its inputs, and a small block notices a second check: that one only explains a failure.
+        # onnxruntime checks its inputs. A second check would slow down small blocks, so it only explains failures.
         try:
             needed = {name: tensors[name] for name in self.input_names}
             if self.provider.device is None:
@@ -137,17 +138,17 @@ class BlockSession:
                 return dict(zip(self._outputs, made, strict=True))
             return download(self._run_bound(upload(needed, self.provider)))
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            found = (tensor_fault(spec, tensors.get(spec.name)) for spec in self.inputs)
+            candidates = (tensor_fault(spec, tensors.get(spec.name)) for spec in self.inputs)
             faults = [
-                replace(fault, what=f"{fault.where}: {fault.what}", where=self._where) for fault in found if fault
+                replace(fault, what=f"{fault.where}: {fault.what}", where=self._where) for fault in candidates if fault
             ]
             raise (RuntimeSessionError(faults) if faults else self._failure(error)) from error
 
     def run_on_device(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
-        """Run the block on tensors in the device's memory (see :func:`upload`), where its outputs stay."""
+        """Run the block on tensors in device memory (see :func:`upload`); its outputs stay there."""
         try:
             return self._run_bound(tensors)
-        except Exception as error:  # as above
+        except Exception as error:  # see `run`
             raise self._failure(error) from error
 
     def _failure(self, error: Exception) -> RuntimeSessionError:
@@ -165,25 +166,25 @@ class BlockSession:
 
 @cache
 def _share_arena() -> None:
-    """Make the one arena of host memory that the sessions of this process share."""
+    """Create the arena of host memory that all sessions of this process share."""
     library = import_onnxruntime()
     kind, default = library.OrtAllocatorType.ORT_ARENA_ALLOCATOR, library.OrtMemType.DEFAULT
     library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, default), None)
 
 
 def upload(tensors: Mapping[str, NDArray[Any]], provider: Provider) -> dict[str, DeviceTensor]:
-    """Copy tensors into the memory of the provider's device."""
-    make = import_onnxruntime().OrtValue.ortvalue_from_numpy
-    # ascontiguousarray makes a scalar an array of one element.
+    """Return copies of tensors in the memory of the provider's device."""
+    to_device = import_onnxruntime().OrtValue.ortvalue_from_numpy
+    # ascontiguousarray turns a scalar into an array of one element, so the shape is restored.
     return {
-        name: make(np.ascontiguousarray(tensor).reshape(tensor.shape), provider.device)
+        name: to_device(np.ascontiguousarray(tensor).reshape(tensor.shape), provider.device)
         for name, tensor in tensors.items()
     }
 
 
 def download(tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:
-    """Copy tensors from a device into the host's memory."""
-    # Of what lies there already numpy() gives a view, which does not keep alive the array it was uploaded from.
+    """Return copies of device tensors in host memory."""
+    # For a tensor in host memory, numpy() returns a view that does not keep the uploaded array alive, so it is copied.
     return {
         name: tensor.numpy().copy() if tensor.device_name() == "cpu" else tensor.numpy()
         for name, tensor in tensors.items()
@@ -193,20 +194,20 @@ def download(tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:
 def _spec(argument: Any, where: str) -> TensorSpec:
     if argument.type not in _DTYPES:
         raise RuntimeSessionError(
-            "a tensor type that numpy lacks", where=f"{where}, {argument.name}", value=argument.type
+            "tensor type not supported by numpy", where=f"{where}, {argument.name}", value=argument.type
         )
     shape = tuple(length if isinstance(length, int) else ANY_LENGTH for length in argument.shape)
     return TensorSpec(argument.name, _DTYPES[argument.type], shape)
 
 
 def tensor_fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
-    """Say what is wrong with an input; None when it fits."""
+    """Return a fault if an input is invalid, else None."""
     where = f"input {spec.name}"
     if tensor is None:
         return Fault("input is missing", where, expected=f"{spec.dtype} {list(spec.shape)}")
     if tensor.dtype.name != spec.dtype:
         return Fault("wrong dtype", where, tensor.dtype.name, spec.dtype)
-    # onnxruntime gives no shape, as for a scalar, where the rank is open.
+    # For an unknown rank, onnxruntime reports an empty shape, as for a scalar.
     if spec.shape and not _fits(tensor.shape, spec.shape):
         return Fault("wrong shape", where, list(tensor.shape), str(list(spec.shape)))
     return None

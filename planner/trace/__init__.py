@@ -1,1 +1,1 @@
-"""What happened to each sample: records, metrics, files."""
+"""Records of what happened to each sample, metrics over them, and their files."""

@@ -1,7 +1,7 @@
-"""What a run amounts to: delays per source, utilisations, and the priority-weighted mean delay.
+"""Metrics of a run: delays per source, utilisation, and the priority-weighted mean delay.
 
-Records are taken one at a time, and what is kept of them does not grow with the run: sums, and for percentiles the
-delays themselves only while they are few (:class:`Distribution`).
+Records are processed one at a time in bounded memory: only sums are kept and, for percentiles, the delays themselves as
+long as they are few (:class:`Distribution`).
 """
 
 from __future__ import annotations
@@ -18,13 +18,13 @@ import numpy as np
 from planner.trace.records import BlockRecord, Record, SampleRecord
 
 EXACT: Final = 5000
-"""Up to so many values a distribution keeps each by itself."""
+"""Maximum number of values that a distribution stores individually."""
 
 BIN_WIDTH: Final = math.log(1.005)
-"""Width of a bin beyond that, in natural logarithm: half a per cent."""
+"""Width of a bin for more values, in natural logarithm: 0.5 %."""
 
 SMALLEST: Final = 1e-9
-"""What is smaller shares a bin with this."""
+"""Smallest value with a separate bin; smaller values share it."""
 
 # 97.5th percentile of Student's t distribution with 1, 2, … 30 degrees of freedom.
 _STUDENT: Final = (
@@ -34,14 +34,14 @@ _STUDENT: Final = (
 
 
 class Interval(NamedTuple):
-    """A mean, and the half-width of its 95 % confidence interval: None for a single value."""
+    """A mean and the half-width of its 95 % confidence interval, None for a single value."""
 
     mean: float
     half_width: float | None
 
 
 def interval(values: Sequence[float]) -> Interval:
-    """Give the mean of independent replications with its 95 % confidence interval by Student's t distribution."""
+    """Return the mean of independent replications with its 95 % confidence interval by Student's t distribution."""
     if len(values) < 2:
         return Interval(fmean(values), None)
     freedom = len(values) - 1
@@ -50,10 +50,10 @@ def interval(values: Sequence[float]) -> Interval:
 
 
 class Distribution:
-    """Mean and percentiles of values that come one at a time, in bounded memory.
+    """Mean and percentiles of a stream of values, in bounded memory.
 
-    The first :data:`EXACT` values are kept. When there are more, all are counted in bins that grow by half a per cent,
-    so that a percentile is off by a quarter of a per cent at most.
+    Up to :data:`EXACT` values are stored. If there are more, all values are counted in bins whose width is 0.5 % of the
+    value, so that the relative error of a percentile is at most 0.25 %.
     """
 
     def __init__(self) -> None:
@@ -63,7 +63,7 @@ class Distribution:
         self._bins: dict[int, int] = {}
 
     def add(self, value: float) -> None:
-        """Take a value that is not negative."""
+        """Add a non-negative value."""
         self.count += 1
         self._sum += value
         if self._bins:
@@ -77,22 +77,22 @@ class Distribution:
 
     @property
     def mean(self) -> float:
-        """The mean of one value or more."""
+        """Mean of at least one value."""
         return self._sum / self.count
 
     def percentiles(self, percent: Sequence[float]) -> list[float]:
-        """Give percentiles of one value or more, between two values by linear interpolation, as numpy does."""
+        """Return percentiles of at least one value, with linear interpolation between values as in numpy."""
         if not self._bins:
-            return [float(found) for found in np.percentile(self._values, percent)]
+            return [float(value) for value in np.percentile(self._values, percent)]
         bins = sorted(self._bins)
-        after = np.cumsum([self._bins[index] for index in bins])
+        cumulative = np.cumsum([self._bins[index] for index in bins])
         middles = [SMALLEST * math.exp((index + 0.5) * BIN_WIDTH) for index in bins]
-        found = []
-        for share in percent:
-            place = share / 100 * (self.count - 1)
-            below, above = np.searchsorted(after, [math.floor(place), math.ceil(place)], side="right")
-            found.append(middles[below] + place % 1 * (middles[above] - middles[below]))
-        return found
+        result = []
+        for percentage in percent:
+            rank = percentage / 100 * (self.count - 1)
+            below, above = np.searchsorted(cumulative, [math.floor(rank), math.ceil(rank)], side="right")
+            result.append(middles[below] + rank % 1 * (middles[above] - middles[below]))
+        return result
 
     def _count(self, value: float) -> None:
         index = math.floor(math.log(max(value, SMALLEST) / SMALLEST) / BIN_WIDTH)
@@ -101,7 +101,7 @@ class Distribution:
 
 @dataclass(frozen=True)
 class SourceMetrics:
-    """Delays of one source's samples, in seconds; NaN-free: a delay is None where no sample completed."""
+    """Delays of a source's samples in seconds. A delay is None, never NaN, if no sample completed."""
 
     offered: int
     completed: int
@@ -111,35 +111,35 @@ class SourceMetrics:
     p95_delay_s: float | None
     p99_delay_s: float | None
     throughput_per_s: float
-    """Completed samples by the time from the first arrival to the last completion."""
+    """Number of completed samples divided by the time from the first arrival to the last completion."""
     accuracy: float | None = None
-    """What the operating points of the completed samples promise, as a fraction."""
+    """Expected accuracy by the operating points of the completed samples, as a fraction."""
     judged: int = 0
-    """Completed samples of which is known whether their result is right."""
+    """Number of completed samples whose result is known to be correct or incorrect."""
     correct: int = 0
-    """Those of them whose result is right."""
+    """Number of these samples whose result is correct."""
 
     @property
     def measured_accuracy(self) -> float | None:
-        """Fraction of results that are right; None where that is not known of any."""
+        """Fraction of correct results, or None if no result could be checked."""
         return self.correct / self.judged if self.judged else None
 
 
 @dataclass(frozen=True)
 class RunMetrics:
-    """Summary of one run."""
+    """Summary of a run."""
 
     makespan_s: float
-    """Time of the last sample's end."""
+    """Time at which the last sample ended, in seconds."""
     priority_weighted_delay_s: float | None
     """Σ p_s n_s T_s / Σ p_s n_s over the sources' completed samples."""
     sources: dict[str, SourceMetrics]
     utilisation: dict[str, float]
-    """Share of the run's time each worker computed."""
+    """Share of the run during which each worker computed."""
 
 
 class _Source:
-    """What is kept of one source's samples."""
+    """Running sums over the samples of a source."""
 
     def __init__(self, accuracies: Mapping[str, Sequence[float]]) -> None:
         self.offered = 0
@@ -184,21 +184,21 @@ class _Source:
         )
 
     def _accuracy(self) -> float | None:
-        promised = sum(count * self._accuracies[model][point] for (model, point), count in self._origins.items())
-        return promised / self._origins.total() if self._origins else None
+        expected = sum(count * self._accuracies[model][point] for (model, point), count in self._origins.items())
+        return expected / self._origins.total() if self._origins else None
 
 
 class Accumulator:
-    """Takes a run's records as they come about, and summarises the drained run.
+    """Accumulates the records of a run one at a time, and summarises the drained run.
 
     Parameters
     ----------
     priorities
-        Priority of each source; gives the order of the result, too.
+        Priority of each source. The result has the same order.
     workers
-        Names of all workers, those that computed nothing included.
+        Names of all workers, including those that computed nothing.
     accuracies
-        Accuracy of each operating point, by model; without them nothing is said of accuracy.
+        Accuracy of each operating point, by model. Without them, the expected accuracy is None.
     """
 
     def __init__(
@@ -213,7 +213,7 @@ class Accumulator:
         self._end_s = 0.0
 
     def add(self, record: Record) -> None:
-        """Take one record."""
+        """Add a record."""
         if isinstance(record, BlockRecord):
             self._busy_s[record.worker] += record.end_s - record.start_s
         elif isinstance(record, SampleRecord):
@@ -221,8 +221,8 @@ class Accumulator:
             self._end_s = max(self._end_s, record.finished_s)
 
     def result(self) -> RunMetrics:
-        """Summarise what was taken."""
-        sources = {source: found.result() for source, found in self._sources.items()}
+        """Return the summary of all records added."""
+        sources = {source: sums.result() for source, sums in self._sources.items()}
         weights = {source: self._priorities[source] * metrics.completed for source, metrics in sources.items()}
         total = sum(weights.values())
         weighted = sum(weights[source] * (metrics.mean_delay_s or 0.0) for source, metrics in sources.items())
@@ -242,7 +242,7 @@ def summarise(
     workers: Iterable[str],
     accuracies: Mapping[str, Sequence[float]] | None = None,
 ) -> RunMetrics:
-    """Summarise the records of a drained run; the parameters are those of :class:`Accumulator`."""
+    """Return the summary of a drained run; for the parameters see :class:`Accumulator`."""
     accumulator = Accumulator(priorities, workers, accuracies)
     for record in records:
         accumulator.add(record)

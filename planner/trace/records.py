@@ -1,8 +1,8 @@
-"""What happened to each sample: the records that simulation and execution both write.
+"""Records of what happened to each sample, written by both simulation and execution.
 
-Times are seconds since the start of the run: virtual in simulation, and in execution the time of the worker that wrote
-the record. A run is a list of records; its file holds one JSON object a line (:func:`write_records`). Records are never
-changed; to freeze them would triple the time it takes to make one.
+Times are in seconds since the start of the run: virtual time in simulation, and the clock of the worker that wrote the
+record in execution. A run is a list of records; its file holds one JSON object per line (:func:`write_records`).
+Records are never modified. They are not frozen, because that would triple the time to create one.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ class BlockRecord:
 
 @dataclass(slots=True)
 class TransferRecord:
-    """Something of a sample crossed a network resource; ``cut`` says what: the activations there, or the result."""
+    """Data of a sample crossed a network resource: the activations at ``cut``, or the result."""
 
     resource: str
     sender: str
@@ -50,14 +50,14 @@ class TransferRecord:
 
 @dataclass(slots=True)
 class Origin:
-    """What a result is of.
+    """Model, operating point and exit that produced a result.
 
     Parameters
     ----------
     operating_point
-        Index among those of the model.
+        Index among the operating points of the model.
     exit
-        The inner exit whose answer it is; None for the model's output.
+        Inner exit that produced the result; None for the model's output.
     """
 
     model: str
@@ -67,16 +67,16 @@ class Origin:
 
 @dataclass(slots=True)
 class SampleRecord:
-    """A sample ended, at its source's own clock.
+    """A sample ended, by the clock of its source.
 
     Parameters
     ----------
     finished_s
-        When its result was back, or when it was given up.
+        Time at which the result arrived or the sample was given up, in seconds.
     origin
-        What its result is of; None for a sample that failed.
+        Origin of the result; None for a failed sample.
     correct
-        Whether the result is right; None where that is not known.
+        Whether the result is correct; None if unknown.
     """
 
     source: str
@@ -97,9 +97,9 @@ class SampleRecord:
 
 @dataclass(slots=True)
 class Incident:
-    """Something that went wrong in a real run, or came right again.
+    """A failure in a real run, or the recovery from one.
 
-    ``worker`` is the one it is about; empty for the run as a whole.
+    ``worker`` is the worker concerned; empty for the run as a whole.
     """
 
     at_s: float
@@ -114,18 +114,18 @@ _RECORD: TypeAdapter[Record] = TypeAdapter(Annotated[Record, Field(discriminator
 
 
 def encode_records(records: Sequence[Record]) -> bytes:
-    """Give the records as one JSON array."""
+    """Return the records as a JSON array."""
     return _RECORDS.dump_json(list(records))
 
 
 def decode_records(data: bytes | str) -> list[Record]:
-    """Read what :func:`encode_records` wrote."""
+    """Return the records encoded by :func:`encode_records`."""
     return _RECORDS.validate_json(data)
 
 
 @contextmanager
 def record_file(path: Path) -> Iterator[Callable[[Record], None]]:
-    """Give what writes a record to ``path``, one JSON object a line; the file is there at the end."""
+    """Yield a function that writes a record to ``path`` as a line of JSON; the file appears when the context ends."""
     with open_atomic(path) as file:
 
         def write(record: Record) -> None:
@@ -136,19 +136,19 @@ def record_file(path: Path) -> Iterator[Callable[[Record], None]]:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> None:
-    """Write the records to ``path``, one JSON object a line."""
+    """Write the records to ``path``, one JSON object per line."""
     with record_file(path) as write:
         for record in records:
             write(record)
 
 
 def read_records(path: Path) -> list[Record]:
-    """Read what :func:`write_records` wrote.
+    """Return the records written by :func:`write_records`.
 
     Raises
     ------
     PlannerError
-        The file is missing, or a line is no record.
+        If the file cannot be read, or a line is not a record.
     """
     try:
         lines = path.read_bytes().splitlines()
@@ -165,5 +165,5 @@ def _read_record(line: bytes, where: str) -> Record:
             "not a trace record",
             where=where,
             value=line[:80].decode(errors="replace"),
-            expected="one JSON object with kind block, transfer or sample",
+            expected="one JSON object of kind block, transfer or sample",
         ) from error

@@ -1,4 +1,4 @@
-"""The records of a run that may last for hours: packed, in a temporary file, and never all in memory."""
+"""Compressed storage for the records of long runs, in a temporary file instead of memory."""
 
 from __future__ import annotations
 
@@ -14,42 +14,42 @@ from planner.errors import PlannerError
 from planner.trace.records import Record, decode_records, encode_records
 
 _SMALL_BYTES: Final = 2**16
-"""What is smaller needs no file."""
+"""Size below which data is kept in memory."""
 
 _LENGTH: Final = struct.Struct("!I")
 
 _LEVEL: Final = 1
-"""Of compression: the quickest makes the JSON of records a twelfth as large."""
+"""Compression level. The fastest level shrinks the JSON of records to a twelfth."""
 
-_MOST_BYTES: Final = 2**26
-"""Nothing that was packed is larger: what comes from elsewhere must not fill the memory."""
+_MAX_UNPACKED_BYTES: Final = 2**26
+"""Maximum unpacked size, so that data from other machines cannot exhaust the memory."""
 
 _PIECE: Final = 500
-"""Records that are packed together."""
+"""Number of records that are packed together."""
 
 
 def pack(data: bytes) -> bytes:
-    """Compress what :func:`unpack` gives back."""
+    """Return compressed data for :func:`unpack`."""
     return zlib.compress(data, _LEVEL)
 
 
 def unpack(data: bytes) -> bytes:
-    """Give what :func:`pack` was given.
+    """Return the data passed to :func:`pack`.
 
     Raises
     ------
     zlib.error
-        It was none, or too large.
+        If the data is not packed, is truncated or is too large.
     """
-    unpacking = zlib.decompressobj()
-    found = unpacking.decompress(data, _MOST_BYTES)
-    if not unpacking.eof:
-        raise zlib.error(f"it is cut off, or larger than {_MOST_BYTES} bytes")
-    return found
+    decompressor = zlib.decompressobj()
+    unpacked = decompressor.decompress(data, _MAX_UNPACKED_BYTES)
+    if not decompressor.eof:
+        raise zlib.error(f"it is cut off, or larger than {_MAX_UNPACKED_BYTES} bytes")
+    return unpacked
 
 
 class Spool(Iterable[bytes]):
-    """Pieces of bytes one after the other, in a temporary file that goes with the object."""
+    """A sequence of byte strings in a temporary file that is deleted with the object."""
 
     def __init__(self) -> None:
         self._file = tempfile.SpooledTemporaryFile(max_size=_SMALL_BYTES)  # noqa: SIM115 - closed with the object
@@ -57,12 +57,12 @@ class Spool(Iterable[bytes]):
         weakref.finalize(self, self._file.close)
 
     def add(self, piece: bytes) -> None:
-        """Append a piece.
+        """Append a byte string.
 
         Raises
         ------
         PlannerError
-            There is no room for it.
+            If it cannot be written, for example because the disk is full.
         """
         try:
             self._file.seek(self._end)
@@ -70,19 +70,19 @@ class Spool(Iterable[bytes]):
             self._end = self._file.tell()
         except OSError as error:
             where = tempfile.gettempdir()
-            raise PlannerError("cannot keep what the run gives", where=where, value=error.strerror) from error
+            raise PlannerError("cannot store the data of the run", where=where, value=error.strerror) from error
 
     def __iter__(self) -> Iterator[bytes]:
-        at = 0
-        while at < self._end:
-            self._file.seek(at)
+        position = 0
+        while position < self._end:
+            self._file.seek(position)
             (size,) = _LENGTH.unpack(self._file.read(_LENGTH.size))
             yield self._file.read(size)
-            at += _LENGTH.size + size
+            position += _LENGTH.size + size
 
 
 class RecordStore(Collection[Record]):
-    """Records of any thread, about in the order in which they came; read anew each time they are gone through."""
+    """Records from any thread, roughly in order of arrival; each iteration reads them again."""
 
     def __init__(self, records: Iterable[Record] = ()) -> None:
         self._pieces = Spool()
@@ -106,12 +106,12 @@ class RecordStore(Collection[Record]):
             self.append(record)
 
     def add_packed(self, piece: bytes, check: Callable[[Sequence[Record]], None] | None = None) -> None:
-        """Add records that are encoded and packed, none of them if ``check`` raises.
+        """Add records that are encoded and packed; if ``check`` raises, none are added.
 
         Raises
         ------
         zlib.error, pydantic.ValidationError
-            They are not.
+            If the data is not packed records.
         """
         records = decode_records(unpack(piece))
         if check is not None:
@@ -129,4 +129,4 @@ class RecordStore(Collection[Record]):
         return self._count
 
     def __contains__(self, record: object) -> bool:
-        return any(record == own for own in self)
+        return any(record == stored for stored in self)

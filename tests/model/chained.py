@@ -1,4 +1,4 @@
-"""What the tests of this area share: block models chained on onnxruntime, models from arrays, reference models."""
+"""Shared helpers: block models chained on onnxruntime, models built from arrays, reference models."""
 
 from __future__ import annotations
 
@@ -20,13 +20,13 @@ from planner.runtime.inputs import random_inputs
 from planner.runtime.session import BlockSession
 
 Arrays = Mapping[str, NDArray[Any]]
-FOLDER = TemporaryDirectory(prefix="planner-test-models-")  # removed when the tests end
+FOLDER = TemporaryDirectory(prefix="planner-test-models-")  # removed when the process ends
 FLOAT, INT64, BOOL = TensorProto.FLOAT, TensorProto.INT64, TensorProto.BOOL
 
 
 @cache
 def reference(name: str) -> Path:
-    """Give the file of a reference model, or of an int8 variant."""
+    """Return the file of a reference model or an int8 variant."""
     from planner.runtime.quantise import build_quantised
 
     path = Path(FOLDER.name) / f"{name}.onnx"
@@ -34,21 +34,21 @@ def reference(name: str) -> Path:
 
 
 def inputs_of(model: ChainModel, seed: int = 0) -> dict[str, NDArray[Any]]:
-    """Draw inputs of the whole model."""
+    """Return random inputs for the whole model."""
     return random_inputs(model.chain.cuts[0].tensors, np.random.default_rng(seed))
 
 
 def check_split(
     model: ChainModel, cuts: Sequence[int], *, optimise: bool = False, inputs: Arrays | None = None
 ) -> Comparison:
-    """Compare the stages between ``cuts`` with the whole model."""
+    """Return the difference between the stages split at ``cuts`` and the whole model."""
     borders = [0, *cuts, len(model.chain)]
     stages = [Stage(first, end - 1, model.stage_model(first, end - 1)) for first, end in pairwise(borders)]
     return check_stages(model.chain, model.model_bytes(), stages, inputs or inputs_of(model), optimise=optimise)
 
 
 def crossing(model: ChainModel, inputs: Arrays) -> list[dict[str, NDArray[Any]]]:
-    """Give the tensors that really cross each cut, from one block model to the next."""
+    """Return the tensors that actually cross each cut, from one block model to the next."""
     alive = dict(inputs)
     all_alive = [alive]
     for index, cut in enumerate(model.chain.cuts[1:]):
@@ -61,8 +61,8 @@ def crossing(model: ChainModel, inputs: Arrays) -> list[dict[str, NDArray[Any]]]
     return all_alive
 
 
-def assert_cuts_tell_the_truth(model: ChainModel, inputs: Arrays | None = None) -> None:
-    """Names, types, shapes and bytes of every cut are those of the tensors that onnxruntime passes."""
+def assert_cuts_match_tensors(model: ChainModel, inputs: Arrays | None = None) -> None:
+    """Assert that names, types, shapes and bytes of every cut are those of the tensors that onnxruntime passes."""
     for cut, alive in zip(model.chain.cuts, crossing(model, inputs or inputs_of(model)), strict=True):
         assert [(spec.name, spec.dtype, spec.shape) for spec in cut.tensors] == [
             (name, array.dtype.name, array.shape) for name, array in alive.items()
@@ -80,7 +80,7 @@ def save(
     opset: int = 17,
     ir_version: int = 8,
 ) -> Path:
-    """Write a model made of nodes and named arrays."""
+    """Write a model built from nodes and named arrays, and return its path."""
     tensors = [numpy_helper.from_array(array, name) for name, array in (weights or {}).items()]
     graph = helper.make_graph(nodes, "test", inputs, outputs, tensors)
     model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", opset)], ir_version=ir_version)
@@ -89,10 +89,10 @@ def save(
 
 
 def value(name: str, shape: Sequence[int | str | None] | None, element: int = FLOAT) -> ValueInfoProto:
-    """Describe an input or output."""
+    """Return the description of an input or output."""
     return helper.make_tensor_value_info(name, element, shape)
 
 
 def floats(*shape: int, seed: int = 0) -> NDArray[np.float32]:
-    """Draw a weight."""
+    """Return a random weight."""
     return np.random.default_rng(seed).standard_normal(shape, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""What is wrong with a model file, or with what is asked of it, is said in one message."""
+"""Invalid model files and requests: one clear message per error."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def test_a_folder(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"\x00" * 100, b"no model at all", b"\x89PNG\r\n\x1a\n" + b"\x00" * 64])
-def test_no_onnx(tmp_path: Path, content: bytes) -> None:
+def test_not_an_onnx_file(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "m.onnx"
     path.write_bytes(content)
     with pytest.raises(ModelError, match=r"m\.onnx"):
@@ -59,21 +59,21 @@ def test_cycle(tmp_path: Path) -> None:
         load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
 
 
-def test_an_input_that_nothing_makes(tmp_path: Path) -> None:
+def test_an_input_without_a_producer(tmp_path: Path) -> None:
     nodes = [node("Add", ["x", "ghost"], ["y"], name="sum")]
-    with pytest.raises(ModelError, match="node 'sum': no node makes this input; found 'ghost'"):
+    with pytest.raises(ModelError, match="node 'sum': no node produces this input; found 'ghost'"):
         load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
 
 
-def test_an_output_that_nothing_makes(tmp_path: Path) -> None:
+def test_an_output_without_a_producer(tmp_path: Path) -> None:
     nodes = [node("Relu", ["x"], ["a"])]
-    with pytest.raises(ModelError, match="no node makes this output of the model; found 'y'"):
+    with pytest.raises(ModelError, match="no node produces this output of the model; found 'y'"):
         load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
 
 
-def test_a_tensor_made_twice(tmp_path: Path) -> None:
+def test_a_tensor_with_two_producers(tmp_path: Path) -> None:
     nodes = [node("Relu", ["x"], ["y"]), node("Neg", ["x"], ["y"])]
-    with pytest.raises(ModelError, match="made twice; found 'y'"):
+    with pytest.raises(ModelError, match="more than one node produces this tensor; found 'y'"):
         load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
 
 
@@ -88,18 +88,18 @@ def test_unknown_operator_domains_are_all_named(tmp_path: Path) -> None:
     with pytest.raises(ModelError) as caught:
         load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [value("y", [2])]))
     assert [fault.value for fault in caught.value.faults] == ["acme", "acme"]
-    assert "operator Trick of an unknown domain" in str(caught.value)
+    assert "operator Trick belongs to an unknown domain" in str(caught.value)
 
 
 @pytest.mark.parametrize(
     ("location", "message"),
     [
-        ("../secret.bin", "outside the model's folder is refused"),
-        ("/etc/passwd", "outside the model's folder is refused"),
-        ("C:\\secret.bin", "outside the model's folder is refused"),
-        ("sub/../../secret.bin", "outside the model's folder is refused"),
-        ("link.bin", "outside the model's folder is refused"),
-        ("", "outside the model's folder is refused"),
+        ("../secret.bin", "outside the model's folder is not allowed"),
+        ("/etc/passwd", "outside the model's folder is not allowed"),
+        ("C:\\secret.bin", "outside the model's folder is not allowed"),
+        ("sub/../../secret.bin", "outside the model's folder is not allowed"),
+        ("link.bin", "outside the model's folder is not allowed"),
+        ("", "outside the model's folder is not allowed"),
         ("absent.bin", "external data is missing"),
         ("short.bin", "external data ends early"),
     ],
@@ -124,27 +124,27 @@ def test_external_data(tmp_path: Path, location: str, message: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("stated", "asked", "message"),
+    ("stated", "requested", "message"),
     [
-        (("n", 4), {}, r"input 'x': has dynamic axes; found \['n', 4\]; expected .* --shape x=1,4"),
+        (("n", 4), {}, r"input 'x': this input has dynamic axes; found \['n', 4\]; expected .* --shape x=1,4"),
         ((-1, 4), {}, "has dynamic axes"),
         (None, {}, "has dynamic axes"),
-        (("n", 4), {"x": [2, 5]}, r"--shape does not fit this input; found \[2, 5\]"),
-        (("n", 4), {"x": [2]}, "--shape does not fit this input"),
-        (("n", 4), {"x": [0, 4]}, "--shape does not fit this input"),
-        ((1, 4), {"x": [2, 4]}, "--shape does not fit this input"),
+        (("n", 4), {"x": [2, 5]}, r"--shape does not match this input; found \[2, 5\]"),
+        (("n", 4), {"x": [2]}, "--shape does not match this input"),
+        (("n", 4), {"x": [0, 4]}, "--shape does not match this input"),
+        ((1, 4), {"x": [2, 4]}, "--shape does not match this input"),
         (
             (1, 4),
             {"input": [1, 4]},
-            "--shape names no tensor of the model; found 'input'; expected one of the inputs x",
+            "--shape names an unknown tensor; found 'input'; expected one of the inputs x",
         ),
     ],
 )
 def test_shapes(
-    tmp_path: Path, stated: Sequence[int | str | None] | None, asked: Mapping[str, Sequence[int]], message: str
+    tmp_path: Path, stated: Sequence[int | str | None] | None, requested: Mapping[str, Sequence[int]], message: str
 ) -> None:
     with pytest.raises(ModelError, match=message):
-        load_chain(two_layers(tmp_path, shape=stated), shape=asked)
+        load_chain(two_layers(tmp_path, shape=stated), shape=requested)
 
 
 def test_blocks_that_do_not_exist(tmp_path: Path) -> None:
@@ -171,9 +171,9 @@ def test_inputs_of_the_check(tmp_path: Path) -> None:
 
 
 def test_unknown_reference_models(tmp_path: Path) -> None:
-    with pytest.raises(ModelError, match="no such reference model; found 'vgg'; expected one of mobilenetv2"):
+    with pytest.raises(ModelError, match="unknown reference model; found 'vgg'; expected one of mobilenetv2"):
         build_model("vgg", tmp_path / "m.onnx")
-    with pytest.raises(ModelError, match="no such int8 variant"):
+    with pytest.raises(ModelError, match="unknown int8 variant"):
         build_quantised("vgg", tmp_path / "m.onnx")
 
 
@@ -196,7 +196,7 @@ def test_tensors_of_a_type_that_cannot_be_sent(tmp_path: Path) -> None:
 def test_an_output_that_is_a_sequence(tmp_path: Path) -> None:
     nodes = [node("Relu", ["x"], ["a"]), node("SplitToSequence", ["a"], ["y"], axis=0)]
     output = helper.make_tensor_sequence_value_info("y", onnx.TensorProto.FLOAT, None)
-    with pytest.raises(ModelError, match="tensor 'y': this is no tensor, and cannot be sent; found 'sequence'"):
+    with pytest.raises(ModelError, match="tensor 'y': this value is not a tensor and cannot be sent; found 'sequence'"):
         load_chain(save(tmp_path / "m.onnx", nodes, [value("x", [2])], [output]))
 
 
@@ -204,14 +204,14 @@ def test_flipped_bytes_are_never_a_traceback(tmp_path: Path) -> None:
     proto = onnx.load(reference("gpt2-small"))
     for tensor in proto.graph.initializer:
         if len(tensor.raw_data) > 256:
-            tensor.raw_data = b""  # most flips should hit the graph, not the weights
+            tensor.raw_data = b""  # so that most flips hit the graph instead of the weights
     good = proto.SerializeToString()
     rng = np.random.default_rng(0)
     path, refused = tmp_path / "m.onnx", 0
     for _ in range(150):
         bad = bytearray(good)
-        for place in rng.integers(len(bad), size=rng.integers(1, 4)):
-            bad[place] = rng.integers(256)
+        for position in rng.integers(len(bad), size=rng.integers(1, 4)):
+            bad[position] = rng.integers(256)
         path.write_bytes(bad)
         try:
             load_chain(path)
@@ -224,24 +224,24 @@ def test_flipped_bytes_are_never_a_traceback(tmp_path: Path) -> None:
     ("operator", "left", "right"),
     [("MatMul", [1, 4], [5, 4]), ("MatMul", [3, 3, 4], [2, 4, 4]), ("Gemm", [1, 4], [5, 4])],
 )
-def test_matrices_that_do_not_fit(tmp_path: Path, operator: str, left: list[int], right: list[int]) -> None:
+def test_matrices_of_incompatible_shapes(tmp_path: Path, operator: str, left: list[int], right: list[int]) -> None:
     nodes = [node("Relu", ["x"], ["a"]), node(operator, ["a", "w"], ["y"], name="odd")]
     path = save(tmp_path / "m.onnx", nodes, [value("x", left)], [value("y", [1, 4])], {"w": floats(*right)})
-    with pytest.raises(ModelError, match=r"m\.onnx, node 'odd': ONNX refuses this node .*found .* and .*; expected"):
+    with pytest.raises(ModelError, match=r"m\.onnx, node 'odd': ONNX rejects this node .*found .* and .*; expected"):
         load_chain(path)
     # Nor does such a model run: some versions of onnxruntime refuse to load it, others fail at the node.
-    with pytest.raises(RuntimeSessionError, match=r"onnxruntime (refuses|fails)"):
+    with pytest.raises(RuntimeSessionError, match=r"onnxruntime (rejects|fails)"):
         BlockSession(path).run({"x": np.ones(left, np.float32)})
 
 
-def test_matrices_that_do_not_fit_the_shape_asked_for(tmp_path: Path) -> None:
+def test_matrices_incompatible_with_the_requested_shape(tmp_path: Path) -> None:
     path = two_layers(tmp_path, shape=(1, None))
     assert len(load_chain(path, shape={"x": [1, 4]}).chain) >= 1
     with pytest.raises(ModelError, match=r"'MatMul'.*found '\[1, 3\] and \[4, 4\]'"):
         load_chain(path, shape={"x": [1, 3]})
 
 
-def test_matrices_of_a_branch_that_may_never_be_taken_are_let_be(tmp_path: Path) -> None:
+def test_incompatible_matrices_in_a_branch_that_may_not_be_taken_are_accepted(tmp_path: Path) -> None:
     branches = {
         name: helper.make_graph([node("MatMul", ["x", weight], [name])], name, [], [value(name, None)])
         for name, weight in (("then_branch", "fits"), ("else_branch", "odd"))

@@ -1,4 +1,4 @@
-"""The borders chosen are the best there are, and keep what must be kept."""
+"""The chosen borders are optimal and include the forced ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def problems(draw: st.DrawFn) -> tuple[list[float], list[int], list[bool], list[
 
 
 def score(borders: list[int], costs: list[float], cut_bytes: list[float], fused: list[bool], blocks: int) -> float:
-    """The objective as the module's docstring states it, bytes relative to the median."""
+    """Return the objective of the module's docstring, with bytes relative to the median."""
     evenness = blocks * sum((sum(costs[a:b]) / sum(costs)) ** 2 for a, b in pairwise([0, *borders, len(costs)]))
     bytes_term = BYTES_WEIGHT * sum(cut_bytes[cut] for cut in borders) / max(blocks - 1, 1)
     return evenness + bytes_term + FUSION_PENALTY * sum(fused[cut] for cut in borders)
@@ -36,7 +36,7 @@ def score(borders: list[int], costs: list[float], cut_bytes: list[float], fused:
 
 @settings(max_examples=200, deadline=None)
 @given(problems())
-def test_the_choice_is_the_best_of_all(
+def test_the_chosen_borders_are_optimal(
     problem: tuple[list[float], list[int], list[bool], list[int], list[int], int],
 ) -> None:
     costs, cut_bytes, fused, allowed, forced, blocks = problem
@@ -44,21 +44,23 @@ def test_the_choice_is_the_best_of_all(
     candidates = sorted({*allowed, *forced})
     assert set(forced) <= set(chosen) <= set(candidates)
     blocks = max(blocks, len(forced) + 1)
-    ways = [list(way) for size in range(blocks) for way in combinations(candidates, size) if set(forced) <= set(way)]
+    subsets = [
+        list(cuts) for size in range(blocks) for cuts in combinations(candidates, size) if set(forced) <= set(cuts)
+    ]
     typical = float(np.median([cut_bytes[cut] for cut in candidates]))
     relative = [size / typical for size in cut_bytes]
-    best = min(score(way, costs, relative, fused, blocks) for way in ways)
+    best = min(score(cuts, costs, relative, fused, blocks) for cuts in subsets)
     assert len(chosen) < blocks
     assert score(chosen, costs, relative, fused, blocks) <= best + 1e-9
 
 
-def test_a_border_that_evens_out_less_than_it_costs_is_not_drawn() -> None:
+def test_a_border_that_costs_more_than_it_evens_out_is_left_out() -> None:
     choose = partial(choose_borders, [0.01, 1.0, 0.01], cut_bytes=[1] * 4, fused=[False] * 4, allowed=[1, 2], blocks=3)
     assert choose(forced=[]) == []
     assert choose(forced=[1, 2]) == [1, 2]
 
 
-def test_no_border_is_no_border() -> None:
+def test_a_single_node_has_no_borders() -> None:
     assert choose_borders([1.0], cut_bytes=[1, 1], fused=[False] * 2, allowed=[], forced=[], blocks=8) == []
 
 
@@ -94,7 +96,7 @@ def test_borders_of_a_mobile_network_lie_where_little_crosses() -> None:
     assert not set(model.borders) & model.line.fused
 
 
-def test_what_is_fused_costs_no_traffic() -> None:
+def test_fused_nodes_move_no_bytes() -> None:
     model = load_chain(reference("resnet56"))
     times = dict(zip((node.proto.name for node in model.line.order), model.costs.times_s(model.line), strict=True))
     nominal = {node.proto.name: model.costs.time_s[node.index] for node in model.line.order}

@@ -1,4 +1,4 @@
-"""Every cut of real models: the two halves, chained, give what the whole gives."""
+"""At every cut of real models, the two halves chained produce the outputs of the whole model."""
 
 from __future__ import annotations
 
@@ -14,11 +14,11 @@ from numpy.typing import NDArray
 from planner.model.load import ChainModel, load_chain
 from planner.runtime.check import TOLERANCE
 from planner.runtime.session import BlockSession
-from tests.model.chained import Arrays, assert_cuts_tell_the_truth, check_split, inputs_of, reference
+from tests.model.chained import Arrays, assert_cuts_match_tensors, check_split, inputs_of, reference
 
 QUICK = ("mobilenetv2-96", "resnet56-exits", "gpt2-small")
-# onnxruntime computes quantised operators in integers only where it sees them whole: a cut inside may move a value by a
-# quantisation step. Block borders lie between them.
+# onnxruntime computes quantised operators in integers only if it sees them whole: a cut inside one may shift a value by
+# one quantisation step. Block borders lie between such operators.
 INT8 = ("resnet56-int8",)
 PACKAGED = {
     "magika": ("magika", "models/standard_v3_3/model.onnx", {"bytes": [1, 2048]}),
@@ -29,7 +29,7 @@ PACKAGED = {
 
 
 def assert_all_cuts(model: ChainModel, inputs: Arrays, *, optimise: bool) -> None:
-    """Every prefix of the chain, then the rest, gives the whole model's outputs."""
+    """Assert that every prefix of the chain followed by the rest produces the outputs of the whole model."""
     expected = BlockSession(model.model_bytes(), optimise=optimise).run(inputs)
     for cut in range(1, len(model.chain)):
         made = _run(model, 0, cut - 1, inputs, optimise=optimise)
@@ -42,15 +42,15 @@ def assert_all_cuts(model: ChainModel, inputs: Arrays, *, optimise: bool) -> Non
                 assert made[name].tobytes() == right.tobytes(), (cut, name)
 
 
-def _run(model: ChainModel, first: int, last: int, given: Arrays, *, optimise: bool) -> dict[str, NDArray[Any]]:
-    return dict(given) | BlockSession(model.stage_model(first, last), optimise=optimise).run(given)
+def _run(model: ChainModel, first: int, last: int, crossing: Arrays, *, optimise: bool) -> dict[str, NDArray[Any]]:
+    return dict(crossing) | BlockSession(model.stage_model(first, last), optimise=optimise).run(crossing)
 
 
 def packaged(name: str) -> ChainModel:
     package, file, shape = PACKAGED[name]
     spec = find_spec(package)
     if spec is None or spec.origin is None:
-        pytest.skip(f"the package {package}, which carries this model, is not installed")
+        pytest.skip(f"the package {package}, which contains this model, is not installed")
     return load_chain(Path(spec.origin).parent / file, max_blocks=None, shape=shape)
 
 
@@ -83,8 +83,8 @@ def test_random_splits_are_bit_equal(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", QUICK + INT8)
-def test_cuts_tell_what_onnxruntime_passes(name: str) -> None:
-    assert_cuts_tell_the_truth(load_chain(reference(name), max_blocks=None))
+def test_cuts_describe_the_tensors_that_onnxruntime_passes(name: str) -> None:
+    assert_cuts_match_tensors(load_chain(reference(name), max_blocks=None))
 
 
 @pytest.mark.nightly
@@ -92,7 +92,7 @@ def test_cuts_tell_what_onnxruntime_passes(name: str) -> None:
 def test_every_cut_of_models_from_packages_is_bit_equal(name: str) -> None:
     model = packaged(name)
     assert_all_cuts(model, inputs_of(model), optimise=False)
-    assert_cuts_tell_the_truth(model)
+    assert_cuts_match_tensors(model)
 
 
 @pytest.mark.parametrize("name", PACKAGED)
@@ -109,7 +109,7 @@ def test_blocks_of_models_from_packages_with_optimisation(name: str) -> None:
     finest = packaged(name)
     shape = {spec.name: spec.shape for spec in finest.chain.cuts[0].tensors}
     model = load_chain(finest.path, shape=shape)
-    # The detector's sigmoid gives 1e-6 on random pixels, where onnxruntime's approximation is right to 1e-7.
+    # On random pixels the detector's sigmoid is about 1e-6, and onnxruntime's approximation is accurate to 1e-7.
     comparison = check_split(model, range(1, len(model.chain)), optimise=True)
     assert comparison.max_rel_error <= TOLERANCE or comparison.max_abs_error <= 1e-6
 

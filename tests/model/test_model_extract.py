@@ -1,4 +1,4 @@
-"""What block models hold beside their part of the model."""
+"""Block models and the poolings added to them."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def test_a_block_fuses_its_sums_as_the_whole_model_does(tmp_path: Path) -> None:
     assert "Add" not in left
 
 
-def test_a_block_without_convolutions_is_left_as_it_is() -> None:
+def test_a_block_without_convolutions_gets_no_pooling() -> None:
     model = load_chain(reference("gpt2-small"))
     for index in range(len(model.chain)):
         assert "AveragePool" not in operators(onnx.load_from_string(model.block_model(index)))

@@ -1,4 +1,4 @@
-"""FLOP by the stated convention, checked against counts made by hand."""
+"""FLOP by the stated convention, checked against manual counts."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from planner.model.flop import ELEMENTWISE, MOVES, PER_INPUT, PER_OUTPUT, RULES,
 
 
 def flop(operator: str, shapes: Mapping[str, Sequence[int]], domain: str = "", **attributes: Any) -> float | None:
-    """Count a node whose inputs are all named tensors but ``y``."""
+    """Return the FLOP of a node whose inputs are all named tensors except ``y``."""
     node = helper.make_node(operator, [name for name in shapes if name != "y"], ["y"], domain=domain, **attributes)
     specs = {name: TensorSpec(name, "float32", tuple(shape)) for name, shape in shapes.items()}
     return node_flop(node, specs.get)

@@ -12,7 +12,7 @@ from onnx import NodeProto, helper
 
 from planner.model.extract import select
 from planner.model.load import ChainModel, load_chain
-from tests.model.chained import assert_cuts_tell_the_truth, check_split, floats, save, value
+from tests.model.chained import assert_cuts_match_tensors, check_split, floats, save, value
 
 WIDTH = 4
 UNARY = ("Relu", "Tanh", "Neg", "Sigmoid", "MatMul", "Reshape", "Softmax")
@@ -21,7 +21,7 @@ BINARY = ("Add", "Mul", "Sub", "MatMulPair")
 
 @st.composite
 def graphs(draw: st.DrawFn) -> tuple[list[NodeProto], list[str], list[str]]:
-    """Nodes over (4, 4) tensors, names of inputs, names of outputs."""
+    """Draw nodes over (4, 4) tensors, names of inputs and names of outputs."""
     inputs = ["x0", "x1"][: draw(st.integers(1, 2))]
     tensors = list(inputs)
     nodes: list[NodeProto] = []
@@ -70,20 +70,20 @@ def test_any_graph_can_be_cut_anywhere(
 
 
 def _check_all(finest: ChainModel, coarse: ChainModel, max_blocks: int, outputs: set[str]) -> None:
-    assert_cuts_tell_the_truth(finest)
+    assert_cuts_match_tensors(finest)
     assert check_split(finest, range(1, len(finest.chain))).bit_equal
     assert check_split(coarse, range(1, len(coarse.chain))).bit_equal
     for cut in range(1, len(finest.chain)):
         assert check_split(finest, [cut]).bit_equal
     _check_bookkeeping(finest.line.alive, [select(finest.line, cut, cut + 1).inputs for cut in range(len(finest.line))])
-    results = {spec.name for spec in finest.chain.cuts[-1].tensors} | {leave.name for leave in finest.chain.exits}
+    results = {spec.name for spec in finest.chain.cuts[-1].tensors} | {exit_.name for exit_ in finest.chain.exits}
     assert results == outputs
     assert len(coarse.chain) <= max(max_blocks, len(coarse.chain.exits) + 1)
     assert np.isclose(sum(block.flop for block in finest.chain.blocks), sum(b.flop for b in coarse.chain.blocks))
 
 
 def _check_bookkeeping(alive: list[tuple[str, ...]], inputs: list[tuple[str, ...]]) -> None:
-    """What a block uses crosses the cut before it."""
+    """Assert that every tensor that a block uses crosses the cut before it."""
     for crossing, used in zip(alive, inputs, strict=False):
         assert set(used) <= set(crossing)
         assert len(set(crossing)) == len(crossing)

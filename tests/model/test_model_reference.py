@@ -1,4 +1,4 @@
-"""Reference models have the published counts of parameters and multiply-accumulates."""
+"""Reference models have the published numbers of parameters and multiply-accumulates."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ PUBLISHED = {
 
 
 def counts(model: ChainModel) -> tuple[int, int]:
-    """Parameters, and multiply-accumulates of convolutions and matrix products."""
+    """Return the numbers of parameters and of multiply-accumulates in convolutions and matrix products."""
     whole = select(model.line, 0, len(model.line))
     macs = sum(model.costs.flop[node.index] for node in whole.nodes if node.proto.op_type in PRODUCTS) / 2
     return model.costs.parameters(whole), int(macs)
@@ -57,7 +57,7 @@ def test_outputs_are_of_moderate_size(name: str) -> None:
         assert 0.1 < output.std() < 10
 
 
-def test_the_same_name_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_reference_models_are_reproducible(tmp_path: Path) -> None:
     again = build_model("gpt2-small", tmp_path / "again.onnx")
     assert again.read_bytes() == reference("gpt2-small").read_bytes()
 
@@ -71,7 +71,7 @@ def test_tied_embeddings_count_in_both_blocks_and_lie_in_the_file_once() -> None
 def test_an_int8_variant_has_the_work_of_its_original_and_a_quarter_of_its_bytes() -> None:
     model = load_chain(reference("resnet56-int8"))
     original = load_chain(reference(QUANTISED["resnet56-int8"]))
-    normalisation_scales = 16 * 19 + 32 * 18 + 64 * 18  # folded into the convolutions, with the shifts as biases
+    normalisation_scales = 16 * 19 + 32 * 18 + 64 * 18  # folded into the convolutions; the shifts become biases
     parameters, macs = counts(model)
     assert macs == counts(original)[1]
     assert parameters == counts(original)[0] - normalisation_scales

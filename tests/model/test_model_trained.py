@@ -1,4 +1,4 @@
-"""The trained model with early exits: its file, its slice of test images and what was measured agree."""
+"""The trained model with early exits: its file, its slice of test images and its recorded results agree."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def answers() -> Answers:
 
 
 def numbers(values: Any) -> list[float]:
-    """Flatten the numbers of a JSON document, in order."""
+    """Return the numbers of a JSON document in order."""
     if isinstance(values, dict):
         values = list(values.values())
     if isinstance(values, list):
@@ -63,24 +63,24 @@ def test_the_slice_is_images_as_the_model_takes_them_with_their_licence() -> Non
     assert str(samples()["licence"]) == LICENCE.read_text()
 
 
-def test_the_slice_gives_the_accuracies_and_the_curve_that_are_written_down() -> None:
+def test_the_slice_reproduces_the_recorded_accuracies_and_curve() -> None:
     measured = json.loads(json.dumps(measure(MODEL, answers())["slice"]))
-    written = RESULTS["slice"]
-    assert measured.keys() == written.keys()
-    # Another processor rounds otherwise: a sample on the edge of a class or threshold may change sides.
-    assert np.subtract(numbers(measured), numbers(written)) == pytest.approx(0, abs=2.5 / SLICE_SAMPLES)
+    recorded = RESULTS["slice"]
+    assert measured.keys() == recorded.keys()
+    # Processors round differently: a sample at a class or threshold boundary may change sides.
+    assert np.subtract(numbers(measured), numbers(recorded)) == pytest.approx(0, abs=2.5 / SLICE_SAMPLES)
 
 
-def test_the_confidences_of_the_slice_are_those_written_down() -> None:
+def test_the_slice_reproduces_the_recorded_confidences() -> None:
     assert answers().confidence == pytest.approx(samples()["confidence"], abs=1e-3)
     assert (answers().correct != samples()["correct"]).mean() <= 1 / SLICE_SAMPLES
 
 
-def test_it_was_trained_and_later_exits_know_more() -> None:
+def test_the_model_is_trained_and_later_exits_are_more_accurate() -> None:
     accuracy = RESULTS["test"]["accuracy"]
     assert 0.75 < accuracy["exit1"] < accuracy["exit2"] < accuracy["output"]
     assert accuracy["output"] > 0.88
-    for name in OUTPUTS:  # the slice is of the same kind as the whole: within four standard deviations
+    for name in OUTPUTS:  # the slice is representative of the whole: within four standard deviations
         spread = (accuracy[name] * (1 - accuracy[name]) / SLICE_SAMPLES) ** 0.5
         assert abs(RESULTS["slice"]["accuracy"][name] - accuracy[name]) < 4 * spread
 
@@ -124,7 +124,7 @@ def test_exits_end_blocks_and_carry_the_results(max_blocks: int | None) -> None:
         assert confidence(head) == pytest.approx(answers().confidence[0, OUTPUTS.index(exit_.name)], abs=1e-4)
 
 
-def test_chained_blocks_give_the_answers_of_the_whole() -> None:
+def test_chained_blocks_match_the_whole_model() -> None:
     model = load_chain(MODEL)
     cuts = range(1, len(model.chain))
     for image in samples()[INPUT][:8, np.newaxis]:
@@ -138,16 +138,16 @@ def test_chained_blocks_give_the_answers_of_the_whole() -> None:
     arrays(np.bool_, (20, 3)),
     st.tuples(st.floats(0, 1), st.floats(0, 1)),
 )
-def test_the_outcome_is_that_of_each_sample_in_turn(
+def test_the_outcome_matches_a_count_sample_by_sample(
     confidence: np.ndarray[Any, Any], correct: np.ndarray[Any, Any], thresholds: tuple[float, float]
 ) -> None:
-    found = outcome(Answers(confidence, correct), thresholds)
+    computed = outcome(Answers(confidence, correct), thresholds)
     left, right = [0, 0, 0], 0
     for sure, good in zip(confidence.tolist(), correct.tolist(), strict=True):
         index = 0 if sure[0] >= thresholds[0] else 1 if sure[1] >= thresholds[1] else 2
         left[index] += 1
         right += good[index]
-    assert found == {
+    assert computed == {
         "thresholds": list(thresholds),
         "accuracy": pytest.approx(right / 20),
         "left": pytest.approx([count / 20 for count in left]),

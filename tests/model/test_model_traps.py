@@ -1,4 +1,4 @@
-"""Shapes of graph that exporters make, each split at every cut."""
+"""Graph patterns that exporters produce, each split at every cut."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from planner.runtime.session import BlockSession
 from tests.model.chained import (
     BOOL,
     INT64,
-    assert_cuts_tell_the_truth,
+    assert_cuts_match_tensors,
     check_split,
     floats,
     inputs_of,
@@ -27,7 +27,7 @@ node = helper.make_node
 
 
 def assert_every_cut(model: ChainModel) -> None:
-    assert_cuts_tell_the_truth(model)
+    assert_cuts_match_tensors(model)
     for cut in range(1, len(model.chain)):
         assert check_split(model, [cut]).bit_equal, cut
     assert check_split(model, range(1, len(model.chain))).bit_equal
@@ -64,7 +64,7 @@ def test_a_weight_used_on_both_sides_counts_in_both_blocks(tmp_path: Path) -> No
     assert_every_cut(model)
 
 
-def test_constants_are_copied_not_shipped(tmp_path: Path) -> None:
+def test_constants_are_copied_instead_of_transferred(tmp_path: Path) -> None:
     constant = node("Constant", [], ["k"], value=numpy_helper.from_array(floats(4, 4), "unnamed"))
     nodes = [
         constant,
@@ -80,7 +80,7 @@ def test_constants_are_copied_not_shipped(tmp_path: Path) -> None:
 
 
 def dynamic_reshape(tmp_path: Path) -> Path:
-    """Shape arithmetic on a tensor that is gone when its shape is needed."""
+    """Write a model that needs the shape of a tensor after the tensor's last use."""
     nodes = [
         node("Shape", ["x"], ["s"]),
         node("Gather", ["s", "zero"], ["batch"]),
@@ -94,7 +94,7 @@ def dynamic_reshape(tmp_path: Path) -> Path:
     return save(tmp_path / "m.onnx", nodes, [value("x", ["n", 3, 4])], [value("y", ["n", 2, 6])], weights)
 
 
-def test_only_the_shape_of_a_tensor_travels_when_the_tensor_is_gone(tmp_path: Path) -> None:
+def test_only_the_shape_is_transferred_after_the_last_use_of_a_tensor(tmp_path: Path) -> None:
     model = load_chain(dynamic_reshape(tmp_path), max_blocks=None, shape={"x": [5, 3, 4]})
     assert crossing_names(model) == [["x"], ["s", "a"], ["s", "b"], ["c"], ["y"]]
     assert operators(model.block_model(0)) == ["Shape", "Relu"]
@@ -135,20 +135,20 @@ def exits_graph(*, reused: bool = False) -> list[NodeProto]:
 
 
 @pytest.mark.parametrize("max_blocks", [1, 2, None])
-def test_an_exit_ends_a_block_and_does_not_travel(tmp_path: Path, max_blocks: int | None) -> None:
+def test_an_exit_ends_a_block_and_is_not_transferred(tmp_path: Path, max_blocks: int | None) -> None:
     outputs = [value("late", [1, 4]), value("early", [1, 4])]
     weights = {"w": floats(4, 4), "head": floats(4, 4, seed=1)}
     path = save(tmp_path / "m.onnx", exits_graph(), [value("x", [1, 4])], outputs, weights)
     model = load_chain(path, max_blocks=max_blocks)
-    (leave,) = model.chain.exits
-    assert (leave.name, leave.result_bytes) == ("early", 16)
-    assert "early" in model.block_outputs(leave.cut - 1)
-    assert crossing_names(model)[leave.cut] == ["b"]
+    (exit_,) = model.chain.exits
+    assert (exit_.name, exit_.result_bytes) == ("early", 16)
+    assert "early" in model.block_outputs(exit_.cut - 1)
+    assert crossing_names(model)[exit_.cut] == ["b"]
     assert crossing_names(model)[-1] == ["late"]
     assert_every_cut(model)
 
 
-def test_an_output_that_is_used_again_is_no_exit(tmp_path: Path) -> None:
+def test_an_output_that_is_used_again_is_not_an_exit(tmp_path: Path) -> None:
     outputs = [value("late", [1, 4]), value("early", [1, 4])]
     weights = {"w": floats(4, 4), "head": floats(4, 4, seed=1)}
     path = save(tmp_path / "m.onnx", exits_graph(reused=True), [value("x", [1, 4])], outputs, weights)
@@ -339,7 +339,7 @@ def test_a_cut_through_a_sequence_or_an_unknown_size_is_not_offered(tmp_path: Pa
     assert_every_cut(model)
 
 
-def test_one_named_axis_settles_all_inputs(tmp_path: Path) -> None:
+def test_a_named_axis_is_shared_by_all_inputs(tmp_path: Path) -> None:
     nodes = [node("Add", ["x", "z"], ["y"])]
     path = save(tmp_path / "m.onnx", nodes, [value("x", ["n", 4]), value("z", ["n", 4])], [value("y", ["n", 4])])
     model = load_chain(path, shape={"x": [3, 4]})
@@ -359,7 +359,7 @@ def test_sizes_that_cannot_be_inferred_can_be_stated(tmp_path: Path) -> None:
     assert model.chain.cuts[-1].tensors[0].dtype == "float32"
 
 
-def test_the_chain_hash_tells_model_shapes_and_borders_apart(tmp_path: Path) -> None:
+def test_the_chain_hash_depends_on_shapes_and_borders(tmp_path: Path) -> None:
     path = dynamic_reshape(tmp_path)
     hashes = {
         load_chain(path, max_blocks=blocks, shape={"x": [batch, 3, 4]}).chain.chain_sha256
@@ -370,7 +370,7 @@ def test_the_chain_hash_tells_model_shapes_and_borders_apart(tmp_path: Path) -> 
     assert load_chain(path, max_blocks=2, shape={"x": [1, 3, 4]}, name="other").chain.chain_sha256 in hashes
 
 
-def test_block_models_are_the_same_bytes_each_time(tmp_path: Path) -> None:
+def test_block_models_are_reproducible(tmp_path: Path) -> None:
     path = dynamic_reshape(tmp_path)
     first, second = (load_chain(path, max_blocks=2, shape={"x": [5, 3, 4]}) for _ in range(2))
     assert [first.block_model(index) for index in range(2)] == [second.block_model(index) for index in range(2)]
@@ -397,7 +397,7 @@ def test_a_mask_is_rebuilt_from_the_token_ids_it_comes_from(tmp_path: Path) -> N
     assert_every_cut(model)
 
 
-def test_a_model_of_nothing_but_cheap_steps_on_integers_has_work_too(tmp_path: Path) -> None:
+def test_a_model_of_cheap_integer_operations_has_work(tmp_path: Path) -> None:
     nodes = [node("Add", ["x", "one"], ["a"]), node("Mul", ["a", "a"], ["y"])]
     weights = {"one": np.array(1)}
     path = save(tmp_path / "m.onnx", nodes, [value("x", [3], INT64)], [value("y", [3], INT64)], weights)

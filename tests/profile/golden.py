@@ -1,7 +1,7 @@
-"""Write the profiles that the project ships: ``python -m tests.profile.golden [measured] [MODEL ...]``.
+"""Write the profiles shipped with the project: ``python -m tests.profile.golden [measured] [MODEL ...]``.
 
-Estimates follow from the models and the classes' files, so they are golden files. With ``measured`` the models are
-also timed on this machine, and stand for the class ``x86-64``.
+Estimates depend only on the models and the class files, so they are golden files. With ``measured``, the models are
+also timed on this machine, as profiles of the class ``x86-64``.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from typing import Final
 from planner.model.chain import Chain
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE, build_model
-from planner.profile.calibrate import operating_point, worthwhile
+from planner.profile.calibrate import operating_point, pareto_optimal
 from planner.profile.classes import known_classes, load_class
 from planner.profile.estimate import estimate, workloads
 from planner.profile.measure import measure
@@ -30,7 +30,7 @@ BUDGET_S: Final = 120.0
 
 
 def models() -> Iterator[tuple[str, ChainModel]]:
-    """Give the trained model, then build the reference models one after the other."""
+    """Yield the trained model, then build and yield each reference model."""
     yield TRAINED.stem, load_chain(TRAINED)
     with tempfile.TemporaryDirectory() as folder:
         for name in REFERENCE:
@@ -40,15 +40,15 @@ def models() -> Iterator[tuple[str, ChainModel]]:
 
 
 def trained_points(chain: Chain) -> tuple[OperatingPoint, ...]:
-    """Give the trained model's operating points, one threshold for both exits, from all 10,000 test images."""
+    """Return the trained model's operating points, one threshold for both exits, from all 10,000 test images."""
     results = json.loads(TRAINED.with_suffix(".json").read_text())
-    return worthwhile(
+    return pareto_optimal(
         operating_point(chain, row["thresholds"], row["accuracy"], row["left"]) for row in results["test"]["curve"]
     )
 
 
 def main(*names: str, measured: bool = False) -> None:
-    """Write the estimated profiles, and the measured ones where asked, of the models of these names or of all."""
+    """Write the estimated profiles, and on request the measured ones, of the named models or of all models."""
     for name, model in models():
         if names and name not in names:
             continue
@@ -63,5 +63,5 @@ def main(*names: str, measured: bool = False) -> None:
 
 
 if __name__ == "__main__":
-    words = set(sys.argv[1:])
-    main(*(words - {"measured"}), measured="measured" in words)
+    arguments = set(sys.argv[1:])
+    main(*(arguments - {"measured"}), measured="measured" in arguments)

@@ -1,4 +1,4 @@
-"""A chain of real block models small enough to be measured in a test, and profiles of it."""
+"""A chain of real block models that is small enough to be measured in a test, and its profiles."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ SHA = "0" * 63
 
 @dataclass(frozen=True)
 class SmallModel:
-    """``length`` blocks ``t[i+1] = relu(t[i] w)``; the input ``t0`` passes by all, and the last block adds it."""
+    """``length`` blocks ``t[i+1] = relu(t[i] w)``; the input ``t0`` passes by all blocks, and the last one adds it."""
 
     length: int = 3
 
@@ -68,7 +68,7 @@ class SmallModel:
 
 
 def profile(device_class: str = "here", scale: float = 1.0) -> Profile:
-    """Give a profile of the chain of two blocks with an exit."""
+    """Return a profile of the chain of two blocks with an exit."""
     return Profile(
         model=ModelReference(name="small", sha256=SHA + "0"),
         chain_sha256=SHA + "2",

@@ -1,4 +1,4 @@
-"""Operating points: what a multi-exit model says of labelled samples, and which thresholds are worth offering."""
+"""Operating points: predictions of a multi-exit model for labelled samples, and the thresholds worth offering."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def data(path: Path, **changes: NDArray[Any] | None) -> Path:
     return path
 
 
-def test_the_model_itself_is_asked(tmp_path: Path) -> None:
+def test_predictions_are_those_of_the_whole_model(tmp_path: Path) -> None:
     model = exits_model()
     labelled = load_samples(data(tmp_path / "d.npz"), model.chain)
     answers = answer(model, labelled)
@@ -82,36 +82,36 @@ def chain_of(blocks: int, exits: tuple[int, ...]) -> Chain:
 
 @settings(deadline=None, max_examples=50)
 @given(st.integers(0, 2**32 - 1), st.sampled_from([(1,), (3,), (1, 3), (2, 2)]))
-def test_points_are_those_of_the_grid_that_none_beats(seed: int, exits: tuple[int, ...]) -> None:
+def test_points_are_the_pareto_optimal_ones_of_the_grid(seed: int, exits: tuple[int, ...]) -> None:
     rng, chain = np.random.default_rng(seed), chain_of(4, exits)
     shape = (20, len(exits) + 1)
     right_at = rng.random(shape) < 0.5
     answers = Answers(rng.choice([0.3, 0.6, 0.9], shape), right_at)
-    tried = (0.2, 0.5, 0.8)
-    everything = []
-    for thresholds in product(tried, repeat=len(exits)):
-        right, reach = 0, np.zeros(4)
-        for sure, correct in zip(answers.confidence, right_at, strict=True):
-            taken = next((at for at, least in enumerate(thresholds) if sure[at] >= least), len(exits))
-            right += correct[taken]
-            reach[: (*exits, 4)[taken]] += 1
-        everything.append((right / 20, tuple((reach / 20).round(12).tolist())))
+    grid = (0.2, 0.5, 0.8)
+    candidates = []
+    for thresholds in product(grid, repeat=len(exits)):
+        correct_count, reach = 0, np.zeros(4)
+        for confidences, correct in zip(answers.confidence, right_at, strict=True):
+            leaves_at = next((i for i, least in enumerate(thresholds) if confidences[i] >= least), len(exits))
+            correct_count += correct[leaves_at]
+            reach[: (*exits, 4)[leaves_at]] += 1
+        candidates.append((correct_count / 20, tuple((reach / 20).round(12).tolist())))
     best = {
         (accuracy, reach)
-        for accuracy, reach in everything
+        for accuracy, reach in candidates
         if not any(
             other != (accuracy, reach) and other[0] >= accuracy and np.less_equal(other[1], reach).all()
-            for other in everything
+            for other in candidates
         )
     }
-    found = operating_points(chain, answers, tried)
-    assert {(point.accuracy, point.reach) for point in found} == best
-    assert len(found) == len(best)
-    assert [point.accuracy for point in found] == sorted((point.accuracy for point in found), reverse=True)
-    assert len({point.name for point in found}) == len(found)
+    points = operating_points(chain, answers, grid)
+    assert {(point.accuracy, point.reach) for point in points} == best
+    assert len(points) == len(best)
+    assert [point.accuracy for point in points] == sorted((point.accuracy for point in points), reverse=True)
+    assert len({point.name for point in points}) == len(points)
 
 
-def test_the_grid_runs_from_all_leave_to_none_leaves() -> None:
+def test_the_grid_covers_all_and_no_samples_leaving_early() -> None:
     answers = Answers(np.array([[0.4, 0.9], [0.6, 0.9]]), np.array([[False, True], [False, True]]))
     points = operating_points(chain_of(2, (1,)), answers)
     assert (points[0].accuracy, points[0].reach) == (1.0, (1.0, 1.0))
@@ -123,7 +123,7 @@ def test_confidence_of_large_scores_is_finite() -> None:
     np.testing.assert_allclose(confidence(np.array([[1e4, 0.0], [0.0, 0.0]])), [1.0, 0.5])
 
 
-def refused(path: Path, match: str) -> None:
+def assert_rejected(path: Path, match: str) -> None:
     with pytest.raises(PlannerError, match=match):
         answer(exits_model(), load_samples(path, exits_model().chain))
 
@@ -131,22 +131,26 @@ def refused(path: Path, match: str) -> None:
 def test_bad_data(tmp_path: Path) -> None:
     path = tmp_path / "d.npz"
     small = np.zeros((SAMPLES, 3, 28, 28), np.float32)
-    refused(data(path, input=small), r"input: samples do not fit.*\[12, 3, 28, 28\].*float32 \[samples, 3, 32, 32\]")
-    refused(data(path, input=np.zeros((SAMPLES, 3, 32, 32))), "samples do not fit.*float64")
-    refused(data(path, input=None), "no samples for this input")
-    refused(data(path, **{LABEL: np.full(SAMPLES, 10)}), r"label\[0\]: no such class; found 10; expected 0 to 9")
-    refused(data(path, **{LABEL: np.full(SAMPLES, -1)}), "no such class; found -1")
-    refused(data(path, **{LABEL: np.zeros(SAMPLES)}), r"no labels; found 'float64 \[12\]'")
-    refused(data(path, **{LABEL: None}), "no labels")
-    refused(data(path, **{LABEL: np.zeros(3, int)}), "label: not as many as in input; found 3; expected 12")
-    refused(data(path, input=small[:0, :, :0], **{LABEL: np.zeros(0, int)}), "samples do not fit")
+    assert_rejected(
+        data(path, input=small), r"input: samples do not fit.*\[12, 3, 28, 28\].*float32 \[samples, 3, 32, 32\]"
+    )
+    assert_rejected(data(path, input=np.zeros((SAMPLES, 3, 32, 32))), "samples do not fit.*float64")
+    assert_rejected(data(path, input=None), "no samples for this input")
+    assert_rejected(
+        data(path, **{LABEL: np.full(SAMPLES, 10)}), r"label\[0\]: no such class; found 10; expected 0 to 9"
+    )
+    assert_rejected(data(path, **{LABEL: np.full(SAMPLES, -1)}), "no such class; found -1")
+    assert_rejected(data(path, **{LABEL: np.zeros(SAMPLES)}), r"not labels; found 'float64 \[12\]'")
+    assert_rejected(data(path, **{LABEL: None}), "no labels")
+    assert_rejected(data(path, **{LABEL: np.zeros(3, int)}), "label: not as many as in input; found 3; expected 12")
+    assert_rejected(data(path, input=small[:0, :, :0], **{LABEL: np.zeros(0, int)}), "samples do not fit")
     empty = np.zeros((0, 3, 32, 32), np.float32)
-    refused(data(path, input=empty, **{LABEL: np.zeros(0, int)}), "input: no samples; found 0")
+    assert_rejected(data(path, input=empty, **{LABEL: np.zeros(0, int)}), "input: no samples; found 0")
     np.save(tmp_path / "lone.npy", small)
     for name, content in (("text", b"no archive"), ("cut.npz", data(path).read_bytes()[:1000])):
         (tmp_path / name).write_bytes(content)
     for name in ("lone.npy", "text", "cut.npz", "absent.npz"):
-        refused(tmp_path / name, "not an .npz file")
+        assert_rejected(tmp_path / name, "not an .npz file")
 
 
 def test_bad_thresholds() -> None:
@@ -156,9 +160,9 @@ def test_bad_thresholds() -> None:
             operating_points(chain_of(2, (1,)), answers, [0.5, wrong])
 
 
-def test_a_model_that_is_no_classifier_is_refused(tmp_path: Path) -> None:
+def test_a_model_that_is_not_a_classifier_is_rejected(tmp_path: Path) -> None:
     model = load_chain(reference("gpt2-small"))
     path = tmp_path / "d.npz"
     np.savez(path, input_ids=np.zeros((2, 32), np.int64), label=np.zeros(2, int))
-    with pytest.raises(ProfileError, match=r"no classifier; found 'logits \[1, 32, 1000\]'"):
+    with pytest.raises(ProfileError, match=r"not a classifier; found 'logits \[1, 32, 1000\]'"):
         answer(model, load_samples(path, model.chain))

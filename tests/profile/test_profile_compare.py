@@ -7,22 +7,22 @@ from planner.profile.compare import compare
 from tests.profile.small_chain import profile
 
 
-def test_what_changed() -> None:
+def test_differences() -> None:
     after = profile(scale=2.0).model_copy(update={"environment": {"provider": "cpu", "threads": 2, "warnings": []}})
-    found = compare(profile(), after)
-    assert found.names == ("block0", "block1")
-    assert found.ratio == pytest.approx(2)
-    assert found.stage_overhead_s == pytest.approx((1e-4, 2e-4))
-    assert found.environment == {"threads": (1, 2)}
+    difference = compare(profile(), after)
+    assert difference.names == ("block0", "block1")
+    assert difference.ratio == pytest.approx(2)
+    assert difference.stage_overhead_s == pytest.approx((1e-4, 2e-4))
+    assert difference.environment == {"threads": (1, 2)}
 
 
-def test_nothing_changed() -> None:
-    found = compare(profile(), profile())
-    assert found.ratio == 1
-    assert found.environment == {}
+def test_equal_profiles() -> None:
+    difference = compare(profile(), profile())
+    assert difference.ratio == 1
+    assert difference.environment == {}
 
 
-def test_profiles_of_different_chains_do_not_compare() -> None:
+def test_profiles_of_different_chains_cannot_be_compared() -> None:
     other = profile().model_copy(update={"chain_sha256": "f" * 64})
     with pytest.raises(ProfileError, match=r"small in 2 blocks and small in 2;.*earlier versions"):
         compare(profile(), other)

@@ -25,35 +25,35 @@ def make_root(root: Path, files: dict[str, str]) -> Path:
     return root
 
 
-def test_a_jetson_names_itself_its_release_and_its_mode(tmp_path: Path) -> None:
-    found = device_environment(make_root(tmp_path, JETSON))
-    assert found["device"] == "NVIDIA Jetson Xavier NX Developer Kit"
-    assert found["l4t"] == "35.4.1"
-    assert found["power_mode"] == "MODE_15W_6CORE"
+def test_a_jetson_reports_its_name_release_and_power_mode(tmp_path: Path) -> None:
+    environment = device_environment(make_root(tmp_path, JETSON))
+    assert environment["device"] == "NVIDIA Jetson Xavier NX Developer Kit"
+    assert environment["l4t"] == "35.4.1"
+    assert environment["power_mode"] == "MODE_15W_6CORE"
 
 
-def test_a_mode_that_the_table_lacks_is_given_by_number(tmp_path: Path) -> None:
+def test_an_unknown_power_mode_is_reported_by_number(tmp_path: Path) -> None:
     root = make_root(tmp_path, JETSON | {"etc/nvpmodel.conf": ""})
     assert device_environment(root)["power_mode"] == "2"
 
 
-def test_a_pc_names_its_processor_and_its_card(tmp_path: Path) -> None:
+def test_a_pc_reports_its_processor_and_gpu(tmp_path: Path) -> None:
     files = {
         "proc/cpuinfo": "processor\t: 0\nmodel name\t: Fast CPU @ 3 GHz\n",
         "proc/driver/nvidia/gpus/0000:01:00.0/information": "Model: \t\t NVIDIA RTX 2000\nIRQ: 50\n",
     }
-    found = device_environment(make_root(tmp_path, files))
-    assert found["gpu"] == "NVIDIA RTX 2000"
-    assert found["device"] == "Fast CPU @ 3 GHz"
-    assert "l4t" not in found
-    assert "power_mode" not in found
+    environment = device_environment(make_root(tmp_path, files))
+    assert environment["gpu"] == "NVIDIA RTX 2000"
+    assert environment["device"] == "Fast CPU @ 3 GHz"
+    assert "l4t" not in environment
+    assert "power_mode" not in environment
 
 
 def test_thermals(tmp_path: Path) -> None:
     assert thermals(make_root(tmp_path, JETSON)) == Thermals(1.2e9, 41.5, 3)
 
 
-def test_a_system_that_tells_nothing(tmp_path: Path) -> None:
+def test_a_system_that_reports_nothing(tmp_path: Path) -> None:
     nothing = thermals(tmp_path)
     assert nothing == Thermals(None, None, None)
     assert thermal_environment(nothing, nothing) == {}
@@ -65,7 +65,7 @@ def test_this_machine_can_be_described() -> None:
     assert thermals() is not None
 
 
-def test_throttling_is_noticed() -> None:
+def test_throttling_causes_a_warning() -> None:
     before = Thermals(1.2e9, 40.0, 3)
     assert throttle_warnings(before, Thermals(1.19e9, 60.0, 3)) == []
     assert "too hot" in throttle_warnings(before, Thermals(1.2e9, 90.0, 5))[0]

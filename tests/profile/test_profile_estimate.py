@@ -16,8 +16,8 @@ from tests.profile.golden import SHIPPED
 from tests.profile.small_chain import WIDTH, SmallModel, profile
 
 
-def made_up(fixed_s: float, flop_per_s: float, grouped_s: float) -> DeviceClass:
-    """A class whose figures follow the roofline exactly."""
+def synthetic(fixed_s: float, flop_per_s: float, grouped_s: float) -> DeviceClass:
+    """Return a class whose figures follow the roofline model exactly."""
     figures = []
     for number, (flop, grouped, parameters) in enumerate(
         [(1e9, 0, 1e6), (5e9, 1e6, 2e6), (2e10, 0, 1e6), (8e9, 3e6, 1e6)]
@@ -49,8 +49,8 @@ def made_up(fixed_s: float, flop_per_s: float, grouped_s: float) -> DeviceClass:
 
 
 @given(st.floats(0, 1e-2), st.floats(1e10, 9e11), st.floats(0, 1e-8))
-def test_the_fit_gives_back_what_the_figures_follow(fixed_s: float, flop_per_s: float, grouped_s: float) -> None:
-    roofline = fit(made_up(fixed_s, flop_per_s, grouped_s))
+def test_the_fit_recovers_the_parameters_of_the_figures(fixed_s: float, flop_per_s: float, grouped_s: float) -> None:
+    roofline = fit(synthetic(fixed_s, flop_per_s, grouped_s))
     assert roofline.fixed_s == pytest.approx(fixed_s, abs=1e-8)
     assert roofline.flop_per_s == pytest.approx(flop_per_s, rel=1e-4)
     assert roofline.grouped_s == pytest.approx(grouped_s, abs=1e-13)
@@ -58,15 +58,15 @@ def test_the_fit_gives_back_what_the_figures_follow(fixed_s: float, flop_per_s: 
 
 
 def test_a_figure_that_does_not_fit_the_others_shows_as_error() -> None:
-    device_class = made_up(0.0, 1e11, 0.0)
+    device_class = synthetic(0.0, 1e11, 0.0)
     odd = device_class.figures[2].model_copy(update={"time_s": device_class.figures[2].time_s / 2})
     figures = (*device_class.figures[:2], odd, *device_class.figures[3:])
     roofline = fit(device_class.model_copy(update={"figures": figures}))
     assert roofline.errors[2] == pytest.approx(1.0)
 
 
-def test_memory_bounds_what_has_little_to_compute() -> None:
-    roofline = fit(made_up(0, 1e11, 0))
+def test_memory_bandwidth_limits_blocks_with_few_operations() -> None:
+    roofline = fit(synthetic(0, 1e11, 0))
     assert roofline.variable_s(Workload(1e6, 0, 1e9)) == pytest.approx(2 * 1e9 / 1e11)
     assert roofline.variable_s(Workload(1e11, 0, 1e3)) == pytest.approx(1, rel=1e-6)
 
@@ -83,7 +83,7 @@ def test_shipped_classes_cite_and_fit_their_figures(name: str) -> None:
 
 
 def test_a_published_time_is_met_by_the_same_model() -> None:
-    # The fit's own error bounds how far the estimate of a whole model may be from its figure.
+    # The error of the fit bounds the distance between the estimate of a whole model and its figure.
     device_class = load_class("jetson-nano")
     figure = next(figure for figure in device_class.figures if figure.model == "resnet50")
     work = Workload(figure.flop, 0, figure.parameters + 2 * figure.activations)
@@ -91,25 +91,25 @@ def test_a_published_time_is_met_by_the_same_model() -> None:
     assert roofline.fixed_s + roofline.variable_s(work) == pytest.approx(figure.time_s, rel=0.1)
 
 
-def test_an_estimate_says_so() -> None:
+def test_an_estimate_is_marked_as_such() -> None:
     model = SmallModel()
-    found = estimate(model, made_up(3e-3, 1e11, 0), operating_points=())
-    assert found.provenance == "estimated"
-    assert found.device_class == "made-up"
-    assert found.chain_sha256 == model.chain.chain_sha256
-    assert found.segment_error is None
-    assert found.environment["fit"]["figures"] == 4
-    assert found.environment["sources"] == ["u"]
-    assert found.environment["warnings"] == []
-    # next to nothing to compute: the fixed part, spread over the nodes
-    assert sum(block.mean_s for block in found.blocks) == pytest.approx(3e-3, rel=1e-2)
+    estimated = estimate(model, synthetic(3e-3, 1e11, 0), operating_points=())
+    assert estimated.provenance == "estimated"
+    assert estimated.device_class == "made-up"
+    assert estimated.chain_sha256 == model.chain.chain_sha256
+    assert estimated.segment_error is None
+    assert estimated.environment["fit"]["figures"] == 4
+    assert estimated.environment["sources"] == ["u"]
+    assert estimated.environment["warnings"] == []
+    # There is almost nothing to compute, so only the fixed part remains, spread over the nodes.
+    assert sum(block.mean_s for block in estimated.blocks) == pytest.approx(3e-3, rel=1e-2)
 
 
 def test_the_fixed_part_of_a_program_is_left_out() -> None:
-    device_class = made_up(3e-3, 1e11, 0).model_copy(update={"fixed_part": "program"})
-    found = estimate(SmallModel(), device_class)
-    assert any("launching" in warning for warning in found.environment["warnings"])
-    assert sum(block.mean_s for block in found.blocks) < 1e-6
+    device_class = synthetic(3e-3, 1e11, 0).model_copy(update={"fixed_part": "program"})
+    estimated = estimate(SmallModel(), device_class)
+    assert any("launching" in warning for warning in estimated.environment["warnings"])
+    assert sum(block.mean_s for block in estimated.blocks) < 1e-6
 
 
 def test_workloads_of_blocks() -> None:
@@ -117,7 +117,7 @@ def test_workloads_of_blocks() -> None:
     assert first == Workload(2 * WIDTH**2, 0, WIDTH**2 + 2 * WIDTH)
 
 
-def test_grouped_convolutions_are_counted_by_what_they_make(tmp_path: Path) -> None:
+def test_grouped_convolutions_are_counted_by_their_output_elements(tmp_path: Path) -> None:
     model = load_chain(build_model("mobilenetv2-96", tmp_path / "m.onnx"), max_blocks=1)
     (work,) = workloads(model)
     depthwise = 9 * 2 * work.grouped_elements
@@ -133,7 +133,7 @@ def test_grouped_convolutions_are_counted_by_what_they_make(tmp_path: Path) -> N
         ("figures: [{model: m, flop: 1, parameters: 1, time_s: 1, source: nowhere}]", "at least 3"),
     ],
 )
-def test_a_class_with_faults(tmp_path: Path, change: str, message: str) -> None:
+def test_an_invalid_class(tmp_path: Path, change: str, message: str) -> None:
     path = tmp_path / "class.yaml"
     key = change.partition(":")[0]
     lines = (SHIPPED / "classes" / "jetson-orin-nano.yaml").read_text().splitlines()
@@ -148,7 +148,7 @@ def test_a_figure_without_source(tmp_path: Path) -> None:
     path = tmp_path / "class.yaml"
     text = (SHIPPED / "classes" / "jetson-orin-nano.yaml").read_text()
     path.write_text(text.replace("0.00491, source: ultralytics", "0.00491, source: hearsay"))
-    with pytest.raises(ProfileError, match="figure without its source; found 'hearsay'"):
+    with pytest.raises(ProfileError, match="figure refers to an unknown source; found 'hearsay'"):
         load_class(str(path))
 
 

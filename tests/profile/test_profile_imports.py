@@ -29,8 +29,8 @@ def trtexec(*layers: tuple[str, float]) -> list[dict[str, Any]]:
 
 
 def times_ms(tmp_path: Path, *layers: tuple[str, float]) -> list[float]:
-    found = import_profile(MODEL, write(tmp_path, trtexec(*layers)), device_class="old")
-    return [round(1e3 * block.mean_s, 5) for block in found.blocks]
+    imported = import_profile(MODEL, write(tmp_path, trtexec(*layers)), device_class="old")
+    return [round(1e3 * block.mean_s, 5) for block in imported.blocks]
 
 
 def test_onnxruntime_profile_of_a_real_run(tmp_path: Path) -> None:
@@ -41,14 +41,14 @@ def test_onnxruntime_profile_of_a_real_run(tmp_path: Path) -> None:
     session = onnxruntime.InferenceSession(whole, options, providers=["CPUExecutionProvider"])
     for _ in range(4):
         session.run(None, {"t0": np.ones((1, WIDTH), np.float32)})
-    found = import_profile(MODEL, Path(session.end_profiling()), device_class="old")
-    assert found.provenance == "measured"
-    assert found.environment["tool"] == "onnxruntime"
-    assert found.environment["provider"] == "cpu"
-    assert found.environment["rounds"] == 4
-    assert found.environment["warnings"] == []
-    assert all(block.mean_s > 1e-8 for block in found.blocks)
-    assert found.chain_sha256 == MODEL.chain.chain_sha256
+    imported = import_profile(MODEL, Path(session.end_profiling()), device_class="old")
+    assert imported.provenance == "measured"
+    assert imported.environment["tool"] == "onnxruntime"
+    assert imported.environment["provider"] == "cpu"
+    assert imported.environment["rounds"] == 4
+    assert imported.environment["warnings"] == []
+    assert all(block.mean_s > 1e-8 for block in imported.blocks)
+    assert imported.chain_sha256 == MODEL.chain.chain_sha256
 
 
 def test_onnxruntime_takes_the_median_of_runs_and_the_longest_name(tmp_path: Path) -> None:
@@ -59,9 +59,9 @@ def test_onnxruntime_takes_the_median_of_runs_and_the_longest_name(tmp_path: Pat
     runs = [event("mul0_nchwc", us, 0) for us in (900, 100, 110)]
     runs += [event("mul1", 200, 1)] * 3 + [event("ReorderOutput", 50, 2)] * 3 + [event("fused act2", 400, 3)] * 3
     session = {"cat": "Session", "name": "model_run", "dur": 1}
-    found = import_profile(MODEL, write(tmp_path, [session, *runs]), device_class="old")
-    assert [block.mean_s for block in found.blocks] == pytest.approx([110e-6, 250e-6, 400e-6])
-    assert found.blocks[0].std_s == pytest.approx((505e-6 - 105e-6) / 1.349)  # quartiles
+    imported = import_profile(MODEL, write(tmp_path, [session, *runs]), device_class="old")
+    assert [block.mean_s for block in imported.blocks] == pytest.approx([110e-6, 250e-6, 400e-6])
+    assert imported.blocks[0].std_s == pytest.approx((505e-6 - 105e-6) / 1.349)  # quartiles
 
 
 def test_trtexec_fused_layers(tmp_path: Path) -> None:
@@ -74,7 +74,7 @@ def test_trtexec_layers_over_several_blocks_are_shared_by_work(tmp_path: Path) -
     assert times_ms(tmp_path, ("mul0 + mul1", 3.0), ("mul2", 1.0)) == [1.5, 1.5, 1.0]
 
 
-def test_trtexec_copies_count_where_they_are(tmp_path: Path) -> None:
+def test_trtexec_copies_count_for_the_previous_block(tmp_path: Path) -> None:
     layers = [
         ("mul0", 1.0),
         ("mul1", 1.0),
@@ -84,7 +84,7 @@ def test_trtexec_copies_count_where_they_are(tmp_path: Path) -> None:
     assert times_ms(tmp_path, *layers) == [1.0, 1.5, 0.25]
 
 
-def test_layers_that_are_not_in_the_model_are_warned_of(tmp_path: Path) -> None:
+def test_layers_that_are_not_in_the_model_cause_a_warning(tmp_path: Path) -> None:
     path = write(tmp_path, trtexec(("mul0", 7.0), ("mystery", 3.0)))
     warnings = import_profile(MODEL, path, device_class="old").environment["warnings"]
     assert warnings == ["30% of the time is in layers that are not in the model"]

@@ -33,8 +33,8 @@ def test_a_measured_profile_describes_its_chain() -> None:
     assert environment["threads"] == 1
 
 
-def test_a_provider_with_a_memory_of_its_own() -> None:
-    # onnxruntime's IO binding works on the CPU too, so the path that GPUs take runs here as well.
+def test_a_provider_with_separate_memory() -> None:
+    # onnxruntime's IO binding also works on the CPU, so this covers the code path for GPUs.
     bound = Provider("bound", ("CPUExecutionProvider",), device="cpu")
     measured = measure(SmallModel(), device_class="here", provider=bound, rounds=3)
     assert measured.environment["provider"] == "bound"
@@ -83,7 +83,7 @@ def test_interrupted_too_early_keeps_nothing() -> None:
         measure(SmallModel(), device_class="here", progress=interrupt)
 
 
-def test_progress_ends_at_the_whole() -> None:
+def test_progress_ends_at_100_percent() -> None:
     seen: list[tuple[int, int]] = []
     measure(SmallModel(), device_class="here", rounds=3, progress=lambda done, total: seen.append((done, total)))
     assert seen == sorted(seen)
@@ -94,7 +94,7 @@ def test_progress_ends_at_the_whole() -> None:
     ("options", "message"),
     [
         ({"rounds": 2}, "rounds: too few rounds; found 2; expected 3 or more"),
-        ({"budget_s": 0.0}, "budget: no time to measure"),
+        ({"budget_s": 0.0}, "budget: no time for a measurement"),
     ],
 )
 def test_numbers_out_of_range(options: dict[str, Any], message: str) -> None:
@@ -107,11 +107,11 @@ class BrokenModel(SmallModel):
         return b"nonsense" if index == 1 else super().block_model(index)
 
 
-def test_a_block_that_is_refused_is_named() -> None:
-    with pytest.raises(RuntimeSessionError, match=r"^small, block 1: onnxruntime refuses the model: "):
+def test_a_rejected_block_is_named() -> None:
+    with pytest.raises(RuntimeSessionError, match=r"^small, block 1: onnxruntime rejects the model: "):
         measure(BrokenModel(), device_class="here")
 
 
-def test_a_provider_that_is_not_there() -> None:
+def test_an_unknown_provider() -> None:
     with pytest.raises(RuntimeSessionError, match="provider"):
         measure(SmallModel(), device_class="here", provider="quantum")

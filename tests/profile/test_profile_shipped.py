@@ -15,7 +15,7 @@ from planner.profile.store import load_profile, profile_path
 from planner.profile.types import Profile
 from tests.profile.golden import MEASURED_CLASS, SHIPPED, TRAINED, trained_points
 
-AGAIN = "run `python -m tests.profile.golden measured`"
+REGENERATE = "run `python -m tests.profile.golden measured`"
 SLOW = {"resnet50", "gpt2"}
 MODELS = [
     pytest.param(name, marks=[pytest.mark.nightly] if name in SLOW else []) for name in (*REFERENCE, TRAINED.stem)
@@ -23,28 +23,28 @@ MODELS = [
 
 
 def shipped() -> dict[str, dict[str, Profile]]:
-    found: defaultdict[str, dict[str, Profile]] = defaultdict(dict)
+    profiles: defaultdict[str, dict[str, Profile]] = defaultdict(dict)
     for path in sorted(SHIPPED.glob("*/*.json")):
         profile = load_profile(path)
         assert path == profile_path(SHIPPED, profile.device_class, profile.model.name)
-        found[profile.model.name][profile.device_class] = profile
-    return found
+        profiles[profile.model.name][profile.device_class] = profile
+    return profiles
 
 
 def test_every_model_has_a_profile_on_every_class() -> None:
     expected = {MEASURED_CLASS, *known_classes()}
-    found = shipped()
+    profiles = shipped()
     for name in (*REFERENCE, TRAINED.stem):
-        assert set(found[name]) == expected, f"{name}: {AGAIN}"
+        assert set(profiles[name]) == expected, f"{name}: {REGENERATE}"
 
 
 def test_profiles_of_one_model_agree_on_its_chain() -> None:
     for name, by_class in shipped().items():
         chains = {(profile.chain_sha256, profile.cut_bytes, profile.exits) for profile in by_class.values()}
-        assert len(chains) == 1, f"{name}: {AGAIN}"
+        assert len(chains) == 1, f"{name}: {REGENERATE}"
 
 
-def test_what_is_measured_says_so_and_can_be_believed() -> None:
+def test_measured_profiles_are_marked_and_accurate() -> None:
     for by_class in shipped().values():
         for device_class, profile in by_class.items():
             assert profile.provenance == ("measured" if device_class == MEASURED_CLASS else "estimated")
@@ -55,28 +55,30 @@ def test_what_is_measured_says_so_and_can_be_believed() -> None:
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_shipped_profiles_are_of_the_chain_that_is_built_today(name: str, tmp_path: Path) -> None:
+def test_shipped_profiles_match_the_current_chain(name: str, tmp_path: Path) -> None:
     model = load_chain(TRAINED if name == TRAINED.stem else build_model(name, tmp_path / f"{name}.onnx"))
     by_class = shipped()[name]
-    assert by_class[MEASURED_CLASS].chain_sha256 == model.chain.chain_sha256, AGAIN
+    assert by_class[MEASURED_CLASS].chain_sha256 == model.chain.chain_sha256, REGENERATE
     works = workloads(model)
     for device_class in known_classes():
-        fresh, kept = estimate(model, load_class(device_class), works=works), by_class[device_class]
-        assert fresh.chain_sha256 == kept.chain_sha256, AGAIN
-        assert [block.mean_s for block in kept.blocks] == pytest.approx([block.mean_s for block in fresh.blocks]), AGAIN
+        current, stored = estimate(model, load_class(device_class), works=works), by_class[device_class]
+        assert current.chain_sha256 == stored.chain_sha256, REGENERATE
+        assert [block.mean_s for block in stored.blocks] == pytest.approx([block.mean_s for block in current.blocks]), (
+            REGENERATE
+        )
 
 
-def test_the_trained_model_offers_points_from_all_leave_to_most_accurate() -> None:
+def test_operating_points_of_the_trained_model() -> None:
     by_class = shipped()[TRAINED.stem]
     points = trained_points(load_chain(TRAINED).chain)
-    assert all(profile.operating_points == points for profile in by_class.values()), AGAIN
+    assert all(profile.operating_points == points for profile in by_class.values()), REGENERATE
     assert len(points) >= 5
     results = json.loads(TRAINED.with_suffix(".json").read_text())["test"]["accuracy"]
     assert points[0].accuracy >= results["output"]
     assert points[-1].accuracy == results["exit1"]
 
 
-def test_the_readme_tells_the_fits_as_they_are() -> None:
+def test_the_readme_states_the_current_fits() -> None:
     text = (SHIPPED / "README.md").read_text()
     for name in known_classes():
         device_class = load_class(name)

@@ -14,8 +14,8 @@ POINT = {"name": "p", "accuracy": 0.9, "thresholds": [0.5], "reach": [1.0, 0.5]}
 
 
 def document() -> dict[str, Any]:
-    found: dict[str, Any] = profile().model_dump(mode="json", by_alias=True)
-    return found
+    contents: dict[str, Any] = profile().model_dump(mode="json", by_alias=True)
+    return contents
 
 
 def write(tmp_path: Path, content: Any) -> Path:
@@ -25,7 +25,7 @@ def write(tmp_path: Path, content: Any) -> Path:
     return path
 
 
-def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+def test_save_and_load(tmp_path: Path) -> None:
     path = profile_path(tmp_path, "here", "small")
     save_profile(profile(), path)
     assert path == tmp_path / "here" / "small.json"
@@ -54,7 +54,7 @@ def test_not_text(tmp_path: Path) -> None:
         load_profile(path)
 
 
-def test_a_folder_is_no_profile(tmp_path: Path) -> None:
+def test_a_folder_is_not_a_profile(tmp_path: Path) -> None:
     with pytest.raises(ProfileError, match="cannot be read"):
         load_profile(tmp_path)
 
@@ -92,7 +92,7 @@ def test_all_faults_at_once_each_with_its_key(tmp_path: Path) -> None:
         ("exits", [], "operating point 'half' has 1 thresholds for 0 exits"),
         ("operating_points", [POINT | {"reach": [1.0]}], "has 1 reaches for 2 blocks"),
         ("operating_points", [POINT | {"reach": [1.0, 1.5]}], r"operating_points\[0\]\.reach\[1\]"),
-        ("operating_points", [POINT | {"reach": [0.5, 0.7]}], "every sample comes to the first block, not 0.5 of them"),
+        ("operating_points", [POINT | {"reach": [0.5, 0.7]}], "the reach of the first block must be 1, not 0.5"),
         ("operating_points", [POINT | {"thresholds": [1.2]}], r"operating_points\[0\]\.thresholds\[0\]"),
     ],
 )

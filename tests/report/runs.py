@@ -1,4 +1,4 @@
-"""Runs drawn by the tests of this folder."""
+"""Runs for the tests of pictures."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRec
 
 
 def small_run(delay_s: float = 0.5, samples: int = 4) -> list[Record]:
-    """Two sources on one worker; the gate's samples go on to a second worker over a network."""
+    """Return a run of two sources on one worker; the gate's samples continue to a second worker over a network."""
     records: list[Record] = []
     for sample in range(samples):
         at_s = float(sample)

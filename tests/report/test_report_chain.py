@@ -15,7 +15,7 @@ ROOT = Path(__file__).parents[2]
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
-def test_a_chain_is_drawn_with_its_exits_the_same_each_time_in_the_format_asked_for(tmp_path: Path, kind: str) -> None:
+def test_the_picture_of_a_chain_shows_exits_and_is_reproducible_in_each_format(tmp_path: Path, kind: str) -> None:
     model = load_chain(ROOT / "models/resnet56-exits-fashion.onnx")
     paths = [tmp_path / f"{name}.{kind}" for name in "ab"]
     for path in paths:
@@ -25,12 +25,12 @@ def test_a_chain_is_drawn_with_its_exits_the_same_each_time_in_the_format_asked_
     assert drawn.startswith(b"<?xml" if kind == "svg" else b"\x89PNG")
     if kind == "svg":
         text = drawn.decode()
-        told = ("resnet56-exits-fashion: 8 blocks", "border of a block", "early exit", "MFLOP of each node")
-        assert all(text.count(f">{label}<") == 1 for label in told)
+        labels = ("resnet56-exits-fashion: 8 blocks", "block border", "early exit", "MFLOP per node")
+        assert all(text.count(f">{label}<") == 1 for label in labels)
 
 
 @pytest.mark.parametrize("kind", ["svg", "png"])
-def test_a_profile_is_drawn_the_same_each_time_in_the_format_asked_for(tmp_path: Path, kind: str) -> None:
+def test_the_picture_of_a_profile_is_reproducible_in_each_format(tmp_path: Path, kind: str) -> None:
     profile = load_profile(ROOT / "profiles/x86-64/mobilenetv2.json")
     paths = [tmp_path / f"{name}.{kind}" for name in "ab"]
     for path in paths:

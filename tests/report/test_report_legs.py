@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from planner.plan.journey import Place
-from planner.report.legs import MOST_LEGS, draw_legs
+from planner.report.legs import MAX_LEGS, draw_legs
 from planner.validate.legs import Leg, Spent
 
 STAGE = Leg(Place("office", 2, 7, transfer=False), Spent(0.001, 0.030), Spent(0.004, 0.0325))
@@ -17,29 +17,29 @@ def drawn(path: Path, **sources: list[Leg]) -> str:
     return (path / "legs.svg").read_text(encoding="utf-8")
 
 
-def test_each_leg_has_its_difference_and_the_sum_is_told(tmp_path: Path) -> None:
+def test_differences_of_legs_and_their_total_are_shown(tmp_path: Path) -> None:
     text = drawn(tmp_path, gate=[STAGE, TRANSFER])
     assert all(f">{label}<" in text for label in ("gate", "office: blocks 2-7", "lan: cut 8"))
     assert text.count(">+5.5 ms<") == 1
-    assert text.count(">+0.0 ms<") == 1  # what is next to nothing has no minus
-    assert ">together 38.9 ms (predicted 33.4 ms)<" in text
+    assert text.count(">+0.0 ms<") == 1  # a value that rounds to zero has no minus sign
+    assert ">total 38.9 ms (predicted 33.4 ms)<" in text
     assert all(text.count(f">{label}<") == 1 for label in ("waiting", "computing", "transfer"))
 
 
-def test_of_many_legs_the_longest_are_drawn_in_their_order(tmp_path: Path) -> None:
+def test_only_the_longest_legs_are_drawn_in_order(tmp_path: Path) -> None:
     many = [
         Leg(Place("box", block, block, transfer=False), Spent(0.0, 0.001), Spent(0.0, 0.001 * (1 + block % 3)))
-        for block in range(2 * MOST_LEGS)
+        for block in range(2 * MAX_LEGS)
     ]
     text = drawn(tmp_path, gate=many, yard=[STAGE])
-    shown = [block for block in range(2 * MOST_LEGS) if f">box: block {block}<" in text]
-    assert len(shown) == MOST_LEGS
-    assert set(shown).isdisjoint(range(0, 2 * MOST_LEGS, 3))
-    places = [text.index(f">box: block {block}<") for block in shown]
-    assert places == sorted(places)
-    assert f"; {MOST_LEGS} short legs are left out<" in text
+    shown = [block for block in range(2 * MAX_LEGS) if f">box: block {block}<" in text]
+    assert len(shown) == MAX_LEGS
+    assert set(shown).isdisjoint(range(0, 2 * MAX_LEGS, 3))
+    positions = [text.index(f">box: block {block}<") for block in shown]
+    assert positions == sorted(positions)
+    assert f"; {MAX_LEGS} short legs omitted<" in text
 
 
-def test_a_source_none_of_whose_samples_completed_says_so(tmp_path: Path) -> None:
+def test_a_source_without_completed_samples_is_marked(tmp_path: Path) -> None:
     assert drawn(tmp_path, gate=[STAGE], lost=[]).count(">no sample completed<") == 1
     assert drawn(tmp_path)

@@ -10,8 +10,8 @@ import pytest
 from planner.plan.evaluate import evaluate
 from planner.plan.types import Plan, Route, Stage
 from planner.profile.types import ExitPoint, OperatingPoint
-from planner.report.loads import MOST_LOADS
-from planner.report.plan import MOST_HEIGHT, MOST_ROUTES, draw_plan
+from planner.report.loads import MAX_LOADS
+from planner.report.plan import MAX_HEIGHT, MAX_ROUTES, draw_plan
 from planner.scenario.instance import Instance
 from planner.scenario.types import ObjectiveSpec
 from tests.instances import MIB, make_instance, make_profile, random_instance
@@ -30,19 +30,19 @@ def route(*stages: tuple[str, int, int], model: str = "m", point: int = 0, share
 
 
 def planned(instance: Instance, routes: Mapping[str, Sequence[Route]]) -> Plan:
-    found = evaluate(instance, routes)
+    evaluation = evaluate(instance, routes)
     return Plan(
         status="feasible",
         method="search",
         goal=instance.scenario.objective.goal,
-        objective=found.objective,
+        objective=evaluation.objective,
         bound=0.0,
         gap=1.0,
         solve_s=0.5,
         provenance="measured",
-        sources=found.sources,
-        workers=found.workers,
-        networks=found.networks,
+        sources=evaluation.sources,
+        workers=evaluation.workers,
+        networks=evaluation.networks,
     )
 
 
@@ -57,7 +57,7 @@ SPLIT = {
 }
 
 
-def test_all_that_a_plan_says_is_in_the_picture(tmp_path: Path) -> None:
+def test_the_picture_shows_all_of_a_plan(tmp_path: Path) -> None:
     profile = make_profile(block_s=[0.01, 0.04])
     instance = make_instance(profiles=[profile], sources={"yard": YARD, "gate": GATE})
     text = drawn(tmp_path, instance, SPLIT)
@@ -65,13 +65,13 @@ def test_all_that_a_plan_says_is_in_the_picture(tmp_path: Path) -> None:
     assert f">{plan.summary}<" in text
     for label in ("slow: block 0", "fast: block 1", "slow: blocks 0-1", "fast: blocks 0-1"):
         assert f">{label}<" in text
-    assert text.count(">wifi<") > 2  # on the bars, and beside its own
+    assert text.count(">wifi<") > 2  # on bars of routes, and as a label of its own bar
     assert all(f">{share}<" in text for share in ("75.0%", "25.0%", "100.0%"))
     assert ">priority 8, 4 /s, ≤ 250 ms<" in text
     assert ">yard<" in text
     assert text.index(">gate<") < text.index(">yard<")  # the most important first
-    for own in plan.sources.values():
-        assert f">{1e3 * own.delay_s:.3g} ms<" in text
+    for flow in plan.sources.values():
+        assert f">{1e3 * flow.delay_s:.3g} ms<" in text
     assert f">{plan.networks['wifi'].utilisation:.1%}<" in text
     assert f">{plan.workers['slow'].memory_bytes / MIB:.0f} MiB of 4.0 GiB<" in text
     assert ">waiting for the worker<" in text
@@ -89,19 +89,19 @@ def test_the_same_plan_gives_the_same_file(tmp_path: Path, kind: str) -> None:
     assert content.startswith(b"<?xml" if kind == "svg" else b"\x89PNG")
 
 
-def test_a_source_that_waits_for_ever_is_told_so_and_others_are_drawn(tmp_path: Path) -> None:
+def test_an_unbounded_wait_is_marked_and_other_sources_are_drawn(tmp_path: Path) -> None:
     instance = make_instance(sources={"yard": YARD | {"rate_per_s": 60.0}, "gate": GATE})
     text = drawn(tmp_path, instance, {"yard": [route(("slow", 0, 1))], "gate": [route(("slow", 0, 1))]})
-    assert ">waits for ever for slow, slow: 0-1<" in text
-    assert text.count(">endless<") == 1
-    assert text.count(">overloaded<") == 1  # the gate alone could be served at home
+    assert ">unbounded wait for slow, slow: 0-1<" in text
+    assert text.count(">∞<") == 1
+    assert text.count(">overloaded<") == 1  # the gate alone could run at home
     assert ">128.0%<" in text
     assert ">slow: blocks 0-1<" in text  # the gate's
     alone = make_instance(sources={"yard": YARD | {"rate_per_s": 60.0}})
-    assert ">endless<" in drawn(tmp_path, alone, {"yard": [route(("slow", 0, 1))]})  # where no bar is left to draw
+    assert ">∞<" in drawn(tmp_path, alone, {"yard": [route(("slow", 0, 1))]})  # although there is no bar
 
 
-def test_what_does_not_fit_at_home_is_told(tmp_path: Path) -> None:
+def test_a_model_too_large_for_home_is_marked(tmp_path: Path) -> None:
     instance = make_instance(workers={"slow": {"memory_bytes": 201 * MIB}, "fast": 4.0}, sources={"gate": GATE})
     text = drawn(tmp_path, instance, {"gate": [route(("fast", 0, 1))]})
     assert ">does not fit<" in text
@@ -120,16 +120,16 @@ def test_exits_are_means_over_all_samples(tmp_path: Path) -> None:
     text = drawn(tmp_path, instance, {"gate": [route(("slow", 0, 0), ("fast", 1, 1))]})
     assert ">fast: block 1 (70%)<" in text or ">fast: 1 (70%)<" in text
     assert ">m (sure)<" in text
-    assert "92.0% right<" in text
+    assert "accuracy 92.0%<" in text
     assert "times are means over all<" in text
 
 
-def test_goals_without_queues_say_what_is_drawn(tmp_path: Path) -> None:
+def test_pictures_of_goals_without_queues_state_their_condition(tmp_path: Path) -> None:
     batch = make_instance(
         sources={"gate": {"arrivals": "batch", "samples": 10}}, objective=ObjectiveSpec(goal="makespan")
     )
     text = drawn(tmp_path, batch, {"gate": [route(("slow", 0, 1))]})
-    assert "waiting left out" in text
+    assert "without waiting" in text
     assert ">Work of the batch<" in text
     assert ">200 ms<" in text  # ten times 20 ms
     assert "waiting for" not in text
@@ -138,34 +138,34 @@ def test_goals_without_queues_say_what_is_drawn(tmp_path: Path) -> None:
     text = drawn(tmp_path, sustained, {"gate": [route(("slow", 0, 1))]})
     assert "at 47.5% of the rates" in text
     assert ">200.0%<" in text
-    assert ">endless<" not in text
+    assert ">∞<" not in text
 
 
-def test_of_many_routes_those_of_the_largest_shares_are_drawn(tmp_path: Path) -> None:
-    count = MOST_ROUTES + 5
+def test_only_the_routes_with_the_largest_shares_are_drawn(tmp_path: Path) -> None:
+    count = MAX_ROUTES + 5
     shares = [(index + 1) / (count * (count + 1) / 2) for index in range(count)]
     instance = random_instance(1, sources=1, workers=count, links=False, load=0.05)
-    own = [route((f"w{index}", 0, 3), model="m0", share=share) for index, share in enumerate(shares)]
-    text = drawn(tmp_path, instance, {"s0": own})
+    routes = [route((f"w{index}", 0, 3), model="m0", share=share) for index, share in enumerate(shares)]
+    text = drawn(tmp_path, instance, {"s0": routes})
     assert f">and 5 more routes, {sum(shares[:5]):.1%} of the samples<" in text
-    places = [text.index(f">{share:.1%}<") for share in reversed(shares[5:])]
-    assert places == sorted(places)
+    positions = [text.index(f">{share:.1%}<") for share in reversed(shares[5:])]
+    assert positions == sorted(positions)
 
 
-def test_many_sources_and_networks_leave_a_picture_that_can_be_read(tmp_path: Path) -> None:
+def test_the_picture_of_many_sources_and_networks_stays_readable(tmp_path: Path) -> None:
     instance = random_instance(2, sources=64, workers=12, load=0.004)
-    at = {name: instance.workers.index(instance.home(name)) for name in instance.sources}
+    home_of = {name: instance.workers.index(instance.home(name)) for name in instance.sources}
     routes = {
-        name: [route((instance.workers[(at[name] + 1 + index % 5) % 12], 0, 3), model=f"m{index}")]
+        name: [route((instance.workers[(home_of[name] + 1 + index % 5) % 12], 0, 3), model=f"m{index}")]
         for index, name in enumerate(instance.sources)
     }
     text = drawn(tmp_path, instance, routes)
     shown = [name for name in instance.sources if f">{name}, priority" in text]
-    assert 15 < len(shown) < MOST_HEIGHT
+    assert 15 < len(shown) < MAX_HEIGHT
     assert f">and {64 - len(shown)} more sources, of priority " in text
     priority = {name: spec.priority for name, spec in instance.scenario.sources.items()}
     assert min(priority[name] for name in shown) >= max(
         priority[name] for name in instance.sources if name not in shown
     )
     names = (*instance.workers, *instance.resources)
-    assert f">and {len(names) - MOST_LOADS} more, at most " in text
+    assert f">and {len(names) - MAX_LOADS} more, at most " in text

@@ -11,8 +11,8 @@ from planner.trace.metrics import RunMetrics, SourceMetrics
 
 def metrics(mean_s: float | None) -> RunMetrics:
     p95_s = None if mean_s is None else 3 * mean_s
-    own = SourceMetrics(10, 0 if mean_s is None else 10, 0, mean_s, mean_s, p95_s, p95_s, 1.0)
-    return RunMetrics(1.0, mean_s, {"gate": own, "yard": own}, {})
+    source = SourceMetrics(10, 0 if mean_s is None else 10, 0, mean_s, mean_s, p95_s, p95_s, 1.0)
+    return RunMetrics(1.0, mean_s, {"gate": source, "yard": source}, {})
 
 
 @pytest.mark.parametrize("slowest_s", [0.2, 50.0])

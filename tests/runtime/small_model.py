@@ -1,4 +1,4 @@
-"""A model of three blocks with a tensor that passes one of them by."""
+"""A model of three blocks with a tensor that passes by one of them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SHAPE = (1, 4)
 
 
 def block(nodes: list[onnx.NodeProto], inputs: list[str], outputs: list[str]) -> bytes:
-    """Serialise a block whose tensors are all float32 of ``SHAPE``; ``w`` is its weight."""
+    """Return a serialised block whose tensors are all float32 of ``SHAPE``; ``w`` is its weight."""
     weight = helper.make_tensor("w", TensorProto.FLOAT, [4, 4], np.arange(16, dtype=np.float32) / 16)
 
     def info(names: list[str]) -> list[onnx.ValueInfoProto]:
@@ -24,7 +24,7 @@ def block(nodes: list[onnx.NodeProto], inputs: list[str], outputs: list[str]) ->
 
 
 def blocks() -> list[bytes]:
-    """Give the three block models: ``a = relu(x w)``, ``b = tanh(a)``, ``y = b w + x``."""
+    """Return the three block models: ``a = relu(x w)``, ``b = tanh(a)``, ``y = b w + x``."""
     return [
         block([helper.make_node("MatMul", ["x", "w"], ["m"]), helper.make_node("Relu", ["m"], ["a"])], ["x"], ["a"]),
         block([helper.make_node("Tanh", ["a"], ["b"])], ["a"], ["b"]),

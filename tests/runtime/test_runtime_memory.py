@@ -14,9 +14,9 @@ MIB = 2**20
 
 
 def chain_of_sines(length: int, size_bytes: int) -> bytes:
-    """``y = sin(sin(... x)) + sin(x)``: three tensors or more of ``size_bytes`` are alive at once."""
+    """Return ``y = sin(sin(... x)) + sin(x)``: at least three tensors of ``size_bytes`` are alive at once."""
     shape = [size_bytes // 4]
-    nodes = [helper.make_node("Sin", ["x" if at == 0 else f"t{at - 1}"], [f"t{at}"]) for at in range(length)]
+    nodes = [helper.make_node("Sin", ["x" if i == 0 else f"t{i - 1}"], [f"t{i}"]) for i in range(length)]
     nodes.append(helper.make_node("Add", [f"t{length - 1}", "t0"], ["y"]))
     graph = helper.make_graph(
         nodes,
@@ -37,10 +37,10 @@ def peak_of_sines(size_bytes: int) -> int | None:
 @pytest.mark.parametrize("mebibytes", [4, 32])
 def test_the_peak_is_that_of_the_tensors_alive(mebibytes: int) -> None:
     size = mebibytes * MIB
-    # In a process of its own: what threads that other tests have left take meanwhile would count, too.
-    with ProcessPoolExecutor(1, get_context("spawn")) as alone:
-        peak = alone.submit(peak_of_sines, size).result()
+    # A separate process: memory allocated meanwhile by threads of other tests would count, too.
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        peak = executor.submit(peak_of_sines, size).result()
     if peak is None:
         pytest.skip("this system does not let a process reset its high-water mark")
-    # x, the first sine, and at least one more; not all five, because buffers are used again
+    # x, the first sine and at least one more are alive; buffers are reused, so not all five are.
     assert 3 * size - MIB <= peak <= 5 * size + MIB

@@ -1,4 +1,4 @@
-"""Where threads run."""
+"""CPU affinity of threads."""
 
 from __future__ import annotations
 
@@ -23,35 +23,35 @@ def test_lists_of_processors() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "one", "0,,1", "0-", "-1", "0-one"])
-def test_what_is_no_list_is_refused(text: str) -> None:
-    with pytest.raises(RuntimeSessionError, match="--processors: no list of processors"):
+def test_invalid_lists_are_rejected(text: str) -> None:
+    with pytest.raises(RuntimeSessionError, match="--processors: not a CPU list"):
         read_processors(text, "--processors")
 
 
 @pytest.mark.parametrize("text", ["100000", f"{AVAILABLE[-1] + 1}" if AVAILABLE else "", "1-0"])
-def test_processors_that_are_not_there_are_refused(text: str) -> None:
+def test_unavailable_processors_are_rejected(text: str) -> None:
     with pytest.raises(RuntimeSessionError, match=f"found '{text}'; expected some of {AVAILABLE[0]}"):
         read_processors(text, "--processors")
 
 
-def test_a_thread_and_those_it_starts_stay_where_they_are_told_to() -> None:
-    own, found = AVAILABLE[-1:], []
+def test_a_thread_and_the_threads_it_starts_are_pinned() -> None:
+    pinned, observed = AVAILABLE[-1:], []
 
-    def look() -> None:
-        found.append(os.sched_getaffinity(0))
+    def observe() -> None:
+        observed.append(os.sched_getaffinity(0))
 
     def work() -> None:
-        with on_processors(own):
-            look()
-            inner = threading.Thread(target=look)
+        with on_processors(pinned):
+            observe()
+            inner = threading.Thread(target=observe)
             inner.start()
             inner.join()
-        look()
+        observe()
 
     thread = threading.Thread(target=work)
     thread.start()
     thread.join()
-    assert found == [set(own), set(own), set(AVAILABLE)]
+    assert observed == [set(pinned), set(pinned), set(AVAILABLE)]
     assert os.sched_getaffinity(0) == set(AVAILABLE)
     with on_processors(()):
         assert os.sched_getaffinity(0) == set(AVAILABLE)

@@ -19,10 +19,10 @@ BOUND_CPU = Provider("bound", ("CPUExecutionProvider",), device="cpu")
 
 
 def runner(provider: str | Provider = "cpu") -> ChainRunner:
-    made = ChainRunner(CUT_TENSORS, provider=provider)
+    result = ChainRunner(CUT_TENSORS, provider=provider)
     for index, model in enumerate(blocks()):
-        made.load(index, model)
-    return made
+        result.load(index, model)
+    return result
 
 
 def test_blocks_one_by_one_keep_only_what_is_needed() -> None:

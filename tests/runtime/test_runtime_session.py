@@ -22,7 +22,7 @@ BOUND_CPU = Provider("bound", ("CPUExecutionProvider",), device="cpu")
 
 @pytest.mark.parametrize("provider", ["cpu", BOUND_CPU], ids=["host", "io-binding"])
 @pytest.mark.parametrize("options", [{}, {"optimise": False}, {"threads": 2}], ids=str)
-def test_run_takes_only_what_it_needs(provider: str | Provider, options: dict[str, Any]) -> None:
+def test_run_ignores_unneeded_tensors(provider: str | Provider, options: dict[str, Any]) -> None:
     session = BlockSession(blocks()[2], provider=provider, **options)
     tensors: dict[str, NDArray[Any]] = {"b": X, "x": 2 * X, "unrelated": np.zeros(3)}
     made = session.run(tensors)
@@ -30,7 +30,7 @@ def test_run_takes_only_what_it_needs(provider: str | Provider, options: dict[st
     np.testing.assert_allclose(made["y"], X @ WEIGHT + 2 * X, rtol=1e-5)
 
 
-def test_border_is_known_without_onnx() -> None:
+def test_inputs_and_outputs_are_known_without_onnx() -> None:
     session = BlockSession(blocks()[2])
     assert session.input_names == ("b", "x")
     assert session.output_names == ("y",)
@@ -84,9 +84,9 @@ def test_an_open_rank_takes_any_shape_and_a_wrong_one_is_explained_by_onnxruntim
 
 
 def test_not_a_model() -> None:
-    with pytest.raises(RuntimeSessionError, match="refuses the model"):
+    with pytest.raises(RuntimeSessionError, match="rejects the model"):
         BlockSession(b"nonsense")
-    with pytest.raises(RuntimeSessionError, match=r"^block 3: onnxruntime refuses"):
+    with pytest.raises(RuntimeSessionError, match=r"^block 3: onnxruntime rejects"):
         BlockSession(b"nonsense", name="block 3")
 
 
@@ -101,14 +101,14 @@ def test_threads_must_be_positive() -> None:
 
 
 @pytest.mark.filterwarnings("ignore:Specified provider")
-def test_a_provider_that_falls_back_is_refused() -> None:
-    # A list that onnxruntime accepts, but whose first entry it does not start: as when CUDA's libraries are missing.
+def test_a_provider_that_falls_back_is_rejected() -> None:
+    # onnxruntime accepts this list but does not start its first entry, as with missing CUDA libraries.
     absent = Provider("cuda", ("CUDAExecutionProvider", "CPUExecutionProvider"), device="cuda")
     with pytest.raises(RuntimeSessionError, match=r"CUDAExecutionProvider"):
         BlockSession(blocks()[0], provider=absent)
 
 
-def test_providers_by_what_is_offered() -> None:
+def test_only_offered_providers_are_found() -> None:
     offered = ["TensorrtExecutionProvider", "CUDAExecutionProvider", "CPUExecutionProvider"]
     assert find_provider("tensorrt", offered).execution_providers[0] == "TensorrtExecutionProvider"
     assert find_provider("cuda", offered).device == "cuda"
@@ -127,8 +127,8 @@ def test_runtime_needs_no_onnx() -> None:
     assert done.stdout.strip() == "False"
 
 
-def test_without_onnxruntime_the_message_says_what_to_install(tmp_path: Path) -> None:
-    # An import that fails for real: a package of that name without content shadows the installed one.
+def test_without_onnxruntime_the_message_names_the_package_to_install(tmp_path: Path) -> None:
+    # The import really fails: a module of that name that raises shadows the installed package.
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path)!r})\n"

@@ -23,17 +23,17 @@ PERCENT = (0, 1, 50, 95, 99, 100)
 
 
 def distribution(values: list[float]) -> Distribution:
-    found = Distribution()
+    result = Distribution()
     for value in values:
-        found.add(value)
-    return found
+        result.add(value)
+    return result
 
 
 @given(st.lists(st.floats(0, 1e6), min_size=1, max_size=60))
 def test_few_values_are_exact(values: list[float]) -> None:
-    found = distribution(values)
-    assert found.percentiles(PERCENT) == pytest.approx(np.percentile(values, PERCENT), rel=1e-12)
-    assert found.mean == pytest.approx(np.mean(values))
+    measured = distribution(values)
+    assert measured.percentiles(PERCENT) == pytest.approx(np.percentile(values, PERCENT), rel=1e-12)
+    assert measured.mean == pytest.approx(np.mean(values))
 
 
 @settings(max_examples=30, deadline=None)
@@ -46,16 +46,16 @@ def test_many_values_are_within_a_quarter_of_a_per_cent(seed: int, kind: str, co
         "two values": random.choice([0.01, 7.0], count),
     }[kind]
     values = np.maximum(values, 1e-6)
-    found = distribution(values.tolist())
-    assert found.percentiles(PERCENT) == pytest.approx(np.percentile(values, PERCENT), rel=0.0025)
-    assert found.mean == pytest.approx(values.mean())
-    assert found.count == count
+    measured = distribution(values.tolist())
+    assert measured.percentiles(PERCENT) == pytest.approx(np.percentile(values, PERCENT), rel=0.0025)
+    assert measured.mean == pytest.approx(values.mean())
+    assert measured.count == count
 
 
-def test_what_is_kept_does_not_grow_with_the_values() -> None:
-    found = distribution(np.random.default_rng(0).lognormal(-3, 1, 20 * EXACT).tolist())
-    assert len(found._values) == 0
-    assert len(found._bins) < EXACT
+def test_memory_does_not_grow_with_the_values() -> None:
+    measured = distribution(np.random.default_rng(0).lognormal(-3, 1, 20 * EXACT).tolist())
+    assert len(measured._values) == 0
+    assert len(measured._bins) < EXACT
 
 
 def test_a_delay_of_zero_is_counted() -> None:
@@ -63,7 +63,7 @@ def test_a_delay_of_zero_is_counted() -> None:
 
 
 @pytest.mark.parametrize("count", [2, 3, 8, 30, 31, 32, 100])
-def test_intervals_are_students(count: int) -> None:
+def test_intervals_follow_students_t_distribution(count: int) -> None:
     stats: Any = pytest.importorskip("scipy.stats")
     values = np.random.default_rng(count).normal(5.0, 2.0, count)
     mean, half_width = interval(values.tolist())
@@ -85,7 +85,7 @@ def records() -> list[Record]:
     ]
 
 
-def test_a_run_is_summarised_by_source_and_weighed_by_priority() -> None:
+def test_a_run_is_summarised_by_source_and_weighted_by_priority() -> None:
     metrics = summarise(records(), {"gate": 3.0, "yard": 1.0, "door": 1.0}, ["a", "b"])
     assert metrics.makespan_s == 4.0
     assert metrics.utilisation == {"a": 0.5, "b": 0.0}
@@ -103,7 +103,7 @@ def test_a_run_in_which_nothing_completes_has_no_delay() -> None:
     assert metrics.sources["gate"].failed == 1
 
 
-def test_records_stream_to_a_file_that_is_there_at_the_end_only(tmp_path: Path) -> None:
+def test_the_record_file_appears_only_at_the_end(tmp_path: Path) -> None:
     path = tmp_path / "runs" / "trace.jsonl"
     with record_file(path) as write:
         for record in records():
@@ -112,33 +112,33 @@ def test_records_stream_to_a_file_that_is_there_at_the_end_only(tmp_path: Path) 
     assert read_records(path) == records()
 
 
-def test_a_run_that_breaks_leaves_no_file(tmp_path: Path) -> None:
-    def break_off() -> None:
+def test_an_interrupted_run_leaves_no_file(tmp_path: Path) -> None:
+    def interrupt() -> None:
         with record_file(tmp_path / "trace.jsonl") as write:
             write(records()[0])
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        break_off()
+        interrupt()
     assert not list(tmp_path.iterdir())
 
 
-def test_accuracy_is_what_operating_points_promise_and_labels_say() -> None:
+def test_expected_and_measured_accuracy() -> None:
     def ended(sample: int, point: int, *, correct: bool | None) -> SampleRecord:
         origin = Origin("m", point, "early" if point else None)
         return SampleRecord("gate", sample, 0.0, 1.0, "completed", origin=origin, correct=correct)
 
-    found = [ended(0, 0, correct=True), ended(1, 1, correct=False), ended(2, 1, correct=None)]
-    found.append(SampleRecord("gate", 3, 0.0, 1.0, "failed", "a left"))
-    gate = summarise(found, {"gate": 1.0}, ["a"], {"m": (0.9, 0.6)}).sources["gate"]
+    ended_samples = [ended(0, 0, correct=True), ended(1, 1, correct=False), ended(2, 1, correct=None)]
+    ended_samples.append(SampleRecord("gate", 3, 0.0, 1.0, "failed", "a left"))
+    gate = summarise(ended_samples, {"gate": 1.0}, ["a"], {"m": (0.9, 0.6)}).sources["gate"]
     assert gate.accuracy == pytest.approx((0.9 + 0.6 + 0.6) / 3)
     assert (gate.judged, gate.correct, gate.measured_accuracy) == (2, 1, 0.5)
-    unknown = summarise(found[3:], {"gate": 1.0}, ["a"], {"m": (0.9, 0.6)}).sources["gate"]
+    unknown = summarise(ended_samples[3:], {"gate": 1.0}, ["a"], {"m": (0.9, 0.6)}).sources["gate"]
     assert unknown.accuracy is unknown.measured_accuracy is None
 
 
-def test_what_a_result_is_of_is_kept_in_files(tmp_path: Path) -> None:
+def test_the_origin_of_a_result_is_stored_in_files(tmp_path: Path) -> None:
     origin = Origin("m", 2, "early")
-    kept = [SampleRecord("gate", 0, 0.0, 1.0, "completed", origin=origin, correct=True)]
-    write_records(tmp_path / "trace.jsonl", kept)
-    assert read_records(tmp_path / "trace.jsonl") == kept
+    written = [SampleRecord("gate", 0, 0.0, 1.0, "completed", origin=origin, correct=True)]
+    write_records(tmp_path / "trace.jsonl", written)
+    assert read_records(tmp_path / "trace.jsonl") == written

@@ -1,4 +1,4 @@
-"""Records that are kept in a file: all of them, in order, and again each time; memory does not grow with them."""
+"""Records stored in a file: complete, in order, readable repeatedly, in bounded memory."""
 
 from __future__ import annotations
 
@@ -22,19 +22,19 @@ def block(number: int) -> BlockRecord:
 
 
 @given(st.lists(st.binary(max_size=50)))
-def test_a_spool_gives_its_pieces_in_order_and_takes_more_while_it_is_read(pieces: list[bytes]) -> None:
+def test_a_spool_keeps_order_and_can_grow_while_it_is_read(pieces: list[bytes]) -> None:
     spool = Spool()
     for piece in pieces:
         spool.add(piece)
         assert list(spool)[-1] == piece
-    found = iter(spool)
-    first = [piece for _, piece in zip(pieces[:1], found, strict=False)]
+    reader = iter(spool)
+    first = [piece for _, piece in zip(pieces[:1], reader, strict=False)]
     spool.add(b"last")
-    assert [*first, *found] == [*pieces, b"last"]
+    assert [*first, *reader] == [*pieces, b"last"]
 
 
 @pytest.mark.parametrize("count", [0, 1, 499, 500, 1001])
-def test_records_come_back_each_time(count: int) -> None:
+def test_records_can_be_read_repeatedly(count: int) -> None:
     records: list[Record] = [block(number) for number in range(count)]
     records[::10] = [SampleRecord("camera", number, 0.1, 0.2, "completed") for number in range(0, count, 10)]
     store = RecordStore(records)
@@ -44,7 +44,7 @@ def test_records_come_back_each_time(count: int) -> None:
     assert block(count) not in store
 
 
-def test_packed_records_count_each_and_others_are_refused() -> None:
+def test_packed_records_are_counted_and_invalid_ones_rejected() -> None:
     store = RecordStore([block(0)])
     store.add_packed(pack(encode_records([block(1), block(2)])))
     assert len(store) == 3
@@ -54,7 +54,7 @@ def test_packed_records_count_each_and_others_are_refused() -> None:
     assert len(list(store)) == len(store) == 3
 
 
-def test_packed_records_that_a_check_refuses_are_not_added() -> None:
+def test_packed_records_that_fail_a_check_are_not_added() -> None:
     def check(records: Sequence[Record]) -> None:
         assert list(records) == [block(1), block(2)]
         raise RuntimeError("no")
@@ -78,14 +78,14 @@ def test_memory_does_not_grow_with_the_records() -> None:
     assert len(store) == sum(1 for _ in store) == 40_000
 
 
-def test_no_room_for_the_records_is_said(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+def test_a_full_disk_is_reported(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     if not Path("/dev/full").exists():
-        pytest.skip("no full device here")
+        pytest.skip("this system has no /dev/full")
     with Path("/dev/full").open("w+b", buffering=0) as full:
         monkeypatch.setattr(tempfile, "SpooledTemporaryFile", lambda **_: full)
         monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
         spool = Spool()
-        with pytest.raises(PlannerError, match="cannot keep what the run gives") as refused:
+        with pytest.raises(PlannerError, match="cannot store the data of the run") as refused:
             spool.add(b"piece")
     assert str(tmp_path) in str(refused.value)
     assert "No space left on device" in str(refused.value)
