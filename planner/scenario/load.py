@@ -158,6 +158,7 @@ _WHATS: Final = {
     "too_short": "needs at least one entry",
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
 }
 

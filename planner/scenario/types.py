@@ -29,10 +29,12 @@ def _quantity(kind: str) -> BeforeValidator:
 
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), _quantity("time")]
+Duration = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("time")]
 Bytes = Annotated[float, Field(ge=0, allow_inf_nan=False), _quantity("memory")]
 BytesPerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("bandwidth")]
 PerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("rate")]
 Fraction = Annotated[float, Field(ge=0, le=1), _quantity("fraction")]
+ProperFraction = Annotated[float, Field(ge=0, lt=1), _quantity("fraction")]
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
@@ -127,6 +129,67 @@ class ObjectiveSpec(Entry):
     """Coefficient of variation of service times in the solver's objective."""
 
 
+class AdaptiveParameters(Entry):
+    """Constants of the policy ``adaptive`` for the goals ``delay`` and ``throughput``."""
+
+    ageing_s: Duration = Field(default=10.0, alias="ageing")
+    """A sample this old counts with twice its priority, one twice as old with three times, and so on."""
+    later_weight: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 0.1
+    """Weight θ of the delay of samples that come later; 0 ignores them, 1 is their marginal cost if none of them takes
+    another route. On random scenarios 0.1 to 0.25 gave less delay than 0 and than 0.5, and 0.1 was never much worse
+    than policies that consider only the sample itself."""
+    largest_utilisation: ProperFraction = 0.9
+    """Utilisation by measured rates is taken to be at most this: rates are measured on few samples."""
+    rate_memory_s: Duration = Field(default=5.0, alias="rate_memory")
+    """Arrival rates are averages over about this long."""
+    most_bookings: Count = 64
+    """Number of bookings kept for each worker and network; beyond it, the last ones of a priority are merged."""
+    backlog_step_s: Duration = Field(default=1e-3, alias="backlog_step")
+    """Workers tell their backlog rounded to multiples of this."""
+
+
+class BatchParameters(Entry):
+    """Constants of the policy ``adaptive`` for the goal ``makespan``."""
+
+    behind: Factor = 5.0
+    """A worker is behind when more work waits there than this many head starts; by chance that is rare. A head start is
+    the time that a sample of the slowest source takes when it waits for nothing."""
+    avoid: Factor = 30.0
+    """A route over a worker that is behind counts as due later by this many times the excess of work there."""
+    backlog_step_s: Duration = Field(default=1e-3, alias="backlog_step")
+    """Workers tell their backlog rounded to multiples of a head start, and of this where it is longer."""
+
+
+class PaceParameters(Entry):
+    """How workers notice that they, or their links, are slower or faster than expected."""
+
+    fade: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.9
+    """Weight of a block's time relative to that of the next block."""
+    step: Annotated[float, Field(gt=1, allow_inf_nan=False, strict=True)] = 2**0.5
+    """Slowness goes in powers of this, and changes by one at least, so that chance in block times changes nothing."""
+    memory_s: Duration = Field(default=10.0, alias="memory")
+    """A worker without news for this long counts as fast as profiled: who is avoided gets no work to measure."""
+    enough: Count = 5
+    """Number of blocks, or of transfers, that are measured before anything is concluded from them."""
+    least: Factor = 2.0**-6
+    """Least slowness of a link, that is its time relative to the scenario's."""
+    slow: Annotated[float, Field(gt=1, allow_inf_nan=False, strict=True)] = 2.5
+    """A worker this many times slower than profiled is planned for anew, and so is one whose slowness has changed by
+    this factor. Smaller factors may come from a busy host, which a profile does not tell."""
+
+
+class PaMdiParameters(Entry):
+    """Parts of the policy ``pa-mdi``, to leave out in ablation studies."""
+
+    priorities: bool = True
+    """Whether workers serve their queues by priority; otherwise the oldest sample first. Clearance goes by priority in
+    either case."""
+    clearance: bool = True
+    """Whether neighbours are asked; otherwise every sample is computed at its source."""
+    blocks: Annotated[int, Field(ge=0, strict=True)] = 1
+    """Number of blocks of a task; 0 for all that are left, which chooses no cuts."""
+
+
 class PolicySpec(Entry):
     """What the online policies need beyond the networks."""
 
@@ -138,6 +201,14 @@ class PolicySpec(Entry):
     """Under ``ms-mdi`` a queue at a source takes samples from the reservoir while it is shorter than this."""
     literal: bool = False
     """Whether ``ms-mdi`` follows equation (2) of its paper as printed, which can leave workers idle."""
+    adaptive: AdaptiveParameters = AdaptiveParameters()
+    """Constants of ``adaptive`` for the goals ``delay`` and ``throughput``."""
+    batch: BatchParameters = BatchParameters()
+    """Constants of ``adaptive`` for the goal ``makespan``."""
+    pace: PaceParameters = PaceParameters()
+    """How workers notice that they, or their links, are slower or faster than expected; under every policy."""
+    pa_mdi: PaMdiParameters = Field(default=PaMdiParameters(), alias="pa-mdi")
+    """Parts of ``pa-mdi``, to leave out in ablation studies."""
 
 
 class EventSpec(Entry):
