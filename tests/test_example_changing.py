@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from planner.policy.adaptive import AGEING_S
+from planner.scenario.types import AdaptiveParameters
 
 FOLDER = Path(__file__).parents[1] / "examples" / "changing"
 PHASES = 5
@@ -39,7 +39,7 @@ def test_ageing_bounds_what_starves_by_priority_alone(run: tuple[str, Path]) -> 
         longest_s(run[0], name) for name in ("planned", "adaptive without ageing", "adaptive")
     )
     ratio = 3.0
-    bound_s = (ratio - 1) * AGEING_S + ratio * max(adaptive["gate"][:3])
+    bound_s = (ratio - 1) * AdaptiveParameters().ageing_s + ratio * max(adaptive["gate"][:3])
     assert max(adaptive["yard"]) <= bound_s + 2
     assert min(max(planned["yard"]), max(without["yard"])) > bound_s + 10
 

@@ -58,7 +58,7 @@ class Recovery:
         """Time of the wall clock at which the run's clock reads 0."""
         self._replanner: LiveReplanner | None = None
         self._joining: set[str] = set()
-        self._slowed = Slowed()
+        self._slowed = Slowed(deployment.instance.scenario.policy.pace)
         self._paces: dict[str, float] = {}
         self.out: set[str] = set()
         """Workers of the scenario that are not in the run."""

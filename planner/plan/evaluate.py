@@ -1,4 +1,4 @@
-"""What a fixed plan gives: delays, accuracies, utilisations, memory and objective, from the scenario alone."""
+"""Evaluation of fixed routes: delays, accuracies, utilisations, memory and objective, from the scenario alone."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ Samples = Mapping[str, Sequence[tuple[Route, Journey]]]
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What routes give.
+    """What fixed routes achieve.
 
     Parameters
     ----------
     objective
         Value of the surrogate objective of the scenario's goal.
     weighted_delay_s
-        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T: what incumbents are ranked by.
+        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T; incumbents are ranked by it.
     """
 
     sources: dict[str, SourcePlan]
@@ -42,9 +42,9 @@ class Evaluation:
 
 
 def volumes(instance: Instance) -> NDArray[np.float64]:
-    """Give the samples per second of each source; for the goal ``makespan`` samples; shape [S].
+    """Return the samples per second of each source, or for the goal ``makespan`` its samples; shape [S].
 
-    Without a rate the goal ``throughput`` takes one sample per second of each source.
+    For the goal ``throughput``, a source without a rate counts one sample per second.
 
     Raises
     ------
@@ -67,7 +67,7 @@ def volumes(instance: Instance) -> NDArray[np.float64]:
 
 
 def _rate_per_s(instance: Instance, source: str) -> float | None:
-    """Give a source's rate: as the scenario states it, else the mean rate of its trace of arrival times."""
+    """Return a source's rate: the one stated in the scenario, else the mean rate of its trace of arrival times."""
     stated, times = instance.scenario.sources[source].rate_per_s, instance.traces.get(source, ())
     if stated is not None or len(times) < 2 or times[-1] <= times[0]:
         return stated
@@ -77,8 +77,9 @@ def _rate_per_s(instance: Instance, source: str) -> float | None:
 def evaluate(instance: Instance, routes: Routes) -> Evaluation:
     """Evaluate fixed ``routes`` on ``instance``.
 
-    Delays are those of queues in steady state. Where the goal ``throughput`` asks for more than the bottleneck can do,
-    they are those at the largest rates that it can; for ``makespan`` they are those of a sample that never waits.
+    Delays are those of queues in steady state. Where the goal ``throughput`` asks for more than the bottleneck can
+    sustain, they are those at the largest rates that it can; for ``makespan`` they are those of a sample that never
+    waits.
 
     Raises
     ------
@@ -127,22 +128,22 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
 
 
 def sustained(busiest: float) -> float:
-    """Give the share of all rates at which the bottleneck, ``busiest`` at the whole of them, keeps to its cap."""
+    """Return the share of all rates at which the bottleneck, whose utilisation is ``busiest``, keeps to its cap."""
     return min(1.0, UTILISATION_CAP / busiest)
 
 
 @dataclass(frozen=True)
 class Leg:
-    """Mean times of a route's samples on one leg, in seconds, those that left before it counted as none.
+    """Mean times of a route's samples on one leg, in seconds; samples that left before it count as zero.
 
     Parameters
     ----------
     probability
-        That a sample comes to this leg.
+        Probability that a sample comes to this leg.
     wait_s
-        Waiting for it, and between its blocks or fragments for what is more urgent; infinite where it never ends.
+        Waiting before it, and between its blocks or fragments for more urgent work; infinite where it never ends.
     work_s
-        Computing; or sending, the latency included.
+        Computing, or sending with its latency.
     """
 
     place: Place
@@ -152,9 +153,10 @@ class Leg:
 
 
 def legs(instance: Instance, routes: Routes) -> dict[str, list[list[Leg]]]:
-    """Give the legs of each route of each source, in the order in which its samples come to them.
+    """Return the legs of each route of each source, in the order in which its samples come to them.
 
-    A route's legs add up to its mean delay; weighted by the routes' shares, to the delay that :func:`evaluate` gives.
+    A route's legs add up to its mean delay; weighted by the routes' shares, they add up to the delay of
+    :func:`evaluate`.
 
     Raises
     ------
@@ -164,7 +166,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[Leg]]]:
     samples, volume = _follow(instance, routes), volumes(instance)
     goal = instance.scenario.objective.goal
     if goal == "makespan":
-        times_s = [visit.mean_s for own in samples.values() for _, trip in own for visit in trip.visits]
+        times_s = [visit.mean_s for trips in samples.values() for _, trip in trips for visit in trip.visits]
     else:
         busiest = float((_loads(instance, samples) * volume[:, None]).sum(axis=0).max())
         scale = sustained(busiest) if goal == "throughput" else 1.0
@@ -181,21 +183,21 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[Leg]]]:
                 )
                 for visit, time_s in zip(trip.visits, in_order, strict=False)
             ]
-            for _, trip in own
+            for _, trip in trips
         ]
-        for source, own in samples.items()
+        for source, trips in samples.items()
     }
 
 
 def alone_at_home(instance: Instance, source: str, route: Route) -> Evaluation:
-    """Evaluate the whole of ``route``'s model at the worker of ``source``, were there no other source."""
+    """Evaluate the whole of ``route``'s model at the worker of ``source``, as if there were no other source."""
     stage = Stage(worker=instance.home(source), first_block=0, last_block=instance.length(route.model) - 1)
     whole = Route(model=route.model, operating_point=route.operating_point, stages=(stage,))
     return evaluate(instance.only_sources([source]), {source: [whole]})
 
 
 def weighted_means(instance: Instance, sources: Mapping[str, SourcePlan]) -> tuple[float, float]:
-    """Give Σ p λ T / Σ p λ in seconds and Σ p λ A / Σ p λ over the sources' evaluated delays and accuracies."""
+    """Return Σ p λ T / Σ p λ in seconds and Σ p λ A / Σ p λ over the sources' evaluated delays and accuracies."""
     weight = volumes(instance) * [spec.priority for spec in instance.scenario.sources.values()]
     weight /= weight.sum()
     delay = np.array([sources[source].delay_s for source in instance.sources])
@@ -204,10 +206,10 @@ def weighted_means(instance: Instance, sources: Mapping[str, SourcePlan]) -> tup
 
 
 def memory_bytes(instance: Instance, routes: Routes) -> dict[str, float]:
-    """Memory each worker needs: its base, each block resident once whoever uses it, and the largest activation."""
+    """Return the memory that each worker needs: its base, each resident block once, and the largest activation."""
     resident: dict[str, set[tuple[str, int]]] = {worker: set() for worker in instance.workers}
-    for own in routes.values():
-        for route in own:
+    for of_source in routes.values():
+        for route in of_source:
             for stage in route.stages:
                 blocks = range(stage.first_block, stage.last_block + 1)
                 resident[stage.worker].update((route.model, block) for block in blocks)
@@ -228,7 +230,7 @@ def _accuracy(instance: Instance, routes: Sequence[Route]) -> float:
 
 
 def _loads(instance: Instance, samples: Samples) -> NDArray[np.float64]:
-    """Seconds that one sample of each source takes of each worker and network; shape [S, R]."""
+    """Return the seconds that one sample of each source takes of each worker and network; shape [S, R]."""
     column = {name: index for index, name in enumerate((*instance.workers, *instance.resources))}
     load = np.zeros((len(instance.sources), len(column)))
     for index, source in enumerate(instance.sources):
@@ -245,7 +247,7 @@ def _follow(instance: Instance, routes: Routes) -> Samples:
 
 
 def _queueing_delays(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Mean time of each source's samples at all resources, latency not included; shape [S], seconds."""
+    """Return the mean time of each source's samples at all resources, without latency; shape [S], seconds."""
     times_s = iter(_queueing_times_s(instance, samples, rate_per_s))
     spent_s = [
         sum(route.share * visit.probability * next(times_s) for route, trip in samples[source] for visit in trip.visits)
@@ -255,7 +257,7 @@ def _queueing_delays(instance: Instance, samples: Samples, rate_per_s: NDArray[n
 
 
 def _queueing_times_s(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> list[float]:
-    """Mean time of each visit of each route of each source, in order."""
+    """Return the mean time of each visit of each route of each source, in order."""
     specs = instance.scenario.sources
     level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
     return visit_times_s(

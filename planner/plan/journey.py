@@ -1,6 +1,6 @@
-"""What one sample of a route does: the visits it pays to workers and networks, and the latency on its way.
+"""The journey of a sample along a route: its visits to workers and networks, and the latency on its way.
 
-Evaluation and verification start from here; the solvers have their own arrays, so each checks the other.
+Evaluation and verification start from here. The solvers have their own arrays, so each checks the other.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from planner.profile.types import OperatingPoint
 from planner.scenario.instance import Instance
 
 FRAGMENT_BYTES = 65536
-"""Transfers are cut into fragments of this size; urgent ones pass between two of them."""
+"""Transfers are cut into fragments of this size; urgent transfers pass between two fragments."""
 
 Array = NDArray[np.float64]
 
@@ -27,7 +27,7 @@ Send = tuple[str, str, int, float, float]
 
 
 class Place(NamedTuple):
-    """What a leg is on: blocks ``first`` to ``last`` at a worker, or the tensors of cut ``first`` over a resource."""
+    """Site of a leg: blocks ``first`` to ``last`` at a worker, or the tensors of cut ``first`` over a resource."""
 
     place: str
     first: int
@@ -50,15 +50,15 @@ class Visit:
     place
         The worker and its blocks, or the network resource and the cut.
     probability
-        That a sample makes this visit at all.
+        Probability that a sample makes this visit at all.
     piece_s
         Mean times of the blocks (the stage's overhead counts in the first) or fragments, in order; shape [B].
     piece_std_s
-        Their spread; shape [B].
+        Standard deviations of these times; shape [B].
     survival
-        Probability that each piece is worked on, given the visit; starts at 1, never increases; shape [B].
+        Probability that each piece is processed, given the visit; starts at 1, never increases; shape [B].
     latency_s
-        Time that follows, in which the resource is free for others.
+        Time that follows, during which the resource is free for others.
     """
 
     place: Place
@@ -75,34 +75,34 @@ class Visit:
 
     @property
     def mean_s(self) -> float:
-        """Mean time of the whole visit, given that it is made."""
+        """Mean time of the whole visit, given that it is made, in seconds."""
         return float(self.survival @ self.piece_s)
 
 
 @dataclass(frozen=True)
 class Journey:
-    """All visits of a sample, in the order in which it pays them."""
+    """All visits of a sample, in order."""
 
     visits: tuple[Visit, ...]
 
     @property
     def latency_s(self) -> float:
-        """Latency that a sample meets on average, in seconds."""
+        """Mean latency of a sample, in seconds."""
         return sum(visit.probability * visit.latency_s for visit in self.visits)
 
     @property
     def unloaded_s(self) -> float:
-        """Mean delay of a sample that never waits."""
+        """Mean delay of a sample that never waits, in seconds."""
         return self.latency_s + sum(visit.probability * visit.mean_s for visit in self.visits)
 
 
 def journey(instance: Instance, source: str, route: Route) -> Journey:
-    """Follow one sample of ``source`` along ``route``, from its arrival until its result is back.
+    """Return the journey of one sample of ``source`` along ``route``, from its arrival until its result is back.
 
     Raises
     ------
     PlanError
-        Two workers that follow each other on the route have no path between them.
+        Two consecutive workers of the route have no path between them.
     """
     point = instance.operating_points(route.model)[route.operating_point]
     reach = (*point.reach, point.reach[-1])
@@ -135,12 +135,12 @@ def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingP
 
 
 def _exit_sends(instance: Instance, model: str, stage: Stage, reach: tuple[float, ...], home: str) -> Iterator[Send]:
-    """Give the results that inner exits of a stage send home."""
-    for exit_point in instance.any_profile(model).exits:
-        if stage.first_block < exit_point.cut <= stage.last_block + 1:
-            leaves = reach[exit_point.cut - 1] - reach[exit_point.cut]
-            if leaves > 0:
-                yield stage.worker, home, exit_point.cut, float(exit_point.result_bytes), leaves
+    """Yield the results that inner exits of a stage send home."""
+    for exit_ in instance.any_profile(model).exits:
+        if stage.first_block < exit_.cut <= stage.last_block + 1:
+            leaving = reach[exit_.cut - 1] - reach[exit_.cut]
+            if leaving > 0:
+                yield stage.worker, home, exit_.cut, float(exit_.result_bytes), leaving
 
 
 def _transfers(instance: Instance, source: str, send: Send) -> Iterator[Visit]:

@@ -1,4 +1,4 @@
-"""Mean delays of a fixed plan: every worker and network a non-preemptive priority M/G/1 that looks between pieces.
+"""Mean delays of a fixed plan: each worker and network is a priority M/G/1, preempted between pieces only.
 
 For class k at one resource, S the time of a whole visit, B of one piece (a block or a fragment), S_last of the last
 piece of a visit and σ_k the utilisation by classes 1..k, the most important first:
@@ -6,7 +6,7 @@ piece of a visit and σ_k the utilisation by classes 1..k, the most important fi
     W_k = [Σ_{j≤k} λ_j E S_j² + Σ_{j>k} λ_j Σ_b E B_jb²] / 2 / ((1 − σ_{k−1}) (1 − σ_k))
     T_k = W_k + (S_k − S_last) / (1 − σ_{k−1}) + S_last
 
-With one piece a visit this is Cobham's formula; less important work delays by the rest of one piece at most.
+With one piece per visit this is Cobham's formula; less important work delays by the rest of one piece at most.
 
 References
 ----------
@@ -28,7 +28,7 @@ from planner.plan.journey import Visit
 
 @dataclass(frozen=True)
 class Stream:
-    """Visits of one kind: how many a second, and how important (``level`` 0 is the most important)."""
+    """Visits of one kind: their rate, and how important they are (``level`` 0 is the most important)."""
 
     level: int
     rate_per_s: float
@@ -46,15 +46,15 @@ class Moments:
 
 
 class Member(NamedTuple):
-    """A stream of one resource, with its place among all streams."""
+    """A stream of one resource, with its number among all streams."""
 
-    place: int
+    number: int
     stream: Stream
     moment: Moments
 
 
 def moments(visit: Visit) -> Moments:
-    """Give the moments of a visit that may end after any of its pieces."""
+    """Return the moments of a visit that may end after any of its pieces."""
     ends = -np.diff(np.append(visit.survival, 0.0))
     variance = visit.piece_std_s**2
     whole = np.cumsum(visit.piece_s)
@@ -67,35 +67,34 @@ def moments(visit: Visit) -> Moments:
 
 
 def visit_times_s(streams: Sequence[Stream]) -> list[float]:
-    """Give the mean time of each stream's visits in seconds: waiting and work, latency not included.
+    """Return the mean time of each stream's visits in seconds: waiting and work, without latency.
 
-    A class that is offered more work than its resource can do waits for ever: infinity.
+    The time is infinite for a class that is offered more work than its resource can do.
     """
     queues: dict[str, list[Member]] = defaultdict(list)
-    for place, stream in enumerate(streams):
-        queues[stream.visit.resource].append(Member(place, stream, moments(stream.visit)))
-    found = [0.0] * len(streams)
+    for number, stream in enumerate(streams):
+        queues[stream.visit.resource].append(Member(number, stream, moments(stream.visit)))
+    times_s = [0.0] * len(streams)
     for queue in queues.values():
         for member, wait_s, busy_above in _waits(queue):
             free, moment = 1 - busy_above, member.moment
-            there_s = wait_s + (moment.mean - moment.last) / free + moment.last if free > 0 else np.inf
-            found[member.place] = there_s
-    return found
+            times_s[member.number] = wait_s + (moment.mean - moment.last) / free + moment.last if free > 0 else np.inf
+    return times_s
 
 
 def _waits(queue: Sequence[Member]) -> Iterable[tuple[Member, float, float]]:
-    """Give each stream of one resource with its mean wait and the utilisation by more important classes."""
+    """Yield each stream of one resource with its mean wait and the utilisation by more important classes."""
     levels = sorted({member.stream.level for member in queue})
     busy_above = 0.0
     for level in levels:
-        own = [member for member in queue if member.stream.level == level]
-        busy = busy_above + sum(member.stream.rate_per_s * member.moment.mean for member in own)
+        peers = [member for member in queue if member.stream.level == level]
+        busy = busy_above + sum(member.stream.rate_per_s * member.moment.mean for member in peers)
         rest = sum(
             member.stream.rate_per_s
             * (member.moment.square if member.stream.level <= level else member.moment.piece_square)
             for member in queue
         )
         wait_s = rest / 2 / ((1 - busy_above) * (1 - busy)) if busy < 1 else np.inf
-        for member in own:
+        for member in peers:
             yield member, wait_s, busy_above
         busy_above = busy

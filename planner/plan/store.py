@@ -18,7 +18,7 @@ def load_plan(path: Path) -> Plan:
     Raises
     ------
     PlanError
-        The file cannot be read, is not JSON, or has wrong or missing keys; all faults at once.
+        The file cannot be read, is not JSON, or has wrong or missing keys; all errors at once.
     """
     try:
         document = json.loads(path.read_text(encoding="utf-8"))
@@ -49,6 +49,6 @@ def save_plan(plan: Plan, path: Path) -> None:
 
 
 def plan_document(plan: Plan) -> dict[str, object]:
-    """Give the plan as it stands in its file."""
+    """Return the plan as it is written to its file."""
     document: dict[str, object] = plan.model_dump(mode="json", by_alias=True)
     return document

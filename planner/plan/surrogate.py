@@ -22,25 +22,25 @@ import numpy as np
 from numpy.typing import NDArray
 
 UTILISATION_CAP = 0.95
-"""No worker and no network is planned to be busier than this."""
+"""Largest utilisation that is planned for any worker or network."""
 
 Array = NDArray[np.float64]
 
 
 def kappa(service_cv: float) -> float:
-    """Give κ of service times with coefficient of variation ``service_cv``."""
+    """Return κ of service times with coefficient of variation ``service_cv``."""
     return (1 + service_cv**2) / 2
 
 
 def congestion(sigma: Array, kappa: float) -> Array:
-    """Mean number of samples G(σ) at a resource of utilisation ``sigma``; infinite from 1 on."""
+    """Return the mean number of samples G(σ) at a resource of utilisation ``sigma``; infinite from 1 on."""
     free = 1 - sigma
     with np.errstate(divide="ignore"):
         return np.where(free > 0, sigma + kappa * sigma**2 / np.where(free > 0, free, 1.0), np.inf)
 
 
 def congestion_slope(sigma: Array, kappa: float) -> Array:
-    """Give the derivative G'(σ) for σ < 1."""
+    """Return the derivative G'(σ) for σ < 1."""
     return 1 + kappa * sigma * (2 - sigma) / (1 - sigma) ** 2
 
 
@@ -66,26 +66,26 @@ class Classes:
         return cls(of_source=inverse, weight=np.diff(np.append(distinct, 0.0)))
 
     def nested(self, load: Array) -> Array:
-        """Utilisation σ_k by classes 1..k from the sources' ``load`` [S, R]; shape [K, R]."""
-        own = np.stack([load[self.of_source == level].sum(axis=0) for level in range(len(self.weight))])
-        return np.cumsum(own, axis=0)
+        """Return the utilisation σ_k by classes 1..k from the sources' ``load`` [S, R]; shape [K, R]."""
+        by_class = np.stack([load[self.of_source == level].sum(axis=0) for level in range(len(self.weight))])
+        return np.cumsum(by_class, axis=0)
 
 
 def weighted_number(classes: Classes, load: Array, kappa: float) -> float:
-    """Give Σ_s p_s N_s over all resources from the utilisations ``load`` [S, R]; latency not included."""
+    """Return Σ_s p_s N_s over all resources from the utilisations ``load`` [S, R], without latency."""
     return float(classes.weight @ congestion(classes.nested(load), kappa).sum(axis=1))
 
 
 def numbers(classes: Classes, load: Array, kappa: float) -> Array:
-    """Mean number N_s of each source's samples at resources, shape [S].
+    """Return the mean number N_s of each source's samples at resources, shape [S].
 
     Class k holds G(σ_k) − G(σ_(k−1)) at a resource; its sources share that in proportion to their work.
     """
     sigma = classes.nested(load)
     held = congestion(sigma, kappa)
     with np.errstate(invalid="ignore"):
-        own = np.diff(held, axis=0, prepend=0.0)
-    own = np.where(np.isnan(own), np.inf, own)
+        by_class = np.diff(held, axis=0, prepend=0.0)
+    by_class = np.where(np.isnan(by_class), np.inf, by_class)
     used = np.diff(sigma, axis=0, prepend=0.0)
-    per_work = np.where(used > 0, own / np.where(used > 0, used, 1.0), 0.0)
+    per_work = np.where(used > 0, by_class / np.where(used > 0, used, 1.0), 0.0)
     return np.asarray((load * np.where(load > 0, per_work[classes.of_source], 0.0)).sum(axis=1))

@@ -1,4 +1,4 @@
-"""What a plan says: for each source, routes with their shares (``planner/plan/v1``)."""
+"""A plan: for each source, routes with their shares (``planner/plan/v1``)."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ class Route(Record):
 
 
 class SourcePlan(Record):
-    """Routes of one source, with what they are expected to give."""
+    """Routes of one source, with what is expected of them."""
 
     accuracy: float
     delay_s: float
@@ -62,28 +62,28 @@ class NetworkUse(Record):
 
 
 class WorkerPrice(Record):
-    """What more of a worker is worth: by how much the objective would fall."""
+    """Value of more of a worker: by how much the objective would fall."""
 
     faster: float
     """If it were 10 % faster."""
     more_memory_bytes: float | None = None
-    """The least memory that would let another block reside; none where all blocks fit."""
+    """The least additional memory that lets another block reside; none where all blocks fit."""
     more_memory: float | None = None
-    """With so much more memory."""
+    """With that much more memory."""
 
 
 class NetworkPrice(Record):
-    """What more of a network is worth: by how much the objective would fall."""
+    """Value of more of a network: by how much the objective would fall."""
 
     mbit_per_s: float
     """With one more Mbit/s, on a point-to-point network on every link."""
 
 
 class PlanPrices(Record):
-    """What more of the resources is worth, in units of the objective."""
+    """Value of more of the resources, in units of the objective."""
 
     by: Literal["duals", "re-solve"]
-    """Duals are derivatives, scaled to the step; memory is always solved again, for residency is binary."""
+    """Duals are derivatives, scaled to the step; memory is always re-solved, because residency is binary."""
     workers: dict[str, WorkerPrice]
     networks: dict[str, NetworkPrice]
 
@@ -108,7 +108,7 @@ class Plan(Record):
     method: str
     goal: Literal["delay", "throughput", "makespan"]
     objective: float
-    """Value of the surrogate objective; ``bound`` and ``gap`` speak of it too."""
+    """Value of the surrogate objective, to which ``bound`` and ``gap`` refer, too."""
     bound: float
     gap: float
     solve_s: float
@@ -120,7 +120,7 @@ class Plan(Record):
 
     @property
     def summary(self) -> str:
-        """What it is worth, how far from the best it can be at most, and how it was found: one line for people."""
+        """Its objective, its proven optimality gap, and how it was found: one line for people."""
         proof = f"bound {self.bound:.6g}, gap {self.gap:.2%}" if self.bound > 0 else "no bound"
         return (
             f"{self.status}: {self.goal} {self.objective:.6g}, {proof} (surrogate objective), "

@@ -16,17 +16,17 @@ TOLERANCE = 1e-6
 
 
 def verify(instance: Instance, plan: Plan, *, tolerance: float = TOLERANCE) -> None:
-    """Check that ``plan`` can be carried out on ``instance`` and says of itself what is true.
+    """Check that ``plan`` can be carried out on ``instance`` and that its recorded figures are true.
 
     Raises
     ------
     PlanError
-        All faults at once: routes that do not join up, shares, memory, capacity, deadlines, accuracy, recorded values.
+        All errors at once: routes that do not join up, shares, memory, capacity, deadlines, accuracy, recorded values.
     """
     faults = list(_route_faults(instance, plan, tolerance))
     if not faults:
-        found = evaluate(instance, {source: own.routes for source, own in plan.sources.items()})
-        faults = [*_limit_faults(instance, found, tolerance), *_record_faults(instance, plan, found, tolerance)]
+        actual = evaluate(instance, {source: entry.routes for source, entry in plan.sources.items()})
+        faults = [*_limit_faults(instance, actual, tolerance), *_record_faults(instance, plan, actual, tolerance)]
     if faults:
         raise PlanError(faults)
 
@@ -90,18 +90,18 @@ def _wish_faults(plan: Plan, source: str, route: Route, where: str) -> Iterator[
             yield Fault(f"visits {worker} too often", where, begun.count(worker), f"at most {most}")
 
 
-def _limit_faults(instance: Instance, found: Evaluation, tolerance: float) -> Iterator[Fault]:
-    for worker, use in found.workers.items():
+def _limit_faults(instance: Instance, actual: Evaluation, tolerance: float) -> Iterator[Fault]:
+    for worker, use in actual.workers.items():
         memory = instance.worker(worker).memory_bytes
         if use.memory_bytes > memory * (1 + tolerance):
             yield Fault("more memory than there is", f"workers.{worker}", use.memory_bytes, f"at most {memory:g} bytes")
     if instance.scenario.objective.goal == "delay":
-        busy = {name: use.utilisation for name, use in found.workers.items()}
-        busy.update({name: use.utilisation for name, use in found.networks.items()})
+        busy = {name: use.utilisation for name, use in actual.workers.items()}
+        busy.update({name: use.utilisation for name, use in actual.networks.items()})
         for name, utilisation in busy.items():
             if utilisation > UTILISATION_CAP + tolerance:
                 yield Fault("busier than the cap", name, utilisation, f"at most {UTILISATION_CAP:g}")
-    for source, own in found.sources.items():
+    for source, own in actual.sources.items():
         spec = instance.scenario.sources[source]
         if spec.deadline_s is not None and own.delay_s > spec.deadline_s * (1 + tolerance):
             yield Fault("misses its deadline", f"sources.{source}", own.delay_s, f"at most {spec.deadline_s:g} s")
@@ -109,9 +109,9 @@ def _limit_faults(instance: Instance, found: Evaluation, tolerance: float) -> It
             yield Fault("not accurate enough", f"sources.{source}", own.accuracy, f"at least {spec.min_accuracy:g}")
 
 
-def _record_faults(instance: Instance, plan: Plan, found: Evaluation, tolerance: float) -> Iterator[Fault]:
-    pairs = [("objective", plan.objective, found.objective)]
-    for source, own in found.sources.items():
+def _record_faults(instance: Instance, plan: Plan, actual: Evaluation, tolerance: float) -> Iterator[Fault]:
+    pairs = [("objective", plan.objective, actual.objective)]
+    for source, own in actual.sources.items():
         recorded = plan.sources[source]
         pairs += [
             (f"sources.{source}.{key}", getattr(recorded, key), getattr(own, key))
@@ -122,7 +122,7 @@ def _record_faults(instance: Instance, plan: Plan, found: Evaluation, tolerance:
             yield Fault("missing from the plan", f"workers.{worker}")
             continue
         pairs += [
-            (f"workers.{worker}.{key}", getattr(plan.workers[worker], key), getattr(found.workers[worker], key))
+            (f"workers.{worker}.{key}", getattr(plan.workers[worker], key), getattr(actual.workers[worker], key))
             for key in ("utilisation", "memory_bytes")
         ]
     for name in instance.resources:
@@ -130,7 +130,7 @@ def _record_faults(instance: Instance, plan: Plan, found: Evaluation, tolerance:
             yield Fault("missing from the plan", f"networks.{name}")
             continue
         pairs.append(
-            (f"networks.{name}.utilisation", plan.networks[name].utilisation, found.networks[name].utilisation)
+            (f"networks.{name}.utilisation", plan.networks[name].utilisation, actual.networks[name].utilisation)
         )
     for where, recorded_value, value in pairs:
         if not math.isclose(recorded_value, value, rel_tol=tolerance, abs_tol=tolerance):
@@ -142,5 +142,5 @@ def _record_faults(instance: Instance, plan: Plan, found: Evaluation, tolerance:
 
 
 def relative_gap(objective: float, bound: float) -> float:
-    """Give (objective − bound) / max(|objective|, 1e-9), never below 0."""
+    """Return (objective − bound) / max(|objective|, 1e-9), never below 0."""
     return max(0.0, (objective - bound) / max(abs(objective), 1e-9))

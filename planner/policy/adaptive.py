@@ -1,31 +1,34 @@
-"""``adaptive``: the solver's routes as the menu, each sample's route by what it would cost now.
+"""``adaptive``: among candidate routes near the plan's, each sample takes the one with the least marginal cost now.
 
-For each route of the menu the source's worker walks through it in thought: transfers, waiting behind what is known to
-come (:mod:`planner.policy.outlook`), computation. What is done for higher classes meanwhile makes waiting and
-computing longer, by 1 / (1 − their utilisation). The sample's own delay T is not all that its route costs: work of w
-seconds on a worker delays what waits there with lower priority, and, until that worker's busy period ends, what will
-come with no higher priority. So the route with the least
+For each candidate route the source's worker works out what the sample would meet: transfers, waiting behind the work
+that is known to come (:mod:`planner.policy.outlook`), computation. Work of higher classes that comes meanwhile makes
+waiting and computing longer, by 1 / (1 − its utilisation). The sample's own delay T is not all that its route costs:
+work of w seconds on a worker delays what waits there with lower priority, and, until that worker's busy period ends,
+what will come with no higher priority. So the sample takes the route with the least
 
     p (T + 100 v (1 − A))
         + Σ_d w_d ( Σ_{j: p_j < p} p_j n_jd + θ Σ_{j: p_j <= p} p_j λ_jd (b_jd + w_d / 2) / (1 − ρ_jd) )
 
-is taken, where on resource d (worker or network) n_jd tasks of class j wait (known of workers only), b_jd seconds of
-work of class j and above are left, and λ_jd and ρ_jd are the rate of class j and the utilisation by it and those above,
-as measured. With θ = 1 this is the marginal cost of the sample to the weighted sum of all delays when nobody else's
-route changes: a task of class j that comes before the busy period of its class and above ends is delayed by w_d, and
-that period lasts (b + w/2) / (1 − ρ) on average (M/G/1; Kleinrock 1975, 5.8). But those that come later choose their
-routes by what they find then, and escape nearly all of it.
+where on resource d (worker or network) n_jd tasks of class j wait (known of workers only), b_jd seconds of work of
+class j and above are left, and λ_jd and ρ_jd are the measured rate of class j and the utilisation by it and those
+above. With θ = 1 this is the marginal cost of the sample to the weighted sum of all delays when nobody else's route
+changes: a task of class j that comes before the busy period of its class and above ends is delayed by w_d, and that
+period lasts (b + w/2) / (1 − ρ) on average (M/G/1; Kleinrock 1975, 5.8). But samples that come later choose their
+routes by what they find then, and escape nearly all of it; so θ is small by default.
 
 A route comes with an operating point: A is its accuracy, v what a percentage point is worth, and T and w are means over
 the samples, of which some leave early. So when queues grow, a route on which more samples leave early costs least, as
-with the thresholds that MDI-Exit (arXiv 2408.05247) lowers by its queues. The mean of the accuracies that were promised
-never falls below the least that a source asks for: what was above it may be spent later.
+with the thresholds that MDI-Exit (arXiv 2408.05247) lowers by its queues. The mean of the promised accuracies never
+falls below a source's minimum: what exceeded it may be spent later.
 
 For the goal ``makespan`` there is nothing to weigh, and another policy has this name: :mod:`planner.policy.batch`.
 
-The homes of sources tell each other what they have booked where: a transfer of another source's sample is known to
-nobody else before it is over. Queues are served by priority between blocks. A sample's priority grows with its age, so
-that none starves.
+The homes of sources tell each other what they have booked where, because a transfer of another source's sample is
+otherwise known to nobody before it is over. Queues are served by priority between blocks. A sample's priority grows
+with its age, so that none starves: one of priority p is served before those of priority q > p that are w seconds old
+when it is (q/p − 1) a + w q/p old, where a is the ageing time.
+
+The constants are :class:`planner.scenario.types.AdaptiveParameters`.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from math import inf
 from typing import Final, NamedTuple
 
@@ -42,22 +46,9 @@ from planner.policy.menu import whole_model_at_home, wide_menu
 from planner.policy.outlook import Outlook
 from planner.policy.types import Booking, Status, Task, View, Waiting
 from planner.scenario.instance import Instance
+from planner.scenario.types import AdaptiveParameters
 
-AGEING_S: Final = 10.0
-"""A sample this old counts with twice its priority, after twice as long with three times, and so on; so one of priority
-p is served before those of priority q > p that are w seconds old when it is (q/p − 1) AGEING_S + w q/p old."""
-
-QUANTUM_S: Final = 1e-3
-
-LARGEST_UTILISATION: Final = 0.9
-"""Rates are measured on few samples; more than this is not believed."""
-
-LATER: Final = 0.1
-"""θ: weight of what those are delayed that come later. On random scenarios 0.1 to 0.25 gave less delay than 0 and than
-0.5, and 0.1 never much more than the policies that think of themselves alone."""
-
-
-ROUNDING: Final = 1e-9
+_ROUNDING: Final = 1e-9
 """Sums of accuracies do not come back to zero by themselves."""
 
 
@@ -67,11 +58,11 @@ class _Leg(NamedTuple):
     Parameters
     ----------
     work_s
-        The mean over the samples that come here.
+        Mean over the samples that come here.
     share
-        Of the samples that take the route, those that come here.
+        Share of the samples on the route that come here.
     onward
-        Whether the legs behind it are: a result that leaves early takes a way of its own.
+        Whether the next legs follow this one: a result that leaves early goes its own way home.
     """
 
     resource: str
@@ -82,28 +73,34 @@ class _Leg(NamedTuple):
 
 
 class _Option(NamedTuple):
-    """A route of the menu, walked through."""
+    """A candidate route and its legs.
+
+    Parameters
+    ----------
+    loss_s
+        The delay that its wrong answers are worth.
+    least_s
+        Its mean delay when nothing else is there, and that loss.
+    """
 
     route: Route
     legs: tuple[_Leg, ...]
     accuracy: float
     loss_s: float
-    """The delay that its wrong answers are worth."""
     least_s: float
-    """What it takes on average when nothing else is there, and that loss."""
 
 
-class _Toll(NamedTuple):
+class _MarginalPrice(NamedTuple):
     """What time at a resource costs a sample of some priority, and others.
 
     Parameters
     ----------
     delayed
-        Of each class that the sample delays: its priority, and what delaying those that come later costs a second.
+        Of each class that the sample delays: its priority, and the cost per second of delaying those that come later.
     overtaken
-        The sum of the priorities of the tasks that wait there and are overtaken.
+        Sum of the priorities of the tasks that wait there and are overtaken.
     stretch
-        How many times longer it takes because of what higher classes ask for meanwhile.
+        Factor by which what higher classes ask for meanwhile makes the time longer.
     """
 
     delayed: tuple[tuple[float, float], ...]
@@ -112,38 +109,45 @@ class _Toll(NamedTuple):
 
 
 class Adaptive(PriorityPolicy):
-    """Live choice among the solver's routes and others that are near them; see the module."""
+    """Live choice among the solver's routes and others that are near them; see the module.
+
+    Parameters
+    ----------
+    parameters
+        By default those of the instance's scenario.
+    """
 
     looks_between_blocks = True
     gossips = True
 
-    def __init__(self, instance: Instance, plan: Plan) -> None:
-        self._menu = wide_menu(instance, plan)
+    def __init__(self, instance: Instance, plan: Plan, parameters: AdaptiveParameters | None = None) -> None:
+        self._parameters = parameters or instance.scenario.policy.adaptive
+        self._candidates = wide_menu(instance, plan)
         self._options: dict[str, list[_Option]] = {}
         self._slowness: dict[str | tuple[str, str], float] = {}
-        self._outlooks: dict[str, Outlook] = defaultdict(Outlook)
+        self._forecasts: dict[str, Outlook] = defaultdict(partial(Outlook, self._parameters))
         self._waiting: dict[str, tuple[tuple[float, int], ...]] = {}
-        self._known: dict[str, Status] = {}
-        self._news: list[tuple[str, Booking]] = []
+        self._known: dict[str, int] = {}
+        self._unannounced: list[tuple[str, Booking]] = []
         self._surplus = dict.fromkeys(instance.sources, 0.0)
-        """By how much the accuracies promised so far exceed the least one asked for, in all."""
+        """By how much the accuracies promised so far exceed the required ones, in all."""
 
-    # ---- where to -------------------------------------------------------------------------------------------------
+    # ---- routes ---------------------------------------------------------------------------------------------------
 
     def route(self, view: View, source: str) -> Route:
-        """Give the route of least marginal cost among those that are passable."""
+        """Return the passable route of least marginal cost."""
         self._learn(view)
         home, priority = view.instance.home(source), view.priorities[source]
         least = view.instance.scenario.sources[source].min_accuracy or 0.0
-        floor = least - self._surplus[source] - ROUNDING
-        tolls: dict[str, _Toll] = {}
+        floor = least - self._surplus[source] - _ROUNDING
+        prices: dict[str, _MarginalPrice] = {}
         best, best_cost, best_times_s = None, inf, []
         for option in self._options_of(view, source):
             if priority * option.least_s >= best_cost:
                 break
             if option.accuracy < floor or not view.passable(home, option.route):
                 continue
-            cost, times_s = self._cost(view, option, priority, tolls)
+            cost, times_s = self._cost(view, option, priority, prices)
             if cost < best_cost:
                 best, best_cost, best_times_s = option, cost, times_s
         if best is None:
@@ -151,13 +155,13 @@ class Adaptive(PriorityPolicy):
         self._surplus[source] += best.accuracy - least
         for leg, time_s in zip(best.legs, best_times_s, strict=True):
             booking = Booking(time_s, priority, leg.share * leg.work_s)
-            self._outlooks[leg.resource].book(view.now_s, booking)
-            self._news.append((leg.resource, booking))
+            self._forecasts[leg.resource].book(view.now_s, booking)
+            self._unannounced.append((leg.resource, booking))
         return best.route
 
     def replanned(self, view: View, plan: Plan) -> None:
-        """Choose from the menu of another plan from now on."""
-        self._menu |= wide_menu(view.instance, plan)
+        """Choose among the routes near another plan's from now on."""
+        self._candidates |= wide_menu(view.instance, plan)
         self._options.clear()
 
     def _options_of(self, view: View, source: str) -> list[_Option]:
@@ -165,70 +169,82 @@ class Adaptive(PriorityPolicy):
             self._slowness = dict(view.costs.slowness)
             self._options.clear()
         if source not in self._options:
-            options = (_walk(view, source, route) for route in self._menu[source])
+            options = (_option(view, source, route) for route in self._candidates[source])
             self._options[source] = sorted(options, key=lambda option: option.least_s)
         return self._options[source]
 
     def _learn(self, view: View) -> None:
-        """Take what other workers told since, and what this one knows of itself."""
-        for worker, status in view.statuses.items():
-            if self._known.get(worker) is not status:
-                self._known[worker] = status
-                self._take(worker, status)
-        self._take(view.worker, _status(view))
+        """Take what other workers told since the last time, and what this worker knows about itself."""
+        for worker, number in view.status_numbers.items():
+            if self._known.get(worker) != number:
+                self._known[worker] = number
+                self._take(worker, view.statuses[worker])
+        self._take(view.worker, self._own_status(view))
 
     def _take(self, worker: str, status: Status) -> None:
-        resource = _place(worker)
+        resource = _resource(worker)
         self._waiting[resource] = status.waiting
-        self._outlooks[resource].told(status.at_s, [*status.backlog_s, (inf, status.running_s)])
+        self._forecasts[resource].told(status.at_s, [*status.backlog_s, (inf, status.running_s)])
 
-    def _cost(self, view: View, option: _Option, priority: float, tolls: dict[str, _Toll]) -> tuple[float, list[float]]:
-        """Give the marginal cost of a route, and when the sample would come to each of its legs."""
+    def _cost(
+        self, view: View, option: _Option, priority: float, prices: dict[str, _MarginalPrice]
+    ) -> tuple[float, list[float]]:
+        """Return the marginal cost of a route, and when the sample would come to each of its legs."""
         time_s, delay_s, others, times_s = view.now_s, option.loss_s, 0.0, []
         for resource, work_s, latency_s, share, onward in option.legs:
-            outlook = self._outlooks[resource]
-            toll = tolls.get(resource)
-            if toll is None:
-                toll = tolls[resource] = self._toll(view, resource, priority)
+            forecast = self._forecasts[resource]
+            price = prices.get(resource)
+            if price is None:
+                price = prices[resource] = self._price(view, resource, priority)
             times_s.append(time_s)
-            delayed = toll.overtaken
-            for other, cost_per_s in toll.delayed:
-                delayed += cost_per_s * (outlook.busy_s(time_s, other) + work_s / 2)
+            delayed = price.overtaken
+            for other, cost_per_s in price.delayed:
+                delayed += cost_per_s * (forecast.busy_s(time_s, other) + work_s / 2)
             others += share * work_s * delayed
-            own_s = (outlook.busy_s(time_s, priority) + work_s) * toll.stretch + latency_s
+            own_s = (forecast.busy_s(time_s, priority) + work_s) * price.stretch + latency_s
             delay_s += share * own_s
             if onward:
                 time_s += own_s
         return priority * delay_s + others, times_s
 
-    def _toll(self, view: View, resource: str, priority: float) -> _Toll:
+    def _price(self, view: View, resource: str, priority: float) -> _MarginalPrice:
+        largest, later = self._parameters.largest_utilisation, self._parameters.later_weight
         utilisation, above, delayed = 0.0, 0.0, []
-        for rate in self._outlooks[resource].rates(view.now_s):
-            utilisation = min(utilisation + rate.utilisation, LARGEST_UTILISATION)
+        for rate in self._forecasts[resource].rates(view.now_s):
+            utilisation = min(utilisation + rate.utilisation, largest)
             if rate.priority > priority:
                 above = utilisation
             else:
-                delayed.append((rate.priority, LATER * rate.priority * rate.tasks_per_s / (1 - utilisation)))
+                delayed.append((rate.priority, later * rate.priority * rate.tasks_per_s / (1 - utilisation)))
         overtaken = sum(other * number for other, number in self._waiting.get(resource, ()) if other < priority)
-        return _Toll(tuple(delayed), overtaken, 1 / (1 - above))
+        return _MarginalPrice(tuple(delayed), overtaken, 1 / (1 - above))
 
-    # ---- what is told ---------------------------------------------------------------------------------------------
+    # ---- gossip ---------------------------------------------------------------------------------------------------
 
     def status(self, view: View) -> Status:
-        """Tell backlog and queues by class, and what was booked since the last time."""
-        booked, self._news = tuple(self._news), []
-        return replace(_status(view), booked=booked)
+        """Return backlog and queues by class, and what was booked since the last time."""
+        booked, self._unannounced = tuple(self._unannounced), []
+        return replace(self._own_status(view), booked=booked)
 
     def heard(self, view: View, status: Status) -> None:
-        """Book what another booked."""
+        """Book what another worker booked."""
         for resource, booking in status.booked:
-            self._outlooks[resource].book(view.now_s, booking)
+            self._forecasts[resource].book(view.now_s, booking)
 
     def listeners(self, view: View) -> Iterable[str]:
-        """Tell the homes of the sources."""
+        """Return the homes of the sources."""
         return dict.fromkeys(spec.worker for spec in view.instance.scenario.sources.values())
 
-    # ---- whom to serve --------------------------------------------------------------------------------------------
+    def _own_status(self, view: View) -> Status:
+        step_s = self._parameters.backlog_step_s
+        return Status(
+            at_s=view.now_s,
+            backlog_s=tuple((priority, round(work_s / step_s) * step_s) for priority, work_s in view.backlog_s.items()),
+            running_s=round(max(view.running_until_s - view.now_s, 0.0) / step_s) * step_s,
+            waiting=tuple((queue, number) for queue, number in view.queued.items() if isinstance(queue, float)),
+        )
+
+    # ---- service --------------------------------------------------------------------------------------------------
 
     def rank(self, task: Task) -> float:
         """Put the oldest first."""
@@ -236,34 +252,22 @@ class Adaptive(PriorityPolicy):
 
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
         """Serve the highest aged priority; the first of a queue has the highest of its class."""
-        return max(heads, key=lambda queue: aged_priority(heads[queue].task, view.now_s))
+        now_s, ageing_s = view.now_s, self._parameters.ageing_s
+        return max(heads, key=lambda queue: aged_priority(heads[queue].task, now_s, ageing_s))
 
 
-def aged_priority(task: Task, now_s: float) -> float:
-    """Give a task's priority as it counts now."""
-    return task.priority * (1 + (now_s - task.created_s) / AGEING_S)
+def aged_priority(task: Task, now_s: float, ageing_s: float) -> float:
+    """Return the current priority of a task, which grows by its first one every ``ageing_s`` seconds."""
+    return task.priority * (1 + (now_s - task.created_s) / ageing_s)
 
 
-def _status(view: View) -> Status:
-    return Status(
-        at_s=view.now_s,
-        backlog_s=tuple((priority, _rounded(work_s)) for priority, work_s in view.backlog_s.items()),
-        running_s=_rounded(max(view.running_until_s - view.now_s, 0.0)),
-        waiting=tuple((queue, number) for queue, number in view.queued.items() if isinstance(queue, float)),
-    )
-
-
-def _rounded(work_s: float) -> float:
-    return round(work_s / QUANTUM_S) * QUANTUM_S
-
-
-def _place(worker: str) -> str:
-    """Name a worker among the resources; no network's name begins like this."""
+def _resource(worker: str) -> str:
+    """Return the name of a worker among the resources; no network's name begins like this."""
     return f"@{worker}"
 
 
-def _walk(view: View, source: str, route: Route) -> _Option:
-    """Say what a route's stages and transfers take on their own, and how many samples come to each."""
+def _option(view: View, source: str, route: Route) -> _Option:
+    """Work out what a route's stages and transfers take on their own, and how many samples come to each."""
     instance, costs, model = view.instance, view.costs, route.model
     home, sizes = instance.home(source), costs.cut_bytes[model]
     point = instance.operating_points(model)[route.operating_point]
@@ -273,11 +277,11 @@ def _walk(view: View, source: str, route: Route) -> _Option:
     for worker, first, last in ((stage.worker, stage.first_block, stage.last_block) for stage in route.stages):
         legs += _hops(view, at, worker, sizes[first], reach[first])
         work_s = costs.stage_s(model, worker, first, last, route.operating_point)
-        legs.append(_Leg(_place(worker), work_s, share=reach[first]))
-        for leave in instance.any_profile(model).exits:
-            if first < leave.cut <= last + 1:
-                left = reach[leave.cut - 1] - reach[leave.cut]
-                legs += _hops(view, worker, home, leave.result_bytes, left, onward=False)
+        legs.append(_Leg(_resource(worker), work_s, share=reach[first]))
+        for exit_ in instance.any_profile(model).exits:
+            if first < exit_.cut <= last + 1:
+                leaving = reach[exit_.cut - 1] - reach[exit_.cut]
+                legs += _hops(view, worker, home, exit_.result_bytes, leaving, onward=False)
         at = worker
     legs += _hops(view, at, home, sizes[-1], reach[-1])
     loss_s = 100 * instance.scenario.objective.accuracy_worth_s * (1 - point.accuracy)

@@ -1,4 +1,4 @@
-"""What most policies share: routes known when a sample starts, one queue, first come first served, nothing told."""
+"""What most policies share: routes known when a sample starts, one queue, first come first served, no gossip."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ class BasePolicy:
     gossips = False
 
     def priority(self, view: View, source: str) -> float:
-        """Give the source's, as it is now."""
+        """Return the current priority of the source."""
         return view.priorities[source]
 
     def route(self, view: View, source: str) -> Route | float | None:
-        """Give the whole model at the source."""
+        """Return the whole model at the source."""
         return whole_model_at_home(view.instance, source)
 
     def place(self, view: View, task: Task) -> Decision:
-        """Compute the stage at hand if it is this worker's, else send the task to the worker it belongs to."""
+        """Compute the current stage if it is this worker's, else send the task to the worker it belongs to."""
         stage = task.stages[0]
         return Compute(stage.last_block) if stage.worker == view.worker else Forward(stage.worker)
 
@@ -52,7 +52,7 @@ class BasePolicy:
         """Follow no plan."""
 
     def status(self, view: View) -> Status:  # noqa: ARG002
-        """Tell nothing."""
+        """Return a status that says nothing."""
         return Status()
 
     def listeners(self, view: View) -> Iterable[str]:  # noqa: ARG002

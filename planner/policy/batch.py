@@ -4,39 +4,33 @@ The least makespan is that of a fluid: all sources end together, and no bottlene
 at once would be served by priority, so one source would be done first, while workers that only the others need idle.
 So here priorities say nothing: workers serve the source first that is furthest behind, and each route of the plan has
 a pace. The k-th of the n samples of a source that take a route leaves at (k − 1) M / n at the earliest, where M is the
-work of the busiest resource under the plan; less the time that a sample of the slowest source takes alone, which keeps
-the bottleneck busy when some are late. Workers and networks that are faster than the plan thinks are not held up: a
-source has always as many samples on their way as it would have at its pace if none of them had to wait (Little's law).
+work of the busiest resource under the plan; less a head start, the time that a sample of the slowest source takes
+alone, which keeps the bottleneck busy when some are late. Workers and networks that are faster than the plan thinks are
+not held up: a source always has as many samples in flight as it would have at its pace if none of them had to wait
+(Little's law).
 
 Workers tell the homes of the sources how much work waits. While that is far more than it should be somewhere, as when
 a worker has become slow, samples take other routes, whatever the shares.
+
+The constants are :class:`planner.scenario.types.BatchParameters`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass
-from typing import Final
 
 from planner.plan.types import Plan, Route
 from planner.policy.base import BasePolicy
 from planner.policy.menu import whole_model_at_home
 from planner.policy.types import Status, Task, View
 from planner.scenario.instance import Instance
-
-BEHIND: Final = 5.0
-"""A worker is behind when more work waits there than so many head starts: by chance that is rare."""
-
-AVOID: Final = 30.0
-"""A route over a worker that is behind counts as due so many times later than that is too much."""
-
-LEAST_S: Final = 1e-3
-"""Backlogs are told in steps of a head start, and of this at least."""
+from planner.scenario.types import BatchParameters
 
 
 @dataclass(slots=True)
 class _Lane:
-    """A route of the plan, as the samples of one source take it.
+    """A route of the plan, paced for the samples of one source.
 
     Parameters
     ----------
@@ -45,7 +39,7 @@ class _Lane:
     every_s
         The time between two samples.
     left
-        How many samples the plan still has for it; a share is no whole number of them.
+        Number of samples that the plan still has for it; a share is no whole number of them.
     """
 
     route: Route
@@ -55,16 +49,23 @@ class _Lane:
 
 
 class Batch(BasePolicy):
-    """The plan's routes by their shares, each at its pace."""
+    """The plan's routes by their shares, each at its pace.
+
+    Parameters
+    ----------
+    parameters
+        By default those of the instance's scenario.
+    """
 
     looks_between_blocks = True
     gossips = True
 
-    def __init__(self, instance: Instance, plan: Plan) -> None:
+    def __init__(self, instance: Instance, plan: Plan, parameters: BatchParameters | None = None) -> None:
+        self._parameters = parameters or instance.scenario.policy.batch
         self._priority = max(spec.priority for spec in instance.scenario.sources.values())
         self._samples = {source: max(instance.samples(source), 1) for source in instance.sources}
         self._gone = dict.fromkeys(instance.sources, 0)
-        self._lanes: dict[str, list[_Lane]] = {}
+        self._paced: dict[str, list[_Lane]] = {}
         self._follow(plan, now_s=0.0)
 
     def _follow(self, plan: Plan, now_s: float) -> None:
@@ -74,7 +75,7 @@ class Batch(BasePolicy):
         for source, entry in plan.sources.items():
             samples = self._samples[source]
             left = max(samples - self._gone[source], 0)
-            self._lanes[source] = [
+            self._paced[source] = [
                 _Lane(
                     route,
                     due_s=now_s - self._head_start_s,
@@ -90,54 +91,60 @@ class Batch(BasePolicy):
         self._follow(plan, view.now_s)
 
     def priority(self, view: View, source: str) -> float:  # noqa: ARG002
-        """Give the highest of all, whatever the source: the batch is done when the last of all samples is."""
+        """Return the highest of all, whatever the source: the batch is done when the last of all samples is."""
         return self._priority
 
     def rank(self, task: Task) -> float:
-        """Give the share of its source's samples that came before it."""
+        """Return the share of its source's samples that came before it."""
         return task.key.sample / self._samples[task.key.source]
 
     def route(self, view: View, source: str) -> Route | float | None:
-        """Give the route that is due first of those that are passable, or when it is due."""
+        """Return the passable route that is due first, or the time at which it is due."""
         home = view.instance.home(source)
-        lanes = [lane for lane in self._lanes[source] if view.passable(home, lane.route)]
-        on_their_way = view.in_flight.get(source, 0)
-        if not lanes:
-            return None if on_their_way else whole_model_at_home(view.instance, source)
-        late_s = {worker: self._late_s(view, worker) for lane in lanes for worker in lane.route.workers}
-        if any(late_s.values()):
-            lane = min(lanes, key=lambda lane: lane.due_s + AVOID * max(late_s[each] for each in lane.route.workers))
+        passable = [paced for paced in self._paced[source] if view.passable(home, paced.route)]
+        in_flight = view.in_flight.get(source, 0)
+        if not passable:
+            return None if in_flight else whole_model_at_home(view.instance, source)
+        excess_s = {worker: self._excess_s(view, worker) for paced in passable for worker in paced.route.workers}
+        if any(excess_s.values()):
+            avoid = self._parameters.avoid
+            chosen = min(
+                passable,
+                key=lambda paced: paced.due_s + avoid * max(excess_s[worker] for worker in paced.route.workers),
+            )
             whole_s = self._gone[source] * self._makespan_s / self._samples[source] - self._head_start_s
-            due_s = min(lane.due_s, whole_s)
+            due_s = min(chosen.due_s, whole_s)
         else:
-            fullest = max(lane.left for lane in lanes)
-            lane = min((lane for lane in lanes if lane.left >= min(fullest, 0.5)), key=lambda lane: lane.due_s)
-            due_s = lane.due_s
-        enough = on_their_way * self._makespan_s >= self._head_start_s * self._samples[source]
+            fullest = max(paced.left for paced in passable)
+            chosen = min(
+                (paced for paced in passable if paced.left >= min(fullest, 0.5)), key=lambda paced: paced.due_s
+            )
+            due_s = chosen.due_s
+        enough = in_flight * self._makespan_s >= self._head_start_s * self._samples[source]
         if enough and view.now_s < due_s:
             return due_s
-        lane.due_s += lane.every_s
-        lane.left -= 1
+        chosen.due_s += chosen.every_s
+        chosen.left -= 1
         self._gone[source] += 1
-        return lane.route
+        return chosen.route
 
-    def _late_s(self, view: View, worker: str) -> float:
-        """Give by how much a worker is behind, as far as is known, in seconds."""
+    def _excess_s(self, view: View, worker: str) -> float:
+        """Return how much more work waits at a worker than there should be, as far as is known, in seconds."""
         if worker == view.worker:
             backlog_s = sum(view.backlog_s.values())
         else:
-            told = view.statuses.get(worker)
-            backlog_s = sum(work_s for _, work_s in told.backlog_s) if told is not None else 0.0
-        return max(backlog_s - BEHIND * self._head_start_s, 0.0)
+            status = view.statuses.get(worker)
+            backlog_s = sum(work_s for _, work_s in status.backlog_s) if status is not None else 0.0
+        return max(backlog_s - self._parameters.behind * self._head_start_s, 0.0)
 
-    # ---- what is told ---------------------------------------------------------------------------------------------
+    # ---- gossip ---------------------------------------------------------------------------------------------------
 
     def status(self, view: View) -> Status:
-        """Tell the backlog."""
-        step_s = max(self._head_start_s, LEAST_S)
+        """Return the backlog."""
+        step_s = max(self._head_start_s, self._parameters.backlog_step_s)
         steps = round(sum(view.backlog_s.values()) / step_s)
         return Status(at_s=view.now_s, backlog_s=((self._priority, steps * step_s),) if steps else ())
 
     def listeners(self, view: View) -> Iterable[str]:
-        """Tell the homes of the sources."""
+        """Return the homes of the sources."""
         return dict.fromkeys(spec.worker for spec in view.instance.scenario.sources.values())

@@ -1,16 +1,31 @@
-"""What computing and sending is expected to take, looked up fast: sums over blocks from the instance's profiles."""
+"""Expected computation and transfer times, looked up fast: sums over blocks from the instance's profiles."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from copy import copy
 from itertools import accumulate
+from types import MappingProxyType
 
 from planner.scenario.instance import Hop, Instance
 
 
 class Costs:
-    """Prefix sums over the blocks of each model on each worker."""
+    """Prefix sums over the blocks of each model on each worker; read-only."""
+
+    __slots__ = (
+        "_compute_s",
+        "_cut_bytes",
+        "_instance",
+        "_overhead_s",
+        "_pace",
+        "_parameters",
+        "_reach",
+        "_reached_s",
+        "_slowness",
+        "_stage_s",
+    )
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -39,7 +54,7 @@ class Costs:
             model: [0, *accumulate(block.parameters for block in instance.any_profile(model).blocks)]
             for model in instance.profiles
         }
-        self.cut_bytes = {model: instance.cut_bytes(model) for model in instance.profiles}
+        self._cut_bytes = MappingProxyType({model: instance.cut_bytes(model) for model in instance.profiles})
         self._pace: dict[tuple[str, str], tuple[float, float]] = {
             (sender, receiver): (
                 sum(1 / hop.bytes_per_s for hop in path.hops),
@@ -48,24 +63,34 @@ class Costs:
             for sender, by_receiver in instance.paths.items()
             for receiver, path in by_receiver.items()
         }
-
         self._stage_s: dict[tuple[str, str, int, int, int | None, float], float] = {}
-        self.slowness: dict[str | tuple[str, str], float] = {}
-        """How many times longer than by its profile each worker takes at the moment, where that is known; and each hop,
-        by sender and receiver, than by the scenario."""
+        self._slowness: Mapping[str | tuple[str, str], float] = {}
 
-    def own(self) -> Costs:
-        """Give the same costs with a slowness of their own."""
-        found = copy(self)
-        found.slowness = dict(self.slowness)
-        return found
+    @property
+    def cut_bytes(self) -> Mapping[str, tuple[int, ...]]:
+        """Bytes across each cut of each model."""
+        return self._cut_bytes
+
+    @property
+    def slowness(self) -> Mapping[str | tuple[str, str], float]:
+        """How many times slower than profiled each worker is at the moment, where known.
+
+        Likewise, how many times slower than in the scenario each hop is, by sender and receiver.
+        """
+        return MappingProxyType(self._slowness)
+
+    def with_slowness(self, slowness: Mapping[str | tuple[str, str], float]) -> Costs:
+        """Return the same costs under a slowness, which they follow as it changes."""
+        costs = copy(self)
+        costs._slowness = slowness  # noqa: SLF001  # of this very class
+        return costs
 
     def length(self, model: str) -> int:
-        """Give L."""
+        """Return L, the number of blocks of a model."""
         return len(self._parameters[model]) - 1
 
     def compute_s(self, model: str, worker: str, first: int, last: int, point: int | None = None) -> float:
-        """Give the time of blocks ``first`` to ``last`` on a worker, without the overhead of a stage, in seconds.
+        """Return the time of blocks ``first`` to ``last`` on a worker, without a stage's overhead, in seconds.
 
         With an operating point it is the mean over the samples that come to block ``first``, of which some leave early.
         """
@@ -74,11 +99,11 @@ class Costs:
             sums, share = self._compute_s[model, worker], 1.0
         else:
             sums, share = self._reached_s[model, worker, point], reach[first]
-        return (sums[last + 1] - sums[first]) / share * self.slowness.get(worker, 1.0)
+        return (sums[last + 1] - sums[first]) / share * self._slowness.get(worker, 1.0)
 
     def stage_s(self, model: str, worker: str, first: int, last: int, point: int | None = None) -> float:
-        """Give the time of a stage, its overhead included, in seconds; a mean as that of :meth:`compute_s`."""
-        slowness = self.slowness.get(worker, 1.0)
+        """Return the time of a stage, its overhead included, in seconds; a mean as that of :meth:`compute_s`."""
+        slowness = self._slowness.get(worker, 1.0)
         key = (model, worker, first, last, point, slowness)
         known_s = self._stage_s.get(key)
         if known_s is None:
@@ -87,32 +112,32 @@ class Costs:
         return known_s
 
     def parameters(self, model: str, first: int, last: int) -> int:
-        """Give the number of parameters of blocks ``first`` to ``last``."""
+        """Return the number of parameters of blocks ``first`` to ``last``."""
         sums = self._parameters[model]
         return sums[last + 1] - sums[first]
 
     def transfer_s(self, sender: str, receiver: str, size_bytes: float) -> float:
-        """Give the time that a transfer takes when nothing else is sent; infinity where there is no path."""
+        """Return the time of a transfer while nothing else is sent, in seconds; infinity where there is no path."""
         if sender == receiver:
             return 0.0
         pace = self._pace.get((sender, receiver))
         if pace is None:
             return math.inf
-        if self.slowness and size_bytes > 0:
+        if self._slowness and size_bytes > 0:
             hops = self._instance.paths[sender][receiver].hops
             return sum(self.hop_s(hop, size_bytes) for hop in hops) + pace[1]
         return size_bytes * pace[0] + pace[1]
 
     def hop_s(self, hop: Hop, size_bytes: float) -> float:
-        """Give the time that a transfer occupies a hop when nothing else is sent, its latency not counted."""
-        return size_bytes / hop.bytes_per_s * self.slowness.get((hop.sender, hop.receiver), 1.0)
+        """Return how long a transfer occupies a hop while nothing else is sent, without latency, in seconds."""
+        return size_bytes / hop.bytes_per_s * self._slowness.get((hop.sender, hop.receiver), 1.0)
 
     def latency_s(self, sender: str, receiver: str) -> float:
-        """Give the time of a message without size; infinity where there is no path."""
+        """Return the time of a message without size, in seconds; infinity where there is no path."""
         return self.transfer_s(sender, receiver, 0.0)
 
     def neighbours(self, worker: str) -> tuple[str, ...]:
-        """Give the workers that the scenario's policy section names, or those that one hop reaches."""
+        """Return the workers that the scenario's policy section names, or those that one hop reaches."""
         named = self._instance.scenario.policy.neighbours
         if named is not None:
             return named.get(worker, ())
@@ -120,7 +145,7 @@ class Costs:
         return tuple(other for other in self._instance.workers if other in paths and len(paths[other].hops) == 1)
 
     def ring(self, first: str) -> tuple[str, ...]:
-        """Give the workers of the ring, starting with ``first``; none when it is not one of them."""
+        """Return the workers of the ring, starting with ``first``; none when it is not one of them."""
         ring = self._instance.scenario.policy.ring or self._instance.workers
         if first not in ring:
             return ()

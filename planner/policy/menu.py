@@ -1,30 +1,32 @@
-"""The routes that a policy may send a source's samples on, and what it needs loaded."""
+"""Candidate routes: those on which a policy may send a source's samples, and the blocks that they need loaded."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
+from typing import Final
 
 from planner.plan.types import Plan, Route, Stage
 from planner.scenario.instance import Instance
 
-_WITH_MENU = frozenset(("local", "planned", "adaptive"))
+_OF_KNOWN_ROUTES: Final = frozenset(("local", "planned", "adaptive"))
+"""Policies whose samples take candidate routes only."""
 
 
 def whole_model_at_home(instance: Instance, source: str) -> Route:
-    """Give the route on which the source's own worker runs every block of the source's first model."""
+    """Return the route on which the source's own worker runs every block of the source's first model."""
     spec = instance.scenario.sources[source]
     model = spec.models[0]
     return _whole_model(model, spec.worker, instance.length(model) - 1)
 
 
-@lru_cache  # asked for with every sample, and routes are checked when they are made
+@lru_cache  # called for every sample, and routes are checked when they are made
 def _whole_model(model: str, worker: str, last: int) -> Route:
     return Route(model=model, stages=(Stage(worker=worker, first_block=0, last_block=last),))
 
 
 def menu(instance: Instance, policy: str, plan: Plan | None) -> Mapping[str, Sequence[Route]]:
-    """Give each source's routes under a policy, with their shares, while no worker has left."""
+    """Return each source's routes under a policy, with their shares, while no worker has left."""
     if plan is not None and (policy == "planned" or (policy == "adaptive" and plan.goal == "makespan")):
         return {source: entry.routes for source, entry in plan.sources.items()}
     if policy == "adaptive" and plan is not None:
@@ -33,15 +35,15 @@ def menu(instance: Instance, policy: str, plan: Plan | None) -> Mapping[str, Seq
 
 
 def wide_menu(instance: Instance, plan: Plan) -> dict[str, list[Route]]:
-    """Give each source's routes under ``adaptive``: the plan's, and all that leave home once, where memory allows.
+    """Return each source's routes under ``adaptive``: the plan's, and all that leave home once, where memory allows.
 
-    Those that leave home once come with each operating point of the source's models. A worker that could not hold the
-    blocks of all these routes at once gets only those of the plan.
+    Those that leave home once come with each operating point of the source's models. Workers that could not hold the
+    blocks of all these routes at once appear only in the routes of the plan.
     """
     planned = {source: list(entry.routes) for source, entry in plan.sources.items()}
     wide = {source: [*planned[source], *_one_move_routes(instance, source)] for source in planned}
     tight = {worker for worker in instance.workers if not _fits(instance, worker, wide)}
-    menu = {
+    allowed = {
         source: [
             route
             for route in routes
@@ -51,12 +53,12 @@ def wide_menu(instance: Instance, plan: Plan) -> dict[str, list[Route]]:
     }
     return {
         source: list({(route.model, route.operating_point, route.stages): route for route in routes}.values())
-        for source, routes in menu.items()
+        for source, routes in allowed.items()
     }
 
 
 def _one_move_routes(instance: Instance, source: str) -> Iterator[Route]:
-    """Give each whole model at home, and each way to leave home once, after 0, 1, … blocks."""
+    """Yield each whole model at home, and each route that leaves home once, after 0, 1, … blocks."""
     home = instance.home(source)
     away = [
         worker
@@ -65,19 +67,19 @@ def _one_move_routes(instance: Instance, source: str) -> Iterator[Route]:
     ]
     for model in instance.scenario.sources[source].models:
         last = instance.length(model) - 1
-        ways = [(Stage(worker=home, first_block=0, last_block=last),)]
+        choices = [(Stage(worker=home, first_block=0, last_block=last),)]
         for worker in away:
             for cut in range(last + 1):
                 before = (Stage(worker=home, first_block=0, last_block=cut - 1),) if cut else ()
-                ways.append((*before, Stage(worker=worker, first_block=cut, last_block=last)))
+                choices.append((*before, Stage(worker=worker, first_block=cut, last_block=last)))
         for point in range(len(instance.operating_points(model))):
-            yield from (Route(model=model, operating_point=point, stages=stages) for stages in ways)
+            yield from (Route(model=model, operating_point=point, stages=stages) for stages in choices)
 
 
-def _fits(instance: Instance, worker: str, menu: Mapping[str, Sequence[Route]]) -> bool:
+def _fits(instance: Instance, worker: str, by_source: Mapping[str, Sequence[Route]]) -> bool:
     blocks = {
         (route.model, block)
-        for routes in menu.values()
+        for routes in by_source.values()
         for route in routes
         for stage in route.stages
         if stage.worker == worker
@@ -90,11 +92,12 @@ def _fits(instance: Instance, worker: str, menu: Mapping[str, Sequence[Route]]) 
 
 
 def resident_blocks(instance: Instance, policy: str, plan: Plan | None) -> dict[str, dict[str, tuple[int, ...]]]:
-    """Give, for each worker and model, the indices of the blocks that the policy may run there.
+    """Return, for each worker and model, the indices of the blocks that the policy may run there.
 
-    They are those of the menu's routes; policies that decide from worker to worker may run any block anywhere.
+    They are those of the candidate routes. Policies that decide from worker to worker, and a user's own ones, may run
+    any block anywhere.
     """
-    if policy not in _WITH_MENU:
+    if policy not in _OF_KNOWN_ROUTES:
         everything = {model: tuple(range(instance.length(model))) for model in instance.profiles}
         return dict.fromkeys(instance.workers, everything)
     blocks: dict[str, dict[str, set[int]]] = {worker: {} for worker in instance.workers}
@@ -104,6 +107,6 @@ def resident_blocks(instance: Instance, policy: str, plan: Plan | None) -> dict[
                 span = range(stage.first_block, stage.last_block + 1)
                 blocks[stage.worker].setdefault(route.model, set()).update(span)
     return {
-        worker: {model: tuple(sorted(found)) for model, found in by_model.items()}
+        worker: {model: tuple(sorted(indices)) for model, indices in by_model.items()}
         for worker, by_model in blocks.items()
     }

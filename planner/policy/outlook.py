@@ -1,9 +1,9 @@
-"""What a worker knows of the work that comes to a resource (a worker or a network), and the queue it will make there.
+"""Backlog forecast of a resource (a worker or a network): the work that comes to it, and the queue that this makes.
 
-All that is known is a list of bookings: work of some priority that comes at some time. The resource is thought to work
-through them without a break, those of the highest priority first and at once, so what is left at t of all work of a
-priority and above follows Lindley's recursion over the bookings of that priority and above, in the order in which they
-come: V ← max(V − (time since the last), 0) + work (Kleinrock 1975, 8.1).
+All that is known is a list of bookings: work of some priority that arrives at some time. The resource is taken to work
+through them without a break and to serve the highest priority first, preempting at once. So what is left at t of all
+work of a priority and above follows Lindley's recursion over the bookings of that priority and above, in the order of
+their arrival: V ← max(V − (time since the last), 0) + work (Kleinrock 1975, 8.1).
 """
 
 from __future__ import annotations
@@ -11,19 +11,14 @@ from __future__ import annotations
 from bisect import bisect_right, insort
 from collections.abc import Iterable
 from math import exp, inf
-from typing import Final, NamedTuple
+from typing import NamedTuple
 
 from planner.policy.types import Booking
-
-MEMORY_S: Final = 5.0
-"""Rates are averages over about this long."""
-
-MOST: Final = 64
-"""With so many bookings, a further one is put together with the last of its priority."""
+from planner.scenario.types import AdaptiveParameters
 
 
 class ClassRate(NamedTuple):
-    """What one priority class asks of a resource: tasks a second, and the share of its time that takes."""
+    """What one priority class asks of a resource: tasks per second, and the share of its time that they take."""
 
     priority: float
     tasks_per_s: float
@@ -33,32 +28,35 @@ class ClassRate(NamedTuple):
 class Outlook:
     """The bookings of one resource, and how fast they come."""
 
-    def __init__(self) -> None:
+    def __init__(self, parameters: AdaptiveParameters | None = None) -> None:
+        parameters = parameters or AdaptiveParameters()
+        self._memory_s = parameters.rate_memory_s
+        self._most = parameters.most_bookings
         self._coming: list[Booking] = []
         self._left: dict[float, tuple[list[float], list[float]]] = {}
         self._seen: dict[float, tuple[float, float]] = {}
         self._seen_s = 0.0
 
     def book(self, now_s: float, booking: Booking) -> None:
-        """Learn of work that will come."""
+        """Add work that will come."""
         self._count(now_s, booking)
-        if len(self._coming) >= MOST:
+        if len(self._coming) >= self._most:
             self.forget(now_s)
-        if len(self._coming) < MOST or not self._joined_to_last(booking):
+        if len(self._coming) < self._most or not self._joined_to_last(booking):
             insort(self._coming, booking)
         self._left.clear()
 
     def _joined_to_last(self, booking: Booking) -> bool:
-        """Add work to the last booking of the same priority, if there is one."""
-        for place in reversed(range(len(self._coming))):
-            last = self._coming[place]
+        """Add work to the last booking of the same priority, and return True, if there is one."""
+        for index in reversed(range(len(self._coming))):
+            last = self._coming[index]
             if last.priority == booking.priority:
-                self._coming[place] = last._replace(work_s=last.work_s + booking.work_s)
+                self._coming[index] = last._replace(work_s=last.work_s + booking.work_s)
                 return True
         return False
 
     def forget(self, now_s: float) -> None:
-        """Put what has come by now together, by priority."""
+        """Merge what has come by now, by priority."""
         past = {booking.priority for booking in self._coming if booking.arrives_s <= now_s}
         standing, above_s = [], 0.0
         for priority in sorted(past, reverse=True):
@@ -74,13 +72,13 @@ class Outlook:
         self._left.clear()
 
     def busy_s(self, at_s: float, priority: float) -> float:
-        """Expect the work of a priority and above that is left at a time, in seconds."""
+        """Return the expected work of a priority and above that is left at a time, in seconds."""
         times_s, left_s = self._left.get(priority) or self._follow(priority)
-        place = bisect_right(times_s, at_s) - 1
-        return max(left_s[place] - (at_s - times_s[place]), 0.0)
+        index = bisect_right(times_s, at_s) - 1
+        return max(left_s[index] - (at_s - times_s[index]), 0.0)
 
     def _follow(self, priority: float) -> tuple[list[float], list[float]]:
-        """Give when work comes, and what is left just afterwards."""
+        """Return when work of a priority and above comes, and what is left just afterwards."""
         times_s, left_s = [-inf], [0.0]
         at_s, waits_s = -inf, 0.0
         for booking in self._coming:
@@ -95,15 +93,16 @@ class Outlook:
     # ---- rates ----------------------------------------------------------------------------------------------------
 
     def _count(self, now_s: float, booking: Booking) -> None:
-        factor = exp((self._seen_s - now_s) / MEMORY_S)
+        factor = exp((self._seen_s - now_s) / self._memory_s)
         self._seen_s = now_s
         self._seen = {priority: (tasks * factor, work_s * factor) for priority, (tasks, work_s) in self._seen.items()}
         tasks, work_s = self._seen.get(booking.priority, (0.0, 0.0))
         self._seen[booking.priority] = tasks + 1, work_s + booking.work_s
 
     def rates(self, now_s: float) -> list[ClassRate]:
-        """Give what came lately by class, the highest priority first; what is older weighs less."""
-        factor = exp((self._seen_s - now_s) / MEMORY_S) / (MEMORY_S * (1 - exp(-max(now_s, 0.1) / MEMORY_S)))
+        """Return what came lately by class, the highest priority first; older bookings weigh less."""
+        memory_s = self._memory_s
+        factor = exp((self._seen_s - now_s) / memory_s) / (memory_s * (1 - exp(-max(now_s, 0.1) / memory_s)))
         return [
             ClassRate(priority, tasks * factor, work_s * factor)
             for priority, (tasks, work_s) in sorted(self._seen.items(), reverse=True)

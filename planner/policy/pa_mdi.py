@@ -2,11 +2,14 @@
 
 A reconstruction. Li and Seferoglu (Priority-Aware Model-Distributed Inference at Edge Networks, arXiv 2412.12371)
 describe its aim, its convex structure, and that a worker asks neighbours with a request to compute (RTC) and is
-answered with a clearance to compute (CTC); equations and timing are not public. What follows is our reading: a task is
-one block; on its arrival its worker asks the neighbours that would be done with it sooner, if they were idle; the
-hand-shake of :mod:`planner.worker.handshake` clears the request of the highest priority; the task goes where transfer,
-expected completion and, after the last block, the result's way home sum to the least, this worker included; when
-nothing comes in time, or there is nobody to ask, it is computed here. Queues are served by priority, then age.
+answered with a clearance to compute (CTC); equations and timing are not public. Our reading:
+
+-   A task is one block. On its arrival its worker asks the neighbours that would finish it sooner if they were idle.
+-   The hand-shake of :mod:`planner.worker.handshake` clears the request of the highest priority.
+-   The task goes where the sum of its transfer, its expected completion and, after the last block, the transfer of the
+    result home is least, this worker included.
+-   If no answer comes in time, or there is nobody to ask, the task is computed here.
+-   Queues are served by priority, then age.
 """
 
 from __future__ import annotations
@@ -20,16 +23,17 @@ from planner.policy.types import Ask, Compute, Decision, Forward, Task, View
 
 
 class PaMdi(PriorityPolicy):
-    """Block by block to whichever neighbour is cleared and soonest done.
+    """Block by block to the cleared neighbour that is done first.
 
     Parameters
     ----------
     priorities
-        Whether service and clearance go by priority; without, all are one class (for ablation).
+        Whether queues are served by priority; otherwise the oldest sample first (for ablation). Clearance goes by
+        priority in either case.
     clearance
-        Whether neighbours are asked; without, everything is computed at home (for ablation).
+        Whether neighbours are asked; otherwise everything is computed at home (for ablation).
     blocks
-        Blocks of a task; 0 for all that are left, that is without choosing cuts (for ablation).
+        Number of blocks of a task; 0 for all that are left, which chooses no cuts (for ablation).
     """
 
     def __init__(self, *, priorities: bool = True, clearance: bool = True, blocks: int = 1) -> None:
@@ -38,11 +42,11 @@ class PaMdi(PriorityPolicy):
         self._blocks = blocks
 
     def route(self, view: View, source: str) -> Route | None:
-        """Name the model; where its blocks run is decided one task at a time."""
+        """Return the whole model at home: where its blocks run is decided one task at a time."""
         return whole_model_at_home(view.instance, source)
 
     def place(self, view: View, task: Task) -> Decision:
-        """Ask the neighbours that would be done sooner than this worker, if they were idle."""
+        """Ask the neighbours that would finish sooner than this worker if they were idle."""
         end = view.costs.length(task.model) - 1
         last_block = end if self._blocks == 0 else min(task.next_block + self._blocks - 1, end)
         neighbours = view.present(view.costs.neighbours(view.worker)) if self._clearance else []
@@ -55,7 +59,7 @@ class PaMdi(PriorityPolicy):
         return Ask(sooner, last_block) if sooner else Compute(last_block)
 
     def settle(self, view: View, task: Task, ask: Ask, offers: Mapping[str, float]) -> Compute | Forward:
-        """Take the worker that is done first; this one among equals."""
+        """Choose the worker that is done first; this one among equals."""
         last_block = ask.last_block
         completions_s = {view.worker: _completion_here_s(view, task, last_block), **offers}
         best = min(completions_s, key=lambda worker: _done_s(view, task, worker, last_block, completions_s[worker]))
@@ -79,7 +83,10 @@ def _completion_here_s(view: View, task: Task, last_block: int) -> float:
 
 
 def _done_s(view: View, task: Task, worker: str, last_block: int, completion_s: float) -> float:
-    """Expect when a task is done by a worker that needs so long for it: sent there, and home where it is the last."""
+    """Return the expected time until a worker is done with a task, in seconds.
+
+    It includes the transfer to the worker and, after the last block, the transfer of the result home.
+    """
     costs, sizes = view.costs, view.costs.cut_bytes[task.model]
     done_s = costs.transfer_s(view.worker, worker, sizes[task.next_block]) + completion_s
     if last_block == costs.length(task.model) - 1:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from typing import Final
 
 from planner.plan.types import Plan, Route
 from planner.policy.base import BasePolicy, PriorityPolicy
 from planner.policy.menu import whole_model_at_home
 from planner.policy.types import View
 
-_GOLDEN = (5**0.5 - 1) / 2
+_GOLDEN: Final = (5**0.5 - 1) / 2
 
 
 class Local(BasePolicy):
@@ -20,8 +21,8 @@ class Planned(PriorityPolicy):
     """The solver's routes, each as often as its share says, served by priority between blocks.
 
     The route of a source's n-th sample is the one whose cumulated share holds the n-th term of the additive recurrence
-    n φ mod 1 with the golden ratio φ: of all such sequences the one that keeps the shares most evenly in every stretch.
-    When a worker has left, or a way is cut, the routes over it drop out; a source with none left computes at home.
+    n φ mod 1 with the golden ratio φ, which of all such sequences keeps the shares most evenly over any run of samples.
+    When a worker has left, or a hop is broken, the routes over it drop out; a source with none left computes at home.
     """
 
     looks_between_blocks = True

@@ -1,8 +1,9 @@
-"""What a worker asks a policy, and what it may answer.
+"""What a worker asks a policy, and what the policy may answer.
 
-A sample is a chain of tasks; a task is the blocks it is given to run on one worker. A policy decides and does nothing:
-it has no clock, no I/O and no chance of its own, so the simulator and the agents run the very same object. Each worker
-has a policy object of its own, which may remember what it saw; what it knows of other workers came by messages.
+A sample is a chain of tasks; a task is the blocks that one worker is given to run. A policy decides and does nothing
+else: it has no clock, no I/O and no randomness of its own, so the simulator and the agents run the very same object.
+Each worker has a policy object of its own, which may remember what it saw; what it knows of other workers came in
+messages. A policy reads the worker's state through a :class:`View` and cannot change it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass, field
 from itertools import pairwise
 from math import inf
-from typing import NamedTuple, Protocol, TypeAlias
+from types import MappingProxyType
+from typing import NamedTuple, NoReturn, Protocol, TypeAlias
 
 from planner.plan.types import Plan, Route, Stage
 from planner.policy.costs import Costs
@@ -37,7 +39,7 @@ class Task:
     next_block
         The block to run next; L when only the result is left.
     stages
-        The stages ahead, the one at hand first; empty under a policy that decides from worker to worker.
+        The stages ahead, the current one first; empty under a policy that decides from worker to worker.
     """
 
     key: SampleKey
@@ -49,26 +51,27 @@ class Task:
     stages: tuple[Stage, ...]
 
     def at(self, next_block: int, stages: tuple[Stage, ...]) -> Task:
-        """Give the task with less work left; spelt out, since ``replace`` takes several times as long."""
+        """Return the task with less work left; spelt out, since ``replace`` takes several times as long."""
         return Task(self.key, self.model, self.operating_point, self.priority, self.created_s, next_block, stages)
 
 
 @dataclass(slots=True)
 class Waiting:
-    """A task to be computed here, and how far that is; its worker keeps it, for policies it is to read.
+    """A task to be computed on this worker, and how far it is; its worker changes it, policies only read it.
 
     Parameters
     ----------
     task
-        As it came; its next block is the first to be computed here.
+        The task as it came; its next block is the first to be computed here.
     next_block, last_block
-        What is left to compute, both inclusive.
+        The blocks left to compute, both inclusive.
     since_s
-        When it joined its queue.
+        When the task joined its queue.
     place
-        Its place there: its rank, and among equals the number of its first coming, so that it keeps it when it is back.
+        Its position in the queue: its rank, then the number of its first arrival, so that it keeps its position when
+        it comes back.
     service_s
-        Time it was computed for so far, in seconds.
+        Computation time it has had so far, in seconds.
     """
 
     task: Task
@@ -94,28 +97,28 @@ class Booking(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Status:
-    """What a worker tells others of itself, as its policy sees fit.
+    """What a worker tells others about itself, as its policy sees fit.
 
     Parameters
     ----------
     at_s
         When this was so, by the run's clock of the worker that tells it.
     backlog_s
-        Computation that waits here, in seconds, by priority.
+        Computation that waits at the worker, in seconds, by priority.
     running_s
-        What is left of the block that runs, in seconds.
+        What is left of the running block, in seconds.
     queued
-        Number of tasks that wait, by queue.
+        Number of waiting tasks, by queue.
     per_parameter_s
         Moving average of computation per parameter, in seconds, by source: γ of AR-MDI.
     slowness
-        How many times longer than by its profile this worker takes at the moment; its worker adds it.
+        How many times slower than profiled this worker is at the moment; added by the worker itself.
     links
-        How many times longer than by the scenario its links take, by receiver, where that is known; added likewise.
+        How many times slower than in the scenario its links are, by receiver, where known; added likewise.
     waiting
-        Number of tasks that wait, by priority.
+        Number of waiting tasks, by priority.
     booked
-        What the samples that were started here since the last status will ask of which worker or network.
+        What the samples started here since the last status will ask of which worker or network.
     """
 
     at_s: float = field(default=0.0, compare=False)
@@ -130,41 +133,144 @@ class Status:
 
 
 @dataclass(slots=True)
-class View:
-    """What a worker knows when it asks; for policies to read, not to change."""
+class WorkerState:
+    """What a worker knows. The worker alone changes it; its policy reads it as :attr:`view`, which explains the rest.
+
+    Parameters
+    ----------
+    costs
+        Of the instance; here they take :attr:`slowness` into account.
+    slowness
+        As :attr:`planner.policy.costs.Costs.slowness`.
+    """
 
     worker: str
     instance: Instance
     costs: Costs
     now_s: float = 0.0
-    absent: set[str] = field(default_factory=set)
-    """Workers that are known to have left."""
-    priorities: dict[str, float] = field(default_factory=dict)
-    """Of each source, as they are now."""
-    queued: dict[Hashable, int] = field(default_factory=dict)
-    """Number of tasks in each non-empty queue; the task at hand is in none."""
-    backlog_s: dict[float, float] = field(default_factory=dict)
-    """Computation here that has not begun, in seconds, by priority; of the task at hand all but the block that runs."""
     running_until_s: float = 0.0
-    """When the block that runs is expected to end; in the past when none runs."""
+    slowness: dict[str | tuple[str, str], float] = field(default_factory=dict)
+    absent: frozenset[str] = frozenset()
+    priorities: dict[str, float] = field(default_factory=dict)
+    queued: dict[Hashable, int] = field(default_factory=dict)
+    backlog_s: dict[float, float] = field(default_factory=dict)
     in_flight: dict[str, int] = field(default_factory=dict)
-    """How many samples of each of this worker's own sources are on their way."""
     statuses: dict[str, Status] = field(default_factory=dict)
-    """The last status of each other worker that told one."""
+    status_numbers: dict[str, int] = field(default_factory=dict)
     cut: dict[tuple[str, str], float] = field(default_factory=dict)
-    """Until when, by sender and receiver, a hop is avoided that a worker found broken."""
+    view: View = field(init=False)
+    _heard: int = field(default=0, init=False)
+
+    def __post_init__(self) -> None:
+        self.costs = self.costs.with_slowness(self.slowness)
+        self.view = View(self)
+
+    def hear(self, worker: str, status: Status) -> None:
+        """Keep what another worker told."""
+        self._heard += 1
+        self.statuses[worker] = status
+        self.status_numbers[worker] = self._heard
+
+    def forget(self, worker: str) -> None:
+        """Drop what a worker told that has left."""
+        self.statuses.pop(worker, None)
+        self.status_numbers.pop(worker, None)
+
+
+class View:
+    """What a worker knows when it asks its policy; always up to date, and read-only: writing raises an exception.
+
+    Parameters
+    ----------
+    state
+        What is shown; its mappings are shown as they change.
+    """
+
+    __slots__ = (
+        "_state",
+        "backlog_s",
+        "costs",
+        "cut",
+        "in_flight",
+        "instance",
+        "priorities",
+        "queued",
+        "status_numbers",
+        "statuses",
+        "worker",
+    )
+
+    _state: WorkerState
+    worker: str
+    """Name of the worker."""
+    instance: Instance
+    costs: Costs
+    """What computing and sending is expected to take, by the profiles and by what was measured since."""
+    priorities: Mapping[str, float]
+    """Current priority of each source."""
+    queued: Mapping[Hashable, int]
+    """Number of tasks in each non-empty queue; the running task is in none."""
+    backlog_s: Mapping[float, float]
+    """Computation here that has not begun, in seconds, by priority; of the running task all but the running block."""
+    in_flight: Mapping[str, int]
+    """Number of samples in flight of each of this worker's own sources."""
+    statuses: Mapping[str, Status]
+    """The last status of each other worker that told one."""
+    status_numbers: Mapping[str, int]
+    """Sequence number of each of these; every status that comes has a new one, even if it says nothing new."""
+    cut: Mapping[tuple[str, str], float]
+    """Until when each hop, by sender and receiver, is avoided that a worker found broken."""
+
+    def __init__(self, state: WorkerState) -> None:
+        shown = {
+            "_state": state,
+            "worker": state.worker,
+            "instance": state.instance,
+            "costs": state.costs,
+            "priorities": MappingProxyType(state.priorities),
+            "queued": MappingProxyType(state.queued),
+            "backlog_s": MappingProxyType(state.backlog_s),
+            "in_flight": MappingProxyType(state.in_flight),
+            "statuses": MappingProxyType(state.statuses),
+            "status_numbers": MappingProxyType(state.status_numbers),
+            "cut": MappingProxyType(state.cut),
+        }
+        for name, value in shown.items():
+            object.__setattr__(self, name, value)
+
+    def __setattr__(self, name: str, value: object) -> NoReturn:
+        raise AttributeError(f"a policy cannot set {name!r}: its view is read-only")
+
+    def __delattr__(self, name: str) -> NoReturn:
+        raise AttributeError(f"a policy cannot delete {name!r}: its view is read-only")
+
+    @property
+    def now_s(self) -> float:
+        """The current time by the run's clock, in seconds."""
+        return self._state.now_s
+
+    @property
+    def running_until_s(self) -> float:
+        """When the running block is expected to end; in the past when none runs."""
+        return self._state.running_until_s
+
+    @property
+    def absent(self) -> frozenset[str]:
+        """Workers that are known to have left."""
+        return self._state.absent
 
     def ahead_s(self, priority: float) -> float:
-        """Give the computation here that is served before a new task of a priority, in seconds."""
+        """Return the computation here that is served before a new task of a priority, in seconds."""
         waiting_s = sum(backlog_s for other, backlog_s in self.backlog_s.items() if other >= priority)
         return waiting_s + max(self.running_until_s - self.now_s, 0.0)
 
     def present(self, workers: Iterable[str]) -> list[str]:
-        """Give those of ``workers`` that have not left, in their order."""
-        return [worker for worker in workers if worker not in self.absent]
+        """Return those of ``workers`` that have not left, in their order."""
+        absent = self.absent
+        return [worker for worker in workers if worker not in absent]
 
     def broken(self, sender: str, receiver: str) -> tuple[str, str] | None:
-        """Give sender and receiver of the first hop at which a transfer would get stuck, as far as is known."""
+        """Return sender and receiver of the first hop at which a transfer would get stuck, as far as is known."""
         if not self.absent and not self.cut:
             return None
         path = self.instance.path(sender, receiver)
@@ -174,11 +280,11 @@ class View:
         )
 
     def passable(self, home: str, route: Route) -> bool:
-        """Tell whether a sample gets along a route and back home, as far as is known."""
+        """Return whether a sample gets along a route and back home, as far as is known."""
         if not self.absent and not self.cut:
             return True
-        ways = pairwise([home, *(stage.worker for stage in route.stages), home])
-        return all(self.broken(sender, receiver) is None for sender, receiver in ways)
+        transfers = pairwise([home, *(stage.worker for stage in route.stages), home])
+        return all(self.broken(sender, receiver) is None for sender, receiver in transfers)
 
 
 @dataclass(slots=True)
@@ -198,7 +304,7 @@ class Forward:
 
 @dataclass(slots=True)
 class Ask:
-    """Ask other workers what they could do (request to compute); :meth:`Policy.settle` decides on what they offer."""
+    """Ask other workers what they could do (request to compute); :meth:`Policy.settle` decides on their offers."""
 
     workers: tuple[str, ...]
     last_block: int
@@ -208,26 +314,29 @@ Decision: TypeAlias = Compute | Forward | Ask
 
 
 class Policy(Protocol):
-    """The decisions of one worker; :class:`planner.policy.base.BasePolicy` has sensible ones for most.
+    """The decisions of one worker; :class:`planner.policy.base.BasePolicy` has sensible defaults for most.
 
-    ``looks_between_blocks`` says whether the worker asks :meth:`choose` after every block, or only when a task has
-    ended; the task at hand then stands first in its queue again. ``gossips`` says whether workers tell each other
-    their status (:meth:`status`, :meth:`listeners`) when it changes.
+    ``looks_between_blocks`` says whether the worker asks :meth:`choose` after every block, or only at the end of a
+    task; the running task then stands first in its queue again. ``gossips`` says whether workers tell each other their
+    status (:meth:`status`, :meth:`listeners`) when it changes.
     """
 
     looks_between_blocks: bool
     gossips: bool
 
     def priority(self, view: View, source: str) -> float:
-        """Give the priority of the next sample of ``source``, this worker's own."""
+        """Return the priority of the next sample of ``source``, this worker's own."""
         ...
 
     def route(self, view: View, source: str) -> Route | float | None:
-        """Give the next sample's route; a time leaves it in the reservoir until then, None until something happens."""
+        """Return the next sample's route.
+
+        A time leaves the sample in the reservoir until then; None leaves it there until something happens.
+        """
         ...
 
     def place(self, view: View, task: Task) -> Decision:
-        """Say where the next blocks of a task that is at this worker are run."""
+        """Decide where the next blocks of a task that is at this worker are run."""
         ...
 
     def settle(self, view: View, task: Task, ask: Ask, offers: Mapping[str, float]) -> Compute | Forward:
@@ -235,11 +344,11 @@ class Policy(Protocol):
         ...
 
     def queue(self, task: Task) -> Hashable:
-        """Name the queue that a task to be computed here waits in."""
+        """Return the name of the queue in which a task to be computed here waits."""
         ...
 
     def rank(self, task: Task) -> float:
-        """Give the task's place in its queue: the least first, among equals first come, first served."""
+        """Return the task's rank in its queue: the least is served first, equals first come, first served."""
         ...
 
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
@@ -247,21 +356,21 @@ class Policy(Protocol):
         ...
 
     def ran(self, view: View, done: Waiting) -> None:
-        """Learn what computing a task took."""
+        """Learn how long a task took to compute."""
         ...
 
     def replanned(self, view: View, plan: Plan) -> None:
-        """Learn of a plan that replaces the one so far; it has no routes of sources whose workers have left."""
+        """Follow another plan from now on; it has no routes of sources whose workers have left."""
         ...
 
     def status(self, view: View) -> Status:
-        """Give what others should know of this worker; asked once each time it is told."""
+        """Return what others should know about this worker; called once each time it is told."""
         ...
 
     def listeners(self, view: View) -> Iterable[str]:
-        """Name the workers that should know it."""
+        """Return the workers that should know it."""
         ...
 
     def heard(self, view: View, status: Status) -> None:
-        """Learn what another worker tells; ``view.statuses`` has the last status of each by itself."""
+        """Learn what another worker tells; ``view.statuses`` holds the last status of each anyway."""
         ...

@@ -1,4 +1,4 @@
-"""When samples arrive. Chance comes from the caller's generator, so that a seed tells the whole story."""
+"""Arrival times of samples. Random numbers come from the caller's generator, so a seed determines them."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from planner.scenario.types import SourceSpec
 
 
 def source_rng(seed: int, source_index: int) -> np.random.Generator:
-    """Give the random stream of one source: independent of all others, and the same whatever the policy."""
+    """Return the random stream of one source: independent of all others, and the same under every policy."""
     return np.random.default_rng(np.random.SeedSequence(seed, spawn_key=(source_index,)))
 
 
 def arrival_times(
     source: SourceSpec, rng: np.random.Generator, trace: Sequence[float] | None = None
 ) -> Iterator[float]:
-    """Give the arrival times of a source's samples in seconds, never decreasing.
+    """Return the arrival times of a source's samples in seconds, never decreasing.
 
     Parameters
     ----------
     source
-        ``samples`` many times are given; a shorter trace ends early.
+        Its ``samples`` is the number of times; a shorter trace ends early.
     rng
-        Used by Poisson arrivals alone; see :func:`source_rng`.
+        Used by Poisson arrivals only; see :func:`source_rng`.
     trace
         For ``arrivals: trace``: the times in seconds, never decreasing.
 
     Raises
     ------
     ValueError
-        When the source's arrivals need a rate or a trace that is not there.
+        The source's arrivals need a rate or a trace, and there is none.
     """
     if source.arrivals == "batch":
         return iter([0.0] * source.samples)
@@ -50,14 +50,14 @@ def arrival_times(
 
 
 def warp(times: Iterable[float], factors: Sequence[tuple[float, float]]) -> Iterator[float]:
-    """Let time pass faster or slower from certain moments on.
+    """Return the times, after time has passed faster or slower from certain moments on.
 
     Parameters
     ----------
     times
         Never decreasing, in seconds, as they would be at factor 1.
     factors
-        ``(from_s, factor)``, in order of time: how many seconds of ``times`` pass in one second from then on.
+        ``(from_s, factor)``, in order of time: the seconds of ``times`` that pass in one second from then on.
     """
     begin_s, passed_s, factor = 0.0, 0.0, 1.0
     changes = deque(factors)
@@ -70,9 +70,9 @@ def warp(times: Iterable[float], factors: Sequence[tuple[float, float]]) -> Iter
 
 
 def instance_arrivals(instance: Instance, source: str, seed: int) -> Iterator[float]:
-    """Give the arrival times of one of an instance's sources, in seconds; simulation and execution draw the same.
+    """Return the arrival times of one of an instance's sources, in seconds; simulation and execution draw the same.
 
-    The scenario's events that change the source's rate are in them.
+    They take account of the scenario's events that change the source's rate.
     """
     spec = instance.scenario.sources[source]
     times = arrival_times(spec, source_rng(seed, instance.sources.index(source)), instance.traces.get(source))

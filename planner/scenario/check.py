@@ -1,4 +1,4 @@
-"""What a scenario must satisfy beyond its schema: one ``check_*`` function a rule, all of them run on every file."""
+"""Rules that a scenario must satisfy beyond its schema, one ``check_*`` function each; all are run on every file."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from planner.units import format_quantity
 
 @dataclass(frozen=True)
 class Finding:
-    """A fault before its file and line are known.
+    """An error whose file and line are not yet known.
 
     Parameters
     ----------
     location
-        Where the value stands, or should stand, in the file.
+        Where the value is, or should be, in the file.
     needs
-        Other values that the rule looked at; where one of them is itself wrong, the finding says nothing.
+        Other values that the rule depends on; where one of them is itself wrong, the finding is dropped.
     """
 
     location: Location
@@ -33,7 +33,7 @@ class Finding:
     needs: tuple[Location, ...] = ()
 
     def fault(self, where: str) -> Fault:
-        """Give the fault, with file and line in ``where``."""
+        """Return the error, with file and line in ``where``."""
         return Fault(self.what, where, self.value, self.expected)
 
 
@@ -50,7 +50,7 @@ def _unknown(kind: str, name: str, known: Iterable[str], location: Location) -> 
 
 
 def check_names(scenario: Scenario) -> Iterator[Finding]:
-    """Check that names are plain words, since they go into file names, network resources and addresses."""
+    """Check that names are plain words: they become parts of file names, network resources and addresses."""
     for kind in ("models", "workers", "networks", "sources"):
         for name in getattr(scenario, kind):
             if not _NAME.fullmatch(name):
@@ -59,14 +59,14 @@ def check_names(scenario: Scenario) -> Iterator[Finding]:
 
 
 def check_names_apart(scenario: Scenario) -> Iterator[Finding]:
-    """Check that no network is called like a worker: both are resources, and a resource is told by its name."""
+    """Check that no network has a worker's name: both are resources, which are known by their names."""
     for name in scenario.networks:
         if name in scenario.workers:
-            yield Finding(("networks", name), "a worker is called so, too", name, "a name that no worker has")
+            yield Finding(("networks", name), "a worker already has this name", name, "a name that no worker has")
 
 
 def _named_workers(scenario: Scenario) -> Iterator[tuple[Location, str]]:
-    """Give each place that names a worker, with the name."""
+    """Yield each location that names a worker, with the name."""
     for name, network in scenario.networks.items():
         for index, member in enumerate(network.members):
             yield ("networks", name, "members", index), member
@@ -91,7 +91,7 @@ def _named_in_policy(policy: PolicySpec) -> Iterator[tuple[Location, str]]:
 
 
 def check_known_workers(scenario: Scenario) -> Iterator[Finding]:
-    """Check that every worker that is named has an entry."""
+    """Check that every named worker has an entry."""
     for location, name in _named_workers(scenario):
         if name not in scenario.workers:
             yield _unknown("worker", name, scenario.workers, location)
@@ -126,7 +126,7 @@ def check_model_origin(scenario: Scenario) -> Iterator[Finding]:
 
 
 def check_arrivals(scenario: Scenario) -> Iterator[Finding]:
-    """Check that a source says when its samples come: by a rate, as a batch, or in a file of times."""
+    """Check that a source defines when its samples arrive: by a rate, as a batch, or by a file of times."""
     for name, source in scenario.sources.items():
         location = ("sources", name)
         needs: tuple[Location, ...] = ((*location, "arrivals"), (*location, "trace"))
@@ -134,15 +134,15 @@ def check_arrivals(scenario: Scenario) -> Iterator[Finding]:
             what, expected = f"arrivals: {source.arrivals} need a rate", "a rate such as 10 /s"
             yield Finding((*location, "rate"), what, None, expected, needs)
         if source.arrivals == "trace" and source.trace is None:
-            expected = "a text file of times in seconds, one a line"
+            expected = "a text file of times in seconds, one per line"
             yield Finding((*location, "trace"), "arrivals: trace need a file", None, expected, needs)
         if source.arrivals != "trace" and source.trace is not None:
-            what = f"arrivals: {source.arrivals} have no use for a file of times"
+            what = f"arrivals: {source.arrivals} take no file of times"
             yield Finding((*location, "trace"), what, source.trace, "arrivals: trace, or no trace:", needs)
 
 
 def check_network_kinds(scenario: Scenario) -> Iterator[Finding]:
-    """Check that a shared medium has members, a point-to-point network links, and neither what is the other's."""
+    """Check that a shared medium has members and no links, and a point-to-point network links and no members."""
     keys = {"shared": ("members", "links"), "point-to-point": ("links", "members")}
     fewest = {"members": 2, "links": 1}
     for name, network in scenario.networks.items():
@@ -170,17 +170,17 @@ def _repeats(names: Iterable[str], location: Location, what: str) -> Iterator[Fi
 def check_repeats(scenario: Scenario) -> Iterator[Finding]:
     """Check that no list names a worker or a model twice."""
     for name, network in scenario.networks.items():
-        yield from _repeats(network.members, ("networks", name, "members"), "this worker is named before")
+        yield from _repeats(network.members, ("networks", name, "members"), "this worker is already named")
     for name, source in scenario.sources.items():
-        yield from _repeats(source.models, ("sources", name, "models"), "this model is named before")
-    yield from _repeats(scenario.policy.ring or (), ("policy", "ring"), "this worker is named before")
+        yield from _repeats(source.models, ("sources", name, "models"), "this model is already named")
+    yield from _repeats(scenario.policy.ring or (), ("policy", "ring"), "this worker is already named")
     for name, neighbours in (scenario.policy.neighbours or {}).items():
         location = ("policy", "neighbours", name)
-        yield from _repeats(neighbours, location, "this worker is named before")
+        yield from _repeats(neighbours, location, "this worker is already named")
 
 
 def check_pairs(scenario: Scenario) -> Iterator[Finding]:
-    """Check that a link joins two workers and is named once, for both directions; and neighbours likewise."""
+    """Check that a link joins two workers and is named once for both directions, and that neighbours are others."""
     for name, network in scenario.networks.items():
         seen: set[frozenset[str]] = set()
         for index, link in enumerate(network.links):
@@ -188,7 +188,7 @@ def check_pairs(scenario: Scenario) -> Iterator[Finding]:
             if link[0] == link[1]:
                 yield Finding(location, "the link joins a worker to itself", list(link), "two different workers")
             elif frozenset(link) in seen:
-                yield Finding(location, "this link is named before", list(link), "each pair once, for both directions")
+                yield Finding(location, "this link is already named", list(link), "each pair once, for both directions")
             seen.add(frozenset(link))
     for name, neighbours in (scenario.policy.neighbours or {}).items():
         if name in neighbours:
@@ -197,14 +197,14 @@ def check_pairs(scenario: Scenario) -> Iterator[Finding]:
 
 
 def check_memory(scenario: Scenario) -> Iterator[Finding]:
-    """Check that a worker's memory holds more than the agent itself."""
+    """Check that a worker has memory left beside the agent itself."""
     for name, worker in scenario.workers.items():
         if worker.memory_bytes <= worker.base_memory_bytes:
             location = ("workers", name)
             base = format_quantity(worker.base_memory_bytes, "memory")
             yield Finding(
                 (*location, "memory"),
-                f"nothing is left for models, since the agent itself takes {base}",
+                f"no memory is left for models: the agent itself takes {base}",
                 format_quantity(worker.memory_bytes, "memory"),
                 f"more than {base}, or a smaller base_memory",
                 ((*location, "base_memory"),),
@@ -220,24 +220,24 @@ _EVENT_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "priority": (("source",), ("priority",)),
     "bandwidth": (("network",), ("bandwidth",)),
 }
-"""For each action, on what it acts (one of these) and which further keys it needs."""
+"""For each action: what it acts on (one of these), and which further keys it needs."""
 
 
 def _event_keys(event: EventSpec) -> dict[str, Any]:
-    """Give the keys of an event as the file has them, less those that every event has."""
+    """Return the keys of an event as in the file, without those that every event has."""
     given = event.model_dump(by_alias=True, exclude_none=True)
     return {key: value for key, value in given.items() if key not in ("at", "action")}
 
 
 def check_ring(scenario: Scenario) -> Iterator[Finding]:
-    """Check that every source's worker is in the ring: its samples start there."""
+    """Check that every source's worker is in the ring, since its samples start there."""
     ring = scenario.policy.ring
     if ring is None:
         return
     for name, source in scenario.sources.items():
         if source.worker in scenario.workers and source.worker not in ring:
             what = f"the ring leaves out the worker of source {name}"
-            yield Finding(("policy", "ring"), what, list(ring), f"{source.worker} among them", ())
+            yield Finding(("policy", "ring"), what, list(ring), f"a list that includes {source.worker}", ())
 
 
 def check_events(scenario: Scenario) -> Iterator[Finding]:
@@ -274,9 +274,9 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_ring,
     check_events,
 )
-"""All rules."""
+"""All rules, in the order in which they are run."""
 
 
 def check_scenario(scenario: Scenario) -> list[Finding]:
-    """Run all rules on a scenario; the list is empty when nothing is wrong."""
+    """Return what is wrong with a scenario by all rules."""
     return [finding for check in CHECKS for finding in check(scenario)]

@@ -1,4 +1,4 @@
-"""A YAML file as its values, with the line of each: what every message about the file needs."""
+"""A YAML file as values with their lines, which every message about the file needs."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ Location = tuple[str | int, ...]
 
 
 def dotted(location: Location) -> str:
-    """Write a location as people do: ``networks.wifi.members[1]``."""
+    """Return a location as text: ``networks.wifi.members[1]``."""
     text = ""
     for key in location:
         text += f"[{key}]" if isinstance(key, int) else f".{key}"
@@ -29,30 +29,30 @@ class Document:
     data: Mapping[str, Any]
 
     def line(self, location: Location) -> int:
-        """Give the line, counted from 1, of the value, or of the innermost entry around it that the file has."""
+        """Return the line, counted from 1, of a value, or of the innermost entry around it that the file has."""
         from ruamel.yaml.comments import CommentedMap, CommentedSeq
 
-        found, inner = 0, self.data
+        line, inner = 0, self.data
         for key in location:
             if isinstance(inner, CommentedSeq) and isinstance(key, int) and key < len(inner):
-                found = inner.lc.item(key)[0]
+                line = inner.lc.item(key)[0]
             elif isinstance(inner, CommentedMap) and key in inner:
                 # A key that a merge (<<) brought has no line of its own.
-                found = inner.lc.key(key)[0] if key in (inner.lc.data or ()) else found
+                line = inner.lc.key(key)[0] if key in (inner.lc.data or ()) else line
             else:
                 break
             inner = inner[key]
-        return int(found) + 1
+        return int(line) + 1
 
     def value(self, location: Location) -> Any:
-        """Give the value at ``location``."""
+        """Return the value at ``location``."""
         inner: Any = self.data
         for key in location:
             inner = inner[key]
         return inner
 
     def where(self, location: Location) -> str:
-        """Give file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``."""
+        """Return file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``."""
         return f"{self.path}:{self.line(location)}: {dotted(location)}".removesuffix(": ")
 
 
@@ -62,7 +62,7 @@ def read_document(path: Path) -> Document:
     Raises
     ------
     ScenarioError
-        When the file cannot be read, is no YAML, repeats a key, or holds no mapping.
+        The file cannot be read, is not YAML, repeats a key, or holds no mapping.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
@@ -91,7 +91,7 @@ def read_document(path: Path) -> Document:
 
 
 def _unnamed(document: Document, value: object, location: Location) -> Iterator[Fault]:
-    """Find the keys that YAML does not read as text, such as a bare number."""
+    """Yield an error for each key that YAML does not read as text, such as a bare number."""
     from ruamel.yaml.comments import CommentedMap
 
     if isinstance(value, CommentedMap):

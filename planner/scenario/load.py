@@ -1,6 +1,6 @@
-"""Read a scenario file, and join it with its profiles and paths.
+"""Read a scenario file together with its profiles and paths.
 
-All faults of a file are reported at once, each with file, line, key path, the value found and what was expected.
+All errors of a file are reported at once, each with file, line, key path, the value found and what was expected.
 """
 
 from __future__ import annotations
@@ -32,23 +32,23 @@ def load_scenario(path: str | Path) -> Scenario:
     Raises
     ------
     ScenarioError
-        With all faults of the file.
+        With all errors of the file.
     """
     return _scenario(read_document(Path(path)))
 
 
 def load_instance(path: str | Path, *, chains: Mapping[str, str] | None = None) -> Instance:
-    """Read a scenario file with all it refers to: profiles, paths between workers, files of arrival times.
+    """Read a scenario file and all that it refers to: profiles, arrival times, recorded answers; find the paths.
 
     Parameters
     ----------
     chains
-        ``chain_sha256`` of each model whose ONNX file was looked at; a profile of another chain is then an error.
+        ``chain_sha256`` of each model whose ONNX file was read; a profile of another chain is then an error.
 
     Raises
     ------
     ScenarioError, ProfileError
-        With all faults of the file; or of its profiles, together with the commands that make those that are missing.
+        With all errors of the file; or of its profiles, with the commands that make those that are missing.
     RuntimeSessionError
         Recorded answers cannot be read.
     """
@@ -72,7 +72,7 @@ def load_instance(path: str | Path, *, chains: Mapping[str, str] | None = None) 
 def _answers(
     scenario: Scenario, profiles: Mapping[str, Mapping[str, Profile]], base: Path
 ) -> dict[str, dict[str, Answers]]:
-    """Read the recorded answers of the models that have some, for each source that uses them."""
+    """Read recorded answers, for each source and each of its models that has some."""
     known = {
         name: load_answers(base / model.answers, len(next(iter(profiles[name].values())).exits))
         for name, model in scenario.models.items()
@@ -86,14 +86,14 @@ def _answers(
 
 
 def read_trace(path: Path) -> tuple[float, ...]:
-    """Read a text file of arrival times in seconds, one a line, never decreasing; blank lines count for nothing.
+    """Read a text file of arrival times in seconds, one per line, never decreasing; blank lines are skipped.
 
     Raises
     ------
     ScenarioError
         With file and line.
     """
-    expected = "times in seconds, one a line, never decreasing"
+    expected = "times in seconds, one per line, never decreasing"
     try:
         lines = path.read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as error:
@@ -125,7 +125,7 @@ def _scenario(document: Document) -> Scenario:
         scenario = _validated(document.data)
     except ValidationError as error:
         findings, covered = _schema_findings(document, error)
-        # The rules are run on a mended copy, so that the user learns of all faults at once.
+        # The rules are run on a mended copy, so that the user learns of all errors at once.
         mended = mend(document.data, [(item["loc"], item["type"]) for item in error.errors()])
         scenario = _validated(mended)
     findings += [
@@ -140,12 +140,12 @@ def _scenario(document: Document) -> Scenario:
 
 
 def _validated(data: object) -> Scenario:
-    """Read the keys of a file; the attributes' names, which carry units, are for programs."""
+    """Read a file by its keys; the attributes' names, which carry units, are for programs."""
     return Scenario.model_validate(data, context={"quantity": _read_quantity}, by_alias=True, by_name=False)
 
 
 def _read_quantity(value: object, kind: str) -> float:
-    """Read a quantity in such a way that pydantic collects what is wrong with it."""
+    """Read a quantity such that pydantic collects what is wrong with it."""
     try:
         return read_quantity(value, kind)
     except UnitError as error:
@@ -158,12 +158,13 @@ _WHATS: Final = {
     "too_short": "needs at least one entry",
     "greater_than": "must be greater than {gt:g}",
     "greater_than_equal": "must be at least {ge:g}",
+    "less_than": "must be less than {lt:g}",
     "less_than_equal": "must be at most {le:g}",
 }
 
 
 def _schema_findings(document: Document, error: ValidationError) -> tuple[list[Finding], list[Location]]:
-    """Translate pydantic's errors; give also the locations of which nothing more need be said."""
+    """Translate pydantic's errors; return also the locations about which nothing more need be said."""
     findings: list[Finding] = []
     covered: list[Location] = []
     for item in error.errors(include_url=False):
@@ -174,7 +175,7 @@ def _schema_findings(document: Document, error: ValidationError) -> tuple[list[F
             covered += [(*location[:-1], guess)] if guess else []
         else:
             if item["type"] == "too_short" and document.value(location):
-                continue  # pydantic counts entries that do not fit as absent; each has its own message
+                continue  # pydantic counts wrong entries as absent; each has its own message
             what = _WHATS.get(item["type"], "does not fit").format(**item.get("ctx", {}))
             value = None if item["type"] == "missing" else document.value(location)
             findings.append(Finding(location, what, value, describe(schema_at(location))))
@@ -183,7 +184,7 @@ def _schema_findings(document: Document, error: ValidationError) -> tuple[list[F
 
 
 def _unknown_key(document: Document, location: Location) -> tuple[Finding, str | None]:
-    """Report a key that is not known; give also the key that was probably meant."""
+    """Report an unknown key; return also the key that was probably meant."""
     *outer, key = location
     known = known_keys(tuple(outer))
     guess = nearest(key, (name for name in known if name not in document.value(tuple(outer))))

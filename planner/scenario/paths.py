@@ -1,4 +1,4 @@
-"""The way from each worker to each other: a direct link, else the fewest hops, then the least time."""
+"""The path from each worker to each other: a direct link, else the fewest hops, then the least time."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from planner.scenario.instance import Hop, Path
 from planner.scenario.types import NetworkSpec, Scenario
 
 REFERENCE_BYTES: Final = 2**20
-"""Size of the transfer by whose time ways of equally many hops are compared."""
+"""Size of the transfer by whose time paths of equally many hops are compared."""
 
 
 def find_paths(scenario: Scenario) -> dict[str, dict[str, Path]]:
-    """Find the path between each two workers that any network joins.
+    """Find the path between each two workers that networks join.
 
     Returns
     -------
     dict
-        Sender, then receiver, to path; every worker is a sender, and a receiver that cannot be reached is absent.
+        Maps sender, then receiver, to the path. Every worker is a sender; receivers that cannot be reached are absent.
     """
     import networkx
 
@@ -33,7 +33,7 @@ def find_paths(scenario: Scenario) -> dict[str, dict[str, Path]]:
     paths: dict[str, dict[str, Path]] = {}
     for sender in scenario.workers:
         distance = networkx.single_source_shortest_path_length(graph, sender)
-        # Only edges that lead one hop further away are on a way of fewest hops.
+        # Only edges that lead one hop further away are on a path of fewest hops.
         onward: networkx.DiGraph[str] = networkx.DiGraph()
         onward.add_node(sender)
         onward.add_edges_from(
@@ -49,7 +49,7 @@ def find_paths(scenario: Scenario) -> dict[str, dict[str, Path]]:
 
 
 def _hops(scenario: Scenario) -> Iterator[Hop]:
-    """Give all single hops, in the scenario's order, each direction by itself."""
+    """Yield all single hops, in the scenario's order, each direction separately."""
     for name, network in scenario.networks.items():
         if network.kind == "shared":
             for sender, receiver in permutations(network.members, 2):

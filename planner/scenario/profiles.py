@@ -1,4 +1,4 @@
-"""The profiles a scenario needs: one for each model on each device class of its workers."""
+"""The profiles that a scenario needs: one for each model on each device class of its workers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from planner.scenario.document import Location, dotted
 from planner.scenario.types import ModelSpec, Scenario
 
 _SHARED: Final = ("chain_sha256", "cut_bytes", "exits", "operating_points")
-"""What belongs to the chain, and so is the same on every device class."""
+"""Fields that belong to the chain, and so are the same on every device class."""
 
 
 def find_profiles(
@@ -39,37 +39,37 @@ def find_profiles(
     Returns
     -------
     dict
-        Model, then device class, to profile.
+        Maps model, then device class, to the profile.
 
     Raises
     ------
     ProfileError
-        With all profiles that are missing, malformed, or of different chains.
+        With every profile that is missing, malformed, or of a different chain.
     """
     classes = tuple(dict.fromkeys(worker.device_class for worker in scenario.workers.values()))
     folders = tuple(base / folder for folder in scenario.profiles)
     faults: list[Fault] = []
-    found: dict[str, dict[str, Profile]] = {}
+    by_model: dict[str, dict[str, Profile]] = {}
     for name, model in scenario.models.items():
-        place = where(("models", name))
-        found[name] = {}
+        entry = where(("models", name))
+        by_model[name] = {}
         for device_class in classes:
             file = _find(model, device_class, folders)
             if file is None:
-                faults.append(_missing(model, device_class, folders, base, place))
+                faults.append(_missing(model, device_class, folders, base, entry))
                 continue
-            profile, wrong = _read(file, device_class, place)
+            profile, wrong = _read(file, device_class, entry)
             if profile:
-                found[name][device_class] = profile
+                by_model[name][device_class] = profile
             faults += wrong
-        faults += _disagreements(found[name], (chains or {}).get(name), place)
+        faults += _disagreements(by_model[name], (chains or {}).get(name), entry)
     if faults:
         raise ProfileError(faults)
-    return found
+    return by_model
 
 
 def profile_name(model: ModelSpec) -> str:
-    """Give the name of a model's profiles: what ``profile:`` says, or the stem of the ONNX file."""
+    """Return the name of a model's profiles: that of ``profile:``, or the stem of the ONNX file."""
     return model.profile or Path(model.path or "").stem
 
 
@@ -78,7 +78,7 @@ def _find(model: ModelSpec, device_class: str, folders: tuple[Path, ...]) -> Pat
     return next((file for file in files if file.is_file()), None)
 
 
-def _read(file: Path, device_class: str, place: str) -> tuple[Profile | None, tuple[Fault, ...]]:
+def _read(file: Path, device_class: str, entry: str) -> tuple[Profile | None, tuple[Fault, ...]]:
     try:
         profile = load_profile(file)
     except ProfileError as error:
@@ -86,18 +86,18 @@ def _read(file: Path, device_class: str, place: str) -> tuple[Profile | None, tu
     if profile.device_class == device_class:
         return profile, ()
     what = f"the profile in {_shown(file)} is of another device class"
-    return None, (Fault(what, place, profile.device_class, device_class),)
+    return None, (Fault(what, entry, profile.device_class, device_class),)
 
 
-def _missing(model: ModelSpec, device_class: str, folders: tuple[Path, ...], base: Path, place: str) -> Fault:
+def _missing(model: ModelSpec, device_class: str, folders: tuple[Path, ...], base: Path, entry: str) -> Fault:
     file = profile_path(folders[0], device_class, profile_name(model))
     what = f"no profile of {profile_name(model)!r} on device class {device_class!r}"
     expected = f"{_shown(file)}; make it with: {_command(model, device_class, file, base)}"
-    return Fault(what, place, expected=expected)
+    return Fault(what, entry, expected=expected)
 
 
 def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str:
-    """Give the command that makes a missing profile."""
+    """Return the command that makes a missing profile."""
     words = ["planner", "profile", _shown(base / model.path) if model.path else "MODEL.onnx"]
     words += ["--device-class", device_class]
     if model.max_blocks != ModelSpec.model_fields["max_blocks"].default:
@@ -108,18 +108,18 @@ def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str
 
 
 def _shown(path: Path) -> str:
-    """Write a path without detours, relative to the current folder."""
+    """Return a path without detours, relative to the current folder."""
     return os.path.relpath(path)
 
 
-def _disagreements(profiles: Mapping[str, Profile], chain_sha256: str | None, place: str) -> list[Fault]:
+def _disagreements(profiles: Mapping[str, Profile], chain_sha256: str | None, entry: str) -> list[Fault]:
     """Compare the profiles of one model with its ONNX file, or with each other."""
     if not profiles:
         return []
     first, reference = next(iter(profiles.items()))
     if chain_sha256 is not None and reference.chain_sha256 != chain_sha256:
         what = f"the profile on device class {first!r} is not of the ONNX file's chain; profile the model again"
-        return [Fault(what, place, reference.chain_sha256, chain_sha256)]
+        return [Fault(what, entry, reference.chain_sha256, chain_sha256)]
     faults = []
     for device_class, profile in profiles.items():
         differing = [field for field in _SHARED if getattr(profile, field) != getattr(reference, field)]
@@ -128,5 +128,5 @@ def _disagreements(profiles: Mapping[str, Profile], chain_sha256: str | None, pl
             expected = "profiles of one model file, with the same shapes and block borders"
             if differing == ["chain_sha256"]:
                 expected += f"; {FORMER_CHAIN}"
-            faults.append(Fault(what, place, expected=expected))
+            faults.append(Fault(what, entry, expected=expected))
     return faults

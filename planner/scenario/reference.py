@@ -1,4 +1,4 @@
-"""The table of all keys of a scenario file, made from the schema that reads it: ``docs/scenario.md``."""
+"""The reference of all keys of a scenario file, generated from the schema that reads it: ``docs/scenario.md``."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from planner.units import EXAMPLES, format_quantity
 
 _HEAD: Final = """# Scenario file
 
-A YAML file that says which models, workers, networks and sources there are, and what is wanted of them.
-`examples/two-cameras/scenario.yaml` is one to copy. A quantity carries its unit in the value, `bandwidth: 54 Mbit/s`;
-a bare number in its place is an error. Names are letters, digits, `_`, `.` and `-`. Paths are relative to the file.
-All faults of a file are reported at once, each with its line.
+A YAML file that describes models, workers, networks and sources, and the objective of a plan for them. Start from a
+copy of `examples/two-cameras/scenario.yaml`. A quantity carries its unit in the value, `bandwidth: 54 Mbit/s`; a bare
+number in its place is an error. Names consist of letters, digits, `_`, `.` and `-`. Paths are relative to the file.
+All errors of a file are reported at once, each with its line.
 
 Units: `ns`, `us`, `ms`, `s`, `min`, `h` for times; `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB` for memory; `bit/s`,
 `kbit/s`, `Mbit/s`, `Gbit/s`, `B/s`, `MB/s`, … for bandwidths; `/s`, `/min`, `/h`, `Hz` for rates; `%` for fractions.
@@ -23,7 +23,7 @@ Units: `ns`, `us`, `ms`, `s`, `min`, `h` for times; `B`, `kB`, `MB`, `GB`, `KiB`
 
 @dataclass(frozen=True)
 class Key:
-    """One key of a scenario file; all fields are text for people."""
+    """One key of a scenario file; every field is text for people."""
 
     name: str
     type: str
@@ -33,8 +33,16 @@ class Key:
 
 
 def scenario_keys(section: str) -> Iterator[Key]:
-    """Give the keys of an entry in ``section`` (``workers``, ``objective``, …), or of the file itself for ``""``."""
-    schema = _entry(scenario_schema()["properties"][section]) if section else scenario_schema()
+    """Return the keys of an entry of a section, or of the file itself.
+
+    Parameters
+    ----------
+    section
+        ``workers``, ``objective``, …; ``policy.adaptive`` for a section inside another; empty for the file itself.
+    """
+    schema = scenario_schema()
+    for name in section.split(".") if section else ():
+        schema = _entry(schema["properties"][name])
     for name, described in schema["properties"].items():
         value = resolve(described)
         kind = value.get("quantity")
@@ -48,16 +56,26 @@ def scenario_keys(section: str) -> Iterator[Key]:
 
 
 def scenario_reference() -> str:
-    """Write the whole reference as Markdown."""
+    """Return the whole reference as Markdown."""
     parts = [_HEAD, _table(scenario_keys(""))]
-    for section, described in scenario_schema()["properties"].items():
-        if "properties" in _entry(described):
-            parts += [f"## `{section}`\n\n{_entry(described)['description']}\n", _table(scenario_keys(section))]
+    for section, schema in _sections(scenario_schema()):
+        mark = "#" * (2 + section.count("."))
+        meaning = schema["description"].replace("``", "`")
+        parts += [f"{mark} `{section}`\n\n{meaning}\n", _table(scenario_keys(section))]
     return "\n".join(parts)
 
 
+def _sections(schema: Schema, prefix: str = "") -> Iterator[tuple[str, Schema]]:
+    """Yield the name and the schema of each entry that has keys, outer ones first."""
+    for name, described in schema["properties"].items():
+        entry = _entry(described)
+        if "properties" in entry:
+            yield prefix + name, entry
+            yield from _sections(entry, f"{prefix}{name}.")
+
+
 def _entry(described: Schema) -> Schema:
-    """Give the schema of one entry: of a mapping by name its values, of a list its items, else the value itself."""
+    """Return the schema of one entry: the values of a mapping by name, the items of a list, else the value itself."""
     schema = resolve(described)
     inner = schema.get("additionalProperties") or schema.get("items")
     return resolve(inner) if inner else schema
@@ -92,6 +110,8 @@ def _default(value: Any, kind: str | None) -> str:
 
 
 def _plain(value: Any) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
     return f"[{', '.join(value)}]" if isinstance(value, list) else str(value)
 
 

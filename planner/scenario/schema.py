@@ -1,4 +1,4 @@
-"""The scenario's JSON schema, made by pydantic: what may stand where, in words."""
+"""The scenario's JSON schema, made by pydantic, and what it allows at each place, in words."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ Schema = Mapping[str, Any]
 
 @cache
 def scenario_schema() -> Schema:
-    """Give the JSON schema of a scenario file."""
+    """Return the JSON schema of a scenario file."""
     return Scenario.model_json_schema(by_alias=True)
 
 
 def resolve(schema: Schema) -> Schema:
-    """Follow a reference, and take the part of an optional value that is not null."""
+    """Follow references; of an optional value return the schema that is not null."""
     if "$ref" in schema:
         return resolve(scenario_schema()["$defs"][schema["$ref"].rpartition("/")[2]])
     if "anyOf" in schema:
@@ -30,7 +30,7 @@ def resolve(schema: Schema) -> Schema:
 
 
 def schema_at(location: Location) -> Schema:
-    """Give the schema of the value at ``location``."""
+    """Return the schema of the value at ``location``."""
     schema = scenario_schema()
     for key in location:
         if isinstance(key, int):
@@ -41,17 +41,17 @@ def schema_at(location: Location) -> Schema:
 
 
 def nearest(name: object, known: Iterable[str]) -> str | None:
-    """Give the known name that looks most like ``name``, or None when none does."""
+    """Return the known name that is most similar to ``name``, or None when none is."""
     return next(iter(get_close_matches(str(name), list(known), n=1)), None)
 
 
 def known_keys(location: Location) -> tuple[str, ...]:
-    """Give the keys that the entry at ``location`` may have."""
+    """Return the keys that the entry at ``location`` may have."""
     return tuple(schema_at(location).get("properties", ()))
 
 
 def describe(schema: Schema) -> str:
-    """Say what a value of this schema is, in words a user of the file knows."""
+    """Return what a value of this schema is, in words that a user of the file knows."""
     if "quantity" in schema:
         return describe_quantity(schema["quantity"])
     if "const" in schema:
@@ -65,7 +65,7 @@ def describe(schema: Schema) -> str:
     return _WORDS[schema["type"]] + _describe_range(schema)
 
 
-_WORDS = {"string": "text", "integer": "a whole number", "number": "a number"}
+_WORDS = {"string": "text", "integer": "a whole number", "number": "a number", "boolean": "true or false"}
 
 
 def _describe_list(schema: Schema) -> str:
@@ -76,13 +76,18 @@ def _describe_list(schema: Schema) -> str:
 
 
 def _describe_range(schema: Schema) -> str:
-    if "exclusiveMinimum" in schema:
-        return f" greater than {schema['exclusiveMinimum']:g}"
-    return f" of at least {schema['minimum']:g}" if "minimum" in schema else ""
+    low = (
+        f" greater than {schema['exclusiveMinimum']:g}"
+        if "exclusiveMinimum" in schema
+        else f" of at least {schema['minimum']:g}"
+        if "minimum" in schema
+        else ""
+    )
+    return low + (f" and less than {schema['exclusiveMaximum']:g}" if "exclusiveMaximum" in schema else "")
 
 
 def stand_in(schema: Schema) -> Any:
-    """Make some valid value, to go on checking the rest of a file in which this one is wrong."""
+    """Return some valid value, to go on checking the rest of a file in which this one is wrong."""
     schema = resolve(schema)
     if "quantity" in schema:
         return EXAMPLES[schema["quantity"]]
@@ -96,23 +101,24 @@ def stand_in(schema: Schema) -> Any:
         if schema.get("minProperties"):
             required["_"] = schema["additionalProperties"]
         return {key: stand_in(value) for key, value in required.items()}
-    return {"string": "_", "integer": 1, "number": 1.0}[schema["type"]]
+    # A default lies in the range of its key.
+    return schema.get("default") or {"string": "_", "integer": 1, "number": 1.0, "boolean": False}[schema["type"]]
 
 
 def _plain(value: Any) -> Any:
-    """Copy mappings and lists; what a file has once and names twice (an alias) becomes two."""
+    """Copy mappings and lists; what a file has once and uses twice (an alias) becomes two."""
     if isinstance(value, Mapping):
         return {key: _plain(item) for key, item in value.items()}
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
 def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]]) -> Any:
-    """Copy a file's values with stand-ins where pydantic found them wrong, and without keys it does not know.
+    """Return a copy of a file's values: with stand-ins for those that pydantic found wrong, without unknown keys.
 
     Parameters
     ----------
     wrong
-        Location and pydantic error type of each.
+        Location and pydantic error type of each of them.
     """
     mended = _plain(data)
     for location, kind in wrong:

@@ -1,8 +1,8 @@
-"""What a scenario file says (``planner/scenario/v1``), in SI units.
+"""The contents of a scenario file (``planner/scenario/v1``), in SI units.
 
 Attributes carry their unit in the name; the file's keys (the aliases) carry it in the value: ``bandwidth: 54 Mbit/s``
 becomes ``bandwidth_bytes_per_s = 6.75e6``. :mod:`planner.scenario.load` passes the reader of quantities as validation
-context, and with it a bare number is refused. Without it (a scenario that one program hands to another) numbers are SI.
+context; with it a bare number is refused. Without it (a scenario that one program passes to another) numbers are SI.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from planner.profile.types import Record
 SCHEMA: Final = "planner/scenario/v1"
 
 QuantityReader = Callable[[object, str], float]
-"""``reader(value, kind)`` gives the SI value of a quantity such as ``54 Mbit/s`` of kind ``bandwidth``."""
+"""``reader(value, kind)`` returns the SI value of a quantity such as ``54 Mbit/s`` of kind ``bandwidth``."""
 
 
 def _quantity(kind: str) -> BeforeValidator:
@@ -29,16 +29,18 @@ def _quantity(kind: str) -> BeforeValidator:
 
 
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), _quantity("time")]
+Duration = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("time")]
 Bytes = Annotated[float, Field(ge=0, allow_inf_nan=False), _quantity("memory")]
 BytesPerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("bandwidth")]
 PerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("rate")]
 Fraction = Annotated[float, Field(ge=0, le=1), _quantity("fraction")]
+ProperFraction = Annotated[float, Field(ge=0, lt=1), _quantity("fraction")]
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
 class Entry(Record):
-    """Base of what a scenario file holds; its keys are described to users in the words of their docstrings."""
+    """Base of the entries of a scenario file; the docstrings of their attributes describe the keys to users."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
 
@@ -49,44 +51,45 @@ class ModelSpec(Entry):
     path: str | None = None
     """ONNX file, relative to the scenario file."""
     profile: str | None = None
-    """Name of a profile: finds ``<folder>/<device-class>/<name>.json`` in the ``profiles:`` folders."""
+    """Name of a profile: ``<folder>/<device-class>/<name>.json`` in one of the ``profiles:`` folders."""
     max_blocks: Count = 8
-    """How many blocks the model is cut into at most."""
+    """Maximum number of blocks to cut the model into."""
     shape: dict[str, tuple[Count, ...]] | None = None
     """Shapes of the inputs that have dynamic axes: ``{input: [1, 3, 224, 224]}``."""
     answers: str | None = None
-    """What the model said of labelled samples, by ``planner profile --calibrate DATA --answers FILE``, relative to the
-    scenario file. Simulated samples take them in turn, and leave where those left; else they leave by chance."""
+    """File of the model's predictions for labelled samples, by ``planner profile --calibrate DATA --answers FILE``,
+    relative to the scenario file. Simulated samples take them in turn and leave at their exits; without it, samples
+    leave at random."""
 
 
 class WorkerSpec(Entry):
     """A device."""
 
     device_class: str
-    """What was profiled: hardware, execution provider, precision and threads under one name."""
+    """Name of what was profiled: hardware, execution provider, precision and threads."""
     memory_bytes: Bytes = Field(alias="memory")
-    """All that models, activations and the agent itself may take."""
+    """Memory that models, activations and the agent itself may take in all."""
     base_memory_bytes: Bytes = Field(default=200 * 2**20, alias="base_memory")
-    """What the agent itself takes, before any block is resident."""
+    """Memory of the agent itself, before any block is resident."""
     speed: Factor = 1.0
-    """Scales the profile: block times are divided by it."""
+    """Speed relative to the profile: block times are divided by it."""
     overlap: bool = True
-    """Whether it computes while it sends; else a block waits until all that it sends has gone."""
+    """Whether the worker computes while it sends; otherwise a block waits until everything is sent."""
 
 
 class NetworkSpec(Entry):
-    """A network: a shared medium, or point-to-point links with one resource per direction."""
+    """A network: a shared medium, or point-to-point links, each direction of which is a resource."""
 
     kind: Literal["shared", "point-to-point"]
-    """``shared``: one medium whose airtime all transfers use up; ``point-to-point``: each direction by itself."""
+    """``shared``: all transfers share the airtime of one medium; ``point-to-point``: each direction is separate."""
     members: tuple[str, ...] = ()
     """The workers on a shared medium."""
     links: tuple[tuple[str, str], ...] = ()
     """Pairs of workers joined by a point-to-point link."""
     bandwidth_bytes_per_s: BytesPerSecond = Field(alias="bandwidth")
-    """What the medium, or each direction of a link, carries."""
+    """Bandwidth of the medium, or of each direction of a link."""
     latency_s: Seconds = Field(default=0.0, alias="latency")
-    """Added to each transfer; uses no capacity."""
+    """Time added to each transfer; uses no capacity."""
     relay: Literal["none", "access-point"] = "none"
     """``access-point``: every transfer crosses the medium twice."""
 
@@ -101,95 +104,164 @@ class NetworkSpec(Entry):
 
 
 class SourceSpec(Entry):
-    """A stream of samples that arrives at a worker."""
+    """A stream of samples that arrive at a worker."""
 
     worker: str
-    """Where the samples arrive, and where their results return to."""
+    """Worker at which the samples arrive, and to which their results return."""
     models: tuple[str, ...] = Field(min_length=1)
-    """One or more models for the same task; the plan chooses."""
+    """One or more models for the same task; the plan chooses among them."""
     rate_per_s: PerSecond | None = Field(default=None, alias="rate")
     """Mean arrival rate; needed unless ``arrivals`` is ``batch`` or ``trace``."""
     priority: Factor = 1.0
     """Positive weight in the objective; larger is more important."""
     samples: Count = 1000
-    """How many samples a run has of this source."""
+    """Number of samples of this source in a run."""
     in_flight: Count | None = None
-    """How many of its samples may be on their way at once; the others wait at the source. By default any number."""
+    """Maximum number of samples in flight; the others wait at the source. Unlimited by default."""
     deadline_s: Seconds | None = Field(default=None, alias="deadline")
     """Bound on the mean delay."""
     min_accuracy: Fraction | None = None
-    """Bound on the fraction of samples answered right."""
+    """Minimum fraction of samples that are answered correctly."""
     arrivals: Literal["poisson", "constant", "batch", "trace"] = "poisson"
-    """``poisson``: at random; ``constant``: evenly spaced; ``batch``: all at the start; ``trace``: as in a file."""
+    """``poisson``: random; ``constant``: evenly spaced; ``batch``: all at the start; ``trace``: read from a file."""
     trace: str | None = None
-    """For ``arrivals: trace``: a text file of arrival times in seconds, one a line, relative to the scenario file."""
+    """For ``arrivals: trace``: text file of arrival times in seconds, one per line, relative to the scenario file."""
 
 
 class ObjectiveSpec(Entry):
-    """What a good plan is."""
+    """The objective of a plan."""
 
     goal: Literal["delay", "throughput", "makespan"] = "delay"
-    """Least priority-weighted delay, least load on the bottleneck, or least time for a batch."""
+    """Minimise the priority-weighted delay, the load of the bottleneck, or the time of a batch."""
     accuracy_worth_s: Seconds = Field(default=0.0, alias="accuracy_worth")
-    """The delay that one percentage point of accuracy is worth."""
+    """Delay that one percentage point of accuracy is worth."""
     service_cv: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 1.0
     """Coefficient of variation of service times in the solver's objective."""
 
 
+class AdaptiveParameters(Entry):
+    """Constants of the policy ``adaptive`` for the goals ``delay`` and ``throughput``."""
+
+    ageing_s: Duration = Field(default=10.0, alias="ageing")
+    """A sample this old counts with twice its priority, one twice as old with three times, and so on."""
+    later_weight: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 0.1
+    """Weight θ of the delay of samples that come later; 0 ignores them, 1 is their marginal cost if none of them takes
+    another route. On random scenarios 0.1 to 0.25 gave less delay than 0 and than 0.5, and 0.1 was never much worse
+    than policies that consider only the sample itself."""
+    largest_utilisation: ProperFraction = 0.9
+    """Utilisation by measured rates is taken to be at most this: rates are measured on few samples."""
+    rate_memory_s: Duration = Field(default=5.0, alias="rate_memory")
+    """Arrival rates are averages over about this long."""
+    most_bookings: Count = 64
+    """Number of bookings kept for each worker and network; beyond it, the last ones of a priority are merged."""
+    backlog_step_s: Duration = Field(default=1e-3, alias="backlog_step")
+    """Workers tell their backlog rounded to multiples of this."""
+
+
+class BatchParameters(Entry):
+    """Constants of the policy ``adaptive`` for the goal ``makespan``."""
+
+    behind: Factor = 5.0
+    """A worker is behind when more work waits there than this many head starts; by chance that is rare. A head start is
+    the time that a sample of the slowest source takes when it waits for nothing."""
+    avoid: Factor = 30.0
+    """A route over a worker that is behind counts as due later by this many times the excess of work there."""
+    backlog_step_s: Duration = Field(default=1e-3, alias="backlog_step")
+    """Workers tell their backlog rounded to multiples of a head start, and of this where it is longer."""
+
+
+class PaceParameters(Entry):
+    """How workers notice that they, or their links, are slower or faster than expected."""
+
+    fade: Annotated[float, Field(ge=0, lt=1, strict=True)] = 0.9
+    """Weight of a block's time relative to that of the next block."""
+    step: Annotated[float, Field(gt=1, allow_inf_nan=False, strict=True)] = 2**0.5
+    """Slowness goes in powers of this, and changes by one at least, so that chance in block times changes nothing."""
+    memory_s: Duration = Field(default=10.0, alias="memory")
+    """A worker without news for this long counts as fast as profiled: who is avoided gets no work to measure."""
+    enough: Count = 5
+    """Number of blocks, or of transfers, that are measured before anything is concluded from them."""
+    least: Factor = 2.0**-6
+    """Least slowness of a link, that is its time relative to the scenario's."""
+    slow: Annotated[float, Field(gt=1, allow_inf_nan=False, strict=True)] = 2.5
+    """A worker this many times slower than profiled is planned for anew, and so is one whose slowness has changed by
+    this factor. Smaller factors may come from a busy host, which a profile does not tell."""
+
+
+class PaMdiParameters(Entry):
+    """Parts of the policy ``pa-mdi``, to leave out in ablation studies."""
+
+    priorities: bool = True
+    """Whether workers serve their queues by priority; otherwise the oldest sample first. Clearance goes by priority in
+    either case."""
+    clearance: bool = True
+    """Whether neighbours are asked; otherwise every sample is computed at its source."""
+    blocks: Annotated[int, Field(ge=0, strict=True)] = 1
+    """Number of blocks of a task; 0 for all that are left, which chooses no cuts."""
+
+
 class PolicySpec(Entry):
-    """What the online policies need beyond the networks."""
+    """Parameters of the online policies."""
 
     ring: tuple[str, ...] | None = None
-    """Order of the workers for ``mdi``, ``ar-mdi`` and ``ms-mdi``; by default as they are listed."""
+    """Order of the workers for ``mdi``, ``ar-mdi`` and ``ms-mdi``; by default that of ``workers:``."""
     neighbours: dict[str, tuple[str, ...]] | None = None
-    """Whom each worker may hand work to with ``pa-mdi``; by default all it has a direct link to."""
+    """Workers to which each worker may hand over work under ``pa-mdi``; by default all that one hop reaches."""
     reservoir_limit: int = Field(default=2, ge=1, strict=True)
-    """Under ``ms-mdi`` a queue at a source takes samples from the reservoir while it is shorter than this."""
+    """Under ``ms-mdi``, a queue at a source takes samples from the reservoir while it is shorter than this."""
     literal: bool = False
     """Whether ``ms-mdi`` follows equation (2) of its paper as printed, which can leave workers idle."""
+    adaptive: AdaptiveParameters = AdaptiveParameters()
+    """Constants of ``adaptive`` for the goals ``delay`` and ``throughput``."""
+    batch: BatchParameters = BatchParameters()
+    """Constants of ``adaptive`` for the goal ``makespan``."""
+    pace: PaceParameters = PaceParameters()
+    """How workers notice that they, or their links, are slower or faster than expected; under every policy."""
+    pa_mdi: PaMdiParameters = Field(default=PaMdiParameters(), alias="pa-mdi")
+    """Parts of ``pa-mdi``, to leave out in ablation studies."""
 
 
 class EventSpec(Entry):
-    """Something that happens during the run."""
+    """A change during the run."""
 
     at_s: Seconds = Field(alias="at")
-    """When, counted from the start of the run."""
+    """Time since the start of the run."""
     action: Literal["leave", "join", "slow", "recover", "rate", "priority", "bandwidth"]
-    """What happens."""
+    """Kind of change."""
     worker: str | None = None
-    """Which worker leaves, joins, slows down or recovers."""
+    """Worker that leaves, joins, slows down or recovers."""
     source: str | None = None
-    """Whose rate or priority changes."""
+    """Source whose rate or priority changes."""
     network: str | None = None
-    """Which network leaves, joins, slows down or recovers, or changes its bandwidth."""
+    """Network that fails (``leave``), comes back (``join``), slows down or recovers, or changes its bandwidth."""
     factor: Factor | None = None
-    """For ``slow``: how many times slower."""
+    """For ``slow``: factor by which it becomes slower."""
     rate_per_s: PerSecond | None = Field(default=None, alias="rate")
     """For ``rate``: the new arrival rate."""
     priority: Factor | None = None
-    """For ``priority``: the new weight."""
+    """For ``priority``: the new priority."""
     bandwidth_bytes_per_s: BytesPerSecond | None = Field(default=None, alias="bandwidth")
     """For ``bandwidth``: the new bandwidth."""
 
 
 class Scenario(Entry):
-    """Sources, workers and networks, and what is wanted of them."""
+    """Models, workers, networks and sources, and the objective of a plan for them."""
 
     schema_: Literal["planner/scenario/v1"] = Field(default=SCHEMA, alias="schema")
     """Version of this format."""
     profiles: tuple[str, ...] = Field(default=("../../profiles",), min_length=1)
-    """Folders of profiles, relative to the scenario file."""
+    """Folders that hold profiles, relative to the scenario file."""
     models: dict[str, ModelSpec] = Field(min_length=1)
     """The models, by name."""
     workers: dict[str, WorkerSpec] = Field(min_length=1)
     """The devices, by name."""
     networks: dict[str, NetworkSpec] = {}
-    """What joins the workers, by name."""
+    """The networks that join the workers, by name."""
     sources: dict[str, SourceSpec] = Field(min_length=1)
     """The streams of samples, by name."""
     objective: ObjectiveSpec = ObjectiveSpec()
-    """What a good plan is."""
+    """The objective of a plan."""
     policy: PolicySpec = PolicySpec()
-    """What the online policies need beyond the networks."""
+    """Parameters of the online policies."""
     events: tuple[EventSpec, ...] = ()
-    """What happens during a run."""
+    """Changes during a run, such as workers that leave."""

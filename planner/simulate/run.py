@@ -41,7 +41,7 @@ from planner.worker.events import (
     TimedOut,
     sample_record,
 )
-from planner.worker.pace import MEMORY_S, Slowed
+from planner.worker.pace import Slowed
 from planner.worker.patience import Patience
 from planner.worker.worker import Worker
 
@@ -100,7 +100,7 @@ class Simulator:
         self._instance = instance
         self._make = make or partial(make_policy, policy, instance, plan)
         self._replan = replan
-        self._slowed = Slowed()
+        self._slowed = Slowed(instance.scenario.policy.pace)
         self._watched: set[str] = set()
         self._seed = seed
         self._sink = sink
@@ -291,7 +291,7 @@ class Simulator:
             self._plan_anew()
         if name in self._slowed.slowness and name not in self._watched:
             self._watched.add(name)
-            self._heap.at(now_s + MEMORY_S, partial(self._look_again, worker))
+            self._heap.at(now_s + self._instance.scenario.policy.pace.memory_s, partial(self._look_again, worker))
 
     def _look_again(self, worker: Worker) -> None:
         """See whether a slow worker has had any work since: one that has none tells nothing any more."""

@@ -1,8 +1,7 @@
-"""What a worker is told (events), what it asks its driver to do (effects), and what workers tell each other (messages).
+"""Events that a worker takes, effects that it asks its driver for, and messages that workers exchange.
 
-None is ever changed; to freeze them would triple the time it takes to make one, and a run makes millions. All travel as
-JSON; the tensors of a sample stay with the driver, which knows them by their
-:class:`~planner.policy.types.SampleKey`.
+None is ever changed; to freeze them would triple the time to make one, and a run makes millions. All travel as JSON;
+the tensors of a sample stay with the driver, which knows them by their :class:`~planner.policy.types.SampleKey`.
 """
 
 from __future__ import annotations
@@ -23,7 +22,7 @@ from planner.trace.records import Origin, SampleRecord
 class TaskMessage:
     """Work to be done; the activations at cut ``task.next_block`` travel with it.
 
-    With ``last_block`` it was cleared beforehand, and is computed so far without asking the receiver's policy.
+    With ``last_block`` the task was cleared beforehand, and is computed so far without asking the receiver's policy.
     """
 
     task: Task
@@ -32,7 +31,7 @@ class TaskMessage:
 
     @property
     def key(self) -> SampleKey:
-        """Which attempt at which sample this is about."""
+        """The sample, and the attempt at it, that this is about."""
         return self.task.key
 
 
@@ -48,7 +47,7 @@ class ResultMessage:
 
 @dataclass(slots=True)
 class FailureMessage:
-    """A block could not be run, or the next worker not be reached; nothing travels with it."""
+    """A block could not be run, or the next worker could not be reached; nothing travels with it."""
 
     key: SampleKey
     reason: str
@@ -67,13 +66,13 @@ class RequestMessage:
 
     @property
     def key(self) -> SampleKey:
-        """Which attempt at which sample this is about."""
+        """The sample, and the attempt at it, that this is about."""
         return self.task.key
 
 
 @dataclass(slots=True)
 class AnswerMessage:
-    """Clearance to compute (CTC), with the expected completion in seconds from now; or a refusal (NACK): None."""
+    """Clearance to compute (CTC), with the expected completion in seconds from now, or a refusal (NACK): None."""
 
     key: SampleKey
     completion_s: float | None
@@ -82,23 +81,23 @@ class AnswerMessage:
 
 @dataclass(slots=True)
 class StatusMessage:
-    """What a worker tells of itself."""
+    """The status that a worker tells others."""
 
     status: Status
     kind: Literal["status"] = "status"
 
 
 Parcel: TypeAlias = TaskMessage | ResultMessage | FailureMessage
-"""What is about a sample and has its priority."""
+"""Messages about a sample, which have its priority."""
 
 Note: TypeAlias = RequestMessage | AnswerMessage | StatusMessage
-"""What workers settle among themselves; without tensors, ahead of all data."""
+"""Messages without tensors by which workers coordinate; sent ahead of all data."""
 
 Message: TypeAlias = Annotated[Parcel | Note, Field(discriminator="kind")]
 
 
 class Timer(NamedTuple):
-    """What a timer is for: a sample's route, its result, answers to a request, the end of a window, a reservation."""
+    """Purpose of a timer: a sample's route, its result, answers to a request, the end of a window, a reservation."""
 
     purpose: Literal["route", "result", "answers", "window", "reservation"]
     key: SampleKey
@@ -118,7 +117,7 @@ class Arrived:
 
 @dataclass(slots=True)
 class Received:
-    """A message came, its tensors included."""
+    """A message came, with its tensors."""
 
     sender: str
     message: Message
@@ -127,12 +126,12 @@ class Received:
 
 @dataclass(slots=True)
 class BlockEnded:
-    """The block this worker was running is done."""
+    """The block that this worker was running has ended."""
 
     key: SampleKey
     block: int
     service_s: float
-    """Pure computation, in seconds."""
+    """Computation time, in seconds."""
     confidence: tuple[float, ...] = ()
     """How sure the model is of its answer at each exit that the block computes, in [0, 1]."""
     kind: Literal["block_ended"] = "block_ended"
@@ -140,7 +139,7 @@ class BlockEnded:
 
 @dataclass(slots=True)
 class BlockFailed:
-    """The block this worker was running raised."""
+    """The block that this worker was running has failed."""
 
     key: SampleKey
     block: int
@@ -158,7 +157,7 @@ class TimedOut:
 
 @dataclass(slots=True)
 class Transferred:
-    """A transfer to another worker, on a way that was idle, took so long beyond its latency."""
+    """A transfer to another worker, over an idle path, took ``took_s`` seconds beyond its latency."""
 
     to: str
     size_bytes: int
@@ -168,7 +167,7 @@ class Transferred:
 
 @dataclass(slots=True)
 class Left:
-    """Another worker is gone."""
+    """Another worker has left."""
 
     worker: str
     kind: Literal["left"] = "left"
@@ -176,7 +175,7 @@ class Left:
 
 @dataclass(slots=True)
 class Joined:
-    """Another worker is there (again)."""
+    """Another worker has joined, or joined again."""
 
     worker: str
     kind: Literal["joined"] = "joined"
@@ -184,7 +183,7 @@ class Joined:
 
 @dataclass(slots=True)
 class Replanned:
-    """The plan is another from now on; samples on their way keep their routes."""
+    """Another plan applies from now on; samples in flight keep their routes."""
 
     plan: Plan
     kind: Literal["replanned"] = "replanned"
@@ -192,7 +191,7 @@ class Replanned:
 
 @dataclass(slots=True)
 class Reprioritised:
-    """The priority of a source is another from now on; samples on their way keep theirs."""
+    """A source has another priority from now on; samples in flight keep theirs."""
 
     source: str
     priority: float
@@ -208,7 +207,7 @@ Event: TypeAlias = (
 
 @dataclass(slots=True)
 class RunBlock:
-    """Run one block; tell :class:`BlockEnded` or :class:`BlockFailed` when it is over. One at a time."""
+    """Run one block, then report :class:`BlockEnded` or :class:`BlockFailed`. One at a time."""
 
     key: SampleKey
     model: str
@@ -220,7 +219,7 @@ class RunBlock:
 
 @dataclass(slots=True)
 class Send:
-    """Send a message, with the tensors of ``cut``, ``size_bytes`` in all; the higher the priority the sooner."""
+    """Send a message with the tensors of ``cut``, ``size_bytes`` in all; higher priorities go first."""
 
     to: str
     message: Annotated[Parcel, Field(discriminator="kind")]
@@ -241,7 +240,7 @@ class Tell:
 
 @dataclass(slots=True)
 class SetTimer:
-    """Tell :class:`TimedOut` at ``at_s``."""
+    """Report :class:`TimedOut` at ``at_s``."""
 
     timer: Timer
     at_s: float
@@ -250,7 +249,7 @@ class SetTimer:
 
 @dataclass(slots=True)
 class Complete:
-    """The result of a sample is back home."""
+    """The result of a sample is back at its source."""
 
     key: SampleKey
     created_s: float
@@ -270,7 +269,7 @@ class Fail:
 
 @dataclass(slots=True)
 class Discard:
-    """The tensors of an attempt are needed no more on this worker; a source's own inputs are not meant."""
+    """Drop the tensors of an attempt on this worker, which needs them no more; a source keeps its own inputs."""
 
     key: SampleKey
     kind: Literal["discard"] = "discard"
@@ -281,7 +280,7 @@ Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discar
 
 @dataclass(slots=True)
 class Step:
-    """One step of a worker: what it took when, and what it gave. A log of steps can be replayed."""
+    """One step of a worker: the event, its time and the effects. A log of steps can be replayed."""
 
     now_s: float
     event: Annotated[Event, Field(discriminator="kind")]
@@ -292,7 +291,7 @@ STEPS: TypeAdapter[list[Step]] = TypeAdapter(list[Step], config=ConfigDict(defer
 
 
 def sample_record(effect: Complete | Fail, now_s: float) -> SampleRecord:
-    """Give the record of a sample that ended at ``now_s``."""
+    """Return the record of a sample that ended at ``now_s``."""
     source, sample, _ = effect.key
     if isinstance(effect, Complete):
         return SampleRecord(source, sample, effect.created_s, now_s, "completed", origin=effect.origin)

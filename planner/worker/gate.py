@@ -1,4 +1,4 @@
-"""Which events fit the state of a worker: asked before a step, so that what does not fit changes nothing."""
+"""Which events fit the state of a worker: checked before a step, so that one that does not fit changes nothing."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class ProtocolError(Exception):
 
 
 class Gate:
-    """Lets the events of one worker in that fit its state; reads it, and changes nothing."""
+    """Lets in the events that fit one worker's state; reads the state and changes nothing."""
 
     def __init__(self, view: View, home: Home) -> None:
         self._view = view
@@ -123,9 +123,9 @@ class Gate:
         self._worker(event.worker)
 
     def _replanned(self, event: Replanned, _: Waiting | None) -> None:
-        for source, own in event.plan.sources.items():
+        for source, entry in event.plan.sources.items():
             self._source(source)
-            for route in own.routes:
+            for route in entry.routes:
                 self._route(route)
 
     def _route(self, route: Route) -> None:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import inf
 
 from planner.policy.menu import whole_model_at_home
-from planner.policy.types import Policy, SampleKey, Task, View
+from planner.policy.types import Policy, SampleKey, Task, WorkerState
 from planner.trace.records import Origin
 from planner.worker.events import Complete, Discard, Effect, Fail, FailureMessage, SetTimer, Timer
 from planner.worker.patience import Delays, Patience
@@ -23,127 +23,141 @@ class _Pending:
     attempt: int = 0
     time_outs: int = 0
     via: frozenset[str] | None = frozenset()
-    """Workers it may be with, beside its own; None: any other."""
+    """Workers that may have it, beside its own; None: any other."""
     started: bool = False
-    """Whether it is on its way; it waits in the reservoir otherwise."""
+    """Whether it is in flight; it waits in the reservoir otherwise."""
 
     def may_be_with(self, worker: str) -> bool:
-        """Tell whether a worker, not its own, may have it."""
+        """Return whether a worker, not its own, may have it."""
         return self.via is None or worker in self.via
 
 
 class Home:
     """Keeps each sample until its result is back, and starts it again where that may never come.
 
-    Effects go to the list that each method is given.
-
     Parameters
     ----------
+    state
+        Its ``in_flight`` is kept here, and nowhere else.
+    effects
+        Where to put what the driver is to do.
     place
         Places the first task of an attempt.
     """
 
-    def __init__(self, view: View, policy: Policy, patience: Patience, place: Callable[[Task], None]) -> None:
-        self._view = view
+    def __init__(
+        self,
+        state: WorkerState,
+        policy: Policy,
+        patience: Patience,
+        effects: list[Effect],
+        place: Callable[[Task], None],
+    ) -> None:
+        self._state = state
         self._policy = policy
         self._patience = patience
         self._timed = patience.first_s < inf
+        self._effects = effects
         self._place = place
-        sources = view.instance.scenario.sources
+        sources = state.instance.scenario.sources
         self._reservoirs: dict[str, deque[int]] = {
-            source: deque() for source, spec in sources.items() if spec.worker == view.worker
+            source: deque() for source, spec in sources.items() if spec.worker == state.worker
         }
         self._limits = {source: sources[source].in_flight or inf for source in self._reservoirs}
-        self._in_flight = view.in_flight = dict.fromkeys(self._reservoirs, 0)
+        self._in_flight = state.in_flight
+        self._in_flight.update(dict.fromkeys(self._reservoirs, 0))
         self._asked_again_s = dict.fromkeys(self._reservoirs, -inf)
         self._pending: dict[tuple[str, int], _Pending] = {}
         self._delays = {source: Delays(patience) for source in self._reservoirs}
         self.starts = 0
-        """How many attempts have started."""
+        """Number of attempts that have started."""
 
     @property
     def pending(self) -> dict[SampleKey, float]:
         """Samples that have not ended, with the time of their arrival."""
-        return {SampleKey(*identity, own.attempt): own.created_s for identity, own in self._pending.items()}
+        return {SampleKey(*identity, sample.attempt): sample.created_s for identity, sample in self._pending.items()}
 
     def owns(self, source: str) -> bool:
-        """Tell whether the samples of a source arrive here."""
+        """Return whether the samples of a source arrive here."""
         return source in self._reservoirs
 
     def holds(self, source: str, sample: int) -> bool:
-        """Tell whether a sample has arrived and not ended."""
+        """Return whether a sample has arrived and not ended."""
         return (source, sample) in self._pending
 
-    def arrived(self, source: str, sample: int, effects: list[Effect]) -> None:
+    def arrived(self, source: str, sample: int) -> None:
         """Take a new sample."""
-        self._pending[source, sample] = _Pending(created_s=self._view.now_s)
+        self._pending[source, sample] = _Pending(created_s=self._state.now_s)
         self._reservoirs[source].append(sample)
-        self._admit(source, effects)
+        self._admit(source)
 
-    def admit(self, effects: list[Effect]) -> None:
-        """Start the next sample of each source, where the policy and ``in_flight`` let it."""
+    def admit(self) -> None:
+        """Start the next sample of each source, where the policy and ``in_flight`` allow it."""
         for source, reservoir in self._reservoirs.items():
             if reservoir:
-                self._admit(source, effects)
+                self._admit(source)
 
     def sent(self, key: SampleKey, worker: str) -> None:
-        """Learn that a task was sent on from here: its sample may be with any worker that is not on its route."""
-        own = self._pending.get((key.source, key.sample))
-        if own is not None and not own.may_be_with(worker):
-            own.via = None
+        """Learn that a task was sent on from here.
 
-    def due(self, source: str, effects: list[Effect]) -> None:
-        """Start all samples of a source that the policy lets go now, which is when it said to be asked again."""
-        while self._admit(source, effects):
+        Where that worker is not on its sample's route, any worker may have the sample from now on.
+        """
+        pending = self._pending.get((key.source, key.sample))
+        if pending is not None and not pending.may_be_with(worker):
+            pending.via = None
+
+    def due(self, source: str) -> None:
+        """Start all samples of a source that the policy lets go now, at the time for which it asked to be asked."""
+        while self._admit(source):
             pass
 
-    def finish(self, key: SampleKey, origin: Origin | None, effects: list[Effect]) -> None:
+    def finish(self, key: SampleKey, origin: Origin | None) -> None:
         """Take a result (rule 3)."""
         pending = self._end((key.source, key.sample))
         if pending is None:
-            effects.append(Discard(key))
+            self._effects.append(Discard(key))
             return
         if self._timed and pending.attempt == 0:
-            self._delays[key.source].back(self._view.now_s, pending.started_s)
-        effects.append(Complete(key, pending.created_s, origin))
-        self.admit(effects)
+            self._delays[key.source].back(self._state.now_s, pending.started_s)
+        self._effects.append(Complete(key, pending.created_s, origin))
+        self.admit()
 
-    def failed(self, message: FailureMessage, effects: list[Effect]) -> None:
-        """Give a sample up whose block could not be run; start one again that was turned back on its way."""
+    def failed(self, message: FailureMessage) -> None:
+        """Give up a sample whose block could not be run; start a sample again that was turned back on its way."""
         identity = (message.key.source, message.key.sample)
         pending = self._pending.get(identity)
         if pending is None or not pending.started or pending.attempt != message.key.attempt:
             return
         if message.broken is None:
-            self._give_up(identity, message.reason, effects)
+            self._give_up(identity, message.reason)
         else:
-            self._retry(identity, effects)
+            self._retry(identity)
 
-    def look(self, key: SampleKey, effects: list[Effect]) -> None:
+    def look(self, key: SampleKey) -> None:
         """Start a sample again whose result is overdue."""
         pending = self._pending.get((key.source, key.sample))
         if pending is None or pending.attempt != key.attempt or not pending.started:
             return
-        if self._view.now_s < self._delays[key.source].due_s(pending.started_s, pending.time_outs):
-            self._set_timer(key, pending, effects)
+        if self._state.now_s < self._delays[key.source].due_s(pending.started_s, pending.time_outs):
+            self._set_timer(key, pending)
         else:
             pending.time_outs += 1
-            self._retry((key.source, key.sample), effects)
+            self._retry((key.source, key.sample))
 
-    def left(self, worker: str, effects: list[Effect]) -> None:
-        """Start every sample again that may be with a worker that left (rule 8)."""
-        lost = [identity for identity, own in self._pending.items() if own.may_be_with(worker)]
+    def left(self, worker: str) -> None:
+        """Start every sample again that a worker that left may have had (rule 8)."""
+        lost = [identity for identity, pending in self._pending.items() if pending.may_be_with(worker)]
         for identity in lost:
-            self._retry(identity, effects)
+            self._retry(identity)
 
-    def _admit(self, source: str, effects: list[Effect]) -> bool:
-        """Start the next sample of a source, and tell whether that was done."""
-        reservoir, view = self._reservoirs[source], self._view
+    def _admit(self, source: str) -> bool:
+        """Start the next sample of a source where that is allowed; return whether it was started."""
+        reservoir, view = self._reservoirs[source], self._state.view
         if not reservoir or self._in_flight[source] >= self._limits[source]:
             return False
         route = self._policy.route(view, source)
         if isinstance(route, float):
-            self._ask_again(source, route, effects)
+            self._ask_again(source, route)
         if route is None or isinstance(route, float):
             return False
         if not view.passable(view.worker, route):
@@ -161,42 +175,42 @@ class Home:
             next_block=0,
             stages=route.stages,
         )
-        pending.started_s = view.now_s
+        pending.started_s = self._state.now_s
         if self._timed:
-            self._set_timer(task.key, pending, effects)
+            self._set_timer(task.key, pending)
         self._place(task)
         reservoir.popleft()
         pending.started = True
         self._in_flight[source] += 1
         return True
 
-    def _ask_again(self, source: str, at_s: float, effects: list[Effect]) -> None:
-        """Ask at a time for the route of the next sample, unless that is done before."""
-        if not self._view.now_s < self._asked_again_s[source] <= at_s:
+    def _ask_again(self, source: str, at_s: float) -> None:
+        """Ask for the route of the next sample at a time, unless it is asked for before."""
+        if not self._state.now_s < self._asked_again_s[source] <= at_s:
             self._asked_again_s[source] = at_s
-            effects.append(SetTimer(Timer("route", SampleKey(source, self._reservoirs[source][0], 0)), at_s))
+            self._effects.append(SetTimer(Timer("route", SampleKey(source, self._reservoirs[source][0], 0)), at_s))
 
-    def _set_timer(self, key: SampleKey, pending: _Pending, effects: list[Effect]) -> None:
-        look_s = self._delays[key.source].look_s(self._view.now_s, pending.started_s, pending.time_outs)
-        effects.append(SetTimer(Timer("result", key), look_s))
+    def _set_timer(self, key: SampleKey, pending: _Pending) -> None:
+        look_s = self._delays[key.source].look_s(self._state.now_s, pending.started_s, pending.time_outs)
+        self._effects.append(SetTimer(Timer("result", key), look_s))
 
-    def _retry(self, identity: tuple[str, int], effects: list[Effect]) -> None:
+    def _retry(self, identity: tuple[str, int]) -> None:
         pending = self._pending[identity]
         pending.attempt += 1
         if pending.time_outs >= self._patience.max_attempts:
-            self._give_up(identity, f"no result after {pending.time_outs} time-outs", effects)
+            self._give_up(identity, f"no result after {pending.time_outs} time-outs")
         else:
             source, sample = identity
             pending.via, pending.started = frozenset(), False
             self._in_flight[source] -= 1
             self._reservoirs[source].appendleft(sample)
-            self._admit(source, effects)
+            self._admit(source)
 
-    def _give_up(self, identity: tuple[str, int], reason: str, effects: list[Effect]) -> None:
+    def _give_up(self, identity: tuple[str, int], reason: str) -> None:
         pending = self._end(identity)
         if pending is not None:
-            effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
-            self.admit(effects)
+            self._effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
+            self.admit()
 
     def _end(self, identity: tuple[str, int]) -> _Pending | None:
         """Forget a sample, which an earlier attempt may have ended while it waits again; None if it has ended."""

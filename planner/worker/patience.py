@@ -11,18 +11,19 @@ class Patience:
     """How long a source waits for a result before it tries again, and how often it tries."""
 
     first_s: float = 30.0
-    """Wait for the first attempt where nothing says how long results take; each further one waits twice as long.
-    Infinite where nothing gets lost unseen."""
+    """Wait for the first attempt while nothing says how long results take; each further one waits twice as long.
+    Infinite where nothing gets lost unnoticed."""
     least_s: float = 3.0
-    """Wait for the first attempt at least, however fast results come back."""
+    """Shortest wait for the first attempt, however fast results come back."""
     max_attempts: int = 4
+    """Number of time-outs after which a sample is given up."""
 
 
 class Delays:
-    """What the results of one source took lately, and so how long one is waited for.
+    """Recent delays of one source's results, and how long to wait for the next one because of them.
 
-    As TCP does for its segments (RFC 6298, section 2): smoothed delay plus four times its smoothed deviation. It counts
-    only while results come back: a class that starves behind others has lost nothing.
+    As TCP does for its segments (RFC 6298, section 2): smoothed delay plus four times its smoothed deviation. This
+    counts only while results come back: a class that starves behind others has lost nothing.
     """
 
     def __init__(self, patience: Patience) -> None:
@@ -32,7 +33,7 @@ class Delays:
         self._last_s = -inf
 
     def back(self, now_s: float, started_s: float) -> None:
-        """Learn that a result is back, of a sample that was started only once."""
+        """Learn that the result of a sample that was started only once is back."""
         delay_s = now_s - started_s
         if self._last_s == -inf:
             self._smoothed_s, self._deviation_s = delay_s, delay_s / 2
@@ -42,12 +43,12 @@ class Delays:
         self._last_s = now_s
 
     def due_s(self, started_s: float, time_outs: int) -> float:
-        """Give the time at which a sample counts as lost that started at ``started_s``, by what is known now."""
+        """Return the time at which a sample that started at ``started_s`` counts as lost, by what is known now."""
         comes_back = self._last_s > started_s
         least_s = self._patience.least_s if comes_back else self._patience.first_s
         return started_s + max(least_s, self._smoothed_s + 4 * self._deviation_s) * 2.0**time_outs
 
     def look_s(self, now_s: float, started_s: float, time_outs: int) -> float:
-        """Give the time at which to look again whether a sample is due."""
+        """Return the time at which to look again whether a sample is due."""
         step_s = min(self._patience.least_s, self._patience.first_s) * 2.0**time_outs
         return min(now_s + step_s, self.due_s(started_s, time_outs))

@@ -3,30 +3,29 @@
 The rules, in the order in which :meth:`Worker.step` applies them:
 
 1.  A worker runs one block at a time. It is idle, or it waits for the :class:`BlockEnded` of the block it asked for.
-2.  A sample that arrives joins its source's reservoir. At each arrival, and each end of a task or a sample here, the
-    policy is asked once a source for the route of the next one, unless ``in_flight`` of its samples are on their way;
-    then its task is placed (rule 4). Where it names a time instead, it is asked then, until it lets none go. A source
-    keeps each sample until its result is back. A timer is set; when it goes off first, the sample starts again as a new
-    attempt. After ``max_attempts`` time-outs it is given up. Every sample ends once: as :class:`Complete` or
+2.  A sample that arrives joins its source's reservoir. At each arrival, and at each end of a task or a sample here, the
+    policy is asked once per source for the route of the next one, unless ``in_flight`` of its samples are in flight;
+    then its task is placed (rule 4). Where it answers with a time, it is asked again then, until it lets none go. A
+    source keeps each sample until its result is back. A timer is set; when it expires first, the sample starts again
+    as a new attempt. After ``max_attempts`` time-outs it is given up. Every sample ends once: as :class:`Complete` or
     :class:`Fail`.
-3.  The result of *any* attempt completes its sample; a block of the last one that could not be run gives it up. What
-    comes for a sample that has ended is a duplicate, and is dropped.
-4.  A task is placed by the policy: computed here, then it waits in a queue of the policy's naming; or sent on, then
-    this worker forgets it; or others are asked first (:mod:`planner.worker.handshake`). A task that was cleared
-    beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it again, and
-    avoids that way for a while.
-5.  An idle worker serves the queue its policy chooses, and runs the first task's next block.
+3.  The result of *any* attempt completes its sample; a block of the last attempt that could not be run gives it up.
+    Whatever comes for a sample that has ended is a duplicate, and is dropped.
+4.  A task is placed by the policy: it is computed here, then it waits in a queue that the policy names; or it is sent
+    on, then this worker forgets it; or others are asked first (:mod:`planner.worker.handshake`). A task that was
+    cleared beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it
+    again, and avoids the broken hop for a while.
+5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task.
 6.  When a block ends and its task has blocks left here, the task goes on at once, unless the policy looks between
     blocks: then it joins its queue again, before those that came later, and rule 5 applies.
-7.  When a task ends, the result goes home if no block is left; else the rest is placed (rule 4). A task ends, and a
-    result goes home, also where a block computes an exit at which the model's confidence reaches the threshold of the
-    task's operating point.
-8.  When a worker leaves, every sample that may be with it starts again as a new attempt.
-9.  When a step has started a sample, or changed what waits or runs here, and with it what a gossiping policy would
-    tell, it is told.
+7.  When a task ends, its result goes home if no block is left; else the rest is placed (rule 4). A task also ends, and
+    a result goes home, where the sample leaves at an exit (:mod:`planner.worker.exits`).
+8.  When a worker leaves, every sample that it may have had starts again as a new attempt.
+9.  When a step has started a sample, or changed what waits or runs here, and with it what a gossiping policy tells
+    others, they are told.
 
 An event that does not fit the state raises :class:`~planner.worker.gate.ProtocolError` and changes nothing: it is
-looked at before all else (:mod:`planner.worker.gate`).
+checked before all else (:mod:`planner.worker.gate`).
 """
 
 from __future__ import annotations
@@ -36,7 +35,7 @@ from dataclasses import replace
 from typing import Any, Final
 
 from planner.policy.costs import Costs
-from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, View, Waiting
+from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, Waiting, WorkerState
 from planner.profile.types import ExitPoint
 from planner.scenario.instance import Instance
 from planner.trace.records import Origin
@@ -64,6 +63,7 @@ from planner.worker.events import (
     TimedOut,
     Transferred,
 )
+from planner.worker.exits import exit_taken
 from planner.worker.gate import Gate
 from planner.worker.handshake import Handshake, Settled
 from planner.worker.home import Home
@@ -72,20 +72,20 @@ from planner.worker.patience import Patience
 from planner.worker.queues import Queues
 
 CUT_S: Final = 5.0
-"""A way that was found cut is avoided for so long, then tried again."""
+"""How long a hop that was found broken is avoided, before it is tried again."""
 
 
 class Worker:
-    """One worker's state.
+    """One worker of a run.
 
     Parameters
     ----------
     name
-        This worker, as the instance's scenario names it.
+        Name of this worker in the instance's scenario.
     policy
         Makes the decisions; belongs to this worker alone.
     costs
-        Of the instance; given where many workers of one process share them.
+        Those of the instance; passed where several workers of one process share them.
     """
 
     def __init__(
@@ -100,16 +100,18 @@ class Worker:
         """The worker's name in the scenario."""
         self._policy = policy
         priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
-        self._view = View(name, instance, (costs or Costs(instance)).own(), priorities=priorities)
-        self._pace = Pace(self._view)
-        self._handshake = Handshake(self._view)
-        self._queues = Queues(self._view, policy)
+        self._state = WorkerState(name, instance, costs or Costs(instance), priorities=priorities)
+        self._view = self._state.view
+        self._effects: list[Effect] = []
+        """Of the current step; one list for all parts of the worker, whose order it keeps."""
+        self._pace = Pace(self._state)
+        self._handshake = Handshake(self._state, self._effects)
+        self._queues = Queues(self._state, policy)
         self._running: Waiting | None = None
-        self._home = Home(self._view, policy, patience or Patience(), self._place)
+        self._home = Home(self._state, policy, patience or Patience(), self._effects, self._place)
         self._gate = Gate(self._view, self._home)
         self._told = Status()
         self._gossiped = (0, 0)
-        self._effects: list[Effect] = []
         self._handlers: dict[type, Callable[[Any], None]] = {
             Arrived: self._on_arrived,
             Received: self._on_received,
@@ -125,16 +127,16 @@ class Worker:
 
     @property
     def queued(self) -> int:
-        """Number of tasks that wait here, the one that runs not counted."""
-        return sum(self._view.queued.values())
+        """Number of tasks that wait here, without the running one."""
+        return sum(self._state.queued.values())
 
     @property
     def running(self) -> SampleKey | None:
-        """The sample that is worked on here."""
+        """The sample whose block runs here."""
         return self._running.task.key if self._running is not None else None
 
     def slowness(self, now_s: float) -> float:
-        """Give how many times longer than by its profile this worker takes; 1 where it has not computed lately."""
+        """Return how many times slower than profiled this worker is; 1 where it has not computed lately."""
         return self._pace.own_at(now_s)
 
     @property
@@ -143,7 +145,7 @@ class Worker:
         return self._home.pending
 
     def step(self, now_s: float, event: Event) -> list[Effect]:
-        """Take one event and give what the driver is to do, in order.
+        """Take one event; return what the driver is to do, in order.
 
         Raises
         ------
@@ -151,33 +153,33 @@ class Worker:
             The event does not fit the state, which is left as it was.
         """
         self._gate.check(now_s, event, self._running)
-        view = self._view
-        view.now_s = now_s
-        self._effects = []
-        if view.costs.slowness:
+        state, effects = self._state, self._effects
+        state.now_s = now_s
+        effects.clear()
+        if state.slowness:
             self._queues.rescale(self._pace.forget_old())
         self._handlers[type(event)](event)
         if self._running is None and (waiting := self._queues.take()) is not None:
             self._run(waiting)
         if self._policy.gossips and (self._home.starts, self._queues.changes) != self._gossiped:
             self._gossip()
-        return self._effects
+        return effects.copy()
 
     # ---- a source's samples, and who is there (rules 2, 3, 8: planner.worker.home) ---------------------------------
 
     def _on_arrived(self, event: Arrived) -> None:
-        self._home.arrived(event.source, event.sample, self._effects)
+        self._home.arrived(event.source, event.sample)
 
     def _on_timed_out(self, event: TimedOut) -> None:
         purpose, key = event.timer
         if purpose == "result":
-            self._home.look(key, self._effects)
+            self._home.look(key)
         elif purpose == "route":
-            self._home.due(key.source, self._effects)
+            self._home.due(key.source)
         elif purpose == "answers":
             self._settle(self._handshake.overdue(key))
         elif purpose == "window":
-            self._handshake.close_window(self._effects)
+            self._handshake.close_window()
         else:
             self._handshake.release(key)
 
@@ -186,22 +188,23 @@ class Worker:
 
     def _on_left(self, event: Left) -> None:
         worker = event.worker
-        self._view.absent.add(worker)
-        self._view.statuses.pop(worker, None)
+        self._state.absent |= {worker}
+        self._state.forget(worker)
         for settled in self._handshake.forget(worker):
             self._settle(settled)
-        self._home.left(worker, self._effects)
+        self._home.left(worker)
 
     def _on_joined(self, event: Joined) -> None:
-        self._view.absent.discard(event.worker)
-        self._view.cut = {way: until_s for way, until_s in self._view.cut.items() if event.worker not in way}
+        self._state.absent -= {event.worker}
+        for hop in [hop for hop in self._state.cut if event.worker in hop]:
+            del self._state.cut[hop]
         self._told = Status()
 
     def _on_replanned(self, event: Replanned) -> None:
         self._policy.replanned(self._view, event.plan)
 
     def _on_reprioritised(self, event: Reprioritised) -> None:
-        self._view.priorities[event.source] = event.priority
+        self._state.priorities[event.source] = event.priority
 
     # ---- tasks (rules 4 to 7) -------------------------------------------------------------------------------------
 
@@ -214,27 +217,27 @@ class Worker:
             else:
                 self._place(message.task)
         elif isinstance(message, ResultMessage):
-            self._home.finish(message.key, message.origin, self._effects)
+            self._home.finish(message.key, message.origin)
         elif isinstance(message, FailureMessage):
             self._on_failure(message)
         elif isinstance(message, StatusMessage):
-            self._view.statuses[event.sender] = message.status
+            self._state.hear(event.sender, message.status)
             self._pace.told(event.sender, message.status)
             self._policy.heard(self._view, message.status)
         elif isinstance(message, RequestMessage):
-            self._handshake.requested(event.sender, message, self._effects)
+            self._handshake.requested(event.sender, message)
         elif isinstance(message, AnswerMessage):
             self._settle(self._handshake.answered(event.sender, message))
 
     def _on_failure(self, message: FailureMessage) -> None:
         if message.broken is not None:
-            self._view.cut[message.broken] = self._view.now_s + CUT_S
-        self._home.failed(message, self._effects)
+            self._state.cut[message.broken] = self._state.now_s + CUT_S
+        self._home.failed(message)
 
     def _place(self, task: Task) -> None:
         decision = self._policy.place(self._view, task)
         if isinstance(decision, Ask):
-            self._handshake.ask(task, decision, self._effects)
+            self._handshake.ask(task, decision)
         else:
             self._follow(task, decision)
 
@@ -251,15 +254,15 @@ class Worker:
             self._turn_back(task, broken)
             return
         self._home.sent(task.key, decision.worker)
-        size = self._view.costs.cut_bytes[task.model][task.next_block]
+        size = self._state.costs.cut_bytes[task.model][task.next_block]
         message = TaskMessage(task, decision.last_block)
         self._effects.append(Send(decision.worker, message, task.next_block, size, task.priority))
         self._effects.append(Discard(task.key))
 
     def _turn_back(self, task: Task, broken: tuple[str, str]) -> None:
-        """Let the task's source try another way."""
+        """Have the task's source send it another way."""
         message = FailureMessage(task.key, "{} does not reach {}".format(*broken), broken)
-        home = self._view.instance.home(task.key.source)
+        home = self._state.instance.home(task.key.source)
         self._effects.append(Discard(task.key))
         if home == self.name:
             self._on_failure(message)
@@ -278,54 +281,48 @@ class Worker:
         waiting, self._running = self._running, None
         if waiting is None:
             raise AssertionError(f"{self.name} runs nothing, and the gate let the end of a block in")
-        self._view.running_until_s = self._view.now_s
+        self._state.running_until_s = self._state.now_s
         return waiting
 
     def _on_block_ended(self, event: BlockEnded) -> None:
         waiting = self._take_running()
         self._queues.rescale(self._pace.ran(self._queues.running_s, event.service_s))
-        leave = self._leave(waiting, event) if event.confidence else None
-        if leave is not None:
+        exit_ = self._exit_taken(waiting, event) if event.confidence else None
+        if exit_ is not None:
             waiting.last_block = event.block
         waiting.next_block += 1
         waiting.service_s += event.service_s
         if event.block == waiting.last_block:
-            self._end_task(waiting, leave)
+            self._end_task(waiting, exit_)
         elif self._policy.looks_between_blocks:
             self._queues.put_back(waiting)
         else:
             self._run(waiting)
 
-    def _end_task(self, waiting: Waiting, leave: ExitPoint | None) -> None:
+    def _end_task(self, waiting: Waiting, exit_: ExitPoint | None) -> None:
         self._policy.ran(self._view, waiting)
         task, cut = waiting.task, waiting.next_block
-        if leave is not None:
-            self._go_home(task, cut, leave.result_bytes, leave.name)
-        elif cut < self._view.costs.length(task.model):
+        if exit_ is not None:
+            self._go_home(task, cut, exit_.result_bytes, exit_.name)
+        elif cut < self._state.costs.length(task.model):
             self._place(task.at(cut, task.stages[1:]))
         else:
-            self._go_home(task, cut, self._view.costs.cut_bytes[task.model][-1], None)
-        self._home.admit(self._effects)
+            self._go_home(task, cut, self._state.costs.cut_bytes[task.model][-1], None)
+        self._home.admit()
 
-    def _leave(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
-        """Give the exit at which a sample leaves after a block, if there is one, and count what that leaves to do."""
-        task, instance = waiting.task, self._view.instance
+    def _exit_taken(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
+        """Return the exit at which a sample leaves after a block, or None; count only what is still to be computed."""
         self._queues.drop_rest(waiting)
-        thresholds = instance.operating_points(task.model)[task.operating_point].thresholds
-        # A model whose exits were never calibrated has no thresholds: all its samples stay to the end.
-        rules = zip(instance.any_profile(task.model).exits, thresholds, strict=False)
-        here = [(leave, threshold) for leave, threshold in rules if leave.cut == event.block + 1]
-        for (leave, threshold), confidence in zip(here, event.confidence, strict=False):
-            if confidence >= threshold:
-                return leave
-        self._queues.expect_rest(waiting)
-        return None
+        exit_ = exit_taken(self._state.instance, waiting.task, event.block, event.confidence)
+        if exit_ is None:
+            self._queues.expect_rest(waiting)
+        return exit_
 
-    def _go_home(self, task: Task, cut: int, size_bytes: int, leave: str | None) -> None:
-        origin = Origin(task.model, task.operating_point, leave)
-        home = self._view.instance.home(task.key.source)
+    def _go_home(self, task: Task, cut: int, size_bytes: int, exit_: str | None) -> None:
+        origin = Origin(task.model, task.operating_point, exit_)
+        home = self._state.instance.home(task.key.source)
         if home == self.name:
-            self._home.finish(task.key, origin, self._effects)
+            self._home.finish(task.key, origin)
             return
         message = ResultMessage(task.key, cut, origin)
         self._effects.append(Send(home, message, cut, size_bytes, task.priority))
@@ -337,7 +334,7 @@ class Worker:
         self._queues.drop_rest(waiting)
         self._effects.append(Discard(task.key))
         message = FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}")
-        home = self._view.instance.home(task.key.source)
+        home = self._state.instance.home(task.key.source)
         if home == self.name:
             self._on_failure(message)
         else:
@@ -348,7 +345,7 @@ class Worker:
     def _gossip(self) -> None:
         self._gossiped = self._home.starts, self._queues.changes
         status = self._policy.status(self._view)
-        if self._view.costs.slowness:
+        if self._state.slowness:
             status = replace(status, slowness=self._pace.own, links=self._pace.links)
         if status == self._told:
             return

@@ -7,7 +7,7 @@ import pytest
 from planner.plan.types import Plan, Route, SourcePlan, Stage, WorkerUse
 from planner.policy.costs import Costs
 from planner.policy.registry import make_policy
-from planner.policy.types import View
+from planner.policy.types import WorkerState
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, ObjectiveSpec
 from planner.simulate.run import simulate
@@ -55,7 +55,8 @@ def test_a_batch_leaves_at_the_pace_of_the_plan() -> None:
     instance, plan = batches(0)
     policy = make_policy("adaptive", instance, plan)
     source = instance.sources[0]
-    view = View(instance.home(source), instance, Costs(instance), in_flight={source: 1000})
+    state = WorkerState(instance.home(source), instance, Costs(instance), in_flight={source: 1000})
+    view = state.view
     samples, shares = instance.samples(source), {route: route.share for route in plan.sources[source].routes}
     head_start_s = max(entry.delay_s for entry in plan.sources.values())
     left: list[Route] = []
@@ -69,7 +70,7 @@ def test_a_batch_leaves_at_the_pace_of_the_plan() -> None:
         else:
             assert route is not None
             assert route > view.now_s
-            view.now_s = route
+            state.now_s = route
     assert view.now_s <= fluid_s(plan)
     for route, share in shares.items():
         assert abs(left.count(route) - samples * share) <= 1
@@ -79,12 +80,13 @@ def test_a_batch_has_as_many_samples_on_their_way_as_at_its_pace_without_waiting
     instance, plan = batches(0)
     policy = make_policy("adaptive", instance, plan)
     source = instance.sources[0]
-    view = View(instance.home(source), instance, Costs(instance), in_flight={source: 1000})
+    state = WorkerState(instance.home(source), instance, Costs(instance), in_flight={source: 1000})
+    view = state.view
     while isinstance(policy.route(view, source), Route):
         pass
-    view.in_flight[source] = 0
+    state.in_flight[source] = 0
     while isinstance(policy.route(view, source), Route):
-        view.in_flight[source] += 1
+        state.in_flight[source] += 1
     rate_per_s = instance.samples(source) / fluid_s(plan)
     expected = rate_per_s * max(entry.delay_s for entry in plan.sources.values())
     assert expected <= view.in_flight[source] < expected + 1

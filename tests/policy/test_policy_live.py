@@ -10,7 +10,7 @@ from planner.plan.types import Plan, Route
 from planner.policy.costs import Costs
 from planner.policy.menu import wide_menu
 from planner.policy.registry import make_policy
-from planner.policy.types import Booking, Policy, Status, View
+from planner.policy.types import Booking, Policy, Status, View, WorkerState
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec
 from planner.simulate.run import simulate
@@ -49,6 +49,17 @@ def roomy() -> tuple[Instance, Plan]:
     return instance(), plan_of(instance())
 
 
+PRIORITIES = {"urgent": 8.0, "casual": 1.0}
+
+
+def view_of(found: Instance, statuses: dict[str, Status]) -> View:
+    """What the worker ``slow`` knows after 1 s, when others have told their status."""
+    state = WorkerState("slow", found, Costs(found), now_s=1.0, priorities=PRIORITIES)
+    for worker, status in statuses.items():
+        state.hear(worker, status)
+    return state.view
+
+
 def last_worker(policy: Policy, view: View, source: str) -> str:
     route = policy.route(view, source)
     assert isinstance(route, Route)
@@ -64,8 +75,7 @@ def test_samples_avoid_the_worker_that_is_busy(name: str) -> None:
     found, plan = roomy()
     for loaded, free in (("a", "b"), ("b", "a")):
         policy = make_policy(name, found, plan)
-        view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
-        view.statuses = {loaded: busy(0.5), free: Status(at_s=1.0)}
+        view = view_of(found, {loaded: busy(0.5), free: Status(at_s=1.0)})
         assert last_worker(policy, view, "casual") == free
 
 
@@ -73,23 +83,21 @@ def test_samples_avoid_the_worker_that_is_busy(name: str) -> None:
 def test_what_was_sent_counts_before_it_is_told(name: str) -> None:
     found, plan = roomy()
     policy = make_policy(name, found, plan)
-    view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
-    view.statuses = {"a": Status(at_s=1.0), "b": Status(at_s=1.0)}
+    view = view_of(found, {"a": Status(at_s=1.0), "b": Status(at_s=1.0)})
     assert {last_worker(policy, view, "casual") for _ in range(2)} == {"a", "b"}
 
 
 def test_urgent_samples_ignore_a_backlog_that_they_overtake() -> None:
     found, plan = roomy()
     policy = make_policy("adaptive", found, plan)
-    view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
-    view.statuses = {"a": busy(0.5, waiting=1), "b": busy(0.5, priority=8.0)}
+    view = view_of(found, {"a": busy(0.5, waiting=1), "b": busy(0.5, priority=8.0)})
     assert last_worker(policy, view, "urgent") == "a"
 
 
 def test_what_others_booked_on_a_shared_network_counts() -> None:
     found, plan = roomy()
     policy = make_policy("adaptive", found, plan)
-    view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
+    view = view_of(found, {})
     policy.heard(view, Status(at_s=1.0, booked=(("lan", Booking(1.0, 1.0, 0.5)),)))
     assert last_worker(policy, view, "casual") == "slow"
     assert last_worker(policy, view, "urgent") != "slow"
@@ -98,7 +106,7 @@ def test_what_others_booked_on_a_shared_network_counts() -> None:
 def test_each_booking_is_told_once() -> None:
     found, plan = roomy()
     policy = make_policy("adaptive", found, plan)
-    view = View("slow", found, Costs(found), now_s=1.0, priorities={"urgent": 8.0, "casual": 1.0})
+    view = view_of(found, {})
     worker = last_worker(policy, view, "urgent")
     booked = policy.status(view).booked
     assert [resource for resource, _ in booked][-3:] == ["lan", f"@{worker}", "lan"]
@@ -129,8 +137,8 @@ def test_absent_workers_are_not_used() -> None:
     found, plan = roomy()
     for name in ("ddi", "adaptive"):
         policy = make_policy(name, found, plan)
-        view = View("slow", found, Costs(found), absent={"a", "b"}, priorities={"urgent": 8.0, "casual": 1.0})
-        assert last_worker(policy, view, "urgent") == "slow"
+        state = WorkerState("slow", found, Costs(found), absent=frozenset("ab"), priorities=PRIORITIES)
+        assert last_worker(policy, state.view, "urgent") == "slow"
 
 
 def test_the_menu_holds_the_plan_and_respects_memory() -> None:

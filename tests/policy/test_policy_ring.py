@@ -10,7 +10,7 @@ from planner.plan.types import Route
 from planner.policy.costs import Costs
 from planner.policy.mdi import SMOOTHING, ArMdi, Mdi, cuts_by_parameters, ring_route
 from planner.policy.ms_mdi import MsMdi
-from planner.policy.types import SampleKey, Status, Task, View, Waiting
+from planner.policy.types import SampleKey, Status, Task, Waiting, WorkerState
 from tests.instances import make_instance, make_profile
 
 weights_bytes = st.lists(st.integers(0, 10**7).map(lambda count: 4 * count), min_size=1, max_size=12).filter(any)
@@ -52,13 +52,13 @@ def test_each_cut_is_where_the_parameters_come_closest_to_the_share(
         assert missed[cut] == pytest.approx(min(missed), abs=1e-6 * total)
 
 
-def view(workers: int = 3, blocks: int = 6) -> View:
+def state_of(workers: int = 3, blocks: int = 6) -> WorkerState:
     instance = make_instance(
         profiles=[make_profile(block_s=[0.01] * blocks)],
         workers={f"w{index}": 1.0 for index in range(workers)},
         sources={"camera": {"worker": "w0", "rate_per_s": 1.0}},
     )
-    return View("w0", instance, Costs(instance), priorities={"camera": 1.0})
+    return WorkerState("w0", instance, Costs(instance), priorities={"camera": 1.0})
 
 
 def lengths(route: Route | None) -> dict[str, int]:
@@ -73,36 +73,36 @@ def done(blocks: int, service_s: float) -> Waiting:
 
 
 def test_mdi_cuts_evenly_among_those_that_are_there() -> None:
-    seen = view()
-    assert lengths(Mdi().route(seen, "camera")) == {"w0": 2, "w1": 2, "w2": 2}
-    seen.absent.add("w1")
-    assert lengths(Mdi().route(seen, "camera")) == {"w0": 3, "w2": 3}
+    state = state_of()
+    assert lengths(Mdi().route(state.view, "camera")) == {"w0": 2, "w1": 2, "w2": 2}
+    state.absent |= {"w1"}
+    assert lengths(Mdi().route(state.view, "camera")) == {"w0": 3, "w2": 3}
 
 
 def test_ar_mdi_gives_a_worker_that_is_slower_less() -> None:
-    seen, policy = view(workers=2), ArMdi()
-    assert lengths(policy.route(seen, "camera")) == {"w0": 3, "w1": 3}
-    expected = policy.per_parameter_s(seen, "camera", "w0")
-    seen.statuses["w1"] = Status(per_parameter_s=(("camera", 5 * expected),))
-    assert lengths(policy.route(seen, "camera")) == {"w0": 5, "w1": 1}
+    state, policy = state_of(workers=2), ArMdi()
+    assert lengths(policy.route(state.view, "camera")) == {"w0": 3, "w1": 3}
+    expected = policy.per_parameter_s(state.view, "camera", "w0")
+    state.hear("w1", Status(per_parameter_s=(("camera", 5 * expected),)))
+    assert lengths(policy.route(state.view, "camera")) == {"w0": 5, "w1": 1}
 
 
 def test_ar_mdi_learns_its_own_pace_as_a_moving_average_and_tells_it() -> None:
-    seen, policy = view(), ArMdi()
-    parameters = seen.costs.parameters("m", 0, 1)
-    policy.ran(seen, done(2, 1.0))
-    policy.ran(seen, done(2, 2.0))
+    state, policy = state_of(), ArMdi()
+    parameters = state.costs.parameters("m", 0, 1)
+    policy.ran(state.view, done(2, 1.0))
+    policy.ran(state.view, done(2, 2.0))
     expected = (1.0 + SMOOTHING * (2.0 - 1.0)) / parameters
-    assert policy.per_parameter_s(seen, "camera", "w0") == pytest.approx(expected, rel=1e-2)
-    assert dict(policy.status(seen).per_parameter_s)["camera"] == pytest.approx(expected, rel=1e-2)
+    assert policy.per_parameter_s(state.view, "camera", "w0") == pytest.approx(expected, rel=1e-2)
+    assert dict(policy.status(state.view).per_parameter_s)["camera"] == pytest.approx(expected, rel=1e-2)
 
 
 def test_ms_mdi_fills_the_shorter_queue_until_both_are_full() -> None:
-    seen, policy = view(), MsMdi(reservoir_limit=2, literal=False)
-    assert lengths(policy.route(seen, "camera")) == {"w0": 6}
-    seen.queued["local", "camera"] = 1
-    assert lengths(policy.route(seen, "camera")) == {"w0": 2, "w1": 2, "w2": 2}
-    seen.queued["ring", "camera"] = 2
-    assert lengths(policy.route(seen, "camera")) == {"w0": 6}
-    seen.queued["local", "camera"] = 2
-    assert policy.route(seen, "camera") is None
+    state, policy = state_of(), MsMdi(reservoir_limit=2, literal=False)
+    assert lengths(policy.route(state.view, "camera")) == {"w0": 6}
+    state.queued["local", "camera"] = 1
+    assert lengths(policy.route(state.view, "camera")) == {"w0": 2, "w1": 2, "w2": 2}
+    state.queued["ring", "camera"] = 2
+    assert lengths(policy.route(state.view, "camera")) == {"w0": 6}
+    state.queued["local", "camera"] = 2
+    assert policy.route(state.view, "camera") is None

@@ -11,7 +11,7 @@ from planner.plan.types import Plan, Route, SourcePlan, Stage
 from planner.policy.costs import Costs
 from planner.policy.menu import menu, resident_blocks
 from planner.policy.registry import make_policy
-from planner.policy.types import Policy, View
+from planner.policy.types import Policy, View, WorkerState
 from tests.instances import make_instance, make_profile
 
 INSTANCE = make_instance(profiles=[make_profile(block_s=[0.01] * 3)], workers={"slow": 1.0, "mid": 2.0, "fast": 4.0})
@@ -41,7 +41,7 @@ def test_planned_keeps_the_shares_in_every_stretch(weights: list[float], samples
     workers = ["slow", "mid", "fast"][: len(weights)]
     shares = {worker: weight / sum(weights) for worker, weight in zip(workers, weights, strict=True)}
     policy = make_policy("planned", INSTANCE, shared_plan(shares))
-    view = View("slow", INSTANCE, Costs(INSTANCE))
+    view = WorkerState("slow", INSTANCE, Costs(INSTANCE)).view
     drawn = Counter(first_worker(policy, view) for _ in range(samples))
     for worker, share in shares.items():
         # The discrepancy of the golden-ratio sequence grows with log n; chance would give the square root of n.
@@ -50,10 +50,10 @@ def test_planned_keeps_the_shares_in_every_stretch(weights: list[float], samples
 
 def test_planned_leaves_out_routes_through_absent_workers() -> None:
     policy = make_policy("planned", INSTANCE, shared_plan({"mid": 0.5, "fast": 0.5}))
-    view = View("slow", INSTANCE, Costs(INSTANCE), absent={"fast"})
-    assert {first_worker(policy, view) for _ in range(20)} == {"mid"}
-    view.absent.add("mid")
-    assert first_worker(policy, view) == "slow"
+    state = WorkerState("slow", INSTANCE, Costs(INSTANCE), absent=frozenset({"fast"}))
+    assert {first_worker(policy, state.view) for _ in range(20)} == {"mid"}
+    state.absent |= {"mid"}
+    assert first_worker(policy, state.view) == "slow"
 
 
 def test_menus_name_the_blocks_to_load() -> None:

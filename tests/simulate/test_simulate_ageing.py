@@ -7,8 +7,8 @@ from collections import defaultdict
 import pytest
 
 from planner.plan.types import Plan, Route, SourcePlan, Stage
-from planner.policy.adaptive import AGEING_S
 from planner.scenario.instance import Instance
+from planner.scenario.types import AdaptiveParameters
 from planner.simulate.run import simulate
 from planner.trace.records import BlockRecord, SampleRecord
 from tests.instances import make_instance, make_profile
@@ -54,7 +54,7 @@ def test_low_priority_starves_by_priority_alone_and_its_wait_is_bounded_by_agein
     """A yard sample goes before gate samples of age w once it is (q/p − 1) A + w q/p old."""
     planned, adaptive = waits_s("planned"), waits_s("adaptive")
     ratio = PRIORITIES["gate"] / PRIORITIES["yard"]
-    bound_s = (ratio - 1) * AGEING_S + ratio * max(adaptive["gate"]) + BLOCK_S
+    bound_s = (ratio - 1) * AdaptiveParameters().ageing_s + ratio * max(adaptive["gate"]) + BLOCK_S
     assert max(planned["yard"]) > LENGTH_S - 10 > 5 * bound_s
     assert max(adaptive["yard"]) <= bound_s
     assert len(adaptive["yard"]) == RATES_PER_S["yard"] * LENGTH_S

@@ -156,7 +156,7 @@ def test_no_block_starts_under_adaptive_while_work_of_higher_aged_priority_waits
     def urgency(task: Task, now_s: float) -> float:
         if plan.goal == "makespan":
             return -task.key.sample / instance.samples(task.key.source)
-        return aged_priority(task, now_s)
+        return aged_priority(task, now_s, instance.scenario.policy.adaptive.ageing_s)
 
     def look(worker: Worker, _event: Event, effects: list[Effect]) -> None:
         if (chosen := starting(worker, effects)) is not None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict, deque
-from collections.abc import Hashable, Iterator
+from collections.abc import Hashable, Iterator, Mapping
 from dataclasses import replace
 from itertools import count
 from math import inf, nan
@@ -57,7 +57,7 @@ def snapshot(value: Any, seen: dict[int, tuple[int, object]] | None = None) -> H
     if id(value) in seen:
         return seen[id(value)][0]
     seen[id(value)] = (len(seen), value)  # kept, so that nothing else gets its address
-    if isinstance(value, dict):
+    if isinstance(value, Mapping):
         return tuple((snapshot(key, seen), snapshot(one, seen)) for key, one in value.items())
     if isinstance(value, set | frozenset):
         value = sorted(value)

@@ -5,8 +5,9 @@ from __future__ import annotations
 import pytest
 
 from planner.policy.costs import Costs
-from planner.policy.types import View
-from planner.worker.pace import ENOUGH, MEMORY_S, Pace, Slowed
+from planner.policy.types import WorkerState
+from planner.scenario.types import PaceParameters, PolicySpec
+from planner.worker.pace import Pace, Slowed
 from tests.instances import make_instance, make_profile
 
 
@@ -33,13 +34,33 @@ def test_a_worker_is_slow_from_more_than_twice_its_profile_on_until_it_is_as_fas
     assert before == {"b": 3.0}
 
 
-def test_a_worker_that_has_not_computed_lately_counts_as_fast_as_its_profile() -> None:
+@pytest.mark.parametrize("parameters", [PaceParameters(), PaceParameters(memory_s=3.0, enough=2, step=4.0)])
+def test_a_worker_that_has_not_computed_lately_counts_as_fast_as_profiled(parameters: PaceParameters) -> None:
     instance = make_instance(profiles=[make_profile(block_s=[0.01], cut_bytes=[8, 8])])
-    view = View("slow", instance, Costs(instance).own(), priorities={})
-    pace = Pace(view)
-    view.now_s = 1.0
-    for _ in range(ENOUGH):
-        pace.ran(0.01, 0.08)
-    assert pace.own_at(1.0) == pytest.approx(8.0)
-    assert pace.own_at(1.0 + 0.99 * MEMORY_S) == pytest.approx(8.0)
-    assert pace.own_at(1.01 + MEMORY_S) == 1.0
+    scenario = instance.scenario.model_copy(update={"policy": PolicySpec(pace=parameters)})
+    instance = instance.model_copy(update={"scenario": scenario})
+    state = WorkerState("slow", instance, Costs(instance))
+    pace = Pace(state)
+    state.now_s = 1.0
+    for _ in range(parameters.enough - 1):
+        assert pace.ran(0.01, 0.16) == 1.0
+    assert pace.ran(0.01, 0.16) == pytest.approx(16.0)
+    assert pace.own_at(1.0) == pytest.approx(16.0)
+    assert pace.own_at(1.0 + 0.99 * parameters.memory_s) == pytest.approx(16.0)
+    assert pace.own_at(1.01 + parameters.memory_s) == 1.0
+
+
+def test_slowness_goes_in_steps() -> None:
+    instance = make_instance()
+    scenario = instance.scenario.model_copy(update={"policy": PolicySpec(pace=PaceParameters(step=3.0))})
+    state = WorkerState("slow", instance.model_copy(update={"scenario": scenario}), Costs(instance))
+    pace = Pace(state)
+    for took_s in (0.029, 0.031):
+        for _ in range(PaceParameters().enough):
+            pace.ran(0.01, took_s)
+        assert pace.own == pytest.approx(1.0 if took_s < 0.03 else 3.0)
+
+
+def test_who_counts_as_slow_can_be_set() -> None:
+    assert not Slowed().told("a", 2.0)
+    assert Slowed(PaceParameters(slow=1.9)).told("a", 2.0)

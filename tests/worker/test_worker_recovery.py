@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from planner.plan.types import Plan, Route, SourcePlan, Stage
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey, Status, Task
+from planner.scenario.types import PaceParameters
 from planner.worker.events import (
     Arrived,
     BlockEnded,
@@ -31,13 +32,13 @@ from planner.worker.events import (
     Timer,
     Transferred,
 )
-from planner.worker.pace import ENOUGH, MEMORY_S
 from planner.worker.patience import Delays, Patience
 from planner.worker.worker import CUT_S, Worker
 from tests.instances import make_instance, make_profile
 
 BLOCKS = 4
 BLOCK_S = 0.01
+PACE = PaceParameters()
 INSTANCE = make_instance(
     profiles=[make_profile(block_s=[BLOCK_S] * BLOCKS)],
     workers={"home": 1.0, "near": 1.0, "far": 1.0},
@@ -184,7 +185,7 @@ def told(effects: list[Effect]) -> list[float]:
 
 
 def test_a_slow_worker_says_so_and_is_not_asked_until_it_may_have_recovered() -> None:
-    assert ENOUGH <= 2 * BLOCKS
+    assert PACE.enough <= 2 * BLOCKS
     slow = told(run_samples(worker(ALL_NEAR, "near", "ddi"), 3, 8 * BLOCK_S))
     assert slow[0] == 1.0
     assert 7.9 < slow[-1] < 8.1
@@ -194,7 +195,7 @@ def test_a_slow_worker_says_so_and_is_not_asked_until_it_may_have_recovered() ->
     chosen = [effect.key for effect in home.step(0.1, Arrived("camera", 0)) if isinstance(effect, RunBlock)]
     assert chosen == [key(0)]
     # The home is busy with that sample, and the others count as fast again after a while.
-    assert sends(home.step(0.1 + MEMORY_S, Arrived("camera", 1))) != []
+    assert sends(home.step(0.1 + PACE.memory_s, Arrived("camera", 1))) != []
 
 
 @given(st.lists(st.floats(0.8, 1.25), min_size=2, max_size=20))
@@ -214,7 +215,7 @@ def test_a_link_that_takes_longer_than_by_the_scenario_counts_as_slow_for_a_whil
     size_bytes = 100_000
     expected_s = size_bytes / HOP.bytes_per_s
     home = worker(ALL_NEAR, policy="ddi")
-    for index in range(ENOUGH):
+    for index in range(PACE.enough):
         # Only the fastest of them says what the link can do: others may have been on the medium.
         home.step(0.1 * index, Transferred("near", size_bytes, expected_s * (4.0 if index == 2 else 30.0)))
     costs = home._view.costs
@@ -231,7 +232,7 @@ def test_what_links_take_is_told_to_those_who_choose_routes() -> None:
     hop = INSTANCE.paths["near"]["far"].hops[0]
     assert home._view.costs.transfer_s("near", "far", 1000) == pytest.approx(8 * 1000 / hop.bytes_per_s + hop.latency_s)
     near = worker(ALL_NEAR, "near", "ddi")
-    for _ in range(ENOUGH):
+    for _ in range(PACE.enough):
         near.step(0.0, Transferred("far", 10_000, 8 * 10_000 / hop.bytes_per_s))
     effects = run_samples(near, 1, BLOCK_S)
     links = [
