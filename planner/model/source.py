@@ -24,6 +24,8 @@ from planner.errors import Fault, ModelError
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 KNOWN_TYPES = frozenset(helper.get_all_tensor_dtypes())
 
+HASH_CHUNK_BYTES = 1 << 22
+
 
 @dataclass(frozen=True)
 class ModelSource:
