@@ -7,6 +7,7 @@ that it met on the way, the fewest limits are sought that have to give way at al
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from scipy import sparse
@@ -37,6 +38,12 @@ def shared_relaxations(problem: Problem, columns: Iterable[Column], options: Opt
             break
         known.update(dict.fromkeys(fresh))
     return _Shares(problem, list(known)).fewest(options)
+
+
+def _add_rows(program: Program, lower: Array, upper: Array, entries: Any) -> None:
+    """Add rows whose ``entries`` are a sparse array [rows, columns]."""
+    matrix = sparse.csr_array(entries)
+    program.add_rows(lower, upper, matrix.indptr[:-1], matrix.indices, matrix.data.astype(float))
 
 
 class _Shares:
@@ -83,7 +90,7 @@ class _Shares:
         count, columns = len(self.limits), len(self.columns)
         program = Program()
         program.add_columns(np.zeros(columns + count), np.full(columns + count, INFINITY))
-        program.add_rows(np.full(count, -INFINITY), self.bound, sparse.hstack([self.uses, -sparse.eye_array(count)]))
+        _add_rows(program, np.full(count, -INFINITY), self.bound, sparse.hstack([self.uses, -sparse.eye_array(count)]))
         self._share_all(program, count)
         program.set_costs(np.concatenate([np.zeros(columns), np.ones(count)]))
         answer = program.run()
@@ -109,7 +116,7 @@ class _Shares:
     def _share_all(self, program: Program, others: int) -> None:
         """Let the shares of each source add up to 1; ``others`` is how many columns follow those of shares."""
         ones = np.ones(len(self.problem.demands))
-        program.add_rows(ones, ones, sparse.hstack([self.whole, sparse.csr_array((len(ones), others))]))
+        _add_rows(program, ones, ones, sparse.hstack([self.whole, sparse.csr_array((len(ones), others))]))
 
     def fewest(self, options: Options) -> Relaxations | None:
         """Give the fewest limits that have to give way, and with no more of them the least amounts."""
@@ -123,8 +130,8 @@ class _Shares:
             np.concatenate([none + 1.0, most, np.ones(count)]),
             integer=np.arange(columns + count, columns + 2 * count),
         )
-        program.add_rows(below, self.bound, sparse.hstack([self.uses, -slack, 0 * slack]))
-        program.add_rows(below, np.zeros(count), sparse.hstack([sparse.csr_array((count, columns)), slack, -gives]))
+        _add_rows(program, below, self.bound, sparse.hstack([self.uses, -slack, 0 * slack]))
+        _add_rows(program, below, np.zeros(count), sparse.hstack([sparse.csr_array((count, columns)), slack, -gives]))
         self._share_all(program, 2 * count)
         program.set_costs(np.concatenate([none, np.zeros(count), np.ones(count)]))
         first = program.run(options.time_limit_s)

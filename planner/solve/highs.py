@@ -15,7 +15,6 @@ from typing import Any, Final, Literal
 
 import highspy
 import numpy as np
-from scipy import sparse
 
 from planner.errors import SolveError
 from planner.solve.problem import Array, Integers
@@ -134,12 +133,10 @@ class Program:
             numbers = (first + integer).astype(np.int32)
             self._check(self._highs.changeColsIntegrality(len(numbers), numbers, kinds), "integer columns")
 
-    def add_rows(self, lower: Array, upper: Array, entries: Any) -> None:
-        """Add rows, with ``entries`` as a sparse array [rows, columns]."""
-        matrix = sparse.csr_array(entries)
-        starts, numbers = matrix.indptr[:-1].astype(np.int32), matrix.indices.astype(np.int32)
-        added = self._highs.addRows(len(lower), lower, upper, matrix.nnz, starts, numbers, matrix.data.astype(float))
-        self._check(added, "rows")
+    def add_rows(self, lower: Array, upper: Array, starts: Integers, columns: Integers, entries: Array) -> None:
+        """Add rows; entries and their columns stand row by row, each row's from its number in ``starts`` on."""
+        numbers = starts.astype(np.int32), columns.astype(np.int32)
+        self._check(self._highs.addRows(len(lower), lower, upper, len(entries), *numbers, entries), "rows")
 
     def set_cost(self, column: int, cost: float) -> None:
         """Give a column another cost."""

@@ -33,7 +33,9 @@ def knapsack(seed: int, *, size: int = 25, rows: int = 8, **options: Any) -> Pro
     random = np.random.default_rng(seed)
     program = Program(**options)
     program.add_columns(np.zeros(size), np.ones(size), integer=np.arange(size))
-    program.add_rows(np.full(rows, -INFINITY), np.full(rows, size / 3), 2 * random.random((rows, size)))
+    bounds = np.full(rows, -INFINITY), np.full(rows, size / 3)
+    entries = 2 * random.random(rows * size)
+    program.add_rows(*bounds, np.arange(rows) * size, np.tile(np.arange(size), rows), entries)
     program.set_costs(-random.random(size) - 0.5)
     return program
 

@@ -221,7 +221,7 @@ def test_pins_bind_blocks_to_workers() -> None:
 @pytest.mark.parametrize("method", ["milp", "search"])
 def test_ctrl_c_keeps_the_best_plan(method: str) -> None:
     code = (
-        "from planner.solve import solve; from tests.instances import random_instance\n"
+        f"from planner.solve import {method}, solve; from tests.instances import random_instance\n"
         "instance = random_instance(0, sources=6, workers=8, blocks=16, load=0.2)\n"
         "print('ready', flush=True)\n"
         f"print(solve(instance, method='{method}', gap=0.0).status, flush=True)\n"
