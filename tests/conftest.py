@@ -38,20 +38,30 @@ def pytest_configure(config: pytest.Config) -> None:
 
 
 @pytest.fixture(autouse=True)
-def nothing_is_left() -> Iterator[None]:
-    """Fail a test that leaves threads of ours, or processes; what fixtures of a wider scope hold was there before."""
-    threads, processes = set(threading.enumerate()), set(_children())
+def no_thread_is_left() -> Iterator[None]:
+    """Fail a test that leaves threads of ours; what fixtures of a wider scope hold was there before."""
+    before = set(threading.enumerate())
     yield
     deadline_s = time.monotonic() + _GRACE_S
-    left = [thread for thread in threading.enumerate() if thread not in threads and _is_ours(thread)]
+    left = [thread for thread in threading.enumerate() if thread not in before and _is_ours(thread)]
     for thread in left:
         thread.join(max(deadline_s - time.monotonic(), 0.0))
-    while (children := _children().keys() - processes) and time.monotonic() < deadline_s:
+    if names := [repr(thread.name) for thread in left if thread.is_alive()]:
+        pytest.fail(f"threads left behind: {', '.join(names)}")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def no_process_is_left() -> Iterator[None]:
+    """Fail a module that leaves processes; a single test may leave one to a fixture that is the module's."""
+    before = _children().keys()
+    yield
+    deadline_s = time.monotonic() + _GRACE_S
+    while (left := {number: how for number, how in _children().items() if number not in before}) and (
+        time.monotonic() < deadline_s
+    ):
         time.sleep(0.02)
-    found = [f"thread {thread.name!r}" for thread in left if thread.is_alive()]
-    found += [f"process {number}: {_children().get(number, 'ended meanwhile')}" for number in children]
-    if found:
-        pytest.fail(f"left behind: {'; '.join(found)}")
+    if left:
+        pytest.fail(f"processes left behind: {'; '.join(f'{number} {how}' for number, how in left.items())}")
 
 
 def _is_ours(thread: threading.Thread) -> bool:
