@@ -16,9 +16,9 @@ from planner.cli.output import print_table
 from planner.model.architectures import gpt2
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import build_model
-from planner.profile.measure import measure
-from planner.profile.sampling import cut_names
-from planner.profile.types import Profile
+from planner.profiling.measure import measure
+from planner.profiling.sampling import cut_names
+from planner.profiling.types import Profile
 from planner.runtime.inputs import random_inputs
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession

@@ -11,15 +11,15 @@ import numpy as np
 import simpy
 
 from planner.cli.output import print_table
-from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.registry import POLICIES
 from planner.policy.types import SampleKey
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, NetworkSpec
-from planner.simulate.device import Device
-from planner.simulate.repeat import Case, Replication, simulate_case
-from planner.solve.replan import replanner
+from planner.simulation.device import Device
+from planner.simulation.replications import Replication, RunSpec, simulate_case
+from planner.solvers.replan.replanner import replanner
 from planner.trace.metrics import Accumulator, RunMetrics
 from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
 from planner.worker.events import RunBlock
@@ -47,9 +47,9 @@ def run() -> None:
     plan = _plan(crowd, "d", first_there=3)
     pair = tandem()
     runs: dict[str, Callable[[], Replication | RunMetrics]] = {
-        policy: partial(simulate_case, crowd, plan, Case(policy, 0), replanner=replanner) for policy in POLICIES
+        policy: partial(simulate_case, crowd, plan, RunSpec(policy, 0), replanner=replanner) for policy in POLICIES
     }
-    runs["planner"] = partial(simulate_case, pair, tandem_plan(pair), Case("planned", 0))
+    runs["planner"] = partial(simulate_case, pair, tandem_plan(pair), RunSpec("planned", 0))
     runs["simpy"] = partial(tandem_in_simpy, pair)
     found, seconds = _measure(runs)
     events = {name: one.simulation.events for name, one in found.items() if isinstance(one, Replication)}
@@ -113,7 +113,7 @@ def _instance(speeds: dict[str, float], *, homes: Sequence[str], blocks: int) ->
     )
 
 
-def _plan(instance: Instance, helper: str, *, first_there: int) -> Plan:
+def _plan(instance: Instance, helper: str, *, first_there: int) -> PlanSpec:
     """Give the plan under which each source keeps its first blocks and has one worker do the others."""
     last = instance.length("m") - 1
     sources = {}
@@ -124,7 +124,7 @@ def _plan(instance: Instance, helper: str, *, first_there: int) -> Plan:
         )
         route = Route(model="m", stages=stages)
         sources[source] = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
-    return Plan(
+    return PlanSpec(
         status="feasible", method="benchmark", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
         provenance="estimated", sources=sources, workers={}, networks={},
     )  # fmt: skip
@@ -135,7 +135,7 @@ def tandem() -> Instance:
     return _instance({"box": 1.5, "a": 1.5}, homes=("box",) * len(RATES_PER_S), blocks=2)
 
 
-def tandem_plan(instance: Instance) -> Plan:
+def tandem_plan(instance: Instance) -> PlanSpec:
     """Give the plan for it."""
     return _plan(instance, "a", first_there=1)
 

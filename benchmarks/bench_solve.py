@@ -17,10 +17,14 @@ from typing import Any, Final
 import numpy as np
 
 from planner.cli.output import print_table
-from planner.solve import colgen, dp, milp, search
-from planner.solve.greedy import completed
-from planner.solve.outcome import Options, Outcome
-from planner.solve.problem import Choices, Demand, Problem, Variant, normalised
+from planner.solvers.core.problem import Choices, Demand, Problem, Variant, normalised
+from planner.solvers.core.search_state import Options, Outcome
+from planner.solvers.methods import bottleneck_dp as dp
+from planner.solvers.methods.column_generation import method as colgen
+from planner.solvers.methods.local_search import method as search
+from planner.solvers.methods.mip import method as milp
+from planner.solvers.methods.mip import model as milp_model
+from planner.solvers.routes.greedy import completed
 
 SEEDS: Final = range(5)
 GAP: Final = 1e-3
@@ -116,7 +120,7 @@ def _arc_program_s(problem: Problem) -> float:
     import pyomo.environ as pyo
 
     solver: Any = highspy.Highs
-    model: Any = milp.build_model(problem)
+    model: Any = milp_model.build_model(problem)
     pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
     times: list[float] = []
     with tempfile.TemporaryDirectory() as folder:

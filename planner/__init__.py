@@ -1,7 +1,6 @@
 """Plan, simulate and run priority-aware model-distributed inference at the edge.
 
 The names below are loaded when they are first used, so that an agent, which needs none of the solvers, starts at once.
-The two verbs live in packages of their own names: ``planner.solve.solve`` and ``planner.simulate.run.simulate``.
 """
 
 from __future__ import annotations
@@ -11,38 +10,38 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from planner.errors import PlannerError as PlannerError
-    from planner.execute.session import BusyError as BusyError
-    from planner.execute.session import SampleError as SampleError
+    from planner.execution.session.session import BusyError as BusyError
+    from planner.execution.session.session import SampleError as SampleError
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
     from planner.plan.store import load_plan as load_plan
     from planner.plan.store import save_plan as save_plan
-    from planner.plan.types import Plan as Plan
-    from planner.profile.measure import measure as measure
-    from planner.profile.store import load_profile as load_profile
-    from planner.profile.store import save_profile as save_profile
-    from planner.profile.types import Profile as Profile
+    from planner.plan.types import PlanSpec as PlanSpec
+    from planner.profiling.measure import measure as measure
+    from planner.profiling.store import load_profile as load_profile
+    from planner.profiling.store import save_profile as save_profile
+    from planner.profiling.types import Profile as Profile
     from planner.scenario.instance import Instance as Instance
     from planner.scenario.load import load_instance as load_instance
     from planner.session import Session as Session
     from planner.trace.metrics import summarise as summarise
 
 _HOME = {
-    "BusyError": "planner.execute.session",
+    "BusyError": "planner.execution.session.session",
     "Instance": "planner.scenario.instance",
-    "Plan": "planner.plan.types",
+    "PlanSpec": "planner.plan.types",
     "PlannerError": "planner.errors",
-    "Profile": "planner.profile.types",
-    "SampleError": "planner.execute.session",
+    "Profile": "planner.profiling.types",
+    "SampleError": "planner.execution.session.session",
     "Session": "planner.session",
     "build_model": "planner.model.reference",
     "load_chain": "planner.model.load",
     "load_instance": "planner.scenario.load",
     "load_plan": "planner.plan.store",
-    "load_profile": "planner.profile.store",
-    "measure": "planner.profile.measure",
+    "load_profile": "planner.profiling.store",
+    "measure": "planner.profiling.measure",
     "save_plan": "planner.plan.store",
-    "save_profile": "planner.profile.store",
+    "save_profile": "planner.profiling.store",
     "summarise": "planner.trace.metrics",
 }
 

@@ -13,13 +13,13 @@ from __future__ import annotations
 from collections.abc import Collection, Sequence
 from pathlib import Path
 
-from planner.execute.deployment import deploy
-from planner.execute.local import local_agents
-from planner.execute.measurement import Observer
-from planner.execute.remote import remote_agents, there_at_first
-from planner.execute.session import LIMIT, LiveSession
-from planner.plan.case import load_case, load_models
-from planner.solve.replan_process import ReplanProcess
+from planner.execution.coordinator.deployment import deploy
+from planner.execution.coordinator.run_result import Observer
+from planner.execution.launch.local import local_agents
+from planner.execution.launch.remote import remote_agents, there_at_first
+from planner.execution.session.session import LIMIT, LiveSession
+from planner.project import load_models, load_project
+from planner.solvers.replan.process import ReplanProcess
 
 
 class Session(LiveSession):
@@ -64,7 +64,7 @@ class Session(LiveSession):
         later: Collection[str] = (),
         observer: Observer | None = None,
     ) -> None:
-        case = load_case(Path(plan), Path(scenario) if scenario is not None else None)
+        case = load_project(Path(plan), Path(scenario) if scenario is not None else None)
         at_first = there_at_first(case.instance.workers, later, connect)
         models = load_models(case.scenario_path, case.instance)
         certificates = Path(cert_dir) if cert_dir is not None else None

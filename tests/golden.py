@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from tests.profile import golden as profile
+from tests.profiling import golden as profile
 from tests.scenario import golden as scenario
-from tests.solve import golden as solve
+from tests.solvers import golden as solve
 
 if __name__ == "__main__":
     for area in (profile, scenario, solve):

@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from planner.profile.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile
-from planner.scenario.instance import Hop, Instance, Path
-from planner.scenario.types import ModelSpec, NetworkSpec, ObjectiveSpec, Scenario, SourceSpec, WorkerSpec
+from planner.profiling.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile
+from planner.scenario.instance import Hop, Instance, NetworkPath
+from planner.scenario.types import ModelSpec, NetworkSpec, ObjectiveSpec, ScenarioSpec, SourceSpec, WorkerSpec
 
 MIB = float(2**20)
 
@@ -90,7 +90,7 @@ def make_instance(
     )
     models = [profile.model.name for profile in found]
     wanted = sources or {"camera": {"rate_per_s": 5.0}}
-    scenario = Scenario(
+    scenario = ScenarioSpec(
         models={model: ModelSpec(profile=model) for model in dict.fromkeys(models)},
         workers=specs,
         networks=wired,
@@ -106,8 +106,10 @@ def make_instance(
     return Instance(scenario=scenario, profiles=by_class, paths=_direct_paths(specs, wired))
 
 
-def _direct_paths(workers: Mapping[str, WorkerSpec], networks: Mapping[str, NetworkSpec]) -> dict[str, dict[str, Path]]:
-    paths: dict[str, dict[str, Path]] = {}
+def _direct_paths(
+    workers: Mapping[str, WorkerSpec], networks: Mapping[str, NetworkSpec]
+) -> dict[str, dict[str, NetworkPath]]:
+    paths: dict[str, dict[str, NetworkPath]] = {}
     for sender, receiver in permutations(workers, 2):
         for name, network in networks.items():
             linked = any({sender, receiver} == set(link) for link in network.links)
@@ -120,7 +122,7 @@ def _direct_paths(workers: Mapping[str, WorkerSpec], networks: Mapping[str, Netw
                 bytes_per_s=network.bandwidth_bytes_per_s / (2 if network.relay == "access-point" else 1),
                 latency_s=network.latency_s,
             )
-            paths.setdefault(sender, {})[receiver] = Path(hops=(hop,))
+            paths.setdefault(sender, {})[receiver] = NetworkPath(hops=(hop,))
             break
     return paths
 

@@ -29,7 +29,7 @@ def loaded_by(code: str) -> set[str]:
 
 @pytest.mark.parametrize(
     "code",
-    ["import planner", "import planner.execute.agent, planner.execute.wire", HELP],
+    ["import planner", "import planner.execution.agent.agent, planner.execution.wire.zenoh", HELP],
     ids=["import planner", "agent", "planner agent --help"],
 )
 def test_an_agent_loads_nothing_heavy(code: str) -> None:

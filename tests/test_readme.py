@@ -18,8 +18,8 @@ import numpy as np
 import pytest
 
 from planner.errors import ProfileError
-from planner.execute.certs import make_certificates
-from planner.execute.wire import free_port
+from planner.execution.wire.certificates import make_certificates
+from planner.execution.wire.zenoh import free_port
 from planner.scenario.load import load_instance, load_scenario
 
 ROOT = Path(__file__).parents[1]

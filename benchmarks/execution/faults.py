@@ -12,15 +12,15 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Final
 
-from planner.execute.coordinator import Coordinator
-from planner.execute.frames import Tensors
-from planner.execute.messages import COORDINATOR
-from planner.execute.wire import zenoh_connect
+from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import COORDINATOR
+from planner.execution.wire.zenoh import zenoh_connect
 from planner.trace.records import SampleRecord
 from planner.worker.events import Left
-from tests.execute.fleet import After, Live, deployment_for
-from tests.execute.processes import Processes
-from tests.execute.rig import small_instance
+from tests.execution.fleet import After, Live, deployment_for
+from tests.execution.processes import Processes
+from tests.execution.rig import small_instance
 
 KILLS: Final = 100
 _BETWEEN: Final = 10

@@ -14,17 +14,17 @@ from typing import Any, Final
 import numpy as np
 import zenoh
 
-from planner.execute.admission import check_fits
-from planner.execute.fragments import Fragment
-from planner.execute.frames import Frame
-from planner.execute.messages import COORDINATOR, Data, Deploy, Stop
-from planner.execute.sender import SenderThread
-from planner.execute.transport import OnAcknowledged, Receiver
-from planner.execute.wire import free_port, zenoh_connect
+from planner.execution.wire.checks import check_fits
+from planner.execution.wire.fragments import Fragment
+from planner.execution.wire.frames import Frame
+from planner.execution.wire.lanes import Lanes
+from planner.execution.wire.messages import COORDINATOR, Data, Deploy, Stop
+from planner.execution.wire.transport import OnAcknowledged, Receiver
+from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.model.chain import TensorSpec
 from planner.policy.types import SampleKey, Task
 from planner.worker.events import TaskMessage
-from tests.execute.rig import SPLIT, small_deployment, small_instance
+from tests.execution.rig import SPLIT, small_deployment, small_instance
 
 _ROUNDS: Final = 200
 _WARM: Final = 40
@@ -80,7 +80,7 @@ def measure_overhead() -> None:
     inbox: queue.SimpleQueue[Frame] = queue.SimpleQueue()
     receiver = Receiver("b", inbox.put)
     receiver.limit(2_000_000)
-    sender = SenderThread(_Null(receiver))
+    sender = Lanes(_Null(receiver))
     body = frame.body.model_copy(update={"sender": "a"})
     times = []
     for _ in range(_ROUNDS):
@@ -143,7 +143,7 @@ def measure_hop() -> None:
     )
     session = _bare_session([f"tcp/{bare}"], [])
     publisher = session.declare_publisher(_BARE, congestion_control=zenoh.CongestionControl.BLOCK, express=True)
-    sender = SenderThread(transport)
+    sender = Lanes(transport)
     command = [sys.executable, "-m", "benchmarks.execution.hop", ours, bare]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         there.wait(30)

@@ -10,9 +10,9 @@ import time
 from pathlib import Path
 from typing import Final
 
-from planner.execute.coordinator import Coordinator
-from planner.execute.messages import COORDINATOR
-from planner.execute.wire import free_port, zenoh_connect
+from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.wire.messages import COORDINATOR
+from planner.execution.wire.zenoh import free_port, zenoh_connect
 
 _STARTS: Final = 7
 

@@ -13,21 +13,21 @@ from typing import Any, Final
 import numpy as np
 
 from planner.cli.output import print_table
-from planner.execute.deployment import deploy
-from planner.execute.measurement import Measurement
+from planner.execution.coordinator.deployment import deploy
+from planner.execution.coordinator.run_result import RunResult
+from planner.execution.launch.setting import on_this_host
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import build_model
-from planner.plan.types import Plan, Route, SourcePlan, Stage
-from planner.profile.measure import measure
-from planner.profile.types import Profile
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
+from planner.profiling.measure import measure
+from planner.profiling.types import Profile
 from planner.runtime.inputs import random_inputs
 from planner.runtime.runner import ChainRunner
 from planner.scenario.instance import Hop, Instance
-from planner.scenario.instance import Path as Way
-from planner.scenario.types import ModelSpec, NetworkSpec, Scenario, SourceSpec, WorkerSpec
+from planner.scenario.instance import NetworkPath as Way
+from planner.scenario.types import ModelSpec, NetworkSpec, ScenarioSpec, SourceSpec, WorkerSpec
 from planner.trace.records import SampleRecord
-from planner.validate.rehearsal import DRIFT
-from planner.validate.setting import on_this_host
+from planner.validation.calibration_run import DRIFT
 
 SAMPLES: Final = 60
 WARM: Final = 10
@@ -59,7 +59,7 @@ def line(
     name = profile.model.name
     network = NetworkSpec(kind="shared", members=tuple(speeds), bandwidth_bytes_per_s=bytes_per_s, latency_s=latency_s)
     home = next(iter(speeds))
-    scenario = Scenario(
+    scenario = ScenarioSpec(
         models={name: ModelSpec(profile=name)},
         workers={
             worker: WorkerSpec(device_class="here", memory_bytes=float(2**32), speed=speed)
@@ -79,7 +79,7 @@ def line(
     return Instance(scenario=scenario, profiles={name: {"here": profile}}, paths=paths)
 
 
-def plan_of(instance: Instance, borders: Sequence[int]) -> Plan:
+def plan_of(instance: Instance, borders: Sequence[int]) -> PlanSpec:
     """Give the plan that sends every sample through all workers, cut at these borders."""
     (model,) = instance.profiles
     cuts = [0, *borders, instance.length(model)]
@@ -90,7 +90,7 @@ def plan_of(instance: Instance, borders: Sequence[int]) -> Plan:
     own = SourcePlan(
         accuracy=1.0, delay_s=1.0, surrogate_delay_s=1.0, routes=(Route(share=1.0, model=model, stages=stages),)
     )
-    return Plan(
+    return PlanSpec(
         status="feasible", method="benchmark", goal="throughput", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
         provenance="measured", sources=dict.fromkeys(instance.sources, own), workers={}, networks={},
     )  # fmt: skip
@@ -117,7 +117,7 @@ def back_to_back(model: ChainModel, first: int, end: int) -> float:
     return median(times[WARM:])
 
 
-def rate_per_s(measurement: Measurement) -> float:
+def rate_per_s(measurement: RunResult) -> float:
     """Give how fast samples ended, once the pipeline was full."""
     ended = sorted(r.finished_s for r in measurement.records if isinstance(r, SampleRecord) and r.status == "completed")
     return (len(ended) - 1 - WARM) / (ended[-1] - ended[WARM])
@@ -178,7 +178,7 @@ def four_stages() -> None:
     print(f"a sample each {1e3 / rate:.1f} ms: {max(stages_s) * rate:.1%} of the bottleneck's rate (goal: 98 %)\n")
 
 
-def run_on_this_host(instance: Instance, plan: Plan, model: ChainModel, *, paced: bool) -> Measurement:
+def run_on_this_host(instance: Instance, plan: PlanSpec, model: ChainModel, *, paced: bool) -> RunResult:
     """Run with one agent process a worker."""
     setting = on_this_host(instance, paced=paced)
     (name,) = instance.profiles

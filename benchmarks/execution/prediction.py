@@ -16,12 +16,12 @@ import numpy as np
 
 from benchmarks.execution.pipeline import balanced, line, plan_of, profiled
 from planner.cli.output import print_table
-from planner.execute.deployment import deploy
-from planner.solve.replan_process import ReplanProcess
+from planner.execution.coordinator.deployment import deploy
+from planner.execution.launch.setting import on_this_host
+from planner.solvers.replan.process import ReplanProcess
 from planner.trace.metrics import SourceMetrics
-from planner.validate.rehearsal import DRIFT
-from planner.validate.run import validate
-from planner.validate.setting import on_this_host
+from planner.validation.calibration_run import DRIFT
+from planner.validation.validate import validate
 
 RUN_S: Final = 10.0
 """About how long each paced scenario is run."""

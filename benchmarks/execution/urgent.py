@@ -14,13 +14,13 @@ from typing import Final
 
 import numpy as np
 
-from planner.execute.frames import Frame
-from planner.execute.inquiries import Chunk
-from planner.execute.messages import COORDINATOR, Stop
-from planner.execute.netns import network_namespaces, unavailable
-from planner.execute.sender import SenderThread
-from planner.execute.transport import LEVELS
-from planner.execute.wire import zenoh_connect
+from planner.execution.launch.netns import network_namespaces, unavailable
+from planner.execution.wire.diagnostics import Chunk
+from planner.execution.wire.frames import Frame
+from planner.execution.wire.lanes import Lanes
+from planner.execution.wire.messages import COORDINATOR, Stop
+from planner.execution.wire.transport import LEVELS
+from planner.execution.wire.zenoh import zenoh_connect
 from planner.scenario.types import NetworkSpec
 from tests.instances import make_instance
 
@@ -55,7 +55,7 @@ def measure_urgent() -> None:
 class _Sends:
     """The end that sends: measures until all of a frame has been acknowledged."""
 
-    def __init__(self, sender: SenderThread, to: str) -> None:
+    def __init__(self, sender: Lanes, to: str) -> None:
         self._sender = sender
         self._to = to
         self._over = False
@@ -100,7 +100,7 @@ def _end(name: str, listen: str, connect: str) -> None:
         take, lambda _member, present: there.set() if present else over.set()
     )
     transport.limit(max(_SIZES))
-    sender = SenderThread(transport)
+    sender = Lanes(transport)
     there.wait(30)
     if name == "a":
         time.sleep(0.5)

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Final
 
 from planner.cli.output import print_table
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
 from planner.policy.adaptive import Adaptive
 from planner.policy.base import PriorityPolicy
 from planner.policy.routed import Planned
@@ -21,8 +21,8 @@ from planner.policy.types import Policy
 from planner.report.figure import FAINT, new_figure, source_colours
 from planner.scenario.instance import Instance
 from planner.scenario.load import load_instance
-from planner.simulate.run import Simulator
-from planner.solve.solve import solve
+from planner.simulation.simulator import Simulator
+from planner.solvers.solve import solve
 from planner.trace.records import Record, SampleRecord
 
 HERE: Final = Path(__file__).parent
@@ -42,7 +42,7 @@ class WithoutAgeing(Adaptive):
     choose = PriorityPolicy.choose
 
 
-def makers(instance: Instance, plan: Plan) -> dict[str, Callable[[], Policy]]:
+def makers(instance: Instance, plan: PlanSpec) -> dict[str, Callable[[], Policy]]:
     """Give what is compared."""
     return {
         "planned": partial(Planned, plan),

@@ -20,16 +20,16 @@ from typing import Any, Final
 from planner.cli.output import milliseconds, print_table
 from planner.files import write_text_atomic
 from planner.plan.store import save_plan
-from planner.plan.types import Plan
-from planner.profile.answers import Answers
-from planner.profile.types import Profile
+from planner.plan.types import PlanSpec
+from planner.profiling.recorded_predictions import RecordedPredictions
+from planner.profiling.types import Profile
 from planner.report.front import draw_front
 from planner.scenario.instance import Instance
 from planner.scenario.load import load_instance
 from planner.scenario.types import ObjectiveSpec
-from planner.simulate.repeat import Case, simulate_case
-from planner.solve.frontier import frontier
-from planner.solve.solve import solve
+from planner.simulation.replications import RunSpec, simulate_case
+from planner.solvers.pareto import pareto
+from planner.solvers.solve import solve
 
 HERE: Final = Path(__file__).parent
 SCENARIO: Final = HERE / "scenario.yaml"
@@ -80,8 +80,8 @@ def _whole(profile: Profile) -> Profile:
     return profile.model_copy(update={"exits": (), "operating_points": (point,)})
 
 
-def _last(answers: Answers) -> Answers:
-    return Answers(answers.confidence[:, -1:], None if answers.correct is None else answers.correct[:, -1:])
+def _last(answers: RecordedPredictions) -> RecordedPredictions:
+    return RecordedPredictions(answers.confidence[:, -1:], None if answers.correct is None else answers.correct[:, -1:])
 
 
 def changed(instance: Instance, *, factor: float = 1.0, **keys: Any) -> Instance:
@@ -102,7 +102,7 @@ def changed(instance: Instance, *, factor: float = 1.0, **keys: Any) -> Instance
 # ---- what is measured -----------------------------------------------------------------------------------------------
 
 
-def solved(instance: Instance) -> Plan:
+def solved(instance: Instance) -> PlanSpec:
     """Give the best plan that shares samples among routes."""
     plan = solve(instance, routes="shared").plan
     if plan is None:
@@ -110,9 +110,9 @@ def solved(instance: Instance) -> Plan:
     return plan
 
 
-def simulated(instance: Instance, plan: Plan, policy: str, seeds: Sequence[int], admitted: float = 1.0) -> Result:
+def simulated(instance: Instance, plan: PlanSpec, policy: str, seeds: Sequence[int], admitted: float = 1.0) -> Result:
     """Simulate a plan; ``admitted`` is the share of the offered samples that the instance has."""
-    runs = [simulate_case(instance, plan, Case(policy, seed)).metrics for seed in seeds]
+    runs = [simulate_case(instance, plan, RunSpec(policy, seed)).metrics for seed in seeds]
     own = [source for run in runs for source in run.sources.values()]
     completed, offered = sum(source.completed for source in own), sum(source.offered for source in own)
     return Result(
@@ -199,7 +199,7 @@ def main() -> None:
     output.mkdir(parents=True, exist_ok=True)
     instance = load_instance(SCENARIO)
 
-    front = frontier(changed(instance, min_accuracy=None), points=4 if given.quick else 9, routes="shared")
+    front = pareto(changed(instance, min_accuracy=None), points=4 if given.quick else 9, routes="shared")
     draw_front(front, output / "front.png")
     print_table(
         "Accuracy against delay",

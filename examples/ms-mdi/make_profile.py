@@ -7,9 +7,9 @@ from pathlib import Path
 
 from planner.model.architectures import mobilenetv2
 from planner.model.load import load_chain
-from planner.profile.classes import load_class
-from planner.profile.estimate import estimate
-from planner.profile.store import profile_path, save_profile
+from planner.profiling.device_classes import load_class
+from planner.profiling.estimate import estimate
+from planner.profiling.store import profile_path, save_profile
 
 NAME = "mobilenetv2-256"
 DEVICE_CLASS = "jetson-tx2"

@@ -15,15 +15,15 @@ from typing import Annotated, Final, Literal, NamedTuple, TypeAlias
 import typer
 
 from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
 from planner.policy.registry import needs_plan
 from planner.report.figure import PALETTE, new_figure
 from planner.scenario.instance import Instance
 from planner.scenario.load import load_instance
 from planner.scenario.paths import find_paths
 from planner.scenario.types import ObjectiveSpec
-from planner.simulate.run import Simulator
-from planner.solve.solve import solve
+from planner.simulation.simulator import Simulator
+from planner.solvers.solve import solve
 from planner.trace.records import Record, SampleRecord
 
 HERE: Final = Path(__file__).parent
@@ -139,7 +139,7 @@ def simulated(instance: Instance, policy: str) -> Outcome:
     return counter.outcome()
 
 
-def plan_for(instance: Instance, goal: Literal["makespan", "throughput"]) -> Plan:
+def plan_for(instance: Instance, goal: Literal["makespan", "throughput"]) -> PlanSpec:
     """Solve for shared routes."""
     scenario = instance.scenario.model_copy(update={"objective": ObjectiveSpec(goal=goal)})
     plan = solve(instance.model_copy(update={"scenario": scenario}), method="convex", routes="shared").plan

@@ -19,15 +19,15 @@ from curves import draw_lines
 
 from planner.cli.output import milliseconds, print_table
 from planner.files import write_text_atomic
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
 from planner.policy.pa_mdi import PaMdi
 from planner.policy.registry import needs_plan
 from planner.policy.types import Policy
 from planner.scenario.instance import Instance
 from planner.scenario.load import load_instance
 from planner.scenario.paths import find_paths
-from planner.simulate.run import Simulator
-from planner.solve.solve import solve
+from planner.simulation.simulator import Simulator
+from planner.solvers.solve import solve
 from planner.trace.records import Record, SampleRecord
 
 HERE: Final = Path(__file__).parent
@@ -120,7 +120,7 @@ def first_workers(instance: Instance, count: int) -> Instance:
     return Instance(scenario=scenario, profiles=instance.profiles, paths=find_paths(scenario))
 
 
-def plan_for(instance: Instance) -> Plan | None:
+def plan_for(instance: Instance) -> PlanSpec | None:
     """Solve for shared routes; None when the load is more than any plan can carry."""
     return solve(instance, routes="shared", time_limit_s=5.0).plan
 

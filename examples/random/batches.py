@@ -16,8 +16,8 @@ from planner.cli.output import print_table, progress_bar
 from planner.files import write_text_atomic
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, ObjectiveSpec, SourceSpec
-from planner.simulate.repeat import Case, simulate_case
-from planner.solve.replan import replanner
+from planner.simulation.replications import RunSpec, simulate_case
+from planner.solvers.replan.replanner import replanner
 
 POLICIES: Final = ("ddi", "planned", "adaptive")
 
@@ -66,13 +66,13 @@ def run_one(number: int, samples: int, slower: float | None = None) -> Outcome:
     plan = solved(batch, method="convex")
     fluid_s = solved(flow, method="convex").bound
     if slower is not None:
-        used = simulate_case(batch, plan, Case("adaptive", 0)).metrics.utilisation
+        used = simulate_case(batch, plan, RunSpec("adaptive", 0)).metrics.utilisation
         busiest = max(used, key=lambda worker: used[worker])
         event = EventSpec(at_s=SLOW_FROM * fluid_s, action="slow", worker=busiest, factor=slower)
         batch = batch.model_copy(update={"scenario": batch.scenario.model_copy(update={"events": (event,)})})
         slow_s = solved(flow.slowed({busiest: slower}), method="convex").bound
         fluid_s = SLOW_FROM * fluid_s + (1 - SLOW_FROM) * slow_s
-    runs = {policy: simulate_case(batch, plan, Case(policy, 0), replanner=replanner).metrics for policy in POLICIES}
+    runs = {policy: simulate_case(batch, plan, RunSpec(policy, 0), replanner=replanner).metrics for policy in POLICIES}
     return Outcome(number, fluid_s, {policy: metrics.makespan_s for policy, metrics in runs.items()})
 
 

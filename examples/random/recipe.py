@@ -11,12 +11,12 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.plan.types import Plan
-from planner.profile.types import BlockCost, ModelReference, Profile
+from planner.plan.types import PlanSpec
+from planner.profiling.types import BlockCost, ModelReference, Profile
 from planner.scenario.instance import Instance
 from planner.scenario.paths import find_paths
-from planner.scenario.types import ModelSpec, NetworkSpec, ObjectiveSpec, Scenario, SourceSpec, WorkerSpec
-from planner.solve.solve import solve
+from planner.scenario.types import ModelSpec, NetworkSpec, ObjectiveSpec, ScenarioSpec, SourceSpec, WorkerSpec
+from planner.solvers.solve import solve
 
 DEVICE_CLASS: Final = "reference"
 """All workers are of this one class, at different speeds."""
@@ -51,7 +51,7 @@ def draw(seed: int) -> Instance:
         )
         for index, profile in enumerate(profiles)
     }
-    scenario = Scenario(
+    scenario = ScenarioSpec(
         models={profile.model.name: ModelSpec(profile=profile.model.name) for profile in profiles},
         workers={
             name: WorkerSpec(device_class=DEVICE_CLASS, memory_bytes=2.0**34, speed=float(speed))
@@ -93,7 +93,7 @@ def at_load(instance: Instance, load: float, samples: int) -> Instance:
     return instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
 
 
-def solved(instance: Instance, *, method: str = "auto") -> Plan:
+def solved(instance: Instance, *, method: str = "auto") -> PlanSpec:
     """Solve for shared routes."""
     solution = solve(instance, method=method, routes="shared", time_limit_s=5.0)
     if solution.plan is None:

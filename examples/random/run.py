@@ -17,7 +17,7 @@ from recipe import at_load, draw, solved
 from planner.cli.output import print_table, progress_bar
 from planner.files import write_text_atomic
 from planner.report.figure import GREY, PALETTE, new_figure
-from planner.simulate.repeat import Case, simulate_case
+from planner.simulation.replications import RunSpec, simulate_case
 from planner.trace.metrics import interval
 
 SEEDS: Final = ("local", "ddi", "mdi", "ar-mdi", "ms-mdi", "pa-mdi")
@@ -55,7 +55,7 @@ def run_unit(scenario: int, load: float, samples: int, replications: int) -> Out
     delays_s: dict[str, list[float]] = {policy: [] for policy in (*SEEDS, *OURS)}
     for policy, found in delays_s.items():
         for seed in range(replications):
-            metrics = simulate_case(instance, plan, Case(policy, seed)).metrics
+            metrics = simulate_case(instance, plan, RunSpec(policy, seed)).metrics
             if metrics.priority_weighted_delay_s is None or any(own.failed for own in metrics.sources.values()):
                 raise RuntimeError(f"samples were lost under {policy} in scenario {scenario}, seed {seed}")
             found.append(metrics.priority_weighted_delay_s)

@@ -55,12 +55,12 @@ def command(
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
     """Be one worker: run blocks for a coordinator, until interrupted."""
-    from planner.execute.agent import Agent
-    from planner.execute.cache import BlockCache
-    from planner.execute.security import check_worker_name
-    from planner.execute.threads import start_thread
-    from planner.execute.wire import zenoh_connect
-    from planner.runtime.processors import read_processors
+    from planner.execution.agent.agent import Agent
+    from planner.execution.agent.block_cache import BlockCache
+    from planner.execution.wire.security import check_worker_name
+    from planner.execution.wire.threads import start_thread
+    from planner.execution.wire.zenoh import zenoh_connect
+    from planner.runtime.processors import parse_cpu_list
     from planner.runtime.providers import find_provider
 
     # An agent that another command has started speaks when something is wrong.
@@ -74,7 +74,7 @@ def command(
         BlockCache(cache or _cache_folder()),
         provider=provider,
         threads=threads,
-        processors=read_processors(processors, where="--processors") if processors is not None else (),
+        processors=parse_cpu_list(processors, where="--processors") if processors is not None else (),
     )
 
     def leave(_signal: int, _frame: FrameType | None) -> None:

@@ -26,7 +26,7 @@ def command(
     """
     from datetime import timedelta
 
-    from planner.execute.certs import make_certificates
+    from planner.execution.wire.certificates import make_certificates
 
     members = make_certificates(folder, workers, life=timedelta(days=days))
     if json:

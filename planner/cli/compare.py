@@ -13,7 +13,7 @@ from planner.cli.solve import read_time_limit
 from planner.scenario.instance import Instance
 
 if TYPE_CHECKING:
-    from planner.solve.compare import Compared
+    from planner.solvers.compare import Compared
 
 
 def command(
@@ -38,8 +38,8 @@ def command(
     all, 1 when no method found one, 2 for bad input.
     """
     from planner.scenario.load import load_instance
-    from planner.solve.compare import best_bounds, compare, gap_to
-    from planner.solve.solve import METHODS
+    from planner.solvers.compare import best_bounds, compare, gap_to
+    from planner.solvers.solve import METHODS
 
     instance = load_instance(scenario)
     wanted = method or list(METHODS)
@@ -74,11 +74,11 @@ def command(
 
 def _simulate(instance: Instance, found: list[Compared], seed: int) -> dict[str, float | None]:
     """Give the simulated delay, weighted by priority, of each method's plan; the same arrivals for all."""
-    from planner.simulate.repeat import Case, simulate_case
-    from planner.solve.replan import replanner
+    from planner.simulation.replications import RunSpec, simulate_case
+    from planner.solvers.replan.replanner import replanner
 
     runs = {
-        one.method: simulate_case(instance, one.plan, Case("planned", seed), replanner=replanner)
+        one.method: simulate_case(instance, one.plan, RunSpec("planned", seed), replanner=replanner)
         for one in found
         if one.plan is not None
     }

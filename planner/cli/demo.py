@@ -16,7 +16,7 @@ from planner.cli.solve import print_plan, reference_to
 from planner.cli.validate import run_in
 from planner.cli.verdict import print_folder, print_validation, write_folder
 from planner.errors import PlannerError
-from planner.plan.case import load_models
+from planner.project import load_models
 
 EXAMPLE: Final = Path("examples/two-cameras/scenario.yaml")
 MODEL: Final = "mobilenetv2"
@@ -40,15 +40,15 @@ def command(
 
     Exit code 0 when every output agrees with the whole model's and no sample was lost.
     """
+    from planner.execution.launch.setting import on_this_host
     from planner.model.load import load_chain
     from planner.model.reference import build_model
     from planner.plan.store import save_plan
-    from planner.profile.measure import measure
-    from planner.profile.store import profile_path, save_profile
+    from planner.profiling.measure import measure
+    from planner.profiling.store import profile_path, save_profile
     from planner.scenario.load import load_instance, load_scenario
-    from planner.solve import solve
-    from planner.validate.run import validation_document
-    from planner.validate.setting import on_this_host
+    from planner.solvers import solve
+    from planner.validation.validate import validation_document
 
     folder = output or Path("runs") / f"demo-{datetime.now(timezone.utc).astimezone():%Y%m%d-%H%M%S}"
     scenario = folder / EXAMPLE

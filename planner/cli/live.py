@@ -16,14 +16,14 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 
 from planner.cli.output import milliseconds
-from planner.execute.measurement import Observer
+from planner.execution.coordinator.run_result import Observer
 from planner.trace.metrics import Distribution
 
 if TYPE_CHECKING:
-    from planner.execute.frames import Tensors
-    from planner.execute.messages import Load
+    from planner.execution.wire.frames import Tensors
+    from planner.execution.wire.messages import Load
     from planner.trace.records import SampleRecord
-    from planner.validate.run import Progress as Tell
+    from planner.validation.validate import Progress as Tell
 
 LINE_PERIOD_S: Final = 5.0
 CARRIED_S: Final = 2.0
@@ -31,7 +31,7 @@ CARRIED_S: Final = 2.0
 
 
 @dataclass
-class _Source:
+class _SourceRow:
     """What became of one source's samples so far."""
 
     completed: int = 0
@@ -85,7 +85,7 @@ class RunView(Observer, AbstractContextManager["RunView"]):
 
     def __init__(self, samples: Mapping[str, int | None] | None = None) -> None:
         self._samples = samples or {}
-        self._sources = {source: _Source() for source in self._samples}
+        self._sources = {source: _SourceRow() for source in self._samples}
         self._workers: dict[str, _Worker] = {}
         self._running = False
         self._console = Console(stderr=True)

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import typer
 
 if TYPE_CHECKING:
-    from planner.execute.probe import Inquirer
+    from planner.execution.probe.survey import Inquirer
 
 CONNECT_OPTION = typer.Option(
     None, "--connect", metavar="HOST:PORT", help="An agent; the others are found through it. Repeatable."
@@ -44,9 +44,9 @@ def inquirer(connect: list[str] | None, listen: str | None, cert_dir: Path | Non
         Neither whom to connect to nor where to listen is said.
     """
     from planner.errors import UsageError
-    from planner.execute.messages import COORDINATOR
-    from planner.execute.probe import Inquirer
-    from planner.execute.wire import zenoh_connect
+    from planner.execution.probe.survey import Inquirer
+    from planner.execution.wire.messages import COORDINATOR
+    from planner.execution.wire.zenoh import zenoh_connect
 
     if not connect and listen is None:
         raise UsageError("where the agents are is not said", where="planner", expected="--connect HOST:PORT")

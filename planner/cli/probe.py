@@ -12,7 +12,7 @@ from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_tabl
 from planner.cli.places import file_to_write, picture_to_write
 
 if TYPE_CHECKING:
-    from planner.execute.probe import Survey
+    from planner.execution.probe.survey import Survey
 
 
 def command(
@@ -48,8 +48,8 @@ def command(
 
     Loads the network while it measures; agents that are in a run refuse.
     """
-    from planner.execute.networks import networks_yaml
-    from planner.execute.probe import survey
+    from planner.execution.probe.networks import networks_yaml
+    from planner.execution.probe.survey import survey
     from planner.files import write_text_atomic
     from planner.units import read_quantity
 

@@ -19,8 +19,8 @@ from planner.errors import UsageError
 
 if TYPE_CHECKING:
     from planner.model.load import ChainModel
-    from planner.profile.sampling import Progress
-    from planner.profile.types import OperatingPoint, Profile
+    from planner.profiling.sampling import Progress
+    from planner.profiling.types import OperatingPoint, Profile
 
 BAR = 24
 """Characters of the longest bar in a table."""
@@ -137,7 +137,7 @@ def _load(model: Path, max_blocks: int, shape: list[str] | None) -> ChainModel:
 
 
 def _measured(chain_model: ChainModel, *, budget: str, **options: Any) -> Profile:
-    from planner.profile.measure import measure as measure_chain
+    from planner.profiling.measure import measure as measure_chain
 
     budget_s = _seconds(budget)
     try:
@@ -151,16 +151,16 @@ def _measured(chain_model: ChainModel, *, budget: str, **options: Any) -> Profil
 def _calibrated(
     chain_model: ChainModel, data: Path, thresholds: str | None, output: Path | None
 ) -> tuple[OperatingPoint, ...]:
-    from planner.profile.answers import save_answers
-    from planner.profile.calibrate import answer, check_thresholds, load_samples, operating_points
+    from planner.profiling.operating_points import check_thresholds, load_samples, operating_points, predict
+    from planner.profiling.recorded_predictions import save_predictions
 
     chain = chain_model.chain
     tried = None if thresholds is None else _numbers(thresholds)
     check_thresholds(chain, tried)
     with _progress(f"calibrating {chain.name}") as progress:
-        answers = answer(chain_model, load_samples(data, chain), progress=progress)
+        answers = predict(chain_model, load_samples(data, chain), progress=progress)
     if output is not None:
-        save_answers(answers, output)
+        save_predictions(answers, output)
     return operating_points(chain, answers, tried)
 
 
@@ -172,8 +172,8 @@ def _numbers(text: str) -> list[float]:
 
 
 def _estimated(chain_model: ChainModel, name: str, points: Sequence[OperatingPoint]) -> Profile:
-    from planner.profile.classes import load_class
-    from planner.profile.estimate import estimate
+    from planner.profiling.device_classes import load_class
+    from planner.profiling.estimate import estimate
 
     return estimate(chain_model, load_class(name), operating_points=points)
 
@@ -181,14 +181,14 @@ def _estimated(chain_model: ChainModel, name: str, points: Sequence[OperatingPoi
 def _imported(
     chain_model: ChainModel, path: Path, device_class: str | None, points: Sequence[OperatingPoint]
 ) -> Profile:
-    from planner.profile.imports import import_profile
+    from planner.profiling.importers import import_profile
 
     return import_profile(chain_model, path, device_class=_needed(device_class), operating_points=points)
 
 
 def _scaled(path: Path, by: float | None, device_class: str | None) -> Profile:
-    from planner.profile.estimate import scale
-    from planner.profile.store import load_profile
+    from planner.profiling.estimate import scale
+    from planner.profiling.store import load_profile
 
     if by is None:
         raise UsageError("--scale-from needs a ratio", where="--by", expected="how many times as long it takes")
@@ -209,7 +209,7 @@ def _needed(device_class: str | None) -> str:
 
 def _finish(profile: Profile, output: Path | None, *, json: bool) -> None:
     """Write and print a new profile; warn of what it says against itself."""
-    from planner.profile.store import profile_path, save_profile
+    from planner.profiling.store import profile_path, save_profile
 
     path = output or profile_path(Path("profiles"), profile.device_class, profile.model.name)
     save_profile(profile, path)
@@ -235,7 +235,7 @@ def show(
     json: bool = JSON_OPTION,
 ) -> None:
     """Show a profile: its costs along the chain, and how far they may be believed."""
-    from planner.profile.store import load_profile
+    from planner.profiling.store import load_profile
 
     found = load_profile(profile)
     if picture is not None:
@@ -261,8 +261,8 @@ def diff(
     json: bool = JSON_OPTION,
 ) -> None:
     """Show what changed between two profiles of one chain."""
-    from planner.profile.compare import compare
-    from planner.profile.store import load_profile
+    from planner.profiling.diff import compare
+    from planner.profiling.store import load_profile
 
     found = compare(load_profile(before), load_profile(after))
     rows = list(zip(found.names, found.before_s, found.after_s, strict=True))

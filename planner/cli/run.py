@@ -21,7 +21,7 @@ from planner.trace.metrics import Distribution
 FAILURES_SHOWN: Final = 5
 
 if TYPE_CHECKING:
-    from planner.execute.feed import Outcome
+    from planner.execution.session.feed import SampleOutcome
 
 
 def command(
@@ -78,9 +78,9 @@ def command(
 
     Exit code 0 when every sample has a result, 1 when some failed, 2 for bad input.
     """
-    from planner.execute.feed import Feed
-    from planner.execute.results import ResultFolder
-    from planner.execute.samples import find_samples
+    from planner.execution.session.feed import Feed
+    from planner.execution.session.results import ResultFolder
+    from planner.execution.session.samples import find_samples
     from planner.session import Session
 
     if resume and output is None:
@@ -143,8 +143,8 @@ def read_places(options: Iterable[str]) -> dict[str, str]:
     return places
 
 
-def _print_line(outcome: Outcome, file: Path | None) -> None:
-    from planner.execute.results import as_json, outcome_line
+def _print_line(outcome: SampleOutcome, file: Path | None) -> None:
+    from planner.execution.session.results import as_json, outcome_line
 
     line = outcome_line(outcome)
     if file is not None:
@@ -164,7 +164,7 @@ class _Tally:
         self.failures: list[str] = []
         """The first few."""
 
-    def add(self, outcome: Outcome) -> None:
+    def add(self, outcome: SampleOutcome) -> None:
         if outcome.result is not None:
             self.delays.add(outcome.result.delay_s)
             return

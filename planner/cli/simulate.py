@@ -11,14 +11,14 @@ import typer
 from planner.cli.names import POLICIES
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
 from planner.cli.places import folder_to_write
-from planner.plan.case import check_fit
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
+from planner.project import check_fit
 from planner.scenario.instance import Instance
 from planner.trace.metrics import Interval, interval
 from planner.trace.records import Record, SampleRecord
 
 if TYPE_CHECKING:
-    from planner.simulate.repeat import Case, Replication
+    from planner.simulation.replications import Replication, RunSpec
 
 ALL: Final = "all"
 
@@ -81,7 +81,7 @@ def command(
         typer.echo(f"wrote traces and pictures to {output}")
 
 
-def _policies(policy: str | None, instance: Instance, plan: Plan | None) -> list[str]:
+def _policies(policy: str | None, instance: Instance, plan: PlanSpec | None) -> list[str]:
     from planner.policy.registry import POLICIES, make_policy, needs_plan
 
     if policy == ALL:
@@ -95,17 +95,17 @@ def _policies(policy: str | None, instance: Instance, plan: Plan | None) -> list
 
 
 def _simulate(
-    instance: Instance, plan: Plan | None, names: Sequence[str], seeds: Sequence[int], output: Path | None
+    instance: Instance, plan: PlanSpec | None, names: Sequence[str], seeds: Sequence[int], output: Path | None
 ) -> dict[str, list[Replication]]:
     """Make all runs; several get a trace each, a single one a picture of it, too."""
-    from planner.simulate.repeat import Case, simulate_cases
-    from planner.solve.replan import replanner
+    from planner.simulation.replications import RunSpec, simulate_cases
+    from planner.solvers.replan.replanner import replanner
 
     if len(names) * len(seeds) == 1:
         trace = None if output is None else output / "trace.jsonl"
-        return {names[0]: [_simulate_one(instance, plan, Case(names[0], seeds[0], trace))]}
+        return {names[0]: [_simulate_one(instance, plan, RunSpec(names[0], seeds[0], trace))]}
     cases = [
-        Case(name, seed, None if output is None else output / f"trace-{name}-{seed}.jsonl")
+        RunSpec(name, seed, None if output is None else output / f"trace-{name}-{seed}.jsonl")
         for name in names
         for seed in seeds
     ]
@@ -116,9 +116,9 @@ def _simulate(
     return {name: [run for run in runs if run.case.policy == name] for name in names}
 
 
-def _simulate_one(instance: Instance, plan: Plan | None, case: Case) -> Replication:
-    from planner.simulate.repeat import simulate_case
-    from planner.solve.replan import replanner
+def _simulate_one(instance: Instance, plan: PlanSpec | None, case: RunSpec) -> Replication:
+    from planner.simulation.replications import simulate_case
+    from planner.solvers.replan.replanner import replanner
 
     drawn: list[Record] = []
 

@@ -15,7 +15,7 @@ from planner.cli.names import METHODS_HELP
 from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_line
 from planner.cli.places import file_to_write, picture_to_write
 from planner.errors import PlannerError, UsageError
-from planner.plan.types import Plan, PlanPrices, Route, ScenarioReference
+from planner.plan.types import PlanPrices, PlanSpec, Route, ScenarioReference
 from planner.scenario.instance import Instance
 
 PIN: Final = re.compile(r"(?P<source>.+):(?P<first>\d+)(-(?P<last>\d+))?=(?P<worker>.+)")
@@ -60,7 +60,7 @@ def command(
     """
     from planner.plan.store import load_plan, plan_document, save_plan
     from planner.scenario.load import load_instance
-    from planner.solve import solve
+    from planner.solvers import solve
 
     instance = load_instance(scenario)
     limit_s = read_time_limit(time_limit)
@@ -88,10 +88,10 @@ def command(
         raise typer.Exit(1)
     plan = solution.plan.model_copy(update={"scenario": reference_to(scenario, output)})
     if prices:
-        from planner.solve.prices import plan_prices
+        from planner.solvers.sensitivity import sensitivity
 
         with progress_line() as show:
-            priced = plan_prices(instance, plan, time_limit_s=limit_s, progress=lambda what: show(f"pricing {what}"))
+            priced = sensitivity(instance, plan, time_limit_s=limit_s, progress=lambda what: show(f"pricing {what}"))
         plan = plan.model_copy(update={"prices": priced})
     if output is not None:
         save_plan(plan, output)
@@ -172,7 +172,7 @@ def _progress(elapsed_s: float, best: float, bound: float) -> str:
     return f"{elapsed_s:7.1f} s  best {best:.6g}  bound {bound:.6g}"
 
 
-def print_plan(plan: Plan, instance: Instance) -> None:
+def print_plan(plan: PlanSpec, instance: Instance) -> None:
     """Print routes, utilisations, and the objective with its gap."""
     from planner.units import format_quantity
 
@@ -222,7 +222,7 @@ def print_plan(plan: Plan, instance: Instance) -> None:
     typer.echo(plan.summary)
 
 
-def _print_prices(plan: Plan, prices: PlanPrices) -> None:
+def _print_prices(plan: PlanSpec, prices: PlanPrices) -> None:
     def part(worth: float) -> str:
         return f"{worth:.3g} ({worth / max(abs(plan.objective), 1e-9):.2%})"
 

@@ -94,12 +94,12 @@ def _write_stage(chain_model: ChainModel, first: int, last: int, folder: Path) -
 def _check(chain_model: ChainModel, stages: list[dict[str, Any]], folder: Path, inputs: Path | None) -> dict[str, Any]:
     import numpy as np
 
-    from planner.runtime.check import TOLERANCE, Stage, check_stages, tolerance_of
+    from planner.runtime.check import TOLERANCE, StageModel, check_stages, tolerance_of
     from planner.runtime.inputs import load_arrays, random_inputs
 
     chain = chain_model.chain
     given = load_arrays(inputs) if inputs else random_inputs(chain.cuts[0].tensors, np.random.default_rng(0))
-    models = [Stage(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
+    models = [StageModel(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
     plain = check_stages(chain, chain_model.path, models, given, optimise=False)
     optimised = check_stages(chain, chain_model.path, models, given, optimise=True)
     tolerance = tolerance_of([cut.tensors for cut in chain.cuts])

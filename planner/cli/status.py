@@ -11,7 +11,7 @@ from planner.cli.members import CERT_DIR_OPTION, CONNECT_OPTION, INSECURE_OPTION
 from planner.cli.output import JSON_OPTION, print_json, print_table
 
 if TYPE_CHECKING:
-    from planner.execute.inquiries import About
+    from planner.execution.wire.diagnostics import About
 
 
 def command(

@@ -15,14 +15,14 @@ from planner.cli.output import JSON_OPTION, print_json
 from planner.cli.places import folder_to_write
 from planner.cli.verdict import print_folder, print_rehearsed, print_validation, print_where, write_folder
 from planner.errors import UsageError
-from planner.plan.case import load_case, load_models
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
+from planner.project import load_models, load_project
 
 if TYPE_CHECKING:
+    from planner.execution.launch.setting import Setting
     from planner.model.load import ChainModel
-    from planner.profile.calibrate import Samples
-    from planner.validate.run import Validation
-    from planner.validate.setting import Setting
+    from planner.profiling.operating_points import LabelledSamples
+    from planner.validation.validate import Validation
 
 
 def command(
@@ -89,11 +89,11 @@ def command(
 
     Exit code 0 when the run passed, 1 when it did not, 2 for bad input.
     """
-    from planner.execute.remote import remote_agents, there_at_first
+    from planner.execution.launch.remote import remote_agents, there_at_first
+    from planner.execution.launch.setting import Setting, first_samples, first_seconds, in_namespaces, on_this_host
     from planner.units import read_quantity
-    from planner.validate.run import validation_document
-    from planner.validate.samples import read_sources
-    from planner.validate.setting import Setting, first_samples, first_seconds, in_namespaces, on_this_host
+    from planner.validation.samples import read_sources
+    from planner.validation.validate import validation_document
 
     if (local, netns, bool(connect)).count(True) != 1:
         raise UsageError(
@@ -111,7 +111,7 @@ def command(
             value=rehearse,
             expected="with --unpaced or --connect",
         )
-    case = load_case(plan, scenario)
+    case = load_project(plan, scenario)
     models = load_models(case.scenario_path, case.instance)
     own = read_sources(source or (), case.instance, {name: model.chain for name, model in models.items()})
     instance = case.instance
@@ -142,19 +142,19 @@ def command(
 
 def run_in(
     setting: Setting,
-    plan: Plan,
+    plan: PlanSpec,
     models: Mapping[str, ChainModel],
     *,
     policy: str,
     seed: int,
-    samples: Mapping[str, Samples] | None = None,
+    samples: Mapping[str, LabelledSamples] | None = None,
     later: Sequence[str] = (),
     rehearse_s: float = 0.0,
 ) -> Validation:
     """Validate, and show what goes on."""
-    from planner.execute.deployment import deploy
-    from planner.solve.replan_process import ReplanProcess
-    from planner.validate.run import validate
+    from planner.execution.coordinator.deployment import deploy
+    from planner.solvers.replan.process import ReplanProcess
+    from planner.validation.validate import validate
 
     own = samples or {}
     deployment = deploy(

@@ -9,24 +9,24 @@ from typing import TYPE_CHECKING, Final
 import typer
 
 from planner.cli.output import milliseconds, print_table
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
 from planner.scenario.instance import Instance
 
 if TYPE_CHECKING:
-    from planner.validate.run import Validation
+    from planner.validation.validate import Validation
 
 CLOSE_UP_S: Final = 2.0
 """Length of the part of a run that is drawn large enough to follow single samples."""
 
 
 def write_folder(
-    folder: Path, instance: Instance, plan: Plan, validation: Validation, tolerance: float
+    folder: Path, instance: Instance, plan: PlanSpec, validation: Validation, tolerance: float
 ) -> dict[str, Path]:
     """Write the run folder with its pictures; give the pictures by what they show."""
     from planner.report.delays import draw_delays
     from planner.report.legs import draw_legs
     from planner.report.timeline import busiest_window, draw_timeline
-    from planner.validate.folder import write_run
+    from planner.validation.run_folder import write_run
 
     write_run(folder, instance, plan, validation, tolerance)
     predicted, measured = list(validation.predicted), list(validation.measurement.records)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 from onnx import TensorProto
 
-from planner.model.network import Network
+from planner.model.network import ModelBuilder
 
 # Scale of the last normalisation in a residual branch. It keeps random activations bounded as depth grows.
 BRANCH_GAMMA = 0.25
@@ -26,7 +26,7 @@ MOBILENETV2_STAGES = (
 
 def mobilenetv2(path: Path, *, size: int, classes: int = 1000) -> Path:
     """Build MobileNetV2 of width 1.0 (Sandler et al., 2018, doi:10.1109/CVPR.2018.00474)."""
-    net = Network("mobilenetv2")
+    net = ModelBuilder("mobilenetv2")
 
     def conv_norm(x: str, name: str, channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> str:
         return net.batch_norm(net.conv(x, name, channels, kernel, stride=stride, groups=groups), f"{name}.bn")
@@ -57,7 +57,7 @@ def mobilenetv2(path: Path, *, size: int, classes: int = 1000) -> Path:
 
 def resnet50(path: Path, *, classes: int = 1000) -> Path:
     """Build ResNet-50 with the stride in the 3×3 convolutions (He et al., 2016, doi:10.1109/CVPR.2016.90)."""
-    net = Network("resnet50")
+    net = ModelBuilder("resnet50")
 
     def conv_norm(x: str, name: str, channels: int, kernel: int, *, stride: int = 1, gamma: float = 1.0) -> str:
         return net.batch_norm(net.conv(x, name, channels, kernel, stride=stride), f"{name}.bn", gamma=gamma)
@@ -91,7 +91,7 @@ def resnet56(path: Path, *, exits: bool, classes: int = 10) -> Path:
     classes
         Number of classes.
     """
-    net = Network("resnet56")
+    net = ModelBuilder("resnet56")
     x = net.input("input", (1, 3, 32, 32))
     x = net.relu(net.batch_norm(net.conv(x, "stem", 16, 3), "stem.bn"), "stem.relu")
     pads = {width: net.constant(f"pads{width}", np.array([0, width // 4, 0, 0] * 2, np.int64)) for width in (32, 64)}
@@ -122,7 +122,7 @@ def gpt2(path: Path, *, layers: int, width: int, heads: int, vocabulary: int, to
 
     The embedding matrix is used at the input and, transposed, for the logits. The causal mask is a constant.
     """
-    net = Network("gpt2", opset=20)
+    net = ModelBuilder("gpt2", opset=20)
     std = 0.02
 
     def linear(x: str, name: str, columns: int, rows: int, scale: float = std) -> str:

@@ -16,10 +16,10 @@ import onnx
 from onnx import TensorProto, helper
 
 from planner.model.chain import TensorSpec
-from planner.model.extract import Part
+from planner.model.extract import Subgraph
 from planner.model.flop import MOVES, Lookup, node_flop
-from planner.model.graph import Graph, Node
-from planner.model.line import FOLLOWERS, Line
+from planner.model.graph import Node, WorkGraph
+from planner.model.line import FOLLOWERS, WorkOrder
 from planner.model.source import bodies, node_tensors
 
 NOMINAL_FLOP_PER_S = 50e9
@@ -34,7 +34,7 @@ STATISTICS = {"BatchNormalization": (3, 4), "QuantizeLinear": (1, 2), "Dequantiz
 
 
 @dataclass(frozen=True)
-class Costs:
+class NodeCosts:
     """Costs of all nodes of a graph.
 
     Parameters
@@ -51,13 +51,13 @@ class Costs:
         Number of nodes of each operator that has no rule.
     """
 
-    graph: Graph
+    graph: WorkGraph
     specs: Mapping[str, TensorSpec]
     flop: Mapping[int, float]
     time_s: Mapping[int, float]
     uncounted: Mapping[str, int]
 
-    def parameters(self, part: Part) -> int:
+    def parameters(self, part: Subgraph) -> int:
         """Return the number of weights in a part, without running statistics, scales, zero points and scalars."""
         statistics, quantised = self._roles
         return sum(
@@ -66,7 +66,7 @@ class Costs:
             if tensor.dims and name not in statistics and (tensor.data_type in FLOATS | BYTES or name in quantised)
         )
 
-    def weight_bytes(self, part: Part) -> int:
+    def weight_bytes(self, part: Subgraph) -> int:
         """Return the size of all constants of a part in bytes."""
         return sum(
             math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
@@ -74,14 +74,14 @@ class Costs:
             if tensor.data_type != TensorProto.STRING
         )
 
-    def peak_bytes(self, line: Line, first: int, last: int) -> int:
+    def peak_bytes(self, line: WorkOrder, first: int, last: int) -> int:
         """Return the peak number of bytes alive between two cuts, including tensors that only pass through."""
         return max(
             line.bytes_at(position) + sum(self.specs[name].bytes for name in node.outputs if name in self.specs)
             for position, node in enumerate(line.order[first:last], first)
         )
 
-    def times_s(self, line: Line) -> list[float]:
+    def times_s(self, line: WorkOrder) -> list[float]:
         """Return the nominal time of each node of a line in seconds.
 
         A node that a runtime fuses with the previous node moves no bytes of its own.
@@ -93,7 +93,7 @@ class Costs:
             for cut, node in enumerate(line.order)
         ]
 
-    def _tensors(self, part: Part) -> Iterator[tuple[str, TensorProto]]:
+    def _tensors(self, part: Subgraph) -> Iterator[tuple[str, TensorProto]]:
         for name in part.weights:
             tensor = self.graph.weights[name]
             yield name, tensor if isinstance(tensor, TensorProto) else tensor.values
@@ -116,12 +116,12 @@ class Costs:
         return statistics, quantised
 
 
-def count_costs(graph: Graph, specs: Mapping[str, TensorSpec]) -> Costs:
+def count_costs(graph: WorkGraph, specs: Mapping[str, TensorSpec]) -> NodeCosts:
     """Return the operations and the nominal time of each node of a graph."""
     counter = _Counter(specs.get, Counter())
     flop = {node.index: counter.count(node.proto) for node in graph.nodes}
     time_s = {node.index: _nominal_time_s(node, flop[node.index], specs) for node in graph.nodes}
-    return Costs(graph, specs, flop, time_s, dict(counter.uncounted))
+    return NodeCosts(graph, specs, flop, time_s, dict(counter.uncounted))
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from onnx import TensorProto, helper
 
 from planner.errors import ModelError
 from planner.model.graph import Node
-from planner.model.line import Line
+from planner.model.line import WorkOrder
 from planner.model.shapes import Shapes
 from planner.model.source import ModelSource
 
@@ -28,7 +28,7 @@ LENGTH_BYTES = 5  # enough for any length below the limit, so that the length ca
 
 
 @dataclass(frozen=True)
-class Part:
+class Subgraph:
     """Consecutive nodes of a line with the tensors that they need and produce.
 
     Parameters
@@ -49,7 +49,7 @@ class Part:
     outputs: tuple[str, ...]
 
 
-def select(line: Line, first: int, last: int) -> Part:
+def extract_subgraph(line: WorkOrder, first: int, last: int) -> Subgraph:
     """Return the part of a line between cut ``first`` and cut ``last``."""
     graph = line.graph
     crossing = line.alive[first]
@@ -68,7 +68,7 @@ def select(line: Line, first: int, last: int) -> Part:
         if name not in available and name not in graph.weights and node is not None and node.index not in nodes:
             nodes[node.index] = node
             stack.extend(node.inputs)
-    return Part(
+    return Subgraph(
         nodes=tuple(sorted(nodes.values(), key=line.rank)),
         weights=tuple(name for name in graph.weights if name in used and name not in available),
         inputs=tuple(name for name in crossing if name in used),
@@ -76,7 +76,7 @@ def select(line: Line, first: int, last: int) -> Part:
     )
 
 
-def serialise(source: ModelSource, line: Line, shapes: Shapes, part: Part, name: str) -> bytes:
+def serialise(source: ModelSource, line: WorkOrder, shapes: Shapes, part: Subgraph, name: str) -> bytes:
     """Return a part as a self-contained ONNX model.
 
     Raises
@@ -106,7 +106,7 @@ def serialise(source: ModelSource, line: Line, shapes: Shapes, part: Part, name:
 
 
 def _pieces(
-    source: ModelSource, line: Line, shapes: Shapes, part: Part, name: str
+    source: ModelSource, line: WorkOrder, shapes: Shapes, part: Subgraph, name: str
 ) -> Iterator[tuple[str, onnx.NodeProto | TensorProto | onnx.SparseTensorProto | onnx.ValueInfoProto | bytes]]:
     renamed = _blocked_inputs(line, part)
     for original, pooled in renamed.items():
@@ -126,7 +126,7 @@ def _pieces(
             yield field, onnx.ValueInfoProto(name=tensor_name, type=shapes.type_of(tensor_name))
 
 
-def _blocked_inputs(line: Line, part: Part) -> dict[str, str]:
+def _blocked_inputs(line: WorkOrder, part: Subgraph) -> dict[str, str]:
     """Return names for the copies, in onnxruntime's blocked layout (NCHWc), of inputs that a sum needs in that layout.
 
     onnxruntime fuses a convolution with the sum that follows it, as in a residual network, only if the other summand

@@ -63,7 +63,7 @@ class Node:
 
 
 @dataclass(frozen=True)
-class Graph:
+class WorkGraph:
     """Nodes in topological order, the producer of each tensor, and the free nodes.
 
     Parameters
@@ -131,7 +131,7 @@ class Graph:
         return values, shapes
 
 
-def build_graph(source: ModelSource) -> Graph:
+def build_graph(source: ModelSource) -> WorkGraph:
     """Sort the nodes of a model topologically, and find the free ones.
 
     Raises
@@ -150,7 +150,7 @@ def build_graph(source: ModelSource) -> Graph:
         raise ModelError("no node produces this output of the model", where=str(source.path), value=missing[0])
     # Second pass: a model of nothing but cheap nodes must have work, too.
     for whole in (_whole_numbers(proto) - set(weights), set[str]()):
-        graph = Graph(nodes, inputs, outputs, weights, maker, _free_nodes(nodes, set(weights), whole))
+        graph = WorkGraph(nodes, inputs, outputs, weights, maker, _free_nodes(nodes, set(weights), whole))
         if graph.work():
             return graph
     raise ModelError(

@@ -12,14 +12,14 @@ from functools import cached_property
 
 from planner.model.chain import TensorSpec
 from planner.model.flop import ELEMENTWISE
-from planner.model.graph import Graph, Node
+from planner.model.graph import Node, WorkGraph
 
 FOLLOWERS = ELEMENTWISE | {"BatchNormalization", "QuantizeLinear", "HardSwish", "Swish", "Mish", "Gelu", "Softmax"}
 LEADERS = frozenset({"DequantizeLinear", "Pad"})
 
 
 @dataclass(frozen=True)
-class Line:
+class WorkOrder:
     """Work nodes in execution order.
 
     Parameters
@@ -34,7 +34,7 @@ class Line:
         Early outputs of the model, with the cut after the node that produces them.
     """
 
-    graph: Graph
+    graph: WorkGraph
     order: tuple[Node, ...]
     specs: Mapping[str, TensorSpec]
     exits: Mapping[str, int]
@@ -137,7 +137,7 @@ class Line:
         return sum(self.specs[name].bytes for name in self.alive[cut] if name in self.specs)
 
 
-def order_work(graph: Graph, specs: Mapping[str, TensorSpec], costs: Mapping[int, float]) -> Line:
+def order_work(graph: WorkGraph, specs: Mapping[str, TensorSpec], costs: Mapping[int, float]) -> WorkOrder:
     """Order the work so that few bytes are alive, and find the exits.
 
     Outputs are computed one after the other, the one with the least work first, each with the work not yet done for
@@ -157,18 +157,18 @@ def order_work(graph: Graph, specs: Mapping[str, TensorSpec], costs: Mapping[int
     work = graph.work()
     phases = _phases(graph, work)
     lines = [
-        Line(graph, tuple(node for phase in phases for node in phase), specs, {}),
-        Line(graph, tuple(_greedy(graph, phases, specs)), specs, {}),
+        WorkOrder(graph, tuple(node for phase in phases for node in phase), specs, {}),
+        WorkOrder(graph, tuple(_greedy(graph, phases, specs)), specs, {}),
     ]
     best = min(lines, key=lambda line: sum(line.bytes_at(cut) for cut in range(len(line))))
-    return Line(graph, best.order, specs, _exits(best, costs))
+    return WorkOrder(graph, best.order, specs, _exits(best, costs))
 
 
 # If less than this share of the work remains after an output, it is one of several results and not an early exit.
 EXIT_WORK_LEFT = 0.01
 
 
-def _exits(line: Line, costs: Mapping[int, float]) -> dict[str, int]:
+def _exits(line: WorkOrder, costs: Mapping[int, float]) -> dict[str, int]:
     """Return the early outputs in chain order: unused by other nodes, and of the final output's type and shape."""
     ready = {name: line.made[name] for name in line.graph.outputs if line.made.get(name)}
     if not ready:
@@ -187,14 +187,14 @@ def _exits(line: Line, costs: Mapping[int, float]) -> dict[str, int]:
     return {name: cut for name, cut in in_chain_order if leaves_early(name, cut)}
 
 
-def _producers(graph: Graph, node: Node) -> set[int]:
+def _producers(graph: WorkGraph, node: Node) -> set[int]:
     """Return the indices of the work nodes whose results a node needs."""
     tensors, shapes = graph.needs(node.inputs)
     origins = {graph.maker[name].inputs[0] for name in shapes}
     return {graph.maker[name].index for name in tensors | origins if name in graph.maker}
 
 
-def _phases(graph: Graph, work: Sequence[Node]) -> list[list[Node]]:
+def _phases(graph: WorkGraph, work: Sequence[Node]) -> list[list[Node]]:
     """Split the work by the outputs that it contributes to, the output with the least work first."""
     producers = {node.index: _producers(graph, node) for node in work}
 
@@ -220,7 +220,7 @@ def _phases(graph: Graph, work: Sequence[Node]) -> list[list[Node]]:
     return phases
 
 
-def _greedy(graph: Graph, phases: Sequence[Sequence[Node]], specs: Mapping[str, TensorSpec]) -> list[Node]:
+def _greedy(graph: WorkGraph, phases: Sequence[Sequence[Node]], specs: Mapping[str, TensorSpec]) -> list[Node]:
     """Order each phase so that every step keeps the fewest bytes alive; ties follow the order of the file."""
     reads = {node.index: graph.needs(node.inputs)[0] for phase in phases for node in phase}
     uses: dict[str, int] = {}

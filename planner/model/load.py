@@ -23,9 +23,9 @@ from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.coarsen import choose_borders
 
 if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so they are imported inside functions
-    from planner.model.cost import Costs
-    from planner.model.extract import Part
-    from planner.model.line import Line
+    from planner.model.cost import NodeCosts
+    from planner.model.extract import Subgraph
+    from planner.model.line import WorkOrder
     from planner.model.shapes import Shapes
     from planner.model.source import ModelSource
 
@@ -46,9 +46,9 @@ class ChainModel:
 
     chain: Chain
     source: ModelSource
-    line: Line
+    line: WorkOrder
     shapes: Shapes
-    costs: Costs
+    costs: NodeCosts
     borders: tuple[int, ...]
 
     @property
@@ -102,7 +102,7 @@ class ChainModel:
         """Give what earlier versions took for ``chain_sha256`` on Python 3.10, where the model has external data."""
         return _chain_sha256(self.source.joined_sha256, self.chain.cuts, self.chain.exits)
 
-    def _part(self, first: int, last: int) -> Part:
+    def _part(self, first: int, last: int) -> Subgraph:
         if not 0 <= first <= last < len(self.chain):
             expected = f"0 <= first <= last <= {len(self.chain) - 1}"
             raise ModelError("no such blocks", where=str(self.path), value=f"{first}..{last}", expected=expected)
@@ -159,7 +159,7 @@ def load_chain(
     return ChainModel(chain, source, line, shapes, costs, borders)
 
 
-def _borders(path: Path, line: Line, shapes: Shapes, costs: Costs, max_blocks: int | None) -> tuple[int, ...]:
+def _borders(path: Path, line: WorkOrder, shapes: Shapes, costs: NodeCosts, max_blocks: int | None) -> tuple[int, ...]:
     unsized = [cut for cut in (0, *line.exits.values(), len(line)) if not line.is_sized(cut)]
     if unsized:
         tensors = [name for cut in unsized for name in line.alive[cut] if name not in line.specs]
@@ -178,7 +178,7 @@ def _borders(path: Path, line: Line, shapes: Shapes, costs: Costs, max_blocks: i
     return (0, *chosen, len(line))
 
 
-def _chain(name: str, source: ModelSource, line: Line, costs: Costs, borders: Sequence[int]) -> Chain:
+def _chain(name: str, source: ModelSource, line: WorkOrder, costs: NodeCosts, borders: Sequence[int]) -> Chain:
     cuts = tuple(
         Cut(index, tuple(line.specs[tensor] for tensor in line.alive[cut])) for index, cut in enumerate(borders)
     )
@@ -197,13 +197,13 @@ def _chain_sha256(model_sha256: str, cuts: Sequence[Cut], exits: Sequence[Exit])
     return hashlib.sha256(json.dumps(identity).encode()).hexdigest()
 
 
-def _select(line: Line, first: int, last: int) -> Part:
-    from planner.model.extract import select
+def _select(line: WorkOrder, first: int, last: int) -> Subgraph:
+    from planner.model.extract import extract_subgraph
 
-    return select(line, first, last)
+    return extract_subgraph(line, first, last)
 
 
-def _block(index: int, line: Line, costs: Costs, first: int, last: int) -> Block:
+def _block(index: int, line: WorkOrder, costs: NodeCosts, first: int, last: int) -> Block:
     part = _select(line, first, last)
     head = line.order[first]
     return Block(

@@ -18,7 +18,7 @@ from onnx import TensorProto, helper, numpy_helper
 from planner.files import write_bytes_atomic
 
 
-class Network:
+class ModelBuilder:
     """Builder of a graph; each layer method adds a layer and returns the name of its output tensor.
 
     Parameters

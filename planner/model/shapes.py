@@ -13,9 +13,9 @@ from onnx import TensorProto, TypeProto, helper, shape_inference
 
 from planner.errors import Fault, ModelError
 from planner.model.chain import TensorSpec
-from planner.model.graph import Graph, Node
+from planner.model.graph import Node, WorkGraph
 from planner.model.source import KNOWN_TYPES, ModelSource
-from planner.model.walk import SMALL_ELEMENTS, Walk, constant_value, dims_of, shape_value
+from planner.model.walk import SMALL_ELEMENTS, ShapeWalk, constant_value, dims_of, shape_value
 
 NUMPY_KINDS = frozenset("biufc")
 PRODUCTS = frozenset({"MatMul", "Gemm"})
@@ -76,7 +76,7 @@ class Shapes:
         return None if dims is None else shape_value(node.proto, dims)
 
 
-def infer_shapes(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]]) -> Shapes:
+def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]]) -> Shapes:
     """Infer the types and sizes of a model's tensors.
 
     Parameters
@@ -99,7 +99,7 @@ def infer_shapes(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence
     sizes = _axis_sizes(source, shape)
     input_types = _input_types(source, graph, shape, sizes)
     dynamic = any(dims_of(value.type) is None for value in source.proto.graph.input if value.name in graph.inputs)
-    walk = Walk(source, _stated_types(source, shape, sizes), dict(input_types))
+    walk = ShapeWalk(source, _stated_types(source, shape, sizes), dict(input_types))
     for name, tensor in graph.weights.items():
         if isinstance(tensor, TensorProto):
             walk.weight(name, tensor)
@@ -112,7 +112,7 @@ def infer_shapes(source: ModelSource, graph: Graph, shape: Mapping[str, Sequence
     return Shapes(specs, _open_types(source, graph) if dynamic else {}, dynamic, walk.types)
 
 
-def _product_fault(node: onnx.NodeProto, walk: Walk) -> Fault | None:
+def _product_fault(node: onnx.NodeProto, walk: ShapeWalk) -> Fault | None:
     """Return a fault if matrices of known shapes cannot be multiplied: onnxruntime would not load such a model."""
     if node.op_type not in PRODUCTS or node.domain not in ("", "ai.onnx") or node.output[0] not in walk.refused:
         return None
@@ -146,7 +146,7 @@ def _axis_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict
 
 
 def _input_types(
-    source: ModelSource, graph: Graph, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
+    source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
 ) -> dict[str, TypeProto]:
     """Return the types of the inputs with the requested shapes."""
     types: dict[str, TypeProto] = {}
@@ -204,7 +204,7 @@ def _input_faults(
     return []
 
 
-def _open_types(source: ModelSource, graph: Graph) -> dict[str, TypeProto]:
+def _open_types(source: ModelSource, graph: WorkGraph) -> dict[str, TypeProto]:
     """Return the types with dynamic axes left open, inferred on a copy of the model without weights."""
     model = onnx.ModelProto(ir_version=max(source.proto.ir_version, 4), opset_import=source.proto.opset_import)
     skeleton, proto = model.graph, source.proto.graph

@@ -42,7 +42,7 @@ def shape_value(node: onnx.NodeProto, dims: tuple[int, ...]) -> TensorProto:
 
 
 @dataclass
-class Walk:
+class ShapeWalk:
     """A walk over a graph's nodes in topological order.
 
     Parameters

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import PlanError
-from planner.plan.journey import Journey, Place, journey
+from planner.plan.journey import Journey, LegSite, journey
 from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
 from planner.plan.types import NetworkUse, Route, SourcePlan, Stage, WorkerUse
@@ -133,7 +133,7 @@ def sustained(busiest: float) -> float:
 
 
 @dataclass(frozen=True)
-class Leg:
+class PlannedLeg:
     """Mean times of a route's samples on one leg, in seconds; samples that left before it count as zero.
 
     Parameters
@@ -146,13 +146,13 @@ class Leg:
         Computing, or sending with its latency.
     """
 
-    place: Place
+    place: LegSite
     probability: float
     wait_s: float
     work_s: float
 
 
-def legs(instance: Instance, routes: Routes) -> dict[str, list[list[Leg]]]:
+def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]]:
     """Return the legs of each route of each source, in the order in which its samples come to them.
 
     A route's legs add up to its mean delay; weighted by the routes' shares, they add up to the delay of
@@ -175,7 +175,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[Leg]]]:
     return {
         source: [
             [
-                Leg(
+                PlannedLeg(
                     visit.place,
                     visit.probability,
                     wait_s=visit.probability * max(time_s - visit.mean_s, 0.0),

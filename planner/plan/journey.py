@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from planner.errors import PlanError
 from planner.plan.types import Route, Stage
-from planner.profile.types import OperatingPoint
+from planner.profiling.types import OperatingPoint
 from planner.scenario.instance import Instance
 
 FRAGMENT_BYTES = 65536
@@ -26,7 +26,7 @@ Send = tuple[str, str, int, float, float]
 """Sender, receiver, cut, bytes, and the probability that a sample sends it."""
 
 
-class Place(NamedTuple):
+class LegSite(NamedTuple):
     """Site of a leg: blocks ``first`` to ``last`` at a worker, or the tensors of cut ``first`` over a resource."""
 
     place: str
@@ -61,7 +61,7 @@ class Visit:
         Time that follows, during which the resource is free for others.
     """
 
-    place: Place
+    place: LegSite
     probability: float
     piece_s: Array
     piece_std_s: Array
@@ -126,7 +126,7 @@ def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingP
     reach = np.array(point.reach[blocks])
     survival = reach / reach[0] if reach[0] > 0 else np.ones_like(reach)
     return Visit(
-        place=Place(stage.worker, stage.first_block, stage.last_block, transfer=False),
+        place=LegSite(stage.worker, stage.first_block, stage.last_block, transfer=False),
         probability=float(reach[0]),
         piece_s=piece_s,
         piece_std_s=instance.block_std_s(model, stage.worker)[blocks],
@@ -152,7 +152,7 @@ def _transfers(instance: Instance, source: str, send: Send) -> Iterator[Visit]:
     sizes = np.array([FRAGMENT_BYTES] * int(whole) + [rest] * (rest > 0 or whole == 0))
     for hop in path.hops:
         yield Visit(
-            place=Place(hop.resource, cut, cut, transfer=True),
+            place=LegSite(hop.resource, cut, cut, transfer=True),
             probability=probability,
             piece_s=sizes / hop.bytes_per_s,
             piece_std_s=np.zeros(len(sizes)),

@@ -45,7 +45,7 @@ class Moments:
     piece_square: float
 
 
-class Member(NamedTuple):
+class ClassMember(NamedTuple):
     """A stream of one resource, with its number among all streams."""
 
     number: int
@@ -71,9 +71,9 @@ def visit_times_s(streams: Sequence[Stream]) -> list[float]:
 
     The time is infinite for a class that is offered more work than its resource can do.
     """
-    queues: dict[str, list[Member]] = defaultdict(list)
+    queues: dict[str, list[ClassMember]] = defaultdict(list)
     for number, stream in enumerate(streams):
-        queues[stream.visit.resource].append(Member(number, stream, moments(stream.visit)))
+        queues[stream.visit.resource].append(ClassMember(number, stream, moments(stream.visit)))
     times_s = [0.0] * len(streams)
     for queue in queues.values():
         for member, wait_s, busy_above in _waits(queue):
@@ -82,7 +82,7 @@ def visit_times_s(streams: Sequence[Stream]) -> list[float]:
     return times_s
 
 
-def _waits(queue: Sequence[Member]) -> Iterable[tuple[Member, float, float]]:
+def _waits(queue: Sequence[ClassMember]) -> Iterable[tuple[ClassMember, float, float]]:
     """Yield each stream of one resource with its mean wait and the utilisation by more important classes."""
     levels = sorted({member.stream.level for member in queue})
     busy_above = 0.0

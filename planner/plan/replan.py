@@ -10,12 +10,12 @@ from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from planner.plan.types import Plan
-from planner.profile.types import Record
+from planner.base import FrozenModel
+from planner.plan.types import PlanSpec
 from planner.scenario.instance import Instance
 
 
-class Situation(Record):
+class Situation(FrozenModel):
     """Which workers are not there, and by what factor others are slower than by their profiles."""
 
     absent: frozenset[str] = frozenset()
@@ -38,7 +38,7 @@ class Situation(Record):
 
 
 @dataclass(frozen=True)
-class Answer:
+class ReplanAnswer:
     """What a solver found for a situation.
 
     Parameters
@@ -50,7 +50,7 @@ class Answer:
     """
 
     situation: Situation
-    plan: Plan | None = None
+    plan: PlanSpec | None = None
     failure: str = ""
 
 
@@ -66,14 +66,14 @@ class LiveReplanner(Protocol):
         ...
 
 
-Replan: TypeAlias = Callable[[Collection[str], Mapping[str, float]], Plan | None]
+Replan: TypeAlias = Callable[[Collection[str], Mapping[str, float]], PlanSpec | None]
 """Gives a plan without some workers, and with some so many times slower; None where there is none."""
 
-MakeReplan: TypeAlias = Callable[[Instance, str, Plan | None], Replan | None]
+MakeReplan: TypeAlias = Callable[[Instance, str, PlanSpec | None], Replan | None]
 """Gives what solves again in virtual time, for an instance, a policy and its plan; None where nothing is."""
 
-TakeAnswer: TypeAlias = Callable[[Answer], None]
+TakeAnswer: TypeAlias = Callable[[ReplanAnswer], None]
 """Takes an answer; called in any thread, and must return at once."""
 
-StartReplanner: TypeAlias = Callable[[Instance, Plan, TakeAnswer], LiveReplanner]
+StartReplanner: TypeAlias = Callable[[Instance, PlanSpec, TakeAnswer], LiveReplanner]
 """Starts what solves again in real time, for an instance and its plan."""

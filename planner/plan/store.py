@@ -1,4 +1,4 @@
-"""Plan files: JSON with the keys of :class:`planner.plan.types.Plan`."""
+"""Plan files: JSON with the keys of :class:`planner.plan.types.PlanSpec`."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from pydantic import ValidationError
 
 from planner.errors import Fault, PlanError
 from planner.files import write_text_atomic
-from planner.plan.types import SCHEMA, Plan
+from planner.plan.types import SCHEMA, PlanSpec
 
 
-def load_plan(path: Path) -> Plan:
+def load_plan(path: Path) -> PlanSpec:
     """Read a plan file.
 
     Raises
@@ -31,7 +31,7 @@ def load_plan(path: Path) -> Plan:
     if stated != SCHEMA:
         raise PlanError("not a plan of this version", where=f"{path}: schema", value=stated, expected=SCHEMA)
     try:
-        return Plan.model_validate(document)
+        return PlanSpec.model_validate(document)
     except ValidationError as error:
         raise PlanError(
             Fault(
@@ -43,12 +43,12 @@ def load_plan(path: Path) -> Plan:
         ) from error
 
 
-def save_plan(plan: Plan, path: Path) -> None:
+def save_plan(plan: PlanSpec, path: Path) -> None:
     """Write ``plan`` to ``path``, whole or not at all."""
     write_text_atomic(path, json.dumps(plan_document(plan), indent=2, allow_nan=False) + "\n")
 
 
-def plan_document(plan: Plan) -> dict[str, object]:
+def plan_document(plan: PlanSpec) -> dict[str, object]:
     """Return the plan as it is written to its file."""
     document: dict[str, object] = plan.model_dump(mode="json", by_alias=True)
     return document

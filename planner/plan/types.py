@@ -7,7 +7,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field
 
-from planner.profile.types import Record
+from planner.base import FrozenModel
 
 SCHEMA: Final = "planner/plan/v1"
 
@@ -15,7 +15,7 @@ Status = Literal["optimal", "feasible", "infeasible", "no_solution", "interrupte
 Share = Annotated[float, Field(gt=0, le=1 + 1e-9)]
 
 
-class Stage(Record):
+class Stage(FrozenModel):
     """A segment of blocks placed on a worker; ``last_block`` is inclusive."""
 
     worker: str
@@ -23,7 +23,7 @@ class Stage(Record):
     last_block: int = Field(ge=0)
 
 
-class Route(Record):
+class Route(FrozenModel):
     """The ordered stages of one sample, and the share of the source's samples that take it."""
 
     share: Share = 1.0
@@ -37,7 +37,7 @@ class Route(Record):
         return frozenset(stage.worker for stage in self.stages)
 
 
-class SourcePlan(Record):
+class SourcePlan(FrozenModel):
     """Routes of one source, with what is expected of them."""
 
     accuracy: float
@@ -48,20 +48,20 @@ class SourcePlan(Record):
     routes: tuple[Route, ...] = Field(min_length=1)
 
 
-class WorkerUse(Record):
+class WorkerUse(FrozenModel):
     """Load of a worker under the plan."""
 
     utilisation: float
     memory_bytes: float
 
 
-class NetworkUse(Record):
+class NetworkUse(FrozenModel):
     """Load of a network resource under the plan."""
 
     utilisation: float
 
 
-class WorkerPrice(Record):
+class WorkerPrice(FrozenModel):
     """Value of more of a worker: by how much the objective would fall."""
 
     faster: float
@@ -72,14 +72,14 @@ class WorkerPrice(Record):
     """With that much more memory."""
 
 
-class NetworkPrice(Record):
+class NetworkPrice(FrozenModel):
     """Value of more of a network: by how much the objective would fall."""
 
     mbit_per_s: float
     """With one more Mbit/s, on a point-to-point network on every link."""
 
 
-class PlanPrices(Record):
+class PlanPrices(FrozenModel):
     """Value of more of the resources, in units of the objective."""
 
     by: Literal["duals", "re-solve"]
@@ -88,7 +88,7 @@ class PlanPrices(Record):
     networks: dict[str, NetworkPrice]
 
 
-class ScenarioReference(Record):
+class ScenarioReference(FrozenModel):
     """Which scenario file the plan was made for."""
 
     path: str
@@ -96,7 +96,7 @@ class ScenarioReference(Record):
     sha256: str
 
 
-class Plan(Record):
+class PlanSpec(FrozenModel):
     """A solution of a scenario: the answer of ``planner solve``, and the input of simulation and execution."""
 
     schema_: Literal["planner/plan/v1"] = Field(default=SCHEMA, alias="schema")

@@ -9,13 +9,13 @@ from collections.abc import Iterator
 from planner.errors import Fault, PlanError
 from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.surrogate import UTILISATION_CAP
-from planner.plan.types import Plan, Route
+from planner.plan.types import PlanSpec, Route
 from planner.scenario.instance import Instance
 
 TOLERANCE = 1e-6
 
 
-def verify(instance: Instance, plan: Plan, *, tolerance: float = TOLERANCE) -> None:
+def verify(instance: Instance, plan: PlanSpec, *, tolerance: float = TOLERANCE) -> None:
     """Check that ``plan`` can be carried out on ``instance`` and that its recorded figures are true.
 
     Raises
@@ -31,7 +31,7 @@ def verify(instance: Instance, plan: Plan, *, tolerance: float = TOLERANCE) -> N
         raise PlanError(faults)
 
 
-def _route_faults(instance: Instance, plan: Plan, tolerance: float) -> Iterator[Fault]:
+def _route_faults(instance: Instance, plan: PlanSpec, tolerance: float) -> Iterator[Fault]:
     if plan.goal != instance.scenario.objective.goal:
         yield Fault("another goal than the scenario's", "goal", plan.goal, instance.scenario.objective.goal)
     for source in sorted(set(instance.sources) ^ set(plan.sources)):
@@ -77,7 +77,7 @@ def _one_route_faults(instance: Instance, source: str, route: Route, where: str)
             yield Fault("no path between two workers", where, f"{sender} > {receiver}")
 
 
-def _wish_faults(plan: Plan, source: str, route: Route, where: str) -> Iterator[Fault]:
+def _wish_faults(plan: PlanSpec, source: str, route: Route, where: str) -> Iterator[Fault]:
     """Check what the user asked for when the plan was made: pinned blocks, visits to one worker."""
     for block, worker in plan.options.get("pins", {}).get(source, {}).items():
         for stage in route.stages:
@@ -109,7 +109,7 @@ def _limit_faults(instance: Instance, actual: Evaluation, tolerance: float) -> I
             yield Fault("not accurate enough", f"sources.{source}", own.accuracy, f"at least {spec.min_accuracy:g}")
 
 
-def _record_faults(instance: Instance, plan: Plan, actual: Evaluation, tolerance: float) -> Iterator[Fault]:
+def _record_faults(instance: Instance, plan: PlanSpec, actual: Evaluation, tolerance: float) -> Iterator[Fault]:
     pairs = [("objective", plan.objective, actual.objective)]
     for source, own in actual.sources.items():
         recorded = plan.sources[source]

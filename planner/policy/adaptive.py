@@ -1,10 +1,10 @@
 """``adaptive``: among candidate routes near the plan's, each sample takes the one with the least marginal cost now.
 
 For each candidate route the source's worker works out what the sample would meet: transfers, waiting behind the work
-that is known to come (:mod:`planner.policy.outlook`), computation. Work of higher classes that comes meanwhile makes
-waiting and computing longer, by 1 / (1 − its utilisation). The sample's own delay T is not all that its route costs:
-work of w seconds on a worker delays what waits there with lower priority, and, until that worker's busy period ends,
-what will come with no higher priority. So the sample takes the route with the least
+that is known to come (:mod:`planner.policy.backlog_forecast`), computation. Work of higher classes that comes meanwhile
+makes waiting and computing longer, by 1 / (1 − its utilisation). The sample's own delay T is not all that its route
+costs: work of w seconds on a worker delays what waits there with lower priority, and, until that worker's busy period
+ends, what will come with no higher priority. So the sample takes the route with the least
 
     p (T + 100 v (1 − A))
         + Σ_d w_d ( Σ_{j: p_j < p} p_j n_jd + θ Σ_{j: p_j <= p} p_j λ_jd (b_jd + w_d / 2) / (1 − ρ_jd) )
@@ -40,10 +40,10 @@ from functools import partial
 from math import inf
 from typing import Final, NamedTuple
 
-from planner.plan.types import Plan, Route
+from planner.plan.types import PlanSpec, Route
+from planner.policy.backlog_forecast import BacklogForecast
 from planner.policy.base import PriorityPolicy
-from planner.policy.menu import whole_model_at_home, wide_menu
-from planner.policy.outlook import Outlook
+from planner.policy.candidate_routes import extended_candidate_routes, whole_model_at_home
 from planner.policy.types import Booking, Status, Task, View, Waiting
 from planner.scenario.instance import Instance
 from planner.scenario.types import AdaptiveParameters
@@ -52,7 +52,7 @@ _ROUNDING: Final = 1e-9
 """Sums of accuracies do not come back to zero by themselves."""
 
 
-class _Leg(NamedTuple):
+class _RouteLeg(NamedTuple):
     """A stage of a route, or a hop on the way to it or home.
 
     Parameters
@@ -84,7 +84,7 @@ class _Option(NamedTuple):
     """
 
     route: Route
-    legs: tuple[_Leg, ...]
+    legs: tuple[_RouteLeg, ...]
     accuracy: float
     loss_s: float
     least_s: float
@@ -120,12 +120,12 @@ class Adaptive(PriorityPolicy):
     looks_between_blocks = True
     gossips = True
 
-    def __init__(self, instance: Instance, plan: Plan, parameters: AdaptiveParameters | None = None) -> None:
+    def __init__(self, instance: Instance, plan: PlanSpec, parameters: AdaptiveParameters | None = None) -> None:
         self._parameters = parameters or instance.scenario.policy.adaptive
-        self._candidates = wide_menu(instance, plan)
+        self._candidates = extended_candidate_routes(instance, plan)
         self._options: dict[str, list[_Option]] = {}
         self._slowness: dict[str | tuple[str, str], float] = {}
-        self._forecasts: dict[str, Outlook] = defaultdict(partial(Outlook, self._parameters))
+        self._forecasts: dict[str, BacklogForecast] = defaultdict(partial(BacklogForecast, self._parameters))
         self._waiting: dict[str, tuple[tuple[float, int], ...]] = {}
         self._known: dict[str, int] = {}
         self._unannounced: list[tuple[str, Booking]] = []
@@ -159,9 +159,9 @@ class Adaptive(PriorityPolicy):
             self._unannounced.append((leg.resource, booking))
         return best.route
 
-    def replanned(self, view: View, plan: Plan) -> None:
+    def replanned(self, view: View, plan: PlanSpec) -> None:
         """Choose among the routes near another plan's from now on."""
-        self._candidates |= wide_menu(view.instance, plan)
+        self._candidates |= extended_candidate_routes(view.instance, plan)
         self._options.clear()
 
     def _options_of(self, view: View, source: str) -> list[_Option]:
@@ -273,11 +273,11 @@ def _option(view: View, source: str, route: Route) -> _Option:
     point = instance.operating_points(model)[route.operating_point]
     reach = (*point.reach, point.reach[-1])
     at = home
-    legs: list[_Leg] = []
+    legs: list[_RouteLeg] = []
     for worker, first, last in ((stage.worker, stage.first_block, stage.last_block) for stage in route.stages):
         legs += _hops(view, at, worker, sizes[first], reach[first])
         work_s = costs.stage_s(model, worker, first, last, route.operating_point)
-        legs.append(_Leg(_resource(worker), work_s, share=reach[first]))
+        legs.append(_RouteLeg(_resource(worker), work_s, share=reach[first]))
         for exit_ in instance.any_profile(model).exits:
             if first < exit_.cut <= last + 1:
                 leaving = reach[exit_.cut - 1] - reach[exit_.cut]
@@ -291,7 +291,7 @@ def _option(view: View, source: str, route: Route) -> _Option:
 
 def _hops(
     view: View, sender: str, receiver: str, size_bytes: int, share: float, *, onward: bool = True
-) -> Iterable[_Leg]:
+) -> Iterable[_RouteLeg]:
     path = view.instance.path(sender, receiver)
     hops = path.hops if path is not None else ()
-    return (_Leg(hop.resource, view.costs.hop_s(hop, size_bytes), hop.latency_s, share, onward) for hop in hops)
+    return (_RouteLeg(hop.resource, view.costs.hop_s(hop, size_bytes), hop.latency_s, share, onward) for hop in hops)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from math import inf
 
-from planner.plan.types import Plan, Route
-from planner.policy.menu import whole_model_at_home
+from planner.plan.types import PlanSpec, Route
+from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Ask, Compute, Decision, Forward, Status, Task, View, Waiting
 
 
@@ -48,7 +48,7 @@ class BasePolicy:
     def ran(self, view: View, done: Waiting) -> None:
         """Learn nothing."""
 
-    def replanned(self, view: View, plan: Plan) -> None:
+    def replanned(self, view: View, plan: PlanSpec) -> None:
         """Follow no plan."""
 
     def status(self, view: View) -> Status:  # noqa: ARG002

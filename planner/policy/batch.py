@@ -20,16 +20,16 @@ from __future__ import annotations
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from planner.plan.types import Plan, Route
+from planner.plan.types import PlanSpec, Route
 from planner.policy.base import BasePolicy
-from planner.policy.menu import whole_model_at_home
+from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Status, Task, View
 from planner.scenario.instance import Instance
 from planner.scenario.types import BatchParameters
 
 
 @dataclass(slots=True)
-class _Lane:
+class _PacedRoute:
     """A route of the plan, paced for the samples of one source.
 
     Parameters
@@ -60,15 +60,15 @@ class Batch(BasePolicy):
     looks_between_blocks = True
     gossips = True
 
-    def __init__(self, instance: Instance, plan: Plan, parameters: BatchParameters | None = None) -> None:
+    def __init__(self, instance: Instance, plan: PlanSpec, parameters: BatchParameters | None = None) -> None:
         self._parameters = parameters or instance.scenario.policy.batch
         self._priority = max(spec.priority for spec in instance.scenario.sources.values())
         self._samples = {source: max(instance.samples(source), 1) for source in instance.sources}
         self._gone = dict.fromkeys(instance.sources, 0)
-        self._paced: dict[str, list[_Lane]] = {}
+        self._paced: dict[str, list[_PacedRoute]] = {}
         self._follow(plan, now_s=0.0)
 
-    def _follow(self, plan: Plan, now_s: float) -> None:
+    def _follow(self, plan: PlanSpec, now_s: float) -> None:
         works_s = [use.utilisation for use in plan.workers.values()]
         self._makespan_s = max(works_s + [use.utilisation for use in plan.networks.values()])
         self._head_start_s = max(entry.delay_s for entry in plan.sources.values())
@@ -76,7 +76,7 @@ class Batch(BasePolicy):
             samples = self._samples[source]
             left = max(samples - self._gone[source], 0)
             self._paced[source] = [
-                _Lane(
+                _PacedRoute(
                     route,
                     due_s=now_s - self._head_start_s,
                     every_s=self._makespan_s / (samples * route.share),
@@ -86,7 +86,7 @@ class Batch(BasePolicy):
                 if route.share > 0
             ]
 
-    def replanned(self, view: View, plan: Plan) -> None:
+    def replanned(self, view: View, plan: PlanSpec) -> None:
         """Send what is left on the routes of another plan, at its pace."""
         self._follow(plan, view.now_s)
 

@@ -11,7 +11,7 @@ from types import MappingProxyType
 from planner.scenario.instance import Hop, Instance
 
 
-class Costs:
+class CostTable:
     """Prefix sums over the blocks of each model on each worker; read-only."""
 
     __slots__ = (
@@ -79,7 +79,7 @@ class Costs:
         """
         return MappingProxyType(self._slowness)
 
-    def with_slowness(self, slowness: Mapping[str | tuple[str, str], float]) -> Costs:
+    def with_slowness(self, slowness: Mapping[str | tuple[str, str], float]) -> CostTable:
         """Return the same costs under a slowness, which they follow as it changes."""
         costs = copy(self)
         costs._slowness = slowness  # noqa: SLF001  # of this very class

@@ -28,8 +28,8 @@ from collections.abc import Hashable, Iterable, Mapping
 from typing import Final
 
 from planner.plan.types import Route
-from planner.policy.mdi import ArMdi
-from planner.policy.menu import whole_model_at_home
+from planner.policy.ar_mdi import ArMdi
+from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Status, Task, View, Waiting
 
 LOCAL: Final = "local"

@@ -5,7 +5,7 @@ describe its aim, its convex structure, and that a worker asks neighbours with a
 answered with a clearance to compute (CTC); equations and timing are not public. Our reading:
 
 -   A task is one block. On its arrival its worker asks the neighbours that would finish it sooner if they were idle.
--   The hand-shake of :mod:`planner.worker.handshake` clears the request of the highest priority.
+-   The hand-shake of :mod:`planner.worker.clearance_handshake` clears the request of the highest priority.
 -   The task goes where the sum of its transfer, its expected completion and, after the last block, the transfer of the
     result home is least, this worker included.
 -   If no answer comes in time, or there is nobody to ask, the task is computed here.
@@ -18,7 +18,7 @@ from collections.abc import Hashable, Mapping
 
 from planner.plan.types import Route
 from planner.policy.base import PriorityPolicy
-from planner.policy.menu import whole_model_at_home
+from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Ask, Compute, Decision, Forward, Task, View
 
 

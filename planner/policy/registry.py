@@ -21,11 +21,11 @@ from types import MappingProxyType
 from typing import Final
 
 from planner.errors import UsageError
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
 from planner.policy.adaptive import Adaptive
+from planner.policy.ar_mdi import ArMdi, Mdi
 from planner.policy.batch import Batch
 from planner.policy.ddi import Ddi
-from planner.policy.mdi import ArMdi, Mdi
 from planner.policy.ms_mdi import MsMdi
 from planner.policy.pa_mdi import PaMdi
 from planner.policy.routed import Local, Planned
@@ -72,7 +72,7 @@ def _pa_mdi(instance: Instance) -> Policy:
     return PaMdi(priorities=parts.priorities, clearance=parts.clearance, blocks=parts.blocks)
 
 
-def _adaptive(instance: Instance, plan: Plan) -> Policy:
+def _adaptive(instance: Instance, plan: PlanSpec) -> Policy:
     return Batch(instance, plan) if plan.goal == "makespan" else Adaptive(instance, plan)
 
 
@@ -187,7 +187,7 @@ def needs_plan(name: str) -> bool:
     return _find(name).needs_plan
 
 
-def make_policy(name: str, instance: Instance, plan: Plan | None) -> Policy:
+def make_policy(name: str, instance: Instance, plan: PlanSpec | None) -> Policy:
     """Make one worker's policy, with the parameters of the scenario's policy section.
 
     Raises

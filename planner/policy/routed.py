@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections import defaultdict
 from typing import Final
 
-from planner.plan.types import Plan, Route
+from planner.plan.types import PlanSpec, Route
 from planner.policy.base import BasePolicy, PriorityPolicy
-from planner.policy.menu import whole_model_at_home
+from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import View
 
 _GOLDEN: Final = (5**0.5 - 1) / 2
@@ -27,15 +27,15 @@ class Planned(PriorityPolicy):
 
     looks_between_blocks = True
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: PlanSpec) -> None:
         self._routes: dict[str, tuple[Route, ...]] = {}
         self._follow(plan)
         self._drawn: dict[str, int] = defaultdict(int)
 
-    def _follow(self, plan: Plan) -> None:
+    def _follow(self, plan: PlanSpec) -> None:
         self._routes |= {source: entry.routes for source, entry in plan.sources.items()}
 
-    def replanned(self, view: View, plan: Plan) -> None:  # noqa: ARG002
+    def replanned(self, view: View, plan: PlanSpec) -> None:  # noqa: ARG002
         """Draw from another plan's routes from now on."""
         self._follow(plan)
 

@@ -15,8 +15,8 @@ from math import inf
 from types import MappingProxyType
 from typing import NamedTuple, NoReturn, Protocol, TypeAlias
 
-from planner.plan.types import Plan, Route, Stage
-from planner.policy.costs import Costs
+from planner.plan.types import PlanSpec, Route, Stage
+from planner.policy.costs import CostTable
 from planner.scenario.instance import Instance
 
 
@@ -141,12 +141,12 @@ class WorkerState:
     costs
         Of the instance; here they take :attr:`slowness` into account.
     slowness
-        As :attr:`planner.policy.costs.Costs.slowness`.
+        As :attr:`planner.policy.costs.CostTable.slowness`.
     """
 
     worker: str
     instance: Instance
-    costs: Costs
+    costs: CostTable
     now_s: float = 0.0
     running_until_s: float = 0.0
     slowness: dict[str | tuple[str, str], float] = field(default_factory=dict)
@@ -204,7 +204,7 @@ class View:
     worker: str
     """Name of the worker."""
     instance: Instance
-    costs: Costs
+    costs: CostTable
     """What computing and sending is expected to take, by the profiles and by what was measured since."""
     priorities: Mapping[str, float]
     """Current priority of each source."""
@@ -359,7 +359,7 @@ class Policy(Protocol):
         """Learn how long a task took to compute."""
         ...
 
-    def replanned(self, view: View, plan: Plan) -> None:
+    def replanned(self, view: View, plan: PlanSpec) -> None:
         """Follow another plan from now on; it has no routes of sources whose workers have left."""
         ...
 

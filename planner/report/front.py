@@ -6,10 +6,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from planner.report.figure import FAINT, PALETTE, new_figure, source_colours
-from planner.solve.frontier import Point
+from planner.solvers.pareto import ParetoPoint
 
 
-def draw_front(front: Sequence[Point], path: Path) -> None:
+def draw_front(front: Sequence[ParetoPoint], path: Path) -> None:
     """Draw delay against accuracy, over all sources and for each source.
 
     Parameters

@@ -25,7 +25,7 @@ _FAINT_ALPHA: Final = 0.45
 _WAIT, _COMPUTE, _TRANSFER = PALETTE[1], PALETTE[0], PALETTE[2]
 
 
-class Place(Protocol):
+class LegLabel(Protocol):
     """Stage or network of a leg; its text is the label."""
 
     @property
@@ -33,11 +33,11 @@ class Place(Protocol):
         """Whether it is a transfer instead of a stage."""
 
 
-class Leg(Protocol):
+class DrawnLeg(Protocol):
     """Mean times that a source's samples wait for a leg and spend on it, in seconds."""
 
     @property
-    def place(self) -> Place:
+    def place(self) -> LegLabel:
         """Stage or network of the leg."""
 
     @property
@@ -49,7 +49,7 @@ class Leg(Protocol):
         """Measured times of waiting and work."""
 
 
-def draw_legs(sources: Mapping[str, Sequence[Leg]], path: Path) -> None:
+def draw_legs(sources: Mapping[str, Sequence[DrawnLeg]], path: Path) -> None:
     """Draw a pair of bars for each leg of each source: mean time that samples wait, and mean time of the work.
 
     Parameters
@@ -70,7 +70,7 @@ def draw_legs(sources: Mapping[str, Sequence[Leg]], path: Path) -> None:
         figure.legend(handles=_legend(), loc="outside upper right", ncols=5, frameon=False)
 
 
-def _draw_source(axes: Axes, legs: Sequence[Leg]) -> None:
+def _draw_source(axes: Axes, legs: Sequence[DrawnLeg]) -> None:
     rows = _longest(legs)
     longest_ms = 1e3 * max((max(_times(leg)) for leg in rows), default=1e-3)
     axes.set_xlim(0, 1.2 * longest_ms)  # leaves room for the differences
@@ -101,18 +101,18 @@ def _draw_source(axes: Axes, legs: Sequence[Leg]) -> None:
     add_summary(axes, _summary(legs, len(rows)))
 
 
-def _longest(legs: Sequence[Leg]) -> list[Leg]:
+def _longest(legs: Sequence[DrawnLeg]) -> list[DrawnLeg]:
     """Return the legs to draw, in order."""
     longest = heapq.nlargest(MAX_LEGS, range(len(legs)), key=lambda index: max(_times(legs[index])))
     return [legs[index] for index in sorted(longest)]
 
 
-def _times(leg: Leg) -> tuple[float, float]:
+def _times(leg: DrawnLeg) -> tuple[float, float]:
     """Return the predicted and the measured time of a leg, in seconds."""
     return sum(leg.predicted), sum(leg.measured)
 
 
-def _summary(legs: Sequence[Leg], drawn: int) -> str:
+def _summary(legs: Sequence[DrawnLeg], drawn: int) -> str:
     """Return the total time of the legs, including those that are not drawn."""
     if not legs:
         return "no sample completed"

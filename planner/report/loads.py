@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
 from planner.report.figure import ALERT, FAINT, GREY, MIN_ROWS, shortened, write_beside, write_inside
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
@@ -20,13 +20,13 @@ _IDLE: Final = 5e-4
 """Share of a full bar below which a network is not drawn, because its label would read 0.0%."""
 
 
-def loads(plan: Plan) -> dict[str, float]:
+def loads(plan: PlanSpec) -> dict[str, float]:
     """Return the utilisation of each worker and network; for the goal ``makespan``, their work in seconds."""
     workers = {name: use.utilisation for name, use in plan.workers.items()}
     return workers | {name: use.utilisation for name, use in plan.networks.items()}
 
 
-def draw_loads(axes: Axes, instance: Instance, plan: Plan, colours: Mapping[str, str]) -> None:
+def draw_loads(axes: Axes, instance: Instance, plan: PlanSpec, colours: Mapping[str, str]) -> None:
     """Draw a bar for each worker in its colour, with a thin bar for its memory, and a grey bar for each network.
 
     A full bar means a utilisation of 100 % or, for the goal ``makespan``, the largest work of all.

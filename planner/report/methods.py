@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from planner.report.figure import FAINT, GREY, PALETTE, new_figure, text_colour
-from planner.solve.compare import Compared
+from planner.solvers.compare import Compared
 from planner.units import format_quantity
 
 

@@ -9,9 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from planner.plan.evaluate import Leg, alone_at_home, legs, sustained
-from planner.plan.journey import Place
-from planner.plan.types import Plan, Route
+from planner.plan.evaluate import PlannedLeg, alone_at_home, legs, sustained
+from planner.plan.journey import LegSite
+from planner.plan.types import PlanSpec, Route
 from planner.report.figure import (
     ALERT,
     FAINT,
@@ -64,7 +64,7 @@ class Band:
 
     source: str
     top: float
-    drawn: Sequence[tuple[Route, Sequence[Leg]]]
+    drawn: Sequence[tuple[Route, Sequence[PlannedLeg]]]
     rest: Sequence[Route]
 
     @property
@@ -81,7 +81,7 @@ class Piece(NamedTuple):
     colour: str
 
 
-def draw_plan(instance: Instance, plan: Plan, path: Path) -> None:
+def draw_plan(instance: Instance, plan: PlanSpec, path: Path) -> None:
     """Draw the routes of each source with the time of each leg, and the resulting load of the devices.
 
     The length of a route's bar is the mean delay of its samples, by :func:`planner.plan.evaluate.legs`: for the goal
@@ -107,7 +107,7 @@ def draw_plan(instance: Instance, plan: Plan, path: Path) -> None:
         _draw_bars(routes, instance, bands, colours)
 
 
-def _bands(instance: Instance, plan: Plan) -> tuple[list[Band], list[str]]:
+def _bands(instance: Instance, plan: PlanSpec) -> tuple[list[Band], list[str]]:
     """Return the sources that are drawn, the most important first, and the names of those that are not."""
     legs_of = legs(instance, {source: flow.routes for source, flow in plan.sources.items()})
     order = sorted(plan.sources, key=lambda source: -instance.scenario.sources[source].priority)
@@ -133,7 +133,7 @@ def _bands(instance: Instance, plan: Plan) -> tuple[list[Band], list[str]]:
 # ---- routes ---------------------------------------------------------------------------------------------------------
 
 
-def _draw_frame(axes: Axes, instance: Instance, plan: Plan, bands: Sequence[Band], left_out: Sequence[str]) -> None:
+def _draw_frame(axes: Axes, instance: Instance, plan: PlanSpec, bands: Sequence[Band], left_out: Sequence[str]) -> None:
     """Draw everything except the bars: names of sources, shares of routes, and delays."""
     height = max(bands[-1].bottom + bool(left_out), MIN_ROWS) + _GAP
     line = 13 * height / _PANEL_POINTS
@@ -155,7 +155,7 @@ def _draw_frame(axes: Axes, instance: Instance, plan: Plan, bands: Sequence[Band
         _write_band(axes, instance, plan, band, line)
 
 
-def _write_band(axes: Axes, instance: Instance, plan: Plan, band: Band, line: float) -> None:
+def _write_band(axes: Axes, instance: Instance, plan: PlanSpec, band: Band, line: float) -> None:
     """Write the text beside the bars of a source; ``line`` is the height of a line of text, in rows."""
     source_at, share_at, delay_at, home_at = _COLUMNS
     middle = (band.top + band.bottom) / 2
@@ -240,7 +240,7 @@ def _draw_leg(axes: Axes, middle: float, pieces: Sequence[Piece], labels: Sequen
     return ""
 
 
-def _labels(leg: Leg) -> list[str]:
+def _labels(leg: PlannedLeg) -> list[str]:
     """Return the possible labels of a leg, the longest first."""
     name = leg.place.place
     if leg.place.transfer:
@@ -251,16 +251,16 @@ def _labels(leg: Leg) -> list[str]:
     return [f"{leg.place}{share}", f"{short}{share}", short, name]
 
 
-def _stages(route_legs: Sequence[Leg]) -> str:
+def _stages(route_legs: Sequence[PlannedLeg]) -> str:
     stages = [leg.place for leg in route_legs if not leg.place.transfer]
     return " > ".join(f"{stage.place}: {_blocks(stage)}" for stage in stages)
 
 
-def _blocks(stage: Place) -> str:
+def _blocks(stage: LegSite) -> str:
     return str(stage.first) if stage.first == stage.last else f"{stage.first}-{stage.last}"
 
 
-def _note(instance: Instance, band: Band, route: Route, route_legs: Sequence[Leg]) -> str:
+def _note(instance: Instance, band: Band, route: Route, route_legs: Sequence[PlannedLeg]) -> str:
     """Return the text after a route's bar: its delay if the source has several routes, its model if it has several."""
     overloaded = next((leg for leg in route_legs if not math.isfinite(leg.wait_s)), None)
     if overloaded is not None:
@@ -274,7 +274,7 @@ def _note(instance: Instance, band: Band, route: Route, route_legs: Sequence[Leg
     return shortened(", ".join(parts), 48)
 
 
-def _about(instance: Instance, plan: Plan, source: str) -> list[str]:
+def _about(instance: Instance, plan: PlanSpec, source: str) -> list[str]:
     """Return the requirements of a source, and its accuracy if known."""
     spec = instance.scenario.sources[source]
     parts = [f"priority {spec.priority:g}"]
@@ -305,14 +305,14 @@ def _rest(routes: Sequence[Route]) -> str:
     return f"and {len(routes)} more {'route' if len(routes) == 1 else 'routes'}, {share:.1%} of the samples"
 
 
-def _left_out(instance: Instance, plan: Plan, sources: Sequence[str]) -> str:
+def _left_out(instance: Instance, plan: PlanSpec, sources: Sequence[str]) -> str:
     priority = max(instance.scenario.sources[source].priority for source in sources)
     delays_s = [plan.sources[source].delay_s for source in sources]
     between = f"mean delays {_time(min(delays_s))} to {_time(max(delays_s))}"
     return f"and {len(sources)} more sources, of priority {priority:g} or less: {between}"
 
 
-def _condition(plan: Plan) -> str:
+def _condition(plan: PlanSpec) -> str:
     """Return the load to which the times refer, if it is not that of the scenario."""
     if plan.goal == "makespan":
         return ", without waiting"
@@ -345,11 +345,11 @@ def _width_px(text: str) -> float:
     return float(TextPath((0, 0), text, size=_LABEL_POINTS).get_extents().width) / _POINTS_PER_PX if text else 0.0
 
 
-def _mean_s(route_legs: Sequence[Leg]) -> float:
+def _mean_s(route_legs: Sequence[PlannedLeg]) -> float:
     return sum(leg.wait_s + leg.work_s for leg in route_legs)
 
 
-def _finite_s(route_legs: Sequence[Leg]) -> float:
+def _finite_s(route_legs: Sequence[PlannedLeg]) -> float:
     """Return the time before the first leg with an unbounded wait, in seconds."""
     first = next((index for index, leg in enumerate(route_legs) if not math.isfinite(leg.wait_s)), len(route_legs))
     return _mean_s(route_legs[:first])

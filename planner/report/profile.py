@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from planner.profile.types import Profile
+from planner.profiling.types import Profile
 from planner.report.figure import FAINT, PALETTE, new_figure
 
 

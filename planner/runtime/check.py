@@ -28,7 +28,7 @@ SMALLEST_SCALE = 1e-30  # avoids a division by zero
 
 
 @dataclass(frozen=True)
-class Stage:
+class StageModel:
     """Blocks ``first`` to ``last``, inclusive, as one model, serialised or in a file."""
 
     first: int
@@ -37,7 +37,7 @@ class Stage:
 
 
 @dataclass(frozen=True)
-class Comparison:
+class OutputDifference:
     """Difference between actual and expected outputs.
 
     Parameters
@@ -64,11 +64,11 @@ def tolerance_of(cuts: Sequence[Sequence[TensorSpec]]) -> float:
 def check_stages(
     chain: Chain,
     whole: bytes | Path,
-    stages: Sequence[Stage],
+    stages: Sequence[StageModel],
     inputs: Mapping[str, NDArray[Any]],
     *,
     optimise: bool,
-) -> Comparison:
+) -> OutputDifference:
     """Run the whole model and its stages on the same inputs, and compare all outputs including exits.
 
     Parameters
@@ -105,7 +105,7 @@ def check_stages(
     return compare(results | crossing, expected)
 
 
-def compare(actual: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> Comparison:
+def compare(actual: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> OutputDifference:
     """Compare the tensors named in ``expected``."""
     absolute, relative, equal = 0.0, 0.0, True
     for name, right in expected.items():
@@ -115,7 +115,7 @@ def compare(actual: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[A
             error = float(np.abs(left.astype(np.float64) - right.astype(np.float64)).max())
             scale = float(np.abs(right.astype(np.float64)).max())
             absolute, relative = max(absolute, error), max(relative, error / max(scale, SMALLEST_SCALE))
-    return Comparison(absolute, relative, equal)
+    return OutputDifference(absolute, relative, equal)
 
 
 def _check_names(chain: Chain, inputs: Mapping[str, NDArray[Any]]) -> None:

@@ -14,7 +14,7 @@ def available_processors() -> tuple[int, ...]:
     return tuple(sorted(os.sched_getaffinity(0))) if hasattr(os, "sched_getaffinity") else ()
 
 
-def read_processors(text: str, where: str) -> tuple[int, ...]:
+def parse_cpu_list(text: str, where: str) -> tuple[int, ...]:
     """Parse a CPU list such as ``0,2-3``.
 
     Raises
@@ -40,7 +40,7 @@ def read_processors(text: str, where: str) -> tuple[int, ...]:
 
 
 @contextmanager
-def on_processors(processors: Collection[int]) -> Iterator[None]:
+def pinned_to(processors: Collection[int]) -> Iterator[None]:
     """Pin this thread, and threads that it starts meanwhile, to ``processors``; do nothing if there are none."""
     if not processors:
         yield

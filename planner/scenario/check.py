@@ -10,7 +10,7 @@ from typing import Any, Final
 from planner.errors import Fault
 from planner.scenario.document import Location
 from planner.scenario.schema import nearest
-from planner.scenario.types import EventSpec, PolicySpec, Scenario
+from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec
 from planner.units import format_quantity
 
 
@@ -37,7 +37,7 @@ class Finding:
         return Fault(self.what, where, self.value, self.expected)
 
 
-Check = Callable[[Scenario], Iterator[Finding]]
+Check = Callable[[ScenarioSpec], Iterator[Finding]]
 
 _NAME: Final = re.compile(r"[^\W_][\w.-]*")
 
@@ -49,7 +49,7 @@ def _unknown(kind: str, name: str, known: Iterable[str], location: Location) -> 
     return Finding(location, f"unknown {kind}", name, expected if names else f"an entry in {kind}s:", ((f"{kind}s",),))
 
 
-def check_names(scenario: Scenario) -> Iterator[Finding]:
+def check_names(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that names are plain words: they become parts of file names, network resources and addresses."""
     for kind in ("models", "workers", "networks", "sources"):
         for name in getattr(scenario, kind):
@@ -58,14 +58,14 @@ def check_names(scenario: Scenario) -> Iterator[Finding]:
                 yield Finding((kind, name), "not a usable name", name, expected)
 
 
-def check_names_apart(scenario: Scenario) -> Iterator[Finding]:
+def check_names_apart(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that no network has a worker's name: both are resources, which are known by their names."""
     for name in scenario.networks:
         if name in scenario.workers:
             yield Finding(("networks", name), "a worker already has this name", name, "a name that no worker has")
 
 
-def _named_workers(scenario: Scenario) -> Iterator[tuple[Location, str]]:
+def _named_workers(scenario: ScenarioSpec) -> Iterator[tuple[Location, str]]:
     """Yield each location that names a worker, with the name."""
     for name, network in scenario.networks.items():
         for index, member in enumerate(network.members):
@@ -90,14 +90,14 @@ def _named_in_policy(policy: PolicySpec) -> Iterator[tuple[Location, str]]:
             yield ("policy", "neighbours", name, index), member
 
 
-def check_known_workers(scenario: Scenario) -> Iterator[Finding]:
+def check_known_workers(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that every named worker has an entry."""
     for location, name in _named_workers(scenario):
         if name not in scenario.workers:
             yield _unknown("worker", name, scenario.workers, location)
 
 
-def check_known_models(scenario: Scenario) -> Iterator[Finding]:
+def check_known_models(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that every model that a source names has an entry."""
     for source, spec in scenario.sources.items():
         for index, name in enumerate(spec.models):
@@ -105,7 +105,7 @@ def check_known_models(scenario: Scenario) -> Iterator[Finding]:
                 yield _unknown("model", name, scenario.models, ("sources", source, "models", index))
 
 
-def check_known_in_events(scenario: Scenario) -> Iterator[Finding]:
+def check_known_in_events(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that every source and network that an event names has an entry."""
     for index, event in enumerate(scenario.events):
         if event.source is not None and event.source not in scenario.sources:
@@ -114,7 +114,7 @@ def check_known_in_events(scenario: Scenario) -> Iterator[Finding]:
             yield _unknown("network", event.network, scenario.networks, ("events", index, "network"))
 
 
-def check_model_origin(scenario: Scenario) -> Iterator[Finding]:
+def check_model_origin(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that a model is an ONNX file or a profile, not both and not neither."""
     for name, model in scenario.models.items():
         location, expected = ("models", name), "either path: FILE.onnx or profile: NAME"
@@ -125,7 +125,7 @@ def check_model_origin(scenario: Scenario) -> Iterator[Finding]:
             yield Finding(location, "the model has both path and profile", None, expected, needs)
 
 
-def check_arrivals(scenario: Scenario) -> Iterator[Finding]:
+def check_arrivals(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that a source defines when its samples arrive: by a rate, as a batch, or by a file of times."""
     for name, source in scenario.sources.items():
         location = ("sources", name)
@@ -141,7 +141,7 @@ def check_arrivals(scenario: Scenario) -> Iterator[Finding]:
             yield Finding((*location, "trace"), what, source.trace, "arrivals: trace, or no trace:", needs)
 
 
-def check_network_kinds(scenario: Scenario) -> Iterator[Finding]:
+def check_network_kinds(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that a shared medium has members and no links, and a point-to-point network links and no members."""
     keys = {"shared": ("members", "links"), "point-to-point": ("links", "members")}
     fewest = {"members": 2, "links": 1}
@@ -167,7 +167,7 @@ def _repeats(names: Iterable[str], location: Location, what: str) -> Iterator[Fi
         seen.add(name)
 
 
-def check_repeats(scenario: Scenario) -> Iterator[Finding]:
+def check_repeats(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that no list names a worker or a model twice."""
     for name, network in scenario.networks.items():
         yield from _repeats(network.members, ("networks", name, "members"), "this worker is already named")
@@ -179,7 +179,7 @@ def check_repeats(scenario: Scenario) -> Iterator[Finding]:
         yield from _repeats(neighbours, location, "this worker is already named")
 
 
-def check_pairs(scenario: Scenario) -> Iterator[Finding]:
+def check_pairs(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that a link joins two workers and is named once for both directions, and that neighbours are others."""
     for name, network in scenario.networks.items():
         seen: set[frozenset[str]] = set()
@@ -196,7 +196,7 @@ def check_pairs(scenario: Scenario) -> Iterator[Finding]:
             yield Finding(location, "a worker is not its own neighbour", name, "other workers")
 
 
-def check_memory(scenario: Scenario) -> Iterator[Finding]:
+def check_memory(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that a worker has memory left beside the agent itself."""
     for name, worker in scenario.workers.items():
         if worker.memory_bytes <= worker.base_memory_bytes:
@@ -229,7 +229,7 @@ def _event_keys(event: EventSpec) -> dict[str, Any]:
     return {key: value for key, value in given.items() if key not in ("at", "action")}
 
 
-def check_ring(scenario: Scenario) -> Iterator[Finding]:
+def check_ring(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that every source's worker is in the ring, since its samples start there."""
     ring = scenario.policy.ring
     if ring is None:
@@ -240,7 +240,7 @@ def check_ring(scenario: Scenario) -> Iterator[Finding]:
             yield Finding(("policy", "ring"), what, list(ring), f"a list that includes {source.worker}", ())
 
 
-def check_events(scenario: Scenario) -> Iterator[Finding]:
+def check_events(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that an event has the keys that its action needs, and no others."""
     for index, event in enumerate(scenario.events):
         on, further = _EVENT_FIELDS[event.action]
@@ -277,6 +277,6 @@ CHECKS: Final[tuple[Check, ...]] = (
 """All rules, in the order in which they are run."""
 
 
-def check_scenario(scenario: Scenario) -> list[Finding]:
+def check_scenario(scenario: ScenarioSpec) -> list[Finding]:
     """Return what is wrong with a scenario by all rules."""
     return [finding for check in CHECKS for finding in check(scenario)]

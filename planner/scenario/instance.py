@@ -13,15 +13,16 @@ from typing import Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.profile.answers import Answers
-from planner.profile.types import OperatingPoint, Profile, Record
-from planner.scenario.types import PolicySpec, Scenario, WorkerSpec
+from planner.base import FrozenModel
+from planner.profiling.recorded_predictions import RecordedPredictions
+from planner.profiling.types import OperatingPoint, Profile
+from planner.scenario.types import PolicySpec, ScenarioSpec, WorkerSpec
 
-_R = TypeVar("_R", bound=Record)
+_R = TypeVar("_R", bound=FrozenModel)
 _V = TypeVar("_V")
 
 
-class Hop(Record):
+class Hop(FrozenModel):
     """One transfer on the way between two workers.
 
     Parameters
@@ -38,7 +39,7 @@ class Hop(Record):
     latency_s: float
 
 
-class Path(Record):
+class NetworkPath(FrozenModel):
     """The hops from one worker to another, in order; empty from a worker to itself."""
 
     hops: tuple[Hop, ...] = ()
@@ -47,12 +48,12 @@ class Path(Record):
         """Time in seconds that ``size_bytes`` need from end to end when nothing else is sent."""
         return sum(size_bytes / hop.bytes_per_s + hop.latency_s for hop in self.hops)
 
-    def without_latency(self) -> Path:
+    def without_latency(self) -> NetworkPath:
         """Give the path with hops that carry at once what they have room for."""
-        return Path(hops=tuple(hop.model_copy(update={"latency_s": 0.0}) for hop in self.hops))
+        return NetworkPath(hops=tuple(hop.model_copy(update={"latency_s": 0.0}) for hop in self.hops))
 
 
-class Instance(Record):
+class Instance(FrozenModel):
     """A scenario, the profile of each (model, device class), and the path between each two workers.
 
     ``profiles`` maps model name, then device class, to the profile; ``paths`` maps sender, then receiver, to the path
@@ -62,11 +63,11 @@ class Instance(Record):
     Build one with :func:`planner.scenario.load.load_instance`.
     """
 
-    scenario: Scenario
+    scenario: ScenarioSpec
     profiles: dict[str, dict[str, Profile]]
-    paths: dict[str, dict[str, Path]]
+    paths: dict[str, dict[str, NetworkPath]]
     traces: dict[str, tuple[float, ...]] = {}
-    answers: dict[str, dict[str, Answers]] = {}
+    answers: dict[str, dict[str, RecordedPredictions]] = {}
 
     @cached_property
     def workers(self) -> tuple[str, ...]:
@@ -147,9 +148,9 @@ class Instance(Record):
         wanted = self.scenario.sources[source].samples
         return min(wanted, len(self.traces[source])) if source in self.traces else wanted
 
-    def path(self, sender: str, receiver: str) -> Path | None:
+    def path(self, sender: str, receiver: str) -> NetworkPath | None:
         """Give the path between two workers, or None where there is none."""
-        return Path() if sender == receiver else self.paths.get(sender, {}).get(receiver)
+        return NetworkPath() if sender == receiver else self.paths.get(sender, {}).get(receiver)
 
     @cached_property
     def provenance(self) -> str:

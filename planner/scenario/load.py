@@ -14,19 +14,19 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from planner.errors import ScenarioError, UnitError
-from planner.profile.answers import Answers, load_answers
-from planner.profile.types import Profile
+from planner.profiling.recorded_predictions import RecordedPredictions, load_predictions
+from planner.profiling.types import Profile
 from planner.scenario.check import Finding, check_scenario
 from planner.scenario.document import Document, Location, read_document
 from planner.scenario.instance import Instance
 from planner.scenario.paths import find_paths
 from planner.scenario.profiles import find_profiles
 from planner.scenario.schema import describe, known_keys, mend, nearest, schema_at
-from planner.scenario.types import SCHEMA, Scenario
+from planner.scenario.types import SCHEMA, ScenarioSpec
 from planner.units import read_quantity
 
 
-def load_scenario(path: str | Path) -> Scenario:
+def load_scenario(path: str | Path) -> ScenarioSpec:
     """Read and check a scenario file.
 
     Raises
@@ -70,11 +70,11 @@ def load_instance(path: str | Path, *, chains: Mapping[str, str] | None = None) 
 
 
 def _answers(
-    scenario: Scenario, profiles: Mapping[str, Mapping[str, Profile]], base: Path
-) -> dict[str, dict[str, Answers]]:
+    scenario: ScenarioSpec, profiles: Mapping[str, Mapping[str, Profile]], base: Path
+) -> dict[str, dict[str, RecordedPredictions]]:
     """Read recorded answers, for each source and each of its models that has some."""
     known = {
-        name: load_answers(base / model.answers, len(next(iter(profiles[name].values())).exits))
+        name: load_predictions(base / model.answers, len(next(iter(profiles[name].values())).exits))
         for name, model in scenario.models.items()
         if model.answers is not None
     }
@@ -113,7 +113,7 @@ def read_trace(path: Path) -> tuple[float, ...]:
     return tuple(times_s[1:])
 
 
-def _scenario(document: Document) -> Scenario:
+def _scenario(document: Document) -> ScenarioSpec:
     stated = document.data.get("schema", SCHEMA)
     if stated != SCHEMA:
         raise ScenarioError(
@@ -139,9 +139,9 @@ def _scenario(document: Document) -> Scenario:
     return scenario
 
 
-def _validated(data: object) -> Scenario:
+def _validated(data: object) -> ScenarioSpec:
     """Read a file by its keys; the attributes' names, which carry units, are for programs."""
-    return Scenario.model_validate(data, context={"quantity": _read_quantity}, by_alias=True, by_name=False)
+    return ScenarioSpec.model_validate(data, context={"quantity": _read_quantity}, by_alias=True, by_name=False)
 
 
 def _read_quantity(value: object, kind: str) -> float:

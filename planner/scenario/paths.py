@@ -6,14 +6,14 @@ from collections.abc import Iterator
 from itertools import pairwise, permutations
 from typing import Final
 
-from planner.scenario.instance import Hop, Path
-from planner.scenario.types import NetworkSpec, Scenario
+from planner.scenario.instance import Hop, NetworkPath
+from planner.scenario.types import NetworkSpec, ScenarioSpec
 
 REFERENCE_BYTES: Final = 2**20
 """Size of the transfer by whose time paths of equally many hops are compared."""
 
 
-def find_paths(scenario: Scenario) -> dict[str, dict[str, Path]]:
+def find_paths(scenario: ScenarioSpec) -> dict[str, dict[str, NetworkPath]]:
     """Find the path between each two workers that networks join.
 
     Returns
@@ -26,11 +26,11 @@ def find_paths(scenario: Scenario) -> dict[str, dict[str, Path]]:
     graph: networkx.DiGraph[str] = networkx.DiGraph()
     graph.add_nodes_from(scenario.workers)
     for hop in _hops(scenario):
-        time_s = Path(hops=(hop,)).transfer_s(REFERENCE_BYTES)
+        time_s = NetworkPath(hops=(hop,)).transfer_s(REFERENCE_BYTES)
         known = graph.get_edge_data(hop.sender, hop.receiver)
         if known is None or time_s < known["time_s"]:
             graph.add_edge(hop.sender, hop.receiver, hop=hop, time_s=time_s)
-    paths: dict[str, dict[str, Path]] = {}
+    paths: dict[str, dict[str, NetworkPath]] = {}
     for sender in scenario.workers:
         distance = networkx.single_source_shortest_path_length(graph, sender)
         # Only edges that lead one hop further away are on a path of fewest hops.
@@ -41,14 +41,14 @@ def find_paths(scenario: Scenario) -> dict[str, dict[str, Path]]:
         )
         routes = networkx.single_source_dijkstra_path(onward, sender, weight="time_s")
         paths[sender] = {
-            receiver: Path(hops=tuple(graph.edges[pair]["hop"] for pair in pairwise(route)))
+            receiver: NetworkPath(hops=tuple(graph.edges[pair]["hop"] for pair in pairwise(route)))
             for receiver, route in routes.items()
             if receiver != sender
         }
     return paths
 
 
-def _hops(scenario: Scenario) -> Iterator[Hop]:
+def _hops(scenario: ScenarioSpec) -> Iterator[Hop]:
     """Yield all single hops, in the scenario's order, each direction separately."""
     for name, network in scenario.networks.items():
         if network.kind == "shared":

@@ -9,17 +9,17 @@ from pathlib import Path
 from typing import Final
 
 from planner.errors import Fault, ProfileError
-from planner.profile.store import FORMER_CHAIN, load_profile, profile_path
-from planner.profile.types import Profile
+from planner.profiling.store import FORMER_CHAIN, load_profile, profile_path
+from planner.profiling.types import Profile
 from planner.scenario.document import Location, dotted
-from planner.scenario.types import ModelSpec, Scenario
+from planner.scenario.types import ModelSpec, ScenarioSpec
 
 _SHARED: Final = ("chain_sha256", "cut_bytes", "exits", "operating_points")
 """Fields that belong to the chain, and so are the same on every device class."""
 
 
 def find_profiles(
-    scenario: Scenario,
+    scenario: ScenarioSpec,
     base: Path,
     *,
     chains: Mapping[str, str] | None = None,

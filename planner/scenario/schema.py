@@ -8,7 +8,7 @@ from functools import cache
 from typing import Any
 
 from planner.scenario.document import Location
-from planner.scenario.types import Scenario
+from planner.scenario.types import ScenarioSpec
 from planner.units import EXAMPLES, describe_quantity
 
 Schema = Mapping[str, Any]
@@ -17,7 +17,7 @@ Schema = Mapping[str, Any]
 @cache
 def scenario_schema() -> Schema:
     """Return the JSON schema of a scenario file."""
-    return Scenario.model_json_schema(by_alias=True)
+    return ScenarioSpec.model_json_schema(by_alias=True)
 
 
 def resolve(schema: Schema) -> Schema:

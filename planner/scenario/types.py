@@ -12,7 +12,7 @@ from typing import Annotated, Any, Final, Literal
 
 from pydantic import BeforeValidator, ConfigDict, Field, ValidationInfo
 
-from planner.profile.types import Record
+from planner.base import FrozenModel
 
 SCHEMA: Final = "planner/scenario/v1"
 
@@ -39,7 +39,7 @@ Factor = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, strict=True)]
 
 
-class Entry(Record):
+class Entry(FrozenModel):
     """Base of the entries of a scenario file; the docstrings of their attributes describe the keys to users."""
 
     model_config = ConfigDict(use_attribute_docstrings=True)
@@ -244,7 +244,7 @@ class EventSpec(Entry):
     """For ``bandwidth``: the new bandwidth."""
 
 
-class Scenario(Entry):
+class ScenarioSpec(Entry):
     """Models, workers, networks and sources, and the objective of a plan for them."""
 
     schema_: Literal["planner/scenario/v1"] = Field(default=SCHEMA, alias="schema")

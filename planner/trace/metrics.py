@@ -138,7 +138,7 @@ class RunMetrics:
     """Share of the run during which each worker computed."""
 
 
-class _Source:
+class _SourceSums:
     """Running sums over the samples of a source."""
 
     def __init__(self, accuracies: Mapping[str, Sequence[float]]) -> None:
@@ -208,7 +208,7 @@ class Accumulator:
         accuracies: Mapping[str, Sequence[float]] | None = None,
     ) -> None:
         self._priorities = priorities
-        self._sources = {source: _Source(accuracies or {}) for source in priorities}
+        self._sources = {source: _SourceSums(accuracies or {}) for source in priorities}
         self._busy_s = dict.fromkeys(workers, 0.0)
         self._end_s = 0.0
 

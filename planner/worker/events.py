@@ -11,7 +11,7 @@ from typing import Annotated, Literal, NamedTuple, TypeAlias
 
 from pydantic import ConfigDict, Field, TypeAdapter
 
-from planner.plan.types import Plan
+from planner.plan.types import PlanSpec
 from planner.policy.types import SampleKey, Status, Task
 from planner.trace.records import Origin, SampleRecord
 
@@ -185,7 +185,7 @@ class Joined:
 class Replanned:
     """Another plan applies from now on; samples in flight keep their routes."""
 
-    plan: Plan
+    plan: PlanSpec
     kind: Literal["replanned"] = "replanned"
 
 

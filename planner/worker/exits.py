@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from planner.policy.types import Task
-from planner.profile.types import ExitPoint
+from planner.profiling.types import ExitPoint
 from planner.scenario.instance import Instance
 
 

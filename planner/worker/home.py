@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
-from planner.policy.menu import whole_model_at_home
+from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Policy, SampleKey, Task, WorkerState
 from planner.trace.records import Origin
 from planner.worker.events import Complete, Discard, Effect, Fail, FailureMessage, SetTimer, Timer

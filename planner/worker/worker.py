@@ -12,8 +12,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 3.  The result of *any* attempt completes its sample; a block of the last attempt that could not be run gives it up.
     Whatever comes for a sample that has ended is a duplicate, and is dropped.
 4.  A task is placed by the policy: it is computed here, then it waits in a queue that the policy names; or it is sent
-    on, then this worker forgets it; or others are asked first (:mod:`planner.worker.handshake`). A task that was
-    cleared beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it
+    on, then this worker forgets it; or others are asked first (:mod:`planner.worker.clearance_handshake`). A task that
+    was cleared beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it
     again, and avoids the broken hop for a while.
 5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task.
 6.  When a block ends and its task has blocks left here, the task goes on at once, unless the policy looks between
@@ -24,8 +24,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 9.  When a step has started a sample, or changed what waits or runs here, and with it what a gossiping policy tells
     others, they are told.
 
-An event that does not fit the state raises :class:`~planner.worker.gate.ProtocolError` and changes nothing: it is
-checked before all else (:mod:`planner.worker.gate`).
+An event that does not fit the state raises :class:`~planner.worker.event_checks.ProtocolError` and changes nothing: it
+is checked before all else (:mod:`planner.worker.event_checks`).
 """
 
 from __future__ import annotations
@@ -34,11 +34,13 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Final
 
-from planner.policy.costs import Costs
+from planner.policy.costs import CostTable
 from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, Waiting, WorkerState
-from planner.profile.types import ExitPoint
+from planner.profiling.types import ExitPoint
 from planner.scenario.instance import Instance
 from planner.trace.records import Origin
+from planner.worker.clearance_handshake import ClearanceHandshake, Settled
+from planner.worker.event_checks import EventChecks
 from planner.worker.events import (
     AnswerMessage,
     Arrived,
@@ -64,8 +66,6 @@ from planner.worker.events import (
     Transferred,
 )
 from planner.worker.exits import exit_taken
-from planner.worker.gate import Gate
-from planner.worker.handshake import Handshake, Settled
 from planner.worker.home import Home
 from planner.worker.pace import Pace
 from planner.worker.patience import Patience
@@ -94,22 +94,22 @@ class Worker:
         instance: Instance,
         policy: Policy,
         patience: Patience | None = None,
-        costs: Costs | None = None,
+        costs: CostTable | None = None,
     ) -> None:
         self.name = name
         """The worker's name in the scenario."""
         self._policy = policy
         priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
-        self._state = WorkerState(name, instance, costs or Costs(instance), priorities=priorities)
+        self._state = WorkerState(name, instance, costs or CostTable(instance), priorities=priorities)
         self._view = self._state.view
         self._effects: list[Effect] = []
         """Of the current step; one list for all parts of the worker, whose order it keeps."""
         self._pace = Pace(self._state)
-        self._handshake = Handshake(self._state, self._effects)
+        self._handshake = ClearanceHandshake(self._state, self._effects)
         self._queues = Queues(self._state, policy)
         self._running: Waiting | None = None
         self._home = Home(self._state, policy, patience or Patience(), self._effects, self._place)
-        self._gate = Gate(self._view, self._home)
+        self._gate = EventChecks(self._view, self._home)
         self._told = Status()
         self._gossiped = (0, 0)
         self._handlers: dict[type, Callable[[Any], None]] = {

@@ -13,11 +13,11 @@ import pytest
 
 from planner.cli.logs import log_to_stderr
 from planner.errors import ExecuteError
-from planner.execute.coordinator import Coordinator
-from planner.execute.messages import COORDINATOR
-from planner.execute.wire import free_port, zenoh_connect
+from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.wire.messages import COORDINATOR
+from planner.execution.wire.zenoh import free_port, zenoh_connect
 from tests.cli.command import planner
-from tests.execute.rig import SPLIT, small_deployment, small_instance
+from tests.execution.rig import SPLIT, small_deployment, small_instance
 
 LINE = re.compile(r"\d{4}-\d\d-\d\dT\d\d:\d\d:\d\d\.\d{3}[+-]\d\d:\d\d (debug|info|warning|error) +(.*)")
 
@@ -103,7 +103,9 @@ def test_no_message_makes_up_a_line(capsys: pytest.CaptureFixture[str]) -> None:
         for handler in before:  # those of pytest are closed otherwise
             root.removeHandler(handler)
         log_to_stderr("info")
-        logging.getLogger("planner.execute.agent").info("refused: %s", "x\n2026-01-01 info all is well\x1b[2J é")
+        logging.getLogger("planner.execution.agent.agent").info(
+            "refused: %s", "x\n2026-01-01 info all is well\x1b[2J é"
+        )
     finally:
         root.handlers[:] = before
         root.setLevel(level)

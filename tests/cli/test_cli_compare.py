@@ -8,10 +8,10 @@ import pytest
 
 from planner.cli import main
 from planner.plan.evaluate import weighted_means
-from planner.profile.store import save_profile
-from planner.profile.types import ExitPoint, OperatingPoint
+from planner.profiling.store import save_profile
+from planner.profiling.types import ExitPoint, OperatingPoint
 from planner.scenario.load import load_instance
-from planner.solve import METHODS, solve
+from planner.solvers import METHODS, solve
 from tests.instances import make_profile
 
 SCENARIO = """\

@@ -11,8 +11,8 @@ from typing import Any, Final
 
 import pytest
 
-from planner.profile.store import save_profile
-from planner.solve import METHODS
+from planner.profiling.store import save_profile
+from planner.solvers import METHODS
 from tests.cli.command import planner
 from tests.instances import make_profile
 from tests.model.chained import reference

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from planner.cli import live
 from planner.cli.live import RunView
-from planner.execute.messages import Load
+from planner.execution.wire.messages import Load
 from planner.trace.records import SampleRecord
 
 

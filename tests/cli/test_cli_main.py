@@ -16,7 +16,7 @@ from planner.cli import COMMANDS, main, names
 from planner.cli.examples import EXAMPLES
 from planner.errors import PlannerError
 from planner.policy.registry import POLICIES
-from planner.solve.solve import METHODS
+from planner.solvers.solve import METHODS
 from tests.cli.command import parse, planner
 
 
@@ -85,7 +85,7 @@ def checkout(tmp_path: Path) -> dict[str, str]:
     "words",
     [
         ["-m", "planner", "--version"],
-        ["-c", "from planner.execute.answers import about_host; print('planner', about_host()['version'])"],
+        ["-c", "from planner.execution.agent.link_probe import about_host; print('planner', about_host()['version'])"],
     ],
     ids=["command", "agent"],
 )

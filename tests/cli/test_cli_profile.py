@@ -15,12 +15,12 @@ from onnx import helper
 
 from planner.cli import main
 from planner.model.load import load_chain
-from planner.profile.answers import load_answers
-from planner.profile.calibrate import answer, load_samples
-from planner.profile.store import load_profile, save_profile
-from planner.profile.types import Profile
+from planner.profiling.operating_points import load_samples, predict
+from planner.profiling.recorded_predictions import load_predictions
+from planner.profiling.store import load_profile, save_profile
+from planner.profiling.types import Profile
 from tests.model.chained import Arrays, floats, reference, save, value
-from tests.profile.small_chain import SmallModel, profile
+from tests.profiling.small_chain import SmallModel, profile
 
 ROOT = Path(__file__).parents[2]
 
@@ -150,8 +150,8 @@ def test_answers_are_kept(tmp_path: Path) -> None:
     np.savez(data, input=images, label=np.arange(5))
     words = ("--estimate", "jetson-nano", "-o", tmp_path / "p.json", "--calibrate", data, "--answers", kept)
     assert run("profile", model, *words) == 0
-    found, chain_model = load_answers(kept, exits=2), load_chain(model)
-    expected = answer(chain_model, load_samples(data, chain_model.chain))
+    found, chain_model = load_predictions(kept, exits=2), load_chain(model)
+    expected = predict(chain_model, load_samples(data, chain_model.chain))
     np.testing.assert_array_equal(found.confidence, expected.confidence)
     assert found.correct is not None
     np.testing.assert_array_equal(found.correct, expected.correct)

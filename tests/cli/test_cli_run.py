@@ -12,11 +12,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from planner.execute.wire import free_port
+from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
 from tests.cli.command import planner
-from tests.execute.case import ROWS, WIDTH, write_case
-from tests.execute.raw import agent_process
+from tests.execution.case import ROWS, WIDTH, write_case
+from tests.execution.raw import agent_process
 
 SAMPLES = 12
 RNG = np.random.default_rng(0)

@@ -15,7 +15,7 @@ import pytest
 
 from planner.cli import main
 from planner.policy.registry import POLICIES, needs_plan
-from planner.profile.store import save_profile
+from planner.profiling.store import save_profile
 from planner.trace.records import SampleRecord, read_records
 from tests.instances import make_profile
 

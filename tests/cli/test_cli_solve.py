@@ -9,7 +9,7 @@ import pytest
 from planner.cli import main
 from planner.plan.store import load_plan
 from planner.plan.verify import verify
-from planner.profile.store import save_profile
+from planner.profiling.store import save_profile
 from planner.scenario.load import load_instance
 from planner.units import format_quantity
 from tests.instances import make_profile

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
-from planner.execute.netns import unavailable
-from planner.execute.wire import free_port
+from planner.execution.launch.netns import unavailable
+from planner.execution.wire.zenoh import free_port
 from tests.cli.command import planner
-from tests.execute.case import write_case
+from tests.execution.case import write_case
 
 WIDE = ("--tolerance", "10000 %")
 """A busy machine may take its time; what is compared here is not the speed."""

@@ -13,7 +13,7 @@ from onnx import helper
 from planner.errors import ModelError, RuntimeSessionError
 from planner.model.load import load_chain
 from planner.model.reference import build_model
-from planner.runtime.check import Stage, check_stages
+from planner.runtime.check import StageModel, check_stages
 from planner.runtime.quantise import build_quantised
 from planner.runtime.session import BlockSession
 from tests.model.chained import BOOL, INT64, floats, inputs_of, reference, save, value
@@ -158,7 +158,7 @@ def test_blocks_that_do_not_exist(tmp_path: Path) -> None:
 
 def test_inputs_of_the_check(tmp_path: Path) -> None:
     model = load_chain(two_layers(tmp_path), max_blocks=None)
-    stages = [Stage(0, 1, model.stage_model(0, 1))]
+    stages = [StageModel(0, 1, model.stage_model(0, 1))]
     good = inputs_of(model)
     for wrong, message in (
         ({**good, "z": good["x"]}, "not an input of the model; found 'z'; expected inputs named x"),

@@ -13,7 +13,7 @@ from onnx import NodeProto, TensorProto, helper
 import planner.model.source
 from planner.errors import PlanError
 from planner.model.load import load_chain
-from planner.plan.case import load_models
+from planner.project import load_models
 from tests.instances import make_instance, make_profile
 from tests.model.chained import save, value
 

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, helper
 
-from planner.model.extract import select
+from planner.model.extract import extract_subgraph
 from planner.model.load import ChainModel, load_chain
 from tests.model.chained import assert_cuts_match_tensors, check_split, floats, save, value
 
@@ -75,7 +75,9 @@ def _check_all(finest: ChainModel, coarse: ChainModel, max_blocks: int, outputs:
     assert check_split(coarse, range(1, len(coarse.chain))).bit_equal
     for cut in range(1, len(finest.chain)):
         assert check_split(finest, [cut]).bit_equal
-    _check_bookkeeping(finest.line.alive, [select(finest.line, cut, cut + 1).inputs for cut in range(len(finest.line))])
+    _check_bookkeeping(
+        finest.line.alive, [extract_subgraph(finest.line, cut, cut + 1).inputs for cut in range(len(finest.line))]
+    )
     results = {spec.name for spec in finest.chain.cuts[-1].tensors} | {exit_.name for exit_ in finest.chain.exits}
     assert results == outputs
     assert len(coarse.chain) <= max(max_blocks, len(coarse.chain.exits) + 1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from planner.model.extract import select
+from planner.model.extract import extract_subgraph
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE, build_model
 from planner.runtime.quantise import QUANTISED
@@ -27,7 +27,7 @@ PUBLISHED = {
 
 def counts(model: ChainModel) -> tuple[int, int]:
     """Return the numbers of parameters and of multiply-accumulates in convolutions and matrix products."""
-    whole = select(model.line, 0, len(model.line))
+    whole = extract_subgraph(model.line, 0, len(model.line))
     macs = sum(model.costs.flop[node.index] for node in whole.nodes if node.proto.op_type in PRODUCTS) / 2
     return model.costs.parameters(whole), int(macs)
 

@@ -10,7 +10,7 @@ from planner.errors import PlanError
 from planner.plan.evaluate import alone_at_home, evaluate, legs, memory_bytes
 from planner.plan.journey import FRAGMENT_BYTES, journey
 from planner.plan.types import Route, Stage
-from planner.profile.types import ExitPoint, OperatingPoint
+from planner.profiling.types import ExitPoint, OperatingPoint
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
 from tests.instances import MIB, make_instance, make_profile, random_instance
 

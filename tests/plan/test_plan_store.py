@@ -6,25 +6,25 @@ import pytest
 
 from planner.errors import PlanError
 from planner.plan.store import load_plan, save_plan
-from planner.plan.types import Plan
-from planner.solve import solve
+from planner.plan.types import PlanSpec
+from planner.solvers import solve
 from tests.instances import make_instance
 
 
 @pytest.fixture(scope="module")
-def plan() -> Plan:
+def plan() -> PlanSpec:
     found = solve(make_instance()).plan
     assert found is not None
     return found
 
 
-def test_a_plan_comes_back_as_it_was_saved(plan: Plan, tmp_path: Path) -> None:
+def test_a_plan_comes_back_as_it_was_saved(plan: PlanSpec, tmp_path: Path) -> None:
     save_plan(plan, tmp_path / "deep" / "plan.json")
     assert load_plan(tmp_path / "deep" / "plan.json") == plan
     assert '"schema": "planner/plan/v1"' in (tmp_path / "deep" / "plan.json").read_text()
 
 
-def test_all_faults_are_told_at_once(plan: Plan, tmp_path: Path) -> None:
+def test_all_faults_are_told_at_once(plan: PlanSpec, tmp_path: Path) -> None:
     path = tmp_path / "plan.json"
     save_plan(plan, path)
     text = path.read_text().replace('"share": 1.0', '"share": -3').replace('"goal": "delay"', '"goal": "joy"')

@@ -5,10 +5,10 @@ from typing import Any
 import pytest
 
 from planner.errors import PlanError
-from planner.plan.types import Plan, Stage
+from planner.plan.types import PlanSpec, Stage
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
-from planner.solve import solve
+from planner.solvers import solve
 from tests.instances import MIB, make_instance, random_instance
 
 
@@ -18,19 +18,19 @@ def instance() -> Instance:
 
 
 @pytest.fixture(scope="module")
-def plan(instance: Instance) -> Plan:
+def plan(instance: Instance) -> PlanSpec:
     found = solve(instance).plan
     assert found is not None
     return found
 
 
-def change_route(plan: Plan, **update: Any) -> Plan:
+def change_route(plan: PlanSpec, **update: Any) -> PlanSpec:
     source = plan.sources["s0"]
     route = source.routes[0].model_copy(update=update)
     return plan.model_copy(update={"sources": {**plan.sources, "s0": source.model_copy(update={"routes": (route,)})}})
 
 
-def test_a_solved_plan_passes(instance: Instance, plan: Plan) -> None:
+def test_a_solved_plan_passes(instance: Instance, plan: PlanSpec) -> None:
     verify(instance, plan)
 
 
@@ -49,7 +49,7 @@ def test_a_solved_plan_passes(instance: Instance, plan: Plan) -> None:
         ),
     ],
 )
-def test_wrong_routes_are_found(instance: Instance, plan: Plan, update: dict[str, Any], message: str) -> None:
+def test_wrong_routes_are_found(instance: Instance, plan: PlanSpec, update: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         verify(instance, change_route(plan, **update))
 
@@ -65,7 +65,7 @@ def test_wrong_routes_are_found(instance: Instance, plan: Plan, update: dict[str
         ({"chains": {"m0": "other"}}, "another chain"),
     ],
 )
-def test_wrong_records_are_found(instance: Instance, plan: Plan, update: dict[str, Any], message: str) -> None:
+def test_wrong_records_are_found(instance: Instance, plan: PlanSpec, update: dict[str, Any], message: str) -> None:
     with pytest.raises(PlanError, match=message):
         verify(instance, plan.model_copy(update=update))
 
@@ -77,7 +77,7 @@ def test_wrong_records_are_found(instance: Instance, plan: Plan, update: dict[st
         ({"max_visits": 1}, "visits w0 too often; found 2; expected at most 1"),
     ],
 )
-def test_broken_wishes_are_found(instance: Instance, plan: Plan, options: dict[str, Any], message: str) -> None:
+def test_broken_wishes_are_found(instance: Instance, plan: PlanSpec, options: dict[str, Any], message: str) -> None:
     there_and_back = change_route(
         plan,
         stages=(

@@ -4,20 +4,20 @@ from __future__ import annotations
 
 import pytest
 
-from planner.plan.types import Plan, Route, SourcePlan, Stage, WorkerUse
-from planner.policy.costs import Costs
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage, WorkerUse
+from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
 from planner.policy.types import WorkerState
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, ObjectiveSpec
-from planner.simulate.run import simulate
-from planner.solve import solve
-from planner.solve.replan import replanner
+from planner.simulation.simulator import simulate
+from planner.solvers import solve
+from planner.solvers.replan.replanner import replanner
 from planner.trace.records import SampleRecord
 from tests.instances import make_instance, make_profile, random_instance
 
 
-def batches(seed: int, samples: int = 400) -> tuple[Instance, Plan]:
+def batches(seed: int, samples: int = 400) -> tuple[Instance, PlanSpec]:
     """A random instance, all samples of all sources there from the start, and its plan."""
     instance = random_instance(seed, sources=3, workers=3, blocks=4, links=bool(seed % 2), goal="makespan")
     sources = {
@@ -30,14 +30,14 @@ def batches(seed: int, samples: int = 400) -> tuple[Instance, Plan]:
     return instance, plan
 
 
-def makespan_s(instance: Instance, policy: str, plan: Plan) -> float:
+def makespan_s(instance: Instance, policy: str, plan: PlanSpec) -> float:
     records, _ = simulate(instance, policy=policy, plan=plan, seed=0, replan=replanner(instance, policy, plan))
     samples = [record for record in records if isinstance(record, SampleRecord)]
     assert {record.status for record in samples} == {"completed"}
     return max(record.finished_s for record in samples)
 
 
-def fluid_s(plan: Plan) -> float:
+def fluid_s(plan: PlanSpec) -> float:
     """The work of the busiest resource: no plan of the solver's has less, as its bound says."""
     works_s = [use.utilisation for use in plan.workers.values()] + [use.utilisation for use in plan.networks.values()]
     longest_s = max(entry.delay_s for entry in plan.sources.values())
@@ -55,7 +55,7 @@ def test_a_batch_leaves_at_the_pace_of_the_plan() -> None:
     instance, plan = batches(0)
     policy = make_policy("adaptive", instance, plan)
     source = instance.sources[0]
-    state = WorkerState(instance.home(source), instance, Costs(instance), in_flight={source: 1000})
+    state = WorkerState(instance.home(source), instance, CostTable(instance), in_flight={source: 1000})
     view = state.view
     samples, shares = instance.samples(source), {route: route.share for route in plan.sources[source].routes}
     head_start_s = max(entry.delay_s for entry in plan.sources.values())
@@ -80,7 +80,7 @@ def test_a_batch_has_as_many_samples_on_their_way_as_at_its_pace_without_waiting
     instance, plan = batches(0)
     policy = make_policy("adaptive", instance, plan)
     source = instance.sources[0]
-    state = WorkerState(instance.home(source), instance, Costs(instance), in_flight={source: 1000})
+    state = WorkerState(instance.home(source), instance, CostTable(instance), in_flight={source: 1000})
     view = state.view
     while isinstance(policy.route(view, source), Route):
         pass
@@ -139,7 +139,7 @@ def test_a_batch_goes_on_when_all_that_was_on_its_way_is_lost() -> None:
     at_fast = Route(model="m", stages=(Stage(worker="fast", first_block=0, last_block=1),))
     own = SourcePlan(accuracy=1.0, delay_s=0.4, surrogate_delay_s=0.4, routes=(at_fast,))
     idle = WorkerUse(utilisation=0.0, memory_bytes=0)
-    plan = Plan(
+    plan = PlanSpec(
         status="feasible", method="test", goal="makespan", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
         provenance="estimated", sources={"camera": own}, networks={},
         workers={"home": idle, "fast": idle.model_copy(update={"utilisation": 8.0})},

@@ -9,12 +9,12 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from planner.plan.types import Plan, Route, SourcePlan, Stage
-from planner.policy.menu import wide_menu
-from planner.profile.store import load_profile
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
+from planner.policy.candidate_routes import extended_candidate_routes
+from planner.profiling.store import load_profile
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
-from planner.simulate.run import simulate
+from planner.simulation.simulator import simulate
 from planner.trace.records import Record, SampleRecord
 from tests.instances import make_instance
 
@@ -26,7 +26,7 @@ WHOLE_S = sum(block.mean_s for block in PROFILE.blocks)
 
 def case(
     load: float, *, worth_s: float = 0.0, min_accuracy: float | None = None, samples: int = 300, helper: float = 2.0
-) -> tuple[Instance, Plan]:
+) -> tuple[Instance, PlanSpec]:
     """A camera at a worker, which gets ``load`` whole models a second for each that it can compute; and a helper."""
     camera = {"rate_per_s": load / WHOLE_S, "samples": samples, "min_accuracy": min_accuracy}
     lan = NetworkSpec(kind="shared", members=("box", "helper"), bandwidth_bytes_per_s=1e7, latency_s=1e-3)
@@ -39,7 +39,7 @@ def case(
     )
     route = Route(model=NAME, stages=(Stage(worker="box", first_block=0, last_block=7),))
     own = SourcePlan(accuracy=0.9, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
-    plan = Plan(
+    plan = PlanSpec(
         status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
         provenance="measured", sources={"camera": own}, workers={}, networks={},
     )  # fmt: skip
@@ -54,7 +54,7 @@ def chosen(records: list[Record]) -> list[float]:
 
 def test_the_menu_has_every_operating_point_of_every_way() -> None:
     instance, plan = case(0.1)
-    menu = wide_menu(instance, plan)["camera"]
+    menu = extended_candidate_routes(instance, plan)["camera"]
     ways = {route.stages for route in menu}
     assert len(ways) == 1 + 8
     assert {(route.stages, route.operating_point) for route in menu} == {(way, p) for way in ways for p in range(9)}

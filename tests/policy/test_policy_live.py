@@ -6,15 +6,15 @@ from functools import cache
 
 import pytest
 
-from planner.plan.types import Plan, Route
-from planner.policy.costs import Costs
-from planner.policy.menu import wide_menu
+from planner.plan.types import PlanSpec, Route
+from planner.policy.candidate_routes import extended_candidate_routes
+from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
 from planner.policy.types import Booking, Policy, Status, View, WorkerState
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec
-from planner.simulate.run import simulate
-from planner.solve import solve
+from planner.simulation.simulator import simulate
+from planner.solvers import solve
 from planner.trace.metrics import summarise
 from planner.worker.events import Arrived, StatusMessage, Tell
 from planner.worker.worker import Worker
@@ -37,14 +37,14 @@ def instance(memory_bytes: float = 4e9) -> Instance:
     )
 
 
-def plan_of(found: Instance) -> Plan:
+def plan_of(found: Instance) -> PlanSpec:
     solution = solve(found, method="milp", time_limit_s=20)
     assert solution.plan is not None
     return solution.plan
 
 
 @cache
-def roomy() -> tuple[Instance, Plan]:
+def roomy() -> tuple[Instance, PlanSpec]:
     """The instance with memory for everything, and its plan."""
     return instance(), plan_of(instance())
 
@@ -54,7 +54,7 @@ PRIORITIES = {"urgent": 8.0, "casual": 1.0}
 
 def view_of(found: Instance, statuses: dict[str, Status]) -> View:
     """What the worker ``slow`` knows after 1 s, when others have told their status."""
-    state = WorkerState("slow", found, Costs(found), now_s=1.0, priorities=PRIORITIES)
+    state = WorkerState("slow", found, CostTable(found), now_s=1.0, priorities=PRIORITIES)
     for worker, status in statuses.items():
         state.hear(worker, status)
     return state.view
@@ -137,14 +137,14 @@ def test_absent_workers_are_not_used() -> None:
     found, plan = roomy()
     for name in ("ddi", "adaptive"):
         policy = make_policy(name, found, plan)
-        state = WorkerState("slow", found, Costs(found), absent=frozenset("ab"), priorities=PRIORITIES)
+        state = WorkerState("slow", found, CostTable(found), absent=frozenset("ab"), priorities=PRIORITIES)
         assert last_worker(policy, state.view, "urgent") == "slow"
 
 
 def test_the_menu_holds_the_plan_and_respects_memory() -> None:
     small = instance(memory_bytes=3.5e6)
     for (found, plan), wide in ((roomy(), True), ((small, plan_of(small)), False)):
-        menu = wide_menu(found, plan)
+        menu = extended_candidate_routes(found, plan)
         for source, entry in plan.sources.items():
             stages = [route.stages for route in menu[source]]
             assert len(stages) == len(set(stages))

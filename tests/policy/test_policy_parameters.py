@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from planner.plan.types import Plan, SourcePlan
+from planner.plan.types import PlanSpec, SourcePlan
 from planner.policy.adaptive import Adaptive
-from planner.policy.costs import Costs
-from planner.policy.menu import whole_model_at_home
+from planner.policy.candidate_routes import whole_model_at_home
+from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey, Task, Waiting, WorkerState
 from planner.scenario.instance import Instance
@@ -25,8 +25,8 @@ from planner.scenario.types import (
     PaMdiParameters,
     PolicySpec,
 )
-from planner.simulate.run import Simulator
-from planner.solve import solve
+from planner.simulation.simulator import Simulator
+from planner.solvers import solve
 from planner.trace.records import Record
 from tests.instances import random_instance
 
@@ -71,7 +71,7 @@ def test_parameters_are_read_from_a_scenario_file(tmp_path: Path) -> None:
 
 
 @cache
-def case(goal: str = "delay") -> tuple[Instance, Plan]:
+def case(goal: str = "delay") -> tuple[Instance, PlanSpec]:
     """A busy instance in which a worker becomes slow for a while, and its plan."""
     instance = random_instance(3, sources=3, workers=3, blocks=5, load=0.9, links=False, goal=goal)
     arrivals = "batch" if goal == "makespan" else "poisson"
@@ -95,7 +95,7 @@ def case(goal: str = "delay") -> tuple[Instance, Plan]:
         )
         for source in instance.sources
     }
-    return instance, Plan(
+    return instance, PlanSpec(
         status="feasible", method="test", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
         provenance="measured", sources=at_home, workers={}, networks={},
     )  # fmt: skip
@@ -106,7 +106,7 @@ def with_policy(instance: Instance, **sections: Any) -> Instance:
     return instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"policy": policy})})
 
 
-def run(instance: Instance, plan: Plan, policy: str) -> list[Record]:
+def run(instance: Instance, plan: PlanSpec, policy: str) -> list[Record]:
     records: list[Record] = []
     Simulator(instance, policy=policy, plan=plan, seed=0, sink=records.append).run()
     return records
@@ -147,7 +147,7 @@ def test_every_parameter_changes_decisions_and_reaches_agents(
 def test_parameters_given_to_a_policy_come_before_the_scenarios() -> None:
     """A sample of priority 1 that is 8 s old counts 1.8 with an ageing time of 10 s, and 9 with one of 1 s."""
     instance, plan = case()
-    state = WorkerState("w0", instance, Costs(instance), now_s=8.0)
+    state = WorkerState("w0", instance, CostTable(instance), now_s=8.0)
     heads: dict[Hashable, Waiting] = {
         priority: Waiting(Task(SampleKey("s0", 0, 0), "m0", 0, priority, created_s, 0, ()), 0, 1, 0.0, (0.0, 0))
         for priority, created_s in ((1.0, 0.0), (2.0, 8.0))

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from planner.errors import UsageError
-from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.base import BasePolicy
 from planner.policy.registry import (
     ENTRY_POINTS,
@@ -26,13 +26,13 @@ from planner.policy.registry import (
 from planner.policy.routed import Planned
 from planner.policy.types import View
 from planner.scenario.instance import Instance
-from planner.simulate.run import simulate
+from planner.simulation.simulator import simulate
 from planner.trace.records import BlockRecord
 from tests.instances import make_instance
 
 INSTANCE = make_instance(workers={"slow": 1.0, "fast": 4.0}, sources={"camera": {"rate_per_s": 5.0, "samples": 20}})
 STAGES = (Stage(worker="fast", first_block=0, last_block=1),)
-PLAN = Plan(
+PLAN = PlanSpec(
     status="feasible", method="test", goal="delay", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
     provenance="measured", workers={}, networks={},
     sources={

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.plan.types import Route
-from planner.policy.costs import Costs
-from planner.policy.mdi import SMOOTHING, ArMdi, Mdi, cuts_by_parameters, ring_route
+from planner.policy.ar_mdi import SMOOTHING, ArMdi, Mdi, cuts_by_parameters, ring_route
+from planner.policy.costs import CostTable
 from planner.policy.ms_mdi import MsMdi
 from planner.policy.types import SampleKey, Status, Task, Waiting, WorkerState
 from tests.instances import make_instance, make_profile
@@ -17,8 +17,10 @@ weights_bytes = st.lists(st.integers(0, 10**7).map(lambda count: 4 * count), min
 shares = st.lists(st.floats(0.01, 100.0), min_size=1, max_size=6)
 
 
-def costs_of(weight_bytes: list[int]) -> Costs:
-    return Costs(make_instance(profiles=[make_profile(block_s=[0.01] * len(weight_bytes), weight_bytes=weight_bytes)]))
+def costs_of(weight_bytes: list[int]) -> CostTable:
+    return CostTable(
+        make_instance(profiles=[make_profile(block_s=[0.01] * len(weight_bytes), weight_bytes=weight_bytes)])
+    )
 
 
 @given(weights_bytes, shares)
@@ -58,7 +60,7 @@ def state_of(workers: int = 3, blocks: int = 6) -> WorkerState:
         workers={f"w{index}": 1.0 for index in range(workers)},
         sources={"camera": {"worker": "w0", "rate_per_s": 1.0}},
     )
-    return WorkerState("w0", instance, Costs(instance), priorities={"camera": 1.0})
+    return WorkerState("w0", instance, CostTable(instance), priorities={"camera": 1.0})
 
 
 def lengths(route: Route | None) -> dict[str, int]:

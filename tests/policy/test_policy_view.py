@@ -10,7 +10,7 @@ import pytest
 
 from planner.plan.types import Route
 from planner.policy.base import PriorityPolicy
-from planner.policy.costs import Costs
+from planner.policy.costs import CostTable
 from planner.policy.types import Status, View, Waiting, WorkerState
 from planner.worker.events import Arrived, BlockEnded, Event, FailureMessage, Left, Received, StatusMessage
 from planner.worker.worker import Worker
@@ -116,19 +116,21 @@ class Friend(Vandal):
 
 
 def test_a_view_shows_what_its_worker_knows_now() -> None:
-    state = WorkerState("slow", INSTANCE, Costs(INSTANCE))
+    state = WorkerState("slow", INSTANCE, CostTable(INSTANCE))
     view = state.view
     state.now_s, state.running_until_s, state.absent = 3.0, 4.5, frozenset({"far"})
     state.backlog_s[2.0] = 1.0
     state.slowness["slow"] = 3.0
     assert (view.now_s, view.running_until_s, view.ahead_s(2.0), view.ahead_s(3.0)) == (3.0, 4.5, 2.5, 1.5)
     assert view.present(["far", "fast"]) == ["fast"]
-    assert view.costs.compute_s("m", "slow", 0, 0) == pytest.approx(3 * Costs(INSTANCE).compute_s("m", "slow", 0, 0))
+    assert view.costs.compute_s("m", "slow", 0, 0) == pytest.approx(
+        3 * CostTable(INSTANCE).compute_s("m", "slow", 0, 0)
+    )
 
 
 def test_every_status_has_a_number_of_its_own() -> None:
     """So a policy knows a new status from one that it has seen, even if they are equal."""
-    state = WorkerState("slow", INSTANCE, Costs(INSTANCE))
+    state = WorkerState("slow", INSTANCE, CostTable(INSTANCE))
     seen = []
     for _ in range(2):
         state.hear("fast", Status())
@@ -141,7 +143,7 @@ def test_every_status_has_a_number_of_its_own() -> None:
 
 
 def test_the_costs_of_workers_of_one_process_are_shared_but_their_slowness_is_not() -> None:
-    costs = Costs(INSTANCE)
+    costs = CostTable(INSTANCE)
     one, other = (WorkerState(name, INSTANCE, costs) for name in ("slow", "fast"))
     one.slowness["far"] = 8.0
     assert dict(one.view.costs.slowness) == {"far": 8.0}

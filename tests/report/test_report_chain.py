@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from planner.model.load import load_chain
-from planner.profile.store import load_profile
+from planner.profiling.store import load_profile
 from planner.report.chain import draw_chain
 from planner.report.profile import draw_profile
 

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from planner.plan.journey import Place
+from planner.plan.journey import LegSite
 from planner.report.legs import MAX_LEGS, draw_legs
-from planner.validate.legs import Leg, Spent
+from planner.validation.legs import LegComparison, Spent
 
-STAGE = Leg(Place("office", 2, 7, transfer=False), Spent(0.001, 0.030), Spent(0.004, 0.0325))
-TRANSFER = Leg(Place("lan", 8, 8, transfer=True), Spent(0.0, 0.0024), Spent(0.0, 0.00239))
+STAGE = LegComparison(LegSite("office", 2, 7, transfer=False), Spent(0.001, 0.030), Spent(0.004, 0.0325))
+TRANSFER = LegComparison(LegSite("lan", 8, 8, transfer=True), Spent(0.0, 0.0024), Spent(0.0, 0.00239))
 
 
-def drawn(path: Path, **sources: list[Leg]) -> str:
+def drawn(path: Path, **sources: list[LegComparison]) -> str:
     draw_legs(sources, path / "legs.svg")
     return (path / "legs.svg").read_text(encoding="utf-8")
 
@@ -28,7 +28,9 @@ def test_differences_of_legs_and_their_total_are_shown(tmp_path: Path) -> None:
 
 def test_only_the_longest_legs_are_drawn_in_order(tmp_path: Path) -> None:
     many = [
-        Leg(Place("box", block, block, transfer=False), Spent(0.0, 0.001), Spent(0.0, 0.001 * (1 + block % 3)))
+        LegComparison(
+            LegSite("box", block, block, transfer=False), Spent(0.0, 0.001), Spent(0.0, 0.001 * (1 + block % 3))
+        )
         for block in range(2 * MAX_LEGS)
     ]
     text = drawn(tmp_path, gate=many, yard=[STAGE])

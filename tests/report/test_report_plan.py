@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 
 from planner.plan.evaluate import evaluate
-from planner.plan.types import Plan, Route, Stage
-from planner.profile.types import ExitPoint, OperatingPoint
+from planner.plan.types import PlanSpec, Route, Stage
+from planner.profiling.types import ExitPoint, OperatingPoint
 from planner.report.loads import MAX_LOADS
 from planner.report.plan import MAX_HEIGHT, MAX_ROUTES, draw_plan
 from planner.scenario.instance import Instance
@@ -29,9 +29,9 @@ def route(*stages: tuple[str, int, int], model: str = "m", point: int = 0, share
     )
 
 
-def planned(instance: Instance, routes: Mapping[str, Sequence[Route]]) -> Plan:
+def planned(instance: Instance, routes: Mapping[str, Sequence[Route]]) -> PlanSpec:
     evaluation = evaluate(instance, routes)
-    return Plan(
+    return PlanSpec(
         status="feasible",
         method="search",
         goal=instance.scenario.objective.goal,

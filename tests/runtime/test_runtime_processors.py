@@ -8,7 +8,7 @@ import threading
 import pytest
 
 from planner.errors import RuntimeSessionError
-from planner.runtime.processors import available_processors, on_processors, read_processors
+from planner.runtime.processors import available_processors, parse_cpu_list, pinned_to
 
 AVAILABLE = available_processors()
 pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system does not let a process choose its processors")
@@ -16,22 +16,22 @@ pytestmark = pytest.mark.skipif(not AVAILABLE, reason="this system does not let 
 
 def test_lists_of_processors() -> None:
     first, last = AVAILABLE[0], AVAILABLE[-1]
-    assert read_processors(f"{first}", "--processors") == (first,)
-    assert read_processors(f"{last}, {first},{first}", "--processors") == tuple(sorted({first, last}))
+    assert parse_cpu_list(f"{first}", "--processors") == (first,)
+    assert parse_cpu_list(f"{last}, {first},{first}", "--processors") == tuple(sorted({first, last}))
     if tuple(range(first, last + 1)) == AVAILABLE:
-        assert read_processors(f"{first}-{last}", "--processors") == AVAILABLE
+        assert parse_cpu_list(f"{first}-{last}", "--processors") == AVAILABLE
 
 
 @pytest.mark.parametrize("text", ["", "one", "0,,1", "0-", "-1", "0-one"])
 def test_invalid_lists_are_rejected(text: str) -> None:
     with pytest.raises(RuntimeSessionError, match="--processors: not a CPU list"):
-        read_processors(text, "--processors")
+        parse_cpu_list(text, "--processors")
 
 
 @pytest.mark.parametrize("text", ["100000", f"{AVAILABLE[-1] + 1}" if AVAILABLE else "", "1-0"])
 def test_unavailable_processors_are_rejected(text: str) -> None:
     with pytest.raises(RuntimeSessionError, match=f"found '{text}'; expected some of {AVAILABLE[0]}"):
-        read_processors(text, "--processors")
+        parse_cpu_list(text, "--processors")
 
 
 def test_a_thread_and_the_threads_it_starts_are_pinned() -> None:
@@ -41,7 +41,7 @@ def test_a_thread_and_the_threads_it_starts_are_pinned() -> None:
         observed.append(os.sched_getaffinity(0))
 
     def work() -> None:
-        with on_processors(pinned):
+        with pinned_to(pinned):
             observe()
             inner = threading.Thread(target=observe)
             inner.start()
@@ -53,5 +53,5 @@ def test_a_thread_and_the_threads_it_starts_are_pinned() -> None:
     thread.join()
     assert observed == [set(pinned), set(pinned), set(AVAILABLE)]
     assert os.sched_getaffinity(0) == set(AVAILABLE)
-    with on_processors(()):
+    with pinned_to(()):
         assert os.sched_getaffinity(0) == set(AVAILABLE)

@@ -13,8 +13,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.base import FrozenModel
 from planner.plan.types import Route, Stage
-from planner.profile.types import Record
 from planner.scenario.instance import Instance
 from tests.instances import random_instance
 
@@ -97,7 +97,7 @@ def test_a_copy_of_a_route_knows_its_workers() -> None:
 
 
 def test_a_copy_of_any_record_works_its_properties_out_anew() -> None:
-    class Made(Record):
+    class Made(FrozenModel):
         number: int
 
         @cached_property

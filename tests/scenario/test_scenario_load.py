@@ -9,7 +9,7 @@ from planner.errors import ScenarioError
 from planner.scenario import check
 from planner.scenario.document import read_document
 from planner.scenario.load import load_instance, load_scenario, read_trace
-from planner.scenario.types import Scenario
+from planner.scenario.types import ScenarioSpec
 from planner.units import read_quantity
 from tests.scenario.examples import GOOD, changed, write
 from tests.scenario.golden import BAD, messages
@@ -39,8 +39,8 @@ def test_order_of_the_file_is_kept(tmp_path: Path) -> None:
 
 def test_a_scenario_handed_on_as_json_is_in_si(tmp_path: Path) -> None:
     scenario = load_scenario(write(tmp_path, GOOD))
-    assert Scenario.model_validate_json(scenario.model_dump_json()) == scenario
-    assert Scenario.model_validate_json(scenario.model_dump_json(by_alias=True)) == scenario
+    assert ScenarioSpec.model_validate_json(scenario.model_dump_json()) == scenario
+    assert ScenarioSpec.model_validate_json(scenario.model_dump_json(by_alias=True)) == scenario
 
 
 @pytest.mark.parametrize("path", BAD_FILES, ids=lambda path: path.stem)
@@ -64,7 +64,7 @@ def test_every_rule_has_a_bad_file(rule: check.Check) -> None:
     found = []
     for name in ("names", "rules"):
         document = read_document(BAD / f"{name}.yaml")
-        found += list(rule(Scenario.model_validate(document.data, context={"quantity": read_quantity})))
+        found += list(rule(ScenarioSpec.model_validate(document.data, context={"quantity": read_quantity})))
     assert found
 
 

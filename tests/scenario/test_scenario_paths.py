@@ -6,16 +6,16 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.scenario.instance import Path
+from planner.scenario.instance import NetworkPath
 from planner.scenario.paths import REFERENCE_BYTES, find_paths
-from planner.scenario.types import ModelSpec, NetworkSpec, Scenario, SourceSpec, WorkerSpec
+from planner.scenario.types import ModelSpec, NetworkSpec, ScenarioSpec, SourceSpec, WorkerSpec
 
 MBIT = 125_000.0
 
 
-def scenario(workers: str, **networks: NetworkSpec) -> Scenario:
+def scenario(workers: str, **networks: NetworkSpec) -> ScenarioSpec:
     """A scenario whose workers are the letters of ``workers``."""
-    return Scenario(
+    return ScenarioSpec(
         models={"m": ModelSpec(profile="m")},
         workers={name: WorkerSpec(device_class="x", memory_bytes=2.0**30) for name in workers},
         networks=networks,
@@ -38,7 +38,7 @@ def links(*pairs: str, mbit_per_s: float = 10.0, latency_s: float = 0.0) -> Netw
     )
 
 
-def route(path: Path) -> list[str]:
+def route(path: NetworkPath) -> list[str]:
     return [path.hops[0].sender, *(hop.receiver for hop in path.hops)]
 
 

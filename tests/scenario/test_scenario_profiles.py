@@ -10,8 +10,8 @@ from numpy.typing import NDArray
 
 from planner.cli import main
 from planner.errors import ProfileError
-from planner.profile.store import FORMER_CHAIN, profile_path, save_profile
-from planner.profile.types import ExitPoint, OperatingPoint, Profile
+from planner.profiling.store import FORMER_CHAIN, profile_path, save_profile
+from planner.profiling.types import ExitPoint, OperatingPoint, Profile
 from planner.scenario.instance import Instance
 from planner.scenario.load import load_instance, load_scenario
 from planner.scenario.profiles import find_profiles

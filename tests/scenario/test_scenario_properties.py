@@ -16,7 +16,7 @@ from planner.scenario.check import check_scenario
 from planner.scenario.instance import Instance
 from planner.scenario.load import load_scenario
 from planner.scenario.paths import find_paths
-from planner.scenario.types import NetworkSpec, Scenario, SourceSpec, WorkerSpec
+from planner.scenario.types import NetworkSpec, ScenarioSpec, SourceSpec, WorkerSpec
 from tests.instances import random_instance
 from tests.scenario.examples import GOOD, write
 
@@ -27,7 +27,7 @@ def to_yaml(document: Any) -> str:
     return stream.getvalue()
 
 
-def load_text(text: str) -> Scenario:
+def load_text(text: str) -> ScenarioSpec:
     with tempfile.TemporaryDirectory() as folder:
         return load_scenario(write(Path(folder), text))
 

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import pytest
 
-from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
-from planner.profile.types import ExitPoint, OperatingPoint
+from planner.profiling.types import ExitPoint, OperatingPoint
 from planner.scenario.instance import Instance
 from planner.trace.records import Origin
 from planner.worker.events import (
@@ -49,7 +49,7 @@ def worker(name: str, found: Instance, *stages: tuple[str, int, int], point: int
         stages=tuple(Stage(worker=w, first_block=a, last_block=b) for w, a, b in stages),
     )
     own = SourcePlan(accuracy=0.9, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
-    plan = Plan(
+    plan = PlanSpec(
         status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
         provenance="measured", sources={"camera": own}, workers={}, networks={},
     )  # fmt: skip

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from planner.policy.costs import Costs
+from planner.policy.costs import CostTable
 from planner.policy.types import WorkerState
 from planner.scenario.types import PaceParameters, PolicySpec
 from planner.worker.pace import Pace, Slowed
@@ -39,7 +39,7 @@ def test_a_worker_that_has_not_computed_lately_counts_as_fast_as_profiled(parame
     instance = make_instance(profiles=[make_profile(block_s=[0.01], cut_bytes=[8, 8])])
     scenario = instance.scenario.model_copy(update={"policy": PolicySpec(pace=parameters)})
     instance = instance.model_copy(update={"scenario": scenario})
-    state = WorkerState("slow", instance, Costs(instance))
+    state = WorkerState("slow", instance, CostTable(instance))
     pace = Pace(state)
     state.now_s = 1.0
     for _ in range(parameters.enough - 1):
@@ -53,7 +53,7 @@ def test_a_worker_that_has_not_computed_lately_counts_as_fast_as_profiled(parame
 def test_slowness_goes_in_steps() -> None:
     instance = make_instance()
     scenario = instance.scenario.model_copy(update={"policy": PolicySpec(pace=PaceParameters(step=3.0))})
-    state = WorkerState("slow", instance.model_copy(update={"scenario": scenario}), Costs(instance))
+    state = WorkerState("slow", instance.model_copy(update={"scenario": scenario}), CostTable(instance))
     pace = Pace(state)
     for took_s in (0.029, 0.031):
         for _ in range(PaceParameters().enough):

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.plan.types import Plan, Route, SourcePlan, Stage
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey, Status, Task
 from planner.scenario.types import PaceParameters
@@ -46,10 +46,10 @@ INSTANCE = make_instance(
 )
 
 
-def plan(*stages: tuple[str, int, int]) -> Plan:
+def plan(*stages: tuple[str, int, int]) -> PlanSpec:
     route = Route(model="m", stages=tuple(Stage(worker=w, first_block=a, last_block=b) for w, a, b in stages))
     own = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
-    return Plan(
+    return PlanSpec(
         status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
         provenance="measured", sources={"camera": own}, workers={}, networks={},
     )  # fmt: skip
@@ -59,7 +59,7 @@ ALL_NEAR, ALL_FAR = plan(("near", 0, 3)), plan(("far", 0, 3))
 IN_A_ROW = plan(("near", 0, 1), ("far", 2, 3))
 
 
-def worker(the_plan: Plan, name: str = "home", policy: str = "planned") -> Worker:
+def worker(the_plan: PlanSpec, name: str = "home", policy: str = "planned") -> Worker:
     return Worker(name, INSTANCE, make_policy(policy, INSTANCE, the_plan))
 
 

@@ -6,11 +6,12 @@ from math import inf
 
 import pytest
 
-from planner.plan.types import Plan, Route, SourcePlan, Stage, WorkerUse
+from planner.plan.types import PlanSpec, Route, SourcePlan, Stage, WorkerUse
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
 from planner.scenario.instance import Instance
 from planner.trace.records import Origin
+from planner.worker.event_checks import ProtocolError
 from planner.worker.events import (
     Arrived,
     BlockEnded,
@@ -31,7 +32,6 @@ from planner.worker.events import (
     TimedOut,
     Timer,
 )
-from planner.worker.gate import ProtocolError
 from planner.worker.patience import Patience
 from planner.worker.worker import Worker
 from tests.instances import make_instance, make_profile
@@ -50,10 +50,10 @@ def instance() -> Instance:
     )
 
 
-def plan(*stages: tuple[str, int, int]) -> Plan:
+def plan(*stages: tuple[str, int, int]) -> PlanSpec:
     route = Route(model="m", stages=tuple(Stage(worker=w, first_block=a, last_block=b) for w, a, b in stages))
     own = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
-    return Plan(
+    return PlanSpec(
         status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
         provenance="measured", sources={"urgent": own, "other": own}, workers={}, networks={},
     )  # fmt: skip
@@ -64,7 +64,7 @@ AT_HOME = plan(("slow", 0, 3))
 
 
 def worker(
-    name: str = "slow", policy: str = "planned", the_plan: Plan = SPLIT, patience: Patience | None = None
+    name: str = "slow", policy: str = "planned", the_plan: PlanSpec = SPLIT, patience: Patience | None = None
 ) -> Worker:
     return Worker(name, instance(), make_policy(policy, instance(), the_plan), patience)
 

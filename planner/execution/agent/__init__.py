@@ -1,0 +1,1 @@
+"""The agent: one worker of a run, on a device."""

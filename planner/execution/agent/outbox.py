@@ -1,0 +1,95 @@
+"""How a worker's messages get to other workers: hop by hop, or over an emulated network."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import count
+from typing import TypeAlias
+
+from planner.execution.wire.frames import Frame, Tensors
+from planner.execution.wire.messages import COORDINATOR, Admit, Data, Deploy, Transmit
+from planner.execution.wire.transport import CONTROL, urgency_levels
+from planner.worker.events import FailureMessage, Send, TaskMessage, Tell
+
+SendFrame: TypeAlias = Callable[[str, Frame, int], None]
+"""``send(to, frame, level)``: hands a frame to the transport without waiting for it."""
+
+
+class Outbox:
+    """Sends one worker's data in one run.
+
+    Data goes to the next worker on the scenario's path, which sends it on. An emulated network plays all hops by
+    itself: it is asked to carry each transfer, and what comes is held until it says that the transfer is there.
+    """
+
+    def __init__(self, name: str, deploy: Deploy, send: SendFrame) -> None:
+        self._name = name
+        self._deploy = deploy
+        self._send = send
+        self._levels = urgency_levels({name: s.priority for name, s in deploy.instance.scenario.sources.items()})
+        self._transfers = count()
+        self._held: dict[str, tuple[Data, Tensors]] = {}
+        self._admitted: dict[str, float] = {}
+
+    def level(self, source: str) -> int:
+        """Give the level of urgency of a source's data."""
+        return self._levels[self._deploy.instance.scenario.sources[source].priority]
+
+    def tell(self, tell: Tell, now_s: float) -> None:
+        """Send a note."""
+        note = Data(run=self._deploy.run, sender=self._name, message=tell.message, cut=0, size_bytes=0, sent_s=now_s)
+        self._send_data(tell.to, note, {}, CONTROL)
+
+    def send(self, send: Send, tensors: Tensors, now_s: float) -> None:
+        """Send what is about a sample, with its tensors."""
+        transfer = f"{self._name}/{next(self._transfers)}" if self._deploy.emulated else None
+        if transfer is not None:
+            request = Transmit(
+                transfer=transfer, sender=self._name, to=send.to, key=send.message.key, cut=send.cut,
+                size_bytes=send.size_bytes, priority=send.priority, at_s=now_s,
+            )  # fmt: skip
+            self._send(COORDINATOR, Frame(request), CONTROL)
+        data = Data(
+            run=self._deploy.run, sender=self._name, message=send.message, cut=send.cut, size_bytes=send.size_bytes,
+            sent_s=now_s, transfer=transfer,
+        )  # fmt: skip
+        self._send_data(send.to, data, tensors, self._levels[send.priority])
+
+    def next_hop(self, to: str) -> str:
+        """Give the worker that data for another one is sent to."""
+        path = None if self._deploy.emulated else self._deploy.instance.path(self._name, to)
+        return path.hops[0].receiver if path is not None and path.hops else to
+
+    def send_on(self, data: Data, tensors: Tensors, now_s: float) -> None:
+        """Pass another worker's data to the next hop."""
+        self._send_data(data.to, data.model_copy(update={"sent_s": now_s}), tensors, data.level)
+
+    def turn_back(self, data: Data) -> None:
+        """Tell a task's home that there is no next hop."""
+        task = data.message
+        if not isinstance(task, TaskMessage):
+            return
+        hop = self.next_hop(data.to)
+        lost = FailureMessage(task.key, f"{self._name} does not reach {hop}", (self._name, hop))
+        failure = data.model_copy(update={"sender": self._name, "message": lost, "size_bytes": 0})
+        self._send_data(self._deploy.instance.home(task.key.source), failure, {}, data.level)
+
+    def _send_data(self, to: str, data: Data, tensors: Tensors, level: int) -> None:
+        hop = self.next_hop(to)
+        if hop != to:
+            data = data.model_copy(update={"to": to, "level": level})
+        self._send(hop, Frame(data, tensors), level)
+
+    # ---- the emulated network ---------------------------------------------------------------------------------------
+
+    def came(self, transfer: str, data: Data, tensors: Tensors) -> float | None:
+        """Give when an emulated network lets in a transfer that came; None while it has not said so: it is held."""
+        if transfer not in self._admitted:
+            self._held[transfer] = (data, tensors)
+        return self._admitted.pop(transfer, None)
+
+    def admit(self, admit: Admit) -> tuple[Data, Tensors] | None:
+        """Learn when a transfer is let in; give it, if it has come."""
+        if admit.transfer not in self._held:
+            self._admitted[admit.transfer] = admit.at_s
+        return self._held.pop(admit.transfer, None)

@@ -1,0 +1,105 @@
+"""Who is there, as the coordinator sees it, and what they say."""
+
+from __future__ import annotations
+
+import queue
+import time
+from collections.abc import Callable, Iterable, Sequence
+from functools import partial
+
+from planner.errors import ExecuteError, explain
+from planner.execution.wire.frames import Frame, Tensors
+from planner.execution.wire.messages import Body, Transmit
+from planner.execution.wire.transport import CONTROL, LOOK_S, Connect
+
+
+class Membership:
+    """The agents around a coordinator; all but :meth:`send`, :meth:`call` and :meth:`stop` is for its thread."""
+
+    def __init__(self, connect: Connect) -> None:
+        self.present: set[str] = set()
+        """Those that are there, as of the last :meth:`next`."""
+        self.stopping = False
+        """Whether somebody has called :meth:`stop`."""
+        self.on_transmit: Callable[[Transmit], None] | None = None
+        """Called in any thread with requests to the emulated network, which are too urgent for the others' queue."""
+        self._inbox: queue.SimpleQueue[Frame | Callable[[], None]] = queue.SimpleQueue()
+        self._transport = connect(self._on_frame, self._on_member)
+
+    def _on_frame(self, frame: Frame) -> None:
+        if isinstance(frame.body, Transmit) and self.on_transmit is not None:
+            self.on_transmit(frame.body)
+        else:
+            self._inbox.put(frame)
+
+    def _on_member(self, member: str, present: bool) -> None:  # noqa: FBT001 - as the transport tells it
+        self.call(partial(self.present.add if present else self.present.discard, member))
+
+    def send(self, to: str, body: Body, tensors: Tensors | None = None, level: int = CONTROL) -> None:
+        """Send a message to an agent."""
+        self._transport.send(to, Frame(body, tensors or {}), level)
+
+    def call(self, action: Callable[[], None]) -> None:
+        """Have :meth:`next` do something in the coordinator's thread, and return; called in any thread."""
+        self._inbox.put(action)
+
+    def stop(self) -> None:
+        """Have :meth:`next` return, and :attr:`stopping` be set; called in any thread."""
+        self.call(self._stop)
+
+    def _stop(self) -> None:
+        self.stopping = True
+
+    def fail(self, error: Exception) -> None:
+        """Have :meth:`next` raise, for a thread that the run needs has ended; called in any thread."""
+        self.call(partial(self._fail, error))
+
+    @staticmethod
+    def _fail(error: Exception) -> None:
+        raise ExecuteError(f"the run cannot go on: {explain(error)}", where="coordinator") from error
+
+    def next(self, timeout_s: float) -> Frame | None:
+        """Give the next frame, or None when a member came or went or something was done instead.
+
+        Raises
+        ------
+        TimeoutError
+            Nothing came in time.
+        ExecuteError
+            Somebody has called :meth:`fail`.
+        """
+        try:
+            item = self._inbox.get(timeout=max(timeout_s, 0.0))
+        except queue.Empty:
+            raise TimeoutError from None
+        if isinstance(item, Frame):
+            return item
+        item()
+        return None
+
+    def wait_for(self, names: Sequence[str], timeout_s: float) -> None:
+        """Wait until all these agents are there.
+
+        Raises
+        ------
+        ExecuteError
+            Some did not come in time.
+        """
+        deadline_s = time.monotonic() + timeout_s
+        while absent := self.absent(names):
+            left_s = deadline_s - time.monotonic()
+            if left_s <= 0:
+                what = f"agents did not come within {timeout_s:g} s"
+                raise ExecuteError(what, where="workers", value=", ".join(absent), expected="agents that run")
+            try:
+                self.next(min(left_s, LOOK_S))
+            except TimeoutError:
+                self._transport.look()
+
+    def absent(self, names: Iterable[str]) -> list[str]:
+        """Give those of these agents that are not there."""
+        return [name for name in names if name not in self.present]
+
+    def close(self) -> None:
+        """Leave."""
+        self._transport.close()

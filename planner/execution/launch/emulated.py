@@ -1,0 +1,109 @@
+"""A scenario's network, played on this host: the simulator's network model, driven by the clock.
+
+Agents hand their tensors over at once, by loopback, and ask this network when they may be let in. Since the model knows
+that a transfer will end when its last fragment begins, the receiver is told ahead of time, and the host's own delays
+stay out of the measurement. Shared media work across processes, which pacing each sender alone could not do.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from functools import partial
+from math import isfinite
+
+from planner.errors import ExecuteError
+from planner.execution.wire.messages import Transmit
+from planner.execution.wire.threads import start_thread
+from planner.scenario.instance import Hop, Instance
+from planner.simulation.event_heap import EventHeap
+from planner.simulation.network import NetworkModel
+from planner.trace.records import TransferRecord
+
+
+class EmulatedNetwork:
+    """Carries out :class:`~planner.execution.wire.messages.Transmit` requests in real time, in a thread of its own."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._heap = EventHeap()
+        self._network = NetworkModel(self._heap, instance.resources)
+        self._changed = threading.Condition()
+        self._requests: list[Transmit] = []
+        self._stopping = False
+        self._start_s = 0.0
+        self._admit: Callable[[str, str, float], None] | None = None
+        self._sink: Callable[[TransferRecord], None] | None = None
+        self._thread: threading.Thread | None = None
+
+    def start(
+        self,
+        start_unix_s: float,
+        admit: Callable[[str, str, float], None],
+        sink: Callable[[TransferRecord], None],
+        on_failure: Callable[[Exception], None],
+    ) -> None:
+        """Begin; the run's clock reads 0 at ``start_unix_s``."""
+        self._start_s = time.monotonic() + (start_unix_s - time.time())
+        self._admit, self._sink = admit, sink
+        self._thread = start_thread("network", self._work, on_failure)
+
+    def transmit(self, request: Transmit) -> None:
+        """Take a request; called in any thread.
+
+        Raises
+        ------
+        ExecuteError
+            The scenario has no such way, or the request names no time.
+        """
+        if request.to not in self._instance.paths.get(request.sender, {}):
+            raise ExecuteError("no such way", where="transmit", value=f"{request.sender} > {request.to}")
+        if not isfinite(request.at_s) or not isfinite(request.priority) or request.size_bytes < 0:
+            raise ExecuteError("no transfer", where=f"transmit from {request.sender}", value=str(request))
+        with self._changed:
+            self._requests.append(request)
+            self._changed.notify()
+
+    def stop(self) -> None:
+        """End."""
+        with self._changed:
+            self._stopping = True
+            self._changed.notify()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                if not self._requests and not self._stopping:
+                    wait_s = self._heap.next_s - self._now_s()
+                    if wait_s > 0:
+                        self._changed.wait(min(wait_s, 3600.0))
+                if self._stopping:
+                    return
+                requests, self._requests = self._requests, []
+            for request in requests:
+                self._heap.at(request.at_s, partial(self._submit, request))
+            while self._heap.next_s <= self._now_s():
+                self._heap.run_next()
+
+    def _now_s(self) -> float:
+        return time.monotonic() - self._start_s
+
+    def _submit(self, request: Transmit) -> None:
+        path = self._instance.paths[request.sender][request.to]
+        deliver, occupied = partial(self._deliver, request), partial(self._record, request)
+        self._network.submit(path, request.size_bytes, request.priority, deliver, occupied)
+
+    def _deliver(self, request: Transmit, at_s: float) -> None:
+        if self._admit is not None:
+            self._admit(request.to, request.transfer, at_s)
+
+    def _record(self, request: Transmit, hop: Hop, start_s: float, end_s: float) -> None:
+        source, sample, _ = request.key
+        record = TransferRecord(
+            hop.resource, hop.sender, hop.receiver, source, sample, request.cut, request.size_bytes, start_s, end_s
+        )
+        if self._sink is not None:
+            self._sink(record)

@@ -1,0 +1,160 @@
+"""Agents as processes of this machine: started together, and gone when their starter is, however it ends."""
+
+from __future__ import annotations
+
+import logging
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import IO, Final
+
+from planner.errors import ExecuteError
+from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.launch.netns import network_namespaces
+from planner.execution.wire.messages import COORDINATOR
+from planner.execution.wire.zenoh import free_port, zenoh_connect
+from planner.runtime.processors import available_processors
+from planner.scenario.instance import Instance
+
+_LOG = logging.getLogger(__name__)
+
+_PATIENCE_S: Final = 60.0
+_LOOK_S: Final = 1.0
+"""How often to look whether an agent that is awaited has ended."""
+
+_GRACE_S: Final = 5.0
+_PORT: Final = 7447
+"""Where members in namespaces listen, which nobody else uses."""
+
+
+@contextmanager
+def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Coordinator]:
+    """Start one agent process for each worker and give a coordinator that has found them all.
+
+    Parameters
+    ----------
+    cache
+        Folder for block models; by default one that goes with the agents.
+
+    Raises
+    ------
+    ExecuteError
+        An agent did not start; says what it printed.
+    """
+    address = f"127.0.0.1:{free_port()}"
+    with (
+        _folder(cache) as blocks,
+        Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator,
+        _processes(_agents(names, address, blocks), coordinator),
+    ):
+        yield coordinator
+
+
+@contextmanager
+def namespaced_agents(instance: Instance, cache: Path | None = None) -> Iterator[Coordinator]:
+    """Start one agent process for each worker in a network namespace of its own, joined as the scenario says.
+
+    The parameters are those of :func:`local_agents`.
+
+    Raises
+    ------
+    ExecuteError
+        This machine cannot lay out network namespaces, or an agent did not start.
+    """
+    with network_namespaces(instance) as layout, _folder(cache) as blocks:
+        # The namespaces are this machine's own, and nobody else's messages get there.
+        address = f"{layout.coordinator}:{_PORT}"
+        commands = {
+            name: [
+                *layout.command(name),
+                *command,
+                *("--listen", f"{layout.addresses[name]}:{_PORT}", "--insecure"),
+            ]
+            for name, command in _agents(instance.workers, address, blocks).items()
+        }
+        connect = zenoh_connect(COORDINATOR, listen=address, connect=[], insecure=True)
+        with Coordinator(connect) as coordinator, _processes(commands, coordinator):
+            yield coordinator
+
+
+@contextmanager
+def _folder(cache: Path | None) -> Iterator[Path]:
+    if cache is not None:
+        yield cache
+        return
+    with tempfile.TemporaryDirectory(prefix="planner-") as folder:
+        yield Path(folder)
+
+
+def _agents(names: Sequence[str], address: str, cache: Path) -> dict[str, list[str]]:
+    """Give the commands that start agents.
+
+    Where there are enough processors, each agent computes on some of its own, as devices do. The system would start
+    what a message wakes near where the message came from, which may be where another agent computes.
+    """
+    available = available_processors()
+    share = len(available) // len(names)
+    commands = {}
+    for index, name in enumerate(names):
+        own = available[index * share : (index + 1) * share]
+        commands[name] = [
+            *(sys.executable, "-m", "planner", "agent", "--name", name, "--connect", address),
+            *("--cache", str(cache), "--until-stdin-closes"),
+            *(("--processors", ",".join(map(str, own))) if own else ()),
+        ]
+    return commands
+
+
+@contextmanager
+def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) -> Iterator[None]:
+    """Run agents until the end.
+
+    Each holds the read end of a pipe from here as its standard input, and leaves when that closes: so none is left over
+    even when this process is killed.
+    """
+    logs = {name: tempfile.TemporaryFile() for name in commands}  # noqa: SIM115 - closed below
+    processes: dict[str, subprocess.Popen[bytes]] = {}
+    try:
+        for name, command in commands.items():
+            processes[name] = subprocess.Popen(
+                command, stdin=subprocess.PIPE, stdout=logs[name], stderr=logs[name], start_new_session=True
+            )
+        deadline_s = time.monotonic() + _PATIENCE_S
+        while coordinator.absent(commands) and time.monotonic() < deadline_s - _LOOK_S:
+            with suppress(ExecuteError):
+                coordinator.await_agents(list(commands), _LOOK_S)
+            ended = [name for name, process in processes.items() if process.poll() is not None]
+            if ended:
+                said = "; ".join(f"{name}: {_last_words(logs[name])}" for name in ended)
+                raise ExecuteError("an agent ended", where="local agents", value=said)
+        coordinator.await_agents(list(commands), deadline_s - time.monotonic())
+        yield
+    finally:
+        _stop(list(processes.values()))
+        for name, process in processes.items():
+            if process.returncode:
+                _LOG.warning("agent %s ended with %d: %s", name, process.returncode, _last_words(logs[name]))
+        for log in logs.values():
+            log.close()
+
+
+def _last_words(log: IO[bytes]) -> str:
+    log.seek(0)
+    return log.read().decode(errors="replace").strip()[-500:]
+
+
+def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+    for process in processes:
+        if process.stdin is not None:
+            process.stdin.close()
+    deadline_s = time.monotonic() + _GRACE_S
+    for process in processes:
+        try:
+            process.wait(timeout=max(deadline_s - time.monotonic(), 0.1))
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()

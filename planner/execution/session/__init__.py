@@ -1,0 +1,1 @@
+"""A user's own samples through a plan: in, and their results out."""

@@ -1,0 +1,1 @@
+"""What members of a run say to each other, and how it travels."""

@@ -1,0 +1,228 @@
+"""What a worker lets in: data of its run, from its run's workers, that fits the cut which it says it is.
+
+And what the coordinator does: what a worker of the run says that it did, where its run has that.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Iterable, Mapping
+from math import isfinite
+from typing import Final
+
+import numpy as np
+
+from planner.errors import ExecuteError
+from planner.execution.wire.frames import Frame
+from planner.execution.wire.messages import Data, Deploy, DeployedModel, Input, Load, Ready, Submit
+from planner.model.chain import TensorSpec
+from planner.policy.types import Task
+from planner.scenario.instance import Instance
+from planner.trace.records import BlockRecord, Record, SampleRecord
+from planner.worker.events import Message, RequestMessage, ResultMessage, StatusMessage, TaskMessage
+
+_AT_ONCE: Final = 20
+"""How many refusals are told at once; after them one a second."""
+
+
+def check_fits(deploy: Deploy, frame: Frame) -> None:
+    """Refuse data and inputs that do not fit their run.
+
+    Tensors may be missing: a worker sends what it still holds of an attempt that is over.
+
+    Raises
+    ------
+    ExecuteError
+        Names what does not fit, where it came from, the value found and what was expected.
+    """
+    body = frame.body
+    if isinstance(body, Data):
+        for worker in (frame.sender, body.sender):
+            _known("worker", worker, deploy.instance.workers, frame)
+        _check_message(deploy, body.message, frame)
+    elif isinstance(body, Input | Submit):
+        _known("source", body.source, deploy.instance.sources, frame)
+        model = deploy.instance.scenario.sources[body.source].models[0]
+        _check_tensors(frame, deploy.models[model].cuts[0])
+
+
+def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:
+    if isinstance(message, StatusMessage):
+        return
+    _known("source", message.key.source, deploy.instance.sources, frame)
+    if isinstance(message, TaskMessage | RequestMessage):
+        _check_task(deploy, message.task, frame)
+    if isinstance(message, TaskMessage):
+        _check_tensors(frame, deploy.models[message.task.model].cuts[message.task.next_block])
+    elif isinstance(message, ResultMessage):
+        _check_result(deploy, message, frame)
+
+
+def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
+    _known("model", task.model, deploy.models, frame)
+    length = len(deploy.models[task.model].block_sha256)
+    blocks = [task.next_block, *(block for stage in task.stages for block in (stage.first_block, stage.last_block))]
+    for block in blocks:
+        _check_number("block", block, length, frame)
+    for stage in task.stages:
+        _known("worker", stage.worker, deploy.instance.workers, frame)
+
+
+def _check_result(deploy: Deploy, result: ResultMessage, frame: Frame) -> None:
+    origin = result.origin
+    model = origin.model if origin else deploy.instance.scenario.sources[result.key.source].models[0]
+    _known("model", model, deploy.models, frame)
+    if origin is None or origin.exit is None:
+        _check_tensors(frame, deploy.models[model].cuts[-1])
+        return
+    result_bytes = {point.name: point.result_bytes for point in deploy.instance.any_profile(model).exits}
+    _known("exit", origin.exit, result_bytes, frame)
+    for name, tensor in frame.tensors.items():
+        _known("tensor", name, (origin.exit,), frame)
+        if tensor.nbytes != result_bytes[origin.exit]:
+            expected = f"{result_bytes[origin.exit]} bytes"
+            raise ExecuteError("a result of another size", where=_where(frame), value=tensor.nbytes, expected=expected)
+
+
+def _check_tensors(frame: Frame, cut: tuple[TensorSpec, ...]) -> None:
+    specs = {spec.name: spec for spec in cut}
+    for name, tensor in frame.tensors.items():
+        _known("tensor", name, specs, frame)
+        dtype, shape = np.dtype(specs[name].dtype), specs[name].shape
+        if (tensor.dtype, tensor.shape) != (dtype, shape):
+            found, expected = f"{tensor.dtype} {list(tensor.shape)}", f"{dtype} {list(shape)}"
+            raise ExecuteError(
+                "a tensor that does not fit the cut", where=f"{_where(frame)}: {name}", value=found, expected=expected
+            )
+
+
+def _known(what: str, name: str, known: Mapping[str, object] | tuple[str, ...], frame: Frame) -> None:
+    if name not in known:
+        raise ExecuteError(f"no such {what}", where=_where(frame), value=name, expected=f"one of {', '.join(known)}")
+
+
+def _where(frame: Frame) -> str:
+    return f"{frame.body.kind} from {frame.sender}"
+
+
+def check_ready(models: Mapping[str, DeployedModel], frame: Frame, ready: Ready) -> None:
+    """Refuse times of other blocks than the deployed models have.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    for name, times_s in ready.warm_block_s.items():
+        _known("model", name, models, frame)
+        if len(times_s) != (blocks := len(models[name].block_sha256)):
+            raise ExecuteError("times of other blocks", where=_where(frame), value=len(times_s), expected=str(blocks))
+
+
+def check_load(instance: Instance, frame: Frame, load: Load) -> None:
+    """Refuse the load of networks that the scenario does not have.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    for resource in load.carried_s:
+        _known("network", resource, instance.resources, frame)
+
+
+def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:
+    """Refuse the end of a sample that no model of its source gives.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    _check_times(frame, record.created_s, record.finished_s)
+    if record.origin is not None:
+        model, points = record.origin.model, record.origin.operating_point
+        _known("model", model, instance.scenario.sources[record.source].models, frame)
+        _check_number("operating point", points, len(instance.operating_points(model)) - 1, frame)
+        if record.origin.exit is not None:
+            _known("exit", record.origin.exit, tuple(leave.name for leave in instance.any_profile(model).exits), frame)
+
+
+def check_output(instance: Instance, models: Mapping[str, DeployedModel], frame: Frame, source: str) -> None:
+    """Refuse tensors that are neither the output of a model of their source nor the result of one exit.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    of_source = instance.scenario.sources[source].models
+    given = [{spec.name for spec in models[model].cuts[-1]} for model in of_source]
+    given += [{leave.name} for model in of_source for leave in instance.any_profile(model).exits]
+    if frame.tensors.keys() not in given:
+        expected = " or ".join(", ".join(sorted(names)) for names in given)
+        value = ", ".join(frame.tensors)
+        raise ExecuteError("no outputs of the source's models", where=_where(frame), value=value, expected=expected)
+
+
+def check_log(instance: Instance, frame: Frame, records: Iterable[Record]) -> None:
+    """Refuse records of what the sender of a log did not do itself, or of what its run does not have.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    lengths = {name: max(map(instance.length, spec.models)) for name, spec in instance.scenario.sources.items()}
+    for record in records:
+        if isinstance(record, SampleRecord):
+            raise ExecuteError("the end of a sample, which is no part of a log", where=_where(frame))
+        _known("source", record.source, lengths, frame)
+        _check_times(frame, record.start_s, record.end_s)
+        if isinstance(record, BlockRecord):
+            doer = record.worker
+            _check_number("block", record.block, lengths[record.source] - 1, frame)
+        else:
+            doer = record.receiver
+            _known("worker", record.sender, instance.workers, frame)
+            _check_number("cut", record.cut, lengths[record.source], frame)
+        if doer != frame.sender:
+            raise ExecuteError("a record of another worker", where=_where(frame), value=doer, expected=frame.sender)
+
+
+def _check_number(what: str, number: int, last: int, frame: Frame) -> None:
+    if not 0 <= number <= last:
+        raise ExecuteError(f"no such {what}", where=_where(frame), value=number, expected=f"0 to {last}")
+
+
+def _check_times(frame: Frame, *times_s: float) -> None:
+    if not all(map(isfinite, times_s)):
+        raise ExecuteError("no time", where=_where(frame), value=list(times_s), expected="finite numbers of seconds")
+
+
+class Refusals:
+    """Tells what was refused, the first few times and then once a second: a flood must not make another one.
+
+    Parameters
+    ----------
+    tell
+        ``tell(sender, what)``.
+    """
+
+    def __init__(self, tell: Callable[[str, str], None]) -> None:
+        self._tell = tell
+        self._left = float(_AT_ONCE)
+        self._since_s = time.monotonic()
+        self._untold = 0
+
+    def add(self, sender: str, what: str) -> None:
+        """Tell of a refusal, or count it for the next one that is told."""
+        now_s = time.monotonic()
+        self._left = min(self._left + (now_s - self._since_s), _AT_ONCE)
+        self._since_s = now_s
+        if self._left < 1:
+            self._untold += 1
+            return
+        self._left -= 1
+        self._tell(sender, f"{what} ({self._untold} more were refused before)" if self._untold else what)
+        self._untold = 0

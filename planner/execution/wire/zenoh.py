@@ -1,0 +1,246 @@
+"""The transport over Eclipse Zenoh, by TCP or by mutual TLS.
+
+Members are peers that find each other by gossip from the coordinator's address. Each declares a liveliness token, by
+which the others see it come and go.
+
+Two members have one link. Two, split by priority, would keep urgent data out of the socket's buffer that bulk data
+fills; but Zenoh numbers the messages of a priority and drops those that come out of turn, and so some do while a second
+link comes up: now and then a member never learnt of another one. :mod:`planner.execution.wire.lanes` bounds what
+waits in buffers instead.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import socket
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final
+
+import zenoh
+
+from planner.errors import ExecuteError
+from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
+from planner.execution.wire.frames import Frame, encode
+from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
+from planner.execution.wire.threads import surviving
+from planner.execution.wire.transport import (
+    CONTROL,
+    LOOK_S,
+    Connect,
+    OnAcknowledged,
+    OnFrame,
+    OnPresence,
+    Receiver,
+    Transport,
+)
+
+_LOG = logging.getLogger(__name__)
+
+_LEASE_MS: Final = 900
+"""A silent link counts as broken after this, which is seen a tenth of a second later at the most."""
+
+_BLOCKED_US: Final = 2_000_000
+"""A link that takes nothing for so long is closed."""
+
+_DROPPED_US: Final = 100_000
+"""An acknowledgement that finds no room on its link for so long is dropped. The default, a hundredth of that, drops
+some wherever a processor is busy."""
+
+_QUEUED_BATCHES: Final = 16
+"""Batches of 64 KiB that a queue holds; the library's most. With the default of two, the thread that sends and the one
+that writes to the socket wait for each other all the time: a megabyte over loopback takes a third longer."""
+
+_LEVELS: Final = {
+    "real_time": zenoh.Priority.REAL_TIME,
+    "interactive_high": zenoh.Priority.INTERACTIVE_HIGH,
+    "interactive_low": zenoh.Priority.INTERACTIVE_LOW,
+    "data_high": zenoh.Priority.DATA_HIGH,
+    "data": zenoh.Priority.DATA,
+    "data_low": zenoh.Priority.DATA_LOW,
+    "background": zenoh.Priority.BACKGROUND,
+}
+"""From the most urgent, by the names of their queues."""
+
+_PRIORITIES: Final = tuple(_LEVELS.values())
+
+
+def zenoh_connect(
+    name: str,
+    *,
+    listen: str | None,
+    connect: Sequence[str],
+    cert_dir: Path | None = None,
+    insecure: bool = False,
+    gossip: bool = True,
+) -> Connect:
+    """Give what opens the transport of member ``name``.
+
+    Parameters
+    ----------
+    listen
+        ``HOST:PORT``; a free port of the loopback interface when None.
+    connect
+        ``HOST:PORT`` of members to join; they may come later.
+    cert_dir
+        The member's folder by ``planner certs``: all links are mutual TLS then.
+    insecure
+        Whether addresses off the loopback interface will do without.
+    gossip
+        Whether it joins all members that those it joins know of; else it has links to those in ``connect`` only.
+
+    Raises
+    ------
+    ExecuteError
+        An address is malformed, off the loopback interface without certificates, or cannot be listened on (when
+        opened); or the certificates are not this member's.
+    """
+    credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
+    protocol = "tcp" if credentials is None else "tls"
+    listens = [_endpoint(protocol, listen or "127.0.0.1:0")]
+    connects = [_endpoint(protocol, address) for address in connect]
+    if credentials is None and not insecure:
+        refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
+    configuration = _configuration(listens, connects, credentials) | {"scouting/gossip/enabled": gossip}
+
+    def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
+        return ZenohTransport(name, configuration, on_frame, on_presence)
+
+    return opener
+
+
+def free_port() -> int:
+    """Give a port of the loopback interface that is free."""
+    with socket.socket() as found:
+        found.bind(("127.0.0.1", 0))
+        return int(found.getsockname()[1])
+
+
+def _endpoint(protocol: str, address: str) -> str:
+    host, _, port = address.rpartition(":")
+    if not host or not port.isdigit() or int(port) > 65535:
+        raise ExecuteError("not an address", where="address", value=address, expected="HOST:PORT, e.g. 192.0.2.7:7447")
+    return f"{protocol}/{address}"
+
+
+def _configuration(listens: Sequence[str], connects: Sequence[str], credentials: Credentials | None) -> dict[str, Any]:
+    return {
+        "mode": "peer",
+        "listen/endpoints": list(listens),
+        "connect/endpoints": list(connects),
+        "connect/timeout_ms": -1,
+        "connect/exit_on_failure": False,
+        "connect/retry": {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2},
+        # Nobody is looked for by multicast, so there is nothing to wait half a second for.
+        "scouting/delay": 0,
+        "scouting/multicast/enabled": False,
+        # One machine may play a whole network; shared memory would make its links unlike any real one.
+        "transport/shared_memory/enabled": False,
+        "transport/unicast/max_links": 1,
+        "transport/link/tx/lease": _LEASE_MS,
+        "transport/link/tx/queue/size": dict.fromkeys(_LEVELS, _QUEUED_BATCHES),
+        # Meanwhile nothing goes to any other member either.
+        "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED_US,
+        "transport/link/tx/queue/congestion_control/drop/wait_before_drop": _DROPPED_US,
+        "transport/link/rx/max_message_size": MAX_HEADER_BYTES + 2 * MAX_PIECE_BYTES,
+        **(credentials.settings() if credentials is not None else {}),
+    }
+
+
+class ZenohTransport:
+    """A member's Zenoh session; see :func:`zenoh_connect`."""
+
+    def __init__(self, name: str, configuration: Mapping[str, Any], on_frame: OnFrame, on_presence: OnPresence) -> None:
+        self._name = name
+        self._on_presence = on_presence
+        self._receiver = Receiver(name, on_frame)
+        config = zenoh.Config()
+        for key, value in configuration.items():
+            config.insert_json5(key, json.dumps(value))
+        try:
+            self._session = zenoh.open(config)
+        except zenoh.ZError as error:
+            value = ", ".join(configuration["listen/endpoints"])
+            raise ExecuteError(f"cannot open the transport: {error}", where=name, value=value) from error
+
+        presence = surviving(self._presence)
+        try:
+            self._session.declare_subscriber(inbox(name, "*"), surviving(self._receive))
+            self._token = self._session.liveliness().declare_token(alive(name))
+            self._session.liveliness().declare_subscriber(alive("*"), presence, history=True)
+        except BaseException as error:
+            self.close()
+            if isinstance(error, zenoh.ZError):
+                raise ExecuteError(f"cannot join the others: {error}", where=name) from error
+            raise
+
+    def _receive(self, sample: zenoh.Sample) -> None:
+        sender = str(sample.key_expr).rpartition("/")[2]
+        attachment = sample.attachment.to_bytes() if sample.attachment is not None else b""
+        answer = self._receiver.take(sender, attachment, sample.payload.to_bytes())
+        if answer is not None:
+            try:
+                self.send_fragment(sender, answer, CONTROL)
+            except ExecuteError:  # the session may be closing, and a sender does not wait for ever
+                _LOG.debug("%s: an acknowledgement is lost", self._name, exc_info=True)
+
+    def _presence(self, sample: zenoh.Sample) -> None:
+        other, present = str(sample.key_expr).rpartition("/")[2], sample.kind == zenoh.SampleKind.PUT
+        if other != self._name:
+            if not present:
+                self._receiver.forget(other)
+            self._on_presence(other, present)
+
+    def send(self, to: str, frame: Frame, level: int) -> None:
+        """Send a frame; blocks while the link's queue is full."""
+        for fragment in split(*encode(frame)):
+            self.send_fragment(to, fragment, level)
+
+    def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
+        """Send a part of a frame; blocks while the link's queue is full.
+
+        Raises
+        ------
+        ExecuteError
+            The library refuses it; it has not been sent.
+        """
+        try:
+            self._session.put(
+                inbox(to, self._name),
+                bytes(fragment.payload),  # the library takes no views
+                attachment=fragment.attachment,
+                priority=_PRIORITIES[level - 1],
+                # An acknowledgement is sent by the thread that receives, which must not wait for a link that is silent.
+                congestion_control=(
+                    zenoh.CongestionControl.DROP if fragment.acknowledges else zenoh.CongestionControl.BLOCK
+                ),
+                express=True,
+            )
+        except zenoh.ZError as error:
+            raise ExecuteError(f"cannot be sent: {error}", where=f"message to {to}") from error
+
+    def on_acknowledged(self, call: OnAcknowledged) -> None:
+        """Have ``call`` called when a fragment that asked for it has come."""
+        self._receiver.on_acknowledged = call
+
+    def limit(self, size_bytes: int) -> None:
+        """Refuse messages that are larger, from now on."""
+        self._receiver.limit(size_bytes)
+
+    def look(self) -> None:
+        """Ask who is there: each is told again, as when it comes."""
+
+        @surviving
+        def answer(reply: zenoh.Reply) -> None:
+            if reply.ok is not None:
+                self._presence(reply.ok)
+
+        try:
+            self._session.liveliness().get(alive("*"), answer, timeout=LOOK_S)
+        except zenoh.ZError as error:
+            raise ExecuteError(f"cannot look who is there: {error}", where=self._name) from error
+
+    def close(self) -> None:
+        """Leave. A process that ends without this may hang."""
+        self._session.close()  # type: ignore[no-untyped-call]  # the library's stub leaves it untyped

@@ -1,0 +1,86 @@
+"""Assemble a profile from a chain and the costs of its blocks."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Final, Literal
+
+from planner.model.chain import Chain
+from planner.profiling.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile, SegmentError
+
+SHORTEST_S: Final = 1e-9
+
+
+@dataclass(frozen=True)
+class ChainCosts:
+    """Costs of a chain of L blocks; values that were not measured keep their defaults.
+
+    Parameters
+    ----------
+    mean_s
+        Time of each block; length L, seconds.
+    std_s, load_s
+        Standard deviation of that time, and time to create the session; length L or empty, seconds.
+    activation_bytes
+        Measured peak memory of each block in bytes; length L, or empty to use the computed values.
+    stage_overhead_s, fusion_saving_s, segment_error
+        As in :class:`Profile`.
+    """
+
+    mean_s: Sequence[float]
+    std_s: Sequence[float] = ()
+    load_s: Sequence[float] = ()
+    activation_bytes: Sequence[int] = ()
+    stage_overhead_s: float = 0.0
+    fusion_saving_s: Sequence[float] = field(default=())
+    segment_error: SegmentError | None = None
+
+
+def assemble(
+    chain: Chain,
+    costs: ChainCosts,
+    *,
+    device_class: str,
+    provenance: Literal["measured", "estimated"],
+    environment: dict[str, Any],
+    operating_points: Sequence[OperatingPoint],
+) -> Profile:
+    """Return the profile of ``chain`` on ``device_class``."""
+    unknown = (0.0,) * len(chain)
+    rows = zip(
+        chain.blocks,
+        costs.mean_s,
+        costs.std_s or unknown,
+        costs.load_s or unknown,
+        costs.activation_bytes or [block.activation_bytes for block in chain.blocks],
+        strict=True,
+    )
+    return Profile(
+        model=ModelReference(name=chain.name, sha256=chain.model_sha256),
+        chain_sha256=chain.chain_sha256,
+        device_class=device_class,
+        provenance=provenance,
+        environment=environment,
+        stage_overhead_s=costs.stage_overhead_s,
+        fusion_saving_s=tuple(costs.fusion_saving_s),
+        blocks=tuple(
+            BlockCost(
+                name=block.name,
+                mean_s=max(mean_s, SHORTEST_S),
+                std_s=std_s,
+                weight_bytes=block.weight_bytes,
+                activation_bytes=activation_bytes,
+                flop=block.flop,
+                parameters=block.parameters,
+                load_s=load_s,
+            )
+            for block, mean_s, std_s, load_s, activation_bytes in rows
+        ),
+        cut_bytes=tuple(cut.bytes for cut in chain.cuts),
+        exits=tuple(
+            ExitPoint(name=exit_.name, cut=exit_.cut, result_bytes=exit_.result_bytes) for exit_ in chain.exits
+        ),
+        operating_points=tuple(operating_points),
+        segment_error=costs.segment_error,
+    )

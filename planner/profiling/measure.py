@@ -1,0 +1,159 @@
+"""Measure the costs of a chain's blocks on this device.
+
+1. Create the session of each block, and time the creation.
+2. Run rounds. Each round runs the whole chain, timing every block, and random segments as separate stages. The order is
+   drawn anew for each round, so that a temporary slowdown of the machine affects all segments alike.
+3. Fit the stage overhead to some of the segments. The others are held out: the error of predicting them states the
+   accuracy of the profile.
+4. Run both blocks at each inner border in one session, to measure the time saved by fusing them.
+5. Measure the peak memory of each block, on the CPU.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Sequence
+from datetime import datetime, timezone
+from typing import Final
+
+import numpy as np
+
+from planner.errors import ProfileError
+from planner.model.chain import Chain
+from planner.profiling.assemble import ChainCosts, assemble
+from planner.profiling.environment import device_environment, thermal_environment, thermals, throttle_warnings
+from planner.profiling.sampling import MIN_ROUNDS, Clock, ProfiledModel, Progress, Sampler, cut_names
+from planner.profiling.timing import fit_costs, noise_warnings
+from planner.profiling.types import OperatingPoint, Profile
+from planner.runtime.providers import Provider, onnxruntime_version
+from planner.runtime.runner import ChainRunner
+
+ROUNDS: Final = 40
+BUDGET_S: Final = 60.0
+
+
+def measure(
+    chain_model: ProfiledModel,
+    *,
+    device_class: str,
+    provider: str | Provider = "cpu",
+    threads: int = 1,
+    rounds: int = ROUNDS,
+    budget_s: float = BUDGET_S,
+    operating_points: Sequence[OperatingPoint] = (),
+    power_mode: str | None = None,
+    seed: int = 0,
+    progress: Progress | None = None,
+) -> Profile:
+    """Measure a chain on this device.
+
+    Parameters
+    ----------
+    chain_model
+        The chain and its block models.
+    device_class
+        Name for this combination of device, provider and number of threads.
+    provider, threads
+        As for :class:`planner.runtime.session.BlockSession`.
+    rounds
+        Maximum number of rounds.
+    budget_s
+        Time limit for the whole measurement in seconds. Sessions are created and three rounds run even if that takes
+        longer.
+    operating_points
+        The chain's operating points, copied to the profile.
+    power_mode
+        Power mode of the device in the user's words. Overrides the mode reported by the system.
+    seed
+        Seed for the inputs, the segments and their order.
+    progress
+        Callback that receives the progress.
+
+    Returns
+    -------
+    Profile
+        The measured profile. After Ctrl-C, if at least three rounds are complete, it holds what was measured until
+        then, and ``environment["partial"]`` is true. ``environment["warnings"]`` lists signs of a noisy machine.
+
+    Raises
+    ------
+    ProfileError
+        If a number is out of range.
+    RuntimeSessionError
+        If onnxruntime is missing, lacks the provider or rejects a block.
+    """
+    if rounds < MIN_ROUNDS:
+        raise ProfileError("too few rounds", where="rounds", value=rounds, expected=f"{MIN_ROUNDS} or more")
+    if not budget_s > 0:
+        raise ProfileError(
+            "no time for a measurement", where="budget", value=budget_s, expected="a positive time, as in 60s"
+        )
+    chain = chain_model.chain
+    clock = Clock(budget_s, progress)
+    runner = ChainRunner(cut_names(chain), name=chain.name, provider=provider, threads=threads)
+    sampler = Sampler(chain_model, runner, np.random.default_rng(seed), clock)
+    before = thermals()
+    partial = not _sample(sampler, rounds)
+    after = thermals()
+    clock.finish()
+    samples = sampler.samples
+    fitted = fit_costs(samples.rounds)
+    memory_measured = len(samples.peak_bytes) == len(chain)
+    environment = device_environment() | {
+        "provider": runner.provider.name,
+        "precision": "float16" if runner.provider.name.endswith("-fp16") else _precision(chain),
+        "threads": threads,
+        "onnxruntime": onnxruntime_version(),
+        "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
+        "rounds": len(samples.rounds),
+        "waiting_share": round(samples.waiting_share, 3),
+        "partial": partial,
+        "memory": "measured" if memory_measured else "computed",
+        **thermal_environment(before, after),
+        "warnings": [
+            *noise_warnings(samples.rounds, fitted.segment_error, samples.waiting_share),
+            *throttle_warnings(before, after),
+        ],
+    }
+    if power_mode is not None:
+        environment["power_mode"] = power_mode
+    return assemble(
+        chain,
+        ChainCosts(
+            fitted.mean_s.tolist(),
+            std_s=fitted.std_s.tolist(),
+            load_s=samples.load_s,
+            activation_bytes=samples.peak_bytes if memory_measured else (),
+            stage_overhead_s=fitted.stage_overhead_s,
+            fusion_saving_s=samples.fusion_saving_s if len(samples.fusion_saving_s) == len(chain) - 1 else (),
+            segment_error=fitted.segment_error,
+        ),
+        device_class=device_class,
+        provenance="measured",
+        environment=environment,
+        operating_points=operating_points,
+    )
+
+
+def _sample(sampler: Sampler, rounds: int) -> bool:
+    """Take all samples; return False if Ctrl-C cut them short, and re-raise it if there are too few rounds."""
+    try:
+        sampler.load()
+        sampler.run_rounds(rounds)
+        sampler.try_fusing()
+        sampler.measure_memory()
+    except KeyboardInterrupt:
+        if len(sampler.samples.rounds) < MIN_ROUNDS:
+            raise
+        return False
+    return True
+
+
+def _precision(chain: Chain) -> str:
+    """Return the dtype of most bytes between blocks."""
+    inner = chain.cuts[1:-1] or chain.cuts[:1]
+    sizes: Counter[str] = Counter()
+    for cut in inner:
+        for tensor in cut.tensors:
+            sizes[tensor.dtype] += tensor.bytes
+    return max(sizes, key=lambda dtype: sizes[dtype], default="unknown")

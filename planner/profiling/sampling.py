@@ -1,0 +1,230 @@
+"""Run blocks and segments on this device, and record their times.
+
+On the host with one thread, the clock is the thread's CPU time, so that time used by other programs does not count as a
+block's cost. Otherwise (several threads, or a separate device) it is wall-clock time.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from time import perf_counter, thread_time
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.model.chain import Chain
+from planner.profiling.timing import Rounds, choose_segments
+from planner.runtime.inputs import random_inputs
+from planner.runtime.memory import peak_activation_bytes
+from planner.runtime.runner import ChainRunner
+from planner.runtime.session import BlockSession
+
+Progress = Callable[[int, int], None]
+"""Callback that receives the percentage done so far, and 100."""
+
+WARM_UP_ROUNDS: Final = 2
+MIN_ROUNDS: Final = 3
+FUSION_ROUNDS: Final = 10
+ROUNDS_SHARE: Final = 0.7
+"""Share of the budget after which no new round starts, so that fusing and memory can be measured."""
+
+
+class ProfiledModel(Protocol):
+    """A chain with its block models, as returned by :func:`planner.model.load.load_chain`."""
+
+    @property
+    def chain(self) -> Chain:
+        """Blocks and cuts."""
+
+    def block_model(self, index: int) -> bytes:
+        """Return the serialised model of a block."""
+
+    def stage_model(self, first: int, last: int) -> bytes:
+        """Return blocks ``first`` to ``last`` as one serialised model."""
+
+
+class Clock:
+    """Elapsed time compared with a budget, with progress reports.
+
+    Parameters
+    ----------
+    budget_s
+        Time limit in seconds.
+    progress
+        Callback that receives the percentage of the expected total time.
+    """
+
+    def __init__(self, budget_s: float, progress: Progress | None) -> None:
+        self.budget_s = budget_s
+        self.expected_s = budget_s
+        self._progress = progress
+        self._start_s = perf_counter()
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the start."""
+        return perf_counter() - self._start_s
+
+    def used(self, share: float) -> bool:
+        """Return whether ``share`` of the budget is used up."""
+        return self.elapsed_s >= share * self.budget_s
+
+    def report(self) -> None:
+        """Report the progress."""
+        if self._progress:
+            self._progress(min(99, int(100 * self.elapsed_s / self.expected_s)), 100)
+
+    def finish(self) -> None:
+        """Report completion."""
+        if self._progress:
+            self._progress(100, 100)
+
+
+@dataclass
+class TimingSamples:
+    """Measurements so far.
+
+    Parameters
+    ----------
+    rounds
+        Times of blocks and segments.
+    """
+
+    rounds: Rounds
+    load_s: list[float] = field(default_factory=list)
+    """Time to create each block's session; length L, seconds."""
+    fusion_saving_s: list[float] = field(default_factory=list)
+    """Time saved by fusing at each inner border, as far as measured; seconds."""
+    peak_bytes: list[int] = field(default_factory=list)
+    """Peak memory of each block, as far as measured; bytes."""
+    passed_s: float = 0.0
+    """Wall-clock time of all rounds together, seconds."""
+    counted_s: float = 0.0
+    """Time of all rounds by the clock used for costs, seconds; less if other programs occupied the processor."""
+
+    @property
+    def waiting_share(self) -> float:
+        """Share of the rounds' time in which other programs occupied the processor."""
+        return max(1 - self.counted_s / self.passed_s, 0.0) if self.passed_s else 0.0
+
+
+class Sampler:
+    """Samples the times of a chain's blocks and segments on a provider.
+
+    Parameters
+    ----------
+    chain_model
+        The chain and its block models.
+    runner
+        Runner without blocks; :meth:`load` loads them.
+    rng
+        Generator for inputs, segments and their order.
+    clock
+        Clock that limits the time.
+    """
+
+    def __init__(self, chain_model: ProfiledModel, runner: ChainRunner, rng: np.random.Generator, clock: Clock) -> None:
+        self._model = chain_model
+        self._runner = runner
+        self._rng = rng
+        self._clock = clock
+        self._length = len(chain_model.chain)
+        self._cut_tensors: list[dict[str, NDArray[Any]]] = []
+        on_this_thread = runner.provider.device is None and runner.threads == 1
+        self._now_s = thread_time if on_this_thread else perf_counter
+        self.samples = TimingSamples(Rounds(*choose_segments(self._length, rng)))
+
+    def load(self) -> None:
+        """Create the sessions, and run the chain once to obtain the tensors of each cut."""
+        for index in range(self._length):
+            model = self._model.block_model(index)
+            start_s = perf_counter()
+            self._runner.load(index, model)
+            self.samples.load_s.append(perf_counter() - start_s)
+            self._clock.report()
+        self._cut_tensors = [random_inputs(self._model.chain.cuts[0].tensors, self._rng)]
+        for index in range(self._length):
+            self._cut_tensors.append(self._runner.run_block(index, self._cut_tensors[index]))
+
+    def run_rounds(self, count: int) -> None:
+        """Run ``count`` rounds after the warm-up, or fewer if the budget runs out."""
+        for _ in range(WARM_UP_ROUNDS):
+            start_s = perf_counter()
+            self._run_round(Rounds(self.samples.rounds.fitted, self.samples.rounds.held_out))
+            round_s = perf_counter() - start_s
+        rounds_s = min(count * round_s, ROUNDS_SHARE * self._clock.budget_s)
+        self._clock.expected_s = min(self._clock.budget_s, self._clock.elapsed_s + rounds_s / ROUNDS_SHARE)
+        for done in range(count):
+            if done >= MIN_ROUNDS and self._clock.used(ROUNDS_SHARE):
+                break
+            self._run_round(self.samples.rounds)
+            self._clock.report()
+
+    def _run_round(self, rounds: Rounds) -> None:
+        whole = (0, self._length - 1)
+        segments = [whole, *rounds.fitted, *rounds.held_out]
+        passed_s, counted_s = perf_counter(), self._now_s()
+        times = {segments[index]: self._timed(*segments[index]) for index in self._rng.permutation(len(segments))}
+        self.samples.passed_s += perf_counter() - passed_s
+        self.samples.counted_s += self._now_s() - counted_s
+        chain_s, block_s = times.pop(whole)
+        rounds.add(block_s, chain_s, {segment: total_s for segment, (total_s, _) in times.items()})
+
+    def _timed(self, first: int, last: int) -> tuple[float, list[float]]:
+        """Run a stage, and return its time and the time of each of its blocks in seconds."""
+        runner, now_s = self._runner, self._now_s
+        begin_s = now_s()
+        tensors = runner.send(first, self._cut_tensors[first])
+        marks_s = [now_s()]
+        for index in range(first, last + 1):
+            tensors = runner.step(index, tensors)
+            marks_s.append(now_s())
+        runner.fetch(tensors)
+        return now_s() - begin_s, np.diff(marks_s).tolist()
+
+    def try_fusing(self) -> None:
+        """Time each pair of neighbouring blocks as one session and as two."""
+        for first in range(self._length - 1):
+            if self._clock.used(1.0):
+                return
+            fused = BlockSession(
+                self._model.stage_model(first, first + 1),
+                name=f"{self._model.chain.name}, blocks {first} and {first + 1}",
+                provider=self._runner.provider,
+                threads=self._runner.threads,
+            )
+            self.samples.fusion_saving_s.append(self._saving_s(fused, first))
+            self._clock.report()
+
+    def _saving_s(self, fused: BlockSession, first: int) -> float:
+        """Return the difference of the shortest times: disturbances only add time, and not equally to both."""
+        tensors = self._cut_tensors[first]
+        apart_s, fused_s = [], []
+        for _ in range(FUSION_ROUNDS):
+            apart_s.append(self._timed(first, first + 1)[0])
+            start_s = self._now_s()
+            fused.run(tensors)
+            fused_s.append(self._now_s() - start_s)
+        return min(apart_s) - min(fused_s)
+
+    def measure_memory(self) -> None:
+        """Measure each block's peak memory if the blocks run in host memory."""
+        if self._runner.provider.device is not None:
+            return
+        for index in range(self._length):
+            peak = None if self._clock.used(1.0) else self._peak_bytes(index)
+            if peak is None:
+                return
+            self.samples.peak_bytes.append(peak)
+            self._clock.report()
+
+    def _peak_bytes(self, index: int) -> int | None:
+        name = f"{self._model.chain.name}, block {index}"
+        return peak_activation_bytes(self._model.block_model(index), self._cut_tensors[index], name=name)
+
+
+def cut_names(chain: Chain) -> Sequence[Sequence[str]]:
+    """Return the names of the tensors at each cut."""
+    return [[tensor.name for tensor in cut.tensors] for cut in chain.cuts]

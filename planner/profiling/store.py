@@ -1,0 +1,88 @@
+"""Profiles in files: ``<folder>/<device-class>/<model>.json``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Final
+
+from pydantic import ValidationError
+
+from planner.errors import Fault, ProfileError
+from planner.files import write_text_atomic
+from planner.profiling.types import SCHEMA, Profile
+
+FORMER_CHAIN: Final = (
+    "earlier versions gave a model with external data another chain_sha256 on Python 3.10: in a profile written there, "
+    "replace it by the one that `planner inspect` prints"
+)
+"""What to look at where profiles of one model name different chains."""
+
+
+def profile_path(folder: Path, device_class: str, model: str) -> Path:
+    """Give the file in which the profile of ``model`` on ``device_class`` lies."""
+    return folder / device_class / f"{model}.json"
+
+
+def save_profile(profile: Profile, path: Path) -> None:
+    """Write a profile whole or not at all."""
+    document = profile.model_dump(mode="json", by_alias=True)
+    write_text_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+
+
+def load_profile(path: Path) -> Profile:
+    """Read a profile.
+
+    Raises
+    ------
+    ProfileError
+        The file is missing, is not JSON, has another schema, or holds wrong values: all faults at once, each with its
+        key.
+    """
+    try:
+        document = json.loads(path.read_bytes())
+    except FileNotFoundError as error:
+        raise _missing(path) from error
+    except OSError as error:
+        raise ProfileError(f"profile cannot be read: {error.strerror}", where=str(path)) from error
+    except ValueError as error:
+        raise ProfileError(f"profile is not JSON: {error}", where=str(path)) from error
+    return _validated(document, path)
+
+
+def _validated(document: object, path: Path) -> Profile:
+    if not isinstance(document, dict) or document.get("schema") != SCHEMA:
+        found = document.get("schema") if isinstance(document, dict) else None
+        raise ProfileError("not a profile of this version", where=f"{path}: schema", value=found, expected=SCHEMA)
+    try:
+        return Profile.model_validate(document)
+    except ValidationError as error:
+        raise ProfileError(_faults(error, path)) from error
+
+
+def _missing(path: Path) -> ProfileError:
+    device_class, model = path.parent.name or "CLASS", path.stem
+    return ProfileError(
+        f"no profile of {model} on {device_class}",
+        where=str(path),
+        expected=f"a file made by `planner profile {model}.onnx --device-class {device_class} -o {path}`",
+    )
+
+
+def _faults(error: ValidationError, path: Path) -> list[Fault]:
+    found = error.errors()
+    # A list whose entries are wrong counts as empty too: that fault only follows from theirs.
+    return [
+        Fault(
+            what=fault["msg"].removeprefix("Value error, "),
+            where=f"{path}: {_key(fault['loc'])}".removesuffix(": "),
+            value=None if isinstance(fault["input"], dict) else fault["input"],
+        )
+        for fault in found
+        if not any(other["loc"][: len(fault["loc"])] == fault["loc"] != other["loc"] for other in found)
+    ]
+
+
+def _key(location: Sequence[int | str]) -> str:
+    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")

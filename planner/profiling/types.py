@@ -1,0 +1,126 @@
+"""Contents of a profile file: the costs of a chain's blocks on a device class (``planner/profile/v1``)."""
+
+from __future__ import annotations
+
+from itertools import pairwise
+from typing import Annotated, Any, Final, Literal
+
+from pydantic import Field, model_validator
+
+from planner.base import FrozenModel
+
+SCHEMA: Final = "planner/profile/v1"
+
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+Finite = Annotated[float, Field(allow_inf_nan=False)]
+Probability = Annotated[float, Field(ge=0, le=1)]
+
+
+class ModelReference(FrozenModel):
+    """The model that was profiled."""
+
+    name: str
+    sha256: str
+
+
+class BlockCost(FrozenModel):
+    """Cost of a block on this device class."""
+
+    name: str
+    mean_s: Positive
+    """Time of one run of the block inside a stage, without the stage overhead, in seconds: the median of the rounds."""
+    std_s: NonNegative
+    """Standard deviation of that time over the rounds, computed from the quartiles, in seconds."""
+    weight_bytes: int = Field(ge=0)
+    activation_bytes: int = Field(ge=0)
+    """Peak size of the tensors alive while the block runs, in bytes."""
+    flop: NonNegative
+    parameters: int = Field(ge=0)
+    load_s: NonNegative
+    """Time to create the block's session from its model file, in seconds."""
+
+
+class ExitPoint(FrozenModel):
+    """An inner exit: a result that is available at ``cut``, that is, after block ``cut - 1``."""
+
+    name: str
+    cut: int = Field(ge=1)
+    result_bytes: int = Field(ge=0)
+
+
+class OperatingPoint(FrozenModel):
+    """An accuracy, and the share of samples that reach each block to achieve it."""
+
+    name: str
+    accuracy: Probability
+    """Fraction of samples classified correctly, in [0, 1]."""
+    thresholds: tuple[Probability, ...] = ()
+    """Confidence threshold of each inner exit."""
+    reach: tuple[Probability, ...]
+    """Probability that a sample is processed by block l, for each block; non-increasing."""
+
+
+class SegmentError(FrozenModel):
+    """Relative error of predicted times compared with measured times on random held-out segments."""
+
+    median: NonNegative
+    p95: NonNegative
+    segments: int = Field(ge=1)
+
+
+class Profile(FrozenModel):
+    """Measured or estimated costs of a chain of L blocks on a device class."""
+
+    schema_: Literal["planner/profile/v1"] = Field(default=SCHEMA, alias="schema")
+    model: ModelReference
+    chain_sha256: str
+    device_class: str
+    provenance: Literal["measured", "estimated"]
+    environment: dict[str, Any]
+    """What the costs depend on: device, execution provider, precision, threads, library versions."""
+    stage_overhead_s: NonNegative
+    """Cost of each stage call in addition to its blocks, in seconds."""
+    fusion_saving_s: tuple[Finite, ...]
+    """Time saved by running both neighbours of each inner border in one session, in seconds; length L - 1, or empty if
+    not measured. Negative where fusing costs time."""
+    blocks: tuple[BlockCost, ...] = Field(min_length=1)
+    cut_bytes: tuple[int, ...]
+    """Size of the tensors that cross each cut, in bytes; length L + 1."""
+    exits: tuple[ExitPoint, ...] = ()
+    operating_points: tuple[OperatingPoint, ...] = ()
+    segment_error: SegmentError | None = None
+
+    @model_validator(mode="after")
+    def _lengths_agree(self) -> Profile:
+        count = len(self.blocks)
+        if len(self.cut_bytes) != count + 1:
+            raise ValueError(f"cut_bytes has {len(self.cut_bytes)} entries; {count} blocks have {count + 1} cuts")
+        if self.fusion_saving_s and len(self.fusion_saving_s) != count - 1:
+            raise ValueError(f"fusion_saving_s has {len(self.fusion_saving_s)} entries; expected {count - 1}")
+        return self
+
+    @model_validator(mode="after")
+    def _exits_agree(self) -> Profile:
+        count, cuts = len(self.blocks), [exit_.cut for exit_ in self.exits]
+        if cuts != sorted(cuts) or any(cut >= count for cut in cuts):
+            raise ValueError(f"exits are at cuts {cuts}; {count} blocks have the inner cuts 1 to {count - 1}, in order")
+        for point in self.operating_points:
+            if fault := _point_fault(point, count, cuts):
+                raise ValueError(f"operating point {point.name!r}{fault}")
+        return self
+
+
+def _point_fault(point: OperatingPoint, blocks: int, cuts: list[int]) -> str | None:
+    if len(point.reach) != blocks:
+        return f" has {len(point.reach)} reaches for {blocks} blocks"
+    if len(point.thresholds) != len(cuts):
+        return f" has {len(point.thresholds)} thresholds for {len(cuts)} exits"
+    if point.reach[0] != 1:
+        return f": the reach of the first block must be 1, not {point.reach[0]:g}"
+    for block, (earlier, later) in enumerate(pairwise(point.reach), start=1):
+        if later > earlier:
+            return f": reach must never increase, as it does at block {block}"
+        if later < earlier and block not in cuts:
+            return f": reach falls before block {block}, where no exit is"
+    return None

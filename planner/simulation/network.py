@@ -1,0 +1,196 @@
+"""Network resources in time: transfers in fragments, by priority, not preempted within a fragment.
+
+A resource is a shared medium or one direction of a link. It sends one fragment at a time, always of the transfer with
+the highest priority, first come first served among equals. A transfer that crosses several hops is stored and
+forwarded. The latency of a hop adds to the transfer and uses no capacity.
+
+The model announces each delivery as soon as it is certain, which is when its last fragment begins: the simulator
+does not need that, but who emulates a network in real time can tell the receiver ahead of time when to let it in.
+"""
+
+from __future__ import annotations
+
+import heapq
+import math
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from itertools import count
+from typing import TypeAlias
+
+from planner.scenario.instance import Hop, NetworkPath
+from planner.simulation.event_heap import EventHeap, Place
+
+FRAGMENT_BYTES = 64 * 1024
+
+Delivery = Callable[[float], None]
+"""Called with the time at which the last byte is there."""
+
+Occupation = Callable[[Hop, float, float], None]
+"""Called with the hop, and the times between which it was occupied, interruptions included."""
+
+
+@dataclass(slots=True)
+class _Transfer:
+    hops: tuple[Hop, ...]
+    """Those ahead, the one at hand first."""
+    size_bytes: float
+    priority: float
+    deliver: Delivery
+    occupied: Occupation
+    left_bytes: float
+    """Of this hop."""
+    start_s: float = -1.0
+    """When the hop at hand was first occupied; before that less than 0."""
+
+
+_Entry: TypeAlias = tuple[float, int, _Transfer]
+"""A transfer in the order of service: by minus its priority, then as it came."""
+
+
+class _Resource:
+    """One medium, or one direction of a link."""
+
+    def __init__(self, heap: EventHeap, forward: Callable[[_Transfer], None]) -> None:
+        self._heap = heap
+        self._forward = forward
+        self._waiting: list[_Entry] = []
+        self._sequence = count()
+        self._current: _Entry | None = None
+        self._began_s = 0.0
+        self._end: Place | None = None
+        self._version = 0
+        self._factor = 1.0
+        self.busy_s = 0.0
+
+    def submit(self, transfer: _Transfer) -> None:
+        entry = (-transfer.priority, next(self._sequence), transfer)
+        current = self._serving()
+        if current is None and self._factor > 0:
+            self._begin(entry)
+            return
+        heapq.heappush(self._waiting, entry)
+        if self._end is not None and len(self._waiting) == 1:
+            self._heap.fill(self._end, self._next)
+        elif self._end is None and current is not None and entry < current:
+            self._yield_at_fragment_end(current)
+
+    def change_rate(self, factor: float) -> None:
+        """Go on at another share of the bandwidth; 0 stops. A last fragment that has begun ends as announced."""
+        current = self._serving()
+        if current is not None and self._end is None:
+            transfer = current[2]
+            sent_bytes = (self._heap.now_s - self._began_s) * self._rate(transfer)
+            transfer.left_bytes = max(transfer.left_bytes - sent_bytes, 0.0)
+            self._factor = factor
+            self._interrupt(current)
+        else:
+            self._factor = factor
+            if current is None:
+                self._begin_next()
+
+    def _serving(self) -> _Entry | None:
+        """Give what is being sent; where nothing waits no action ends a transfer, so its end is noticed here."""
+        if self._end is not None and self._heap.passed(self._end):
+            self._current = self._end = None
+        return self._current
+
+    def _interrupt(self, current: _Entry) -> None:
+        self.busy_s += self._heap.now_s - self._began_s
+        self._version += 1
+        heapq.heappush(self._waiting, current)
+        self._next()
+
+    def _next(self) -> None:
+        self._current = self._end = None
+        self._begin_next()
+
+    def _begin_next(self) -> None:
+        if self._waiting and self._factor > 0:
+            self._begin(heapq.heappop(self._waiting))
+
+    def _begin(self, entry: _Entry) -> None:
+        """Serve a transfer until it is done or something interrupts it."""
+        transfer, now_s = entry[2], self._heap.now_s
+        self._current, self._began_s = entry, now_s
+        if transfer.start_s < 0:
+            transfer.start_s = now_s
+        if transfer.left_bytes > FRAGMENT_BYTES:
+            before_last_s = (_fragments(transfer) - 1) * FRAGMENT_BYTES / self._rate(transfer)
+            self._schedule(now_s + before_last_s, partial(self._announce, transfer))
+        else:
+            self._announce(transfer)
+
+    def _rate(self, transfer: _Transfer) -> float:
+        return transfer.hops[0].bytes_per_s * self._factor
+
+    def _schedule(self, time_s: float, action: Callable[[], None]) -> None:
+        self._version += 1
+        version = self._version
+        self._heap.at(time_s, lambda: action() if version == self._version else None)
+
+    def _announce(self, transfer: _Transfer) -> None:
+        """Begin the last fragment of the current transfer: nothing can delay it any more."""
+        hop = transfer.hops[0]
+        end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
+        self.busy_s += end_s - self._began_s
+        self._end = self._heap.place(end_s)
+        if self._waiting:
+            self._heap.fill(self._end, self._next)
+        transfer.occupied(hop, transfer.start_s, end_s)
+        if len(transfer.hops) > 1:
+            self._heap.at(end_s + hop.latency_s, partial(self._forward, transfer))
+        else:
+            transfer.deliver(end_s + hop.latency_s)
+
+    def _yield_at_fragment_end(self, current: _Entry) -> None:
+        transfer = current[2]
+        fragment_s = FRAGMENT_BYTES / self._rate(transfer)
+        sent = int((self._heap.now_s - self._began_s) / fragment_s) + 1
+        if sent < _fragments(transfer):
+            self._schedule(self._began_s + sent * fragment_s, partial(self._put_back, current, sent))
+
+    def _put_back(self, current: _Entry, sent: int) -> None:
+        current[2].left_bytes -= sent * FRAGMENT_BYTES
+        self._interrupt(current)
+
+
+def _fragments(transfer: _Transfer) -> int:
+    return math.ceil(transfer.left_bytes / FRAGMENT_BYTES) or 1
+
+
+class NetworkModel:
+    """All resources of a scenario."""
+
+    def __init__(self, heap: EventHeap, resources: Iterable[str]) -> None:
+        self._resources = {name: _Resource(heap, self._forward) for name in resources}
+
+    def submit(
+        self, path: NetworkPath, size_bytes: float, priority: float, deliver: Delivery, occupied: Occupation
+    ) -> None:
+        """Send ``size_bytes`` along ``path`` from now on.
+
+        Parameters
+        ----------
+        deliver
+            Called with the time at which the last byte is there, as soon as that is certain.
+        occupied
+            Called with hop, start and end for each hop, as soon as they are certain; for records.
+        """
+        self._enter(_Transfer(path.hops, size_bytes, priority, deliver, occupied, left_bytes=size_bytes))
+
+    def _enter(self, transfer: _Transfer) -> None:
+        self._resources[transfer.hops[0].resource].submit(transfer)
+
+    def _forward(self, transfer: _Transfer) -> None:
+        transfer.hops, transfer.left_bytes, transfer.start_s = transfer.hops[1:], transfer.size_bytes, -1.0
+        self._enter(transfer)
+
+    def change_rate(self, resources: Iterable[str], factor: float) -> None:
+        """Let resources go on at a share of their bandwidth; 0 stops them, and what waits there waits on."""
+        for resource in resources:
+            self._resources[resource].change_rate(factor)
+
+    def busy_s(self) -> dict[str, float]:
+        """Time each resource was sending so far, in seconds."""
+        return {name: resource.busy_s for name, resource in self._resources.items()}

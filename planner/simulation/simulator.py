@@ -1,0 +1,336 @@
+"""The virtual-time driver: the same workers that agents drive, with computed instead of measured times."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import partial
+from math import inf
+from typing import Final
+
+from planner.errors import UsageError
+from planner.plan.replan import Replan
+from planner.plan.types import PlanSpec
+from planner.policy.costs import CostTable
+from planner.policy.registry import make_policy
+from planner.policy.types import Policy
+from planner.scenario.arrivals import instance_arrivals
+from planner.scenario.instance import Hop, Instance
+from planner.scenario.types import EventSpec
+from planner.simulation.device import Device
+from planner.simulation.event_heap import EventHeap
+from planner.simulation.exits import Exits
+from planner.simulation.network import NetworkModel
+from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
+from planner.worker.events import (
+    Arrived,
+    BlockEnded,
+    Complete,
+    Effect,
+    Event,
+    Fail,
+    Joined,
+    Left,
+    Received,
+    Replanned,
+    Reprioritised,
+    RunBlock,
+    Send,
+    SetTimer,
+    Tell,
+    TimedOut,
+    sample_record,
+)
+from planner.worker.pace import Slowed
+from planner.worker.patience import Patience
+from planner.worker.worker import Worker
+
+DETECTION_S: Final = 0.1
+"""A worker that left or joined is noticed by the others after this; on a real network the liveliness tokens decide."""
+
+REPLANNING_S: Final = 0.5
+"""A new plan is there so long after a worker was noticed to have left, joined or become slow."""
+
+
+@dataclass(frozen=True)
+class Simulation:
+    """What a simulated run gave, beyond the records that went to the sink."""
+
+    events: int
+    """Events that workers took, and transfers."""
+    end_s: float
+    network_busy_s: dict[str, float]
+
+
+class Simulator:
+    """One run of an instance under one policy.
+
+    Parameters
+    ----------
+    sink
+        Takes each record as it comes about.
+    observe
+        Told ``(worker, now_s, event, effects)`` of every step; for tests and logs.
+    patience
+        When sources try again. By default they wait for ever: nothing is lost here but what leaves with a worker, and
+        they are told when one does.
+    make
+        Makes each worker's policy in place of the one named, for policies with other options.
+    replan
+        Solves again when workers left, came back or became slow; by default the plan stays, less the routes over those
+        that left.
+    factors
+        For each worker, what successive blocks take by their mean, as :class:`~planner.simulation.device.Device` says.
+    """
+
+    def __init__(
+        self,
+        instance: Instance,
+        *,
+        policy: str,
+        plan: PlanSpec | None,
+        seed: int,
+        sink: Callable[[Record], None],
+        observe: Callable[[str, float, Event, list[Effect]], None] | None = None,
+        patience: Patience | None = None,
+        make: Callable[[], Policy] | None = None,
+        replan: Replan | None = None,
+        factors: Mapping[str, Sequence[float]] | None = None,
+    ) -> None:
+        self._instance = instance
+        self._make = make or partial(make_policy, policy, instance, plan)
+        self._replan = replan
+        self._slowed = Slowed(instance.scenario.policy.pace)
+        self._watched: set[str] = set()
+        self._seed = seed
+        self._sink = sink
+        self._observe = observe
+        self._patience = patience or Patience(first_s=inf)
+        self._costs = CostTable(instance)
+        self._heap = EventHeap()
+        self._network = NetworkModel(self._heap, instance.resources)
+        self._factors = factors or {}
+        self._devices = {name: self._new_device(name) for name in instance.workers}
+        self._exits = Exits(instance, seed)
+        self._workers = {name: self._new_worker(name) for name in instance.workers}
+        self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
+            RunBlock: self._on_run,  # type: ignore[dict-item]  # each handler takes the effect it is listed under
+            Send: self._on_send,  # type: ignore[dict-item]
+            Tell: self._on_tell,  # type: ignore[dict-item]
+            SetTimer: self._on_timer,  # type: ignore[dict-item]
+            Complete: self._on_end,  # type: ignore[dict-item]
+            Fail: self._on_end,  # type: ignore[dict-item]
+        }
+        self._priorities: dict[str, float] = {}
+        self._events = 0
+        self._end_s = 0.0
+
+    def run(self) -> Simulation:
+        """Run until nothing happens any more; a sample that never ended is reported failed."""
+        for source in self._instance.sources:
+            times = instance_arrivals(self._instance, source, self._seed)
+            self._arrive_next(source, self._instance.home(source), enumerate(times))
+        for event in self._instance.scenario.events:
+            self._heap.at(event.at_s, partial(self._disturb, event))
+        self._heap.run_all()
+        for worker in list(self._workers.values()):
+            self._fail_pending(worker, "never ended: a network stayed away, or its policy left it waiting")
+        return Simulation(self._events, self._end_s, self._network.busy_s())
+
+    def _new_device(self, name: str) -> Device:
+        return Device(self._instance, name, self._seed, self._factors.get(name, ()))
+
+    def _new_worker(self, name: str) -> Worker:
+        return Worker(name, self._instance, self._make(), self._patience, self._costs)
+
+    def _arrive_next(self, source: str, home: str, times: Iterator[tuple[int, float]]) -> None:
+        sample, time_s = next(times, (-1, 0.0))
+        if sample < 0:
+            return
+
+        def arrive() -> None:
+            self._arrive_next(source, home, times)
+            if home in self._workers:
+                self._step(home, Arrived(source, sample))
+            else:
+                self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was not there"))
+
+        self._heap.at(time_s, arrive)
+
+    def _step(self, name: str, event: Event) -> None:
+        worker = self._workers.get(name)
+        if worker is not None:
+            self._step_worker(worker, event)
+
+    def _step_same(self, worker: Worker, event: Event) -> None:
+        """Take an event that is meant for this very worker, unless it has left meanwhile, even if it came back."""
+        if self._workers.get(worker.name) is worker:
+            self._step_worker(worker, event)
+
+    def _step_worker(self, worker: Worker, event: Event) -> None:
+        now_s = self._heap.now_s
+        effects = worker.step(now_s, event)
+        self._events += 1
+        if self._observe is not None:
+            self._observe(worker.name, now_s, event, effects)
+        handlers = self._handlers
+        for effect in effects:
+            handler = handlers.get(type(effect))
+            if handler is not None:
+                handler(worker, effect)
+
+    # ---- effects --------------------------------------------------------------------------------------------------
+
+    def _on_run(self, worker: Worker, run: RunBlock) -> None:
+        device = self._devices[worker.name]
+        if device.free:
+            self._start_block(worker, device, run)
+        else:
+            device.hold(partial(self._start_block, worker, device, run))
+
+    def _start_block(self, worker: Worker, device: Device, run: RunBlock) -> None:
+        start_s = self._heap.now_s
+        service_s = device.service_s(run)
+        self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, service_s))
+
+    def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
+        if self._workers.get(worker.name) is worker:
+            source, sample, _ = run.key
+            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
+            self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
+            if self._replan is not None:
+                self._look_at_pace(worker)
+
+    def _on_send(self, worker: Worker, send: Send) -> None:
+        name = worker.name
+        path = self._instance.path(name, send.to)
+        if path is None:
+            raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
+        received = partial(self._step, send.to, Received(name, send.message))
+        device = self._devices[name]
+        device.sending()
+
+        def deliver(at_s: float) -> None:
+            self._events += 1
+            self._heap.at(at_s, received)
+
+        def occupied(hop: Hop, start_s: float, end_s: float) -> None:
+            key = send.message.key
+            self._sink(
+                TransferRecord(
+                    hop.resource,
+                    hop.sender,
+                    hop.receiver,
+                    key.source,
+                    key.sample,
+                    send.cut,
+                    send.size_bytes,
+                    start_s,
+                    end_s,
+                )
+            )
+            if not device.overlap and hop.sender == name:
+                self._heap.at(end_s, device.sent)
+
+        self._network.submit(path, send.size_bytes, send.priority, deliver, occupied)
+
+    def _on_tell(self, worker: Worker, tell: Tell) -> None:
+        latency_s = self._costs.latency_s(worker.name, tell.to)
+        if latency_s < inf:
+            received = Received(worker.name, tell.message)
+            self._heap.at(self._heap.now_s + latency_s, partial(self._step, tell.to, received))
+
+    def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
+        self._heap.at(timer.at_s, partial(self._step_same, worker, TimedOut(timer.timer)))
+
+    def _on_end(self, _worker: Worker, effect: Complete | Fail) -> None:
+        self._end_s = self._heap.now_s
+        self._sink(self._exits.judged(sample_record(effect, self._heap.now_s)))
+
+    # ---- what the scenario's events do ----------------------------------------------------------------------------
+
+    def _disturb(self, event: EventSpec) -> None:
+        if event.worker is not None:
+            self._disturb_worker(event.worker, event)
+        elif event.network is not None:
+            self._disturb_network(event.network, event)
+        elif event.source is not None and event.priority is not None:
+            self._priorities[event.source] = event.priority
+            self._step(self._instance.home(event.source), Reprioritised(event.source, event.priority))
+
+    def _disturb_worker(self, name: str, event: EventSpec) -> None:
+        if event.action == "slow" and event.factor is not None:
+            self._devices[name].slowness = event.factor
+        elif event.action == "recover":
+            self._devices[name].slowness = 1.0
+        elif event.action == "leave" and name in self._workers:
+            self._fail_pending(self._workers.pop(name), f"{name} left")
+            self._tell_all(name, Left(name))
+        elif event.action == "join" and name not in self._workers:
+            device = self._new_device(name)
+            device.take_over(self._devices[name])
+            self._devices[name] = device
+            self._workers[name] = worker = self._new_worker(name)
+            for other in self._instance.workers:
+                if other not in self._workers:
+                    self._step_worker(worker, Left(other))
+            for source, priority in self._priorities.items():
+                if self._instance.home(source) == name:
+                    self._step_worker(worker, Reprioritised(source, priority))
+            self._tell_all(name, Joined(name))
+
+    def _tell_all(self, name: str, event: Left | Joined) -> None:
+        for other in self._workers.values():
+            if other.name != name:
+                self._heap.at(self._heap.now_s + DETECTION_S, partial(self._step_same, other, event))
+        self._plan_anew()
+
+    def _look_at_pace(self, worker: Worker) -> None:
+        name, now_s = worker.name, self._heap.now_s
+        if self._slowed.told(name, worker.slowness(now_s)):
+            self._plan_anew()
+        if name in self._slowed.slowness and name not in self._watched:
+            self._watched.add(name)
+            self._heap.at(now_s + self._instance.scenario.policy.pace.memory_s, partial(self._look_again, worker))
+
+    def _look_again(self, worker: Worker) -> None:
+        """See whether a slow worker has had any work since: one that has none tells nothing any more."""
+        self._watched.discard(worker.name)
+        self._look_at_pace(worker)
+
+    def _plan_anew(self) -> None:
+        """Have all follow a new plan soon, unless workers leave, come back or become slow meanwhile."""
+        if self._replan is not None:
+            due_s = self._heap.now_s + DETECTION_S + REPLANNING_S
+            self._heap.at(due_s, partial(self._follow_new_plan, self._replan, self._absent(), self._slowed.slowness))
+
+    def _absent(self) -> frozenset[str]:
+        return frozenset(self._instance.workers).difference(self._workers)
+
+    def _follow_new_plan(self, replan: Replan, absent: frozenset[str], slowness: Mapping[str, float]) -> None:
+        unchanged = (absent, slowness) == (self._absent(), self._slowed.slowness)
+        plan = replan(absent, slowness) if unchanged else None
+        if plan is not None:
+            for worker in list(self._workers.values()):
+                self._step_worker(worker, Replanned(plan))
+
+    def _fail_pending(self, worker: Worker, reason: str) -> None:
+        for key, created_s in worker.pending.items():
+            self._on_end(worker, Fail(key, created_s, reason))
+
+    def _disturb_network(self, name: str, event: EventSpec) -> None:
+        network = self._instance.scenario.networks[name]
+        factors = {"leave": 0.0, "join": 1.0, "recover": 1.0, "slow": 1 / (event.factor or 1.0)}
+        if event.bandwidth_bytes_per_s is not None:
+            factors["bandwidth"] = event.bandwidth_bytes_per_s / network.bandwidth_bytes_per_s
+        resources = [resource for resource in self._instance.resources if resource.partition(":")[0] == name]
+        self._network.change_rate(resources, factors[event.action])
+
+
+def simulate(
+    instance: Instance, *, policy: str, plan: PlanSpec | None = None, seed: int = 0, replan: Replan | None = None
+) -> tuple[list[Record], Simulation]:
+    """Simulate one run and give its records, for runs that fit into memory; ``replan`` as for the simulator."""
+    records: list[Record] = []
+    outcome = Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, replan=replan).run()
+    return records, outcome

@@ -1,8 +1,0 @@
-"""An instance in, a plan with its proven gap out; one file a method.
-
-Only a method's own module imports its solver library.
-"""
-
-from planner.solve.solve import METHODS, Solution, solve
-
-__all__ = ["METHODS", "Solution", "solve"]

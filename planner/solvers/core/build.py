@@ -1,0 +1,170 @@
+"""From an instance and plans to the arrays that methods see."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+import numpy as np
+
+from planner.errors import SolveError
+from planner.plan.evaluate import volumes
+from planner.plan.surrogate import kappa
+from planner.plan.types import Route
+from planner.scenario.instance import Instance
+from planner.solvers.core.problem import Array, Choice, Choices, Demand, Integers, Problem, Variant, normalised
+
+
+def build_problem(
+    instance: Instance, *, max_visits: int | None = None, pins: Mapping[str, Mapping[int, str]] | None = None
+) -> Problem:
+    """Turn an instance into arrays.
+
+    Parameters
+    ----------
+    pins
+        By source, the worker that must run each block.
+
+    Raises
+    ------
+    PlanError
+        The goal ``delay`` misses a rate.
+    SolveError
+        A pin names what the scenario does not have.
+    """
+    scenario = instance.scenario
+    models = tuple(sorted({model for spec in scenario.sources.values() for model in spec.models}))
+    variants: list[Variant] = []
+    of_model: dict[str, list[int]] = {}
+    for number, model in enumerate(models):
+        found = _variants(instance, number, model)
+        of_model[model] = list(range(len(variants), len(variants) + len(found)))
+        variants += found
+    demands = tuple(
+        Demand(
+            name=name,
+            home=instance.workers.index(spec.worker),
+            volume=float(volume),
+            priority=spec.priority,
+            deadline_s=np.inf if spec.deadline_s is None else spec.deadline_s,
+            min_accuracy=spec.min_accuracy or 0.0,
+            variants=tuple(variant for model in dict.fromkeys(spec.models) for variant in of_model[model]),
+        )
+        for (name, spec), volume in zip(scenario.sources.items(), volumes(instance), strict=True)
+    )
+    hop_resource, hop_s_per_byte, latency_s = _paths(instance)
+    return Problem(
+        goal=scenario.objective.goal,
+        kappa=kappa(scenario.objective.service_cv),
+        loss_s=100 * scenario.objective.accuracy_worth_s,
+        workers=instance.workers,
+        resources=(*instance.workers, *instance.resources),
+        models=models,
+        demands=demands,
+        variants=tuple(variants),
+        hop_resource=hop_resource,
+        hop_s_per_byte=hop_s_per_byte,
+        latency_s=latency_s,
+        memory_bytes=np.array([spec.memory_bytes - spec.base_memory_bytes for spec in scenario.workers.values()]),
+        weight_bytes=tuple(_of_blocks(instance, model, "weight_bytes") for model in models),
+        activation_bytes=tuple(_of_blocks(instance, model, "activation_bytes") for model in models),
+        ring=tuple(instance.workers.index(name) for name in scenario.policy.ring or instance.workers),
+        max_visits=max_visits,
+        pins=_pins(instance, pins or {}),
+    )
+
+
+def _pins(instance: Instance, pins: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, int]]:
+    for source, workers in pins.items():
+        if source not in instance.sources:
+            raise SolveError("no such source", where="pin", value=source, expected=" or ".join(instance.sources))
+        length = min(instance.length(model) for model in instance.scenario.sources[source].models)
+        for block, worker in workers.items():
+            if worker not in instance.workers:
+                raise SolveError("no such worker", where="pin", value=worker, expected=" or ".join(instance.workers))
+            if not 0 <= block < length:
+                raise SolveError("no such block", where="pin", value=block, expected=f"0 to {length - 1}")
+    return {
+        source: {block: instance.workers.index(worker) for block, worker in workers.items()}
+        for source, workers in pins.items()
+    }
+
+
+def _of_blocks(instance: Instance, model: str, key: str) -> Array:
+    return np.array([float(getattr(block, key)) for block in instance.any_profile(model).blocks])
+
+
+def _variants(instance: Instance, number: int, model: str) -> list[Variant]:
+    block_s = np.stack([instance.block_s(model, worker) for worker in instance.workers], axis=1)
+    overhead_s = np.array([instance.stage_overhead_s(model, worker) for worker in instance.workers])
+    found = []
+    for index, point in enumerate(instance.operating_points(model)):
+        reach = np.array([*point.reach, point.reach[-1]])
+        exit_bytes, exit_share = np.zeros(len(block_s)), np.zeros(len(block_s))
+        for exit_point in instance.any_profile(model).exits:
+            leaves = reach[exit_point.cut - 1] - reach[exit_point.cut]
+            exit_share[exit_point.cut - 1] += leaves
+            exit_bytes[exit_point.cut - 1] += leaves * exit_point.result_bytes
+        found.append(
+            Variant(
+                model=number,
+                operating_point=index,
+                accuracy=point.accuracy,
+                reach=reach,
+                block_s=block_s,
+                overhead_s=overhead_s,
+                cut_bytes=np.array(instance.cut_bytes(model), dtype=float),
+                exit_bytes=exit_bytes,
+                exit_share=exit_share,
+            )
+        )
+    return found
+
+
+def _paths(instance: Instance) -> tuple[Integers, Array, Array]:
+    count = len(instance.workers)
+    number = {name: index + count for index, name in enumerate(instance.resources)}
+    paths = {
+        (sender, receiver): instance.path(instance.workers[sender], instance.workers[receiver])
+        for sender in range(count)
+        for receiver in range(count)
+    }
+    longest = max([1, *(len(path.hops) for path in paths.values() if path)])
+    hop_resource = np.zeros((count, count, longest), dtype=np.intp)
+    hop_s_per_byte = np.zeros((count, count, longest))
+    latency_s = np.full((count, count), np.inf)
+    for pair, path in paths.items():
+        if path is None:
+            continue
+        latency_s[pair] = sum(hop.latency_s for hop in path.hops)
+        for index, hop in enumerate(path.hops):
+            hop_resource[(*pair, index)] = number[hop.resource]
+            hop_s_per_byte[(*pair, index)] = 1 / hop.bytes_per_s
+    return hop_resource, hop_s_per_byte, latency_s
+
+
+def read_routes(problem: Problem, routes: Mapping[str, Sequence[Route]]) -> Choices:
+    """Give the routes of a plan that the problem still has as choices, with their shares scaled to 1.
+
+    A source has none where all of its routes name workers, models or paths that are gone.
+    """
+    of_point = {
+        (problem.models[variant.model], variant.operating_point): index
+        for index, variant in enumerate(problem.variants)
+    }
+    found = []
+    for source, demand in enumerate(problem.demands):
+        own = []
+        for route in routes.get(demand.name, ()):
+            workers = tuple(
+                problem.workers.index(stage.worker) if stage.worker in problem.workers else -1
+                for stage in route.stages
+                for _ in range(stage.first_block, stage.last_block + 1)
+            )
+            variant = of_point.get((route.model, route.operating_point), -1)
+            if variant not in demand.variants or -1 in workers or len(workers) != len(problem.variants[variant]):
+                continue
+            choice = Choice(variant, workers, route.share)
+            if problem.allowed(source, choice):
+                own.append(choice)
+        found.append(normalised(own))
+    return tuple(found)

@@ -1,0 +1,124 @@
+"""What others do, as plans to compare with: no bound, and nothing learnt from the objective but by ``two-part``.
+
+References
+----------
+``equal`` and ``ar-mdi`` are the fixed and the adaptive segments of model-distributed inference with several sources;
+``ar-mdi`` gives worker n the part (1 / γ_n) / Σ (1 / γ) of the parameters, γ_n its time per parameter (eq. 1).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from planner.solvers.core.infeasibility import misses
+from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
+from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.routes.greedy import class_prices
+
+
+def local(problem: Problem, options: Options) -> Outcome:
+    """Work on each sample where it arrives."""
+    return _plan(
+        problem, options, lambda source, variant: [(problem.demands[source].home,) * _length(problem, variant)]
+    )
+
+
+def equal(problem: Problem, options: Options) -> Outcome:
+    """Give segments of equally many parameters round the ring, from the source's worker on."""
+    return _plan(problem, options, lambda source, variant: [_cut(problem, source, variant, np.ones(len(problem.ring)))])
+
+
+def ar_mdi(problem: Problem, options: Options) -> Outcome:
+    """Give segments by speed round the ring, from the source's worker on (eq. 1)."""
+
+    def routes(source: int, variant: int) -> list[tuple[int, ...]]:
+        ring = _ring_from_home(problem, source)
+        return [_cut(problem, source, variant, 1 / problem.variants[variant].block_s.sum(axis=0)[ring])]
+
+    return _plan(problem, options, routes)
+
+
+def two_part(problem: Problem, options: Options) -> Outcome:
+    """Split each source once, as well as can be: its first blocks at home, the rest at one other worker.
+
+    Sources choose in turn, the most important first and all of them twice, at the prices of what the others load.
+    """
+    order = np.argsort(problem.classes.of_source, kind="stable").tolist()
+    load = np.zeros((len(problem.demands), len(problem.resources)))
+    chosen: dict[int, Choice] = {}
+    for source in order * 2:
+        load[source] = 0.0
+        price = class_prices(problem, problem.classes.nested(load))[problem.classes.of_source[source]]
+        chosen[source] = min(
+            _allowed(problem, source, _splits(problem, source)), key=lambda choice: _pay(problem, source, choice, price)
+        )
+        cost = problem.cost(source, chosen[source])
+        load[source, cost.resources] = problem.demands[source].volume * cost.seconds
+    return _outcome(problem, options, tuple((chosen[source],) for source in range(len(problem.demands))))
+
+
+def _plan(problem: Problem, options: Options, routes: Callable[[int, int], Iterable[tuple[int, ...]]]) -> Outcome:
+    """Give each source the best of its ``routes`` over its variants, as if it were alone."""
+    price = class_prices(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))[-1]
+    chosen = []
+    for source, demand in enumerate(problem.demands):
+        found = [Choice(variant, workers) for variant in demand.variants for workers in routes(source, variant)]
+        possible = _allowed(problem, source, found)
+        if not possible:
+            return Outcome("no_solution", blame=(f"no path for the fixed route of {demand.name}",))
+        chosen.append((min(possible, key=lambda choice: _pay(problem, source, choice, price)),))  # used at once
+    return _outcome(problem, options, tuple(chosen))
+
+
+def _outcome(problem: Problem, options: Options, choices: Choices) -> Outcome:
+    search = Search(problem, options)
+    search.offer(choices)
+    if search.incumbents:
+        return search.outcome()
+    return Outcome("no_solution", blame=misses(problem, choices))
+
+
+def _allowed(problem: Problem, source: int, found: Iterable[Choice]) -> list[Choice]:
+    """Keep the routes that have paths, the accurate ones where there are any."""
+    possible = [choice for choice in found if np.isfinite(problem.cost(source, choice).latency_s)]
+    accurate = [
+        choice
+        for choice in possible
+        if problem.variants[choice.variant].accuracy >= problem.demands[source].min_accuracy
+    ]
+    return accurate or possible
+
+
+def _pay(problem: Problem, source: int, choice: Choice, price: Array) -> float:
+    cost, volume = problem.cost(source, choice), problem.demands[source].volume
+    return volume * float(price[cost.resources] @ cost.seconds) + problem.fixed_cost(source, choice, cost.latency_s)
+
+
+def _splits(problem: Problem, source: int) -> Iterable[Choice]:
+    home = problem.demands[source].home
+    for variant in problem.demands[source].variants:
+        length = _length(problem, variant)
+        for other in range(len(problem.workers)):
+            for cut in range(length if other != home else 1):
+                yield Choice(variant, (home,) * cut + (other,) * (length - cut))
+
+
+def _cut(problem: Problem, source: int, variant: int, part: Array) -> tuple[int, ...]:
+    """Give each worker of the ring its part of the parameters: a block goes where its middle lies."""
+    ring = _ring_from_home(problem, source)
+    weights = np.maximum(problem.weight_bytes[problem.variants[variant].model], 1e-9)
+    middle = (np.cumsum(weights) - weights / 2) / weights.sum()
+    ends = np.cumsum(part) / part.sum()
+    return tuple(ring[np.minimum(np.searchsorted(ends, middle), len(ring) - 1)].tolist())
+
+
+def _ring_from_home(problem: Problem, source: int) -> Integers:
+    ring = np.array(problem.ring)
+    home = np.flatnonzero(ring == problem.demands[source].home)
+    return np.roll(ring, -int(home[0])) if len(home) else ring
+
+
+def _length(problem: Problem, variant: int) -> int:
+    return len(problem.variants[variant])

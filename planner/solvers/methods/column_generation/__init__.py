@@ -1,0 +1,1 @@
+"""Shared routes by column generation."""

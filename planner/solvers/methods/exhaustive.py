@@ -1,0 +1,57 @@
+"""Every combination of routes: the oracle of the tests, for tiny instances only."""
+
+from __future__ import annotations
+
+import itertools
+import math
+
+from planner.errors import SolveError
+from planner.solvers.core.infeasibility import explain_infeasibility
+from planner.solvers.core.problem import Choice, Problem
+from planner.solvers.core.search_state import Options, Outcome, Search
+
+LIMIT = 2_000_000
+
+
+def solve(problem: Problem, options: Options) -> Outcome:
+    """Minimise the surrogate objective over one route a source by trying all.
+
+    Raises
+    ------
+    SolveError
+        There are more than two million combinations.
+    """
+    search = Search(problem, options)
+    count = math.prod(
+        sum(math.prod(problem.runs(source, variant).sum(axis=1).tolist()) for variant in demand.variants)
+        for source, demand in enumerate(problem.demands)
+    )
+    if count > LIMIT:
+        raise SolveError(
+            "too many routes to try all", where="method exhaustive", value=count, expected="milp or search"
+        )
+    routes = [_routes(problem, source) for source in range(len(problem.demands))]
+    best = float("inf")
+    for combination in itertools.product(*routes):
+        choices = tuple((choice,) for choice in combination)
+        objective = problem.objective(choices)
+        if objective < best and problem.feasible(choices):
+            best = objective
+            search.offer(choices)
+    if not search.incumbents:
+        from planner.solvers.methods.mip.elastic import relaxations
+
+        return Outcome("infeasible", blame=explain_infeasibility(problem, lambda: relaxations(problem, options)))
+    search.raise_bound(search.best)
+    return search.outcome()
+
+
+def _routes(problem: Problem, source: int) -> list[Choice]:
+    found = []
+    for variant in problem.demands[source].variants:
+        allowed = [row.nonzero()[0].tolist() for row in problem.runs(source, variant)]
+        for workers in itertools.product(*allowed):
+            linked = all(problem.latency_s[pair] < float("inf") for pair in itertools.pairwise(workers))
+            if linked:
+                found.append(Choice(variant, workers))
+    return found

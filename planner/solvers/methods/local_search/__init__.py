@@ -1,0 +1,1 @@
+"""One route a source by local search, with a Lagrangian bound."""

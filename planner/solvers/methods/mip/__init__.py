@@ -1,0 +1,1 @@
+"""One route a source by mixed-integer programming."""

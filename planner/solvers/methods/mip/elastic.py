@@ -1,0 +1,109 @@
+"""The least set of limits that would have to give way for an infeasible problem to have a solution.
+
+Every limit gets a slack, and a binary that says whether it gives way at all. First the fewest limits, then, with no
+more of them, the least amounts, each as a part of its limit.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+import pyomo.environ as pyo
+
+from planner.solvers.core.infeasibility import Relaxations
+from planner.solvers.core.problem import Problem
+from planner.solvers.core.search_state import Options
+from planner.solvers.methods.mip.model import TIGHT, build_model
+from planner.solvers.methods.mip.program import ModelProgram
+
+
+class _Limit(NamedTuple):
+    """A slack with the limit it belongs to, in the slack's unit, and the most that it could ever be."""
+
+    kind: str
+    number: int
+    slack: Any
+    limit: float
+    most: float
+
+
+def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> Relaxations | None:
+    """Give the least set of relaxations, by kind and number.
+
+    None where time ran out; empty where no limit is to blame.
+    """
+    model = build_model(problem, elastic=True)
+    if shared:
+        pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
+    limits = list(_limits(problem, model))
+    if not limits:
+        return {}
+    model.relaxed = pyo.Var(range(len(limits)), domain=pyo.Binary)
+    model.only_relaxed = pyo.Constraint(
+        range(len(limits)), rule=lambda _, row: limits[row].slack <= limits[row].most * model.relaxed[row]
+    )
+    model.fewest = pyo.Objective(expr=pyo.quicksum(model.relaxed.values()))
+    model.least = pyo.Objective(expr=pyo.quicksum(limit.slack / max(limit.limit, 1e-6) for limit in limits))
+    settings = {"random_seed": options.seed, **TIGHT}
+    program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
+    first = program.run(options.time_limit_s)
+    if first.end == "infeasible":
+        return {}
+    if first.values is None:
+        return None
+    program.keep(0, round(first.objective))
+    program.minimise(1)
+    program.run(options.time_limit_s)  # the first solution stays where there is no time for a better one
+    return {
+        (limit.kind, limit.number): float(limit.slack.value)
+        for row, limit in enumerate(limits)
+        if model.relaxed[row].value > 0.5 and limit.slack.value > 1e-9
+    }
+
+
+def _limits(problem: Problem, model: Any) -> Iterator[_Limit]:
+    busiest, longest = _extremes(problem, model)
+    if np.isfinite(problem.cap):
+        for number, slack in model.overload.items():
+            yield _Limit("overload", number, slack, problem.cap, busiest[number])
+    if problem.memory_binds:
+        everything = sum(float(weights.sum()) for weights in problem.weight_bytes)
+        everything += max(float(activations.max()) for activations in problem.activation_bytes)
+        for index, slack in model.lack_mib.items():
+            lacking = max(everything - min(float(problem.memory_bytes[index]), 0.0), 0.0)
+            yield _Limit("lack_mib", index, slack, float(problem.memory_bytes[index]) / 2**20, lacking / 2**20)
+    for index, demand in enumerate(problem.demands):
+        if np.isfinite(demand.deadline_s):
+            yield _Limit("late_s", index, model.late_s[index], demand.deadline_s, longest[index])
+        if demand.min_accuracy > 0:
+            yield _Limit("inaccuracy", index, model.inaccuracy[index], demand.min_accuracy, 1.0)
+
+
+def _extremes(problem: Problem, model: Any) -> tuple[list[float], list[float]]:
+    """Give the most that each resource could be loaded, and the longest that each source's route could take.
+
+    Of each block's places and of each cut's moves a route has one.
+    """
+    heaviest: dict[tuple[int, int, int, bool], float] = {}
+    slowest: dict[tuple[int, int, bool], float] = {}
+    for _, source, arc in model.arcs:
+        key = (source, arc.block, arc.sender == arc.worker)
+        slowest[key] = max(slowest.get(key, 0.0), arc.unloaded_s)
+        for resource, seconds in _sums(arc.seconds).items():
+            load = problem.demands[source].volume * seconds
+            heaviest[(resource, *key)] = max(heaviest.get((resource, *key), 0.0), load)
+    busiest, longest = [0.0] * len(problem.resources), [0.0] * len(problem.demands)
+    for (resource, *_), load in heaviest.items():
+        busiest[resource] += load
+    for (source, *_), seconds in slowest.items():
+        longest[source] += seconds
+    return busiest, longest
+
+
+def _sums(pairs: tuple[tuple[int, float], ...]) -> dict[int, float]:
+    sums: dict[int, float] = {}
+    for resource, seconds in pairs:
+        sums[resource] = sums.get(resource, 0.0) + seconds
+    return sums

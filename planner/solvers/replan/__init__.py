@@ -1,0 +1,1 @@
+"""Solving again while a run goes on: what is left, and the process that does it."""

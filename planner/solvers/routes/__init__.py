@@ -1,0 +1,1 @@
+"""Routes through the layered graph: arcs, shortest paths, prices, and quick constructions."""

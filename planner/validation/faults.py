@@ -1,0 +1,95 @@
+"""What is wrong with a run: which samples failed or were lost, and where; which outputs differ, and by how much."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+from itertools import islice
+from typing import Final
+
+from planner.execution.coordinator.completions import NumberSet
+from planner.scenario.instance import Instance
+from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
+from planner.validation.numerics import NAMED, Numerics
+
+_Key = tuple[str, int]
+_Work = BlockRecord | TransferRecord
+
+_NOTHING: Final = "no worker is known to have done anything for it"
+
+
+def sample_faults(
+    instance: Instance, records: Collection[Record], numerics: Numerics, *, failed: int, lost: int
+) -> Iterator[str]:
+    """Say of the first samples that did not complete, and of the first outputs that differ, what is known of them.
+
+    Parameters
+    ----------
+    failed, lost
+        How many samples failed, and how many never ended.
+    """
+    if not numerics.samples:
+        yield "no output was there to compare"
+    if not (failed or lost or numerics.unequal):
+        return
+    reasons, missing = _unfinished(instance, records)
+    differing = {(found.source, found.sample): str(found) for found in numerics.differences}
+    work = _work(records, {*reasons, *missing, *differing})
+    for key, reason in reasons.items():
+        yield f"{_named(key)} failed: {reason}; {_last_seen(work[key])}"
+    yield from _others(failed, "failed")
+    for key in missing:
+        yield f"{_named(key)} was lost: {_last_seen(work[key])}"
+    yield from _others(lost, "were lost")
+    for key, difference in differing.items():
+        yield f"{_named(key)}: {difference}; {_computed(work[key])}"
+    yield from _others(numerics.unequal, "differ")
+
+
+def _unfinished(instance: Instance, records: Iterable[Record]) -> tuple[dict[_Key, str], list[_Key]]:
+    """Give the first samples that failed, with their reasons, and the first that never ended."""
+    ended = {source: NumberSet() for source in instance.sources}
+    reasons: dict[_Key, str] = {}
+    for record in records:
+        if isinstance(record, SampleRecord):
+            ended[record.source].add(record.sample)
+            if record.status == "failed" and len(reasons) < NAMED:
+                reasons[record.source, record.sample] = record.reason
+    missing = (
+        (source, sample)
+        for source in instance.sources
+        for sample in range(instance.samples(source))
+        if sample not in ended[source]
+    )
+    return reasons, list(islice(missing, NAMED))
+
+
+def _work(records: Iterable[Record], keys: Iterable[_Key]) -> dict[_Key, list[_Work]]:
+    """Give what was done for some samples."""
+    found: dict[_Key, list[_Work]] = {key: [] for key in keys}
+    for record in records:
+        if not isinstance(record, SampleRecord) and (record.source, record.sample) in found:
+            found[record.source, record.sample].append(record)
+    return found
+
+
+def _named(key: _Key) -> str:
+    return f"{key[0]}, sample {key[1]}"
+
+
+def _others(total: int, what: str) -> Iterator[str]:
+    if total > NAMED:
+        yield f"{total - NAMED} more {what}"
+
+
+def _last_seen(work: Iterable[_Work]) -> str:
+    last = max(work, key=lambda record: record.end_s, default=None)
+    if last is None:
+        return _NOTHING
+    if isinstance(last, BlockRecord):
+        return f"last seen at {last.worker}, which ended block {last.block} at {last.end_s:.3f} s"
+    return f"last seen at {last.receiver}, to which cut {last.cut} came from {last.sender} at {last.end_s:.3f} s"
+
+
+def _computed(work: Iterable[_Work]) -> str:
+    blocks = sorted({(record.block, record.worker) for record in work if isinstance(record, BlockRecord)})
+    return "computed as " + ", ".join(f"block {block} at {worker}" for block, worker in blocks) if blocks else _NOTHING

@@ -1,0 +1,82 @@
+"""A plan file with all that it names: a small model, its profile, a scenario."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import onnx
+from onnx import TensorProto, helper
+
+from planner.cli.solve import reference_to
+from planner.model.load import load_chain
+from planner.plan.store import save_plan
+from planner.profiling.store import save_profile
+from planner.scenario.load import load_instance
+from planner.solvers import solve
+from tests.instances import make_profile
+
+BLOCKS = 3
+BLOCK_S = 0.004
+WIDTH = 32
+ROWS = 10
+
+SCENARIO = """\
+schema: planner/scenario/v1
+profiles: [profiles]
+models:
+  small: {path: small.onnx, max_blocks: 3}
+workers:
+  a: {device_class: reference, memory: 1 GiB}
+  b: {device_class: reference, memory: 1 GiB, speed: 2.0}
+networks:
+  lan: {kind: shared, members: [a, b], bandwidth: 80 Mbit/s, latency: 1 ms}
+sources:
+  urgent: {worker: a, models: [small], rate: 40 /s, priority: 8, samples: 30}
+  other: {worker: a, models: [small], rate: 40 /s, priority: 1, samples: 30}
+"""
+
+
+def small_model() -> onnx.ModelProto:
+    """``y = relu(relu(x w0) w1) w2 + table[pick]``; a ``pick`` of :data:`ROWS` or more makes the last block raise."""
+    rng = np.random.default_rng(0)
+    nodes, weights, last = [], [], "x"
+    for index in range(BLOCKS):
+        weights.append(
+            onnx.numpy_helper.from_array(rng.standard_normal((WIDTH, WIDTH)).astype(np.float32), f"w{index}")
+        )
+        nodes.append(helper.make_node("MatMul", [last, f"w{index}"], [f"m{index}"], name=f"mul{index}"))
+        last = f"m{index}"
+        if index < BLOCKS - 1:
+            nodes.append(helper.make_node("Relu", [last], [f"r{index}"], name=f"relu{index}"))
+            last = f"r{index}"
+    weights.append(onnx.numpy_helper.from_array(rng.standard_normal((ROWS, WIDTH)).astype(np.float32), "table"))
+    nodes.append(helper.make_node("Gather", ["table", "pick"], ["row"], name="gather"))
+    nodes.append(helper.make_node("Add", [last, "row"], ["y"], name="add"))
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, WIDTH]),
+            helper.make_tensor_value_info("pick", TensorProto.INT64, [1]),
+        ],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, WIDTH])],
+        weights,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
+
+
+def write_case(folder: Path, scenario: str = SCENARIO) -> Path:
+    """Write everything; give the plan's file: block 0 at home, the others at ``b``."""
+    onnx.save(small_model(), folder / "small.onnx")
+    chain = load_chain(folder / "small.onnx", max_blocks=BLOCKS).chain
+    profile = make_profile("small", block_s=[BLOCK_S] * len(chain), cut_bytes=[cut.bytes for cut in chain.cuts])
+    profile = profile.model_copy(update={"chain_sha256": chain.chain_sha256})
+    save_profile(profile, folder / "profiles" / "reference" / "small.json")
+    (folder / "scenario.yaml").write_text(scenario)
+    pins = {key: {0: "a", **dict.fromkeys(range(1, len(chain)), "b")} for key in ("urgent", "other")}
+    solution = solve(load_instance(folder / "scenario.yaml"), pins=pins)
+    assert solution.plan is not None
+    named = solution.plan.model_copy(update={"scenario": reference_to(folder / "scenario.yaml", folder / "plan.json")})
+    save_plan(named, folder / "plan.json")
+    return folder / "plan.json"

@@ -1,0 +1,45 @@
+"""Agent processes to be killed and stopped."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from planner.execution.wire.zenoh import free_port
+
+
+class Processes:
+    """Agent processes of this machine that find each other by the coordinator's address."""
+
+    def __init__(self, names: Sequence[str], folder: Path) -> None:
+        self._names = names
+        self.address = f"127.0.0.1:{free_port()}"
+        self._folder = folder
+        self.running: dict[str, subprocess.Popen[bytes]] = {}
+
+    def start(self, name: str, *before: str, cache: str = "blocks") -> None:
+        command = [sys.executable, "-m", "planner", "agent", "--name", name, "--connect", self.address]
+        command += ["--cache", str(self._folder / cache), "--until-stdin-closes"]
+        self.running[name] = subprocess.Popen([*before, *command], stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
+
+    def complete(self) -> None:
+        """Start those that are not there."""
+        for name in set(self._names) - set(self.running):
+            self.start(name)
+
+    def kill(self, name: str) -> None:
+        process = self.running.pop(name)
+        process.kill()
+        process.communicate()
+
+    def close(self) -> None:
+        for process in self.running.values():
+            process.send_signal(signal.SIGCONT)
+            if process.stdin is not None:
+                process.stdin.close()
+        for process in self.running.values():
+            process.wait(20.0)
+        assert all(process.returncode == 0 for process in self.running.values())

@@ -1,0 +1,152 @@
+"""Certificates: made once, added to, private; and what real agents make of them over real Zenoh."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import stat
+import time
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+pytest.importorskip("cryptography")
+
+from planner.errors import ExecuteError
+from planner.execution.wire.certificates import make_certificates
+from planner.execution.wire.diagnostics import About, Ask, Ping
+from planner.execution.wire.fragments import split
+from planner.execution.wire.frames import Frame, encode
+from planner.execution.wire.messages import COORDINATOR, BlockFile, Refused
+from planner.execution.wire.security import Credentials, is_loopback
+from planner.execution.wire.zenoh import free_port, zenoh_connect
+from tests.execution.raw import agent_process, raw_member
+
+LIFE = timedelta(days=2)
+ANY = "0.0.0.0"  # noqa: S104 - what must be refused
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    made = tmp_path_factory.mktemp("certs")
+    make_certificates(made, ["a", "b"], life=LIFE)
+    return made
+
+
+def test_certificates_are_the_authority_s_and_keys_are_private(folder: Path) -> None:
+    from cryptography import x509
+
+    authority = x509.load_pem_x509_certificate((folder / "ca.pem").read_bytes())
+    for member in (COORDINATOR, "a", "b"):
+        assert {path.name for path in (folder / member).iterdir()} == {
+            "ca.pem", "members.txt", f"{member}.pem", f"{member}.key",
+        }  # fmt: skip
+        own = x509.load_pem_x509_certificate((folder / member / f"{member}.pem").read_bytes())
+        own.verify_directly_issued_by(authority)
+        assert own.subject.rfc4514_string() == f"CN={member}"
+    for key in (folder / "ca.key", folder / "a" / "a.key"):
+        assert stat.S_IMODE(key.stat().st_mode) == 0o600
+
+
+def test_workers_are_added_to_what_is_there(tmp_path: Path) -> None:
+    make_certificates(tmp_path, ["a"], life=LIFE)
+    before = {path: path.read_bytes() for path in tmp_path.rglob("*.key")}
+    assert make_certificates(tmp_path, ["c", "a"], life=LIFE) == (COORDINATOR, "a", "c")
+    assert all(path.read_bytes() == data for path, data in before.items())
+    assert Credentials.read(tmp_path / "a", "a").members == (COORDINATOR, "a", "c")
+    assert Credentials.read(tmp_path, COORDINATOR).folder == tmp_path / COORDINATOR
+
+
+@pytest.mark.parametrize("name", ["a/b", "*", "", COORDINATOR])
+def test_what_is_no_worker_s_name_is_refused(tmp_path: Path, name: str) -> None:
+    with pytest.raises(ExecuteError, match=r"worker's name|coordinator's own"):
+        make_certificates(tmp_path, [name], life=LIFE)
+
+
+def test_a_folder_that_is_not_the_member_s_is_refused(folder: Path, tmp_path: Path) -> None:
+    with pytest.raises(ExecuteError, match=r"a/z\.pem: no such file"):
+        Credentials.read(folder / "a", "z")
+    with pytest.raises(ExecuteError, match=r"members\.txt: cannot be read"):
+        Credentials.read(tmp_path, "a")
+    make_certificates(tmp_path, ["a"], life=LIFE)
+    (tmp_path / "a" / "a.key").chmod(0o644)
+    with pytest.raises(ExecuteError, match="others may read this key; found '644'; expected mode 600"):
+        Credentials.read(tmp_path / "a", "a")
+    (tmp_path / "ca.key").write_text("no key")
+    with pytest.raises(ExecuteError, match="no certificate authority"):
+        make_certificates(tmp_path, ["b"], life=LIFE)
+
+
+@pytest.mark.parametrize(
+    ("listen", "connect"), [(f"{ANY}:7447", []), ("192.0.2.7:7447", []), (None, ["127.0.0.1:1", "edge.example:7447"])]
+)
+def test_off_the_loopback_interface_certificates_are_wanted(listen: str | None, connect: list[str]) -> None:
+    with pytest.raises(ExecuteError, match=r"not the loopback interface; .* --insecure"):
+        zenoh_connect("a", listen=listen, connect=connect)
+    zenoh_connect("a", listen=listen, connect=connect, insecure=True)
+
+
+def test_loopback_is_known() -> None:
+    assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "[::1]", "localhost")))
+    assert not any(map(is_loopback, (ANY, "[::]", "192.0.2.1", "localhost.example")))
+
+
+@pytest.fixture(scope="module")
+def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """Where agent ``a`` listens, by mutual TLS."""
+    address = f"127.0.0.1:{free_port()}"
+    cache = str(tmp_path_factory.mktemp("cache"))
+    with agent_process("a", "--listen", address, "--cert-dir", str(folder / "a"), "--cache", cache):
+        yield address
+
+
+def test_members_meet_by_mutual_tls(folder: Path, address: str) -> None:
+    with raw_member(connect=address, cert_dir=folder) as coordinator:
+        coordinator.wait_for("a")
+        links = coordinator.transport._session.info.links()
+        assert {link.auth_identifier for link in links} == {"a"}
+        assert all(str(link.dst).startswith("tls/") for link in links)
+        assert coordinator.alive("a").present == (COORDINATOR,)
+
+
+def test_no_worker_passes_for_another_member(folder: Path, address: str) -> None:
+    with (
+        raw_member(connect=address, cert_dir=folder) as coordinator,
+        raw_member("b", connect=address, cert_dir=folder) as b,
+    ):
+        coordinator.wait_for("a")
+        b.wait_for("a")
+        for fragment in split(*encode(Frame(Ask()))):
+            b.put("a", fragment.attachment, sender=COORDINATOR)  # dropped: the link is b's
+            b.put("a", fragment.attachment)  # b's own, which it may not ask
+        assert coordinator.expect(Refused).sender == "b"
+        with pytest.raises(queue.Empty):
+            coordinator.expect(About, Refused, wait_s=0.3)
+        assert coordinator.alive("a").worker == "a"
+
+
+def test_a_stranger_is_not_let_in(folder: Path, address: str, tmp_path: Path) -> None:
+    make_certificates(tmp_path, ["b"], life=LIFE)
+    with (
+        raw_member("b", connect=address, cert_dir=tmp_path) as stranger,
+        raw_member(connect=address, cert_dir=folder) as coordinator,
+    ):
+        coordinator.wait_for("a")
+        stranger.send("a", Frame(Ping(to="a", times=1)))
+        stranger.send("a", Frame(BlockFile(sha256="0" * 64), {"file": np.zeros(1, np.uint8)}))
+        assert coordinator.alive("a").present == (COORDINATOR,)
+
+
+def test_an_agent_meets_a_coordinator_that_comes_later_and_again(tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with agent_process("a", "--connect", address, "--cache", str(tmp_path)) as process:
+        time.sleep(1.0)
+        for _ in range(2):
+            with raw_member(listen=address) as coordinator:
+                coordinator.wait_for("a")
+                assert coordinator.alive("a").run is None
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(20) == 0

@@ -1,0 +1,95 @@
+"""Members that come at the same time find each other; who is awaited is asked for again."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from planner.errors import ExecuteError
+from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.wire.messages import COORDINATOR
+from planner.execution.wire.transport import MemoryNetwork, OnFrame, OnPresence, Transport
+from planner.execution.wire.zenoh import free_port, zenoh_connect
+
+ROUNDS = 15
+NAMES = (COORDINATOR, "a", "b", "c", "d")
+
+
+class Meeting:
+    """Members that all come at once, and who has seen whom."""
+
+    def __init__(self) -> None:
+        self._address = f"127.0.0.1:{free_port()}"
+        self._changed = threading.Condition()
+        self._seen: dict[str, set[str]] = {name: set() for name in NAMES}
+
+    def come(self, name: str) -> Transport:
+        listen, connect = (self._address, []) if name == COORDINATOR else (None, [self._address])
+
+        def see(other: str, present: bool) -> None:  # noqa: FBT001 - the protocol's signature
+            with self._changed:
+                (self._seen[name].add if present else self._seen[name].discard)(other)
+                self._changed.notify()
+
+        return zenoh_connect(name, listen=listen, connect=connect)(lambda _frame: None, see)
+
+    def forget(self) -> None:
+        """Have nobody seen."""
+        with self._changed:
+            for seen in self._seen.values():
+                seen.clear()
+
+    def complete(self) -> bool:
+        """Wait until everybody has seen everybody else."""
+        with self._changed:
+            return self._changed.wait_for(lambda: all(len(seen) == len(NAMES) - 1 for seen in self._seen.values()), 20)
+
+
+def test_members_that_come_at_once_all_see_each_other() -> None:
+    with ThreadPoolExecutor(len(NAMES)) as pool:
+        for _ in range(ROUNDS):
+            meeting = Meeting()
+            members = list(pool.map(meeting.come, NAMES))
+            try:
+                assert meeting.complete()
+            finally:
+                for member in members:
+                    member.close()
+
+
+def test_who_asks_learns_again_who_is_there() -> None:
+    meeting = Meeting()
+    members = [meeting.come(name) for name in NAMES]
+    try:
+        assert meeting.complete()
+        meeting.forget()
+        for member in members:
+            member.look()
+        assert meeting.complete()
+    finally:
+        for member in members:
+            member.close()
+
+
+def test_an_agent_whose_coming_was_not_heard_of_is_found() -> None:
+    network = MemoryNetwork()
+    agent = network.connect("a")(lambda _frame: None, lambda _member, _present: None)
+    heard = itertools.count()
+
+    def connect(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
+        def once_deaf(member: str, present: bool) -> None:  # noqa: FBT001 - the protocol's signature
+            if next(heard):
+                on_presence(member, present)
+
+        return network.connect(COORDINATOR)(on_frame, once_deaf)
+
+    with Coordinator(connect) as coordinator:
+        assert coordinator.absent(["a"])
+        coordinator.await_agents(["a"], 30.0)
+        with pytest.raises(ExecuteError, match=r"did not come within 0.1 s; found 'b'"):
+            coordinator.await_agents(["a", "b"], 0.1)
+    assert next(heard) >= 2
+    agent.close()

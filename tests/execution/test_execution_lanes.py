@@ -1,0 +1,231 @@
+"""Frames in fragments: put together again whatever their sizes; urgent ones overtake; what is on its way is bounded."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+import time
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.errors import ExecuteError
+from planner.execution.wire.diagnostics import Chunk, Echo
+from planner.execution.wire.fragments import MAX_PIECE_BYTES, Assembler, Fragment, Outgoing, read_fragment, split
+from planner.execution.wire.frames import Frame, decode
+from planner.execution.wire.lanes import Lanes
+from planner.execution.wire.send_window import PROBE_BYTES
+from planner.execution.wire.transport import LEVELS, OnAcknowledged
+
+
+@given(st.binary(max_size=400), st.lists(st.integers(1, 100), min_size=1), st.binary(max_size=30))
+def test_a_frame_in_any_pieces_comes_whole(payload: bytes, sizes: list[int], header: bytes) -> None:
+    outgoing, assembler, found = Outgoing(header, payload), Assembler(400), None
+    while not outgoing.over:
+        assert found is None
+        fragment = outgoing.next(sizes[outgoing.left_bytes % len(sizes)], asks=True)
+        assert read_fragment(fragment.attachment, fragment.payload) == fragment
+        found = assembler.add(fragment)
+    assert found == (header, payload)
+
+
+@given(st.permutations([0, 0, 0, 1, 1, 1, 2, 2, 2]))
+def test_frames_that_come_between_each_other_are_kept_apart(order: list[int]) -> None:
+    frames = [Outgoing(b"%d" % index, bytes([index]) * 30) for index in range(3)]
+    assembler = Assembler(100)
+    came = [assembler.add(frames[index].next(10, asks=False)) for index in order]
+    assert sorted(whole for whole in came if whole) == [(b"%d" % index, bytes([index]) * 30) for index in range(3)]
+
+
+def test_unfinished_frames_are_bounded_and_later_pieces_of_what_was_dropped_count_for_nothing() -> None:
+    assembler = Assembler(100)
+    frames = [Outgoing(b"", bytes(20)) for _ in range(100)]
+    for outgoing in frames:
+        assert assembler.add(outgoing.next(10, asks=False)) is None
+    assert len(assembler._unfinished) == 64
+    assert assembler.add(frames[0].next(10, asks=False)) is None
+    assert assembler.add(frames[-1].next(10, asks=False)) == (b"", bytes(20))
+    with pytest.raises(ExecuteError, match="oversize message; found 101; expected at most 100"):
+        assembler.add(Outgoing(b"", bytes(101)).next(10, asks=False))
+
+
+def test_what_is_sent_at_once_goes_in_pieces_no_larger_than_allowed() -> None:
+    payload = bytes(MAX_PIECE_BYTES + 1)
+    assert [len(fragment.payload) for fragment in split(b"", payload)] == [MAX_PIECE_BYTES, 1]
+
+
+class Slow:
+    """A medium of a certain rate with a queue, which takes all at once and acknowledges what has passed it."""
+
+    def __init__(self, bytes_per_s: float) -> None:
+        self.sent: list[tuple[str, int, Fragment]] = []
+        self.peak_bytes = 0
+        self._queue_bytes = 0
+        self._rate = bytes_per_s
+        self._changed = threading.Condition()
+        self._due: list[Fragment] = []
+        self._acknowledged: OnAcknowledged = lambda _fragment: None
+        self._over = False
+        self._thread = threading.Thread(target=self._carry, daemon=True)
+        self._thread.start()
+
+    def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
+        with self._changed:
+            self.sent.append((to, level, fragment))
+            self._queue_bytes += len(fragment.payload)
+            self.peak_bytes = max(self.peak_bytes, self._queue_bytes)
+            self._due.append(fragment)
+            self._changed.notify()
+
+    def _carry(self) -> None:
+        while True:
+            with self._changed:
+                self._changed.wait_for(lambda: self._due or self._over)
+                if self._over:
+                    return
+                fragment = self._due.pop(0)
+                self._changed.wait_for(lambda: self._over, len(fragment.payload) / self._rate)
+            with self._changed:
+                self._queue_bytes -= len(fragment.payload)
+            self._acknowledged(fragment.acknowledgement)
+
+    def on_acknowledged(self, call: OnAcknowledged) -> None:
+        self._acknowledged = call
+
+    def close(self) -> None:
+        with self._changed:
+            self._over = True
+            self._changed.notify_all()
+        self._thread.join()
+
+
+@pytest.fixture
+def slow() -> Iterator[Callable[[float], Slow]]:
+    """Give what makes a medium of a rate, which ends with the test."""
+    made: list[Slow] = []
+
+    def make(bytes_per_s: float) -> Slow:
+        made.append(Slow(bytes_per_s))
+        return made[-1]
+
+    yield make
+    for medium in made:
+        medium.close()
+
+
+def bulk(size_bytes: int) -> Frame:
+    return Frame(Chunk(flood="f"), {"bytes": np.zeros(size_bytes, np.uint8)})
+
+
+def counted(total: int) -> tuple[Callable[[], None], threading.Event]:
+    """Give what is called back, and what is set when that happened so often."""
+    left, over = iter(range(total - 1)), threading.Event()
+    return lambda: None if next(left, None) is not None else over.set(), over
+
+
+def test_urgent_frames_overtake(slow: Callable[[float], Slow]) -> None:
+    medium = slow(20e6)
+    sender = Lanes(medium)
+    sent, over = counted(8)
+    for _ in range(8):
+        sender.send("b", bulk(1_000_000), LEVELS, sent)
+    time.sleep(0.1)
+    urgent = threading.Event()
+    before = len(medium.sent)
+    sender.send("b", bulk(1000), 3, urgent.set)
+    assert urgent.wait(20.0)
+    following = [level for _, level, _ in medium.sent[before:]]
+    # A fragment may just have been on its way out; nothing else goes before the urgent one.
+    assert following.index(3) <= 1
+    assert sum(level == LEVELS for _, level, _ in medium.sent) < len(medium.sent)
+    assert over.wait(20.0)
+    assert medium.peak_bytes < 3_000_000  # of the 8 MB that were handed over
+    sender.close()
+    whole = Assembler(2_000_000)
+    came = [found for *_, fragment in medium.sent if (found := whole.add(fragment))]
+    assert len([decode(*found) for found in came]) == 9
+
+
+def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes(slow: Callable[[float], Slow]) -> None:
+    medium = slow(100.0)  # nothing comes back in this test
+    sender = Lanes(medium)
+    sender.send("b", bulk(1_000_000), 5)
+    lane = sender._lanes["to b"]
+    while lane._free_bytes(lane._waiting[0][2]) > 0:
+        time.sleep(0.01)
+    with lane._changed:
+        lane._drained_s = time.monotonic() + 3600.0
+    sender.send("b", bulk(1001), 5)
+    sender.send("b", bulk(1002), 4)
+    until_s = time.monotonic() + 20.0
+    while medium.sent[-1][1] == 5 and time.monotonic() < until_s:
+        time.sleep(0.01)
+    assert medium.sent[-1][1] == 4
+    assert len(medium.sent[-1][2].payload) == 1002
+    assert lane._drained_s is not None
+    sender.forget("b")
+    sender.close()
+
+
+def test_small_frames_that_nobody_waits_for_are_acknowledged_now_and_then(slow: Callable[[float], Slow]) -> None:
+    medium = slow(1e8)
+    sender = Lanes(medium)
+    for _ in range(400):
+        sender.send("b", Frame(Echo(number=1)), LEVELS)
+    came = threading.Event()
+    sender.send("b", Frame(Echo(number=2)), LEVELS, came.set)
+    assert came.wait(20.0)
+    sender.close()
+    asked = [fragment.asks for *_, fragment in medium.sent]
+    assert len(asked) == 401
+    assert asked[-1]
+    apart = [len(list(group)) for asks, group in itertools.groupby(asked) if not asks]
+    header_bytes = len(medium.sent[0][2].header)
+    assert max(apart) * header_bytes <= PROBE_BYTES
+    assert sum(apart) > 300
+
+
+def test_members_by_one_medium_share_a_lane_and_others_do_not_wait(slow: Callable[[float], Slow]) -> None:
+    medium = slow(5e6)
+    sender = Lanes(medium)
+    sender.route({"b": "wifi", "c": "wifi", "d": "line"})
+    sent, over = counted(2)
+    for to in ("b", "c"):
+        sender.send(to, bulk(500_000), LEVELS, sent)
+    beside = threading.Event()
+    sender.send("d", Frame(Echo(number=1)), LEVELS, beside.set)
+    assert beside.wait(20.0)
+    assert over.wait(20.0)
+    order = [to for to, *_ in medium.sent if to != "d"]
+    assert order == sorted(order)  # the older frame first, whole
+    assert set(sender._lanes) == {"wifi", "line"}
+    sender.close()
+
+
+def test_what_is_for_a_member_that_left_is_dropped(slow: Callable[[float], Slow]) -> None:
+    medium = slow(1e5)
+    sender = Lanes(medium)
+    for _ in range(3):
+        sender.send("b", bulk(2_000_000), LEVELS)
+    time.sleep(0.05)
+    sender.forget("b")
+    sender.close()  # would take a minute otherwise
+    assert sum(len(fragment.payload) for *_, fragment in medium.sent) < 4_000_000
+
+
+def test_what_a_frame_takes_on_an_idle_way_is_told_without_what_a_small_one_takes(
+    slow: Callable[[float], Slow],
+) -> None:
+    told: list[tuple[str, int, float]] = []
+    sender = Lanes(slow(1e6), lambda *transfer: told.append(transfer))
+    for size_bytes in (*[10] * 5, 200_000, 20_000):
+        came = threading.Event()
+        sender.send("b", bulk(size_bytes), 3, came.set)
+        assert came.wait(20.0)
+    sender.close()
+    ((to, size_bytes, took_s),) = told
+    assert (to, size_bytes) == ("b", 200_000)  # a smaller one would tell little
+    assert took_s > 0.1

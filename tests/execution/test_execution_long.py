@@ -1,0 +1,151 @@
+"""A run may last for hours: what members keep in memory does not grow with the samples that have ended."""
+
+from __future__ import annotations
+
+import gc
+import io
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from planner.execution.agent.event_log import EventLog
+from planner.execution.coordinator.collected import Outputs, StepLogs
+from planner.execution.coordinator.completions import CompletionTracker, NumberSet
+from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.coordinator.run_result import Observer
+from planner.execution.wire.frames import Tensors
+from planner.policy.types import SampleKey
+from planner.runtime.input_pool import input_pool
+from planner.trace.records import SampleRecord
+from planner.worker.events import STEPS, Arrived, Effect, SetTimer, Step, TimedOut, Timer
+from tests.execution.rig import MODEL, SPLIT, agents_in_threads, small_deployment, small_instance
+
+SAMPLES = 1000
+TIMERS = (TimedOut, Timer, SampleKey)
+"""Kept for some seconds, of samples that have ended too."""
+
+
+def planners_objects() -> Counter[type]:
+    """Count the objects of each of this package's classes in all members of this process."""
+    gc.collect()
+    kinds = (type(found) for found in gc.get_objects())
+    return Counter(kind for kind in kinds if str(kind.__module__).startswith("planner.") and kind not in TIMERS)
+
+
+class Scales(Observer):
+    """Weighs all members when the last sample has ended."""
+
+    def __init__(self, coordinator: Coordinator, *, live: bool) -> None:
+        self._coordinator = coordinator
+        self._live = live
+        self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
+        self._handed_in = self._ended = 0
+        self.kept: Counter[type] = Counter()
+
+    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+        self._submit = submit
+        for _ in range(4 if self._live else 0):
+            self._hand_in()
+
+    def _hand_in(self) -> None:
+        self._submit("urgent", self._handed_in, self._inputs)
+        self._handed_in += 1
+
+    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+        self._ended += 1
+        if self._ended == SAMPLES:
+            self.kept = planners_objects()
+        if self._live and self._ended < SAMPLES:
+            self._hand_in()
+        elif self._live:
+            self._coordinator.stop()
+
+
+@pytest.mark.parametrize("live", [False, True], ids=["measured", "live"])
+def test_members_keep_nothing_of_samples_that_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, live: bool
+) -> None:
+    monkeypatch.setattr("planner.trace.store._PIECE", 50)  # those that will be written together are kept until then
+    before = planners_objects()  # what other tests have left in this process
+    instance = small_instance(samples=SAMPLES // 2, rate_per_s=100.0)
+    deployment = replace(small_deployment(instance, SPLIT), live=live)
+    with agents_in_threads(instance.workers, tmp_path) as coordinator:
+        scales = Scales(coordinator, live=live)
+        measured = coordinator.run(deployment, ready_timeout_s=30.0, observer=scales)
+    made: Counter[type] = Counter(type(record) for record in measured.records)
+    made[Step] = sum(map(len, measured.steps.values()))
+    kept = scales.kept - before
+    assert kept
+    # What was done in the last half second has not been told yet; it is far from half of all.
+    assert {kind: number for kind, number in kept.items() if number >= max(made[kind], SAMPLES) / 2} == {}
+    if not live:
+        assert made[SampleRecord] == SAMPLES
+        assert len(measured.outputs) == SAMPLES
+    else:
+        assert len(measured.records) == 0
+        assert not any(measured.steps.values())
+
+
+@given(st.lists(st.integers(0, 60), max_size=80))
+def test_numbers_are_a_set(numbers: list[int]) -> None:
+    found = NumberSet()
+    for place, number in enumerate(numbers):
+        assert found.add(number) == (number not in numbers[:place])
+    assert len(found) == len(set(numbers))
+    assert all((number in found) == (number in numbers) for number in range(62))
+
+
+def test_a_ledger_keeps_what_is_out_of_order_only() -> None:
+    instance = small_instance(samples=1000)
+    ledger = CompletionTracker(instance, seed=3)
+    chance = np.random.default_rng(1)
+    for start in range(0, 1000, 30):
+        for sample in chance.permutation(np.arange(start, min(start + 30, 1000))):
+            assert ledger.add(SampleRecord("urgent", int(sample), 0.0, 1.0, "completed"))
+        assert not ledger._ended["urgent"]._above
+    assert not ledger.add(SampleRecord("urgent", 17, 0.0, 2.0, "failed", "late"))
+    assert ledger.complete("urgent")
+    assert not ledger.complete("other")
+    lost = list(ledger.unreported({}, 99.0))
+    assert [(record.source, record.sample) for record in lost] == [("other", sample) for sample in range(1000)]
+    assert {record.reason for record in lost} == {"no end was reported before the run was over"}
+
+
+def test_outputs_are_kept_once_however_many_samples_gave_them() -> None:
+    journal, outputs = EventLog(live=False), Outputs()
+    tensors = [{"y": np.full(1000, value, np.float32)} for value in range(3)]
+    for sample in range(1, 3000):
+        journal.output(SampleKey("urgent", sample, 0), {"y": tensors[sample % 3]["y"].copy()})
+    told = list(journal.outputs())
+    assert [len(own.samples) for own in told] == [1000, 1000, 999]
+    for own in told:
+        outputs.add(own.source, own.samples, own.tensors)
+    assert len(outputs) == len(list(outputs)) == 2999
+    assert all(outputs[key]["y"][0] == key[1] % 3 for key in outputs)
+    for missing in (("urgent", 0), ("urgent", 3000), ("urgent", -1), ("other", 1)):
+        assert missing not in outputs
+
+
+@pytest.mark.parametrize("pieces", [0, 1, 3])
+def test_a_log_of_steps_comes_in_pieces_and_is_one_in_its_file(pieces: int) -> None:
+    logs, steps = StepLogs(), []
+    logs.begin("a")
+    for piece in range(pieces):
+        journal = EventLog(live=False)
+        for number in range(2):
+            effects: list[Effect] = [SetTimer(Timer("result", SampleKey("urgent", number, 0)), 3.0)]
+            steps.append(Step(float(2 * piece + number), Arrived("urgent", 2 * piece + number), effects))
+            journal.step(steps[-1])
+        logs.add("a", journal.take())
+        assert not journal.take()
+    file = io.BytesIO()
+    logs.write("a", file)
+    assert STEPS.validate_json(file.getvalue()) == logs["a"] == steps
+    assert "a" in logs
+    assert "b" not in logs

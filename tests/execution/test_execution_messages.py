@@ -1,0 +1,120 @@
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from planner.errors import ExecuteError
+from planner.execution.wire.frames import Frame, decode, encode
+from planner.execution.wire.messages import Data, Deploy, Start
+from planner.policy.types import SampleKey, Status, Task
+from planner.worker.events import (
+    AnswerMessage,
+    FailureMessage,
+    Message,
+    RequestMessage,
+    ResultMessage,
+    StatusMessage,
+    TaskMessage,
+)
+from tests.execution.rig import SPLIT, small_deployment, small_instance
+
+KEY = SampleKey("camera", 7, 1)
+TASK = Task(KEY, "m", 0, 8.0, 0.5, 2, SPLIT.sources["urgent"].routes[0].stages)
+MESSAGES: list[Message] = [
+    TaskMessage(TASK),
+    ResultMessage(KEY, 3),
+    FailureMessage(KEY, "no memory"),
+    RequestMessage(TASK, 4),
+    AnswerMessage(KEY, None),
+    StatusMessage(Status(backlog_s=((8.0, 0.25),), queued=(("camera", 3),), per_parameter_s=(("camera", 1e-9),))),
+]
+
+
+@pytest.mark.parametrize("message", MESSAGES, ids=lambda message: str(message.kind))
+def test_messages_come_as_they_went(message: Message) -> None:
+    data = Data(run="r", sender="a", message=message, cut=2, size_bytes=24, sent_s=1.5)
+    tensors = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "mask": np.array([True, False])}
+    found = decode(*encode(Frame(data, tensors)))
+    assert found.body == data
+    assert list(found.tensors) == ["x", "mask"]
+    for name, tensor in tensors.items():
+        np.testing.assert_array_equal(found.tensors[name], tensor, strict=True)
+
+
+@given(
+    hnp.arrays(
+        st.sampled_from([np.float32, np.float64, np.float16, np.int64, np.uint8, np.bool_]),
+        hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
+    )
+)
+def test_tensors_come_bit_for_bit_scalars_and_empty_ones_too(tensor: np.ndarray) -> None:
+    found = decode(*encode(Frame(Start(at_unix_s=1.0), {"first": tensor, "again": tensor}))).tensors
+    for name in ("first", "again"):
+        assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
+        assert found[name].tobytes() == tensor.tobytes()
+
+
+def test_a_deployment_travels_without_its_files() -> None:
+    instance = small_instance()
+    deployment = small_deployment(instance, SPLIT)
+    deploy = Deploy(
+        run="r", instance=instance, plan=SPLIT, policy="planned", seed=3, models=dict(deployment.models),
+        resident={"small": (0, 1)}, paced=True,
+    )  # fmt: skip
+    assert decode(*encode(Frame(deploy))).body == deploy
+
+
+HEADER, PAYLOAD = (bytes(part) for part in encode(Frame(Start(at_unix_s=1.0), {"x": np.zeros((2, 3), np.float32)})))
+
+
+def altered(**changes: object) -> bytes:
+    return json.dumps(json.loads(HEADER) | changes).encode()
+
+
+@pytest.mark.parametrize(
+    ("header", "payload", "message"),
+    [
+        (b"\x80\x04pickle", PAYLOAD, "malformed header"),
+        (b"", PAYLOAD, "malformed header"),
+        (altered(v=2), PAYLOAD, "another wire format; found 2; expected version 1"),
+        (altered(body={"kind": "shutdown"}), PAYLOAD, "malformed header"),
+        (altered(body={"kind": "start", "at_unix_s": "now"}), PAYLOAD, "body.start.at_unix_s: malformed header"),
+        (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot travel"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [-1]}]), PAYLOAD, "cannot travel"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [2**40, 2**40]}]), PAYLOAD, "another size"),
+        (HEADER, PAYLOAD[:-1], "another size"),
+        (HEADER, PAYLOAD + b"x", "another size"),
+    ],
+)
+def test_what_is_no_frame_is_refused(header: bytes, payload: bytes, message: str) -> None:
+    with pytest.raises(ExecuteError) as refused:
+        decode(header, payload)
+    assert message in str(refused.value)
+
+
+_LEFT_UNBUILT = """
+from typing import get_args
+
+from planner.execution.wire.frames import prepare
+from planner.execution.agent.event_log import EventLog
+from planner.execution.wire.messages import Body
+from planner.worker.events import STEPS
+
+prepare()
+EventLog(live=False)
+print(*(body.__name__ for body in get_args(Body) if not body.__pydantic_complete__), end="")
+print("steps" if not STEPS.pydantic_complete else "", end="")
+"""
+
+
+def test_what_makes_messages_is_built_before_a_run() -> None:
+    """Built with the first message, it would stop all threads of an agent for as long as some blocks take."""
+    told = subprocess.run([sys.executable, "-c", _LEFT_UNBUILT], capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == ""

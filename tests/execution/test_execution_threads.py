@@ -1,0 +1,144 @@
+"""Threads of agents and coordinator that fail: it is logged with its cause, and the run ends by a clear message."""
+
+from __future__ import annotations
+
+import queue
+import threading
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from planner.errors import ExecuteError, explain
+from planner.execution.agent.agent import Agent
+from planner.execution.agent.block_cache import BlockCache
+from planner.execution.agent.block_loader import BlockLoader
+from planner.execution.agent.executor import BlockJob, BlockResult, Executor, ModelBlocks
+from planner.execution.launch.emulated import EmulatedNetwork
+from planner.execution.wire.frames import Frame
+from planner.execution.wire.messages import COORDINATOR, BlockFile, Deploy, Missing, Ready, Transmit, WorkerFault
+from planner.execution.wire.threads import start_thread, surviving
+from planner.execution.wire.transport import CONTROL, MemoryNetwork
+from planner.policy.types import SampleKey
+from planner.runtime.processors import available_processors
+from planner.worker.events import RunBlock
+from tests.execution.rig import FILES, HASHES, SPLIT, agents_in_threads, small_deployment, small_instance
+
+NO_PROCESSOR = [4095]
+
+
+def test_what_ends_a_thread_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:
+    told: list[Exception] = []
+
+    def work() -> None:
+        raise KeyError("t3")
+
+    start_thread("work", work, told.append).join()
+    assert [explain(error) for error in told] == ["KeyError: 't3'"]
+    (record,) = caplog.records
+    assert (record.getMessage(), record.exc_info and record.exc_info[1]) == ("the thread 'work' ends", told[0])
+
+
+def test_what_a_callback_raises_is_logged_and_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+    def divide(by: int) -> None:
+        told.append(1 // by)
+
+    told: list[int] = []
+    call = surviving(divide)
+    for by in (0, 1):
+        call(by)
+    assert told == [1]
+    (record,) = caplog.records
+    assert record.exc_info is not None
+    assert isinstance(record.exc_info[1], ZeroDivisionError)
+
+
+def test_a_block_that_fails_says_what_and_with_which_type() -> None:
+    outcomes: queue.SimpleQueue[BlockResult] = queue.SimpleQueue()
+    compute = Executor({}, outcomes.put, lambda _error: None)
+    compute.submit(BlockJob(RunBlock(SampleKey("s", 0, 0), "none", 0, begins_stage=True), {}, 0.0, None))
+    assert outcomes.get(timeout=30.0).reason == "KeyError: 'none'"
+    compute.close()
+    compute.join()
+
+
+@pytest.mark.skipif(not available_processors(), reason="this system does not let a process choose its processors")
+def test_a_compute_thread_that_ends_ends_the_run_and_not_the_agent(tmp_path: Path) -> None:
+    network, said = MemoryNetwork(), queue.SimpleQueue[Frame]()
+    transport = network.connect(COORDINATOR)(said.put, lambda _member, _present: None)
+    agent = Agent("a", network.connect("a"), BlockCache(tmp_path), processors=NO_PROCESSOR)
+    thread = threading.Thread(target=agent.serve)
+    thread.start()
+    deployment = small_deployment(small_instance(), SPLIT)
+    for run in ("first", "second"):
+        deploy = Deploy(
+            run=run, instance=deployment.instance, plan=SPLIT, policy="planned", seed=3,
+            models=dict(deployment.models), resident={}, paced=False,
+        )  # fmt: skip
+        transport.send("a", Frame(deploy), CONTROL)
+        while not isinstance(body := said.get(timeout=30.0).body, Ready):
+            assert isinstance(body, Missing)
+            data = np.frombuffer(FILES[HASHES.index(body.sha256)], np.uint8)
+            transport.send("a", Frame(BlockFile(sha256=body.sha256), {"file": data}), CONTROL)
+        fault = said.get(timeout=30.0).body
+        assert isinstance(fault, WorkerFault)
+        assert (fault.run, fault.what) == (run, "the agent fails: OSError: [Errno 22] Invalid argument")
+    agent.close()
+    thread.join(30.0)
+    assert not thread.is_alive()
+
+
+def test_a_residency_thread_that_ends_is_told() -> None:
+    class Blocks(ModelBlocks):
+        @property
+        def loaded(self) -> tuple[int, ...]:
+            raise KeyError("t3")
+
+    deployment = small_deployment(small_instance(), SPLIT)
+    deploy = Deploy(
+        run="r", instance=deployment.instance, plan=SPLIT, policy="planned", seed=3, models=dict(deployment.models),
+        resident={}, paced=False,
+    )  # fmt: skip
+    failures: queue.SimpleQueue[Exception] = queue.SimpleQueue()
+    model = Blocks((), (), provider="cpu", threads=1)
+    kept = BlockLoader("b", deploy, {"small": model}, lambda _what: None, failures.put)
+    assert explain(failures.get(timeout=30.0)) == "KeyError: 't3'"
+    kept.join()
+
+
+def test_an_emulated_network_that_fails_ends_the_run_with_its_cause(tmp_path: Path) -> None:
+    class Failing(EmulatedNetwork):
+        def _submit(self, request: Transmit) -> None:
+            raise KeyError(request.cut)
+
+    instance = small_instance()
+    deployment = small_deployment(instance, SPLIT, emulation=Failing(instance))
+    with (
+        agents_in_threads(instance.workers, tmp_path) as coordinator,
+        pytest.raises(ExecuteError, match=r"coordinator: the run cannot go on: KeyError: \d"),
+    ):
+        coordinator.run(deployment, ready_timeout_s=30.0)
+
+
+def test_a_transfer_between_members_that_nothing_joins_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
+    class Forged(EmulatedNetwork):
+        def transmit(self, request: Transmit) -> None:
+            super().transmit(request)
+            if request.transfer == "a/0":
+                super().transmit(request.model_copy(update={"to": "nowhere"}))
+
+    instance = small_instance()
+    with agents_in_threads(instance.workers, tmp_path) as coordinator:
+        measured = coordinator.run(small_deployment(instance, SPLIT, emulation=Forged(instance)), ready_timeout_s=30.0)
+    assert len(measured.outputs) == sum(instance.samples(source) for source in instance.sources)
+    (incident,) = measured.incidents
+    assert (incident.worker, incident.what) == ("a", "was refused: transmit: no such way; found 'a > nowhere'")
+
+
+@pytest.mark.parametrize("changed", [{"at_s": float("nan")}, {"priority": float("inf")}, {"size_bytes": -1}])
+def test_a_transfer_that_is_none_is_refused(changed: dict[str, float]) -> None:
+    request = Transmit(
+        transfer="a/0", sender="a", to="b", key=SampleKey("urgent", 0, 0), cut=1, size_bytes=1, priority=1.0, at_s=0.0
+    )
+    with pytest.raises(ExecuteError, match="transmit from a: no transfer; found"):
+        EmulatedNetwork(small_instance()).transmit(request.model_copy(update=changed))

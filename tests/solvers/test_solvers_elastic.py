@@ -1,0 +1,206 @@
+from __future__ import annotations
+
+import dataclasses
+import itertools
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from planner.scenario.types import NetworkSpec, ObjectiveSpec
+from planner.solvers import solve
+from planner.solvers.core.build import build_problem
+from planner.solvers.core.infeasibility import Relaxations
+from planner.solvers.core.problem import Problem
+from planner.solvers.core.search_state import Options
+from planner.solvers.methods import exhaustive
+from planner.solvers.methods.column_generation import method as colgen
+from planner.solvers.methods.local_search import method as search
+from planner.solvers.methods.memory import no_room
+from planner.solvers.methods.mip import method as milp
+from planner.solvers.methods.mip.elastic import relaxations
+from planner.solvers.methods.mip.elastic_lp import shared_relaxations
+from tests.instances import MIB, make_instance, make_profile, random_instance
+
+OPTIONS = Options()
+
+
+def hard_problem(seed: int) -> Problem:
+    """Two sources on three workers, where several limits are too tight at once."""
+    random = np.random.default_rng(seed)
+    problem = build_problem(random_instance(seed, blocks=2, load=float(random.uniform(0.5, 1.2)), tight_memory=True))
+    demands = tuple(
+        dataclasses.replace(demand, deadline_s=float(random.choice([0.005, 0.02, 0.05, np.inf])))
+        for demand in problem.demands
+    )
+    return dataclasses.replace(
+        problem, demands=demands, memory_bytes=problem.memory_bytes * random.choice([0.1, 0.5, 1.0], size=3)
+    )
+
+
+def solvable(problem: Problem) -> bool:
+    """Whether any combination of routes keeps every limit."""
+    routes = [exhaustive._routes(problem, source) for source in range(len(problem.demands))]
+    combinations = (tuple((choice,) for choice in combination) for combination in itertools.product(*routes))
+    return any(problem.objective(choices) < np.inf and problem.feasible(choices) for choices in combinations)
+
+
+def relax(problem: Problem, gives: Relaxations, factor: float = 1 + 1e-6) -> Problem:
+    """Move limits by as much as they have to give way; overload is no number of the problem, so not among them."""
+    memory_bytes = problem.memory_bytes.copy()
+    demands = list(problem.demands)
+    for (kind, index), amount in gives.items():
+        if kind == "lack_mib":
+            memory_bytes[index] += amount * MIB * factor + 1
+        elif kind == "late_s":
+            demands[index] = dataclasses.replace(demands[index], deadline_s=demands[index].deadline_s + amount * factor)
+    return dataclasses.replace(problem, memory_bytes=memory_bytes, demands=tuple(demands))
+
+
+@settings(max_examples=8, deadline=None)
+@given(st.integers(0, 10_000))
+def test_with_the_relaxations_there_is_a_solution_and_with_fewer_limits_there_is_none(seed: int) -> None:
+    problem = hard_problem(seed)
+    assume(not solvable(problem))
+    gives = relaxations(problem, OPTIONS)
+    assert gives
+    assume(not any(kind == "overload" for kind, _ in gives))
+    assert solvable(relax(problem, gives))
+    limits = [("lack_mib", worker) for worker in range(3)] + [("late_s", source) for source in range(2)]
+    for fewer in itertools.combinations(limits, len(gives) - 1):
+        assert not solvable(relax(problem, dict.fromkeys(fewer, 1e3)))
+
+
+def test_one_limit_far_beyond_is_named_before_two_a_little_beyond() -> None:
+    """More memory at one worker, or a little more at both: one is the smaller set."""
+    profile = make_profile(block_s=[0.01, 0.01], weight_bytes=100 * 2**20, activation_bytes=0)
+    workers = {name: {"memory_bytes": 290 * MIB, "base_memory_bytes": 200 * MIB} for name in ("a", "b")}
+    solution = solve(make_instance(profiles=[profile], workers=workers), method="milp")
+    assert solution.status == "infeasible"
+    assert len(solution.blame) == 1
+    assert "lacks 110 MiB" in solution.blame[0]
+
+
+@pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
+def test_every_method_names_two_limits_where_two_are_needed(method: str) -> None:
+    sources = {
+        "early": {"rate_per_s": 1.0, "deadline_s": 0.001},
+        "soon": {"rate_per_s": 1.0, "deadline_s": 0.002},
+        "any": {"rate_per_s": 1.0},
+    }
+    solution = solve(make_instance(sources=sources), method=method)
+    assert solution.status == "infeasible"
+    assert len(solution.blame) == 2
+    assert "deadline 1 ms of early" in solution.blame[0]
+    assert "deadline 2 ms of soon" in solution.blame[1]
+
+
+NO_ROOM = {
+    "a block is too large for every worker": ((100, 10), (90, 90), "worker a lacks 10 MiB"),
+    "all workers together are too small": ((50, 50, 50), (70, 60), "worker a lacks 30 MiB"),
+    "blocks do not go into what is left": ((50, 50, 50), (90, 80), "worker a lacks 10 MiB"),
+}
+
+
+@pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
+@pytest.mark.parametrize("why", NO_ROOM)
+def test_where_no_routes_fit_into_memory_every_method_says_that_there_is_no_plan(why: str, method: str) -> None:
+    weights, room, blame = NO_ROOM[why]
+    profile = make_profile(
+        block_s=[0.01] * len(weights), weight_bytes=[int(size * MIB) for size in weights], activation_bytes=0
+    )
+    workers = {
+        name: {"memory_bytes": size * MIB, "base_memory_bytes": 0} for name, size in zip("ab", room, strict=True)
+    }
+    solution = solve(make_instance(profiles=[profile], workers=workers), method=method)
+    assert solution.status == "infeasible"
+    assert solution.blame == (blame,)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from([0.1, 0.5, 0.6, 0.7, 0.8, 0.9]))
+def test_what_is_proven_of_memory_is_true(seed: int, part: float) -> None:
+    """Against all combinations of routes, of which no other limit matters."""
+    problem = build_problem(random_instance(seed, blocks=2, load=1.5, tight_memory=True))
+    problem = dataclasses.replace(problem, memory_bytes=problem.memory_bytes * part)
+    careless = dataclasses.replace(
+        problem,
+        goal="throughput",
+        demands=tuple(dataclasses.replace(own, deadline_s=np.inf) for own in problem.demands),
+    )
+    assert no_room(problem, OPTIONS) is not solvable(careless)
+
+
+def test_shared_routes_need_no_more_than_single_ones() -> None:
+    problem = build_problem(random_instance(3, blocks=3, load=1.6))
+    single, shared = relaxations(problem, OPTIONS), relaxations(problem, OPTIONS, shared=True)
+    assert single
+    assert shared
+    assert len(shared) <= len(single)
+    assert milp.solve(problem, OPTIONS).status == "infeasible"
+
+
+@settings(max_examples=12)
+@given(st.integers(0, 10_000), st.sampled_from(["delay", "throughput"]))
+def test_known_routes_are_enough_to_find_the_least_relaxations_of_shared_ones(seed: int, goal: str) -> None:
+    problem = dataclasses.replace(hard_problem(seed), memory_bytes=np.full(3, 1e12), goal=goal)
+    least = relaxations(problem, OPTIONS, shared=True) or {}
+    assume(least)
+    first = [(source, choice) for source in range(2) for choice in exhaustive._routes(problem, source)[:1]]
+    found = shared_relaxations(problem, first, Options(time_limit_s=10.0))
+    assert found is not None
+    assert len(found) >= len(least)
+    if not any(kind == "overload" for kind, _ in found):
+        assert colgen.solve(relax(problem, found, 1.001), OPTIONS).incumbents
+    allows = {"overload": problem.cap, "late_s": 1.0}
+
+    def parts(gives: Relaxations) -> float:
+        return sum(
+            amount / (problem.demands[number].deadline_s if kind == "late_s" else allows[kind])
+            for (kind, number), amount in gives.items()
+        )
+
+    if len(found) == len(least):
+        assert parts(found) == pytest.approx(parts(least), rel=0.2)
+
+
+@pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
+def test_column_generation_names_the_same_limits_when_it_has_only_its_own_routes(
+    goal: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sources = {
+        "early": {"rate_per_s": 1.0, "deadline_s": 0.001, "samples": 5},
+        "soon": {"rate_per_s": 1.0, "deadline_s": 0.002, "samples": 5},
+        "any": {"rate_per_s": 1.0, "samples": 5},
+    }
+    instance = make_instance(sources=sources, objective=ObjectiveSpec.model_validate({"goal": goal}))
+    by_arcs = solve(instance, method="colgen")
+    monkeypatch.setattr(colgen, "ELASTIC_ARCS", 0)
+    by_columns = solve(instance, method="colgen")
+    assert by_arcs.status == by_columns.status == "infeasible"
+    assert by_arcs.blame == by_columns.blame
+    assert len(by_columns.blame) == 2
+
+
+def test_the_partition_names_the_least_relaxations() -> None:
+    profile = make_profile(block_s=[0.01, 0.01], weight_bytes=100 * 2**20, activation_bytes=0)
+    workers = {name: {"memory_bytes": 290 * MIB, "base_memory_bytes": 200 * MIB} for name in ("a", "b")}
+    link = NetworkSpec(kind="point-to-point", links=(("a", "b"),), bandwidth_bytes_per_s=1e7)
+    instance = make_instance(
+        profiles=[profile], workers=workers, networks={"link": link}, objective=ObjectiveSpec(goal="throughput")
+    )
+    solution = solve(instance, method="dp", max_visits=1)
+    assert solution.status == "infeasible"
+    assert len(solution.blame) == 1
+    assert "lacks 110 MiB" in solution.blame[0]
+
+
+def test_search_proves_that_there_is_no_solution_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+    for module in (colgen, search):
+        monkeypatch.setattr(module, "ELASTIC_ARCS", 0)
+    instance = random_instance(0, sources=5, workers=8, blocks=16, load=1.1)
+    solution = solve(instance, method="search")
+    assert solution.status == "infeasible"
+    assert solution.blame
+    assert all("busy" in reason for reason in solution.blame)

@@ -1,0 +1,131 @@
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.plan.surrogate import congestion
+from planner.solvers.core.build import build_problem
+from planner.solvers.core.problem import Array, Problem
+from planner.solvers.core.search_state import Options, Search
+from planner.solvers.methods import exhaustive
+from planner.solvers.methods.local_search.lagrangian import LagrangianBound, Multipliers
+from planner.solvers.methods.local_search.load_prices import CELLS, LoadPrices
+from planner.solvers.methods.local_search.subgradient import PLAIN_STEPS, Subgradient
+from planner.solvers.routes.stage_dp import StagedRoutes
+from tests.instances import random_instance
+from tests.solvers.test_solvers_milp import with_exits
+
+
+def staged(problem: Problem) -> list[list[StagedRoutes]]:
+    return [
+        [StagedRoutes.of(problem, source, variant) for variant in demand.variants]
+        for source, demand in enumerate(problem.demands)
+    ]
+
+
+def some_dual(problem: Problem, seed: int) -> LagrangianBound:
+    """Tables at the workers and some of the networks, and any prices."""
+    random = np.random.default_rng(seed)
+    dual = LagrangianBound(problem, staged(problem), np.zeros((len(problem.classes.weight), len(problem.resources))))
+    dual.tabulate(np.arange(random.integers(len(problem.workers), len(problem.resources) + 1)))
+    dual.move(some_prices(dual, random))
+    return dual
+
+
+def some_prices(dual: LagrangianBound, random: np.random.Generator) -> Multipliers:
+    """Multipliers of any shape, rising, falling and negative ones."""
+    beta, mu, table = dual.prices
+    steps = random.normal(0.3, random.uniform(0.0, 2.0), size=table.shape) * random.uniform(0.0, 3.0)
+    return Multipliers(
+        random.uniform(0.0, 1.2, beta.shape) * dual.weight,
+        random.uniform(0.0, 5.0, mu.shape) * dual.weight,
+        table * random.uniform(0.0, 2.0) + np.cumsum(steps, axis=2),
+    )
+
+
+@settings(max_examples=60)
+@given(
+    seed=st.integers(0, 10_000),
+    workers=st.integers(2, 3),
+    blocks=st.integers(1, 4),
+    load=st.sampled_from([0.1, 0.2, 0.4]),
+    links=st.booleans(),
+)
+def test_any_prices_prove_a_bound(seed: int, workers: int, blocks: int, load: float, *, links: bool) -> None:
+    problem = build_problem(random_instance(seed, workers=workers, blocks=blocks, load=load, links=links))
+    oracle = exhaustive.solve(problem, Options())
+    value, _ = some_dual(problem, seed).value()
+    if oracle.status == "optimal":
+        assert value <= oracle.bound * (1 + 1e-9)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_prices_prove_a_bound_where_samples_leave_early(seed: int) -> None:
+    problem = build_problem(with_exits(seed, 0.0))
+    value, _ = some_dual(problem, seed).value()
+    assert value <= exhaustive.solve(problem, Options()).bound * (1 + 1e-9)
+
+
+@settings(max_examples=30)
+@given(st.integers(0, 10_000), st.integers(0, 10_000))
+def test_slopes_lie_above_the_bound_everywhere(seed: int, other: int) -> None:
+    """The bound is a concave function of the prices."""
+    dual = some_dual(build_problem(random_instance(seed, load=0.2)), seed)
+    here = dual.prices
+    value, slope = dual.value()
+    dual.move(some_prices(dual, np.random.default_rng(other)))
+    there, _ = dual.value()
+    rise = sum(float((along * (new - old)).sum()) for along, new, old in zip(slope, dual.prices, here, strict=True))
+    assert there <= value + rise + 1e-9 * max(abs(value), abs(there), 1.0)
+
+
+@settings(max_examples=60)
+@given(st.integers(0, 10_000), st.data())
+def test_no_visits_are_better_than_those_found(seed: int, data: st.DataObject) -> None:
+    """Not even several of one source, nor such as lie between the points of the grid."""
+    problem = build_problem(random_instance(seed, sources=3, workers=2, load=0.2))
+    tables = LoadPrices(problem, np.array([0]))
+    random = np.random.default_rng(seed)
+    price = np.cumsum(random.normal(0.2, 1.0, size=tables.shape), axis=2)
+    price[:, :, 0] = np.minimum(price[:, :, 0], 0.0)
+    slope = np.zeros(tables.shape)
+    least = tables.least(price, slope)
+    assert least == pytest.approx(lost(problem, -(slope[:, 0] @ tables.load), tables) + float((slope * price).sum()))
+
+    visits = data.draw(st.lists(st.tuples(st.integers(0, 2), st.floats(1e-3, 0.5)), max_size=4))
+    load, paid = np.zeros(3), 0.0
+    for source, more in visits:
+        load[source] += more
+        paid += float(tables.of_visit(price[source], np.array([more]), np.array([0]))[0])
+    if load.sum() <= problem.cap:
+        sigma = problem.classes.nested(load[:, None])
+        held = float(problem.classes.weight @ congestion(sigma, problem.kappa)[:, 0])
+        assert least <= held - paid + 1e-9
+
+
+def lost(problem: Problem, load: Array, tables: LoadPrices) -> float:
+    """Give Σ_k w_k Ĝ(σ_k) of the sources' loads [S] at one resource, on the grid."""
+    cells = np.rint(problem.classes.nested(load[:, None])[:, 0] / problem.cap * CELLS).astype(int)
+    return float(problem.classes.weight @ tables.held[cells])
+
+
+def test_what_stands_in_for_congestion_is_nowhere_above_it() -> None:
+    tables = LoadPrices(build_problem(random_instance(0)), np.array([0]))
+    sigma = np.linspace(0, tables.load[-1], 5000)
+    held = np.interp(sigma, tables.load, tables.held)
+    exact = congestion(sigma, 1.0)
+    assert (held <= exact + 1e-12).all()
+    assert (exact - held <= 0.03 * exact + 1e-3).all()
+
+
+def test_tables_prove_more() -> None:
+    problem = build_problem(random_instance(0, sources=4, workers=4, blocks=6, load=0.45))
+    climb = Subgradient(Search(problem, Options()), staged(problem))
+    while climb.steps < PLAIN_STEPS:
+        climb.climb()
+    plain = climb.last
+    for _ in range(PLAIN_STEPS // 2):
+        climb.climb()
+    assert climb.last > plain * 1.01
