@@ -169,7 +169,8 @@ class Program:
                 raise
         status = highs.getModelStatus()
         if done == highspy.HighsStatus.kError or status.name not in ENDS:
-            raise self._error("HiGHS has not solved the program", f"{done.name}, {highs.modelStatusToString(status)}")
+            found = f"{highs.modelStatusToString(status)} ({done.name})"
+            raise self._error("HiGHS has not solved the program", found, expected=", ".join(ENDS))
         return self._answer(ENDS[status.name])
 
     def _run(self) -> Any:
@@ -197,8 +198,8 @@ class Program:
         if status == highspy.HighsStatus.kError:
             raise self._error(f"HiGHS does not take {what}", value)
 
-    def _error(self, what: str, value: object) -> SolveError:
-        return SolveError(what, where=f"HiGHS {self._highs.version()}", value=value, expected=", ".join(ENDS))
+    def _error(self, what: str, value: object, expected: str | None = None) -> SolveError:
+        return SolveError(what, where=f"HiGHS {self._highs.version()}", value=value, expected=expected)
 
 
 def _numbers(entries: Mapping[int, float]) -> Any:
