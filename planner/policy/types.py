@@ -261,27 +261,30 @@ class View:
 
     def ahead_s(self, priority: float) -> float:
         """Return the computation here that is served before a new task of a priority, in seconds."""
-        waiting_s = sum(backlog_s for other, backlog_s in self.backlog_s.items() if other >= priority)
-        return waiting_s + max(self.running_until_s - self.now_s, 0.0)
+        state = self._state
+        waiting_s = sum(backlog_s for other, backlog_s in state.backlog_s.items() if other >= priority)
+        return waiting_s + max(state.running_until_s - state.now_s, 0.0)
 
     def present(self, workers: Iterable[str]) -> list[str]:
         """Return those of ``workers`` that have not left, in their order."""
-        absent = self.absent
+        absent = self._state.absent
         return [worker for worker in workers if worker not in absent]
 
     def broken(self, sender: str, receiver: str) -> tuple[str, str] | None:
         """Return sender and receiver of the first hop at which a transfer would get stuck, as far as is known."""
-        if not self.absent and not self.cut:
+        state = self._state
+        if not state.absent and not state.cut:
             return None
-        path = self.instance.path(sender, receiver)
+        path = state.instance.path(sender, receiver)
         hops = [(sender, receiver)] if path is None else [(hop.sender, hop.receiver) for hop in path.hops]
         return next(
-            (hop for hop in hops if path is None or hop[1] in self.absent or self.cut.get(hop, -inf) > self.now_s), None
+            (hop for hop in hops if path is None or hop[1] in state.absent or state.cut.get(hop, -inf) > state.now_s),
+            None,
         )
 
     def passable(self, home: str, route: Route) -> bool:
         """Return whether a sample gets along a route and back home, as far as is known."""
-        if not self.absent and not self.cut:
+        if not self._state.absent and not self._state.cut:
             return True
         transfers = pairwise([home, *(stage.worker for stage in route.stages), home])
         return all(self.broken(sender, receiver) is None for sender, receiver in transfers)

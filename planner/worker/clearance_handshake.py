@@ -15,7 +15,7 @@ from dataclasses import dataclass, field
 from typing import Final, NamedTuple
 
 from planner.policy.types import Ask, SampleKey, Task, View, WorkerState
-from planner.worker.events import AnswerMessage, Effect, RequestMessage, SetTimer, Tell, Timer
+from planner.worker.events import AnswerMessage, RequestMessage, SetTimer, StepOutput, Tell, Timer
 
 SHORTEST_WINDOW_S: Final = 1e-3
 
@@ -53,13 +53,13 @@ class ClearanceHandshake:
 
     Parameters
     ----------
-    effects
-        Where to put what the driver is to do.
+    output
+        Takes what the driver is to do.
     """
 
-    def __init__(self, state: WorkerState, effects: list[Effect]) -> None:
+    def __init__(self, state: WorkerState, output: StepOutput) -> None:
         self._view = state.view
-        self._effects = effects
+        self._output = output
         self._open: dict[SampleKey, _Open] = {}
         self._requests: list[tuple[str, RequestMessage]] = []
         self._reserved: SampleKey | None = None
@@ -67,9 +67,9 @@ class ClearanceHandshake:
     def ask(self, task: Task, ask: Ask) -> None:
         """Send requests for a task (rule 1)."""
         self._open[task.key] = _Open(task, ask, set(ask.workers))
-        self._effects.extend(Tell(worker, RequestMessage(task, ask.last_block)) for worker in ask.workers)
+        self._output.effects.extend(Tell(worker, RequestMessage(task, ask.last_block)) for worker in ask.workers)
         wait_s = max(patience_s(self._view, worker) for worker in ask.workers)
-        self._effects.append(SetTimer(Timer("answers", task.key), self._view.now_s + wait_s))
+        self._output.effects.append(SetTimer(Timer("answers", task.key), self._view.now_s + wait_s))
 
     def answered(self, sender: str, answer: AnswerMessage) -> Settled | None:
         """Take an answer; return the task when it was the last one."""
@@ -90,7 +90,7 @@ class ClearanceHandshake:
         """Gather a request (rule 2)."""
         if not self._requests:
             end_s = self._view.now_s + window_s(self._view, sender)
-            self._effects.append(SetTimer(Timer("window", request.key), end_s))
+            self._output.effects.append(SetTimer(Timer("window", request.key), end_s))
         self._requests.append((sender, request))
 
     def close_window(self) -> None:
@@ -104,8 +104,8 @@ class ClearanceHandshake:
                 completion_s = self._completion_s(request)
                 self._reserved = request.key
                 until_s = self._view.now_s + patience_s(self._view, sender)
-                self._effects.append(SetTimer(Timer("reservation", request.key), until_s))
-            self._effects.append(Tell(sender, AnswerMessage(request.key, completion_s)))
+                self._output.effects.append(SetTimer(Timer("reservation", request.key), until_s))
+            self._output.effects.append(Tell(sender, AnswerMessage(request.key, completion_s)))
 
     def release(self, key: SampleKey) -> None:
         """End a reservation: its task has come, or its time is over (rule 3)."""

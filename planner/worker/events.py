@@ -279,6 +279,13 @@ Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discar
 
 
 @dataclass(slots=True)
+class StepOutput:
+    """The effects of a worker's current step, which all of its parts add to, in order."""
+
+    effects: list[Effect]
+
+
+@dataclass(slots=True)
 class Step:
     """One step of a worker: the event, its time and the effects. A log of steps can be replayed."""
 

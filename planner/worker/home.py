@@ -10,7 +10,7 @@ from math import inf
 from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Policy, SampleKey, Task, WorkerState
 from planner.trace.records import Origin
-from planner.worker.events import Complete, Discard, Effect, Fail, FailureMessage, SetTimer, Timer
+from planner.worker.events import Complete, Discard, Fail, FailureMessage, SetTimer, StepOutput, Timer
 from planner.worker.patience import Delays, Patience
 
 
@@ -39,8 +39,8 @@ class Home:
     ----------
     state
         Its ``in_flight`` is kept here, and nowhere else.
-    effects
-        Where to put what the driver is to do.
+    output
+        Takes what the driver is to do.
     place
         Places the first task of an attempt.
     """
@@ -50,14 +50,14 @@ class Home:
         state: WorkerState,
         policy: Policy,
         patience: Patience,
-        effects: list[Effect],
+        output: StepOutput,
         place: Callable[[Task], None],
     ) -> None:
         self._state = state
         self._policy = policy
         self._patience = patience
         self._timed = patience.first_s < inf
-        self._effects = effects
+        self._output = output
         self._place = place
         sources = state.instance.scenario.sources
         self._reservoirs: dict[str, deque[int]] = {
@@ -115,11 +115,11 @@ class Home:
         """Take a result (rule 3)."""
         pending = self._end((key.source, key.sample))
         if pending is None:
-            self._effects.append(Discard(key))
+            self._output.effects.append(Discard(key))
             return
         if self._timed and pending.attempt == 0:
             self._delays[key.source].back(self._state.now_s, pending.started_s)
-        self._effects.append(Complete(key, pending.created_s, origin))
+        self._output.effects.append(Complete(key, pending.created_s, origin))
         self.admit()
 
     def failed(self, message: FailureMessage) -> None:
@@ -188,11 +188,13 @@ class Home:
         """Ask for the route of the next sample at a time, unless it is asked for before."""
         if not self._state.now_s < self._asked_again_s[source] <= at_s:
             self._asked_again_s[source] = at_s
-            self._effects.append(SetTimer(Timer("route", SampleKey(source, self._reservoirs[source][0], 0)), at_s))
+            self._output.effects.append(
+                SetTimer(Timer("route", SampleKey(source, self._reservoirs[source][0], 0)), at_s)
+            )
 
     def _set_timer(self, key: SampleKey, pending: _Pending) -> None:
         look_s = self._delays[key.source].look_s(self._state.now_s, pending.started_s, pending.time_outs)
-        self._effects.append(SetTimer(Timer("result", key), look_s))
+        self._output.effects.append(SetTimer(Timer("result", key), look_s))
 
     def _retry(self, identity: tuple[str, int]) -> None:
         pending = self._pending[identity]
@@ -209,7 +211,7 @@ class Home:
     def _give_up(self, identity: tuple[str, int], reason: str) -> None:
         pending = self._end(identity)
         if pending is not None:
-            self._effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
+            self._output.effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
             self.admit()
 
     def _end(self, identity: tuple[str, int]) -> _Pending | None:

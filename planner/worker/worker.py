@@ -60,6 +60,7 @@ from planner.worker.events import (
     RunBlock,
     Send,
     StatusMessage,
+    StepOutput,
     TaskMessage,
     Tell,
     TimedOut,
@@ -102,13 +103,12 @@ class Worker:
         priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
         self._state = WorkerState(name, instance, costs or CostTable(instance), priorities=priorities)
         self._view = self._state.view
-        self._effects: list[Effect] = []
-        """Of the current step; one list for all parts of the worker, whose order it keeps."""
+        self._output = StepOutput([])
         self._pace = Pace(self._state)
-        self._handshake = ClearanceHandshake(self._state, self._effects)
+        self._handshake = ClearanceHandshake(self._state, self._output)
         self._queues = Queues(self._state, policy)
         self._running: Waiting | None = None
-        self._home = Home(self._state, policy, patience or Patience(), self._effects, self._place)
+        self._home = Home(self._state, policy, patience or Patience(), self._output, self._place)
         self._gate = EventChecks(self._view, self._home)
         self._told = Status()
         self._gossiped = (0, 0)
@@ -153,9 +153,10 @@ class Worker:
             The event does not fit the state, which is left as it was.
         """
         self._gate.check(now_s, event, self._running)
-        state, effects = self._state, self._effects
+        state = self._state
         state.now_s = now_s
-        effects.clear()
+        effects: list[Effect] = []
+        self._output.effects = effects
         if state.slowness:
             self._queues.rescale(self._pace.forget_old())
         self._handlers[type(event)](event)
@@ -163,7 +164,7 @@ class Worker:
             self._run(waiting)
         if self._policy.gossips and (self._home.starts, self._queues.changes) != self._gossiped:
             self._gossip()
-        return effects.copy()
+        return effects
 
     # ---- a source's samples, and who is there (rules 2, 3, 8: planner.worker.home) ---------------------------------
 
@@ -256,24 +257,24 @@ class Worker:
         self._home.sent(task.key, decision.worker)
         size = self._state.costs.cut_bytes[task.model][task.next_block]
         message = TaskMessage(task, decision.last_block)
-        self._effects.append(Send(decision.worker, message, task.next_block, size, task.priority))
-        self._effects.append(Discard(task.key))
+        self._output.effects.append(Send(decision.worker, message, task.next_block, size, task.priority))
+        self._output.effects.append(Discard(task.key))
 
     def _turn_back(self, task: Task, broken: tuple[str, str]) -> None:
         """Have the task's source send it another way."""
         message = FailureMessage(task.key, "{} does not reach {}".format(*broken), broken)
         home = self._state.instance.home(task.key.source)
-        self._effects.append(Discard(task.key))
+        self._output.effects.append(Discard(task.key))
         if home == self.name:
             self._on_failure(message)
         else:
-            self._effects.append(Send(home, message, task.next_block, 0, task.priority))
+            self._output.effects.append(Send(home, message, task.next_block, 0, task.priority))
 
     def _run(self, waiting: Waiting) -> None:
         self._running = waiting
         task = waiting.task
         self._queues.begin(waiting)
-        self._effects.append(
+        self._output.effects.append(
             RunBlock(task.key, task.model, waiting.next_block, not waiting.begun, task.operating_point)
         )
 
@@ -325,20 +326,20 @@ class Worker:
             self._home.finish(task.key, origin)
             return
         message = ResultMessage(task.key, cut, origin)
-        self._effects.append(Send(home, message, cut, size_bytes, task.priority))
-        self._effects.append(Discard(task.key))
+        self._output.effects.append(Send(home, message, cut, size_bytes, task.priority))
+        self._output.effects.append(Discard(task.key))
 
     def _on_block_failed(self, event: BlockFailed) -> None:
         waiting = self._take_running()
         task = waiting.task
         self._queues.drop_rest(waiting)
-        self._effects.append(Discard(task.key))
+        self._output.effects.append(Discard(task.key))
         message = FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}")
         home = self._state.instance.home(task.key.source)
         if home == self.name:
             self._on_failure(message)
         else:
-            self._effects.append(Send(home, message, event.block, 0, task.priority))
+            self._output.effects.append(Send(home, message, event.block, 0, task.priority))
 
     # ---- gossip (rule 9) ------------------------------------------------------------------------------------------
 
@@ -352,4 +353,4 @@ class Worker:
         self._told = status
         for worker in self._view.present(self._policy.listeners(self._view)):
             if worker != self.name:
-                self._effects.append(Tell(worker, StatusMessage(status)))
+                self._output.effects.append(Tell(worker, StatusMessage(status)))

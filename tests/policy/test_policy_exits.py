@@ -52,13 +52,14 @@ def chosen(records: list[Record]) -> list[float]:
     return [POINTS[record.origin.operating_point].accuracy for record in ended if record.origin is not None]
 
 
-def test_the_menu_has_every_operating_point_of_every_way() -> None:
+def test_there_is_a_candidate_for_every_operating_point_of_every_sequence_of_stages() -> None:
     instance, plan = case(0.1)
-    menu = extended_candidate_routes(instance, plan)["camera"]
-    ways = {route.stages for route in menu}
-    assert len(ways) == 1 + 8
-    assert {(route.stages, route.operating_point) for route in menu} == {(way, p) for way in ways for p in range(9)}
-    assert len(menu) == 9 * 9
+    candidates = extended_candidate_routes(instance, plan)["camera"]
+    sequences = {route.stages for route in candidates}
+    assert len(sequences) == 1 + 8
+    pairs = {(route.stages, route.operating_point) for route in candidates}
+    assert pairs == {(stages, point) for stages in sequences for point in range(9)}
+    assert len(candidates) == 9 * 9
 
 
 def test_more_leave_early_when_queues_grow() -> None:

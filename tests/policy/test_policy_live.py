@@ -1,4 +1,4 @@
-"""Policies that decide on what workers tell each other: where they send a sample, and that they do better for it."""
+"""Policies that use what workers tell each other: where they send a sample, and that this makes them better."""
 
 from __future__ import annotations
 
@@ -141,12 +141,12 @@ def test_absent_workers_are_not_used() -> None:
         assert last_worker(policy, state.view, "urgent") == "slow"
 
 
-def test_the_menu_holds_the_plan_and_respects_memory() -> None:
+def test_candidate_routes_include_the_plans_and_respect_memory() -> None:
     small = instance(memory_bytes=3.5e6)
     for (found, plan), wide in ((roomy(), True), ((small, plan_of(small)), False)):
-        menu = extended_candidate_routes(found, plan)
+        candidates = extended_candidate_routes(found, plan)
         for source, entry in plan.sources.items():
-            stages = [route.stages for route in menu[source]]
+            stages = [route.stages for route in candidates[source]]
             assert len(stages) == len(set(stages))
             assert {route.stages for route in entry.routes} <= set(stages)
             assert (len(stages) > 8) == wide

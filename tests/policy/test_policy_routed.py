@@ -56,14 +56,14 @@ def test_planned_leaves_out_routes_through_absent_workers() -> None:
     assert first_worker(policy, state.view) == "slow"
 
 
-def test_menus_name_the_blocks_to_load() -> None:
+def test_candidate_routes_determine_the_blocks_to_load() -> None:
     plan = shared_plan({"mid": 0.25, "fast": 0.75})
     assert [route.share for route in candidate_routes(INSTANCE, "planned", plan)["camera"]] == [0.25, 0.75]
     assert resident_blocks(INSTANCE, "planned", plan) == {"slow": {}, "mid": {"m": (0, 1, 2)}, "fast": {"m": (0, 1, 2)}}
     assert resident_blocks(INSTANCE, "local", plan) == {"slow": {"m": (0, 1, 2)}, "mid": {}, "fast": {}}
 
 
-def test_unknown_policies_and_missing_plans_are_said() -> None:
+def test_unknown_policies_and_missing_plans_are_reported() -> None:
     with pytest.raises(UsageError, match=r"unknown policy; found 'best'; expected local \| ddi"):
         make_policy("best", INSTANCE, None)
     with pytest.raises(UsageError, match="--plan PLAN"):

@@ -19,7 +19,7 @@ BAD = HERE / "bad"
 
 
 def messages(scenario: Path) -> str:
-    """Return what a user reads about a bad scenario file, one fault a line: its name alone, no words of libraries."""
+    """Return what a user reads about a bad scenario file, one error per line, with the bare name of the file."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / scenario.name
         path.write_bytes(scenario.read_bytes())

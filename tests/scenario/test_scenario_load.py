@@ -122,13 +122,13 @@ def test_a_trace_is_read(tmp_path: Path) -> None:
     [
         (
             "0\n1\n0.5\n",
-            ":3: not an arrival time; found '0.5'; expected times in seconds, one a line, never decreasing",
+            ":3: not an arrival time; found '0.5'; expected times in seconds, one per line, never decreasing",
         ),
-        ("-1\n", ":1: not an arrival time; found '-1'; expected times in seconds, one a line, never decreasing"),
-        ("soon\n", ":1: not an arrival time; found 'soon'; expected times in seconds, one a line, never decreasing"),
-        ("1\nnan\n", ":2: not an arrival time; found 'nan'; expected times in seconds, one a line, never decreasing"),
-        ("inf\n", ":1: not an arrival time; found 'inf'; expected times in seconds, one a line, never decreasing"),
-        ("\n\n", ": no arrival times; expected times in seconds, one a line, never decreasing"),
+        ("-1\n", ":1: not an arrival time; found '-1'; expected times in seconds, one per line, never decreasing"),
+        ("soon\n", ":1: not an arrival time; found 'soon'; expected times in seconds, one per line, never decreasing"),
+        ("1\nnan\n", ":2: not an arrival time; found 'nan'; expected times in seconds, one per line, never decreasing"),
+        ("inf\n", ":1: not an arrival time; found 'inf'; expected times in seconds, one per line, never decreasing"),
+        ("\n\n", ": no arrival times; expected times in seconds, one per line, never decreasing"),
     ],
 )
 def test_a_bad_trace_is_refused(tmp_path: Path, text: str, message: str) -> None:

@@ -50,7 +50,7 @@ NOBODY = "nobody"
 
 
 def snapshot(value: Any, seen: dict[int, tuple[int, object]] | None = None) -> Hashable:
-    """Give all that an object holds, however deep, in a form that compares; what is never changed stands for itself."""
+    """Return all that an object holds, however deep, in a comparable form; what never changes stands for itself."""
     seen = {} if seen is None else seen
     if value is None or isinstance(value, str | int | float | count | BaseModel | type) or callable(value):
         return id(value) if isinstance(value, BaseModel) else repr(value)
@@ -68,7 +68,7 @@ def snapshot(value: Any, seen: dict[int, tuple[int, object]] | None = None) -> H
 
 
 def logs(case: tuple[Instance, PlanSpec], policy: str, seed: int) -> list[tuple[str, list[Step]]]:
-    """Simulate, and give what each worker took and gave; one that comes back is another."""
+    """Simulate, and return the steps of each worker; one that comes back is another worker."""
     instance, plan = case
     found: dict[tuple[str, int], list[Step]] = defaultdict(list)
     alive: list[Worker] = []
@@ -86,7 +86,7 @@ def logs(case: tuple[Instance, PlanSpec], policy: str, seed: int) -> list[tuple[
 
 
 def misfits(worker: Worker, instance: Instance, plan: PlanSpec) -> Iterator[tuple[float, Event]]:
-    """Give events of every kind that do not fit the state, with their times."""
+    """Yield events of every kind that do not fit the state, with their times."""
     now_s = worker._view.now_s
     later_s = now_s + 0.5
     other = next((name for name in instance.workers if name != worker.name), worker.name)

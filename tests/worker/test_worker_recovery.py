@@ -163,7 +163,7 @@ def test_samples_follow_the_newest_plan() -> None:
 
 
 def run_samples(at: Worker, count: int, took_s: float, now_s: float = 0.0) -> list[Effect]:
-    """Have a worker compute whole samples of another; give the effects of it all."""
+    """Have a worker compute whole samples of another; return all effects."""
     effects: list[Effect] = []
     for _ in range(count):
         stages = (Stage(worker=at.name, first_block=0, last_block=BLOCKS - 1),)
