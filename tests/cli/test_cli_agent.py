@@ -59,19 +59,19 @@ def test_each_event_is_a_line_with_time_and_level(tmp_path: Path) -> None:
     last = 0
     for event in (
         "info: a: started",
-        "info: a: the coordinator is there",
-        "info: a: run RUN is deployed, by policy planned",
+        "info: a: the coordinator is present",
+        "info: a: run RUN is deployed with policy planned",
         "info: a: ready for run RUN",
-        "info: a: run RUN begins",
+        "info: a: run RUN starts",
         "info: a: run RUN has ended",
-        "info: a: run RUN is deployed, by policy best",
-        "warning: a: cannot go on with the run: ",
+        "info: a: run RUN is deployed with policy best",
+        "warning: a: the run fails: ",
         "info: a: left",
     ):
         assert event in text[last:], text
         last = text.index(event, last)
     assert "unknown policy" in text
-    assert "b is there" in text
+    assert "b is present" in text
 
 
 def test_an_agent_that_was_started_by_another_command_speaks_of_trouble_only(tmp_path: Path) -> None:
