@@ -79,14 +79,14 @@ def test_an_agent_that_was_started_by_another_command_speaks_of_trouble_only(tmp
     ((level, event),) = matched(lines)
     assert len(lines) == 1
     assert level == "warning"
-    assert event.startswith("a: cannot go on with the run: ")
+    assert event.startswith("a: the run fails: ")
     assert "unknown policy" in event
 
 
 def test_debug_tells_where_an_exception_comes_from(tmp_path: Path) -> None:
     lines = told(tmp_path, "--log-level", "debug")
     place = lines.index("Traceback (most recent call last):")
-    assert matched(lines[place - 1 : place])[0][1].startswith("a: cannot go on with the run: ")
+    assert matched(lines[place - 1 : place])[0][1].startswith("a: the run fails: ")
 
 
 def test_a_level_that_is_none_is_bad_input() -> None:
