@@ -20,7 +20,7 @@ from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import COORDINATOR
-from planner.execution.wire.transport import Connect, MemoryNetwork
+from planner.execution.wire.transport import Connect
 from planner.plan.replan import LiveReplanner, ReplanAnswer, Situation, TakeAnswer
 from planner.plan.types import PlanSpec
 from planner.runtime.input_pool import input_pool
@@ -29,6 +29,7 @@ from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
 from planner.solvers.replan.process import ReplanProcess
 from planner.trace.records import BlockRecord, SampleRecord
+from tests.execution.memory_network import MemoryNetwork
 from tests.execution.rig import BLOCKS, MODEL, SPLIT, small_deployment
 
 SEED = 3

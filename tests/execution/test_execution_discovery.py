@@ -11,8 +11,9 @@ import pytest
 from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.wire.messages import COORDINATOR
-from planner.execution.wire.transport import MemoryNetwork, OnFrame, OnPresence, Transport
+from planner.execution.wire.transport import OnFrame, OnPresence, Transport
 from planner.execution.wire.zenoh import free_port, zenoh_connect
+from tests.execution.memory_network import MemoryNetwork
 
 ROUNDS = 15
 NAMES = (COORDINATOR, "a", "b", "c", "d")

@@ -93,7 +93,7 @@ def test_an_agent_that_may_write_no_file_works_from_memory(agents: Processes) ->
     agents.kill("c")
     assert assert_accounted(INSTANCE, measured) == {}
     assert {worker for worker, _ in said(measured)} == {"c"}
-    assert all("takes no block model, which stays in memory: File too large" in what for _, what in said(measured))
+    assert all("keeping it in memory: File too large" in what for _, what in said(measured))
 
 
 def test_agents_outlive_a_coordinator_that_is_killed(agents: Processes) -> None:

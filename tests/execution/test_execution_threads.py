@@ -18,10 +18,11 @@ from planner.execution.launch.emulated import EmulatedNetwork
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import COORDINATOR, BlockFile, Deploy, Missing, Ready, Transmit, WorkerFault
 from planner.execution.wire.threads import start_thread, surviving
-from planner.execution.wire.transport import CONTROL, MemoryNetwork
+from planner.execution.wire.transport import CONTROL
 from planner.policy.types import SampleKey
 from planner.runtime.processors import available_processors
 from planner.worker.events import RunBlock
+from tests.execution.memory_network import MemoryNetwork
 from tests.execution.rig import FILES, HASHES, SPLIT, agents_in_threads, small_deployment, small_instance
 
 NO_PROCESSOR = [4095]
@@ -88,7 +89,7 @@ def test_a_compute_thread_that_ends_ends_the_run_and_not_the_agent(tmp_path: Pat
     assert not thread.is_alive()
 
 
-def test_a_residency_thread_that_ends_is_told() -> None:
+def test_a_block_loader_thread_that_ends_is_reported() -> None:
     class Blocks(ModelBlocks):
         @property
         def loaded(self) -> tuple[int, ...]:
