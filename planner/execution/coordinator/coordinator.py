@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.membership import Membership
 from planner.execution.coordinator.run_controller import RunController
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.execution.wire.transport import Connect
+
+READY_TIMEOUT_S: Final = 120.0
+"""Default time for agents to load their blocks; some execution providers compile for minutes."""
 
 
 class Coordinator:
