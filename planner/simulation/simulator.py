@@ -153,7 +153,7 @@ class Simulator:
             if home in self._workers:
                 self._step(home, Arrived(source, sample))
             else:
-                self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was not there"))
+                self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was absent"))
 
         self._heap.at(time_s, arrive)
 

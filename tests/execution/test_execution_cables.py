@@ -53,10 +53,10 @@ def test_a_worker_whose_cables_are_pulled_is_gone_and_comes_back_with_them(tmp_p
     with namespaced(instance, tmp_path) as (layout, coordinator):
         live = Live(coordinator, stop_after=30)
         live.at = {10: lambda: layout.cut("c")}
-        live.on_left = lambda: layout.restore("c")
+        live.when_left = lambda: layout.restore("c")
         measured = coordinator.run(deployment_for(instance, live=True), ready_timeout_s=60.0, observer=live)
     assert measured.left == []
-    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there", "joined the run"]
+    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "connected", "joined the run"]
     assert live.ended_once()
 
 

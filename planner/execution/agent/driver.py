@@ -142,7 +142,7 @@ class Driver:
             if at_s >= now_s:
                 self._arrivals[source] = chain([(sample, at_s)], arrivals)
                 return
-            self._tell_end(SampleRecord(source, sample, at_s, at_s, "failed", f"{self.name} was not there"))
+            self._tell_end(SampleRecord(source, sample, at_s, at_s, "failed", f"{self.name} was absent"))
 
     @property
     def now_s(self) -> float:
