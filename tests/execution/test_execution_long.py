@@ -48,7 +48,7 @@ class Scales(Observer):
         self._handed_in = self._ended = 0
         self.kept: Counter[type] = Counter()
 
-    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
         self._submit = submit
         for _ in range(4 if self._live else 0):
             self._hand_in()
@@ -57,7 +57,7 @@ class Scales(Observer):
         self._submit("urgent", self._handed_in, self._inputs)
         self._handed_in += 1
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
         self._ended += 1
         if self._ended == SAMPLES:
             self.kept = planners_objects()
