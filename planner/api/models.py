@@ -20,6 +20,17 @@ from planner.tables import Printable, Table
 MANIFEST: Final = "manifest.json"
 
 
+MAX_BLOCKS: Final = 8
+"""Maximum number of blocks to cut a model into, by default."""
+
+
+def chain_of(
+    model: StrPath | ChainModel, max_blocks: int | None, shape: Mapping[str, Sequence[int]] | None
+) -> ChainModel:
+    """Return a model that is given as such or as a file, as a chain of blocks."""
+    return model if isinstance(model, ChainModel) else load_chain(model, max_blocks=max_blocks, shape=shape)
+
+
 class ChainSummary(Printable):
     """The blocks and cuts of a model, with their costs."""
 
@@ -96,25 +107,28 @@ class ChainSummary(Printable):
 
 
 def inspect(
-    model: StrPath, *, max_blocks: int | None = 8, shape: Mapping[str, Sequence[int]] | None = None
+    model: StrPath | ChainModel,
+    *,
+    max_blocks: int | None = MAX_BLOCKS,
+    shape: Mapping[str, Sequence[int]] | None = None,
 ) -> ChainSummary:
     """Show a model as a chain of blocks.
 
     Parameters
     ----------
     model
-        ONNX file.
+        ONNX file, or a model from :func:`planner.load_chain`.
     max_blocks
-        Maximum number of blocks to cut the model into; None for the finest chain.
+        Maximum number of blocks to cut the model into; None for the finest chain. Only for a file.
     shape
-        Shapes of inputs with dynamic axes, by name.
+        Shapes of inputs with dynamic axes, by name. Only for a file.
 
     Raises
     ------
     ModelError
         If the model is invalid, or has dynamic axes that ``shape`` does not fix.
     """
-    return ChainSummary(load_chain(model, max_blocks=max_blocks, shape=shape))
+    return ChainSummary(chain_of(model, max_blocks, shape))
 
 
 class Split(Printable):
@@ -177,11 +191,11 @@ class Split(Printable):
 
 
 def split(
-    model: StrPath,
+    model: StrPath | ChainModel,
     *,
     cuts: Sequence[int],
     folder: StrPath,
-    max_blocks: int | None = 8,
+    max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
     check: bool = True,
     inputs: StrPath | None = None,
@@ -208,7 +222,7 @@ def split(
     RuntimeSessionError
         If onnxruntime fails, or the inputs cannot be read.
     """
-    chain_model = load_chain(model, max_blocks=max_blocks, shape=shape)
+    chain_model = chain_of(model, max_blocks, shape)
     chain = chain_model.chain
     borders = [0, *_checked_cuts(cuts, chain), len(chain)]
     target = Path(folder)

@@ -32,15 +32,9 @@ def command(
     json: bool = JSON_OPTION,
 ) -> None:
     """Split a model into stage models, and check that chained they give its outputs."""
-    stages = planner.split(
-        model,
-        cuts=_parse_cuts(cuts),
-        folder=output,
-        max_blocks=None if finest else max_blocks,
-        shape=parse_shapes(shape),
-        check=check,
-        inputs=inputs,
-    )
+    chain_model = planner.load_chain(model, max_blocks=None if finest else max_blocks, shape=parse_shapes(shape))
+    numbers = _parse_cuts(cuts, len(chain_model.chain) - 1)
+    stages = planner.split(chain_model, cuts=numbers, folder=output, check=check, inputs=inputs)
     if json:
         print_json(stages.to_dict())
     else:
@@ -49,9 +43,10 @@ def command(
         raise typer.Exit(1)
 
 
-def _parse_cuts(text: str) -> list[int]:
+def _parse_cuts(text: str, last: int) -> list[int]:
     words = [word.strip() for word in text.split(",")]
     wrong = [word for word in words if not word.isdecimal()]
     if wrong:
-        raise UsageError("no such cut", where="--cuts", value=wrong[0], expected="inner cuts of the chain, as in 3,7")
+        expected = f"inner cuts of the chain, 1 to {last}, as in 3,7"
+        raise UsageError("no such cut", where="--cuts", value=wrong[0], expected=expected)
     return [int(word) for word in words]
