@@ -26,7 +26,7 @@ COMMANDS: Final = {
     "profile": "Find what each block of a model costs on a device.",
     "solve": "Find which worker runs which blocks for which source.",
     "compare": "Solve a scenario by every method and by the baselines.",
-    "frontier": "Find the plans between quick and accurate.",
+    "pareto": "Find the trade-off between delay and accuracy.",
     "simulate": "Run a scenario in virtual time.",
     "validate": "Run a plan for real, and compare with its prediction.",
     "run": "Run a plan on your own samples.",

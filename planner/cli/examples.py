@@ -19,7 +19,7 @@ EXAMPLES: Final = {
         "planner solve scenario.yaml --routes shared --time-limit 20s --prices",
     ),
     "compare": ("planner compare scenario.yaml --time-limit 10s --simulate",),
-    "frontier": ("planner frontier scenario.yaml -o frontier.svg",),
+    "pareto": ("planner pareto scenario.yaml -o front.svg",),
     "simulate": (
         "planner simulate scenario.yaml --plan plan.json -o runs/simulated",
         "planner simulate scenario.yaml --plan plan.json --policy all --repeat 5",

@@ -1,4 +1,4 @@
-"""``planner frontier``: what accuracy costs in delay."""
+"""``planner pareto``: what accuracy costs in delay."""
 
 from __future__ import annotations
 

@@ -178,7 +178,7 @@ ELSEWHERE = [
     ("solve", "missing.yaml", "-o", "a-file/plan.json"),
     ("solve", "missing.yaml", "-o", "a-folder"),
     ("compare", "missing.yaml", "-o", "compared.gif"),
-    ("frontier", "missing.yaml", "-o", "a-folder"),
+    ("pareto", "missing.yaml", "-o", "a-folder"),
     ("simulate", "missing.yaml", "-o", "a-file"),
     ("split", "missing.onnx", "--cuts", "1", "-o", "a-file/parts"),
     ("profile", "missing.onnx", "--device-class", "here", "-o", "a-folder"),
