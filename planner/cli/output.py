@@ -18,7 +18,7 @@ from rich.table import Table
 _UNLIMITED: Final = 10_000
 """Wider than any table, in characters."""
 
-JSON_OPTION = typer.Option(False, "--json", help="Print JSON alone on stdout.")
+JSON_OPTION = typer.Option(False, "--json", help="Print only JSON on stdout.")
 
 
 def print_json(document: Any) -> None:

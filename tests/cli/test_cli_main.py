@@ -50,7 +50,7 @@ def test_what_is_no_command_line_is_not_read(line: str) -> None:
 
 
 def test_help_names_all_methods_and_policies() -> None:
-    methods = names.METHODS_HELP.partition(": ")[2].removesuffix(".").replace("; or as others do: ", ", ")
+    methods = names.METHODS_HELP.partition(": ")[2].removesuffix(".").replace("; or a baseline: ", ", ")
     assert sorted(methods.split(", ")) == sorted(["auto", *METHODS])
     assert sorted(names.POLICIES.split(", ")) == sorted(POLICIES)
 
