@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli.names import METHODS_HELP
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import PICTURE_OPTION
 from planner.cli.solve import read_time_limit
+from planner.tables import milliseconds
 
 if TYPE_CHECKING:
     from planner.solvers.pareto import ParetoPoint

@@ -13,9 +13,10 @@ import typer
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.names import POLICIES
-from planner.cli.output import milliseconds, print_table
+from planner.cli.output import print_table
 from planner.cli.places import folder_to_write
 from planner.errors import UsageError
+from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
 
 FAILURES_SHOWN: Final = 5
@@ -77,7 +78,7 @@ def command(
     from planner.execution.session.feed import Feed
     from planner.execution.session.results import ResultFolder
     from planner.execution.session.samples import find_samples
-    from planner.session import Session
+    from planner.api.session import Session
 
     if resume and output is None:
         raise UsageError("nothing to resume", where="--resume", expected="--output FOLDER")

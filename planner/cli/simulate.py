@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from planner.cli.names import POLICIES
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import folder_to_write
 from planner.plan.types import PlanSpec
 from planner.project import check_fit
 from planner.scenario.instance import Instance
+from planner.tables import milliseconds
 from planner.trace.metrics import Interval, interval
 from planner.trace.records import Record, SampleRecord
 

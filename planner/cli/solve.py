@@ -12,11 +12,12 @@ from typing import Annotated, Final
 import typer
 
 from planner.cli.names import METHODS_HELP
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_line
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_line
 from planner.cli.places import file_to_write, picture_to_write
 from planner.errors import PlannerError, UsageError
 from planner.plan.types import PlanPrices, PlanSpec, Route, ScenarioReference
 from planner.scenario.instance import Instance
+from planner.tables import milliseconds
 
 PIN: Final = re.compile(r"(?P<source>.+):(?P<first>\d+)(-(?P<last>\d+))?=(?P<worker>.+)")
 
