@@ -16,6 +16,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 from rich.table import Table
 
 from planner.execution.coordinator.run_result import Observer
+from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
 
 if TYPE_CHECKING:
