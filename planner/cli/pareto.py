@@ -63,7 +63,7 @@ def command(
         if output is not None:
             typer.echo(f"wrote {output}")
     if not instance.calibrated:
-        hint = "`planner profile --calibrate DATA` finds accuracies and early exits"
+        hint = "`planner profile measure --calibrate DATA` finds accuracies and early exits"
         typer.echo(f"planner: warning: no profile of this scenario knows an accuracy; {hint}", err=True)
     if not front:
         typer.echo("planner: no plan keeps the scenario's limits; `planner solve` says which", err=True)

@@ -126,7 +126,7 @@ def _warn_of_unknown_accuracy(instance: Instance) -> None:
             what = (
                 f"sources.{name}.min_accuracy counts for nothing: the accuracy of {' and '.join(unknown)} is not known"
             )
-            typer.echo(f"planner: warning: {what}; `planner profile --calibrate DATA` finds it", err=True)
+            typer.echo(f"planner: warning: {what}; `planner profile measure --calibrate DATA` finds it", err=True)
 
 
 def read_time_limit(text: str) -> float:

@@ -128,7 +128,7 @@ def test_what_reads_models(tmp_path: Path) -> None:
     lines: list[list[str | Path]] = [
         ["inspect", model],
         ["split", model, "--cuts", "3", "-o", tmp_path / "stages"],
-        ["profile", model, "--estimate", "jetson-nano", "-o", profile],
+        ["profile", "estimate", model, "--device-class", "jetson-nano", "-o", profile],
         ["profile", "show", profile],
         ["profile", "diff", profile, profile],
         ["models", "list"],

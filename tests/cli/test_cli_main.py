@@ -150,7 +150,7 @@ def test_a_command_of_commands_alone_shows_its_help(line: str, capsys: pytest.Ca
 
 BAD = [
     (("inspect", "missing.onnx"), "missing.onnx"),
-    (("profile", "missing.onnx", "--device-class", "here", "-o", "p.json"), "missing.onnx"),
+    (("profile", "measure", "missing.onnx", "--device-class", "here", "-o", "p.json"), "missing.onnx"),
     (("split", "missing.onnx", "--cuts", "1", "-o", "parts"), "missing.onnx"),
     (("models", "build", "alexnet"), "alexnet"),
     (("solve", "missing.yaml", "-o", "plan.json"), "missing.yaml"),
@@ -181,7 +181,7 @@ ELSEWHERE = [
     ("pareto", "missing.yaml", "-o", "a-folder"),
     ("simulate", "missing.yaml", "-o", "a-file"),
     ("split", "missing.onnx", "--cuts", "1", "-o", "a-file/parts"),
-    ("profile", "missing.onnx", "--device-class", "here", "-o", "a-folder"),
+    ("profile", "measure", "missing.onnx", "--device-class", "here", "-o", "a-folder"),
     ("inspect", "missing.onnx", "--picture", "chain.jpg"),
     ("models", "build", "mobilenetv2", "-o", "a-folder"),
     ("validate", "missing.json", "--local", "-o", "a-file"),
