@@ -95,7 +95,7 @@ def unknown_accuracies(instance: Instance) -> Iterator[str]:
         if spec.min_accuracy and unknown:
             yield (
                 f"sources.{name}.min_accuracy has no effect: the accuracy of {' and '.join(unknown)} is not known; "
-                "`planner profile --calibrate DATA` determines it"
+                "`planner profile measure --calibrate DATA` determines it"
             )
 
 

@@ -129,7 +129,7 @@ def validate(
     policy: str = "planned",
     seed: int = 0,
     tolerance: float = 0.15,
-    calibration_s: float = 0.0,
+    calibrate_s: float = 0.0,
     later: Collection[str] = (),
     ready_timeout_s: float = READY_TIMEOUT_S,
     progress: Progress | None = show_progress,
@@ -164,7 +164,7 @@ def validate(
         Seed of arrivals and inputs.
     tolerance
         Maximum relative difference of the mean delays from their prediction.
-    calibration_s
+    calibrate_s
         Before and after the run, run samples for about so long, in seconds, and predict from the costs measured then
         in place of profiles and bandwidths; not for paced agents on this machine. 0 for none.
     progress
@@ -180,11 +180,11 @@ def validate(
     if (place == "remote") != bool(connect):
         expected = "addresses of agents with place='remote', none otherwise"
         raise UsageError(f"place is {place!r}", where="connect", value=list(connect) or None, expected=expected)
-    if calibration_s and place != "remote" and paced:
+    if calibrate_s and place != "remote" and paced:
         raise UsageError(
-            "paced workers take the scenario's times: there is nothing to measure",
-            where="--rehearse",
-            value=calibration_s,
+            "paced workers take the times of the scenario, so there is nothing to calibrate",
+            where="--calibrate",
+            value=calibrate_s,
             expected="with --unpaced or --connect (in Python: paced=False or place='remote')",
         )
     loaded = plan_of(plan, scenario)
@@ -217,7 +217,7 @@ def validate(
             models,
             setting.agents,
             labels={name: data.labels for name, data in own_samples.items() if data.labels is not None},
-            rehearse_s=calibration_s,
+            rehearse_s=calibrate_s,
             say=say,
             observer=observer,
             ready_timeout_s=ready_timeout_s,

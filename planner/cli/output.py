@@ -14,7 +14,7 @@ from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn
 
 from planner.tables import WIDTH, Printable, Table, make_console, print_content
 
-JSON_OPTION = typer.Option(False, "--json", help="Print JSON alone on stdout.")
+JSON_OPTION = typer.Option(False, "--json", help="Print only JSON on stdout.")
 
 
 def print_json(document: Any) -> None:

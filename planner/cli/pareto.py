@@ -1,4 +1,4 @@
-"""``planner frontier``: what accuracy costs in delay."""
+"""``planner pareto``: what accuracy costs in delay."""
 
 from __future__ import annotations
 
@@ -17,14 +17,14 @@ from planner.cli.solve import read_time_limit
 def command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).")],
     *,
-    points: Annotated[int, typer.Option(min=0, help="How many plans to make at most between the ends.")] = 9,
+    points: Annotated[int, typer.Option(min=0, help="Maximum number of plans between the two extremes.")] = 9,
     method: Annotated[str, typer.Option(help=METHODS_HELP)] = "auto",
     routes: Annotated[
-        str | None, typer.Option(help="'single': one route a source; 'shared': samples shared among routes.")
+        str | None, typer.Option(help="'single': one route per source; 'shared': samples split among routes.")
     ] = None,
-    time_limit: Annotated[str, typer.Option(help="When to stop solving for each point.")] = "10s",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of whatever a method draws.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a solver library may use.")] = 1,
+    time_limit: Annotated[str, typer.Option(help="Time limit per plan.")] = "10s",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads that a solver may use.")] = 1,
     output: Path | None = PICTURE_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -51,7 +51,7 @@ def command(
         if output is not None:
             typer.echo(f"wrote {output}")
     if not front.scenario.instance.calibrated:
-        hint = "`planner profile --calibrate DATA` finds accuracies and early exits"
+        hint = "`planner profile measure --calibrate DATA` finds accuracies and early exits"
         typer.echo(f"planner: warning: no profile of this scenario knows an accuracy; {hint}", err=True)
     if not front.points:
         typer.echo("planner: no plan keeps the scenario's limits; `planner solve` says which", err=True)

@@ -21,18 +21,18 @@ ALL: Final = "all"
 def command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).")],
     *,
-    plan: Annotated[Path | None, typer.Option(help="Plan file, for the policies that follow one.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan file, required by policies that follow a plan.")] = None,
     policy: Annotated[
         str | None,
         typer.Option(
-            help=f"One of {POLICIES}; or 'all', side by side.", show_default="planned with --plan, else local"
+            help=f"One of {POLICIES}; or 'all' to compare them.", show_default="planned with --plan, else local"
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and block times.")] = 0,
-    repeat: Annotated[int, typer.Option(min=1, help="Independent runs, of this seed and those after it.")] = 1,
+    repeat: Annotated[int, typer.Option(min=1, help="Number of independent runs, with consecutive seeds.")] = 1,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for traces and pictures of the runs.", callback=folder_to_write),
+        typer.Option("--output", "-o", help="Folder to write traces and pictures to.", callback=folder_to_write),
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:

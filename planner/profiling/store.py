@@ -67,7 +67,7 @@ def _missing(path: Path) -> ProfileError:
     return ProfileError(
         f"no profile of {model} on {device_class}",
         where=str(path),
-        expected=f"a file made by `planner profile {model}.onnx --device-class {device_class} -o {path}`",
+        expected=f"a file made by `planner profile measure {model}.onnx --device-class {device_class} -o {path}`",
     )
 
 
