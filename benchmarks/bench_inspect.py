@@ -37,7 +37,7 @@ def run() -> None:
 
 
 def best_s(action: Callable[[], object]) -> float:
-    """Give the shortest of a few times, seconds: disturbances only ever add."""
+    """Return the shortest of a few times, seconds: disturbances only ever add."""
     times = []
     for _ in range(REPEATS):
         start_s = perf_counter()

@@ -73,7 +73,7 @@ def _figures(model: ChainModel) -> tuple[str, ...]:
 
 
 def _stages(model: ChainModel, profile: Profile) -> tuple[dict[int, float], float]:
-    """Give measured over predicted time, less 1, of the chain in each number of stages; and blocks over fused."""
+    """Return measured over predicted time, less 1, of the chain in each number of stages; and blocks over fused."""
     length = len(model.chain)
     runner = ChainRunner(cut_names(model.chain))
     for index in range(length):

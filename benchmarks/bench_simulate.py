@@ -114,7 +114,7 @@ def _instance(speeds: dict[str, float], *, homes: Sequence[str], blocks: int) ->
 
 
 def _plan(instance: Instance, helper: str, *, first_there: int) -> PlanSpec:
-    """Give the plan under which each source keeps its first blocks and has one worker do the others."""
+    """Return the plan under which each source keeps its first blocks and has one worker do the others."""
     last = instance.length("m") - 1
     sources = {}
     for source in instance.sources:
@@ -131,17 +131,17 @@ def _plan(instance: Instance, helper: str, *, first_there: int) -> PlanSpec:
 
 
 def tandem() -> Instance:
-    """Give two workers, the second to do the second of two blocks, with the network between them."""
+    """Return two workers, the second to do the second of two blocks, with the network between them."""
     return _instance({"box": 1.5, "a": 1.5}, homes=("box",) * len(RATES_PER_S), blocks=2)
 
 
 def tandem_plan(instance: Instance) -> PlanSpec:
-    """Give the plan for it."""
+    """Return the plan for it."""
     return _plan(instance, "a", first_there=1)
 
 
 def tandem_in_simpy(instance: Instance) -> RunMetrics:
-    """Give what the same model gives, with the same arrivals and block times, as a SimPy user would write it."""
+    """Return what the same model gives, with the same arrivals and block times, as a SimPy user would write it."""
     env = simpy.Environment()
     workers = {name: simpy.PriorityResource(env) for name in instance.workers}
     devices = {name: Device(instance, name, 0) for name in instance.workers}

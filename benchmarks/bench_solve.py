@@ -173,7 +173,7 @@ def _replan() -> list[tuple[str, str, str, str]]:
 
 
 def _without_busiest(problem: Problem, choices: Choices) -> Problem:
-    """Give the problem where no block may run any more at the busiest worker at which no samples arrive."""
+    """Return the problem where no block may run any more at the busiest worker at which no samples arrive."""
     homes = {demand.home for demand in problem.demands}
     load = problem.load(choices).sum(axis=0)
     gone = max(set(range(len(problem.workers))) - homes, key=lambda worker: load[worker])

@@ -102,7 +102,7 @@ def silence() -> None:
 
 
 def _seen_s(disturb: Callable[[int], None]) -> float:
-    """Give the time until all others have seen that an agent is gone, in seconds."""
+    """Return the time until all others have seen that an agent is gone, in seconds."""
     instance = small_instance(samples=120)
     disturbed_s: list[float] = []
 

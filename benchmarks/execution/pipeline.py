@@ -1,4 +1,4 @@
-"""Whether a pipeline of agents is as fast as its slowest stage."""
+"""Return whether a pipeline of agents is as fast as its slowest stage."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ TURNS: Final = 5
 
 @lru_cache
 def profiled(name: str) -> tuple[ChainModel, Profile]:
-    """Give a reference model with its profile of this machine."""
+    """Return a reference model with its profile of this machine."""
     model = load_chain(build_model(name, _folder() / f"{name}.onnx"), name=name)
     return model, measure(model, device_class="here", budget_s=PROFILING_S)
 
@@ -55,7 +55,7 @@ def line(
     bytes_per_s: float = 1e9,
     latency_s: float = 0.0,
 ) -> Instance:
-    """Give workers of these speeds on one medium, the sources at the first."""
+    """Return workers of these speeds on one medium, the sources at the first."""
     name = profile.model.name
     network = NetworkSpec(kind="shared", members=tuple(speeds), bandwidth_bytes_per_s=bytes_per_s, latency_s=latency_s)
     home = next(iter(speeds))
@@ -80,7 +80,7 @@ def line(
 
 
 def plan_of(instance: Instance, borders: Sequence[int]) -> PlanSpec:
-    """Give the plan that sends every sample through all workers, cut at these borders."""
+    """Return the plan that sends every sample through all workers, cut at these borders."""
     (model,) = instance.profiles
     cuts = [0, *borders, instance.length(model)]
     stages = tuple(
@@ -97,13 +97,13 @@ def plan_of(instance: Instance, borders: Sequence[int]) -> PlanSpec:
 
 
 def balanced(profile: Profile, stages: int) -> list[int]:
-    """Give the borders at which stages take about the same time."""
+    """Return the borders at which stages take about the same time."""
     after = np.cumsum([block.mean_s for block in profile.blocks])
     return [int(np.argmin(np.abs(after - after[-1] * part / stages))) + 1 for part in range(1, stages)]
 
 
 def back_to_back(model: ChainModel, first: int, end: int) -> float:
-    """Give the median time in seconds of blocks ``first`` to ``end`` − 1, run one after the other by onnxruntime."""
+    """Return the median time in seconds of blocks ``first`` to ``end`` − 1, run one after the other by onnxruntime."""
     names = [[tensor.name for tensor in cut.tensors] for cut in model.chain.cuts]
     runner = ChainRunner(names)
     for block in range(first, end):
@@ -118,7 +118,7 @@ def back_to_back(model: ChainModel, first: int, end: int) -> float:
 
 
 def rate_per_s(measurement: RunResult) -> float:
-    """Give how fast samples ended, once the pipeline was full."""
+    """Return how fast samples ended, once the pipeline was full."""
     ended = sorted(r.finished_s for r in measurement.records if isinstance(r, SampleRecord) and r.status == "completed")
     return (len(ended) - 1 - WARM) / (ended[-1] - ended[WARM])
 

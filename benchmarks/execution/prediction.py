@@ -1,4 +1,4 @@
-"""Whether a run comes out as its prediction.
+"""Return whether a run comes out as its prediction.
 
 At a machine's own speed blocks are not slower than the profile says for a reason of the plan's, but because the machine
 runs slower than when it was profiled: other guests of a shared one make it so for seconds at a time. Costs are taken in

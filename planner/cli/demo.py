@@ -72,7 +72,7 @@ def command(
         solution = solve(instance, time_limit_s=SOLVING_S)
     if solution.plan is None:
         raise PlannerError(
-            "this machine is too slow for the example", where=str(scenario), value="; ".join(solution.blame)
+            "this machine is too slow for the example", where=str(scenario), value="; ".join(solution.reasons)
         )
     plan_path = folder / "plan.json"
     plan = solution.plan.model_copy(update={"scenario": reference_to(scenario, plan_path)})

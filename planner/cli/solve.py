@@ -83,8 +83,8 @@ def command(
         )
     if solution.plan is None:
         if json:
-            print_json({"status": solution.status, "blame": list(solution.blame)})
-        _tell_blame(solution.status, solution.blame)
+            print_json({"status": solution.status, "blame": list(solution.reasons)})
+        _tell_blame(solution.status, solution.reasons)
         raise typer.Exit(1)
     plan = solution.plan.model_copy(update={"scenario": reference_to(scenario, output)})
     if prices:

@@ -16,7 +16,7 @@ def test_no_baseline_beats_the_optimum(method: str, seed: int) -> None:
     instance = random_instance(seed, load=0.1)
     found = solve(instance, method=method)
     if found.plan is None:
-        assert found.blame
+        assert found.reasons
         return
     verify(instance, found.plan)
     optimum = solve(instance, rank="surrogate").plan
@@ -53,16 +53,16 @@ def test_one_split_is_the_best_split() -> None:
 def test_a_baseline_that_does_not_fit_says_why() -> None:
     solution = solve(make_instance(sources={"camera": {"rate_per_s": 60.0}}), method="local")
     assert solution.status == "no_solution"
-    assert solution.blame == ("worker slow would be 120% busy, 95% is allowed",)
+    assert solution.reasons == ("worker slow would be 120% busy, 95% is allowed",)
 
 
 def test_what_only_its_own_routes_miss_is_not_said_of_all() -> None:
     sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.018}}
     late = solve(make_instance(sources=sources), method="local")
-    assert late.blame == ("camera would take 20 ms, its deadline is 18 ms",)
+    assert late.reasons == ("camera would take 20 ms, its deadline is 18 ms",)
     assert solve(make_instance(sources=sources)).plan is not None
     pinned = solve(make_instance(), method="local", pins={"camera": {0: "fast"}})
-    assert pinned.blame == ("the route of camera would not keep its pins, the paths there are, or max_visits",)
+    assert pinned.reasons == ("the route of camera would violate its pins, use a missing path or exceed max_visits",)
 
 
 def test_an_earlier_plan_is_a_start() -> None:

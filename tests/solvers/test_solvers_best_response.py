@@ -17,7 +17,7 @@ from planner.solvers.methods import exhaustive
 from planner.solvers.methods.local_search import method as search
 from planner.solvers.methods.mip import model as milp_model
 from planner.solvers.methods.mip.program import ModelProgram
-from planner.solvers.routes.best_response import Replies
+from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.stage_dp import StagedRoutes
 from tests.instances import random_instance
@@ -47,11 +47,11 @@ def test_where_memory_is_tight_replies_find_a_plan_if_there_is_one(seed: int, go
     problem = build_problem(crowded(seed, goal=goal, room=1.2))
     oracle = exhaustive.solve(problem, Options())
     looking = Search(problem, Options())
-    replies, random = Replies(looking), np.random.default_rng(seed)
+    responses, random = BestResponse(looking), np.random.default_rng(seed)
     for choices in greedy_rounds(problem, 3):
-        replies.improve(choices)
+        responses.improve(choices)
     for _ in range(40):
-        replies.shake(random)
+        responses.perturb(random)
     assert bool(looking.incumbents) == (oracle.status == "optimal")
     if looking.incumbents:
         assert oracle.bound * (1 - 1e-9) <= looking.best <= oracle.bound * 1.1
@@ -86,7 +86,7 @@ def test_replies_end_an_overload() -> None:
     looking = Search(problem, Options())
     home = tuple((Choice(demand.variants[0], (demand.home,) * 12),) for demand in problem.demands)
     assert (problem.load(home).sum(axis=0) > problem.cap).sum() > 1
-    Replies(looking).improve(home)
+    BestResponse(looking).improve(home)
     assert looking.incumbents
 
 

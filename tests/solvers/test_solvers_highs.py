@@ -120,7 +120,7 @@ def test_objectives_of_a_model_come_one_after_the_other() -> None:
     model.second = pyo.Objective(expr=model.x[1] - 3 * model.x[2])
     program = ModelProgram(model)
     assert program.run(10.0).objective == pytest.approx(5.0)
-    program.keep(0, 5.0)
+    program.limit(0, 5.0)
     program.minimise(1)
     assert program.run(10.0).objective == pytest.approx(0.0)
     assert [model.x[place].value for place in range(3)] == pytest.approx([1.0, 3.0, 1.0])
@@ -186,5 +186,5 @@ def test_limits_that_were_not_found_in_time_are_not_named() -> None:
     options = Options()
     options.stop.set()
     assert relaxations(problem, options) is None
-    assert explain_infeasibility(problem, lambda: None) != explain_infeasibility(problem, dict)
-    assert "not found in time" in explain_infeasibility(problem, lambda: relaxations(problem, options))[0]
+    assert explain_infeasibility(problem, None) != explain_infeasibility(problem, {})
+    assert "not found in time" in explain_infeasibility(problem, relaxations(problem, options))[0]

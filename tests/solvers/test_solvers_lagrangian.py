@@ -11,7 +11,7 @@ from planner.solvers.core.problem import Array, Problem
 from planner.solvers.core.search_state import Options, Search
 from planner.solvers.methods import exhaustive
 from planner.solvers.methods.local_search.lagrangian import LagrangianBound, Multipliers
-from planner.solvers.methods.local_search.load_prices import CELLS, LoadPrices
+from planner.solvers.methods.local_search.load_prices import GRID_STEPS, LoadPrices
 from planner.solvers.methods.local_search.subgradient import PLAIN_STEPS, Subgradient
 from planner.solvers.routes.stage_dp import StagedRoutes
 from tests.instances import random_instance
@@ -107,14 +107,14 @@ def test_no_visits_are_better_than_those_found(seed: int, data: st.DataObject) -
 
 def lost(problem: Problem, load: Array, tables: LoadPrices) -> float:
     """Give Σ_k w_k Ĝ(σ_k) of the sources' loads [S] at one resource, on the grid."""
-    cells = np.rint(problem.classes.nested(load[:, None])[:, 0] / problem.cap * CELLS).astype(int)
-    return float(problem.classes.weight @ tables.held[cells])
+    cells = np.rint(problem.classes.nested(load[:, None])[:, 0] / problem.cap * GRID_STEPS).astype(int)
+    return float(problem.classes.weight @ tables.congestion[cells])
 
 
 def test_what_stands_in_for_congestion_is_nowhere_above_it() -> None:
     tables = LoadPrices(build_problem(random_instance(0)), np.array([0]))
     sigma = np.linspace(0, tables.load[-1], 5000)
-    held = np.interp(sigma, tables.load, tables.held)
+    held = np.interp(sigma, tables.load, tables.congestion)
     exact = congestion(sigma, 1.0)
     assert (held <= exact + 1e-12).all()
     assert (exact - held <= 0.03 * exact + 1e-3).all()
@@ -122,10 +122,10 @@ def test_what_stands_in_for_congestion_is_nowhere_above_it() -> None:
 
 def test_tables_prove_more() -> None:
     problem = build_problem(random_instance(0, sources=4, workers=4, blocks=6, load=0.45))
-    climb = Subgradient(Search(problem, Options()), staged(problem))
-    while climb.steps < PLAIN_STEPS:
-        climb.climb()
-    plain = climb.last
+    ascent = Subgradient(Search(problem, Options()), staged(problem))
+    while ascent.steps < PLAIN_STEPS:
+        ascent.step()
+    plain = ascent.bound
     for _ in range(PLAIN_STEPS // 2):
-        climb.climb()
-    assert climb.last > plain * 1.01
+        ascent.step()
+    assert ascent.bound > plain * 1.01

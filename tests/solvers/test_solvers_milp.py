@@ -100,7 +100,7 @@ def test_max_visits_holds() -> None:
 def test_every_plan_passes_verification(instance: Instance, rank: str) -> None:
     solution = solve(instance, rank=rank)  # type: ignore[arg-type]  # drawn from its two values
     assert (solution.plan is None) == (solution.status == "infeasible")
-    assert (solution.plan is None) == bool(solution.blame)
+    assert (solution.plan is None) == bool(solution.reasons)
     if solution.plan is not None:
         verify(instance, solution.plan)
 
@@ -141,8 +141,8 @@ def test_the_limits_to_blame_are_named(
     )
     solution = solve(instance)
     assert solution.status == "infeasible"
-    assert len(solution.blame) == 1
-    assert re.search(words, solution.blame[0])
+    assert len(solution.reasons) == 1
+    assert re.search(words, solution.reasons[0])
 
 
 def test_a_deadline_that_only_queueing_breaks_is_no_proof() -> None:
@@ -151,7 +151,7 @@ def test_a_deadline_that_only_queueing_breaks_is_no_proof() -> None:
     )
     solution = solve(instance)
     assert solution.status == "no_solution"
-    assert "its deadline is 21 ms" in solution.blame[0]
+    assert "its deadline is 21 ms" in solution.reasons[0]
 
 
 def test_a_deadline_that_queueing_breaks_makes_another_plan() -> None:

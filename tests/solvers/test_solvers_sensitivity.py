@@ -49,7 +49,7 @@ def test_duals_hold_where_a_deadline_binds() -> None:
 
 
 @pytest.mark.parametrize("goal", ["delay", "throughput"])
-def test_class_prices_are_what_a_little_more_load_of_each_class_costs(goal: str) -> None:
+def test_marginal_prices_are_what_a_little_more_load_of_each_class_costs(goal: str) -> None:
     """By a further source that brings its load to one worker and nothing else."""
     problem = build_problem(random_instance(11, sources=3, workers=3, blocks=4, load=0.5, goal=goal))
     assert len(problem.classes.weight) > 1

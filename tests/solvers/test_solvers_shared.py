@@ -17,12 +17,11 @@ from planner.scenario.types import NetworkSpec
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.problem import Choice, Problem
-from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods import convex, exhaustive
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.routes import pricing
-from planner.solvers.routes.greedy import class_prices
 from planner.solvers.routes.pricing import cheapest_route, lagrangian_bound
 from tests.instances import make_instance, make_profile, random_instance
 from tests.solvers.test_solvers_milp import tiny_instances, with_exits
@@ -51,8 +50,8 @@ def test_two_methods_find_one_optimum(seed: int, *, links: bool, load: float, go
         assert one.bound <= best(problem, other) * (1 + 1e-9)
         assert other.bound <= best(problem, one) * (1 + 1e-9)
     else:
-        assert one.blame
-        assert other.blame
+        assert one.reasons
+        assert other.reasons
 
 
 @settings(max_examples=25, deadline=None)
@@ -88,7 +87,7 @@ def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
     assert best(problem, one) == pytest.approx(best(problem, other), rel=1e-3)
     assert one.bound > colgen.solve(free, OPTIONS).bound * 1.01
     hurried = dataclasses.replace(problem, demands=(dataclasses.replace(problem.demands[0], deadline_s=0.01),))
-    assert colgen.solve(hurried, OPTIONS).blame == ("no worker can meet deadline 10 ms of camera: the best is 20 ms",)
+    assert colgen.solve(hurried, OPTIONS).reasons == ("no worker can meet deadline 10 ms of camera: the best is 20 ms",)
 
 
 @settings(max_examples=20)
@@ -154,7 +153,7 @@ def best_of_all(problem: Problem) -> float:
 
 
 def test_where_too_many_visits_would_have_to_be_counted_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pricing, "MOST_STATES", 1)
+    monkeypatch.setattr(pricing, "MAX_VISIT_STATES", 1)
     profile = make_profile(block_s=[0.03] * 3, cut_bytes=[10**6, 10, 10, 10**6])
     instance = make_instance(profiles=[profile], workers={"home": 1.0, "fast": 20.0})
     with pytest.raises(SolveError, match="visits no worker too often"):
@@ -165,13 +164,13 @@ def test_where_too_many_visits_would_have_to_be_counted_it_says_so(monkeypatch: 
 def test_limits_to_blame_are_named(method: str) -> None:
     solution = solve(with_exits(1, 0.95), method=method)
     assert solution.status == "infeasible"
-    assert solution.blame == ("no model of one reaches accuracy 95.0%: the best is 90.0%",)
+    assert solution.reasons == ("no model of one reaches accuracy 95.0%: the best is 90.0%",)
     crowd = solve(make_instance(sources={"camera": {"rate_per_s": 400.0}}), method=method)
     assert crowd.status == "infeasible"
-    assert "busy" in crowd.blame[0]
+    assert "busy" in crowd.reasons[0]
     late = solve(make_instance(sources={"camera": {"rate_per_s": 1.0, "deadline_s": 0.001}}), method=method)
     assert late.status == "infeasible"
-    assert "deadline 1 ms of camera" in late.blame[0]
+    assert "deadline 1 ms of camera" in late.reasons[0]
 
 
 @settings(max_examples=10, deadline=None)
@@ -215,7 +214,7 @@ def test_any_prices_prove_a_bound(seed: int, level: float) -> None:
     problem = build_problem(random_instance(seed, blocks=2, load=0.3))
     oracle = exhaustive.solve(problem, OPTIONS)
     sigma = np.random.default_rng(seed).uniform(0, level, size=(len(problem.classes.weight), len(problem.resources)))
-    prices = Prices.of_delay(problem, class_prices(problem, np.sort(sigma, axis=0)))
+    prices = Prices.of_delay(problem, marginal_prices(problem, np.sort(sigma, axis=0)))
     cheapest = np.array([cheapest_route(problem, source, prices)[0] for source in range(2)])
     if oracle.status == "optimal":
         assert lagrangian_bound(problem, prices, cheapest) <= oracle.bound * (1 + 1e-9)
@@ -225,7 +224,7 @@ def test_the_prices_of_the_optimum_are_its_derivatives() -> None:
     """More load of a class at a worker, by hand, costs what its price says."""
     problem = build_problem(random_instance(5, sources=2, blocks=3, load=0.3))
     sigma = np.full((len(problem.classes.weight), len(problem.resources)), 0.3)
-    prices = class_prices(problem, sigma)
+    prices = marginal_prices(problem, sigma)
 
     def total(extra: float, level: int) -> float:
         more = sigma.copy()
