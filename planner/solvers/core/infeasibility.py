@@ -22,7 +22,7 @@ def explain_infeasibility(problem: Problem, relaxations: Relaxations | None) -> 
         None if they were not found within the time limit; empty if relaxing limits does not help.
     """
     if relaxations is None:
-        return ("no routes keep all limits; the limits to relax were not found in time",)
+        return ("no routes satisfy all limits; the limits to relax were not found in time",)
     if not relaxations:
         return ("no route joins the blocks of every source: see pins, max_visits and the networks",)
     return tuple(_sentence(problem, kind, index, amount) for (kind, index), amount in sorted(relaxations.items()))

@@ -211,8 +211,8 @@ class Problem:
         demand, variant = self.demands[source], self.variants[variant_index]
         workers = np.asarray(route)
         reach = variant.reach[:-1]
-        begins = np.append(True, workers[1:] != workers[:-1])
-        work_s = reach * (variant.block_s[np.arange(len(variant)), workers] + begins * variant.overhead_s[workers])
+        starts = np.append(True, workers[1:] != workers[:-1])
+        work_s = reach * (variant.block_s[np.arange(len(variant)), workers] + starts * variant.overhead_s[workers])
         senders = np.concatenate([[demand.home], workers, workers])
         home = np.full(len(variant), demand.home)
         receivers = np.concatenate([workers, [demand.home], home])
@@ -345,6 +345,6 @@ def normalised(routes: list[Choice]) -> tuple[Choice, ...]:
 
 def stages(workers: tuple[int, ...]) -> list[tuple[int, int, int]]:
     """Return the stages of a route: worker, first and last block of each."""
-    begins = [0, *(block for block in range(1, len(workers)) if workers[block] != workers[block - 1])]
-    ends = [*(begin - 1 for begin in begins[1:]), len(workers) - 1]
-    return [(workers[begin], begin, end) for begin, end in zip(begins, ends, strict=True)]
+    starts = [0, *(block for block in range(1, len(workers)) if workers[block] != workers[block - 1])]
+    ends = [*(begin - 1 for begin in starts[1:]), len(workers) - 1]
+    return [(workers[begin], begin, end) for begin, end in zip(starts, ends, strict=True)]

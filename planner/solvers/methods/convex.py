@@ -45,7 +45,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
         ``max_visits`` is set: arc flows do not determine how often a route visits a worker.
     """
     if problem.max_visits is not None:
-        raise SolveError("shared routes cannot keep max_visits", where="method convex", expected="colgen")
+        raise SolveError("this method cannot limit visits: max_visits is set", where="method convex", expected="colgen")
     return solve_with_memory(problem, options, _solve)
 
 

@@ -117,10 +117,10 @@ class LagrangianBound:
         rest = np.maximum(self.weight - beta, 1e-9)
         ratio = np.maximum(mu / rest, 1.0)
         sigma = np.minimum(1 - (1 + (ratio - 1) / self.problem.kappa) ** -0.5, self.problem.cap)
-        held = congestion(sigma, self.problem.kappa)
-        slope.beta[:, self.others] -= held
+        mean_number = congestion(sigma, self.problem.kappa)
+        slope.beta[:, self.others] -= mean_number
         slope.mu[:, self.others] -= sigma
-        return float(((self.weight - beta) * held - mu * sigma).sum())
+        return float(((self.weight - beta) * mean_number - mu * sigma).sum())
 
     def _cheapest(self, staged: list[StagedRoutes], beta: Array, mu: Array) -> tuple[float, Choice, StagedRoutes]:
         """Return a source's cheapest route at its prices ``beta`` and ``mu`` [R] and those of its tables."""
@@ -146,9 +146,9 @@ class LagrangianBound:
         self.tables.count(slope.table[routes.source], more[tabled], table[tabled])
         elsewhere = np.flatnonzero(table < 0)
         level = int(self.problem.classes.of_source[routes.source])
-        held = congestion(np.minimum(more, self.problem.cap), self.problem.kappa)
+        mean_number = congestion(np.minimum(more, self.problem.cap), self.problem.kappa)
         for visit in elsewhere.tolist():
-            slope.beta[level:, resource[visit]] += held[visit]
+            slope.beta[level:, resource[visit]] += mean_number[visit]
             slope.mu[level:, resource[visit]] += more[visit]
 
 
