@@ -14,14 +14,14 @@ BASELINES = ["local", "two-part", "equal", "ar-mdi"]
 @pytest.mark.parametrize("seed", range(4))
 def test_no_baseline_beats_the_optimum(method: str, seed: int) -> None:
     instance = random_instance(seed, load=0.1)
-    found = solve(instance, method=method)
-    if found.plan is None:
-        assert found.reasons
+    solution = solve(instance, method=method)
+    if solution.plan is None:
+        assert solution.reasons
         return
-    verify(instance, found.plan)
+    verify(instance, solution.plan)
     optimum = solve(instance, rank="surrogate").plan
     assert optimum is not None
-    assert found.plan.objective >= optimum.objective * (1 - 1e-4)
+    assert solution.plan.objective >= optimum.objective * (1 - 1e-4)
 
 
 def test_segments_follow_ring_and_speed() -> None:
@@ -34,8 +34,8 @@ def test_segments_follow_ring_and_speed() -> None:
     def stages(method: str) -> list[tuple[str, int]]:
         plan = solve(instance, method=method).plan
         assert plan is not None
-        found = plan.sources["camera"].routes[0].stages
-        return [(stage.worker, stage.last_block - stage.first_block + 1) for stage in found]
+        segments = plan.sources["camera"].routes[0].stages
+        return [(stage.worker, stage.last_block - stage.first_block + 1) for stage in segments]
 
     assert stages("equal") == [("a", 4), ("b", 4), ("c", 4)]
     assert stages("ar-mdi") == [("a", 2), ("b", 6), ("c", 4)]

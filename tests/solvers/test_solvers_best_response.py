@@ -62,13 +62,13 @@ def test_where_memory_is_tight_replies_find_a_plan_if_there_is_one(seed: int, go
 def test_whatever_room_there_is_its_plans_fit_and_its_bound_holds(seed: int, goal: str, room: float) -> None:
     problem = build_problem(crowded(seed, goal=goal, room=room))
     oracle = exhaustive.solve(problem, Options())
-    found = search.solve(problem, Options(time_limit_s=0.6))
-    assert all(problem.feasible(choices) for choices in found.incumbents)
+    outcome = search.solve(problem, Options(time_limit_s=0.6))
+    assert all(problem.feasible(choices) for choices in outcome.incumbents)
     if oracle.status == "infeasible":
-        assert not found.incumbents
+        assert not outcome.incumbents
     else:
-        assert found.bound <= oracle.bound * (1 + 1e-9)
-        assert best(problem, found) >= oracle.bound * (1 - 1e-9)
+        assert outcome.bound <= oracle.bound * (1 + 1e-9)
+        assert best(problem, outcome) >= oracle.bound * (1 - 1e-9)
 
 
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])

@@ -21,10 +21,10 @@ def test_it_finds_what_trying_all_finds(seed: int, workers: int, blocks: int, *,
         seed, sources=1, workers=workers, blocks=blocks, goal="throughput", tight_memory=tight, load=1.5
     )
     problem = build_problem(instance, max_visits=1)
-    found, oracle = dp.solve(problem, Options()), exhaustive.solve(problem, Options())
-    assert found.status == oracle.status
+    outcome, oracle = dp.solve(problem, Options()), exhaustive.solve(problem, Options())
+    assert outcome.status == oracle.status
     if oracle.status == "optimal":
-        assert found.bound == pytest.approx(oracle.bound, rel=1e-12)
+        assert outcome.bound == pytest.approx(oracle.bound, rel=1e-12)
 
 
 def test_its_plan_passes_verification() -> None:

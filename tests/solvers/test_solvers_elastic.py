@@ -106,7 +106,7 @@ NO_ROOM = {
 @pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
 @pytest.mark.parametrize("why", NO_ROOM)
 def test_where_no_routes_fit_into_memory_every_method_says_that_there_is_no_plan(why: str, method: str) -> None:
-    weights, room, blame = NO_ROOM[why]
+    weights, room, reason = NO_ROOM[why]
     profile = make_profile(
         block_s=[0.01] * len(weights), weight_bytes=[int(size * MIB) for size in weights], activation_bytes=0
     )
@@ -115,7 +115,7 @@ def test_where_no_routes_fit_into_memory_every_method_says_that_there_is_no_plan
     }
     solution = solve(make_instance(profiles=[profile], workers=workers), method=method)
     assert solution.status == "infeasible"
-    assert solution.reasons == (blame,)
+    assert solution.reasons == (reason,)
 
 
 @settings(max_examples=20, deadline=None)
@@ -127,7 +127,7 @@ def test_what_is_proven_of_memory_is_true(seed: int, part: float) -> None:
     careless = dataclasses.replace(
         problem,
         goal="throughput",
-        demands=tuple(dataclasses.replace(own, deadline_s=np.inf) for own in problem.demands),
+        demands=tuple(dataclasses.replace(demand, deadline_s=np.inf) for demand in problem.demands),
     )
     assert no_room(problem, OPTIONS) is not solvable(careless)
 
@@ -148,11 +148,11 @@ def test_known_routes_are_enough_to_find_the_least_relaxations_of_shared_ones(se
     least = relaxations(problem, OPTIONS, shared=True) or {}
     assume(least)
     first = [(source, choice) for source in range(2) for choice in exhaustive._routes(problem, source)[:1]]
-    found = shared_relaxations(problem, first, Options(time_limit_s=10.0))
-    assert found is not None
-    assert len(found) >= len(least)
-    if not any(kind == "overload" for kind, _ in found):
-        assert colgen.solve(relax(problem, found, 1.001), OPTIONS).incumbents
+    known = shared_relaxations(problem, first, Options(time_limit_s=10.0))
+    assert known is not None
+    assert len(known) >= len(least)
+    if not any(kind == "overload" for kind, _ in known):
+        assert colgen.solve(relax(problem, known, 1.001), OPTIONS).incumbents
     allows = {"overload": problem.cap, "late_s": 1.0}
 
     def parts(gives: Relaxations) -> float:
@@ -161,8 +161,8 @@ def test_known_routes_are_enough_to_find_the_least_relaxations_of_shared_ones(se
             for (kind, number), amount in gives.items()
         )
 
-    if len(found) == len(least):
-        assert parts(found) == pytest.approx(parts(least), rel=0.2)
+    if len(known) == len(least):
+        assert parts(known) == pytest.approx(parts(least), rel=0.2)
 
 
 @pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])

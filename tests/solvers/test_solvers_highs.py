@@ -42,9 +42,9 @@ def knapsack(seed: int, *, size: int = 25, rows: int = 8, **options: Any) -> Pro
 
 def test_models_with_more_threads_and_fewer_follow_each_other() -> None:
     problem = build_problem(random_instance(0))
-    found = [milp.solve(problem, Options(threads=threads)) for threads in (1, 2, 1, 3)]
-    assert [outcome.status for outcome in found] == ["optimal"] * 4
-    assert [outcome.bound for outcome in found] == pytest.approx([found[0].bound] * 4, rel=1e-4)
+    outcomes = [milp.solve(problem, Options(threads=threads)) for threads in (1, 2, 1, 3)]
+    assert [outcome.status for outcome in outcomes] == ["optimal"] * 4
+    assert [outcome.bound for outcome in outcomes] == pytest.approx([outcomes[0].bound] * 4, rel=1e-4)
 
 
 def test_models_with_more_threads_and_fewer_run_at_once() -> None:

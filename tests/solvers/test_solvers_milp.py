@@ -68,12 +68,12 @@ def with_exits(seed: int, min_accuracy: float) -> Instance:
 @given(tiny_instances())
 def test_milp_finds_what_trying_all_finds(instance: Instance) -> None:
     problem = build_problem(instance)
-    found, oracle = milp.solve(problem, EXACT), exhaustive.solve(problem, EXACT)
-    assert found.status == oracle.status
+    outcome, oracle = milp.solve(problem, EXACT), exhaustive.solve(problem, EXACT)
+    assert outcome.status == oracle.status
     if oracle.status == "optimal":
-        best = min(problem.objective(choices) for choices in found.incumbents)
+        best = min(problem.objective(choices) for choices in outcome.incumbents)
         assert best == pytest.approx(oracle.bound, rel=1e-6)
-        assert found.bound <= best
+        assert outcome.bound <= best
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -114,13 +114,13 @@ def test_arrays_and_evaluation_agree_on_any_route(seed: int, *, links: bool, dat
     problem = build_problem(instance)
     workers = st.tuples(*[st.integers(0, 2)] * 4)
     choices = tuple((Choice(number, data.draw(workers)),) for number in range(2))
-    found = evaluate(instance, problem.routes(choices))
+    evaluation = evaluate(instance, problem.routes(choices))
     if problem.objective(choices) < float("inf"):
-        assert found.objective == pytest.approx(problem.objective(choices), rel=1e-9)
+        assert evaluation.objective == pytest.approx(problem.objective(choices), rel=1e-9)
     utilisation = problem.load(choices).sum(axis=0)
-    uses = [*found.workers.values(), *found.networks.values()]
+    uses = [*evaluation.workers.values(), *evaluation.networks.values()]
     assert [use.utilisation for use in uses] == pytest.approx(utilisation.tolist())  # type: ignore[attr-defined]  # both have it
-    assert [use.memory_bytes for use in found.workers.values()] == pytest.approx(problem.memory_used(choices).tolist())
+    assert [use.memory_bytes for use in evaluation.workers.values()] == pytest.approx(problem.memory_used(choices).tolist())
 
 
 @pytest.mark.parametrize(
@@ -132,7 +132,7 @@ def test_arrays_and_evaluation_agree_on_any_route(seed: int, *, links: bool, dat
         ({"a": 1.0}, {"rate_per_s": 1.0, "min_accuracy": 0.95}, r"accuracy 95\.0%: the best is 90\.0%"),
     ],
 )
-def test_the_limits_to_blame_are_named(
+def test_the_limits_to_relax_are_named(
     keys: dict[str, dict[str, float] | float], source: dict[str, float], words: str
 ) -> None:
     point = OperatingPoint(name="p", accuracy=0.9, reach=(1.0, 1.0))

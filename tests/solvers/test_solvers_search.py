@@ -36,12 +36,12 @@ def test_its_bound_holds_and_its_plan_is_near(
 ) -> None:
     instance = random_instance(seed, blocks=blocks, links=links, load=load, tight_memory=tight, goal=goal)
     problem = build_problem(instance, max_visits=max_visits)
-    found, oracle = search.solve(problem, Options(time_limit_s=0.8)), exhaustive.solve(problem, Options())
+    outcome, oracle = search.solve(problem, Options(time_limit_s=0.8)), exhaustive.solve(problem, Options())
     if oracle.status == "infeasible":
-        assert not found.incumbents
+        assert not outcome.incumbents
         return
-    assert found.bound <= oracle.bound * (1 + 1e-9)
-    best = min((problem.objective(choices) for choices in found.incumbents), default=np.inf)
+    assert outcome.bound <= oracle.bound * (1 + 1e-9)
+    best = min((problem.objective(choices) for choices in outcome.incumbents), default=np.inf)
     assert best >= oracle.bound * (1 - 1e-9)
     if not tight and max_visits is None:
         assert best <= oracle.bound * (1.001 if goal == "delay" else 1.1)
@@ -51,11 +51,11 @@ def test_its_bound_holds_and_its_plan_is_near(
 def test_it_improves_on_the_widest_of_shared_routes(goal: str) -> None:
     problem = build_problem(random_instance(0, sources=4, workers=6, blocks=10, load=0.3, goal=goal))
     widest = tuple(
-        (dataclasses.replace(max(own, key=lambda choice: choice.share), share=1.0),)
-        for own in min(colgen.solve(problem, Options()).incumbents, key=problem.objective)
+        (dataclasses.replace(max(routes, key=lambda choice: choice.share), share=1.0),)
+        for routes in min(colgen.solve(problem, Options()).incumbents, key=problem.objective)
     )
-    found = search.solve(problem, Options(time_limit_s=2.0))
-    assert min(problem.objective(choices) for choices in found.incumbents) < 0.9 * problem.objective(widest)
+    outcome = search.solve(problem, Options(time_limit_s=2.0))
+    assert min(problem.objective(choices) for choices in outcome.incumbents) < 0.9 * problem.objective(widest)
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -128,7 +128,7 @@ def check_derivatives(problem: Problem) -> None:
     outcome = convex(problem, OPTIONS)
     assert outcome.prices is not None
     best = min(outcome.incumbents, key=problem.objective)
-    found = elasticity(problem, best, outcome.prices)
+    worth = elasticity(problem, best, outcome.prices)
     scale = outcome.bound
     workers = len(problem.workers)
     for resource in range(len(problem.resources)):
@@ -139,7 +139,7 @@ def check_derivatives(problem: Problem) -> None:
             for factor in (1 / STEP, STEP)
         ]
         slope = (by_hand[0] - by_hand[1]) / (2 * np.log(STEP))
-        assert found[resource] == pytest.approx(slope, rel=0.02, abs=2e-3 * scale)
+        assert worth[resource] == pytest.approx(slope, rel=0.02, abs=2e-3 * scale)
 
 
 def test_both_convex_methods_agree_on_prices() -> None:
@@ -148,8 +148,8 @@ def test_both_convex_methods_agree_on_prices() -> None:
     assert one.prices is not None
     assert other.prices is not None
     assert one.prices.by == other.prices.by == "duals"
-    for name, own in one.prices.workers.items():
-        assert own.faster == pytest.approx(other.prices.workers[name].faster, rel=0.02, abs=1e-3 * one.objective)
+    for name, worker in one.prices.workers.items():
+        assert worker.faster == pytest.approx(other.prices.workers[name].faster, rel=0.02, abs=1e-3 * one.objective)
     for name, link in one.prices.networks.items():
         assert link.mbit_per_s == pytest.approx(
             other.prices.networks[name].mbit_per_s, rel=0.05, abs=1e-4 * one.objective
@@ -166,7 +166,7 @@ def test_single_routes_are_solved_again() -> None:
         worth = plan.objective - exhaustive.solve(speed_up(problem, index), OPTIONS).bound
         assert plan.prices.workers[name].faster == pytest.approx(worth, abs=1e-9)
         assert plan.prices.workers[name].more_memory is None
-    assert any(own.faster > 0 for own in plan.prices.workers.values())
+    assert any(worker.faster > 0 for worker in plan.prices.workers.values())
 
 
 def test_memory_is_worth_what_another_block_there_would_bring() -> None:

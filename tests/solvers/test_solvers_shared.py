@@ -56,7 +56,7 @@ def test_two_methods_find_one_optimum(seed: int, *, links: bool, load: float, go
 
 @settings(max_examples=25, deadline=None)
 @given(tiny_instances())
-def test_sharing_is_never_worse_than_one_route_a_source(instance: Instance) -> None:
+def test_sharing_is_never_worse_than_one_route_per_source(instance: Instance) -> None:
     problem = build_problem(instance)
     single = exhaustive.solve(problem, OPTIONS)
     shared = convex.solve(problem, OPTIONS)
@@ -161,7 +161,7 @@ def test_where_too_many_visits_would_have_to_be_counted_it_says_so(monkeypatch: 
 
 
 @pytest.mark.parametrize("method", ["colgen", "convex"])
-def test_limits_to_blame_are_named(method: str) -> None:
+def test_limits_to_relax_are_named(method: str) -> None:
     solution = solve(with_exits(1, 0.95), method=method)
     assert solution.status == "infeasible"
     assert solution.reasons == ("no model of one reaches accuracy 95.0%: the best is 90.0%",)
