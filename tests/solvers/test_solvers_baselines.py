@@ -25,7 +25,7 @@ def test_no_baseline_beats_the_optimum(method: str, seed: int) -> None:
 
 
 def test_segments_follow_ring_and_speed() -> None:
-    """Worker b is three times as fast as a, c twice: blocks of equal size go 1 : 3 : 2 round a ring from home."""
+    """Worker b is three times as fast as a, and c twice: equal blocks are divided 1 : 3 : 2 around the ring."""
     profile = make_profile(block_s=[0.01] * 12)
     instance = make_instance(profiles=[profile], workers={"a": 1.0, "b": 3.0, "c": 2.0})
     ring = PolicySpec(ring=("c", "a", "b"))
@@ -50,13 +50,13 @@ def test_one_split_is_the_best_split() -> None:
     assert [(stage.worker, stage.first_block) for stage in stages] == [("home", 0), ("fast", 1)]
 
 
-def test_a_baseline_that_does_not_fit_says_why() -> None:
+def test_a_baseline_that_does_not_fit_gives_the_reason() -> None:
     solution = solve(make_instance(sources={"camera": {"rate_per_s": 60.0}}), method="local")
     assert solution.status == "no_solution"
     assert solution.reasons == ("worker slow would be 120% busy, 95% is allowed",)
 
 
-def test_what_only_its_own_routes_miss_is_not_said_of_all() -> None:
+def test_reasons_of_a_baseline_concern_its_routes_only() -> None:
     sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.018}}
     late = solve(make_instance(sources=sources), method="local")
     assert late.reasons == ("camera would take 20 ms, its deadline is 18 ms",)
@@ -65,7 +65,7 @@ def test_what_only_its_own_routes_miss_is_not_said_of_all() -> None:
     assert pinned.reasons == ("the route of camera would violate its pins, use a missing path or exceed max_visits",)
 
 
-def test_an_earlier_plan_is_a_start() -> None:
+def test_an_earlier_plan_is_a_warm_start() -> None:
     instance = random_instance(2, load=0.1)
     earlier = solve(instance, method="two-part").plan
     assert earlier is not None

@@ -13,7 +13,7 @@ from tests.instances import random_instance
 
 
 def without(instance: Instance, worker: str) -> Instance:
-    """The instance after a worker, which is no source's home, has left."""
+    """Return the instance after a worker without a source has left."""
     scenario = instance.scenario
     workers = {name: spec for name, spec in scenario.workers.items() if name != worker}
     networks = {
@@ -36,7 +36,7 @@ def a_used_worker(instance: Instance, homes: set[str], utilisation: dict[str, fl
 
 @pytest.mark.parametrize("method", ["colgen", "milp", "search"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_plan_is_mended_after_a_worker_left(seed: int, method: str) -> None:
+def test_a_plan_is_repaired_after_a_worker_left(seed: int, method: str) -> None:
     instance = random_instance(seed, sources=3, workers=5, blocks=4, load=0.25)
     before = solve(instance, method=method, time_limit_s=2.0).plan
     assert before is not None

@@ -41,7 +41,7 @@ def best(problem: Problem, outcome: Outcome) -> float:
     load=st.sampled_from([0.2, 0.4, 0.6, 0.8]),
     goal=st.sampled_from(["delay", "delay", "throughput", "makespan"]),
 )
-def test_two_methods_find_one_optimum(seed: int, *, links: bool, load: float, goal: str) -> None:
+def test_both_methods_find_the_same_optimum(seed: int, *, links: bool, load: float, goal: str) -> None:
     problem = build_problem(random_instance(seed, sources=3, blocks=4, links=links, load=load, goal=goal))
     one, other = colgen.solve(problem, OPTIONS), convex.solve(problem, OPTIONS)
     assert one.status == other.status
@@ -76,7 +76,7 @@ def test_operating_points_may_be_mixed(goal: str, min_accuracy: float) -> None:
 
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])
 def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
-    """The fast worker is best for the bottleneck, and too far away for some of the samples."""
+    """The fast worker is best for the bottleneck, but its latency is too long for some of the samples."""
     sources = {"camera": {"rate_per_s": 20.0, "deadline_s": 0.03, "samples": 20}}
     network = NetworkSpec(kind="shared", members=("slow", "fast"), bandwidth_bytes_per_s=1e8, latency_s=0.02)
     instance = make_instance(sources=sources, workers={"slow": 1.0, "fast": 4.0}, networks={"far": network})
@@ -98,30 +98,30 @@ def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
     goal=st.sampled_from(["delay", "throughput", "makespan"]),
 )
 def test_no_shared_route_visits_too_often(seed: int, blocks: int, max_visits: int, goal: str) -> None:
-    """Against the best shares of all routes that do not."""
+    """The reference is the best shares of all routes within the limit."""
     instance = random_instance(seed, blocks=blocks, load=0.3, goal=goal)
     problem = build_problem(homing(instance), max_visits=max_visits)
-    found = colgen.solve(problem, OPTIONS)
+    outcome = colgen.solve(problem, OPTIONS)
     oracle = best_of_all(problem)
-    assert found.status == "optimal"
-    assert found.bound <= oracle * (1 + 1e-6)
-    assert best(problem, found) == pytest.approx(oracle, rel=1e-3)
+    assert outcome.status == "optimal"
+    assert outcome.bound <= oracle * (1 + 1e-6)
+    assert best(problem, outcome) == pytest.approx(oracle, rel=1e-3)
 
 
 def homing(instance: Instance) -> Instance:
-    """The instance with so large inputs and results that it is best to begin and to end at home."""
+    """Return the instance with inputs and results so large that routes start and end at the source's worker."""
     profiles = {
         name: {
             device: profile.model_copy(update={"cut_bytes": (10**6, *[2000] * (len(profile.blocks) - 1), 10**6)})
-            for device, profile in own.items()
+            for device, profile in by_class.items()
         }
-        for name, own in instance.profiles.items()
+        for name, by_class in instance.profiles.items()
     }
     return Instance(scenario=instance.scenario, profiles=profiles, paths=instance.paths)
 
 
 def best_of_all(problem: Problem) -> float:
-    """Give the optimum over shares of all allowed routes, by a convex program with a variable for each."""
+    """Return the optimum over shares of all allowed routes, by a convex program with a variable per route."""
     columns = [
         (source, choice)
         for source in range(len(problem.demands))
@@ -129,7 +129,7 @@ def best_of_all(problem: Problem) -> float:
         if problem.allowed(source, choice)
     ]
     share = cp.Variable(len(columns), nonneg=True)
-    whole = np.array([[source == own for own, _ in columns] for source in range(len(problem.demands))], dtype=float)
+    whole = np.array([[source == column for column, _ in columns] for source in range(len(problem.demands))], float)
     loads = np.zeros((len(problem.demands), len(problem.resources), len(columns)))
     for column, (source, choice) in enumerate(columns):
         cost = problem.cost(source, choice)
@@ -152,7 +152,7 @@ def best_of_all(problem: Problem) -> float:
     return float(program.solve(solver=cp.CLARABEL))
 
 
-def test_where_too_many_visits_would_have_to_be_counted_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_too_many_visit_states_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(pricing, "MAX_VISIT_STATES", 1)
     profile = make_profile(block_s=[0.03] * 3, cut_bytes=[10**6, 10, 10, 10**6])
     instance = make_instance(profiles=[profile], workers={"home": 1.0, "fast": 20.0})
@@ -183,7 +183,7 @@ def test_every_shared_plan_passes_verification(instance: Instance) -> None:
         assert solution.status != "optimal"
 
 
-def test_a_full_worker_keeps_what_does_most_of_its_work() -> None:
+def test_a_full_worker_keeps_the_blocks_with_most_work() -> None:
     instance = random_instance(1, blocks=4, tight_memory=True)
     solution = solve(instance, method="colgen")
     assert solution.plan is not None
@@ -220,8 +220,8 @@ def test_any_prices_prove_a_bound(seed: int, level: float) -> None:
         assert lagrangian_bound(problem, prices, cheapest) <= oracle.bound * (1 + 1e-9)
 
 
-def test_the_prices_of_the_optimum_are_its_derivatives() -> None:
-    """More load of a class at a worker, by hand, costs what its price says."""
+def test_prices_at_the_optimum_are_its_derivatives() -> None:
+    """The numerical derivative by load of a class on a worker equals its price."""
     problem = build_problem(random_instance(5, sources=2, blocks=3, load=0.3))
     sigma = np.full((len(problem.classes.weight), len(problem.resources)), 0.3)
     prices = marginal_prices(problem, sigma)
@@ -235,7 +235,7 @@ def test_the_prices_of_the_optimum_are_its_derivatives() -> None:
         assert prices[level, 0] == pytest.approx((total(1e-6, level) - total(-1e-6, level)) / 2e-6, rel=1e-5)
 
 
-def test_what_a_method_cannot_do_is_refused() -> None:
+def test_unsupported_options_are_refused() -> None:
     with pytest.raises(SolveError, match="does not find shared routes"):
         solve(make_instance(), method="milp", routes="shared")
     with pytest.raises(SolveError, match="unknown kind of routes"):
