@@ -180,7 +180,7 @@ class Problem:
 
     @cached_property
     def _cached_runs(self) -> Callable[[int, int], NDArray[np.bool_]]:
-        return lru_cache(maxsize=None)(self._runs)
+        return lru_cache(maxsize=None)(self._runs)  # one entry per source and variant
 
     def runs(self, source: int, variant: int) -> NDArray[np.bool_]:
         """Return whether each block may run on each worker: pins and paths permit it; shape [L, D]."""

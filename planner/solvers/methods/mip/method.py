@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 
+from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.methods.explanation import infeasible
+from planner.solvers.methods.mip.elastic import relaxations
 from planner.solvers.methods.mip.model import TOLERANCES, add_tangents, build_model, read_choices, write_choices
 from planner.solvers.methods.mip.program import ModelProgram
 from planner.solvers.routes.best_response import BestResponse
@@ -33,7 +34,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     while True:
         result = program.run(search.left_s)
         if result.end == "infeasible":
-            return infeasible(problem, options)
+            return Outcome("infeasible", reasons=explain_infeasibility(problem, relaxations(problem, options)))
         if np.isfinite(result.bound):
             search.raise_bound(result.bound)
         if result.values is None:
