@@ -93,6 +93,8 @@ class ModelSource:
             except (onnx.checker.ValidationError, ValueError, OSError) as error:
                 where = f"{self.path}, tensor {tensor.name!r}"
                 raise ModelError(f"external data cannot be read ({error})", where=where) from None
+            tensor.data_location = TensorProto.DEFAULT  # onnx itself does so from 1.23 on
+            del tensor.external_data[:]
 
 
 def read_model(path: Path) -> ModelSource:

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import isfinite
-from typing import Any
+from typing import Any, Final, NoReturn, get_args, get_type_hints
 
-from planner.plan.types import Route
 from planner.policy.types import Task, View, Waiting
 from planner.worker.events import (
     Arrived,
@@ -22,9 +21,12 @@ from planner.worker.events import (
     StatusMessage,
     TaskMessage,
     TimedOut,
+    Timer,
     Transferred,
 )
 from planner.worker.home import Home
+
+_PURPOSES: Final = frozenset(get_args(get_type_hints(Timer)["purpose"]))
 
 
 class ProtocolError(Exception):
@@ -35,8 +37,14 @@ class EventChecks:
     """Lets in the events that fit one worker's state; reads the state and changes nothing."""
 
     def __init__(self, view: View, home: Home) -> None:
+        instance = view.instance
         self._view = view
         self._home = home
+        # As sets and numbers, for each of the millions of events of a run is looked at.
+        self._workers = frozenset(instance.scenario.workers)
+        self._sources = frozenset(instance.scenario.sources)
+        self._lengths = {model: instance.length(model) for model in instance.profiles}
+        self._points = {model: len(instance.operating_points(model)) for model in instance.profiles}
         self._checks: dict[type, Callable[[Any, Waiting | None], None]] = {
             Arrived: self._arrived,
             Received: self._received,
@@ -72,77 +80,74 @@ class EventChecks:
             raise ProtocolError(f"sample {event.sample} of {event.source} arrived twice")
 
     def _received(self, event: Received, _: Waiting | None) -> None:
-        self._worker(event.sender)
         message = event.message
+        if event.sender not in self._workers:
+            self._refuse("worker", event.sender)
         if isinstance(message, StatusMessage):
             return
-        self._source(message.key.source)
-        if isinstance(message, TaskMessage | RequestMessage):
+        if message.key.source not in self._sources:
+            self._refuse("source", message.key.source)
+        if isinstance(message, (TaskMessage, RequestMessage)):  # a union takes several times as long
             self._task(message.task, message.last_block)
 
     def _task(self, task: Task, last_block: int | None) -> None:
-        instance = self._view.instance
-        if task.model not in instance.profiles:
-            raise ProtocolError(f"no model {task.model}, of which a task came to {self._view.worker}")
-        length = self._view.costs.length(task.model)
-        if not (0 <= task.next_block <= length and (last_block is None or task.next_block <= last_block < length)):
+        length = self._lengths.get(task.model)
+        if length is None:
+            self._refuse("model", task.model)
+        elif not (0 <= task.next_block <= length and (last_block is None or task.next_block <= last_block < length)):
             raise ProtocolError(f"no blocks {task.next_block} to {last_block} of {task.model}, which has {length}")
-        if not 0 <= task.operating_point < len(instance.operating_points(task.model)):
+        elif not 0 <= task.operating_point < self._points[task.model]:
             raise ProtocolError(f"no operating point {task.operating_point} of {task.model}")
         for stage in task.stages:
-            self._worker(stage.worker)
+            if stage.worker not in self._workers:
+                self._refuse("worker", stage.worker)
 
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
-        self._runs(event, running)
+        self._block_failed(event, running)
         if not isfinite(event.service_s):
             raise ProtocolError(f"block {event.block} of {event.key} took {event.service_s} s")
 
-    def _block_failed(self, event: BlockFailed, running: Waiting | None) -> None:
-        self._runs(event, running)
-
-    def _runs(self, event: BlockEnded | BlockFailed, running: Waiting | None) -> None:
-        if running is None or (running.task.key, running.next_block) != (event.key, event.block):
+    def _block_failed(self, event: BlockEnded | BlockFailed, running: Waiting | None) -> None:
+        if running is None or running.next_block != event.block or running.task.key != event.key:
             raise ProtocolError(f"{self._view.worker} is not running block {event.block} of {event.key}")
 
     def _timed_out(self, event: TimedOut, _: Waiting | None) -> None:
         purpose, key = event.timer
-        if purpose not in {"route", "result", "answers", "window", "reservation"}:
+        if purpose not in _PURPOSES:
             raise ProtocolError(f"{self._view.worker} sets no timer for {purpose}")
-        self._source(key.source)
+        if key.source not in self._sources:
+            self._refuse("source", key.source)
         if purpose in {"route", "result"} and not self._home.owns(key.source):
             raise ProtocolError(
                 f"{self._view.worker} is not the home of {key.source}, and waits for no {purpose} of it"
             )
 
     def _transferred(self, event: Transferred, _: Waiting | None) -> None:
-        self._worker(event.to)
+        if event.to not in self._workers:
+            self._refuse("worker", event.to)
         if not (event.size_bytes > 0 and isfinite(event.took_s)):
             raise ProtocolError(f"a transfer to {event.to} of {event.size_bytes} bytes that took {event.took_s} s")
 
     def _other(self, event: Left | Joined, _: Waiting | None) -> None:
-        self._worker(event.worker)
+        if event.worker not in self._workers:
+            self._refuse("worker", event.worker)
 
     def _replanned(self, event: Replanned, _: Waiting | None) -> None:
         for source, entry in event.plan.sources.items():
-            self._source(source)
+            if source not in self._sources:
+                self._refuse("source", source)
             for route in entry.routes:
-                self._route(route)
-
-    def _route(self, route: Route) -> None:
-        if route.model not in self._view.instance.profiles:
-            raise ProtocolError(f"no model {route.model}, of which a plan has a route")
-        for stage in route.stages:
-            self._worker(stage.worker)
+                if route.model not in self._lengths:
+                    self._refuse("model", route.model)
+                for stage in route.stages:
+                    if stage.worker not in self._workers:
+                        self._refuse("worker", stage.worker)
 
     def _reprioritised(self, event: Reprioritised, _: Waiting | None) -> None:
-        self._source(event.source)
+        if event.source not in self._sources:
+            self._refuse("source", event.source)
         if not isfinite(event.priority):
             raise ProtocolError(f"{event.source} is given priority {event.priority}")
 
-    def _source(self, source: str) -> None:
-        if source not in self._view.instance.scenario.sources:
-            raise ProtocolError(f"no source {source}, of which {self._view.worker} is told")
-
-    def _worker(self, worker: str) -> None:
-        if worker not in self._view.instance.scenario.workers:
-            raise ProtocolError(f"no worker {worker}, of which {self._view.worker} is told")
+    def _refuse(self, what: str, name: str) -> NoReturn:
+        raise ProtocolError(f"no {what} {name}, of which {self._view.worker} is told")
