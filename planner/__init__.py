@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from planner.profiling.types import Profile as Profile
     from planner.scenario.instance import Instance as Instance
     from planner.scenario.load import load_instance as load_instance
-    from planner.session import Session as Session
+    from planner.api.session import Session as Session
     from planner.trace.metrics import summarise as summarise
 
 _HOME = {
@@ -33,7 +33,7 @@ _HOME = {
     "PlannerError": "planner.errors",
     "Profile": "planner.profiling.types",
     "SampleError": "planner.execution.session.session",
-    "Session": "planner.session",
+    "Session": "planner.api.session",
     "build_model": "planner.model.reference",
     "load_chain": "planner.model.load",
     "load_instance": "planner.scenario.load",

@@ -146,7 +146,7 @@ def test_the_scenario_of_the_guide_is_valid_and_names_the_command_that_makes_its
     path = tmp_path / "scenario.yaml"
     path.write_text(textwrap.dedent(text))
     assert load_scenario(path).sources["door"].priority == 3
-    with pytest.raises(ProfileError, match=r"planner profile .*detector\.onnx --device-class this-machine"):
+    with pytest.raises(ProfileError, match=r"planner profile measure .*detector\.onnx --device-class this-machine"):
         load_instance(path)
 
 

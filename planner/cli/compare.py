@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import PICTURE_OPTION
 from planner.cli.solve import read_time_limit
 from planner.scenario.instance import Instance
+from planner.tables import milliseconds
 
 if TYPE_CHECKING:
     from planner.solvers.compare import Compared
@@ -19,16 +20,16 @@ if TYPE_CHECKING:
 def command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).")],
     *,
-    method: Annotated[
-        list[str] | None, typer.Option(help="A method to take part; may be repeated.", show_default="all")
-    ] = None,
-    time_limit: Annotated[str, typer.Option(help="When to stop each method, with its best plan so far.")] = "10s",
-    rank: Annotated[str, typer.Option(help="Best plan by 'evaluated' delays or by the 'surrogate' objective.")] = (
+    method: Annotated[list[str] | None, typer.Option(help="Method to include. Repeatable.", show_default="all")] = None,
+    time_limit: Annotated[
+        str, typer.Option(help="Time limit per method; its best plan found by then is kept.")
+    ] = "10s",
+    rank: Annotated[str, typer.Option(help="Rank plans by 'evaluated' delay or by 'surrogate' objective.")] = (
         "surrogate"
     ),
-    seed: Annotated[int, typer.Option(min=0, help="Seed of whatever is drawn.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a solver library may use.")] = 1,
-    simulate: Annotated[bool, typer.Option("--simulate", help="Simulate each plan, too.")] = False,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads that a solver may use.")] = 1,
+    simulate: Annotated[bool, typer.Option("--simulate", help="Also simulate each plan.")] = False,
     output: Path | None = PICTURE_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:

@@ -30,7 +30,11 @@ def command(
     output: Annotated[
         Path | None,
         typer.Option(
-            "--output", "-o", help="Folder to write.", show_default="runs/demo-<time>", callback=folder_to_write
+            "--output",
+            "-o",
+            help="Folder to write all files to.",
+            show_default="runs/demo-<time>",
+            callback=folder_to_write,
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and inputs.")] = 0,

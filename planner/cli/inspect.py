@@ -24,7 +24,7 @@ def command(
     shape: list[str] | None = SHAPE_OPTION,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Also draw cost and cut bytes along the chain, .svg or .png.", callback=picture_to_write),
+        typer.Option(help="Also draw costs and cut sizes along the chain, .svg or .png.", callback=picture_to_write),
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:

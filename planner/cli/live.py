@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from planner.cli.output import milliseconds
 from planner.execution.coordinator.run_result import Observer
+from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
 
 if TYPE_CHECKING:

@@ -1,4 +1,4 @@
-"""``planner frontier``: what accuracy costs in delay."""
+"""``planner pareto``: what accuracy costs in delay."""
 
 from __future__ import annotations
 
@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from planner.cli.names import METHODS_HELP
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import PICTURE_OPTION
 from planner.cli.solve import read_time_limit
+from planner.tables import milliseconds
 
 if TYPE_CHECKING:
     from planner.solvers.pareto import ParetoPoint
@@ -19,14 +20,14 @@ if TYPE_CHECKING:
 def command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).")],
     *,
-    points: Annotated[int, typer.Option(min=0, help="How many plans to make at most between the ends.")] = 9,
+    points: Annotated[int, typer.Option(min=0, help="Maximum number of plans between the two extremes.")] = 9,
     method: Annotated[str, typer.Option(help=METHODS_HELP)] = "auto",
     routes: Annotated[
-        str | None, typer.Option(help="'single': one route a source; 'shared': samples shared among routes.")
+        str | None, typer.Option(help="'single': one route per source; 'shared': samples split among routes.")
     ] = None,
-    time_limit: Annotated[str, typer.Option(help="When to stop solving for each point.")] = "10s",
-    seed: Annotated[int, typer.Option(min=0, help="Seed of whatever a method draws.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a solver library may use.")] = 1,
+    time_limit: Annotated[str, typer.Option(help="Time limit per plan.")] = "10s",
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads that a solver may use.")] = 1,
     output: Path | None = PICTURE_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -62,7 +63,7 @@ def command(
         if output is not None:
             typer.echo(f"wrote {output}")
     if not instance.calibrated:
-        hint = "`planner profile --calibrate DATA` finds accuracies and early exits"
+        hint = "`planner profile measure --calibrate DATA` finds accuracies and early exits"
         typer.echo(f"planner: warning: no profile of this scenario knows an accuracy; {hint}", err=True)
     if not front:
         typer.echo("planner: no plan keeps the scenario's limits; `planner solve` says which", err=True)

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli.members import CERT_DIR_OPTION, CONNECT_OPTION, INSECURE_OPTION, LISTEN_OPTION, WAIT_OPTION, inquirer
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import file_to_write, picture_to_write
+from planner.tables import milliseconds
 
 if TYPE_CHECKING:
     from planner.execution.probe.survey import Survey

@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated, Any, Final
 import typer
 
 from planner.cli.names import POLICIES
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import folder_to_write
 from planner.plan.types import PlanSpec
 from planner.project import check_fit
 from planner.scenario.instance import Instance
+from planner.tables import milliseconds
 from planner.trace.metrics import Interval, interval
 from planner.trace.records import Record, SampleRecord
 
@@ -29,18 +30,18 @@ DRAWN: Final = 5000
 def command(
     scenario: Annotated[Path, typer.Argument(help="Scenario file (YAML).")],
     *,
-    plan: Annotated[Path | None, typer.Option(help="Plan file, for the policies that follow one.")] = None,
+    plan: Annotated[Path | None, typer.Option(help="Plan file, required by policies that follow a plan.")] = None,
     policy: Annotated[
         str | None,
         typer.Option(
-            help=f"One of {POLICIES}; or 'all', side by side.", show_default="planned with --plan, else local"
+            help=f"One of {POLICIES}; or 'all' to compare them.", show_default="planned with --plan, else local"
         ),
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and block times.")] = 0,
-    repeat: Annotated[int, typer.Option(min=1, help="Independent runs, of this seed and those after it.")] = 1,
+    repeat: Annotated[int, typer.Option(min=1, help="Number of independent runs, with consecutive seeds.")] = 1,
     output: Annotated[
         Path | None,
-        typer.Option("--output", "-o", help="Folder for traces and pictures of the runs.", callback=folder_to_write),
+        typer.Option("--output", "-o", help="Folder to write traces and pictures to.", callback=folder_to_write),
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:

@@ -12,11 +12,12 @@ from typing import Annotated, Final
 import typer
 
 from planner.cli.names import METHODS_HELP
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_line
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_line
 from planner.cli.places import file_to_write, picture_to_write
 from planner.errors import PlannerError, UsageError
 from planner.plan.types import PlanPrices, PlanSpec, Route, ScenarioReference
 from planner.scenario.instance import Instance
+from planner.tables import milliseconds
 
 PIN: Final = re.compile(r"(?P<source>.+):(?P<first>\d+)(-(?P<last>\d+))?=(?P<worker>.+)")
 
@@ -29,28 +30,28 @@ def command(
     ] = None,
     method: Annotated[str, typer.Option(help=METHODS_HELP)] = "auto",
     routes: Annotated[
-        str | None, typer.Option(help="'single': one route a source; 'shared': samples shared among routes.")
+        str | None, typer.Option(help="'single': one route per source; 'shared': samples split among routes.")
     ] = None,
-    time_limit: Annotated[str, typer.Option(help="When to stop, with the best plan so far.")] = "60s",
-    gap: Annotated[float, typer.Option(min=0.0, help="Relative gap that counts as optimal.")] = 1e-4,
-    seed: Annotated[int, typer.Option(min=0, help="Seed of whatever a method draws.")] = 0,
-    threads: Annotated[int, typer.Option(min=1, help="Threads a solver library may use.")] = 1,
-    rank: Annotated[str, typer.Option(help="Best plan by 'evaluated' delays or by the 'surrogate' objective.")] = (
+    time_limit: Annotated[str, typer.Option(help="Time limit; the best plan found by then is kept.")] = "60s",
+    gap: Annotated[float, typer.Option(min=0.0, help="Relative gap at which a plan counts as optimal.")] = 1e-4,
+    seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
+    threads: Annotated[int, typer.Option(min=1, help="Number of threads that a solver may use.")] = 1,
+    rank: Annotated[str, typer.Option(help="Rank plans by 'evaluated' delay or by 'surrogate' objective.")] = (
         "evaluated"
     ),
     max_visits: Annotated[
-        int | None, typer.Option(min=1, help="How often a sample may begin a stage at one worker.")
+        int | None, typer.Option(min=1, help="Maximum number of stages of a sample at one worker.")
     ] = None,
     pin: Annotated[
-        list[str] | None, typer.Option(help="Stage that a worker must run, SOURCE:FIRST-LAST=WORKER; may be repeated.")
+        list[str] | None, typer.Option(help="Stage that a worker must run: SOURCE:FIRST-LAST=WORKER. Repeatable.")
     ] = None,
     prices: Annotated[
-        bool, typer.Option("--prices", help="Say what more memory, more bandwidth or a faster worker would be worth.")
+        bool, typer.Option("--prices", help="Show what more memory, more bandwidth or a faster worker would gain.")
     ] = False,
-    start: Annotated[Path | None, typer.Option(help="Earlier plan, whose routes are tried first.")] = None,
+    start: Annotated[Path | None, typer.Option(help="Earlier plan; its routes are tried first.")] = None,
     picture: Annotated[
         Path | None,
-        typer.Option(help="Also draw the routes along time, and all loads, .svg or .png.", callback=picture_to_write),
+        typer.Option(help="Also draw routes over time and all loads, .svg or .png.", callback=picture_to_write),
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -125,7 +126,7 @@ def _warn_of_unknown_accuracy(instance: Instance) -> None:
             what = (
                 f"sources.{name}.min_accuracy counts for nothing: the accuracy of {' and '.join(unknown)} is not known"
             )
-            typer.echo(f"planner: warning: {what}; `planner profile --calibrate DATA` finds it", err=True)
+            typer.echo(f"planner: warning: {what}; `planner profile measure --calibrate DATA` finds it", err=True)
 
 
 def read_time_limit(text: str) -> float:

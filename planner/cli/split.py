@@ -26,18 +26,20 @@ MANIFEST = "manifest.json"
 def command(
     model: Annotated[Path, typer.Argument(help="ONNX model.")],
     *,
-    cuts: Annotated[str, typer.Option(help="Cut points to split at, as `planner inspect` numbers them: 3,7.")],
+    cuts: Annotated[str, typer.Option(help="Cut points to split at, numbered as by `planner inspect`, such as 3,7.")],
     output: Annotated[
         Path,
         typer.Option(
-            "-o", "--output", help="Folder for the stage models and their manifest.", callback=folder_to_write
+            "-o", "--output", help="Folder to write the stage models and their manifest to.", callback=folder_to_write
         ),
     ],
     max_blocks: int = MAX_BLOCKS_OPTION,
     finest: bool = FINEST_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
-    inputs: Annotated[Path | None, typer.Option(help="Inputs for the check, .npz by name.  [random]")] = None,
-    check: Annotated[bool, typer.Option(help="Compare the stages, chained, with the whole model.")] = True,
+    inputs: Annotated[
+        Path | None, typer.Option(help="Inputs for the check: .npz file, by name.", show_default="random")
+    ] = None,
+    check: Annotated[bool, typer.Option(help="Compare the chained stages with the whole model.")] = True,
     json: bool = JSON_OPTION,
 ) -> None:
     """Split a model into stage models, and check that chained they give its outputs."""

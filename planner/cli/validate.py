@@ -26,21 +26,29 @@ if TYPE_CHECKING:
 
 
 def command(
-    plan: Annotated[Path, typer.Argument(help="Plan file, by `planner solve`.")],
+    plan: Annotated[Path, typer.Argument(help="Plan file from `planner solve`.")],
     *,
     local: Annotated[
-        bool, typer.Option("--local", help="Run on agents of this machine, paced to the scenario, its network too.")
+        bool,
+        typer.Option(
+            "--local", help="Run on agents on this machine, with workers and network paced as in the scenario."
+        ),
     ] = False,
     netns: Annotated[
         bool,
-        typer.Option("--netns", help="Run on agents of this machine, joined by real links held to the scenario's."),
+        typer.Option(
+            "--netns", help="Run on agents on this machine, connected by real links with the scenario's bandwidths."
+        ),
     ] = False,
     connect: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="Run on agents that are there already: address of one. Repeatable."),
+        typer.Option(
+            metavar="HOST:PORT", help="Run on agents that are already running: address of one of them. Repeatable."
+        ),
     ] = None,
     unpaced: Annotated[
-        bool, typer.Option("--unpaced", help="On this machine: all takes its own time, not the scenario's.")
+        bool,
+        typer.Option("--unpaced", help="With --local or --netns: run at this machine's own speed, not the scenario's."),
     ] = False,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
@@ -48,22 +56,22 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="A source's own samples, .npz: inputs by name; with `label` its accuracy is measured. Repeatable.",
+            help="Samples of a source: .npz file with inputs by name. With `label`, accuracy is measured. Repeatable.",
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Run so many samples of each source at most.")
+        int | None, typer.Option(min=1, metavar="N", help="Maximum number of samples per source.")
     ] = None,
     duration: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Run what arrives within a time, e.g. 30s.")
+        str | None, typer.Option(metavar="TIME", help="Run only the samples that arrive within TIME, such as 30s.")
     ] = None,
     scenario: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Scenario, instead of the one the plan names.")
+        Path | None, typer.Option(metavar="FILE", help="Scenario to use instead of the plan's.")
     ] = None,
     policy: Annotated[str, typer.Option(metavar="NAME", help=f"One of {POLICIES}.")] = "planned",
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of arrivals and inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of arrivals and random inputs.")] = 0,
     tolerance: Annotated[
-        str, typer.Option(metavar="SHARE", help="How far mean delays may be from their prediction.")
+        str, typer.Option(metavar="SHARE", help="Maximum relative error of predicted mean delays.")
     ] = "15 %",
     output: Annotated[
         Path | None,
@@ -71,15 +79,14 @@ def command(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Run folder to write: traces, logs, verdict, pictures.",
+            help="Folder to write traces, logs, verdict and pictures to.",
             callback=folder_to_write,
         ),
     ] = None,
-    rehearse: Annotated[
+    calibrate: Annotated[
         str | None,
         typer.Option(
-            help="So long before the run, and after it, samples go as in the run, at other times, e.g. 5s: "
-            "the prediction takes what that cost in place of profiles and bandwidths."
+            metavar="TIME", help="Calibrate for TIME before and after the run and predict from what it measures."
         ),
     ] = None,
     later: list[str] | None = LATER_OPTION,
@@ -103,12 +110,12 @@ def command(
         )
     allowed = read_quantity(tolerance, "fraction")
     lasts_s = read_quantity(duration, "time") if duration is not None else None
-    rehearse_s = read_quantity(rehearse, "time") if rehearse is not None else 0.0
-    if rehearse_s and not (connect or unpaced):
+    calibrate_s = read_quantity(calibrate, "time") if calibrate is not None else 0.0
+    if calibrate_s and not (connect or unpaced):
         raise UsageError(
-            "paced workers take the scenario's times: there is nothing to find out",
-            where="--rehearse",
-            value=rehearse,
+            "paced workers take the times of the scenario, so there is nothing to calibrate",
+            where="--calibrate",
+            value=calibrate,
             expected="with --unpaced or --connect",
         )
     case = load_project(plan, scenario)
@@ -125,7 +132,7 @@ def command(
     else:
         setting = (in_namespaces if netns else on_this_host)(instance, paced=not unpaced)
     validation = run_in(
-        setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or (), rehearse_s=rehearse_s
+        setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or (), rehearse_s=calibrate_s
     )
     pictures = write_folder(output, setting.instance, case.plan, validation, allowed) if output is not None else {}
     if json:

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING, Final
 
 import typer
 
-from planner.cli.output import milliseconds, print_table
+from planner.cli.output import print_table
 from planner.plan.types import PlanSpec
 from planner.scenario.instance import Instance
+from planner.tables import milliseconds
 
 if TYPE_CHECKING:
     from planner.validation.validate import Validation

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from planner.errors import Fault, ProfileError
-from planner.files import write_text_atomic
+from planner.files import StrPath, write_text_atomic
 from planner.profiling.types import SCHEMA, Profile
 
 FORMER_CHAIN: Final = (
@@ -20,18 +20,18 @@ FORMER_CHAIN: Final = (
 """What to look at where profiles of one model name different chains."""
 
 
-def profile_path(folder: Path, device_class: str, model: str) -> Path:
+def profile_path(folder: StrPath, device_class: str, model: str) -> Path:
     """Give the file in which the profile of ``model`` on ``device_class`` lies."""
-    return folder / device_class / f"{model}.json"
+    return Path(folder) / device_class / f"{model}.json"
 
 
-def save_profile(profile: Profile, path: Path) -> None:
+def save_profile(profile: Profile, path: StrPath) -> None:
     """Write a profile whole or not at all."""
     document = profile.model_dump(mode="json", by_alias=True)
-    write_text_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_text_atomic(Path(path), json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def load_profile(path: Path) -> Profile:
+def load_profile(path: StrPath) -> Profile:
     """Read a profile.
 
     Raises
@@ -40,6 +40,7 @@ def load_profile(path: Path) -> Profile:
         The file is missing, is not JSON, has another schema, or holds wrong values: all faults at once, each with its
         key.
     """
+    path = Path(path)
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -66,7 +67,7 @@ def _missing(path: Path) -> ProfileError:
     return ProfileError(
         f"no profile of {model} on {device_class}",
         where=str(path),
-        expected=f"a file made by `planner profile {model}.onnx --device-class {device_class} -o {path}`",
+        expected=f"a file made by `planner profile measure {model}.onnx --device-class {device_class} -o {path}`",
     )
 
 

@@ -19,7 +19,7 @@ from planner.execution.session.session import AbsentError, BusyError, SampleErro
 from planner.execution.wire.messages import Load
 from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
-from planner.session import Session
+from planner.api.session import Session
 from tests.execution.case import ROWS, WIDTH, write_case
 from tests.execution.raw import agent_process
 
