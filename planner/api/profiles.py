@@ -6,7 +6,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from planner.api.models import MAX_BLOCKS, chain_of
 from planner.api.progress import Progress, reporting, show_progress
+from planner.errors import UsageError
 from planner.files import StrPath
 from planner.profiling.diff import ProfileDiff, compare
 from planner.profiling.store import load_profile
@@ -14,9 +16,6 @@ from planner.profiling.types import OperatingPoint, Profile
 
 if TYPE_CHECKING:  # the model is loaded with onnx, which the base install lacks
     from planner.model.load import ChainModel
-
-MAX_BLOCKS = 8
-"""Maximum number of blocks to cut a model into, by default."""
 
 
 def profile(
@@ -70,7 +69,7 @@ def profile(
     """
     from planner.profiling.measure import measure
 
-    chain_model = _loaded(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape)
     with reporting(progress, f"measuring {chain_model.chain.name}") as report:
         return measure(
             chain_model,
@@ -111,7 +110,7 @@ def estimate(
     from planner.profiling.device_classes import load_class
     from planner.profiling.estimate import estimate as estimate_chain
 
-    chain_model = _loaded(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape)
     return estimate_chain(chain_model, load_class(device_class), operating_points=operating_points)
 
 
@@ -142,7 +141,7 @@ def import_profile(
     """
     from planner.profiling.importers import import_profile as import_chain_profile
 
-    chain_model = _loaded(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape)
     return import_chain_profile(
         chain_model, Path(path), device_class=_named(device_class), operating_points=operating_points
     )
@@ -203,7 +202,7 @@ def calibrate(
     from planner.profiling.operating_points import check_thresholds, load_samples, operating_points, predict
     from planner.profiling.recorded_predictions import save_predictions
 
-    chain_model = _loaded(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape)
     chain = chain_model.chain
     check_thresholds(chain, thresholds)
     with reporting(progress, f"calibrating {chain.name}") as report:
@@ -213,18 +212,8 @@ def calibrate(
     return operating_points(chain, recorded, thresholds)
 
 
-def _loaded(
-    model: StrPath | ChainModel, max_blocks: int | None, shape: Mapping[str, Sequence[int]] | None
-) -> ChainModel:
-    from planner.model.load import ChainModel, load_chain
-
-    return model if isinstance(model, ChainModel) else load_chain(model, max_blocks=max_blocks, shape=shape)
-
-
 def _named(device_class: str) -> str:
     if not device_class:
-        from planner.errors import UsageError
-
         raise UsageError("no device class given", where="device_class", expected="a name, such as jetson-nano")
     return device_class
 

@@ -1,78 +1,133 @@
-"""A plan at work for a program: samples in, futures of their results out.
-
-::
-
-    with planner.Session("plan.json", connect=["192.0.2.7:7447"]) as session:
-        camera = session.source("gate-camera")
-        future = camera.submit({"input": image})
-        outputs = future.result().outputs
-"""
+"""A plan that runs on agents and takes samples from a program."""
 
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
 from pathlib import Path
+from types import TracebackType
 
+from planner.api.plan import Plan, plan_of
+from planner.api.scenario import Scenario
+from planner.execution.coordinator.coordinator import READY_TIMEOUT_S
 from planner.execution.coordinator.deployment import deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.local import local_agents
 from planner.execution.launch.remote import remote_agents, there_at_first
-from planner.execution.session.session import LIMIT, LiveSession
-from planner.project import load_models, load_project
+from planner.execution.session.session import LIMIT, LiveSession, SourceHandle
+from planner.files import StrPath
 from planner.solvers.replan.process import ReplanProcess
 
 
-class Session(LiveSession):
+class Session(AbstractContextManager["Session"]):
     """Agents that run a plan and take samples, as a context manager.
 
-    Leaving it waits for the samples on their way; after an exception it does not, and they fail. The plan is solved
-    again when workers leave, come back or become slow.
+    ::
+
+        with planner.Session(plan) as session:
+            future = session.source("gate-camera").submit({"input": image})
+            outputs = future.result().outputs
+
+    On leaving, the session waits for the samples in flight; after an exception it does not, and they fail. The plan is
+    solved again when workers leave, come back or become slow.
 
     Parameters
     ----------
     plan
-        Plan file, by ``planner solve``.
+        The plan, or its file.
     scenario
-        Scenario file, instead of the one the plan names.
+        Scenario, or its file, to use in place of the plan's.
     connect
-        ``HOST:PORT`` of agents that run already. Without any, one agent process a worker is started on this machine.
-    cert_dir, insecure
-        The coordinator's folder by ``planner certs``; or that agents off the loopback interface will do without.
+        ``HOST:PORT`` of running agents. Without any, an agent process per worker is started on this machine.
+    cert_dir
+        The coordinator's folder made by ``planner certs``.
+    insecure
+        Whether agents on other than the loopback interface may do without certificates.
+    policy
+        Name of the policy.
     limit
-        How many samples of a source may be on their way at once.
+        Maximum number of samples of a source in flight.
     later
-        Workers that need not be there at the start and join when they come; with ``connect`` only.
+        Workers that may join after the start; with ``connect`` only.
     observer
-        Is told what goes on, beside the futures.
+        Receives what happens, in addition to the futures.
+    ready_timeout_s
+        Time within which all agents must have loaded their blocks, in seconds.
 
     Raises
     ------
     PlannerError
-        The plan does not fit its scenario; or, on entering, an agent did not come, or could not make ready.
+        If there is no plan, or it does not fit its scenario; on entering, if an agent did not come or could not load
+        its blocks.
     """
 
     def __init__(
         self,
-        plan: str | Path,
+        plan: Plan | StrPath,
         *,
-        scenario: str | Path | None = None,
+        scenario: Scenario | StrPath | None = None,
         connect: Sequence[str] = (),
-        cert_dir: str | Path | None = None,
+        cert_dir: StrPath | None = None,
         insecure: bool = False,
         policy: str = "planned",
         limit: int = LIMIT,
         later: Collection[str] = (),
         observer: Observer | None = None,
+        ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
-        case = load_project(Path(plan), Path(scenario) if scenario is not None else None)
-        at_first = there_at_first(case.instance.workers, later, connect)
-        models = load_models(case.scenario_path, case.instance)
-        certificates = Path(cert_dir) if cert_dir is not None else None
-        super().__init__(
-            deploy(case.instance, case.plan, models, policy=policy, live=True, later=later, replan=ReplanProcess),
-            remote_agents(at_first, connect, cert_dir=certificates, insecure=insecure)
-            if connect
-            else local_agents(at_first),
-            limit=limit,
-            observer=observer,
+        self.plan = plan_of(plan, scenario)
+        self._workers = there_at_first(self.plan.scenario.workers, later, connect)
+        self._connect = connect
+        self._cert_dir = Path(cert_dir) if cert_dir is not None else None
+        self._insecure = insecure
+        self._policy = policy
+        self._limit = limit
+        self._later = later
+        self._observer = observer
+        self._ready_timeout_s = ready_timeout_s
+
+    def __enter__(self) -> Session:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def source(self, name: str) -> SourceHandle:
+        """Return the handle that takes the samples of a source.
+
+        Raises
+        ------
+        ExecuteError
+            If the scenario has no such source.
+        """
+        return self._live.source(name)
+
+    @cached_property
+    def _live(self) -> LiveSession:
+        """The session proper; the models are loaded when it is needed first."""
+        scenario = self.plan.scenario
+        deployment = deploy(
+            scenario.instance,
+            self.plan.spec,
+            scenario.load_models(),
+            policy=self._policy,
+            live=True,
+            later=self._later,
+            replan=ReplanProcess,
+        )
+        agents = (
+            remote_agents(self._workers, self._connect, cert_dir=self._cert_dir, insecure=self._insecure)
+            if self._connect
+            else local_agents(self._workers)
+        )
+        return LiveSession(
+            deployment,
+            agents,
+            limit=self._limit,
+            observer=self._observer,
+            ready_timeout_s=self._ready_timeout_s,
         )

@@ -30,8 +30,13 @@ def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[obje
 
 def print_summary(printable: Printable) -> None:
     """Print the tables and lines that describe an object on stdout."""
+    print_contents(printable.contents())
+
+
+def print_contents(contents: Iterable[Table | str]) -> None:
+    """Print tables and lines on stdout."""
     console = _console()
-    for content in printable.contents():
+    for content in contents:
         print_content(content, console)
 
 

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+import planner
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.names import POLICIES
@@ -78,14 +79,13 @@ def command(
     from planner.execution.session.feed import Feed
     from planner.execution.session.results import ResultFolder
     from planner.execution.session.samples import find_samples
-    from planner.api.session import Session
 
     if resume and output is None:
         raise UsageError("nothing to resume", where="--resume", expected="--output FOLDER")
     places = read_places(source)
     totals: dict[str, int | None] = dict.fromkeys(places)
     view = RunView(totals)
-    session = Session(
+    session = planner.Session(
         plan,
         scenario=scenario,
         connect=connect or (),

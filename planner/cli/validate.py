@@ -2,27 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import planner
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.names import POLICIES
-from planner.cli.output import JSON_OPTION, print_json
+from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import folder_to_write
-from planner.cli.verdict import print_folder, print_rehearsed, print_validation, print_where, write_folder
 from planner.errors import UsageError
-from planner.plan.types import PlanSpec
-from planner.project import load_models, load_project
 
 if TYPE_CHECKING:
-    from planner.execution.launch.setting import Setting
-    from planner.model.load import ChainModel
-    from planner.profiling.operating_points import LabelledSamples
-    from planner.validation.validate import Validation
+    from planner.api.progress import Progress
 
 
 def command(
@@ -96,11 +91,8 @@ def command(
 
     Exit code 0 when the run passed, 1 when it did not, 2 for bad input.
     """
-    from planner.execution.launch.remote import remote_agents, there_at_first
-    from planner.execution.launch.setting import Setting, first_samples, first_seconds, in_namespaces, on_this_host
+    from planner.execution.launch.setting import shortened
     from planner.units import read_quantity
-    from planner.validation.samples import read_sources
-    from planner.validation.validate import validation_document
 
     if (local, netns, bool(connect)).count(True) != 1:
         raise UsageError(
@@ -109,75 +101,65 @@ def command(
             expected="--local, --netns or --connect",
         )
     allowed = read_quantity(tolerance, "fraction")
-    lasts_s = read_quantity(duration, "time") if duration is not None else None
-    calibrate_s = read_quantity(calibrate, "time") if calibrate is not None else 0.0
-    if calibrate_s and not (connect or unpaced):
-        raise UsageError(
-            "paced workers take the times of the scenario, so there is nothing to calibrate",
-            where="--calibrate",
-            value=calibrate,
-            expected="with --unpaced or --connect",
+    duration_s = read_quantity(duration, "time") if duration is not None else None
+    loaded = planner.load_plan(plan, scenario)
+    instance = shortened(loaded.scenario.instance, seed=seed, max_samples=samples, duration_s=duration_s)
+    with RunView({name: instance.samples(name) for name in instance.sources}) as view:
+        verdict = planner.validate(
+            loaded,
+            place="remote" if connect else "netns" if netns else "local",
+            paced=not unpaced,
+            connect=connect or (),
+            cert_dir=cert_dir,
+            insecure=insecure,
+            samples=_files(source or ()),
+            max_samples=samples,
+            duration_s=duration_s,
+            policy=policy,
+            seed=seed,
+            tolerance=allowed,
+            calibrate_s=read_quantity(calibrate, "time") if calibrate is not None else 0.0,
+            later=later or (),
+            progress=shown_by(view),
+            observer=view,
         )
-    case = load_project(plan, scenario)
-    models = load_models(case.scenario_path, case.instance)
-    own = read_sources(source or (), case.instance, {name: model.chain for name, model in models.items()})
-    instance = case.instance
-    at_first = there_at_first(instance.workers, later or (), connect or ())
-    if lasts_s is not None:
-        instance = first_seconds(instance, lasts_s, seed)
-    if samples is not None:
-        instance = first_samples(instance, samples)
-    if connect:
-        setting = Setting(instance, remote_agents(at_first, connect, cert_dir=cert_dir, insecure=insecure))
-    else:
-        setting = (in_namespaces if netns else on_this_host)(instance, paced=not unpaced)
-    validation = run_in(
-        setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or (), rehearse_s=calibrate_s
-    )
-    pictures = write_folder(output, setting.instance, case.plan, validation, allowed) if output is not None else {}
+    pictures = verdict.save(output) if output is not None else {}
     if json:
-        print_json(validation_document(validation, allowed))
+        print_json(verdict.to_dict())
     else:
-        print_where(validation)
-        print_rehearsed(validation)
-        print_validation(validation, allowed)
+        print_summary(verdict)
         if output is not None:
             print_folder(output, pictures)
-    if not validation.passed(allowed):
+    if not verdict.passed:
         raise typer.Exit(1)
 
 
-def run_in(
-    setting: Setting,
-    plan: PlanSpec,
-    models: Mapping[str, ChainModel],
-    *,
-    policy: str,
-    seed: int,
-    samples: Mapping[str, LabelledSamples] | None = None,
-    later: Sequence[str] = (),
-    rehearse_s: float = 0.0,
-) -> Validation:
-    """Validate, and show what goes on."""
-    from planner.execution.coordinator.deployment import deploy
-    from planner.solvers.replan.process import ReplanProcess
-    from planner.validation.validate import validate
+def _files(words: Sequence[str]) -> dict[str, str]:
+    """Read the samples of sources given as ``NAME=FILE``."""
+    files: dict[str, str] = {}
+    for word in words:
+        name, _, file = word.partition("=")
+        if not name or not file or name in files:
+            expected = "NAME=FILE.npz, each NAME once"
+            raise UsageError("not the samples of a source", where="--source", value=word, expected=expected)
+        files[name] = file
+    return files
 
-    own = samples or {}
-    deployment = deploy(
-        setting.instance,
-        plan,
-        models,
-        policy=policy,
-        seed=seed,
-        paced=setting.paced,
-        emulation=setting.emulation,
-        sent={name: [found.sample(index) for index in range(len(found))] for name, found in own.items()},
-        later=later,
-        replan=ReplanProcess,
-    )
-    labels = {name: found.labels for name, found in own.items() if found.labels is not None}
-    with RunView({source: setting.instance.samples(source) for source in setting.instance.sources}) as view:
-        return validate(
-            deployment, models, setting.agents, labels=labels, rehearse_s=rehearse_s, say=view.say, observer=view
-        )
+
+def shown_by(view: RunView) -> Progress:
+    """Return a callback that shows the progress of a run's steps on its view."""
+    steps: dict[str, Callable[[int, int], None]] = {}
+
+    def progress(step: str, done: float, total: float | None) -> None:
+        if step not in steps:
+            steps[step] = view.say(step)
+        if total is not None:
+            steps[step](int(done), int(total))
+
+    return progress
+
+
+def print_folder(folder: Path, pictures: Mapping[str, Path]) -> None:
+    """Print which files were written."""
+    typer.echo(f"pictures: {', '.join(map(str, pictures.values()))}")
+    typer.echo(f"all else: {folder}")

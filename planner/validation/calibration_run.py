@@ -21,7 +21,7 @@ from typing import Final, NamedTuple, TypeVar
 
 import numpy as np
 
-from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.profiling.types import BlockCost, Profile
 from planner.scenario.arrivals import instance_arrivals
@@ -37,7 +37,6 @@ DRIFT: Final = 0.1
 _FEWEST: Final = 5
 """How many samples of a source go at least; where its rate is too low for that, they come sooner."""
 
-_READY_TIMEOUT_S: Final = 120.0
 
 _APART: Final = 1.5
 """Sizes that differ by this factor tell bandwidth from latency."""
@@ -123,7 +122,12 @@ def _joined(one: Mapping[_K, Sequence[_V]], other: Mapping[_K, Sequence[_V]]) ->
 
 
 def calibrate(
-    coordinator: Coordinator, deployment: Deployment, predicted: Iterable[Record], lasts_s: float
+    coordinator: Coordinator,
+    deployment: Deployment,
+    predicted: Iterable[Record],
+    lasts_s: float,
+    *,
+    ready_timeout_s: float = READY_TIMEOUT_S,
 ) -> InSituCosts:
     """Run a deployment's plan and policy for about ``lasts_s``; its agents are there.
 
@@ -139,7 +143,7 @@ def calibrate(
     """
     # The plan stays: what it costs is asked, not what another one would.
     brief = replace(deployment, instance=briefly(deployment, predicted, lasts_s), replan=None)
-    return in_situ_costs(coordinator.run(brief, ready_timeout_s=_READY_TIMEOUT_S).records)
+    return in_situ_costs(coordinator.run(brief, ready_timeout_s=ready_timeout_s).records)
 
 
 def briefly(deployment: Deployment, predicted: Iterable[Record], lasts_s: float) -> Instance:

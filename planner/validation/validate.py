@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
 
-from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.model.chain import Chain
@@ -25,8 +25,6 @@ from planner.validation.faults import sample_faults
 from planner.validation.legs import LegComparison, busy_shares, compare_legs, explain
 from planner.validation.numerics import Numerics, compare, references
 
-_READY_TIMEOUT_S: Final = 120.0
-
 HOST_LIMIT: Final = 0.01
 """Share of blocks that may take longer than the scenario allows before the host counts as the limit."""
 
@@ -38,6 +36,11 @@ Progress = Callable[[int, int], None]
 
 Say = Callable[[str], Progress]
 """Begins a step of the work, by its description, and gives what reports its progress."""
+
+
+def say_nothing(step: str) -> Progress:  # noqa: ARG001 - the signature of Say
+    """Begin a step without telling anybody."""
+    return lambda _done, _total: None
 
 
 class WholeModel(Protocol):
@@ -153,8 +156,9 @@ def validate(
     *,
     labels: Labels | None = None,
     rehearse_s: float = 0.0,
-    say: Say,
+    say: Say = say_nothing,
     observer: Observer | None = None,
+    ready_timeout_s: float = READY_TIMEOUT_S,
 ) -> Validation:
     """Simulate, run on real agents, compare.
 
@@ -169,8 +173,12 @@ def validate(
     rehearse_s
         For about so long before the run, and after it, samples go as in the run, at other times; the prediction takes
         what blocks and transfers cost then in place of what profiles and scenario say. 0 for none.
+    say
+        Is told each step of the work.
     observer
         Is told what goes on during the run.
+    ready_timeout_s
+        Time within which all agents must have loaded their blocks, in seconds.
 
     Raises
     ------
@@ -188,10 +196,17 @@ def validate(
     say("starting agents")
     with agents as coordinator:
         observer = observer or Observer()
-        before = _rehearse(coordinator, deployment, by_profile, rehearse_s, say)
+
+        def rehearse() -> InSituCosts | None:
+            if not rehearse_s:
+                return None
+            say("rehearsing")
+            return calibrate(coordinator, deployment, by_profile, rehearse_s, ready_timeout_s=ready_timeout_s)
+
+        before = rehearse()
         say("running")
-        measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=observer)
-        after = None if measurement.left else _rehearse(coordinator, deployment, by_profile, rehearse_s, say)
+        measurement = coordinator.run(deployment, ready_timeout_s=ready_timeout_s, observer=observer)
+        after = None if measurement.left else rehearse()
     if labels:
         measurement.records = RecordStore(with_correctness(measurement.records, measurement.outputs, labels))
     tolerances = {name: tolerance_of(model.cuts) for name, model in deployment.models.items()}
@@ -231,15 +246,6 @@ def _predict(
         factors=factors,
     ).run()
     return records
-
-
-def _rehearse(
-    coordinator: Coordinator, deployment: Deployment, predicted: RecordStore, lasts_s: float, say: Say
-) -> InSituCosts | None:
-    if not lasts_s:
-        return None
-    say("rehearsing")
-    return calibrate(coordinator, deployment, predicted, lasts_s)
 
 
 def _summary(instance: Instance, records: Iterable[Record]) -> RunMetrics:

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Final
 
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.membership import Membership
 from planner.execution.coordinator.run_controller import RunController
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.execution.wire.transport import Connect
+
+READY_TIMEOUT_S: Final = 120.0
+"""Time within which all agents must have loaded their blocks, by default, in seconds."""
 
 
 class Coordinator:
@@ -37,7 +41,9 @@ class Coordinator:
         """Give those of these agents that are not there."""
         return self._members.absent(names)
 
-    def run(self, deployment: Deployment, *, ready_timeout_s: float, observer: Observer | None = None) -> RunResult:
+    def run(
+        self, deployment: Deployment, *, ready_timeout_s: float = READY_TIMEOUT_S, observer: Observer | None = None
+    ) -> RunResult:
         """Deploy, run, and collect: until every sample has ended, a live run until :meth:`stop`.
 
         Raises

@@ -17,7 +17,7 @@ from typing import Any, Final, TypeVar
 from numpy.typing import NDArray
 
 from planner.errors import ExecuteError
-from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.samples import fitting
@@ -28,8 +28,6 @@ from planner.trace.records import SampleRecord
 
 LIMIT: Final = 4
 """How many samples of a source are on their way at most, unless one says otherwise."""
-
-_READY_TIMEOUT_S: Final = 120.0
 
 _Self = TypeVar("_Self", bound="LiveSession")
 
@@ -249,6 +247,8 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         How many samples of a source may be on their way at once.
     observer
         Is told what goes on, beside the futures.
+    ready_timeout_s
+        Time within which all agents must have loaded their blocks, in seconds.
 
     Raises
     ------
@@ -263,11 +263,13 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         *,
         limit: int = LIMIT,
         observer: Observer | None = None,
+        ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
         if limit < 1:
             raise ExecuteError("too few samples on their way", where="limit", value=limit, expected="1 or more")
         self._deployment = deployment
         self._agents = agents
+        self._ready_timeout_s = ready_timeout_s
         self._desk = _Desk(deployment, limit, observer or Observer())
         self._stack = ExitStack()
 
@@ -305,7 +307,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
     def _run(self, coordinator: Coordinator) -> None:
         error: Exception = ExecuteError("the run has ended", where="session")
         try:
-            coordinator.run(self._deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=self._desk)
+            coordinator.run(self._deployment, ready_timeout_s=self._ready_timeout_s, observer=self._desk)
         except Exception as caught:  # noqa: BLE001 - whatever it is, who waits for a result must learn it
             error = caught
         self._desk.close(error)
