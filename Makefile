@@ -1,9 +1,9 @@
-# Every target builds what it needs by itself, in .venv; a second run starts at once.
+# Every target creates the environment that it needs on first use; later runs start immediately.
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 LOCK := requirements.lock
-# The second variable has newer versions of pip keep the lock for what builds planner, too; older ones do with the first.
+# The second variable makes newer versions of pip apply the lock to build dependencies, too; older ones need only the first.
 INSTALL = PIP_CONSTRAINT=$(LOCK) PIP_BUILD_CONSTRAINT=$(LOCK) \
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check
 LOCKER := .venv-lock
@@ -16,13 +16,13 @@ COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-ex
 help: ## List the targets.
 	@grep -E '^[a-z0-9.%-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 14
 
-demo: $(VENV)/.demo ## Run the main job, end to end, on this machine.
+demo: $(VENV)/.demo ## Run the whole workflow on this machine.
 	@$(BIN)/planner demo
 
 test: $(VENV)/.dev ## Run the tests.
 	@$(BIN)/python -m pytest
 
-test-3.%: ## Run the tests on another version of Python, as in `make test-3.10`.
+test-3.%: ## Run the tests on another version of Python, such as `make test-3.10`.
 	@python=$$(.ci/find-python 3.$*) && $(MAKE) test PYTHON="$$python" VENV=.venv-3.$*
 
 test-newest: ## Run the tests with the newest versions of all dependencies.
@@ -34,41 +34,41 @@ test-oldest: $(LOCKER)/bin/uv ## Run the tests with the lowest versions that pyp
 		--output-file $(LOCKER)/oldest.lock > /dev/null
 	@$(MAKE) test VENV=.venv-oldest LOCK=$(LOCKER)/oldest.lock
 
-check: $(VENV)/.dev ## Check format, style, types and the direction of imports.
+check: $(VENV)/.dev ## Check format, style, types and import order.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
-lock: $(LOCKER)/bin/uv ## Lock the newest versions of all dependencies, for each version of Python.
+lock: $(LOCKER)/bin/uv ## Lock the newest versions of all dependencies, for every supported Python.
 	@$(COMPILE) --universal --python-version 3.10 --output-file $(LOCK) > /dev/null
 
-golden: $(VENV)/.dev ## Write the files that tests compare with.
+golden: $(VENV)/.dev ## Regenerate the files that tests compare with.
 	@$(BIN)/python -m tests.golden
 
-bench: $(VENV)/.dev ## Print measured ratios: speed against the alternatives, and errors against measurements.
+bench: $(VENV)/.dev ## Print measured ratios: speed against alternatives, and prediction errors.
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
 
-nightly: $(VENV)/.dev ## Run the long tests, too: large models, long runs.
+nightly: $(VENV)/.dev ## Run all tests, including large models and long runs.
 	@HYPOTHESIS_PROFILE=searching $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800
 
-clean: ## Remove the environments and all that runs wrote.
+clean: ## Remove the environments, the caches and runs/.
 	rm -rf .venv .venv-* runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "planner needs Python 3.10 or later; say PYTHON=python3.12, for example"; exit 2; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "planner needs Python 3.10 or later; choose one with PYTHON=python3.12, for example"; exit 2; }
 	@echo "creating $(VENV)"
 	@$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.demo: pyproject.toml $(LOCK) | $(VENV)/bin/python
-	@echo "installing what planner needs into $(VENV)"
+	@echo "installing planner and its dependencies into $(VENV)"
 	@$(INSTALL) --editable ".[all]"
 	@touch $@
 
 $(VENV)/.dev: pyproject.toml $(LOCK) | $(VENV)/bin/python
-	@echo "installing what planner and its tests need into $(VENV)"
+	@echo "installing planner and the dependencies of its tests into $(VENV)"
 	@$(INSTALL) --editable ".[all,dev]"
-	@# Carries three more real models for tests. Its dependencies are large and not needed; without it they are skipped.
+	@# Contains three more real models for tests, which are skipped without it. Its dependencies are large and not needed.
 	-@$(INSTALL) --no-deps 'rapidocr-onnxruntime; python_version < "3.13"'
 	@touch $@ $(VENV)/.demo
 
