@@ -101,7 +101,7 @@ def test_a_policy_cannot_write_to_what_it_is_shown() -> None:
     for name in ("absent", "backlog_s", "cut", "in_flight", "priorities", "queued", "status_numbers", "statuses"):
         assert f"View.{name}.clear()" in vandal.refused
     for name in ("cut_bytes", "slowness"):
-        assert f"Costs.{name}.clear()" in vandal.refused
+        assert f"CostTable.{name}.clear()" in vandal.refused
     assert "heads.[...] =" in vandal.refused
 
 
