@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from planner.api.picture import Picture, drawn
 from planner.api.plan import Plan, plan_of
@@ -156,6 +156,8 @@ def validate(
     PlannerError
         If the run could not be made.
     """
+    if place not in get_args(Place):
+        raise UsageError("unknown place", where="place", value=place, expected=" | ".join(get_args(Place)))
     if (place == "remote") != bool(connect):
         expected = "addresses of agents with place='remote', none otherwise"
         raise UsageError(f"place is {place!r}", where="connect", value=list(connect) or None, expected=expected)
