@@ -169,7 +169,12 @@ class Program:
                 raise
         status = highs.getModelStatus()
         if done == highspy.HighsStatus.kError or status.name not in END_OF_STATUS:
-            raise self._error("HiGHS has not solved the program", f"{done.name}, {highs.modelStatusToString(status)}")
+            raise SolveError(
+                "HiGHS has not solved the program",
+                where=self._version,
+                value=f"{done.name}, {highs.modelStatusToString(status)}",
+                expected=", ".join(END_OF_STATUS),
+            )
         return self._result(END_OF_STATUS[status.name])
 
     def _run(self) -> Any:
@@ -195,10 +200,11 @@ class Program:
 
     def _check(self, status: Any, what: str, value: object = None) -> None:
         if status == highspy.HighsStatus.kError:
-            raise self._error(f"HiGHS does not take {what}", value)
+            raise SolveError(f"HiGHS rejects {what}", where=self._version, value=value)
 
-    def _error(self, what: str, value: object) -> SolveError:
-        return SolveError(what, where=f"HiGHS {self._highs.version()}", value=value, expected=", ".join(END_OF_STATUS))
+    @property
+    def _version(self) -> str:
+        return f"HiGHS {self._highs.version()}"
 
 
 def _indices(entries: Mapping[int, float]) -> Any:
