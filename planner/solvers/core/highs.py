@@ -169,8 +169,12 @@ class Program:
                 raise
         status = highs.getModelStatus()
         if done == highspy.HighsStatus.kError or status.name not in END_OF_STATUS:
-            found = f"{highs.modelStatusToString(status)} ({done.name})"
-            raise self._error("HiGHS has not solved the program", found, expected=", ".join(END_OF_STATUS))
+            raise SolveError(
+                "HiGHS has not solved the program",
+                where=self._version,
+                value=f"{highs.modelStatusToString(status)} ({done.name})",
+                expected=", ".join(END_OF_STATUS),
+            )
         return self._result(END_OF_STATUS[status.name])
 
     def _run(self) -> Any:
@@ -196,10 +200,11 @@ class Program:
 
     def _check(self, status: Any, what: str, value: object = None) -> None:
         if status == highspy.HighsStatus.kError:
-            raise self._error(f"HiGHS does not take {what}", value)
+            raise SolveError(f"HiGHS rejects {what}", where=self._version, value=value)
 
-    def _error(self, what: str, value: object, expected: str | None = None) -> SolveError:
-        return SolveError(what, where=f"HiGHS {self._highs.version()}", value=value, expected=expected)
+    @property
+    def _version(self) -> str:
+        return f"HiGHS {self._highs.version()}"
 
 
 def _indices(entries: Mapping[int, float]) -> Any:
