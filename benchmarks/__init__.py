@@ -1,1 +1,1 @@
-"""Measured ratios, printed by ``make bench``: speed against the alternatives, and errors against measurements."""
+"""Benchmarks, printed by ``make bench``: speed relative to alternatives, and prediction errors."""

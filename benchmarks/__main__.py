@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``: run the benchmarks of these names, or all."""
+"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ import benchmarks
 
 
 def main() -> None:
-    """Run the benchmarks that were asked for."""
+    """Run the benchmarks named on the command line."""
     modules = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
     known = [name.removeprefix("bench_") for name in modules if name.startswith("bench_")]
-    asked = sys.argv[1:] or known
-    unknown = [name for name in asked if name not in known]
+    names = sys.argv[1:] or known
+    unknown = [name for name in names if name not in known]
     if unknown:
-        sys.exit(f"no such benchmark: {', '.join(unknown)}; there are {', '.join(known)}")
-    for name in asked:
+        sys.exit(f"unknown benchmark: {', '.join(unknown)} (expected: {', '.join(known)})")
+    for name in names:
         importlib.import_module(f"benchmarks.bench_{name}").run()
 
 

@@ -1,8 +1,8 @@
-"""Agents, links and whole runs for real, against what they should cost.
+"""Measurements of real agents, links and whole runs against their goals.
 
-Each goal is one function without arguments in a file of ``benchmarks/execution``, listed here with a word to ask for it
-by; it measures and prints its ratio. One that needs what a machine may lack (root for network namespaces) says so and
-returns. ``PLANNER_BENCH=hop,idle`` in the environment runs some of them only.
+Each goal is a function without arguments in ``benchmarks/execution``, listed here by a short name; it measures and
+prints its figures. A goal whose requirements the machine does not meet (root, for network namespaces) prints why and
+returns. The environment variable ``PLANNER_BENCH=hop,idle`` selects goals.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ GOALS: dict[str, Callable[[], None]] = {
     "four-stages": pipeline.four_stages,
     "prediction": prediction.prediction,
 }
-"""What there is to measure, by a word."""
+"""The goals by name."""
 
 
 def run() -> None:
-    """Measure every goal that was asked for, and print it."""
-    asked = os.environ.get("PLANNER_BENCH", "")
-    for name in asked.split(",") if asked else GOALS:
+    """Measure the selected goals, by default all of them."""
+    selected = os.environ.get("PLANNER_BENCH", "")
+    for name in selected.split(",") if selected else GOALS:
         GOALS[name]()

@@ -1,4 +1,4 @@
-"""How long inspecting a model takes, against reading it and inferring its shapes with onnx alone."""
+"""Time to inspect a model, relative to loading it and inferring its shapes with onnx alone."""
 
 from __future__ import annotations
 
@@ -17,27 +17,27 @@ from planner.model.reference import build_model
 
 REPEATS: Final = 3
 GOALS_S: Final = {"mobilenetv2": None, "resnet50": 2.0, "resnet56-exits": None, "gpt2": 10.0}
-"""Models, with the time that inspecting each may take, seconds."""
+"""Models, with the goal of the time to inspect each in seconds."""
 
 
 def run() -> None:
-    """Print the figures, each beside its goal."""
+    """Print the figures next to their goals."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, goal_s in GOALS_S.items():
             path = build_model(name, Path(folder) / "model.onnx")
-            ours_s, alone_s = best_s(partial(load_chain, path)), best_s(partial(_onnx_alone, path))
+            planner_s, onnx_s = best_s(partial(load_chain, path)), best_s(partial(_onnx_alone, path))
             goal = f"{goal_s:.0f}" if goal_s else ""
-            rows.append((name, f"{ours_s:.2f}", goal, f"{alone_s:.2f}", f"{ours_s / alone_s:.2f}"))
+            rows.append((name, f"{planner_s:.2f}", goal, f"{onnx_s:.2f}", f"{planner_s / onnx_s:.2f}"))
     print_table(
-        "Inspecting a model, against onnx.load and infer_shapes",
+        "Inspecting a model, relative to onnx.load and infer_shapes",
         ("model", ">inspect s", ">goal s", ">onnx alone s", ">ratio"),
         rows,
     )
 
 
 def best_s(action: Callable[[], object]) -> float:
-    """Give the shortest of a few times, seconds: disturbances only ever add."""
+    """Return the shortest of several times in seconds, because disturbances only add time."""
     times = []
     for _ in range(REPEATS):
         start_s = perf_counter()

@@ -1,4 +1,4 @@
-"""How far profiles may be believed: prediction against measurement, and what blocks cost over one fused session."""
+"""Accuracy of profiles: predicted against measured times, and the overhead of blocks over one fused session."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ MODELS: Final[dict[str, Callable[[Path], Path]]] = {
 
 
 def run() -> None:
-    """Print the figures, each beside its goal."""
+    """Print the figures next to their goals."""
     rows = []
     with tempfile.TemporaryDirectory() as folder:
         for name, build in MODELS.items():
@@ -73,7 +73,7 @@ def _figures(model: ChainModel) -> tuple[str, ...]:
 
 
 def _stages(model: ChainModel, profile: Profile) -> tuple[dict[int, float], float]:
-    """Give measured over predicted time, less 1, of the chain in each number of stages; and blocks over fused."""
+    """Return the relative error of the predicted time by number of stages, and the ratio of blocks to fused."""
     length = len(model.chain)
     runner = ChainRunner(cut_names(model.chain))
     for index in range(length):
@@ -93,13 +93,13 @@ def _stages(model: ChainModel, profile: Profile) -> tuple[dict[int, float], floa
         whole.run(inputs)
         return thread_time() - start_s
 
-    ways = {str(count): partial(chain_in, count) for count in (1, *STAGES)} | {"fused": fused}
-    times: dict[str, list[float]] = {key: [] for key in ways}
+    runs = {str(count): partial(chain_in, count) for count in (1, *STAGES)} | {"fused": fused}
+    times: dict[str, list[float]] = {key: [] for key in runs}
     rng = np.random.default_rng(1)
     for _ in range(ROUNDS):
-        for key in rng.permutation(list(ways)):  # each run leaves the caches to the next
-            times[key].append(ways[key]())
-    median_s = {key: float(np.median(found[2:])) for key, found in times.items()}
+        for key in rng.permutation(list(runs)):  # in random order, because a run affects the caches of the next
+            times[key].append(runs[key]())
+    median_s = {key: float(np.median(measured[2:])) for key, measured in times.items()}
     blocks_s = sum(block.mean_s for block in profile.blocks)
     errors = {
         count: median_s[str(count)] / (blocks_s + min(count, length) * profile.stage_overhead_s) - 1 for count in STAGES

@@ -1,4 +1,4 @@
-"""How fast the simulator is: events a second under each policy, and the same model, with its metrics, in SimPy."""
+"""Simulator speed: events per second under each policy, and the time of the same model with metrics in SimPy."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from tests.instances import make_instance, make_profile
 
 ROUNDS: Final = 3
 SAMPLES: Final = 1000
-"""Of each source."""
+"""Samples per source."""
 WORK_S: Final = 0.024
 CUT_BYTES: Final = 20_000
 NETWORK: Final = {"bandwidth_bytes_per_s": 20e6, "latency_s": 0.001}
@@ -36,7 +36,7 @@ PRIORITIES: Final = {"urgent": 8.0, "usual": 2.0, "idle": 1.0}
 
 
 def run() -> None:
-    """Print the figures, each beside its goal."""
+    """Print the figures next to their goals."""
     crowd = _instance({"box": 1.0, "a": 1.0, "b": 1.0, "c": 2.0, "d": 2.0}, homes=("box", "a", "b"), blocks=6)
     churn = (
         EventSpec.model_validate({"at_s": 20.0, "action": "leave", "worker": "d"}),
@@ -44,18 +44,18 @@ def run() -> None:
         EventSpec.model_validate({"at_s": 60.0, "action": "slow", "worker": "c", "factor": 2.0}),
     )
     crowd = crowd.model_copy(update={"scenario": crowd.scenario.model_copy(update={"events": churn})})
-    plan = _plan(crowd, "d", first_there=3)
+    plan = _plan(crowd, "d", helper_first=3)
     pair = tandem()
     runs: dict[str, Callable[[], Replication | RunMetrics]] = {
         policy: partial(simulate_case, crowd, plan, RunSpec(policy, 0), replanner=replanner) for policy in POLICIES
     }
     runs["planner"] = partial(simulate_case, pair, tandem_plan(pair), RunSpec("planned", 0))
     runs["simpy"] = partial(tandem_in_simpy, pair)
-    found, seconds = _measure(runs)
-    events = {name: one.simulation.events for name, one in found.items() if isinstance(one, Replication)}
+    results, seconds = _measure(runs)
+    events = {name: result.simulation.events for name, result in results.items() if isinstance(result, Replication)}
     print_table(
-        "One core, five workers, three sources, churn (goal: 50,000 events a second)",
-        ("policy", ">events", ">events a second", ">samples a second"),
+        "One core, five workers, three sources, churn (goal: 50,000 events per second)",
+        ("policy", ">events", ">events per second", ">samples per second"),
         (
             (
                 policy,
@@ -67,12 +67,12 @@ def run() -> None:
         ),
     )
     print_table(
-        "Two workers in tandem, the network between them, three priorities, gamma times (goal: ratio 1 or less)",
+        "Two workers in tandem with a network between them, three priorities, gamma times (goal: ratio at most 1)",
         ("", ">mean delay", ">seconds", ">ratio to SimPy"),
         (
             (
                 name,
-                f"{_mean_s(found[name]) * 1e3:.3f} ms",
+                f"{_mean_s(results[name]) * 1e3:.3f} ms",
                 f"{seconds[name]:.3f}",
                 f"{seconds[name] / seconds['simpy']:.2f}",
             )
@@ -84,20 +84,21 @@ def run() -> None:
 def _measure(
     runs: dict[str, Callable[[], Replication | RunMetrics]],
 ) -> tuple[dict[str, Replication | RunMetrics], dict[str, float]]:
-    """Make all runs in turns; give the last of each, and the median of its processor time in seconds."""
-    found: dict[str, Replication | RunMetrics] = {}
+    """Do all runs in turns; return the last result of each, and the median of its processor time in seconds."""
+    results: dict[str, Replication | RunMetrics] = {}
     times: dict[str, list[float]] = {name: [] for name in runs}
     for _ in range(ROUNDS):
         for name, make in runs.items():
             start_s = process_time()
-            found[name] = make()
+            results[name] = make()
             times[name].append(process_time() - start_s)
-    return found, {name: float(np.median(measured)) for name, measured in times.items()}
+    return results, {name: float(np.median(measured)) for name, measured in times.items()}
 
 
-def _mean_s(found: Replication | RunMetrics) -> float:
-    sources = (found.metrics if isinstance(found, Replication) else found).sources.values()
-    return sum((own.mean_delay_s or 0.0) * own.completed for own in sources) / sum(own.completed for own in sources)
+def _mean_s(result: Replication | RunMetrics) -> float:
+    sources = (result.metrics if isinstance(result, Replication) else result).sources.values()
+    total_s = sum((source.mean_delay_s or 0.0) * source.completed for source in sources)
+    return total_s / sum(source.completed for source in sources)
 
 
 def _instance(speeds: dict[str, float], *, homes: Sequence[str], blocks: int) -> Instance:
@@ -113,14 +114,14 @@ def _instance(speeds: dict[str, float], *, homes: Sequence[str], blocks: int) ->
     )
 
 
-def _plan(instance: Instance, helper: str, *, first_there: int) -> PlanSpec:
-    """Give the plan under which each source keeps its first blocks and has one worker do the others."""
+def _plan(instance: Instance, helper: str, *, helper_first: int) -> PlanSpec:
+    """Return the plan in which each source runs its first blocks itself and one helper runs the others."""
     last = instance.length("m") - 1
     sources = {}
     for source in instance.sources:
         stages = (
-            Stage(worker=instance.home(source), first_block=0, last_block=first_there - 1),
-            Stage(worker=helper, first_block=first_there, last_block=last),
+            Stage(worker=instance.home(source), first_block=0, last_block=helper_first - 1),
+            Stage(worker=helper, first_block=helper_first, last_block=last),
         )
         route = Route(model="m", stages=stages)
         sources[source] = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
@@ -131,17 +132,17 @@ def _plan(instance: Instance, helper: str, *, first_there: int) -> PlanSpec:
 
 
 def tandem() -> Instance:
-    """Give two workers, the second to do the second of two blocks, with the network between them."""
+    """Return an instance of two workers with a network between them, for a model of two blocks."""
     return _instance({"box": 1.5, "a": 1.5}, homes=("box",) * len(RATES_PER_S), blocks=2)
 
 
 def tandem_plan(instance: Instance) -> PlanSpec:
-    """Give the plan for it."""
-    return _plan(instance, "a", first_there=1)
+    """Return the plan that runs the second block of :func:`tandem` on the second worker."""
+    return _plan(instance, "a", helper_first=1)
 
 
 def tandem_in_simpy(instance: Instance) -> RunMetrics:
-    """Give what the same model gives, with the same arrivals and block times, as a SimPy user would write it."""
+    """Return the metrics of the same model written in SimPy, with the same arrivals and block times."""
     env = simpy.Environment()
     workers = {name: simpy.PriorityResource(env) for name in instance.workers}
     devices = {name: Device(instance, name, 0) for name in instance.workers}

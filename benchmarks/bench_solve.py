@@ -1,7 +1,8 @@
-"""Solvers on random instances: column generation against the arc program, re-planning, bottleneck partition, gaps.
+"""Solver speed on random instances: column generation against the arc program, re-planning, partition, gaps.
 
-Instances: speeds 1, 2, 4, 10, priorities 1, 2, 5, 10, a link a pair of 5-60 MB/s, rates at 60 % of the summed speed;
-links are congested like workers. Medians over seeds; one thread (set OPENBLAS_NUM_THREADS=1 for figures to compare).
+Instances have worker speeds 1, 2, 4 and 10, priorities 1, 2, 5 and 10, a link of 5-60 MB/s per pair of workers, and
+rates at 60 % of the summed speed; links are congested like workers. Figures are medians over seeds, on one thread (set
+OPENBLAS_NUM_THREADS=1 for comparable figures).
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from typing import Any, Final
 import numpy as np
 
 from planner.cli.output import print_table
+from planner.solvers.core.highs import SilentHighs
 from planner.solvers.core.problem import Choices, Demand, Problem, Variant, normalised
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods import bottleneck_dp as dp
@@ -31,13 +33,13 @@ GAP: Final = 1e-3
 
 
 def run() -> None:
-    """Print the figures, each beside its goal."""
+    """Print the figures next to their goals."""
     rows = [*_shared(), *_large(), *_replan(), *_bottleneck(), *_single()]
     print_table("Solvers", ("what", ">size", ">measured", ">goal"), rows)
 
 
 def make_problem(sources: int, workers: int, blocks: int, seed: int, *, load: float = 0.6) -> Problem:
-    """Draw a random instance."""
+    """Return a random problem with the given numbers of sources, workers and blocks."""
     random = np.random.default_rng(seed)
     speed = random.choice([1, 2, 4, 10], size=workers)
     bandwidth, latency_s = (
@@ -115,11 +117,9 @@ def _shared() -> list[tuple[str, str, str, str]]:
 
 
 def _arc_program_s(problem: Problem) -> float:
-    """Time of the best of HiGHS's algorithms on the arc program with fixed tangents."""
-    import highspy
+    """Return the time in seconds of the faster of simplex and interior point on the arc program with fixed tangents."""
     import pyomo.environ as pyo
 
-    solver: Any = highspy.Highs
     model: Any = milp_model.build_model(problem)
     pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
     times: list[float] = []
@@ -127,8 +127,7 @@ def _arc_program_s(problem: Problem) -> float:
         path = Path(folder) / "arcs.lp"
         model.write(str(path))
         for algorithm in ("simplex", "ipm"):
-            highs: Any = solver()
-            highs.silent()
+            highs: Any = SilentHighs()
             highs.readModel(str(path))
             highs.setOptionValue("solver", algorithm)
             highs.setOptionValue("threads", 1)
@@ -150,7 +149,7 @@ def _large() -> list[tuple[str, str, str, str]]:
 
 
 def _replan() -> list[tuple[str, str, str, str]]:
-    """Time to mend a plan after a source's rate rose by a fifth, and after the busiest worker that is no home left."""
+    """Time re-planning after a source's rate rose by 20 %, and after the busiest worker without a source left."""
     seconds: dict[str, list[float]] = {"a rate changed": [], "a worker left": []}
     for seed in SEEDS:
         problem = make_problem(8, 16, 20, seed)
@@ -161,24 +160,25 @@ def _replan() -> list[tuple[str, str, str, str]]:
         for what, changed in (("a rate changed", faster), ("a worker left", _without_busiest(problem, best))):
             start_s = perf_counter()
             kept = tuple(
-                normalised([choice for choice in own if changed.allowed(source, choice)])
-                for source, own in enumerate(best)
+                normalised([choice for choice in routes if changed.allowed(source, choice)])
+                for source, routes in enumerate(best)
             )
             colgen.solve(changed, Options(gap=GAP, start=(completed(changed, kept),)))
             seconds[what].append(perf_counter() - start_s)
     return [
-        (f"re-plan after {what}", "8 × 16 × 20", f"{statistics.median(found):.2f} s", "<= 0.1 s")
-        for what, found in seconds.items()
+        (f"re-plan after {what}", "8 × 16 × 20", f"{statistics.median(times):.2f} s", "<= 0.1 s")
+        for what, times in seconds.items()
     ]
 
 
 def _without_busiest(problem: Problem, choices: Choices) -> Problem:
-    """Give the problem where no block may run any more at the busiest worker at which no samples arrive."""
+    """Return the problem without the busiest of the workers at which no samples arrive."""
     homes = {demand.home for demand in problem.demands}
     load = problem.load(choices).sum(axis=0)
     gone = max(set(range(len(problem.workers))) - homes, key=lambda worker: load[worker])
-    stays = np.arange(len(problem.workers)) != gone
-    return dataclasses.replace(problem, resident=tuple(np.tile(stays, (len(own), 1)) for own in problem.weight_bytes))
+    present = np.arange(len(problem.workers)) != gone
+    resident = tuple(np.tile(present, (len(weights), 1)) for weights in problem.weight_bytes)
+    return dataclasses.replace(problem, resident=resident)
 
 
 def _bottleneck() -> list[tuple[str, str, str, str]]:
@@ -205,7 +205,7 @@ def _single() -> list[tuple[str, str, str, str]]:
             method_s, outcome = _timed(method, problem, Options(gap=GAP, time_limit_s=30))
             seconds.append(method_s)
             gaps.append(_gap(problem, outcome))
-        name = method.__module__.rpartition(".")[2]
+        name = method.__module__.removeprefix("planner.solvers.methods.").removesuffix(".method")
         text = f"{statistics.median(seconds):.1f} s, gap {statistics.median(gaps):.2%}"
-        rows.append((f"one route a source: {name}", " × ".join(map(str, size)), text, goal))
+        rows.append((f"one route per source: {name}", " × ".join(map(str, size)), text, goal))
     return rows

@@ -1,4 +1,4 @@
-"""Base of all data that is read from files or sent between processes."""
+"""Base class of all data that is read from files or sent between processes."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ _R = TypeVar("_R", bound="FrozenModel")
 
 
 class FrozenModel(BaseModel):
-    """Base of all data read from files: immutable, and an unknown key is an error.
+    """An immutable record in which an unknown key is an error.
 
-    Validators are built on first use. Building all of them would dominate an agent's start, although it may never need
+    Validators are built on first use: building all of them would dominate the start of an agent, which may never need
     most of them.
 
-    A copy, with fields changed or not, computes its cached properties anew: pydantic would copy those of the original.
+    Copies do not share cached properties. Pydantic would copy them, and after a change of fields they would be stale.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True, defer_build=True)
@@ -28,12 +28,12 @@ class FrozenModel(BaseModel):
         return _without_caches(super().__deepcopy__(memo))
 
     def model_copy(self: _R, *, update: Mapping[str, Any] | None = None, deep: bool = False) -> _R:
-        """Give a copy with some fields changed; new values are taken as they are, unchecked.
+        """Return a copy with some fields changed; new values are not validated.
 
         Raises
         ------
         TypeError
-            There is no field of such a name.
+            A name in ``update`` is not a field.
         """
         unknown = (update or {}).keys() - type(self).model_fields.keys()
         if unknown:

@@ -1,1 +1,1 @@
-"""The goals of :mod:`benchmarks.bench_execute`, a few in each file."""
+"""The goals of :mod:`benchmarks.bench_execute`, grouped by topic."""

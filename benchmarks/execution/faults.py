@@ -1,4 +1,4 @@
-"""How soon the others see that an agent is gone, and what a hundred deaths in a row cost."""
+"""Time until the others detect that an agent is gone, and the effect of a hundred deaths in a row."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from tests.execution.rig import small_instance
 
 KILLS: Final = 100
 _BETWEEN: Final = 10
-"""Samples that end between a return and the next death."""
+"""Samples that end between the return of an agent and the next death."""
 _IN_FLIGHT: Final = 8
 _PATIENCE_S: Final = 60.0
 _ROUNDS: Final = 5
 
 
 class _Deaths(Live):
-    """Kills one of two workers again and again, each as soon as the last is back."""
+    """Kills one of two workers again and again, the next as soon as the last has returned."""
 
     def __init__(self, coordinator: Coordinator, agents: Processes, kills: int) -> None:
         super().__init__(coordinator, stop_after=_BETWEEN, in_flight=_IN_FLIGHT)
@@ -39,25 +39,25 @@ class _Deaths(Live):
         self._kills = kills
         self._since = 0
         self._dead_s = 0.0
-        self._all_there = True
+        self._all_present = True
         self.seen_s: list[float] = []
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         self._since += 1
-        if self._all_there and self._since >= _BETWEEN and len(self.seen_s) < self._kills:
-            self._all_there = False
+        if self._all_present and self._since >= _BETWEEN and len(self.seen_s) < self._kills:
+            self._all_present = False
             self._dead_s = time.monotonic()
             self._agents.kill("bc"[len(self.seen_s) % 2])
-        super().ended(sample, outputs)
+        super().on_ended(sample, outputs)
 
-    def left(self, worker: str) -> None:
+    def on_left(self, worker: str) -> None:
         self.seen_s.append(time.monotonic() - self._dead_s)
         self._agents.start(worker)
 
-    def joined(self, worker: str) -> None:
-        self._all_there, self._since = True, 0
+    def on_joined(self, worker: str) -> None:
+        self._all_present, self._since = True, 0
         if len(self.seen_s) == self._kills:
-            super().joined(worker)
+            super().on_joined(worker)
 
 
 def kills() -> None:
@@ -76,7 +76,7 @@ def kills() -> None:
             agents.close()
     seen_ms = sorted(1e3 * seen_s for seen_s in deaths.seen_s)
     print(
-        f"kill -9, {len(seen_ms)} in a row: seen after {statistics.median(seen_ms):.1f} ms, at most "
+        f"kill -9, {len(seen_ms)} in a row: detected after {statistics.median(seen_ms):.1f} ms, at most "
         f"{seen_ms[-1]:.0f} ms (goal 100 ms); {deaths.handed_in} samples, each ended once: "
         f"{deaths.ended_once()}; processes left over: {_left_over(agents.address)}"
     )
@@ -87,22 +87,22 @@ def _left_over(address: str) -> int:
     for process in Path("/proc").glob("[0-9]*"):
         try:
             commands.append((process / "cmdline").read_bytes())
-        except OSError:  # it has ended meanwhile
+        except OSError:  # the process has ended
             continue
     return sum(address.encode() in command for command in commands)
 
 
 def silence() -> None:
-    """Stop an agent: its links fall silent, and nothing says that it is gone."""
+    """Stop an agent with SIGSTOP: its links fall silent without an error."""
     seen_ms = [1e3 * _seen_s(lambda process: os.kill(process, signal.SIGSTOP)) for _ in range(_ROUNDS)]
     print(
-        f"a silent link seen after {statistics.median(seen_ms):.0f} ms, at most {max(seen_ms):.0f} ms, "
+        f"silent link detected after {statistics.median(seen_ms):.0f} ms, at most {max(seen_ms):.0f} ms, "
         f"by the slowest of the others (goal 1000 ms)"
     )
 
 
 def _seen_s(disturb: Callable[[int], None]) -> float:
-    """Give the time until all others have seen that an agent is gone, in seconds."""
+    """Return the time in seconds until all others have detected that an agent is gone."""
     instance = small_instance(samples=120)
     disturbed_s: list[float] = []
 

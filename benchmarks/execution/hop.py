@@ -1,4 +1,4 @@
-"""What a hop between two agents costs: their own part of it, and the whole against a bare Zenoh publisher."""
+"""Cost of a hop between two agents: the agents' overhead, and the total relative to a bare Zenoh publisher."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _data(size_bytes: int) -> Frame:
 
 
 class _Null:
-    """A transport that hands all over to a receiver in the same process, at once."""
+    """A transport that passes everything to a receiver in the same process at once."""
 
     def __init__(self, receiver: Receiver) -> None:
         self._receiver = receiver
@@ -67,7 +67,7 @@ class _Null:
 
 
 def measure_overhead() -> None:
-    """Encode, queue, fragment, receive, assemble, decode, check, hand over: all but transport and run, at 1 MB."""
+    """Measure encode, queue, fragment, receive, assemble, decode, check and hand over of 1 MB, without a network."""
     instance = small_instance()
     deployment = small_deployment(instance, SPLIT)
     frame = _data(1_000_000)
@@ -91,7 +91,7 @@ def measure_overhead() -> None:
         times.append(time.perf_counter() - start_s)
     sender.close()
     median_ms = statistics.median(times[_WARM:]) * 1e3
-    print(f"agent overhead a hop at 1 MB: {median_ms:.3f} ms (goal <= 0.3 ms)")
+    print(f"agent overhead per hop at 1 MB: {median_ms:.3f} ms (goal <= 0.3 ms)")
 
 
 def _bare_session(listen: list[str], connect: list[str]) -> zenoh.Session:
@@ -109,7 +109,7 @@ def _bare_session(listen: list[str], connect: list[str]) -> zenoh.Session:
 
 
 def _receive(ours: str, bare: str) -> None:
-    """Be the other end: print the delay of each message that comes, by the clock that processes of a host share."""
+    """Receive at the other end, and print the delay of each message by the host's monotonic clock."""
     over = threading.Event()
 
     def take(frame: Frame) -> None:
@@ -135,7 +135,7 @@ def _receive(ours: str, bare: str) -> None:
 
 
 def measure_hop() -> None:
-    """One way from the sender's call to the receiver's, ours and bare by turns."""
+    """Measure the one-way delay from the sender's call to the receiver's, ours and bare in turns."""
     ours, bare = (f"127.0.0.1:{free_port()}" for _ in range(2))
     there = threading.Event()
     transport = zenoh_connect(COORDINATOR, listen=ours, connect=[])(
@@ -164,15 +164,16 @@ def measure_hop() -> None:
     sender.close()
     transport.close()
     session.close()  # type: ignore[no-untyped-call]
-    found: dict[tuple[str, int], list[float]] = {}
+    delays_s: dict[tuple[str, int], list[float]] = {}
     for line in printed.splitlines():
         which, size_bytes, delay_s = json.loads(line)
-        found.setdefault((which, size_bytes), []).append(delay_s)
+        delays_s.setdefault((which, size_bytes), []).append(delay_s)
     for size_bytes in _SIZES:
-        own, other = (statistics.median(found[which, size_bytes][_WARM:]) for which in ("ours", _BARE))
+        ours_s, bare_s = (statistics.median(delays_s[which, size_bytes][_WARM:]) for which in ("ours", _BARE))
         goal = " (goal <= 1.5)" if size_bytes == 1_000_000 else ""
         print(
-            f"hop of {size_bytes:>9,} B: {own * 1e3:.3f} ms, bare {other * 1e3:.3f} ms, ratio {own / other:.2f}{goal}"
+            f"hop of {size_bytes:>9,} B: {ours_s * 1e3:.3f} ms, bare {bare_s * 1e3:.3f} ms, "
+            f"ratio {ours_s / bare_s:.2f}{goal}"
         )
 
 

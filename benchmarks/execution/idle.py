@@ -1,4 +1,4 @@
-"""What an agent needs before it has anything to do: memory, and time from its start to its first message."""
+"""Cost of an idle agent: resident memory, and the time from its start to its first message."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _STARTS: Final = 7
 
 
 def measure_idle() -> None:
-    """Start an agent a few times; print its resident memory and how long it took until it was there."""
+    """Start an agent several times; print its resident memory and the time until it joined."""
     address = f"127.0.0.1:{free_port()}"
     took_s, memory_bytes = [], []
     with (

@@ -1,4 +1,4 @@
-"""Whether a pipeline of agents is as fast as its slowest stage."""
+"""Throughput of a pipeline of agents, relative to its slowest stage."""
 
 from __future__ import annotations
 
@@ -23,8 +23,7 @@ from planner.profiling.measure import measure
 from planner.profiling.types import Profile
 from planner.runtime.inputs import random_inputs
 from planner.runtime.runner import ChainRunner
-from planner.scenario.instance import Hop, Instance
-from planner.scenario.instance import NetworkPath as Way
+from planner.scenario.instance import Hop, Instance, NetworkPath
 from planner.scenario.types import ModelSpec, NetworkSpec, ScenarioSpec, SourceSpec, WorkerSpec
 from planner.trace.records import SampleRecord
 from planner.validation.calibration_run import DRIFT
@@ -37,7 +36,7 @@ TURNS: Final = 5
 
 @lru_cache
 def profiled(name: str) -> tuple[ChainModel, Profile]:
-    """Give a reference model with its profile of this machine."""
+    """Return a reference model and its profile on this machine."""
     model = load_chain(build_model(name, _folder() / f"{name}.onnx"), name=name)
     return model, measure(model, device_class="here", budget_s=PROFILING_S)
 
@@ -55,7 +54,7 @@ def line(
     bytes_per_s: float = 1e9,
     latency_s: float = 0.0,
 ) -> Instance:
-    """Give workers of these speeds on one medium, the sources at the first."""
+    """Return an instance of workers with these speeds on one shared medium, with all sources at the first worker."""
     name = profile.model.name
     network = NetworkSpec(kind="shared", members=tuple(speeds), bandwidth_bytes_per_s=bytes_per_s, latency_s=latency_s)
     home = next(iter(speeds))
@@ -70,7 +69,9 @@ def line(
     )
     paths = {
         a: {
-            b: Way(hops=(Hop(sender=a, receiver=b, resource="lan", bytes_per_s=bytes_per_s, latency_s=latency_s),))
+            b: NetworkPath(
+                hops=(Hop(sender=a, receiver=b, resource="lan", bytes_per_s=bytes_per_s, latency_s=latency_s),)
+            )
             for b in speeds
             if b != a
         }
@@ -80,30 +81,30 @@ def line(
 
 
 def plan_of(instance: Instance, borders: Sequence[int]) -> PlanSpec:
-    """Give the plan that sends every sample through all workers, cut at these borders."""
+    """Return the plan in which every sample visits all workers, cut at these borders."""
     (model,) = instance.profiles
     cuts = [0, *borders, instance.length(model)]
     stages = tuple(
         Stage(worker=worker, first_block=first, last_block=end - 1)
         for worker, first, end in zip(instance.workers, cuts, cuts[1:], strict=False)
     )
-    own = SourcePlan(
+    source_plan = SourcePlan(
         accuracy=1.0, delay_s=1.0, surrogate_delay_s=1.0, routes=(Route(share=1.0, model=model, stages=stages),)
     )
     return PlanSpec(
         status="feasible", method="benchmark", goal="throughput", objective=1.0, bound=0.0, gap=1.0, solve_s=0.0,
-        provenance="measured", sources=dict.fromkeys(instance.sources, own), workers={}, networks={},
+        provenance="measured", sources=dict.fromkeys(instance.sources, source_plan), workers={}, networks={},
     )  # fmt: skip
 
 
 def balanced(profile: Profile, stages: int) -> list[int]:
-    """Give the borders at which stages take about the same time."""
+    """Return the borders at which stages take about equal time."""
     after = np.cumsum([block.mean_s for block in profile.blocks])
     return [int(np.argmin(np.abs(after - after[-1] * part / stages))) + 1 for part in range(1, stages)]
 
 
 def back_to_back(model: ChainModel, first: int, end: int) -> float:
-    """Give the median time in seconds of blocks ``first`` to ``end`` − 1, run one after the other by onnxruntime."""
+    """Return the median time in seconds of blocks ``first`` to ``end`` − 1, run in sequence by onnxruntime."""
     names = [[tensor.name for tensor in cut.tensors] for cut in model.chain.cuts]
     runner = ChainRunner(names)
     for block in range(first, end):
@@ -118,13 +119,13 @@ def back_to_back(model: ChainModel, first: int, end: int) -> float:
 
 
 def rate_per_s(measurement: RunResult) -> float:
-    """Give how fast samples ended, once the pipeline was full."""
+    """Return the completions per second once the pipeline was full."""
     ended = sorted(r.finished_s for r in measurement.records if isinstance(r, SampleRecord) and r.status == "completed")
     return (len(ended) - 1 - WARM) / (ended[-1] - ended[WARM])
 
 
 def two_stages() -> None:
-    """Hold a pipeline of two agents at their own speed against onnxruntime alone, in turns."""
+    """Compare a pipeline of two agents at their own speed with onnxruntime alone, in turns."""
     model, profile = profiled("resnet50")
     (border,) = balanced(profile, 2)
     instance = line(profile, {"a": 1.0, "b": 1.0}, {"s": {"arrivals": "batch", "samples": SAMPLES}})
@@ -145,15 +146,15 @@ def two_stages() -> None:
             parts.append(part)
         rows.append(
             (
-                *(f"{one * 1e3:.1f} .. {two * 1e3:.1f} ms" for one, two in zip(before_s, after_s, strict=True)),
+                *(f"{old * 1e3:.1f} .. {new * 1e3:.1f} ms" for old, new in zip(before_s, after_s, strict=True)),
                 f"{sample_s * 1e3:.1f} ms",
-                f"{part:.1%}" if steady else f"{drift:+.0%} in between",
+                f"{part:.1%}" if steady else f"machine drifted by {drift:+.0%}",
             )
         )
         before_s = after_s
     print_table(
-        "Two agents in a row, ResNet-50, one thread each (goal: 95 % of the slower stage's rate)",
-        (*(f">{worker}: back to back" for worker in stages), ">a sample each", ">of the rate"),
+        "Two agents in sequence, ResNet-50, one thread each (goal: 95 % of the slower stage's rate)",
+        (*(f">{worker}: back to back" for worker in stages), ">time per sample", ">of the rate"),
         rows,
     )
     if parts:
@@ -161,7 +162,7 @@ def two_stages() -> None:
 
 
 def four_stages() -> None:
-    """Hold a pipeline of four agents, at the scenario's speeds, against its bottleneck."""
+    """Compare a pipeline of four agents at the scenario's speeds with its bottleneck."""
     model, profile = profiled("mobilenetv2")
     speeds = dict.fromkeys("abcd", 0.1)
     instance = line(profile, speeds, {"s": {"arrivals": "batch", "samples": SAMPLES}}, bytes_per_s=50e6)
@@ -171,15 +172,15 @@ def four_stages() -> None:
     stages_s = [overhead_s + float(part.sum()) for part in np.split(block_s, borders)]
     rate = rate_per_s(measured)
     print(
-        "Four agents in a row, MobileNetV2, paced: stages of "
-        + ", ".join(f"{own * 1e3:.1f}" for own in stages_s)
+        "Four agents in sequence, MobileNetV2, paced: stages of "
+        + ", ".join(f"{stage_s * 1e3:.1f}" for stage_s in stages_s)
         + " ms"
     )
-    print(f"a sample each {1e3 / rate:.1f} ms: {max(stages_s) * rate:.1%} of the bottleneck's rate (goal: 98 %)\n")
+    print(f"{1e3 / rate:.1f} ms per sample: {max(stages_s) * rate:.1%} of the bottleneck's rate (goal: 98 %)\n")
 
 
 def run_on_this_host(instance: Instance, plan: PlanSpec, model: ChainModel, *, paced: bool) -> RunResult:
-    """Run with one agent process a worker."""
+    """Run with one agent process per worker on this host."""
     setting = on_this_host(instance, paced=paced)
     (name,) = instance.profiles
     deployment = deploy(instance, plan, {name: model}, policy="planned", paced=paced, emulation=setting.emulation)

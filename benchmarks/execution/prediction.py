@@ -1,8 +1,8 @@
-"""Whether a run comes out as its prediction.
+"""Accuracy of predicted delays: runs of ten scenarios against their predictions.
 
-At a machine's own speed blocks are not slower than the profile says for a reason of the plan's, but because the machine
-runs slower than when it was profiled: other guests of a shared one make it so for seconds at a time. Costs are taken in
-place then, just before each run and just after it, in several rounds, of which those count in which they agree.
+At the machine's own speed a shared machine may run slower than when it was profiled, for seconds at a time, which is no
+error of the prediction. Costs are therefore calibrated just before and just after each of several rounds, and only the
+rounds in which both calibrations agree count.
 """
 
 from __future__ import annotations
@@ -24,14 +24,17 @@ from planner.validation.calibration_run import DRIFT
 from planner.validation.validate import validate
 
 RUN_S: Final = 10.0
-"""About how long each paced scenario is run."""
-ROUNDS, ROUND_S, REHEARSE_S = 7, 6.0, 3.0
-"""How often one at this machine's own speed is run, for about how long, and rehearsed before it and after it."""
+"""Approximate duration of the run of a paced scenario."""
+ROUNDS, ROUND_S, CALIBRATE_S = 7, 6.0, 3.0
+"""For scenarios at the machine's own speed: number of runs, and the duration of each and of its calibrations."""
 
 
 @dataclass(frozen=True, eq=False)
 class _Case:
-    """All samples go through all workers, of which the busiest is so loaded; each source has a priority of its own."""
+    """A scenario in which all samples visit all workers; ``load`` is the utilisation of the busiest worker.
+
+    Each source has a different priority.
+    """
 
     model: str
     speeds: Mapping[str, float]
@@ -45,7 +48,7 @@ class _Case:
 
 
 _OWN: Final = {"a": 1.0, "b": 1.0}
-"""One processor each; all that they and the coordinator do besides needs some of both, a tenth to a quarter."""
+"""One processor each; the agents' and the coordinator's overhead needs another 10 to 25 % of both."""
 CASES: Final = (
     _Case("mobilenetv2", _OWN, 1, 0.2, paced=False),
     _Case("mobilenetv2", _OWN, 2, 0.4, paced=False),
@@ -61,7 +64,7 @@ CASES: Final = (
 
 
 class _Round(NamedTuple):
-    """Mean delays over all samples of a run, and how far the machine's speed changed about it."""
+    """Mean delays over all samples of a run, and how much the machine's speed changed meanwhile."""
 
     predicted_s: float
     measured_s: float
@@ -75,24 +78,24 @@ class _Round(NamedTuple):
 
 
 def prediction() -> None:
-    """Hold the mean delays of ten scenarios, four of them at this machine's own speed, against their simulation."""
+    """Compare the mean delays of ten scenarios, four of them at this machine's own speed, with their predictions."""
     rounds = {case: [_run(case) for _ in range(1 if case.paced else ROUNDS)] for case in CASES}
-    steady = {case: [one for one in found if one.drift <= DRIFT] for case, found in rounds.items()}
+    steady = {case: [each for each in of_case if each.drift <= DRIFT] for case, of_case in rounds.items()}
     print_table(
         "Mean delay of ten scenarios, predicted and measured (goal: median error 5 %, worst 15 %)",
-        ("scenario", ">load", ">by profile", ">predicted", ">measured", ">error", ">steady rounds", ">host the limit"),
+        ("scenario", ">load", ">by profile", ">predicted", ">measured", ">error", ">steady rounds", ">host-limited"),
         (
             (
                 str(case),
                 f"{case.load:.0%}",
-                _ms(one.by_profile_s for one in steady[case]),
-                _ms(one.predicted_s for one in steady[case]),
-                _ms(one.measured_s for one in steady[case]),
-                f"{median(one.error for one in steady[case]):+.1%}" if steady[case] else "-",
-                f"{len(steady[case])} of {len(found)}",
-                f"in {sum(one.host_limited for one in found)}",
+                _ms(each.by_profile_s for each in steady[case]),
+                _ms(each.predicted_s for each in steady[case]),
+                _ms(each.measured_s for each in steady[case]),
+                f"{median(each.error for each in steady[case]):+.1%}" if steady[case] else "-",
+                f"{len(steady[case])} of {len(of_case)}",
+                f"{sum(each.host_limited for each in of_case)}",
             )
-            for case, found in rounds.items()
+            for case, of_case in rounds.items()
         ),
     )
     for title, cases in (
@@ -100,15 +103,15 @@ def prediction() -> None:
         ("paced", [case for case in CASES if case.paced]),
         ("all", CASES),
     ):
-        errors = [abs(median(one.error for one in steady[case])) for case in cases if steady[case]]
+        errors = [abs(median(each.error for each in steady[case])) for case in cases if steady[case]]
         if errors:
             print(f"{title}: median error {median(errors):.1%}, worst {max(errors):.1%}")
     print()
 
 
 def _ms(times_s: Iterable[float]) -> str:
-    found = list(times_s)
-    return f"{median(found) * 1e3:.1f} ms" if found else "-"
+    times = list(times_s)
+    return f"{median(times) * 1e3:.1f} ms" if times else "-"
 
 
 def _run(case: _Case) -> _Round:
@@ -135,7 +138,7 @@ def _run(case: _Case) -> _Round:
         deployment,
         {case.model: model},
         setting.agents,
-        rehearse_s=0.0 if case.paced else REHEARSE_S,
+        calibrate_s=0.0 if case.paced else CALIBRATE_S,
         say=lambda _: lambda _done, _all: None,
     )
     if not result.sound:
@@ -143,13 +146,14 @@ def _run(case: _Case) -> _Round:
         raise AssertionError("\n".join([f"{case}: the run is not sound", *result.faults, *incidents]))
     predicted_s = _mean_s(own.predicted for own in result.sources.values())
     measured_s = _mean_s(own.measured for own in result.sources.values())
-    if result.rehearsed is None:
+    if result.calibration is None:
         return _Round(predicted_s, measured_s, predicted_s, 0.0, result.host_limited)
-    drift = max(abs(after / before - 1) for before, after in result.rehearsed.slowness.values() if after)
-    by_profile_s = np.mean([own_s for own_s in result.rehearsed.by_profile_s.values() if own_s])
+    drift = max(abs(after / before - 1) for before, after in result.calibration.slowness.values() if after)
+    by_profile_s = np.mean([own_s for own_s in result.calibration.by_profile_s.values() if own_s])
     return _Round(predicted_s, measured_s, float(by_profile_s), drift, result.host_limited)
 
 
 def _mean_s(metrics: Iterable[SourceMetrics]) -> float:
-    found = list(metrics)
-    return sum((own.mean_delay_s or 0.0) * own.completed for own in found) / sum(own.completed for own in found)
+    sources = list(metrics)
+    total_s = sum((source.mean_delay_s or 0.0) * source.completed for source in sources)
+    return total_s / sum(source.completed for source in sources)

@@ -1,4 +1,4 @@
-"""How long urgent data takes on a link that other data fills, against the same on an idle link."""
+"""Delay of urgent data on a link saturated by other data, relative to an idle link."""
 
 from __future__ import annotations
 
@@ -31,17 +31,17 @@ _SAMPLES: Final = 15
 
 
 def measure_urgent() -> None:
-    """Print the ratio for a few sizes, the link of 50 Mbit/s idle and then saturated with the least urgent data."""
+    """Print the ratio for several sizes, on a link of 50 Mbit/s idle and then saturated with the least urgent data."""
     if reason := unavailable():
-        print(f"urgent data on a full link: left out, {reason}")
+        print(f"urgent data on a saturated link: skipped, {reason}")
         return
     line = NetworkSpec(kind="point-to-point", links=(("a", "b"),), bandwidth_bytes_per_s=_RATE_BYTES_PER_S)
     instance = make_instance(workers={"a": 1.0, "b": 1.0}, networks={"line": line})
     with network_namespaces(instance) as layout, ExitStack() as stack:
         ends = []
         for worker, other in (("b", "a"), ("a", "b")):
-            words = [worker, f"{layout.addresses[worker]}:7447", f"{layout.addresses[other]}:7447"]
-            command = [*layout.command(worker), sys.executable, "-m", "benchmarks.execution.urgent", *words]
+            arguments = [worker, f"{layout.addresses[worker]}:7447", f"{layout.addresses[other]}:7447"]
+            command = [*layout.command(worker), sys.executable, "-m", "benchmarks.execution.urgent", *arguments]
             ends.append(stack.enter_context(subprocess.Popen(command, stdout=subprocess.PIPE, text=True)))
         printed = ends[1].communicate(timeout=180)[0]
     for size_bytes, idle_s, loaded_s, bulk_bytes_per_s in json.loads(printed):
@@ -53,7 +53,7 @@ def measure_urgent() -> None:
 
 
 class _Sends:
-    """The end that sends: measures until all of a frame has been acknowledged."""
+    """The sending end: measures until a whole frame is acknowledged."""
 
     def __init__(self, sender: Lanes, to: str) -> None:
         self._sender = sender
@@ -69,7 +69,7 @@ class _Sends:
         return time.monotonic() - start_s
 
     def saturate(self) -> None:
-        """Keep two frames of bulk data waiting at any time."""
+        """Keep two frames of bulk data queued at any time."""
 
         def again() -> None:
             self.bulk_bytes += _BULK_BYTES
@@ -94,9 +94,9 @@ def _end(name: str, listen: str, connect: str) -> None:
         if isinstance(frame.body, Stop):
             over.set()
 
-    # The coordinator's name, since it may say that all is over.
-    own, other = (COORDINATOR, "b") if name == "a" else ("b", COORDINATOR)
-    transport = zenoh_connect(own, listen=listen, connect=[connect], insecure=True)(
+    # The sender takes the coordinator's name, because only the coordinator may send Stop.
+    member, other = (COORDINATOR, "b") if name == "a" else ("b", COORDINATOR)
+    transport = zenoh_connect(member, listen=listen, connect=[connect], insecure=True)(
         take, lambda _member, present: there.set() if present else over.set()
     )
     transport.limit(max(_SIZES))
@@ -108,16 +108,16 @@ def _end(name: str, listen: str, connect: str) -> None:
         idle_s = {size: statistics.median(sends.urgent_s(size) for _ in range(_SAMPLES)) for size in _SIZES}
         sends.saturate()
         time.sleep(2.0)
-        found = []
+        figures = []
         for size in _SIZES:
             start_s, start_bytes, loaded_s = time.monotonic(), sends.bulk_bytes, []
             for _ in range(_SAMPLES):
                 time.sleep(0.25)
                 loaded_s.append(sends.urgent_s(size))
             rate = (sends.bulk_bytes - start_bytes) / (time.monotonic() - start_s)
-            found.append((size, idle_s[size], statistics.median(loaded_s), rate))
+            figures.append((size, idle_s[size], statistics.median(loaded_s), rate))
         sends.stop()
-        print(json.dumps(found))
+        print(json.dumps(figures))
         came = threading.Event()
         sender.send(other, Frame(Stop()), LEVELS, came.set)
         came.wait(30)

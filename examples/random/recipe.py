@@ -97,7 +97,7 @@ def solved(instance: Instance, *, method: str = "auto") -> PlanSpec:
     """Solve for shared routes."""
     solution = solve(instance, method=method, routes="shared", time_limit_s=5.0)
     if solution.plan is None:
-        raise RuntimeError(f"no plan for a scenario of the recipe: {solution.status}, {solution.blame}")
+        raise RuntimeError(f"no plan for a scenario of the recipe: {solution.status}, {solution.reasons}")
     return solution.plan
 
 

@@ -101,7 +101,7 @@ def solve(
             progress=report,
         )
     if solution.plan is None:
-        return Plan(loaded, None, status=solution.status, reasons=solution.blame)
+        return Plan(loaded, None, status=solution.status, reasons=solution.reasons)
     spec = solution.plan
     if loaded.path is not None:
         path, sha256 = loaded.file()

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, Literal
+from typing import Any, Literal
 
 from planner.api.picture import Picture, drawn
 from planner.api.plan import Plan, plan_of
@@ -22,7 +22,7 @@ from planner.project import reference_to
 from planner.scenario.instance import Instance
 from planner.solvers.replan.process import ReplanProcess
 from planner.tables import Printable, Table
-from planner.validation.run_folder import write_run
+from planner.validation.run_folder import write_run_folder
 from planner.validation.samples import read_samples
 from planner.validation.summary import describe_calibration, describe_times, describe_validation
 from planner.validation.validate import Progress as StepProgress
@@ -30,11 +30,6 @@ from planner.validation.validate import Say, Validation, say_nothing, validation
 from planner.validation.validate import validate as validate_deployment
 
 Place = Literal["local", "netns", "remote"]
-
-CLOSE_UP_S: Final = 2.0
-"""Length of the part of a run that is drawn large enough to follow single samples."""
-
-PICTURES: Final = ("timeline", "close-up", "delays", "legs")
 
 
 class Verdict(Printable):
@@ -80,7 +75,10 @@ class Verdict(Printable):
 
     def plot(self, path: StrPath | None = None) -> Picture:
         """Return a picture of the delays, predicted and measured; write it to ``path`` if given."""
-        return drawn(lambda file: self._draw("delays", file), path)
+        from planner.report.delays import draw_delays
+
+        measured, predicted = self.validation.measurement.records, self.validation.predicted
+        return drawn(lambda file: draw_delays(measured, file, predicted=predicted, sources=self.instance.sources), path)
 
     def save(self, folder: StrPath) -> dict[str, Path]:
         """Write a folder with traces, logs, the verdict and pictures; return the pictures by what they show."""
@@ -89,26 +87,7 @@ class Verdict(Printable):
             _, sha256 = self.plan.scenario.file()
             reference = reference_to(path, Path(folder) / "plan.json", sha256=sha256)
             spec = spec.model_copy(update={"scenario": reference})
-        write_run(Path(folder), self.instance, spec, self.validation, self.tolerance)
-        pictures = {name: Path(folder) / f"{name}.png" for name in PICTURES}
-        for name, path in pictures.items():
-            self._draw(name, path)
-        return pictures
-
-    def _draw(self, name: str, path: Path) -> None:
-        from planner.report.delays import draw_delays
-        from planner.report.legs import draw_legs
-        from planner.report.timeline import busiest_window, draw_timeline
-
-        instance = self.instance
-        predicted, measured = list(self.validation.predicted), list(self.validation.measurement.records)
-        if name == "delays":
-            draw_delays(measured, path, predicted=predicted, sources=instance.sources)
-        elif name == "legs":
-            draw_legs({name: source.legs for name, source in self.validation.sources.items()}, path)
-        else:
-            window_s = busiest_window(predicted, CLOSE_UP_S) if name == "close-up" else None
-            draw_timeline(measured, path, predicted=predicted, instance=instance, window_s=window_s)
+        return write_run_folder(Path(folder), self.instance, spec, self.validation, self.tolerance)
 
     def __repr__(self) -> str:
         return f"<Verdict: {'passed' if self.passed else 'not passed'} (mean delays within {self.tolerance:.0%})>"
@@ -217,7 +196,7 @@ def validate(
             models,
             setting.agents,
             labels={name: data.labels for name, data in own_samples.items() if data.labels is not None},
-            rehearse_s=calibrate_s,
+            calibrate_s=calibrate_s,
             say=say,
             observer=observer,
             ready_timeout_s=ready_timeout_s,

@@ -119,12 +119,12 @@ class RunView(Observer, AbstractContextManager["RunView"]):
 
     # ---- observer of the coordinator ------------------------------------------------------------------------------
 
-    def started(self, submit: object) -> None:  # noqa: ARG002 - the observer's signature
+    def on_started(self, submit: object) -> None:  # noqa: ARG002 - the observer's signature
         """Start showing the run."""
         self._running = True
         self._next_line_s = time.monotonic() + LINE_PERIOD_S
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
         """Count a sample."""
         source = self._sources[sample.source]
         if sample.status == "completed":
@@ -137,18 +137,18 @@ class RunView(Observer, AbstractContextManager["RunView"]):
             done = sum(row.completed + row.failed for row in self._sources.values())
             self._steps.update(self._steps.tasks[-1].id, completed=done, total=sum(totals))
 
-    def told(self, load: Load) -> None:
+    def on_load(self, load: Load) -> None:
         """Take a report of a worker; in a pipe, print a line from time to time."""
         self._workers.setdefault(load.worker, _Worker()).take(load)
         if not self._terminal and time.monotonic() >= self._next_line_s:
             self._next_line_s = time.monotonic() + LINE_PERIOD_S
             self._console.print(self._line(load.at_s), soft_wrap=True, highlight=False, markup=False)
 
-    def left(self, worker: str) -> None:
+    def on_left(self, worker: str) -> None:
         """Show that a worker left."""
         self._workers[worker] = _Worker(state="disconnected")
 
-    def joined(self, worker: str) -> None:
+    def on_joined(self, worker: str) -> None:
         """Show that a worker joined."""
         self._workers[worker] = _Worker()
 

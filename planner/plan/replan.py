@@ -1,7 +1,7 @@
-"""A new plan while a run is on: what its driver asks of a solver, and what it is told.
+"""The interface of re-planning: what simulation and execution request from a solver, and its answer.
 
-Drivers know no solver. Whoever starts a run hands in what solves the plan again: a function in virtual time, where
-nothing goes on meanwhile, and a :class:`LiveReplanner` in real time, where samples must not wait for it.
+Simulation and execution import no solver. The caller who starts a run passes in the replanner: a function in virtual
+time, which stands still during a search, and a :class:`LiveReplanner` in real time, where samples must not wait for it.
 """
 
 from __future__ import annotations
@@ -16,37 +16,37 @@ from planner.scenario.instance import Instance
 
 
 class Situation(FrozenModel):
-    """Which workers are not there, and by what factor others are slower than by their profiles."""
+    """Which workers are absent, and by what factor others are slower than profiled, sorted by name."""
 
     absent: frozenset[str] = frozenset()
     slowness: tuple[tuple[str, float], ...] = ()
 
     @classmethod
     def of(cls, absent: Collection[str], slowness: Mapping[str, float]) -> Situation:
-        """Give the situation; how slow those were that are not there plays no part."""
+        """Return the situation; the slowness of absent workers is ignored."""
         present = sorted((name, factor) for name, factor in slowness.items() if name not in absent)
         return cls(absent=frozenset(absent), slowness=tuple(present))
 
     @property
     def as_planned(self) -> bool:
-        """Whether all workers are there, as fast as by their profiles."""
+        """Whether all workers are present and as fast as profiled."""
         return not self.absent and not self.slowness
 
     def applied(self, instance: Instance) -> Instance:
-        """Give what is left of an instance."""
+        """Return the instance without the absent workers, and with the others as slow as they are."""
         return instance.without_workers(self.absent).slowed(dict(self.slowness))
 
 
 @dataclass(frozen=True)
 class ReplanAnswer:
-    """What a solver found for a situation.
+    """Answer of a solver for a situation.
 
     Parameters
     ----------
     plan
-        None where there is none, or where the solver failed.
+        None if there is no plan, or if the solver failed.
     failure
-        Why the solver failed; empty where it did not.
+        Why the solver failed; empty if it did not.
     """
 
     situation: Situation
@@ -55,25 +55,25 @@ class ReplanAnswer:
 
 
 class LiveReplanner(Protocol):
-    """Solves again while a run goes on, one situation at a time."""
+    """Re-plans during a run in real time, one situation at a time."""
 
     def request(self, situation: Situation) -> None:
-        """Ask for a plan, in place of what is asked already and has not begun; returns at once."""
+        """Request a plan, which replaces a request that has not started; return at once."""
         ...
 
     def close(self) -> None:
-        """End, whatever is being solved; nothing is answered any more."""
+        """End, even during a search; there are no further answers."""
         ...
 
 
 Replan: TypeAlias = Callable[[Collection[str], Mapping[str, float]], PlanSpec | None]
-"""Gives a plan without some workers, and with some so many times slower; None where there is none."""
+"""Returns a plan, given the absent workers and the factors by which others are slower; None if there is none."""
 
 MakeReplan: TypeAlias = Callable[[Instance, str, PlanSpec | None], Replan | None]
-"""Gives what solves again in virtual time, for an instance, a policy and its plan; None where nothing is."""
+"""Returns the replanner in virtual time of an instance, a policy and its plan; None if none is needed."""
 
 TakeAnswer: TypeAlias = Callable[[ReplanAnswer], None]
-"""Takes an answer; called in any thread, and must return at once."""
+"""Receives an answer; called in any thread, and must return at once."""
 
 StartReplanner: TypeAlias = Callable[[Instance, PlanSpec, TakeAnswer], LiveReplanner]
-"""Starts what solves again in real time, for an instance and its plan."""
+"""Starts the replanner in real time of an instance and its plan."""

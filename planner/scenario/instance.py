@@ -1,7 +1,7 @@
-"""A scenario with its profiles: everything that is known before a plan is made, in plain numbers.
+"""An instance: a scenario together with its profiles and network paths, everything known before a plan is made.
 
 Solvers, evaluation, verification, the simulator, the policies and the agents all start from an :class:`Instance`.
-It holds no path of any file and travels as JSON, so an agent needs neither the scenario file nor its libraries.
+It contains no file paths and is sent as JSON, so an agent needs neither the scenario file nor the libraries to read it.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ _V = TypeVar("_V")
 
 
 class Hop(FrozenModel):
-    """One transfer on the way between two workers.
+    """One transfer on the path between two workers.
 
     Parameters
     ----------
     resource
-        What it occupies: the network's name for a shared medium, ``network:sender>receiver`` for a link.
+        The network resource that it occupies: the name of a shared medium, or ``network:sender>receiver`` for a link.
     """
 
     sender: str
     receiver: str
     resource: str
     bytes_per_s: float
-    """Bandwidth that one byte of payload sees: the medium's, halved where an access point relays."""
+    """Bandwidth for payload: that of the medium, halved if an access point relays."""
     latency_s: float
 
 
@@ -45,22 +45,29 @@ class NetworkPath(FrozenModel):
     hops: tuple[Hop, ...] = ()
 
     def transfer_s(self, size_bytes: float) -> float:
-        """Time in seconds that ``size_bytes`` need from end to end when nothing else is sent."""
+        """Return the time in seconds to send ``size_bytes`` from end to end when nothing else is sent."""
         return sum(size_bytes / hop.bytes_per_s + hop.latency_s for hop in self.hops)
 
     def without_latency(self) -> NetworkPath:
-        """Give the path with hops that carry at once what they have room for."""
+        """Return the path with hops without latency."""
         return NetworkPath(hops=tuple(hop.model_copy(update={"latency_s": 0.0}) for hop in self.hops))
 
 
 class Instance(FrozenModel):
     """A scenario, the profile of each (model, device class), and the path between each two workers.
 
-    ``profiles`` maps model name, then device class, to the profile; ``paths`` maps sender, then receiver, to the path
-    (absent where there is none); ``traces`` maps each source with ``arrivals: trace`` to its arrival times in seconds;
-    ``answers`` maps source, then model, to what the model says of the source's samples where that is known: sample k
-    is entry k modulo their number.
     Build one with :func:`planner.scenario.load.load_instance`.
+
+    Parameters
+    ----------
+    profiles
+        By model name, then device class.
+    paths
+        By sender, then receiver; an entry is missing if there is no path.
+    traces
+        Arrival times in seconds of each source with ``arrivals: trace``.
+    answers
+        Recorded predictions by source, then model, if known; sample k is entry k modulo their number.
     """
 
     scenario: ScenarioSpec
@@ -81,7 +88,7 @@ class Instance(FrozenModel):
 
     @cached_property
     def resources(self) -> tuple[str, ...]:
-        """Names of all network resources, in the scenario's order; a link's two directions stand side by side."""
+        """Names of all network resources, in the scenario's order; the two directions of a link are adjacent."""
         names: list[str] = []
         for name, network in self.scenario.networks.items():
             if network.kind == "shared":
@@ -91,37 +98,37 @@ class Instance(FrozenModel):
         return tuple(names)
 
     def profile(self, model: str, worker: str) -> Profile:
-        """Give the profile of ``model`` on the device class of ``worker``."""
+        """Return the profile of ``model`` on the device class of ``worker``."""
         return self.profiles[model][self.scenario.workers[worker].device_class]
 
     def any_profile(self, model: str) -> Profile:
-        """Give a profile of ``model``, for what does not differ between classes (cuts, exits, weights)."""
+        """Return a profile of ``model`` for any device class, for values equal in all (cuts, exits, weights)."""
         return next(iter(self.profiles[model].values()))
 
     def length(self, model: str) -> int:
-        """Give L, the number of blocks of ``model``."""
+        """Return L, the number of blocks of ``model``."""
         return len(self.any_profile(model).blocks)
 
     def block_s(self, model: str, worker: str) -> NDArray[np.float64]:
-        """Mean time of each block on ``worker``, its speed included; shape [L], seconds."""
+        """Return the mean time of each block on ``worker`` at its speed; shape [L], seconds."""
         means = np.array([block.mean_s for block in self.profile(model, worker).blocks])
         return means / self.scenario.workers[worker].speed
 
     def block_std_s(self, model: str, worker: str) -> NDArray[np.float64]:
-        """Spread of those times; shape [L], seconds."""
-        spread = np.array([block.std_s for block in self.profile(model, worker).blocks])
-        return spread / self.scenario.workers[worker].speed
+        """Return the standard deviation of the time of each block on ``worker``; shape [L], seconds."""
+        deviations = np.array([block.std_s for block in self.profile(model, worker).blocks])
+        return deviations / self.scenario.workers[worker].speed
 
     def stage_overhead_s(self, model: str, worker: str) -> float:
-        """Time that each stage on ``worker`` costs beyond its blocks, in seconds."""
+        """Return the time of each stage on ``worker`` in addition to its blocks, in seconds."""
         return self.profile(model, worker).stage_overhead_s / self.scenario.workers[worker].speed
 
     def cut_bytes(self, model: str) -> tuple[int, ...]:
-        """Bytes across each cut; length L + 1."""
+        """Return the bytes across each cut; length L + 1."""
         return self.any_profile(model).cut_bytes
 
     def operating_points(self, model: str) -> tuple[OperatingPoint, ...]:
-        """Operating points of ``model``; a model without any has one that reaches every block with accuracy 1."""
+        """Return the operating points of ``model``; without any, one that reaches every block with accuracy 1."""
         points = self.any_profile(model).operating_points
         return points or (OperatingPoint(name="full", accuracy=1.0, reach=(1.0,) * self.length(model)),)
 
@@ -136,56 +143,58 @@ class Instance(FrozenModel):
         return {model: tuple(point.accuracy for point in self.operating_points(model)) for model in self.profiles}
 
     def worker(self, name: str) -> WorkerSpec:
-        """Give the scenario's entry of a worker."""
+        """Return the specification of a worker."""
         return self.scenario.workers[name]
 
     def home(self, source: str) -> str:
-        """Give the worker at which the samples of ``source`` arrive and to which their results return."""
+        """Return the worker at which the samples of ``source`` arrive and to which their results return."""
         return self.scenario.sources[source].worker
 
     def samples(self, source: str) -> int:
-        """Give how many samples ``source`` offers; a trace may hold fewer than the scenario asks for."""
-        wanted = self.scenario.sources[source].samples
-        return min(wanted, len(self.traces[source])) if source in self.traces else wanted
+        """Return the number of samples of ``source``; a trace may hold fewer than the scenario specifies."""
+        count = self.scenario.sources[source].samples
+        return min(count, len(self.traces[source])) if source in self.traces else count
 
     def path(self, sender: str, receiver: str) -> NetworkPath | None:
-        """Give the path between two workers, or None where there is none."""
+        """Return the path between two workers, or None if there is none."""
         return NetworkPath() if sender == receiver else self.paths.get(sender, {}).get(receiver)
 
     @cached_property
     def provenance(self) -> str:
-        """``estimated`` as soon as one profile is, else ``measured``."""
-        found = {profile.provenance for by_class in self.profiles.values() for profile in by_class.values()}
-        return "estimated" if "estimated" in found else "measured"
+        """``estimated`` if any profile is estimated, otherwise ``measured``."""
+        kinds = {profile.provenance for by_class in self.profiles.values() for profile in by_class.values()}
+        return "estimated" if "estimated" in kinds else "measured"
 
-    # ---- the same with something changed --------------------------------------------------------------------------
+    # ---- changed copies -------------------------------------------------------------------------------------------
 
     def with_scenario(self, **changes: Any) -> Instance:
-        """Give the instance with keys of its scenario changed."""
+        """Return the instance with fields of its scenario changed."""
         return self.model_copy(update={"scenario": self.scenario.model_copy(update=changes)})
 
     def with_objective(self, **changes: Any) -> Instance:
-        """Give the instance with keys of its objective changed."""
+        """Return the instance with fields of its objective changed."""
         return self.with_scenario(objective=self.scenario.objective.model_copy(update=changes))
 
     def with_sources(self, changes: Mapping[str, Mapping[str, Any]]) -> Instance:
-        """Give the instance with some sources changed: ``changes`` maps a source to the keys that are new."""
+        """Return the instance with some sources changed; ``changes`` maps a source to its new field values."""
         return self.with_scenario(sources=_changed(self.scenario.sources, changes))
 
     def with_workers(self, changes: Mapping[str, Mapping[str, Any]]) -> Instance:
-        """Give the instance with some workers changed: ``changes`` maps a worker to the keys that are new."""
+        """Return the instance with some workers changed; ``changes`` maps a worker to its new field values."""
         return self.with_scenario(workers=_changed(self.scenario.workers, changes))
 
     def with_samples(self, counts: Mapping[str, int]) -> Instance:
-        """Give the instance with so many samples of some sources; a trace may hold fewer."""
+        """Return the instance with the number of samples of some sources changed; a trace may hold fewer."""
         return self.with_sources({source: {"samples": count} for source, count in counts.items()})
 
     def slowed(self, slowness: Mapping[str, float]) -> Instance:
-        """Give the instance with some workers so many times slower."""
-        return self.with_workers({name: {"speed": self.worker(name).speed / by} for name, by in slowness.items()})
+        """Return the instance with some workers slower by a factor each."""
+        return self.with_workers(
+            {name: {"speed": self.worker(name).speed / factor} for name, factor in slowness.items()}
+        )
 
     def without_latency(self) -> Instance:
-        """Give the instance with networks that carry at their bandwidths and without latency."""
+        """Return the instance with all networks at their bandwidths but without latency."""
         paths = {
             sender: {receiver: path.without_latency() for receiver, path in by_receiver.items()}
             for sender, by_receiver in self.paths.items()
@@ -194,17 +203,17 @@ class Instance(FrozenModel):
         return self.with_scenario(networks=networks).model_copy(update={"paths": paths})
 
     def only_sources(self, names: Collection[str]) -> Instance:
-        """Give the instance with these of its sources alone."""
+        """Return the instance with only the named sources."""
         sources = _only(self.scenario.sources, names)
         kept = {"traces": _only(self.traces, names), "answers": _only(self.answers, names)}
         return self.with_scenario(sources=sources).model_copy(update=kept)
 
     def without_workers(self, absent: Collection[str]) -> Instance:
-        """Give the instance without some workers, their sources, the paths that lead over them, and all events."""
-        stays = [name for name in self.workers if name not in absent]
-        networks = {name: network.among(stays) for name, network in self.scenario.networks.items()}
-        left = self.only_sources([name for name in self.sources if self.home(name) in stays]).with_scenario(
-            workers=_only(self.scenario.workers, stays),
+        """Return the instance without some workers, their sources, the paths through them, and all events."""
+        present = [name for name in self.workers if name not in absent]
+        networks = {name: network.among(present) for name, network in self.scenario.networks.items()}
+        remaining = self.only_sources([name for name in self.sources if self.home(name) in present]).with_scenario(
+            workers=_only(self.scenario.workers, present),
             networks={name: network for name, network in networks.items() if network.members or network.links},
             policy=PolicySpec(),  # its ring and neighbours name all workers
             events=(),
@@ -213,11 +222,11 @@ class Instance(FrozenModel):
             sender: {
                 receiver: path
                 for receiver, path in self.paths.get(sender, {}).items()
-                if all(hop.receiver in stays for hop in path.hops)
+                if all(hop.receiver in present for hop in path.hops)
             }
-            for sender in stays
+            for sender in present
         }
-        return left.model_copy(update={"paths": paths})
+        return remaining.model_copy(update={"paths": paths})
 
 
 def _only(entries: Mapping[str, _V], names: Collection[str]) -> dict[str, _V]:

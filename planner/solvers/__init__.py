@@ -1,6 +1,6 @@
-"""An instance in, a plan with its proven gap out; one file a method.
+"""Solvers: an instance in, a plan with its proven optimality gap out.
 
-Only a method's own module imports its solver library.
+A solver library is imported only by the module of the method that needs it.
 """
 
 from planner.solvers.solve import METHODS, Solution, solve

@@ -1,4 +1,4 @@
-"""All methods and baselines on one instance, side by side."""
+"""Compare all methods and baselines on one instance."""
 
 from __future__ import annotations
 
@@ -16,16 +16,18 @@ from planner.solvers.solve import METHODS, Rank, check_rank, solve
 
 @dataclass(frozen=True)
 class Compared:
-    """What one method found.
+    """Result of one method.
 
     Parameters
     ----------
     status
-        The plan's, or ``refused`` where the method does not solve this problem.
+        Status of the plan, or ``refused`` if the method does not solve this problem.
+    solve_s
+        Time that the method took, in seconds.
     reasons
         Why there is no plan, in words.
     delay_s
-        Evaluated delay Σ p λ T / Σ p λ, in seconds.
+        Evaluated mean delay Σ p λ T / Σ p λ, in seconds.
     """
 
     method: str
@@ -45,9 +47,10 @@ def compare(
     seed: int = 0,
     threads: int = 1,
 ) -> Iterator[Compared]:
-    """Solve ``instance`` by each of ``methods``, each within the time limit; give each result as soon as it is there.
+    """Yield the result of each of ``methods`` on ``instance`` as soon as it is available.
 
-    By default each gives its best surrogate objective, of which bounds and gaps speak.
+    The time limit is for each method. By default a method returns its plan with the best surrogate objective, to which
+    bounds and gaps refer.
 
     Raises
     ------
@@ -55,11 +58,11 @@ def compare(
         A method or the ranking is unknown.
     """
     check_rank(rank)
-    wanted = list(methods)
-    for method in wanted:
+    names = list(methods)
+    for method in names:
         if method not in METHODS:
             raise SolveError("unknown method", where="method", value=method, expected=", ".join(METHODS))
-    for method in wanted:
+    for method in names:
         started_s = perf_counter()
         try:
             solution = solve(instance, method=method, time_limit_s=time_limit_s, rank=rank, seed=seed, threads=threads)
@@ -69,25 +72,23 @@ def compare(
             continue
         plan = solution.plan
         delay_s = weighted_means(instance, plan.sources)[0] if plan else None
-        yield Compared(method, solution.status, perf_counter() - started_s, plan, solution.blame, delay_s)
+        yield Compared(method, solution.status, perf_counter() - started_s, plan, solution.reasons, delay_s)
 
 
-def best_bounds(found: Sequence[Compared]) -> dict[str, float]:
-    """Give for each method with a plan the best bound that any method proved for routes of its kind.
+def best_bounds(results: Sequence[Compared]) -> dict[str, float]:
+    """Return for each method with a plan the best lower bound that any method proved for its kind of routes.
 
-    A bound for shared routes holds for one route a source, too; not the other way round.
+    A bound for shared routes also holds for one route per source, but not the reverse.
     """
-    shared = [_bound(one) for one in found if one.plan and METHODS[one.method].routes == ("shared",)]
-    every = [_bound(one) for one in found if one.plan]
-    return {
-        one.method: max(shared if METHODS[one.method].routes == ("shared",) else every) for one in found if one.plan
-    }
+    bounds = {result.method: result.plan.bound for result in results if result.plan}
+    of_shared = [bound for method, bound in bounds.items() if _is_shared(method)]
+    return {method: max(of_shared if _is_shared(method) else bounds.values()) for method in bounds}
 
 
-def gap_to(one: Compared, bounds: dict[str, float]) -> float | None:
-    """Give a plan's relative gap to the best bound known; None without a plan."""
-    return relative_gap(one.plan.objective, bounds[one.method]) if one.plan else None
+def gap_to(result: Compared, bounds: dict[str, float]) -> float | None:
+    """Return the relative gap of a result to the best of the :func:`best_bounds`; None without a plan."""
+    return relative_gap(result.plan.objective, bounds[result.method]) if result.plan else None
 
 
-def _bound(one: Compared) -> float:
-    return one.plan.bound if one.plan else 0.0
+def _is_shared(method: str) -> bool:
+    return METHODS[method].routes == ("shared",)

@@ -1,9 +1,9 @@
-"""What accuracy costs in delay: the Pareto front of a scenario.
+"""The Pareto front between accuracy and delay of a scenario.
 
-Both are means over samples, weighted by priority. The ends are the least delay, and the least delay at the best
-accuracies. Between two neighbours (A₁, T₁), (A₂, T₂) the worth of a percentage point at which both are equally good,
-(T₂ − T₁) / (100 (A₂ − A₁)), finds a point beyond their chord if there is one; where there is none, a least accuracy
-half-way finds what the front's hull hides. The widest gap comes first.
+Both are means over samples, weighted by priority. The ends of the front are the least delay, and the least delay at the
+best accuracies. Between two neighbours (A₁, T₁), (A₂, T₂), the value of a percentage point at which both are equally
+good, (T₂ − T₁) / (100 (A₂ − A₁)), finds a point beyond their chord if there is one (Aneja and Nair). If there is none,
+a minimum accuracy halfway between them finds points inside the convex hull. The widest interval is split first.
 
 References
 ----------
@@ -22,10 +22,10 @@ from planner.plan.types import PlanSpec
 from planner.scenario.instance import Instance
 from planner.solvers.solve import Routes, solve
 
-BISECTIONS = 5
-"""So often the best accuracies are lowered half-way where the workers cannot bear them."""
-SAME = 1e-6
-"""Points that differ by less, as a part of the front's width, are one."""
+MAX_BISECTIONS = 5
+"""Number of bisection steps that lower the best accuracies if the workers cannot achieve them."""
+POINT_TOLERANCE = 1e-6
+"""Difference, relative to the width of the front, below which two points are the same."""
 
 
 @dataclass(frozen=True)
@@ -35,11 +35,11 @@ class ParetoPoint:
     Parameters
     ----------
     accuracy, delay_s
-        Means over the sources, weighted by priority times rate; delays in seconds, evaluated.
+        Means over the sources, weighted by priority times rate; the delay is evaluated, in seconds.
     accuracy_worth_s
-        What a percentage point had to be worth for this plan, in seconds.
+        Value of a percentage point for which the plan was made, in seconds.
     min_accuracy
-        What each source had to reach for it.
+        Minimum accuracy of each source for which the plan was made.
     """
 
     accuracy: float
@@ -60,19 +60,21 @@ def pareto(
     threads: int = 1,
     progress: Callable[[ParetoPoint], None] | None = None,
 ) -> tuple[ParetoPoint, ...]:
-    """Give the front's points, the quickest first; empty when there is no plan at all.
+    """Return the points of the front, the fastest first; empty if there is no plan at all.
 
     Parameters
     ----------
     points
-        How many plans to make at most between the ends; ``time_limit_s`` is for each of them.
+        Maximum number of plans to make between the ends.
+    time_limit_s
+        Time limit of each plan.
     progress
         Called with each plan that is made.
 
     Raises
     ------
     SolveError
-        The goal is not ``delay``: the others do not see accuracy.
+        The goal is not ``delay``: the other goals do not include accuracy.
     """
     if instance.scenario.objective.goal != "delay":
         raise SolveError(
@@ -108,29 +110,31 @@ Make = Callable[[float, dict[str, float], "PlanSpec | None"], "ParetoPoint | Non
 
 @dataclass
 class _Front:
+    """The search for the front; ``points`` are those found so far, by ascending accuracy and delay."""
+
     instance: Instance
     make: Make
-    found: list[ParetoPoint] = field(default_factory=list)
+    points: list[ParetoPoint] = field(default_factory=list)
     closed: set[tuple[int, int]] = field(default_factory=set)
-    """Chords, as pairs of points by identity, between which nothing more was found."""
+    """Pairs of neighbours, by identity, between which there is no further point."""
 
-    def run(self, points: int) -> tuple[ParetoPoint, ...]:
-        quickest = self.make(0.0, self._floors(0.0), None)
-        if quickest is None:
+    def run(self, max_plans: int) -> tuple[ParetoPoint, ...]:
+        fastest = self.make(0.0, self._floors(0.0), None)
+        if fastest is None:
             return ()
-        self.found = [quickest]
+        self.points = [fastest]
         if accurate := self._most_accurate():
-            self.found = _undominated([quickest, accurate])
-        tries = 0
-        while tries < points and (chord := self._widest()):
-            tries += self._split(*chord)
-        return tuple(self.found)
+            self.points = _undominated([fastest, accurate])
+        plans = 0
+        while plans < max_plans and (neighbours := self._widest()):
+            plans += self._split(*neighbours)
+        return tuple(self.points)
 
     def _most_accurate(self) -> ParetoPoint | None:
-        """Give the quickest plan at the best accuracies, or at the best that the workers can bear."""
+        """Return the fastest plan at the best accuracies, or at the best ones that the workers can achieve."""
         low, high, part = 0.0, 1.0, 1.0
         best: ParetoPoint | None = None
-        for _ in range(BISECTIONS):
+        for _ in range(MAX_BISECTIONS):
             point = self.make(0.0, self._floors(part), None)
             if point is None:
                 high = part
@@ -141,51 +145,53 @@ class _Front:
             part = (low + high) / 2
         return best
 
-    def _split(self, one: ParetoPoint, other: ParetoPoint) -> int:
-        """Look for points between two neighbours; how many plans were made."""
-        worth_s = (other.delay_s - one.delay_s) / (100 * (other.accuracy - one.accuracy))
-        if self._take(self.make(worth_s, self._floors(0.0), one.plan)):
+    def _split(self, faster: ParetoPoint, slower: ParetoPoint) -> int:
+        """Look for a point between two neighbours; return how many plans were made."""
+        worth_s = (slower.delay_s - faster.delay_s) / (100 * (slower.accuracy - faster.accuracy))
+        if self._add(self.make(worth_s, self._floors(0.0), faster.plan)):
             return 1
         floors = {
-            source: max(floor, (one.plan.sources[source].accuracy + other.plan.sources[source].accuracy) / 2)
+            source: max(floor, (faster.plan.sources[source].accuracy + slower.plan.sources[source].accuracy) / 2)
             for source, floor in self._floors(0.0).items()
         }
-        if not self._take(self.make(0.0, floors, other.plan)):
-            self.closed.add((id(one), id(other)))
+        if not self._add(self.make(0.0, floors, slower.plan)):
+            self.closed.add((id(faster), id(slower)))
         return 2
 
-    def _take(self, point: ParetoPoint | None) -> bool:
-        """Keep a point that is better than the others; whether it was."""
+    def _add(self, point: ParetoPoint | None) -> bool:
+        """Add a point unless it is dominated; return whether it was added."""
         if point is None:
             return False
-        accuracy, delay_s = SAME * self._width(), SAME * self.found[-1].delay_s
-        if any(p.accuracy >= point.accuracy - accuracy and p.delay_s <= point.delay_s + delay_s for p in self.found):
+        accuracy, delay_s = POINT_TOLERANCE * self._width(), POINT_TOLERANCE * self.points[-1].delay_s
+        if any(p.accuracy >= point.accuracy - accuracy and p.delay_s <= point.delay_s + delay_s for p in self.points):
             return False
-        self.found = _undominated([*self.found, point])
+        self.points = _undominated([*self.points, point])
         return True
 
     def _widest(self) -> tuple[ParetoPoint, ParetoPoint] | None:
-        """Give the neighbours farthest apart in accuracy between which more may be found."""
-        chords = [
-            (one, other) for one, other in itertools.pairwise(self.found) if (id(one), id(other)) not in self.closed
+        """Return the neighbours farthest apart in accuracy between which there may be a further point."""
+        intervals = [
+            (faster, slower)
+            for faster, slower in itertools.pairwise(self.points)
+            if (id(faster), id(slower)) not in self.closed
         ]
-        return max(chords, key=lambda chord: chord[1].accuracy - chord[0].accuracy, default=None)
+        return max(intervals, key=lambda interval: interval[1].accuracy - interval[0].accuracy, default=None)
 
     def _width(self) -> float:
-        return self.found[-1].accuracy - self.found[0].accuracy
+        return self.points[-1].accuracy - self.points[0].accuracy
 
     def _floors(self, part: float) -> dict[str, float]:
-        """Give least accuracies that lie this part of the way from each source's worst model to its best."""
+        """Return minimum accuracies at the fraction ``part`` from each source's worst operating point to its best."""
         floors = {}
         for source, spec in self.instance.scenario.sources.items():
             values = [point.accuracy for model in spec.models for point in self.instance.operating_points(model)]
-            asked = min(values) + part * (max(values) - min(values)) if part else 0.0
-            floors[source] = max(asked, spec.min_accuracy or 0.0)
+            floor = min(values) + part * (max(values) - min(values)) if part else 0.0
+            floors[source] = max(floor, spec.min_accuracy or 0.0)
         return floors
 
 
 def _undominated(points: Iterable[ParetoPoint]) -> list[ParetoPoint]:
-    """Give the points that no other beats in both, by accuracy."""
+    """Return the points that no other dominates, by ascending accuracy."""
     kept: list[ParetoPoint] = []
     for point in sorted(points, key=lambda point: (-point.accuracy, point.delay_s)):
         if not kept or point.delay_s < kept[-1].delay_s:
@@ -194,5 +200,5 @@ def _undominated(points: Iterable[ParetoPoint]) -> list[ParetoPoint]:
 
 
 def _changed(instance: Instance, worth_s: float, floors: dict[str, float]) -> Instance:
-    wanted = {name: {"min_accuracy": floors[name] or None} for name in instance.sources}
-    return instance.with_sources(wanted).with_objective(accuracy_worth_s=worth_s)
+    limits = {name: {"min_accuracy": floors[name] or None} for name in instance.sources}
+    return instance.with_sources(limits).with_objective(accuracy_worth_s=worth_s)

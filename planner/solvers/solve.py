@@ -1,4 +1,4 @@
-"""The one place where methods, ranking and plans meet: an instance in, a plan with its proven gap out."""
+"""Solve an instance: choose the method, rank its incumbents by evaluated delay, and return a plan with its gap."""
 
 from __future__ import annotations
 
@@ -24,19 +24,19 @@ from planner.solvers.core.search_state import Options, Outcome, Progress
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.routes.greedy import completed
 
-MILP_ARCS = 8000
-"""From about so many arcs on, ``search`` has a better plan and a better bound than the MILP after the same time."""
-EVALUATED = 6
-"""So many incumbents, the best by their surrogate objective, are evaluated and ranked."""
-TIGHTENINGS = 4
-"""So often a plan that queueing makes late is solved again with less time for pure work."""
+MILP_MAX_ARCS = 8000
+"""With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time."""
+MAX_EVALUATED = 6
+"""Maximum number of incumbents that are evaluated and ranked, those with the best surrogate objective."""
+MAX_TIGHTENINGS = 4
+"""Maximum number of times that deadlines are tightened because queueing makes a plan late."""
 
 Rank = Literal["evaluated", "surrogate"]
 Routes = Literal["single", "shared"]
 
 
 class Method(NamedTuple):
-    """Where a method is: module under ``planner.solvers``, function, and what routes it finds."""
+    """Where a method is: module under ``planner.solvers.methods``, function, and the kinds of routes it finds."""
 
     module: str
     function: str
@@ -55,28 +55,28 @@ METHODS: Final = {
     "equal": Method("baselines", "equal", ("single",)),
     "ar-mdi": Method("baselines", "ar_mdi", ("single",)),
 }
-"""All methods; a module is imported, with its solver library, when its method is asked for."""
+"""All methods; the module of a method is imported, with its solver library, when the method is used."""
 
 
 @dataclass(frozen=True)
 class Solution:
-    """Answer of :func:`solve`: a plan, or in words why there is none."""
+    """Result of :func:`solve`: a plan, or the reasons in words why there is none."""
 
     status: Status
     plan: PlanSpec | None = None
-    blame: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True)
 class _Candidate:
-    """An incumbent, evaluated, and the deadlines that its queueing makes it miss, in seconds by source."""
+    """An evaluated incumbent, and the deadlines in seconds that it misses because of queueing, by source."""
 
     choices: Choices
     evaluation: Evaluation
     late: dict[str, float]
 
-    def misses(self) -> tuple[str, ...]:
-        """Say so in words."""
+    def missed_deadlines(self) -> tuple[str, ...]:
+        """Return one sentence per missed deadline."""
         return tuple(
             late(name, self.evaluation.sources[name].delay_s, deadline_s) for name, deadline_s in self.late.items()
         )
@@ -104,33 +104,33 @@ def solve(
     method
         One of :data:`METHODS`, or ``auto``.
     routes
-        One route a source (``single``), or samples ``shared`` among several; by default what the method does, and
-        ``single`` for ``auto``.
+        ``single``: one route per source; ``shared``: the samples of a source may be shared among several. By default
+        what the method finds, and ``single`` for ``auto``.
     gap
-        Relative gap between surrogate objective and bound that counts as optimal.
+        Relative optimality gap between surrogate objective and lower bound that counts as optimal.
     rank
-        Which incumbent to return: the one with the best evaluated delays, or the one with the best objective.
+        Which incumbent to return: the one with the best evaluated delays, or the one with the best surrogate objective.
     max_visits
-        How often a sample may begin a stage at one worker; unlimited by default.
+        How many stages of one sample a worker may run; unlimited by default.
     pins
-        By source, the worker that must run each block, by number.
+        By source, the worker that must run each block, by index.
     start
-        An earlier plan, of this scenario or one like it: those of its routes that still exist are tried first.
+        An earlier plan of this or a similar scenario, used as a warm start: routes that no longer exist are ignored.
     progress
-        Called now and then with seconds, best objective and bound.
+        Called repeatedly with the seconds since the start, the best objective and the lower bound.
 
     Raises
     ------
     SolveError
-        The method is unknown, or cannot do what was asked.
+        The method is unknown, or does not support the other options.
     PlanError
-        The goal ``delay`` misses a rate.
+        The goal is ``delay`` and a source has no rate.
     """
     started_s = time.monotonic()
     check_rank(rank)
     problem = build_problem(instance, max_visits=max_visits, pins=pins)
     name = _method(problem, method, routes)
-    known = read_routes(problem, {name: own.routes for name, own in start.sources.items()}) if start else ()
+    known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
     options = Options(
         time_limit_s=time_limit_s,
         gap=gap,
@@ -144,8 +144,8 @@ def solve(
         outcome = method_solve(problem, options)
         best = _best(instance, problem, outcome, rank)
         if best is None:
-            return Solution(outcome.status, blame=outcome.blame)
-        best = _in_time(
+            return Solution(outcome.status, reasons=outcome.reasons)
+        best = _meet_deadlines(
             instance,
             problem,
             best,
@@ -155,8 +155,8 @@ def solve(
             end_s=started_s + time_limit_s,
         )
     if best.late:
-        return Solution("no_solution", blame=best.misses())
-    wishes = {
+        return Solution("no_solution", reasons=best.missed_deadlines())
+    used_options = {
         "method": method,
         "routes": routes,
         "time_limit_s": time_limit_s,
@@ -167,29 +167,35 @@ def solve(
         "max_visits": max_visits,
         "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
     }
-    plan = _plan(instance, name, best.evaluation, outcome, wishes, solve_s=time.monotonic() - started_s)
+    plan = _plan(instance, name, best.evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
     return Solution(plan.status, plan)
 
 
 def _plan(
-    instance: Instance, method: str, evaluation: Evaluation, outcome: Outcome, wishes: dict[str, Any], *, solve_s: float
+    instance: Instance,
+    method: str,
+    evaluation: Evaluation,
+    outcome: Outcome,
+    options: dict[str, Any],
+    *,
+    solve_s: float,
 ) -> PlanSpec:
-    """Write the evaluated routes as a plan, with the gap to the bound of a method's ``outcome``."""
-    reached = relative_gap(evaluation.objective, outcome.bound)
+    """Return the evaluated routes as a plan, with the gap to the bound of a method's ``outcome``."""
+    gap = relative_gap(evaluation.objective, outcome.bound)
     unproven: Status = "interrupted" if outcome.status == "interrupted" else "feasible"
     return PlanSpec(
         chains={
             route.model: instance.any_profile(route.model).chain_sha256
-            for own in evaluation.sources.values()
-            for route in own.routes
+            for source in evaluation.sources.values()
+            for route in source.routes
         },
-        options=wishes,
-        status="optimal" if reached <= wishes["gap"] else unproven,
+        options=options,
+        status="optimal" if gap <= options["gap"] else unproven,
         method=method,
         goal=instance.scenario.objective.goal,
         objective=evaluation.objective,
         bound=min(outcome.bound, evaluation.objective),
-        gap=reached,
+        gap=gap,
         solve_s=solve_s,
         provenance="estimated" if instance.provenance == "estimated" else "measured",
         sources=evaluation.sources,
@@ -199,25 +205,25 @@ def _plan(
 
 
 def check_rank(rank: str) -> None:
-    """Check the name of a ranking.
+    """Raise an error unless a ranking exists.
 
     Raises
     ------
     SolveError
-        It is none of :data:`Rank`.
+        ``rank`` is not one of :data:`Rank`.
     """
     if rank not in get_args(Rank):
         raise SolveError("unknown ranking", where="rank", value=rank, expected=" or ".join(get_args(Rank)))
 
 
 def load_method(name: str) -> Callable[[Problem, Options], Outcome]:
-    """Import a method's module, and with it its solver library."""
+    """Return a method; this imports its module, and with it its solver library."""
     module = importlib.import_module(f"planner.solvers.methods.{METHODS[name].module}")
     method: Callable[[Problem, Options], Outcome] = getattr(module, METHODS[name].function)
     return method
 
 
-def _in_time(
+def _meet_deadlines(
     instance: Instance,
     problem: Problem,
     best: _Candidate,
@@ -227,8 +233,8 @@ def _in_time(
     options: Options,
     end_s: float,
 ) -> _Candidate:
-    """Solve again while queueing makes sources miss their deadlines, with less time for their pure work."""
-    for _ in range(TIGHTENINGS):
+    """Solve again with tighter deadlines while queueing makes sources late; return the best candidate."""
+    for _ in range(MAX_TIGHTENINGS):
         left_s = end_s - time.monotonic()
         if not best.late or left_s <= 0 or options.stop.is_set():
             break
@@ -241,7 +247,7 @@ def _in_time(
 
 
 def _method(problem: Problem, method: str, routes: Routes | None) -> str:
-    """Give the name of the method to use, ``auto`` picked."""
+    """Return the name of the method to use; ``auto`` is resolved."""
     if method != "auto" and method not in METHODS:
         raise SolveError("unknown method", where="method", value=method, expected=f"auto, {', '.join(METHODS)}")
     if routes not in {None, "single", "shared"}:
@@ -251,31 +257,31 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
             return "colgen"
         if not dp.misfits(problem):
             return "dp"
-        return "search" if not problem.memory_binds and problem.arcs > MILP_ARCS else "milp"
+        return "search" if not problem.memory_binds and problem.arcs > MILP_MAX_ARCS else "milp"
     if routes is not None and routes not in METHODS[method].routes:
-        fitting = ", ".join(name for name, found in METHODS.items() if routes in found.routes)
-        raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=fitting)
+        suitable = ", ".join(name for name, entry in METHODS.items() if routes in entry.routes)
+        raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=suitable)
     return method
 
 
 def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:
-    """Give the incumbent that misses the fewest deadlines, and of these the one that ranks best."""
-    foremost = sorted(outcome.incumbents, key=problem.objective)[:EVALUATED]
-    candidates = [_candidate(instance, problem, _homeward(problem, choices)) for choices in foremost]
+    """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one."""
+    best = sorted(outcome.incumbents, key=problem.objective)[:MAX_EVALUATED]
+    candidates = [_candidate(instance, problem, _with_unreached_at_home(problem, choices)) for choices in best]
     return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
 
 
-def _homeward(problem: Problem, choices: Choices) -> Choices:
-    """Put blocks that no sample reaches, which are as good anywhere, where the samples arrive, if they fit there."""
-    homeward = []
-    for own, demand in zip(choices, problem.demands, strict=True):
+def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
+    """Return the routes with blocks that no sample reaches at the source's worker, if they fit there."""
+    by_source = []
+    for routes, demand in zip(choices, problem.demands, strict=True):
         share: dict[tuple[int, tuple[int, ...]], float] = {}
-        for choice in own:
+        for choice in routes:
             reached = problem.variants[choice.variant].reach[:-1] > 0
             workers = tuple(np.where(reached, choice.workers, demand.home).tolist())
             share[choice.variant, workers] = share.get((choice.variant, workers), 0.0) + choice.share
-        homeward.append(tuple(Choice(*route, part) for route, part in share.items()))
-    moved = tuple(homeward)
+        by_source.append(tuple(Choice(*route, part) for route, part in share.items()))
+    moved = tuple(by_source)
     return moved if moved == choices or problem.feasible(moved) else choices
 
 
@@ -291,7 +297,7 @@ def _candidate(instance: Instance, problem: Problem, choices: Choices) -> _Candi
 
 
 def _tighten(problem: Problem, best: _Candidate) -> Problem:
-    """Leave the sources that come late less for pure work and transfers, by as much as they are late."""
+    """Return the problem with tighter deadlines for late sources, in proportion to their delay over their deadline."""
     return dataclasses.replace(
         problem,
         demands=tuple(

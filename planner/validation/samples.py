@@ -1,4 +1,4 @@
-"""A source's own samples for a validation: inputs from a file and, where it has them, labels."""
+"""Samples of a source for a validation: inputs from a file, and labels if it has them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from planner.scenario.instance import Instance
 def read_samples(
     files: Mapping[str, StrPath], instance: Instance, chains: Mapping[str, Chain]
 ) -> dict[str, LabelledSamples]:
-    """Read the samples of sources.
+    """Return the samples of sources, by name.
 
     Parameters
     ----------

@@ -57,7 +57,7 @@ def describe_times(validation: Validation) -> Iterator[Table | str]:
 
 def describe_calibration(validation: Validation) -> Iterator[Table | str]:
     """Return how the costs measured in place compare with the profiles, if they were measured."""
-    calibrated = validation.rehearsed
+    calibrated = validation.calibration
     if calibrated is None:
         return
     yield Table(

@@ -20,7 +20,7 @@ from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import COORDINATOR
-from planner.execution.wire.transport import Connect, MemoryNetwork
+from planner.execution.wire.transport import Connect
 from planner.plan.replan import LiveReplanner, ReplanAnswer, Situation, TakeAnswer
 from planner.plan.types import PlanSpec
 from planner.runtime.input_pool import input_pool
@@ -29,6 +29,7 @@ from planner.runtime.session import BlockSession
 from planner.scenario.instance import Instance
 from planner.solvers.replan.process import ReplanProcess
 from planner.trace.records import BlockRecord, SampleRecord
+from tests.execution.memory_network import MemoryNetwork
 from tests.execution.rig import BLOCKS, MODEL, SPLIT, small_deployment
 
 SEED = 3
@@ -122,7 +123,7 @@ class After(Observer):
         self._actions = list(actions)
         self._ended = 0
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
         self._ended += 1
         while self._actions and self._ended >= self._actions[0][0]:
             self._actions.pop(0)[1]()
@@ -171,9 +172,9 @@ class Live(Observer):
         self._back = False
         self._ends: list[SampleRecord] = []
         self.at: dict[int, Callable[[], None]] = {}
-        self.on_left: Callable[[], None] = lambda: None
+        self.when_left: Callable[[], None] = lambda: None
 
-    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
         self._submit = submit
         for _ in range(self._in_flight):
             self._hand_in()
@@ -182,7 +183,7 @@ class Live(Observer):
         self._submit("urgent", self._next, self._inputs)
         self._next += 1
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         self._ends.append(sample)
         np.testing.assert_allclose(outputs["t3"], np.maximum(self._inputs["t0"], 0) + self._inputs["t0"], rtol=1e-4)
         action = self.at.pop(len(self._ends), None)
@@ -194,10 +195,10 @@ class Live(Observer):
         elif len(self._ends) == self._next:
             self._coordinator.stop()
 
-    def left(self, worker: str) -> None:  # noqa: ARG002
-        self.on_left()
+    def on_left(self, worker: str) -> None:  # noqa: ARG002
+        self.when_left()
 
-    def joined(self, worker: str) -> None:  # noqa: ARG002
+    def on_joined(self, worker: str) -> None:  # noqa: ARG002
         self._back = True
 
     @property

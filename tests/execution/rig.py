@@ -13,12 +13,12 @@ from planner.execution.agent.block_cache import BlockCache
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.coordinator.deployment import Deployment, Emulation
 from planner.execution.wire.messages import COORDINATOR, DeployedModel
-from planner.execution.wire.transport import MemoryNetwork
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.candidate_routes import resident_blocks
 from planner.scenario.instance import Instance
 from planner.scenario.paths import find_paths
 from planner.scenario.types import NetworkSpec
+from tests.execution.memory_network import MemoryNetwork
 from tests.instances import make_instance, make_profile
 from tests.profiling.small_chain import SmallModel
 

@@ -16,7 +16,7 @@ from planner.execution.coordinator.run_result import RunResult
 from planner.execution.launch.emulated import EmulatedNetwork
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import COORDINATOR, BlockFile, Deploy, Missing, Refused
-from planner.execution.wire.transport import CONTROL, MemoryNetwork
+from planner.execution.wire.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.input_pool import input_pool
 from planner.runtime.session import BlockSession
@@ -24,6 +24,7 @@ from planner.simulation.simulator import simulate
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import Complete, RunBlock, Send
 from planner.worker.worker import Worker
+from tests.execution.memory_network import MemoryNetwork
 from tests.execution.rig import BLOCKS, FILES, HASHES, MODEL, SPLIT, agents_in_threads, small_deployment, small_instance
 
 ROUTES = dict[tuple[str, int], list[tuple[str, int]]]
@@ -159,7 +160,7 @@ def test_a_host_that_is_slower_than_the_workers_it_plays_is_refused(tmp_path: Pa
     deployment = small_deployment(instance, SPLIT, emulation=EmulatedNetwork(instance))
     with (
         agents_in_threads(instance.workers, tmp_path) as coordinator,
-        pytest.raises(ExecuteError, match=r"workers\.c\.speed: this host is too slow to play the worker"),
+        pytest.raises(ExecuteError, match=r"workers\.c\.speed: this host is too slow to emulate the worker"),
     ):
         coordinator.run(deployment, ready_timeout_s=30.0)
 

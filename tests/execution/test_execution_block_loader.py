@@ -8,7 +8,7 @@ from contextlib import contextmanager
 
 import pytest
 
-from planner.execution.agent import block_loader as residency
+from planner.execution.agent import block_loader
 from planner.execution.agent.block_loader import BlockLoader
 from planner.execution.agent.executor import ModelBlocks
 from planner.execution.wire.messages import Deploy
@@ -22,8 +22,8 @@ SECOND = small_plan([("a", 0, 1), ("c", 2, 2)])
 
 @pytest.fixture(autouse=True)
 def _hurry(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(residency, "_LOOK_S", 0.02)
-    monkeypatch.setattr(residency, "_IDLE_S", 0.1)
+    monkeypatch.setattr(block_loader, "_UNLOAD_PERIOD_S", 0.02)
+    monkeypatch.setattr(block_loader, "_IDLE_S", 0.1)
 
 
 def eventually(holds: Callable[[], bool]) -> None:

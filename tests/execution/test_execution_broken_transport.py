@@ -210,7 +210,7 @@ def test_an_agent_that_can_send_nothing_says_so_and_goes(tmp_path: Path, way: st
             coordinator.send("a", Frame(Ask()))
             if way == "told":
                 fault = coordinator.expect(WorkerFault)
-                assert fault.what == "the agent leaves: it can send nothing any more: ZError: no buffers"
+                assert fault.what == "the agent leaves because it can no longer send: ZError: no buffers"
             assert agent.wait(60.0) == 2
         finally:
             agent.kill()
@@ -218,7 +218,7 @@ def test_an_agent_that_can_send_nothing_says_so_and_goes(tmp_path: Path, way: st
     assert f"sending to {COORDINATOR} fails, and is tried again in 0.01 s: ZError: no buffers" in said
     assert f"the thread 'send to {COORDINATOR}' ends: ZError: no buffers" in said
     assert (
-        said.splitlines()[-1] == "planner: error: a: the agent left: it can send nothing any more: ZError: no buffers"
+        said.splitlines()[-1] == "planner: error: a: the agent left because it can no longer send: ZError: no buffers"
     )
 
 

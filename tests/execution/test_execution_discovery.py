@@ -11,8 +11,9 @@ import pytest
 from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.wire.messages import COORDINATOR
-from planner.execution.wire.transport import MemoryNetwork, OnFrame, OnPresence, Transport
+from planner.execution.wire.transport import OnFrame, OnPresence, Transport
 from planner.execution.wire.zenoh import free_port, zenoh_connect
+from tests.execution.memory_network import MemoryNetwork
 
 ROUNDS = 15
 NAMES = (COORDINATOR, "a", "b", "c", "d")
@@ -89,7 +90,7 @@ def test_an_agent_whose_coming_was_not_heard_of_is_found() -> None:
     with Coordinator(connect) as coordinator:
         assert coordinator.absent(["a"])
         coordinator.await_agents(["a"], 30.0)
-        with pytest.raises(ExecuteError, match=r"did not come within 0.1 s; found 'b'"):
+        with pytest.raises(ExecuteError, match=r"did not connect within 0.1 s; found 'b'"):
             coordinator.await_agents(["a", "b"], 0.1)
     assert next(heard) >= 2
     agent.close()

@@ -66,10 +66,10 @@ def test_logs_of_what_there_is_not_are_refused_and_listed_and_change_nothing(tmp
         stranger = agents.network.connect("x")(lambda _frame: None, lambda _member, _present: None)
 
         def forge() -> None:
-            assert b._part is not None
-            run = b._part.deploy.run
+            assert b._run is not None
+            run = b._run.id
             for tensors in NOT_TAKEN.values():
-                b._tell(Frame(Log(run=run, worker="b"), tensors))
+                b._report(Frame(Log(run=run, worker="b"), tensors))
             stranger.send(COORDINATOR, Frame(Ready(worker="x", warm_block_s={})), CONTROL)
             stranger.send(COORDINATOR, Frame(Log(run=run, worker="x"), packed()), CONTROL)
 
@@ -104,9 +104,9 @@ def test_ends_by_what_the_models_of_the_source_have_not_are_refused(origin: Orig
         a = agents.agent("a")
 
         def forge() -> None:
-            assert a._part is not None
+            assert a._run is not None
             record = SampleRecord("urgent", SAMPLES - 1, 0.0, 0.1, "completed", origin=origin)
-            a._tell(Frame(Ended(run=a._part.deploy.run, worker="a", samples=(record,))))
+            a._report(Frame(Ended(run=a._run.id, worker="a", samples=(record,))))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -120,9 +120,9 @@ def test_outputs_that_no_model_of_the_source_gives_are_refused(names: tuple[str,
         a = agents.agent("a")
 
         def forge() -> None:
-            assert a._part is not None
-            assert a._part.driver is not None
-            a._part.driver.journal.output(SampleKey("urgent", 0, 0), dict.fromkeys(names, np.zeros(4)))
+            assert a._run is not None
+            assert a._run._driver is not None
+            a._run._driver._reporter.log.add_output(SampleKey("urgent", 0, 0), dict.fromkeys(names, np.zeros(4)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -134,18 +134,18 @@ def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) 
     instance, seen = small_instance(samples=SAMPLES), set[str]()
 
     class Watching(After):
-        def told(self, load: Load) -> None:
+        def on_load(self, load: Load) -> None:
             seen.update(load.carried_s)
 
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         b = agents.agent("b")
 
         def forge() -> None:
-            assert b._part is not None
-            load = Load(run=b._part.deploy.run, worker="b", at_s=0.1, queued=0, busy_s=0.0)
-            b._tell(Frame(load.model_copy(update={"carried_s": {"cable": 0.1}})))
-            b._tell(Frame(load.model_copy(update={"queued": -1})))
-            b._tell(Frame(Missing(worker="b", sha256="0" * 64)))
+            assert b._run is not None
+            load = Load(run=b._run.id, worker="b", at_s=0.1, queued=0, busy_s=0.0)
+            b._report(Frame(load.model_copy(update={"carried_s": {"cable": 0.1}})))
+            b._report(Frame(load.model_copy(update={"queued": -1})))
+            b._report(Frame(Missing(worker="b", sha256="0" * 64)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=Watching((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -153,7 +153,7 @@ def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) 
     assert said(measured) == [
         ("b", f"was refused: load from b: no such network; found 'cable'; expected one of {instance.resources[0]}"),
         ("b", "was refused: body.load.queued: malformed header: Input should be greater than or equal to 0"),
-        ("b", f"was refused: a block model that is not of this run: {'0' * 64}"),
+        ("b", f"was refused: request for a block model that is not of this run: {'0' * 64}"),
     ]
 
 

@@ -61,14 +61,14 @@ def test_a_killed_agent_that_is_started_again_joins_the_run(
     # The one that follows is a thread, for a process takes seconds to start on a busy machine.
     following = Threads(tmp_path)
     live = Live(coordinator, stop_after=30)
-    live.on_left = lambda: following.start("c", zenoh_connect("c", listen=None, connect=[agents.address]))
+    live.when_left = lambda: following.start("c", zenoh_connect("c", listen=None, connect=[agents.address]))
     live.at = {10: lambda: agents.kill("c")}
     try:
         measured = coordinator.run(deployment_for(INSTANCE, live=True), ready_timeout_s=60.0, observer=live)
     finally:
         following.close()
     assert measured.left == []
-    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there", "joined the run"]
+    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "connected", "joined the run"]
     assert live.ended_once()
 
 
@@ -78,10 +78,10 @@ def test_a_silent_agent_is_gone_and_comes_back_when_it_speaks_again(
     live = Live(coordinator, stop_after=30)
     stopped = agents.running["c"]
     live.at = {10: lambda: stopped.send_signal(signal.SIGSTOP)}
-    live.on_left = lambda: stopped.send_signal(signal.SIGCONT)
+    live.when_left = lambda: stopped.send_signal(signal.SIGCONT)
     measured = coordinator.run(deployment_for(INSTANCE, live=True), ready_timeout_s=60.0, observer=live)
     assert measured.left == []
-    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there", "joined the run"]
+    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "connected", "joined the run"]
     assert live.ended_once()
 
 
@@ -93,7 +93,7 @@ def test_an_agent_that_may_write_no_file_works_from_memory(agents: Processes) ->
     agents.kill("c")
     assert assert_accounted(INSTANCE, measured) == {}
     assert {worker for worker, _ in said(measured)} == {"c"}
-    assert all("takes no block model, which stays in memory: File too large" in what for _, what in said(measured))
+    assert all("keeping it in memory: File too large" in what for _, what in said(measured))
 
 
 def test_agents_outlive_a_coordinator_that_is_killed(agents: Processes) -> None:

@@ -48,7 +48,7 @@ class Scales(Observer):
         self._handed_in = self._ended = 0
         self.kept: Counter[type] = Counter()
 
-    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
         self._submit = submit
         for _ in range(4 if self._live else 0):
             self._hand_in()
@@ -57,7 +57,7 @@ class Scales(Observer):
         self._submit("urgent", self._handed_in, self._inputs)
         self._handed_in += 1
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
         self._ended += 1
         if self._ended == SAMPLES:
             self.kept = planners_objects()
@@ -118,11 +118,11 @@ def test_a_ledger_keeps_what_is_out_of_order_only() -> None:
 
 
 def test_outputs_are_kept_once_however_many_samples_gave_them() -> None:
-    journal, outputs = EventLog(live=False), Outputs()
+    log, outputs = EventLog(live=False), Outputs()
     tensors = [{"y": np.full(1000, value, np.float32)} for value in range(3)]
     for sample in range(1, 3000):
-        journal.output(SampleKey("urgent", sample, 0), {"y": tensors[sample % 3]["y"].copy()})
-    told = list(journal.outputs())
+        log.add_output(SampleKey("urgent", sample, 0), {"y": tensors[sample % 3]["y"].copy()})
+    told = list(log.outputs())
     assert [len(own.samples) for own in told] == [1000, 1000, 999]
     for own in told:
         outputs.add(own.source, own.samples, own.tensors)
@@ -137,13 +137,13 @@ def test_a_log_of_steps_comes_in_pieces_and_is_one_in_its_file(pieces: int) -> N
     logs, steps = StepLogs(), []
     logs.begin("a")
     for piece in range(pieces):
-        journal = EventLog(live=False)
+        log = EventLog(live=False)
         for number in range(2):
             effects: list[Effect] = [SetTimer(Timer("result", SampleKey("urgent", number, 0)), 3.0)]
             steps.append(Step(float(2 * piece + number), Arrived("urgent", 2 * piece + number), effects))
-            journal.step(steps[-1])
-        logs.add("a", journal.take())
-        assert not journal.take()
+            log.add_step(steps[-1])
+        logs.add("a", log.flush())
+        assert not log.flush()
     file = io.BytesIO()
     logs.write("a", file)
     assert STEPS.validate_json(file.getvalue()) == logs["a"] == steps

@@ -124,7 +124,7 @@ def test_a_damaged_block_ends_the_run_only(tmp_path: Path) -> None:
         asked = own.expect(Missing)
         damaged = np.frombuffer(FILES[0][:-1] + b"x", np.uint8)
         own.send("b", Frame(BlockFile(sha256=asked.sha256), {"file": damaged}))
-        assert "came damaged" in own.expect(WorkerFault).what
+        assert "damaged block model" in own.expect(WorkerFault).what
         assert own.alive("b").run is None
         assert list(tmp_path.iterdir()) == []
 

@@ -22,11 +22,11 @@ from tests.instances import MIB, make_instance, make_profile
 FOLDER = Path(__file__).parent / "golden"
 
 Form = dict[str, dict[str, dict[str, Any]]]
-"""Of a part of the model: its ``objective``, ``rows`` and ``columns``, each by name."""
+"""A part of the model: its ``objective``, ``rows`` and ``columns``, each by name."""
 
 
 def tiny_problem(goal: str = "delay") -> Problem:
-    """Two sources on two workers, two blocks, two operating points: every constraint has something to say."""
+    """Return a problem with two sources, workers, blocks and operating points, in which no constraint is empty."""
     points = [
         OperatingPoint(name="small", accuracy=0.8, thresholds=(0.5,), reach=(1.0, 0.5)),
         OperatingPoint(name="large", accuracy=0.9, thresholds=(1.0,), reach=(1.0, 1.0)),
@@ -61,10 +61,10 @@ def golden_forms() -> dict[str, Form]:
 
 
 def _form(rows: Iterable[Any], objective: Any = None) -> Form:
-    """Return what rows and an objective say, however Pyomo has arranged and would write them.
+    """Return the normal form of rows and an objective, independent of how Pyomo arranges and writes them.
 
-    A row is ``least <= terms <= most`` with all constants on the outside and its first term positive; terms are in the
-    order of their names, and those of coefficient 0 are left out. Of columns, those that occur are listed.
+    A row is ``least <= terms <= most`` with all constants moved to the bounds and its first term positive. Terms are
+    sorted by name, without those of coefficient 0. Only columns that occur are listed.
     """
     columns: dict[str, Any] = {}
     form: Form = {}
@@ -88,16 +88,16 @@ def _row(row: Any, columns: dict[str, Any]) -> dict[str, Any]:
 
 
 def _linear(expression: Any, columns: dict[str, Any]) -> tuple[dict[str, float], float]:
-    """Return coefficients by name, and the constant; the variables join ``columns``."""
-    found = generate_standard_repn(expression, compute_values=True)
-    assert found.is_linear()
+    """Return coefficients by name, and the constant; add the variables to ``columns``."""
+    linear = generate_standard_repn(expression, compute_values=True)
+    assert linear.is_linear()
     terms = {
         variable.name: (float(factor), variable)
-        for factor, variable in zip(found.linear_coefs, found.linear_vars, strict=True)
+        for factor, variable in zip(linear.linear_coefs, linear.linear_vars, strict=True)
         if factor != 0
     }
     columns |= {name: variable for name, (_, variable) in terms.items()}
-    return {name: terms[name][0] for name in sorted(terms)}, float(found.constant)
+    return {name: terms[name][0] for name in sorted(terms)}, float(linear.constant)
 
 
 def _column(variable: Any) -> dict[str, Any]:
@@ -106,7 +106,7 @@ def _column(variable: Any) -> dict[str, Any]:
 
 
 def _text(form: Form) -> str:
-    """Return a form as JSON, a row a line."""
+    """Return a form as JSON, one row per line."""
     sections = []
     for section, entries in form.items():
         lines = ",\n".join(f"  {json.dumps(name)}: {json.dumps(entry)}" for name, entry in entries.items())
@@ -115,7 +115,7 @@ def _text(form: Form) -> str:
 
 
 def main() -> None:
-    """Write all files, and remove those of constraints that are gone."""
+    """Write all files, and remove those of constraints that no longer exist."""
     FOLDER.mkdir(exist_ok=True)
     for stale in FOLDER.iterdir():
         stale.unlink()

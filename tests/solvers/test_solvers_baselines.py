@@ -14,18 +14,18 @@ BASELINES = ["local", "two-part", "equal", "ar-mdi"]
 @pytest.mark.parametrize("seed", range(4))
 def test_no_baseline_beats_the_optimum(method: str, seed: int) -> None:
     instance = random_instance(seed, load=0.1)
-    found = solve(instance, method=method)
-    if found.plan is None:
-        assert found.blame
+    solution = solve(instance, method=method)
+    if solution.plan is None:
+        assert solution.reasons
         return
-    verify(instance, found.plan)
+    verify(instance, solution.plan)
     optimum = solve(instance, rank="surrogate").plan
     assert optimum is not None
-    assert found.plan.objective >= optimum.objective * (1 - 1e-4)
+    assert solution.plan.objective >= optimum.objective * (1 - 1e-4)
 
 
 def test_segments_follow_ring_and_speed() -> None:
-    """Worker b is three times as fast as a, c twice: blocks of equal size go 1 : 3 : 2 round a ring from home."""
+    """Worker b is three times as fast as a, and c twice: equal blocks are divided 1 : 3 : 2 around the ring."""
     profile = make_profile(block_s=[0.01] * 12)
     instance = make_instance(profiles=[profile], workers={"a": 1.0, "b": 3.0, "c": 2.0})
     ring = PolicySpec(ring=("c", "a", "b"))
@@ -34,8 +34,8 @@ def test_segments_follow_ring_and_speed() -> None:
     def stages(method: str) -> list[tuple[str, int]]:
         plan = solve(instance, method=method).plan
         assert plan is not None
-        found = plan.sources["camera"].routes[0].stages
-        return [(stage.worker, stage.last_block - stage.first_block + 1) for stage in found]
+        segments = plan.sources["camera"].routes[0].stages
+        return [(stage.worker, stage.last_block - stage.first_block + 1) for stage in segments]
 
     assert stages("equal") == [("a", 4), ("b", 4), ("c", 4)]
     assert stages("ar-mdi") == [("a", 2), ("b", 6), ("c", 4)]
@@ -50,22 +50,22 @@ def test_one_split_is_the_best_split() -> None:
     assert [(stage.worker, stage.first_block) for stage in stages] == [("home", 0), ("fast", 1)]
 
 
-def test_a_baseline_that_does_not_fit_says_why() -> None:
+def test_a_baseline_that_does_not_fit_gives_the_reason() -> None:
     solution = solve(make_instance(sources={"camera": {"rate_per_s": 60.0}}), method="local")
     assert solution.status == "no_solution"
-    assert solution.blame == ("worker slow would be 120% busy, 95% is allowed",)
+    assert solution.reasons == ("worker slow would be 120% busy, 95% is allowed",)
 
 
-def test_what_only_its_own_routes_miss_is_not_said_of_all() -> None:
+def test_reasons_of_a_baseline_concern_its_routes_only() -> None:
     sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.018}}
     late = solve(make_instance(sources=sources), method="local")
-    assert late.blame == ("camera would take 20 ms, its deadline is 18 ms",)
+    assert late.reasons == ("camera would take 20 ms, its deadline is 18 ms",)
     assert solve(make_instance(sources=sources)).plan is not None
     pinned = solve(make_instance(), method="local", pins={"camera": {0: "fast"}})
-    assert pinned.blame == ("the route of camera would not keep its pins, the paths there are, or max_visits",)
+    assert pinned.reasons == ("the route of camera would violate its pins, use a missing path or exceed max_visits",)
 
 
-def test_an_earlier_plan_is_a_start() -> None:
+def test_an_earlier_plan_is_a_warm_start() -> None:
     instance = random_instance(2, load=0.1)
     earlier = solve(instance, method="two-part").plan
     assert earlier is not None

@@ -16,15 +16,15 @@ from tests.instances import random_instance
 
 @settings(max_examples=40, deadline=None)
 @given(seed=st.integers(0, 10_000), workers=st.integers(2, 4), blocks=st.integers(1, 5), tight=st.booleans())
-def test_it_finds_what_trying_all_finds(seed: int, workers: int, blocks: int, *, tight: bool) -> None:
+def test_it_equals_exhaustive_search(seed: int, workers: int, blocks: int, *, tight: bool) -> None:
     instance = random_instance(
         seed, sources=1, workers=workers, blocks=blocks, goal="throughput", tight_memory=tight, load=1.5
     )
     problem = build_problem(instance, max_visits=1)
-    found, oracle = dp.solve(problem, Options()), exhaustive.solve(problem, Options())
-    assert found.status == oracle.status
+    outcome, oracle = dp.solve(problem, Options()), exhaustive.solve(problem, Options())
+    assert outcome.status == oracle.status
     if oracle.status == "optimal":
-        assert found.bound == pytest.approx(oracle.bound, rel=1e-12)
+        assert outcome.bound == pytest.approx(oracle.bound, rel=1e-12)
 
 
 def test_its_plan_passes_verification() -> None:

@@ -27,7 +27,7 @@ OPTIONS = Options()
 
 
 def hard_problem(seed: int) -> Problem:
-    """Two sources on three workers, where several limits are too tight at once."""
+    """Return a problem of two sources on three workers in which several limits are too tight at once."""
     random = np.random.default_rng(seed)
     problem = build_problem(random_instance(seed, blocks=2, load=float(random.uniform(0.5, 1.2)), tight_memory=True))
     demands = tuple(
@@ -40,17 +40,17 @@ def hard_problem(seed: int) -> Problem:
 
 
 def solvable(problem: Problem) -> bool:
-    """Whether any combination of routes keeps every limit."""
+    """Return whether any combination of routes satisfies every limit."""
     routes = [exhaustive._routes(problem, source) for source in range(len(problem.demands))]
     combinations = (tuple((choice,) for choice in combination) for combination in itertools.product(*routes))
     return any(problem.objective(choices) < np.inf and problem.feasible(choices) for choices in combinations)
 
 
-def relax(problem: Problem, gives: Relaxations, factor: float = 1 + 1e-6) -> Problem:
-    """Move limits by as much as they have to give way; overload is no number of the problem, so not among them."""
+def relax(problem: Problem, relaxed: Relaxations, factor: float = 1 + 1e-6) -> Problem:
+    """Return the problem with relaxed limits, except overload, whose cap is a constant."""
     memory_bytes = problem.memory_bytes.copy()
     demands = list(problem.demands)
-    for (kind, index), amount in gives.items():
+    for (kind, index), amount in relaxed.items():
         if kind == "lack_mib":
             memory_bytes[index] += amount * MIB * factor + 1
         elif kind == "late_s":
@@ -60,26 +60,26 @@ def relax(problem: Problem, gives: Relaxations, factor: float = 1 + 1e-6) -> Pro
 
 @settings(max_examples=8, deadline=None)
 @given(st.integers(0, 10_000))
-def test_with_the_relaxations_there_is_a_solution_and_with_fewer_limits_there_is_none(seed: int) -> None:
+def test_the_relaxations_suffice_and_fewer_limits_do_not(seed: int) -> None:
     problem = hard_problem(seed)
     assume(not solvable(problem))
-    gives = relaxations(problem, OPTIONS)
-    assert gives
-    assume(not any(kind == "overload" for kind, _ in gives))
-    assert solvable(relax(problem, gives))
+    relaxed = relaxations(problem, OPTIONS)
+    assert relaxed
+    assume(not any(kind == "overload" for kind, _ in relaxed))
+    assert solvable(relax(problem, relaxed))
     limits = [("lack_mib", worker) for worker in range(3)] + [("late_s", source) for source in range(2)]
-    for fewer in itertools.combinations(limits, len(gives) - 1):
+    for fewer in itertools.combinations(limits, len(relaxed) - 1):
         assert not solvable(relax(problem, dict.fromkeys(fewer, 1e3)))
 
 
-def test_one_limit_far_beyond_is_named_before_two_a_little_beyond() -> None:
-    """More memory at one worker, or a little more at both: one is the smaller set."""
+def test_one_limit_relaxed_much_is_preferred_to_two_relaxed_little() -> None:
+    """Much more memory on one worker, or a little more on both: one limit is the smaller set."""
     profile = make_profile(block_s=[0.01, 0.01], weight_bytes=100 * 2**20, activation_bytes=0)
     workers = {name: {"memory_bytes": 290 * MIB, "base_memory_bytes": 200 * MIB} for name in ("a", "b")}
     solution = solve(make_instance(profiles=[profile], workers=workers), method="milp")
     assert solution.status == "infeasible"
-    assert len(solution.blame) == 1
-    assert "lacks 110 MiB" in solution.blame[0]
+    assert len(solution.reasons) == 1
+    assert "lacks 110 MiB" in solution.reasons[0]
 
 
 @pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
@@ -91,9 +91,9 @@ def test_every_method_names_two_limits_where_two_are_needed(method: str) -> None
     }
     solution = solve(make_instance(sources=sources), method=method)
     assert solution.status == "infeasible"
-    assert len(solution.blame) == 2
-    assert "deadline 1 ms of early" in solution.blame[0]
-    assert "deadline 2 ms of soon" in solution.blame[1]
+    assert len(solution.reasons) == 2
+    assert "deadline 1 ms of early" in solution.reasons[0]
+    assert "deadline 2 ms of soon" in solution.reasons[1]
 
 
 NO_ROOM = {
@@ -105,8 +105,8 @@ NO_ROOM = {
 
 @pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
 @pytest.mark.parametrize("why", NO_ROOM)
-def test_where_no_routes_fit_into_memory_every_method_says_that_there_is_no_plan(why: str, method: str) -> None:
-    weights, room, blame = NO_ROOM[why]
+def test_if_no_routes_fit_into_memory_every_method_reports_it(why: str, method: str) -> None:
+    weights, room, reason = NO_ROOM[why]
     profile = make_profile(
         block_s=[0.01] * len(weights), weight_bytes=[int(size * MIB) for size in weights], activation_bytes=0
     )
@@ -115,19 +115,19 @@ def test_where_no_routes_fit_into_memory_every_method_says_that_there_is_no_plan
     }
     solution = solve(make_instance(profiles=[profile], workers=workers), method=method)
     assert solution.status == "infeasible"
-    assert solution.blame == (blame,)
+    assert solution.reasons == (reason,)
 
 
 @settings(max_examples=20, deadline=None)
 @given(st.integers(0, 10_000), st.sampled_from([0.1, 0.5, 0.6, 0.7, 0.8, 0.9]))
-def test_what_is_proven_of_memory_is_true(seed: int, part: float) -> None:
-    """Against all combinations of routes, of which no other limit matters."""
+def test_a_proof_that_memory_is_too_small_is_correct(seed: int, part: float) -> None:
+    """The reference is all combinations of routes, without any other limit."""
     problem = build_problem(random_instance(seed, blocks=2, load=1.5, tight_memory=True))
     problem = dataclasses.replace(problem, memory_bytes=problem.memory_bytes * part)
     careless = dataclasses.replace(
         problem,
         goal="throughput",
-        demands=tuple(dataclasses.replace(own, deadline_s=np.inf) for own in problem.demands),
+        demands=tuple(dataclasses.replace(demand, deadline_s=np.inf) for demand in problem.demands),
     )
     assert no_room(problem, OPTIONS) is not solvable(careless)
 
@@ -143,30 +143,30 @@ def test_shared_routes_need_no_more_than_single_ones() -> None:
 
 @settings(max_examples=12)
 @given(st.integers(0, 10_000), st.sampled_from(["delay", "throughput"]))
-def test_known_routes_are_enough_to_find_the_least_relaxations_of_shared_ones(seed: int, goal: str) -> None:
+def test_generated_routes_suffice_for_the_least_relaxations_of_shared_routes(seed: int, goal: str) -> None:
     problem = dataclasses.replace(hard_problem(seed), memory_bytes=np.full(3, 1e12), goal=goal)
     least = relaxations(problem, OPTIONS, shared=True) or {}
     assume(least)
     first = [(source, choice) for source in range(2) for choice in exhaustive._routes(problem, source)[:1]]
-    found = shared_relaxations(problem, first, Options(time_limit_s=10.0))
-    assert found is not None
-    assert len(found) >= len(least)
-    if not any(kind == "overload" for kind, _ in found):
-        assert colgen.solve(relax(problem, found, 1.001), OPTIONS).incumbents
+    known = shared_relaxations(problem, first, Options(time_limit_s=10.0))
+    assert known is not None
+    assert len(known) >= len(least)
+    if not any(kind == "overload" for kind, _ in known):
+        assert colgen.solve(relax(problem, known, 1.001), OPTIONS).incumbents
     allows = {"overload": problem.cap, "late_s": 1.0}
 
-    def parts(gives: Relaxations) -> float:
+    def parts(relaxed: Relaxations) -> float:
         return sum(
             amount / (problem.demands[number].deadline_s if kind == "late_s" else allows[kind])
-            for (kind, number), amount in gives.items()
+            for (kind, number), amount in relaxed.items()
         )
 
-    if len(found) == len(least):
-        assert parts(found) == pytest.approx(parts(least), rel=0.2)
+    if len(known) == len(least):
+        assert parts(known) == pytest.approx(parts(least), rel=0.2)
 
 
 @pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
-def test_column_generation_names_the_same_limits_when_it_has_only_its_own_routes(
+def test_column_generation_names_the_same_limits_over_generated_routes(
     goal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = {
@@ -176,11 +176,11 @@ def test_column_generation_names_the_same_limits_when_it_has_only_its_own_routes
     }
     instance = make_instance(sources=sources, objective=ObjectiveSpec.model_validate({"goal": goal}))
     by_arcs = solve(instance, method="colgen")
-    monkeypatch.setattr(colgen, "ELASTIC_ARCS", 0)
+    monkeypatch.setattr(colgen, "ELASTIC_MAX_ARCS", 0)
     by_columns = solve(instance, method="colgen")
     assert by_arcs.status == by_columns.status == "infeasible"
-    assert by_arcs.blame == by_columns.blame
-    assert len(by_columns.blame) == 2
+    assert by_arcs.reasons == by_columns.reasons
+    assert len(by_columns.reasons) == 2
 
 
 def test_the_partition_names_the_least_relaxations() -> None:
@@ -192,15 +192,15 @@ def test_the_partition_names_the_least_relaxations() -> None:
     )
     solution = solve(instance, method="dp", max_visits=1)
     assert solution.status == "infeasible"
-    assert len(solution.blame) == 1
-    assert "lacks 110 MiB" in solution.blame[0]
+    assert len(solution.reasons) == 1
+    assert "lacks 110 MiB" in solution.reasons[0]
 
 
-def test_search_proves_that_there_is_no_solution_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_search_proves_infeasibility_at_any_size(monkeypatch: pytest.MonkeyPatch) -> None:
     for module in (colgen, search):
-        monkeypatch.setattr(module, "ELASTIC_ARCS", 0)
+        monkeypatch.setattr(module, "ELASTIC_MAX_ARCS", 0)
     instance = random_instance(0, sources=5, workers=8, blocks=16, load=1.1)
     solution = solve(instance, method="search")
     assert solution.status == "infeasible"
-    assert solution.blame
-    assert all("busy" in reason for reason in solution.blame)
+    assert solution.reasons
+    assert all("busy" in reason for reason in solution.reasons)

@@ -7,12 +7,12 @@ import pytest
 from tests.solvers.golden import FOLDER, Form, golden_forms
 
 
-def test_every_constraint_is_as_it_was_looked_over() -> None:
-    """After a wanted change: ``make golden``, and read the difference."""
+def test_every_constraint_equals_its_golden_file() -> None:
+    """After an intended change, run ``make golden`` and review the difference."""
     golden: dict[str, Form] = {path.stem: json.loads(path.read_text()) for path in FOLDER.iterdir()}
-    found = golden_forms()
-    assert found.keys() == golden.keys()
-    for name, form in found.items():
+    forms = golden_forms()
+    assert forms.keys() == golden.keys()
+    for name, form in forms.items():
         assert form.keys() == golden[name].keys(), name
         for section, entries in form.items():
             assert entries.keys() == golden[name][section].keys(), (name, section)

@@ -1,4 +1,4 @@
-"""HiGHS as every solver of this package gets it."""
+"""HiGHS as the solvers use it."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ TASKS = Path("/proc/self/task")
 
 
 def knapsack(seed: int, *, size: int = 25, rows: int = 8, **options: Any) -> Program:
-    """Many small things into few bags; takes HiGHS some nodes."""
+    """Return a knapsack problem that takes HiGHS several nodes."""
     random = np.random.default_rng(seed)
     program = Program(**options)
     program.add_columns(np.zeros(size), np.ones(size), integer=np.arange(size))
@@ -40,14 +40,14 @@ def knapsack(seed: int, *, size: int = 25, rows: int = 8, **options: Any) -> Pro
     return program
 
 
-def test_models_with_more_threads_and_fewer_follow_each_other() -> None:
+def test_models_with_different_thread_counts_follow_each_other() -> None:
     problem = build_problem(random_instance(0))
-    found = [milp.solve(problem, Options(threads=threads)) for threads in (1, 2, 1, 3)]
-    assert [outcome.status for outcome in found] == ["optimal"] * 4
-    assert [outcome.bound for outcome in found] == pytest.approx([found[0].bound] * 4, rel=1e-4)
+    outcomes = [milp.solve(problem, Options(threads=threads)) for threads in (1, 2, 1, 3)]
+    assert [outcome.status for outcome in outcomes] == ["optimal"] * 4
+    assert [outcome.bound for outcome in outcomes] == pytest.approx([outcomes[0].bound] * 4, rel=1e-4)
 
 
-def test_models_with_more_threads_and_fewer_run_at_once() -> None:
+def test_models_with_different_thread_counts_run_at_once() -> None:
     counts = [1, 2, 3, 4] * 2
     with ThreadPoolExecutor(len(counts)) as pool:
         answers = list(pool.map(lambda place: knapsack(place % 4, threads=counts[place]).run(), range(len(counts))))
@@ -68,7 +68,7 @@ def test_no_thread_outlives_a_run() -> None:
         time.sleep(0.05)
 
 
-def test_a_limit_that_nobody_has_set_is_an_error() -> None:
+def test_hitting_a_limit_that_was_not_set_is_an_error() -> None:
     with pytest.raises(SolveError, match=r"HiGHS .*has not solved the program.*Solution limit"):
         knapsack(1, size=60, rows=30, settings={"mip_max_nodes": 0}).run()
     program = Program(settings={"simplex_iteration_limit": 0, "presolve": "off"})
@@ -84,20 +84,20 @@ def test_a_program_without_a_bound_is_an_error() -> None:
         program.run()
 
 
-def test_what_highs_does_not_take_is_an_error() -> None:
+def test_input_that_highs_rejects_is_an_error() -> None:
     with pytest.raises(SolveError, match="does not take option threads"):
         Program(threads=-1)
     with pytest.raises(SolveError, match="does not take a row"):
         Program().add_row(0.0, 1.0, {3: 1.0})
 
 
-def test_no_solution_is_an_answer() -> None:
+def test_infeasibility_is_a_result() -> None:
     program = Program()
     program.add_row(2.0, INFINITY, {program.add_column(upper=1.0): 1.0})
     assert program.run() == ProgramResult("infeasible")
 
 
-def test_a_program_is_run_again_with_more_rows_and_another_objective() -> None:
+def test_a_program_can_be_extended_and_run_again() -> None:
     program = Program()
     first, second = program.add_column(), program.add_column(upper=2.0)
     program.set_cost(first, 1.0)
@@ -111,7 +111,7 @@ def test_a_program_is_run_again_with_more_rows_and_another_objective() -> None:
     assert program.run().objective == 3.0
 
 
-def test_objectives_of_a_model_come_one_after_the_other() -> None:
+def test_objectives_of_a_model_are_minimised_in_order() -> None:
     model: Any = pyo.ConcreteModel()
     model.x = pyo.Var(range(3), bounds=(0, 4), domain=pyo.NonNegativeIntegers)
     model.enough = pyo.Constraint(expr=model.x[0] + model.x[1] >= 3.5)
@@ -120,7 +120,7 @@ def test_objectives_of_a_model_come_one_after_the_other() -> None:
     model.second = pyo.Objective(expr=model.x[1] - 3 * model.x[2])
     program = ModelProgram(model)
     assert program.run(10.0).objective == pytest.approx(5.0)
-    program.keep(0, 5.0)
+    program.limit(0, 5.0)
     program.minimise(1)
     assert program.run(10.0).objective == pytest.approx(0.0)
     assert [model.x[place].value for place in range(3)] == pytest.approx([1.0, 3.0, 1.0])
@@ -131,7 +131,7 @@ def test_objectives_of_a_model_come_one_after_the_other() -> None:
 @pytest.mark.parametrize(
     "modules", ["mip.elastic_lp, column_generation.lp_master", "mip.method, mip.elastic", "convex"]
 )
-def test_nothing_is_printed_where_highs_is_made(modules: str) -> None:
+def test_highs_prints_nothing(modules: str) -> None:
     code = (
         "".join(f"import planner.solvers.methods.{module.strip()}; " for module in modules.split(","))
         + "from planner.solvers.core.highs import Program; Program().add_column()"
@@ -140,8 +140,8 @@ def test_nothing_is_printed_where_highs_is_made(modules: str) -> None:
     assert (done.stdout, done.stderr) == (b"", b"")
 
 
-def test_descriptors_stay_where_they_are_while_a_model_is_solved() -> None:
-    """Other threads write to them at the same time."""
+def test_file_descriptors_are_unchanged_during_a_solve() -> None:
+    """Other threads write to the descriptors during a solve."""
     code = (
         "import os, threading\n"
         "from planner.solvers import solve\n"
@@ -166,7 +166,7 @@ def test_descriptors_stay_where_they_are_while_a_model_is_solved() -> None:
 
 
 @pytest.mark.parametrize("status", ["unbounded", "solver_error", "something_new"])
-def test_a_status_of_clarabel_that_is_no_answer_is_an_error(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_status_of_clarabel_without_a_result_is_an_error(status: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(cp.Problem, "status", property(lambda _: status))
     with pytest.raises(SolveError, match=f"Clarabel has not solved the program.*{status}"):
         solve(make_instance(), method="convex")
@@ -181,10 +181,10 @@ def test_a_failure_of_clarabel_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
         solve(make_instance(), method="convex")
 
 
-def test_limits_that_were_not_found_in_time_are_not_named() -> None:
+def test_relaxations_not_found_in_time_are_not_named() -> None:
     problem = build_problem(make_instance(sources={"camera": {"rate_per_s": 1.0, "deadline_s": 0.001}}))
     options = Options()
     options.stop.set()
     assert relaxations(problem, options) is None
-    assert explain_infeasibility(problem, lambda: None) != explain_infeasibility(problem, dict)
-    assert "not found in time" in explain_infeasibility(problem, lambda: relaxations(problem, options))[0]
+    assert explain_infeasibility(problem, None) != explain_infeasibility(problem, {})
+    assert "not found in time" in explain_infeasibility(problem, relaxations(problem, options))[0]

@@ -11,7 +11,7 @@ from planner.solvers.core.problem import Array, Problem
 from planner.solvers.core.search_state import Options, Search
 from planner.solvers.methods import exhaustive
 from planner.solvers.methods.local_search.lagrangian import LagrangianBound, Multipliers
-from planner.solvers.methods.local_search.load_prices import CELLS, LoadPrices
+from planner.solvers.methods.local_search.load_prices import GRID_STEPS, LoadPrices
 from planner.solvers.methods.local_search.subgradient import PLAIN_STEPS, Subgradient
 from planner.solvers.routes.stage_dp import StagedRoutes
 from tests.instances import random_instance
@@ -25,22 +25,24 @@ def staged(problem: Problem) -> list[list[StagedRoutes]]:
     ]
 
 
-def some_dual(problem: Problem, seed: int) -> LagrangianBound:
-    """Tables at the workers and some of the networks, and any prices."""
+def random_bound(problem: Problem, seed: int) -> LagrangianBound:
+    """Return a bound with tables for the workers and some networks, at random prices."""
     random = np.random.default_rng(seed)
-    dual = LagrangianBound(problem, staged(problem), np.zeros((len(problem.classes.weight), len(problem.resources))))
-    dual.tabulate(np.arange(random.integers(len(problem.workers), len(problem.resources) + 1)))
-    dual.move(some_prices(dual, random))
-    return dual
+    lagrangian = LagrangianBound(
+        problem, staged(problem), np.zeros((len(problem.classes.weight), len(problem.resources)))
+    )
+    lagrangian.tabulate(np.arange(random.integers(len(problem.workers), len(problem.resources) + 1)))
+    lagrangian.move(some_prices(lagrangian, random))
+    return lagrangian
 
 
-def some_prices(dual: LagrangianBound, random: np.random.Generator) -> Multipliers:
-    """Multipliers of any shape, rising, falling and negative ones."""
-    beta, mu, table = dual.prices
+def some_prices(lagrangian: LagrangianBound, random: np.random.Generator) -> Multipliers:
+    """Return random multipliers: increasing, decreasing and negative ones."""
+    beta, mu, table = lagrangian.prices
     steps = random.normal(0.3, random.uniform(0.0, 2.0), size=table.shape) * random.uniform(0.0, 3.0)
     return Multipliers(
-        random.uniform(0.0, 1.2, beta.shape) * dual.weight,
-        random.uniform(0.0, 5.0, mu.shape) * dual.weight,
+        random.uniform(0.0, 1.2, beta.shape) * lagrangian.weight,
+        random.uniform(0.0, 5.0, mu.shape) * lagrangian.weight,
         table * random.uniform(0.0, 2.0) + np.cumsum(steps, axis=2),
     )
 
@@ -56,35 +58,37 @@ def some_prices(dual: LagrangianBound, random: np.random.Generator) -> Multiplie
 def test_any_prices_prove_a_bound(seed: int, workers: int, blocks: int, load: float, *, links: bool) -> None:
     problem = build_problem(random_instance(seed, workers=workers, blocks=blocks, load=load, links=links))
     oracle = exhaustive.solve(problem, Options())
-    value, _ = some_dual(problem, seed).value()
+    value, _ = random_bound(problem, seed).value()
     if oracle.status == "optimal":
         assert value <= oracle.bound * (1 + 1e-9)
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_any_prices_prove_a_bound_where_samples_leave_early(seed: int) -> None:
+def test_any_prices_prove_a_bound_with_exits(seed: int) -> None:
     problem = build_problem(with_exits(seed, 0.0))
-    value, _ = some_dual(problem, seed).value()
+    value, _ = random_bound(problem, seed).value()
     assert value <= exhaustive.solve(problem, Options()).bound * (1 + 1e-9)
 
 
 @settings(max_examples=30)
 @given(st.integers(0, 10_000), st.integers(0, 10_000))
-def test_slopes_lie_above_the_bound_everywhere(seed: int, other: int) -> None:
+def test_slopes_are_supergradients(seed: int, other: int) -> None:
     """The bound is a concave function of the prices."""
-    dual = some_dual(build_problem(random_instance(seed, load=0.2)), seed)
-    here = dual.prices
-    value, slope = dual.value()
-    dual.move(some_prices(dual, np.random.default_rng(other)))
-    there, _ = dual.value()
-    rise = sum(float((along * (new - old)).sum()) for along, new, old in zip(slope, dual.prices, here, strict=True))
+    lagrangian = random_bound(build_problem(random_instance(seed, load=0.2)), seed)
+    here = lagrangian.prices
+    value, slope = lagrangian.value()
+    lagrangian.move(some_prices(lagrangian, np.random.default_rng(other)))
+    there, _ = lagrangian.value()
+    rise = sum(
+        float((along * (new - old)).sum()) for along, new, old in zip(slope, lagrangian.prices, here, strict=True)
+    )
     assert there <= value + rise + 1e-9 * max(abs(value), abs(there), 1.0)
 
 
 @settings(max_examples=60)
 @given(st.integers(0, 10_000), st.data())
-def test_no_visits_are_better_than_those_found(seed: int, data: st.DataObject) -> None:
-    """Not even several of one source, nor such as lie between the points of the grid."""
+def test_the_minimum_over_visits_is_exact(seed: int, data: st.DataObject) -> None:
+    """Not even several visits of one source, or visits with loads between the points of the grid."""
     problem = build_problem(random_instance(seed, sources=3, workers=2, load=0.2))
     tables = LoadPrices(problem, np.array([0]))
     random = np.random.default_rng(seed)
@@ -106,26 +110,26 @@ def test_no_visits_are_better_than_those_found(seed: int, data: st.DataObject) -
 
 
 def lost(problem: Problem, load: Array, tables: LoadPrices) -> float:
-    """Give Σ_k w_k Ĝ(σ_k) of the sources' loads [S] at one resource, on the grid."""
-    cells = np.rint(problem.classes.nested(load[:, None])[:, 0] / problem.cap * CELLS).astype(int)
-    return float(problem.classes.weight @ tables.held[cells])
+    """Return Σ_k w_k Ĝ(σ_k) of the sources' loads [S] at one resource, on the grid."""
+    cells = np.rint(problem.classes.nested(load[:, None])[:, 0] / problem.cap * GRID_STEPS).astype(int)
+    return float(problem.classes.weight @ tables.congestion[cells])
 
 
-def test_what_stands_in_for_congestion_is_nowhere_above_it() -> None:
+def test_the_piecewise_congestion_is_nowhere_above_it() -> None:
     tables = LoadPrices(build_problem(random_instance(0)), np.array([0]))
     sigma = np.linspace(0, tables.load[-1], 5000)
-    held = np.interp(sigma, tables.load, tables.held)
+    held = np.interp(sigma, tables.load, tables.congestion)
     exact = congestion(sigma, 1.0)
     assert (held <= exact + 1e-12).all()
     assert (exact - held <= 0.03 * exact + 1e-3).all()
 
 
-def test_tables_prove_more() -> None:
+def test_tables_improve_the_bound() -> None:
     problem = build_problem(random_instance(0, sources=4, workers=4, blocks=6, load=0.45))
-    climb = Subgradient(Search(problem, Options()), staged(problem))
-    while climb.steps < PLAIN_STEPS:
-        climb.climb()
-    plain = climb.last
+    ascent = Subgradient(Search(problem, Options()), staged(problem))
+    while ascent.steps < PLAIN_STEPS:
+        ascent.step()
+    plain = ascent.bound
     for _ in range(PLAIN_STEPS // 2):
-        climb.climb()
-    assert climb.last > plain * 1.01
+        ascent.step()
+    assert ascent.bound > plain * 1.01

@@ -43,7 +43,7 @@ def tiny_instances(draw: st.DrawFn) -> Instance:
 
 
 def with_exits(seed: int, min_accuracy: float) -> Instance:
-    """A source that may use two models, one of them with an exit, and another source."""
+    """Return an instance of a source that may use two models, one with an exit, and of another source."""
     points = [
         OperatingPoint(name="hasty", accuracy=0.7, thresholds=(0.5,), reach=(1.0, 0.4, 0.4)),
         OperatingPoint(name="full", accuracy=0.9, thresholds=(1.0,), reach=(1.0, 1.0, 1.0)),
@@ -66,14 +66,14 @@ def with_exits(seed: int, min_accuracy: float) -> Instance:
 
 @settings(max_examples=25, deadline=None)
 @given(tiny_instances())
-def test_milp_finds_what_trying_all_finds(instance: Instance) -> None:
+def test_milp_equals_exhaustive_search(instance: Instance) -> None:
     problem = build_problem(instance)
-    found, oracle = milp.solve(problem, EXACT), exhaustive.solve(problem, EXACT)
-    assert found.status == oracle.status
+    outcome, oracle = milp.solve(problem, EXACT), exhaustive.solve(problem, EXACT)
+    assert outcome.status == oracle.status
     if oracle.status == "optimal":
-        best = min(problem.objective(choices) for choices in found.incumbents)
+        best = min(problem.objective(choices) for choices in outcome.incumbents)
         assert best == pytest.approx(oracle.bound, rel=1e-6)
-        assert found.bound <= best
+        assert outcome.bound <= best
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -85,7 +85,7 @@ def test_operating_points_are_chosen_with_the_routes(seed: int, min_accuracy: fl
 
 
 def test_max_visits_holds() -> None:
-    """Out and back again is best here, and forbidden the second time."""
+    """The best route leaves and returns; the limit forbids it."""
     profile = make_profile(block_s=[0.03] * 3, cut_bytes=[10**6, 10, 10, 10**6])
     instance = make_instance(profiles=[profile], workers={"home": 1.0, "fast": 20.0})
     back = milp.solve(build_problem(instance), EXACT)
@@ -100,27 +100,29 @@ def test_max_visits_holds() -> None:
 def test_every_plan_passes_verification(instance: Instance, rank: str) -> None:
     solution = solve(instance, rank=rank)  # type: ignore[arg-type]  # drawn from its two values
     assert (solution.plan is None) == (solution.status == "infeasible")
-    assert (solution.plan is None) == bool(solution.blame)
+    assert (solution.plan is None) == bool(solution.reasons)
     if solution.plan is not None:
         verify(instance, solution.plan)
 
 
 @given(seed=st.integers(0, 100), links=st.booleans(), data=st.data())
 def test_arrays_and_evaluation_agree_on_any_route(seed: int, *, links: bool, data: st.DataObject) -> None:
-    """Solvers and evaluation compute loads and objective by different code."""
+    """Solvers and evaluation compute loads and objective with different code."""
     instance = random_instance(
         seed, links=links, load=0.1, goal=data.draw(st.sampled_from(["delay", "throughput", "makespan"]))
     )
     problem = build_problem(instance)
     workers = st.tuples(*[st.integers(0, 2)] * 4)
     choices = tuple((Choice(number, data.draw(workers)),) for number in range(2))
-    found = evaluate(instance, problem.routes(choices))
+    evaluation = evaluate(instance, problem.routes(choices))
     if problem.objective(choices) < float("inf"):
-        assert found.objective == pytest.approx(problem.objective(choices), rel=1e-9)
+        assert evaluation.objective == pytest.approx(problem.objective(choices), rel=1e-9)
     utilisation = problem.load(choices).sum(axis=0)
-    uses = [*found.workers.values(), *found.networks.values()]
+    uses = [*evaluation.workers.values(), *evaluation.networks.values()]
     assert [use.utilisation for use in uses] == pytest.approx(utilisation.tolist())  # type: ignore[attr-defined]  # both have it
-    assert [use.memory_bytes for use in found.workers.values()] == pytest.approx(problem.memory_used(choices).tolist())
+    assert [use.memory_bytes for use in evaluation.workers.values()] == pytest.approx(
+        problem.memory_used(choices).tolist()
+    )
 
 
 @pytest.mark.parametrize(
@@ -132,7 +134,7 @@ def test_arrays_and_evaluation_agree_on_any_route(seed: int, *, links: bool, dat
         ({"a": 1.0}, {"rate_per_s": 1.0, "min_accuracy": 0.95}, r"accuracy 95\.0%: the best is 90\.0%"),
     ],
 )
-def test_the_limits_to_blame_are_named(
+def test_the_limits_to_relax_are_named(
     keys: dict[str, dict[str, float] | float], source: dict[str, float], words: str
 ) -> None:
     point = OperatingPoint(name="p", accuracy=0.9, reach=(1.0, 1.0))
@@ -141,20 +143,20 @@ def test_the_limits_to_blame_are_named(
     )
     solution = solve(instance)
     assert solution.status == "infeasible"
-    assert len(solution.blame) == 1
-    assert re.search(words, solution.blame[0])
+    assert len(solution.reasons) == 1
+    assert re.search(words, solution.reasons[0])
 
 
-def test_a_deadline_that_only_queueing_breaks_is_no_proof() -> None:
+def test_a_deadline_missed_by_queueing_alone_does_not_prove_infeasibility() -> None:
     instance = make_instance(
         workers={"a": 1.0}, networks={}, sources={"camera": {"rate_per_s": 40.0, "deadline_s": 0.021}}
     )
     solution = solve(instance)
     assert solution.status == "no_solution"
-    assert "its deadline is 21 ms" in solution.blame[0]
+    assert "its deadline is 21 ms" in solution.reasons[0]
 
 
-def test_a_deadline_that_queueing_breaks_makes_another_plan() -> None:
+def test_a_deadline_missed_by_queueing_leads_to_another_plan() -> None:
     instance = random_instance(0, load=0.35, blocks=5)
     free = solve(instance, rank="surrogate").plan
     assert free is not None
@@ -168,7 +170,7 @@ def test_a_deadline_that_queueing_breaks_makes_another_plan() -> None:
 
 
 @pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex", "local", "two-part"])
-def test_workers_without_a_path_are_left_alone(method: str) -> None:
+def test_workers_without_a_path_are_not_used(method: str) -> None:
     link = NetworkSpec(kind="point-to-point", links=(("home", "near"),), bandwidth_bytes_per_s=1e7)
     instance = make_instance(workers={"home": 1.0, "near": 2.0, "far": 100.0}, networks={"link": link})
     plan = solve(instance, method=method).plan
@@ -178,7 +180,7 @@ def test_workers_without_a_path_are_left_alone(method: str) -> None:
 
 @pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
 def test_blocks_that_no_sample_reaches_stay_at_home(method: str) -> None:
-    """All leave after the first block, which is worth sending away."""
+    """All samples leave after the first block, which is worth sending to another worker."""
     profile = make_profile(
         block_s=[0.05, 0.05, 0.05],
         exits=[ExitPoint(name="e", cut=1, result_bytes=500)],
@@ -210,7 +212,7 @@ def test_wrong_options_are_refused() -> None:
         solve(random_instance(0, sources=4, workers=6, blocks=8), method="exhaustive")
 
 
-def test_solver_libraries_are_loaded_when_a_method_is_asked_for() -> None:
+def test_solver_libraries_are_imported_with_a_method() -> None:
     code = "import sys, planner.solvers; print([name for name in ('pyomo', 'highspy', 'cvxpy') if name in sys.modules])"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 

@@ -13,7 +13,7 @@ from tests.instances import random_instance
 
 
 def without(instance: Instance, worker: str) -> Instance:
-    """The instance after a worker, which is no source's home, has left."""
+    """Return the instance after a worker without a source has left."""
     scenario = instance.scenario
     workers = {name: spec for name, spec in scenario.workers.items() if name != worker}
     networks = {
@@ -22,8 +22,8 @@ def without(instance: Instance, worker: str) -> Instance:
         if not any(worker in link for link in spec.links) and worker not in spec.members
     }
     paths = {
-        sender: {receiver: path for receiver, path in own.items() if receiver != worker}
-        for sender, own in instance.paths.items()
+        sender: {receiver: path for receiver, path in by_receiver.items() if receiver != worker}
+        for sender, by_receiver in instance.paths.items()
         if sender != worker
     }
     left = scenario.model_copy(update={"workers": workers, "networks": networks})
@@ -36,7 +36,7 @@ def a_used_worker(instance: Instance, homes: set[str], utilisation: dict[str, fl
 
 @pytest.mark.parametrize("method", ["colgen", "milp", "search"])
 @pytest.mark.parametrize("seed", range(3))
-def test_a_plan_is_mended_after_a_worker_left(seed: int, method: str) -> None:
+def test_a_plan_is_repaired_after_a_worker_left(seed: int, method: str) -> None:
     instance = random_instance(seed, sources=3, workers=5, blocks=4, load=0.25)
     before = solve(instance, method=method, time_limit_s=2.0).plan
     assert before is not None
@@ -57,16 +57,16 @@ def test_routes_that_still_exist_are_kept() -> None:
     gone = a_used_worker(instance, homes, {name: use.utilisation for name, use in before.workers.items()})
     left = without(instance, gone)
     problem = build_problem(left)
-    routes = {name: own.routes for name, own in before.sources.items()}
+    routes = {name: source.routes for name, source in before.sources.items()}
     kept = read_routes(problem, routes)
-    for source, own in zip(left.sources, kept, strict=True):
+    for source, choices in zip(left.sources, kept, strict=True):
         lasting = [route for route in routes[source] if all(stage.worker != gone for stage in route.stages)]
-        assert len(own) == len(lasting)
-        assert not own or sum(choice.share for choice in own) == pytest.approx(1)
-    assert any(len(own) < len(routes[name]) for name, own in zip(left.sources, kept, strict=True))
+        assert len(choices) == len(lasting)
+        assert not choices or sum(choice.share for choice in choices) == pytest.approx(1)
+    assert any(len(choices) < len(routes[name]) for name, choices in zip(left.sources, kept, strict=True))
     whole = completed(problem, kept)
     assert all(whole)
-    assert all(own == filled for own, filled in zip(kept, whole, strict=True) if own)
+    assert all(choices == filled for choices, filled in zip(kept, whole, strict=True) if choices)
     again = colgen.solve(problem, Options(start=(whole,)))
     cold = colgen.solve(problem, Options())
     assert again.status == cold.status == "optimal"

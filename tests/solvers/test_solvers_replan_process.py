@@ -1,4 +1,4 @@
-"""Plans that are solved again in a process of its own, which is stopped, killed and left alone."""
+"""Re-planning in a separate process, which is stopped, killed, or left without its parent."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from planner.solvers.replan.replanner import Replanner
 from tests.instances import random_instance
 
 SOON_S = 60.0
-"""What a busy machine may take."""
+"""Enough time even on a busy machine."""
 
 
 @cache
@@ -41,8 +41,8 @@ def without(*workers: str) -> Situation:
     return Situation.of(workers, {})
 
 
-class Asked:
-    """A process that solves again, and its answers."""
+class Client:
+    """A replan process and its answers."""
 
     def __init__(self, patience_s: float = SOON_S) -> None:
         self._answers = queue.SimpleQueue[ReplanAnswer]()
@@ -50,7 +50,7 @@ class Asked:
         self.request = self.process.request
 
     def child(self) -> subprocess.Popen[bytes]:
-        """Give the process that is there now."""
+        """Return the present process."""
         until_s = time.monotonic() + SOON_S
         while (child := self.process._child) is None or child.ended:
             assert time.monotonic() < until_s
@@ -60,8 +60,8 @@ class Asked:
     def answer(self) -> ReplanAnswer:
         return self._answers.get(timeout=SOON_S)
 
-    def begun(self, situation: Situation) -> None:
-        """Ask for a plan, and wait until nothing else would be in its place any more."""
+    def request_and_await_start(self, situation: Situation) -> None:
+        """Request a plan, and wait until its search has started, so that no other request replaces it."""
         self.request(situation)
         until_s = time.monotonic() + SOON_S
         while self.process._solving != situation:
@@ -74,30 +74,30 @@ class Asked:
 
 
 @contextmanager
-def asked(patience_s: float = SOON_S) -> Iterator[Asked]:
-    found = Asked(patience_s)
+def connected(patience_s: float = SOON_S) -> Iterator[Client]:
+    client = Client(patience_s)
     try:
-        yield found
+        yield client
     finally:
-        found.process.close()
+        client.process.close()
 
 
 def same_routes(one: PlanSpec | None, other: PlanSpec | None) -> bool:
     assert one is not None
     assert other is not None
-    return {name: own.routes for name, own in one.sources.items()} == {
-        name: own.routes for name, own in other.sources.items()
+    return {name: source.routes for name, source in one.sources.items()} == {
+        name: source.routes for name, source in other.sources.items()
     }
 
 
-def test_it_finds_what_is_found_in_this_process() -> None:
+def test_its_plans_equal_those_of_the_replanner_in_this_process() -> None:
     instance, plan = case()
     here = Replanner(instance, plan)
-    with asked() as there:
+    with connected() as client:
         for absent, slowness in ((["w1"], {"w2": 8.0, "w1": 3.0}), ([], {"w0": 20.0}), (instance.workers, {})):
             situation = Situation.of(absent, slowness)
-            there.request(situation)
-            answer = there.answer()
+            client.request(situation)
+            answer = client.answer()
             assert (answer.situation, answer.failure) == (situation, "")
             expected = here(absent, slowness)
             if expected is None:
@@ -108,120 +108,120 @@ def test_it_finds_what_is_found_in_this_process() -> None:
                 assert same_routes(answer.plan, expected)
 
 
-def test_what_was_found_before_is_not_solved_again_and_needs_no_process() -> None:
+def test_a_known_situation_is_answered_without_the_process() -> None:
     _, plan = case()
-    with asked() as there:
-        there.request(without("w1"))
-        first = there.answer()
-        there.child().send_signal(signal.SIGSTOP)
-        there.request(Situation())
-        assert there.answer().plan == plan
-        there.request(without("w1"))
-        assert there.answer() == first
+    with connected() as client:
+        client.request(without("w1"))
+        first = client.answer()
+        client.child().send_signal(signal.SIGSTOP)
+        client.request(Situation())
+        assert client.answer().plan == plan
+        client.request(without("w1"))
+        assert client.answer() == first
 
 
-def test_a_burst_leaves_the_last_waiting_alone() -> None:
-    with asked() as there:
-        there.child().send_signal(signal.SIGSTOP)
-        there.begun(without("w0"))
+def test_of_a_burst_only_the_last_request_is_solved() -> None:
+    with connected() as client:
+        client.child().send_signal(signal.SIGSTOP)
+        client.request_and_await_start(without("w0"))
         burst = [Situation.of((), {"w1": float(factor)}) for factor in range(8, 18)]
         for situation in burst:
-            there.request(situation)
-        assert there.silent
-        there.child().send_signal(signal.SIGCONT)
-        assert [there.answer().situation for _ in range(2)] == [without("w0"), burst[-1]]
-        there.request(without("w1"))
-        assert there.answer().situation == without("w1")
+            client.request(situation)
+        assert client.silent
+        client.child().send_signal(signal.SIGCONT)
+        assert [client.answer().situation for _ in range(2)] == [without("w0"), burst[-1]]
+        client.request(without("w1"))
+        assert client.answer().situation == without("w1")
 
 
-def test_what_is_being_solved_is_not_asked_for_twice() -> None:
-    with asked() as there:
-        there.child().send_signal(signal.SIGSTOP)
-        there.begun(without("w0"))
-        there.request(without("w1"))
-        there.request(without("w0"))
-        there.child().send_signal(signal.SIGCONT)
-        assert there.answer().situation == without("w0")
-        there.request(without("w2"))
-        assert there.answer().situation == without("w2")
+def test_a_situation_being_solved_is_not_solved_twice() -> None:
+    with connected() as client:
+        client.child().send_signal(signal.SIGSTOP)
+        client.request_and_await_start(without("w0"))
+        client.request(without("w1"))
+        client.request(without("w0"))
+        client.child().send_signal(signal.SIGCONT)
+        assert client.answer().situation == without("w0")
+        client.request(without("w2"))
+        assert client.answer().situation == without("w2")
 
 
 def test_a_process_that_is_killed_is_a_failure_and_the_next_one_solves() -> None:
-    with asked() as there:
-        there.child().send_signal(signal.SIGSTOP)
-        there.begun(without("w1"))
-        there.child().kill()
-        failed = there.answer()
+    with connected() as client:
+        client.child().send_signal(signal.SIGSTOP)
+        client.request_and_await_start(without("w1"))
+        client.child().kill()
+        failed = client.answer()
         assert failed == ReplanAnswer(without("w1"), failure="the solver's process ended (-9)")
-        there.request(without("w1"))
-        assert there.answer().plan is not None
+        client.request(without("w1"))
+        assert client.answer().plan is not None
 
 
 def test_a_process_that_died_while_idle_costs_no_plan() -> None:
-    with asked() as there:
-        child = there.child()
+    with connected() as client:
+        child = client.child()
         child.kill()
         child.wait(SOON_S)
-        there.request(without("w1"))
-        assert there.answer().plan is not None
+        client.request(without("w1"))
+        assert client.answer().plan is not None
 
 
 def test_a_process_that_hangs_is_a_failure_and_the_next_one_solves() -> None:
-    with asked(patience_s=1.0) as there:
-        there.child().send_signal(signal.SIGSTOP)
-        there.request(without("w1"))
-        assert there.answer().failure == "the solver gave no answer within 6 s"
-        there.process._patience_s = SOON_S
-        there.request(without("w1"))
-        assert there.answer().plan is not None
+    with connected(patience_s=1.0) as client:
+        client.child().send_signal(signal.SIGSTOP)
+        client.request(without("w1"))
+        assert client.answer().failure == "the solver gave no answer within 6 s"
+        client.process._patience_s = SOON_S
+        client.request(without("w1"))
+        assert client.answer().plan is not None
 
 
-def test_a_process_that_cannot_begin_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_process_that_cannot_start_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     command = (sys.executable, "-c", "raise SystemExit('no such wheel')")
     monkeypatch.setattr("planner.solvers.replan.process._COMMAND", command)
-    with asked() as there:
-        there.request(without("w1"))
-        assert there.answer().failure == "the solver's process ended (1): no such wheel"
+    with connected() as client:
+        client.request(without("w1"))
+        assert client.answer().failure == "the solver's process ended (1): no such wheel"
 
 
 def test_a_process_that_cannot_be_started_is_a_failure_and_the_next_one_solves(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         patched.setattr("planner.solvers.replan.process._COMMAND", ("/nowhere/python",))
-        there = Asked()
-        there.request(without("w1"))
-        assert there.answer().failure == "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/python'"
-    there.request(without("w1"))
-    assert there.answer().plan is not None
-    there.process.close()
+        client = Client()
+        client.request(without("w1"))
+        assert client.answer().failure == "FileNotFoundError: [Errno 2] No such file or directory: '/nowhere/python'"
+    client.request(without("w1"))
+    assert client.answer().plan is not None
+    client.process.close()
 
 
 def test_a_solver_that_raises_is_a_failure_by_name_and_the_process_stays() -> None:
-    with asked() as there:
-        there.request(without("w1"))
-        there.answer()
-        child = there.child()
-        there.request(Situation.of((), {"nobody": 8.0}))
-        assert there.answer().failure == "KeyError: 'nobody'"
-        there.request(without("w2"))
-        assert there.answer().plan is not None
-        assert there.child() is child
+    with connected() as client:
+        client.request(without("w1"))
+        client.answer()
+        child = client.child()
+        client.request(Situation.of((), {"nobody": 8.0}))
+        assert client.answer().failure == "KeyError: 'nobody'"
+        client.request(without("w2"))
+        assert client.answer().plan is not None
+        assert client.child() is child
 
 
-@pytest.mark.parametrize("stopped", [True, False], ids=["hung", "beginning"])
-def test_closed_while_it_is_asked_it_leaves_nothing(stopped: bool) -> None:  # noqa: FBT001 # a parameter of the test
-    there = Asked()
-    child = there.child()
+@pytest.mark.parametrize("stopped", [True, False], ids=["hung", "starting"])
+def test_closed_during_a_search_it_leaves_nothing(stopped: bool) -> None:  # noqa: FBT001 # a parameter of the test
+    client = Client()
+    child = client.child()
     if stopped:
         child.send_signal(signal.SIGSTOP)
-    there.begun(without("w1"))
-    there.process.close()
-    assert not there.process._thread.is_alive()
-    assert child.returncode == -signal.SIGKILL  # which it has once it is no zombie
-    assert there.silent
+    client.request_and_await_start(without("w1"))
+    client.process.close()
+    assert not client.process._thread.is_alive()
+    assert child.returncode == -signal.SIGKILL  # set once the process was waited for
+    assert client.silent
     assert not any(isinstance(thread, threading.Timer) and not thread.daemon for thread in threading.enumerate())
 
 
-def test_what_it_prints_and_where_this_process_prints_stay_apart(capfd: pytest.CaptureFixture[str]) -> None:
+def test_its_output_and_this_process_do_not_interfere(capfd: pytest.CaptureFixture[str]) -> None:
     before = [os.fstat(descriptor) for descriptor in (0, 1, 2)]
     over, seen = threading.Event(), []
 
@@ -231,10 +231,10 @@ def test_what_it_prints_and_where_this_process_prints_stay_apart(capfd: pytest.C
 
     watching = threading.Thread(target=watch)
     watching.start()
-    with asked() as there:
+    with connected() as client:
         for worker in ("w1", "w2", "w3"):
-            there.request(without(worker))
-            assert there.answer().plan is not None
+            client.request(without(worker))
+            assert client.answer().plan is not None
     over.set()
     watching.join()
     assert all(seen)
@@ -244,26 +244,26 @@ def test_what_it_prints_and_where_this_process_prints_stay_apart(capfd: pytest.C
 SCRIPT = """
 import sys, time
 from planner.plan.replan import Situation
-from tests.solvers.test_solvers_replan_process import Asked, without
-print("begins", flush=True)
-there = Asked()
-there.request(without("w1"))
-found = there.answer()
-print("solved", found.plan is not None, there.child().pid, flush=True)
+from tests.solvers.test_solvers_replan_process import Client, without
+print("started", flush=True)
+client = Client()
+client.request(without("w1"))
+answer = client.answer()
+print("solved", answer.plan is not None, client.child().pid, flush=True)
 try:
     while True:
-        there.request(Situation.of((), {"w1": time.time()}))
+        client.request(Situation.of((), {"w1": time.time()}))
         time.sleep(0.01)
 except KeyboardInterrupt:
-    there.process.close()
+    client.process.close()
     print("closed", flush=True)
 """
-"""Without a guard: it must not be run again by the process that it starts."""
+"""It has no ``__main__`` guard, to show that the process that it starts does not run it again."""
 
 
 @contextmanager
 def script(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """Run it in a session of its own; give it, and the process that solves for it."""
+    """Run the script in a new session; yield its process and the id of its solver process."""
     file = folder / "script.py"
     file.write_text(SCRIPT)
     environment = os.environ | {
@@ -276,9 +276,9 @@ def script(folder: Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
     ) as parent:  # fmt: skip
         try:
             assert parent.stdout is not None
-            assert parent.stdout.readline() == "begins\n"
-            said, solved, pid = parent.stdout.readline().split()
-            assert (said, solved) == ("solved", "True")
+            assert parent.stdout.readline() == "started\n"
+            word, solved, pid = parent.stdout.readline().split()
+            assert (word, solved) == ("solved", "True")
             yield parent, int(pid)
         finally:
             parent.kill()

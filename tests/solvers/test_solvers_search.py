@@ -31,31 +31,31 @@ from tests.solvers.test_solvers_milp import with_exits
     goal=st.sampled_from(["delay", "throughput", "makespan"]),
     max_visits=st.sampled_from([None, 1]),
 )
-def test_its_bound_holds_and_its_plan_is_near(
+def test_its_bound_holds_and_its_plan_is_nearly_optimal(
     seed: int, blocks: int, goal: str, max_visits: int | None, *, links: bool, tight: bool, load: float
 ) -> None:
     instance = random_instance(seed, blocks=blocks, links=links, load=load, tight_memory=tight, goal=goal)
     problem = build_problem(instance, max_visits=max_visits)
-    found, oracle = search.solve(problem, Options(time_limit_s=0.8)), exhaustive.solve(problem, Options())
+    outcome, oracle = search.solve(problem, Options(time_limit_s=0.8)), exhaustive.solve(problem, Options())
     if oracle.status == "infeasible":
-        assert not found.incumbents
+        assert not outcome.incumbents
         return
-    assert found.bound <= oracle.bound * (1 + 1e-9)
-    best = min((problem.objective(choices) for choices in found.incumbents), default=np.inf)
+    assert outcome.bound <= oracle.bound * (1 + 1e-9)
+    best = min((problem.objective(choices) for choices in outcome.incumbents), default=np.inf)
     assert best >= oracle.bound * (1 - 1e-9)
     if not tight and max_visits is None:
         assert best <= oracle.bound * (1.001 if goal == "delay" else 1.1)
 
 
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])
-def test_it_improves_on_the_widest_of_shared_routes(goal: str) -> None:
+def test_it_improves_on_the_largest_shared_routes(goal: str) -> None:
     problem = build_problem(random_instance(0, sources=4, workers=6, blocks=10, load=0.3, goal=goal))
     widest = tuple(
-        (dataclasses.replace(max(own, key=lambda choice: choice.share), share=1.0),)
-        for own in min(colgen.solve(problem, Options()).incumbents, key=problem.objective)
+        (dataclasses.replace(max(routes, key=lambda choice: choice.share), share=1.0),)
+        for routes in min(colgen.solve(problem, Options()).incumbents, key=problem.objective)
     )
-    found = search.solve(problem, Options(time_limit_s=2.0))
-    assert min(problem.objective(choices) for choices in found.incumbents) < 0.9 * problem.objective(widest)
+    outcome = search.solve(problem, Options(time_limit_s=2.0))
+    assert min(problem.objective(choices) for choices in outcome.incumbents) < 0.9 * problem.objective(widest)
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -72,7 +72,7 @@ def test_operating_points_and_exits_are_chosen_too(seed: int) -> None:
 
 @given(st.integers(0, 1000), st.data())
 def test_the_cheapest_staged_route_is_the_cheapest_of_all(seed: int, data: st.DataObject) -> None:
-    """Against the cost of any route that visits no worker and no link twice, whatever a stage's load costs."""
+    """The reference is the cost of all routes that visit no worker and no link twice, at any cost of load."""
     problem = build_problem(random_instance(seed, sources=1, workers=3, blocks=4, load=0.2))
     factor = np.random.default_rng(seed).uniform(0.1, 3.0, size=len(problem.resources))
 
@@ -96,7 +96,7 @@ def test_the_cheapest_staged_route_is_the_cheapest_of_all(seed: int, data: st.Da
         assert price == pytest.approx(pay(choice))
 
 
-def test_large_instances_go_to_it_by_default() -> None:
+def test_auto_uses_it_for_large_instances() -> None:
     solution = solve(random_instance(0, sources=6, workers=10, blocks=16, load=0.3), time_limit_s=2.0)
     assert solution.plan is not None
     assert solution.plan.method == "search"

@@ -25,7 +25,7 @@ STEP = 1.001
 
 
 def optimum(problem: Problem) -> float:
-    """The bound: at Clarabel's tolerances it is the optimum to many digits."""
+    """Return the lower bound, which equals the optimum to many digits at Clarabel's tolerances."""
     return convex(problem, OPTIONS).bound
 
 
@@ -49,8 +49,8 @@ def test_duals_hold_where_a_deadline_binds() -> None:
 
 
 @pytest.mark.parametrize("goal", ["delay", "throughput"])
-def test_class_prices_are_what_a_little_more_load_of_each_class_costs(goal: str) -> None:
-    """By a further source that brings its load to one worker and nothing else."""
+def test_prices_of_each_class_are_derivatives_by_its_load(goal: str) -> None:
+    """The load is that of an additional source that uses one worker only."""
     problem = build_problem(random_instance(11, sources=3, workers=3, blocks=4, load=0.5, goal=goal))
     assert len(problem.classes.weight) > 1
     prices = convex(problem, OPTIONS).prices
@@ -63,7 +63,7 @@ def test_class_prices_are_what_a_little_more_load_of_each_class_costs(goal: str)
 
 
 def burdened(problem: Problem, worker: int, priority: float, load: float) -> Problem:
-    """The problem with a source of one block, that no other worker may run, and without bytes to send."""
+    """Return the problem with an additional source of one block, pinned to a worker, without bytes to send."""
     count = len(problem.workers)
     block = Variant(
         model=len(problem.models),
@@ -89,8 +89,8 @@ def burdened(problem: Problem, worker: int, priority: float, load: float) -> Pro
 
 
 @pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
-def test_prices_of_a_deadline_are_what_a_little_more_time_is_worth(goal: str) -> None:
-    """The fast worker is far away, so that not all samples may go there."""
+def test_the_price_of_a_deadline_is_the_derivative_by_it(goal: str) -> None:
+    """The path to the fast worker has a long latency, so the deadline permits only a part of the samples there."""
     sources = {"camera": {"rate_per_s": 20.0, "deadline_s": 0.03, "samples": 20}}
     far = NetworkSpec(kind="shared", members=("slow", "fast"), bandwidth_bytes_per_s=1e8, latency_s=0.02)
     instance = make_instance(
@@ -110,7 +110,7 @@ def test_prices_of_a_deadline_are_what_a_little_more_time_is_worth(goal: str) ->
     assert prices.second[0] - np.broadcast_to(prices.late, 1)[0] == pytest.approx(slope, rel=0.01, abs=1e-3)
 
 
-def test_prices_of_accuracy_are_what_a_little_less_of_it_is_worth() -> None:
+def test_the_price_of_accuracy_is_the_derivative_by_it() -> None:
     problem = build_problem(with_exits(1, 0.85))
     prices = convex(problem, OPTIONS).prices
     assert prices is not None
@@ -128,7 +128,7 @@ def check_derivatives(problem: Problem) -> None:
     outcome = convex(problem, OPTIONS)
     assert outcome.prices is not None
     best = min(outcome.incumbents, key=problem.objective)
-    found = elasticity(problem, best, outcome.prices)
+    worth = elasticity(problem, best, outcome.prices)
     scale = outcome.bound
     workers = len(problem.workers)
     for resource in range(len(problem.resources)):
@@ -139,7 +139,7 @@ def check_derivatives(problem: Problem) -> None:
             for factor in (1 / STEP, STEP)
         ]
         slope = (by_hand[0] - by_hand[1]) / (2 * np.log(STEP))
-        assert found[resource] == pytest.approx(slope, rel=0.02, abs=2e-3 * scale)
+        assert worth[resource] == pytest.approx(slope, rel=0.02, abs=2e-3 * scale)
 
 
 def test_both_convex_methods_agree_on_prices() -> None:
@@ -148,8 +148,8 @@ def test_both_convex_methods_agree_on_prices() -> None:
     assert one.prices is not None
     assert other.prices is not None
     assert one.prices.by == other.prices.by == "duals"
-    for name, own in one.prices.workers.items():
-        assert own.faster == pytest.approx(other.prices.workers[name].faster, rel=0.02, abs=1e-3 * one.objective)
+    for name, worker in one.prices.workers.items():
+        assert worker.faster == pytest.approx(other.prices.workers[name].faster, rel=0.02, abs=1e-3 * one.objective)
     for name, link in one.prices.networks.items():
         assert link.mbit_per_s == pytest.approx(
             other.prices.networks[name].mbit_per_s, rel=0.05, abs=1e-4 * one.objective
@@ -166,11 +166,11 @@ def test_single_routes_are_solved_again() -> None:
         worth = plan.objective - exhaustive.solve(speed_up(problem, index), OPTIONS).bound
         assert plan.prices.workers[name].faster == pytest.approx(worth, abs=1e-9)
         assert plan.prices.workers[name].more_memory is None
-    assert any(own.faster > 0 for own in plan.prices.workers.values())
+    assert any(worker.faster > 0 for worker in plan.prices.workers.values())
 
 
-def test_memory_is_worth_what_another_block_there_would_bring() -> None:
-    """Both blocks want to run at the fast worker, which has room for one."""
+def test_memory_is_worth_the_gain_of_another_block() -> None:
+    """Both blocks would run best on the fast worker, which has memory for one."""
     profile = make_profile(block_s=[0.02, 0.02], cut_bytes=[1000, 1000, 1000], weight_bytes=30 * 2**20)
     workers = {
         "slow": {"speed": 1.0, "memory_bytes": 600e6},
@@ -187,7 +187,7 @@ def test_memory_is_worth_what_another_block_there_would_bring() -> None:
         assert plan.prices.workers["slow"].more_memory_bytes is None
 
 
-def test_a_step_of_memory_lets_exactly_one_more_block_in() -> None:
+def test_a_step_of_memory_admits_exactly_one_more_block() -> None:
     instance = random_instance(1, blocks=4, tight_memory=True, load=0.2)
     problem = build_problem(instance)
     best = min(exhaustive.solve(problem, OPTIONS).incumbents, key=problem.objective)
@@ -205,7 +205,7 @@ def priced(instance: Instance, method: str) -> PlanSpec:
     return plan.model_copy(update={"prices": sensitivity(instance, plan)})
 
 
-def test_a_wider_network_is_worth_something_where_it_is_the_bottleneck() -> None:
+def test_more_bandwidth_of_a_bottleneck_network_has_value() -> None:
     instance = make_instance(sources={"camera": {"rate_per_s": 60.0}}, objective=ObjectiveSpec(goal="throughput"))
     plan = priced(instance, "milp")
     assert plan.prices is not None

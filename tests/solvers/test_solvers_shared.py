@@ -17,12 +17,11 @@ from planner.scenario.types import NetworkSpec
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.problem import Choice, Problem
-from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods import convex, exhaustive
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.routes import pricing
-from planner.solvers.routes.greedy import class_prices
 from planner.solvers.routes.pricing import cheapest_route, lagrangian_bound
 from tests.instances import make_instance, make_profile, random_instance
 from tests.solvers.test_solvers_milp import tiny_instances, with_exits
@@ -42,7 +41,7 @@ def best(problem: Problem, outcome: Outcome) -> float:
     load=st.sampled_from([0.2, 0.4, 0.6, 0.8]),
     goal=st.sampled_from(["delay", "delay", "throughput", "makespan"]),
 )
-def test_two_methods_find_one_optimum(seed: int, *, links: bool, load: float, goal: str) -> None:
+def test_both_methods_find_the_same_optimum(seed: int, *, links: bool, load: float, goal: str) -> None:
     problem = build_problem(random_instance(seed, sources=3, blocks=4, links=links, load=load, goal=goal))
     one, other = colgen.solve(problem, OPTIONS), convex.solve(problem, OPTIONS)
     assert one.status == other.status
@@ -51,13 +50,13 @@ def test_two_methods_find_one_optimum(seed: int, *, links: bool, load: float, go
         assert one.bound <= best(problem, other) * (1 + 1e-9)
         assert other.bound <= best(problem, one) * (1 + 1e-9)
     else:
-        assert one.blame
-        assert other.blame
+        assert one.reasons
+        assert other.reasons
 
 
 @settings(max_examples=25, deadline=None)
 @given(tiny_instances())
-def test_sharing_is_never_worse_than_one_route_a_source(instance: Instance) -> None:
+def test_sharing_is_never_worse_than_one_route_per_source(instance: Instance) -> None:
     problem = build_problem(instance)
     single = exhaustive.solve(problem, OPTIONS)
     shared = convex.solve(problem, OPTIONS)
@@ -77,7 +76,7 @@ def test_operating_points_may_be_mixed(goal: str, min_accuracy: float) -> None:
 
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])
 def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
-    """The fast worker is best for the bottleneck, and too far away for some of the samples."""
+    """The fast worker is best for the bottleneck, but its latency is too long for some of the samples."""
     sources = {"camera": {"rate_per_s": 20.0, "deadline_s": 0.03, "samples": 20}}
     network = NetworkSpec(kind="shared", members=("slow", "fast"), bandwidth_bytes_per_s=1e8, latency_s=0.02)
     instance = make_instance(sources=sources, workers={"slow": 1.0, "fast": 4.0}, networks={"far": network})
@@ -88,7 +87,7 @@ def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
     assert best(problem, one) == pytest.approx(best(problem, other), rel=1e-3)
     assert one.bound > colgen.solve(free, OPTIONS).bound * 1.01
     hurried = dataclasses.replace(problem, demands=(dataclasses.replace(problem.demands[0], deadline_s=0.01),))
-    assert colgen.solve(hurried, OPTIONS).blame == ("no worker can meet deadline 10 ms of camera: the best is 20 ms",)
+    assert colgen.solve(hurried, OPTIONS).reasons == ("no worker can meet deadline 10 ms of camera: the best is 20 ms",)
 
 
 @settings(max_examples=20)
@@ -99,30 +98,30 @@ def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
     goal=st.sampled_from(["delay", "throughput", "makespan"]),
 )
 def test_no_shared_route_visits_too_often(seed: int, blocks: int, max_visits: int, goal: str) -> None:
-    """Against the best shares of all routes that do not."""
+    """The reference is the best shares of all routes within the limit."""
     instance = random_instance(seed, blocks=blocks, load=0.3, goal=goal)
     problem = build_problem(homing(instance), max_visits=max_visits)
-    found = colgen.solve(problem, OPTIONS)
+    outcome = colgen.solve(problem, OPTIONS)
     oracle = best_of_all(problem)
-    assert found.status == "optimal"
-    assert found.bound <= oracle * (1 + 1e-6)
-    assert best(problem, found) == pytest.approx(oracle, rel=1e-3)
+    assert outcome.status == "optimal"
+    assert outcome.bound <= oracle * (1 + 1e-6)
+    assert best(problem, outcome) == pytest.approx(oracle, rel=1e-3)
 
 
 def homing(instance: Instance) -> Instance:
-    """The instance with so large inputs and results that it is best to begin and to end at home."""
+    """Return the instance with inputs and results so large that routes start and end at the source's worker."""
     profiles = {
         name: {
             device: profile.model_copy(update={"cut_bytes": (10**6, *[2000] * (len(profile.blocks) - 1), 10**6)})
-            for device, profile in own.items()
+            for device, profile in by_class.items()
         }
-        for name, own in instance.profiles.items()
+        for name, by_class in instance.profiles.items()
     }
     return Instance(scenario=instance.scenario, profiles=profiles, paths=instance.paths)
 
 
 def best_of_all(problem: Problem) -> float:
-    """Give the optimum over shares of all allowed routes, by a convex program with a variable for each."""
+    """Return the optimum over shares of all allowed routes, by a convex program with a variable per route."""
     columns = [
         (source, choice)
         for source in range(len(problem.demands))
@@ -130,7 +129,7 @@ def best_of_all(problem: Problem) -> float:
         if problem.allowed(source, choice)
     ]
     share = cp.Variable(len(columns), nonneg=True)
-    whole = np.array([[source == own for own, _ in columns] for source in range(len(problem.demands))], dtype=float)
+    whole = np.array([[source == column for column, _ in columns] for source in range(len(problem.demands))], float)
     loads = np.zeros((len(problem.demands), len(problem.resources), len(columns)))
     for column, (source, choice) in enumerate(columns):
         cost = problem.cost(source, choice)
@@ -153,8 +152,8 @@ def best_of_all(problem: Problem) -> float:
     return float(program.solve(solver=cp.CLARABEL))
 
 
-def test_where_too_many_visits_would_have_to_be_counted_it_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pricing, "MOST_STATES", 1)
+def test_too_many_visit_states_are_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pricing, "MAX_VISIT_STATES", 1)
     profile = make_profile(block_s=[0.03] * 3, cut_bytes=[10**6, 10, 10, 10**6])
     instance = make_instance(profiles=[profile], workers={"home": 1.0, "fast": 20.0})
     with pytest.raises(SolveError, match="visits no worker too often"):
@@ -162,16 +161,16 @@ def test_where_too_many_visits_would_have_to_be_counted_it_says_so(monkeypatch: 
 
 
 @pytest.mark.parametrize("method", ["colgen", "convex"])
-def test_limits_to_blame_are_named(method: str) -> None:
+def test_limits_to_relax_are_named(method: str) -> None:
     solution = solve(with_exits(1, 0.95), method=method)
     assert solution.status == "infeasible"
-    assert solution.blame == ("no model of one reaches accuracy 95.0%: the best is 90.0%",)
+    assert solution.reasons == ("no model of one reaches accuracy 95.0%: the best is 90.0%",)
     crowd = solve(make_instance(sources={"camera": {"rate_per_s": 400.0}}), method=method)
     assert crowd.status == "infeasible"
-    assert "busy" in crowd.blame[0]
+    assert "busy" in crowd.reasons[0]
     late = solve(make_instance(sources={"camera": {"rate_per_s": 1.0, "deadline_s": 0.001}}), method=method)
     assert late.status == "infeasible"
-    assert "deadline 1 ms of camera" in late.blame[0]
+    assert "deadline 1 ms of camera" in late.reasons[0]
 
 
 @settings(max_examples=10, deadline=None)
@@ -184,7 +183,7 @@ def test_every_shared_plan_passes_verification(instance: Instance) -> None:
         assert solution.status != "optimal"
 
 
-def test_a_full_worker_keeps_what_does_most_of_its_work() -> None:
+def test_a_full_worker_keeps_the_blocks_with_most_work() -> None:
     instance = random_instance(1, blocks=4, tight_memory=True)
     solution = solve(instance, method="colgen")
     assert solution.plan is not None
@@ -215,17 +214,17 @@ def test_any_prices_prove_a_bound(seed: int, level: float) -> None:
     problem = build_problem(random_instance(seed, blocks=2, load=0.3))
     oracle = exhaustive.solve(problem, OPTIONS)
     sigma = np.random.default_rng(seed).uniform(0, level, size=(len(problem.classes.weight), len(problem.resources)))
-    prices = Prices.of_delay(problem, class_prices(problem, np.sort(sigma, axis=0)))
+    prices = Prices.of_delay(problem, marginal_prices(problem, np.sort(sigma, axis=0)))
     cheapest = np.array([cheapest_route(problem, source, prices)[0] for source in range(2)])
     if oracle.status == "optimal":
         assert lagrangian_bound(problem, prices, cheapest) <= oracle.bound * (1 + 1e-9)
 
 
-def test_the_prices_of_the_optimum_are_its_derivatives() -> None:
-    """More load of a class at a worker, by hand, costs what its price says."""
+def test_prices_at_the_optimum_are_its_derivatives() -> None:
+    """The numerical derivative by load of a class on a worker equals its price."""
     problem = build_problem(random_instance(5, sources=2, blocks=3, load=0.3))
     sigma = np.full((len(problem.classes.weight), len(problem.resources)), 0.3)
-    prices = class_prices(problem, sigma)
+    prices = marginal_prices(problem, sigma)
 
     def total(extra: float, level: int) -> float:
         more = sigma.copy()
@@ -236,7 +235,7 @@ def test_the_prices_of_the_optimum_are_its_derivatives() -> None:
         assert prices[level, 0] == pytest.approx((total(1e-6, level) - total(-1e-6, level)) / 2e-6, rel=1e-5)
 
 
-def test_what_a_method_cannot_do_is_refused() -> None:
+def test_unsupported_options_are_refused() -> None:
     with pytest.raises(SolveError, match="does not find shared routes"):
         solve(make_instance(), method="milp", routes="shared")
     with pytest.raises(SolveError, match="unknown kind of routes"):

@@ -20,7 +20,7 @@ from tests.instances import random_instance
     spread=st.sampled_from([0.0, 0.3, 3.0]),
     unlinked=st.booleans(),
 )
-def test_moves_that_are_not_looked_at_are_not_missed(seed: int, workers: int, spread: float, *, unlinked: bool) -> None:
+def test_skipped_moves_are_never_on_a_shortest_path(seed: int, workers: int, spread: float, *, unlinked: bool) -> None:
     problem = build_problem(random_instance(seed, sources=2, workers=workers, blocks=7))
     random = np.random.default_rng(seed)
     if unlinked:

@@ -77,7 +77,7 @@ class Frame:
     tensors: Tensors = field(default_factory=dict)
     sender: str = ""
     """Who sent it, as the transport says; empty on a frame that has not travelled yet."""
-    came_s: float = 0.0
+    arrived_s: float = 0.0
     """When it came, by this process's monotonic clock and before it waited for anybody."""
 
 
@@ -95,7 +95,7 @@ def encode(frame: Frame) -> tuple[bytes, Payload]:
     return header, pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def decode(header: bytes, payload: Payload, sender: str = "", came_s: float = 0.0) -> Frame:
+def decode(header: bytes, payload: Payload, sender: str = "", arrived_s: float = 0.0) -> Frame:
     """Read what :func:`encode` wrote and ``sender`` sent; the tensors are read-only views of ``payload``.
 
     Raises
@@ -125,4 +125,4 @@ def decode(header: bytes, payload: Payload, sender: str = "", came_s: float = 0.
         offset = end
     if offset != len(payload) or len(tensors) != len(parsed.tensors):
         raise ExecuteError("the payload has another size than its header says", where="frame", value=len(payload))
-    return Frame(parsed.body, tensors, sender, came_s)
+    return Frame(parsed.body, tensors, sender, arrived_s)

@@ -272,33 +272,27 @@ class Transmit(FrozenModel):
     at_s: float
 
 
-Body: TypeAlias = (
-    Deploy
-    | BlockFile
-    | Start
-    | Admit
-    | Input
-    | Submit
-    | MembershipChange
-    | Replan
-    | Stop
-    | Missing
-    | Ready
-    | Ended
-    | Load
-    | Log
-    | Output
-    | Report
-    | WorkerFault
-    | Refused
-    | Ask
-    | About
-    | Flood
-    | Chunk
-    | Flooded
-    | Ping
-    | Echo
-    | Pinged
-    | Data
-    | Transmit
+RunMessage: TypeAlias = BlockFile | Input | Start | Submit | Admit | MembershipChange | Replan | Stop | Data
+"""What one run of an agent receives."""
+
+Command: TypeAlias = (
+    Deploy | BlockFile | Input | Start | Submit | Admit | MembershipChange | Replan | Stop | Ask | Flood | Ping
 )
+"""What only the coordinator sends."""
+
+AgentReport: TypeAlias = (
+    Missing | Ready | Ended | Load | Log | Output | Report | WorkerFault | Refused | About | Flooded | Pinged | Transmit
+)
+"""What only agents send, to the coordinator; ``Transmit`` goes on to the emulated network."""
+
+PeerMessage: TypeAlias = Data | Chunk | Echo
+"""What agents send each other; the coordinator exchanges echoes with them, too."""
+
+ToAgent: TypeAlias = Command | PeerMessage | Refused
+"""What an agent receives; ``Refused`` is from its own transport."""
+
+ToCoordinator: TypeAlias = AgentReport | Echo
+"""What the coordinator receives."""
+
+Body: TypeAlias = Command | AgentReport | PeerMessage
+"""Every message."""

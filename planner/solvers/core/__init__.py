@@ -1,1 +1,1 @@
-"""What all methods share: the problem as arrays, the state of a search, the explanation of infeasibility."""
+"""What all methods share: the problem as arrays, shadow prices, search state, HiGHS, infeasibility explanation."""

@@ -1,4 +1,4 @@
-"""From an instance and plans to the arrays that methods see."""
+"""Conversion of an instance and of a plan's routes into the arrays that methods solve."""
 
 from __future__ import annotations
 
@@ -17,28 +17,30 @@ from planner.solvers.core.problem import Array, Choice, Choices, Demand, Integer
 def build_problem(
     instance: Instance, *, max_visits: int | None = None, pins: Mapping[str, Mapping[int, str]] | None = None
 ) -> Problem:
-    """Turn an instance into arrays.
+    """Return the problem of an instance.
 
     Parameters
     ----------
+    max_visits
+        How many stages of one sample a worker may run; unlimited by default.
     pins
         By source, the worker that must run each block.
 
     Raises
     ------
     PlanError
-        The goal ``delay`` misses a rate.
+        The goal is ``delay`` and a source has no rate.
     SolveError
-        A pin names what the scenario does not have.
+        A pin names a source, worker or block that does not exist.
     """
     scenario = instance.scenario
     models = tuple(sorted({model for spec in scenario.sources.values() for model in spec.models}))
     variants: list[Variant] = []
     of_model: dict[str, list[int]] = {}
-    for number, model in enumerate(models):
-        found = _variants(instance, number, model)
-        of_model[model] = list(range(len(variants), len(variants) + len(found)))
-        variants += found
+    for index, model in enumerate(models):
+        points = _variants(instance, index, model)
+        of_model[model] = list(range(len(variants), len(variants) + len(points)))
+        variants += points
     demands = tuple(
         Demand(
             name=name,
@@ -93,10 +95,10 @@ def _of_blocks(instance: Instance, model: str, key: str) -> Array:
     return np.array([float(getattr(block, key)) for block in instance.any_profile(model).blocks])
 
 
-def _variants(instance: Instance, number: int, model: str) -> list[Variant]:
+def _variants(instance: Instance, model_index: int, model: str) -> list[Variant]:
     block_s = np.stack([instance.block_s(model, worker) for worker in instance.workers], axis=1)
     overhead_s = np.array([instance.stage_overhead_s(model, worker) for worker in instance.workers])
-    found = []
+    variants = []
     for index, point in enumerate(instance.operating_points(model)):
         reach = np.array([*point.reach, point.reach[-1]])
         exit_bytes, exit_share = np.zeros(len(block_s)), np.zeros(len(block_s))
@@ -104,9 +106,9 @@ def _variants(instance: Instance, number: int, model: str) -> list[Variant]:
             leaves = reach[exit_point.cut - 1] - reach[exit_point.cut]
             exit_share[exit_point.cut - 1] += leaves
             exit_bytes[exit_point.cut - 1] += leaves * exit_point.result_bytes
-        found.append(
+        variants.append(
             Variant(
-                model=number,
+                model=model_index,
                 operating_point=index,
                 accuracy=point.accuracy,
                 reach=reach,
@@ -117,12 +119,12 @@ def _variants(instance: Instance, number: int, model: str) -> list[Variant]:
                 exit_share=exit_share,
             )
         )
-    return found
+    return variants
 
 
 def _paths(instance: Instance) -> tuple[Integers, Array, Array]:
     count = len(instance.workers)
-    number = {name: index + count for index, name in enumerate(instance.resources)}
+    resource_index = {name: index + count for index, name in enumerate(instance.resources)}
     paths = {
         (sender, receiver): instance.path(instance.workers[sender], instance.workers[receiver])
         for sender in range(count)
@@ -137,23 +139,23 @@ def _paths(instance: Instance) -> tuple[Integers, Array, Array]:
             continue
         latency_s[pair] = sum(hop.latency_s for hop in path.hops)
         for index, hop in enumerate(path.hops):
-            hop_resource[(*pair, index)] = number[hop.resource]
+            hop_resource[(*pair, index)] = resource_index[hop.resource]
             hop_s_per_byte[(*pair, index)] = 1 / hop.bytes_per_s
     return hop_resource, hop_s_per_byte, latency_s
 
 
 def read_routes(problem: Problem, routes: Mapping[str, Sequence[Route]]) -> Choices:
-    """Give the routes of a plan that the problem still has as choices, with their shares scaled to 1.
+    """Return the routes of a plan that are still possible, with each source's shares scaled to 1.
 
-    A source has none where all of its routes name workers, models or paths that are gone.
+    A source has no route left if all of its routes use workers, models or paths that no longer exist.
     """
     of_point = {
         (problem.models[variant.model], variant.operating_point): index
         for index, variant in enumerate(problem.variants)
     }
-    found = []
+    choices = []
     for source, demand in enumerate(problem.demands):
-        own = []
+        possible = []
         for route in routes.get(demand.name, ()):
             workers = tuple(
                 problem.workers.index(stage.worker) if stage.worker in problem.workers else -1
@@ -165,6 +167,6 @@ def read_routes(problem: Problem, routes: Mapping[str, Sequence[Route]]) -> Choi
                 continue
             choice = Choice(variant, workers, route.share)
             if problem.allowed(source, choice):
-                own.append(choice)
-        found.append(normalised(own))
-    return tuple(found)
+                possible.append(choice)
+        choices.append(normalised(possible))
+    return tuple(choices)

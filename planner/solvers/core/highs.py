@@ -1,8 +1,8 @@
-"""HiGHS, owned by one module: silent, with the threads of the model at hand, and with every status accounted for.
+"""Linear and mixed-integer programs solved by HiGHS: silent, thread-safe, and with every status checked.
 
 HiGHS fixes its number of threads when a thread of the process first runs a model, and refuses later models with another
-number. So each run has a thread of its own, and ends HiGHS's threads with it: whatever ran before, or runs at the same
-time, has no say.
+number. So each run uses a new thread and shuts down HiGHS's own threads afterwards: neither earlier nor concurrent runs
+affect it.
 """
 
 from __future__ import annotations
@@ -24,9 +24,9 @@ INFINITY: Final = highspy.kHighsInf
 End = Literal["optimal", "infeasible", "stopped"]
 """How a run ended: ``stopped`` by its time limit or from outside."""
 
-# Any other status is an error: the model was not solved, or a limit was met that nobody has set. What no solution keeps
-# may also be reported as unbounded or infeasible; programs here are all bounded from below.
-ENDS: Final[Mapping[str, End]] = {
+# Any other status is an error: the model was not solved, or it hit a limit that was never set. "Unbounded or
+# infeasible" means infeasible, since all programs here are bounded from below.
+END_OF_STATUS: Final[Mapping[str, End]] = {
     "kOptimal": "optimal",
     "kInfeasible": "infeasible",
     "kUnboundedOrInfeasible": "infeasible",
@@ -37,10 +37,10 @@ ENDS: Final[Mapping[str, End]] = {
 
 @dataclass(frozen=True)
 class ProgramResult:
-    """What a run found.
+    """Result of a run.
 
-    ``objective``, ``values`` [columns] and, for a linear program, ``duals`` [rows] belong to the best solution; where
-    none was found they are None, and the objective is infinite. No solution has an objective below ``bound``.
+    ``objective``, ``values`` [columns] and, for a linear program, ``duals`` [rows] belong to the best solution. Without
+    a solution they are None, and the objective is infinite. ``bound`` is a lower bound on the objective.
     """
 
     end: End
@@ -51,14 +51,14 @@ class ProgramResult:
 
 
 _Highs: Any = highspy.Highs
-"""Its types differ from version to version."""
+"""Untyped, because its stubs differ from version to version."""
 
 
-class _SilentHighs(_Highs):  # type: ignore[misc]  # a subclass of Any
+class SilentHighs(_Highs):  # type: ignore[misc]  # a subclass of Any
     """HiGHS that prints nothing.
 
     Its constructor enables callbacks as its last step, which prints a banner to the process's standard output unless
-    output has been switched off by then.
+    output is switched off before.
     """
 
     def enableCallbacks(self) -> None:  # noqa: N802  # HiGHS's name
@@ -68,27 +68,27 @@ class _SilentHighs(_Highs):  # type: ignore[misc]  # a subclass of Any
 
 
 class Program:
-    """A linear program to minimise, some of whose columns may be integer; kept between runs, and added to.
+    """A linear or mixed-integer program to minimise, which can be extended between runs.
 
     Parameters
     ----------
     threads
-        How many threads a run may use.
+        Maximum number of threads of a run.
     stop
-        Ends a run from outside, with the best that it has found.
+        Ends a run from outside, with its best solution so far.
     settings
-        HiGHS's options by name.
+        HiGHS options by name.
 
     Raises
     ------
     SolveError
-        HiGHS refuses an option, a row, a column or the program.
+        HiGHS rejects an option, a row, a column or the program.
     """
 
     def __init__(
         self, *, threads: int = 1, stop: threading.Event | None = None, settings: Mapping[str, object] | None = None
     ) -> None:
-        self._highs = _SilentHighs()
+        self._highs = SilentHighs()
         self._stop = stop
         self._abandoned = threading.Event()
         for name, value in {"threads": threads, **(settings or {})}.items():
@@ -97,8 +97,8 @@ class Program:
             callback.subscribe(self._interrupt)
 
     def _interrupt(self, event: Any) -> None:
-        wanted = self._abandoned.is_set() or (self._stop is not None and self._stop.is_set())
-        if wanted and event.data_in is not None:
+        stopped = self._abandoned.is_set() or (self._stop is not None and self._stop.is_set())
+        if stopped and event.data_in is not None:
             event.data_in.user_interrupt = True
 
     @property
@@ -112,52 +112,52 @@ class Program:
         return int(self._highs.getNumRow())
 
     def add_column(self, *, upper: float = INFINITY, entries: Mapping[int, float] | None = None) -> int:
-        """Add a column from 0 to ``upper`` that costs nothing, with entries by row; give its number."""
+        """Add a column from 0 to ``upper`` with cost 0 and entries by row; return its index."""
         rows = entries or {}
-        added = self._highs.addCol(0.0, 0.0, upper, len(rows), _numbers(rows), _values(rows))
+        added = self._highs.addCol(0.0, 0.0, upper, len(rows), _indices(rows), _values(rows))
         self._check(added, "a column", rows)
         return self.columns - 1
 
     def add_row(self, lower: float, upper: float, entries: Mapping[int, float]) -> int:
-        """Add a row between two bounds, with entries by column; give its number."""
-        added = self._highs.addRow(lower, upper, len(entries), _numbers(entries), _values(entries))
+        """Add a row between two bounds, with entries by column; return its index."""
+        added = self._highs.addRow(lower, upper, len(entries), _indices(entries), _values(entries))
         self._check(added, "a row", entries)
         return self.rows - 1
 
     def add_columns(self, lower: Array, upper: Array, *, integer: Integers | None = None) -> None:
-        """Add columns that cost nothing; those numbered in ``integer``, counted from the first of them, are integer."""
+        """Add columns with cost 0; ``integer`` holds the indices of integer ones, counted from the first new column."""
         first = self.columns
         self._check(self._highs.addVars(len(lower), lower, upper), "columns")
         if integer is not None and len(integer):
             kinds = np.full(len(integer), int(highspy.HighsVarType.kInteger), dtype=np.uint8)
-            numbers = (first + integer).astype(np.int32)
-            self._check(self._highs.changeColsIntegrality(len(numbers), numbers, kinds), "integer columns")
+            indices = (first + integer).astype(np.int32)
+            self._check(self._highs.changeColsIntegrality(len(indices), indices, kinds), "integer columns")
 
     def add_rows(self, lower: Array, upper: Array, starts: Integers, columns: Integers, entries: Array) -> None:
-        """Add rows; entries and their columns stand row by row, each row's from its number in ``starts`` on."""
-        numbers = starts.astype(np.int32), columns.astype(np.int32)
-        self._check(self._highs.addRows(len(lower), lower, upper, len(entries), *numbers, entries), "rows")
+        """Add rows in compressed sparse row form: row i has the entries from ``starts[i]`` to ``starts[i + 1]``."""
+        indices = starts.astype(np.int32), columns.astype(np.int32)
+        self._check(self._highs.addRows(len(lower), lower, upper, len(entries), *indices, entries), "rows")
 
     def set_cost(self, column: int, cost: float) -> None:
-        """Give a column another cost."""
+        """Change the cost of a column."""
         self._check(self._highs.changeColCost(column, cost), f"the cost of column {column}", cost)
 
     def set_costs(self, costs: Array, offset: float = 0.0) -> None:
-        """Give all columns other costs."""
-        numbers = np.arange(self.columns, dtype=np.int32)
-        self._check(self._highs.changeColsCost(len(numbers), numbers, costs), "costs")
+        """Change the costs of all columns."""
+        indices = np.arange(self.columns, dtype=np.int32)
+        self._check(self._highs.changeColsCost(len(indices), indices, costs), "costs")
         self._check(self._highs.changeObjectiveOffset(offset), "the offset", offset)
 
     def set_upper(self, column: int, upper: float) -> None:
-        """Give a column another upper bound; the lower one is 0."""
+        """Change the upper bound of a column; its lower bound is 0."""
         self._check(self._highs.changeColBounds(column, 0.0, upper), f"the bound of column {column}", upper)
 
     def start_from(self, values: Mapping[int, float]) -> None:
-        """Let the next run start from the values of some columns, of which HiGHS makes a solution if it can."""
-        self._check(self._highs.setSolution(len(values), _numbers(values), _values(values)), "a start")
+        """Warm-start the next run from the values of some columns, which HiGHS completes to a solution if it can."""
+        self._check(self._highs.setSolution(len(values), _indices(values), _values(values)), "a warm start")
 
     def run(self, time_limit_s: float = INFINITY) -> ProgramResult:
-        """Find the best solution; the limit is that of mixed-integer programs, whose clock starts anew each time."""
+        """Minimise the program; the time limit is for this run alone."""
         highs = self._highs
         self._check(highs.setOptionValue("time_limit", time_limit_s), "option time_limit", time_limit_s)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="highs") as pool:
@@ -165,25 +165,25 @@ class Program:
             try:
                 done = running.result()
             except BaseException:
-                self._abandoned.set()  # an interrupt must not wait for the whole search
+                self._abandoned.set()  # a Ctrl-C must not wait for the whole search
                 raise
         status = highs.getModelStatus()
-        if done == highspy.HighsStatus.kError or status.name not in ENDS:
+        if done == highspy.HighsStatus.kError or status.name not in END_OF_STATUS:
             found = f"{highs.modelStatusToString(status)} ({done.name})"
-            raise self._error("HiGHS has not solved the program", found, expected=", ".join(ENDS))
-        return self._answer(ENDS[status.name])
+            raise self._error("HiGHS has not solved the program", found, expected=", ".join(END_OF_STATUS))
+        return self._result(END_OF_STATUS[status.name])
 
     def _run(self) -> Any:
         try:
             return self._highs.run()
         finally:
-            _Highs.resetGlobalScheduler(True)  # noqa: FBT003  # HiGHS's signature; it waits for its threads
+            _Highs.resetGlobalScheduler(True)  # noqa: FBT003  # HiGHS's signature; waits for its threads to end
 
-    def _answer(self, end: End) -> ProgramResult:
+    def _result(self, end: End) -> ProgramResult:
         info, solution = self._highs.getInfo(), self._highs.getSolution()
         mixed = info.mip_node_count >= 0
-        found = end == "optimal" or (end == "stopped" and mixed and solution.value_valid)
-        if not found:
+        solved = end == "optimal" or (end == "stopped" and mixed and solution.value_valid)
+        if not solved:
             return ProgramResult(end, bound=info.mip_dual_bound if mixed else -float("inf"))
         objective = info.objective_function_value
         return ProgramResult(
@@ -202,7 +202,7 @@ class Program:
         return SolveError(what, where=f"HiGHS {self._highs.version()}", value=value, expected=expected)
 
 
-def _numbers(entries: Mapping[int, float]) -> Any:
+def _indices(entries: Mapping[int, float]) -> Any:
     return np.fromiter(entries.keys(), dtype=np.int32, count=len(entries))
 
 

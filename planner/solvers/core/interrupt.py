@@ -1,4 +1,4 @@
-"""Ctrl-C ends a search with what it has found, instead of an exception that would lose it."""
+"""Ctrl-C ends a search with its best incumbent, instead of an exception that would lose it."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ from types import FrameType
 
 @contextmanager
 def on_interrupt(stop: threading.Event) -> Iterator[None]:
-    """While inside, Ctrl-C sets ``stop``; a second one interrupts as ever.
+    """Let Ctrl-C set ``stop`` inside the context; a second Ctrl-C raises ``KeyboardInterrupt`` as usual.
 
-    Python hands signals to the main thread only; in others nothing changes.
+    Python delivers signals to the main thread only; in any other thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield

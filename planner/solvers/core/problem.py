@@ -1,14 +1,15 @@
-"""What every method sees of a scenario: plain arrays, and what a route in them costs.
+"""The optimization problem as plain arrays: data, cost of a route, objective and feasibility.
 
-A route visits one worker per block, so it is an array of L workers. In the layered graph of design, with nodes "block
-l is on worker d", it pays at each node for the block (and, at the first and last, for bringing the input and taking
-the result home) and on each arc between two workers for the transfer and for beginning a stage.
+A route assigns one worker to each block, so it is an array of L workers. In the layered graph with nodes "block l runs
+on worker d" it pays at each node for the block (and, at the first and last, for bringing the input and returning the
+result) and on each arc between two workers for the transfer and for starting a stage.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cached_property, lru_cache
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,9 @@ Integers = NDArray[np.intp]
 Residency = tuple[NDArray[np.bool_], ...]
 """Per model, whether each block resides on each worker; shape [L, D] each."""
 
+MAX_CACHED_ROUTES = 2**16
+"""Routes whose costs are kept: methods look at most routes many times. At about 1 kB each they take at most 64 MB."""
+
 
 @dataclass(frozen=True)
 class Variant:
@@ -29,21 +33,21 @@ class Variant:
     Parameters
     ----------
     model, operating_point
-        Numbers of the model in the problem and of its operating point.
+        Index of the model in the problem, and of its operating point.
     accuracy
-        Fraction of samples answered right.
+        Fraction of samples classified correctly.
     reach
-        Probability that a sample is worked on by block l, the last repeated for the result; shape [L + 1].
+        Probability that a sample reaches block l, the last repeated for the result; shape [L + 1].
     block_s
         Time of each block on each worker; shape [L, D], seconds.
     overhead_s
-        What beginning a stage costs; shape [D], seconds.
+        Time to start a stage on each worker; shape [D], seconds.
     cut_bytes
         Bytes across each cut; shape [L + 1].
     exit_bytes
-        Bytes that an average sample sends home after block l because it leaves there; shape [L].
+        Mean bytes per sample sent home by an exit after block l; shape [L].
     exit_share
-        Probability that a sample leaves by an exit after block l; shape [L].
+        Probability that a sample leaves through an exit after block l; shape [L].
     """
 
     model: int
@@ -75,7 +79,7 @@ class Demand:
 
 @dataclass(frozen=True)
 class Choice:
-    """One route of a source: the worker of each block of a variant, and the share of samples that go there."""
+    """One route of a source: the worker of each block of a variant, and the share of samples that take it."""
 
     variant: int
     workers: tuple[int, ...]
@@ -88,7 +92,7 @@ Choices = tuple[tuple[Choice, ...], ...]
 
 @dataclass(frozen=True)
 class Cost:
-    """What one sample of a route takes: seconds of each resource it uses, latency, and accuracy lost."""
+    """What one sample of a route takes: ``seconds`` [n] of each of the n ``resources`` it uses, and latency."""
 
     resources: Integers
     seconds: Array
@@ -96,7 +100,7 @@ class Cost:
 
     @property
     def unloaded_s(self) -> float:
-        """Mean delay of a sample that never waits."""
+        """Mean delay in seconds of a sample that never waits."""
         return float(self.seconds.sum()) + self.latency_s
 
 
@@ -107,24 +111,24 @@ class Problem:
     Parameters
     ----------
     hop_resource, hop_s_per_byte
-        Resources on the path between two workers and the time a byte occupies each; shape [D, D, H], padded with
-        resource 0 at 0 seconds.
+        Resources on the path between two workers and the seconds that a byte occupies each; shape [D, D, H] with H the
+        most hops of a path, padded with resource 0 at 0 seconds.
     latency_s
-        Latency between two workers; infinite where there is no path; shape [D, D].
+        Latency between two workers in seconds; infinite where there is no path; shape [D, D].
     memory_bytes
-        What each worker has for weights and activations; shape [D].
+        Memory of each worker for weights and activations; shape [D].
     weight_bytes, activation_bytes
-        Per model, of each block; shape [L] each.
+        Per model, bytes of each block; shape [L] each.
     ring
-        Order of the workers for methods that send samples round a ring.
+        Order of the workers for methods that send samples around a ring.
     max_visits
-        How often a sample may begin a stage at one worker.
+        How many stages of one sample a worker may run; unlimited by default.
     pins
-        Workers that the user demands: by source, worker by block.
+        Workers fixed by the user: by source, worker by block.
     resident
-        Per model, where its blocks may reside at all; shape [L, D] each; everywhere by default.
+        Per model, where its blocks may reside; shape [L, D] each; everywhere by default.
     loss_s
-        Delay that losing all accuracy is worth: 100 × ``accuracy_worth``.
+        Delay in seconds that losing all accuracy is worth: 100 × ``accuracy_worth``.
     """
 
     goal: str
@@ -158,7 +162,7 @@ class Problem:
 
     @property
     def cap(self) -> float:
-        """Largest utilisation of a resource; only the goal ``delay`` has one."""
+        """Largest permitted utilisation of a resource; only the goal ``delay`` limits it."""
         return UTILISATION_CAP if self.goal == "delay" else np.inf
 
     @cached_property
@@ -170,21 +174,19 @@ class Problem:
 
     @property
     def arcs(self) -> int:
-        """How many moves between workers there are, for which a program over arcs has variables."""
+        """Number of arcs of all layered graphs, the variables of a program over arcs."""
         blocks = sum(len(self.variants[variant]) for demand in self.demands for variant in demand.variants)
         return len(self.workers) ** 2 * blocks
 
     @cached_property
-    def _runs(self) -> dict[tuple[int, int], NDArray[np.bool_]]:
-        return {}
+    def _cached_runs(self) -> Callable[[int, int], NDArray[np.bool_]]:
+        return lru_cache(maxsize=None)(self._runs)  # one entry per source and variant
 
     def runs(self, source: int, variant: int) -> NDArray[np.bool_]:
-        """Whether each block may run on each worker: not where it is pinned elsewhere or lacks a path; shape [L, D]."""
-        if (source, variant) not in self._runs:
-            self._runs[source, variant] = self._may_run(source, variant)
-        return self._runs[source, variant]
+        """Return whether each block may run on each worker: pins and paths permit it; shape [L, D]."""
+        return self._cached_runs(source, variant)
 
-    def _may_run(self, source: int, variant: int) -> NDArray[np.bool_]:
+    def _runs(self, source: int, variant: int) -> NDArray[np.bool_]:
         demand, model = self.demands[source], self.variants[variant]
         allowed = np.ones((len(model), len(self.workers)), dtype=bool)
         away = np.isinf(self.latency_s[:, demand.home])
@@ -198,27 +200,19 @@ class Problem:
         return allowed
 
     @cached_property
-    def _costs(self) -> dict[tuple[int, int, tuple[int, ...]], Cost]:
-        """Costs of the routes looked at so far: methods look at most of them many times."""
-        return {}
-
-    @cached_property
-    def _allowed(self) -> dict[tuple[int, int, tuple[int, ...]], bool]:
-        return {}
+    def _cached_cost(self) -> Callable[[int, int, tuple[int, ...]], Cost]:
+        return lru_cache(MAX_CACHED_ROUTES)(self._cost)
 
     def cost(self, source: int, choice: Choice) -> Cost:
-        """Give what one sample of ``source`` takes on a route."""
-        key = (source, choice.variant, choice.workers)
-        if key not in self._costs:
-            self._costs[key] = self._cost(source, choice)
-        return self._costs[key]
+        """Return what one sample of ``source`` takes on a route, whatever its share."""
+        return self._cached_cost(source, choice.variant, choice.workers)
 
-    def _cost(self, source: int, choice: Choice) -> Cost:
-        demand, variant = self.demands[source], self.variants[choice.variant]
-        workers = np.asarray(choice.workers)
+    def _cost(self, source: int, variant_index: int, route: tuple[int, ...]) -> Cost:
+        demand, variant = self.demands[source], self.variants[variant_index]
+        workers = np.asarray(route)
         reach = variant.reach[:-1]
-        begins = np.append(True, workers[1:] != workers[:-1])
-        work_s = reach * (variant.block_s[np.arange(len(variant)), workers] + begins * variant.overhead_s[workers])
+        starts = np.append(True, workers[1:] != workers[:-1])
+        work_s = reach * (variant.block_s[np.arange(len(variant)), workers] + starts * variant.overhead_s[workers])
         senders = np.concatenate([[demand.home], workers, workers])
         home = np.full(len(variant), demand.home)
         receivers = np.concatenate([workers, [demand.home], home])
@@ -233,98 +227,99 @@ class Problem:
         return Cost(used, seconds, latency_s)
 
     def load(self, choices: Choices) -> Array:
-        """Utilisation of each resource by each source; shape [S, R]."""
+        """Return the utilisation of each resource by each source; shape [S, R]."""
         load = np.zeros((len(self.demands), len(self.resources)))
-        for source, own in enumerate(choices):
-            if not own:
+        for source, routes in enumerate(choices):
+            if not routes:
                 continue
-            costs = [self.cost(source, choice) for choice in own]
+            costs = [self.cost(source, choice) for choice in routes]
             resources = np.concatenate([cost.resources for cost in costs])
-            seconds = np.concatenate([choice.share * cost.seconds for choice, cost in zip(own, costs, strict=True)])
+            seconds = np.concatenate([choice.share * cost.seconds for choice, cost in zip(routes, costs, strict=True)])
             load[source] = self.demands[source].volume * np.bincount(resources, seconds, len(self.resources))
         return load
 
     def fixed_cost(self, source: int, choice: Choice, latency_s: float) -> float:
-        """Give the part of the objective ``delay`` that does not depend on load: latency and lost accuracy."""
+        """Return the part of the objective ``delay`` that does not depend on load: latency and lost accuracy."""
         demand = self.demands[source]
         lost = self.loss_s * (1 - self.variants[choice.variant].accuracy)
         return demand.priority * demand.volume * (latency_s + lost)
 
     def objective(self, choices: Choices) -> float:
-        """Value of the surrogate objective; infinite where a resource is overloaded."""
+        """Return the surrogate objective; infinite where a resource is overloaded."""
         load = self.load(choices)
         busiest = float(load.sum(axis=0).max())
         if self.goal == "throughput":
             return busiest
-        costs = [[(choice, self.cost(source, choice)) for choice in own] for source, own in enumerate(choices)]
+        costs = [[(choice, self.cost(source, choice)) for choice in routes] for source, routes in enumerate(choices)]
         if self.goal == "makespan":
-            return busiest + max(sum(choice.share * cost.unloaded_s for choice, cost in own) for own in costs)
+            return busiest + max(sum(choice.share * cost.unloaded_s for choice, cost in routes) for routes in costs)
         if busiest > self.cap + 1e-9:
             return np.inf
         fixed = sum(
             choice.share * self.fixed_cost(source, choice, cost.latency_s)
-            for source, own in enumerate(costs)
-            for choice, cost in own
+            for source, routes in enumerate(costs)
+            for choice, cost in routes
         )
         return weighted_number(self.classes, load, self.kappa) + fixed
 
     def residency(self, choices: Choices) -> Residency:
-        """Give the blocks that routes need to have on each worker."""
+        """Return the blocks that routes need to have on each worker."""
         held = tuple(np.zeros((len(weights), len(self.workers)), dtype=bool) for weights in self.weight_bytes)
-        for own in choices:
-            for choice in own:
+        for routes in choices:
+            for choice in routes:
                 held[self.variants[choice.variant].model][np.arange(len(choice.workers)), choice.workers] = True
         return held
 
     def resident_bytes(self, held: Residency) -> tuple[Array, Array]:
-        """Give the weights of the blocks on each worker, and the largest activation; shape [D] each."""
+        """Return the weights of the blocks on each worker, and the largest activation; shape [D] each, bytes."""
         weights, largest = np.zeros(len(self.workers)), np.zeros(len(self.workers))
-        for number, blocks in enumerate(held):
-            weights += self.weight_bytes[number] @ blocks
-            largest = np.maximum(largest, (self.activation_bytes[number][:, None] * blocks).max(axis=0))
+        for model, blocks in enumerate(held):
+            weights += self.weight_bytes[model] @ blocks
+            largest = np.maximum(largest, (self.activation_bytes[model][:, None] * blocks).max(axis=0))
         return weights, largest
 
     def memory_used(self, choices: Choices) -> Array:
-        """Bytes of distinct resident blocks and the largest activation on each worker; shape [D]."""
+        """Return the bytes of distinct resident blocks and the largest activation on each worker; shape [D]."""
         weights, largest = self.resident_bytes(self.residency(choices))
         return weights + largest
 
     def feasible(self, choices: Choices, tolerance: float = 1e-6) -> bool:
-        """Whether routes respect memory, accuracy, visits and the part of a deadline that is pure work."""
+        """Return whether routes satisfy all limits but the cap; deadlines count work and transfers without waiting."""
         if self.memory_binds and (self.memory_used(choices) > self.memory_bytes * (1 + tolerance)).any():
             return False
-        for source, own in enumerate(choices):
+        for source, routes in enumerate(choices):
             demand = self.demands[source]
-            if not all(self.allowed(source, choice) for choice in own):
+            if not all(self.allowed(source, choice) for choice in routes):
                 return False
-            accuracy = sum(choice.share * self.variants[choice.variant].accuracy for choice in own)
-            unloaded = sum(choice.share * self.cost(source, choice).unloaded_s for choice in own)
-            late = unloaded > demand.deadline_s * (1 + tolerance)
+            accuracy = sum(choice.share * self.variants[choice.variant].accuracy for choice in routes)
+            unloaded_s = sum(choice.share * self.cost(source, choice).unloaded_s for choice in routes)
+            late = unloaded_s > demand.deadline_s * (1 + tolerance)
             if late or accuracy < demand.min_accuracy - tolerance:
                 return False
         return True
 
     def allowed(self, source: int, choice: Choice) -> bool:
-        """Whether a route has paths, keeps pins, and visits no worker too often."""
-        key = (source, choice.variant, choice.workers)
-        if key not in self._allowed:
-            self._allowed[key] = self._may_take(source, choice)
-        return self._allowed[key]
+        """Return whether a route has paths, satisfies the pins, and visits no worker too often."""
+        return self._cached_allowed(source, choice.variant, choice.workers)
 
-    def _may_take(self, source: int, choice: Choice) -> bool:
-        runs = self.runs(source, choice.variant)[np.arange(len(choice.workers)), choice.workers]
-        linked = np.isfinite(self.cost(source, choice).latency_s)
-        return bool(runs.all()) and bool(linked) and not self.visited_too_often(choice.workers)
+    @cached_property
+    def _cached_allowed(self) -> Callable[[int, int, tuple[int, ...]], bool]:
+        return lru_cache(MAX_CACHED_ROUTES)(self._allowed)
+
+    def _allowed(self, source: int, variant: int, workers: tuple[int, ...]) -> bool:
+        runs = self.runs(source, variant)[np.arange(len(workers)), workers]
+        linked = np.isfinite(self._cached_cost(source, variant, workers).latency_s)
+        return bool(runs.all()) and bool(linked) and not self.visited_too_often(workers)
 
     def visited_too_often(self, workers: tuple[int, ...]) -> tuple[int, ...]:
-        """Give the workers that a route visits more often than ``max_visits``."""
+        """Return the workers that a route visits more often than ``max_visits``."""
         if self.max_visits is None:
             return ()
-        begun = [worker for worker, _, _ in stages(workers)]
-        return tuple(worker for worker in dict.fromkeys(begun) if begun.count(worker) > self.max_visits)
+        visits = [worker for worker, _, _ in stages(workers)]
+        return tuple(worker for worker in dict.fromkeys(visits) if visits.count(worker) > self.max_visits)
 
     def routes(self, choices: Choices) -> dict[str, tuple[Route, ...]]:
-        """Give choices in the words of a plan."""
+        """Return choices as the routes of a plan, by source."""
         return {
             demand.name: tuple(
                 Route(
@@ -336,20 +331,20 @@ class Problem:
                         for worker, first, last in stages(choice.workers)
                     ),
                 )
-                for choice in own
+                for choice in chosen
             )
-            for demand, own in zip(self.demands, choices, strict=True)
+            for demand, chosen in zip(self.demands, choices, strict=True)
         }
 
 
-def normalised(own: list[Choice]) -> tuple[Choice, ...]:
-    """Scale the shares of one source's routes so that they add up to 1."""
-    total = sum(choice.share for choice in own)
-    return tuple(Choice(choice.variant, choice.workers, choice.share / total) for choice in own)
+def normalised(routes: list[Choice]) -> tuple[Choice, ...]:
+    """Return one source's routes with their shares scaled to add up to 1."""
+    total = sum(choice.share for choice in routes)
+    return tuple(Choice(choice.variant, choice.workers, choice.share / total) for choice in routes)
 
 
 def stages(workers: tuple[int, ...]) -> list[tuple[int, int, int]]:
-    """Give the stages of a route: worker, first and last block."""
-    begins = [0, *(block for block in range(1, len(workers)) if workers[block] != workers[block - 1])]
-    ends = [*(begin - 1 for begin in begins[1:]), len(workers) - 1]
-    return [(workers[begin], begin, end) for begin, end in zip(begins, ends, strict=True)]
+    """Return the stages of a route: worker, first and last block of each."""
+    starts = [0, *(block for block in range(1, len(workers)) if workers[block] != workers[block - 1])]
+    ends = [*(begin - 1 for begin in starts[1:]), len(workers) - 1]
+    return [(workers[begin], begin, end) for begin, end in zip(starts, ends, strict=True)]

@@ -1,4 +1,4 @@
-"""Prices of resources, delays and accuracies: what each source pays for what its samples use."""
+"""Shadow prices of resources, delays and accuracies, and the marginal prices at given utilisations."""
 
 from __future__ import annotations
 
@@ -7,15 +7,27 @@ from functools import cached_property
 
 import numpy as np
 
+from planner.plan.surrogate import congestion, congestion_slope
 from planner.solvers.core.problem import Array, Problem
+
+KNEE_UTILISATION = 0.98
+"""From this utilisation on, G is continued by its second-order expansion."""
 
 
 @dataclass(frozen=True)
 class Moves:
-    """What a sample pays for a move, receivers as rows: ``base`` and ``per_byte`` [D, D].
+    """What a sample pays to move to another worker, receivers as rows.
 
-    ``base`` is for latency and for beginning a stage, ``latency`` without the latter. ``least_base`` and
-    ``least_per_byte`` [D] are the least from any other worker.
+    Parameters
+    ----------
+    latency
+        For the latency of the path; shape [D, D].
+    base
+        For latency and the start of a stage; shape [D, D].
+    per_byte
+        Per byte sent; shape [D, D].
+    least_base, least_per_byte
+        The least of each from any other worker; shape [D].
     """
 
     latency: Array
@@ -26,7 +38,7 @@ class Moves:
 
     @classmethod
     def of(cls, problem: Problem, overhead_s: Array, second: Array, latency: float) -> Moves:
-        """Collect them at the prices of a second of each resource, ``second`` [R], and of one of latency."""
+        """Return the prices of moves, given those of a second of each resource, ``second`` [R], and of latency."""
         linked = np.isfinite(problem.latency_s)
         per_sample = np.where(linked, latency * np.where(linked, problem.latency_s, 0.0), np.inf)
         per_byte = (problem.hop_s_per_byte * second[problem.hop_resource]).sum(axis=2)
@@ -46,21 +58,21 @@ class Moves:
 
 @dataclass(frozen=True)
 class Prices:
-    """What resources cost each class, in units of the objective.
+    """Shadow prices in units of the objective.
 
     Parameters
     ----------
     of_class
-        Price of a unit of utilisation of each resource to a source of class k; never increases with k; shape [K, R].
+        Price of a unit of utilisation of each resource for a source of class k; nonincreasing in k; shape [K, R].
     latency
-        Price of a second of latency to one sample a second of each source; shape [S].
+        Price of a second of latency for each source, per sample per second; shape [S].
     second
-        Price of a second of pure work, transfer or latency to one sample of each source: for deadlines, and for
-        ``makespan`` for the longest route; shape [S].
+        Price of a second of pure work, transfer or latency for one sample of each source: the shadow price of its
+        deadline, and for ``makespan`` that of the longest route; shape [S].
     accuracy
-        What a source is paid for its accuracy, for least accuracies; shape [S].
+        Shadow price of the minimum accuracy of each source; shape [S].
     late
-        The part of ``second`` that is for the longest route; shape [S].
+        The part of ``second`` that belongs to the longest route; shape [S].
     """
 
     of_class: Array
@@ -71,27 +83,46 @@ class Prices:
 
     @classmethod
     def of_delay(cls, problem: Problem, of_class: Array) -> Prices:
-        """Prices of the goal ``delay`` without deadlines and least accuracies."""
+        """Return the prices of the goal ``delay`` without deadlines and minimum accuracies."""
         priority = np.array([demand.priority for demand in problem.demands])
         zero = np.zeros(len(problem.demands))
         return cls(of_class, priority, zero, zero)
 
     def mixed(self, other: Prices, part: float) -> Prices:
-        """Give these prices with some ``part`` of the ``other`` ones."""
+        """Return the convex combination with weight ``part`` on the ``other`` prices."""
         pairs = ((getattr(self, name), getattr(other, name)) for name in (field.name for field in fields(self)))
-        return Prices(*((1 - part) * own + part * theirs for own, theirs in pairs))
+        return Prices(*((1 - part) * mine + part * theirs for mine, theirs in pairs))
 
     @cached_property
-    def _shared(self) -> dict[tuple[object, ...], tuple[Array, Moves]]:
+    def _of_similar_sources(self) -> dict[tuple[object, ...], tuple[Array, Moves]]:
+        """At most one entry per source and variant; dropped with these prices after one round."""
         return {}
 
     def of_source(self, problem: Problem, source: int, variant: int) -> tuple[Array, Moves]:
-        """Give what a sample pays for a second of each resource [R], and for moves; sources that are alike share it."""
+        """Return what a sample pays for a second of each resource [R], and for moves.
+
+        Sources of the same class, volume and prices share one result.
+        """
         volume, level = problem.demands[source].volume, int(problem.classes.of_source[source])
         overhead_s = problem.variants[variant].overhead_s
         key = (level, volume, self.latency[source], self.second[source], overhead_s.tobytes())
-        if key not in self._shared:
+        if key not in self._of_similar_sources:
             second = volume * self.of_class[level] + self.second[source]
             latency = volume * self.latency[source] + self.second[source]
-            self._shared[key] = second, Moves.of(problem, overhead_s, second, float(latency))
-        return self._shared[key]
+            self._of_similar_sources[key] = second, Moves.of(problem, overhead_s, second, float(latency))
+        return self._of_similar_sources[key]
+
+
+def smooth_congestion(sigma: Array, kappa: float) -> tuple[Array, Array, Array]:
+    """Return G, G' and G'' at ``sigma``, continued quadratically above the knee so that overload has a finite price."""
+    below = np.minimum(sigma, KNEE_UTILISATION)
+    beyond = sigma - below
+    value, slope = congestion(below, kappa), congestion_slope(below, kappa)
+    curvature = 2 * kappa / (1 - below) ** 3
+    return value + beyond * (slope + curvature * beyond / 2), slope + curvature * beyond, curvature
+
+
+def marginal_prices(problem: Problem, sigma: Array) -> Array:
+    """Return the marginal price of load of each class on each resource at utilisations ``sigma``; both [K, R]."""
+    _, slope, _ = smooth_congestion(sigma, problem.kappa)
+    return np.asarray(np.cumsum((problem.classes.weight[:, None] * slope)[::-1], axis=0)[::-1])

@@ -1,4 +1,4 @@
-"""What every method gives back, and what it is asked for."""
+"""The state of a search: options, incumbents, lower bound and optimality gap, and the outcome of a method."""
 
 from __future__ import annotations
 
@@ -13,15 +13,21 @@ from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.resource_prices import Prices
 
 Progress = Callable[[float, float, float], None]
-"""Called with the seconds since the start, the best objective and the bound so far."""
+"""Called with the seconds since the start, the best objective and the lower bound so far."""
 
 
 @dataclass(frozen=True)
 class Options:
-    """How to solve.
+    """Options of a method.
 
-    ``gap`` is the relative gap that counts as optimal, ``start`` are routes known beforehand, and ``stop`` ends a
-    search from outside.
+    Parameters
+    ----------
+    gap
+        Relative optimality gap that counts as optimal.
+    start
+        Routes to start from (warm start).
+    stop
+        Ends a search from outside, with its best incumbent.
     """
 
     time_limit_s: float = 60.0
@@ -35,21 +41,30 @@ class Options:
 
 @dataclass(frozen=True)
 class Outcome:
-    """Result of a method: incumbents in any order, the bound on the surrogate objective, and why there is none.
+    """Result of a method.
 
-    Methods whose problem is convex give the ``prices`` of its optimum, too.
+    Parameters
+    ----------
+    incumbents
+        Feasible routes, in any order.
+    bound
+        Lower bound on the surrogate objective.
+    reasons
+        Why there is no incumbent, in words.
+    prices
+        Shadow prices at the optimum, by methods that solve a convex problem.
     """
 
     status: Status
     incumbents: tuple[Choices, ...] = ()
     bound: float = 0.0
-    blame: tuple[str, ...] = ()
+    reasons: tuple[str, ...] = ()
     prices: Prices | None = None
 
 
 @dataclass
 class Search:
-    """What a running method has found: its clock, its distinct feasible incumbents and its best bound."""
+    """A running search: its clock, its distinct feasible incumbents and its best lower bound."""
 
     problem: Problem
     options: Options
@@ -68,12 +83,12 @@ class Search:
 
     @property
     def left_s(self) -> float:
-        """Seconds left, at least a little, so that a solver started with them can stop by itself."""
+        """Seconds left; always positive, so that a solver started with this time limit can stop by itself."""
         return max(0.01, self.options.time_limit_s - self.elapsed_s)
 
     @property
     def out_of_time(self) -> bool:
-        """Whether the time limit has passed, or someone wants an end."""
+        """Whether the time limit has passed or a stop was requested."""
         return self.options.stop.is_set() or self.elapsed_s >= self.options.time_limit_s
 
     @property
@@ -83,11 +98,11 @@ class Search:
 
     @property
     def gap(self) -> float:
-        """Relative gap of the best incumbent; infinite without one."""
+        """Relative optimality gap of the best incumbent; infinite without one."""
         return relative_gap(self.best, self.bound) if self.incumbents else float("inf")
 
     def offer(self, choices: Choices) -> None:
-        """Take an incumbent if it is feasible."""
+        """Add an incumbent if it is feasible."""
         if choices in self.incumbents:
             return
         objective = self.problem.objective(choices)
@@ -95,17 +110,17 @@ class Search:
             self.incumbents[choices] = objective
 
     def raise_bound(self, bound: float) -> None:
-        """Take a bound if it is better, and report progress."""
+        """Raise the lower bound if the new one is better, and report progress."""
         self.bound = max(self.bound, bound)
         self.report()
 
     def report(self) -> None:
-        """Tell whoever wants to know how far it is."""
+        """Report progress to the callback, if there is one."""
         if self.options.progress:
             self.options.progress(self.elapsed_s, self.best, self.bound)
 
     def outcome(self) -> Outcome:
-        """Give the result as it stands."""
+        """Return the result so far."""
         interrupted = self.options.stop.is_set()
         if not self.incumbents:
             status: Status = "no_solution"

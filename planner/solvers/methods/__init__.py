@@ -1,1 +1,1 @@
-"""The methods: a problem in, incumbents and a bound out; one file or folder each."""
+"""The methods, one file or folder each: a problem in, incumbents and a lower bound out."""

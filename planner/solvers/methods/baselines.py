@@ -1,9 +1,8 @@
-"""What others do, as plans to compare with: no bound, and nothing learnt from the objective but by ``two-part``.
+"""Baseline methods to compare with: ``local``, ``equal``, ``ar-mdi`` (eq. 1) and ``two-part``, without a bound.
 
-References
-----------
-``equal`` and ``ar-mdi`` are the fixed and the adaptive segments of model-distributed inference with several sources;
-``ar-mdi`` gives worker n the part (1 / γ_n) / Σ (1 / γ) of the parameters, γ_n its time per parameter (eq. 1).
+``equal`` and ``ar-mdi`` are the fixed and the adaptive segments of model-distributed inference with several sources.
+``ar-mdi`` assigns worker n the fraction (1 / γ_n) / Σ (1 / γ) of the parameters, where γ_n is its time per parameter
+(eq. 1). Only ``two-part`` considers the objective.
 """
 
 from __future__ import annotations
@@ -12,26 +11,26 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
-from planner.solvers.core.infeasibility import misses
+from planner.solvers.core.infeasibility import violations
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
+from planner.solvers.core.resource_prices import marginal_prices
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.routes.greedy import class_prices
 
 
 def local(problem: Problem, options: Options) -> Outcome:
-    """Work on each sample where it arrives."""
+    """Run each sample entirely on the worker where it arrives."""
     return _plan(
         problem, options, lambda source, variant: [(problem.demands[source].home,) * _length(problem, variant)]
     )
 
 
 def equal(problem: Problem, options: Options) -> Outcome:
-    """Give segments of equally many parameters round the ring, from the source's worker on."""
+    """Assign segments of equally many parameters around the ring, starting at the source's worker."""
     return _plan(problem, options, lambda source, variant: [_cut(problem, source, variant, np.ones(len(problem.ring)))])
 
 
 def ar_mdi(problem: Problem, options: Options) -> Outcome:
-    """Give segments by speed round the ring, from the source's worker on (eq. 1)."""
+    """Assign segments in proportion to speed around the ring, starting at the source's worker (eq. 1)."""
 
     def routes(source: int, variant: int) -> list[tuple[int, ...]]:
         ring = _ring_from_home(problem, source)
@@ -41,18 +40,19 @@ def ar_mdi(problem: Problem, options: Options) -> Outcome:
 
 
 def two_part(problem: Problem, options: Options) -> Outcome:
-    """Split each source once, as well as can be: its first blocks at home, the rest at one other worker.
+    """Split each source once: its first blocks run where samples arrive, the rest on one other worker.
 
-    Sources choose in turn, the most important first and all of them twice, at the prices of what the others load.
+    Sources choose their best split in order of priority, all of them twice, at the marginal prices of the others' load.
     """
     order = np.argsort(problem.classes.of_source, kind="stable").tolist()
     load = np.zeros((len(problem.demands), len(problem.resources)))
     chosen: dict[int, Choice] = {}
     for source in order * 2:
         load[source] = 0.0
-        price = class_prices(problem, problem.classes.nested(load))[problem.classes.of_source[source]]
+        price = marginal_prices(problem, problem.classes.nested(load))[problem.classes.of_source[source]]
         chosen[source] = min(
-            _allowed(problem, source, _splits(problem, source)), key=lambda choice: _pay(problem, source, choice, price)
+            _allowed(problem, source, _splits(problem, source)),
+            key=lambda choice: _price(problem, source, choice, price),
         )
         cost = problem.cost(source, chosen[source])
         load[source, cost.resources] = problem.demands[source].volume * cost.seconds
@@ -60,15 +60,15 @@ def two_part(problem: Problem, options: Options) -> Outcome:
 
 
 def _plan(problem: Problem, options: Options, routes: Callable[[int, int], Iterable[tuple[int, ...]]]) -> Outcome:
-    """Give each source the best of its ``routes`` over its variants, as if it were alone."""
-    price = class_prices(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))[-1]
+    """Return the outcome in which each source takes the best of its ``routes`` as if it were alone."""
+    price = marginal_prices(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))[-1]
     chosen = []
     for source, demand in enumerate(problem.demands):
-        found = [Choice(variant, workers) for variant in demand.variants for workers in routes(source, variant)]
-        possible = _allowed(problem, source, found)
+        all_routes = [Choice(variant, workers) for variant in demand.variants for workers in routes(source, variant)]
+        possible = _allowed(problem, source, all_routes)
         if not possible:
-            return Outcome("no_solution", blame=(f"no path for the fixed route of {demand.name}",))
-        chosen.append((min(possible, key=lambda choice: _pay(problem, source, choice, price)),))  # used at once
+            return Outcome("no_solution", reasons=(f"no path for the fixed route of {demand.name}",))
+        chosen.append((min(possible, key=lambda choice: _price(problem, source, choice, price)),))
     return _outcome(problem, options, tuple(chosen))
 
 
@@ -77,12 +77,12 @@ def _outcome(problem: Problem, options: Options, choices: Choices) -> Outcome:
     search.offer(choices)
     if search.incumbents:
         return search.outcome()
-    return Outcome("no_solution", blame=misses(problem, choices))
+    return Outcome("no_solution", reasons=violations(problem, choices))
 
 
-def _allowed(problem: Problem, source: int, found: Iterable[Choice]) -> list[Choice]:
-    """Keep the routes that have paths, the accurate ones where there are any."""
-    possible = [choice for choice in found if np.isfinite(problem.cost(source, choice).latency_s)]
+def _allowed(problem: Problem, source: int, routes: Iterable[Choice]) -> list[Choice]:
+    """Return the routes that have paths, only the accurate enough ones if there are any."""
+    possible = [choice for choice in routes if np.isfinite(problem.cost(source, choice).latency_s)]
     accurate = [
         choice
         for choice in possible
@@ -91,7 +91,7 @@ def _allowed(problem: Problem, source: int, found: Iterable[Choice]) -> list[Cho
     return accurate or possible
 
 
-def _pay(problem: Problem, source: int, choice: Choice, price: Array) -> float:
+def _price(problem: Problem, source: int, choice: Choice, price: Array) -> float:
     cost, volume = problem.cost(source, choice), problem.demands[source].volume
     return volume * float(price[cost.resources] @ cost.seconds) + problem.fixed_cost(source, choice, cost.latency_s)
 
@@ -106,7 +106,10 @@ def _splits(problem: Problem, source: int) -> Iterable[Choice]:
 
 
 def _cut(problem: Problem, source: int, variant: int, part: Array) -> tuple[int, ...]:
-    """Give each worker of the ring its part of the parameters: a block goes where its middle lies."""
+    """Return the route that gives each worker of the ring its ``part`` of the parameters.
+
+    A block runs on the worker in whose segment its middle lies.
+    """
     ring = _ring_from_home(problem, source)
     weights = np.maximum(problem.weight_bytes[problem.variants[variant].model], 1e-9)
     middle = (np.cumsum(weights) - weights / 2) / weights.sum()

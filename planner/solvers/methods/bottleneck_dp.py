@@ -1,9 +1,9 @@
-"""The exact bottleneck partition of one source over distinct workers, each visited at most once (PipeEdge's problem).
+"""Exact bottleneck partition of one source over distinct workers by dynamic programming (the problem of PipeEdge).
 
-For a largest stage or hop time τ, a state is a set of workers used with the last of them, and holds the set of cuts
-that can be reached so as the bits of one integer: a worker extends every reachable cut l to the cuts l + 1 … e(l) that
-its time and memory allow within τ. The states of all sets of one size are extended at once, and a binary search over
-the times that occur finds the least τ with which the last cut is reached and the result comes home.
+For a given largest stage or hop time τ, a state is a set of used workers together with the last of them. Its value is
+the set of reachable cuts, stored as the bits of one integer: a worker extends every reachable cut l to the cuts
+l + 1 … e(l) that its time and memory permit within τ. The states of all sets of one size are extended at once. A binary
+search over the times that occur finds the least τ for which the last cut is reached and the result can return.
 
 References
 ----------
@@ -18,14 +18,16 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import SolveError
-from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.methods.explanation import infeasible
 
 Bits = NDArray[np.uint64]
 
-MOST_WORKERS = 18
-MOST_BLOCKS = 63
+MAX_WORKERS = 18
+"""There are 2^D sets of workers; with more workers their states would not fit into memory."""
+MAX_BLOCKS = 63
+"""The cuts of L blocks, L + 1 of them, are the bits of one 64-bit integer."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
@@ -34,10 +36,10 @@ def solve(problem: Problem, options: Options) -> Outcome:
     Raises
     ------
     SolveError
-        The problem is another: several sources, another goal, exits, shared media, or ``max_visits`` is not 1.
+        The problem is of another kind, see :func:`misfits`.
     """
-    if wrong := misfits(problem):
-        raise SolveError("not the problem this method solves", where="method dp", expected=", ".join(wrong))
+    if requirements := misfits(problem):
+        raise SolveError("not the problem this method solves", where="method dp", expected=", ".join(requirements))
     search = Search(problem, options)
     for variant in problem.demands[0].variants:
         model = problem.variants[variant]
@@ -55,34 +57,34 @@ def solve(problem: Problem, options: Options) -> Outcome:
         if low < len(times):
             search.offer(((Choice(variant, partition.route(times[low])),),))
     if not search.incumbents:
-        from planner.solvers.methods.mip.elastic import relaxations
-
-        return Outcome("infeasible", blame=explain_infeasibility(problem, lambda: relaxations(problem, options)))
+        return infeasible(problem, options)
     search.raise_bound(search.best)
     return search.outcome()
 
 
 def misfits(problem: Problem) -> list[str]:
-    """Say what would have to be otherwise for this method to solve the problem; nothing if it does."""
+    """Return what this method requires and the problem does not satisfy; empty if the method applies."""
     variants = [problem.variants[variant] for variant in problem.demands[0].variants]
     pairs = ~np.eye(len(problem.workers), dtype=bool) & np.isfinite(problem.latency_s)
     used = problem.hop_resource[pairs]
-    own_links = used.shape[1] == 1 and len(np.unique(used)) == len(used)
-    wrong = [
+    separate_links = used.shape[1] == 1 and len(np.unique(used)) == len(used)
+    requirements = [
         (len(problem.demands) != 1, "one source"),
         (problem.goal != "throughput", "the goal throughput"),
         (problem.max_visits != 1, "max_visits 1"),
-        (not own_links, "a point-to-point link between each two workers"),
+        (not separate_links, "a point-to-point link between each two workers"),
         (any(variant.exit_share.any() for variant in variants), "models without exits in use"),
         (np.isfinite(problem.demands[0].deadline_s), "no deadline"),
-        (len(problem.workers) > MOST_WORKERS, f"at most {MOST_WORKERS} workers"),
-        (max(len(variant) for variant in variants) > MOST_BLOCKS, f"at most {MOST_BLOCKS} blocks"),
+        (len(problem.workers) > MAX_WORKERS, f"at most {MAX_WORKERS} workers"),
+        (max(len(variant) for variant in variants) > MAX_BLOCKS, f"at most {MAX_BLOCKS} blocks"),
     ]
-    return [expected for fault, expected in wrong if fault]
+    return [requirement for violated, requirement in requirements if violated]
 
 
 @dataclass
 class _Partition:
+    """The partition problem of one variant, with L blocks and D workers."""
+
     problem: Problem
     variant: int
 
@@ -101,19 +103,19 @@ class _Partition:
         for block, worker in np.argwhere(~problem.runs(0, self.variant)).tolist():
             stage_s[: block + 1, block + 1 :, worker] = np.inf
         self.stage_s = stage_s
-        # A model of one block needs no cut; hop_s[l, d, e] is the time of cut l from d to e.
+        # hop_s[l, d, e]: cut l sent from d to e.
         per_byte = problem.hop_s_per_byte[:, :, 0]
         hop_s = (model.reach * model.cut_bytes)[:, None, None] * per_byte
         self.hop_s = np.where(np.isfinite(problem.latency_s), hop_s, np.inf)
         self.home = problem.demands[0].home
 
     def times(self) -> Array:
-        """All times that can be the bottleneck, in order."""
+        """Return all times that can be the bottleneck, in ascending order, in seconds."""
         times = np.unique(np.concatenate([self.stage_s.ravel(), self.hop_s.ravel()]))
         return np.asarray(times[np.isfinite(times)])
 
     def reach(self, most_s: float) -> Bits:
-        """Cuts that each set of workers with each last one can reach; shape [2^D, D], one bit a cut."""
+        """Return the cuts that each set of workers with each last worker can reach; shape [2^D, D], one bit per cut."""
         tables = [self._table(worker, most_s) for worker in range(self.count)]
         hops = self._hops(most_s)
         reached = np.zeros((2**self.count, self.count), dtype=np.uint64)
@@ -131,14 +133,20 @@ class _Partition:
         return reached
 
     def ends(self, reached: Bits, most_s: float) -> tuple[int, int] | None:
-        """Give a set and last worker with which all blocks are done and the result comes home."""
+        """Return a set and last worker with which all blocks are done and the result can return, or None."""
         done = (reached >> np.uint64(self.length)) & np.uint64(1) == 1
         done &= self.hop_s[self.length, :, self.home] <= most_s
-        found = np.argwhere(done)
-        return (int(found[0, 0]), int(found[0, 1])) if len(found) else None
+        states = np.argwhere(done)
+        return (int(states[0, 0]), int(states[0, 1])) if len(states) else None
 
     def route(self, most_s: float) -> tuple[int, ...]:
-        """Give the workers of a route within ``most_s``, block by block, traced back from its end."""
+        """Return the workers of a route within ``most_s``, block by block, traced back from its end.
+
+        Raises
+        ------
+        ValueError
+            There is no route within this time.
+        """
         reached = self.reach(most_s)
         end = self.ends(reached, most_s)
         if end is None:
@@ -160,12 +168,15 @@ class _Partition:
         return tuple(workers)
 
     def _hops(self, most_s: float) -> Bits:
-        """Cuts that each worker can send to each other in time; shape [D, D]."""
+        """Return the cuts that each worker can send to each other one within ``most_s``; shape [D, D]."""
         bit = np.uint64(1) << np.arange(1, self.length, dtype=np.uint64)
         return np.asarray(((self.hop_s[1 : self.length] <= most_s) * bit[:, None, None]).sum(axis=0, dtype=np.uint64))
 
     def _table(self, worker: int, most_s: float) -> Bits:
-        """Cuts that a worker extends each byte of cuts to; shape [8, 256]: looked up instead of counted bit by bit."""
+        """Return the cuts that a worker reaches from each value of each byte of cuts; shape [8, 256].
+
+        The lookup replaces a loop over single bits.
+        """
         bit = np.uint64(1) << np.arange(self.length + 1, dtype=np.uint64)
         further = np.zeros(64, dtype=np.uint64)
         further[: self.length + 1] = ((self.stage_s[:, :, worker] <= most_s) * bit).sum(axis=1, dtype=np.uint64)
@@ -177,8 +188,8 @@ class _Partition:
 
 
 def _extend(cuts: Bits, table: Bits) -> Bits:
-    """Give the cuts that a worker reaches from sets of cuts."""
-    found = np.zeros_like(cuts)
+    """Return the cuts that a worker with this ``table`` reaches from sets of ``cuts``; same shape."""
+    reached = np.zeros_like(cuts)
     for byte in range(8):
-        found |= table[byte, (cuts >> np.uint64(8 * byte)) & np.uint64(255)]
-    return found
+        reached |= table[byte, (cuts >> np.uint64(8 * byte)) & np.uint64(255)]
+    return reached

@@ -1,7 +1,7 @@
-"""Shared routes as one convex program over the arcs of all layered graphs: cvxpy and Clarabel.
+"""Shared routes as one convex program over the arcs of all layered graphs, solved by cvxpy and Clarabel.
 
-G(σ) = σ + κ σ² / (1 − σ) = σ + κ (1 / (1 − σ) − 1 − σ), so that one vector of reciprocals holds all congestion. The arc
-flows of the optimum are taken apart into routes. Smaller instances than column generation, every goal.
+G(σ) = σ + κ σ² / (1 − σ) = σ + κ (1 / (1 − σ) − 1 − σ), so one vector of reciprocals expresses all congestion. The
+optimal arc flows are decomposed into routes. It solves every goal, on smaller instances than column generation.
 """
 
 from __future__ import annotations
@@ -16,24 +16,24 @@ import numpy as np
 from scipy import sparse
 
 from planner.errors import SolveError
-from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
-from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.methods.explanation import infeasible, unroutable_outcome
 from planner.solvers.methods.memory import solve_with_memory
-from planner.solvers.routes.arcs import Arc, move_arcs, place_arcs
-from planner.solvers.routes.greedy import class_prices
+from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
 from planner.solvers.routes.pricing import cheapest_route, proven_bound, unroutable
 
 cp: Any = cvxpy
-"""Its own types leave out most of what it offers."""
+"""Untyped, because its type hints cover only a part of its API."""
 
 TOLERANCES = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
-"""Tight, because the bound is off in first order by what the flows are off."""
-LEAST_SHARES = (0.02, 1e-3, 1e-6)
+"""Tight, because the error of the bound is of first order in the error of the flows."""
+MIN_SHARES = (0.02, 1e-3, 1e-6)
+"""Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
 INFEASIBLE = {cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE}
 ANSWERED = {cp.OPTIMAL, cp.OPTIMAL_INACCURATE, cp.USER_LIMIT}
-"""Statuses with which there may be shares: their bound and their incumbents are checked, so that none need be exact."""
+"""Statuses with a solution, which may be inexact: its bound and its incumbents are verified separately."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
@@ -42,62 +42,58 @@ def solve(problem: Problem, options: Options) -> Outcome:
     Raises
     ------
     SolveError
-        ``max_visits`` is set: shares of arcs do not know how often a route visits.
+        ``max_visits`` is set: arc flows do not determine how often a route visits a worker.
     """
     if problem.max_visits is not None:
-        raise SolveError("shared routes cannot keep max_visits", where="method convex", expected="colgen")
+        raise SolveError("this method cannot limit visits: max_visits is set", where="method convex", expected="colgen")
     return solve_with_memory(problem, options, _solve)
 
 
 @dataclass(frozen=True)
 class _Flow:
-    """Arcs of one source and variant; a stay has no cost and is an arc from a worker to itself without seconds."""
+    """Arcs of one source and variant; staying on a worker is a move from the worker to itself at no cost."""
 
     source: int
     variant: int
-    places: list[Arc]
+    nodes: list[Arc]
     moves: list[Arc]
 
 
 def _solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     if unroutable(problem):
-        return Outcome("infeasible", blame=explain_infeasibility(problem, dict))
+        return unroutable_outcome(problem)
     flows = [
-        _Flow(source, variant, list(place_arcs(problem, source, variant)), _moves(problem, source, variant))
+        _Flow(source, variant, list(node_arcs(problem, source, variant)), _moves(problem, source, variant))
         for source, demand in enumerate(problem.demands)
         for variant in demand.variants
     ]
-    arcs = [(flow, arc) for flow in flows for arc in (*flow.places, *flow.moves)]
+    arcs = [(flow, arc) for flow in flows for arc in (*flow.nodes, *flow.moves)]
     program = _ConvexProgram(problem, arcs)
     program.limits["flow"] = _conservation(problem, flows, program.x)
     solved = cp.Problem(cp.Minimize(program.objective), list(program.limits.values()))
     if _status(solved, search) in INFEASIBLE:
-        from planner.solvers.methods.mip.elastic import relaxations
-
-        return Outcome(
-            "infeasible", blame=explain_infeasibility(problem, lambda: relaxations(problem, options, shared=True))
-        )
+        return infeasible(problem, options, shared=True)
     if program.x.value is None:
         return search.outcome()
     prices = program.prices()
-    # By dynamic programming, whatever the solver's errors.
+    # The bound is computed by shortest paths, so it is valid whatever the solver's numerical errors.
     search.raise_bound(proven_bound(problem, prices, _cheapest(problem, prices)))
-    for least_share in LEAST_SHARES:
-        search.offer(_choices(problem, flows, np.asarray(program.x.value), least_share))
+    for min_share in MIN_SHARES:
+        search.offer(_choices(problem, flows, np.asarray(program.x.value), min_share))
     return dataclasses.replace(search.outcome(), prices=prices)
 
 
 def _status(solved: Any, search: Search) -> Any:
-    """Solve, and give the status if it is an answer.
+    """Solve, and return the status.
 
     Raises
     ------
     SolveError
-        It is none.
+        Clarabel failed or ended with a status that is no result.
     """
     with warnings.catch_warnings():
-        # "May be inaccurate": the bound tells by how much, whatever the solver reached.
+        # "Solution may be inaccurate": the lower bound shows by how much.
         warnings.simplefilter("ignore", UserWarning)
         try:
             solved.solve(solver=cp.CLARABEL, time_limit=search.left_s, max_threads=search.options.threads, **TOLERANCES)
@@ -112,6 +108,7 @@ def _status(solved: Any, search: Search) -> Any:
 
 
 def _moves(problem: Problem, source: int, variant: int) -> list[Arc]:
+    """Return the moves of a source and variant, including those from a worker to itself."""
     runs = problem.runs(source, variant)
     stays = [
         Arc(block, worker, worker, (), 0.0)
@@ -122,7 +119,7 @@ def _moves(problem: Problem, source: int, variant: int) -> list[Arc]:
 
 
 class _ConvexProgram:
-    """The convex program less the conservation of flow; limits by name, for their prices."""
+    """The convex program without flow conservation; ``limits`` holds its constraints by name, for their prices."""
 
     def __init__(self, problem: Problem, arcs: list[tuple[_Flow, Arc]]) -> None:
         self.problem = problem
@@ -149,30 +146,32 @@ class _ConvexProgram:
             longest = cp.Variable()
             self.objective = largest + longest
             self.limits["longest"] = unloaded @ self.x <= longest
-        self._promise(arcs, unloaded)
+        self._limit_sources(arcs, unloaded)
 
-    def _promise(self, arcs: list[tuple[_Flow, Arc]], unloaded: Any) -> None:
-        """Deadlines, as far as pure work and transfers go, and least accuracies."""
+    def _limit_sources(self, arcs: list[tuple[_Flow, Arc]], unloaded: Any) -> None:
+        """Add deadlines, which count work and transfers without waiting, and minimum accuracies."""
         demands = self.problem.demands
         self.timed = [source for source, demand in enumerate(demands) if np.isfinite(demand.deadline_s)]
         if self.timed:
             deadline_s = np.array([demands[source].deadline_s for source in self.timed])
             self.limits["deadline"] = unloaded[self.timed] @ self.x <= deadline_s
-        self.exact = [source for source, demand in enumerate(demands) if demand.min_accuracy > 0]
-        if self.exact:
-            values = [self.problem.variants[flow.variant].accuracy if _begins(flow, arc) else 0.0 for flow, arc in arcs]
-            due = np.array([demands[source].min_accuracy for source in self.exact])
-            self.limits["accuracy"] = _by_source(self.problem, arcs, values)[self.exact] @ self.x >= due
+        self.accurate = [source for source, demand in enumerate(demands) if demand.min_accuracy > 0]
+        if self.accurate:
+            values = [
+                self.problem.variants[flow.variant].accuracy if _is_first(flow, arc) else 0.0 for flow, arc in arcs
+            ]
+            minimum = np.array([demands[source].min_accuracy for source in self.accurate])
+            self.limits["accuracy"] = _by_source(self.problem, arcs, values)[self.accurate] @ self.x >= minimum
 
     def prices(self) -> Prices:
-        """Give the prices of the optimum."""
+        """Return the shadow prices at the optimum."""
         problem = self.problem
         sources = len(problem.demands)
         capacity = self._price("capacity", np.arange(len(problem.resources)), len(problem.resources))
         second = self._price("deadline", np.array(self.timed, dtype=np.intp), sources)
-        accuracy = self._price("accuracy", np.array(self.exact, dtype=np.intp), sources)
+        accuracy = self._price("accuracy", np.array(self.accurate, dtype=np.intp), sources)
         if problem.goal == "delay":
-            of_class = class_prices(problem, np.array([load @ self.x.value for load in self.load])) + capacity
+            of_class = marginal_prices(problem, np.array([load @ self.x.value for load in self.load])) + capacity
             return dataclasses.replace(Prices.of_delay(problem, of_class), second=second, accuracy=accuracy)
         capacity = capacity / max(float(capacity.sum()), 1e-12)
         of_class = np.repeat(capacity[None, :], len(self.load), axis=0)
@@ -192,7 +191,7 @@ def _cheapest(problem: Problem, prices: Prices) -> Array:
 
 
 def _nested_loads(problem: Problem, arcs: list[tuple[_Flow, Arc]]) -> Any:
-    """Utilisation of each resource by the classes 1..k, per unit of each arc's flow; shape [K · R, arcs]."""
+    """Return the utilisation of each resource by the classes 1..k per unit of each arc's flow; shape [K · R, arcs]."""
     levels, resources = len(problem.classes.weight), len(problem.resources)
     entries = [
         (int(problem.classes.of_source[flow.source]) * resources + resource, column, seconds)
@@ -205,13 +204,13 @@ def _nested_loads(problem: Problem, arcs: list[tuple[_Flow, Arc]]) -> Any:
     return (nest @ load).tocsr()
 
 
-def _begins(flow: _Flow, arc: Arc) -> bool:
-    return arc.block == 0 and arc in flow.places
+def _is_first(flow: _Flow, arc: Arc) -> bool:
+    return arc.block == 0 and arc in flow.nodes
 
 
 def _fixed_cost(problem: Problem, flow: _Flow, arc: Arc) -> float:
     demand = problem.demands[flow.source]
-    lost_s = problem.loss_s * (1 - problem.variants[flow.variant].accuracy) if _begins(flow, arc) else 0.0
+    lost_s = problem.loss_s * (1 - problem.variants[flow.variant].accuracy) if _is_first(flow, arc) else 0.0
     return demand.priority * demand.volume * (arc.latency_s + lost_s)
 
 
@@ -221,13 +220,13 @@ def _by_source(problem: Problem, arcs: list[tuple[_Flow, Arc]], values: list[flo
 
 
 def _conservation(problem: Problem, flows: list[_Flow], x: Any) -> Any:
-    """One unit of each source begins, and what a block gets goes on to the next."""
+    """Return the constraint of flow conservation: one unit per source, and inflow equals outflow at each node."""
     entries: list[tuple[int, int, float]] = []
     row, column = len(problem.demands), 0
     for flow in flows:
         enter: dict[tuple[int, int], int] = {}
         leave: dict[tuple[int, int], int] = {}
-        for arc in flow.places:
+        for arc in flow.nodes:
             key = (arc.block, arc.worker)
             if arc.block == 0:
                 entries.append((flow.source, column, 1.0))
@@ -251,39 +250,42 @@ def _conservation(problem: Problem, flows: list[_Flow], x: Any) -> Any:
     return matrix @ x == right
 
 
-def _choices(problem: Problem, flows: list[_Flow], x: Array, least_share: float) -> Choices:
-    """Take the flows apart into routes, the widest first, and leave out what has too small a share."""
-    own: list[list[Choice]] = [[] for _ in problem.demands]
+def _choices(problem: Problem, flows: list[_Flow], x: Array, min_share: float) -> Choices:
+    """Return routes whose shares add up to the flows ``x`` [arcs], the widest first, without too small shares."""
+    by_source: list[list[Choice]] = [[] for _ in problem.demands]
     column = 0
     for flow in flows:
         length, count = len(problem.variants[flow.variant]), len(problem.workers)
         first, flowing = np.zeros(count), np.zeros((length, count, count))
-        for arc in flow.places:
+        for arc in flow.nodes:
             if arc.block == 0:
                 first[arc.worker] = x[column]
             column += 1
         for arc in flow.moves:
             flowing[arc.block, arc.sender, arc.worker] = x[column]
             column += 1
-        for _ in range(len(flow.places)):
+        for _ in range(len(flow.nodes)):
             share, workers = _widest(first, flowing)
-            if share < least_share:
+            if share < min_share:
                 break
-            own[flow.source].append(Choice(flow.variant, workers, share))
+            by_source[flow.source].append(Choice(flow.variant, workers, share))
             first[workers[0]] -= share
             flowing[np.arange(1, length), workers[:-1], workers[1:]] -= share
-    return tuple(normalised(found) for found in own)
+    return tuple(normalised(routes) for routes in by_source)
 
 
 def _widest(first: Array, flowing: Array) -> tuple[float, tuple[int, ...]]:
-    """Give the route with the largest share: like a shortest path, with the least flow on the way as its length."""
+    """Return the largest share of a route and the route: a widest path, whose width is the least flow on it.
+
+    ``first`` [D] is the flow into the first block, ``flowing`` [L, D, D] that between workers.
+    """
     width = first
-    came = []
+    senders = []
     for flow in flowing[1:]:
         through = np.minimum(width[:, None], flow)
-        came.append(through.argmax(axis=0))
+        senders.append(through.argmax(axis=0))
         width = through.max(axis=0)
     workers = [int(width.argmax())]
-    for back in reversed(came):
-        workers.append(int(back[workers[-1]]))
+    for sender in reversed(senders):
+        workers.append(int(sender[workers[-1]]))
     return float(width.max()), tuple(reversed(workers))

@@ -1,1 +1,1 @@
-"""Solving again while a run goes on: what is left, and the process that does it."""
+"""Re-planning during a run: in virtual time within this process, in real time in a separate one."""

@@ -1,7 +1,7 @@
-"""Solving again while a run goes on, in a process of its own: see :mod:`planner.solvers.replan.worker`.
+"""Re-planning in real time by a separate process, see :mod:`planner.solvers.replan.worker`.
 
-Solvers are heavy on processors and on what belongs to a whole process: its file descriptors, its signals, its number of
-threads. In a process of their own they can neither hold up a run nor take it with them.
+Solvers use much processor time and change state of the whole process: file descriptors, signals, number of threads. In
+a separate process they can neither delay a run nor crash it.
 """
 
 from __future__ import annotations
@@ -20,29 +20,34 @@ from planner.plan.replan import ReplanAnswer, Situation, TakeAnswer
 from planner.plan.types import PlanSpec
 from planner.scenario.instance import Instance
 from planner.solvers.replan.replanner import TIME_LIMIT_S
-from planner.solvers.replan.worker import Found, Task, as_line
+from planner.solvers.replan.worker import ReplanResult, ReplanTask, as_line
 
 _LOG = logging.getLogger(__name__)
 
-PATIENCE_S: Final = 30.0
-"""What a search may take beyond its time limit, the start of its process included, before it counts as hung."""
+HANG_LIMIT_S: Final = 30.0
+"""Time beyond its time limit, including the start of the process, after which a search counts as hung."""
 
 _GRACE_S: Final = 5.0
+"""How long to wait for the end of a process or thread that was told to end."""
 _COMMAND: Final = (sys.executable, "-m", "planner.solvers.replan.worker")
 
 
 class ReplanProcess:
-    """Has a plan solved again in a process that is started at once; it remembers what was found before.
+    """Re-plans in a process that is started at once, and caches the plan of each situation.
 
-    What is asked for replaces what has not begun. A search that has begun goes on to its end: it is short, and its plan
-    may be asked for again. A process that ends or hangs is answered as a failure and replaced.
+    A new request replaces one that has not started. A search that has started runs to its end: it is short, and its
+    plan may be requested again. If the process ends or hangs, the answer is a failure, and the process is replaced.
 
     Parameters
     ----------
     plan
         The plan for all workers.
     take
-        Takes the answers, in a thread of this object's.
+        Receives the answers, in a thread of this object.
+    time_limit_s
+        Time limit of a search.
+    patience_s
+        Time beyond the limit after which a search counts as hung.
     """
 
     def __init__(
@@ -52,13 +57,13 @@ class ReplanProcess:
         take: TakeAnswer,
         *,
         time_limit_s: float = TIME_LIMIT_S,
-        patience_s: float = PATIENCE_S,
+        patience_s: float = HANG_LIMIT_S,
     ) -> None:
-        self._task = Task(instance=instance, plan=plan, time_limit_s=time_limit_s)
+        self._task = ReplanTask(instance=instance, plan=plan, time_limit_s=time_limit_s)
         self._take = take
         self._patience_s = time_limit_s + patience_s
         self._changed = threading.Condition()
-        """Guards the four below."""
+        """Guards the next four attributes."""
         self._waiting: Situation | None = None
         self._solving: Situation | None = None
         self._child: _Child | None = None
@@ -67,13 +72,13 @@ class ReplanProcess:
         self._thread.start()
 
     def request(self, situation: Situation) -> None:
-        """Ask for a plan, in place of what is asked already and has not begun; returns at once."""
+        """Request a plan, which replaces a request that has not started; return at once."""
         with self._changed:
             self._waiting = situation if situation != self._solving else None
             self._changed.notify()
 
     def close(self) -> None:
-        """End the process, whatever it is solving; nothing is answered any more."""
+        """End the process, even during a search; there are no further answers."""
         with self._changed:
             self._closed = True
             self._changed.notify()
@@ -84,7 +89,7 @@ class ReplanProcess:
     def _serve(self) -> None:
         known: dict[Situation, PlanSpec | None] = {Situation(): self._task.plan}
         try:
-            with suppress(OSError):  # what is asked for first will say why
+            with suppress(OSError):  # the first request reports the reason
                 self._replace_child()
             while (situation := self._next()) is not None:
                 answer = self._answer(situation, known)
@@ -103,13 +108,13 @@ class ReplanProcess:
                 known[situation] = self._solve(situation)
         except _FailedError as error:
             return ReplanAnswer(situation, failure=str(error))
-        except Exception as error:  # noqa: BLE001 - the next situation may be one that can be solved
-            _LOG.exception("the solver cannot be asked")
+        except Exception as error:  # noqa: BLE001 - the next situation may be solvable
+            _LOG.exception("the solver process failed")
             return ReplanAnswer(situation, failure=f"{type(error).__name__}: {error}")
         return ReplanAnswer(situation, known[situation])
 
     def _next(self) -> Situation | None:
-        """Wait for what is asked for; None at the end."""
+        """Wait for a request and return it; None after :meth:`close`."""
         with self._changed:
             self._changed.wait_for(lambda: self._closed or self._waiting is not None)
             self._solving, self._waiting = self._waiting, None
@@ -121,16 +126,16 @@ class ReplanProcess:
         if self._child is None:
             raise _FailedError("the run is over")
         try:
-            found = self._child.solve(situation, self._patience_s)
+            result = self._child.solve(situation, self._patience_s)
         except _FailedError:
             with suppress(OSError):
                 self._replace_child()
             raise
-        if found.trace:
-            _LOG.error("the solver fails: %s", found.trace)
-        if found.failure:
-            raise _FailedError(found.failure)
-        return found.plan
+        if result.trace:
+            _LOG.error("the solver failed: %s", result.trace)
+        if result.failure:
+            raise _FailedError(result.failure)
+        return result.plan
 
     def _replace_child(self) -> None:
         with self._changed:
@@ -143,17 +148,17 @@ class ReplanProcess:
 
 
 class _FailedError(Exception):
-    """Why there is no answer."""
+    """The process gave no result."""
 
 
 class _Child:
-    """One process; all but :meth:`kill` is for one thread."""
+    """One process; only :meth:`kill` may be called from any thread."""
 
-    def __init__(self, task: Task) -> None:
-        self._task: Task | None = task  # to be sent
+    def __init__(self, task: ReplanTask) -> None:
+        self._task: ReplanTask | None = task  # until it is sent
         self._log = tempfile.TemporaryFile()  # noqa: SIM115 - closed with this object
         try:
-            # In a session of its own it gets no Ctrl-C from the terminal.
+            # In a new session it receives no Ctrl-C from the terminal.
             self._process = subprocess.Popen(
                 _COMMAND, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=self._log, start_new_session=True
             )
@@ -173,11 +178,11 @@ class _Child:
         self._process.wait()
         for stream in (self._process.stdin, self._process.stdout, self._log):
             if stream is not None:
-                with suppress(OSError):  # what it had not read
+                with suppress(OSError):  # closing flushes data that the process did not read
                     stream.close()
 
-    def solve(self, situation: Situation, patience_s: float) -> Found:
-        """Have a situation solved.
+    def solve(self, situation: Situation, patience_s: float) -> ReplanResult:
+        """Return the result of a situation.
 
         Raises
         ------
@@ -195,7 +200,7 @@ class _Child:
         timer.start()
         try:
             line = self._exchange(situation)
-        except OSError:  # it reads no more
+        except OSError:  # the process has ended
             line = b""
         finally:
             timer.cancel()
@@ -204,24 +209,24 @@ class _Child:
         if not line.endswith(b"\n"):
             with suppress(subprocess.TimeoutExpired):
                 self._process.wait(_GRACE_S)
-            raise _FailedError(f"the solver's process ended ({self._process.returncode}){self._last_words()}")
+            raise _FailedError(f"the solver's process ended ({self._process.returncode}){self._end_of_log()}")
         try:
-            return Found.model_validate_json(line)
+            return ReplanResult.model_validate_json(line)
         except ValidationError as error:
             raise _FailedError(f"the solver's answer cannot be read: {error.errors()[0]['msg']}") from error
 
     def _exchange(self, situation: Situation) -> bytes:
-        to, back = self._process.stdin, self._process.stdout
-        if to is None or back is None:
+        requests, results = self._process.stdin, self._process.stdout
+        if requests is None or results is None:
             return b""
         if self._task is not None:
-            to.write(as_line(self._task))
+            requests.write(as_line(self._task))
             self._task = None
-        to.write(as_line(situation))
-        to.flush()
-        return back.readline()
+        requests.write(as_line(situation))
+        requests.flush()
+        return results.readline()
 
-    def _last_words(self) -> str:
+    def _end_of_log(self) -> str:
         self._log.seek(0)
-        said = self._log.read().decode(errors="replace").strip()
-        return f": {said[-500:]}" if said else ""
+        text = self._log.read().decode(errors="replace").strip()
+        return f": {text[-500:]}" if text else ""

@@ -1,4 +1,4 @@
-"""A plan for what is left: solved again, from the plan before, when workers left, came back or became slow."""
+"""Re-planning: a new plan, warm-started from the old one, when workers leave, return or become slow."""
 
 from __future__ import annotations
 
@@ -14,43 +14,47 @@ from planner.solvers.solve import load_method, solve
 METHOD: Final = "colgen"
 
 TIME_LIMIT_S: Final = 5.0
-"""While it lasts the samples go on by what is left of the plan before."""
+"""During a search, samples follow what is left of the old plan."""
 
 GAP: Final = 0.01
-"""Enough for a plan that replaces one which has lost a worker."""
+"""Optimality gap; a quick plan is worth more than the last percent."""
 
-_REPEATABLE_S: Final = 60.0
-"""A search cut short would not be repeatable, and in virtual time nothing waits for it."""
+_VIRTUAL_TIME_LIMIT_S: Final = 60.0
+"""In virtual time nothing waits for a search, and one that ends by its gap is reproducible."""
 
 
 def warm_up() -> None:
-    """Load what solves, so that the first plan does not wait for it."""
+    """Import the solver library, so that the first plan does not wait for it."""
     load_method(METHOD)
 
 
 def solve_again(instance: Instance, plan: PlanSpec, situation: Situation, time_limit_s: float) -> PlanSpec | None:
-    """Give a plan for the sources whose workers are there, if there is one; its routes avoid the absent ones.
+    """Return a plan for the sources whose workers are present, on routes that avoid absent workers, or None.
 
     Parameters
     ----------
     plan
-        The plan for all workers: its routes that still exist are where the search starts.
+        The plan for all workers; its routes that still exist are the warm start.
+    time_limit_s
+        Time limit of the search.
     """
-    left = situation.applied(instance)
-    # Arrivals without a rate have a plan only for the goals that do without rates.
-    rated = all(source.rate_per_s is not None for source in left.scenario.sources.values())
-    if not left.sources or (left.scenario.objective.goal == "delay" and not rated):
+    remaining = situation.applied(instance)
+    # The goal delay needs the rates of all sources.
+    rated = all(source.rate_per_s is not None for source in remaining.scenario.sources.values())
+    if not remaining.sources or (remaining.scenario.objective.goal == "delay" and not rated):
         return None
-    return solve(left, method=METHOD, routes="shared", start=plan, gap=GAP, time_limit_s=time_limit_s).plan
+    return solve(remaining, method=METHOD, routes="shared", start=plan, gap=GAP, time_limit_s=time_limit_s).plan
 
 
 class Replanner:
-    """Solves an instance for the workers that are there, as fast as they are; it remembers what it has found before.
+    """Re-plans for the present workers at their present speeds, and caches the plan of each situation.
 
     Parameters
     ----------
     plan
         The plan for all workers.
+    time_limit_s
+        Time limit of each search.
     """
 
     def __init__(self, instance: Instance, plan: PlanSpec, *, time_limit_s: float = TIME_LIMIT_S) -> None:
@@ -60,12 +64,12 @@ class Replanner:
         self._known: dict[Situation, PlanSpec | None] = {Situation(): plan}
 
     def __call__(self, absent: Collection[str], slowness: Mapping[str, float] | None = None) -> PlanSpec | None:
-        """Give a plan without some workers, if there is one.
+        """Return a plan without the absent workers, or None if there is none.
 
         Parameters
         ----------
         slowness
-            How many times longer blocks take now on some workers.
+            By worker, the factor by which its blocks take longer than profiled.
         """
         situation = Situation.of(absent, slowness or {})
         if situation not in self._known:
@@ -74,8 +78,8 @@ class Replanner:
 
 
 def replanner(instance: Instance, policy: str, plan: PlanSpec | None) -> Replanner | None:
-    """Give what solves a plan again in virtual time, where a policy follows it and workers leave or change."""
+    """Return a replanner in virtual time; None if the policy follows no plan or no event concerns a worker."""
     churn = any(event.worker is not None for event in instance.scenario.events)
     if plan is None or not churn or not needs_plan(policy):
         return None
-    return Replanner(instance, plan, time_limit_s=_REPEATABLE_S)
+    return Replanner(instance, plan, time_limit_s=_VIRTUAL_TIME_LIMIT_S)

@@ -1,8 +1,8 @@
-"""The process that solves again while a run goes on: lines of JSON in, lines of JSON out.
+"""The process that re-plans during a run: lines of JSON in, lines of JSON out.
 
-The first line is a :class:`Task`, each one after it a :class:`~planner.plan.replan.Situation`; each of those is
-answered by a :class:`Found`. The process ends when its standard input does, as when its parent is killed. Whatever a
-solver library prints goes to the standard error.
+The first line is a :class:`ReplanTask`, each further one a :class:`~planner.plan.replan.Situation`, which is answered
+by a :class:`ReplanResult`. The process ends when its standard input ends, also if its parent is killed. Output of
+solver libraries is redirected to standard error.
 """
 
 from __future__ import annotations
@@ -26,16 +26,26 @@ from planner.solvers.replan.replanner import solve_again, warm_up
 _LOG = logging.getLogger(__name__)
 
 
-class Task(FrozenModel):
-    """What is solved again, each time for so long at most."""
+class ReplanTask(FrozenModel):
+    """The instance and the plan for all workers, and the time limit of each search."""
 
     instance: Instance
     plan: PlanSpec
     time_limit_s: float
 
 
-class Found(FrozenModel):
-    """A plan, or None where there is none; ``failure`` says why the solver failed, ``trace`` where if unforeseen."""
+class ReplanResult(FrozenModel):
+    """Result for a situation.
+
+    Parameters
+    ----------
+    plan
+        None if there is no plan or the solver failed.
+    failure
+        Why the solver failed; empty if it did not.
+    trace
+        Traceback of an unexpected failure.
+    """
 
     plan: PlanSpec | None = None
     failure: str = ""
@@ -43,13 +53,13 @@ class Found(FrozenModel):
 
 
 def as_line(record: FrozenModel) -> bytes:
-    """Give a message as it is sent."""
+    """Return the line of JSON of a message."""
     return record.model_dump_json().encode() + b"\n"
 
 
 def main() -> None:
-    """Serve until the standard input ends."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is for the parent, which ends this process
+    """Answer requests until standard input ends."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent handles Ctrl-C and ends this process
     answers = os.fdopen(os.dup(1), "wb", buffering=0)
     os.dup2(2, 1)
     logging.basicConfig()
@@ -57,15 +67,15 @@ def main() -> None:
     threading.Thread(target=_serve_or_end, args=(lines, answers), name="solve", daemon=True).start()
     for line in sys.stdin.buffer:
         lines.put(line)
-    os._exit(0)  # even from the middle of a search
+    os._exit(0)  # even during a search
 
 
 def _serve_or_end(lines: queue.SimpleQueue[bytes], answers: BinaryIO) -> None:
-    """Serve; a parent that cannot be understood or answered is told by the end of this process."""
+    """Answer requests; end the process if a request cannot be read or answered, which the parent notices."""
     try:
         _serve(lines, answers)
-    except Exception:  # noqa: BLE001 - whatever it is
-        _LOG.exception("nothing can be solved")
+    except Exception:  # noqa: BLE001 - whatever it is, the process is of no more use
+        _LOG.exception("the request cannot be read or answered")
     os._exit(1)
 
 
@@ -73,19 +83,19 @@ def _serve(lines: queue.SimpleQueue[bytes], answers: BinaryIO) -> None:
     try:
         warm_up()
     except ImportError:
-        _LOG.exception("the solver's library cannot be loaded")  # and each search will say so
-    task = Task.model_validate_json(lines.get())
+        _LOG.exception("the solver library cannot be imported")  # each search will fail and report it
+    task = ReplanTask.model_validate_json(lines.get())
     while True:
-        answers.write(as_line(_found(task, Situation.model_validate_json(lines.get()))))
+        answers.write(as_line(_solve(task, Situation.model_validate_json(lines.get()))))
 
 
-def _found(task: Task, situation: Situation) -> Found:
+def _solve(task: ReplanTask, situation: Situation) -> ReplanResult:
     try:
-        return Found(plan=solve_again(task.instance, task.plan, situation, task.time_limit_s))
+        return ReplanResult(plan=solve_again(task.instance, task.plan, situation, task.time_limit_s))
     except PlannerError as error:
-        return Found(failure=str(error))
-    except Exception as error:  # noqa: BLE001 - the next situation may be one that it can solve
-        return Found(failure=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
+        return ReplanResult(failure=str(error))
+    except Exception as error:  # noqa: BLE001 - the next situation may be solvable
+        return ReplanResult(failure=f"{type(error).__name__}: {error}", trace=traceback.format_exc())
 
 
 if __name__ == "__main__":

@@ -1,1 +1,1 @@
-"""Routes through the layered graph: arcs, shortest paths, prices, and quick constructions."""
+"""Routes through the layered graph: arcs, shortest paths, pricing, greedy construction and best response."""

@@ -1,4 +1,4 @@
-"""The layered graph of a source and variant as lists of coefficients, for methods that give each arc a variable."""
+"""The arcs of the layered graph of a source and variant, for methods with one variable per arc."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from planner.solvers.core.problem import Problem
 
 @dataclass(frozen=True)
 class Arc:
-    """What a sample takes: seconds of each resource, and latency.
+    """What a sample that uses this arc takes: seconds of each resource (resource, seconds), and latency.
 
-    ``block`` runs on ``worker``, and for a move the block before on ``sender``; else ``sender`` is ``worker`` itself.
+    ``block`` runs on ``worker``. For a move the previous block runs on ``sender``; otherwise ``sender`` is ``worker``.
     """
 
     block: int
@@ -25,14 +25,15 @@ class Arc:
 
     @property
     def unloaded_s(self) -> float:
-        """Delay on an idle system."""
+        """Delay on an idle system, in seconds."""
         return sum(seconds for _, seconds in self.seconds) + self.latency_s
 
 
-def place_arcs(problem: Problem, source: int, variant: int) -> Iterator[Arc]:
-    """Give "block l runs on worker d": its work, an exit's result, and at the ends the input and the result.
+def node_arcs(problem: Problem, source: int, variant: int) -> Iterator[Arc]:
+    """Yield the arc of each node "block l runs on worker d".
 
-    The first block also begins a stage.
+    It includes the work, the results of exits, and for the first and last block the input and the result; the first
+    block also starts a stage.
     """
     model, home = problem.variants[variant], problem.demands[source].home
     last = len(model) - 1
@@ -53,7 +54,7 @@ def place_arcs(problem: Problem, source: int, variant: int) -> Iterator[Arc]:
 
 
 def move_arcs(problem: Problem, source: int, variant: int) -> Iterator[Arc]:
-    """Give "block l − 1 ran on d, block l runs on e": the transfer across cut l and the beginning of a stage."""
+    """Yield the arc of each move "block l − 1 ran on d, block l runs on e": transfer across cut l and stage start."""
     model = problem.variants[variant]
     runs = problem.runs(source, variant)
     linked = np.isfinite(problem.latency_s) & ~np.eye(len(problem.workers), dtype=bool)

@@ -1,4 +1,4 @@
-"""Best replies: the best route of one source beside what the others do, and what comes of them in turn."""
+"""Best response: the best route of one source given the routes of the others, taken by the sources in turn."""
 
 from __future__ import annotations
 
@@ -11,34 +11,34 @@ from planner.solvers.core.problem import Array, Choice, Choices, Integers, Probl
 from planner.solvers.core.search_state import Search
 from planner.solvers.routes.stage_dp import CostOfLoad, StagedRoutes
 
-STEEP = 1e5
-"""Slope of congestion beyond the cap: being over it is worse than anything that moves elsewhere could cost."""
-LACKING = 1e3
-"""By how much a plan is worse when a worker needs twice the memory that it has."""
-MOST_OUT = 4
-"""At most so many sources are taken out at once."""
-POWER = 16
-"""Of the norm that stands in for the largest utilisation and the longest delay, so that the next ones count, too."""
+OVERLOAD_SLOPE = 1e5
+"""Slope of congestion beyond the cap, so steep that moving elsewhere is always cheaper than overload."""
+MEMORY_PENALTY = 1e3
+"""Relative penalty of a plan in which a worker needs twice its memory."""
+MAX_REMOVED = 4
+"""Maximum number of sources that one perturbation removes."""
+NORM_POWER = 16
+"""Power of the norm that replaces the largest utilisation and delay, so that the next largest count as well."""
 
 
 class Measure(Protocol):
-    """What replies are to make small."""
+    """What best responses minimise."""
 
     def value(self, choices: Choices, load: Array) -> float:
-        """Give the value of routes that bring ``load`` [S, R]."""
+        """Return the value of routes with ``load`` [S, R]."""
 
     def rise(self, source: int, load: Array, phantom: Array | float) -> CostOfLoad:
-        """Give what more load of a source costs beside ``load`` [S, R] and a ``phantom`` load of every class [R]."""
+        """Return the cost of additional load of a source on top of ``load`` [S, R] and a ``phantom`` load [R]."""
 
 
 class Delay:
-    """The objective of the goal ``delay``, which goes on steeply over the utilisation cap."""
+    """The objective of the goal ``delay``, continued steeply above the utilisation cap."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
 
     def value(self, choices: Choices, load: Array) -> float:
-        """Give the objective, where no resource is overloaded."""
+        """Return the objective; equal to the problem's where no resource is overloaded."""
         problem = self.problem
         queued = problem.classes.weight @ self._number(problem.classes.nested(load)).sum(axis=1)
         costs = [problem.cost(source, choice) for source, (choice,) in enumerate(choices)]
@@ -47,7 +47,7 @@ class Delay:
         )
 
     def rise(self, source: int, load: Array, phantom: Array | float) -> CostOfLoad:
-        """Give the rise of congestion in the source's class and all below it."""
+        """Return the increase of congestion in the source's class and all less important ones."""
         problem = self.problem
         sigma = problem.classes.nested(load) + phantom
         levels = range(int(problem.classes.of_source[source]), len(problem.classes.weight))
@@ -63,9 +63,9 @@ class Delay:
         return cost
 
     def _number(self, sigma: Array) -> Array:
-        """Give G up to the cap, and a steep line from there on."""
+        """Return G up to the cap, continued by a steep line."""
         within = np.minimum(sigma, self.problem.cap)
-        return np.asarray(congestion(within, self.problem.kappa) + STEEP * (sigma - within))
+        return np.asarray(congestion(within, self.problem.kappa) + OVERLOAD_SLOPE * (sigma - within))
 
 
 class Peak:
@@ -79,7 +79,7 @@ class Peak:
         ]
 
     def value(self, choices: Choices, load: Array) -> float:
-        """Give the norm of all utilisations, for ``makespan`` plus that of the unloaded delays."""
+        """Return the norm of all utilisations, for ``makespan`` plus that of the unloaded delays."""
         value = _norm(load.sum(axis=0))
         if self.problem.goal == "makespan":
             delays_s = [self.problem.cost(source, choice).unloaded_s for source, (choice,) in enumerate(choices)]
@@ -87,32 +87,32 @@ class Peak:
         return value
 
     def rise(self, source: int, load: Array, phantom: Array | float) -> CostOfLoad:
-        """Give the rise of the norm; for ``makespan`` the source's own delay counts as if it were the longest."""
+        """Return the increase of the norm; for ``makespan`` the source's delay counts as if it were the longest."""
         before = load.sum(axis=0) + phantom
-        # Where nobody else is the source's own load gives the scale: large powers must stay finite.
+        # Without other load the source's own sets the scale, because large powers must stay finite.
         scale = max(_norm(before), self.even[source] / len(self.problem.workers), 1e-12)
         share = (self.problem.goal == "makespan") / self.problem.demands[source].volume
 
         def cost(more: Array, resource: Integers) -> Array:
             busy = np.where(np.isfinite(more), more, 0.0)
-            rise = ((before[resource] + busy) / scale) ** POWER - (before[resource] / scale) ** POWER
-            return np.where(np.isfinite(more), scale / POWER * rise + share * busy, np.inf)
+            rise = ((before[resource] + busy) / scale) ** NORM_POWER - (before[resource] / scale) ** NORM_POWER
+            return np.where(np.isfinite(more), scale / NORM_POWER * rise + share * busy, np.inf)
 
         return cost
 
 
 def _fastest_s(variant: Variant) -> float:
-    """Give the time of a sample each block of which runs where it is quickest."""
+    """Return the time of a sample whose blocks all run where they are fastest, in seconds."""
     return float(variant.reach[:-1] @ variant.block_s.min(axis=1))
 
 
 def _norm(values: Array) -> float:
     largest = max(float(values.max()), 1e-300)
-    return float(largest * ((values / largest) ** POWER).sum() ** (1 / POWER))
+    return float(largest * ((values / largest) ** NORM_POWER).sum() ** (1 / NORM_POWER))
 
 
-class Replies:
-    """Improves plans of a search, overloaded ones and those that lack memory as well."""
+class BestResponse:
+    """Improves plans of a search, including plans that overload resources or exceed memory."""
 
     def __init__(self, search: Search) -> None:
         self.search = search
@@ -124,36 +124,36 @@ class Replies:
         ]
 
     def improve(self, choices: Choices) -> Choices:
-        """Let the sources take their best replies in turn until none gains."""
+        """Let the sources take their best responses in turn until none improves; return the routes."""
         problem = self.search.problem
         load = problem.load(choices)
         current, value = list(choices), self._value(choices, load)
         source, settled = 0, 0
         while settled < len(current) and not self.search.out_of_time:
-            kept, own = current[source], load[source].copy()
+            old_route, old_load = current[source], load[source].copy()
             load[source] = 0.0
             current[source] = ()
-            self._place(current, load, source, self._reply(source, current, load))
+            self._assign(current, load, source, self._respond(source, current, load))
             allowed = problem.allowed(source, current[source][0])
-            now = self._value(tuple(current), load) if allowed and current[source] != kept else value
-            if now < value * (1 - 1e-9):
-                value, settled = now, 1
+            new_value = self._value(tuple(current), load) if allowed and current[source] != old_route else value
+            if new_value < value * (1 - 1e-9):
+                value, settled = new_value, 1
             else:
-                current[source], load[source] = kept, own
+                current[source], load[source] = old_route, old_load
                 settled += 1
             source = (source + 1) % len(current)
         self.search.offer(tuple(current))
         return tuple(current)
 
-    def shake(self, random: np.random.Generator) -> None:
-        """Take a few sources out of the best incumbent, put them back beside loads that are not there, and improve.
+    def perturb(self, random: np.random.Generator) -> None:
+        """Remove a few sources from the best incumbent, route them again beside random phantom loads, and improve.
 
-        Without an incumbent all are put there anew.
+        Without an incumbent all sources are routed again.
         """
         problem, incumbents = self.search.problem, self.search.incumbents
         best = min(incumbents, key=lambda choices: incumbents[choices], default=((),) * len(problem.demands))
         count, workers = len(best), len(problem.workers)
-        moved = int(random.integers(1, min(count, MOST_OUT) + 1)) if incumbents else count
+        moved = int(random.integers(1, min(count, MAX_REMOVED) + 1)) if incumbents else count
         out = random.permutation(count)[:moved].tolist()
         load = problem.load(best)
         load[out] = 0.0
@@ -164,47 +164,47 @@ class Replies:
             phantom = np.zeros(load.shape[1])
             busy = 0.8 if problem.goal == "delay" or not incumbents else self.search.best
             phantom[:workers] = random.uniform(0.0, busy, workers) * random.integers(0, 2, workers)
-            self._place(current, load, source, self._reply(source, current, load, phantom))
+            self._assign(current, load, source, self._respond(source, current, load, phantom))
         self.improve(tuple(current))
 
-    def _place(self, current: list[tuple[Choice, ...]], load: Array, source: int, choice: Choice) -> None:
-        """Give a source without load a route."""
+    def _assign(self, current: list[tuple[Choice, ...]], load: Array, source: int, choice: Choice) -> None:
+        """Assign a route to a source without load."""
         current[source] = (choice,)
         cost = self.search.problem.cost(source, choice)
         load[source, cost.resources] = self.search.problem.demands[source].volume * cost.seconds
 
-    def _reply(
+    def _respond(
         self, source: int, current: list[tuple[Choice, ...]], load: Array, phantom: Array | float = 0.0
     ) -> Choice:
-        """Give a source without a route its best one beside those of the others, which bring ``load`` [S, R]."""
+        """Return the best route of a source without one, given those of the others with ``load`` [S, R]."""
         problem, staged = self.search.problem, self.staged[source]
         cost = self.measure.rise(source, load, phantom)
         if not problem.memory_binds:
             return _cheapest(staged, cost)
         held = problem.residency(tuple(current))
-        most = np.maximum(problem.memory_bytes, sum(problem.resident_bytes(held)))
+        capacity_bytes = np.maximum(problem.memory_bytes, sum(problem.resident_bytes(held)))
         while True:
-            choice = _cheapest([route.beside(held) for route in staged], cost)
+            choice = _cheapest([routes.beside(held) for routes in staged], cost)
             model = problem.variants[choice.variant].model
             current[source] = (choice,)
-            over = problem.memory_used(tuple(current)) > most
-            # Stages that fit one by one may not fit together: the longest on each worker is kept, as if it were there.
+            over = problem.memory_used(tuple(current)) > capacity_bytes
+            # Stages that fit one by one may not fit together: on each full worker the longest counts as resident.
             before = held[model].sum()
             for worker in np.flatnonzero(over).tolist():
-                own = [(first - last, first, last) for where, first, last in stages(choice.workers) if where == worker]
-                _, first, last = min(own)
+                here = [(first - last, first, last) for at, first, last in stages(choice.workers) if at == worker]
+                _, first, last = min(here)
                 held[model][first : last + 1, worker] = True
             if held[model].sum() == before:
                 return choice
 
     def _value(self, choices: Choices, load: Array) -> float:
-        """Give the measure's value, far more where workers lack memory."""
+        """Return the measure's value, with a penalty where workers lack memory."""
         value, problem = self.measure.value(choices, load), self.search.problem
         if not problem.memory_binds:
             return value
         lack = problem.memory_used(choices) / np.maximum(problem.memory_bytes, 1.0) - 1
-        return value * (1 + LACKING * float(np.maximum(lack, 0.0).sum()))
+        return value * (1 + MEMORY_PENALTY * float(np.maximum(lack, 0.0).sum()))
 
 
 def _cheapest(staged: list[StagedRoutes], cost: CostOfLoad) -> Choice:
-    return min((route.cheapest(cost) for route in staged), key=lambda found: found[0])[1]
+    return min((routes.cheapest(cost) for routes in staged), key=lambda priced: priced[0])[1]

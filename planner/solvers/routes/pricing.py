@@ -1,4 +1,4 @@
-"""The cheapest route at given prices, and the bound it proves."""
+"""Pricing: the cheapest route at given shadow prices, and the lower bound that it proves."""
 
 from __future__ import annotations
 
@@ -11,13 +11,19 @@ from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.shortest_path import LayeredGraph, Visits
 
-MOST_STATES = 1024
+MAX_VISIT_STATES = 1024
+"""Maximum number of visit states of a shortest path; it costs time and memory in proportion to them."""
 
 
 def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice | None = None) -> tuple[float, Choice]:
-    """Give the least price of a route of ``source`` for all its samples, over its variants, and the route.
+    """Return the price of the cheapest route of ``source``, over its variants and for all its samples, and the route.
 
-    Infinite, with an arbitrary route, when no route joins the blocks. A route that is ``near`` the cheapest saves time.
+    If no route joins the blocks, the price is infinite and the route arbitrary.
+
+    Parameters
+    ----------
+    near
+        A route that may be nearly the cheapest: it bounds the search and saves time.
     """
     demand = problem.demands[source]
     best, chosen = np.inf, Choice(demand.variants[0], (demand.home,) * len(problem.variants[demand.variants[0]]))
@@ -33,66 +39,66 @@ def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice |
 
 
 def unroutable(problem: Problem) -> bool:
-    """Whether no route at all joins the blocks of some source."""
+    """Return whether some source has no route at all."""
     prices = Prices.of_delay(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))
     return any(np.isinf(cheapest_route(problem, source, prices)[0]) for source in range(len(problem.demands)))
 
 
 def _path(problem: Problem, graph: LayeredGraph, near: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
-    """Give the price of the cheapest path through a graph and its workers.
+    """Return the price of the cheapest path through a graph, and its workers.
 
-    Visits are counted only at the workers where the cheapest path makes too many, more of them as need be. Should that
-    take too many states the price is a bound, and the route visits too often.
+    Visits are counted only at workers that a cheapest path visits too often; these are added one round after another.
+    If that takes too many states, the price is a lower bound and the route visits some worker too often.
     """
     price, workers = graph.cheapest(near)
     visits = Visits((), problem.max_visits or 0, len(problem.workers))
-    while often := problem.visited_too_often(workers):
-        visits = dataclasses.replace(visits, counted=visits.counted + often)
-        if np.isinf(price) or visits.states > MOST_STATES:
+    while excessive := problem.visited_too_often(workers):
+        visits = dataclasses.replace(visits, counted=visits.counted + excessive)
+        if np.isinf(price) or visits.states > MAX_VISIT_STATES:
             break
         price, workers = graph.counted(visits)
     return price, workers
 
 
 def proven_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
-    """Give the bound on the problem's goal that prices prove, with the sources' ``cheapest`` prices [S]."""
+    """Return the lower bound on the objective that ``prices`` prove, given the sources' ``cheapest`` prices [S]."""
     of_goal = lagrangian_bound if problem.goal == "delay" else bottleneck_bound
     return of_goal(problem, prices, cheapest)
 
 
 def lagrangian_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
-    """Give the bound that ``prices`` prove for the goal ``delay``, with the sources' ``cheapest`` prices [S].
+    """Return the Lagrangian lower bound of ``prices`` for the goal ``delay``, given ``cheapest`` prices [S].
 
     Σ_s cheapest_s + Σ_{k,r} min_{0 ≤ σ ≤ cap} (w_k G(σ) − μ_kr σ), where μ_kr is the price's step from class k to
-    k + 1. The minimum lies where w_k G'(σ) = μ_kr, that is (1 − σ)⁻² = 1 + (μ / w − 1) / κ. (Dantzig-Wolfe, 1960;
-    any prices give a bound.)
+    k + 1. The minimum lies where w_k G'(σ) = μ_kr, that is (1 − σ)⁻² = 1 + (μ / w − 1) / κ. Any prices give a valid
+    bound (Dantzig and Wolfe, 1960).
     """
     step = -np.diff(prices.of_class, axis=0, append=0.0)
     weight = problem.classes.weight[:, None]
     ratio = np.maximum(step / weight, 1.0)
     sigma = np.minimum(1 - (1 + (ratio - 1) / problem.kappa) ** -0.5, problem.cap)
     free = float((weight * congestion(sigma, problem.kappa) - step * sigma).sum())
-    return float(cheapest.sum()) + free + _promised(problem, prices)
+    return float(cheapest.sum()) + free + _limit_worth(problem, prices)
 
 
 def bottleneck_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
-    """Give the bound that prices prove for the goals ``throughput`` and ``makespan``.
+    """Return the lower bound of ``prices`` for the goals ``throughput`` and ``makespan``, given ``cheapest`` [S].
 
-    The largest utilisation is at least the mean that is weighted by prices, which add up to 1 over resources, or to 0,
-    with which nothing but a broken promise has a price. So do, for ``makespan``, the sources' prices ``late``.
+    The largest utilisation is at least its mean weighted by prices that add up to 1 over resources. (They add up to 0
+    if only violated limits have a price.) The same holds for ``makespan`` and the sources' prices ``late``.
     """
     deadlines = dataclasses.replace(prices, second=prices.second - prices.late)
-    return float(cheapest.sum()) + _promised(problem, deadlines)
+    return float(cheapest.sum()) + _limit_worth(problem, deadlines)
 
 
 def limits_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
-    """Give by how much the limits must be exceeded, weighted by ``prices`` of the limits alone; above 0: infeasible."""
+    """Return a lower bound on the violation of limits, weighted by their ``prices``; above 0 proves infeasibility."""
     priced = float(prices.of_class[-1].sum())
-    return float(cheapest.sum()) - (problem.cap * priced if priced else 0.0) + _promised(problem, prices)
+    return float(cheapest.sum()) - (problem.cap * priced if priced else 0.0) + _limit_worth(problem, prices)
 
 
-def _promised(problem: Problem, prices: Prices) -> float:
-    """Give what the sources' own limits are worth: accuracy that is due, less deadlines."""
+def _limit_worth(problem: Problem, prices: Prices) -> float:
+    """Return what the limits of the sources are worth at ``prices``: minimum accuracies, less deadlines."""
     return sum(
         float(prices.accuracy[source]) * demand.min_accuracy
         - (float(prices.second[source]) * demand.deadline_s if np.isfinite(demand.deadline_s) else 0.0)

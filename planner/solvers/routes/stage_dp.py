@@ -1,8 +1,8 @@
-"""The cheapest route of one source when what a stage costs is any function of the load it brings.
+"""Dynamic programming over stages: the cheapest route of one source if a stage costs any function of its load.
 
-One route a source carries its whole load, so its own congestion counts, and congestion is no price per second but a
-function of a stage's whole time. Dynamic programming over whole stages (first block, end, worker) still finds the
-cheapest route in O(L² D + L D²), as long as a route's visits to one resource may be counted one by one.
+A single route carries the whole load of its source. Its own congestion therefore counts, and the cost of a stage is a
+function of the stage's whole time rather than a price per second. Dynamic programming over whole stages (first block,
+end, worker) finds the cheapest route in O(L² D + L D²), provided that visits to a resource are counted separately.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ import numpy as np
 
 from planner.solvers.core.problem import Array, Choice, Integers, Problem, Residency, stages
 
-TINY = 1e-12
-"""Stands for a price or reach of 0, so that a missing path stays infinitely dear."""
+MIN_REACH = 1e-12
+"""Replaces a price or reach of 0, so that a missing path keeps an infinite cost."""
 CostOfLoad = Callable[[Array, Integers], Array]
-"""Cost of loads on resources (arrays of one shape), element by element."""
+"""Cost of loads on resources, element by element; all arrays have the same shape."""
 
 
 @dataclass(frozen=True)
@@ -29,17 +29,17 @@ class StagedRoutes:
     Parameters
     ----------
     stage_load
-        Utilisation that blocks i .. j − 1 bring to worker d, with what exits send home left out; shape [L, L + 1, D],
-        infinite where the stage may not run.
+        Utilisation of worker d by blocks i .. j − 1, without the results of exits; shape [L, L + 1, D], infinite where
+        the stage may not run.
     peak_bytes
         Largest activation of blocks i .. j − 1; shape [L, L + 1].
     move_load
         Utilisation of each hop by cut l sent from d to e; shape [L + 1, D, D, H].
     move_cost
-        Cost of its latency, for ``makespan`` as if the route were the longest; infinite where there is no path; shape
-        [L + 1, D, D].
+        Cost of the latency of a move, for ``makespan`` as if the route were the longest; infinite where there is no
+        path; shape [L + 1, D, D].
     fixed
-        Cost of the accuracy that is lost, for the goal ``delay``.
+        Cost of lost accuracy, for the goal ``delay``.
     """
 
     problem: Problem
@@ -53,7 +53,7 @@ class StagedRoutes:
 
     @classmethod
     def of(cls, problem: Problem, source: int, variant: int) -> StagedRoutes:
-        """Collect the loads."""
+        """Return the routes of a source and variant."""
         demand, model = problem.demands[source], problem.variants[variant]
         count, length = len(problem.workers), len(model)
         done_s = np.vstack([np.zeros(count), np.cumsum(model.reach[:-1, None] * model.block_s, axis=0)])
@@ -77,14 +77,14 @@ class StagedRoutes:
             stage_load=load,
             peak_bytes=peak_bytes,
             move_load=demand.volume * size[:, None, None, None] * problem.hop_s_per_byte * away[:, :, None],
-            move_cost=np.maximum(per_second * model.reach, TINY)[:, None, None] * latency_s,
+            move_cost=np.maximum(per_second * model.reach, MIN_REACH)[:, None, None] * latency_s,
             fixed=of_delay * per_second * problem.loss_s * (1 - model.accuracy),
         )
 
     def beside(self, held: Residency) -> StagedRoutes:
-        """Leave out the stages for which a worker lacks memory beside the blocks that others hold there.
+        """Return the routes without stages that do not fit a worker's memory beside the blocks ``held`` there.
 
-        Each stage is looked at by itself, and none of the source's blocks fit where others need too much already.
+        Each stage is checked by itself; no block fits on a worker where the others exceed the memory already.
         """
         problem, model = self.problem, self.problem.variants[self.variant].model
         weights, largest = problem.resident_bytes(held)
@@ -95,35 +95,35 @@ class StagedRoutes:
         return dataclasses.replace(self, stage_load=np.where(lacks, np.inf, self.stage_load))
 
     def visits(self, choice: Choice) -> tuple[Array, Integers]:
-        """Give the loads of a route's stages and moves, and their resources, one by one as they are counted here."""
+        """Return the load of each stage and each hop of a route, and their resources; both [visits]."""
         home, hops = self.problem.demands[self.source].home, self.problem.hop_resource
-        begun = stages(choice.workers)
-        stops = [home, *(worker for worker, _, _ in begun), home]
-        cuts = [*(first for _, first, _ in begun), len(choice.workers)]
+        route = stages(choice.workers)
+        stops = [home, *(worker for worker, _, _ in route), home]
+        cuts = [*(first for _, first, _ in route), len(choice.workers)]
         moves = [(cut, *pair) for cut, pair in zip(cuts, pairwise(stops), strict=True) if pair[0] != pair[1]]
-        loads = [self.stage_load[first, last + 1, [worker]] for worker, first, last in begun]
-        resources = [np.array([worker]) for worker, _, _ in begun]
+        loads = [self.stage_load[first, last + 1, [worker]] for worker, first, last in route]
+        resources = [np.array([worker]) for worker, _, _ in route]
         loads += [self.move_load[move] for move in moves]
         resources += [hops[sender, receiver] for _, sender, receiver in moves]
         return np.concatenate(loads), np.concatenate(resources)
 
     def cheapest(self, cost: CostOfLoad) -> tuple[float, Choice]:
-        """Give the least cost of a route, and the route; exits' results are not counted."""
+        """Return the least cost of a route, and the route; the results of exits are not counted."""
         length, count = len(self.stage_load), self.stage_load.shape[2]
         everyone = np.arange(count)
         home = self.problem.demands[self.source].home
-        # Half of all pairs of cuts are no stages.
+        # Only cuts in ascending order are a stage: half of all pairs.
         first_cut, end_cut = np.triu_indices(length, k=1, m=length + 1)
-        some = self.stage_load[first_cut, end_cut]
+        load = self.stage_load[first_cut, end_cut]
         stage = np.full((length + 1, length, count), np.inf)
-        stage[end_cut, first_cut] = cost(some, np.broadcast_to(everyone, some.shape))
+        stage[end_cut, first_cut] = cost(load, np.broadcast_to(everyone, load.shape))
         hops = np.broadcast_to(self.problem.hop_resource, self.move_load.shape)
         move = self.move_cost + cost(self.move_load, hops).sum(axis=3)
         inner = move.copy()
         inner[:, everyone, everyone] = np.inf
         begin = np.full((length, count), np.inf)
         begin[0] = move[0, home]
-        came, first = np.zeros((length, count), dtype=np.intp), np.zeros((length + 1, count), dtype=np.intp)
+        sender, first = np.zeros((length, count), dtype=np.intp), np.zeros((length + 1, count), dtype=np.intp)
         end = begin[0]
         for cut in range(1, length + 1):
             through = begin[:cut] + stage[cut, :cut]
@@ -131,8 +131,8 @@ class StagedRoutes:
             end = through[first[cut], everyone]
             if cut < length:
                 moved = end[:, None] + inner[cut]
-                came[cut] = moved.argmin(axis=0)
-                begin[cut] = moved[came[cut], everyone]
+                sender[cut] = moved.argmin(axis=0)
+                begin[cut] = moved[sender[cut], everyone]
         total = end + move[length, :, home]
         worker, cut = int(total.argmin()), length
         price = float(total[worker]) + self.fixed
@@ -140,5 +140,5 @@ class StagedRoutes:
         while cut:
             start = int(first[cut, worker])
             workers = [worker] * (cut - start) + workers
-            worker, cut = int(came[start, worker]), start
+            worker, cut = int(sender[start, worker]), start
         return price, Choice(self.variant, tuple(workers))

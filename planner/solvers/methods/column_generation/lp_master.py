@@ -1,7 +1,7 @@
 """The master of column generation for the goals ``throughput`` and ``makespan``: a linear program over known routes.
 
-It minimises the largest utilisation, for ``makespan`` plus the longest unloaded delay. As long as no known routes keep
-all deadlines and least accuracies it minimises by how much these are missed instead, each as a part of its limit.
+It minimises the largest utilisation, for ``makespan`` plus the longest unloaded delay. While the known routes cannot
+satisfy all deadlines and minimum accuracies, it minimises the sum of their relative violations instead.
 """
 
 from __future__ import annotations
@@ -15,15 +15,15 @@ from planner.solvers.core.highs import INFINITY, Program
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices
 
-MISSED = 1e-9
-"""Limits missed by no more, as a part of the limit, are kept."""
+LIMIT_TOLERANCE = 1e-9
+"""Relative violation up to which a limit counts as satisfied."""
 
 Row = tuple[str, int]
-"""What a row is about: ``share``, ``delay``, ``late_s`` and ``inaccuracy`` of a source, ``load`` of a resource."""
+"""Kind and index of a row: ``share``, ``delay``, ``late_s`` and ``inaccuracy`` of a source, ``load`` of a resource."""
 
 
 class BottleneckMaster:
-    """Shares of routes, kept between rounds."""
+    """The linear program, extended by new routes every round."""
 
     def __init__(self, problem: Problem) -> None:
         self.problem = problem
@@ -31,7 +31,7 @@ class BottleneckMaster:
         self.known: set[tuple[int, Choice]] = set()
         self.rows: dict[Row, int] = {}
         self.slacks: dict[Row, int] = {}
-        self.limits_kept = False
+        self.limits_satisfied = False
         self.program = Program()
         self.largest, self.longest = self.program.add_column(), self.program.add_column()
         for source, demand in enumerate(problem.demands):
@@ -45,11 +45,11 @@ class BottleneckMaster:
                 self._row("inaccuracy", source, demand.min_accuracy, INFINITY, {slack: demand.min_accuracy})
         self.routes_from = self.program.columns
 
-    def _row(self, what: str, number: int, lower: float, upper: float, entries: dict[int, float] | None = None) -> None:
-        self.rows[what, number] = self.program.add_row(lower, upper, entries or {})
+    def _row(self, kind: str, index: int, lower: float, upper: float, entries: dict[int, float] | None = None) -> None:
+        self.rows[kind, index] = self.program.add_row(lower, upper, entries or {})
 
     def add(self, routes: Iterable[tuple[int, Choice]]) -> None:
-        """Take the routes that are new."""
+        """Add the routes that are new."""
         for source, choice in dict.fromkeys(routes):
             if (source, choice) in self.known:
                 continue
@@ -64,39 +64,39 @@ class BottleneckMaster:
                 entries["load", resource] = seconds
                 if ("load", resource) not in self.rows:
                     self._row("load", resource, -INFINITY, 0.0, {self.largest: -1.0})
-            own = {self.rows[row]: value for row, value in entries.items() if row in self.rows}
-            self.program.add_column(entries=own)
+            of_rows = {self.rows[row]: value for row, value in entries.items() if row in self.rows}
+            self.program.add_column(entries=of_rows)
 
     def drop(self, _: float) -> None:
-        """Keep all routes: a linear program does not mind many."""
+        """Do nothing: a linear program stays fast with many routes."""
 
     def solve(self, _: float) -> None:
-        """Find the best shares, or those that miss the limits least."""
-        if not self.limits_kept:
-            self.limits_kept = self._run(missed=1.0) <= MISSED
-        if self.limits_kept:
-            self._run(missed=0.0)
+        """Find the best shares, or those with the least violations."""
+        if not self.limits_satisfied:
+            self.limits_satisfied = self._run(violation_cost=1.0) <= LIMIT_TOLERANCE
+        if self.limits_satisfied:
+            self._run(violation_cost=0.0)
 
-    def _run(self, *, missed: float) -> float:
-        """Minimise the goal, or with ``missed`` 1 the limits missed, and give what is reached."""
-        self.program.set_cost(self.largest, 1.0 - missed)
-        self.program.set_cost(self.longest, (1.0 - missed) * (self.problem.goal == "makespan"))
+    def _run(self, *, violation_cost: float) -> float:
+        """Minimise the goal (``violation_cost`` 0) or the violations (1), and return the minimum."""
+        self.program.set_cost(self.largest, 1.0 - violation_cost)
+        self.program.set_cost(self.longest, (1.0 - violation_cost) * (self.problem.goal == "makespan"))
         for slack in self.slacks.values():
-            self.program.set_cost(slack, missed)
-            self.program.set_upper(slack, INFINITY if missed else MISSED)
-        answer = self.program.run()
-        if answer.values is None or answer.duals is None:
-            raise SolveError("the linear program of shares has no solution", where="method colgen", value=answer.end)
-        self.value: Array = np.maximum(answer.values, 0.0)
-        self.dual: Array = np.abs(answer.duals)
-        return answer.objective
+            self.program.set_cost(slack, violation_cost)
+            self.program.set_upper(slack, INFINITY if violation_cost else LIMIT_TOLERANCE)
+        result = self.program.run()
+        if result.values is None or result.duals is None:
+            raise SolveError("the linear program of shares has no solution", where="method colgen", value=result.end)
+        self.value: Array = np.maximum(result.values, 0.0)
+        self.dual: Array = np.abs(result.duals)
+        return result.objective
 
     def prices(self) -> Prices:
-        """Give what resources and limits cost at the present shares; while limits are missed, what these alone cost."""
+        """Return the shadow prices at the present shares; while limits are violated, those of the limits alone."""
         sources, levels = len(self.problem.demands), len(self.problem.classes.weight)
         of_resource = self._duals("load", len(self.problem.resources))
         late = self._duals("delay", sources)
-        if self.limits_kept:
+        if self.limits_satisfied:
             of_resource = of_resource / max(float(of_resource.sum()), 1e-12)
             late = late / max(float(late.sum()), 1e-12) * (self.problem.goal == "makespan")
         return Prices(
@@ -109,17 +109,17 @@ class BottleneckMaster:
 
     hard_prices = prices
 
-    def _duals(self, what: str, count: int) -> Array:
+    def _duals(self, kind: str, count: int) -> Array:
         duals = np.zeros(count)
-        for (kind, number), row in self.rows.items():
-            if kind == what:
-                duals[number] = self.dual[row]
+        for (row_kind, index), row in self.rows.items():
+            if row_kind == kind:
+                duals[index] = self.dual[row]
         return duals
 
-    def choices(self, least_share: float) -> Choices:
-        """Give the routes that have at least a share; the shares of each source add up to 1."""
-        own: list[list[Choice]] = [[] for _ in self.problem.demands]
+    def choices(self, min_share: float) -> Choices:
+        """Return the routes with a share of at least ``min_share``; the shares of each source add up to 1."""
+        by_source: list[list[Choice]] = [[] for _ in self.problem.demands]
         for (source, choice), share in zip(self.columns, self.value[self.routes_from :].tolist(), strict=True):
-            if share >= least_share:
-                own[source].append(Choice(choice.variant, choice.workers, share))
-        return tuple(normalised(found) for found in own)
+            if share >= min_share:
+                by_source[source].append(Choice(choice.variant, choice.workers, share))
+        return tuple(normalised(routes) for routes in by_source)

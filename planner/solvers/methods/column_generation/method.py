@@ -1,8 +1,8 @@
-"""Shared routes by column generation: dynamic programming prices routes, a convex master shares samples among them.
+"""Column generation for shared routes: shortest paths generate routes, a convex master shares samples among them.
 
-Each round the master finds the best shares of the known routes; its prices find each source's cheapest route, and prove
-a Lagrangian bound. A source whose cheapest route is known already is as good as it gets; the round in which shares and
-bound are within the gap is the last.
+Each round the master finds the best shares of the known routes. At its shadow prices each source's cheapest route is
+generated, and the cheapest routes prove a Lagrangian lower bound. If no route has a negative reduced cost, the shares
+are optimal. The search ends when shares and bound are within the optimality gap.
 
 References
 ----------
@@ -20,30 +20,32 @@ from collections.abc import Mapping
 import numpy as np
 
 from planner.errors import SolveError
-from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility
+from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Choice, Problem
-from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.column_generation.lp_master import BottleneckMaster
-from planner.solvers.methods.column_generation.newton_master import Master
+from planner.solvers.methods.column_generation.newton_master import NewtonMaster
+from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, infeasible, unroutable_outcome
 from planner.solvers.methods.memory import solve_with_memory
 from planner.solvers.methods.mip.elastic_lp import shared_relaxations
-from planner.solvers.routes.greedy import class_prices, greedy_rounds
+from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.pricing import cheapest_route, limits_bound, proven_bound, unroutable
 
-ACCURACY = 0.3
-"""The master is solved to this part of the gap that is left."""
-DROPPED = 0.4
-"""Routes with less than this part of the gap as their share are forgotten after each round."""
-OF_BEST, OF_CENTRE = 0.4, (0.5, 0.85)
-"""Parts of the prices with the best bound so far in the mixtures that are tried: for ``delay``, and else."""
-LEAST_SHARES = (0.02, 1e-3, 1e-5)
-"""Routes with less are left out of incumbents: few routes are easier to carry out."""
-ELASTIC_ARCS = 100_000
-FIRST_ROUNDS, LATER_ROUNDS = 6, 2
-"""Rounds of successive averages before the first master, without and with an earlier plan."""
-IDLE_ROUNDS = 12
-"""So many rounds without a better bound or incumbent are the end: all that is left is rounding."""
+MASTER_TOLERANCE = 0.3
+"""Tolerance of the master as a fraction of the present optimality gap."""
+DROP_SHARE = 0.4
+"""Routes whose share is less than this fraction of the gap are dropped after a round."""
+BEST_PRICE_WEIGHT = 0.4
+BEST_PRICE_WEIGHTS_LP = (0.5, 0.85)
+"""Weights of the prices with the best bound when prices are smoothed: for the goal ``delay``, and for the others."""
+MIN_SHARES = (0.02, 1e-3, 1e-5)
+"""Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
+FIRST_ROUNDS = 6
+WARM_START_ROUNDS = 2
+"""Rounds of successive averages before the first master, without and with a warm start."""
+MAX_IDLE_ROUNDS = 12
+"""Rounds without a better bound or incumbent after which the search ends: the rest is rounding."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
@@ -52,7 +54,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     Raises
     ------
     SolveError
-        Routes visit so many workers more than ``max_visits`` times that not all can be counted.
+        Too many workers would have to be checked for ``max_visits``.
     """
     return solve_with_memory(problem, options, _solve)
 
@@ -60,50 +62,48 @@ def solve(problem: Problem, options: Options) -> Outcome:
 def _solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     if unroutable(problem):
-        return Outcome("infeasible", blame=explain_infeasibility(problem, dict))
-    master = Master(problem) if problem.goal == "delay" else BottleneckMaster(problem)
-    rounds = LATER_ROUNDS if options.start else FIRST_ROUNDS
+        return unroutable_outcome(problem)
+    master = NewtonMaster(problem) if problem.goal == "delay" else BottleneckMaster(problem)
+    rounds = WARM_START_ROUNDS if options.start else FIRST_ROUNDS
     for choices in (*options.start, *greedy_rounds(problem, rounds, averaging=True)):
         search.offer(choices)
         master.add(
             (source, Choice(choice.variant, choice.workers))
-            for source, own in enumerate(choices)
-            for choice in own
+            for source, chosen in enumerate(choices)
+            for choice in chosen
             if problem.allowed(source, choice)
         )
-    centre = _first_prices(problem)
-    routes = _price(search, centre, {})
+    best_prices = _first_prices(problem)
+    routes = _price(search, best_prices, {})
     master.add(routes)
-    _check_begun(problem, master)
+    _check_every_source_has_a_route(problem, master)
     idle = 0
-    while idle < IDLE_ROUNDS:
-        before, best = search.bound, search.best
-        master.solve(ACCURACY * max(options.gap, min(search.gap, 1.0)) * max(search.bound, 1e-9))
-        for least_share in LEAST_SHARES:
-            search.offer(master.choices(least_share))
+    while idle < MAX_IDLE_ROUNDS:
+        old_bound, old_best = search.bound, search.best
+        master.solve(MASTER_TOLERANCE * max(options.gap, min(search.gap, 1.0)) * max(search.bound, 1e-9))
+        for min_share in MIN_SHARES:
+            search.offer(master.choices(min_share))
         if search.gap <= options.gap or search.out_of_time:
             break
         if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
-            return Outcome(
-                "infeasible", blame=explain_infeasibility(problem, lambda: _relaxations(problem, options, master))
-            )
+            return _infeasible(problem, options, master)
         near, routes = dict(routes), []
-        for prices in _menu(problem, master.prices(), centre, idle):
+        for prices in _smoothed_prices(problem, master.prices(), best_prices, idle):
             bound = search.bound
             routes += _price(search, prices, near)
-            centre = prices if search.bound > bound else centre
-        # Dropping only after progress keeps routes from being dropped and priced in turn for ever.
-        if search.bound > before:
-            master.drop(float(np.clip(DROPPED * search.gap, 1e-5, 1e-2)))
+            best_prices = prices if search.bound > bound else best_prices
+        # Dropping routes only after progress avoids cycles of dropping and generating them again.
+        if search.bound > old_bound:
+            master.drop(float(np.clip(DROP_SHARE * search.gap, 1e-5, 1e-2)))
         master.add(routes)
-        idle = 0 if search.bound > before or search.best < best else idle + 1
+        idle = 0 if search.bound > old_bound or search.best < old_best else idle + 1
     return dataclasses.replace(search.outcome(), prices=master.prices())
 
 
-def _check_begun(problem: Problem, master: Master | BottleneckMaster) -> None:
-    begun = {source for source, _ in master.columns}
+def _check_every_source_has_a_route(problem: Problem, master: NewtonMaster | BottleneckMaster) -> None:
+    routed = {source for source, _ in master.columns}
     for source, demand in enumerate(problem.demands):
-        if source not in begun:
+        if source not in routed:
             raise SolveError(
                 f"no route of {demand.name} was found that visits no worker too often",
                 where="max_visits",
@@ -113,44 +113,43 @@ def _check_begun(problem: Problem, master: Master | BottleneckMaster) -> None:
 
 
 def _first_prices(problem: Problem) -> Prices:
-    """Give what the first little load costs, or the same price to all resources and all delays."""
+    """Return the marginal prices without load, or for the other goals equal prices of all resources and delays."""
     levels, resources, sources = len(problem.classes.weight), len(problem.resources), len(problem.demands)
     if problem.goal == "delay":
-        return Prices.of_delay(problem, class_prices(problem, np.zeros((levels, resources))))
+        return Prices.of_delay(problem, marginal_prices(problem, np.zeros((levels, resources))))
     none, late = np.zeros(sources), np.full(sources, (problem.goal == "makespan") / sources)
     return Prices(np.full((levels, resources), 1 / resources), none, late, none, late)
 
 
-def _menu(problem: Problem, prices: Prices, centre: Prices, idle: int) -> list[Prices]:
-    """Give the prices at which to look for routes.
+def _smoothed_prices(problem: Problem, prices: Prices, best_prices: Prices, idle: int) -> list[Prices]:
+    """Return the prices at which to generate routes: the master's, smoothed by those of the best bound (Wentges).
 
-    Mixtures with the prices of the best bound so far help: congestion's jump less than the duals of a linear program,
-    and one is enough, ever nearer to the master's prices during ``idle`` rounds.
+    Prices of the goal ``delay`` jump less than the duals of a linear program, so one combination is enough; it
+    approaches the master's prices during ``idle`` rounds.
     """
     if problem.goal == "delay":
-        return [prices.mixed(centre, OF_BEST ** (idle + 1))]
-    return [prices, *(prices.mixed(centre, part) for part in OF_CENTRE)]
+        return [prices.mixed(best_prices, BEST_PRICE_WEIGHT ** (idle + 1))]
+    return [prices, *(prices.mixed(best_prices, weight) for weight in BEST_PRICE_WEIGHTS_LP)]
 
 
-def _relaxations(problem: Problem, options: Options, master: Master | BottleneckMaster) -> Relaxations | None:
-    """Give the least relaxations, of all routes where the arcs fit one program."""
-    if problem.arcs > ELASTIC_ARCS:
-        return shared_relaxations(problem, master.columns, options)
-    from planner.solvers.methods.mip.elastic import relaxations
-
-    return relaxations(problem, options, shared=True)
+def _infeasible(problem: Problem, options: Options, master: NewtonMaster | BottleneckMaster) -> Outcome:
+    """Return the outcome with the least relaxations, over all routes if their arcs fit one program."""
+    if problem.arcs <= ELASTIC_MAX_ARCS:
+        return infeasible(problem, options, shared=True)
+    relaxations = shared_relaxations(problem, master.columns, options)
+    return Outcome("infeasible", reasons=explain_infeasibility(problem, relaxations))
 
 
 def _proves_infeasible(problem: Problem, prices: Prices) -> bool:
-    """Whether even the cheapest routes cost more, at prices of the limits alone, than the limits are worth."""
+    """Return whether the prices of the limits alone prove that no routes satisfy all limits."""
     cheapest = np.array([cheapest_route(problem, source, prices)[0] for source in range(len(problem.demands))])
     return limits_bound(problem, prices, cheapest) > 1e-6 * float(np.abs(cheapest).sum())
 
 
 def _price(search: Search, prices: Prices, near: Mapping[int, Choice]) -> list[tuple[int, Choice]]:
-    """Give each source's cheapest route at these prices, and prove the bound that follows.
+    """Return each source's cheapest route at these prices, and raise the bound that they prove.
 
-    By source, routes that are ``near`` the cheapest save time.
+    ``near`` maps a source to a route that may be nearly the cheapest, which bounds the search.
     """
     problem = search.problem
     routes = [cheapest_route(problem, source, prices, near.get(source)) for source in range(len(problem.demands))]

@@ -1,8 +1,8 @@
 """The master of column generation: the best shares of known routes, by projected Newton steps.
 
-The master's objective Σ_k w_k G(σ_k) + fixed costs is smooth, so Newton steps on the shares find its optimum, where a
-linear program would need thousands of tangents. Limits (the utilisation cap, deadlines, least accuracies) enter by an
-augmented Lagrangian; most are slack and never appear. The gradient prices further routes.
+The objective Σ_k w_k G(σ_k) + fixed costs is smooth, so Newton steps on the shares find its optimum, where a linear
+program would need thousands of tangents. Limits (the utilisation cap, deadlines, minimum accuracies) enter through an
+augmented Lagrangian; most are slack and never appear. The gradient holds the shadow prices.
 
 References
 ----------
@@ -21,24 +21,28 @@ from scipy import sparse
 from scipy.linalg import cho_factor, cho_solve
 
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
-from planner.solvers.core.resource_prices import Prices
-from planner.solvers.core.smooth_congestion import smooth_congestion
+from planner.solvers.core.resource_prices import Prices, smooth_congestion
 
-MARGIN = 1e-6
-"""The cap is kept a little tighter than asked for, so that what the search ends with keeps it."""
-INNER_STEPS, HALVINGS = 40, 20
-SHRINK = 0.2
+CAP_MARGIN = 1e-6
+"""Relative amount by which the cap is tightened, so that the final shares satisfy it despite tolerances."""
+MAX_NEWTON_STEPS = 40
+MAX_HALVINGS = 20
+"""Maximum number of step halvings of a line search."""
+BARRIER_REDUCTION = 0.2
+"""Factor of the barrier parameter from step to step."""
 MAX_STIFFENINGS = 6
+"""Maximum number of times that the penalty of violated limits is raised."""
 NEW_SHARE = 0.01
-DENSE = 40_000
-"""Loads of up to so many entries are kept dense: for few routes sparse products cost more than they save."""
+"""Share of a new route of a source that has others."""
+MAX_DENSE_ENTRIES = 40_000
+"""Loads with up to this number of entries are stored dense: for few routes sparse products are slower."""
 
 
-class Master:
-    """Shares of routes, kept between rounds.
+class NewtonMaster:
+    """Shares of routes, extended by new routes every round.
 
-    The limits of a source are its unloaded delay over its deadline and its lost accuracy over what may be lost; each is
-    at most 1. Attributes over columns have n rows, in the order in which routes came.
+    The limits of a source are its unloaded delay divided by its deadline and its lost accuracy divided by the accuracy
+    that may be lost; each is at most 1. Attributes over columns have n rows, in the order in which routes were added.
     """
 
     def __init__(self, problem: Problem) -> None:
@@ -64,12 +68,12 @@ class Master:
         self._arrange()
 
     def add(self, routes: Iterable[tuple[int, Choice]]) -> bool:
-        """Take the routes that are new, a source's first one with all of its share; whether any was."""
+        """Add the routes that are new, a source's first one with all of its share; return whether any was new."""
         fresh = [route for route in dict.fromkeys(routes) if route not in self.known]
         if not fresh:
             return False
         problem = self.problem
-        begun = {source for source, _ in self.columns}
+        routed = {source for source, _ in self.columns}
         limit_use = np.zeros((len(fresh), 2 * len(problem.demands)))
         share, fixed = np.full(len(fresh), NEW_SHARE), np.zeros(len(fresh))
         for row, (source, choice) in enumerate(fresh):
@@ -78,9 +82,9 @@ class Master:
             limit_use[row, source] = self.lateness[source] * cost.unloaded_s
             limit_use[row, len(problem.demands) + source] = self.loss[source] * lost
             fixed[row] = problem.fixed_cost(source, choice, cost.latency_s)
-            if source not in begun:
+            if source not in routed:
                 share[row] = 1.0
-                begun.add(source)
+                routed.add(source)
         price = float(self.slack_price @ self.share) / max(len(self.share), 1) or 1.0
         self.columns += fresh
         self.known.update(fresh)
@@ -92,9 +96,9 @@ class Master:
         return True
 
     def _arrange(self) -> None:
-        """Bring what follows from the columns up to date.
+        """Recompute the arrays that depend on the columns.
 
-        ``load`` [n, U] has a column for each of the resources ``used``, dense or sparse, whichever is quicker.
+        ``load`` [n, U] has a column for each of the U resources ``used``; it is dense or sparse, whichever is faster.
         """
         problem = self.problem
         self.source = np.array([source for source, _ in self.columns], dtype=np.intp)
@@ -106,163 +110,176 @@ class Master:
         rows = np.repeat(np.arange(len(costs)), [len(cost.resources) for cost in costs])
         seconds = np.concatenate([np.zeros(0), *(cost.seconds for cost in costs)])
         resources = np.concatenate([np.zeros(0, dtype=np.intp), *(cost.resources for cost in costs)])
-        self.used, where = np.unique(resources, return_inverse=True)
+        self.used, columns = np.unique(resources, return_inverse=True)
         seconds = seconds * problem.volume[self.source[rows]]
         shape = (len(costs), len(self.used))
-        if shape[0] * shape[1] > DENSE:
-            self.load = sparse.csr_array((seconds, (rows, where)), shape=shape)
+        if shape[0] * shape[1] > MAX_DENSE_ENTRIES:
+            self.load = sparse.csr_array((seconds, (rows, columns)), shape=shape)
         else:
             self.load = np.zeros(shape)
-            self.load[rows, where] = seconds
+            self.load[rows, columns] = seconds
         self._rescale()
 
     def _rescale(self) -> None:
-        """Make the shares of each source add up to 1."""
+        """Scale the shares of each source to add up to 1."""
         self.share /= np.bincount(self.source, self.share)[self.source]
 
     def solve(self, tolerance: float) -> None:
-        """Move the shares until moving more between known routes would gain at most about ``tolerance``.
+        """Improve the shares until the objective is within about ``tolerance`` of the optimum over known routes.
 
-        Then the prices of the limits are brought up to date.
+        Then update the multipliers of the limits and, if violations shrink too slowly, raise the penalty.
         """
-        self.limit_stiffness = self.limit_stiffness or 100 * abs(self._look(self.share).value)
+        self.limit_stiffness = self.limit_stiffness or 100 * abs(self._evaluate(self.share).value)
         least = tolerance / len(self.share) / 2
-        for _ in range(INNER_STEPS):
-            tau = max(least, SHRINK * float(self.share @ self.slack_price) / len(self.share))
+        for _ in range(MAX_NEWTON_STEPS):
+            tau = max(least, BARRIER_REDUCTION * float(self.share @ self.slack_price) / len(self.share))
             if self._step(tau) <= tolerance:
                 break
-        found = self._look(self.share)
+        point = self._evaluate(self.share)
         self.capacity_price = np.zeros(len(self.problem.resources))
-        self.capacity_price[self.used] = found.capacity_price
-        self.limit_price = found.limit_price
-        if found.excess > MARGIN / 2 and found.excess > self.excess / 4 and self.stiffenings < MAX_STIFFENINGS:
+        self.capacity_price[self.used] = point.capacity_price
+        self.limit_price = point.limit_price
+        if point.excess > CAP_MARGIN / 2 and point.excess > self.excess / 4 and self.stiffenings < MAX_STIFFENINGS:
             self.stiffness *= 5
             self.limit_stiffness *= 5
             self.stiffenings += 1
-        self.excess = found.excess
+        self.excess = point.excess
 
     def prices(self) -> Prices:
-        """Give what resources and limits cost at the present shares."""
+        """Return the shadow prices at the present shares."""
         demands = self.problem.demands
-        found = self._look(self.share)
+        point = self._evaluate(self.share)
         limit_price = np.zeros(2 * len(demands))
-        limit_price[self.limits] = found.limit_price
+        limit_price[self.limits] = point.limit_price
         return Prices(
-            of_class=self._of_class(found),
+            of_class=self._of_class(point),
             latency=np.array([demand.priority for demand in demands]),
             second=limit_price[: len(demands)] * self.lateness,
             accuracy=limit_price[len(demands) :] * self.loss,
         )
 
-    def _of_class(self, found: _Look) -> Array:
-        """Prices of all resources; those that no route uses cost what the first little load would."""
+    def _of_class(self, point: _Point) -> Array:
+        """Return the prices of all resources [K, R]; unused ones have the marginal price without load."""
         weight = self.problem.classes.weight
         of_class = np.repeat(np.cumsum(weight[::-1])[::-1, None], len(self.problem.resources), axis=1)
-        of_class[:, self.used] = found.of_class
+        of_class[:, self.used] = point.of_class
         return of_class
 
     def hard_prices(self) -> Prices:
-        """Give what the limits alone cost: prices that can prove that they cannot all be kept."""
+        """Return the prices of the limits alone, which can prove that no routes satisfy all of them."""
         prices = self.prices()
         of_class = np.repeat(self.capacity_price[None, :], len(prices.of_class), axis=0)
         return Prices(of_class, np.zeros_like(prices.latency), prices.second, prices.accuracy)
 
-    def choices(self, least_share: float) -> Choices:
-        """Give the routes that have at least a share; the shares of each source add up to 1."""
-        own: list[list[Choice]] = [[] for _ in self.problem.demands]
+    def choices(self, min_share: float) -> Choices:
+        """Return the routes with a share of at least ``min_share``; the shares of each source add up to 1."""
+        by_source: list[list[Choice]] = [[] for _ in self.problem.demands]
         for (source, choice), share in zip(self.columns, self.share.tolist(), strict=True):
-            if share >= least_share:
-                own[source].append(Choice(choice.variant, choice.workers, share))
-        return tuple(normalised(found) for found in own)
+            if share >= min_share:
+                by_source[source].append(Choice(choice.variant, choice.workers, share))
+        return tuple(normalised(routes) for routes in by_source)
 
-    def drop(self, least_share: float) -> None:
-        """Forget the routes with less share, so that the next rounds stay quick; they may be priced again."""
-        keep = self.share >= least_share
+    def drop(self, min_share: float) -> None:
+        """Drop the routes with a smaller share, to keep the next rounds fast; they may be generated again."""
+        keep = self.share >= min_share
         self.columns = [column for column, kept in zip(self.columns, keep.tolist(), strict=True) if kept]
         self.known = set(self.columns)
         self.share, self.slack_price, self.fixed = self.share[keep], self.slack_price[keep], self.fixed[keep]
         self.limit_use = self.limit_use[keep]
         self._arrange()
 
-    def _look(self, share: Array) -> _Look:
-        """Value and slopes at ``share``."""
+    def _evaluate(self, share: Array) -> _Point:
+        """Return value and derivatives of the augmented Lagrangian at ``share`` [n]."""
         problem = self.problem
         weight = problem.classes.weight[:, None]
         sigma = np.cumsum((self.load.T @ (self.of_level * share[:, None])).T, axis=0)
-        value, slope, bend = smooth_congestion(sigma, problem.kappa)
-        over = sigma[-1] - problem.cap * (1 - MARGIN)
+        value, slope, curvature = smooth_congestion(sigma, problem.kappa)
+        over = sigma[-1] - problem.cap * (1 - CAP_MARGIN)
         beyond = share @ self.limit_use - 1
-        before = self.capacity_price[self.used]
-        capacity_price = np.maximum(0.0, before + self.stiffness * over)
+        old_price = self.capacity_price[self.used]
+        capacity_price = np.maximum(0.0, old_price + self.stiffness * over)
         limit_price = np.maximum(0.0, self.limit_price + self.limit_stiffness * beyond)
         total = float((weight * value).sum() + self.fixed @ share)
-        total += float((capacity_price**2 - before**2).sum()) / 2 / self.stiffness
+        total += float((capacity_price**2 - old_price**2).sum()) / 2 / self.stiffness
         if self.limit_stiffness:
             total += float((limit_price**2 - self.limit_price**2).sum()) / 2 / self.limit_stiffness
         of_class = np.cumsum((weight * slope)[::-1], axis=0)[::-1] + capacity_price
-        bends = weight * bend
-        bends[-1] += self.stiffness * (capacity_price > 0)
+        curvatures = weight * curvature
+        curvatures[-1] += self.stiffness * (capacity_price > 0)
         excess = max(float(over.max(initial=0.0)), float(beyond.max(initial=0.0)), 0.0)
-        return _Look(total, of_class, bends, capacity_price, limit_price, excess)
+        return _Point(total, of_class, curvatures, capacity_price, limit_price, excess)
 
     def _step(self, tau: float) -> float:
-        """Take one primal-dual Newton step towards the centre at ``tau``; how far from the optimum it started."""
-        found = self._look(self.share)
-        slope = self.fixed + self.limit_use @ found.limit_price
-        slope += (self.load @ found.of_class.T)[np.arange(len(slope)), self.level]
+        """Take a primal-dual Newton step at barrier parameter ``tau``; return the optimality gap before it."""
+        point = self._evaluate(self.share)
+        slope = self.fixed + self.limit_use @ point.limit_price
+        slope += (self.load @ point.of_class.T)[np.arange(len(slope)), self.level]
         groups = len(self.problem.demands)
         cheapest = np.minimum.reduceat(slope[self.by_source], self.begins)
-        loss = float(self.share @ (slope - cheapest[self.source]))
-        bend = self._bend(found)
-        bend[np.diag_indices(len(slope))] += self.slack_price / self.share
+        gap = float(self.share @ (slope - cheapest[self.source]))
+        hessian = self._hessian(point)
+        hessian[np.diag_indices(len(slope))] += self.slack_price / self.share
         member = np.zeros((len(slope), groups))
         member[np.arange(len(slope)), self.source] = 1.0
-        solved = cho_solve(cho_factor(bend), np.column_stack([tau / self.share - slope, member]))
-        toward, spread = solved[:, 0], solved[:, 1:]
-        worth = np.linalg.solve(member.T @ spread, -(member.T @ toward))
-        step = toward + spread @ worth
+        solved = cho_solve(cho_factor(hessian), np.column_stack([tau / self.share - slope, member]))
+        unconstrained, of_source = solved[:, 0], solved[:, 1:]
+        multiplier = np.linalg.solve(member.T @ of_source, -(member.T @ unconstrained))
+        step = unconstrained + of_source @ multiplier
         dual = tau / self.share - self.slack_price * (1 + step / self.share)
-        self._walk(step, dual, found.value - tau * float(np.log(self.share).sum()), slope - tau / self.share, tau)
-        return loss
+        barrier = point.value - tau * float(np.log(self.share).sum())
+        self._line_search(step, dual, barrier, slope - tau / self.share, tau)
+        return gap
 
-    def _bend(self, found: _Look) -> Array:
-        """Second derivatives of the objective over shares; shape [n, n]."""
-        bend = (self.limit_use * (self.limit_stiffness * (found.limit_price > 0))) @ self.limit_use.T
-        # What class k adds to the bend is felt by the classes 1..k together: two routes share the lower one's.
-        felt = np.cumsum(found.bends[::-1], axis=0)[::-1]
-        for level, own in enumerate(felt):
+    def _hessian(self, point: _Point) -> Array:
+        """Return the second derivatives over shares; shape [n, n]."""
+        hessian = (self.limit_use * (self.limit_stiffness * (point.limit_price > 0))) @ self.limit_use.T
+        # σ_k sums the classes 1..k, so two routes share the curvature of the less important one's class and all below.
+        nested = np.cumsum(point.curvatures[::-1], axis=0)[::-1]
+        for level, curvature in enumerate(nested):
             rows, above = np.flatnonzero(self.level == level), np.flatnonzero(self.level <= level)
             if not len(rows):
                 continue
-            crossed = (self.load[rows] * own) @ self.load[above].T
+            crossed = (self.load[rows] * curvature) @ self.load[above].T
             crossed = crossed if isinstance(crossed, np.ndarray) else crossed.toarray()
-            bend[np.ix_(rows, above)] += crossed
+            hessian[np.ix_(rows, above)] += crossed
             higher = self.level[above] < level
-            bend[np.ix_(above[higher], rows)] += crossed[:, higher].T
-        return bend
+            hessian[np.ix_(above[higher], rows)] += crossed[:, higher].T
+        return hessian
 
-    def _walk(self, step: Array, dual: Array, value: float, slope: Array, tau: float) -> None:
-        """Move along a step as far as the shares stay positive and the barrier function falls."""
+    def _line_search(self, step: Array, dual: Array, value: float, slope: Array, tau: float) -> None:
+        """Move along a step as far as the shares stay positive and the barrier function decreases enough (Armijo)."""
         length = min(1.0, 0.95 / max(float((-step / self.share).max()), 1e-12))
         dual_length = min(1.0, 0.95 / max(float((-dual / self.slack_price).max()), 1e-12))
         self.slack_price = self.slack_price + dual_length * dual
-        promised = float(slope @ step)
-        for _ in range(HALVINGS):
+        decrease = float(slope @ step)
+        for _ in range(MAX_HALVINGS):
             share = self.share + length * step
             share /= np.bincount(self.source, share)[self.source]
-            if self._look(share).value - tau * float(np.log(share).sum()) <= value + 1e-4 * length * promised:
+            if self._evaluate(share).value - tau * float(np.log(share).sum()) <= value + 1e-4 * length * decrease:
                 self.share = share
                 return
             length /= 2
 
 
 @dataclass(frozen=True)
-class _Look:
-    """The augmented objective at some shares: value, price of load by class, its bend, and the limits' prices."""
+class _Point:
+    """The augmented Lagrangian at some shares, over the U resources in use.
+
+    Parameters
+    ----------
+    of_class
+        Price of load of each class; shape [K, U].
+    curvatures
+        Derivatives of these prices by load; shape [K, U].
+    capacity_price, limit_price
+        Multipliers of the cap [U] and of the sources' limits.
+    excess
+        Largest violation of a limit.
+    """
 
     value: float
     of_class: Array
-    bends: Array
+    curvatures: Array
     capacity_price: Array
     limit_price: Array
     excess: float

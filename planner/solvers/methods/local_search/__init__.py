@@ -1,1 +1,1 @@
-"""One route a source by local search, with a Lagrangian bound."""
+"""One route per source by local search, with a Lagrangian lower bound."""

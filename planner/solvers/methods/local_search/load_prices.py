@@ -1,11 +1,11 @@
-"""Prices of loads, own for every source, and the most that resources can earn with them beside what they hold.
+"""Price tables per source and resource, and the loads that minimise a resource's congestion less its payments.
 
-A price is a function of the load that one visit of a source brings: values at M + 1 equidistant loads up to the cap,
-linear between them. A resource that is paid these prices loses Σ_k w_k G(σ_k), and the loads with which it is best off
-are found by dynamic programming over its total. Loads on the grid suffice: with a piecewise linear Ĝ ≤ G that bends at
-the grid, what is to be minimised is linear between the hyperplanes that hold one source's load, or the sum of the first
-few, at a point of the grid. The matrix of these sums has its ones in a row, is totally unimodular therefore, and so all
-vertices lie on the grid.
+A price is a function of the load of one visit: values at M + 1 equidistant loads up to the cap, linear between them. A
+resource receives these payments and has the cost Σ_k w_k G(σ_k); its best loads are found by dynamic programming over
+its total load. Loads on the grid suffice: with a piecewise linear Ĝ ≤ G that bends only on the grid, the function to
+minimise is linear between the hyperplanes on which one source's load, or the sum of the first few, is on the grid. The
+matrix of these sums has consecutive ones in each row and is therefore totally unimodular, so all vertices lie on the
+grid.
 """
 
 from __future__ import annotations
@@ -16,22 +16,22 @@ from numpy.lib.stride_tricks import sliding_window_view
 from planner.plan.surrogate import congestion, congestion_slope
 from planner.solvers.core.problem import Array, Integers, Problem
 
-CELLS = 48
+GRID_STEPS = 48
 """Steps of the grid of loads: M."""
 
 
 class LoadPrices:
-    """The grid of loads at ``resources``, T of them.
+    """The grid of loads at T ``resources``.
 
-    A ``price`` is that of a visit of each source at each resource by its load; shape [S, T, M + 1]. A visit without
-    load never costs: a resource would be paid for visits that need not be there.
+    A ``price`` is that of a visit of each source to each resource by its load; shape [S, T, M + 1]. A visit without
+    load has no positive price, because a resource could collect it for visits that do not exist.
     """
 
     def __init__(self, problem: Problem, resources: Integers) -> None:
         self.problem, self.resources = problem, resources
-        self.cell = problem.cap / CELLS
-        self.load: Array = np.linspace(0.0, problem.cap, CELLS + 1)
-        self.held = _below_congestion(self.load, problem.kappa)
+        self.step = problem.cap / GRID_STEPS
+        self.load: Array = np.linspace(0.0, problem.cap, GRID_STEPS + 1)
+        self.congestion = _below_congestion(self.load, problem.kappa)
         self.order = np.argsort(problem.classes.of_source, kind="stable").tolist()
 
     @property
@@ -39,72 +39,72 @@ class LoadPrices:
         """Shape of prices: [S, T, M + 1]."""
         return len(self.order), len(self.resources), len(self.load)
 
-    def of_visit(self, price: Array, more: Array, place: Integers) -> Array:
-        """Give the ``price`` [T, M + 1] of visits that bring loads ``more`` to resources at their place among the T."""
+    def of_visit(self, price: Array, more: Array, table: Integers) -> Array:
+        """Return the prices [visits], by one source's ``price`` [T, M + 1], of loads ``more`` in the given tables."""
         cell, part = self._cells(more)
-        flat = place * (CELLS + 1) + cell
+        flat = table * (GRID_STEPS + 1) + cell
         return np.asarray(price.ravel()[flat] * (1 - part) + price.ravel()[flat + 1] * part)
 
-    def count(self, slope: Array, more: Array, place: Integers) -> None:
-        """Add such visits to their source's ``slope`` [T, M + 1]."""
+    def count(self, slope: Array, more: Array, table: Integers) -> None:
+        """Add visits with loads ``more`` in the given tables to one source's ``slope`` [T, M + 1]."""
         cell, part = self._cells(more)
-        np.add.at(slope, (place, cell), 1 - part)
-        np.add.at(slope, (place, cell + 1), part)
+        np.add.at(slope, (table, cell), 1 - part)
+        np.add.at(slope, (table, cell + 1), part)
 
     def _cells(self, more: Array) -> tuple[Integers, Array]:
-        cell = np.minimum((more / self.cell).astype(np.intp), CELLS - 1)
-        return cell, more / self.cell - cell
+        cell = np.minimum((more / self.step).astype(np.intp), GRID_STEPS - 1)
+        return cell, more / self.step - cell
 
     def least(self, price: Array, slope: Array) -> float:
-        """Give the least of Σ_k w_k Ĝ(σ_k) less what visits pay, over all resources; take its visits off ``slope``."""
+        """Return the minimum over all resources of Σ_k w_k Ĝ(σ_k) less payments; subtract its visits from ``slope``."""
         earned, first = _of_visits(price)
         classes, everyone = self.problem.classes, np.arange(len(self.resources))
-        total = np.full((len(everyone), CELLS + 1), np.inf)
+        total = np.full((len(everyone), GRID_STEPS + 1), np.inf)
         total[:, 0] = 0.0
         chosen = np.zeros((len(self.order), *total.shape), dtype=np.intp)
-        before = np.full((len(everyone), 2 * CELLS + 1), np.inf)
+        padded = np.full((len(everyone), 2 * GRID_STEPS + 1), np.inf)
         level = 0
         for source in self.order:
             while level < classes.of_source[source]:
-                total += classes.weight[level] * self.held
+                total += classes.weight[level] * self.congestion
                 level += 1
-            before[:, CELLS:] = total
-            # Row n of a window, read backwards, holds the totals n, n − 1, … from which the loads 0, 1, … lead to n.
-            reached = sliding_window_view(before, CELLS + 1, axis=1)[:, :, ::-1] - earned[source][:, None, :]
+            padded[:, GRID_STEPS:] = total
+            # Window n, reversed, holds the totals n, n − 1, … to which the loads 0, 1, … are added to reach n.
+            reached = sliding_window_view(padded, GRID_STEPS + 1, axis=1)[:, :, ::-1] - earned[source][:, None, :]
             chosen[source] = reached.argmin(axis=2)
             total = np.take_along_axis(reached, chosen[source][:, :, None], axis=2)[:, :, 0]
         for weight in classes.weight[level:]:
-            total += weight * self.held
+            total += weight * self.congestion
         end = total.argmin(axis=1)
         least = float(total[everyone, end].sum())
         for source in reversed(self.order):
-            own = chosen[source, everyone, end]
-            end = end - own
-            while (held := np.flatnonzero(own)).size:
-                visit = first[source, held, own[held]]
-                slope[source, held, visit] -= 1
-                own[held] -= visit
+            load = chosen[source, everyone, end]
+            end = end - load
+            while (loaded := np.flatnonzero(load)).size:
+                visit = first[source, loaded, load[loaded]]
+                slope[source, loaded, visit] -= 1
+                load[loaded] -= visit
         return least
 
 
 def _of_visits(price: Array) -> tuple[Array, Integers]:
-    """Give the most that visits which bring a load together can pay, and the least load of them; shape as ``price``."""
+    """Return the largest payment for a load in any number of visits, and the load of the first; shape as ``price``."""
     earned = price.copy()
     earned[:, :, 0] = 0.0
     first = np.broadcast_to(np.arange(price.shape[2]), price.shape).copy()
     for cell in range(2, price.shape[2]):
         half = cell // 2
-        several = price[:, :, 1 : half + 1] + earned[:, :, cell - 1 : cell - half - 1 : -1]
-        least = several.argmax(axis=2)
-        most = np.take_along_axis(several, least[:, :, None], axis=2)[:, :, 0]
+        split = price[:, :, 1 : half + 1] + earned[:, :, cell - 1 : cell - half - 1 : -1]
+        best = split.argmax(axis=2)
+        most = np.take_along_axis(split, best[:, :, None], axis=2)[:, :, 0]
         pays = most > earned[:, :, cell]
         earned[:, :, cell] = np.where(pays, most, earned[:, :, cell])
-        first[:, :, cell] = np.where(pays, least + 1, first[:, :, cell])
+        first[:, :, cell] = np.where(pays, best + 1, first[:, :, cell])
     return earned, first
 
 
 def _below_congestion(load: Array, kappa: float) -> Array:
-    """Give values at ``load`` which, joined by lines, are nowhere above G: where the tangents between them meet."""
+    """Return values at ``load`` of a piecewise linear function that is nowhere above G, built from tangents."""
     touch = (load[:-1] + load[1:]) / 2
     touch[0] = 0.0
     value, slope = congestion(touch, kappa), congestion_slope(touch, kappa)

@@ -1,11 +1,11 @@
-"""One route a source on large instances: best replies by dynamic programming over stages, and a bound that fits them.
+"""Local search for one route per source on large instances: best response, perturbation, and a Lagrangian bound.
 
-Incumbents: each source in turn takes its best route beside the others' loads, exactly priced, until none can gain; then
-a few sources are taken out and put back in another order, for as long as time is left.
+Incumbents: each source in turn takes its best response to the others' loads, priced exactly, until none improves. Then
+a few sources are removed and routed again in another order, until the time limit.
 
-Bound: for the goal ``delay`` prices of loads take routes and resources apart
-(:mod:`planner.solvers.methods.local_search.lagrangian`), and the routes that answer the prices are improved to
-incumbents, too. For the other goals it is the bound of shared routes, whose widest ones are improved.
+Bound: for the goal ``delay``, prices of loads decouple routes from resources
+(:mod:`planner.solvers.methods.local_search.lagrangian`); the cheapest routes at these prices are also improved to
+incumbents. For the other goals it is the bound of shared routes, and the routes with the largest shares are improved.
 """
 
 from __future__ import annotations
@@ -15,127 +15,129 @@ import dataclasses
 import numpy as np
 
 from planner.plan.types import Status
-from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, misses
+from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.column_generation import method as colgen
-from planner.solvers.methods.column_generation.method import ELASTIC_ARCS
+from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
 from planner.solvers.methods.local_search.subgradient import Subgradient
 from planner.solvers.methods.memory import no_room
-from planner.solvers.routes.best_response import Replies
+from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.pricing import unroutable
 
 GREEDY_ROUNDS = 3
-SHAKES, IDLE_SHAKES = 50, 500
-"""Shakes between two rounds of climbing, and how many in a row without a gain end the search."""
-CLIMBS = 400
-"""Steps of the multipliers between two rounds of the search."""
-TRY_EVERY = 5
-"""In about so many steps the routes that answer the multipliers are once improved to an incumbent."""
-SHARED_TIME = 0.3
-"""Part of the time limit that sharing may take."""
-BLAME_S = 5.0
-"""Time that looking for the least relaxations may take, twice."""
+PERTURBATIONS = 50
+"""Perturbations between two rounds of subgradient steps."""
+MAX_IDLE_PERTURBATIONS = 500
+"""Perturbations in a row without a better incumbent after which the search ends."""
+SUBGRADIENT_STEPS = 400
+"""Subgradient steps between two rounds of perturbations."""
+IMPROVE_EVERY = 5
+"""Number of subgradient steps per cheapest routes that are improved to an incumbent."""
+SHARED_TIME_FRACTION = 0.3
+"""Fraction of the time limit for the bound of shared routes."""
+EXPLANATION_LIMIT_S = 5.0
+"""Time limit of each of the two programs that find the least relaxations."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
-    """Look for the best one route a source, and prove how good it is."""
-    asked = problem
-    problem, inaccurate = _accurate(asked)
-    if inaccurate:
-        return Outcome("infeasible", blame=_blame(asked, options, explain_infeasibility(asked, lambda: inaccurate)))
+    """Find good single routes for all sources, and prove how good they are."""
+    original = problem
+    problem, inaccuracies = _accurate_variants(original)
+    if inaccuracies:
+        return Outcome("infeasible", reasons=_explain(original, options, explain_infeasibility(original, inaccuracies)))
     if unroutable(problem):
-        return Outcome("infeasible", blame=explain_infeasibility(problem, dict))
+        return unroutable_outcome(problem)
     search = Search(problem, options)
-    replies = Replies(search)
-    near: Choices = ()
+    responses = BestResponse(search)
+    last: Choices = ()
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
-        near = replies.improve(choices)
+        last = responses.improve(choices)
     if problem.goal != "delay" or not search.incumbents:
-        shared = _share(replies)
+        shared = _bound_by_sharing(responses)
         if shared.status == "infeasible":
-            return Outcome("infeasible", blame=_blame(problem, options, shared.blame))
-    _look(replies)
+            return Outcome("infeasible", reasons=_explain(problem, options, shared.reasons))
+    _search(responses)
     if not search.incumbents:
-        found = misses(problem, near)
         status: Status = "infeasible" if no_room(problem, options) else "no_solution"
-        return Outcome(status, bound=search.bound, blame=_blame(problem, options, found))
+        return Outcome(status, bound=search.bound, reasons=_explain(problem, options, violations(problem, last)))
     return search.outcome()
 
 
-def _blame(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> tuple[str, ...]:
-    """Name the least relaxations for one route a source where they can be found."""
-    from planner.solvers.methods.mip.elastic import relaxations
+def _explain(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+    """Return the least relaxations for one route per source in words, or ``otherwise`` if they were not found."""
+    if problem.arcs > ELASTIC_MAX_ARCS:
+        return otherwise
+    limited = dataclasses.replace(options, time_limit_s=min(options.time_limit_s, EXPLANATION_LIMIT_S))
+    relaxations = least_relaxations(problem, limited)
+    return explain_infeasibility(problem, relaxations) if relaxations else otherwise
 
-    hurried = dataclasses.replace(options, time_limit_s=min(options.time_limit_s, BLAME_S))
-    least = relaxations(problem, hurried) if problem.arcs <= ELASTIC_ARCS else None
-    return explain_infeasibility(problem, lambda: least) if least else otherwise
 
-
-def _look(replies: Replies) -> None:
-    """Shake and raise the bound in turn, until time is over or nothing is gained."""
-    search = replies.search
+def _search(responses: BestResponse) -> None:
+    """Alternate perturbations and subgradient steps until the time limit or until neither improves."""
+    search = responses.search
     random = np.random.default_rng(search.options.seed)
-    _shake(replies, random)
-    climb = Subgradient(search, replies.staged) if search.problem.goal == "delay" else None
+    _perturb(responses, random)
+    subgradient = Subgradient(search, responses.staged) if search.problem.goal == "delay" else None
     seen: set[Choices] = set()
     idle = 0
-    while not search.out_of_time and search.gap > search.options.gap and idle < IDLE_SHAKES:
-        helps = climb is not None and _climb(climb, replies, seen)
-        if not helps and not search.incumbents:
+    while not search.out_of_time and search.gap > search.options.gap and idle < MAX_IDLE_PERTURBATIONS:
+        ascends = subgradient is not None and _raise_bound(subgradient, responses, seen)
+        if not ascends and not search.incumbents:
             break
         best = search.best
-        _shake(replies, random)
-        idle = idle + SHAKES if search.best >= best else 0
+        _perturb(responses, random)
+        idle = idle + PERTURBATIONS if search.best >= best else 0
 
 
-def _shake(replies: Replies, random: np.random.Generator) -> None:
-    """Shake the best incumbent some times."""
-    for _ in range(SHAKES):
-        if replies.search.out_of_time:
+def _perturb(responses: BestResponse, random: np.random.Generator) -> None:
+    """Perturb the best incumbent a number of times."""
+    for _ in range(PERTURBATIONS):
+        if responses.search.out_of_time:
             break
-        replies.shake(random)
-    replies.search.report()
+        responses.perturb(random)
+    responses.search.report()
 
 
-def _share(replies: Replies) -> Outcome:
-    """Take the bound of shared routes, and improve what the widest of each source make together."""
-    search = replies.search
+def _bound_by_sharing(responses: BestResponse) -> Outcome:
+    """Raise the bound to that of shared routes, and improve each source's route with the largest share."""
+    search = responses.search
     problem, options = search.problem, search.options
-    free = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
+    unlimited = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
     shared = colgen.solve(
-        free, dataclasses.replace(options, time_limit_s=SHARED_TIME * search.left_s, progress=None, start=())
+        unlimited,
+        dataclasses.replace(options, time_limit_s=SHARED_TIME_FRACTION * search.left_s, progress=None, start=()),
     )
     search.raise_bound(shared.bound)
     for choices in sorted(shared.incumbents, key=problem.objective)[:GREEDY_ROUNDS]:
-        widest = [max(own, key=lambda choice: choice.share) for own in choices]
-        replies.improve(tuple((dataclasses.replace(choice, share=1.0),) for choice in widest))
+        largest = [max(routes, key=lambda choice: choice.share) for routes in choices]
+        responses.improve(tuple((dataclasses.replace(choice, share=1.0),) for choice in largest))
     return shared
 
 
-def _accurate(problem: Problem) -> tuple[Problem, Relaxations]:
-    """Leave the sources the variants that are accurate enough; and by how much those miss that have none."""
-    demands, missed = [], {}
+def _accurate_variants(problem: Problem) -> tuple[Problem, Relaxations]:
+    """Return the problem with only accurate enough variants, and the inaccuracy of sources that have none."""
+    demands, inaccuracies = [], {}
     for source, demand in enumerate(problem.demands):
         accuracy = {variant: problem.variants[variant].accuracy for variant in demand.variants}
         kept = tuple(variant for variant in demand.variants if accuracy[variant] >= demand.min_accuracy)
         if not kept:
-            missed["inaccuracy", source] = demand.min_accuracy - max(accuracy.values())
+            inaccuracies["inaccuracy", source] = demand.min_accuracy - max(accuracy.values())
         demands.append(dataclasses.replace(demand, variants=kept or demand.variants))
-    return dataclasses.replace(problem, demands=tuple(demands)), missed
+    return dataclasses.replace(problem, demands=tuple(demands)), inaccuracies
 
 
-def _climb(climb: Subgradient, replies: Replies, seen: set[Choices]) -> bool:
-    """Raise the bound by some steps, and now and then improve the routes that answer the prices; whether to go on."""
-    search = climb.search
-    for _ in range(CLIMBS):
-        if search.out_of_time or climb.stuck or search.gap <= search.options.gap:
+def _raise_bound(subgradient: Subgradient, responses: BestResponse, seen: set[Choices]) -> bool:
+    """Take subgradient steps, and improve some of the cheapest routes; return whether further steps may help."""
+    search = subgradient.search
+    for _ in range(SUBGRADIENT_STEPS):
+        if search.out_of_time or subgradient.stalled or search.gap <= search.options.gap:
             break
-        climb.climb()
-        if climb.answers not in seen and len(seen) < climb.steps // TRY_EVERY:
-            seen.add(climb.answers)
-            replies.improve(climb.answers)
-    search.raise_bound(climb.last)
-    return not climb.stuck
+        subgradient.step()
+        if subgradient.routes not in seen and len(seen) < subgradient.steps // IMPROVE_EVERY:
+            seen.add(subgradient.routes)
+            responses.improve(subgradient.routes)
+    search.raise_bound(subgradient.bound)
+    return not subgradient.stalled

@@ -1,1 +1,1 @@
-"""One route a source by mixed-integer programming."""
+"""One route per source by mixed-integer programming, and the elastic filter for infeasible problems."""

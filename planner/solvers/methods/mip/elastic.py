@@ -1,7 +1,12 @@
-"""The least set of limits that would have to give way for an infeasible problem to have a solution.
+"""The elastic filter: the fewest limits to relax so that an infeasible problem has a solution.
 
-Every limit gets a slack, and a binary that says whether it gives way at all. First the fewest limits, then, with no
-more of them, the least amounts, each as a part of its limit.
+Every limit gets a slack, and a binary that is 1 if the limit is relaxed. The first objective is the number of relaxed
+limits; the second, with that number fixed, the sum of their relative slacks.
+
+References
+----------
+J. W. Chinneck and E. W. Dravnieks, "Locating minimal infeasible constraint sets in linear programs", ORSA Journal on
+Computing 3 (1991): elastic programs.
 """
 
 from __future__ import annotations
@@ -15,12 +20,12 @@ import pyomo.environ as pyo
 from planner.solvers.core.infeasibility import Relaxations
 from planner.solvers.core.problem import Problem
 from planner.solvers.core.search_state import Options
-from planner.solvers.methods.mip.model import TIGHT, build_model
+from planner.solvers.methods.mip.model import TOLERANCES, build_model
 from planner.solvers.methods.mip.program import ModelProgram
 
 
 class _Limit(NamedTuple):
-    """A slack with the limit it belongs to, in the slack's unit, and the most that it could ever be."""
+    """A slack with the limit it belongs to, in the slack's unit, and the largest value that it may need."""
 
     kind: str
     number: int
@@ -30,9 +35,17 @@ class _Limit(NamedTuple):
 
 
 def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> Relaxations | None:
-    """Give the least set of relaxations, by kind and number.
+    """Return the fewest limits to relax and the least amounts; empty if relaxing limits does not help.
 
-    None where time ran out; empty where no limit is to blame.
+    Parameters
+    ----------
+    shared
+        Relax limits for routes among which samples may be shared, instead of one route per source.
+
+    Returns
+    -------
+    Relaxations or None
+        None if the time limit passed.
     """
     model = build_model(problem, elastic=True)
     if shared:
@@ -45,17 +58,17 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
         range(len(limits)), rule=lambda _, row: limits[row].slack <= limits[row].most * model.relaxed[row]
     )
     model.fewest = pyo.Objective(expr=pyo.quicksum(model.relaxed.values()))
-    model.least = pyo.Objective(expr=pyo.quicksum(limit.slack / max(limit.limit, 1e-6) for limit in limits))
-    settings = {"random_seed": options.seed, **TIGHT}
+    model.total_slack = pyo.Objective(expr=pyo.quicksum(limit.slack / max(limit.limit, 1e-6) for limit in limits))
+    settings = {"random_seed": options.seed, **TOLERANCES}
     program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
     first = program.run(options.time_limit_s)
     if first.end == "infeasible":
         return {}
     if first.values is None:
         return None
-    program.keep(0, round(first.objective))
+    program.limit(0, round(first.objective))
     program.minimise(1)
-    program.run(options.time_limit_s)  # the first solution stays where there is no time for a better one
+    program.run(options.time_limit_s)  # the first solution remains if there is no time for a better one
     return {
         (limit.kind, limit.number): float(limit.slack.value)
         for row, limit in enumerate(limits)
@@ -66,8 +79,8 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
 def _limits(problem: Problem, model: Any) -> Iterator[_Limit]:
     busiest, longest = _extremes(problem, model)
     if np.isfinite(problem.cap):
-        for number, slack in model.overload.items():
-            yield _Limit("overload", number, slack, problem.cap, busiest[number])
+        for index, slack in model.overload.items():
+            yield _Limit("overload", index, slack, problem.cap, busiest[index])
     if problem.memory_binds:
         everything = sum(float(weights.sum()) for weights in problem.weight_bytes)
         everything += max(float(activations.max()) for activations in problem.activation_bytes)
@@ -82,9 +95,9 @@ def _limits(problem: Problem, model: Any) -> Iterator[_Limit]:
 
 
 def _extremes(problem: Problem, model: Any) -> tuple[list[float], list[float]]:
-    """Give the most that each resource could be loaded, and the longest that each source's route could take.
+    """Return upper bounds on the utilisation of each resource [R] and on the unloaded delay of each source [S].
 
-    Of each block's places and of each cut's moves a route has one.
+    A route uses one node of each block and at most one move across each cut.
     """
     heaviest: dict[tuple[int, int, int, bool], float] = {}
     slowest: dict[tuple[int, int, bool], float] = {}

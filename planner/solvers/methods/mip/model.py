@@ -1,8 +1,8 @@
-"""The mixed-integer program of one route a source, as a Pyomo model.
+"""The mixed-integer program of one route per source, as a Pyomo model.
 
-Binary ``place`` says which worker runs a block; ``stay`` and ``move`` join the blocks (they are integral when ``place``
-is). The convex congestion G is met from below by tangents, which are added where a solution lies until
-(G − tangent) / G ≤ 1e-6; so each solver's bound is a bound on the surrogate objective.
+Binary ``runs`` is 1 if a worker runs a block; ``stay`` and ``move`` join consecutive blocks (they are integral when
+``runs`` is). Tangents bound the convex congestion G from below. They are added at each solution until
+(G − tangent) / G ≤ 1e-6, so the solver's lower bound is always one on the surrogate objective.
 """
 
 from __future__ import annotations
@@ -15,25 +15,27 @@ import pyomo.environ as pyo
 from planner.plan.surrogate import congestion, congestion_slope
 from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.methods.mip.program import ModelProgram
-from planner.solvers.routes.arcs import Arc, move_arcs, place_arcs
+from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
 
 FIRST_TANGENTS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
+"""Utilisations at which G has a tangent from the start; closer together where G is steep."""
 TANGENT_ERROR = 1e-6
-TIGHT = {"mip_feasibility_tolerance": 1e-9, "primal_feasibility_tolerance": 1e-9}
-"""Settings of HiGHS with which limits of milliseconds and of MiB are kept alike."""
+"""Relative error of G from which a tangent is added."""
+TOLERANCES = {"mip_feasibility_tolerance": 1e-9, "primal_feasibility_tolerance": 1e-9}
+"""HiGHS settings tight enough for limits in seconds, whose values are as small as milliseconds."""
 
 Key = tuple[int, int, int, int]
 """Source, variant, block, worker."""
 
 
 def build_model(problem: Problem, *, elastic: bool = False) -> Any:
-    """Build the Pyomo model; in an ``elastic`` one limits give way, and it has no objective yet."""
+    """Return the Pyomo model; an ``elastic`` one has slacks for its limits and no objective yet."""
     model = pyo.ConcreteModel()
     _add_routes(problem, model)
     _add_slacks(problem, model, elastic=elastic)
     _add_loads(problem, model)
     _add_memory(problem, model)
-    _add_promises(problem, model)
+    _add_source_limits(problem, model)
     if problem.max_visits is not None:
         _add_visits(problem, model)
     if not elastic:
@@ -42,37 +44,37 @@ def build_model(problem: Problem, *, elastic: bool = False) -> Any:
 
 
 def read_choices(problem: Problem, model: Any) -> Choices:
-    """Give the routes of the model's present solution."""
-    found: list[list[tuple[int, int, int]]] = [[] for _ in problem.demands]
-    for (source, variant, block, worker), variable in model.place.items():
+    """Return the routes of the model's present solution."""
+    assigned: list[list[tuple[int, int, int]]] = [[] for _ in problem.demands]
+    for (source, variant, block, worker), variable in model.runs.items():
         if variable.value > 0.5:
-            found[source].append((variant, block, worker))
-    return tuple((Choice(own[0][0], tuple(worker for _, _, worker in sorted(own))),) for own in found)
+            assigned[source].append((variant, block, worker))
+    return tuple((Choice(nodes[0][0], tuple(worker for _, _, worker in sorted(nodes))),) for nodes in assigned)
 
 
 def write_choices(model: Any, choices: Choices) -> None:
-    """Give the binaries the values of routes; HiGHS finds those of all else."""
+    """Set the binaries to the values of routes; HiGHS derives those of all other variables."""
     routes = {(source, choice.variant): choice.workers for source, (choice,) in enumerate(choices)}
     for pair, variable in model.chosen.items():
         variable.set_value(float(pair in routes))
-    for (source, variant, block, worker), variable in model.place.items():
+    for (source, variant, block, worker), variable in model.runs.items():
         on_route = (source, variant) in routes and routes[source, variant][block] == worker
         variable.set_value(float(on_route))
 
 
 def _add_routes(problem: Problem, model: Any) -> None:
-    """Give each source one path through the layered graph of one of its variants."""
+    """Add one path per source through the layered graph of one of its variants."""
     pairs = [(source, variant) for source, demand in enumerate(problem.demands) for variant in demand.variants]
-    places = {(*pair, arc.block, arc.worker): arc for pair in pairs for arc in place_arcs(problem, *pair)}
+    nodes = {(*pair, arc.block, arc.worker): arc for pair in pairs for arc in node_arcs(problem, *pair)}
     moves = {(*pair, arc.block, arc.sender, arc.worker): arc for pair in pairs for arc in move_arcs(problem, *pair)}
-    stays = [key for key in places if key[2] > 0 and (*key[:2], key[2] - 1, key[3]) in places]
-    model.place = pyo.Var(list(places), domain=pyo.Binary)
+    stays = [key for key in nodes if key[2] > 0 and (*key[:2], key[2] - 1, key[3]) in nodes]
+    model.runs = pyo.Var(list(nodes), domain=pyo.Binary)
     model.stay = pyo.Var(stays, domain=pyo.NonNegativeReals)
     model.move = pyo.Var(list(moves), domain=pyo.NonNegativeReals)
-    model.arcs = [(model.place[key], key[0], arc) for key, arc in places.items()]
+    model.arcs = [(model.runs[key], key[0], arc) for key, arc in nodes.items()]
     model.arcs += [(model.move[key], key[0], arc) for key, arc in moves.items()]
-    into: dict[Key, list[Any]] = {key: [model.stay[key]] if key in model.stay else [] for key in places}
-    out: dict[Key, list[Any]] = {key: [] for key in places}
+    into: dict[Key, list[Any]] = {key: [model.stay[key]] if key in model.stay else [] for key in nodes}
+    out: dict[Key, list[Any]] = {key: [] for key in nodes}
     for source, variant, block, sender, worker in moves:
         variable = model.move[source, variant, block, sender, worker]
         into[source, variant, block, worker].append(variable)
@@ -84,23 +86,23 @@ def _add_routes(problem: Problem, model: Any) -> None:
         range(len(problem.demands)),
         rule=lambda _, source: _sum(model.chosen[pair] for pair in pairs if pair[0] == source) == 1,
     )
-    model.begin = pyo.Constraint(
+    model.first_block = pyo.Constraint(
         pairs,
         rule=lambda _, *pair: (
-            model.chosen[pair] == _sum(model.place[key] for key in places if key[:2] == pair and key[2] == 0)
+            model.chosen[pair] == _sum(model.runs[key] for key in nodes if key[:2] == pair and key[2] == 0)
         ),
     )
-    model.enter = pyo.Constraint(
-        [key for key in places if key[2] > 0], rule=lambda _, *key: model.place[key] == _sum(into[key])
+    model.inflow = pyo.Constraint(
+        [key for key in nodes if key[2] > 0], rule=lambda _, *key: model.runs[key] == _sum(into[key])
     )
-    model.leave = pyo.Constraint(
-        [key for key in places if key[2] < len(problem.variants[key[1]]) - 1],
-        rule=lambda _, *key: model.place[key] == _sum(out[key]),
+    model.outflow = pyo.Constraint(
+        [key for key in nodes if key[2] < len(problem.variants[key[1]]) - 1],
+        rule=lambda _, *key: model.runs[key] == _sum(out[key]),
     )
 
 
 def _add_slacks(problem: Problem, model: Any, *, elastic: bool) -> None:
-    """Let limits give way; the slacks are fixed at 0 unless the model is ``elastic``."""
+    """Add the slacks by which limits are relaxed, fixed at 0 unless the model is ``elastic``."""
     upper = None if elastic else 0.0
     workers, sources = range(len(problem.workers)), range(len(problem.demands))
     model.overload = pyo.Var(range(len(problem.resources)), bounds=(0, upper))
@@ -110,7 +112,7 @@ def _add_slacks(problem: Problem, model: Any, *, elastic: bool) -> None:
 
 
 def _add_loads(problem: Problem, model: Any) -> None:
-    """Utilisation of each resource by the classes 1..k, kept under the cap."""
+    """Add the utilisation of each resource by the classes 1..k, at most the cap."""
     classes = problem.classes
     terms: dict[tuple[int, int], list[Any]] = {}
     for variable, source, arc in model.arcs:
@@ -136,34 +138,34 @@ def _add_loads(problem: Problem, model: Any) -> None:
 
 
 def _add_memory(problem: Problem, model: Any) -> None:
-    """One copy of a block on a worker serves all sources; the largest activation comes on top. In MiB."""
+    """Add the memory limits in MiB: one copy of each block for all sources, plus the largest activation."""
     if not problem.memory_binds:
         return
-    users: dict[Key, list[Any]] = {}
-    for (_, variant, block, worker), variable in model.place.items():
-        users.setdefault((problem.variants[variant].model, block, worker, 0), []).append(variable)
-    copies = sorted((number, block, worker) for number, block, worker, _ in users)
+    users: dict[tuple[int, int, int], list[Any]] = {}
+    for (_, variant, block, worker), variable in model.runs.items():
+        users.setdefault((problem.variants[variant].model, block, worker), []).append(variable)
+    copies = sorted(users)
     workers = range(len(problem.workers))
     model.resident = pyo.Var(copies, bounds=(0, 1))
     model.largest_mib = pyo.Var(workers, domain=pyo.NonNegativeReals)
     model.residency = pyo.ConstraintList()
-    for number, block, worker in copies:
-        for variable in users[number, block, worker, 0]:
-            model.residency.add(variable <= model.resident[number, block, worker])
+    for model_index, block, worker in copies:
+        for variable in users[model_index, block, worker]:
+            model.residency.add(variable <= model.resident[model_index, block, worker])
     model.activation = pyo.Constraint(
         copies,
-        rule=lambda _, number, block, worker: (
+        rule=lambda _, model_index, block, worker: (
             model.largest_mib[worker]
-            >= problem.activation_bytes[number][block] / 2**20 * model.resident[number, block, worker]
+            >= problem.activation_bytes[model_index][block] / 2**20 * model.resident[model_index, block, worker]
         ),
     )
     model.memory = pyo.Constraint(
         workers,
         rule=lambda _, worker: (
             _sum(
-                problem.weight_bytes[number][block] / 2**20 * model.resident[number, block, worker]
-                for number, block, where in copies
-                if where == worker
+                problem.weight_bytes[model_index][block] / 2**20 * model.resident[model_index, block, worker]
+                for model_index, block, holder in copies
+                if holder == worker
             )
             + model.largest_mib[worker]
             <= problem.memory_bytes[worker] / 2**20 + model.lack_mib[worker]
@@ -171,12 +173,12 @@ def _add_memory(problem: Problem, model: Any) -> None:
     )
 
 
-def _add_promises(problem: Problem, model: Any) -> None:
-    """Deadlines, as far as pure work and transfers go, and least accuracies."""
+def _add_source_limits(problem: Problem, model: Any) -> None:
+    """Add deadlines, which count work and transfers without waiting, and minimum accuracies."""
     unloaded: list[list[Any]] = [[] for _ in problem.demands]
     for variable, source, arc in model.arcs:
         unloaded[source].append(arc.unloaded_s * variable)
-    model.unloaded_s = [_sum(own) for own in unloaded]
+    model.unloaded_s = [_sum(terms) for terms in unloaded]
     model.deadline = pyo.Constraint(
         [source for source, demand in enumerate(problem.demands) if np.isfinite(demand.deadline_s)],
         rule=lambda _, source: model.unloaded_s[source] <= problem.demands[source].deadline_s + model.late_s[source],
@@ -194,30 +196,30 @@ def _add_promises(problem: Problem, model: Any) -> None:
 
 
 def _add_visits(problem: Problem, model: Any) -> None:
-    """No source begins a stage at a worker more often than ``max_visits``."""
-    begun: dict[tuple[int, int], list[Any]] = {}
+    """Add the limit ``max_visits`` on the stages of each source at each worker."""
+    stages: dict[tuple[int, int], list[Any]] = {}
     for variable, source, arc in model.arcs:
         if arc.block == 0 or arc.sender != arc.worker:
-            begun.setdefault((source, arc.worker), []).append(variable)
+            stages.setdefault((source, arc.worker), []).append(variable)
     model.visits = pyo.Constraint(
-        sorted(begun), rule=lambda _, source, worker: _sum(begun[source, worker]) <= problem.max_visits
+        sorted(stages), rule=lambda _, source, worker: _sum(stages[source, worker]) <= problem.max_visits
     )
 
 
 def _add_delay(problem: Problem, model: Any) -> None:
-    """Σ_k (p_(k) − p_(k+1)) G(σ_k) by tangents, latency and accuracy lost."""
-    model.number = pyo.Var(model.sigma.index_set(), domain=pyo.NonNegativeReals)
+    """Add the objective Σ_k (p_(k) − p_(k+1)) G(σ_k), by tangents, plus latency and lost accuracy."""
+    model.mean_number = pyo.Var(model.sigma.index_set(), domain=pyo.NonNegativeReals)
     model.congestion = pyo.ConstraintList()
     tangents = [(point, *_tangent(problem, point)) for point in FIRST_TANGENTS]
     for key in model.sigma:
         for point, value, slope in tangents:
-            model.congestion.add(model.number[key] >= value + slope * (model.sigma[key] - point))
+            model.congestion.add(model.mean_number[key] >= value + slope * (model.sigma[key] - point))
     fixed = [_fixed_cost(problem, source, arc) * variable for variable, source, arc in model.arcs]
     for (source, variant), variable in model.chosen.items():
         demand = problem.demands[source]
         lost_s = problem.loss_s * (1 - problem.variants[variant].accuracy)
         fixed.append(demand.priority * demand.volume * lost_s * variable)
-    queued = [float(problem.classes.weight[key[0]]) * variable for key, variable in model.number.items()]
+    queued = [float(problem.classes.weight[key[0]]) * variable for key, variable in model.mean_number.items()]
     model.objective = pyo.Objective(expr=_sum(fixed) + _sum(queued))
 
 
@@ -227,33 +229,33 @@ def _fixed_cost(problem: Problem, source: int, arc: Arc) -> float:
 
 
 def _tangent(problem: Problem, point: float) -> tuple[float, float]:
-    """Give value and slope of the congestion at a utilisation."""
-    at = np.array(point)
-    return float(congestion(at, problem.kappa)), float(congestion_slope(at, problem.kappa))
+    """Return value and slope of the congestion at a utilisation."""
+    sigma = np.array(point)
+    return float(congestion(sigma, problem.kappa)), float(congestion_slope(sigma, problem.kappa))
 
 
 def add_tangents(problem: Problem, model: Any, program: ModelProgram) -> bool:
-    """Add a tangent wherever the present solution lies too far under G; whether there was any such place."""
+    """Add a tangent wherever the present solution is too far below G; return whether any was added."""
     if problem.goal != "delay":
         return False
     added = False
     for key, variable in model.sigma.items():
         sigma = min(max(variable.value, 0.0), problem.cap)
         value, slope = _tangent(problem, sigma)
-        if value - model.number[key].value > TANGENT_ERROR * max(value, 1e-6):
-            program.add_at_least([(model.number[key], 1.0), (variable, -slope)], value - slope * sigma)
+        if value - model.mean_number[key].value > TANGENT_ERROR * max(value, 1e-6):
+            program.add_at_least([(model.mean_number[key], 1.0), (variable, -slope)], value - slope * sigma)
             added = True
     return added
 
 
 def _add_throughput(_: Problem, model: Any) -> None:
-    """Add the largest utilisation."""
+    """Add the objective: the largest utilisation."""
     _add_bottleneck(model)
     model.objective = pyo.Objective(expr=model.largest)
 
 
 def _add_makespan(problem: Problem, model: Any) -> None:
-    """Add the largest resource's work and the longest unloaded route."""
+    """Add the objective: the work of the busiest resource plus the longest unloaded delay."""
     _add_bottleneck(model)
     model.longest_s = pyo.Var(domain=pyo.NonNegativeReals)
     model.longest = pyo.Constraint(

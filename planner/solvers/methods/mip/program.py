@@ -1,7 +1,7 @@
-"""Pyomo models as programs of HiGHS, whose values come back into the variables.
+"""Pyomo models solved by HiGHS, with the solution written back to the variables.
 
-Pyomo's own way to HiGHS is not taken: while it solves it redirects the file descriptors of the process, under the feet
-of all its threads, and it gives a solver's errors out as searches that found nothing.
+Pyomo's own HiGHS interface is not used: it redirects the file descriptors of the whole process while it solves, which
+affects all threads, and it reports solver errors as searches without a solution.
 """
 
 from __future__ import annotations
@@ -19,14 +19,23 @@ from planner.solvers.core.problem import Array
 
 
 class ModelProgram:
-    """The program of a Pyomo model; ``objectives`` are the costs of its active objectives [columns], in their order.
+    """The program of a Pyomo model; ``objectives`` [objectives, columns] are the costs of its active objectives.
 
-    The first objective is minimised until :meth:`minimise` says otherwise.
+    The first objective is minimised until :meth:`minimise` selects another.
+
+    Parameters
+    ----------
+    threads
+        Maximum number of threads of a run.
+    stop
+        Ends a run from outside, with its best solution so far.
+    settings
+        HiGHS options by name.
 
     Raises
     ------
     SolveError
-        HiGHS refuses the model or an option.
+        HiGHS rejects the model or an option.
     """
 
     def __init__(
@@ -47,7 +56,8 @@ class ModelProgram:
             integer=np.array(self._integer(), dtype=np.intp),
         )
         self._add_rows(list(model.component_data_objects(pyo.Constraint, active=True)))
-        objectives = [self._linear(own.expr) for own in model.component_data_objects(pyo.Objective, active=True)]
+        active = model.component_data_objects(pyo.Objective, active=True)
+        objectives = [self._linear(objective.expr) for objective in active]
         self._offsets = [offset for _, _, offset in objectives]
         self.objectives: Array = np.zeros((len(objectives), len(self._variables)))
         for costs, (columns, factors, _) in zip(self.objectives, objectives, strict=True):
@@ -58,46 +68,47 @@ class ModelProgram:
         rows = [self._linear(constraint.body) for constraint in constraints]
         offsets = np.array([offset for _, _, offset in rows])
         self._program.add_rows(
-            np.array([-INFINITY if own.lb is None else own.lb for own in constraints]) - offsets,
-            np.array([INFINITY if own.ub is None else own.ub for own in constraints]) - offsets,
+            np.array([-INFINITY if constraint.lb is None else constraint.lb for constraint in constraints]) - offsets,
+            np.array([INFINITY if constraint.ub is None else constraint.ub for constraint in constraints]) - offsets,
             np.cumsum([0, *(len(columns) for columns, _, _ in rows)])[:-1],
             np.array([column for columns, _, _ in rows for column in columns], dtype=np.intp),
             np.array([factor for _, factors, _ in rows for factor in factors], dtype=float),
         )
 
     def _linear(self, expression: Any) -> tuple[list[int], list[float], float]:
-        """Give an expression as columns, their factors, and a constant."""
-        read = generate_standard_repn(expression, quadratic=False)
-        if read.nonlinear_expr is not None:
+        """Return an expression as columns, their factors, and a constant."""
+        linear = generate_standard_repn(expression, quadratic=False)
+        if linear.nonlinear_expr is not None:
             raise TypeError(f"not linear: {expression}")
-        return [self._column[id(variable)] for variable in read.linear_vars], list(read.linear_coefs), read.constant
+        columns = [self._column[id(variable)] for variable in linear.linear_vars]
+        return columns, list(linear.linear_coefs), linear.constant
 
     def _integer(self) -> list[int]:
         return [column for column, variable in enumerate(self._variables) if not variable.is_continuous()]
 
     def minimise(self, objective: int) -> None:
-        """Let the next run minimise another of the model's objectives."""
+        """Select the objective, by index, that the next runs minimise."""
         self._program.set_costs(self.objectives[objective], self._offsets[objective])
 
-    def keep(self, objective: int, most: float) -> None:
-        """Let no further solution cost more by one of the model's objectives."""
+    def limit(self, objective: int, most: float) -> None:
+        """Add a row that limits one of the model's objectives to ``most``."""
         used = np.flatnonzero(self.objectives[objective])
         entries = dict(zip(used.tolist(), self.objectives[objective, used].tolist(), strict=True))
         self._program.add_row(-INFINITY, most - self._offsets[objective], entries)
 
     def add_at_least(self, terms: Iterable[tuple[Any, float]], least: float) -> None:
-        """Add a row: the sum of variables, each times its factor, is at least so much."""
+        """Add a row: the sum of variables, each times its factor, is at least ``least``."""
         self._program.add_row(least, INFINITY, {self._column[id(variable)]: factor for variable, factor in terms})
 
     def start_from_values(self) -> None:
-        """Let the next run start from the values that the integer variables have."""
+        """Warm-start the next run from the present values of the integer variables."""
         values = {column: self._variables[column].value for column in self._integer()}
-        self._program.start_from({column: own for column, own in values.items() if own is not None})
+        self._program.start_from({column: value for column, value in values.items() if value is not None})
 
     def run(self, time_limit_s: float) -> ProgramResult:
-        """Find the best solution, and give the variables its values if there is one."""
-        answer = self._program.run(time_limit_s)
-        if answer.values is not None:
-            for variable, own in zip(self._variables, answer.values.tolist(), strict=True):
-                variable.set_value(own, skip_validation=True)
-        return answer
+        """Minimise the objective, and set the variables to the solution if there is one."""
+        result = self._program.run(time_limit_s)
+        if result.values is not None:
+            for variable, value in zip(self._variables, result.values.tolist(), strict=True):
+                variable.set_value(value, skip_validation=True)
+        return result
