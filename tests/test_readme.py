@@ -73,7 +73,8 @@ def run_program(text: str, folder: Path) -> str:
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Folder with the examples, some samples, and all that the commands of the README have made."""
     folder = tmp_path_factory.mktemp("readme")
-    shutil.copytree(ROOT / "examples", folder / "examples")
+    for name in ("examples", "profiles", "models"):
+        shutil.copytree(ROOT / name, folder / name, ignore=shutil.ignore_patterns("__pycache__", "this-machine"))
     (folder / "frames").mkdir()
     for index in range(3):
         np.save(folder / "frames" / f"{index}.npy", np.zeros((3, 224, 224), np.float32))
