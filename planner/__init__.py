@@ -1,6 +1,19 @@
 """Plan, simulate and run priority-aware model-distributed inference at the edge.
 
-The names below are loaded when they are first used, so that an agent, which needs none of the solvers, starts at once.
+::
+
+    scenario = planner.load_scenario("scenario.yaml")
+    plan = planner.solve(scenario, time_limit_s=10)
+    print(plan.summary())
+    plan.save("plan.json")
+    result = planner.simulate(scenario, plan, policy="adaptive", replications=5)
+    verdict = planner.validate(plan, place="local")
+    with planner.Session(plan) as session:
+        result = session.source("gate-camera").submit({"input": image}).result()
+
+All results print as short tables, also in a notebook, and have ``summary()``, ``to_dict()`` and mostly ``plot()``.
+Functions accept a file wherever they accept a scenario, a plan or a profile. They are imported on first use, so that an
+agent, which needs no solver, starts quickly.
 """
 
 from __future__ import annotations
@@ -9,50 +22,94 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from planner.api import policies as policies
+    from planner.api.comparison import MethodComparison as MethodComparison
+    from planner.api.comparison import ParetoFront as ParetoFront
+    from planner.api.comparison import compare as compare
+    from planner.api.comparison import pareto as pareto
+    from planner.api.models import ChainSummary as ChainSummary
+    from planner.api.models import Split as Split
+    from planner.api.models import inspect as inspect
+    from planner.api.models import split as split
+    from planner.api.picture import Picture as Picture
+    from planner.api.plan import Plan as Plan
+    from planner.api.plan import load_plan as load_plan
+    from planner.api.profiles import calibrate as calibrate
+    from planner.api.profiles import diff as diff
+    from planner.api.profiles import estimate as estimate
+    from planner.api.profiles import import_profile as import_profile
+    from planner.api.profiles import profile as profile
+    from planner.api.profiles import scale as scale
+    from planner.api.scenario import Scenario as Scenario
+    from planner.api.scenario import load_scenario as load_scenario
+    from planner.api.session import Session as Session
+    from planner.api.simulation import PolicyComparison as PolicyComparison
+    from planner.api.simulation import SimulationResult as SimulationResult
+    from planner.api.simulation import compare_policies as compare_policies
+    from planner.api.simulation import simulate as simulate
+    from planner.api.solving import solve as solve
+    from planner.api.validation import Verdict as Verdict
+    from planner.api.validation import validate as validate
     from planner.errors import PlannerError as PlannerError
+    from planner.errors import PlannerWarning as PlannerWarning
     from planner.execution.session.session import BusyError as BusyError
     from planner.execution.session.session import SampleError as SampleError
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
-    from planner.plan.store import load_plan as load_plan
-    from planner.plan.store import save_plan as save_plan
-    from planner.plan.types import PlanSpec as PlanSpec
-    from planner.profiling.measure import measure as measure
     from planner.profiling.store import load_profile as load_profile
     from planner.profiling.store import save_profile as save_profile
     from planner.profiling.types import Profile as Profile
-    from planner.scenario.instance import Instance as Instance
-    from planner.scenario.load import load_instance as load_instance
-    from planner.session import Session as Session
-    from planner.trace.metrics import summarise as summarise
 
-_HOME = {
+_MODULES = {
     "BusyError": "planner.execution.session.session",
-    "Instance": "planner.scenario.instance",
-    "PlanSpec": "planner.plan.types",
+    "ChainSummary": "planner.api.models",
+    "MethodComparison": "planner.api.comparison",
+    "ParetoFront": "planner.api.comparison",
+    "Picture": "planner.api.picture",
+    "Plan": "planner.api.plan",
     "PlannerError": "planner.errors",
+    "PlannerWarning": "planner.errors",
+    "PolicyComparison": "planner.api.simulation",
     "Profile": "planner.profiling.types",
     "SampleError": "planner.execution.session.session",
-    "Session": "planner.session",
+    "Scenario": "planner.api.scenario",
+    "Session": "planner.api.session",
+    "SimulationResult": "planner.api.simulation",
+    "Split": "planner.api.models",
+    "Verdict": "planner.api.validation",
     "build_model": "planner.model.reference",
+    "calibrate": "planner.api.profiles",
+    "compare": "planner.api.comparison",
+    "compare_policies": "planner.api.simulation",
+    "diff": "planner.api.profiles",
+    "estimate": "planner.api.profiles",
+    "import_profile": "planner.api.profiles",
+    "inspect": "planner.api.models",
     "load_chain": "planner.model.load",
-    "load_instance": "planner.scenario.load",
-    "load_plan": "planner.plan.store",
+    "load_plan": "planner.api.plan",
     "load_profile": "planner.profiling.store",
-    "measure": "planner.profiling.measure",
-    "save_plan": "planner.plan.store",
+    "load_scenario": "planner.api.scenario",
+    "pareto": "planner.api.comparison",
+    "policies": "planner.api.policies",
+    "profile": "planner.api.profiles",
     "save_profile": "planner.profiling.store",
-    "summarise": "planner.trace.metrics",
+    "scale": "planner.api.profiles",
+    "simulate": "planner.api.simulation",
+    "solve": "planner.api.solving",
+    "split": "planner.api.models",
+    "validate": "planner.api.validation",
 }
+"""The module of each public name; ``policies`` is one itself."""
 
-__all__ = list(_HOME)  # what help() tells about
+__all__ = list(_MODULES)
 
 
 def __getattr__(name: str) -> Any:
-    if name in _HOME:
-        return getattr(importlib.import_module(_HOME[name]), name)
-    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    if name not in _MODULES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    module = importlib.import_module(_MODULES[name])
+    return module if name == "policies" else getattr(module, name)
 
 
 def __dir__() -> list[str]:
-    return sorted(_HOME)
+    return sorted(__all__)

@@ -61,6 +61,10 @@ class PlannerError(Exception):
         super().__init__("\n".join(str(fault) for fault in self.faults))
 
 
+class PlannerWarning(UserWarning):
+    """A result holds, but may not be what the user expects."""
+
+
 class UsageError(PlannerError):
     """An option or argument is invalid."""
 

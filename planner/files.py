@@ -11,6 +11,9 @@ from itertools import takewhile
 from pathlib import Path
 from typing import BinaryIO
 
+StrPath = str | os.PathLike[str]
+"""A path as a caller may give it."""
+
 
 @contextmanager
 def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:

@@ -1,15 +1,16 @@
-"""What several commands load: a scenario with its profiles, a plan made for it, and the models behind both."""
+"""Rules that join the files of a project: a plan with its scenario, and a scenario with its models."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Mapping
-from dataclasses import dataclass
+import os
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import Fault, PlanError
-from planner.plan.types import PlanSpec
+from planner.files import StrPath
+from planner.plan.types import PlanSpec, ScenarioReference
 from planner.profiling.types import Profile
 from planner.scenario.instance import Instance
 
@@ -17,35 +18,31 @@ if TYPE_CHECKING:
     from planner.model.load import ChainModel
 
 
-@dataclass(frozen=True)
-class Project:
-    """A plan with what it was made for."""
+def reference_to(scenario: StrPath, plan: StrPath | None, *, sha256: str | None = None) -> ScenarioReference:
+    """Return the reference from a plan to its scenario file.
 
-    scenario_path: Path
-    instance: Instance
-    plan: PlanSpec
+    Parameters
+    ----------
+    plan
+        File of the plan, to whose folder the path is relative; None for the working directory.
+    sha256
+        Hash of the scenario for which the plan was made. Defaults to that of the file as it is now.
+    """
+    folder = Path(plan).parent if plan is not None else Path()
+    return ScenarioReference(
+        path=Path(os.path.relpath(Path(scenario).resolve(), folder.resolve())).as_posix(),
+        sha256=sha256 or hashlib.sha256(Path(scenario).read_bytes()).hexdigest(),
+    )
 
 
-def load_project(plan_path: Path, scenario_path: Path | None) -> Project:
-    """Load a plan and its scenario: the one that the plan names, or another one given instead.
+def referenced_scenario(plan: PlanSpec, plan_path: Path) -> Path:
+    """Return the scenario file that a plan refers to.
 
     Raises
     ------
     PlanError
-        The plan names no scenario, names one that has changed since, or does not fit it.
+        If the plan refers to none, or to a file that is missing or has changed since.
     """
-    from planner.plan.store import load_plan
-    from planner.scenario.load import load_instance
-
-    plan = load_plan(plan_path)
-    if scenario_path is None:
-        scenario_path = _named_scenario(plan_path, plan)
-    instance = load_instance(scenario_path)
-    check_fit(plan, instance, plan_path)
-    return Project(scenario_path, instance, plan)
-
-
-def _named_scenario(plan_path: Path, plan: PlanSpec) -> Path:
     if plan.scenario is None:
         raise PlanError("the plan names no scenario", where=str(plan_path), expected="--scenario FILE")
     path = plan_path.parent / plan.scenario.path
@@ -62,41 +59,58 @@ def _named_scenario(plan_path: Path, plan: PlanSpec) -> Path:
     return path
 
 
-def check_fit(plan: PlanSpec, instance: Instance, plan_path: Path) -> None:
-    """Refuse a plan of another scenario or of other chains.
+def check_fit(plan: PlanSpec, instance: Instance, where: str) -> None:
+    """Check that a plan belongs to a scenario and to its chains.
+
+    Parameters
+    ----------
+    where
+        Name of the plan for messages.
 
     Raises
     ------
     PlanError
-        With every fault found.
+        If it does not.
     """
     from planner.plan.verify import verify
 
     for model, chain in plan.chains.items():
-        known = instance.profiles.get(model)
-        found = instance.any_profile(model).chain_sha256 if known else None
-        if found != chain:
+        known = instance.any_profile(model).chain_sha256 if model in instance.profiles else None
+        if known != chain:
             raise PlanError(
-                f"the plan was made for another chain of model {model}",
-                where=str(plan_path),
-                value=chain,
-                expected=found,
+                f"the plan was made for another chain of model {model}", where=where, value=chain, expected=known
             )
     try:
         verify(instance, plan)
     except PlanError as error:
         what = "the plan does not hold in this scenario, which has changed since, or is another one"
-        fault = Fault(f"{what}: {error.faults[0]}", str(plan_path), None, "a plan that `planner solve` made of it")
+        fault = Fault(f"{what}: {error.faults[0]}", where, None, "a plan that `planner solve` made of it")
         raise PlanError([fault]) from error
+
+
+def unknown_accuracies(instance: Instance) -> Iterator[str]:
+    """Return a warning for each minimum accuracy that has no effect because the accuracy of a model is unknown."""
+    for name, spec in instance.scenario.sources.items():
+        unknown = [model for model in spec.models if not instance.any_profile(model).operating_points]
+        if spec.min_accuracy and unknown:
+            yield (
+                f"sources.{name}.min_accuracy has no effect: the accuracy of {' and '.join(unknown)} is not known; "
+                "`planner profile measure --calibrate DATA` determines it"
+            )
 
 
 def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainModel]:
     """Load the ONNX files of a scenario, cut as its profiles say.
 
+    Parameters
+    ----------
+    scenario_path
+        File of the scenario, to whose folder the paths of the models are relative.
+
     Raises
     ------
     PlanError
-        A model has a profile alone, or was cut another way than its profile.
+        If a model has only a profile, or was cut differently from its profile.
     """
     from planner.model.load import load_chain
 
@@ -115,9 +129,9 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
 
 
 def _check_chain(model: ChainModel, profile: Profile) -> None:
-    """Refuse a model that is cut another way than its profile."""
-    name, found = model.chain.name, model.chain.chain_sha256
-    if profile.chain_sha256 == found:
+    """Check that a model is cut as in its profile."""
+    name, actual = model.chain.name, model.chain.chain_sha256
+    if profile.chain_sha256 == actual:
         return
     if profile.chain_sha256 == model.joined_chain_sha256():
         raise PlanError(
@@ -125,12 +139,12 @@ def _check_chain(model: ChainModel, profile: Profile) -> None:
             "which gave the same chain another chain_sha256",
             where=str(model.path),
             value=profile.chain_sha256,
-            expected=f"{found}; put it into the profiles, whose figures still hold, or profile the model again; "
+            expected=f"{actual}; put it into the profiles, whose figures still hold, or profile the model again; "
             "then solve again",
         )
     raise PlanError(
         f"the profile of model {name} was made for another chain",
         where=str(model.path),
-        value=found,
+        value=actual,
         expected=f"{profile.chain_sha256}; profile the model again, with the scenario's max_blocks and shape",
     )

@@ -41,7 +41,7 @@ def test_its_scenario_is_sound_and_names_the_command_that_makes_its_profile(tmp_
     path = tmp_path / "scenario.yaml"
     path.write_text(textwrap.dedent(SCENARIO))
     assert load_scenario(path).sources["door"].priority == 3
-    with pytest.raises(ProfileError, match=r"planner profile .*detector\.onnx --device-class this-machine"):
+    with pytest.raises(ProfileError, match=r"planner profile measure .*detector\.onnx --device-class this-machine"):
         load_instance(path)
 
 

@@ -1,7 +1,7 @@
-"""The ``planner`` command: one file a command, each parses its options, calls the library and prints.
+"""The ``planner`` command: one module per command, which parses options, calls the library and prints results.
 
-A command's file holds the function ``command``, or a Typer ``app`` where the command has commands of its own. Only the
-file of the command that was asked for is imported, so that an agent starts at once and loads no solver.
+A command's module defines the function ``command``, or a Typer ``app`` if the command has sub-commands. Only the module
+of the requested command is imported, so that an agent starts fast and loads no solver.
 """
 
 from __future__ import annotations
@@ -17,39 +17,40 @@ from typer.core import TyperGroup
 from planner.cli.examples import epilog
 from planner.errors import Fault, PlannerError
 
-# In the order of the work: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
+# In the order of a typical workflow: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
 COMMANDS: Final = {
-    "demo": "Do all of it, end to end, on this machine.",
-    "models": "Build reference models.",
+    "demo": "Profile, plan, simulate and run an example on this machine.",
+    "models": "List and build reference models.",
     "inspect": "Show the blocks and cut points of a model.",
     "split": "Split a model into stage models.",
-    "profile": "Find what each block of a model costs on a device.",
+    "profile": "Determine what each block of a model costs on a device.",
     "solve": "Find which worker runs which blocks for which source.",
-    "compare": "Solve a scenario by every method and by the baselines.",
-    "frontier": "Find the plans between quick and accurate.",
-    "simulate": "Run a scenario in virtual time.",
-    "validate": "Run a plan for real, and compare with its prediction.",
+    "compare": "Solve a scenario with all methods and baselines.",
+    "pareto": "Find the trade-off between delay and accuracy.",
+    "simulate": "Simulate a scenario in virtual time.",
+    "validate": "Run a plan on real agents and compare with its prediction.",
     "run": "Run a plan on your own samples.",
-    "certs": "Make certificates for workers and coordinator.",
-    "agent": "Be one worker, on a device.",
-    "status": "Ask running agents what they are and do.",
+    "certs": "Create certificates for workers and coordinator.",
+    "agent": "Run the worker agent on this device.",
+    "status": "Show the state of running agents.",
     "probe": "Measure the network between running agents.",
 }
 
 INTERRUPTED: Final = 130
-"""Exit code after an interrupt from the keyboard, as shells have it."""
+"""Exit code after Ctrl-C, by the convention of shells."""
 
-# Which extra of the distribution brings a library that a command may miss.
+# The extra of the distribution that installs a library.
 EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"} | dict.fromkeys(
     ("pyomo", "highspy", "cvxpy", "networkx", "pint", "ruamel"), "plan"
 )
 
-# What Typer raises for a command line that it cannot read; which library it has this from hangs on its version.
-_USAGE: type[Exception] = typer.BadParameter.__mro__[1]
+# Click's UsageError, raised for a command line that cannot be parsed. Typer exports only this subclass of it: older
+# versions of Typer import both from Click, newer ones from their own copy of Click.
+_CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
 
 
 class _Commands(TyperGroup):
-    """Lists commands, and those that have commands of their own, in the order of :data:`COMMANDS`."""
+    """Lists commands in the order of :data:`COMMANDS`."""
 
     def list_commands(self, ctx: Any) -> list[str]:
         return sorted(super().list_commands(ctx), key=list(COMMANDS).index)
@@ -57,8 +58,8 @@ class _Commands(TyperGroup):
     def invoke(self, ctx: Any) -> Any:
         try:
             return super().invoke(ctx)
-        except KeyboardInterrupt:  # of which Typer would say nothing
-            _say_interrupted()
+        except KeyboardInterrupt:  # for which Typer prints nothing
+            _print_interrupted()
             raise typer.Exit(INTERRUPTED) from None
 
 
@@ -74,19 +75,20 @@ def _build(words: Sequence[str]) -> typer.Typer:
 
     @app.callback()
     def root(
-        version: bool = typer.Option(False, "--version", help="Print the version, and end.", callback=_print_version),
-        debug: bool = typer.Option(False, "--debug", help="Show the traceback of an error."),
+        version: bool = typer.Option(False, "--version", help="Print the version and exit.", callback=_print_version),
+        debug: bool = typer.Option(False, "--debug", help="Show tracebacks of errors."),
     ) -> None:
         """Plan, simulate and run priority-aware model-distributed inference at the edge.
 
-        The commands stand in the order of the work; `planner COMMAND --help` has the options of one, and examples.
-        With --json they print JSON alone on stdout.
+        Commands are listed in the order of a typical workflow. `planner COMMAND --help` shows the options of a command
+        and examples. With --json, commands print only JSON on stdout.
 
-        Exit code 0: done and passed; 1: it ran, but the answer is no; 2: bad input, said in one message a fault.
+        Exit codes: 0: success; 1: no plan was found, or a check failed; 2: invalid input, one message per error;
+        130: interrupted.
         """
 
-    asked = _asked(words)
-    for name in [asked] if asked is not None else COMMANDS:
+    requested = _requested(words)
+    for name in [requested] if requested is not None else COMMANDS:
         module = importlib.import_module(f"planner.cli.{name}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, short_help=COMMANDS[name], epilog=epilog(name))
@@ -95,14 +97,14 @@ def _build(words: Sequence[str]) -> typer.Typer:
     return app
 
 
-def _asked(words: Sequence[str]) -> str | None:
-    """Give the command that a command line asks for, if it is one."""
+def _requested(words: Sequence[str]) -> str | None:
+    """Return the command that a command line names; None if there is no such command."""
     first = next((word for word in words if not word.startswith("-")), None)
     return first if first in COMMANDS else None
 
 
-def _print_version(wanted: bool) -> None:
-    if wanted:
+def _print_version(requested: bool) -> None:
+    if requested:
         from planner.version import installed_version
 
         typer.echo(f"planner {installed_version('mdi-planner')}")
@@ -110,13 +112,13 @@ def _print_version(wanted: bool) -> None:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line; bad input ends with one message on stderr and exit code 2."""
+    """Run the command line; on invalid input, print one message per error on stderr and exit with code 2."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.exit(_build(words)(args=words, prog_name="planner", standalone_mode=False))
-    except _USAGE as error:
-        told = str(error)  # the whole help where a command of commands stands alone
-        typer.echo(told if told.startswith("Usage: ") else f"planner: error: {_usage_fault(error, words)}", err=True)
+    except _CommandLineError as error:
+        text = str(error)  # the help, if a command with sub-commands is called without one
+        typer.echo(text if text.startswith("Usage: ") else f"planner: error: {_usage_fault(error, words)}", err=True)
         sys.exit(2)
     except (PlannerError, ModuleNotFoundError, OSError) as error:
         if "--debug" in words or (faults := _faults(error)) is None:
@@ -124,17 +126,17 @@ def main(arguments: Sequence[str] | None = None) -> None:
         for fault in faults:
             typer.echo(f"planner: error: {fault}", err=True)
         sys.exit(2)
-    except (KeyboardInterrupt, typer.Abort):  # while the command's libraries were imported
-        _say_interrupted()
+    except (KeyboardInterrupt, typer.Abort):  # while the command's libraries are imported
+        _print_interrupted()
         sys.exit(INTERRUPTED)
 
 
-def _say_interrupted() -> None:
+def _print_interrupted() -> None:
     typer.echo("planner: interrupted", err=True)
 
 
 def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault, ...] | None:
-    """Give what a user can mend; None for a module that no extra brings, or no file's error: a fault of ours."""
+    """Return what the user can fix; None if the error is a defect of planner, such as an unknown missing module."""
     if isinstance(error, PlannerError):
         return error.faults
     if isinstance(error, OSError):
@@ -143,19 +145,22 @@ def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault,
     library = (error.name or "").partition(".")[0]
     if library not in EXTRAS:
         return None
-    return (Fault(f"this needs {library}", expected=f'`pip install "mdi-planner[{EXTRAS[library]}]"`'),)
+    return (Fault(f"this command requires {library}", expected=f'`pip install "mdi-planner[{EXTRAS[library]}]"`'),)
 
 
 def _usage_fault(error: Any, words: Sequence[str]) -> Fault:
-    """Say what Typer says of a command line in the form of all other faults."""
+    """Return an error of Typer in the form of all other errors."""
     what, _, expected = _lowered(error.format_message().rstrip(".")).partition(": Input should be ")
-    # Newer versions of Typer read values by pydantic, whose error knows what it found.
-    found: list[Any] = getattr(error.__cause__, "errors", list)()
-    # Typer does not say where an option lacks its value.
-    where = error.ctx.command_path if error.ctx else " ".join(["planner", *filter(None, [_asked(words)])])
-    if not expected and not what.endswith(("?", ")")):  # which says itself what may have been meant
-        expected = f"what `{where} -h` tells"
-    return Fault(what, where, found[0]["input"] if found else None, expected)
+    # Newer versions of Typer parse values with pydantic, whose errors hold the value.
+    details: list[Any] = getattr(error.__cause__, "errors", list)()
+    # Typer does not tell which command lacks the value of an option.
+    where = error.ctx.command_path if error.ctx else " ".join(["planner", *filter(None, [_requested(words)])])
+    if not expected and not what.endswith(("?", ")")):  # which end a suggestion
+        if what.startswith("no such command "):
+            expected = f"one of {', '.join(error.ctx.command.list_commands(error.ctx))}"
+        else:
+            expected = f"the usage shown by `{where} -h`"
+    return Fault(what, where, details[0]["input"] if details else None, expected)
 
 
 def _lowered(what: str) -> str:

@@ -1,4 +1,4 @@
-"""``planner agent``: be one worker."""
+"""``planner agent``: run the worker agent on this device."""
 
 from __future__ import annotations
 
@@ -17,22 +17,27 @@ from planner.cli.logs import LEVELS, log_to_stderr
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
 
 SWITCH_S: Final = 5e-4
-"""How long one thread may keep another waiting for the interpreter; by default ten times as long, in which a block that
-has ended could begin no other."""
+"""Time in seconds after which a thread yields the interpreter to another. Python's default is ten times as long, which
+would delay the start of the next block."""
 
 
 def command(
     name: Annotated[str, typer.Option(metavar="NAME", help="This worker's name in the scenario.")],
     connect: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="The coordinator or another agent, which may come later. Repeatable."),
+        typer.Option(
+            metavar="HOST:PORT", help="Address of the coordinator or of another agent; it may start later. Repeatable."
+        ),
     ] = None,
     listen: Annotated[
-        str | None, typer.Option(metavar="HOST:PORT", help="Where to listen.", show_default="loopback, a free port")
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Address to listen on.", show_default="loopback, a free port"),
     ] = None,
     cache: Annotated[
         Path | None,
-        typer.Option(metavar="FOLDER", help="Where block models are kept.", show_default="~/.cache/mdi-planner/blocks"),
+        typer.Option(
+            metavar="FOLDER", help="Folder to cache block models in.", show_default="~/.cache/mdi-planner/blocks"
+        ),
     ] = None,
     provider: Annotated[
         str,
@@ -40,21 +45,21 @@ def command(
     ] = "cpu",
     threads: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Threads that a block runs with.", show_default="as the deployment says"),
+        typer.Option(min=1, metavar="N", help="Number of threads that a block may use.", show_default="as deployed"),
     ] = None,
     processors: Annotated[
         str | None,
-        typer.Option(metavar="LIST", help="Processors that blocks are computed on, e.g. 2-5.", show_default="any"),
+        typer.Option(metavar="LIST", help="CPUs to compute blocks on, such as 2-5.", show_default="all"),
     ] = None,
     log_level: Annotated[
         str | None,
-        typer.Option(metavar="LEVEL", help=f"What to tell on stderr: {', '.join(LEVELS)}.", show_default="info"),
+        typer.Option(metavar="LEVEL", help=f"Lowest level to log on stderr: {', '.join(LEVELS)}.", show_default="info"),
     ] = None,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
-    """Be one worker: run blocks for a coordinator, until interrupted."""
+    """Run the worker agent on this device: compute blocks for a coordinator until interrupted."""
     from planner.execution.agent.agent import Agent
     from planner.execution.agent.block_cache import BlockCache
     from planner.execution.wire.security import check_worker_name
@@ -63,11 +68,11 @@ def command(
     from planner.runtime.processors import parse_cpu_list
     from planner.runtime.providers import find_provider
 
-    # An agent that another command has started speaks when something is wrong.
+    # An agent started by another command logs problems only.
     log_to_stderr(log_level or ("warning" if until_stdin_closes else "info"))
     check_worker_name(name, where="--name")
     if provider != "cpu":
-        find_provider(provider)  # says at once what this device lacks; the CPU is always there
+        find_provider(provider)  # reports at once what is missing on this device; the CPU is always available
     agent = Agent(
         name,
         zenoh_connect(name, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure),
@@ -77,11 +82,11 @@ def command(
         processors=parse_cpu_list(processors, where="--processors") if processors is not None else (),
     )
 
-    def leave(_signal: int, _frame: FrameType | None) -> None:
+    def stop(_signal: int, _frame: FrameType | None) -> None:
         agent.close()
 
-    signal.signal(signal.SIGINT, leave)
-    signal.signal(signal.SIGTERM, leave)
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     sys.setswitchinterval(SWITCH_S)
     if until_stdin_closes:
         start_thread("stdin", partial(_close_with_stdin, agent.close), lambda _error: agent.close())
@@ -94,7 +99,9 @@ def _cache_folder() -> Path:
 
 
 def _close_with_stdin(close: Callable[[], None]) -> None:
-    """Leave when the process that started this agent is gone, and with it the other end of the pipe."""
-    while os.read(sys.stdin.fileno(), 1):  # unbuffered: a buffer in use would break the end of the process
+    """Stop when the process that started this agent has ended, which closes the other end of the pipe."""
+    while os.read(
+        sys.stdin.fileno(), 1
+    ):  # unbuffered: the interpreter aborts at exit if a thread is in a buffered read
         pass
     close()

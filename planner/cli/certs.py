@@ -1,4 +1,4 @@
-"""``planner certs``: certificates for agents and coordinator."""
+"""``planner certs``: create certificates for agents and coordinator."""
 
 from __future__ import annotations
 
@@ -12,16 +12,18 @@ from planner.cli.output import JSON_OPTION, print_json
 
 def command(
     folder: Annotated[
-        Path, typer.Argument(metavar="DIR", help="Folder of the certificate authority; made if need be.")
+        Path, typer.Argument(metavar="DIR", help="Folder of the certificate authority; created if missing.")
     ],
     workers: Annotated[list[str], typer.Argument(metavar="WORKER", help="Names of the workers.")],
     *,
-    days: Annotated[int, typer.Option(min=1, help="How long new certificates hold.")] = 730,
+    days: Annotated[
+        int, typer.Option(min=1, metavar="N", help="Number of days that new certificates are valid.")
+    ] = 730,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Make a private certificate authority, and a folder of certificates for each worker and for the coordinator.
+    """Create a private certificate authority, and a folder of certificates for each worker and for the coordinator.
 
-    What is there already stays, so that workers can be added later; all folders are to be copied again then, since
+    Existing files are kept, so workers can be added later. Copy all folders to their devices again afterwards, because
     each holds the names of all members.
     """
     from datetime import timedelta
@@ -32,7 +34,7 @@ def command(
     if json:
         print_json({"members": {member: str(folder / member) for member in members}})
         return
-    typer.echo(f"copy to each device its own folder, and nothing else; {folder / 'ca.key'} stays here:")
+    typer.echo(f"copy to each device its own folder and nothing else; keep {folder / 'ca.key'} on this machine:")
     for member in members[1:]:
         typer.echo(f"  {folder / member}  ->  planner agent --name {member} --cert-dir ...")
-    typer.echo(f"  {folder}  ->  here: planner validate --cert-dir {folder} ...")
+    typer.echo(f"  {folder}  ->  on this machine: planner validate --cert-dir {folder} ...")

@@ -1,4 +1,4 @@
-"""Commands as one may type them, shown at the end of each command's help."""
+"""Example command lines, shown at the end of each command's help."""
 
 from __future__ import annotations
 
@@ -10,16 +10,19 @@ EXAMPLES: Final = {
     "inspect": ("planner inspect models/resnet50.onnx --picture chain.svg",),
     "split": ("planner split models/resnet50.onnx --cuts 3,6 -o parts",),
     "profile": (
-        "planner profile models/resnet50.onnx --device-class nano-cpu",
-        "planner profile models/resnet50.onnx --estimate jetson-nano",
-        "planner profile show profiles/nano-cpu/resnet50.json",
+        "planner profile measure models/resnet50.onnx --device-class nano-cpu",
+        "planner profile estimate models/resnet50.onnx --device-class jetson-nano",
+        "planner profile import models/resnet50.onnx times.json --device-class nano-tensorrt",
+        "planner profile scale profiles/nano-cpu/resnet50.json --by 2.5 --device-class slow-cpu",
+        "planner profile show profiles/nano-cpu/resnet50.json --picture costs.svg",
+        "planner profile diff profiles/nano-cpu/resnet50.json profiles/slow-cpu/resnet50.json",
     ),
     "solve": (
         "planner solve scenario.yaml -o plan.json --picture plan.svg",
         "planner solve scenario.yaml --routes shared --time-limit 20s --prices",
     ),
     "compare": ("planner compare scenario.yaml --time-limit 10s --simulate",),
-    "frontier": ("planner frontier scenario.yaml -o frontier.svg",),
+    "pareto": ("planner pareto scenario.yaml -o front.svg",),
     "simulate": (
         "planner simulate scenario.yaml --plan plan.json -o runs/simulated",
         "planner simulate scenario.yaml --plan plan.json --policy all --repeat 5",
@@ -47,6 +50,11 @@ EXAMPLES: Final = {
 }
 
 
-def epilog(name: str) -> str:
-    r"""Give what stands below a command's options; ``\b`` keeps its lines as they are."""
-    return "\n".join(["\b", "Examples:", *(f"  {example}" for example in EXAMPLES[name])])
+def epilog(name: str, subcommand: str = "") -> str:
+    r"""Return the examples to show below the options of a command or of one of its sub-commands.
+
+    The leading ``\b`` keeps the lines from being wrapped.
+    """
+    start = f"planner {name} {subcommand}"
+    examples = [example for example in EXAMPLES[name] if f"{example} ".startswith(start)]
+    return "\n".join(["\b", "Examples:", *(f"  {example}" for example in examples)])

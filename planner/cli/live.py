@@ -1,4 +1,4 @@
-"""What a run looks like while it goes on: tables on a terminal, a line now and then in a pipe."""
+"""Progress of a run: live tables on a terminal, a line from time to time in a pipe."""
 
 from __future__ import annotations
 
@@ -15,8 +15,8 @@ from rich.live import Live
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from planner.cli.output import milliseconds
 from planner.execution.coordinator.run_result import Observer
+from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
 
 if TYPE_CHECKING:
@@ -27,12 +27,12 @@ if TYPE_CHECKING:
 
 LINE_PERIOD_S: Final = 5.0
 CARRIED_S: Final = 2.0
-"""Over how long what a network carries is levelled."""
+"""Time constant for smoothing the load of networks, in seconds."""
 
 
 @dataclass
 class _SourceRow:
-    """What became of one source's samples so far."""
+    """Samples of a source so far."""
 
     completed: int = 0
     failed: int = 0
@@ -49,38 +49,38 @@ class _SourceRow:
 
 @dataclass
 class _Worker:
-    """What a worker told last; ``utilisation`` since it told before."""
+    """Last report of a worker; ``utilisation`` is that since the report before."""
 
-    state: str = "there"
+    state: str = "connected"
     queued: int = 0
     at_s: float = 0.0
     busy_s: float = 0.0
     carried_s: Mapping[str, float] = field(default_factory=dict)
     utilisation: float = 0.0
     shares: dict[str, float] = field(default_factory=dict)
-    """Of each network resource's capacity, what came to this worker lately."""
+    """Share of each network resource's capacity recently used by transfers to this worker."""
 
     def take(self, load: Load) -> None:
-        """Take what it tells."""
+        """Update the state with a report."""
         since_s = max(load.at_s - self.at_s, 1e-9)
         self.utilisation = (load.busy_s - self.busy_s) / since_s
-        # A transfer counts when it is there, so that on a slow link the share would jump between nothing and too much.
+        # A transfer counts when it is complete, so on a slow link the unsmoothed share would jump between 0 and over 1.
         weight = min(since_s / CARRIED_S, 1.0)
         for resource, carried_s in load.carried_s.items():
             before = self.shares.get(resource, 0.0)
             share = (carried_s - self.carried_s.get(resource, 0.0)) / since_s
             self.shares[resource] = before + weight * (share - before)
-        self.state, self.queued = "there", load.queued
+        self.state, self.queued = "connected", load.queued
         self.at_s, self.busy_s, self.carried_s = load.at_s, load.busy_s, load.carried_s
 
 
 class RunView(Observer, AbstractContextManager["RunView"]):
-    """Shows steps of work, and queues, utilisation and delays of a run among them, on stderr.
+    """Shows the steps of the work on stderr, and during a run its queues, utilisation and delays.
 
     Parameters
     ----------
     samples
-        How many samples each source offers, None where that is not known; nothing where there is no run.
+        Number of samples of each source, None if unknown; omit it if there is no run.
     """
 
     def __init__(self, samples: Mapping[str, int | None] | None = None) -> None:
@@ -110,72 +110,74 @@ class RunView(Observer, AbstractContextManager["RunView"]):
         self._stack.close()
 
     def say(self, step: str) -> Tell:
-        """Begin a step of the work; gives what reports its progress."""
+        """Begin a step of the work; return a callback for its progress."""
         for earlier in self._steps.tasks:
             self._steps.update(earlier.id, total=1, completed=1)
         task = self._steps.add_task(step, total=None)
         self._running = False
         return lambda done, total: self._steps.update(task, completed=done, total=total)
 
-    # ---- what the coordinator tells -------------------------------------------------------------------------------
+    # ---- observer of the coordinator ------------------------------------------------------------------------------
 
     def on_started(self, submit: object) -> None:  # noqa: ARG002 - the observer's signature
-        """Show the run from now on."""
+        """Start showing the run."""
         self._running = True
         self._next_line_s = time.monotonic() + LINE_PERIOD_S
 
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
         """Count a sample."""
-        own = self._sources[sample.source]
+        source = self._sources[sample.source]
         if sample.status == "completed":
-            own.completed += 1
-            own.delays.add(sample.delay_s)
+            source.completed += 1
+            source.delays.add(sample.delay_s)
         else:
-            own.failed += 1
+            source.failed += 1
         totals = [samples for samples in self._samples.values() if samples is not None]
         if self._steps.tasks and len(totals) == len(self._samples):
-            done = sum(source.completed + source.failed for source in self._sources.values())
+            done = sum(row.completed + row.failed for row in self._sources.values())
             self._steps.update(self._steps.tasks[-1].id, completed=done, total=sum(totals))
 
     def on_load(self, load: Load) -> None:
-        """Take what a worker tells; in a pipe, print a line from time to time."""
+        """Take a report of a worker; in a pipe, print a line from time to time."""
         self._workers.setdefault(load.worker, _Worker()).take(load)
         if not self._terminal and time.monotonic() >= self._next_line_s:
             self._next_line_s = time.monotonic() + LINE_PERIOD_S
             self._console.print(self._line(load.at_s), soft_wrap=True, highlight=False, markup=False)
 
     def on_left(self, worker: str) -> None:
-        """Show that a worker is gone."""
-        self._workers[worker] = _Worker(state="not there")
+        """Show that a worker left."""
+        self._workers[worker] = _Worker(state="disconnected")
 
     def on_joined(self, worker: str) -> None:
-        """Show that a worker is there again."""
+        """Show that a worker joined."""
         self._workers[worker] = _Worker()
 
-    # ---- how it looks ---------------------------------------------------------------------------------------------
+    # ---- rendering ------------------------------------------------------------------------------------------------
 
-    def _of(self, source: str) -> str:
-        own, samples = self._sources[source], self._samples[source]
-        return f"{own.completed}" if samples is None else f"{own.completed} of {samples}"
+    def _completed(self, source: str) -> str:
+        completed, samples = self._sources[source].completed, self._samples[source]
+        return f"{completed}" if samples is None else f"{completed} of {samples}"
 
     def _line(self, at_s: float) -> str:
         sources = [
-            f"{name} {self._of(name)}"
-            + (f", mean {milliseconds(own.mean_s)}" if own.completed else "")
-            + (f", {own.failed} failed" if own.failed else "")
-            for name, own in self._sources.items()
+            f"{name} {self._completed(name)}"
+            + (f", mean {milliseconds(row.mean_s)}" if row.completed else "")
+            + (f", {row.failed} failed" if row.failed else "")
+            for name, row in self._sources.items()
         ]
         workers = [
-            f"{name} {own.utilisation:.0%}, {own.queued} waiting" if own.state == "there" else f"{name} {own.state}"
-            for name, own in sorted(self._workers.items())
+            f"{name} {worker.utilisation:.0%}, {worker.queued} waiting"
+            if worker.state == "connected"
+            else f"{name} {worker.state}"
+            for name, worker in sorted(self._workers.items())
         ]
         networks = [f"{name} {share:.0%}" for name, share in self._networks().items()]
         return f"{at_s:.0f} s: " + " | ".join("; ".join(part) for part in (sources, workers, networks) if part)
 
     def _networks(self) -> dict[str, float]:
-        """Give the share of each network resource's capacity that is used, of those that carried anything."""
-        told = [worker.shares for worker in self._workers.values()]
-        return {name: sum(shares.get(name, 0.0) for shares in told) for name in sorted(set().union(*told))}
+        """Return the used share of the capacity of each network resource that carried anything."""
+        used = [worker.shares for worker in self._workers.values()]
+        return {name: sum(shares.get(name, 0.0) for shares in used) for name in sorted(set().union(*used))}
 
     def _render(self) -> RenderableType:
         if not self._running:
@@ -183,13 +185,14 @@ class RunView(Observer, AbstractContextManager["RunView"]):
         sources, workers = Table("source"), Table("worker")
         for column in ("completed", "failed", "mean delay", "95 %"):
             sources.add_column(column, justify="right")
-        for name, own in self._sources.items():
-            sources.add_row(name, self._of(name), str(own.failed), milliseconds(own.mean_s), milliseconds(own.p95_s))
+        for name, row in self._sources.items():
+            delays = milliseconds(row.mean_s), milliseconds(row.p95_s)
+            sources.add_row(name, self._completed(name), str(row.failed), *delays)
         for column in ("busy", "waiting"):
             workers.add_column(column, justify="right")
         for name, worker in sorted(self._workers.items()):
-            there = worker.state == "there"
-            workers.add_row(name, f"{worker.utilisation:.0%}" if there else worker.state, str(worker.queued))
+            connected = worker.state == "connected"
+            workers.add_row(name, f"{worker.utilisation:.0%}" if connected else worker.state, str(worker.queued))
         networks = Table("network")
         networks.add_column("used", justify="right")
         for name, share in self._networks().items():

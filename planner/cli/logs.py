@@ -1,4 +1,4 @@
-"""What a command that runs for long tells on stderr: a line an event."""
+"""Log of a long-running command on stderr, one line per event."""
 
 from __future__ import annotations
 
@@ -10,13 +10,18 @@ from typing import Final
 from planner.errors import UsageError, explain
 
 LEVELS: Final = ("debug", "info", "warning", "error")
-"""How much can be told, from all."""
+"""Log levels, from most to least detailed."""
 
 
 class _LineFormatter(logging.Formatter):
-    """Time with its zone, level and message; of an exception type, message and causes, and if asked for its traceback.
+    """Formats the time with its zone, the level and the message, with an exception's type, message and causes.
 
-    What does not print is escaped, so that no member's message can make up a line or steer a terminal.
+    Unprintable characters are escaped, so that no message from another member can forge a line or control a terminal.
+
+    Parameters
+    ----------
+    tracebacks
+        Whether to add the tracebacks of exceptions.
     """
 
     def __init__(self, *, tracebacks: bool) -> None:
@@ -26,8 +31,8 @@ class _LineFormatter(logging.Formatter):
     def format(self, record: logging.LogRecord) -> str:
         time = datetime.fromtimestamp(record.created).astimezone().isoformat(timespec="milliseconds")
         error = record.exc_info[1] if record.exc_info else None
-        told = record.getMessage() if error is None else f"{record.getMessage()}: {explain(error)}"
-        printable = "".join(one if one.isprintable() else ascii(one)[1:-1] for one in told)
+        text = record.getMessage() if error is None else f"{record.getMessage()}: {explain(error)}"
+        printable = "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text)
         line = f"{time} {record.levelname.lower():7} {printable}"
         if self._tracebacks and record.exc_info:
             return f"{line}\n{self.formatException(record.exc_info)}"
@@ -35,12 +40,12 @@ class _LineFormatter(logging.Formatter):
 
 
 def log_to_stderr(level: str) -> None:
-    """Tell what planner logs, from a level on, and what other libraries warn of.
+    """Log planner's messages from a level on, and the warnings of other libraries, on stderr.
 
     Raises
     ------
     UsageError
-        There is no such level.
+        If there is no such level.
     """
     if level not in LEVELS:
         raise UsageError("no such level", where="--log-level", value=level, expected=" | ".join(LEVELS))

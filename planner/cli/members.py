@@ -1,4 +1,4 @@
-"""What all commands that meet agents have in common: addresses, and how links are secured."""
+"""Options of all commands that communicate with agents: addresses, and security of links."""
 
 from __future__ import annotations
 
@@ -11,37 +11,40 @@ if TYPE_CHECKING:
     from planner.execution.probe.survey import Inquirer
 
 CONNECT_OPTION = typer.Option(
-    None, "--connect", metavar="HOST:PORT", help="An agent; the others are found through it. Repeatable."
+    None, "--connect", metavar="HOST:PORT", help="Address of an agent, through which the others are found. Repeatable."
 )
 LISTEN_OPTION = typer.Option(
     None,
     "--listen",
     metavar="HOST:PORT",
-    help="Where to listen, for agents that connect.",
+    help="Address to listen on for agents that connect.",
     show_default="loopback, a free port",
 )
-WAIT_OPTION = typer.Option("3 s", "--wait", metavar="TIME", help="How long to wait for agents.")
+WAIT_OPTION = typer.Option("3 s", "--wait", metavar="TIME", help="Time to wait for agents.")
 CERT_DIR_OPTION = typer.Option(
-    None, "--cert-dir", metavar="FOLDER", help="By `planner certs`: links are mutual TLS, and members known by name."
+    None,
+    "--cert-dir",
+    metavar="FOLDER",
+    help="Folder from `planner certs`: links use mutual TLS, and members are identified by name.",
 )
 INSECURE_OPTION = typer.Option(
-    False, "--insecure", help="Use addresses off the loopback interface without certificates: on a network you trust."
+    False, "--insecure", help="Allow addresses other than loopback without certificates. Only for networks you trust."
 )
 LATER_OPTION = typer.Option(
     None,
     "--later",
     metavar="WORKER",
-    help="With --connect: a worker that need not be there at the start and joins when it comes. Repeatable.",
+    help="With --connect: worker that may be absent at the start and joins when it appears. Repeatable.",
 )
 
 
 def inquirer(connect: list[str] | None, listen: str | None, cert_dir: Path | None, *, insecure: bool) -> Inquirer:
-    """Join agents, to ask them about themselves and their links.
+    """Connect to agents, to query them and to measure their links.
 
     Raises
     ------
     UsageError
-        Neither whom to connect to nor where to listen is said.
+        If there is neither an address to connect to nor one to listen on.
     """
     from planner.errors import UsageError
     from planner.execution.probe.survey import Inquirer
@@ -49,7 +52,7 @@ def inquirer(connect: list[str] | None, listen: str | None, cert_dir: Path | Non
     from planner.execution.wire.zenoh import zenoh_connect
 
     if not connect and listen is None:
-        raise UsageError("where the agents are is not said", where="planner", expected="--connect HOST:PORT")
+        raise UsageError("no address of an agent given", where="planner", expected="--connect HOST:PORT")
     return Inquirer(
         zenoh_connect(COORDINATOR, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure)
     )

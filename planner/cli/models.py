@@ -1,4 +1,4 @@
-"""``planner models``: reference models, built without the internet."""
+"""``planner models``: reference models, built offline."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from planner.cli.examples import epilog
 from planner.cli.output import JSON_OPTION, print_json, print_table
 from planner.cli.places import file_to_write
 from planner.errors import UsageError
@@ -14,13 +15,14 @@ from planner.errors import UsageError
 app = typer.Typer(
     no_args_is_help=True,
     rich_markup_mode=None,
-    help="Reference models: real architectures with random weights, right for cost and numerics, not for accuracy.",
+    help="List and build reference models: real architectures with random weights, suited for costs and numerical "
+    "checks, not for accuracy.",
 )
 
 
-@app.command("list")
+@app.command("list", epilog=epilog("models", "list"))
 def list_models(*, json: bool = JSON_OPTION) -> None:
-    """List the models that can be built."""
+    """List the reference models."""
     from planner.model.reference import REFERENCE
     from planner.runtime.quantise import QUANTISED
 
@@ -34,7 +36,7 @@ def list_models(*, json: bool = JSON_OPTION) -> None:
         for name, model in REFERENCE.items()
     }
     rows |= {
-        name: {**rows[original], "summary": f"{original} in int8 (QDQ), made with onnxruntime's quantiser"}
+        name: {**rows[original], "summary": f"{original} in int8 (QDQ), quantised by onnxruntime"}
         for name, original in QUANTISED.items()
     }
     if json:
@@ -42,7 +44,7 @@ def list_models(*, json: bool = JSON_OPTION) -> None:
     else:
         print_table(
             "Reference models",
-            ["name", "what it is", ">parameters", ">MACs"],
+            ["name", "description", ">parameters", ">MACs"],
             [
                 (name, row["summary"], f"{row['parameters'] / 1e6:.3f} M", f"{row['macs'] / 1e6:.1f} M")
                 for name, row in rows.items()
@@ -50,17 +52,24 @@ def list_models(*, json: bool = JSON_OPTION) -> None:
         )
 
 
-@app.command("build")
+@app.command(epilog=epilog("models", "build"))
 def build(
-    name: Annotated[str, typer.Argument(help="One of `planner models list`.")],
+    name: Annotated[str, typer.Argument(metavar="NAME", help="Name from `planner models list`.")],
     *,
     output: Annotated[
         Path | None,
-        typer.Option("-o", "--output", help="File to write.", show_default="models/NAME.onnx", callback=file_to_write),
+        typer.Option(
+            "-o",
+            "--output",
+            metavar="FILE",
+            help="Model file to write.",
+            show_default="models/NAME.onnx",
+            callback=file_to_write,
+        ),
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Build a reference model; the same name gives the same weights each time."""
+    """Build a reference model. Its weights are the same every time."""
     from planner.model.reference import REFERENCE, build_model
     from planner.runtime.quantise import QUANTISED, build_quantised
 

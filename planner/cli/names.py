@@ -1,10 +1,10 @@
-"""Methods and policies by name, for help: where they live they bring more than help needs."""
+"""Names of methods and policies for help texts; importing their own modules would load the solvers."""
 
 from __future__ import annotations
 
 from typing import Final
 
 METHODS_HELP: Final = (
-    "How to solve: auto, convex, milp, colgen, search, dp, exhaustive; or as others do: local, two-part, equal, ar-mdi."
+    "Method: auto, convex, milp, colgen, search, dp, exhaustive; or a baseline: local, two-part, equal, ar-mdi."
 )
 POLICIES: Final = "planned, adaptive, local, ddi, mdi, ar-mdi, ms-mdi, pa-mdi"

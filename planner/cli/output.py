@@ -6,19 +6,15 @@ import json
 import sys
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from typing import Any, Final
+from typing import Any
 
 import typer
-from rich.cells import cell_len
 from rich.console import Console
-from rich.measure import Measurement
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
-from rich.table import Table
 
-_UNLIMITED: Final = 10_000
-"""Wider than any table, in characters."""
+from planner.tables import WIDTH, Printable, Table, make_console, print_content
 
-JSON_OPTION = typer.Option(False, "--json", help="Print JSON alone on stdout.")
+JSON_OPTION = typer.Option(False, "--json", help="Print only JSON on stdout.")
 
 
 def print_json(document: Any) -> None:
@@ -28,43 +24,24 @@ def print_json(document: Any) -> None:
 
 
 def print_table(title: str, columns: Iterable[str], rows: Iterable[Iterable[object]]) -> None:
-    """Print a table on stdout; columns whose name starts with ``>`` are aligned to the right.
-
-    Names in the first column, and numbers, are of no use cut short. Where a terminal is too narrow for them, the titles
-    of the columns are folded, and if need be lines are longer than it is wide.
-    """
-    cells = [[str(cell) for cell in row] for row in rows]
-    table = Table(title=title, title_justify="left", title_style="bold")
-    for place, column in enumerate(columns):
-        right = column.startswith(">")
-        whole = right or place == 0
-        table.add_column(
-            column.lstrip(">"),
-            justify="right" if right else "left",
-            no_wrap=whole,
-            min_width=max((cell_len(row[place]) for row in cells), default=0) if whole else None,
-            overflow="fold",
-        )
-    for row in cells:
-        table.add_row(*row)
-    console = Console(width=None if sys.stdout.isatty() else 120)
-    if _width(table).maximum > console.width:
-        for folded in table.columns:
-            folded.header = "\n".join(str(folded.header).rsplit(" ", 1))
-    if _width(table).minimum > console.width:
-        table.padding = (0, 0)
-        console.width = max(console.width, _width(table).minimum)
-    console.print(table)
+    """Print a table on stdout; columns whose name starts with ``>`` are aligned to the right."""
+    print_content(Table(title, list(columns), [list(row) for row in rows]), _console())
 
 
-def _width(table: Table) -> Measurement:
-    unlimited = Console(width=_UNLIMITED)
-    return Measurement.get(unlimited, unlimited.options, table)
+def print_summary(printable: Printable) -> None:
+    """Print the tables and lines that describe an object on stdout."""
+    print_contents(printable.contents())
 
 
-def milliseconds(time_s: float | None) -> str:
-    """Give a time for people; a dash where there is none."""
-    return "–" if time_s is None else f"{time_s * 1e3:.1f} ms"
+def print_contents(contents: Iterable[Table | str]) -> None:
+    """Print tables and lines on stdout."""
+    console = _console()
+    for content in contents:
+        print_content(content, console)
+
+
+def _console() -> Console:
+    return make_console(width=None if sys.stdout.isatty() else WIDTH)
 
 
 @contextmanager

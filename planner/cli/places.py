@@ -1,4 +1,4 @@
-"""Files and folders that a command is to write: looked at before the work, so that none of it is lost.
+"""Checks of output files and folders before the work starts, so that no results are lost.
 
 Each function is the callback of an option.
 """
@@ -14,7 +14,7 @@ from planner.errors import UsageError
 
 
 def file_to_write(option: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Refuse what is no place for a file."""
+    """Raise UsageError if a file cannot be written at a path."""
     if value is not None:
         if value.is_dir():
             raise UsageError("is a folder", where=_name(option), value=str(value), expected="a file to write")
@@ -23,14 +23,14 @@ def file_to_write(option: typer.CallbackParam, value: Path | None) -> Path | Non
 
 
 def folder_to_write(option: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Refuse what is no place for a folder of files."""
+    """Raise UsageError if a folder cannot be created or written to."""
     if value is not None:
         _check_folder(option, value, value.absolute())
     return value
 
 
 def picture_to_write(option: typer.CallbackParam, value: Path | None) -> Path | None:
-    """Refuse what is no place for a picture, or names a kind of picture that cannot be drawn."""
+    """Raise UsageError if a picture cannot be written at a path, or its format is not supported."""
     if value is not None:
         from planner.report.figure import picture_format
 
@@ -39,17 +39,22 @@ def picture_to_write(option: typer.CallbackParam, value: Path | None) -> Path | 
 
 
 def _check_folder(option: typer.CallbackParam, value: Path, folder: Path) -> None:
-    """Folders that are missing are made later: what counts is the innermost that is there."""
-    there = next(place for place in (folder, *folder.parents) if place.exists())
-    if not there.is_dir():
-        raise UsageError(f"{there} is no folder", where=_name(option), value=str(value), expected="a place in a folder")
-    if not os.access(there, os.W_OK | os.X_OK):
-        expected = "a folder in which files may be written"
-        raise UsageError(f"{there} is read-only", where=_name(option), value=str(value), expected=expected)
+    """Check the innermost folder that exists; missing folders are created later."""
+    existing = next(path for path in (folder, *folder.parents) if path.exists())
+    if not existing.is_dir():
+        raise UsageError(
+            f"{existing} is not a folder", where=_name(option), value=str(value), expected="a path inside a folder"
+        )
+    if not os.access(existing, os.W_OK | os.X_OK):
+        raise UsageError(
+            f"{existing} is read-only", where=_name(option), value=str(value), expected="a writable folder"
+        )
 
 
 def _name(option: typer.CallbackParam) -> str:
     return max(option.opts, key=len)
 
 
-PICTURE_OPTION = typer.Option(None, "--output", "-o", help="Picture to draw, .svg or .png.", callback=picture_to_write)
+PICTURE_OPTION = typer.Option(
+    None, "--output", "-o", metavar="FILE", help="Picture to write, .svg or .png.", callback=picture_to_write
+)

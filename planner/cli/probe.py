@@ -8,29 +8,32 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from planner.cli.members import CERT_DIR_OPTION, CONNECT_OPTION, INSECURE_OPTION, LISTEN_OPTION, WAIT_OPTION, inquirer
-from planner.cli.output import JSON_OPTION, milliseconds, print_json, print_table, progress_bar
+from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import file_to_write, picture_to_write
+from planner.tables import milliseconds
 
 if TYPE_CHECKING:
     from planner.execution.probe.survey import Survey
 
 
 def command(
-    workers: Annotated[list[str] | None, typer.Argument(metavar="WORKER", help="Agents; all by default.")] = None,
+    workers: Annotated[
+        list[str] | None, typer.Argument(metavar="WORKER", help="Agents to measure.", show_default="all")
+    ] = None,
     *,
     connect: list[str] | None = CONNECT_OPTION,
     listen: str | None = LISTEN_OPTION,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     wait: str = WAIT_OPTION,
-    duration: Annotated[str, typer.Option(metavar="TIME", help="How long each way is loaded.")] = "1.5 s",
+    duration: Annotated[str, typer.Option(metavar="TIME", help="Time to load each direction of a link.")] = "1.5 s",
     output: Annotated[
         Path | None,
         typer.Option(
             "--output",
             "-o",
             metavar="FILE",
-            help="YAML to write: a scenario's `networks:` section.",
+            help="YAML file to write: the `networks:` section of a scenario.",
             callback=file_to_write,
         ),
     ] = None,
@@ -38,15 +41,15 @@ def command(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="Picture to write, .svg or .png: who reaches whom, and how fast.",
+            help="Also draw the links with their bandwidths and latencies, .svg or .png.",
             callback=picture_to_write,
         ),
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Measure bandwidth and latency between running agents, and which of their ways share a medium.
+    """Measure bandwidth and latency between running agents, and which links share a medium.
 
-    Loads the network while it measures; agents that are in a run refuse.
+    The measurement loads the network. Agents that are in a run refuse to take part.
     """
     from planner.execution.probe.networks import networks_yaml
     from planner.execution.probe.survey import survey
@@ -54,49 +57,49 @@ def command(
     from planner.units import read_quantity
 
     duration_s = read_quantity(duration, "time")
-    with inquirer(connect, listen, cert_dir, insecure=insecure) as asking, progress_bar() as progress:
-        names = asking.find(workers or (), read_quantity(wait, "time"))
-        task = progress.add_task("measure links", total=None)
-        found = survey(
-            asking,
+    with inquirer(connect, listen, cert_dir, insecure=insecure) as agents, progress_bar() as progress:
+        names = agents.find(workers or (), read_quantity(wait, "time"))
+        task = progress.add_task("measuring links", total=None)
+        links = survey(
+            agents,
             names,
             duration_s=duration_s,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if output is not None:
-        write_text_atomic(output, networks_yaml(found))
+        write_text_atomic(output, networks_yaml(links))
     if picture is not None:
         from planner.report.links import draw_links
 
-        draw_links(found.workers, found.bytes_per_s, found.latency_s, picture)
+        draw_links(links.workers, links.bytes_per_s, links.latency_s, picture)
     if json:
-        print_json(_document(found))
+        print_json(_document(links))
         return
-    _print(found)
+    _print(links)
     if output is None:
-        typer.echo(networks_yaml(found), nl=False)
+        typer.echo(networks_yaml(links), nl=False)
 
 
-def _document(found: Survey) -> dict[str, object]:
+def _document(links: Survey) -> dict[str, object]:
     return {
-        "workers": list(found.workers),
+        "workers": list(links.workers),
         "ways": [
-            {"from": a, "to": b, "bandwidth_bytes_per_s": rate, "latency_s": found.latency_s[a, b]}
-            for (a, b), rate in found.bytes_per_s.items()
+            {"from": a, "to": b, "bandwidth_bytes_per_s": rate, "latency_s": links.latency_s[a, b]}
+            for (a, b), rate in links.bytes_per_s.items()
         ],
-        "media": [{"shared": medium.shared, "pairs": [list(pair) for pair in medium.pairs]} for medium in found.media],
+        "media": [{"shared": medium.shared, "pairs": [list(pair) for pair in medium.pairs]} for medium in links.media],
     }
 
 
-def _print(found: Survey) -> None:
+def _print(links: Survey) -> None:
     print_table(
-        "Between each two agents",
+        "Links between agents",
         ("from", "to", ">bandwidth", ">latency"),
         [
-            (a, b, f"{rate * 8 / 1e6:.4g} Mbit/s", milliseconds(found.latency_s[a, b]))
-            for (a, b), rate in found.bytes_per_s.items()
+            (a, b, f"{rate * 8 / 1e6:.4g} Mbit/s", milliseconds(links.latency_s[a, b]))
+            for (a, b), rate in links.bytes_per_s.items()
         ],
     )
-    for medium in found.media:
-        what = "share one medium" if medium.shared else "have a link whose directions are independent"
+    for medium in links.media:
+        what = "share one medium" if medium.shared else "have a link with independent directions"
         typer.echo(f"{', '.join(medium.members)} {what}")

@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
+import planner
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.names import POLICIES
-from planner.cli.output import milliseconds, print_table
+from planner.cli.output import print_table
 from planner.cli.places import folder_to_write
 from planner.errors import UsageError
+from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
 
 FAILURES_SHOWN: Final = 5
@@ -25,14 +27,14 @@ if TYPE_CHECKING:
 
 
 def command(
-    plan: Annotated[Path, typer.Argument(help="Plan file, by `planner solve`.")],
+    plan: Annotated[Path, typer.Argument(help="Plan file from `planner solve`.")],
     *,
     source: Annotated[
         list[str],
         typer.Option(
             metavar="NAME=PLACE",
-            help="A source's samples. PLACE is a folder of .npy or .npz files, an .npz file of arrays "
-            "whose first axis counts the samples, or a command that writes .npy arrays to its standard output. "
+            help="Samples of a source. PLACE is a folder of .npy or .npz files, an .npz file of arrays "
+            "with one sample per entry of the first axis, or a command that writes .npy arrays to stdout. "
             "Repeatable.",
         ),
     ],
@@ -40,21 +42,19 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="HOST:PORT",
-            help="Run on agents that are there already: address of one. Repeatable.",
+            help="Run on agents that are already running: address of one of them. Repeatable.",
             show_default="agents on this machine",
         ),
     ] = None,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     scenario: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Scenario, instead of the one the plan names.")
+        Path | None, typer.Option(metavar="FILE", help="Scenario to use instead of the plan's.")
     ] = None,
     policy: Annotated[str, typer.Option(metavar="NAME", help=f"One of {POLICIES}.")] = "planned",
-    limit: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Samples of a source that are on their way at once.")
-    ] = 4,
+    limit: Annotated[int, typer.Option(min=1, metavar="N", help="Maximum number of in-flight samples per source.")] = 4,
     as_they_come: Annotated[
-        bool, typer.Option("--as-they-come", help="Give results as they come, not in each source's order.")
+        bool, typer.Option("--as-they-come", help="Return results as they arrive instead of in order.")
     ] = False,
     output: Annotated[
         Path | None,
@@ -62,15 +62,13 @@ def command(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Results to write: SOURCE/SAMPLE.npz, and a list of them, SOURCE.jsonl.",
+            help="Folder to write results to: SOURCE/SAMPLE.npz, listed in SOURCE.jsonl.",
             callback=folder_to_write,
         ),
     ] = None,
-    resume: Annotated[
-        bool, typer.Option("--resume", help="With -o: leave out samples whose results are there already.")
-    ] = False,
+    resume: Annotated[bool, typer.Option("--resume", help="With -o: skip samples that already have results.")] = False,
     later: list[str] | None = LATER_OPTION,
-    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON a sample on stdout.")] = False,
+    json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per sample on stdout.")] = False,
 ) -> None:
     """Run a plan on your own samples.
 
@@ -81,14 +79,13 @@ def command(
     from planner.execution.session.feed import Feed
     from planner.execution.session.results import ResultFolder
     from planner.execution.session.samples import find_samples
-    from planner.session import Session
 
     if resume and output is None:
         raise UsageError("nothing to resume", where="--resume", expected="--output FOLDER")
     places = read_places(source)
     totals: dict[str, int | None] = dict.fromkeys(places)
     view = RunView(totals)
-    session = Session(
+    session = planner.Session(
         plan,
         scenario=scenario,
         connect=connect or (),

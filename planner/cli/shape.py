@@ -1,4 +1,4 @@
-"""The ``--shape`` and ``--max-blocks`` options that all commands on ONNX models take."""
+"""Options of all commands that read ONNX models: ``--shape``, ``--max-blocks`` and ``--finest``."""
 
 from __future__ import annotations
 
@@ -10,24 +10,27 @@ import typer
 from planner.errors import UsageError
 
 SHAPE_OPTION = typer.Option(
-    None, "--shape", metavar="NAME=SIZES", help="Shape of an input with dynamic axes, as in input=1,3,224,224."
+    None,
+    "--shape",
+    metavar="NAME=SIZES",
+    help="Shape of an input with dynamic axes, such as input=1,3,224,224. Repeatable.",
 )
-MAX_BLOCKS_OPTION = typer.Option(8, "--max-blocks", help="How many blocks the model is seen as, at most.")
-FINEST_OPTION = typer.Option(False, "--finest", help="See every place where the model can be cut.")
+MAX_BLOCKS_OPTION = typer.Option(8, "--max-blocks", metavar="N", help="Maximum number of blocks to cut the model into.")
+FINEST_OPTION = typer.Option(False, "--finest", help="Cut the model at every possible point; overrides --max-blocks.")
 
 
 def parse_shapes(options: Iterable[str] | None) -> dict[str, tuple[int, ...]]:
-    """Read shapes written as ``input=1,3,224,224``; ``x=`` alone is the shape of a scalar.
+    """Parse shapes such as ``input=1,3,224,224``; ``x=`` is the shape of a scalar.
 
     Raises
     ------
     UsageError
-        If an option is no shape.
+        If an option is not a shape.
     """
     shapes: dict[str, tuple[int, ...]] = {}
     for option in options or ():
-        found = re.fullmatch(r"(.+)=(\d+(?:,\d+)*)?", option.replace(" ", ""))
-        if found is None:
+        match = re.fullmatch(r"(.+)=(\d+(?:,\d+)*)?", option.replace(" ", ""))
+        if match is None:
             raise UsageError("not a shape", where="--shape", value=option, expected="NAME=1,3,224,224")
-        shapes[found[1]] = tuple(int(size) for size in (found[2] or "").split(",") if size)
+        shapes[match[1]] = tuple(int(size) for size in (match[2] or "").split(",") if size)
     return shapes

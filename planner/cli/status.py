@@ -1,4 +1,4 @@
-"""``planner status``: what running agents are, and what they do."""
+"""``planner status``: the state of running agents."""
 
 from __future__ import annotations
 
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 
 def command(
-    workers: Annotated[list[str] | None, typer.Argument(metavar="WORKER", help="Agents; all by default.")] = None,
+    workers: Annotated[
+        list[str] | None, typer.Argument(metavar="WORKER", help="Agents to query.", show_default="all")
+    ] = None,
     *,
     connect: list[str] | None = CONNECT_OPTION,
     listen: str | None = LISTEN_OPTION,
@@ -24,18 +26,18 @@ def command(
     wait: str = WAIT_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Ask running agents what they are, what they have loaded, and how busy they are."""
+    """Show the device, the loaded blocks and the load of running agents."""
     from planner.units import read_quantity
 
-    with inquirer(connect, listen, cert_dir, insecure=insecure) as asking:
-        found = asking.ask(asking.find(workers or (), read_quantity(wait, "time")))
+    with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
+        states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
     if json:
-        print_json({"agents": {name: about.model_dump(exclude={"kind", "worker"}) for name, about in found.items()}})
+        print_json({"agents": {name: about.model_dump(exclude={"kind", "worker"}) for name, about in states.items()}})
         return
     print_table(
         "Agents",
-        ("agent", "device", "runs blocks with", "versions", ">memory", "run", "loaded", ">queued", "works on"),
-        [_row(about) for about in found.values()],
+        ("agent", "device", "provider", "versions", ">memory", "policy", "loaded", ">queued", "running"),
+        [_row(about) for about in states.values()],
     )
 
 
@@ -43,7 +45,7 @@ def _row(about: About) -> tuple[object, ...]:
     device = about.device_class or " ".join(
         value for key in ("device", "l4t", "power_mode") if (value := about.device.get(key))
     )
-    providers = f"{about.provider} (of {', '.join(about.providers)})" if about.providers else "onnxruntime is missing"
+    providers = f"{about.provider} (of {', '.join(about.providers)})" if about.providers else "no onnxruntime"
     versions = f"planner {about.version}, onnxruntime {about.onnxruntime}, Python {about.python}"
     loaded = ", ".join(f"{model}: {_span(blocks)}" for model, blocks in about.loaded.items() if blocks)
     run = f"{about.policy}" if about.run else "idle"
@@ -52,7 +54,7 @@ def _row(about: About) -> tuple[object, ...]:
 
 
 def _span(blocks: tuple[int, ...]) -> str:
-    """Write ``0-2, 5`` for 0, 1, 2, 5."""
+    """Return block numbers as ranges: ``0-2, 5`` for 0, 1, 2, 5."""
     runs: list[list[int]] = []
     for block in blocks:
         if runs and runs[-1][-1] == block - 1:

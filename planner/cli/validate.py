@@ -2,45 +2,48 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+import planner
 from planner.cli.live import RunView
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.names import POLICIES
-from planner.cli.output import JSON_OPTION, print_json
+from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import folder_to_write
-from planner.cli.verdict import print_folder, print_rehearsed, print_validation, print_where
 from planner.errors import UsageError
-from planner.plan.types import PlanSpec
-from planner.project import load_models, load_project
 
 if TYPE_CHECKING:
-    from planner.execution.launch.setting import Setting
-    from planner.model.load import ChainModel
-    from planner.profiling.operating_points import LabelledSamples
-    from planner.validation.validate import Validation
+    from planner.api.progress import Progress
 
 
 def command(
-    plan: Annotated[Path, typer.Argument(help="Plan file, by `planner solve`.")],
+    plan: Annotated[Path, typer.Argument(help="Plan file from `planner solve`.")],
     *,
     local: Annotated[
-        bool, typer.Option("--local", help="Run on agents of this machine, paced to the scenario, its network too.")
+        bool,
+        typer.Option(
+            "--local", help="Run on agents on this machine, with workers and network paced as in the scenario."
+        ),
     ] = False,
     netns: Annotated[
         bool,
-        typer.Option("--netns", help="Run on agents of this machine, joined by real links held to the scenario's."),
+        typer.Option(
+            "--netns", help="Run on agents on this machine, connected by real links with the scenario's bandwidths."
+        ),
     ] = False,
     connect: Annotated[
         list[str] | None,
-        typer.Option(metavar="HOST:PORT", help="Run on agents that are there already: address of one. Repeatable."),
+        typer.Option(
+            metavar="HOST:PORT", help="Run on agents that are already running: address of one of them. Repeatable."
+        ),
     ] = None,
     unpaced: Annotated[
-        bool, typer.Option("--unpaced", help="On this machine: all takes its own time, not the scenario's.")
+        bool,
+        typer.Option("--unpaced", help="With --local or --netns: run at this machine's own speed, not the scenario's."),
     ] = False,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
@@ -48,22 +51,22 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="A source's own samples, .npz: inputs by name; with `label` its accuracy is measured. Repeatable.",
+            help="Samples of a source: .npz file with inputs by name. With `label`, accuracy is measured. Repeatable.",
         ),
     ] = None,
     samples: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Run so many samples of each source at most.")
+        int | None, typer.Option(min=1, metavar="N", help="Maximum number of samples per source.")
     ] = None,
     duration: Annotated[
-        str | None, typer.Option(metavar="TIME", help="Run what arrives within a time, e.g. 30s.")
+        str | None, typer.Option(metavar="TIME", help="Run only the samples that arrive within TIME, such as 30s.")
     ] = None,
     scenario: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Scenario, instead of the one the plan names.")
+        Path | None, typer.Option(metavar="FILE", help="Scenario to use instead of the plan's.")
     ] = None,
     policy: Annotated[str, typer.Option(metavar="NAME", help=f"One of {POLICIES}.")] = "planned",
-    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of arrivals and inputs.")] = 0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of arrivals and random inputs.")] = 0,
     tolerance: Annotated[
-        str, typer.Option(metavar="SHARE", help="How far mean delays may be from their prediction.")
+        str, typer.Option(metavar="SHARE", help="Maximum relative error of predicted mean delays.")
     ] = "15 %",
     output: Annotated[
         Path | None,
@@ -71,15 +74,14 @@ def command(
             "--output",
             "-o",
             metavar="FOLDER",
-            help="Run folder to write: traces, logs, verdict, pictures.",
+            help="Folder to write traces, logs, verdict and pictures to.",
             callback=folder_to_write,
         ),
     ] = None,
-    rehearse: Annotated[
+    calibrate: Annotated[
         str | None,
         typer.Option(
-            help="So long before the run, and after it, samples go as in the run, at other times, e.g. 5s: "
-            "the prediction takes what that cost in place of profiles and bandwidths."
+            metavar="TIME", help="Calibrate for TIME before and after the run and predict from what it measures."
         ),
     ] = None,
     later: list[str] | None = LATER_OPTION,
@@ -89,12 +91,8 @@ def command(
 
     Exit code 0 when the run passed, 1 when it did not, 2 for bad input.
     """
-    from planner.execution.launch.remote import remote_agents, there_at_first
-    from planner.execution.launch.setting import Setting, first_samples, first_seconds, in_namespaces, on_this_host
+    from planner.execution.launch.setting import shortened
     from planner.units import read_quantity
-    from planner.validation.run_folder import write_run_folder
-    from planner.validation.samples import read_sources
-    from planner.validation.validate import validation_document
 
     if (local, netns, bool(connect)).count(True) != 1:
         raise UsageError(
@@ -103,75 +101,65 @@ def command(
             expected="--local, --netns or --connect",
         )
     allowed = read_quantity(tolerance, "fraction")
-    lasts_s = read_quantity(duration, "time") if duration is not None else None
-    rehearse_s = read_quantity(rehearse, "time") if rehearse is not None else 0.0
-    if rehearse_s and not (connect or unpaced):
-        raise UsageError(
-            "paced workers take the scenario's times: there is nothing to find out",
-            where="--rehearse",
-            value=rehearse,
-            expected="with --unpaced or --connect",
+    duration_s = read_quantity(duration, "time") if duration is not None else None
+    loaded = planner.load_plan(plan, scenario)
+    instance = shortened(loaded.scenario.instance, seed=seed, max_samples=samples, duration_s=duration_s)
+    with RunView({name: instance.samples(name) for name in instance.sources}) as view:
+        verdict = planner.validate(
+            loaded,
+            place="remote" if connect else "netns" if netns else "local",
+            paced=not unpaced,
+            connect=connect or (),
+            cert_dir=cert_dir,
+            insecure=insecure,
+            samples=_files(source or ()),
+            max_samples=samples,
+            duration_s=duration_s,
+            policy=policy,
+            seed=seed,
+            tolerance=allowed,
+            calibrate_s=read_quantity(calibrate, "time") if calibrate is not None else 0.0,
+            later=later or (),
+            progress=shown_by(view),
+            observer=view,
         )
-    case = load_project(plan, scenario)
-    models = load_models(case.scenario_path, case.instance)
-    own = read_sources(source or (), case.instance, {name: model.chain for name, model in models.items()})
-    instance = case.instance
-    at_first = there_at_first(instance.workers, later or (), connect or ())
-    if lasts_s is not None:
-        instance = first_seconds(instance, lasts_s, seed)
-    if samples is not None:
-        instance = first_samples(instance, samples)
-    if connect:
-        setting = Setting(instance, remote_agents(at_first, connect, cert_dir=cert_dir, insecure=insecure))
-    else:
-        setting = (in_namespaces if netns else on_this_host)(instance, paced=not unpaced)
-    validation = run_in(
-        setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or (), rehearse_s=rehearse_s
-    )
-    pictures = write_run_folder(output, setting.instance, case.plan, validation, allowed) if output is not None else {}
+    pictures = verdict.save(output) if output is not None else {}
     if json:
-        print_json(validation_document(validation, allowed))
+        print_json(verdict.to_dict())
     else:
-        print_where(validation)
-        print_rehearsed(validation)
-        print_validation(validation, allowed)
+        print_summary(verdict)
         if output is not None:
             print_folder(output, pictures)
-    if not validation.passed(allowed):
+    if not verdict.passed:
         raise typer.Exit(1)
 
 
-def run_in(
-    setting: Setting,
-    plan: PlanSpec,
-    models: Mapping[str, ChainModel],
-    *,
-    policy: str,
-    seed: int,
-    samples: Mapping[str, LabelledSamples] | None = None,
-    later: Sequence[str] = (),
-    rehearse_s: float = 0.0,
-) -> Validation:
-    """Validate, and show what goes on."""
-    from planner.execution.coordinator.deployment import deploy
-    from planner.solvers.replan.process import ReplanProcess
-    from planner.validation.validate import validate
+def _files(words: Sequence[str]) -> dict[str, str]:
+    """Read the samples of sources given as ``NAME=FILE``."""
+    files: dict[str, str] = {}
+    for word in words:
+        name, _, file = word.partition("=")
+        if not name or not file or name in files:
+            expected = "NAME=FILE.npz, each NAME once"
+            raise UsageError("not the samples of a source", where="--source", value=word, expected=expected)
+        files[name] = file
+    return files
 
-    own = samples or {}
-    deployment = deploy(
-        setting.instance,
-        plan,
-        models,
-        policy=policy,
-        seed=seed,
-        paced=setting.paced,
-        emulation=setting.emulation,
-        sent={name: [found.sample(index) for index in range(len(found))] for name, found in own.items()},
-        later=later,
-        replan=ReplanProcess,
-    )
-    labels = {name: found.labels for name, found in own.items() if found.labels is not None}
-    with RunView({source: setting.instance.samples(source) for source in setting.instance.sources}) as view:
-        return validate(
-            deployment, models, setting.agents, labels=labels, calibrate_s=rehearse_s, say=view.say, observer=view
-        )
+
+def shown_by(view: RunView) -> Progress:
+    """Return a callback that shows the progress of a run's steps on its view."""
+    steps: dict[str, Callable[[int, int], None]] = {}
+
+    def progress(step: str, done: float, total: float | None) -> None:
+        if step not in steps:
+            steps[step] = view.say(step)
+        if total is not None:
+            steps[step](int(done), int(total))
+
+    return progress
+
+
+def print_folder(folder: Path, pictures: Mapping[str, Path]) -> None:
+    """Print which files were written."""
+    typer.echo(f"pictures: {', '.join(map(str, pictures.values()))}")
+    typer.echo(f"all else: {folder}")

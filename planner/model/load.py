@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import ModelError
+from planner.files import StrPath
 from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.coarsen import choose_borders
 
@@ -110,7 +111,7 @@ class ChainModel:
 
 
 def load_chain(
-    path: Path,
+    path: StrPath,
     *,
     max_blocks: int | None = 8,
     shape: Mapping[str, Sequence[int]] | None = None,
@@ -145,6 +146,7 @@ def load_chain(
     from planner.model.shapes import infer_shapes
     from planner.model.source import read_model
 
+    path = Path(path)
     source = read_model(path)
     graph = build_graph(source)
     shapes = infer_shapes(source, graph, shape or {})

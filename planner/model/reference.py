@@ -13,6 +13,7 @@ from pathlib import Path
 from types import MappingProxyType
 
 from planner.errors import ModelError
+from planner.files import StrPath
 
 
 @dataclass(frozen=True)
@@ -119,7 +120,7 @@ REFERENCE: Mapping[str, ReferenceModel] = MappingProxyType(
 )
 
 
-def build_model(name: str, path: Path) -> Path:
+def build_model(name: str, path: StrPath) -> Path:
     """Write the reference model ``name`` to ``path``; the bytes are reproducible.
 
     Raises
@@ -129,4 +130,4 @@ def build_model(name: str, path: Path) -> Path:
     """
     if name not in REFERENCE:
         raise ModelError("unknown reference model", value=name, expected=f"one of {', '.join(REFERENCE)}")
-    return REFERENCE[name].build(path)
+    return REFERENCE[name].build(Path(path))

@@ -8,11 +8,11 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from planner.errors import Fault, PlanError
-from planner.files import write_text_atomic
+from planner.files import StrPath, write_text_atomic
 from planner.plan.types import SCHEMA, PlanSpec
 
 
-def load_plan(path: Path) -> PlanSpec:
+def load_plan(path: StrPath) -> PlanSpec:
     """Read a plan file.
 
     Raises
@@ -21,7 +21,7 @@ def load_plan(path: Path) -> PlanSpec:
         The file cannot be read, is not JSON, or has wrong or missing keys; all errors at once.
     """
     try:
-        document = json.loads(path.read_text(encoding="utf-8"))
+        document = json.loads(Path(path).read_text(encoding="utf-8"))
     except OSError as error:
         what = f"cannot read the plan: {error.strerror}"
         raise PlanError(what, where=str(path), expected="a plan by `planner solve`") from error
@@ -43,9 +43,9 @@ def load_plan(path: Path) -> PlanSpec:
         ) from error
 
 
-def save_plan(plan: PlanSpec, path: Path) -> None:
+def save_plan(plan: PlanSpec, path: StrPath) -> None:
     """Write ``plan`` to ``path``, whole or not at all."""
-    write_text_atomic(path, json.dumps(plan_document(plan), indent=2, allow_nan=False) + "\n")
+    write_text_atomic(Path(path), json.dumps(plan_document(plan), indent=2, allow_nan=False) + "\n")
 
 
 def plan_document(plan: PlanSpec) -> dict[str, object]:

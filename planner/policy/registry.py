@@ -187,6 +187,11 @@ def needs_plan(name: str) -> bool:
     return _find(name).needs_plan
 
 
+def known_elsewhere(name: str) -> bool:
+    """Return whether other processes on this device know a policy: it is built in, or comes in an installed package."""
+    return name in POLICIES or bool(entry_points(group=ENTRY_POINTS, name=name))
+
+
 def make_policy(name: str, instance: Instance, plan: PlanSpec | None) -> Policy:
     """Make one worker's policy, with the parameters of the scenario's policy section.
 

@@ -168,7 +168,7 @@ def _find(name: str) -> Path:
     existing = next((path for path in paths if path.is_file()), None)
     if existing is None:
         expected = " | ".join(known_classes()) or "a .yaml file"
-        raise ProfileError("no such device class", where="--estimate", value=name, expected=expected)
+        raise ProfileError("no such device class", where="--device-class", value=name, expected=expected)
     return existing
 
 

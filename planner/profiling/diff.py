@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from planner.errors import ProfileError
 from planner.profiling.store import FORMER_CHAIN
 from planner.profiling.types import Profile
+from planner.tables import Printable, Table
 
 
 @dataclass(frozen=True)
-class ProfileDiff:
+class ProfileDiff(Printable):
     """Two profiles of a chain of L blocks, side by side.
 
     Parameters
@@ -36,6 +38,30 @@ class ProfileDiff:
     def ratio(self) -> float:
         """Time of the whole chain after the change, divided by the time before."""
         return sum(self.after_s) / sum(self.before_s)
+
+    def contents(self) -> Iterator[Table | str]:
+        """Return the times of the blocks, side by side, and the differences between the environments."""
+        rows = [
+            *zip(self.names, self.before_s, self.after_s, strict=True),
+            ("whole chain", sum(self.before_s), sum(self.after_s)),
+        ]
+        yield Table(
+            "Times of blocks",
+            ("block", ">before ms", ">after ms", ">after / before"),
+            [(name, f"{1e3 * old_s:.3f}", f"{1e3 * new_s:.3f}", f"{new_s / old_s:.2f}") for name, old_s, new_s in rows],
+        )
+        for key, (old, new) in self.environment.items():
+            yield f"{key}: {old} -> {new}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the differences as JSON data."""
+        rows = zip(self.names, self.before_s, self.after_s, strict=True)
+        return {
+            "ratio": self.ratio,
+            "stage_overhead_s": self.stage_overhead_s,
+            "blocks": [{"name": name, "before_s": old_s, "after_s": new_s} for name, old_s, new_s in rows],
+            "environment": {key: list(pair) for key, pair in self.environment.items()},
+        }
 
 
 def compare(before: Profile, after: Profile) -> ProfileDiff:

@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from planner.errors import Fault, ProfileError
-from planner.files import write_text_atomic
+from planner.files import StrPath, write_text_atomic
 from planner.profiling.types import SCHEMA, Profile
 
 FORMER_CHAIN: Final = (
@@ -20,18 +20,18 @@ FORMER_CHAIN: Final = (
 """Hint for profiles of one model that name different chains."""
 
 
-def profile_path(folder: Path, device_class: str, model: str) -> Path:
+def profile_path(folder: StrPath, device_class: str, model: str) -> Path:
     """Return the file of the profile of ``model`` on ``device_class``."""
-    return folder / device_class / f"{model}.json"
+    return Path(folder) / device_class / f"{model}.json"
 
 
-def save_profile(profile: Profile, path: Path) -> None:
+def save_profile(profile: Profile, path: StrPath) -> None:
     """Write a profile atomically."""
     document = profile.model_dump(mode="json", by_alias=True)
-    write_text_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
+    write_text_atomic(Path(path), json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
-def load_profile(path: Path) -> Profile:
+def load_profile(path: StrPath) -> Profile:
     """Return the profile in a file.
 
     Raises
@@ -39,6 +39,7 @@ def load_profile(path: Path) -> Profile:
     ProfileError
         If the file is missing, is not JSON, has another schema, or contains invalid values: with one fault per value.
     """
+    path = Path(path)
     try:
         document = json.loads(path.read_bytes())
     except FileNotFoundError as error:
@@ -65,7 +66,7 @@ def _missing(path: Path) -> ProfileError:
     return ProfileError(
         f"no profile of {model} on {device_class}",
         where=str(path),
-        expected=f"a file written by `planner profile {model}.onnx --device-class {device_class} -o {path}`",
+        expected=f"a file written by `planner profile measure {model}.onnx --device-class {device_class} -o {path}`",
     )
 
 

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
 
 from planner.base import FrozenModel
+from planner.tables import Printable, Table
 
 SCHEMA: Final = "planner/profile/v1"
 
@@ -69,7 +71,7 @@ class SegmentError(FrozenModel):
     segments: int = Field(ge=1)
 
 
-class Profile(FrozenModel):
+class Profile(Printable, FrozenModel):
     """Measured or estimated costs of a chain of L blocks on a device class."""
 
     schema_: Literal["planner/profile/v1"] = Field(default=SCHEMA, alias="schema")
@@ -90,6 +92,17 @@ class Profile(FrozenModel):
     exits: tuple[ExitPoint, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
     segment_error: SegmentError | None = None
+
+    def contents(self) -> Iterator[Table | str]:
+        """Return the costs along the chain, and how reliable they are."""
+        from planner.profiling.summary import describe_profile
+
+        return describe_profile(self)
+
+    def __repr__(self) -> str:
+        total_ms = 1e3 * sum(block.mean_s for block in self.blocks)
+        what = f"{len(self.blocks)} blocks, {total_ms:.2f} ms, {self.provenance}"
+        return f"<Profile of {self.model.name} on {self.device_class}: {what}>"
 
     @model_validator(mode="after")
     def _lengths_agree(self) -> Profile:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +27,11 @@ def dotted(location: Location) -> str:
 class Document:
     """A YAML mapping and the file it came from."""
 
-    path: Path
+    path: Path | None
+    """The file; None for a mapping that a program made."""
     data: Mapping[str, Any]
+    sha256: str = ""
+    """Hash of the file's content; empty without a file."""
 
     def line(self, location: Location) -> int:
         """Return the line, counted from 1, of a value, or of the innermost entry around it that the file has."""
@@ -52,7 +57,9 @@ class Document:
         return inner
 
     def where(self, location: Location) -> str:
-        """Return file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``."""
+        """Return file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``; without a file, no line."""
+        if self.path is None:
+            return dotted(location)
         return f"{self.path}:{self.line(location)}: {dotted(location)}".removesuffix(": ")
 
 
@@ -68,7 +75,8 @@ def read_document(path: Path) -> Document:
     from ruamel.yaml.error import MarkedYAMLError, YAMLError
 
     try:
-        data = YAML().load(path.read_text(encoding="utf-8"))
+        content = path.read_bytes()
+        data = YAML().load(content.decode("utf-8"))
     except FileNotFoundError:
         raise ScenarioError("no such file", where=str(path), expected="a scenario file (YAML)") from None
     except (OSError, UnicodeDecodeError) as error:
@@ -84,17 +92,45 @@ def read_document(path: Path) -> Document:
     if not isinstance(data, Mapping):
         what = "the file is empty" if data is None else "the file holds no mapping"
         raise ScenarioError(what, where=str(path), expected="the keys models, workers, networks and sources")
-    document = Document(path, data)
-    if faults := list(_unnamed(document, data, ())):
+    return _named(Document(path, data, hashlib.sha256(content).hexdigest()))
+
+
+def document_of(data: Mapping[str, Any]) -> Document:
+    """Return a mapping that a program made as a document.
+
+    Raises
+    ------
+    ScenarioError
+        A key is not text.
+    """
+    return _named(Document(None, plain(data)))
+
+
+def plain(value: Any) -> Any:
+    """Return a copy of a value made of the types of JSON; paths become text, NumPy's numbers Python's."""
+    if isinstance(value, Mapping):
+        return {key if not isinstance(key, str) else str(key): plain(inner) for key, inner in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(inner) for inner in value]
+    if isinstance(value, os.PathLike):
+        return os.fspath(value)
+    if isinstance(value, bool) or value is None:
+        return value
+    for kind in (str, int, float):
+        if isinstance(value, kind):
+            return kind(value)
+    return plain(value.item()) if hasattr(value, "item") else value
+
+
+def _named(document: Document) -> Document:
+    if faults := list(_unnamed(document, document.data, ())):
         raise ScenarioError(faults)
     return document
 
 
 def _unnamed(document: Document, value: object, location: Location) -> Iterator[Fault]:
     """Yield an error for each key that YAML does not read as text, such as a bare number."""
-    from ruamel.yaml.comments import CommentedMap
-
-    if isinstance(value, CommentedMap):
+    if isinstance(value, Mapping):
         for key, inner in value.items():
             if isinstance(key, str):
                 yield from _unnamed(document, inner, (*location, key))

@@ -14,6 +14,7 @@ from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
 
 from planner.errors import ScenarioError, UnitError
+from planner.files import StrPath
 from planner.profiling.recorded_predictions import RecordedPredictions, load_predictions
 from planner.profiling.types import Profile
 from planner.scenario.check import Finding, check_scenario
@@ -26,7 +27,7 @@ from planner.scenario.types import SCHEMA, ScenarioSpec
 from planner.units import read_quantity
 
 
-def load_scenario(path: str | Path) -> ScenarioSpec:
+def load_scenario(path: StrPath) -> ScenarioSpec:
     """Read and check a scenario file.
 
     Raises
@@ -37,7 +38,7 @@ def load_scenario(path: str | Path) -> ScenarioSpec:
     return _scenario(read_document(Path(path)))
 
 
-def load_instance(path: str | Path, *, chains: Mapping[str, str] | None = None) -> Instance:
+def load_instance(path: StrPath, *, chains: Mapping[str, str] | None = None) -> Instance:
     """Read a scenario file and all that it refers to: profiles, arrival times, recorded answers; find the paths.
 
     Parameters
@@ -52,9 +53,18 @@ def load_instance(path: str | Path, *, chains: Mapping[str, str] | None = None) 
     RuntimeSessionError
         Recorded answers cannot be read.
     """
-    document = read_document(Path(path))
+    return build_instance(read_document(Path(path)), Path(path).parent, chains=chains)
+
+
+def build_instance(document: Document, base: Path, *, chains: Mapping[str, str] | None = None) -> Instance:
+    """Build the instance of a scenario; the same as :func:`load_instance` for a document that was read.
+
+    Parameters
+    ----------
+    base
+        Folder to which the paths in the document are relative.
+    """
     scenario = _scenario(document)
-    base = document.path.parent
     profiles = find_profiles(scenario, base, chains=chains, where=document.where)
     return Instance(
         scenario=scenario,

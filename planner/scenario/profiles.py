@@ -98,7 +98,7 @@ def _missing(model: ModelSpec, device_class: str, folders: tuple[Path, ...], bas
 
 def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str:
     """Return the command that makes a missing profile."""
-    words = ["planner", "profile", _shown(base / model.path) if model.path else "MODEL.onnx"]
+    words = ["planner", "profile", "measure", _shown(base / model.path) if model.path else "MODEL.onnx"]
     words += ["--device-class", device_class]
     if model.max_blocks != ModelSpec.model_fields["max_blocks"].default:
         words += ["--max-blocks", str(model.max_blocks)]

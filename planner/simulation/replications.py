@@ -18,6 +18,7 @@ from typing import Any, Final
 
 from planner.plan.replan import MakeReplan
 from planner.plan.types import PlanSpec
+from planner.policy.registry import known_elsewhere
 from planner.scenario.instance import Instance
 from planner.simulation.simulator import Simulation, Simulator
 from planner.trace.metrics import Accumulator, RunMetrics
@@ -88,7 +89,8 @@ def simulate_cases(
     Parameters
     ----------
     processes
-        Number of processes; by default that of the processors.
+        Number of processes; by default that of the processors. A policy that is registered in this process only runs
+        in this process.
     replanner
         As for :func:`simulate_case`; must be a function of a module, because it is pickled.
 
@@ -98,6 +100,8 @@ def simulate_cases(
         Each run as soon as it ends, not in the order of ``cases``.
     """
     count = min(processes or os.cpu_count() or 1, len(cases))
+    if not all(known_elsewhere(case.policy) for case in cases):
+        count = 1
     if count == 1:
         yield from (simulate_case(instance, plan, case, replanner=replanner) for case in cases)
         return

@@ -6,37 +6,41 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from planner.errors import UsageError
+from planner.files import StrPath
 from planner.model.chain import Chain
 from planner.profiling.operating_points import LabelledSamples, check_labels, load_samples
 from planner.scenario.instance import Instance
 
 
-def read_sources(words: Sequence[str], instance: Instance, chains: Mapping[str, Chain]) -> dict[str, LabelledSamples]:
-    """Return the samples of sources given as ``NAME=FILE.npz``.
+def read_samples(
+    files: Mapping[str, StrPath], instance: Instance, chains: Mapping[str, Chain]
+) -> dict[str, LabelledSamples]:
+    """Return the samples of sources.
 
     Parameters
     ----------
+    files
+        ``.npz`` file of each source that has its own samples.
     chains
         The scenario's models.
 
     Raises
     ------
     UsageError
-        If a word is malformed, or names an unknown source or one that was named before.
+        If there is no such source.
     ProfileError
         If a file does not fit the models of its source.
     RuntimeSessionError
         If a file cannot be read.
     """
-    samples: dict[str, LabelledSamples] = {}
-    for word in words:
-        name, equals, file = word.partition("=")
-        if not equals or not file or name not in instance.sources or name in samples:
-            expected = f"NAME=FILE.npz, each NAME once, one of {', '.join(instance.sources)}"
-            raise UsageError("not the samples of a source", where="--source", value=word, expected=expected)
-        models = instance.scenario.sources[name].models
-        samples[name] = _read(Path(file), [chains[model] for model in models])
-    return samples
+    for name in files:
+        if name not in instance.sources:
+            expected = f"one of {', '.join(instance.sources)}"
+            raise UsageError("no such source", where="samples", value=name, expected=expected)
+    return {
+        name: _read(Path(file), [chains[model] for model in instance.scenario.sources[name].models])
+        for name, file in files.items()
+    }
 
 
 def _read(path: Path, chains: Sequence[Chain]) -> LabelledSamples:

@@ -95,7 +95,7 @@ def test_on_the_front_accuracy_costs_delay(
     scenario: Path, routes: str, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
     picture = tmp_path / "front.png"
-    words = ["frontier", str(scenario), "--json", "--routes", routes, "-o", str(picture), "--points", "4"]
+    words = ["pareto", str(scenario), "--json", "--routes", routes, "-o", str(picture), "--points", "4"]
     assert run(words) == 0
     points = json.loads(capsys.readouterr().out)["points"]
     assert picture.stat().st_size > 10_000
@@ -111,7 +111,7 @@ def test_on_the_front_accuracy_costs_delay(
 
 
 def test_a_point_is_what_solve_finds_with_its_worth(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["frontier", str(scenario), "--json", "--points", "3"]) == 0
+    assert run(["pareto", str(scenario), "--json", "--points", "3"]) == 0
     points = json.loads(capsys.readouterr().out)["points"]
     (point, *_) = [point for point in points if point["accuracy_worth_s"] > 0]
     worth = f"{point['accuracy_worth_s'] * 1e3} ms"
@@ -127,14 +127,14 @@ def test_a_point_is_what_solve_finds_with_its_worth(scenario: Path, capsys: pyte
 
 def test_accuracies_that_no_worker_can_bear_are_left_out(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenario.write_text(SCENARIO.replace("rate: 8 /s", "rate: 90 /s").replace("54 Mbit/s", "500 Mbit/s"))
-    assert run(["frontier", str(scenario), "--json", "--points", "2", "--routes", "shared"]) == 0
+    assert run(["pareto", str(scenario), "--json", "--points", "2", "--routes", "shared"]) == 0
     points = json.loads(capsys.readouterr().out)["points"]
     assert 0.70 < points[-1]["accuracy"] < 0.90
 
 
 def test_a_front_without_any_plan_ends_with_1(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
     scenario.write_text(SCENARIO.replace("rate: 8 /s", "rate: 800 /s"))
-    assert run(["frontier", str(scenario)]) == 1
+    assert run(["pareto", str(scenario)]) == 1
     assert "no plan" in capsys.readouterr().err
     scenario.write_text(SCENARIO.replace("goal: delay", "goal: makespan"))
-    assert run(["frontier", str(scenario)]) == 2
+    assert run(["pareto", str(scenario)]) == 2

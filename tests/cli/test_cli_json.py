@@ -117,7 +117,7 @@ def test_frontiers_prices_and_a_simulation(tmp_path: Path) -> None:
     path, plan = scenario(tmp_path, "delay"), tmp_path / "plan.json"
     drawn: list[str | Path] = ["--prices", "--picture", tmp_path / "plan.svg"]
     lines: list[list[str | Path]] = [["solve", path, "-o", plan, *drawn], ["simulate", path, "--plan", plan]]
-    lines += [["frontier", path, "--points", "1", "--method", method] for method in ("milp", "colgen", "convex")]
+    lines += [["pareto", path, "--points", "1", "--method", method] for method in ("milp", "colgen", "convex")]
     found = all_printed(lines)
     assert [code for code, _ in found] == [0] * len(lines)
     assert found[0][1]["prices"]
@@ -128,7 +128,7 @@ def test_what_reads_models(tmp_path: Path) -> None:
     lines: list[list[str | Path]] = [
         ["inspect", model],
         ["split", model, "--cuts", "3", "-o", tmp_path / "stages"],
-        ["profile", model, "--estimate", "jetson-nano", "-o", profile],
+        ["profile", "estimate", model, "--device-class", "jetson-nano", "-o", profile],
         ["profile", "show", profile],
         ["profile", "diff", profile, profile],
         ["models", "list"],

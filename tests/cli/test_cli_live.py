@@ -33,7 +33,7 @@ def test_in_a_pipe_it_is_a_line_now_and_then_on_stderr(
     printed = capsys.readouterr()
     assert printed.out == ""
     assert printed.err.splitlines()[-1] == (
-        "2 s: gate 2 of 80, mean 300.0 ms; yard 0, 1 failed | attic 0%, 0 waiting; cabinet not there; "
+        "2 s: gate 2 of 80, mean 300.0 ms; yard 0, 1 failed | attic 0%, 0 waiting; cabinet disconnected; "
         "office 50%, 3 waiting | lan 25%"
     )
 
@@ -63,7 +63,7 @@ def test_on_a_terminal_it_is_tables_while_the_run_is_on(monkeypatch: pytest.Monk
         ("gate", "2 of 80", "0", "300.0 ms"),
         ("yard", "0", "1", "–"),
         ("office", "50%", "3"),
-        ("cabinet", "not there"),
+        ("cabinet", "disconnected"),
         ("lan", "25%"),
     ):
         assert any(all(word in line for word in words) for line in seen.getvalue().splitlines()), words

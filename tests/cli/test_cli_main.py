@@ -50,7 +50,7 @@ def test_what_is_no_command_line_is_not_read(line: str) -> None:
 
 
 def test_help_names_all_methods_and_policies() -> None:
-    methods = names.METHODS_HELP.partition(": ")[2].removesuffix(".").replace("; or as others do: ", ", ")
+    methods = names.METHODS_HELP.partition(": ")[2].removesuffix(".").replace("; or a baseline: ", ", ")
     assert sorted(methods.split(", ")) == sorted(["auto", *METHODS])
     assert sorted(names.POLICIES.split(", ")) == sorted(POLICIES)
 
@@ -150,7 +150,7 @@ def test_a_command_of_commands_alone_shows_its_help(line: str, capsys: pytest.Ca
 
 BAD = [
     (("inspect", "missing.onnx"), "missing.onnx"),
-    (("profile", "missing.onnx", "--device-class", "here", "-o", "p.json"), "missing.onnx"),
+    (("profile", "measure", "missing.onnx", "--device-class", "here", "-o", "p.json"), "missing.onnx"),
     (("split", "missing.onnx", "--cuts", "1", "-o", "parts"), "missing.onnx"),
     (("models", "build", "alexnet"), "alexnet"),
     (("solve", "missing.yaml", "-o", "plan.json"), "missing.yaml"),
@@ -178,10 +178,10 @@ ELSEWHERE = [
     ("solve", "missing.yaml", "-o", "a-file/plan.json"),
     ("solve", "missing.yaml", "-o", "a-folder"),
     ("compare", "missing.yaml", "-o", "compared.gif"),
-    ("frontier", "missing.yaml", "-o", "a-folder"),
+    ("pareto", "missing.yaml", "-o", "a-folder"),
     ("simulate", "missing.yaml", "-o", "a-file"),
     ("split", "missing.onnx", "--cuts", "1", "-o", "a-file/parts"),
-    ("profile", "missing.onnx", "--device-class", "here", "-o", "a-folder"),
+    ("profile", "measure", "missing.onnx", "--device-class", "here", "-o", "a-folder"),
     ("inspect", "missing.onnx", "--picture", "chain.jpg"),
     ("models", "build", "mobilenetv2", "-o", "a-folder"),
     ("validate", "missing.json", "--local", "-o", "a-file"),

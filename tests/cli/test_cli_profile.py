@@ -52,7 +52,8 @@ def saved(tmp_path: Path, name: str, **options: Any) -> Path:
 
 
 def measured(model: Path, output: Path, *words: object) -> Profile:
-    code = run("profile", model, "--device-class", "here", "-o", output, "--rounds", 3, "--max-blocks", 3, *words)
+    fixed = ("--device-class", "here", "-o", output, "--rounds", 3, "--max-blocks", 3)
+    code = run("profile", "measure", model, *fixed, *words)
     assert code == 0
     return load_profile(output)
 
@@ -67,7 +68,7 @@ def test_a_block_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixtu
     ]
     weights: Arrays = {"w": floats(10, 10), "ten": np.array([10], np.int64)}
     path = save(tmp_path / "picky.onnx", nodes, [value("x", [1, 10])], [value("y", None)], weights)
-    told = refused(capsys, "profile", path, "--device-class", "here", "-o", tmp_path / "p.json")
+    told = refused(capsys, "profile", "measure", path, "--device-class", "here", "-o", tmp_path / "p.json")
     assert re.match(r"planner: error: picky, block \d: onnxruntime fails to run the block: .*Gather", told)
     assert told.count("\n") == 1
 
@@ -89,23 +90,17 @@ def test_json_is_alone_on_stdout(model: Path, tmp_path: Path, capsys: pytest.Cap
     assert Profile.model_validate(json.loads(capsys.readouterr().out)) == found
 
 
-def test_the_word_measure_may_be_said(model: Path, tmp_path: Path) -> None:
-    path = tmp_path / "p.json"
-    assert run("profile", "measure", model, "--device-class", "here", "-o", path, "--rounds", 3) == 0
-    assert path.exists()
-
-
 def test_a_profile_goes_where_scenarios_look_for_it(
     model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
-    assert run("profile", model, "--device-class", "here", "--rounds", 3) == 0
+    assert run("profile", "measure", model, "--device-class", "here", "--rounds", 3) == 0
     assert load_profile(tmp_path / "profiles" / "here" / "small.json").device_class == "here"
 
 
 def test_estimate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     path = tmp_path / "p.json"
-    assert run("profile", "--estimate", "jetson-nano", model, "-o", path) == 0
+    assert run("profile", "estimate", model, "--device-class", "jetson-nano", "-o", path) == 0
     found = load_profile(path)
     assert found.provenance == "estimated"
     assert found.device_class == "jetson-nano"
@@ -114,42 +109,43 @@ def test_estimate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
 
 def test_scale(tmp_path: Path) -> None:
     path = tmp_path / "slow.json"
-    words = ("--scale-from", saved(tmp_path, "p.json"), "--by", 2.5, "--device-class", "slow", "-o", path)
-    assert run("profile", *words) == 0
+    words = (saved(tmp_path, "p.json"), "--by", 2.5, "--device-class", "slow", "-o", path)
+    assert run("profile", "scale", *words) == 0
     assert load_profile(path).blocks[0].mean_s == pytest.approx(2.5 * profile().blocks[0].mean_s)
 
 
 def test_import(model: Path, tmp_path: Path) -> None:
     times, path = tmp_path / "times.json", tmp_path / "p.json"
     times.write_text(json.dumps([{"count": 9}, {"name": "mul0 + act0", "averageMs": 2.0}]))
-    words = ("--import", times, "--device-class", "old", "--max-blocks", 1, "-o", path)
-    assert run("profile", model, *words) == 0
+    words = (model, times, "--device-class", "old", "--max-blocks", 1, "-o", path)
+    assert run("profile", "import", *words) == 0
     assert load_profile(path).blocks[0].mean_s == pytest.approx(2e-3)
 
 
 def test_calibrate(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     model, data, path = reference("resnet56-exits"), tmp_path / "d.npz", tmp_path / "p.json"
     np.savez(data, input=np.zeros((4, 3, 32, 32), np.float32), label=np.arange(4))
-    way = ("--estimate", "jetson-nano", "-o", path)
-    assert run("profile", model, *way, "--calibrate", data, "--thresholds", "0,1") == 0
+    options = ("--device-class", "jetson-nano", "-o", path)
+    words = ("profile", "estimate", model, *options)
+    assert run(*words, "--calibrate", data, "--thresholds", "0,1") == 0
     assert "operating points: accuracy" in capsys.readouterr().out
     found = load_profile(path)
     assert all(set(point.thresholds) <= {0, 1} for point in found.operating_points)
     assert len(found.operating_points[0].thresholds) == len(found.exits) == 2
-    assert "no numbers" in refused(capsys, "profile", model, *way, "--calibrate", data, "--thresholds", "high")
-    assert "--calibrate only" in refused(capsys, "profile", model, *way, "--thresholds", "0.5")
-    assert "not an .npz" in refused(capsys, "profile", model, *way, "--calibrate", tmp_path)
-    assert "--calibrate only" in refused(capsys, "profile", model, *way, "--answers", tmp_path / "a.npz")
-    plain = reference("resnet56")
-    assert "has no exits" in refused(capsys, "profile", plain, *way, "--calibrate", data, "--thresholds", "0.5")
+    assert "not a list of numbers" in refused(capsys, *words, "--calibrate", data, "--thresholds", "high")
+    assert "--thresholds: requires --calibrate" in refused(capsys, *words, "--thresholds", "0.5")
+    assert "not an .npz" in refused(capsys, *words, "--calibrate", tmp_path)
+    assert "--predictions: requires --calibrate" in refused(capsys, *words, "--predictions", tmp_path / "a.npz")
+    plain = ("profile", "estimate", reference("resnet56"), *options)
+    assert "has no exits" in refused(capsys, *plain, "--calibrate", data, "--thresholds", "0.5")
 
 
-def test_answers_are_kept(tmp_path: Path) -> None:
+def test_predictions_are_written(tmp_path: Path) -> None:
     model, data, kept = reference("resnet56-exits"), tmp_path / "d.npz", tmp_path / "a.npz"
     images = np.random.default_rng(1).standard_normal((5, 3, 32, 32), dtype=np.float32)
     np.savez(data, input=images, label=np.arange(5))
-    words = ("--estimate", "jetson-nano", "-o", tmp_path / "p.json", "--calibrate", data, "--answers", kept)
-    assert run("profile", model, *words) == 0
+    words = ("--device-class", "jetson-nano", "-o", tmp_path / "p.json", "--calibrate", data, "--predictions", kept)
+    assert run("profile", "estimate", model, *words) == 0
     found, chain_model = load_predictions(kept, exits=2), load_chain(model)
     expected = predict(chain_model, load_samples(data, chain_model.chain))
     np.testing.assert_array_equal(found.confidence, expected.confidence)
@@ -170,7 +166,7 @@ def test_show(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert run("profile", "show", path, "--picture", picture) == 0
     output = capsys.readouterr().out
     assert "small on here (measured)" in output
-    assert "error on 2 segments not used: median 2.0%, 95th percentile 6.0%" in output
+    assert "error on 2 held-out segments: median 2.0%, 95th percentile 6.0%" in output
     assert picture.read_text().startswith("<?xml")
     assert run("profile", "show", path, "--json") == 0
     assert json.loads(capsys.readouterr().out)["device_class"] == "here"
@@ -188,25 +184,46 @@ def test_diff(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
 
 def test_bad_input_is_one_message_and_code_2(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     here = ("--device-class", "here")
-    assert "no such file" in refused(capsys, "profile", tmp_path / "absent.onnx", *here)
-    assert "--device-class" in refused(capsys, "profile", model)
-    assert "--budget: not a time; found '10'" in refused(capsys, "profile", model, *here, "--budget", "10")
-    assert "unknown provider; found 'gpu'" in refused(capsys, "profile", model, *here, "--provider", "gpu")
-    assert "does not offer" in refused(capsys, "profile", model, *here, "--provider", "tensorrt")
-    assert "too few rounds" in refused(capsys, "profile", model, *here, "--rounds", 1)
-    assert "too few threads" in refused(capsys, "profile", model, *here, "--threads", 0)
-    assert "no such device class" in refused(capsys, "profile", model, "--estimate", "jetson-moon")
-    assert "no model given" in refused(capsys, "profile", *here)
+    measure = ("profile", "measure", model, *here)
+    assert "no such file" in refused(capsys, "profile", "measure", tmp_path / "absent.onnx", *here)
+    assert "--device-class" in refused(capsys, "profile", "measure", model)
+    assert "no device class given" in refused(capsys, "profile", "measure", model, "--device-class", "")
+    assert "--budget: not a time; found '10'" in refused(capsys, *measure, "--budget", "10")
+    assert "unknown provider; found 'gpu'" in refused(capsys, *measure, "--provider", "gpu")
+    assert "does not offer" in refused(capsys, *measure, "--provider", "tensorrt")
+    assert "too few rounds" in refused(capsys, *measure, "--rounds", 1)
+    assert "too few threads" in refused(capsys, *measure, "--threads", 0)
+    moon = ("--device-class", "jetson-moon")
+    assert "no such device class; found 'jetson-moon'" in refused(capsys, "profile", "estimate", model, *moon)
     path = saved(tmp_path, "p.json")
-    assert "--by" in refused(capsys, "profile", "--scale-from", path, *here)
-    several = ("--scale-from", path, "--estimate", "jetson-nano")
-    assert "more than one way" in refused(capsys, "profile", model, *several)
-    assert "MODEL: is not needed" in refused(capsys, "profile", model, "--scale-from", path, "--by", 2, *here)
-    assert "--by: goes with --scale-from" in refused(capsys, "profile", model, "--by", 2, *here)
-    assert "--device-class: is what" in refused(capsys, "profile", model, "--estimate", "jetson-nano", *here)
+    assert "--by" in refused(capsys, "profile", "scale", path, *here)
+    assert "--by" in refused(capsys, "profile", "scale", path, *here, "--by", 0)
     assert "no profile of" in refused(capsys, "profile", "show", tmp_path / "absent.json")
     assert "not JSON" in refused(capsys, "profile", "show", model)
     assert "different chains" in refused(capsys, "profile", "diff", path, _other_chain(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("subcommand", "option"),
+    [
+        ("measure", "--by"),
+        ("estimate", "--provider"),
+        ("import", "--rounds"),
+        ("scale", "--calibrate"),
+        ("show", "--output"),
+        ("diff", "--picture"),
+    ],
+)
+def test_an_option_of_another_subcommand_is_unknown(
+    subcommand: str, option: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    message = refused(capsys, "profile", subcommand, option, "1")
+    assert re.match(rf"planner: error: planner profile {subcommand}: no such option:? '?{option}\b", message)
+
+
+def test_a_model_alone_is_no_subcommand(model: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    message = refused(capsys, "profile", model, "--device-class", "here")
+    assert f"no such command '{model}'; expected one of measure, estimate, import, scale, show, diff" in message
 
 
 def _other_chain(tmp_path: Path) -> Path:
@@ -219,6 +236,7 @@ def test_ctrl_c_keeps_what_was_measured(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     words = [
         "profile",
+        "measure",
         str(model),
         "--device-class",
         "here",

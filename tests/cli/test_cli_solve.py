@@ -76,7 +76,7 @@ def test_an_accuracy_that_nobody_knows_is_not_told(
 ) -> None:
     main_ok(["solve", str(scenario)])
     assert "accuracy" not in capsys.readouterr().out
-    main_ok(["frontier", str(scenario), "--points", "0"])
+    main_ok(["pareto", str(scenario), "--points", "0"])
     assert "no profile of this scenario knows an accuracy" in capsys.readouterr().err
     asking = scenario.with_name("asking.yaml")
     asking.write_text(SCENARIO.replace("priority: 1}", "priority: 1, min_accuracy: 90 %}"))

@@ -52,11 +52,11 @@ def test_at_this_machines_own_speed_and_what_is_said_of_it(plan: Path, tmp_path:
 
 
 def test_a_tolerance_that_is_not_met_is_no_and_the_tables_say_why(plan: Path) -> None:
-    here = ("--local", "--unpaced", "--duration", "0.5s", "--rehearse", "0.2s")
+    here = ("--local", "--unpaced", "--duration", "0.5s", "--calibrate", "0.2s")
     finished = planner("validate", plan, *here, "--tolerance", "0.01 %")
     assert finished.returncode == 1
     assert "before the run" in finished.stdout
-    assert "predicted from the profiles as they are: urgent" in finished.stdout
+    assert "predicted from the profiles: urgent" in finished.stdout
     assert "Where a sample's time goes" in finished.stdout
     assert "NOT PASSED" in finished.stdout
     assert "Traceback" not in finished.stderr
@@ -95,7 +95,7 @@ def test_on_agents_that_are_there_already_twice(plan: Path, agents: str) -> None
     ("options", "message"),
     [
         ([], "planner validate: where to run is not said, or said twice; expected --local, --netns or --connect"),
-        (["--local", "--rehearse", "5s"], "--rehearse: paced workers take the scenario's times"),
+        (["--local", "--calibrate", "5s"], "--calibrate: paced workers take the times of the scenario"),
         (["--local", "--netns"], "planner validate: where to run is not said, or said twice"),
         (["--local", "--duration", "30"], "a bare number needs a unit; found '30'; expected a time"),
         (["--connect", "nowhere"], "address: not an address; found 'nowhere'; expected HOST:PORT"),

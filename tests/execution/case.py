@@ -8,10 +8,10 @@ import numpy as np
 import onnx
 from onnx import TensorProto, helper
 
-from planner.cli.solve import reference_to
 from planner.model.load import load_chain
 from planner.plan.store import save_plan
 from planner.profiling.store import save_profile
+from planner.project import reference_to
 from planner.scenario.load import load_instance
 from planner.solvers import solve
 from tests.instances import make_profile

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 import planner
+from planner.api.session import Session
 from planner.errors import ExecuteError
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.session import AbsentError, BusyError, SampleError
 from planner.execution.wire.messages import Load
 from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
-from planner.session import Session
 from tests.execution.case import ROWS, WIDTH, write_case
 from tests.execution.raw import agent_process
 

@@ -38,7 +38,7 @@ def test_a_missing_profile_names_the_pair_and_the_command(tmp_path: Path) -> Non
     with pytest.raises(ProfileError) as caught:
         load_profile(tmp_path / "jetson-nano" / "resnet50.json")
     assert "no profile of resnet50 on jetson-nano" in str(caught.value)
-    assert "planner profile resnet50.onnx --device-class jetson-nano -o" in str(caught.value)
+    assert "planner profile measure resnet50.onnx --device-class jetson-nano -o" in str(caught.value)
 
 
 @pytest.mark.parametrize("content", ["", "{", '"text"', "[1]"])

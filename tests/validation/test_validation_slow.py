@@ -16,7 +16,6 @@ import onnx
 import pytest
 from onnx import TensorProto, helper
 
-from planner.cli.verdict import print_validation
 from planner.execution.coordinator.deployment import deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.setting import on_this_host
@@ -28,6 +27,7 @@ from planner.scenario.instance import Instance
 from planner.solvers import solve
 from planner.solvers.replan.process import ReplanProcess
 from planner.trace.records import SampleRecord
+from planner.validation.summary import describe_validation
 from planner.validation.validate import validate
 from tests.instances import make_instance, make_profile
 
@@ -170,5 +170,4 @@ def test_a_run_of_slow_agents_ends_with_a_verdict_and_never_stalls(
         assert at_s - since_s - waited_s < STALL_S
 
     assert capfd.readouterr() == ("", "")
-    print_validation(validation, 0.15)
-    assert "NOT PASSED (mean delays within 15%)" in capfd.readouterr().out
+    assert "NOT PASSED (mean delays within 15%)" in list(describe_validation(validation, 0.15))

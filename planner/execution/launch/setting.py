@@ -51,6 +51,15 @@ def in_namespaces(instance: Instance, *, paced: bool) -> Setting:
     return Setting(instance, namespaced_agents(instance), paced)
 
 
+def shortened(
+    instance: Instance, *, seed: int, max_samples: int | None = None, duration_s: float | None = None
+) -> Instance:
+    """Return the instance with the samples that arrive within ``duration_s``, at most ``max_samples`` per source."""
+    if duration_s is not None:
+        instance = first_seconds(instance, duration_s, seed)
+    return instance if max_samples is None else first_samples(instance, max_samples)
+
+
 def first_samples(instance: Instance, count: int) -> Instance:
     """Return the instance with at most ``count`` samples of each source."""
     return instance.with_samples({source: min(count, instance.samples(source)) for source in instance.sources})

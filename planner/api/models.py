@@ -1,0 +1,285 @@
+"""Inspect a model as a chain of blocks, and split it into stage models."""
+
+from __future__ import annotations
+
+import dataclasses
+import hashlib
+import json
+from collections.abc import Iterator, Mapping, Sequence
+from itertools import pairwise
+from pathlib import Path
+from typing import Any, Final
+
+from planner.api.picture import Picture, drawn
+from planner.errors import ModelError
+from planner.files import StrPath, write_bytes_atomic, write_text_atomic
+from planner.model.chain import Block, Chain, Cut
+from planner.model.load import ChainModel, load_chain
+from planner.tables import Printable, Table
+
+MANIFEST: Final = "manifest.json"
+
+
+MAX_BLOCKS: Final = 8
+"""Maximum number of blocks to cut a model into, by default."""
+
+
+def chain_of(
+    model: StrPath | ChainModel, max_blocks: int | None, shape: Mapping[str, Sequence[int]] | None
+) -> ChainModel:
+    """Return a model that is given as such or as a file, as a chain of blocks."""
+    return model if isinstance(model, ChainModel) else load_chain(model, max_blocks=max_blocks, shape=shape)
+
+
+class ChainSummary(Printable):
+    """The blocks and cuts of a model, with their costs."""
+
+    def __init__(self, model: ChainModel) -> None:
+        self.model = model
+
+    @property
+    def chain(self) -> Chain:
+        """Blocks, cuts and exits."""
+        return self.model.chain
+
+    @property
+    def blocks(self) -> tuple[Block, ...]:
+        """The blocks, in order."""
+        return self.chain.blocks
+
+    @property
+    def cuts(self) -> tuple[Cut, ...]:
+        """The tensors that cross each cut."""
+        return self.chain.cuts
+
+    @property
+    def uncounted(self) -> str:
+        """Operators that have no FLOP rule, with their numbers; empty if there are none."""
+        return ", ".join(f"{name} ×{count}" for name, count in sorted(self.model.uncounted.items()))
+
+    def contents(self) -> Iterator[Table | str]:
+        """Return a table of the blocks, each with the cut after it."""
+        chain = self.chain
+        exits = {exit_.cut: exit_.name for exit_ in chain.exits}
+        rows = []
+        for index, (block, cut) in enumerate(zip(chain.blocks, chain.cuts[1:], strict=True)):
+            crossing = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in cut.tensors)
+            rows.append(
+                (
+                    index,
+                    block.nodes,
+                    f"{block.flop / 1e6:.1f}",
+                    f"{block.parameters / 1e3:.1f}",
+                    f"{block.weight_bytes / 2**20:.2f}",
+                    f"{block.activation_bytes / 2**20:.2f}",
+                    cut.index,
+                    f"{cut.bytes / 1024:.1f}",
+                    crossing + (f"; exit {exits[cut.index]}" if cut.index in exits else ""),
+                )
+            )
+        columns = (">block", ">nodes", ">MFLOP", ">k weights", ">MiB weights", ">MiB peak", ">cut", ">KiB", "crosses")
+        yield Table(f"{chain.name}: {len(chain)} blocks", columns, rows)
+        flop = sum(block.flop for block in chain.blocks)
+        yield f"{flop / 1e6:.1f} MFLOP (a multiply-add is 2), input {chain.cuts[0].bytes / 1024:.1f} KiB"
+        yield f"chain {chain.chain_sha256}"
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the chain as JSON data."""
+        chain = self.chain
+        return {
+            "name": chain.name,
+            "model_sha256": chain.model_sha256,
+            "chain_sha256": chain.chain_sha256,
+            "blocks": [dataclasses.asdict(block) for block in chain.blocks],
+            "cuts": [{**dataclasses.asdict(cut), "bytes": cut.bytes} for cut in chain.cuts],
+            "exits": [dataclasses.asdict(exit_) for exit_ in chain.exits],
+            "uncounted": dict(self.model.uncounted),
+        }
+
+    def plot(self, path: StrPath | None = None) -> Picture:
+        """Return a picture of costs and cut sizes along the chain; write it to ``path`` if given."""
+        from planner.report.chain import draw_chain
+
+        return drawn(lambda file: draw_chain(self.model, file), path)
+
+    def __repr__(self) -> str:
+        return f"<ChainSummary of {self.chain.name}: {len(self.chain)} blocks>"
+
+
+def inspect(
+    model: StrPath | ChainModel,
+    *,
+    max_blocks: int | None = MAX_BLOCKS,
+    shape: Mapping[str, Sequence[int]] | None = None,
+) -> ChainSummary:
+    """Show a model as a chain of blocks.
+
+    Parameters
+    ----------
+    model
+        ONNX file, or a model from :func:`planner.load_chain`.
+    max_blocks
+        Maximum number of blocks to cut the model into; None for the finest chain. Only for a file.
+    shape
+        Shapes of inputs with dynamic axes, by name. Only for a file.
+
+    Raises
+    ------
+    ModelError
+        If the model is invalid, or has dynamic axes that ``shape`` does not fix.
+    """
+    return ChainSummary(chain_of(model, max_blocks, shape))
+
+
+class Split(Printable):
+    """Stage models of a model, and whether chained they compute the same as the whole model.
+
+    Parameters
+    ----------
+    folder
+        Folder of the stage models and of their manifest.
+    document
+        Contents of the manifest.
+    """
+
+    def __init__(self, folder: Path, document: Mapping[str, Any]) -> None:
+        self.folder = folder
+        self._document = dict(document)
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """File of each stage model, in order."""
+        return tuple(self.folder / stage["file"] for stage in self._document["stages"])
+
+    @property
+    def passed(self) -> bool | None:
+        """Whether the stages compute the same as the whole model; None if that was not checked."""
+        return self._document["check"]["passed"] if "check" in self._document else None
+
+    def contents(self) -> Iterator[Table | str]:
+        """Return a table of the stages, and the result of the check."""
+        stages = self._document["stages"]
+        yield Table(
+            f"{len(stages)} stages in {self.folder}",
+            ("file", ">blocks", "inputs", "outputs"),
+            [
+                (
+                    stage["file"],
+                    f"{stage['first_block']}..{stage['last_block']}",
+                    ", ".join(stage["inputs"]),
+                    ", ".join(stage["outputs"]),
+                )
+                for stage in stages
+            ],
+        )
+        if "check" in self._document:
+            check = self._document["check"]
+            plain = check["plain"]
+            equal = "bit-equal" if plain["bit_equal"] else f"not bit-equal ({plain['max_rel_error']:.1e})"
+            yield (
+                f"{'passed' if check['passed'] else 'FAILED'}: chained against whole, {equal} without graph "
+                f"optimisation, largest relative error {check['optimised']['max_rel_error']:.1e} with it "
+                f"({check['tolerance']:.0e} is allowed)"
+            )
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the contents of the manifest."""
+        return dict(self._document)
+
+    def __repr__(self) -> str:
+        return f"<Split: {len(self.files)} stages in {self.folder}>"
+
+
+def split(
+    model: StrPath | ChainModel,
+    *,
+    cuts: Sequence[int],
+    folder: StrPath,
+    max_blocks: int | None = MAX_BLOCKS,
+    shape: Mapping[str, Sequence[int]] | None = None,
+    check: bool = True,
+    inputs: StrPath | None = None,
+) -> Split:
+    """Split a model into stage models, and check that chained they compute the same as the whole model.
+
+    Parameters
+    ----------
+    model, max_blocks, shape
+        As for :func:`planner.inspect`.
+    cuts
+        Inner cuts of the chain, as :func:`planner.inspect` numbers them.
+    folder
+        Folder to write, with the stage models and ``manifest.json``.
+    check
+        Whether to compare the stages, chained, with the whole model.
+    inputs
+        ``.npz`` file of inputs by name for the check; random by default.
+
+    Raises
+    ------
+    ModelError
+        If the model is invalid, or a cut is not an inner cut of the chain.
+    RuntimeSessionError
+        If onnxruntime fails, or the inputs cannot be read.
+    """
+    chain_model = chain_of(model, max_blocks, shape)
+    chain = chain_model.chain
+    borders = [0, *_checked_cuts(cuts, chain), len(chain)]
+    target = Path(folder)
+    stages = [_write_stage(chain_model, first, end - 1, target) for first, end in pairwise(borders)]
+    document: dict[str, Any] = {
+        "model_sha256": chain.model_sha256,
+        "chain_sha256": chain.chain_sha256,
+        "stages": stages,
+    }
+    if check:
+        document["check"] = _check(chain_model, stages, target, inputs)
+    write_text_atomic(target / MANIFEST, json.dumps(document, indent=2) + "\n")
+    return Split(target, document)
+
+
+def _checked_cuts(cuts: Sequence[int], chain: Chain) -> list[int]:
+    if len(chain) == 1:
+        raise ModelError("this model is one block, which has no inner cut", where="--cuts", value=list(cuts))
+    wrong = [cut for cut in cuts if not 1 <= cut <= len(chain) - 1]
+    if wrong:
+        expected = f"inner cuts of the chain, 1 to {len(chain) - 1}"
+        raise ModelError("no such cut", where="--cuts", value=wrong[0], expected=expected)
+    return sorted(set(cuts))
+
+
+def _write_stage(chain_model: ChainModel, first: int, last: int, folder: Path) -> dict[str, Any]:
+    file = f"stage-{first}-{last}.onnx"
+    stage = chain_model.stage_model(first, last)
+    write_bytes_atomic(folder / file, stage)
+    return {
+        "file": file,
+        "first_block": first,
+        "last_block": last,
+        "inputs": list(chain_model.stage_inputs(first, last)),
+        "outputs": list(chain_model.stage_outputs(first, last)),
+        "sha256": hashlib.sha256(stage).hexdigest(),
+    }
+
+
+def _check(
+    chain_model: ChainModel, stages: Sequence[Mapping[str, Any]], folder: Path, inputs: StrPath | None
+) -> dict[str, Any]:
+    import numpy as np
+
+    from planner.runtime.check import TOLERANCE, StageModel, check_stages, tolerance_of
+    from planner.runtime.inputs import load_arrays, random_inputs
+
+    chain = chain_model.chain
+    arrays = load_arrays(Path(inputs)) if inputs else random_inputs(chain.cuts[0].tensors, np.random.default_rng(0))
+    models = [StageModel(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
+    plain = check_stages(chain, chain_model.path, models, arrays, optimise=False)
+    optimised = check_stages(chain, chain_model.path, models, arrays, optimise=True)
+    tolerance = tolerance_of([cut.tensors for cut in chain.cuts])
+    exact = plain.bit_equal or (tolerance > TOLERANCE and plain.max_rel_error <= tolerance)
+    return {
+        "passed": exact and optimised.max_rel_error <= tolerance,
+        "tolerance": tolerance,
+        "plain": dataclasses.asdict(plain),
+        "optimised": dataclasses.asdict(optimised),
+    }

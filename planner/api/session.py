@@ -1,0 +1,133 @@
+"""A plan that runs on agents and takes samples from a program."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from contextlib import AbstractContextManager
+from functools import cached_property
+from pathlib import Path
+from types import TracebackType
+
+from planner.api.plan import Plan, plan_of
+from planner.api.scenario import Scenario
+from planner.execution.coordinator.coordinator import READY_TIMEOUT_S
+from planner.execution.coordinator.deployment import deploy
+from planner.execution.coordinator.run_result import Observer
+from planner.execution.launch.local import local_agents
+from planner.execution.launch.remote import remote_agents, there_at_first
+from planner.execution.session.session import LIMIT, LiveSession, SourceHandle
+from planner.files import StrPath
+from planner.solvers.replan.process import ReplanProcess
+
+
+class Session(AbstractContextManager["Session"]):
+    """Agents that run a plan and take samples, as a context manager.
+
+    ::
+
+        with planner.Session(plan) as session:
+            future = session.source("gate-camera").submit({"input": image})
+            outputs = future.result().outputs
+
+    On leaving, the session waits for the samples in flight; after an exception it does not, and they fail. The plan is
+    solved again when workers leave, come back or become slow.
+
+    Parameters
+    ----------
+    plan
+        The plan, or its file.
+    scenario
+        Scenario, or its file, to use in place of the plan's.
+    connect
+        ``HOST:PORT`` of running agents. Without any, an agent process per worker is started on this machine.
+    cert_dir
+        The coordinator's folder made by ``planner certs``.
+    insecure
+        Whether agents on other than the loopback interface may do without certificates.
+    policy
+        Name of the policy.
+    limit
+        Maximum number of samples of a source in flight.
+    later
+        Workers that may join after the start; with ``connect`` only.
+    observer
+        Receives what happens, in addition to the futures.
+    ready_timeout_s
+        Time within which all agents must have loaded their blocks, in seconds.
+
+    Raises
+    ------
+    PlannerError
+        If there is no plan, or it does not fit its scenario; on entering, if an agent did not come or could not load
+        its blocks.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | StrPath,
+        *,
+        scenario: Scenario | StrPath | None = None,
+        connect: Sequence[str] = (),
+        cert_dir: StrPath | None = None,
+        insecure: bool = False,
+        policy: str = "planned",
+        limit: int = LIMIT,
+        later: Collection[str] = (),
+        observer: Observer | None = None,
+        ready_timeout_s: float = READY_TIMEOUT_S,
+    ) -> None:
+        self.plan = plan_of(plan, scenario)
+        self._workers = there_at_first(self.plan.scenario.workers, later, connect)
+        self._connect = connect
+        self._cert_dir = Path(cert_dir) if cert_dir is not None else None
+        self._insecure = insecure
+        self._policy = policy
+        self._limit = limit
+        self._later = later
+        self._observer = observer
+        self._ready_timeout_s = ready_timeout_s
+
+    def __enter__(self) -> Session:
+        self._live.__enter__()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._live.__exit__(kind, error, trace)
+
+    def source(self, name: str) -> SourceHandle:
+        """Return the handle that takes the samples of a source.
+
+        Raises
+        ------
+        ExecuteError
+            If the scenario has no such source.
+        """
+        return self._live.source(name)
+
+    @cached_property
+    def _live(self) -> LiveSession:
+        """The session proper; the models are loaded when it is needed first."""
+        scenario = self.plan.scenario
+        deployment = deploy(
+            scenario.instance,
+            self.plan.spec,
+            scenario.load_models(),
+            policy=self._policy,
+            live=True,
+            later=self._later,
+            replan=ReplanProcess,
+        )
+        agents = (
+            remote_agents(self._workers, self._connect, cert_dir=self._cert_dir, insecure=self._insecure)
+            if self._connect
+            else local_agents(self._workers)
+        )
+        return LiveSession(
+            deployment,
+            agents,
+            limit=self._limit,
+            observer=self._observer,
+            ready_timeout_s=self._ready_timeout_s,
+        )

@@ -1,0 +1,121 @@
+"""Solve a scenario."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+
+from planner.api.plan import Plan, start_of
+from planner.api.progress import Progress, reporting, show_progress
+from planner.api.scenario import Scenario, scenario_of
+from planner.errors import PlannerWarning
+from planner.files import StrPath
+from planner.plan.types import PlanSpec
+from planner.project import reference_to
+from planner.solvers import solve as solve_instance
+from planner.solvers.solve import Rank, Routes
+
+
+def solve(
+    scenario: Scenario | StrPath,
+    *,
+    method: str = "auto",
+    routes: Routes | None = None,
+    time_limit_s: float = 60.0,
+    gap: float = 1e-4,
+    rank: Rank = "evaluated",
+    seed: int = 0,
+    threads: int = 1,
+    max_visits: int | None = None,
+    pins: Mapping[str, Mapping[int, str]] | None = None,
+    start: Plan | StrPath | None = None,
+    prices: bool = False,
+    progress: Progress | None = show_progress,
+) -> Plan:
+    """Determine which worker runs which blocks for which source.
+
+    Parameters
+    ----------
+    scenario
+        The scenario, or its file.
+    method
+        ``auto``, ``convex``, ``milp``, ``colgen``, ``search``, ``dp`` or ``exhaustive``; or a baseline: ``local``,
+        ``two-part``, ``equal``, ``ar-mdi``.
+    routes
+        ``single``: one route per source; ``shared``: the samples of a source are shared among several. By default what
+        the method does, and ``single`` for ``auto``.
+    time_limit_s
+        Time after which the best plan so far is returned, in seconds.
+    gap
+        Relative gap between objective and bound at which a plan counts as optimal.
+    rank
+        Return the plan with the best ``evaluated`` delays, or with the best ``surrogate`` objective.
+    seed
+        Seed of the methods that draw random numbers.
+    threads
+        Number of threads that a solver library may use.
+    max_visits
+        Maximum number of stages that a sample may run at the same worker; unlimited by default.
+    pins
+        By source and number of the block, the worker that must run the block.
+    start
+        An earlier plan, or its file, whose routes are tried first.
+    prices
+        Whether to determine also what more memory, more bandwidth or a faster worker would be worth.
+    progress
+        Callback ``progress(step, done, total)``. By default, a bar on a terminal; None for none.
+
+    Returns
+    -------
+    Plan
+        If there is no plan, it is false; ``plan.status`` and ``plan.reasons`` say why.
+
+    Raises
+    ------
+    ScenarioError, ProfileError
+        If the scenario is invalid.
+    SolveError
+        If the method is unknown, or cannot do what was asked.
+    """
+    loaded = scenario_of(scenario)
+    for warning in loaded.warnings:
+        warnings.warn(warning, PlannerWarning, stacklevel=2)
+
+    def report(elapsed_s: float, best: float, bound: float) -> None:
+        if progress is not None:
+            progress(f"solving: best {best:.6g}, bound {bound:.6g}", min(elapsed_s, time_limit_s - 1e-9), time_limit_s)
+
+    with reporting(progress, "solving"):
+        solution = solve_instance(
+            loaded.instance,
+            method=method,
+            routes=routes,
+            time_limit_s=time_limit_s,
+            gap=gap,
+            rank=rank,
+            seed=seed,
+            threads=threads,
+            max_visits=max_visits,
+            pins=pins,
+            start=start_of(start),
+            progress=report,
+        )
+    if solution.plan is None:
+        return Plan(loaded, None, status=solution.status, reasons=solution.blame)
+    spec = solution.plan
+    if loaded.path is not None:
+        path, sha256 = loaded.file()
+        spec = spec.model_copy(update={"scenario": reference_to(path, None, sha256=sha256)})
+    return Plan(loaded, _priced(loaded, spec, time_limit_s, progress) if prices else spec)
+
+
+def _priced(scenario: Scenario, spec: PlanSpec, time_limit_s: float, progress: Progress | None) -> PlanSpec:
+    from planner.solvers.sensitivity import sensitivity
+
+    def report(what: str) -> None:
+        if progress is not None:
+            progress(f"pricing {what}", 0, None)
+
+    with reporting(progress, "pricing"):
+        priced = sensitivity(scenario.instance, spec, time_limit_s=time_limit_s, progress=report)
+    return spec.model_copy(update={"prices": priced})

@@ -1,0 +1,81 @@
+"""Description of a plan for people."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from planner.plan.types import PlanPrices, PlanSpec, Route
+from planner.scenario.instance import Instance
+from planner.tables import Table, milliseconds
+
+
+def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
+    """Return routes, utilisations, prices if known, and the objective with its gap."""
+    yield _routes(plan, instance)
+    yield _loads(plan)
+    if plan.prices is not None:
+        yield _prices(plan, plan.prices)
+    yield plan.summary
+
+
+def _routes(plan: PlanSpec, instance: Instance) -> Table:
+    accuracy = [">accuracy"] if instance.calibrated else []
+    return Table(
+        "Routes",
+        ("source", ">share", "model", "route (worker: blocks)", *accuracy, ">delay", ">surrogate"),
+        [
+            (
+                name,
+                f"{route.share:.1%}",
+                _model(route, instance),
+                " > ".join(f"{stage.worker}: {stage.first_block}-{stage.last_block}" for stage in route.stages),
+                *([f"{source.accuracy:.1%}"] if accuracy else []),
+                milliseconds(source.delay_s),
+                milliseconds(source.surrogate_delay_s),
+            )
+            for name, source in plan.sources.items()
+            for route in source.routes
+        ],
+    )
+
+
+def _loads(plan: PlanSpec) -> Table:
+    from planner.units import format_quantity
+
+    batch = plan.goal == "makespan"  # a utilisation is then the work of the whole batch, in seconds
+
+    def load(utilisation: float) -> str:
+        return format_quantity(utilisation, "time") if batch else f"{utilisation:.1%}"
+
+    return Table(
+        "Workers and networks",
+        ("name", ">work of the batch" if batch else ">utilisation", ">memory"),
+        [
+            *(
+                (name, load(use.utilisation), f"{use.memory_bytes / 2**20:.0f} MiB")
+                for name, use in plan.workers.items()
+            ),
+            *((name, load(use.utilisation), "") for name, use in plan.networks.items()),
+        ],
+    )
+
+
+def _prices(plan: PlanSpec, prices: PlanPrices) -> Table:
+    def part(worth: float) -> str:
+        return f"{worth:.3g} ({worth / max(abs(plan.objective), 1e-9):.2%})"
+
+    rows = [(name, "10 % faster", part(price.faster)) for name, price in prices.workers.items()]
+    rows += [
+        (name, f"{price.more_memory_bytes / 2**20:.0f} MiB more", part(price.more_memory))
+        for name, price in prices.workers.items()
+        if price.more_memory_bytes is not None and price.more_memory is not None
+    ]
+    rows += [(name, "1 Mbit/s more", part(price.mbit_per_s)) for name, price in prices.networks.items()]
+    title = f"Reduction of the objective by more resources (by {prices.by})"
+    return Table(title, ("name", "change", ">reduction"), rows)
+
+
+def _model(route: Route, instance: Instance) -> str:
+    """Return the name of a route's model, and of its operating point where there are several."""
+    points = instance.any_profile(route.model).operating_points
+    return f"{route.model} ({points[route.operating_point].name})" if len(points) > 1 else route.model

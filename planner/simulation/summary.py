@@ -1,0 +1,147 @@
+"""Description of simulated runs: tables for people, and figures as JSON data."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+from planner.scenario.instance import Instance
+from planner.simulation.replications import Replication
+from planner.tables import Table, milliseconds
+from planner.trace.metrics import Interval, interval
+
+
+def runs_document(runs: Sequence[Replication]) -> dict[str, Any]:
+    """Return the figures of a run; of several, their means and the half-widths of their 95 % intervals."""
+    documents = [_document(run) for run in runs]
+    head = {"policy": runs[0].case.policy, "seed": runs[0].case.seed}
+    if len(documents) == 1:
+        return head | documents[0]
+    means = _fold(documents, lambda values: interval(values).mean)
+    half_widths = _fold(documents, lambda values: interval(values).half_width)
+    return head | {"replications": len(documents), **means, "half_widths": half_widths}
+
+
+def describe_runs(runs: Sequence[Replication], instance: Instance) -> Iterator[Table | str]:
+    """Return tables of the delays, accuracies and utilisations of the replications of a run."""
+    figures = _intervals(runs)
+    keys = ("mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s")
+    yield Table(
+        f"Simulated with policy {runs[0].case.policy}, {_seeds(runs)}",
+        ("source", ">priority", ">completed", ">failed", ">mean", ">median", ">95 %", ">99 %"),
+        [
+            (
+                source,
+                f"{instance.scenario.sources[source].priority:g}",
+                f"{values['completed'].mean:g} of {values['offered'].mean:g}",
+                f"{values['failed'].mean:g}",
+                *(_delay(values[key]) for key in keys),
+            )
+            for source, values in figures["sources"].items()
+        ],
+    )
+    if instance.calibrated:
+        yield Table(
+            "Accuracy of the results",
+            ("source", ">expected", ">measured"),
+            [
+                (source, _percent(values["accuracy"]), _percent(values["measured_accuracy"]))
+                for source, values in figures["sources"].items()
+            ],
+        )
+    yield Table(
+        f"{figures['makespan_s'].mean:.1f} s in virtual time",
+        ("worker", ">utilisation"),
+        [(worker, f"{values['utilisation'].mean:.1%}") for worker, values in figures["workers"].items()],
+    )
+
+
+def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: Instance) -> Iterator[Table | str]:
+    """Return a table of the mean delays under each policy."""
+    seeds = _seeds(next(iter(policies.values())))
+    figures = {name: _intervals(runs) for name, runs in policies.items()}
+    yield Table(
+        f"Mean delays under each policy, the same arrivals for all, {seeds}",
+        (
+            "policy",
+            ">weighted by priority",
+            ">accuracy",
+            *(f">{source}, priority {spec.priority:g}" for source, spec in instance.scenario.sources.items()),
+            ">failed",
+            ">makespan",
+        ),
+        [
+            (
+                name,
+                _delay(values["priority_weighted_delay_s"]),
+                _percent(_weighted_accuracy(values, instance)),
+                *(_delay(source["mean_delay_s"]) for source in values["sources"].values()),
+                f"{sum(source['failed'].mean for source in values['sources'].values()):g}",
+                f"{values['makespan_s'].mean:.1f} s",
+            )
+            for name, values in figures.items()
+        ],
+    )
+
+
+def _document(run: Replication) -> dict[str, Any]:
+    metrics = run.metrics
+    return {
+        "makespan_s": metrics.makespan_s,
+        "events": run.simulation.events,
+        "priority_weighted_delay_s": metrics.priority_weighted_delay_s,
+        "sources": {
+            name: {
+                "offered": source.offered,
+                "completed": source.completed,
+                "failed": source.failed,
+                "mean_delay_s": source.mean_delay_s,
+                "p50_delay_s": source.p50_delay_s,
+                "p95_delay_s": source.p95_delay_s,
+                "p99_delay_s": source.p99_delay_s,
+                "accuracy": source.accuracy,
+                "measured_accuracy": source.measured_accuracy,
+            }
+            for name, source in metrics.sources.items()
+        },
+        "workers": {worker: {"utilisation": share} for worker, share in metrics.utilisation.items()},
+    }
+
+
+def _intervals(runs: Sequence[Replication]) -> dict[str, Any]:
+    figures: dict[str, Any] = _fold([_document(run) for run in runs], interval)
+    return figures
+
+
+def _fold(documents: Sequence[Any], combine: Callable[[list[float]], Any]) -> Any:
+    """Combine documents of equal structure figure by figure; a figure that is missing in all is None."""
+    if isinstance(documents[0], dict):
+        return {key: _fold([document[key] for document in documents], combine) for key in documents[0]}
+    values = [value for value in documents if value is not None]
+    return combine(values) if values else None
+
+
+def _seeds(runs: Sequence[Replication]) -> str:
+    seeds = [run.case.seed for run in runs]
+    return f"seed {seeds[0]}" if len(seeds) == 1 else f"seeds {seeds[0]} to {seeds[-1]}"
+
+
+def _weighted_accuracy(figures: dict[str, Any], instance: Instance) -> Interval | None:
+    """Return the mean of the expected accuracies, with the weights of the mean delay."""
+    known = {name: source for name, source in figures["sources"].items() if source["accuracy"] is not None}
+    weights = {
+        name: source["completed"].mean * instance.scenario.sources[name].priority for name, source in known.items()
+    }
+    total = sum(weights.values())
+    mean = sum(weights[name] * source["accuracy"].mean for name, source in known.items())
+    return Interval(mean / total, None) if total else None
+
+
+def _percent(figure: Interval | None) -> str:
+    return "–" if figure is None else f"{figure.mean:.1%}"
+
+
+def _delay(figure: Interval | None) -> str:
+    if figure is None or figure.half_width is None:
+        return milliseconds(None if figure is None else figure.mean)
+    return f"{figure.mean * 1e3:.1f} ± {figure.half_width * 1e3:.1f} ms"

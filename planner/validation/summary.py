@@ -1,0 +1,101 @@
+"""Tables and sentences that describe a validation."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from planner.tables import Table, milliseconds
+from planner.validation.validate import Validation
+
+
+def describe_validation(validation: Validation, tolerance: float) -> Iterator[Table | str]:
+    """Yield predicted and measured delays side by side, and the verdict."""
+    yield _delays(validation)
+    yield from _accuracies(validation)
+    numerics = validation.numerics
+    yield (
+        f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, "
+        f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
+        f"duplicates {validation.duplicates}"
+    )
+    yield from validation.faults
+    for incident in validation.measurement.incidents:
+        yield f"at {incident.at_s:.2f} s: {incident.worker} {incident.what}".replace(":  ", ": ")
+    if validation.host_limits:
+        yield f"hosts that were temporarily too slow or busy with other work: {', '.join(validation.host_limits)}"
+    yield f"{'passed' if validation.passed(tolerance) else 'NOT PASSED'} (mean delays within {tolerance:.0%})"
+
+
+def describe_times(validation: Validation) -> Iterator[Table | str]:
+    """Yield the predicted and measured breakdown of the time, and the explanations of differences."""
+    yield Table(
+        "Where a sample's time goes, on average, in ms",
+        ("source", "stage or transfer", ">predicted wait", ">work", ">measured wait", ">work", ">difference"),
+        [
+            (
+                name,
+                str(leg.place),
+                *(f"{time_s * 1e3:.1f}" for time_s in (*leg.predicted, *leg.measured)),
+                f"{leg.difference_s * 1e3:+.1f}",
+            )
+            for name, source in validation.sources.items()
+            for leg in source.legs
+        ],
+    )
+    yield Table(
+        "Utilisation",
+        ("name", ">predicted", ">measured"),
+        [
+            (name, f"{use.predicted:.1%}", f"{use.measured:.1%}")
+            for name, use in {**validation.workers, **validation.networks}.items()
+        ],
+    )
+    for name, source in validation.sources.items():
+        if source.explanation:
+            yield f"{name}: {source.explanation}"
+
+
+def describe_calibration(validation: Validation) -> Iterator[Table | str]:
+    """Yield the comparison of in-situ costs with the profiles, if there were calibration runs."""
+    calibration = validation.calibration
+    if calibration is None:
+        return
+    yield Table(
+        "In-situ times of blocks, relative to the profile",
+        ("worker", ">before the run", ">after the run"),
+        [
+            (worker, f"{before:.2f}", "–" if after is None else f"{after:.2f}")
+            for worker, (before, after) in calibration.slowness.items()
+        ],
+    )
+    delays = ", ".join(f"{name} {milliseconds(delay_s)}" for name, delay_s in calibration.by_profile_s.items())
+    yield f"mean delays predicted from the profiles: {delays}"
+
+
+def _delays(validation: Validation) -> Table:
+    return Table(
+        "Delay of each source, predicted and measured",
+        ("source", ">completed", ">mean predicted", ">measured", ">error", ">95 % predicted", ">measured"),
+        [
+            (
+                name,
+                f"{source.measured.completed} of {source.predicted.offered}",
+                milliseconds(source.predicted.mean_delay_s),
+                milliseconds(source.measured.mean_delay_s),
+                "–" if source.error_ratio is None else f"{source.error_ratio:+.1%}",
+                milliseconds(source.predicted.p95_delay_s),
+                milliseconds(source.measured.p95_delay_s),
+            )
+            for name, source in validation.sources.items()
+        ],
+    )
+
+
+def _accuracies(validation: Validation) -> Iterator[str]:
+    for name, source in validation.sources.items():
+        predicted, measured = source.predicted.accuracy, source.measured.measured_accuracy
+        bounds = source.accuracy_interval
+        if predicted is not None and bounds is not None:
+            less = "" if source.accurate else ": LESS THAN PREDICTED"
+            interval = f"95 % interval {bounds.low:.1%} to {bounds.high:.1%}"
+            yield f"accuracy of {name}: predicted {predicted:.1%}, measured {measured:.1%} ({interval}){less}"
