@@ -77,8 +77,12 @@ class Verdict(Printable):
         """Return a picture of the delays, predicted and measured; write it to ``path`` if given."""
         from planner.report.delays import draw_delays
 
-        measured, predicted = self.validation.measurement.records, self.validation.predicted
-        return drawn(lambda file: draw_delays(measured, file, predicted=predicted, sources=self.instance.sources), path)
+        predicted, measured = self.validation.predicted, self.validation.measurement.records
+
+        def draw(file: Path) -> None:
+            draw_delays(measured, file, predicted=predicted, sources=self.instance.sources)
+
+        return drawn(draw, path)
 
     def save(self, folder: StrPath) -> dict[str, Path]:
         """Write a folder with traces, logs, the verdict and pictures; return the pictures by what they show."""

@@ -89,7 +89,8 @@ def simulate_cases(
     Parameters
     ----------
     processes
-        Number of processes; by default that of the processors. A policy that only this process knows runs here.
+        Number of processes; by default that of the processors. A policy that is registered in this process only runs
+        in this process.
     replanner
         As for :func:`simulate_case`; must be a function of a module, because it is pickled.
 

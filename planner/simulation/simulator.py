@@ -69,8 +69,6 @@ class Simulator:
     ----------
     sink
         Called with each record as it occurs.
-    observe
-        Told ``(worker, now_s, event, effects)`` of every step; for tests and logs.
     patience
         When sources try again. By default they wait forever: messages are lost only with a worker that leaves, and the
         sources are informed of that.
@@ -91,7 +89,6 @@ class Simulator:
         plan: PlanSpec | None,
         seed: int,
         sink: Callable[[Record], None],
-        observe: Callable[[str, float, Event, list[Effect]], None] | None = None,
         patience: Patience | None = None,
         make: Callable[[], Policy] | None = None,
         replan: Replan | None = None,
@@ -104,7 +101,6 @@ class Simulator:
         self._watched: set[str] = set()
         self._seed = seed
         self._sink = sink
-        self._observe = observe
         self._patience = patience or Patience(first_s=inf)
         self._costs = CostTable(instance)
         self._heap = EventHeap()
@@ -171,8 +167,6 @@ class Simulator:
         now_s = self._heap.now_s
         effects = worker.step(now_s, event)
         self._events += 1
-        if self._observe is not None:
-            self._observe(worker.name, now_s, event, effects)
         handlers = self._handlers
         for effect in effects:
             handler = handlers.get(type(effect))

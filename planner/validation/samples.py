@@ -15,12 +15,12 @@ from planner.scenario.instance import Instance
 def read_samples(
     files: Mapping[str, StrPath], instance: Instance, chains: Mapping[str, Chain]
 ) -> dict[str, LabelledSamples]:
-    """Return the samples of sources, by name.
+    """Return the samples of sources.
 
     Parameters
     ----------
     files
-        ``.npz`` file of each source that brings its own samples.
+        ``.npz`` file of each source that has its own samples.
     chains
         The scenario's models.
 

@@ -1,4 +1,4 @@
-"""Description of a validation for people."""
+"""Tables and sentences that describe a validation."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from planner.validation.validate import Validation
 
 
 def describe_validation(validation: Validation, tolerance: float) -> Iterator[Table | str]:
-    """Return predicted and measured delays side by side, and the verdict."""
+    """Yield predicted and measured delays side by side, and the verdict."""
     yield _delays(validation)
     yield from _accuracies(validation)
     numerics = validation.numerics
@@ -22,12 +22,12 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
     for incident in validation.measurement.incidents:
         yield f"at {incident.at_s:.2f} s: {incident.worker} {incident.what}".replace(":  ", ": ")
     if validation.host_limits:
-        yield f"too slow or too busy with something else at times: the host of {', '.join(validation.host_limits)}"
+        yield f"hosts that were temporarily too slow or busy with other work: {', '.join(validation.host_limits)}"
     yield f"{'passed' if validation.passed(tolerance) else 'NOT PASSED'} (mean delays within {tolerance:.0%})"
 
 
 def describe_times(validation: Validation) -> Iterator[Table | str]:
-    """Return where the time went, predicted and measured, and what explains the differences."""
+    """Yield the predicted and measured breakdown of the time, and the explanations of differences."""
     yield Table(
         "Where a sample's time goes, on average, in ms",
         ("source", "stage or transfer", ">predicted wait", ">work", ">measured wait", ">work", ">difference"),
@@ -56,20 +56,20 @@ def describe_times(validation: Validation) -> Iterator[Table | str]:
 
 
 def describe_calibration(validation: Validation) -> Iterator[Table | str]:
-    """Return how the costs measured in place compare with the profiles, if they were measured."""
-    calibrated = validation.calibration
-    if calibrated is None:
+    """Yield the comparison of in-situ costs with the profiles, if there were calibration runs."""
+    calibration = validation.calibration
+    if calibration is None:
         return
     yield Table(
-        "Times of blocks in place, relative to the profile",
-        ("worker", ">before the run", ">after it"),
+        "In-situ times of blocks, relative to the profile",
+        ("worker", ">before the run", ">after the run"),
         [
             (worker, f"{before:.2f}", "–" if after is None else f"{after:.2f}")
-            for worker, (before, after) in calibrated.slowness.items()
+            for worker, (before, after) in calibration.slowness.items()
         ],
     )
-    delays = ", ".join(f"{name} {milliseconds(delay_s)}" for name, delay_s in calibrated.by_profile_s.items())
-    yield f"mean delays predicted from the profiles as they are: {delays}"
+    delays = ", ".join(f"{name} {milliseconds(delay_s)}" for name, delay_s in calibration.by_profile_s.items())
+    yield f"mean delays predicted from the profiles: {delays}"
 
 
 def _delays(validation: Validation) -> Table:

@@ -79,8 +79,8 @@ def test_a_command_is_read_as_it_writes_and_ends_with_its_reader() -> None:
     [
         ("np.save(out, np.zeros((2, 4), np.float32))", "sample 0, input image: wrong shape"),
         ("np.save(out, np.zeros((2, 3)))", "sample 0, input image: wrong dtype; found 'float64'; expected float32"),
-        ("out.write(b'hello, world')", r"sample 0: no array in \.npy format"),
-        ("np.save(out, np.array([{}]), allow_pickle=True)", "no array"),
+        ("out.write(b'hello, world')", r"sample 0: not an array in \.npy format"),
+        ("np.save(out, np.array([{}]), allow_pickle=True)", "not an array in"),
         ("sys.exit(3)", "the command failed; found 'exit code 3'"),
     ],
 )

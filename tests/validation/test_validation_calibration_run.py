@@ -1,4 +1,4 @@
-"""Costs in place: what a short run tells of a scenario whose profiles are wrong."""
+"""Calibration runs: in-situ costs correct a prediction from wrong profiles."""
 
 from __future__ import annotations
 
@@ -84,7 +84,7 @@ def mean_delays_s(instance: Instance) -> dict[str, float | None]:
     return {source: own.mean_delay_s for source, own in found.sources.items()}
 
 
-def test_costs_in_place_predict_what_wrong_profiles_do_not() -> None:
+def test_in_situ_costs_predict_what_wrong_profiles_do_not() -> None:
     found = with_in_situ_costs(BELIEVED, in_situ_costs(calibration_records(REAL)))
     assert mean_delays_s(found) == pytest.approx(mean_delays_s(REAL), rel=0.05)
     assert mean_delays_s(BELIEVED) != pytest.approx(mean_delays_s(REAL), rel=0.5)
