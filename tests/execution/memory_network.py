@@ -41,7 +41,7 @@ class MemoryNetwork:
             lost = own is None or own[0] is not origin or frozenset((sender, to)) in self._cut
         if member is None or lost:
             return None
-        return member[0].take(sender, fragment.attachment, bytes(fragment.payload))
+        return member[0].receive(sender, fragment.attachment, bytes(fragment.payload))
 
     def cut(self, *pair: str) -> None:
         """Break the link between two members, now or before they come; what is sent over it is lost."""
