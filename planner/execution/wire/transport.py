@@ -25,7 +25,7 @@ CONTROL: Final = 1
 LEVELS: Final = 7
 """Levels of urgency, 1 (most urgent) to 7."""
 
-LOOK_S: Final = 1.0
+PRESENCE_PERIOD_S: Final = 1.0
 """Period of the queries for present members while some are awaited."""
 
 IDLE_BYTES: Final = 2**20
@@ -71,7 +71,7 @@ class Transport(Protocol):
         """Refuse larger messages from now on."""
         ...
 
-    def look(self) -> None:
+    def query_presence(self) -> None:
         """Query the present members: each is reported again, as when it joins."""
         ...
 

@@ -27,7 +27,7 @@ from planner.execution.wire.security import Credentials, alive, inbox, refuse_op
 from planner.execution.wire.threads import surviving
 from planner.execution.wire.transport import (
     CONTROL,
-    LOOK_S,
+    PRESENCE_PERIOD_S,
     Connect,
     OnAcknowledged,
     OnFrame,
@@ -225,7 +225,7 @@ class ZenohTransport:
         """Refuse larger messages from now on."""
         self._receiver.limit(size_bytes)
 
-    def look(self) -> None:
+    def query_presence(self) -> None:
         """Query the present members: each is reported again, as when it joins."""
 
         @surviving
@@ -234,7 +234,7 @@ class ZenohTransport:
                 self._presence(reply.ok)
 
         try:
-            self._session.liveliness().get(alive("*"), answer, timeout=LOOK_S)
+            self._session.liveliness().get(alive("*"), answer, timeout=PRESENCE_PERIOD_S)
         except zenoh.ZError as error:
             raise ExecuteError(f"cannot query the present members: {error}", where=self._name) from error
 
