@@ -1,4 +1,4 @@
-"""Files written whole or not at all, also where the power fails."""
+"""Atomic file writes, which a power failure does not leave incomplete either."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from typing import BinaryIO
 
 @contextmanager
 def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
-    """Give a temporary file beside ``path`` that takes its place at the end; parent folders are made.
+    """Open a temporary file next to ``path`` that replaces it at the end; parent folders are created.
 
-    Its contents are on the disk before it takes that place, and the place is before this returns.
+    The contents are on disk before the file is replaced, and the replacement is on disk before this returns.
 
     Parameters
     ----------
     private
-        Whether only its owner may read the file; else who may is up to the process's umask.
+        Whether only the owner may read the file. Otherwise the umask of the process decides.
 
     Raises
     ------
     OSError
-        The file cannot be written; it is the one named, not the temporary one.
+        If the file cannot be written; the error names ``path``, not the temporary file.
     """
     temporary = path.parent / f".{path.name}.{secrets.token_hex(4)}"
-    made = list(takewhile(lambda folder: not folder.exists(), path.parents))
+    new_folders = list(takewhile(lambda folder: not folder.exists(), path.parents))
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        # The kernel applies the umask: to ask for it, a process has to change it, under the feet of its other threads.
+        # The kernel applies the umask. Reading it would change it for a moment, which affects other threads.
         descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600 if private else 0o666)
         try:
             with os.fdopen(descriptor, "wb") as file:
@@ -43,7 +43,7 @@ def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
         except BaseException:
             temporary.unlink(missing_ok=True)
             raise
-        for folder in (path.parent, *(new.parent for new in made)):
+        for folder in (path.parent, *(new.parent for new in new_folders)):
             _sync_folder(folder)
     except OSError as error:
         if error.filename is None or Path(error.filename) == temporary:
@@ -52,23 +52,23 @@ def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
 
 
 def write_bytes_atomic(path: Path, data: bytes | memoryview, *, private: bool = False) -> None:
-    """Write ``data`` to ``path`` by way of a temporary file beside it; parent folders are made."""
+    """Write ``data`` to ``path`` atomically; parent folders are created."""
     with open_atomic(path, private=private) as file:
         file.write(data)
 
 
 def write_text_atomic(path: Path, text: str) -> None:
-    """Write ``text`` as UTF-8 to ``path`` by way of a temporary file beside it."""
+    """Write ``text`` as UTF-8 to ``path`` atomically; parent folders are created."""
     write_bytes_atomic(path, text.encode())
 
 
 def _sync_folder(folder: Path) -> None:
-    """Bring the names in a folder to the disk."""
+    """Write the entries of a folder to disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)
     except OSError as error:
-        if error.errno != errno.EINVAL:  # as file systems say it that write names at once, or cannot be told to
+        if error.errno != errno.EINVAL:  # the file system does not support it, or does not need it
             raise
     finally:
         os.close(descriptor)

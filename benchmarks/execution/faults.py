@@ -42,22 +42,22 @@ class _Deaths(Live):
         self._all_there = True
         self.seen_s: list[float] = []
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         self._since += 1
         if self._all_there and self._since >= _BETWEEN and len(self.seen_s) < self._kills:
             self._all_there = False
             self._dead_s = time.monotonic()
             self._agents.kill("bc"[len(self.seen_s) % 2])
-        super().ended(sample, outputs)
+        super().on_ended(sample, outputs)
 
-    def left(self, worker: str) -> None:
+    def on_left(self, worker: str) -> None:
         self.seen_s.append(time.monotonic() - self._dead_s)
         self._agents.start(worker)
 
-    def joined(self, worker: str) -> None:
+    def on_joined(self, worker: str) -> None:
         self._all_there, self._since = True, 0
         if len(self.seen_s) == self._kills:
-            super().joined(worker)
+            super().on_joined(worker)
 
 
 def kills() -> None:

@@ -25,8 +25,8 @@ from planner.validation.validate import validate
 
 RUN_S: Final = 10.0
 """About how long each paced scenario is run."""
-ROUNDS, ROUND_S, REHEARSE_S = 7, 6.0, 3.0
-"""How often one at this machine's own speed is run, for about how long, and rehearsed before it and after it."""
+ROUNDS, ROUND_S, CALIBRATE_S = 7, 6.0, 3.0
+"""How often one at this machine's own speed is run, for about how long, and calibrated before it and after it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -135,7 +135,7 @@ def _run(case: _Case) -> _Round:
         deployment,
         {case.model: model},
         setting.agents,
-        rehearse_s=0.0 if case.paced else REHEARSE_S,
+        calibrate_s=0.0 if case.paced else CALIBRATE_S,
         say=lambda _: lambda _done, _all: None,
     )
     if not result.sound:
@@ -143,10 +143,10 @@ def _run(case: _Case) -> _Round:
         raise AssertionError("\n".join([f"{case}: the run is not sound", *result.faults, *incidents]))
     predicted_s = _mean_s(own.predicted for own in result.sources.values())
     measured_s = _mean_s(own.measured for own in result.sources.values())
-    if result.rehearsed is None:
+    if result.calibration is None:
         return _Round(predicted_s, measured_s, predicted_s, 0.0, result.host_limited)
-    drift = max(abs(after / before - 1) for before, after in result.rehearsed.slowness.values() if after)
-    by_profile_s = np.mean([own_s for own_s in result.rehearsed.by_profile_s.values() if own_s])
+    drift = max(abs(after / before - 1) for before, after in result.calibration.slowness.values() if after)
+    by_profile_s = np.mean([own_s for own_s in result.calibration.by_profile_s.values() if own_s])
     return _Round(predicted_s, measured_s, float(by_profile_s), drift, result.host_limited)
 
 

@@ -14,7 +14,7 @@ from planner.cli.output import JSON_OPTION, print_json
 from planner.cli.places import folder_to_write
 from planner.cli.solve import print_plan, reference_to
 from planner.cli.validate import run_in
-from planner.cli.verdict import print_folder, print_validation, write_folder
+from planner.cli.verdict import print_folder, print_validation
 from planner.errors import PlannerError
 from planner.project import load_models
 
@@ -48,6 +48,7 @@ def command(
     from planner.profiling.store import profile_path, save_profile
     from planner.scenario.load import load_instance, load_scenario
     from planner.solvers import solve
+    from planner.validation.run_folder import write_run_folder
     from planner.validation.validate import validation_document
 
     folder = output or Path("runs") / f"demo-{datetime.now(timezone.utc).astimezone():%Y%m%d-%H%M%S}"
@@ -81,7 +82,7 @@ def command(
         print_plan(plan, instance)
     setting = on_this_host(instance, paced=True)
     validation = run_in(setting, plan, load_models(scenario, instance), policy="planned", seed=seed)
-    pictures = write_folder(folder / "run", instance, plan, validation, TOLERANCE)
+    pictures = write_run_folder(folder / "run", instance, plan, validation, TOLERANCE)
     if json:
         print_json(validation_document(validation, TOLERANCE))
     else:

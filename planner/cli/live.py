@@ -119,12 +119,12 @@ class RunView(Observer, AbstractContextManager["RunView"]):
 
     # ---- what the coordinator tells -------------------------------------------------------------------------------
 
-    def started(self, submit: object) -> None:  # noqa: ARG002 - the observer's signature
+    def on_started(self, submit: object) -> None:  # noqa: ARG002 - the observer's signature
         """Show the run from now on."""
         self._running = True
         self._next_line_s = time.monotonic() + LINE_PERIOD_S
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
         """Count a sample."""
         own = self._sources[sample.source]
         if sample.status == "completed":
@@ -137,18 +137,18 @@ class RunView(Observer, AbstractContextManager["RunView"]):
             done = sum(source.completed + source.failed for source in self._sources.values())
             self._steps.update(self._steps.tasks[-1].id, completed=done, total=sum(totals))
 
-    def told(self, load: Load) -> None:
+    def on_load(self, load: Load) -> None:
         """Take what a worker tells; in a pipe, print a line from time to time."""
         self._workers.setdefault(load.worker, _Worker()).take(load)
         if not self._terminal and time.monotonic() >= self._next_line_s:
             self._next_line_s = time.monotonic() + LINE_PERIOD_S
             self._console.print(self._line(load.at_s), soft_wrap=True, highlight=False, markup=False)
 
-    def left(self, worker: str) -> None:
+    def on_left(self, worker: str) -> None:
         """Show that a worker is gone."""
         self._workers[worker] = _Worker(state="not there")
 
-    def joined(self, worker: str) -> None:
+    def on_joined(self, worker: str) -> None:
         """Show that a worker is there again."""
         self._workers[worker] = _Worker()
 

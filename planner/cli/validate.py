@@ -13,7 +13,7 @@ from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
 from planner.cli.names import POLICIES
 from planner.cli.output import JSON_OPTION, print_json
 from planner.cli.places import folder_to_write
-from planner.cli.verdict import print_folder, print_rehearsed, print_validation, print_where, write_folder
+from planner.cli.verdict import print_folder, print_rehearsed, print_validation, print_where
 from planner.errors import UsageError
 from planner.plan.types import PlanSpec
 from planner.project import load_models, load_project
@@ -92,6 +92,7 @@ def command(
     from planner.execution.launch.remote import remote_agents, there_at_first
     from planner.execution.launch.setting import Setting, first_samples, first_seconds, in_namespaces, on_this_host
     from planner.units import read_quantity
+    from planner.validation.run_folder import write_run_folder
     from planner.validation.samples import read_sources
     from planner.validation.validate import validation_document
 
@@ -127,7 +128,7 @@ def command(
     validation = run_in(
         setting, case.plan, models, policy=policy, seed=seed, samples=own, later=later or (), rehearse_s=rehearse_s
     )
-    pictures = write_folder(output, setting.instance, case.plan, validation, allowed) if output is not None else {}
+    pictures = write_run_folder(output, setting.instance, case.plan, validation, allowed) if output is not None else {}
     if json:
         print_json(validation_document(validation, allowed))
     else:
@@ -172,5 +173,5 @@ def run_in(
     labels = {name: found.labels for name, found in own.items() if found.labels is not None}
     with RunView({source: setting.instance.samples(source) for source in setting.instance.sources}) as view:
         return validate(
-            deployment, models, setting.agents, labels=labels, rehearse_s=rehearse_s, say=view.say, observer=view
+            deployment, models, setting.agents, labels=labels, calibrate_s=rehearse_s, say=view.say, observer=view
         )

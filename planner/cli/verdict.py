@@ -4,39 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 import typer
 
 from planner.cli.output import milliseconds, print_table
-from planner.plan.types import PlanSpec
-from planner.scenario.instance import Instance
 
 if TYPE_CHECKING:
     from planner.validation.validate import Validation
-
-CLOSE_UP_S: Final = 2.0
-"""Length of the part of a run that is drawn large enough to follow single samples."""
-
-
-def write_folder(
-    folder: Path, instance: Instance, plan: PlanSpec, validation: Validation, tolerance: float
-) -> dict[str, Path]:
-    """Write the run folder with its pictures; give the pictures by what they show."""
-    from planner.report.delays import draw_delays
-    from planner.report.legs import draw_legs
-    from planner.report.timeline import busiest_window, draw_timeline
-    from planner.validation.run_folder import write_run
-
-    write_run(folder, instance, plan, validation, tolerance)
-    predicted, measured = list(validation.predicted), list(validation.measurement.records)
-    pictures = {name: folder / f"{name}.png" for name in ("timeline", "close-up", "delays", "legs")}
-    draw_timeline(measured, pictures["timeline"], predicted=predicted, instance=instance)
-    window_s = busiest_window(predicted, CLOSE_UP_S)
-    draw_timeline(measured, pictures["close-up"], predicted=predicted, instance=instance, window_s=window_s)
-    draw_delays(measured, pictures["delays"], predicted=predicted, sources=instance.sources)
-    draw_legs({name: own.legs for name, own in validation.sources.items()}, pictures["legs"])
-    return pictures
 
 
 def print_folder(folder: Path, pictures: Mapping[str, Path]) -> None:
@@ -91,7 +66,7 @@ def print_validation(validation: Validation, tolerance: float) -> None:
 
 def print_rehearsed(validation: Validation) -> None:
     """Print how far the profiles hold in place, and what they would have predicted."""
-    found = validation.rehearsed
+    found = validation.calibration
     if found is None:
         return
     print_table(

@@ -1,4 +1,4 @@
-"""Profiles in files: ``<folder>/<device-class>/<model>.json``."""
+"""Storage of profiles in files ``<folder>/<device-class>/<model>.json``."""
 
 from __future__ import annotations
 
@@ -14,31 +14,30 @@ from planner.files import write_text_atomic
 from planner.profiling.types import SCHEMA, Profile
 
 FORMER_CHAIN: Final = (
-    "earlier versions gave a model with external data another chain_sha256 on Python 3.10: in a profile written there, "
+    "on Python 3.10, earlier versions computed another chain_sha256 for models with external data: in such a profile, "
     "replace it by the one that `planner inspect` prints"
 )
-"""What to look at where profiles of one model name different chains."""
+"""Hint for profiles of one model that name different chains."""
 
 
 def profile_path(folder: Path, device_class: str, model: str) -> Path:
-    """Give the file in which the profile of ``model`` on ``device_class`` lies."""
+    """Return the file of the profile of ``model`` on ``device_class``."""
     return folder / device_class / f"{model}.json"
 
 
 def save_profile(profile: Profile, path: Path) -> None:
-    """Write a profile whole or not at all."""
+    """Write a profile atomically."""
     document = profile.model_dump(mode="json", by_alias=True)
     write_text_atomic(path, json.dumps(document, indent=1, allow_nan=False) + "\n")
 
 
 def load_profile(path: Path) -> Profile:
-    """Read a profile.
+    """Return the profile in a file.
 
     Raises
     ------
     ProfileError
-        The file is missing, is not JSON, has another schema, or holds wrong values: all faults at once, each with its
-        key.
+        If the file is missing, is not JSON, has another schema, or contains invalid values: with one fault per value.
     """
     try:
         document = json.loads(path.read_bytes())
@@ -53,8 +52,8 @@ def load_profile(path: Path) -> Profile:
 
 def _validated(document: object, path: Path) -> Profile:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
-        found = document.get("schema") if isinstance(document, dict) else None
-        raise ProfileError("not a profile of this version", where=f"{path}: schema", value=found, expected=SCHEMA)
+        schema = document.get("schema") if isinstance(document, dict) else None
+        raise ProfileError("not a profile of this version", where=f"{path}: schema", value=schema, expected=SCHEMA)
     try:
         return Profile.model_validate(document)
     except ValidationError as error:
@@ -66,21 +65,21 @@ def _missing(path: Path) -> ProfileError:
     return ProfileError(
         f"no profile of {model} on {device_class}",
         where=str(path),
-        expected=f"a file made by `planner profile {model}.onnx --device-class {device_class} -o {path}`",
+        expected=f"a file written by `planner profile {model}.onnx --device-class {device_class} -o {path}`",
     )
 
 
 def _faults(error: ValidationError, path: Path) -> list[Fault]:
-    found = error.errors()
-    # A list whose entries are wrong counts as empty too: that fault only follows from theirs.
+    faults = error.errors()
+    # A list with invalid entries is reported as empty as well; that fault only follows from theirs.
     return [
         Fault(
             what=fault["msg"].removeprefix("Value error, "),
             where=f"{path}: {_key(fault['loc'])}".removesuffix(": "),
             value=None if isinstance(fault["input"], dict) else fault["input"],
         )
-        for fault in found
-        if not any(other["loc"][: len(fault["loc"])] == fault["loc"] != other["loc"] for other in found)
+        for fault in faults
+        if not any(other["loc"][: len(fault["loc"])] == fault["loc"] != other["loc"] for other in faults)
     ]
 
 

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from array import array
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -56,10 +58,10 @@ class Bar:
 
 
 def draw_timeline(
-    records: Sequence[Record],
+    records: Collection[Record],
     path: Path,
     *,
-    predicted: Sequence[Record] | None = None,
+    predicted: Collection[Record] | None = None,
     instance: Instance | None = None,
     window_s: tuple[float, float] | None = None,
     titles: tuple[str, str] = ("Predicted (simulated)", "Measured"),
@@ -69,7 +71,7 @@ def draw_timeline(
     Parameters
     ----------
     records
-        The run.
+        The run; it is read several times, and only what is drawn is kept in memory.
     path
         File to write, ``.svg`` or ``.png``.
     predicted
@@ -83,10 +85,10 @@ def draw_timeline(
         Titles of the panels for ``predicted`` and ``records``. Without ``predicted``, the panel has no title.
     """
     panels = [("", records)] if predicted is None else [(titles[0], predicted), (titles[1], records)]
-    every = [record for _, panel in panels for record in panel]
-    rows = _rows(every, instance)
-    start_s, end_s = window_s or (0.0, 1.005 * max((_end_s(record) for record in every), default=1.0))
+    runs = [panel for _, panel in panels]
+    start_s, end_s = window_s or (0.0, 1.005 * max(map(_end_s, chain(*runs)), default=1.0))
     seconds_per_px = (end_s - start_s) / _PANEL_PX
+    rows = _rows(chain(*runs), instance)
     colours = source_colours(rows.sources)
     with new_figure(path) as figure:
         axes = figure.subplots(len(panels), 1, sharex=True, squeeze=False)[:, 0]
@@ -96,9 +98,7 @@ def draw_timeline(
             panel.set_title(title)
             _draw_panel(panel, shown, rows, colours, seconds_per_px)
         axes[-1].set_xlabel("Time since the start of the run [s]")
-        figure.legend(
-            handles=_legend(colours, every, seconds_per_px), loc="outside upper right", ncols=6, frameon=False
-        )
+        figure.legend(handles=_legend(colours, runs, seconds_per_px), loc="outside upper right", ncols=6, frameon=False)
 
 
 def busiest_window(records: Iterable[Record], length_s: float) -> tuple[float, float]:
@@ -114,18 +114,26 @@ def busiest_window(records: Iterable[Record], length_s: float) -> tuple[float, f
     tuple
         Start and end of the part, in seconds.
     """
-    samples = [record for record in records if isinstance(record, SampleRecord)]
-    created = np.array([sample.created_s for sample in samples])
-    delay = np.array([sample.delay_s for sample in samples])
-    starts = np.unique(np.concatenate([[0.0], created]))
+    spans_s = array("d")
+    for record in records:
+        if isinstance(record, SampleRecord):
+            spans_s.extend((record.created_s, record.finished_s))
+    created_s, finished_s = np.sort(np.frombuffer(spans_s).reshape(-1, 2), axis=0).T
+    starts_s = np.unique(np.concatenate([[0.0], created_s]))
 
-    def in_flight(until: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Return the integral over time of the number of samples in flight, up to each time in ``until``."""
-        integral: NDArray[np.float64] = np.clip(until[:, None] - created, 0.0, delay).sum(axis=1)
-        return integral
+    def in_flight(until_s: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Return the integral over time of the number of samples in flight, up to each time in ``until_s``."""
+        return _elapsed(until_s, created_s) - _elapsed(until_s, finished_s)
 
-    start_s = float(starts[np.argmax(in_flight(starts + length_s) - in_flight(starts))])
+    start_s = float(starts_s[np.argmax(in_flight(starts_s + length_s) - in_flight(starts_s))])
     return start_s, start_s + length_s
+
+
+def _elapsed(until_s: NDArray[np.float64], times_s: NDArray[np.float64]) -> NDArray[np.float64]:
+    """Return for each time in ``until_s`` the total time elapsed since each of the sorted ``times_s`` before it."""
+    before = np.searchsorted(times_s, until_s)
+    sums_s: NDArray[np.float64] = np.concatenate([[0.0], np.cumsum(times_s)])
+    return before * until_s - sums_s[before]
 
 
 def _start_s(record: Record) -> float:
@@ -262,14 +270,14 @@ def _draw_bars(
             )
 
 
-def _legend(colours: dict[str, str], records: Sequence[Record], seconds_per_px: float) -> list[object]:
+def _legend(colours: dict[str, str], runs: Sequence[Collection[Record]], seconds_per_px: float) -> list[object]:
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    failed = any(isinstance(record, SampleRecord) and record.status == "failed" for record in records)
+    failed = any(isinstance(record, SampleRecord) and record.status == "failed" for record in chain(*runs))
     labels = any(
         record.end_s - record.start_s > _LABEL_PX * seconds_per_px
-        for record in records
+        for record in chain(*runs)
         if not isinstance(record, SampleRecord)
     )
     return [

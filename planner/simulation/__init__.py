@@ -1,1 +1,1 @@
-"""The virtual-time driver of the worker: event heap, compute and network models."""
+"""Simulation of runs in virtual time: event heap, device and network models, and the driver of the workers."""

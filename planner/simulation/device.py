@@ -1,4 +1,4 @@
-"""A worker's hardware in virtual time: how long blocks take, when it may compute, and how fast it is at the moment."""
+"""Model of a worker's hardware in virtual time: block times, current speed, and when it may compute."""
 
 from __future__ import annotations
 
@@ -16,16 +16,17 @@ _STREAM = 1_000
 
 
 class Device:
-    """One worker's hardware.
+    """The hardware of one worker.
 
-    Block times follow gamma distributions with the profile's mean and spread, from a stream of this device's own; a
-    stage's overhead is added to its first block. Without ``overlap`` a block waits until all it sends is gone.
+    Block times follow gamma distributions with the profile's mean and standard deviation, drawn from a separate random
+    stream; the overhead of a stage is added to its first block. Without ``overlap``, a block waits until the device has
+    sent all its data.
 
     Parameters
     ----------
     factors
-        What successive blocks take by their mean, as it was once measured: from a random one on, over and over, in
-        place of the profile's spread. Without any a block's time says nothing of the next one's.
+        Measured times of successive blocks, divided by their means. They are repeated from a random position and
+        replace the profile's standard deviation. Without them, successive block times are independent.
     """
 
     def __init__(self, instance: Instance, worker: str, seed: int, factors: Sequence[float] = ()) -> None:
@@ -42,19 +43,19 @@ class Device:
             )
             for model in instance.profiles
         }
-        self._factors = _from(int(self.rng.integers(len(factors))), factors) if factors else None
+        self._factors = _cycle_from(int(self.rng.integers(len(factors))), factors) if factors else None
         self._overhead_s = {model: instance.stage_overhead_s(model, worker) for model in instance.profiles}
         self._sending = 0
         self._held: Callable[[], None] | None = None
         self.slowness = 1.0
-        """How many times longer blocks take at the moment."""
+        """Factor by which blocks currently take longer."""
 
     def take_over(self, before: Device) -> None:
-        """Go on with the chance and the slowness of the same hardware, whose worker has left meanwhile."""
+        """Continue the random stream and the slowness of the same hardware before its worker left."""
         self.rng, self._factors, self.slowness = before.rng, before._factors, before.slowness
 
     def service_s(self, run: RunBlock) -> float:
-        """Draw how long a block takes, in seconds."""
+        """Draw the time of a block, in seconds."""
         shape, scale_s = self._gamma[run.model][run.block]
         if self._factors is not None:
             service_s = next(self._factors) * (shape * scale_s if shape < inf else scale_s)
@@ -66,31 +67,31 @@ class Device:
 
     @property
     def free(self) -> bool:
-        """Whether a block may start now."""
+        """Whether a block may start."""
         return self.overlap or self._sending == 0
 
     def hold(self, start: Callable[[], None]) -> None:
-        """Start a block when this device has sent everything."""
+        """Start a block once this device has sent all its data."""
         self._held = start
 
     def sending(self) -> None:
-        """Count a transfer that begins to leave."""
+        """Count a transfer that this device begins to send."""
         self._sending += 1
 
     def sent(self) -> None:
-        """Count a transfer that has left; a block that waited for it starts."""
+        """Count a transfer that has been sent; a block that waited for it starts."""
         self._sending -= 1
         if self._sending == 0 and self._held is not None:
             start, self._held = self._held, None
             start()
 
 
-def _from(first: int, factors: Sequence[float]) -> Iterator[float]:
+def _cycle_from(first: int, factors: Sequence[float]) -> Iterator[float]:
     return cycle([*factors[first:], *factors[:first]])
 
 
 def _shape_and_scale(mean_s: float, std_s: float) -> tuple[float, float]:
-    """Give shape and scale, in seconds, of a gamma distribution; without spread an infinite shape and the mean."""
+    """Return shape and scale of a gamma distribution, or an infinite shape and the mean if ``std_s`` is 0."""
     if std_s == 0:
         return inf, mean_s
     shape = (mean_s / std_s) ** 2

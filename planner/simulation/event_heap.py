@@ -1,4 +1,4 @@
-"""Actions in the order of their time: the heart of the simulator, and of the network that is emulated in real time."""
+"""Event queue of the simulator, and of the network that is emulated in real time."""
 
 from __future__ import annotations
 
@@ -8,49 +8,49 @@ from itertools import count
 from math import inf
 from typing import TypeAlias
 
-Place: TypeAlias = tuple[float, int]
-"""A time, and a number that orders equal times."""
+Slot: TypeAlias = tuple[float, int]
+"""Position in the queue: a time, and a number that orders equal times."""
 
 
 class EventHeap:
-    """Actions to be done at given times; equal times keep the order in which they were added."""
+    """Actions that run at given times; those at the same time run in the order in which they were added."""
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Callable[[], None]]] = []
         self._sequence = count()
-        self._doing = -1
+        self._running = -1
         self.now_s = 0.0
-        """Time of the action being done."""
+        """Time of the running action."""
 
     def at(self, time_s: float, action: Callable[[], None]) -> None:
-        """Do ``action`` at ``time_s``, or now if that has passed."""
+        """Run ``action`` at ``time_s``, or now if that has passed."""
         heapq.heappush(self._heap, (time_s if time_s > self.now_s else self.now_s, next(self._sequence), action))
 
-    def place(self, time_s: float) -> Place:
-        """Give the place that an action added now would have, for one that may prove unnecessary."""
+    def reserve(self, time_s: float) -> Slot:
+        """Return the slot of an action added now, for an action that may prove unnecessary."""
         return time_s, next(self._sequence)
 
-    def fill(self, place: Place, action: Callable[[], None]) -> None:
-        """Do ``action`` at a place that has not passed."""
-        heapq.heappush(self._heap, (*place, action))
+    def fill(self, slot: Slot, action: Callable[[], None]) -> None:
+        """Run ``action`` in a reserved slot that has not passed."""
+        heapq.heappush(self._heap, (*slot, action))
 
-    def passed(self, place: Place) -> bool:
-        """Tell whether an action at a place would have been done by now."""
-        return place < (self.now_s, self._doing)
+    def passed(self, slot: Slot) -> bool:
+        """Return whether an action in a slot would have run by now."""
+        return slot < (self.now_s, self._running)
 
     @property
     def next_s(self) -> float:
-        """Time of the next action; infinity when there is none."""
+        """Time of the next action; infinite if there is none."""
         return self._heap[0][0] if self._heap else inf
 
     def run_next(self) -> None:
-        """Do the next action."""
-        self.now_s, self._doing, action = heapq.heappop(self._heap)
+        """Run the next action."""
+        self.now_s, self._running, action = heapq.heappop(self._heap)
         action()
 
     def run_all(self) -> None:
-        """Do all actions, those that they add included; what is set for infinity never comes."""
+        """Run all actions, including those that they add; actions at infinite times never run."""
         heap, pop = self._heap, heapq.heappop
         while heap and heap[0][0] < inf:
-            self.now_s, self._doing, action = pop(heap)
+            self.now_s, self._running, action = pop(heap)
             action()

@@ -1,11 +1,11 @@
-"""Network resources in time: transfers in fragments, by priority, not preempted within a fragment.
+"""Network model: transfers in fragments, by priority, without preemption within a fragment.
 
 A resource is a shared medium or one direction of a link. It sends one fragment at a time, always of the transfer with
-the highest priority, first come first served among equals. A transfer that crosses several hops is stored and
-forwarded. The latency of a hop adds to the transfer and uses no capacity.
+the highest priority, and in order of arrival among equals. A transfer over several hops is stored and forwarded. The
+latency of a hop delays the transfer and uses no capacity.
 
-The model announces each delivery as soon as it is certain, which is when its last fragment begins: the simulator
-does not need that, but who emulates a network in real time can tell the receiver ahead of time when to let it in.
+The model announces each delivery as soon as it is certain, which is when its last fragment begins. The simulator does
+not need that, but an emulation in real time can inform the receiver in advance.
 """
 
 from __future__ import annotations
@@ -18,38 +18,37 @@ from functools import partial
 from itertools import count
 from typing import TypeAlias
 
+from planner.plan.journey import FRAGMENT_BYTES
 from planner.scenario.instance import Hop, NetworkPath
-from planner.simulation.event_heap import EventHeap, Place
-
-FRAGMENT_BYTES = 64 * 1024
+from planner.simulation.event_heap import EventHeap, Slot
 
 Delivery = Callable[[float], None]
-"""Called with the time at which the last byte is there."""
+"""Called with the time at which the last byte arrives."""
 
 Occupation = Callable[[Hop, float, float], None]
-"""Called with the hop, and the times between which it was occupied, interruptions included."""
+"""Called with a hop, and start and end of the transfer over it, including interruptions."""
 
 
 @dataclass(slots=True)
 class _Transfer:
     hops: tuple[Hop, ...]
-    """Those ahead, the one at hand first."""
+    """Remaining hops, the current one first."""
     size_bytes: float
     priority: float
     deliver: Delivery
     occupied: Occupation
     left_bytes: float
-    """Of this hop."""
+    """Bytes that remain on the current hop."""
     start_s: float = -1.0
-    """When the hop at hand was first occupied; before that less than 0."""
+    """Time at which the current hop was first occupied; negative before."""
 
 
 _Entry: TypeAlias = tuple[float, int, _Transfer]
-"""A transfer in the order of service: by minus its priority, then as it came."""
+"""Negative priority, sequence number, and transfer: sorts in the order of service."""
 
 
 class _Resource:
-    """One medium, or one direction of a link."""
+    """A shared medium, or one direction of a link."""
 
     def __init__(self, heap: EventHeap, forward: Callable[[_Transfer], None]) -> None:
         self._heap = heap
@@ -58,7 +57,7 @@ class _Resource:
         self._sequence = count()
         self._current: _Entry | None = None
         self._began_s = 0.0
-        self._end: Place | None = None
+        self._end: Slot | None = None
         self._version = 0
         self._factor = 1.0
         self.busy_s = 0.0
@@ -76,7 +75,7 @@ class _Resource:
             self._yield_at_fragment_end(current)
 
     def change_rate(self, factor: float) -> None:
-        """Go on at another share of the bandwidth; 0 stops. A last fragment that has begun ends as announced."""
+        """Continue with another share of the bandwidth, 0 to stop; a last fragment that has begun ends as announced."""
         current = self._serving()
         if current is not None and self._end is None:
             transfer = current[2]
@@ -90,7 +89,7 @@ class _Resource:
                 self._begin_next()
 
     def _serving(self) -> _Entry | None:
-        """Give what is being sent; where nothing waits no action ends a transfer, so its end is noticed here."""
+        """Return the current transfer; if none waits, no action ends it, so its end is noticed here."""
         if self._end is not None and self._heap.passed(self._end):
             self._current = self._end = None
         return self._current
@@ -110,7 +109,7 @@ class _Resource:
             self._begin(heapq.heappop(self._waiting))
 
     def _begin(self, entry: _Entry) -> None:
-        """Serve a transfer until it is done or something interrupts it."""
+        """Serve a transfer until it ends or is interrupted."""
         transfer, now_s = entry[2], self._heap.now_s
         self._current, self._began_s = entry, now_s
         if transfer.start_s < 0:
@@ -130,11 +129,11 @@ class _Resource:
         self._heap.at(time_s, lambda: action() if version == self._version else None)
 
     def _announce(self, transfer: _Transfer) -> None:
-        """Begin the last fragment of the current transfer: nothing can delay it any more."""
+        """Begin the last fragment of the current transfer, which nothing can delay any more."""
         hop = transfer.hops[0]
         end_s = self._began_s + transfer.left_bytes / self._rate(transfer)
         self.busy_s += end_s - self._began_s
-        self._end = self._heap.place(end_s)
+        self._end = self._heap.reserve(end_s)
         if self._waiting:
             self._heap.fill(self._end, self._next)
         transfer.occupied(hop, transfer.start_s, end_s)
@@ -168,14 +167,14 @@ class NetworkModel:
     def submit(
         self, path: NetworkPath, size_bytes: float, priority: float, deliver: Delivery, occupied: Occupation
     ) -> None:
-        """Send ``size_bytes`` along ``path`` from now on.
+        """Send ``size_bytes`` along ``path``, starting now.
 
         Parameters
         ----------
         deliver
-            Called with the time at which the last byte is there, as soon as that is certain.
+            Called with the time at which the last byte arrives, as soon as that is certain.
         occupied
-            Called with hop, start and end for each hop, as soon as they are certain; for records.
+            Called with each hop, and start and end of the transfer over it, as soon as they are certain.
         """
         self._enter(_Transfer(path.hops, size_bytes, priority, deliver, occupied, left_bytes=size_bytes))
 
@@ -187,10 +186,10 @@ class NetworkModel:
         self._enter(transfer)
 
     def change_rate(self, resources: Iterable[str], factor: float) -> None:
-        """Let resources go on at a share of their bandwidth; 0 stops them, and what waits there waits on."""
+        """Set the share of their bandwidth that resources have; with 0, transfers wait."""
         for resource in resources:
             self._resources[resource].change_rate(factor)
 
     def busy_s(self) -> dict[str, float]:
-        """Time each resource was sending so far, in seconds."""
+        """Return the time that each resource has been sending, in seconds."""
         return {name: resource.busy_s for name, resource in self._resources.items()}

@@ -1,7 +1,7 @@
-"""Independent replications of a simulated run, in processes side by side, and what they amount to together.
+"""Independent replications of a simulated run, in parallel processes.
 
-Each policy meets the same seeds, so that differences between policies are not differences in what arrived
-(common random numbers).
+All policies use the same seeds, so that differences between policies are not caused by different arrivals (common
+random numbers).
 """
 
 from __future__ import annotations
@@ -26,12 +26,12 @@ from planner.trace.records import Record, record_file
 Sink = Callable[[Record], None]
 
 _WAKE_S: Final = 0.5
-"""How long this process sleeps at most: a signal that the system gives to another of its threads does not wake it."""
+"""Maximum time this process sleeps, since a signal delivered to another of its threads does not wake it."""
 
 
 @dataclass(frozen=True)
 class RunSpec:
-    """One run to be made: its policy, its seed, and the file that takes its records, if any."""
+    """A run to simulate: its policy, its seed, and the file for its records, if any."""
 
     policy: str
     seed: int
@@ -40,7 +40,7 @@ class RunSpec:
 
 @dataclass(frozen=True)
 class Replication:
-    """One run that was made."""
+    """A simulated run."""
 
     case: RunSpec
     metrics: RunMetrics
@@ -50,26 +50,26 @@ class Replication:
 def simulate_case(
     instance: Instance, plan: PlanSpec | None, case: RunSpec, *sinks: Sink, replanner: MakeReplan | None = None
 ) -> Replication:
-    """Make one run in memory that does not grow with the number of samples.
+    """Simulate one run, in memory that does not grow with the number of samples.
 
     Parameters
     ----------
     sinks
-        Take each record, too, as it comes about.
+        Called with each record as it occurs.
     replanner
-        Makes what solves the plan again when workers leave, come back or become slow; by default the plan stays, less
-        the routes over those that left.
+        Returns the function that adapts the plan when workers leave, come back or slow down. By default the plan stays,
+        without the routes over absent workers.
     """
     priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
     accumulator = Accumulator(priorities, instance.workers, instance.accuracies)
     with nullcontext() if case.trace is None else record_file(case.trace) as write:
-        every = (accumulator.add, *sinks) if write is None else (accumulator.add, write, *sinks)
+        takers = (accumulator.add, *sinks) if write is None else (accumulator.add, write, *sinks)
 
-        def all_of_them(record: Record) -> None:
-            for take in every:
+        def take_record(record: Record) -> None:
+            for take in takers:
                 take(record)
 
-        sink = every[0] if len(every) == 1 else all_of_them
+        sink = takers[0] if len(takers) == 1 else take_record
         replan = replanner(instance, case.policy, plan) if replanner is not None else None
         simulation = Simulator(instance, policy=case.policy, plan=plan, seed=case.seed, sink=sink, replan=replan).run()
     return Replication(case, accumulator.result(), simulation)
@@ -83,35 +83,35 @@ def simulate_cases(
     processes: int | None = None,
     replanner: MakeReplan | None = None,
 ) -> Iterator[Replication]:
-    """Make independent runs in processes side by side.
+    """Simulate independent runs in parallel processes.
 
     Parameters
     ----------
     processes
-        How many; by default one a processor.
+        Number of processes; by default that of the processors.
     replanner
-        As for :func:`simulate_case`; a function of a module, for it goes to the processes.
+        As for :func:`simulate_case`; must be a function of a module, because it is pickled.
 
     Yields
     ------
     Replication
-        Each run as soon as it is made, not in the order of ``cases``.
+        Each run as soon as it ends, not in the order of ``cases``.
     """
     count = min(processes or os.cpu_count() or 1, len(cases))
     if count == 1:
         yield from (simulate_case(instance, plan, case, replanner=replanner) for case in cases)
         return
     with _pool(count) as pool:
-        left = {pool.submit(_simulate_in_pool, instance, plan, case, replanner) for case in cases}
-        while left:
-            done, left = wait(left, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
+        pending = {pool.submit(_simulate_in_pool, instance, plan, case, replanner) for case in cases}
+        while pending:
+            done, pending = wait(pending, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
 
 
 @contextmanager
 def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
-    """Give processes that drop what they do, and what has not begun, when one run fails or the user interrupts."""
-    # A forked process may inherit a lock that a thread of this one holds; a spawned one starts clean.
+    """Return processes that abandon all runs when one fails or the user interrupts."""
+    # A forked process could inherit a lock that a thread of this process holds.
     context = multiprocessing.get_context("spawn")
     stop = context.RawValue("b", 0)
     pool = ProcessPoolExecutor(count, mp_context=context, initializer=_begin, initargs=(stop,))
@@ -123,11 +123,11 @@ def _pool(count: int) -> Iterator[ProcessPoolExecutor]:
 
 
 _STOPS: Final[list[Any]] = []
-"""In a process of a pool: the byte in shared memory that is not 0 when it is to stop."""
+"""In a process of a pool: a byte in shared memory that becomes 1 to stop the process."""
 
 
 def _begin(stop: Any) -> None:
-    """Begin a process of a pool; an interrupt from the keyboard reaches it, too, and is for its parent alone."""
+    """Initialise a process of a pool; keyboard interrupts reach it, too, but its parent handles them."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     _STOPS.append(stop)
 
@@ -135,9 +135,9 @@ def _begin(stop: Any) -> None:
 def _simulate_in_pool(
     instance: Instance, plan: PlanSpec | None, case: RunSpec, replanner: MakeReplan | None
 ) -> Replication:
-    return simulate_case(instance, plan, case, _stop_if_told, replanner=replanner)
+    return simulate_case(instance, plan, case, _stop_if_requested, replanner=replanner)
 
 
-def _stop_if_told(_record: Record) -> None:
+def _stop_if_requested(_record: Record) -> None:
     if _STOPS[0].value:
         raise KeyboardInterrupt

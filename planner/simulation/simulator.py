@@ -1,4 +1,4 @@
-"""The virtual-time driver: the same workers that agents drive, with computed instead of measured times."""
+"""Simulator: drives the same workers as the agents, in virtual time."""
 
 from __future__ import annotations
 
@@ -46,18 +46,18 @@ from planner.worker.patience import Patience
 from planner.worker.worker import Worker
 
 DETECTION_S: Final = 0.1
-"""A worker that left or joined is noticed by the others after this; on a real network the liveliness tokens decide."""
+"""Time after which workers notice that one left or joined; on a real network liveliness tokens decide."""
 
 REPLANNING_S: Final = 0.5
-"""A new plan is there so long after a worker was noticed to have left, joined or become slow."""
+"""Time from noticing that a worker left, joined or slowed down to the new plan."""
 
 
 @dataclass(frozen=True)
 class Simulation:
-    """What a simulated run gave, beyond the records that went to the sink."""
+    """Results of a simulated run, in addition to the records passed to the sink."""
 
     events: int
-    """Events that workers took, and transfers."""
+    """Number of events that workers handled, plus number of transfers."""
     end_s: float
     network_busy_s: dict[str, float]
 
@@ -68,19 +68,17 @@ class Simulator:
     Parameters
     ----------
     sink
-        Takes each record as it comes about.
-    observe
-        Told ``(worker, now_s, event, effects)`` of every step; for tests and logs.
+        Called with each record as it occurs.
     patience
-        When sources try again. By default they wait for ever: nothing is lost here but what leaves with a worker, and
-        they are told when one does.
+        When sources try again. By default they wait forever: messages are lost only with a worker that leaves, and the
+        sources are informed of that.
     make
-        Makes each worker's policy in place of the one named, for policies with other options.
+        Creates the policy of each worker instead of ``policy``, for policies with other options.
     replan
-        Solves again when workers left, came back or became slow; by default the plan stays, less the routes over those
-        that left.
+        Adapts the plan when workers leave, come back or slow down. By default the plan stays, without the routes over
+        absent workers.
     factors
-        For each worker, what successive blocks take by their mean, as :class:`~planner.simulation.device.Device` says.
+        Relative times of successive blocks of each worker; see :class:`~planner.simulation.device.Device`.
     """
 
     def __init__(
@@ -91,7 +89,6 @@ class Simulator:
         plan: PlanSpec | None,
         seed: int,
         sink: Callable[[Record], None],
-        observe: Callable[[str, float, Event, list[Effect]], None] | None = None,
         patience: Patience | None = None,
         make: Callable[[], Policy] | None = None,
         replan: Replan | None = None,
@@ -104,7 +101,6 @@ class Simulator:
         self._watched: set[str] = set()
         self._seed = seed
         self._sink = sink
-        self._observe = observe
         self._patience = patience or Patience(first_s=inf)
         self._costs = CostTable(instance)
         self._heap = EventHeap()
@@ -126,7 +122,7 @@ class Simulator:
         self._end_s = 0.0
 
     def run(self) -> Simulation:
-        """Run until nothing happens any more; a sample that never ended is reported failed."""
+        """Run until no events are left; a sample that has not ended is reported as failed."""
         for source in self._instance.sources:
             times = instance_arrivals(self._instance, source, self._seed)
             self._arrive_next(source, self._instance.home(source), enumerate(times))
@@ -134,7 +130,7 @@ class Simulator:
             self._heap.at(event.at_s, partial(self._disturb, event))
         self._heap.run_all()
         for worker in list(self._workers.values()):
-            self._fail_pending(worker, "never ended: a network stayed away, or its policy left it waiting")
+            self._fail_pending(worker, "never ended: a network did not come back, or the policy left it waiting")
         return Simulation(self._events, self._end_s, self._network.busy_s())
 
     def _new_device(self, name: str) -> Device:
@@ -153,7 +149,7 @@ class Simulator:
             if home in self._workers:
                 self._step(home, Arrived(source, sample))
             else:
-                self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was not there"))
+                self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was absent"))
 
         self._heap.at(time_s, arrive)
 
@@ -163,7 +159,7 @@ class Simulator:
             self._step_worker(worker, event)
 
     def _step_same(self, worker: Worker, event: Event) -> None:
-        """Take an event that is meant for this very worker, unless it has left meanwhile, even if it came back."""
+        """Handle an event of this very worker, unless it has left, even if a worker of its name came back."""
         if self._workers.get(worker.name) is worker:
             self._step_worker(worker, event)
 
@@ -171,8 +167,6 @@ class Simulator:
         now_s = self._heap.now_s
         effects = worker.step(now_s, event)
         self._events += 1
-        if self._observe is not None:
-            self._observe(worker.name, now_s, event, effects)
         handlers = self._handlers
         for effect in effects:
             handler = handlers.get(type(effect))
@@ -199,7 +193,7 @@ class Simulator:
             self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
             self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
             if self._replan is not None:
-                self._look_at_pace(worker)
+                self._check_slowness(worker)
 
     def _on_send(self, worker: Worker, send: Send) -> None:
         name = worker.name
@@ -245,9 +239,9 @@ class Simulator:
 
     def _on_end(self, _worker: Worker, effect: Complete | Fail) -> None:
         self._end_s = self._heap.now_s
-        self._sink(self._exits.judged(sample_record(effect, self._heap.now_s)))
+        self._sink(self._exits.with_correctness(sample_record(effect, self._heap.now_s)))
 
-    # ---- what the scenario's events do ----------------------------------------------------------------------------
+    # ---- events of the scenario -----------------------------------------------------------------------------------
 
     def _disturb(self, event: EventSpec) -> None:
         if event.worker is not None:
@@ -265,7 +259,7 @@ class Simulator:
             self._devices[name].slowness = 1.0
         elif event.action == "leave" and name in self._workers:
             self._fail_pending(self._workers.pop(name), f"{name} left")
-            self._tell_all(name, Left(name))
+            self._send_all(name, Left(name))
         elif event.action == "join" and name not in self._workers:
             device = self._new_device(name)
             device.take_over(self._devices[name])
@@ -277,29 +271,31 @@ class Simulator:
             for source, priority in self._priorities.items():
                 if self._instance.home(source) == name:
                     self._step_worker(worker, Reprioritised(source, priority))
-            self._tell_all(name, Joined(name))
+            self._send_all(name, Joined(name))
 
-    def _tell_all(self, name: str, event: Left | Joined) -> None:
+    def _send_all(self, name: str, event: Left | Joined) -> None:
         for other in self._workers.values():
             if other.name != name:
                 self._heap.at(self._heap.now_s + DETECTION_S, partial(self._step_same, other, event))
-        self._plan_anew()
+        self._schedule_replanning()
 
-    def _look_at_pace(self, worker: Worker) -> None:
+    def _check_slowness(self, worker: Worker) -> None:
         name, now_s = worker.name, self._heap.now_s
         if self._slowed.told(name, worker.slowness(now_s)):
-            self._plan_anew()
+            self._schedule_replanning()
         if name in self._slowed.slowness and name not in self._watched:
             self._watched.add(name)
-            self._heap.at(now_s + self._instance.scenario.policy.pace.memory_s, partial(self._look_again, worker))
+            self._heap.at(
+                now_s + self._instance.scenario.policy.pace.memory_s, partial(self._check_slowness_again, worker)
+            )
 
-    def _look_again(self, worker: Worker) -> None:
-        """See whether a slow worker has had any work since: one that has none tells nothing any more."""
+    def _check_slowness_again(self, worker: Worker) -> None:
+        """Check a slow worker again, because a worker without work no longer reports its speed."""
         self._watched.discard(worker.name)
-        self._look_at_pace(worker)
+        self._check_slowness(worker)
 
-    def _plan_anew(self) -> None:
-        """Have all follow a new plan soon, unless workers leave, come back or become slow meanwhile."""
+    def _schedule_replanning(self) -> None:
+        """Distribute a new plan after a while, unless workers leave, come back or slow down before."""
         if self._replan is not None:
             due_s = self._heap.now_s + DETECTION_S + REPLANNING_S
             self._heap.at(due_s, partial(self._follow_new_plan, self._replan, self._absent(), self._slowed.slowness))
@@ -330,7 +326,7 @@ class Simulator:
 def simulate(
     instance: Instance, *, policy: str, plan: PlanSpec | None = None, seed: int = 0, replan: Replan | None = None
 ) -> tuple[list[Record], Simulation]:
-    """Simulate one run and give its records, for runs that fit into memory; ``replan`` as for the simulator."""
+    """Simulate one run and return its records, for runs that fit into memory; see :class:`Simulator`."""
     records: list[Record] = []
-    outcome = Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, replan=replan).run()
-    return records, outcome
+    simulation = Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, replan=replan).run()
+    return records, simulation

@@ -1,4 +1,4 @@
-"""How often the results of a run are right, and how far that may be chance."""
+"""Measured accuracy of a run, and its confidence interval."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from planner.trace.records import Record, SampleRecord
 from planner.validation.numerics import References
 
 Labels = Mapping[str, NDArray[np.int64]]
-"""Classes of the inputs of some sources, in their order."""
+"""Classes of the inputs of some sources, in the order of the inputs."""
 
 _Z: Final = 1.959964
 """97.5th percentile of the normal distribution."""
@@ -32,15 +32,15 @@ class Bounds(NamedTuple):
     high: float
 
 
-def wilson(right: float, samples: int) -> Bounds:
-    """Give the 95 % confidence interval of a probability of which a fraction was seen.
+def wilson(correct: float, samples: int) -> Bounds:
+    """Return the 95 % confidence interval of a probability, given an observed fraction.
 
-    A probability p lies in it when the fraction lies within 1.96 standard deviations, √(p(1−p)/n), of p.
+    It contains each probability p for which the fraction lies within 1.96 standard deviations, √(p(1−p)/n), of p.
 
     Parameters
     ----------
-    right
-        Fraction seen.
+    correct
+        Observed fraction.
     samples
         Number of independent samples; 1 or more.
 
@@ -49,33 +49,36 @@ def wilson(right: float, samples: int) -> Bounds:
     E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
     """
     shrink = 1 + _Z**2 / samples
-    middle = (right + _Z**2 / (2 * samples)) / shrink
-    half = _Z / shrink * sqrt(right * (1 - right) / samples + (_Z / (2 * samples)) ** 2)
+    middle = (correct + _Z**2 / (2 * samples)) / shrink
+    half = _Z / shrink * sqrt(correct * (1 - correct) / samples + (_Z / (2 * samples)) ** 2)
     return Bounds(max(middle - half, 0.0), min(middle + half, 1.0))
 
 
-def known_answers(
+def recorded_predictions(
     instance: Instance, chains: Mapping[str, Chain], expected: References, labels: Labels
 ) -> dict[str, dict[str, RecordedPredictions]]:
-    """Give what the models that samples may leave early say of the inputs, for an exact replay of who leaves where."""
-    found: dict[str, dict[str, RecordedPredictions]] = {}
+    """Return, by source and model, what models with exits or labels predict for the inputs.
+
+    With them the simulation lets each sample leave at the exit at which it leaves in the run.
+    """
+    predictions: dict[str, dict[str, RecordedPredictions]] = {}
     for (source, model), outputs in expected.items():
         if any(point.thresholds for point in instance.operating_points(model)) or source in labels:
-            found.setdefault(source, {})[model] = predictions_of(chains[model], outputs, labels.get(source))
-    return found
+            predictions.setdefault(source, {})[model] = predictions_of(chains[model], outputs, labels.get(source))
+    return predictions
 
 
 def with_correctness(
     records: Iterable[Record], outputs: Mapping[tuple[str, int], Tensors], labels: Labels
 ) -> Iterator[Record]:
-    """Say of each completed sample with a label whether the most likely class of its result is right."""
+    """Yield the records; those of completed samples with a label say whether the most likely class is correct."""
     for record in records:
-        yield _judged(record, outputs, labels) if isinstance(record, SampleRecord) else record
+        yield _with_correctness(record, outputs, labels) if isinstance(record, SampleRecord) else record
 
 
-def _judged(record: SampleRecord, outputs: Mapping[tuple[str, int], Tensors], labels: Labels) -> SampleRecord:
-    found, known = outputs.get((record.source, record.sample)), labels.get(record.source)
-    if record.status != "completed" or found is None or known is None:
+def _with_correctness(record: SampleRecord, outputs: Mapping[tuple[str, int], Tensors], labels: Labels) -> SampleRecord:
+    tensors, classes = outputs.get((record.source, record.sample)), labels.get(record.source)
+    if record.status != "completed" or tensors is None or classes is None:
         return record
-    (scores,) = found.values()
-    return replace(record, correct=bool(scores.argmax() == known[record.sample % len(known)]))
+    (scores,) = tensors.values()
+    return replace(record, correct=bool(scores.argmax() == classes[record.sample % len(classes)]))

@@ -1,4 +1,4 @@
-"""What is wrong with a run: which samples failed or were lost, and where; which outputs differ, and by how much."""
+"""Descriptions of what is wrong with a run: failed or lost samples, and where; outputs that differ, and by how much."""
 
 from __future__ import annotations
 
@@ -14,25 +14,25 @@ from planner.validation.numerics import NAMED, Numerics
 _Key = tuple[str, int]
 _Work = BlockRecord | TransferRecord
 
-_NOTHING: Final = "no worker is known to have done anything for it"
+_NO_WORK: Final = "no worker reported any work on it"
 
 
 def sample_faults(
     instance: Instance, records: Collection[Record], numerics: Numerics, *, failed: int, lost: int
 ) -> Iterator[str]:
-    """Say of the first samples that did not complete, and of the first outputs that differ, what is known of them.
+    """Describe the first samples that did not complete and the first outputs that differ.
 
     Parameters
     ----------
     failed, lost
-        How many samples failed, and how many never ended.
+        Number of samples that failed, and that never ended.
     """
     if not numerics.samples:
-        yield "no output was there to compare"
+        yield "no outputs to compare"
     if not (failed or lost or numerics.unequal):
         return
     reasons, missing = _unfinished(instance, records)
-    differing = {(found.source, found.sample): str(found) for found in numerics.differences}
+    differing = {(difference.source, difference.sample): str(difference) for difference in numerics.differences}
     work = _work(records, {*reasons, *missing, *differing})
     for key, reason in reasons.items():
         yield f"{_named(key)} failed: {reason}; {_last_seen(work[key])}"
@@ -46,7 +46,7 @@ def sample_faults(
 
 
 def _unfinished(instance: Instance, records: Iterable[Record]) -> tuple[dict[_Key, str], list[_Key]]:
-    """Give the first samples that failed, with their reasons, and the first that never ended."""
+    """Return the first samples that failed, with their reasons, and the first that never ended."""
     ended = {source: NumberSet() for source in instance.sources}
     reasons: dict[_Key, str] = {}
     for record in records:
@@ -64,32 +64,32 @@ def _unfinished(instance: Instance, records: Iterable[Record]) -> tuple[dict[_Ke
 
 
 def _work(records: Iterable[Record], keys: Iterable[_Key]) -> dict[_Key, list[_Work]]:
-    """Give what was done for some samples."""
-    found: dict[_Key, list[_Work]] = {key: [] for key in keys}
+    """Return the work done for some samples."""
+    work: dict[_Key, list[_Work]] = {key: [] for key in keys}
     for record in records:
-        if not isinstance(record, SampleRecord) and (record.source, record.sample) in found:
-            found[record.source, record.sample].append(record)
-    return found
+        if not isinstance(record, SampleRecord) and (record.source, record.sample) in work:
+            work[record.source, record.sample].append(record)
+    return work
 
 
 def _named(key: _Key) -> str:
     return f"{key[0]}, sample {key[1]}"
 
 
-def _others(total: int, what: str) -> Iterator[str]:
+def _others(total: int, verb: str) -> Iterator[str]:
     if total > NAMED:
-        yield f"{total - NAMED} more {what}"
+        yield f"{total - NAMED} more {verb}"
 
 
 def _last_seen(work: Iterable[_Work]) -> str:
     last = max(work, key=lambda record: record.end_s, default=None)
     if last is None:
-        return _NOTHING
+        return _NO_WORK
     if isinstance(last, BlockRecord):
-        return f"last seen at {last.worker}, which ended block {last.block} at {last.end_s:.3f} s"
-    return f"last seen at {last.receiver}, to which cut {last.cut} came from {last.sender} at {last.end_s:.3f} s"
+        return f"last seen at {last.worker}, which finished block {last.block} at {last.end_s:.3f} s"
+    return f"last seen at {last.receiver}, which received cut {last.cut} from {last.sender} at {last.end_s:.3f} s"
 
 
 def _computed(work: Iterable[_Work]) -> str:
     blocks = sorted({(record.block, record.worker) for record in work if isinstance(record, BlockRecord)})
-    return "computed as " + ", ".join(f"block {block} at {worker}" for block, worker in blocks) if blocks else _NOTHING
+    return "computed as " + ", ".join(f"block {block} at {worker}" for block, worker in blocks) if blocks else _NO_WORK

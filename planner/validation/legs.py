@@ -1,8 +1,8 @@
-"""Where a sample's time goes: on which stage or link, waiting or not, as predicted and as measured.
+"""Breakdown of a sample's time by stage and link, waiting and working, as predicted and as measured.
 
-A sample's way from its arrival to its end is cut into legs: a stage, that is a run of blocks on one worker, or a
-transfer over one resource. Each leg takes the time from the end of the one before: waiting first, then work. So a
-source's legs add up to its mean delay, and their differences to the difference of the mean delays.
+The time from a sample's arrival to its end is divided into legs: a stage, which is a run of blocks on one worker, or a
+transfer over one resource. A leg starts when the one before ends: first the sample waits, then it is worked on. So the
+legs of a source add up to its mean delay, and their differences to the difference of the mean delays.
 """
 
 from __future__ import annotations
@@ -21,14 +21,17 @@ from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 
 CLOSE: Final = 0.02
-"""Mean delays that differ by less than this share of the predicted one need no explanation."""
+"""Maximum difference of mean delays, as a share of the predicted one, that needs no explanation."""
 
 _LATER: Final = 100_000
-"""Workers tell what they did within a second; that is fewer records than these."""
+"""Number of records after the end of a sample among which its other records may still come.
+
+Workers report their work within a second, in which fewer records than these are made.
+"""
 
 
 class Spent(NamedTuple):
-    """Time on a leg, in seconds: until it begins, and while it lasts. For a real link both are in ``work_s``."""
+    """Time spent on a leg, in seconds: before it begins, and while it lasts. On a real link both are in ``work_s``."""
 
     wait_s: float
     work_s: float
@@ -36,7 +39,7 @@ class Spent(NamedTuple):
 
 @dataclass(frozen=True)
 class LegComparison:
-    """Means over all completed samples of a source, those that do not take this leg included."""
+    """Mean times over all completed samples of a source, including those that do not take this leg."""
 
     place: LegSite
     predicted: Spent
@@ -48,11 +51,12 @@ class LegComparison:
         return sum(self.measured) - sum(self.predicted)
 
 
-Latencies: TypeAlias = Mapping[str, float]
+Legs: TypeAlias = Mapping[str, Mapping[LegSite, Spent]]
+"""Mean times of the legs of each source, in the order in which its samples take them."""
 
 
 def latencies(instance: Instance) -> dict[str, float]:
-    """Give the latency of each network resource in seconds."""
+    """Return the latency of each network resource in seconds."""
     return {
         hop.resource: hop.latency_s
         for by_receiver in instance.paths.values()
@@ -61,91 +65,96 @@ def latencies(instance: Instance) -> dict[str, float]:
     }
 
 
-def compare_legs(
-    instance: Instance, predicted: Iterable[Record], measured: Iterable[Record], *, emulated: bool
-) -> dict[str, list[LegComparison]]:
-    """Give the legs of each source, in the order in which its samples come to them.
+def compare_legs(sources: Iterable[str], predicted: Legs, measured: Legs) -> dict[str, list[LegComparison]]:
+    """Return the legs of each source, in the order in which its samples take them."""
+    nothing = Spent(0.0, 0.0)
+    compared = {}
+    for source in sources:
+        before, after = predicted.get(source, {}), measured.get(source, {})
+        compared[source] = [
+            LegComparison(leg, before.get(leg, nothing), after.get(leg, nothing))
+            for leg in dict.fromkeys([*before, *after])
+        ]
+    return compared
+
+
+class LegTimes:
+    """Sums up the legs of a run from its records, in memory that does not grow with the run.
 
     Parameters
     ----------
-    emulated
-        Whether the measured transfers were played by the simulator's network, whose records leave the latency out.
+    latency_s
+        Latency of each network resource whose transfer records leave it out, as those of the simulator do.
     """
-    known = latencies(instance)
-    before, after = _mean_legs(predicted, known), _mean_legs(measured, known if emulated else {})
-    nothing = Spent(0.0, 0.0)
-    return {
-        source: [
-            LegComparison(place, before[source].get(place, nothing), after[source].get(place, nothing))
-            for place in dict.fromkeys([*before[source], *after[source]])
-        ]
-        for source in instance.sources
-    }
 
+    def __init__(self, latency_s: Mapping[str, float]) -> None:
+        self._latency_s = latency_s
+        self._work: dict[tuple[str, int], list[BlockRecord | TransferRecord]] = defaultdict(list)
+        self._ended: deque[tuple[int, SampleRecord]] = deque()
+        self._records = 0
+        self._sums: dict[str, dict[LegSite, list[float]]] = defaultdict(dict)
+        self._completed: dict[str, int] = defaultdict(int)
 
-def _mean_legs(records: Iterable[Record], latency_s: Latencies) -> Mapping[str, dict[LegSite, Spent]]:
-    sums: dict[str, dict[LegSite, list[float]]] = defaultdict(dict)
-    completed: dict[str, int] = defaultdict(int)
-    for sample, work in _by_sample(records):
-        if sample.status != "completed":
-            continue
-        completed[sample.source] += 1
-        for place, spent in _walk(sample, work, latency_s):
-            total = sums[sample.source].setdefault(place, [0.0, 0.0])
-            total[0] += spent.wait_s
-            total[1] += spent.work_s
-    means: dict[str, dict[LegSite, Spent]] = defaultdict(dict)
-    for source, totals in sums.items():
-        # The leg a sample meets first is listed first, whichever samples take it.
-        order = sorted(totals, key=lambda place: (place.first, not place.transfer))
-        means[source] = {place: Spent(*(total_s / completed[source] for total_s in totals[place])) for place in order}
-    return means
-
-
-def _by_sample(records: Iterable[Record]) -> Iterator[tuple[SampleRecord, list[BlockRecord | TransferRecord]]]:
-    """Give each sample with what was done for it, in memory that does not grow with the run."""
-    work: dict[tuple[str, int], list[BlockRecord | TransferRecord]] = defaultdict(list)
-    ended: deque[tuple[int, SampleRecord]] = deque()
-    for place, record in enumerate(records):
+    def add(self, record: Record) -> None:
+        """Add a record."""
         if isinstance(record, SampleRecord):
-            ended.append((place, record))
+            self._ended.append((self._records, record))
         else:
-            work[record.source, record.sample].append(record)
-        if ended and ended[0][0] < place - _LATER:
-            sample = ended.popleft()[1]
-            yield sample, work.pop((sample.source, sample.sample), [])
-    for _, sample in ended:
-        yield sample, work.pop((sample.source, sample.sample), [])
+            self._work[record.source, record.sample].append(record)
+        if self._ended and self._ended[0][0] < self._records - _LATER:
+            self._add_sample(self._ended.popleft()[1])
+        self._records += 1
+
+    def result(self) -> Legs:
+        """Return the mean times of all records added."""
+        while self._ended:
+            self._add_sample(self._ended.popleft()[1])
+        means: dict[str, dict[LegSite, Spent]] = {}
+        for source, sums in self._sums.items():
+            # Ordered by what a sample meets first, whichever samples take the leg.
+            order = sorted(sums, key=lambda leg: (leg.first, not leg.transfer))
+            means[source] = {leg: Spent(*(sum_s / self._completed[source] for sum_s in sums[leg])) for leg in order}
+        return means
+
+    def _add_sample(self, sample: SampleRecord) -> None:
+        work = self._work.pop((sample.source, sample.sample), [])
+        if sample.status != "completed":
+            return
+        self._completed[sample.source] += 1
+        for leg, spent in _legs(sample, work, self._latency_s):
+            sums = self._sums[sample.source].setdefault(leg, [0.0, 0.0])
+            sums[0] += spent.wait_s
+            sums[1] += spent.work_s
 
 
-def _walk(
-    sample: SampleRecord, work: list[BlockRecord | TransferRecord], latency_s: Latencies
+def _legs(
+    sample: SampleRecord, work: list[BlockRecord | TransferRecord], latency_s: Mapping[str, float]
 ) -> Iterator[tuple[LegSite, Spent]]:
-    """Give the legs of a completed sample; what another attempt did at the same time counts once."""
+    """Yield the legs of a completed sample; work of several attempts at the same time counts once."""
     at_s = sample.created_s
     before: LegSite | None = None
-    work = sorted((one for one in work if one.start_s < sample.finished_s), key=lambda one: one.start_s)
+    work = sorted((record for record in work if record.start_s < sample.finished_s), key=lambda record: record.start_s)
     for index, record in enumerate(work):
         begin_s = max(at_s, record.start_s)
         if isinstance(record, BlockRecord):
-            place = _stage(work, index, before)
+            leg = _stage(work, index, before)
             end_s = max(begin_s, record.end_s)
         else:
-            place = LegSite(record.resource, record.cut, record.cut, transfer=True)
+            leg = LegSite(record.resource, record.cut, record.cut, transfer=True)
             end_s = max(begin_s, record.end_s + latency_s.get(record.resource, 0.0))
-        yield place, Spent(begin_s - at_s, end_s - begin_s)
-        at_s, before = end_s, place
+        yield leg, Spent(begin_s - at_s, end_s - begin_s)
+        at_s, before = end_s, leg
     if before is not None:
-        yield before, Spent(sample.finished_s - at_s, 0.0)  # what handing over the result took
+        yield before, Spent(sample.finished_s - at_s, 0.0)  # the time to hand over the result
 
 
 def _stage(work: Sequence[BlockRecord | TransferRecord], index: int, before: LegSite | None) -> LegSite:
-    """Give the stage that a block belongs to: the one at hand, or the run of blocks that begins with it."""
+    """Return the stage of a block: the current one, or the run of blocks that begins with it."""
     record = work[index]
     if not isinstance(record, BlockRecord):
-        raise TypeError("a transfer is no stage")
-    here = before is not None and not before.transfer and before.place == record.worker
-    if before is not None and here and before.first < record.block <= before.last:
+        raise TypeError("a transfer is not part of a stage")
+    same_worker = before is not None and not before.transfer and before.place == record.worker
+    if before is not None and same_worker and before.first < record.block <= before.last:
         return before
     last = record.block
     for following in work[index + 1 :]:
@@ -156,31 +165,38 @@ def _stage(work: Sequence[BlockRecord | TransferRecord], index: int, before: Leg
 
 
 def explain(legs: Sequence[LegComparison], difference_s: float, predicted_s: float) -> str:
-    """Say which leg explains most of the difference of a source's mean delays; empty where there is hardly any."""
+    """Return which leg explains most of the difference of a source's mean delays, or "" if it needs no explanation."""
     if abs(difference_s) <= CLOSE * predicted_s or not legs:
         return ""
     sign = 1.0 if difference_s > 0 else -1.0
-    leg = max(legs, key=lambda one: sign * one.difference_s)
+    leg = max(legs, key=lambda leg: sign * leg.difference_s)
     waits = sign * (leg.measured.wait_s - leg.predicted.wait_s) > sign * (leg.measured.work_s - leg.predicted.work_s)
     part = f"{sign * leg.difference_s * 1e3:.1f} of {sign * difference_s * 1e3:.1f} ms"
-    length = "longer" if sign > 0 else "shorter"
+    longer = "longer" if sign > 0 else "less time"
     if waits:
-        return f"{part}: samples wait {length} at {leg.place}"
-    verb = "are on their way" if leg.place.transfer else "are computed"
-    times = f"{leg.measured.work_s * 1e3:.1f} ms in place of {leg.predicted.work_s * 1e3:.1f} ms"
-    return f"{part}: samples {verb} {length} at {leg.place}, {times}"
+        return f"{part}: samples wait {longer} at {leg.place}"
+    work = "transfers take" if leg.place.transfer else "computing takes"
+    times = f"{leg.measured.work_s * 1e3:.1f} ms instead of {leg.predicted.work_s * 1e3:.1f} ms"
+    return f"{part}: {work} {longer} at {leg.place}, {times}"
 
 
-def busy_shares(records: Iterable[Record], resources: Iterable[str], end_s: float) -> dict[str, float]:
-    """Give the share of the time until ``end_s`` in which each network resource carried something."""
-    spans = {resource: array("d") for resource in resources}
-    for record in records:
-        if isinstance(record, TransferRecord) and record.resource in spans:
-            spans[record.resource].extend((record.start_s, record.end_s))
-    return {
-        resource: _union_s(np.frombuffer(found).reshape(-1, 2)) / end_s if found and end_s else 0.0
-        for resource, found in spans.items()
-    }
+class BusyTime:
+    """Collects from records when each network resource carried something, in 16 bytes a transfer."""
+
+    def __init__(self, resources: Iterable[str]) -> None:
+        self._spans = {resource: array("d") for resource in resources}
+
+    def add(self, record: Record) -> None:
+        """Add a record."""
+        if isinstance(record, TransferRecord) and record.resource in self._spans:
+            self._spans[record.resource].extend((record.start_s, record.end_s))
+
+    def shares(self, end_s: float) -> dict[str, float]:
+        """Return the share of the time until ``end_s`` in which each resource carried something."""
+        return {
+            resource: _union_s(np.frombuffer(spans).reshape(-1, 2)) / end_s if spans and end_s else 0.0
+            for resource, spans in self._spans.items()
+        }
 
 
 def _union_s(spans: NDArray[np.float64]) -> float:

@@ -1,4 +1,4 @@
-"""Whether the blocks, run by many, give what the whole model gives; a result of an exit, what it gives there."""
+"""Comparison of the results of a run with those of the whole model, run in one piece here."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from planner.scenario.instance import Instance
 from planner.trace.records import Record, SampleRecord
 
 References: TypeAlias = Mapping[tuple[str, str], Sequence[Tensors]]
-"""By source and model: what the whole model makes of each input of the source, its exits' results included."""
+"""By source and model: outputs of the whole model for each input of the source, including those of its exits."""
 
 NAMED: Final = 10
-"""How many samples with a fault of a kind are named."""
+"""Maximum number of samples named for each kind of fault."""
 
 
 @dataclass(frozen=True)
 class Difference:
-    """An output that is further off than its model's tolerance."""
+    """An output whose error exceeds the tolerance of its model."""
 
     source: str
     sample: int
@@ -34,24 +34,24 @@ class Difference:
     def __str__(self) -> str:
         if np.isinf(self.error):
             return f"{self.tensor} is missing, not finite, or of another shape"
-        return f"{self.tensor} differs by {self.error:.2e}, allowed are {self.tolerance:.0e}"
+        return f"{self.tensor} differs by {self.error:.2e}; tolerance {self.tolerance:.0e}"
 
 
 @dataclass(frozen=True)
 class Numerics:
-    """Largest differences over all outputs of all samples; the relative one is max|a−b| / max|b| of an output."""
+    """Largest errors over all outputs of all samples; the relative error of an output is max|a−b| / max|b|."""
 
     samples: int
     max_abs_error: float
     max_rel_error: float
     unequal: int = 0
-    """How many samples have an output that is further off than their model's tolerance."""
+    """Number of samples with an output whose error exceeds the tolerance of its model."""
     differences: tuple[Difference, ...] = ()
-    """The furthest off of each of the first few of them."""
+    """The largest error of each of the first few of these samples."""
 
     @property
     def equal(self) -> bool:
-        """Whether the outputs agree; no sample at all does not count as agreement."""
+        """Whether the outputs agree; False if there are none."""
         return self.samples > 0 and self.unequal == 0
 
 
@@ -61,27 +61,27 @@ def references(
     inputs: Mapping[str, Sequence[Tensors]],
     progress: Callable[[int, int], None] | None = None,
 ) -> References:
-    """Run every whole model that a source may use on all inputs of the source, here and now.
+    """Run the whole models of each source on all its inputs, in this process.
 
     Parameters
     ----------
     whole
-        The models' files.
+        Serialised models.
     inputs
-        The inputs of each source.
+        Inputs of each source.
     """
     pairs = [(source, model) for source in instance.sources for model in instance.scenario.sources[source].models]
     sessions = {model: BlockSession(whole[model], name=model) for model in dict.fromkeys(model for _, model in pairs)}
     total = sum(len(inputs[source]) for source, _ in pairs)
-    found: dict[tuple[str, str], list[Tensors]] = {pair: [] for pair in pairs}
+    outputs: dict[tuple[str, str], list[Tensors]] = {pair: [] for pair in pairs}
     done = 0
     for source, model in pairs:
         for tensors in inputs[source]:
-            found[source, model].append(sessions[model].run(tensors))
+            outputs[source, model].append(sessions[model].run(tensors))
             done += 1
             if progress is not None:
                 progress(done, total)
-    return found
+    return outputs
 
 
 def compare(
@@ -91,45 +91,45 @@ def compare(
     expected: References,
     tolerances: Mapping[str, float],
 ) -> Numerics:
-    """Compare every result of a run with what the whole model gave.
+    """Compare every result of a run with that of the whole model.
 
     Parameters
     ----------
     outputs
-        Of each completed sample, by source and sample; sample k had the k-th input, modulo their number.
+        Outputs of each completed sample, by source and sample; sample k had input k modulo the number of inputs.
     records
-        Those of the run, which say what each of them is of.
+        Records of the run, which say of which model and exit each result is.
     tolerances
-        Of each model, the largest relative error at which its outputs count as equal.
+        Maximum relative error of each model at which its outputs count as equal.
     """
     samples, unequal, absolute, relative = 0, 0, 0.0, 0.0
     differences: list[Difference] = []
     for record in records:
         origin = record.origin if isinstance(record, SampleRecord) else None
-        found = outputs.get((record.source, record.sample))
-        if origin is None or found is None:
+        result = outputs.get((record.source, record.sample))
+        if origin is None or result is None:
             continue
         samples += 1
         known = expected[record.source, origin.model]
-        whole = known[record.sample % len(known)]
-        exits = {leave.name for leave in instance.any_profile(origin.model).exits}
-        names = whole.keys() - exits if origin.exit is None else (origin.exit,)
-        errors = {name: _errors(found.get(name), whole[name]) for name in names}
+        reference = known[record.sample % len(known)]
+        exits = {exit_point.name for exit_point in instance.any_profile(origin.model).exits}
+        names = reference.keys() - exits if origin.exit is None else (origin.exit,)
+        errors = {name: _errors(result.get(name), reference[name]) for name in names}
         tolerance = tolerances[origin.model]
-        off = {name: error for name, (_, error) in errors.items() if not error <= tolerance}
-        unequal += bool(off)
-        if off and len(differences) < NAMED:
-            tensor = max(off, key=lambda name: off[name])
-            differences.append(Difference(record.source, record.sample, tensor, off[tensor], tolerance))
+        too_large = {name: error for name, (_, error) in errors.items() if not error <= tolerance}
+        unequal += bool(too_large)
+        if too_large and len(differences) < NAMED:
+            tensor = max(too_large, key=lambda name: too_large[name])
+            differences.append(Difference(record.source, record.sample, tensor, too_large[tensor], tolerance))
         absolute = max([absolute, *(error for error, _ in errors.values())])
         relative = max([relative, *(error for _, error in errors.values())])
     return Numerics(samples, absolute, relative, unequal, tuple(differences))
 
 
-def _errors(found: np.ndarray | None, expected: np.ndarray) -> tuple[float, float]:
-    """Give the largest absolute and relative error; infinite where one is missing, not finite, or of another shape."""
-    if found is None or found.shape != expected.shape or not np.isfinite(found).all():
+def _errors(output: np.ndarray | None, reference: np.ndarray) -> tuple[float, float]:
+    """Return the largest absolute and relative error, infinite if the output is missing, not finite or misshapen."""
+    if output is None or output.shape != reference.shape or not np.isfinite(output).all():
         return float("inf"), float("inf")
-    absolute = float(np.max(np.abs(found.astype(np.float64) - expected), initial=0.0))
-    scale = float(np.max(np.abs(expected), initial=0.0))
+    absolute = float(np.max(np.abs(output.astype(np.float64) - reference), initial=0.0))
+    scale = float(np.max(np.abs(reference), initial=0.0))
     return absolute, absolute / scale if scale > 0 else absolute

@@ -1,26 +1,45 @@
-"""The run folder: everything that a run was made from, and all that it gave."""
+"""The run folder: inputs, traces, logs, verdict and pictures of a validation."""
 
 from __future__ import annotations
 
 import json
+from itertools import chain
 from pathlib import Path
+from typing import Final
 
 from planner.files import open_atomic, write_text_atomic
 from planner.plan.store import save_plan
 from planner.plan.types import PlanSpec
+from planner.report.delays import draw_delays
+from planner.report.legs import draw_legs
+from planner.report.timeline import busiest_window, draw_timeline
 from planner.scenario.instance import Instance
-from planner.trace.records import write_records
+from planner.trace.records import SampleRecord, write_records
 from planner.validation.validate import Validation, validation_document
 
+CLOSE_UP_S: Final = 2.0
+"""Duration of the part of a run that is drawn enlarged, so that single samples can be followed."""
 
-def write_run(
+MOST_DRAWN: Final = 200_000
+"""Number of records up to which the timeline shows the whole run; of a longer run it shows the beginning.
+
+A larger timeline would be a solid area, and all its bars would be in memory at once.
+"""
+
+
+def write_run_folder(
     folder: Path, instance: Instance, plan: PlanSpec | None, validation: Validation, tolerance: float
-) -> None:
-    """Write a run folder.
+) -> dict[str, Path]:
+    """Write a run folder and return its pictures by name.
 
-    It holds ``instance.json`` (scenario, profiles and paths in one), ``plan.json``, the traces ``predicted.jsonl`` and
-    ``measured.jsonl``, each worker's log of steps in ``steps/``, which can be replayed, and the verdict,
-    ``result.json``.
+    It holds ``instance.json`` (scenario, profiles and paths), ``plan.json``, the traces ``predicted.jsonl`` and
+    ``measured.jsonl``, the step log of each worker in ``steps/``, which can be replayed, the verdict ``result.json``,
+    and the pictures. The traces are read piece by piece, so that a long run fits into memory.
+
+    Parameters
+    ----------
+    tolerance
+        Maximum relative error of mean delays, for the verdict.
     """
     write_text_atomic(folder / "instance.json", instance.model_dump_json(by_alias=False, indent=1))
     if plan is not None:
@@ -32,3 +51,26 @@ def write_run(
             validation.measurement.steps.write(worker, file)
     document = validation_document(validation, tolerance)
     write_text_atomic(folder / "result.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
+    return _draw(folder, instance, validation)
+
+
+def _draw(folder: Path, instance: Instance, validation: Validation) -> dict[str, Path]:
+    predicted, measured = validation.predicted, validation.measurement.records
+    pictures = {name: folder / f"{name}.png" for name in ("timeline", "close-up", "delays", "legs")}
+    beginning_s = _beginning(validation)
+    draw_timeline(measured, pictures["timeline"], predicted=predicted, instance=instance, window_s=beginning_s)
+    window_s = busiest_window(predicted, CLOSE_UP_S)
+    draw_timeline(measured, pictures["close-up"], predicted=predicted, instance=instance, window_s=window_s)
+    draw_delays(measured, pictures["delays"], predicted=predicted, sources=instance.sources)
+    draw_legs({name: comparison.legs for name, comparison in validation.sources.items()}, pictures["legs"])
+    return pictures
+
+
+def _beginning(validation: Validation) -> tuple[float, float] | None:
+    """Return the part of a long run that the timeline shows, or None for the whole run."""
+    predicted, measured = validation.predicted, validation.measurement.records
+    count = len(predicted) + len(measured)
+    if count <= MOST_DRAWN:
+        return None
+    ends_s = (record.finished_s for record in chain(predicted, measured) if isinstance(record, SampleRecord))
+    return 0.0, max(ends_s, default=1.0) * MOST_DRAWN / count

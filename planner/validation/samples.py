@@ -1,4 +1,4 @@
-"""A source's own samples for a validation: inputs from a file and, where it has them, labels."""
+"""Samples of a source for a validation: inputs from a file, and labels if it has them."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from planner.scenario.instance import Instance
 
 
 def read_sources(words: Sequence[str], instance: Instance, chains: Mapping[str, Chain]) -> dict[str, LabelledSamples]:
-    """Read the samples of sources given as ``NAME=FILE.npz``.
+    """Return the samples of sources given as ``NAME=FILE.npz``.
 
     Parameters
     ----------
@@ -22,21 +22,21 @@ def read_sources(words: Sequence[str], instance: Instance, chains: Mapping[str, 
     Raises
     ------
     UsageError
-        A word is malformed, or names a source that is not there or was named before.
+        If a word is malformed, or names an unknown source or one that was named before.
     ProfileError
-        A file does not fit the models of its source.
+        If a file does not fit the models of its source.
     RuntimeSessionError
-        A file cannot be read.
+        If a file cannot be read.
     """
-    found: dict[str, LabelledSamples] = {}
+    samples: dict[str, LabelledSamples] = {}
     for word in words:
         name, equals, file = word.partition("=")
-        if not equals or not file or name not in instance.sources or name in found:
+        if not equals or not file or name not in instance.sources or name in samples:
             expected = f"NAME=FILE.npz, each NAME once, one of {', '.join(instance.sources)}"
             raise UsageError("not the samples of a source", where="--source", value=word, expected=expected)
         models = instance.scenario.sources[name].models
-        found[name] = _read(Path(file), [chains[model] for model in models])
-    return found
+        samples[name] = _read(Path(file), [chains[model] for model in models])
+    return samples
 
 
 def _read(path: Path, chains: Sequence[Chain]) -> LabelledSamples:

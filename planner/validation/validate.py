@@ -1,4 +1,4 @@
-"""Run a plan for real, and hold it against its simulation."""
+"""Validation of a plan: a real run, compared with its simulation."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import asdict, dataclass, replace
 from typing import Any, Final, Protocol
 
-from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.model.chain import Chain
@@ -16,40 +16,43 @@ from planner.runtime.check import tolerance_of
 from planner.scenario.instance import Instance
 from planner.simulation.simulator import Simulator
 from planner.solvers.replan.replanner import replanner
-from planner.trace.metrics import RunMetrics, SourceMetrics, summarise
+from planner.trace.metrics import Accumulator, RunMetrics, SourceMetrics
 from planner.trace.records import BlockRecord, Record
 from planner.trace.store import RecordStore
-from planner.validation.accuracy import Bounds, Labels, known_answers, wilson, with_correctness
-from planner.validation.calibration_run import CalibrationRun, InSituCosts, calibrate, with_in_situ_costs
+from planner.validation.accuracy import Bounds, Labels, recorded_predictions, wilson, with_correctness
+from planner.validation.calibration_run import CalibrationRuns, InSituCosts, calibrate, with_in_situ_costs
 from planner.validation.faults import sample_faults
-from planner.validation.legs import LegComparison, busy_shares, compare_legs, explain
+from planner.validation.legs import BusyTime, LegComparison, Legs, LegTimes, compare_legs, explain, latencies
 from planner.validation.numerics import Numerics, compare, references
 
-_READY_TIMEOUT_S: Final = 120.0
-
 HOST_LIMIT: Final = 0.01
-"""Share of blocks that may take longer than the scenario allows before the host counts as the limit."""
+"""Share of a worker's blocks that may take longer than the scenario allows before its host counts as the limit."""
 
 WAIT_LIMIT: Final = 0.02
-"""Share of its computing time that a worker may stand ready without a processor before its host is the limit."""
+"""Share of its computing time that a worker may wait for a processor before its host counts as the limit."""
 
 Progress = Callable[[int, int], None]
-"""Called with how much of a step is done, and all of it."""
+"""Called with the finished and the total amount of work of a step."""
 
 Say = Callable[[str], Progress]
-"""Begins a step of the work, by its description, and gives what reports its progress."""
+"""Called with the description of each step as it begins; returns the callback for its progress."""
+
+
+def say_nothing(_step: str) -> Progress:
+    """Report no progress: the default for ``say``."""
+    return lambda _done, _total: None
 
 
 class WholeModel(Protocol):
-    """A model that can be run in one, as :class:`planner.model.load.ChainModel` can."""
+    """A model that can be run in one piece, such as :class:`planner.model.load.ChainModel`."""
 
     @property
     def chain(self) -> Chain:
-        """Its blocks and cuts."""
+        """Blocks and cuts."""
         ...
 
     def model_bytes(self) -> bytes:
-        """Give it serialised."""
+        """Return the serialised model."""
         ...
 
 
@@ -60,32 +63,32 @@ class SourceComparison:
     predicted: SourceMetrics
     measured: SourceMetrics
     inputs: int
-    """How many distinct inputs the source had: with fewer than samples some were asked again."""
+    """Number of distinct inputs; if it is smaller than the number of samples, inputs were repeated."""
     legs: tuple[LegComparison, ...] = ()
-    """Where its samples' time went."""
+    """Breakdown of its samples' time."""
 
     @property
     def explanation(self) -> str:
-        """Which leg explains most of the difference of the mean delays; empty where there is hardly any."""
-        expected_s, found_s = self.predicted.mean_delay_s, self.measured.mean_delay_s
-        return explain(self.legs, found_s - expected_s, expected_s) if expected_s and found_s else ""
+        """Which leg explains most of the difference of the mean delays, or "" if it needs no explanation."""
+        predicted_s, measured_s = self.predicted.mean_delay_s, self.measured.mean_delay_s
+        return explain(self.legs, measured_s - predicted_s, predicted_s) if predicted_s and measured_s else ""
 
     @property
     def accuracy_interval(self) -> Bounds | None:
-        """The 95 % confidence interval of the measured accuracy; None where there are no labels."""
+        """95 % confidence interval of the measured accuracy; None without labels."""
         if self.measured.measured_accuracy is None:
             return None
         return wilson(self.measured.measured_accuracy, min(self.measured.judged, self.inputs))
 
     @property
     def accurate(self) -> bool:
-        """Whether the measured accuracy is not surely below the predicted one; unknown counts as accurate."""
+        """Whether the measured accuracy is compatible with the predicted one; True if one is unknown."""
         bounds, promised = self.accuracy_interval, self.predicted.accuracy
         return bounds is None or promised is None or promised <= bounds.high
 
     @property
     def error_ratio(self) -> float | None:
-        """Measured by predicted mean delay, minus 1; None where no sample completed."""
+        """Measured divided by predicted mean delay, minus 1; None if no sample completed."""
         if not self.predicted.mean_delay_s or self.measured.mean_delay_s is None:
             return None
         return self.measured.mean_delay_s / self.predicted.mean_delay_s - 1
@@ -93,20 +96,20 @@ class SourceComparison:
 
 @dataclass(frozen=True)
 class Utilisation:
-    """Share of the run's time that a worker computed, or a network resource carried something."""
+    """Share of the run during which a worker computed, or a network resource carried something."""
 
     predicted: float
     measured: float
 
 
 @dataclass(frozen=True)
-class Calibrated:
-    """What costs in place say of the profiles."""
+class Calibration:
+    """Comparison of the in-situ costs with the profiles."""
 
     slowness: dict[str, tuple[float, float | None]]
-    """What the blocks of each worker took by what its profiles say, before the run and after it."""
+    """Measured divided by profiled time of each worker's blocks, before and after the run."""
     by_profile_s: dict[str, float | None]
-    """The mean delay of each source that the profiles predict, in seconds."""
+    """Mean delay of each source that is predicted from the profiles, in seconds."""
 
 
 @dataclass(frozen=True)
@@ -114,33 +117,34 @@ class Validation:
     """The verdict on a run."""
 
     lost: int
-    """Samples that neither completed nor are reported failed."""
+    """Number of samples that neither completed nor are reported failed."""
     failed: int
     duplicates: int
     host_limits: tuple[str, ...]
-    """Workers whose host, not the plan, may have caused a difference: it was too slow, or busy with something else."""
+    """Workers whose host may have caused a difference: it was too slow, or busy with something else."""
     numerics: Numerics
     faults: tuple[str, ...]
-    """Samples that failed or were lost, and outputs that differ: which, where, and why or by how much."""
+    """Descriptions of samples that failed or were lost, and of outputs that differ."""
     sources: dict[str, SourceComparison]
     predicted: Collection[Record]
     measurement: RunResult
     workers: dict[str, Utilisation]
     networks: dict[str, Utilisation]
-    rehearsed: Calibrated | None = None
+    calibration: Calibration | None = None
+    """None for a prediction from the profiles."""
 
     @property
     def host_limited(self) -> bool:
-        """Whether a host, not the plan, may have caused a difference."""
+        """Whether a host, rather than the plan, may have caused a difference."""
         return bool(self.host_limits)
 
     @property
     def sound(self) -> bool:
-        """Every sample completed and every output agrees."""
+        """Whether every sample completed and every output agrees."""
         return self.lost == 0 and self.failed == 0 and self.numerics.equal
 
     def passed(self, tolerance: float) -> bool:
-        """Sound, no source less accurate than predicted, and mean delays within ``tolerance``, as a fraction."""
+        """Return whether the run is sound, as accurate as predicted, and has mean delays within ``tolerance``."""
         ratios = [comparison.error_ratio for comparison in self.sources.values()]
         prompt = all(ratio is not None and abs(ratio) <= tolerance for ratio in ratios)
         return self.sound and prompt and all(comparison.accurate for comparison in self.sources.values())
@@ -152,65 +156,76 @@ def validate(
     agents: AbstractContextManager[Coordinator],
     *,
     labels: Labels | None = None,
-    rehearse_s: float = 0.0,
-    say: Say,
+    calibrate_s: float = 0.0,
+    say: Say = say_nothing,
     observer: Observer | None = None,
+    ready_timeout_s: float = READY_TIMEOUT_S,
 ) -> Validation:
-    """Simulate, run on real agents, compare.
+    """Simulate a deployment, run it on real agents, and compare both.
 
     Parameters
     ----------
     models
-        The models that are deployed.
+        The deployed models.
     agents
-        Brings up a coordinator that has found all agents, and lets them go.
+        Context manager that returns a coordinator which has found all agents.
     labels
-        Of sources whose inputs are sent: classes, by which accuracy is measured.
-    rehearse_s
-        For about so long before the run, and after it, samples go as in the run, at other times; the prediction takes
-        what blocks and transfers cost then in place of what profiles and scenario say. 0 for none.
+        Classes of the inputs of sources whose inputs are sent, to measure the accuracy.
+    calibrate_s
+        Duration in seconds of a calibration run before and after the run, with samples at the same rates but at other
+        times. The prediction uses the times of blocks and transfers from these runs instead of those of profiles and
+        scenario. 0 for none.
     observer
-        Is told what goes on during the run.
+        Informed during the run.
+    ready_timeout_s
+        Maximum time in seconds for all agents to load their blocks.
 
     Raises
     ------
     PlannerError
-        The run could not be made: an agent did not start, or the scenario asks for more speed than this host has.
+        If the run fails, for example because an agent does not start, or the scenario requires more speed than this
+        host has.
     """
     instance = deployment.instance
     inputs = {source: deployment.inputs(source) for source in instance.sources}
     whole = {name: model.model_bytes() for name, model in models.items()}
     expected = references(instance, whole, inputs, say("running the whole models"))
     chains = {name: model.chain for name, model in models.items()}
-    answers = known_answers(instance, chains, expected, labels or {})
-    instance = instance.model_copy(update={"answers": answers})
+    predictions = recorded_predictions(instance, chains, expected, labels or {})
+    instance = instance.model_copy(update={"answers": predictions})
     by_profile = _predict(instance, deployment)
     say("starting agents")
     with agents as coordinator:
-        observer = observer or Observer()
-        before = _rehearse(coordinator, deployment, by_profile, rehearse_s, say)
+
+        def calibration_costs() -> InSituCosts | None:
+            if not calibrate_s:
+                return None
+            say("calibrating")
+            return calibrate(coordinator, deployment, by_profile, calibrate_s, ready_timeout_s)
+
+        before = calibration_costs()
         say("running")
-        measurement = coordinator.run(deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=observer)
-        after = None if measurement.left else _rehearse(coordinator, deployment, by_profile, rehearse_s, say)
+        measurement = coordinator.run(deployment, ready_timeout_s=ready_timeout_s, observer=observer)
+        after = None if measurement.left else calibration_costs()
     if labels:
         measurement.records = RecordStore(with_correctness(measurement.records, measurement.outputs, labels))
     tolerances = {name: tolerance_of(model.cuts) for name, model in deployment.models.items()}
     numerics = compare(instance, measurement.outputs, measurement.records, expected, tolerances)
-    distinct = {source: len(found) for source, found in inputs.items()}
+    distinct = {source: len(tensors) for source, tensors in inputs.items()}
     emulated = deployment.emulation is not None
     if before is None:
         return judge(instance, by_profile, measurement, numerics, distinct, emulated=emulated)
-    rehearsal = CalibrationRun(before, after)
-    in_place = with_in_situ_costs(instance, rehearsal.costs)
-    predicted = _predict(in_place, deployment, rehearsal.costs.factors())
-    validation = judge(in_place, predicted, measurement, numerics, distinct, emulated=emulated)
-    limits = dict.fromkeys([*validation.host_limits, *rehearsal.drifted(instance)])
+    runs = CalibrationRuns(before, after)
+    calibrated = with_in_situ_costs(instance, runs.costs)
+    predicted = _predict(calibrated, deployment, runs.costs.factors())
+    validation = judge(calibrated, predicted, measurement, numerics, distinct, emulated=emulated)
+    limits = {*validation.host_limits, *runs.drifted(instance)}
+    metrics = _read(instance, by_profile, {}).metrics
     return replace(
         validation,
         host_limits=tuple(worker for worker in instance.workers if worker in limits),
-        rehearsed=Calibrated(
-            rehearsal.slowness(instance),
-            {source: found.mean_delay_s for source, found in _summary(instance, by_profile).sources.items()},
+        calibration=Calibration(
+            runs.slowness(instance), {source: delays.mean_delay_s for source, delays in metrics.sources.items()}
         ),
     )
 
@@ -218,7 +233,7 @@ def validate(
 def _predict(
     instance: Instance, deployment: Deployment, factors: Mapping[str, Sequence[float]] | None = None
 ) -> RecordStore:
-    """Simulate the deployment on an instance; ``factors`` are those of the simulator."""
+    """Return the simulated records of a deployment; for ``factors`` see :class:`Simulator`."""
     policy, plan, records = deployment.policy, deployment.plan, RecordStore()
     replan = replanner(instance, policy, plan)
     Simulator(
@@ -233,18 +248,31 @@ def _predict(
     return records
 
 
-def _rehearse(
-    coordinator: Coordinator, deployment: Deployment, predicted: RecordStore, lasts_s: float, say: Say
-) -> InSituCosts | None:
-    if not lasts_s:
-        return None
-    say("rehearsing")
-    return calibrate(coordinator, deployment, predicted, lasts_s)
+@dataclass(frozen=True)
+class _Run:
+    """Results of a run, predicted or measured, that are compared."""
+
+    metrics: RunMetrics
+    legs: Legs
+    networks: dict[str, float]
+    """Share of the run during which each network resource carried something."""
+    blocks: Counter[str]
+    """Number of blocks that each worker ran."""
 
 
-def _summary(instance: Instance, records: Iterable[Record]) -> RunMetrics:
+def _read(instance: Instance, records: Iterable[Record], latency_s: Mapping[str, float]) -> _Run:
+    """Read the records of a run, once; for ``latency_s`` see :class:`LegTimes`."""
     priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
-    return summarise(records, priorities, instance.workers, instance.accuracies)
+    metrics = Accumulator(priorities, instance.workers, instance.accuracies)
+    legs, busy, blocks = LegTimes(latency_s), BusyTime(instance.resources), Counter[str]()
+    for record in records:
+        metrics.add(record)
+        legs.add(record)
+        busy.add(record)
+        if isinstance(record, BlockRecord):
+            blocks[record.worker] += 1
+    summary = metrics.result()
+    return _Run(summary, legs.result(), busy.shares(summary.makespan_s), blocks)
 
 
 def judge(
@@ -256,62 +284,61 @@ def judge(
     *,
     emulated: bool,
 ) -> Validation:
-    """Put prediction, measurement and numerics together.
+    """Return the verdict on a run from prediction, measurement and numerics.
 
     Parameters
     ----------
     inputs
-        How many distinct inputs each source had.
+        Number of distinct inputs of each source.
     emulated
-        Whether the network was played on this host.
+        Whether the network was emulated on this host: then measured transfers, too, leave the latency out.
     """
-    expected, found = _summary(instance, predicted), _summary(instance, measurement.records)
-    carried = [
-        busy_shares(records, instance.resources, metrics.makespan_s)
-        for records, metrics in ((predicted, expected), (measurement.records, found))
-    ]
-    legs = compare_legs(instance, predicted, measurement.records, emulated=emulated)
-    lost = sum(instance.samples(source) - found.sources[source].offered for source in instance.sources)
-    failed = sum(found.sources[source].failed for source in instance.sources)
+    latency_s = latencies(instance)
+    simulated = _read(instance, predicted, latency_s)
+    measured = _read(instance, measurement.records, latency_s if emulated else {})
+    legs = compare_legs(instance.sources, simulated.legs, measured.legs)
+    sources = measured.metrics.sources
+    lost = sum(instance.samples(source) - sources[source].offered for source in instance.sources)
+    failed = sum(sources[source].failed for source in instance.sources)
     return Validation(
         lost=lost,
         failed=failed,
         duplicates=measurement.duplicates,
-        host_limits=_host_limits(instance, measurement, found.utilisation, found.makespan_s),
+        host_limits=_host_limits(instance, measurement, measured),
         numerics=numerics,
         faults=tuple(sample_faults(instance, measurement.records, numerics, failed=failed, lost=lost)),
         sources={
             source: SourceComparison(
-                expected.sources[source], found.sources[source], inputs[source], tuple(legs[source])
+                simulated.metrics.sources[source], sources[source], inputs[source], tuple(legs[source])
             )
             for source in instance.sources
         },
         predicted=predicted,
         measurement=measurement,
         workers={
-            worker: Utilisation(expected.utilisation[worker], found.utilisation[worker]) for worker in instance.workers
+            worker: Utilisation(simulated.metrics.utilisation[worker], measured.metrics.utilisation[worker])
+            for worker in instance.workers
         },
-        networks={resource: Utilisation(carried[0][resource], carried[1][resource]) for resource in instance.resources},
+        networks={
+            resource: Utilisation(simulated.networks[resource], measured.networks[resource])
+            for resource in instance.resources
+        },
     )
 
 
-def _host_limits(
-    instance: Instance, measurement: RunResult, utilisation: Mapping[str, float], makespan_s: float
-) -> tuple[str, ...]:
-    blocks = Counter(record.worker for record in measurement.records if isinstance(record, BlockRecord))
-    return tuple(
-        worker
-        for worker in instance.workers
-        if blocks[worker]
-        and (
-            measurement.late_blocks.get(worker, 0) > HOST_LIMIT * blocks[worker]
-            or measurement.waited_s.get(worker, 0.0) > WAIT_LIMIT * utilisation[worker] * makespan_s
+def _host_limits(instance: Instance, measurement: RunResult, measured: _Run) -> tuple[str, ...]:
+    def limits(worker: str) -> bool:
+        computed_s = measured.metrics.utilisation[worker] * measured.metrics.makespan_s
+        return measured.blocks[worker] > 0 and (
+            measurement.late_blocks.get(worker, 0) > HOST_LIMIT * measured.blocks[worker]
+            or measurement.waited_s.get(worker, 0.0) > WAIT_LIMIT * computed_s
         )
-    )
+
+    return tuple(worker for worker in instance.workers if limits(worker))
 
 
 def validation_document(validation: Validation, tolerance: float) -> dict[str, Any]:
-    """Give the verdict as JSON data."""
+    """Return the verdict as JSON data."""
     numerics = validation.numerics
     return {
         "passed": validation.passed(tolerance),
@@ -338,9 +365,9 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
             }
             for name, comparison in validation.sources.items()
         },
-        "workers": {name: asdict(found) for name, found in validation.workers.items()},
-        "networks": {name: asdict(found) for name, found in validation.networks.items()},
-        "rehearsed": asdict(validation.rehearsed) if validation.rehearsed is not None else None,
+        "workers": {name: asdict(shares) for name, shares in validation.workers.items()},
+        "networks": {name: asdict(shares) for name, shares in validation.networks.items()},
+        "calibration": asdict(validation.calibration) if validation.calibration is not None else None,
     }
 
 

@@ -14,14 +14,14 @@ from planner.trace.records import SampleRecord
 
 
 def tell(view: RunView) -> None:
-    view.started(None)
-    view.ended(SampleRecord("gate", 0, 1.0, 1.25, "completed"), {})
-    view.ended(SampleRecord("gate", 1, 1.0, 1.35, "completed"), {})
-    view.ended(SampleRecord("yard", 0, 1.0, 2.0, "failed", "office left"), {})
-    view.told(Load(run="r", worker="office", at_s=1.0, queued=1, busy_s=0.2))
-    view.left("cabinet")
-    view.told(Load(run="r", worker="attic", at_s=2.0, queued=0, busy_s=0.0, carried_s={"lan": 0.1}))
-    view.told(Load(run="r", worker="office", at_s=2.0, queued=3, busy_s=0.7, carried_s={"lan": 0.4}))
+    view.on_started(None)
+    view.on_ended(SampleRecord("gate", 0, 1.0, 1.25, "completed"), {})
+    view.on_ended(SampleRecord("gate", 1, 1.0, 1.35, "completed"), {})
+    view.on_ended(SampleRecord("yard", 0, 1.0, 2.0, "failed", "office left"), {})
+    view.on_load(Load(run="r", worker="office", at_s=1.0, queued=1, busy_s=0.2))
+    view.on_left("cabinet")
+    view.on_load(Load(run="r", worker="attic", at_s=2.0, queued=0, busy_s=0.0, carried_s={"lan": 0.1}))
+    view.on_load(Load(run="r", worker="office", at_s=2.0, queued=3, busy_s=0.7, carried_s={"lan": 0.4}))
 
 
 def test_in_a_pipe_it_is_a_line_now_and_then_on_stderr(

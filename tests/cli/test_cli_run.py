@@ -119,9 +119,9 @@ def test_a_source_whose_worker_comes_later_waits_for_it(plan: Path, tmp_path: Pa
         (["--source", "urgent"], "--source: not a source's samples; found 'urgent'; expected NAME=PLACE"),
         (["--source", "urgent=a", "--source", "urgent=b"], "--source: a source is named twice"),
         (["--source", "gate=."], "source: no such source; found 'gate'; expected one of urgent, other"),
-        (["--source", "urgent=/no/such.npz"], "source: samples are not there; found '/no/such.npz'"),
-        (["--source", "urgent=.", "--later", "c", "--connect", "localhost:1"], "later: no such worker; found 'c'"),
-        (["--source", "urgent=.", "--later", "a"], "later: only agents elsewhere come later; found 'a'"),
+        (["--source", "urgent=/no/such.npz"], "source: no samples found; found '/no/such.npz'"),
+        (["--source", "urgent=.", "--later", "c", "--connect", "localhost:1"], "later: unknown worker; found 'c'"),
+        (["--source", "urgent=.", "--later", "a"], "later: only running agents can connect later; found 'a'"),
         (["--source", "urgent=.", "--resume"], "--resume: nothing to resume; expected --output FOLDER"),
     ],
 )

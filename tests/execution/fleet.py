@@ -123,7 +123,7 @@ class After(Observer):
         self._actions = list(actions)
         self._ended = 0
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
         self._ended += 1
         while self._actions and self._ended >= self._actions[0][0]:
             self._actions.pop(0)[1]()
@@ -172,9 +172,9 @@ class Live(Observer):
         self._back = False
         self._ends: list[SampleRecord] = []
         self.at: dict[int, Callable[[], None]] = {}
-        self.on_left: Callable[[], None] = lambda: None
+        self.when_left: Callable[[], None] = lambda: None
 
-    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
         self._submit = submit
         for _ in range(self._in_flight):
             self._hand_in()
@@ -183,7 +183,7 @@ class Live(Observer):
         self._submit("urgent", self._next, self._inputs)
         self._next += 1
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         self._ends.append(sample)
         np.testing.assert_allclose(outputs["t3"], np.maximum(self._inputs["t0"], 0) + self._inputs["t0"], rtol=1e-4)
         action = self.at.pop(len(self._ends), None)
@@ -195,10 +195,10 @@ class Live(Observer):
         elif len(self._ends) == self._next:
             self._coordinator.stop()
 
-    def left(self, worker: str) -> None:  # noqa: ARG002
-        self.on_left()
+    def on_left(self, worker: str) -> None:  # noqa: ARG002
+        self.when_left()
 
-    def joined(self, worker: str) -> None:  # noqa: ARG002
+    def on_joined(self, worker: str) -> None:  # noqa: ARG002
         self._back = True
 
     @property

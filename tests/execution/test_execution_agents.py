@@ -160,7 +160,7 @@ def test_a_host_that_is_slower_than_the_workers_it_plays_is_refused(tmp_path: Pa
     deployment = small_deployment(instance, SPLIT, emulation=EmulatedNetwork(instance))
     with (
         agents_in_threads(instance.workers, tmp_path) as coordinator,
-        pytest.raises(ExecuteError, match=r"workers\.c\.speed: this host is too slow to play the worker"),
+        pytest.raises(ExecuteError, match=r"workers\.c\.speed: this host is too slow to emulate the worker"),
     ):
         coordinator.run(deployment, ready_timeout_s=30.0)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -17,6 +16,7 @@ from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.zenoh import zenoh_connect
 from planner.scenario.instance import Instance
 from planner.worker.events import Left
+from tests.execution.cables import plug_in, pull
 from tests.execution.fleet import After, Live, assert_accounted, deployment_for, said
 from tests.execution.rig import small_instance
 
@@ -52,11 +52,11 @@ def test_a_worker_whose_cables_are_pulled_is_gone_and_comes_back_with_them(tmp_p
     instance = small_instance()
     with namespaced(instance, tmp_path) as (layout, coordinator):
         live = Live(coordinator, stop_after=30)
-        live.at = {10: lambda: layout.cut("c")}
-        live.on_left = lambda: layout.restore("c")
+        live.at = {10: lambda: pull(layout, "c")}
+        live.when_left = lambda: plug_in(layout, "c")
         measured = coordinator.run(deployment_for(instance, live=True), ready_timeout_s=60.0, observer=live)
     assert measured.left == []
-    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there", "joined the run"]
+    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "connected", "joined the run"]
     assert live.ended_once()
 
 
@@ -64,15 +64,10 @@ def test_a_worker_whose_cables_are_pulled_is_gone_and_comes_back_with_them(tmp_p
 def test_a_worker_that_only_the_coordinator_still_reaches_costs_no_sample(tmp_path: Path) -> None:
     instance = small_instance(samples=60)
     with namespaced(instance, tmp_path) as (layout, coordinator):
-
-        def pull() -> None:
-            ip = str(shutil.which("ip"))
-            for port in layout._ports["c"][1:]:  # the first is the coordinator's
-                subprocess.run([ip, "-n", layout._hub, "link", "set", port, "down"], check=True)
-
-        after = After((20, pull))
+        to_workers = layout.ports["c"][1:]  # the first is the coordinator's
+        after = After((20, lambda: pull(layout, "c", to_workers)))
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=60.0, observer=after)
-        layout.restore("c")  # agents leave sooner
+        plug_in(layout, "c")  # agents leave sooner
     assert assert_accounted(instance, measured) == {}
     assert measured.left == []
     assert any(isinstance(step.event, Left) and step.event.worker == "c" for step in measured.steps["a"])

@@ -90,7 +90,7 @@ def test_an_agent_whose_coming_was_not_heard_of_is_found() -> None:
     with Coordinator(connect) as coordinator:
         assert coordinator.absent(["a"])
         coordinator.await_agents(["a"], 30.0)
-        with pytest.raises(ExecuteError, match=r"did not come within 0.1 s; found 'b'"):
+        with pytest.raises(ExecuteError, match=r"did not connect within 0.1 s; found 'b'"):
             coordinator.await_agents(["a", "b"], 0.1)
     assert next(heard) >= 2
     agent.close()

@@ -132,7 +132,7 @@ def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) 
     instance, seen = small_instance(samples=SAMPLES), set[str]()
 
     class Watching(After):
-        def told(self, load: Load) -> None:
+        def on_load(self, load: Load) -> None:
             seen.update(load.carried_s)
 
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
@@ -151,7 +151,7 @@ def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) 
     assert said(measured) == [
         ("b", f"was refused: load from b: no such network; found 'cable'; expected one of {instance.resources[0]}"),
         ("b", "was refused: body.load.queued: malformed header: Input should be greater than or equal to 0"),
-        ("b", f"was refused: a block model that is not of this run: {'0' * 64}"),
+        ("b", f"was refused: request for a block model that is not of this run: {'0' * 64}"),
     ]
 
 

@@ -62,14 +62,14 @@ def test_a_killed_agent_that_is_started_again_joins_the_run(
     # The one that follows is a thread, for a process takes seconds to start on a busy machine.
     following = Threads(tmp_path)
     live = Live(coordinator, stop_after=30)
-    live.on_left = lambda: following.start("c", zenoh_connect("c", listen=None, connect=[agents.address]))
+    live.when_left = lambda: following.start("c", zenoh_connect("c", listen=None, connect=[agents.address]))
     live.at = {10: lambda: agents.kill("c")}
     try:
         measured = coordinator.run(deployment_for(INSTANCE, live=True), ready_timeout_s=60.0, observer=live)
     finally:
         following.close()
     assert measured.left == []
-    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there", "joined the run"]
+    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "connected", "joined the run"]
     assert live.ended_once()
 
 
@@ -79,10 +79,10 @@ def test_a_silent_agent_is_gone_and_comes_back_when_it_speaks_again(
     live = Live(coordinator, stop_after=30)
     stopped = agents.running["c"]
     live.at = {10: lambda: stopped.send_signal(signal.SIGSTOP)}
-    live.on_left = lambda: stopped.send_signal(signal.SIGCONT)
+    live.when_left = lambda: stopped.send_signal(signal.SIGCONT)
     measured = coordinator.run(deployment_for(INSTANCE, live=True), ready_timeout_s=60.0, observer=live)
     assert measured.left == []
-    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "is there", "joined the run"]
+    assert [what for worker, what in said(measured) if worker == "c"] == ["left", "connected", "joined the run"]
     assert live.ended_once()
 
 

@@ -16,7 +16,7 @@ class Loads(Observer):
     def __init__(self) -> None:
         self.last: dict[str, Load] = {}
 
-    def told(self, load: Load) -> None:
+    def on_load(self, load: Load) -> None:
         self.last[load.worker] = load
 
 

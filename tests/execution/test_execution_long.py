@@ -48,7 +48,7 @@ class Scales(Observer):
         self._handed_in = self._ended = 0
         self.kept: Counter[type] = Counter()
 
-    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
         self._submit = submit
         for _ in range(4 if self._live else 0):
             self._hand_in()
@@ -57,7 +57,7 @@ class Scales(Observer):
         self._submit("urgent", self._handed_in, self._inputs)
         self._handed_in += 1
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
         self._ended += 1
         if self._ended == SAMPLES:
             self.kept = planners_objects()
@@ -101,18 +101,18 @@ def test_numbers_are_a_set(numbers: list[int]) -> None:
     assert all((number in found) == (number in numbers) for number in range(62))
 
 
-def test_a_ledger_keeps_what_is_out_of_order_only() -> None:
+def test_completions_keep_only_what_is_out_of_order() -> None:
     instance = small_instance(samples=1000)
-    ledger = CompletionTracker(instance, seed=3)
+    completions = CompletionTracker(instance, seed=3)
     chance = np.random.default_rng(1)
     for start in range(0, 1000, 30):
         for sample in chance.permutation(np.arange(start, min(start + 30, 1000))):
-            assert ledger.add(SampleRecord("urgent", int(sample), 0.0, 1.0, "completed"))
-        assert not ledger._ended["urgent"]._above
-    assert not ledger.add(SampleRecord("urgent", 17, 0.0, 2.0, "failed", "late"))
-    assert ledger.complete("urgent")
-    assert not ledger.complete("other")
-    lost = list(ledger.unreported({}, 99.0))
+            assert completions.add(SampleRecord("urgent", int(sample), 0.0, 1.0, "completed"))
+        assert not completions._ended["urgent"]._above
+    assert not completions.add(SampleRecord("urgent", 17, 0.0, 2.0, "failed", "late"))
+    assert completions.complete("urgent")
+    assert not completions.complete("other")
+    lost = list(completions.unreported({}, 99.0))
     assert [(record.source, record.sample) for record in lost] == [("other", sample) for sample in range(1000)]
     assert {record.reason for record in lost} == {"no end was reported before the run was over"}
 

@@ -16,7 +16,7 @@ from planner.errors import ExecuteError
 from planner.execution.agent.link_probe import CHUNK_BYTES, settled
 from planner.execution.launch.netns import network_namespaces, unavailable
 from planner.execution.probe.networks import networks_yaml
-from planner.execution.probe.survey import Inquirer, Medium, Survey, Way, _media, survey
+from planner.execution.probe.survey import Direction, Inquirer, Medium, Survey, _media, survey
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.report.links import draw_links
@@ -76,7 +76,7 @@ def test_whatever_shares_a_medium_is_found(size: int, data: st.DataObject) -> No
     pairs = list(combinations("abcde"[:size], 2))
     kinds = {pair: data.draw(st.sampled_from(["link", "wifi", "mesh"])) for pair in pairs}
 
-    def share(first: Way, second: Way) -> bool:
+    def share(first: Direction, second: Direction) -> bool:
         assert first[0] != second[0]
         assert first[1] != second[1]
         one, two = (kinds[min(way), max(way)] for way in (first, second))

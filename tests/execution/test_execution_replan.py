@@ -67,11 +67,11 @@ class Table:
         self.sent: list[tuple[str, Body]] = []
         self._calls = queue.SimpleQueue[Callable[[], None]]()
         deployment = dataclasses.replace(deployment_for(INSTANCE), replan=solver.start)
-        self.recovery = Failover(
+        self.failover = Failover(
             deployment, "run", send=lambda worker, body: self.sent.append((worker, body)), deploy=lambda _worker: None,
             call=self._calls.put,
         )  # fmt: skip
-        self.recovery.open()
+        self.failover.open()
 
     def attend(self) -> None:
         self._calls.get(timeout=SOON_S)()
@@ -83,7 +83,7 @@ class Table:
 
     @property
     def said(self) -> list[str]:
-        return [incident.what for incident in self.recovery.incidents if not incident.worker]
+        return [incident.what for incident in self.failover.incidents if not incident.worker]
 
 
 @pytest.fixture
@@ -98,47 +98,47 @@ def solver() -> Iterator[Solver]:
 def table(solver: Solver) -> Iterator[Table]:
     found = Table(solver)
     yield found
-    found.recovery.close()
+    found.failover.close()
 
 
 def test_a_plan_for_what_is_the_case_no_more_is_dropped(solver: Solver, table: Table) -> None:
     solver.child().send_signal(signal.SIGSTOP)
-    table.recovery.left("b")
+    table.failover.on_left("b")
     solver.solving(Situation.of({"b"}, {}))
-    table.recovery.left("c")
+    table.failover.on_left("c")
     solver.child().send_signal(signal.SIGCONT)
     table.attend()
     assert (table.plans, table.said) == ([], [])
     table.attend()
     assert table.plans == ["a"]
-    assert [what.partition(",")[0] for what in table.said] == ["a new plan by colgen"]
+    assert [what.partition(",")[0] for what in table.said] == ["new plan by colgen"]
 
 
 def test_nothing_is_followed_once_the_run_is_over(solver: Solver, table: Table) -> None:
-    table.recovery.left("b")
+    table.failover.on_left("b")
     solver.answered.get(timeout=SOON_S)
-    table.recovery.close()
+    table.failover.close()
     table.attend()
     assert (table.plans, table.said) == ([], [])
 
 
 def test_the_first_plan_is_there_again_without_a_search(solver: Solver, table: Table) -> None:
-    table.recovery.start_unix_s = time.time()
+    table.failover.start_unix_s = time.time()
     solver.child().send_signal(signal.SIGSTOP)
-    table.recovery.left("b")
+    table.failover.on_left("b")
     solver.solving(Situation.of({"b"}, {}))
-    table.recovery.came("b")
-    table.recovery.ready("b")
+    table.failover.on_connected("b")
+    table.failover.on_ready("b")
     solver.child().kill()
     table.attend()
     table.attend()
-    assert table.said == ["no new plan: the solver's process ended (-9)", "the first plan again"]
+    assert table.said == ["no new plan: the solver's process ended (-9)", "back to the first plan"]
     assert [body.plan for _, body in table.sent if isinstance(body, Replan)] == [SPLIT] * 3
 
 
 def test_a_solver_that_is_killed_is_an_incident_and_the_run_goes_on(solver: Solver, tmp_path: Path) -> None:
     class Watch(After):
-        def left(self, worker: str) -> None:
+        def on_left(self, worker: str) -> None:
             solver.solving(Situation.of({worker}, {}))
             solver.child().kill()
             solver.answered.get(timeout=SOON_S)
@@ -165,7 +165,7 @@ def test_a_run_that_ends_while_its_plan_is_solved_does_not_wait(solver: Solver, 
 
 def test_a_run_that_fails_leaves_no_solver(solver: Solver, tmp_path: Path) -> None:
     class Fails(Observer):
-        def started(self, submit: Callable[[str, int, Tensors], None]) -> None:  # noqa: ARG002
+        def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:  # noqa: ARG002
             raise KeyboardInterrupt
 
     deployment = dataclasses.replace(deployment_for(INSTANCE), replan=solver.start)

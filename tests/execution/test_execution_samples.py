@@ -79,8 +79,8 @@ def test_a_command_is_read_as_it_writes_and_ends_with_its_reader() -> None:
     [
         ("np.save(out, np.zeros((2, 4), np.float32))", "sample 0, input image: wrong shape"),
         ("np.save(out, np.zeros((2, 3)))", "sample 0, input image: wrong dtype; found 'float64'; expected float32"),
-        ("out.write(b'hello, world')", r"sample 0: no array in \.npy format"),
-        ("np.save(out, np.array([{}]), allow_pickle=True)", "no array"),
+        ("out.write(b'hello, world')", r"sample 0: not an array in \.npy format"),
+        ("np.save(out, np.array([{}]), allow_pickle=True)", "not an array in"),
         ("sys.exit(3)", "the command failed; found 'exit code 3'"),
     ],
 )
@@ -90,26 +90,26 @@ def test_what_a_command_does_wrong_is_said(code: str, message: str) -> None:
 
 
 def test_what_is_wrong_with_files_is_said(tmp_path: Path) -> None:
-    with pytest.raises(ExecuteError, match="samples are not there"):
+    with pytest.raises(ExecuteError, match="no samples found"):
         find_samples(str(tmp_path / "absent.npz"), [IMAGE])
     empty = tmp_path / "empty"
     empty.mkdir()
-    with pytest.raises(ExecuteError, match="a folder without samples"):
+    with pytest.raises(ExecuteError, match="the folder has no samples"):
         find_samples(str(empty), [IMAGE])
     np.savez(tmp_path / "other.npz", picture=images(2))
     with pytest.raises(ExecuteError, match="input is missing; expected an array image"):
         find_samples(str(tmp_path / "other.npz"), [IMAGE])
     np.savez(tmp_path / "uneven.npz", image=images(2), token=np.arange(3))
-    with pytest.raises(ExecuteError, match="the first axis counts the samples"):
+    with pytest.raises(ExecuteError, match="arrays differ in the number of samples, or have none"):
         find_samples(str(tmp_path / "uneven.npz"), [IMAGE, TOKEN])
     (tmp_path / "broken.npz").write_bytes(b"PK\x03\x04 but no more")
     with pytest.raises(RuntimeSessionError, match=r"not an \.npz file"):
         find_samples(str(tmp_path / "broken.npz"), [IMAGE])
     np.save(empty / "one.npy", images(1))
-    with pytest.raises(ExecuteError, match="one array for a model of several inputs"):
+    with pytest.raises(ExecuteError, match="a single array for a model with several inputs"):
         next(iter(find_samples(str(empty), [IMAGE, TOKEN]))).read()
     np.savez(empty / "one.npz", image=images(1)[0])
-    with pytest.raises(ExecuteError, match="two files of one sample; found 'one'"):
+    with pytest.raises(ExecuteError, match="several files of one sample; found 'one'"):
         find_samples(str(empty), [IMAGE])
 
 

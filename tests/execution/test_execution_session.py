@@ -31,7 +31,7 @@ class Loads(Observer):
         self.workers: set[str] = set()
         self.both = threading.Event()
 
-    def told(self, load: Load) -> None:
+    def on_load(self, load: Load) -> None:
         self.workers.add(load.worker)
         if self.workers == {"a", "b"}:
             self.both.set()
@@ -96,7 +96,7 @@ def test_no_more_samples_than_the_limit_are_on_their_way(session: Session) -> No
     first.result(30.0)
     held = [source.submit(inputs(seed)) for seed in range(LIMIT)]
     try:
-        with pytest.raises(BusyError, match="urgent: too many samples on their way; expected at most 3"):
+        with pytest.raises(BusyError, match="urgent: too many in-flight samples; expected at most 3"):
             source.submit(inputs(9), block=False)
         with pytest.raises(BusyError):
             source.submit(inputs(9), timeout_s=0.05)
@@ -112,7 +112,7 @@ def test_workers_tell_how_busy_they_are(session: Session) -> None:
 
 
 def test_an_input_may_not_be_given_without_a_limit(plan: Path) -> None:
-    with pytest.raises(ExecuteError, match="limit: too few samples on their way; found 0"):
+    with pytest.raises(ExecuteError, match="limit: too few in-flight samples; found 0"):
         Session(plan, limit=0)
 
 
@@ -128,7 +128,7 @@ def test_samples_of_a_source_whose_worker_dies_fail_and_no_more_are_taken(plan: 
         with pytest.raises(SampleError, match="urgent, sample 1: the sample failed: a left"):
             stuck.result(30.0)
         os.kill(other, signal.SIGCONT)
-        with pytest.raises(AbsentError, match="urgent: the worker of the source is gone; found 'a'"):
+        with pytest.raises(AbsentError, match="urgent: the worker of the source is absent; found 'a'"):
             source.submit(inputs(2))
     with pytest.raises(ExecuteError, match="the session is closed"):
         source.submit(inputs(3))
@@ -142,7 +142,7 @@ def test_a_worker_that_comes_later_is_waited_for_and_the_run_is_over_when_the_se
     with agent_process("b", "--listen", address, *options), ThreadPoolExecutor() as pool:
         with Session(plan, connect=[address], later=["a"]) as session:
             source = session.source("urgent")
-            with pytest.raises(AbsentError, match="urgent: the worker of the source is gone; found 'a'"):
+            with pytest.raises(AbsentError, match="urgent: the worker of the source is absent; found 'a'"):
                 source.submit(inputs(0), block=False)
             with pytest.raises(AbsentError):
                 source.submit(inputs(0), timeout_s=0.05)

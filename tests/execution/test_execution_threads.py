@@ -133,7 +133,7 @@ def test_a_transfer_between_members_that_nothing_joins_is_refused_and_the_run_go
         measured = coordinator.run(small_deployment(instance, SPLIT, emulation=Forged(instance)), ready_timeout_s=30.0)
     assert len(measured.outputs) == sum(instance.samples(source) for source in instance.sources)
     (incident,) = measured.incidents
-    assert (incident.worker, incident.what) == ("a", "was refused: transmit: no such way; found 'a > nowhere'")
+    assert (incident.worker, incident.what) == ("a", "was refused: transmit: no such path; found 'a > nowhere'")
 
 
 @pytest.mark.parametrize("changed", [{"at_s": float("nan")}, {"priority": float("inf")}, {"size_bytes": -1}])
@@ -141,5 +141,5 @@ def test_a_transfer_that_is_none_is_refused(changed: dict[str, float]) -> None:
     request = Transmit(
         transfer="a/0", sender="a", to="b", key=SampleKey("urgent", 0, 0), cut=1, size_bytes=1, priority=1.0, at_s=0.0
     )
-    with pytest.raises(ExecuteError, match="transmit from a: no transfer; found"):
+    with pytest.raises(ExecuteError, match="transmit from a: not a valid transfer; found"):
         EmulatedNetwork(small_instance()).transmit(request.model_copy(update=changed))

@@ -3,6 +3,7 @@ from __future__ import annotations
 import itertools
 import struct
 import sys
+import tracemalloc
 from pathlib import Path
 
 import numpy as np
@@ -152,6 +153,17 @@ def test_the_busiest_window_is_the_best_that_starts_with_an_arrival(
 
     best_s = max(in_flight_s(begin_s) for begin_s in [0.0, *(a for a, _ in spans)])
     assert in_flight_s(start_s) == pytest.approx(best_s, abs=1e-9)
+
+
+def test_the_busiest_window_of_a_long_run_is_found_in_memory_that_grows_with_its_samples_only() -> None:
+    crowd = [SampleRecord("s", 50_000 + index, 700.0, 701.0, "completed") for index in range(9)]
+    records = [SampleRecord("s", index, 0.02 * index, 0.02 * index + 0.03, "completed") for index in range(50_000)]
+    tracemalloc.start()
+    try:
+        assert busiest_window([*records, *crowd], 1.0) == pytest.approx((700.0, 701.0))
+        assert tracemalloc.get_traced_memory()[1] < 500 * len(records)
+    finally:
+        tracemalloc.stop()
 
 
 def test_a_run_without_samples_has_a_window() -> None:

@@ -23,6 +23,7 @@ from planner.worker.events import Effect, Event, RunBlock
 from planner.worker.worker import Worker
 from tests.instances import make_instance
 from tests.simulation.churn import BLOCKS, cases
+from tests.simulation.observed import ObservedSimulator
 
 NEVER_ENDED = "never ended"
 
@@ -40,7 +41,7 @@ def run(
         if look is not None:
             look(simulator._workers[name], event, effects)
 
-    simulator = Simulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, observe=observe)
+    simulator = ObservedSimulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, observe=observe)
     simulator.run()
     return simulator, records
 

@@ -6,9 +6,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from planner.plan.journey import FRAGMENT_BYTES
 from planner.scenario.instance import Hop, NetworkPath
 from planner.simulation.event_heap import EventHeap
-from planner.simulation.network import FRAGMENT_BYTES, NetworkModel
+from planner.simulation.network import NetworkModel
 
 RATE = 1e6
 

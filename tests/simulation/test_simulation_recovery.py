@@ -16,6 +16,7 @@ from planner.solvers.solve import solve
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import Effect, Event, Replanned
 from tests.instances import make_instance, make_profile
+from tests.simulation.observed import ObservedSimulator
 
 
 def instance(*events: dict[str, Any], rate_per_s: float = 14.0, samples: int = 300) -> Instance:
@@ -79,7 +80,9 @@ def test_plans_are_solved_again_when_workers_leave_and_come_back(policy: str) ->
 
     records: list[Record] = []
     replan = replanner(found, policy, plan)
-    Simulator(found, policy=policy, plan=plan, seed=1, sink=records.append, observe=observe, replan=replan).run()
+    ObservedSimulator(
+        found, policy=policy, plan=plan, seed=1, sink=records.append, observe=observe, replan=replan
+    ).run()
     after_s = DETECTION_S + REPLANNING_S
     assert [worker for worker, _ in replans] == ["home", "far", "home", "far", "near"]
     assert [now_s for _, now_s in replans] == pytest.approx([4.0 + after_s] * 2 + [12.0 + after_s] * 3)

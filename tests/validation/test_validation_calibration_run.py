@@ -1,4 +1,4 @@
-"""Costs in place: what a short run tells of a scenario whose profiles are wrong."""
+"""Calibration runs: in-situ costs correct a prediction from wrong profiles."""
 
 from __future__ import annotations
 
@@ -17,10 +17,10 @@ from planner.trace.metrics import summarise
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
 from planner.validation.calibration_run import (
     BlockTime,
-    CalibrationRun,
+    CalibrationRuns,
     InSituCosts,
-    briefly,
     in_situ_costs,
+    shortened_instance,
     with_in_situ_costs,
 )
 from planner.validation.validate import Progress, validate, validation_document
@@ -64,9 +64,9 @@ def predicted(instance: Instance) -> list[Record]:
     return records
 
 
-def rehearsed(real: Instance, lasts_s: float = 4.0) -> list[Record]:
+def calibration_records(real: Instance, lasts_s: float = 4.0) -> list[Record]:
     """A short run where the scenario's costs are ``real`` and believed to be others."""
-    brief = briefly(small_deployment(BELIEVED, SPLIT), predicted(BELIEVED), lasts_s)
+    brief = shortened_instance(small_deployment(BELIEVED, SPLIT), predicted(BELIEVED), lasts_s)
     scenario = brief.scenario.model_copy(update={"workers": real.scenario.workers})
     played = real.model_copy(update={"scenario": scenario, "traces": brief.traces})
     records, _ = simulate(played, policy="planned", plan=SPLIT, seed=0)
@@ -84,14 +84,14 @@ def mean_delays_s(instance: Instance) -> dict[str, float | None]:
     return {source: own.mean_delay_s for source, own in found.sources.items()}
 
 
-def test_costs_in_place_predict_what_wrong_profiles_do_not() -> None:
-    found = with_in_situ_costs(BELIEVED, in_situ_costs(rehearsed(REAL)))
+def test_in_situ_costs_predict_what_wrong_profiles_do_not() -> None:
+    found = with_in_situ_costs(BELIEVED, in_situ_costs(calibration_records(REAL)))
     assert mean_delays_s(found) == pytest.approx(mean_delays_s(REAL), rel=0.05)
     assert mean_delays_s(BELIEVED) != pytest.approx(mean_delays_s(REAL), rel=0.5)
 
 
 def test_what_blocks_took_by_their_profiles() -> None:
-    slowness = in_situ_costs(rehearsed(REAL)).slowness(BELIEVED)
+    slowness = in_situ_costs(calibration_records(REAL)).slowness(BELIEVED)
     assert slowness == pytest.approx({"a": 1 / 0.6, "b": 1.0, "c": 4 / 5}, rel=0.05)
 
 
@@ -101,7 +101,9 @@ def times_s(instance: Instance, seed: int) -> dict[str, list[float]]:
 
 def test_samples_come_at_the_rates_of_the_run_but_at_other_times() -> None:
     own = times_s(BELIEVED, seed=3)
-    for source, brief in times_s(briefly(small_deployment(BELIEVED, SPLIT), predicted(BELIEVED), 2.0), seed=3).items():
+    for source, brief in times_s(
+        shortened_instance(small_deployment(BELIEVED, SPLIT), predicted(BELIEVED), 2.0), seed=3
+    ).items():
         assert len(brief) == sum(
             isinstance(record, SampleRecord) and record.source == source and record.finished_s <= 2.0
             for record in predicted(BELIEVED)
@@ -112,27 +114,27 @@ def test_samples_come_at_the_rates_of_the_run_but_at_other_times() -> None:
 
 def test_there_are_a_few_samples_of_each_source_but_no_more_than_the_run_has() -> None:
     rare = small_instance(samples=200, rate_per_s=0.01)
-    for found in times_s(briefly(small_deployment(rare, SPLIT), predicted(rare), 2.0), seed=3).values():
+    for found in times_s(shortened_instance(small_deployment(rare, SPLIT), predicted(rare), 2.0), seed=3).values():
         assert len(found) == 5
         assert found[-1] == pytest.approx(2.0)
     few = small_instance(samples=3)
-    for found in times_s(briefly(small_deployment(few, SPLIT), predicted(few), 2.0), seed=3).values():
+    for found in times_s(shortened_instance(small_deployment(few, SPLIT), predicted(few), 2.0), seed=3).values():
         assert len(found) == 3
 
 
-def test_a_batch_is_rehearsed_with_as_much_of_it_as_ends_in_time() -> None:
+def test_a_batch_is_calibrated_with_as_much_of_it_as_ends_in_time() -> None:
     sources = {name: spec.model_copy(update={"arrivals": "batch"}) for name, spec in BELIEVED.scenario.sources.items()}
     batch = BELIEVED.model_copy(update={"scenario": BELIEVED.scenario.model_copy(update={"sources": sources})})
-    found = times_s(briefly(small_deployment(batch, SPLIT), predicted(batch), 0.5), seed=3)
+    found = times_s(shortened_instance(small_deployment(batch, SPLIT), predicted(batch), 0.5), seed=3)
     assert all(set(at_s) == {0.0} for at_s in found.values())
     assert 20 < sum(map(len, found.values())) < 200
 
 
-def test_nothing_happens_in_a_rehearsal() -> None:
+def test_nothing_happens_in_a_calibration_run() -> None:
     gone = EventSpec.model_validate({"at_s": 0.1, "action": "leave", "worker": "c"})
     scenario = BELIEVED.scenario.model_copy(update={"events": (gone,)})
     deployment = small_deployment(BELIEVED.model_copy(update={"scenario": scenario}), SPLIT)
-    assert briefly(deployment, predicted(BELIEVED), 1.0).scenario.events == ()
+    assert shortened_instance(deployment, predicted(BELIEVED), 1.0).scenario.events == ()
 
 
 def completed(source: str, sample: int, created_s: float, finished_s: float) -> SampleRecord:
@@ -212,9 +214,9 @@ def test_a_worker_whose_speed_changed_is_named() -> None:
         InSituCosts({"a": [BlockTime("small", 0, a_s)], "b": [BlockTime("small", 1, b_s)]}, {})
         for a_s, b_s in ((0.004, 0.002), (0.0041, 0.0025))
     )
-    assert CalibrationRun(before, after).drifted(BELIEVED) == ["b"]
-    assert CalibrationRun(before, None).drifted(BELIEVED) == []
-    assert CalibrationRun(before, after).slowness(BELIEVED)["b"] == pytest.approx((1.0, 1.25))
+    assert CalibrationRuns(before, after).drifted(BELIEVED) == ["b"]
+    assert CalibrationRuns(before, None).drifted(BELIEVED) == []
+    assert CalibrationRuns(before, after).slowness(BELIEVED)["b"] == pytest.approx((1.0, 1.25))
 
 
 @contextmanager
@@ -223,7 +225,7 @@ def agents(folder: Path) -> Iterator[Coordinator]:
         yield coordinator
 
 
-def test_a_run_that_was_rehearsed_tells_both_predictions(tmp_path: Path) -> None:
+def test_a_calibrated_run_tells_both_predictions(tmp_path: Path) -> None:
     said: list[str] = []
 
     def say(step: str) -> Progress:
@@ -231,12 +233,12 @@ def test_a_run_that_was_rehearsed_tells_both_predictions(tmp_path: Path) -> None
         return lambda _done, _all: None
 
     deployment = small_deployment(small_instance(samples=8), SPLIT)
-    found = validate(deployment, {"small": MODEL}, agents(tmp_path), rehearse_s=0.2, say=say)
+    found = validate(deployment, {"small": MODEL}, agents(tmp_path), calibrate_s=0.2, say=say)
     assert found.sound
-    assert said.count("rehearsing") == 2
+    assert said.count("calibrating") == 2
     document = validation_document(found, tolerance=0.15)
     # Blocks of 32 x 32 take microseconds, not the profile's milliseconds.
-    assert all(before < 0.9 and after < 0.9 for before, after in document["rehearsed"]["slowness"].values())
-    assert set(document["rehearsed"]["by_profile_s"]) == {"urgent", "other"}
+    assert all(before < 0.9 and after < 0.9 for before, after in document["calibration"]["slowness"].values())
+    assert set(document["calibration"]["by_profile_s"]) == {"urgent", "other"}
     for name, own in document["sources"].items():
-        assert own["predicted"]["mean_delay_s"] < document["rehearsed"]["by_profile_s"][name]
+        assert own["predicted"]["mean_delay_s"] < document["calibration"]["by_profile_s"][name]

@@ -162,10 +162,10 @@ def test_what_failed_or_was_lost_is_named_with_the_worker_at_which_it_was_last()
         BlockRecord("a", "other", 7, 0, 0.25, 0.5),
         TransferRecord("wifi", "a", "c", "other", 7, 1, 9, 0.5, 0.75),
     )
-    at_a = "last seen at a, which ended block 0 at 0.500 s"
-    at_c = "last seen at c, to which cut 1 came from a at 0.750 s"
+    at_a = "last seen at a, which finished block 0 at 0.500 s"
+    at_c = "last seen at c, which received cut 1 from a at 0.750 s"
     for work, told in (
-        ([], "no worker is known to have done anything for it"),
+        ([], "no worker reported any work on it"),
         ([block], at_a),
         ([transfer, block], at_c),
     ):
@@ -192,9 +192,9 @@ def test_an_output_that_differs_is_named_with_its_error_and_who_computed_it() ->
     assert missing.startswith(
         "urgent, sample 2: t3 is missing, not finite, or of another shape; computed as block 0 at a, "
     )
-    assert scaled.startswith("other, sample 13: t3 differs by 1.00e-03, allowed are 1e-04; computed as block 0 at a, ")
+    assert scaled.startswith("other, sample 13: t3 differs by 1.00e-03; tolerance 1e-04; computed as block 0 at a, ")
     assert scaled.endswith("block 2 at c")
-    assert verdict(simulated(), numerics=compared({})).faults == ("no output was there to compare",)
+    assert verdict(simulated(), numerics=compared({})).faults == ("no outputs to compare",)
 
 
 def test_the_host_is_named_when_too_many_blocks_were_late() -> None:

@@ -18,7 +18,6 @@ from planner.plan.types import PlanSpec
 from planner.policy.registry import POLICIES, make_policy
 from planner.policy.types import SampleKey, Status, Task
 from planner.scenario.instance import Instance
-from planner.simulation.simulator import Simulator
 from planner.worker.event_checks import ProtocolError
 from planner.worker.events import (
     Arrived,
@@ -44,6 +43,7 @@ from planner.worker.events import (
 from planner.worker.patience import Patience
 from planner.worker.worker import Worker
 from tests.simulation.churn import BLOCKS, cases
+from tests.simulation.observed import ObservedSimulator
 
 PATIENCE = Patience(first_s=0.2, least_s=0.1)
 NOBODY = "nobody"
@@ -77,7 +77,7 @@ def logs(case: tuple[Instance, PlanSpec], policy: str, seed: int) -> list[tuple[
         alive.append(simulator._workers[name])  # so that no other worker gets its address
         found[name, id(alive[-1])].append(Step(now_s, event, effects))
 
-    simulator = Simulator(
+    simulator = ObservedSimulator(
         instance, policy=policy, plan=plan, seed=seed, patience=PATIENCE, sink=lambda _: None, observe=observe,
         replan=lambda _absent, _slowness: plan,
     )  # fmt: skip

@@ -131,7 +131,7 @@ class Driver:
             if at_s >= now_s:
                 self._arrivals[source] = chain([(sample, at_s)], arrivals)
                 return
-            reason = f"{self.name} was not there"
+            reason = f"{self.name} was absent"
             self._reporter.add_end(SampleRecord(source, sample, at_s, at_s, "failed", reason), now_s)
 
     @property

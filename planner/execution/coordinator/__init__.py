@@ -1,1 +1,1 @@
-"""The coordinator: deploys a run to agents, follows it, and collects what it gave."""
+"""The coordinator: deploys a run to agents, supervises it, and collects its results."""

@@ -1,4 +1,4 @@
-"""How far the wall clocks of devices are apart: those at the edge keep no common time."""
+"""Offsets between the wall clocks of devices, since devices at the edge often have no common time."""
 
 from __future__ import annotations
 
@@ -8,26 +8,25 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from planner.execution.wire.diagnostics import Echo
-from planner.execution.wire.frames import Frame
 
 _TRIPS: Final = 5
 
 
 @dataclass(slots=True)
 class _RoundTrips:
-    """Round trips to a worker: what each took, and how far its clock is ahead by it, in seconds."""
+    """Durations of round trips to a worker, each with the offset of its clock that follows, in seconds."""
 
     trips: list[tuple[float, float]] = field(default_factory=list)
     sent_s: float = 0.0
 
 
 class ClockOffsets:
-    """Compares the wall clocks of workers with this one.
+    """Compares the wall clocks of workers with the one of this device.
 
     Parameters
     ----------
     send
-        ``send(worker, echo)``.
+        ``send(worker, echo)`` sends a message to an agent.
     """
 
     def __init__(self, send: Callable[[str, Echo], None]) -> None:
@@ -35,7 +34,7 @@ class ClockOffsets:
         self._comparisons: dict[str, _RoundTrips] = {}
 
     def compare(self, worker: str) -> None:
-        """Begin a worker's comparison; its answers come through :meth:`take`."""
+        """Begin the comparison with a worker, whose answers are passed to :meth:`on_echo`."""
         self._comparisons[worker] = _RoundTrips()
         self._ask(worker)
 
@@ -44,27 +43,28 @@ class ClockOffsets:
         comparison.sent_s = time.time()
         self._send(worker, Echo(number=len(comparison.trips)))
 
-    def take(self, frame: Frame) -> None:
-        """Take a frame, if it is an answer."""
-        body, comparison = frame.body, self._comparisons.get(frame.sender)
-        if not isinstance(body, Echo) or comparison is None or not body.back or body.number != len(comparison.trips):
+    def on_echo(self, worker: str, echo: Echo) -> None:
+        """Record a worker's answer."""
+        comparison = self._comparisons.get(worker)
+        if comparison is None or not echo.back or echo.number != len(comparison.trips):
             return
         now_s = time.time()
-        comparison.trips.append((now_s - comparison.sent_s, body.unix_s - (comparison.sent_s + now_s) / 2))
+        comparison.trips.append((now_s - comparison.sent_s, echo.unix_s - (comparison.sent_s + now_s) / 2))
         if len(comparison.trips) < _TRIPS:
-            self._ask(frame.sender)
+            self._ask(worker)
 
     def compared(self, workers: Iterable[str]) -> bool:
-        """Tell whether the clocks of all these workers have been compared."""
+        """Return whether the comparison with all these workers is complete."""
         return all(len(self._comparisons[worker].trips) == _TRIPS for worker in workers)
 
     def ahead_s(self, worker: str) -> float:
-        """Give how far a worker's clock is ahead of this one, from its quickest round trip.
+        """Return how far a worker's clock is ahead of this one, by its fastest round trip.
 
-        What a round trip cannot tell from none counts as none; so does the clock of a worker that did not answer.
+        An offset smaller than the uncertainty of the round trip counts as 0, and so does that of a worker that did not
+        answer.
         """
         comparison = self._comparisons.get(worker)
         if comparison is None or not comparison.trips:
             return 0.0
-        took_s, found_s = min(comparison.trips)
-        return found_s if abs(found_s) > took_s / 2 else 0.0
+        trip_s, offset_s = min(comparison.trips)
+        return offset_s if abs(offset_s) > trip_s / 2 else 0.0

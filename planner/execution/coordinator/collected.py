@@ -1,6 +1,6 @@
-"""What agents told of a run, as the coordinator keeps it: records, logs of steps, outputs.
+"""Data of a run that the coordinator collects from agents: records, step logs and outputs.
 
-The logs stay compressed JSON, in temporary files, so memory stays flat however long a run is.
+Logs stay compressed in temporary files, so that memory does not grow with the length of a run.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ _OBJECTS: TypeAdapter[list[dict[str, Any]]] = TypeAdapter(list[dict[str, Any]])
 
 
 def keep_records(tensors: Tensors, store: RecordStore, check: Callable[[Sequence[Record]], None]) -> None:
-    """Add the records that :meth:`EventLog.take` gave to others.
+    """Add the records in a log message, if it has any, to a store.
 
     Raises
     ------
     ExecuteError
-        They are none, or ``check`` refuses them.
+        If the data is malformed, or ``check`` refuses the records.
     """
     if "records" not in tensors:
         return
@@ -42,18 +42,18 @@ def _malformed(what: str, error: Exception) -> ExecuteError:
 
 
 class StepLogs(Mapping[str, list[Step]]):
-    """Each worker's log of steps since it joined the run last; it is read when it is asked for."""
+    """Log of the steps of each worker since it last joined the run; a log is decoded each time it is accessed."""
 
     def __init__(self) -> None:
         self._logs: dict[str, Spool] = {}
 
     def add(self, worker: str, tensors: Tensors) -> None:
-        """Append what :meth:`EventLog.take` gave.
+        """Append the steps in a log message, if it has any.
 
         Raises
         ------
         ExecuteError
-            It is no list of JSON objects. What they say is looked at when they are asked for: that takes longer.
+            If the data is not a list of JSON objects. Their contents are validated on access, since that takes longer.
         """
         if "steps" not in tensors:
             return
@@ -65,11 +65,11 @@ class StepLogs(Mapping[str, list[Step]]):
         self._logs[worker].add(piece)
 
     def begin(self, worker: str) -> None:
-        """Begin the log of an agent, in place of that of one which had its name."""
+        """Begin the log of an agent; it replaces the log of an earlier agent of that name."""
         self._logs[worker] = Spool()
 
     def write(self, worker: str, file: BinaryIO) -> None:
-        """Write a worker's log as one JSON array, without having all of it in memory."""
+        """Write a worker's log as one JSON array, piece by piece."""
         separator = b"["
         for piece in self._logs[worker]:
             file.write(separator + unpack(piece)[1:-1])
@@ -90,31 +90,31 @@ class StepLogs(Mapping[str, list[Step]]):
 
 
 class Outputs(Mapping[tuple[str, int], Tensors]):
-    """What each completed sample gave, by source and number: distinct outputs, and a few bytes a sample."""
+    """Outputs of each completed sample by source and number; equal outputs are stored once, at 8 bytes a sample."""
 
     def __init__(self) -> None:
         self._distinct: list[Tensors] = []
-        self._places: dict[str, array[int]] = {}
+        self._indices: dict[str, array[int]] = {}
 
     def add(self, source: str, samples: Iterable[int], tensors: Tensors) -> None:
-        """Add samples that gave the same."""
-        places = self._places.setdefault(source, array("q"))
+        """Add samples that have the same outputs."""
+        indices = self._indices.setdefault(source, array("q"))
         for sample in samples:
-            if sample >= len(places):
-                places.extend([-1] * (sample + 1 - len(places)))
-            places[sample] = len(self._distinct)
+            if sample >= len(indices):
+                indices.extend([-1] * (sample + 1 - len(indices)))
+            indices[sample] = len(self._distinct)
         self._distinct.append(tensors)
 
     def __getitem__(self, key: tuple[str, int]) -> Tensors:
         source, sample = key
-        places = self._places.get(source, ())
-        if not 0 <= sample < len(places) or places[sample] < 0:
+        indices = self._indices.get(source, ())
+        if not 0 <= sample < len(indices) or indices[sample] < 0:
             raise KeyError(key)
-        return self._distinct[places[sample]]
+        return self._distinct[indices[sample]]
 
     def __iter__(self) -> Iterator[tuple[str, int]]:
-        for source, places in self._places.items():
-            yield from ((source, sample) for sample, place in enumerate(places) if place >= 0)
+        for source, indices in self._indices.items():
+            yield from ((source, sample) for sample, index in enumerate(indices) if index >= 0)
 
     def __len__(self) -> int:
-        return sum(place >= 0 for places in self._places.values() for place in places)
+        return sum(index >= 0 for indices in self._indices.values() for index in indices)

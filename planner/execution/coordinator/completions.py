@@ -1,4 +1,4 @@
-"""Which samples of a run have ended: each of them once."""
+"""Record of which samples of a run have ended, each once."""
 
 from __future__ import annotations
 
@@ -10,14 +10,14 @@ from planner.trace.records import SampleRecord
 
 
 class NumberSet:
-    """A set of numbers from 0 on that come nearly in order; it grows with those out of order only."""
+    """A set of numbers from 0, added nearly in order; its memory grows only with those out of order."""
 
     def __init__(self) -> None:
         self._below = 0
         self._above: set[int] = set()
 
     def add(self, number: int) -> bool:
-        """Add a number; tell whether it is new."""
+        """Add a number; return whether it is new."""
         if number in self:
             return False
         self._above.add(number)
@@ -34,10 +34,9 @@ class NumberSet:
 
 
 class CompletionTracker:
-    """Takes the ends that agents report; the first of a sample counts.
+    """Keeps track of the ends that agents report; the first end of a sample counts.
 
-    A worker that left and came back reports the samples failed that arrived meanwhile, and with them those that had
-    ended before.
+    A worker that left and came back reports every sample that arrived before as failed, even those that had ended.
     """
 
     def __init__(self, instance: Instance, seed: int) -> None:
@@ -47,22 +46,22 @@ class CompletionTracker:
         self._ended = {source: NumberSet() for source in instance.sources}
 
     def add(self, record: SampleRecord) -> bool:
-        """Take an end; tell whether it is the sample's first."""
+        """Add an end; return whether it is the sample's first."""
         return self._ended[record.source].add(record.sample)
 
     def complete(self, source: str) -> bool:
-        """Tell whether every sample of a source has ended."""
+        """Return whether every sample of a source has ended."""
         return len(self._ended[source]) >= self._samples[source]
 
     def unreported(self, left_s: Mapping[str, float], now_s: float) -> Iterator[SampleRecord]:
-        """Give the ends of the samples of which no agent reported one: they have failed.
+        """Yield a failed end for each sample whose end no agent reported.
 
         Parameters
         ----------
         left_s
-            When workers left the run.
+            Time at which each worker left the run.
         now_s
-            When the run was over.
+            Time at which the run was over.
         """
         for source in self._instance.sources:
             if not self.complete(source):
@@ -79,5 +78,5 @@ class CompletionTracker:
             elif created_s < gone_s:
                 finished_s, reason = gone_s, f"{home} left"
             else:
-                finished_s, reason = created_s, f"{home} was not there"
+                finished_s, reason = created_s, f"{home} was absent"
             yield SampleRecord(source, sample, created_s, max(finished_s, created_s), "failed", reason)

@@ -1,4 +1,4 @@
-"""What is to be run on agents: a plan with all that they need for it."""
+"""A plan with everything that agents need to run it."""
 
 from __future__ import annotations
 
@@ -23,14 +23,14 @@ if TYPE_CHECKING:
     from planner.model.load import ChainModel
 
 SLACK: Final = 1.1
-"""How much longer than the scenario allows the blocks of a worker may take on the host that plays it."""
+"""Factor by which a worker's blocks may take longer on its host than in the scenario."""
 
 IN_FLIGHT: Final = 32
-"""How many samples of a source are on their way at most where the scenario does not say: it bounds agents' memory."""
+"""Default maximum number of in-flight samples of a source, which bounds the agents' memory."""
 
 
 class Emulation(Protocol):
-    """A network that is played on this host (:mod:`planner.execution.launch.emulated`)."""
+    """A network emulated on this host (:mod:`planner.execution.launch.emulated`)."""
 
     def start(
         self,
@@ -39,44 +39,53 @@ class Emulation(Protocol):
         sink: Callable[[TransferRecord], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
-        """Begin; ``admit(to, transfer, at_s)`` tells an agent when a transfer is there, ``sink`` takes its records.
+        """Start the emulation.
 
-        ``on_failure`` is told, in any thread, what has ended it before :meth:`stop`.
+        Parameters
+        ----------
+        start_unix_s
+            Wall-clock time at which the run's clock reads 0.
+        admit
+            ``admit(to, transfer, at_s)`` informs an agent when a transfer arrives.
+        sink
+            Receives the record of each transfer.
+        on_failure
+            Called in any thread with an error that ends the emulation before :meth:`stop`.
         """
         ...
 
     def transmit(self, request: Transmit) -> None:
-        """Carry a transfer, or raise :class:`ExecuteError` where there is no way for it; called in any thread."""
+        """Carry a transfer, or raise :class:`ExecuteError` if no path exists; may be called in any thread."""
         ...
 
     def stop(self) -> None:
-        """End."""
+        """Stop the emulation."""
         ...
 
 
 @dataclass(frozen=True)
 class Deployment:
-    """What is to be run.
+    """A run: instance, plan, models and options.
 
     Parameters
     ----------
     blocks
-        The block models, serialised, by content hash.
+        Serialised block models by content hash.
     resident
-        For each worker and model, the blocks to be loaded before the start.
+        Blocks of each model that each worker loads before the start.
     paced
-        Whether blocks take the scenario's times, on hosts that are faster; otherwise they take their own.
+        Whether faster hosts slow blocks down to the scenario's times.
     emulation
-        Plays the scenario's network on this host; without it transfers take their own time.
+        Emulates the scenario's network on this host; without it, transfers use the real network.
     sent
-        Inputs of sources that bring their own, which their samples take in turn; others draw theirs from the seed.
+        Inputs of sources that have their own, used in turn; inputs of other sources are drawn from the seed.
     live
-        Whether samples are handed in while the run goes on, until :meth:`Coordinator.stop`, in place of the scenario's
-        arrivals.
+        Whether samples are submitted during the run, until :meth:`Coordinator.stop`, instead of arriving as in the
+        scenario.
     replan
-        Starts what solves the plan again when workers leave, come back or become slow; None where the plan stays.
+        Starts the solver that adapts the plan when workers leave, come back or slow down; None to keep the plan.
     later
-        Workers that need not be there at the start: they join the run when they come.
+        Workers that may be absent at the start: they join the run when they connect.
     """
 
     instance: Instance
@@ -95,11 +104,11 @@ class Deployment:
 
     @property
     def samples(self) -> int:
-        """How many samples all sources offer."""
+        """Number of samples of all sources."""
         return sum(self.instance.samples(source) for source in self.instance.sources)
 
     def inputs(self, source: str) -> Sequence[Tensors]:
-        """Give the inputs that the samples of a source take in turn, sent or drawn."""
+        """Return the inputs that the samples of a source use in turn, sent or drawn."""
         if source in self.sent:
             return self.sent[source]
         specs = self.models[self.instance.scenario.sources[source].models[0]].cuts[0]
@@ -121,15 +130,17 @@ def deploy(
     later: Collection[str] = (),
     replan: StartReplanner | None = None,
 ) -> Deployment:
-    """Cut the scenario's models into their blocks, and bound how many samples of a source are on their way.
+    """Return a deployment: split the scenario's models into blocks, and bound the in-flight samples of each source.
+
+    The other parameters are those of :class:`Deployment`.
 
     Parameters
     ----------
     models
-        The scenario's models, loaded as their profiles say.
+        The scenario's models, loaded with the cuts of their profiles.
     replan
-        Solves the plan again, where the policy follows one, when workers leave, come back or become slow; by default
-        the plan stays, less the routes over those that left.
+        Starts the solver that adapts the plan, if the policy follows one, when workers leave, come back or slow down.
+        By default the plan stays, without the routes over absent workers.
     """
     files = {name: [model.block_model(index) for index in range(len(model.chain))] for name, model in models.items()}
     hashes = {name: tuple(hashlib.sha256(data).hexdigest() for data in blocks) for name, blocks in files.items()}
@@ -163,31 +174,31 @@ def _bounded(instance: Instance) -> Instance:
 
 
 def check_host_speed(instance: Instance, warm_block_s: Mapping[str, Mapping[str, tuple[float, ...]]]) -> None:
-    """Refuse to play workers that are faster than this host.
+    """Refuse to emulate workers that are faster than their host.
 
     Parameters
     ----------
     warm_block_s
-        For each worker and model, the shortest time of each block on its host; 0 where it is not resident.
+        Shortest time of each block on the worker's host, by worker and model; 0 for a block that is not resident.
 
     Raises
     ------
     ExecuteError
-        Names each worker, and the speed that can be played.
+        If a host is too slow; names each such worker and the highest possible speed.
     """
     faults = []
     for worker, by_model in warm_block_s.items():
-        for model, found_s in by_model.items():
-            resident = [block for block, block_s in enumerate(found_s) if block_s > 0]
-            wanted_s = float(instance.block_s(model, worker)[resident].sum())
-            took_s = sum(found_s)
-            if took_s > SLACK * wanted_s:
+        for model, measured_s in by_model.items():
+            resident = [block for block, block_s in enumerate(measured_s) if block_s > 0]
+            allowed_s = float(instance.block_s(model, worker)[resident].sum())
+            took_s = sum(measured_s)
+            if took_s > SLACK * allowed_s:
                 faults.append(
                     Fault(
-                        f"this host is too slow to play the worker: {model} takes {took_s * 1e3:.1f} ms here",
+                        f"this host is too slow to emulate the worker: {model} takes {took_s * 1e3:.1f} ms here",
                         where=f"workers.{worker}.speed",
                         value=instance.worker(worker).speed,
-                        expected=f"at most {instance.worker(worker).speed * wanted_s / took_s:.2g}",
+                        expected=f"at most {instance.worker(worker).speed * allowed_s / took_s:.2g}",
                     )
                 )
     if faults:

@@ -1,11 +1,11 @@
-"""What the coordinator does when workers leave a run that is on, when they come back to it, and when they become slow.
+"""Reaction of the coordinator to workers that leave a run, come back to it, or slow down.
 
-A worker that leaves, by itself or by a fault, is out of the run: the others are told, and the plan is solved again for
-those that are left. An agent of its name that comes while the run is on gets the deployment, and is in the run as soon
-as it is ready. A worker that takes far longer than by its profile stays, but the plan is solved again with the speed it
-has now.
+A worker that leaves, on its own or by a fault, is removed from the run: the others are informed, and the plan is solved
+again for the remaining workers. An agent of its name that connects during the run receives the deployment, and joins
+the run as soon as it is ready. A worker that runs much slower than profiled stays, but the plan is solved again with
+its current speed.
 
-Plans are solved beside the run. All else happens in the coordinator's thread, in which answers are taken, too.
+Plans are solved in the background. Everything else, including the answers, is handled in the coordinator's thread.
 """
 
 from __future__ import annotations
@@ -23,20 +23,20 @@ from planner.trace.records import Incident
 from planner.worker.pace import Slowed
 
 _MOST_INCIDENTS: Final = 10_000
-"""A live run may last for ever."""
+"""Maximum number of incidents that are kept, since a live run may never end."""
 
 
 class Failover:
-    """Who is in a run, and what happened to it.
+    """Tracks which workers are in a run, and what happened to it.
 
     Parameters
     ----------
     send
-        ``send(worker, body)``: sends a message to an agent.
+        ``send(worker, body)`` sends a message to an agent.
     deploy
-        Deploys the run to one worker.
+        Deploys the run to a worker.
     call
-        Has something done in the coordinator's thread; it is called in others.
+        Runs a function in the coordinator's thread; may be called in any thread.
     """
 
     def __init__(
@@ -55,15 +55,15 @@ class Failover:
         self._deploy = deploy
         self._call = call
         self.start_unix_s: float | None = None
-        """Time of the wall clock at which the run's clock reads 0."""
+        """Wall-clock time at which the run's clock reads 0."""
         self._replanner: LiveReplanner | None = None
         self._joining: set[str] = set()
         self._slowed = Slowed(deployment.instance.scenario.policy.pace)
-        self._paces: dict[str, float] = {}
-        self.out: set[str] = set()
+        self._last_slowness: dict[str, float] = {}
+        self.absent: set[str] = set()
         """Workers of the scenario that are not in the run."""
         self.left_s: dict[str, float] = {}
-        """When each worker left the run last."""
+        """Time at which each worker last left the run."""
         self.incidents: list[Incident] = []
 
     @property
@@ -72,102 +72,99 @@ class Failover:
         return 0.0 if self.start_unix_s is None else time.time() - self.start_unix_s
 
     def open(self) -> None:
-        """Begin: what solves again takes a while until it can."""
+        """Start the background solver, which takes a while to become ready."""
         if self._deployment.replan is not None:
-            self._replanner = self._deployment.replan(lambda answer: self._call(partial(self._take, answer)))
+            self._replanner = self._deployment.replan(lambda answer: self._call(partial(self._on_answer, answer)))
 
     def close(self) -> None:
-        """End, whatever is being solved."""
+        """Stop the background solver, even while it solves."""
         replanner, self._replanner = self._replanner, None
         if replanner is not None:
             replanner.close()
 
-    def awaits(self, worker: str) -> bool:
-        """Tell whether samples of a worker can still end: it is in the run, or about to be."""
-        return worker not in self.out or worker in self._joining
+    def expects(self, worker: str) -> bool:
+        """Return whether samples of a worker can still end: it is in the run, or joining it."""
+        return worker not in self.absent or worker in self._joining
 
-    def do_without(self, workers: Collection[str]) -> None:
-        """Begin without some workers, by a plan without them."""
+    def start_without(self, workers: Collection[str]) -> None:
+        """Begin without some workers, with a plan that avoids them."""
         if workers:
-            self.out |= set(workers)
+            self.absent |= set(workers)
             self.left_s |= dict.fromkeys(workers, 0.0)
             for worker in sorted(workers):
-                self._note(worker, "is not there yet")
+                self._note(worker, "has not connected yet")
             self._replan()
 
-    def left(self, worker: str, what: str = "left") -> None:
-        """Go on without a worker."""
+    def on_left(self, worker: str, what: str = "left") -> None:
+        """Continue without a worker."""
         self._joining.discard(worker)
-        if worker not in self._workers or worker in self.out:
+        if worker not in self._workers or worker in self.absent:
             return
-        self.out.add(worker)
+        self.absent.add(worker)
         self.left_s[worker] = self.now_s
         self._note(worker, what)
-        self._tell(MembershipChange(run=self._run, worker=worker, present=False))
+        self._send_all(MembershipChange(run=self._run, worker=worker, present=False))
         self._replan()
 
-    def came(self, worker: str) -> None:
-        """Deploy the run to a worker that is there again."""
-        if worker in self.out:
+    def on_connected(self, worker: str) -> None:
+        """Deploy the run to an absent worker that has connected."""
+        if worker in self.absent:
             self._joining.add(worker)
-            self._note(worker, "is there")
+            self._note(worker, "connected")
             self._deploy(worker)
 
-    def ready(self, worker: str) -> None:
-        """Let a worker join the run."""
+    def on_ready(self, worker: str) -> None:
+        """Let a worker join the run once it has the deployment."""
         if worker not in self._joining or self.start_unix_s is None:
             return
         self._joining.discard(worker)
-        self.out.discard(worker)
+        self.absent.discard(worker)
         self._note(worker, "joined the run")
-        self._send(worker, Start(at_unix_s=self.start_unix_s, joins=True, absent=tuple(sorted(self.out))))
-        self._tell(MembershipChange(run=self._run, worker=worker, present=True))
+        self._send(worker, Start(at_unix_s=self.start_unix_s, joins=True, absent=tuple(sorted(self.absent))))
+        self._send_all(MembershipChange(run=self._run, worker=worker, present=True))
         self._replan()
 
-    def paced(self, worker: str, slowness: float) -> None:
-        """Learn how many times longer than by its profile a worker takes; what it says twice counts."""
+    def on_slowness(self, worker: str, slowness: float) -> None:
+        """Update how many times slower than profiled a worker runs; a value counts once it is confirmed by the next."""
         if worker not in self._workers:
             return
-        known, before = self._slowed.slowness.get(worker, 1.0), self._paces.get(worker, 1.0)
-        self._paces[worker] = slowness
+        known, before = self._slowed.slowness.get(worker, 1.0), self._last_slowness.get(worker, 1.0)
+        self._last_slowness[worker] = slowness
         if self._slowed.told(worker, median((known, before, slowness))):
             now = self._slowed.slowness.get(worker)
-            self._note(
-                worker,
-                f"takes {now:.2g} times as long as by its profile" if now else "is planned for as by its profile again",
-            )
+            self._note(worker, f"runs {now:.2g}x slower than profiled" if now else "is back to its profiled speed")
             self._replan()
 
-    def fault(self, fault: WorkerFault) -> None:
-        """Take down what an agent reports; go on without it if it cannot go on."""
+    def on_fault(self, fault: WorkerFault) -> None:
+        """Note a fault that an agent reports; continue without the worker if the fault ends its part of the run."""
         if fault.run == self._run:
-            self.left(fault.worker, fault.what)
+            self.on_left(fault.worker, fault.what)
         else:
             self._note(fault.worker, fault.what)
 
-    def refused(self, sender: str, what: str) -> None:
-        """Take down that something of a member was not taken."""
+    def on_refused(self, sender: str, what: str) -> None:
+        """Note that a message was refused."""
         self._note(sender, f"was refused: {what}")
 
     def _note(self, worker: str, what: str) -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
             self.incidents.append(Incident(self.now_s, worker, what))
 
-    def _tell(self, body: MembershipChange | Replan) -> None:
+    def _send_all(self, body: MembershipChange | Replan) -> None:
         for worker in self._workers:
-            if worker not in self.out:
+            if worker not in self.absent:
                 self._send(worker, body)
 
     @property
     def _situation(self) -> Situation:
-        return Situation.of(self.out, self._slowed.slowness)
+        return Situation.of(self.absent, self._slowed.slowness)
 
     def _replan(self) -> None:
         if self._replanner is not None:
             self._replanner.request(self._situation)
 
-    def _take(self, answer: ReplanAnswer) -> None:
-        """Follow a new plan, if it is for what is the case now and the run is still on."""
+    def _on_answer(self, answer: ReplanAnswer) -> None:
+        """Distribute a new plan if it fits the current situation and the run is still on."""
         if self._replanner is None:
             return
         if answer.failure:
@@ -175,8 +172,8 @@ class Failover:
         elif answer.situation != self._situation:
             return
         elif answer.plan is None:
-            self._note("", "no new plan: the old one without the routes over those that left")
+            self._note("", "no new plan: keeping the old one without the routes over absent workers")
         else:
-            found = f"a new plan by {answer.plan.method}, found in {answer.plan.solve_s:.2f} s"
-            self._note("", "the first plan again" if answer.situation.as_planned else found)
-            self._tell(Replan(run=self._run, plan=answer.plan))
+            solved = f"new plan by {answer.plan.method}, solved in {answer.plan.solve_s:.2f} s"
+            self._note("", "back to the first plan" if answer.situation.as_planned else solved)
+            self._send_all(Replan(run=self._run, plan=answer.plan))

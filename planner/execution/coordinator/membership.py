@@ -1,4 +1,4 @@
-"""Who is there, as the coordinator sees it, and what they say."""
+"""The members that the coordinator sees, and the queue of their messages."""
 
 from __future__ import annotations
 
@@ -14,15 +14,19 @@ from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 
 class Membership:
-    """The agents around a coordinator; all but :meth:`send`, :meth:`call` and :meth:`stop` is for its thread."""
+    """The agents of a coordinator.
+
+    :meth:`send`, :meth:`call`, :meth:`stop` and :meth:`fail` may be called in any thread, the others only in the
+    coordinator's.
+    """
 
     def __init__(self, connect: Connect) -> None:
         self.present: set[str] = set()
-        """Those that are there, as of the last :meth:`next`."""
+        """Connected agents, as of the last :meth:`next`."""
         self.stopping = False
-        """Whether somebody has called :meth:`stop`."""
+        """Whether :meth:`stop` was called."""
         self.on_transmit: Callable[[Transmit], None] | None = None
-        """Called in any thread with requests to the emulated network, which are too urgent for the others' queue."""
+        """Called in any thread with requests to the emulated network, which are too urgent for the queue."""
         self._inbox: queue.SimpleQueue[Frame | Callable[[], None]] = queue.SimpleQueue()
         self._transport = connect(self._on_frame, self._on_member)
 
@@ -32,7 +36,7 @@ class Membership:
         else:
             self._inbox.put(frame)
 
-    def _on_member(self, member: str, present: bool) -> None:  # noqa: FBT001 - as the transport tells it
+    def _on_member(self, member: str, present: bool) -> None:  # noqa: FBT001 - the transport's signature
         self.call(partial(self.present.add if present else self.present.discard, member))
 
     def send(self, to: str, body: Body, tensors: Tensors | None = None, level: int = CONTROL) -> None:
@@ -40,18 +44,18 @@ class Membership:
         self._transport.send(to, Frame(body, tensors or {}), level)
 
     def call(self, action: Callable[[], None]) -> None:
-        """Have :meth:`next` do something in the coordinator's thread, and return; called in any thread."""
+        """Make :meth:`next` run a function in the coordinator's thread and return."""
         self._inbox.put(action)
 
     def stop(self) -> None:
-        """Have :meth:`next` return, and :attr:`stopping` be set; called in any thread."""
+        """Make :meth:`next` set :attr:`stopping` and return."""
         self.call(self._stop)
 
     def _stop(self) -> None:
         self.stopping = True
 
     def fail(self, error: Exception) -> None:
-        """Have :meth:`next` raise, for a thread that the run needs has ended; called in any thread."""
+        """Make :meth:`next` raise, because a thread that the run needs has ended with ``error``."""
         self.call(partial(self._fail, error))
 
     @staticmethod
@@ -59,14 +63,14 @@ class Membership:
         raise ExecuteError(f"the run cannot go on: {explain(error)}", where="coordinator") from error
 
     def next(self, timeout_s: float) -> Frame | None:
-        """Give the next frame, or None when a member came or went or something was done instead.
+        """Return the next frame, or None after a change of members or a function run instead.
 
         Raises
         ------
         TimeoutError
-            Nothing came in time.
+            If nothing arrives in time.
         ExecuteError
-            Somebody has called :meth:`fail`.
+            If :meth:`fail` was called.
         """
         try:
             item = self._inbox.get(timeout=max(timeout_s, 0.0))
@@ -78,28 +82,28 @@ class Membership:
         return None
 
     def wait_for(self, names: Sequence[str], timeout_s: float) -> None:
-        """Wait until all these agents are there.
+        """Wait until all these agents are connected.
 
         Raises
         ------
         ExecuteError
-            Some did not come in time.
+            If some do not connect in time.
         """
         deadline_s = time.monotonic() + timeout_s
         while absent := self.absent(names):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                what = f"agents did not come within {timeout_s:g} s"
-                raise ExecuteError(what, where="workers", value=", ".join(absent), expected="agents that run")
+                what = f"agents did not connect within {timeout_s:g} s"
+                raise ExecuteError(what, where="workers", value=", ".join(absent), expected="running agents")
             try:
                 self.next(min(left_s, PRESENCE_PERIOD_S))
             except TimeoutError:
                 self._transport.query_presence()
 
     def absent(self, names: Iterable[str]) -> list[str]:
-        """Give those of these agents that are not there."""
+        """Return those of these agents that are not connected."""
         return [name for name in names if name not in self.present]
 
     def close(self) -> None:
-        """Leave."""
+        """Close the connection."""
         self._transport.close()

@@ -1,4 +1,4 @@
-"""What a run says while it goes on, and what it has given in the end."""
+"""Events during a run, and its results."""
 
 from __future__ import annotations
 
@@ -13,45 +13,45 @@ from planner.trace.store import RecordStore
 
 
 class Observer:
-    """Is told what goes on while a run does, in the coordinator's thread; this one lets all pass."""
+    """Informed of events during a run, in the coordinator's thread; the methods of this base class do nothing."""
 
-    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
-        """Learn that the run has started; ``submit(source, sample, inputs)`` hands in a sample of a live run."""
+    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+        """Handle the start of the run; ``submit(source, sample, inputs)`` submits a sample of a live run."""
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
-        """Learn that a sample ended; its outputs are there in a live run only."""
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+        """Handle the end of a sample; ``outputs`` are empty except in a live run."""
 
-    def told(self, load: Load) -> None:
-        """Learn how busy a worker is."""
+    def on_load(self, load: Load) -> None:
+        """Handle a worker's report of its load."""
 
-    def left(self, worker: str) -> None:
-        """Learn that a worker is gone from the run, or is not there when it starts."""
+    def on_left(self, worker: str) -> None:
+        """Handle that a worker has left the run, or is absent when it starts."""
 
-    def joined(self, worker: str) -> None:
-        """Learn that a worker that was gone is in the run again."""
+    def on_joined(self, worker: str) -> None:
+        """Handle that an absent worker has joined the run."""
 
 
 @dataclass
 class RunResult:
-    """What a real run gave; of workers that were gone before its end, what they had told by then.
+    """Results of a real run, including those that workers reported before they left.
 
-    Records and steps lie in temporary files, since they grow with the run; a live run gives none.
+    Records and steps are stored in temporary files, since they grow with the run; a live run has none.
     """
 
     records: RecordStore = field(default_factory=RecordStore)
     outputs: Outputs = field(default_factory=Outputs)
-    """Of each completed sample; samples that gave the same share their tensors."""
+    """Outputs of each completed sample."""
     steps: StepLogs = field(default_factory=StepLogs)
     duplicates: int = 0
     late_blocks: dict[str, int] = field(default_factory=dict)
-    """Of each worker, how many blocks took its host longer than the scenario allows."""
+    """Number of blocks of each worker that took longer on its host than the scenario allows."""
     waited_s: dict[str, float] = field(default_factory=dict)
-    """Of each worker, how long its computing thread stood ready and got no processor."""
+    """Time that each worker's computing thread was ready but had no processor, in seconds."""
     warm_block_s: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
-    """For each worker and model, the shortest time of each resident block on this host, in seconds."""
+    """Shortest time of each resident block on the worker's host, by worker and model, in seconds."""
     left: list[str] = field(default_factory=list)
-    """Workers that were gone before the end."""
+    """Workers that left before the end."""
     incidents: list[Incident] = field(default_factory=list)
-    """What went wrong, and what came right again, in order of time."""
+    """Faults, and recoveries from them, in order of time."""
     start_unix_s: float = 0.0
-    """Time of the wall clock, in seconds since 1970, at which the run's clock read 0."""
+    """Wall-clock time at which the run's clock read 0, in seconds since 1970."""

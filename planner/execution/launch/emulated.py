@@ -1,8 +1,9 @@
-"""A scenario's network, played on this host: the simulator's network model, driven by the clock.
+"""Emulation of a scenario's network on this host, by the simulator's network model in real time.
 
-Agents hand their tensors over at once, by loopback, and ask this network when they may be let in. Since the model knows
-that a transfer will end when its last fragment begins, the receiver is told ahead of time, and the host's own delays
-stay out of the measurement. Shared media work across processes, which pacing each sender alone could not do.
+Agents send their tensors at once over the loopback interface, and this network decides when the receiver may use them.
+The model knows when a transfer will end as soon as its last fragment begins. So it informs the receiver in advance, and
+the host's own delays do not affect the measurement. Unlike pacing of each sender, this covers media that several
+processes share.
 """
 
 from __future__ import annotations
@@ -23,7 +24,7 @@ from planner.trace.records import TransferRecord
 
 
 class EmulatedNetwork:
-    """Carries out :class:`~planner.execution.wire.messages.Transmit` requests in real time, in a thread of its own."""
+    """Processes :class:`~planner.execution.wire.messages.Transmit` requests in real time, in a separate thread."""
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
@@ -44,29 +45,29 @@ class EmulatedNetwork:
         sink: Callable[[TransferRecord], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
-        """Begin; the run's clock reads 0 at ``start_unix_s``."""
+        """Start; the run's clock reads 0 at ``start_unix_s``."""
         self._start_s = time.monotonic() + (start_unix_s - time.time())
         self._admit, self._sink = admit, sink
         self._thread = start_thread("network", self._work, on_failure)
 
     def transmit(self, request: Transmit) -> None:
-        """Take a request; called in any thread.
+        """Accept a request; may be called in any thread.
 
         Raises
         ------
         ExecuteError
-            The scenario has no such way, or the request names no time.
+            If the scenario has no such path, or a number is invalid.
         """
         if request.to not in self._instance.paths.get(request.sender, {}):
-            raise ExecuteError("no such way", where="transmit", value=f"{request.sender} > {request.to}")
+            raise ExecuteError("no such path", where="transmit", value=f"{request.sender} > {request.to}")
         if not isfinite(request.at_s) or not isfinite(request.priority) or request.size_bytes < 0:
-            raise ExecuteError("no transfer", where=f"transmit from {request.sender}", value=str(request))
+            raise ExecuteError("not a valid transfer", where=f"transmit from {request.sender}", value=str(request))
         with self._changed:
             self._requests.append(request)
             self._changed.notify()
 
     def stop(self) -> None:
-        """End."""
+        """Stop, and wait for the thread to end."""
         with self._changed:
             self._stopping = True
             self._changed.notify()

@@ -1,4 +1,4 @@
-"""Agents as processes of this machine: started together, and gone when their starter is, however it ends."""
+"""Agents as processes on this machine, which end when the process that started them ends for any reason."""
 
 from __future__ import annotations
 
@@ -24,26 +24,26 @@ _LOG = logging.getLogger(__name__)
 
 _PATIENCE_S: Final = 60.0
 _LOOK_S: Final = 1.0
-"""How often to look whether an agent that is awaited has ended."""
+"""Interval of the checks for agents that end during the start."""
 
 _GRACE_S: Final = 5.0
 _PORT: Final = 7447
-"""Where members in namespaces listen, which nobody else uses."""
+"""Port of members in namespaces, where no other process listens."""
 
 
 @contextmanager
 def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Coordinator]:
-    """Start one agent process for each worker and give a coordinator that has found them all.
+    """Start one agent process per worker, and return a coordinator that has found them all.
 
     Parameters
     ----------
     cache
-        Folder for block models; by default one that goes with the agents.
+        Folder for block models; by default a temporary one.
 
     Raises
     ------
     ExecuteError
-        An agent did not start; says what it printed.
+        If an agent does not start; the message quotes its output.
     """
     address = f"127.0.0.1:{free_port()}"
     with (
@@ -56,17 +56,17 @@ def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Co
 
 @contextmanager
 def namespaced_agents(instance: Instance, cache: Path | None = None) -> Iterator[Coordinator]:
-    """Start one agent process for each worker in a network namespace of its own, joined as the scenario says.
+    """Start one agent process per worker in separate network namespaces, joined as in the scenario.
 
     The parameters are those of :func:`local_agents`.
 
     Raises
     ------
     ExecuteError
-        This machine cannot lay out network namespaces, or an agent did not start.
+        If this machine does not support network namespaces, or an agent does not start.
     """
     with network_namespaces(instance) as layout, _folder(cache) as blocks:
-        # The namespaces are this machine's own, and nobody else's messages get there.
+        # Insecure, since no other machine can reach the namespaces.
         address = f"{layout.coordinator}:{_PORT}"
         commands = {
             name: [
@@ -91,30 +91,30 @@ def _folder(cache: Path | None) -> Iterator[Path]:
 
 
 def _agents(names: Sequence[str], address: str, cache: Path) -> dict[str, list[str]]:
-    """Give the commands that start agents.
+    """Return the commands that start the agents.
 
-    Where there are enough processors, each agent computes on some of its own, as devices do. The system would start
-    what a message wakes near where the message came from, which may be where another agent computes.
+    If there are enough processors, each agent gets its own, as on separate devices. Otherwise the system would run the
+    thread that a message wakes near its sender, which may be where another agent computes.
     """
     available = available_processors()
     share = len(available) // len(names)
     commands = {}
     for index, name in enumerate(names):
-        own = available[index * share : (index + 1) * share]
+        processors = available[index * share : (index + 1) * share]
         commands[name] = [
             *(sys.executable, "-m", "planner", "agent", "--name", name, "--connect", address),
             *("--cache", str(cache), "--until-stdin-closes"),
-            *(("--processors", ",".join(map(str, own))) if own else ()),
+            *(("--processors", ",".join(map(str, processors))) if processors else ()),
         ]
     return commands
 
 
 @contextmanager
 def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) -> Iterator[None]:
-    """Run agents until the end.
+    """Run agents until the context ends.
 
-    Each holds the read end of a pipe from here as its standard input, and leaves when that closes: so none is left over
-    even when this process is killed.
+    The standard input of each agent is a pipe from this process; an agent leaves when the pipe closes, which happens
+    even if this process is killed.
     """
     logs = {name: tempfile.TemporaryFile() for name in commands}  # noqa: SIM115 - closed below
     processes: dict[str, subprocess.Popen[bytes]] = {}
@@ -129,8 +129,8 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) 
                 coordinator.await_agents(list(commands), _LOOK_S)
             ended = [name for name, process in processes.items() if process.poll() is not None]
             if ended:
-                said = "; ".join(f"{name}: {_last_words(logs[name])}" for name in ended)
-                raise ExecuteError("an agent ended", where="local agents", value=said)
+                output = "; ".join(f"{name}: {_last_words(logs[name])}" for name in ended)
+                raise ExecuteError("an agent ended", where="local agents", value=output)
         coordinator.await_agents(list(commands), deadline_s - time.monotonic())
         yield
     finally:

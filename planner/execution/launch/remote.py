@@ -1,4 +1,4 @@
-"""Agents that run elsewhere."""
+"""Connection to agents that already run, on other devices or here."""
 
 from __future__ import annotations
 
@@ -19,19 +19,20 @@ _PATIENCE_S: Final = 15.0
 def remote_agents(
     names: Sequence[str], addresses: Sequence[str], *, cert_dir: Path | None = None, insecure: bool = False
 ) -> Iterator[Coordinator]:
-    """Give a coordinator that has found the agents of these names.
+    """Return a coordinator that has found the agents with these names.
 
     Parameters
     ----------
     addresses
-        ``HOST:PORT`` of one agent or more; the others are found through them.
+        ``HOST:PORT`` of at least one agent; the others are found through it.
     cert_dir, insecure
         As for :func:`~planner.execution.wire.zenoh.zenoh_connect`.
 
     Raises
     ------
     ExecuteError
-        An address is malformed, or off the loopback interface without certificates; or an agent did not come.
+        If an address is malformed, or not on the loopback interface and used without certificates, or if an agent does
+        not connect.
     """
     connect = zenoh_connect(COORDINATOR, listen=None, connect=addresses, cert_dir=cert_dir, insecure=insecure)
     with Coordinator(connect) as coordinator:
@@ -40,16 +41,18 @@ def remote_agents(
 
 
 def there_at_first(workers: Sequence[str], later: Collection[str], addresses: Sequence[str]) -> list[str]:
-    """Give the workers that must be there when a run starts: all but those that may come later.
+    """Return the workers that must be connected when a run starts: all except those that may connect later.
 
     Raises
     ------
     ExecuteError
-        One of those is no worker; or all agents are of this machine, where they are started together.
+        If one of ``later`` is not a worker, or no addresses are given: agents on this machine start together.
     """
     for worker in later:
         if worker not in workers:
-            raise ExecuteError("no such worker", where="later", value=worker, expected=" | ".join(workers))
+            raise ExecuteError("unknown worker", where="later", value=worker, expected=" | ".join(workers))
         if not addresses:
-            raise ExecuteError("only agents elsewhere come later", where="later", value=worker, expected="--connect")
+            raise ExecuteError(
+                "only running agents can connect later", where="later", value=worker, expected="--connect"
+            )
     return [worker for worker in workers if worker not in later]

@@ -1,4 +1,4 @@
-"""Where a validation takes place, and how long it lasts."""
+"""Environment and length of a validation run."""
 
 from __future__ import annotations
 
@@ -16,18 +16,18 @@ from planner.scenario.instance import Instance
 
 @dataclass(frozen=True)
 class Setting:
-    """The agents of a run, and what of the scenario is played on them.
+    """The agents of a run, and what they emulate of the scenario.
 
     Parameters
     ----------
     instance
-        The scenario as it can be met there.
+        The scenario as far as this environment can reproduce it.
     agents
-        Brings up a coordinator that has found all agents, and lets them go.
+        Context manager that returns a coordinator which has found all agents.
     paced
-        Whether blocks take the scenario's times on hosts that are faster.
+        Whether faster hosts slow blocks down to the scenario's times.
     emulation
-        Plays the scenario's network on this host.
+        Emulates the scenario's network on this host.
     """
 
     instance: Instance
@@ -37,32 +37,35 @@ class Setting:
 
 
 def on_this_host(instance: Instance, *, paced: bool) -> Setting:
-    """One agent process a worker: paced to the scenario, its network included; or as fast as this host is."""
+    """Return a setting with one agent process per worker, paced to the scenario and its network if ``paced``."""
     emulation = EmulatedNetwork(instance) if paced else None
     return Setting(instance, local_agents(instance.workers), paced, emulation)
 
 
 def in_namespaces(instance: Instance, *, paced: bool) -> Setting:
-    """One agent process a worker, joined by real links of the scenario's bandwidths, which have no latency."""
+    """Return a setting with one agent process per worker, joined by real links with the scenario's bandwidths.
+
+    The links have no latency.
+    """
     instance = instance.without_latency()
     return Setting(instance, namespaced_agents(instance), paced)
 
 
 def first_samples(instance: Instance, count: int) -> Instance:
-    """Give the instance with ``count`` samples of each source at most."""
+    """Return the instance with at most ``count`` samples of each source."""
     return instance.with_samples({source: min(count, instance.samples(source)) for source in instance.sources})
 
 
 def first_seconds(instance: Instance, duration_s: float, seed: int) -> Instance:
-    """Give the instance with the samples that arrive within ``duration_s``, however many, one of each source at least.
+    """Return the instance with the samples that arrive within ``duration_s``, but at least one of each source.
 
-    A source with a rate goes on arriving beyond the number of samples that the scenario asks for.
+    For a source with a rate, these may be more samples than in the scenario.
     """
     rates = {name: source.rate_per_s or 0.0 for name, source in instance.scenario.sources.items()}
-    # Enough for any seed: as many as are expected, and ten times their standard deviation more.
+    # The expected number plus ten standard deviations suffices for any seed.
     enough = {
         name: math.ceil(rate * duration_s + 10 * math.sqrt(rate * duration_s) + 10) for name, rate in rates.items()
     }
     plenty = instance.with_samples({name: max(enough[name], instance.samples(name)) for name in enough})
-    found = {source: sum(at_s <= duration_s for at_s in instance_arrivals(plenty, source, seed)) for source in rates}
-    return instance.with_samples({source: max(count, 1) for source, count in found.items()})
+    arrived = {source: sum(at_s <= duration_s for at_s in instance_arrivals(plenty, source, seed)) for source in rates}
+    return instance.with_samples({source: max(count, 1) for source, count in arrived.items()})

@@ -1,4 +1,4 @@
-"""What a survey found, as the ``networks:`` section of a scenario file."""
+"""Results of a survey as the ``networks:`` section of a scenario file."""
 
 from __future__ import annotations
 
@@ -7,29 +7,29 @@ import statistics
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any, Final
 
-from planner.execution.probe.survey import Medium, Survey, Way
+from planner.execution.probe.survey import Direction, Medium, Survey
 
 if TYPE_CHECKING:
     from ruamel.yaml.comments import CommentedMap
 
 UNEVEN: Final = 1.25
-"""Where the ways of a medium differ by more than this factor, a comment gives the range."""
+"""Ratio of the highest and lowest bandwidth of a medium above which a comment states both."""
 
 
-def networks_yaml(found: Survey) -> str:
-    """Write the ``networks:`` section that the scenario's loader reads back.
+def networks_yaml(results: Survey) -> str:
+    """Return a ``networks:`` section for a scenario file.
 
-    A shared medium has the median bandwidth and latency of its ways, a link those of its slower direction; where ways
-    differ much, a comment says how. A medium that does not join each two of its members becomes one shared network a
-    pair: a scenario's shared network would let all of them meet directly.
+    A shared medium has the median bandwidth and latency of its directions, a link those of its slower direction; if
+    the bandwidths differ much, a comment states the range. A medium that does not join every pair of its members
+    becomes one shared network per pair, because all members of a scenario's shared network can exchange data directly.
     """
     from ruamel.yaml import YAML
     from ruamel.yaml.comments import CommentedMap
 
     networks = CommentedMap()
-    for name, medium in _named(found.media):
-        networks[name] = _entry(found, medium)
-        if comment := _comment(found, medium):
+    for name, medium in _named(results.media):
+        networks[name] = _entry(results, medium)
+        if comment := _comment(results, medium):
             networks.yaml_set_comment_before_after_key(name, before=comment, indent=2)
     yaml = YAML()
     yaml.width = 200
@@ -40,7 +40,7 @@ def networks_yaml(found: Survey) -> str:
 
 
 def _named(media: Sequence[Medium]) -> Iterator[tuple[str, Medium]]:
-    """Split what is incomplete, and give each medium a name."""
+    """Yield each medium with a name, split into pairs if it is incomplete."""
     parts = [
         part
         for medium in media
@@ -54,11 +54,11 @@ def _named(media: Sequence[Medium]) -> Iterator[tuple[str, Medium]]:
             yield "-".join(("link", *part.members)), part
 
 
-def _entry(found: Survey, medium: Medium) -> CommentedMap:
+def _entry(results: Survey, medium: Medium) -> CommentedMap:
     from ruamel.yaml.comments import CommentedMap
 
-    ways = _ways(medium)
-    rates, latencies = [found.bytes_per_s[way] for way in ways], [found.latency_s[way] for way in ways]
+    rates = [results.bytes_per_s[direction] for direction in medium.directions]
+    latencies = [results.latency_s[direction] for direction in medium.directions]
     entry: dict[str, Any]
     if medium.shared:
         entry = {"kind": "shared", "members": _flow(medium.members)}
@@ -69,16 +69,14 @@ def _entry(found: Survey, medium: Medium) -> CommentedMap:
     return CommentedMap({**entry, "bandwidth": _megabits(rate), "latency": f"{latency_s * 1e3:.3g} ms"})
 
 
-def _comment(found: Survey, medium: Medium) -> str | None:
-    rates = [found.bytes_per_s[way] for way in _ways(medium)]
-    if max(rates) <= UNEVEN * min(rates):
+def _comment(results: Survey, medium: Medium) -> str | None:
+    def rate(direction: Direction) -> float:
+        return results.bytes_per_s[direction]
+
+    slow, fast = min(medium.directions, key=rate), max(medium.directions, key=rate)
+    if rate(fast) <= UNEVEN * rate(slow):
         return None
-    slow, fast = (pick(_ways(medium), key=lambda way: found.bytes_per_s[way]) for pick in (min, max))
-    return "uneven: " + ", ".join(f"{a} > {b} {_megabits(found.bytes_per_s[a, b])}" for a, b in (slow, fast))
-
-
-def _ways(medium: Medium) -> list[Way]:
-    return [way for a, b in medium.pairs for way in ((a, b), (b, a))]
+    return "uneven: " + ", ".join(f"{a} > {b} {_megabits(rate((a, b)))}" for a, b in (slow, fast))
 
 
 def _megabits(bytes_per_s: float) -> str:

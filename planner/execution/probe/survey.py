@@ -1,12 +1,12 @@
-"""Look around among running agents: what they are, and what the network between them gives.
+"""Survey of running agents: their properties, and the network between them.
 
-1. Latency of a way is half the shortest of some round trips, by the clock of the one that asked.
-2. Bandwidth of a direction is what came in a second, by the clock of the one that received, when nothing else is sent.
-3. Two ways share a medium if, loaded at the same time, they give much less together than one after the other. They are
-   compared in such directions that neither their senders nor their receivers are the same, since two streams into or
-   out of one device share its own interface whatever lies behind it.
-4. A pair whose two directions share a medium is half-duplex; half-duplex pairs that share it belong to one shared
-   network. All others are point-to-point links.
+1. The latency of a direction is half the shortest of several round trips, by the sender's clock.
+2. The bandwidth of a direction is the number of bytes received per second, by the receiver's clock, while nothing else
+   is sent.
+3. Two directions share a medium if they carry much less when loaded at the same time than one after the other. Their
+   senders and receivers are chosen to differ, since two streams into or out of a device always share its interface.
+4. A pair whose two directions share a medium is half-duplex; half-duplex pairs that share a medium form a shared
+   network. All other pairs are point-to-point links.
 """
 
 from __future__ import annotations
@@ -28,15 +28,18 @@ from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 PINGS: Final = 20
 SHARING: Final = 1.4
-"""Two ways that share nothing give 2 of their own rates at the same time, two in one medium give 1."""
+"""Maximum sum of the relative rates of two directions in one medium, when both are loaded.
+
+It is 1 in theory, and 2 for directions that share nothing.
+"""
 
 _ANSWER_S: Final = 10.0
 
-Way = tuple[str, str]
+Direction = tuple[str, str]
 """Sender and receiver."""
 
 Progress = Callable[[int, int], None]
-"""Called with the number of measurements done, and of all that are known of so far."""
+"""Called with the number of finished measurements, and the expected total."""
 
 _Answer = TypeVar("_Answer", About, Flooded, Pinged)
 
@@ -48,35 +51,40 @@ class Medium:
     Parameters
     ----------
     pairs
-        Whom it joins; one pair on a link.
+        Pairs of members that it joins; a link has one.
     """
 
-    pairs: tuple[Way, ...]
+    pairs: tuple[Direction, ...]
     shared: bool
 
     @property
     def members(self) -> tuple[str, ...]:
-        """All that it joins, in order."""
+        """All members, in order."""
         return tuple(dict.fromkeys(itertools.chain.from_iterable(self.pairs)))
 
     @property
     def complete(self) -> bool:
-        """Whether each two of its members are joined."""
+        """Whether every pair of its members is joined."""
         return len(self.pairs) == len(self.members) * (len(self.members) - 1) // 2
+
+    @property
+    def directions(self) -> list[Direction]:
+        """Both directions of each pair."""
+        return [direction for a, b in self.pairs for direction in ((a, b), (b, a))]
 
 
 @dataclass(frozen=True)
 class Survey:
-    """What the network between agents gives."""
+    """Measurements of the network between agents."""
 
     workers: tuple[str, ...]
-    latency_s: dict[Way, float]
-    bytes_per_s: dict[Way, float]
+    latency_s: dict[Direction, float]
+    bytes_per_s: dict[Direction, float]
     media: tuple[Medium, ...]
 
 
 class Inquirer:
-    """The coordinator of inquiries; use it as a context manager."""
+    """Sends inquiries to agents; use it as a context manager."""
 
     def __init__(self, connect: Connect) -> None:
         self._inbox: queue.SimpleQueue[Frame | tuple[str, bool]] = queue.SimpleQueue()
@@ -92,12 +100,12 @@ class Inquirer:
         self._transport.close()
 
     def find(self, names: Sequence[str], wait_s: float) -> tuple[str, ...]:
-        """Wait for these agents; without names, for all that come in the time.
+        """Wait for these agents, or without names for all that connect in time; return the names.
 
         Raises
         ------
         ExecuteError
-            One of them, or any at all, did not come in time.
+            If one of them, or without names not a single agent, connects in time.
         """
         until_s = time.monotonic() + wait_s
         while (left_s := until_s - time.monotonic()) > 0 and not (names and self._present.issuperset(names)):
@@ -108,31 +116,34 @@ class Inquirer:
         absent = [name for name in names if name not in self._present]
         if absent or not self._present:
             what = f"no such agents within {wait_s:g} s" if absent else f"no agents within {wait_s:g} s"
-            raise ExecuteError(what, where="agents", value=", ".join(absent) or None, expected="agents that run")
+            raise ExecuteError(what, where="agents", value=", ".join(absent) or None, expected="running agents")
         return tuple(names or sorted(self._present))
 
     def ask(self, names: Iterable[str]) -> dict[str, About]:
-        """Ask agents about themselves."""
+        """Return the descriptions of agents."""
         asked = list(names)
         for name in asked:
             self._transport.send(name, Frame(Ask()), CONTROL)
-        told = [self._answer(About, _ANSWER_S) for _ in asked]
-        return {about.worker: about for about in sorted(told, key=lambda about: asked.index(about.worker))}
+        answers = [self._answer(About, _ANSWER_S) for _ in asked]
+        return {about.worker: about for about in sorted(answers, key=lambda about: asked.index(about.worker))}
 
-    def latency_s(self, way: Way, times: int = PINGS) -> float:
-        """Measure how long a small message takes, in seconds."""
-        self._transport.send(way[0], Frame(Ping(to=way[1], times=times)), CONTROL)
+    def latency_s(self, direction: Direction, times: int = PINGS) -> float:
+        """Measure the latency of a direction, in seconds."""
+        sender, to = direction
+        self._transport.send(sender, Frame(Ping(to=to, times=times)), CONTROL)
         return min(self._answer(Pinged, _ANSWER_S).round_trip_s) / 2
 
-    def bytes_per_s(self, ways: Sequence[Way], duration_s: float) -> list[float]:
-        """Load some ways at the same time, and measure what each gives."""
-        floods = {uuid.uuid4().hex: way for way in ways}
+    def bytes_per_s(self, directions: Sequence[Direction], duration_s: float) -> list[float]:
+        """Load directions at the same time, and measure the bandwidth of each."""
+        floods = {uuid.uuid4().hex: direction for direction in directions}
         for flood, (sender, to) in floods.items():
             self._transport.send(sender, Frame(Flood(flood=flood, to=to, duration_s=duration_s)), CONTROL)
-        # On a slow link what is on its way at the end takes a while.
-        came = [self._answer(Flooded, 3 * duration_s + 6 * _ANSWER_S) for _ in floods]
-        rates = {floods[one.flood]: one.size_bytes / one.took_s if one.took_s else 0.0 for one in came}
-        return [rates[way] for way in ways]
+        # On a slow link, data in flight at the end takes a while to arrive.
+        answers = [self._answer(Flooded, 3 * duration_s + 6 * _ANSWER_S) for _ in floods]
+        rates = {
+            floods[answer.flood]: answer.size_bytes / answer.took_s if answer.took_s else 0.0 for answer in answers
+        }
+        return [rates[direction] for direction in directions]
 
     def _answer(self, kind: type[_Answer], wait_s: float) -> _Answer:
         until_s = time.monotonic() + wait_s
@@ -161,64 +172,65 @@ class Inquirer:
 def survey(
     inquirer: Inquirer, workers: Sequence[str], *, duration_s: float = 1.5, progress: Progress | None = None
 ) -> Survey:
-    """Measure all ways between these agents, and which of them share a medium.
+    """Measure all directions between these agents, and find out which of them share a medium.
 
     Parameters
     ----------
     duration_s
-        How long each way is loaded, in seconds.
+        Time for which each direction is loaded, in seconds.
 
     Raises
     ------
     ExecuteError
-        An agent is in a run, or did not answer.
+        If an agent is in a run, or does not answer.
     """
     seen = {name: about.present for name, about in inquirer.ask(workers).items()}
     pairs = [(a, b) for a, b in itertools.combinations(workers, 2) if b in seen[a] and a in seen[b]]
-    ways = [way for a, b in pairs for way in ((a, b), (b, a))]
+    directions = [direction for a, b in pairs for direction in ((a, b), (b, a))]
     steps = itertools.count(1)
-    # Two measurements for each way, one for its two directions, and about one for each pair and medium.
-    known = 2 * len(ways) + 2 * len(pairs)
+    # Two measurements of each direction, one of both directions of a pair, and about one for each pair and medium.
+    total = 2 * len(directions) + 2 * len(pairs)
 
     def step() -> None:
         if progress is not None:
-            progress(min(next(steps), known), known)
+            progress(min(next(steps), total), total)
 
-    latency_s: dict[Way, float] = {}
-    alone: dict[Way, float] = {}
-    for way in ways:
-        latency_s[way] = inquirer.latency_s(way)
+    latency_s: dict[Direction, float] = {}
+    alone: dict[Direction, float] = {}
+    for direction in directions:
+        latency_s[direction] = inquirer.latency_s(direction)
         step()
-        (alone[way],) = inquirer.bytes_per_s([way], duration_s)
+        (alone[direction],) = inquirer.bytes_per_s([direction], duration_s)
         step()
 
-    def share(first: Way, second: Way) -> bool:
+    def share(first: Direction, second: Direction) -> bool:
         rates = inquirer.bytes_per_s([first, second], duration_s)
         step()
-        return sum(rate / max(alone[way], 1.0) for rate, way in zip(rates, (first, second), strict=True)) < SHARING
+        relative = (rate / max(alone[direction], 1.0) for rate, direction in zip(rates, (first, second), strict=True))
+        return sum(relative) < SHARING
 
     return Survey(tuple(workers), latency_s, alone, _media(pairs, share))
 
 
-def _media(pairs: Sequence[Way], share: Callable[[Way, Way], bool]) -> tuple[Medium, ...]:
-    """Group pairs by what they share."""
-    groups: list[list[Way]] = []
-    links: list[Way] = []
+def _media(pairs: Sequence[Direction], share: Callable[[Direction, Direction], bool]) -> tuple[Medium, ...]:
+    """Group pairs by the medium that they share."""
+    groups: list[list[Direction]] = []
+    links: list[Direction] = []
     for pair in pairs:
         if not share(pair, pair[::-1]):
             links.append(pair)
             continue
-        home = next((group for group in groups if share(*_apart(group[0], pair))), None)
-        if home is None:
+        same_medium = next((group for group in groups if share(*_apart(group[0], pair))), None)
+        if same_medium is None:
             groups.append([pair])
         else:
-            home.append(pair)
+            same_medium.append(pair)
     shared = [Medium(tuple(group), shared=True) for group in groups]
     return (*shared, *(Medium((pair,), shared=False) for pair in links))
 
 
-def _apart(first: Way, second: Way) -> tuple[Way, Way]:
-    """Turn two pairs so that neither senders nor receivers are the same."""
+def _apart(first: Direction, second: Direction) -> tuple[Direction, Direction]:
+    """Return a direction of each pair such that neither senders nor receivers are the same."""
     if first[0] == second[0] or first[1] == second[1]:
         second = second[::-1]
     return first, second

@@ -1,1 +1,1 @@
-"""A user's own samples through a plan: in, and their results out."""
+"""Sessions, which run a user's own samples through a plan and return the results."""

@@ -1,4 +1,4 @@
-"""Many samples through a session: each source from a thread of its own, and what becomes of every sample by name."""
+"""Feeding of many samples to a session, with one thread per source, and the outcome of each sample by name."""
 
 from __future__ import annotations
 
@@ -10,21 +10,21 @@ from dataclasses import dataclass
 from functools import partial
 from math import inf
 
-from planner.errors import PlannerError
+from planner.errors import PlannerError, explain
 from planner.execution.session.samples import Sample
 from planner.execution.session.session import AbsentError, Result, SampleError, SourceHandle
 
 
 @dataclass(frozen=True)
 class SampleOutcome:
-    """A sample that ended: with a result, or without.
+    """Outcome of a sample that ended, with or without a result.
 
     Parameters
     ----------
     number
-        Its place among the samples that its source is fed with, from 0.
+        Index of the sample among those of its source, from 0.
     name
-        The file it came from, or its number.
+        Name of its file, or its number.
     """
 
     source: str
@@ -34,27 +34,29 @@ class SampleOutcome:
 
     @property
     def result(self) -> Result | None:
-        """What the source's model gave; None for a sample that failed."""
+        """Result of the source's model; None for a sample that failed."""
         return None if self.future.exception() else self.future.result()
 
     @property
     def reason(self) -> str:
-        """Why there is no result; empty where there is one."""
+        """Why the sample failed; empty if it did not."""
         error = self.future.exception()
-        return error.reason if isinstance(error, SampleError) else str(error or "")
+        if isinstance(error, SampleError):
+            return error.reason
+        return explain(error) if error is not None else ""
 
 
 @dataclass(frozen=True)
-class _Turn:
-    """An outcome, with its place among those that are to be given."""
+class _Ended:
+    """An outcome with its index among the outcomes of its source."""
 
-    turn: int
+    index: int
     outcome: SampleOutcome
 
 
 @dataclass(frozen=True)
 class _End:
-    """A source has no more samples than ``count``, or cannot go on."""
+    """A source has no more samples than ``count``, or cannot continue."""
 
     source: str
     count: int
@@ -62,18 +64,18 @@ class _End:
 
 
 class Feed:
-    """Feeds sources, and gives what becomes of their samples.
+    """Submits the samples of sources, and yields their outcomes.
 
-    A sample keeps its slot until the caller comes for the next outcome, so that memory stays bounded however slow the
-    caller is. A sample that cannot be read, or whose source's worker is gone, fails by itself; but where the very first
-    of a source cannot be read, the rest will hardly fit either, and the feed ends.
+    A sample keeps its slot until the caller asks for the next outcome, so that memory is bounded even if the caller is
+    slow. A sample that cannot be read, or whose source's worker has left, fails on its own. If the first sample of a
+    source cannot be read, the others are likely to be wrong as well, and the feed ends.
 
     Parameters
     ----------
     in_order
-        Whether outcomes of a source are given in the order of its samples, not as they come.
+        Whether to yield the outcomes of a source in the order of its samples, rather than as they end.
     skip
-        Tells by source and name which samples to leave out.
+        ``skip(source, name)`` returns whether to leave out a sample.
     """
 
     def __init__(
@@ -87,56 +89,56 @@ class Feed:
         self._in_order = in_order
         self._skip = skip
         self._slots = {source.name: threading.Semaphore(2 * source.limit) for source in samples}
-        self._given = dict.fromkeys(self._slots, 0)
-        self._held: dict[tuple[str, int], _Turn] = {}
-        self._items: queue.SimpleQueue[_Turn | _End] = queue.SimpleQueue()
+        self._yielded = dict.fromkeys(self._slots, 0)
+        self._held: dict[tuple[str, int], _Ended] = {}
+        self._items: queue.SimpleQueue[_Ended | _End] = queue.SimpleQueue()
 
     def outcomes(self) -> Iterator[SampleOutcome]:
-        """Hand in all samples and give what becomes of each; raises what keeps a source from going on."""
-        counts = dict.fromkeys(self._given, inf)
+        """Submit all samples and yield the outcome of each; raise the error that keeps a source from continuing."""
+        counts = dict.fromkeys(self._yielded, inf)
         for source, samples in self._samples.items():
-            threading.Thread(target=self._hand_in_all, args=(source, samples), daemon=True).start()
-        while any(self._given[source] < count for source, count in counts.items()):
+            threading.Thread(target=self._submit_all, args=(source, samples), daemon=True).start()
+        while any(self._yielded[source] < count for source, count in counts.items()):
             item = self._items.get()
-            if isinstance(item, _Turn):
+            if isinstance(item, _Ended):
                 for outcome in self._ready(item):
                     yield outcome
-                    self._given[outcome.source] += 1
+                    self._yielded[outcome.source] += 1
                     self._slots[outcome.source].release()
             elif item.error is not None:
                 raise item.error
             else:
                 counts[item.source] = item.count
 
-    def _ready(self, item: _Turn) -> Iterator[SampleOutcome]:
-        """Give the outcomes whose turn it is."""
+    def _ready(self, item: _Ended) -> Iterator[SampleOutcome]:
+        """Yield the outcomes that are due once this one has arrived."""
         source = item.outcome.source
         if not self._in_order:
             yield item.outcome
             return
-        self._held[source, item.turn] = item
-        while (following := self._held.pop((source, self._given[source]), None)) is not None:
+        self._held[source, item.index] = item
+        while (following := self._held.pop((source, self._yielded[source]), None)) is not None:
             yield following.outcome
 
-    def _hand_in_all(self, source: SourceHandle, samples: Iterable[Sample]) -> None:
+    def _submit_all(self, source: SourceHandle, samples: Iterable[Sample]) -> None:
         count, error = 0, None
         try:
             for number, sample in enumerate(samples):
                 if self._skip is not None and self._skip(source.name, sample.name):
                     continue
                 self._slots[source.name].acquire()
-                future = _hand_in(source, sample, first=number == 0)
+                future = _submit(source, sample, first=number == 0)
                 future.add_done_callback(partial(self._on_done, count, source.name, number, sample.name))
                 count += 1
-        except BaseException as caught:  # noqa: BLE001 - the caller of outcomes raises it
+        except BaseException as caught:  # noqa: BLE001 - outcomes() raises it
             error = caught
         self._items.put(_End(source.name, count, error))
 
-    def _on_done(self, turn: int, source: str, number: int, name: str, future: Future[Result]) -> None:
-        self._items.put(_Turn(turn, SampleOutcome(source, number, name, future)))
+    def _on_done(self, index: int, source: str, number: int, name: str, future: Future[Result]) -> None:
+        self._items.put(_Ended(index, SampleOutcome(source, number, name, future)))
 
 
-def _hand_in(source: SourceHandle, sample: Sample, *, first: bool) -> Future[Result]:
+def _submit(source: SourceHandle, sample: Sample, *, first: bool) -> Future[Result]:
     try:
         inputs = sample.read()
     except PlannerError as error:

@@ -1,7 +1,7 @@
-"""Results as files: one a sample, and of each source a list of what became of its samples.
+"""Results in files: the outputs of each sample, and a list of the samples of each source.
 
-``SOURCE/SAMPLE.npz`` holds the outputs of a sample by name, and is there whole or not at all. ``SOURCE.jsonl`` has a
-line for each sample in the order in which they were given: its delay and file, or why it failed.
+``SOURCE/SAMPLE.npz`` holds the outputs of a sample by name, and is written completely or not at all. ``SOURCE.jsonl``
+has one line per sample, in the order in which they were written: its delay and file, or the reason why it failed.
 """
 
 from __future__ import annotations
@@ -21,12 +21,12 @@ from planner.files import open_atomic
 
 
 class ResultFolder:
-    """A folder for the results of some sources.
+    """Writes the results of some sources to a folder.
 
     Parameters
     ----------
     resume
-        Whether results that are there already stay, with their lines; else the lists begin anew.
+        Whether to keep existing results with their lines. Otherwise the lists start empty.
     """
 
     def __init__(self, folder: Path, sources: Iterable[str], *, resume: bool = False) -> None:
@@ -39,18 +39,18 @@ class ResultFolder:
                 self._list(source).unlink(missing_ok=True)
 
     def has(self, source: str, name: str) -> bool:
-        """Tell whether there is a result of a sample."""
+        """Return whether a sample has a result."""
         return self._file(source, name).is_file()
 
     def write(self, outcome: SampleOutcome) -> Path | None:
-        """Write what became of a sample; give its file, if it has a result."""
+        """Write the outcome of a sample; return the file of its result, if it has one."""
         file = None
         line = outcome_line(outcome)
         if outcome.result is not None:
             file = self._file(outcome.source, outcome.name)
             _write_outputs(file, outcome.result)
             line["file"] = str(file.relative_to(self._folder))
-        # Unbuffered, so that a line is there whole as soon as its sample has ended.
+        # Unbuffered, so that each line is written at once and as a whole.
         with self._list(outcome.source).open("ab", buffering=0) as listing:
             listing.write(json.dumps(line, allow_nan=False).encode() + b"\n")
         return file
@@ -63,14 +63,14 @@ class ResultFolder:
 
 
 def outcome_line(outcome: SampleOutcome) -> dict[str, Any]:
-    """Give what is said of a sample, its outputs not among it, as JSON data."""
+    """Return the outcome of a sample, without its outputs, as JSON data."""
     result = outcome.result
-    told = {"error": outcome.reason} if result is None else {"delay_s": result.delay_s}
-    return {"source": outcome.source, "sample": outcome.number, "name": outcome.name, **told}
+    ending = {"error": outcome.reason} if result is None else {"delay_s": result.delay_s}
+    return {"source": outcome.source, "sample": outcome.number, "name": outcome.name, **ending}
 
 
 def as_json(array: NDArray[Any]) -> Any:
-    """Give nested lists; JSON has null in place of numbers that are not finite."""
+    """Return an array as nested lists, with None for numbers that are not finite, which JSON lacks."""
     if array.dtype.kind != "f" or np.isfinite(array).all():
         return array.tolist()
     numbers = array.astype(object)
@@ -79,11 +79,11 @@ def as_json(array: NDArray[Any]) -> Any:
 
 
 def _drop_torn_line(listing: Path) -> None:
-    """Cut off the last line of a list where a power cut left it without its end; the next would run into it."""
+    """Remove an incomplete last line, which a power cut may leave and the next line would continue."""
     if listing.is_file():
         with listing.open("r+b") as file:
-            whole = sum(len(line) for line in file if line.endswith(b"\n"))
-            file.truncate(whole)
+            complete = sum(len(line) for line in file if line.endswith(b"\n"))
+            file.truncate(complete)
 
 
 def _write_outputs(path: Path, result: Result) -> None:

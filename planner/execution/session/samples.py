@@ -1,15 +1,14 @@
-"""The user's own samples: from a folder, an ``.npz`` file, or what a command writes.
+"""A user's own samples from a folder, an ``.npz`` file, or the output of a command.
 
-- A folder: one sample a file, in the order of their names. An ``.npy`` file is the input of a model that has one; an
+- A folder has one file per sample, ordered by name. An ``.npy`` file holds the input of a model with a single input; an
   ``.npz`` file holds the inputs by name.
-- An ``.npz`` file: for each input, by its name, an array whose first axis counts the samples. Other arrays are left
-  alone.
-- A command: it writes arrays in numpy's ``.npy`` format to its standard output, one after the other
-  (``numpy.save(sys.stdout.buffer, array)``); each sample takes as many as the model has inputs, in the model's order.
+- An ``.npz`` file has one array per input, by name, whose first axis counts the samples. Other arrays are ignored.
+- A command writes arrays in numpy's ``.npy`` format to its standard output, one after the other
+  (``numpy.save(sys.stdout.buffer, array)``); each sample consists of one array per input, in the model's order.
 
-The leading axis of length 1 that most models have for a batch may be missing in every one of them.
+The leading axis of length 1 that most models have for the batch may be missing in all of them.
 
-A sample is read when its turn comes, so that one that cannot be read keeps no other from its result.
+Each sample is read just before it is submitted, so that an unreadable one does not affect the others.
 """
 
 from __future__ import annotations
@@ -39,58 +38,58 @@ EXPECTED = "a folder of .npy or .npz files, an .npz file, or a command"
 
 
 class Sample(NamedTuple):
-    """A sample: what to call it, the file it comes from or its number, and what reads its inputs.
+    """A sample: its name, which is that of its file or its number, and a function that reads its inputs.
 
-    ``read`` raises :class:`ExecuteError` or :class:`RuntimeSessionError` where they cannot be read, or do not fit.
+    ``read`` raises :class:`ExecuteError` or :class:`RuntimeSessionError` if the inputs cannot be read or do not fit.
     """
 
     name: str
     read: Callable[[], Arrays]
 
 
-def find_samples(place: str, specs: Sequence[TensorSpec]) -> Iterable[Sample]:
-    """Give the samples that are found at a place: a sequence where their number is known.
+def find_samples(origin: str, specs: Sequence[TensorSpec]) -> Iterable[Sample]:
+    """Return the samples of a folder, a file or a command; a sequence if their number is known.
 
     Parameters
     ----------
-    place
+    origin
         Folder, file or command; a command is run without a shell.
     specs
-        The tensors of the model's cut 0.
+        Inputs of the model: the tensors of its cut 0.
 
     Raises
     ------
     ExecuteError
-        The place is none of these, or what is there has other arrays than the model has inputs; or, while going through
-        them, a command fails.
+        If ``origin`` is none of these, or its arrays are not the inputs of the model; during the iteration, if a
+        command fails.
     RuntimeSessionError
-        An ``.npz`` file cannot be read.
+        If an ``.npz`` file cannot be read.
     """
-    path = Path(place)
+    path = Path(origin)
     if path.is_dir():
         return _from_folder(path, specs)
     if path.is_file() and path.suffix == ".npz":
         return _from_file(path, specs)
-    words = shlex.split(place)
+    words = shlex.split(origin)
     if not words or shutil.which(words[0]) is None:
-        raise ExecuteError("samples are not there", where="source", value=place, expected=EXPECTED)
+        raise ExecuteError("no samples found", where="source", value=origin, expected=EXPECTED)
     return _from_command(words, specs)
 
 
 def fitting(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]], where: str) -> Arrays:
-    """Give a sample's inputs as the model takes them.
+    """Return a sample's inputs with the shapes that the model expects.
 
     Raises
     ------
     ExecuteError
-        With a fault for each input that is missing or unknown, or has another dtype or shape.
+        If inputs are missing or unknown, or have another dtype or shape; with one fault per input.
     """
     arrays = {spec.name: _with_batch(spec, np.asarray(inputs[spec.name])) for spec in specs if spec.name in inputs}
     unknown = [name for name in inputs if name not in arrays]
     names = ", ".join(spec.name for spec in specs)
     faults = [Fault("not an input of the model", where, name, f"one of {names}") for name in unknown]
-    found = [tensor_fault(spec, arrays.get(spec.name)) for spec in specs]
-    faults += [replace(fault, where=f"{where}, {fault.where}") for fault in found if fault is not None]
+    misfits = [tensor_fault(spec, arrays.get(spec.name)) for spec in specs]
+    faults += [replace(fault, where=f"{where}, {fault.where}") for fault in misfits if fault is not None]
     if faults:
         raise ExecuteError(faults)
     return arrays
@@ -103,10 +102,10 @@ def _with_batch(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
 def _from_folder(folder: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:
     files = sorted(path for path in folder.iterdir() if path.suffix in {".npy", ".npz"})
     if not files:
-        raise ExecuteError("a folder without samples", where=str(folder), expected="files *.npy or *.npz")
-    if twice := [name for name, count in Counter(path.stem for path in files).items() if count > 1]:
+        raise ExecuteError("the folder has no samples", where=str(folder), expected="files *.npy or *.npz")
+    if duplicates := [name for name, count in Counter(path.stem for path in files).items() if count > 1]:
         raise ExecuteError(
-            "two files of one sample", where=str(folder), value=", ".join(twice), expected="one a sample"
+            "several files of one sample", where=str(folder), value=", ".join(duplicates), expected="one file each"
         )
     return [Sample(path.stem, partial(_read, path, specs)) for path in files]
 
@@ -120,7 +119,9 @@ def _arrays(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
         return load_arrays(path)
     if len(specs) != 1:
         names = ", ".join(spec.name for spec in specs)
-        raise ExecuteError("one array for a model of several inputs", where=str(path), expected=f".npz with {names}")
+        raise ExecuteError(
+            "a single array for a model with several inputs", where=str(path), expected=f"an .npz file with {names}"
+        )
     try:
         with path.open("rb") as file:
             return {specs[0].name: np.load(file, allow_pickle=False)}
@@ -136,7 +137,10 @@ def _from_file(path: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
     if len(set(lengths.values())) != 1 or not min(lengths.values()):
         raise ExecuteError(
-            "the first axis counts the samples", where=str(path), value=lengths, expected="one number of 1 or more"
+            "arrays differ in the number of samples, or have none",
+            where=str(path),
+            value=lengths,
+            expected="the same length of 1 or more of the first axis",
         )
 
     def read(index: int) -> Arrays:
@@ -153,7 +157,7 @@ def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator
     command = shlex.join(words)
     with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         pipe: Any = process.stdout
-        # numpy would ask a file for its position, which a pipe does not have.
+        # Given the file itself, numpy would ask for its position, which a pipe does not have.
         stream: Any = SimpleNamespace(read=pipe.read)
         try:
             index = 0
@@ -165,7 +169,7 @@ def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator
                         arrays[spec.name] = np.lib.format.read_array(stream, allow_pickle=False)
                     except (EOFError, ValueError) as error:
                         raise ExecuteError(
-                            "no array in .npy format", where=where, value=str(error), expected=f"input {spec.name}"
+                            "not an array in .npy format", where=where, value=str(error), expected=f"input {spec.name}"
                         ) from error
                 yield Sample(_numbered(index), partial(fitting, specs, arrays, where))
                 index += 1

@@ -1,8 +1,8 @@
-"""A live run for a program: samples in, futures of their results out.
+"""A live run used by a program, which submits samples and receives futures of their results.
 
-A source has at most ``limit`` samples in flight: then :meth:`SourceHandle.submit` waits until one of them has ended,
-or raises :class:`BusyError`. So a slow worker slows the caller down, and memory stays bounded. A future belongs to
-:mod:`concurrent.futures`; ``await asyncio.wrap_future(future)`` waits for it in a coroutine.
+Each source has at most ``limit`` in-flight samples; if there are as many, :meth:`SourceHandle.submit` waits for one of
+them to end, or raises :class:`BusyError`. So a slow worker slows the caller down, and memory is bounded. Futures are
+those of :mod:`concurrent.futures`; ``await asyncio.wrap_future(future)`` waits for one in a coroutine.
 """
 
 from __future__ import annotations
@@ -12,30 +12,30 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, TypeVar
 
 from numpy.typing import NDArray
 
-from planner.errors import ExecuteError
-from planner.execution.coordinator.coordinator import Coordinator
+from planner.errors import ExecuteError, PlannerError, explain
+from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.samples import fitting
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Load
+from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
 from planner.trace.records import SampleRecord
 
 LIMIT: Final = 4
-"""How many samples of a source are on their way at most, unless one says otherwise."""
-
-_READY_TIMEOUT_S: Final = 120.0
+"""Default maximum number of in-flight samples of a source."""
 
 _Self = TypeVar("_Self", bound="LiveSession")
 
 
 class BusyError(ExecuteError):
-    """As many samples of a source are on their way as may be."""
+    """The maximum number of samples of a source is in flight."""
 
 
 class AbsentError(ExecuteError):
@@ -43,7 +43,7 @@ class AbsentError(ExecuteError):
 
 
 class SampleError(ExecuteError):
-    """A sample has no result; the message names it and says why."""
+    """A sample failed; the message names it and the reason."""
 
     def __init__(self, source: str, sample: int, reason: str) -> None:
         super().__init__(f"the sample failed: {reason}", where=f"{source}, sample {sample}")
@@ -52,16 +52,16 @@ class SampleError(ExecuteError):
 
 @dataclass(frozen=True)
 class Result:
-    """What became of a sample.
+    """Result of a sample.
 
     Parameters
     ----------
     sample
-        Its number: the source's samples are counted from 0.
+        Number of the sample, counted from 0 for each source.
     outputs
         The model's outputs by name.
     delay_s
-        From its arrival at the source's worker until its result was back there, in seconds of that worker's clock.
+        Time from the sample's arrival at the source's worker to the arrival of its result there, in seconds.
     """
 
     source: str
@@ -71,7 +71,7 @@ class Result:
 
 
 class SourceHandle:
-    """Takes the samples of one source; made by :meth:`LiveSession.source`."""
+    """Accepts the samples of one source; created by :meth:`LiveSession.source`."""
 
     def __init__(self, desk: _Desk, name: str, limit: int) -> None:
         self._desk = desk
@@ -84,50 +84,50 @@ class SourceHandle:
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
-        """What the source's model takes."""
+        """Inputs of the source's model."""
         return self._desk.inputs(self.name)
 
     @property
     def pending(self) -> list[Future[Result]]:
-        """The futures of the samples on their way."""
+        """Futures of the in-flight samples."""
         with self._lock:
             return list(self._pending.values())
 
     def submit(
         self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, timeout_s: float | None = None
     ) -> Future[Result]:
-        """Hand in a sample.
+        """Submit a sample.
 
         Parameters
         ----------
         inputs
-            The model's inputs by name; the leading axis of length 1 may be missing. They must not change any more.
+            The model's inputs by name; the leading axis of length 1 may be missing. They must not be modified later.
         block, timeout_s
-            Whether to wait, and how long, while ``limit`` samples are on their way, and for the source's worker if it
-            may come later.
+            Whether to wait, and how long, while ``limit`` samples are in flight, and for the source's worker if it may
+            connect later.
 
         Returns
         -------
         concurrent.futures.Future
-            Of a :class:`Result`; raises :class:`SampleError` where there is none. What is called when it is done must
-            not wait for other samples.
+            Future of a :class:`Result`, which raises :class:`SampleError` if the sample fails. Its callbacks must not
+            wait for other samples.
 
         Raises
         ------
         ExecuteError
-            An input is missing or unknown, or has another dtype or shape; or the session is closed or has failed.
+            If an input is missing or unknown, or has another dtype or shape, or the session is closed or has failed.
         BusyError
-            ``limit`` samples are still on their way.
+            If ``limit`` samples are still in flight.
         AbsentError
-            The source's worker is gone, or has not come yet.
+            If the source's worker has left, or has not connected yet.
         """
         arrays = fitting(self.inputs, inputs, self.name)
         self._desk.await_home(self.name, timeout_s if block else 0.0)
         if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
-            raise BusyError("too many samples on their way", where=self.name, expected=f"at most {self.limit}")
+            raise BusyError("too many in-flight samples", where=self.name, expected=f"at most {self.limit}")
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()
-        # Under the lock, so that samples go in the order of their numbers.
+        # Under the lock, so that samples are sent in the order of their numbers.
         with self._lock:
             sample = self._submitted
             try:
@@ -140,7 +140,7 @@ class SourceHandle:
         return future
 
     def end(self, sample: int, outcome: Result | SampleError) -> None:
-        """Settle the future of a sample."""
+        """Complete the future of a sample."""
         with self._lock:
             future = self._pending.pop(sample, None)
         if future is None:
@@ -152,7 +152,7 @@ class SourceHandle:
             future.set_exception(outcome)
 
     def fail_all(self, reason: str) -> None:
-        """Settle the futures of all samples on their way."""
+        """Fail all in-flight samples."""
         with self._lock:
             samples = list(self._pending)
         for sample in samples:
@@ -160,7 +160,7 @@ class SourceHandle:
 
 
 class _Desk(Observer):
-    """Where samples are handed in, and what ended is handed out by the coordinator's thread."""
+    """Sends submitted samples to the run, and completes their futures in the coordinator's thread."""
 
     def __init__(self, deployment: Deployment, limit: int, also: Observer) -> None:
         self._deployment = deployment
@@ -168,9 +168,9 @@ class _Desk(Observer):
         self._changed = threading.Condition()
         self._submit: Callable[[str, int, Tensors], None] | None = None
         self._error: Exception | None = None
-        self._gone: set[str] = set()
+        self._absent: set[str] = set()
         self.open = threading.Event()
-        """Set once samples may come, or never will."""
+        """Set once samples may be submitted, or the run has failed."""
         self.sources = {name: SourceHandle(self, name, limit) for name in deployment.instance.sources}
 
     def inputs(self, source: str) -> Sequence[TensorSpec]:
@@ -178,82 +178,87 @@ class _Desk(Observer):
         return self._deployment.models[model].cuts[0]
 
     def await_home(self, source: str, timeout_s: float | None) -> None:
-        """Wait while the worker of a source is not there and may come later."""
+        """Wait for the worker of a source if it is absent and may connect later."""
         home = self._deployment.instance.home(source)
         if home in self._deployment.later:
             with self._changed:
-                self._changed.wait_for(lambda: self._error is not None or home not in self._gone, timeout_s)
+                self._changed.wait_for(lambda: self._error is not None or home not in self._absent, timeout_s)
 
     def send(self, source: str, sample: int, inputs: Tensors) -> None:
         self.refuse_failed()
         home = self._deployment.instance.home(source)
-        if home in self._gone or self._submit is None:
-            raise AbsentError("the worker of the source is gone", where=source, value=home)
+        if home in self._absent or self._submit is None:
+            raise AbsentError("the worker of the source is absent", where=source, value=home)
         self._submit(source, sample, inputs)
 
     def refuse_failed(self) -> None:
+        """Raise the error that has ended the session, as a new exception for each caller."""
+        if isinstance(self._error, PlannerError):
+            raise ExecuteError(self._error.faults) from self._error
         if self._error is not None:
-            raise self._error
+            raise ExecuteError(f"the session failed: {explain(self._error)}", where="session") from self._error
 
     def close(self, error: Exception) -> None:
-        """Take no more samples, and fail those on their way."""
+        """Accept no more samples, and fail those in flight."""
         with self._changed:
             self._error = self._error or error
             self._changed.notify_all()
         self.open.set()
         for source in self.sources.values():
-            source.fail_all(str(error))
+            source.fail_all(explain(error))
 
-    def started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
         self._submit = submit
         self.open.set()
-        self._also.started(submit)
+        self._also.on_started(submit)
 
-    def ended(self, sample: SampleRecord, outputs: Tensors) -> None:
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         source, number = sample.source, sample.sample
         if sample.status == "completed":
             self.sources[source].end(number, Result(source, number, outputs, sample.delay_s))
         else:
             self.sources[source].end(number, SampleError(source, number, sample.reason))
-        self._also.ended(sample, outputs)
+        self._also.on_ended(sample, outputs)
 
-    def told(self, load: Load) -> None:
-        self._also.told(load)
+    def on_load(self, load: Load) -> None:
+        self._also.on_load(load)
 
-    def left(self, worker: str) -> None:
-        self._gone.add(worker)
+    def on_left(self, worker: str) -> None:
+        self._absent.add(worker)
         for name, source in self.sources.items():
             if self._deployment.instance.home(name) == worker:
                 source.fail_all(f"{worker} left")
-        self._also.left(worker)
+        self._also.on_left(worker)
 
-    def joined(self, worker: str) -> None:
+    def on_joined(self, worker: str) -> None:
         with self._changed:
-            self._gone.discard(worker)
+            self._absent.discard(worker)
             self._changed.notify_all()
-        self._also.joined(worker)
+        self._also.on_joined(worker)
 
 
 class LiveSession(AbstractContextManager["LiveSession"]):
-    """A live run that takes samples, as a context manager.
+    """A live run that accepts samples; use it as a context manager.
 
-    Leaving it waits for the samples on their way; after an exception it does not, and they fail.
+    On exit it waits for the in-flight samples; after an exception it fails them instead.
 
     Parameters
     ----------
     deployment
-        What is run; a live one.
+        A live deployment.
     agents
-        Brings up a coordinator that has found all agents, and lets them go.
+        Context manager that returns a coordinator which has found all agents.
     limit
-        How many samples of a source may be on their way at once.
+        Maximum number of in-flight samples of a source.
     observer
-        Is told what goes on, beside the futures.
+        Informed of events, in addition to the futures.
+    ready_timeout_s
+        Maximum time in seconds for all agents to load their blocks.
 
     Raises
     ------
     PlannerError
-        On entering: an agent did not come, or could not make ready.
+        On entry, if an agent does not connect or does not become ready.
     """
 
     def __init__(
@@ -263,19 +268,20 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         *,
         limit: int = LIMIT,
         observer: Observer | None = None,
+        ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
         if limit < 1:
-            raise ExecuteError("too few samples on their way", where="limit", value=limit, expected="1 or more")
+            raise ExecuteError("too few in-flight samples", where="limit", value=limit, expected="1 or more")
         self._deployment = deployment
         self._agents = agents
+        self._ready_timeout_s = ready_timeout_s
         self._desk = _Desk(deployment, limit, observer or Observer())
         self._stack = ExitStack()
 
     def __enter__(self: _Self) -> _Self:
         with ExitStack() as stack:
             coordinator = stack.enter_context(self._agents)
-            thread = threading.Thread(target=self._run, args=(coordinator,), name="session", daemon=True)
-            thread.start()
+            thread = start_thread("session", partial(self._run, coordinator), self._desk.close)
             stack.callback(thread.join)
             stack.callback(coordinator.stop)
             self._desk.open.wait()
@@ -290,12 +296,12 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         self._stack.close()
 
     def source(self, name: str) -> SourceHandle:
-        """Give what takes the samples of a source.
+        """Return the handle of a source.
 
         Raises
         ------
         ExecuteError
-            The scenario has no such source.
+            If the scenario has no such source.
         """
         if name not in self._desk.sources:
             known = ", ".join(self._desk.sources)
@@ -303,9 +309,9 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         return self._desk.sources[name]
 
     def _run(self, coordinator: Coordinator) -> None:
-        error: Exception = ExecuteError("the run has ended", where="session")
         try:
-            coordinator.run(self._deployment, ready_timeout_s=_READY_TIMEOUT_S, observer=self._desk)
-        except Exception as caught:  # noqa: BLE001 - whatever it is, who waits for a result must learn it
-            error = caught
-        self._desk.close(error)
+            coordinator.run(self._deployment, ready_timeout_s=self._ready_timeout_s, observer=self._desk)
+        except PlannerError as error:  # raised in the threads that submit samples: nothing to log
+            self._desk.close(error)
+        else:
+            self._desk.close(ExecuteError("the run has ended", where="session"))
