@@ -137,7 +137,7 @@ def test_what_is_not_mended_is_told_and_ends_the_lane(
         sender.close()
         assert b.came.empty()
     assert refusing.refused == 3
-    assert "the thread 'send to b' ends" in caplog.text
+    assert "the thread 'send to b' failed" in caplog.text
     assert "no buffers" in caplog.text
 
 
@@ -215,8 +215,8 @@ def test_an_agent_that_can_send_nothing_says_so_and_goes(tmp_path: Path, way: st
         finally:
             agent.kill()
             _, said = agent.communicate()
-    assert f"sending to {COORDINATOR} fails, and is tried again in 0.01 s: ZError: no buffers" in said
-    assert f"the thread 'send to {COORDINATOR}' ends: ZError: no buffers" in said
+    assert f"sending to {COORDINATOR} failed, retrying in 0.01 s: ZError: no buffers" in said
+    assert f"the thread 'send to {COORDINATOR}' failed: ZError: no buffers" in said
     assert (
         said.splitlines()[-1] == "planner: error: a: the agent left because it can no longer send: ZError: no buffers"
     )
@@ -244,7 +244,7 @@ def test_a_message_that_makes_a_handler_raise_is_told_and_the_next_one_comes(cap
     finally:
         transport.close()
     assert isinstance(first.body, Refused)
-    assert (first.body.sender, first.body.what) == ("a", "a message that cannot be taken: KeyError: 't3'")
+    assert (first.body.sender, first.body.what) == ("a", "a message that cannot be handled: KeyError: 't3'")
     assert second.body == Echo(number=2)
     logged = {explain(record.exc_info[1]) for record in caplog.records if record.exc_info and record.exc_info[1]}
     assert logged >= {"KeyError: 't3'", "KeyError: 'a True'"}

@@ -68,7 +68,7 @@ def test_who_asks_learns_again_who_is_there() -> None:
         assert meeting.complete()
         meeting.forget()
         for member in members:
-            member.look()
+            member.query_presence()
         assert meeting.complete()
     finally:
         for member in members:

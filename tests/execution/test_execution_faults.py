@@ -65,7 +65,7 @@ def test_what_a_stranger_sends_is_refused_and_listed_and_costs_no_sample(tmp_pat
         stranger.close()
     assert assert_accounted(instance, measured) == {}
     (refused,) = {what for worker, what in said(measured) if worker == "x" and "more were refused" not in what}
-    assert refused == f"was refused: sender: 'stop' is not this member's to say; found 'x'; expected {COORDINATOR}"
+    assert refused == f"was refused: sender: this member may not send 'stop'; found 'x'; expected {COORDINATOR}"
     assert 2 <= len(said(measured)) < 100
 
 

@@ -38,7 +38,7 @@ NOT_TAKEN = {
         TransferRecord("lan", "z", "b", "urgent", 0, 1, 8, 0.0, 0.1)
     ),
     "log from b: a record of another worker; found 'a'; expected b": packed(BlockRecord("a", "urgent", 0, 1, 0.0, 0.1)),
-    "log from b: no time; found [0.0, nan]; expected finite numbers of seconds": {
+    "log from b: invalid time; found [0.0, nan]; expected finite numbers of seconds": {
         "records": np.frombuffer(
             pack(
                 b'[{"kind": "block", "worker": "b", "source": "urgent", "sample": 0, "block": 1, "start_s": 0.0,'
@@ -47,9 +47,7 @@ NOT_TAKEN = {
             np.uint8,
         )
     },
-    "log from b: the end of a sample, which is no part of a log": packed(
-        SampleRecord("urgent", 0, 0.0, 0.1, "completed")
-    ),
+    "log from b: a log must not contain ends of samples": packed(SampleRecord("urgent", 0, 0.0, 0.1, "completed")),
     "log: malformed records; found '": {"records": np.zeros(8, np.uint8)},
     "log: malformed records; found 'it is cut off, or larger": {
         "records": np.frombuffer(zlib.compress(bytes(2**26 + 1)), np.uint8)
@@ -126,7 +124,7 @@ def test_outputs_that_no_model_of_the_source_gives_are_refused(names: tuple[str,
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
-    told = f"output from a: no outputs of the source's models; found {', '.join(names)!r}; expected t3"
+    told = f"output from a: not outputs of the source's models; found {', '.join(names)!r}; expected t3"
     assert said(measured) == [("a", f"was refused: {told}")]
 
 
@@ -161,7 +159,7 @@ def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) 
     ("times", "told"),
     [
         ({"large": (0.1,)}, "no such model; found 'large'; expected one of small"),
-        ({"small": (0.1,)}, "times of other blocks; found 1; expected 3"),
+        ({"small": (0.1,)}, "wrong number of block times; found 1; expected 3"),
     ],
 )
 def test_a_worker_that_is_ready_with_other_blocks_is_at_fault(

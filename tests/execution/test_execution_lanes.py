@@ -154,10 +154,10 @@ def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes(slow: Callable[
     sender = Lanes(medium)
     sender.send("b", bulk(1_000_000), 5)
     lane = sender._lanes["to b"]
-    while lane._free_bytes(lane._waiting[0][2]) > 0:
+    while lane._free_bytes(lane._queue[0][2]) > 0:
         time.sleep(0.01)
     with lane._changed:
-        lane._drained_s = time.monotonic() + 3600.0
+        lane._drain_until_s = time.monotonic() + 3600.0
     sender.send("b", bulk(1001), 5)
     sender.send("b", bulk(1002), 4)
     until_s = time.monotonic() + 20.0
@@ -165,7 +165,7 @@ def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes(slow: Callable[
         time.sleep(0.01)
     assert medium.sent[-1][1] == 4
     assert len(medium.sent[-1][2].payload) == 1002
-    assert lane._drained_s is not None
+    assert lane._drain_until_s is not None
     sender.forget("b")
     sender.close()
 

@@ -61,6 +61,22 @@ def test_tensors_come_bit_for_bit_scalars_and_empty_ones_too(tensor: np.ndarray)
         assert found[name].tobytes() == tensor.tobytes()
 
 
+@pytest.mark.parametrize(
+    "tensor", [np.array([{}, []], object), np.array(["a"]), np.array([1j]), np.array(["2026-01-01"], "datetime64[D]")]
+)
+def test_a_tensor_of_a_dtype_that_cannot_be_sent_is_refused_by_its_sender(tensor: np.ndarray) -> None:
+    with pytest.raises(
+        ExecuteError, match=r"^x: a tensor of a dtype that cannot be sent; found '.*'; expected one of "
+    ):
+        encode(Frame(Start(at_unix_s=1.0), {"x": tensor}))
+
+
+def test_a_tensor_in_another_byte_order_keeps_its_values() -> None:
+    tensor = np.arange(6, dtype=np.dtype(np.float32).newbyteorder("S"))
+    found = decode(*encode(Frame(Start(at_unix_s=1.0), {"x": tensor}))).tensors["x"]
+    np.testing.assert_array_equal(found, np.arange(6, dtype=np.float32), strict=True)
+
+
 def test_a_deployment_travels_without_its_files() -> None:
     instance = small_instance()
     deployment = small_deployment(instance, SPLIT)
@@ -83,14 +99,18 @@ def altered(**changes: object) -> bytes:
     [
         (b"\x80\x04pickle", PAYLOAD, "malformed header"),
         (b"", PAYLOAD, "malformed header"),
-        (altered(v=2), PAYLOAD, "another wire format; found 2; expected version 1"),
+        (altered(v=2), PAYLOAD, "unsupported wire format; found 2; expected version 1"),
         (altered(body={"kind": "shutdown"}), PAYLOAD, "malformed header"),
         (altered(body={"kind": "start", "at_unix_s": "now"}), PAYLOAD, "body.start.at_unix_s: malformed header"),
-        (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot travel"),
-        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [-1]}]), PAYLOAD, "cannot travel"),
-        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [2**40, 2**40]}]), PAYLOAD, "another size"),
-        (HEADER, PAYLOAD[:-1], "another size"),
-        (HEADER, PAYLOAD + b"x", "another size"),
+        (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot be sent"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [-1]}]), PAYLOAD, "cannot be sent"),
+        (
+            altered(tensors=[{"name": "x", "dtype": "float32", "shape": [2**40, 2**40]}]),
+            PAYLOAD,
+            "does not match its header",
+        ),
+        (HEADER, PAYLOAD[:-1], "does not match its header"),
+        (HEADER, PAYLOAD + b"x", "does not match its header"),
     ],
 )
 def test_what_is_no_frame_is_refused(header: bytes, payload: bytes, message: str) -> None:

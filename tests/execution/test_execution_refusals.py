@@ -93,7 +93,7 @@ HEADER, PAYLOAD = encode(Frame(Stop()))
         (b"\x80\x04\x95pickle", "malformed header"),
         (Fragment(1, 0, 0, b"\x80\x04\x95pickle").attachment, "malformed header"),
         (Fragment(2, 0, 0, b'{"v": 1, "body": {"kind": "shutdown"}}').attachment, "malformed header"),
-        (Fragment(3, 0, 0, HEADER.replace(b'"v":1', b'"v":2')).attachment, "another wire format; found 2"),
+        (Fragment(3, 0, 0, HEADER.replace(b'"v":1', b'"v":2')).attachment, "unsupported wire format; found 2"),
         (Fragment(4, 0, 2**40, HEADER).attachment, "oversize message; found 1099511627776; expected at most 1048576"),
     ],
     ids=["nothing", "pickle", "pickled header", "unknown kind", "other version", "oversize"],
@@ -150,14 +150,14 @@ def test_a_flood_of_what_is_refused_is_not_answered_with_another(tmp_path: Path)
 def test_only_the_coordinator_deploys(members: tuple[Raw, Raw]) -> None:
     coordinator, a = members
     a.send("b", deploy_frame("mine"))
-    assert "'deploy' is not this member's to say; found 'a'" in coordinator.refused()
+    assert "this member may not send 'deploy'; found 'a'" in coordinator.refused()
     assert coordinator.alive("b").run is None
 
 
 def test_a_worker_reports_about_itself_only(members: tuple[Raw, Raw]) -> None:
     coordinator, a = members
     a.send(COORDINATOR, Frame(Ready(worker="b", warm_block_s={})))
-    assert "'ready' is not this member's to say; found 'a'" in coordinator.refused()
+    assert "this member may not send 'ready'; found 'a'" in coordinator.refused()
 
 
 def data(message: TaskMessage | ResultMessage, **changes: object) -> Data:
@@ -193,5 +193,5 @@ def test_fragments_out_of_order_are_refused(coordinator: Raw) -> None:
     first, second = (Fragment(9, offset, 12, HEADER, b"1234", asks=False) for offset in (0, 8))
     for fragment in (first, second):
         coordinator.put("b", fragment.attachment, bytes(fragment.payload))
-    assert "does not follow the one before" in coordinator.refused()
+    assert "fragment out of order" in coordinator.refused()
     assert all(not fragment.asks for fragment in split(HEADER, PAYLOAD))

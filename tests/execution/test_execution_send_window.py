@@ -41,14 +41,14 @@ def flow(
                 break
             size_bytes = PROBE_BYTES if drains else int(max(most_bytes / 4, (most_bytes - own_bytes) / 2))
             drains = False
-            gone = window.goes("b", size_bytes, now_s, limited=True, alone=not flying)
+            gone = window.sent("b", size_bytes, now_s, limited=True, alone=not flying)
             if now_s > until_s / 2:
                 waited_s = max(waited_s, free_s - now_s)
             free_s = max(free_s, now_s) + size_bytes / bytes_per_s(now_s)
             last_s = max(last_s, acknowledged_s(free_s + round_trip_s(now_s)))
             flying.append((last_s, gone))
         now_s, gone = flying.popleft()
-        window.came(gone, now_s)
+        window.acknowledged(gone, now_s)
         if now_s > until_s / 2:
             came_bytes += gone.size_bytes
     return Flow(came_bytes / (now_s - until_s / 2), waited_s)

@@ -37,7 +37,7 @@ def test_what_ends_a_thread_is_logged_and_told(caplog: pytest.LogCaptureFixture)
     start_thread("work", work, told.append).join()
     assert [explain(error) for error in told] == ["KeyError: 't3'"]
     (record,) = caplog.records
-    assert (record.getMessage(), record.exc_info and record.exc_info[1]) == ("the thread 'work' ends", told[0])
+    assert (record.getMessage(), record.exc_info and record.exc_info[1]) == ("the thread 'work' failed", told[0])
 
 
 def test_what_a_callback_raises_is_logged_and_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
