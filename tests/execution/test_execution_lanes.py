@@ -13,9 +13,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.errors import ExecuteError
+from planner.execution.wire import lanes
 from planner.execution.wire.diagnostics import Chunk, Echo
 from planner.execution.wire.fragments import MAX_PIECE_BYTES, Assembler, Fragment, Outgoing, read_fragment, split
-from planner.execution.wire.frames import Frame, decode
+from planner.execution.wire.frames import Frame, Payload, decode, encode
 from planner.execution.wire.lanes import Lanes
 from planner.execution.wire.send_window import PROBE_BYTES
 from planner.execution.wire.transport import LEVELS, OnAcknowledged
@@ -147,6 +148,33 @@ def test_urgent_frames_overtake(slow: Callable[[float], Slow]) -> None:
     whole = Assembler(2_000_000)
     came = [found for *_, fragment in medium.sent if (found := whole.add(fragment))]
     assert len([decode(*found) for found in came]) == 9
+
+
+@pytest.mark.parametrize("overtaken", [True, False], ids=["overtaken", "its member left"])
+def test_a_frame_is_not_sent_if_it_is_not_the_first_any_more_once_it_is_encoded(
+    slow: Callable[[float], Slow], monkeypatch: pytest.MonkeyPatch, *, overtaken: bool
+) -> None:
+    encoding, go_on = threading.Event(), threading.Event()
+
+    def gated(frame: Frame) -> tuple[bytes, Payload]:
+        if isinstance(frame.body, Chunk):
+            encoding.set()
+            assert go_on.wait(20.0)
+        return encode(frame)
+
+    monkeypatch.setattr(lanes, "encode", gated)
+    medium = slow(1e8)
+    sender, arrived = Lanes(medium), threading.Event()
+    sender.route({"b": "wifi", "c": "wifi"})
+    sender.send("b", bulk(1000), LEVELS)
+    assert encoding.wait(20.0)
+    if not overtaken:
+        sender.forget("b")
+    sender.send("c", Frame(Echo(number=1)), 1, arrived.set)
+    go_on.set()
+    assert arrived.wait(20.0)
+    sender.close()
+    assert [to for to, *_ in medium.sent] == (["c", "b"] if overtaken else ["c"])
 
 
 def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes(slow: Callable[[float], Slow]) -> None:
