@@ -52,7 +52,7 @@ class _Null:
         raise NotImplementedError
 
     def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:  # noqa: ARG002 - one receiver
-        answer = self._receiver.take("a", fragment.attachment, bytes(fragment.payload))
+        answer = self._receiver.receive("a", fragment.attachment, bytes(fragment.payload))
         if answer is not None:
             self._acknowledged(answer)
 

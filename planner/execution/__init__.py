@@ -1,1 +1,1 @@
-"""The real-time driver of the worker: transport, agent, coordinator."""
+"""Real runs: agents on devices, and the coordinator that deploys plans to them."""

@@ -59,19 +59,19 @@ def test_each_event_is_a_line_with_time_and_level(tmp_path: Path) -> None:
     last = 0
     for event in (
         "info: a: started",
-        "info: a: the coordinator is there",
-        "info: a: run RUN is deployed, by policy planned",
+        "info: a: the coordinator is present",
+        "info: a: run RUN is deployed with policy planned",
         "info: a: ready for run RUN",
-        "info: a: run RUN begins",
+        "info: a: run RUN starts",
         "info: a: run RUN has ended",
-        "info: a: run RUN is deployed, by policy best",
-        "warning: a: cannot go on with the run: ",
+        "info: a: run RUN is deployed with policy best",
+        "warning: a: the run fails: ",
         "info: a: left",
     ):
         assert event in text[last:], text
         last = text.index(event, last)
     assert "unknown policy" in text
-    assert "b is there" in text
+    assert "b is present" in text
 
 
 def test_an_agent_that_was_started_by_another_command_speaks_of_trouble_only(tmp_path: Path) -> None:
@@ -79,14 +79,14 @@ def test_an_agent_that_was_started_by_another_command_speaks_of_trouble_only(tmp
     ((level, event),) = matched(lines)
     assert len(lines) == 1
     assert level == "warning"
-    assert event.startswith("a: cannot go on with the run: ")
+    assert event.startswith("a: the run fails: ")
     assert "unknown policy" in event
 
 
 def test_debug_tells_where_an_exception_comes_from(tmp_path: Path) -> None:
     lines = told(tmp_path, "--log-level", "debug")
     place = lines.index("Traceback (most recent call last):")
-    assert matched(lines[place - 1 : place])[0][1].startswith("a: cannot go on with the run: ")
+    assert matched(lines[place - 1 : place])[0][1].startswith("a: the run fails: ")
 
 
 def test_a_level_that_is_none_is_bad_input() -> None:

@@ -99,7 +99,7 @@ def test_on_agents_that_are_there_already_twice(plan: Path, agents: str) -> None
         (["--local", "--netns"], "planner validate: where to run is not said, or said twice"),
         (["--local", "--duration", "30"], "a bare number needs a unit; found '30'; expected a time"),
         (["--connect", "nowhere"], "address: not an address; found 'nowhere'; expected HOST:PORT"),
-        (["--connect", "192.0.2.7:7447"], "address: not the loopback interface; found '192.0.2.7'"),
+        (["--connect", "192.0.2.7:7447"], "address: outside the loopback interface; found '192.0.2.7'"),
     ],
 )
 def test_bad_options_end_with_one_message(plan: Path, options: list[str], message: str) -> None:

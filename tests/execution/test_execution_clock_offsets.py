@@ -1,4 +1,4 @@
-"""Devices keep no common time: a run's clock reads the same at all of them nevertheless."""
+"""A run's clock is the same on all devices although their wall clocks differ."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from planner.execution.agent import link_probe as answers
-from planner.execution.agent import worker_run as part
+from planner.execution.agent import driver, link_probe
 from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
 from tests.execution.rig import SPLIT, agents_in_threads, small_deployment, small_instance
 
@@ -19,8 +18,8 @@ def test_agents_whose_clocks_are_off_start_with_the_coordinator(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: float
 ) -> None:
     wrong = SimpleNamespace(time=lambda: time.time() + ahead_s, monotonic=time.monotonic)
-    monkeypatch.setattr(part, "time", wrong)
-    monkeypatch.setattr(answers, "time", wrong)
+    monkeypatch.setattr(driver, "time", wrong)
+    monkeypatch.setattr(link_probe, "time", wrong)
     instance = small_instance(samples=5)
     with agents_in_threads(instance.workers, tmp_path) as coordinator:
         begun_s = time.monotonic()

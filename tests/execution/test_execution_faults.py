@@ -65,7 +65,7 @@ def test_what_a_stranger_sends_is_refused_and_listed_and_costs_no_sample(tmp_pat
         stranger.close()
     assert assert_accounted(instance, measured) == {}
     (refused,) = {what for worker, what in said(measured) if worker == "x" and "more were refused" not in what}
-    assert refused == f"was refused: sender: 'stop' is not this member's to say; found 'x'; expected {COORDINATOR}"
+    assert refused == f"was refused: sender: this member may not send 'stop'; found 'x'; expected {COORDINATOR}"
     assert 2 <= len(said(measured)) < 100
 
 
@@ -75,11 +75,11 @@ def test_ends_of_samples_that_are_not_its_own_are_not_taken_from_a_worker(tmp_pa
         b = agents.agent("b")
 
         def forge() -> None:
-            assert b._part is not None
+            assert b._run is not None
             for source, sample in (("urgent", SAMPLES - 1), ("nobody's", 0), ("other", SAMPLES)):
                 record = SampleRecord(source, sample, 0.0, 0.0, "failed", "forged")
-                b._tell(Frame(Ended(run=b._part.deploy.run, worker="b", samples=(record,))))
-                b._tell(Frame(Output(source=source, samples=(sample,)), {"t3": np.zeros(4)}))
+                b._report(Frame(Ended(run=b._run.id, worker="b", samples=(record,))))
+                b._report(Frame(Output(source=source, samples=(sample,)), {"t3": np.zeros(4)}))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -112,8 +112,8 @@ def test_a_worker_that_becomes_slow_is_listed_and_planned_for_anew(policy: str, 
         c = agents.agent("c")
 
         def slow_down() -> None:
-            assert c._part is not None
-            blocks = c._part.models["small"]
+            assert c._run is not None
+            blocks = c._run._models["small"]
             run = blocks.run
 
             def slowly(block: int, tensors: Held) -> dict[str, Tensor]:
@@ -174,14 +174,14 @@ def test_samples_of_a_home_that_dies_fail_by_name_and_those_after_its_return_com
         """Replaces the home of "other" while one of its samples is at a, which then waits for the home's return."""
 
         def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:  # noqa: ARG002
-            part = agents.agent("a")._part
-            assert part is not None
-            blocks, ran = part.models["small"], count(1)
+            run_at_a = agents.agent("a")._run
+            assert run_at_a is not None
+            blocks, ran = run_at_a._models["small"], count(1)
             run = blocks.run
 
             def held(block: int, tensors: Held) -> dict[str, Tensor]:
-                assert part.driver is not None
-                _, sample = part.driver.load
+                assert run_at_a._driver is not None
+                sample = run_at_a._driver.running
                 if not lost and next(ran) > 10 and sample is not None and sample.source == "other":
                     lost.append(sample)
                     agents.kill("b")
@@ -237,7 +237,7 @@ def test_what_an_agent_did_before_it_died_is_known(tmp_path: Path) -> None:
     assert len(ran_at(measured, "c")) == len(ran)
 
 
-@pytest.mark.parametrize("method", ["on_data", "on_outcome"], ids=["agent's thread", "compute thread"])
+@pytest.mark.parametrize("method", ["handle", "on_block_end"], ids=["agent's thread", "compute thread"])
 def test_an_agent_that_fails_says_what_raised_and_the_others_go_on(
     method: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

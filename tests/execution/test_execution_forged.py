@@ -1,4 +1,4 @@
-"""What a worker tells the coordinator that is not so: it is refused and listed, and the report is made without it."""
+"""False reports of a worker are refused and listed, and do not enter the result."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ NOT_TAKEN = {
         TransferRecord("lan", "z", "b", "urgent", 0, 1, 8, 0.0, 0.1)
     ),
     "log from b: a record of another worker; found 'a'; expected b": packed(BlockRecord("a", "urgent", 0, 1, 0.0, 0.1)),
-    "log from b: no time; found [0.0, nan]; expected finite numbers of seconds": {
+    "log from b: invalid time; found [0.0, nan]; expected finite numbers of seconds": {
         "records": np.frombuffer(
             pack(
                 b'[{"kind": "block", "worker": "b", "source": "urgent", "sample": 0, "block": 1, "start_s": 0.0,'
@@ -47,9 +47,7 @@ NOT_TAKEN = {
             np.uint8,
         )
     },
-    "log from b: the end of a sample, which is no part of a log": packed(
-        SampleRecord("urgent", 0, 0.0, 0.1, "completed")
-    ),
+    "log from b: a log must not contain ends of samples": packed(SampleRecord("urgent", 0, 0.0, 0.1, "completed")),
     "log: malformed records; found '": {"records": np.zeros(8, np.uint8)},
     "log: malformed records; found 'it is cut off, or larger": {
         "records": np.frombuffer(zlib.compress(bytes(2**26 + 1)), np.uint8)
@@ -59,17 +57,17 @@ NOT_TAKEN = {
 }
 
 
-def test_logs_of_what_there_is_not_are_refused_and_listed_and_change_nothing(tmp_path: Path) -> None:
+def test_invalid_logs_are_refused_and_listed_and_change_nothing(tmp_path: Path) -> None:
     instance = small_instance(samples=SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         b = agents.agent("b")
         stranger = agents.network.connect("x")(lambda _frame: None, lambda _member, _present: None)
 
         def forge() -> None:
-            assert b._part is not None
-            run = b._part.deploy.run
+            assert b._run is not None
+            run = b._run.id
             for tensors in NOT_TAKEN.values():
-                b._tell(Frame(Log(run=run, worker="b"), tensors))
+                b._report(Frame(Log(run=run, worker="b"), tensors))
             stranger.send(COORDINATOR, Frame(Ready(worker="x", warm_block_s={})), CONTROL)
             stranger.send(COORDINATOR, Frame(Log(run=run, worker="x"), packed()), CONTROL)
 
@@ -98,15 +96,17 @@ def test_logs_of_what_there_is_not_are_refused_and_listed_and_change_nothing(tmp
         (Origin("small", exit="early"), "no such exit; found 'early'; expected one of "),
     ],
 )
-def test_ends_by_what_the_models_of_the_source_have_not_are_refused(origin: Origin, told: str, tmp_path: Path) -> None:
+def test_ends_that_the_models_of_the_source_cannot_produce_are_refused(
+    origin: Origin, told: str, tmp_path: Path
+) -> None:
     instance = small_instance(samples=SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         a = agents.agent("a")
 
         def forge() -> None:
-            assert a._part is not None
+            assert a._run is not None
             record = SampleRecord("urgent", SAMPLES - 1, 0.0, 0.1, "completed", origin=origin)
-            a._tell(Frame(Ended(run=a._part.deploy.run, worker="a", samples=(record,))))
+            a._report(Frame(Ended(run=a._run.id, worker="a", samples=(record,))))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -114,23 +114,23 @@ def test_ends_by_what_the_models_of_the_source_have_not_are_refused(origin: Orig
 
 
 @pytest.mark.parametrize("names", [(), ("weights",), ("t3", "t2")])
-def test_outputs_that_no_model_of_the_source_gives_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_outputs_that_no_model_of_the_source_produces_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
     instance = small_instance(samples=SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         a = agents.agent("a")
 
         def forge() -> None:
-            assert a._part is not None
-            assert a._part.driver is not None
-            a._part.driver.journal.output(SampleKey("urgent", 0, 0), dict.fromkeys(names, np.zeros(4)))
+            assert a._run is not None
+            assert a._run._driver is not None
+            a._run._driver._reporter.log.add_output(SampleKey("urgent", 0, 0), dict.fromkeys(names, np.zeros(4)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
-    told = f"output from a: no outputs of the source's models; found {', '.join(names)!r}; expected t3"
+    told = f"output from a: not outputs of the source's models; found {', '.join(names)!r}; expected t3"
     assert said(measured) == [("a", f"was refused: {told}")]
 
 
-def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) -> None:
+def test_loads_and_requests_that_do_not_fit_the_run_are_refused(tmp_path: Path) -> None:
     instance, seen = small_instance(samples=SAMPLES), set[str]()
 
     class Watching(After):
@@ -141,11 +141,11 @@ def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) 
         b = agents.agent("b")
 
         def forge() -> None:
-            assert b._part is not None
-            load = Load(run=b._part.deploy.run, worker="b", at_s=0.1, queued=0, busy_s=0.0)
-            b._tell(Frame(load.model_copy(update={"carried_s": {"cable": 0.1}})))
-            b._tell(Frame(load.model_copy(update={"queued": -1})))
-            b._tell(Frame(Missing(worker="b", sha256="0" * 64)))
+            assert b._run is not None
+            load = Load(run=b._run.id, worker="b", at_s=0.1, queued=0, busy_s=0.0)
+            b._report(Frame(load.model_copy(update={"carried_s": {"cable": 0.1}})))
+            b._report(Frame(load.model_copy(update={"queued": -1})))
+            b._report(Frame(Missing(worker="b", sha256="0" * 64)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=Watching((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -161,10 +161,10 @@ def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) 
     ("times", "told"),
     [
         ({"large": (0.1,)}, "no such model; found 'large'; expected one of small"),
-        ({"small": (0.1,)}, "times of other blocks; found 1; expected 3"),
+        ({"small": (0.1,)}, "wrong number of block times; found 1; expected 3"),
     ],
 )
-def test_a_worker_that_is_ready_with_other_blocks_is_at_fault(
+def test_a_worker_that_reports_the_wrong_blocks_as_ready_is_at_fault(
     times: dict[str, tuple[float, ...]], told: str, tmp_path: Path
 ) -> None:
     instance = small_instance(samples=SAMPLES)

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.wire import zenoh as wire_zenoh
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.trace.records import TransferRecord
@@ -93,7 +94,7 @@ def test_an_agent_that_may_write_no_file_works_from_memory(agents: Processes) ->
     agents.kill("c")
     assert assert_accounted(INSTANCE, measured) == {}
     assert {worker for worker, _ in said(measured)} == {"c"}
-    assert all("takes no block model, which stays in memory: File too large" in what for _, what in said(measured))
+    assert all("keeping it in memory: File too large" in what for _, what in said(measured))
 
 
 def test_agents_outlive_a_coordinator_that_is_killed(agents: Processes) -> None:
@@ -148,18 +149,23 @@ def test_a_worker_that_hardly_gets_to_run_stays_and_costs_no_sample(
     assert assert_accounted(INSTANCE, measured) == {}
 
 
-def test_frames_go_hop_by_hop_where_agents_are_joined_in_a_line(tmp_path: Path) -> None:
+def test_frames_go_hop_by_hop_where_agents_are_joined_in_a_line(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    configuration = wire_zenoh._configuration
+    without_gossip = {"scouting/gossip/enabled": False}  # members have links only to those they connect to
+    monkeypatch.setattr(wire_zenoh, "_configuration", lambda *arguments: configuration(*arguments) | without_gossip)
     instance = line_of_three(20)
     plan = small_plan([("a", 0, 0), ("c", 1, 2)], [("c", 0, 2)])
     addresses = {name: f"127.0.0.1:{free_port()}" for name in (COORDINATOR, "a", "b", "c")}
     joins = {"a": [COORDINATOR], "b": [COORDINATOR, "a"], "c": [COORDINATOR, "b"]}
     line = Threads(tmp_path)
-    hub = zenoh_connect(COORDINATOR, listen=addresses[COORDINATOR], connect=[], gossip=False)
+    hub = zenoh_connect(COORDINATOR, listen=addresses[COORDINATOR], connect=[])
     with Coordinator(hub) as coordinator:
         try:
             for name, others in joins.items():
                 connect = [addresses[other] for other in others]
-                line.start(name, zenoh_connect(name, listen=addresses[name], connect=connect, gossip=False))
+                line.start(name, zenoh_connect(name, listen=addresses[name], connect=connect))
             coordinator.await_agents(instance.workers, 60.0)
             measured = coordinator.run(deployment_for(instance, plan), ready_timeout_s=60.0)
         finally:

@@ -38,7 +38,7 @@ MESSAGES: list[Message] = [
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: str(message.kind))
-def test_messages_come_as_they_went(message: Message) -> None:
+def test_messages_are_decoded_as_encoded(message: Message) -> None:
     data = Data(run="r", sender="a", message=message, cut=2, size_bytes=24, sent_s=1.5)
     tensors = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "mask": np.array([True, False])}
     found = decode(*encode(Frame(data, tensors)))
@@ -54,14 +54,30 @@ def test_messages_come_as_they_went(message: Message) -> None:
         hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
     )
 )
-def test_tensors_come_bit_for_bit_scalars_and_empty_ones_too(tensor: np.ndarray) -> None:
+def test_tensors_are_decoded_bit_for_bit_including_scalars_and_empty_ones(tensor: np.ndarray) -> None:
     found = decode(*encode(Frame(Start(at_unix_s=1.0), {"first": tensor, "again": tensor}))).tensors
     for name in ("first", "again"):
         assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
         assert found[name].tobytes() == tensor.tobytes()
 
 
-def test_a_deployment_travels_without_its_files() -> None:
+@pytest.mark.parametrize(
+    "tensor", [np.array([{}, []], object), np.array(["a"]), np.array([1j]), np.array(["2026-01-01"], "datetime64[D]")]
+)
+def test_a_tensor_of_a_dtype_that_cannot_be_sent_is_refused_by_its_sender(tensor: np.ndarray) -> None:
+    with pytest.raises(
+        ExecuteError, match=r"^x: a tensor of a dtype that cannot be sent; found '.*'; expected one of "
+    ):
+        encode(Frame(Start(at_unix_s=1.0), {"x": tensor}))
+
+
+def test_a_tensor_in_another_byte_order_keeps_its_values() -> None:
+    tensor = np.arange(6, dtype=np.dtype(np.float32).newbyteorder("S"))
+    found = decode(*encode(Frame(Start(at_unix_s=1.0), {"x": tensor}))).tensors["x"]
+    np.testing.assert_array_equal(found, np.arange(6, dtype=np.float32), strict=True)
+
+
+def test_a_deployment_is_sent_without_its_files() -> None:
     instance = small_instance()
     deployment = small_deployment(instance, SPLIT)
     deploy = Deploy(
@@ -83,17 +99,21 @@ def altered(**changes: object) -> bytes:
     [
         (b"\x80\x04pickle", PAYLOAD, "malformed header"),
         (b"", PAYLOAD, "malformed header"),
-        (altered(v=2), PAYLOAD, "another wire format; found 2; expected version 1"),
+        (altered(v=2), PAYLOAD, "unsupported wire format; found 2; expected version 1"),
         (altered(body={"kind": "shutdown"}), PAYLOAD, "malformed header"),
         (altered(body={"kind": "start", "at_unix_s": "now"}), PAYLOAD, "body.start.at_unix_s: malformed header"),
-        (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot travel"),
-        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [-1]}]), PAYLOAD, "cannot travel"),
-        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [2**40, 2**40]}]), PAYLOAD, "another size"),
-        (HEADER, PAYLOAD[:-1], "another size"),
-        (HEADER, PAYLOAD + b"x", "another size"),
+        (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot be sent"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [-1]}]), PAYLOAD, "cannot be sent"),
+        (
+            altered(tensors=[{"name": "x", "dtype": "float32", "shape": [2**40, 2**40]}]),
+            PAYLOAD,
+            "does not match its header",
+        ),
+        (HEADER, PAYLOAD[:-1], "does not match its header"),
+        (HEADER, PAYLOAD + b"x", "does not match its header"),
     ],
 )
-def test_what_is_no_frame_is_refused(header: bytes, payload: bytes, message: str) -> None:
+def test_malformed_frames_are_refused(header: bytes, payload: bytes, message: str) -> None:
     with pytest.raises(ExecuteError) as refused:
         decode(header, payload)
     assert message in str(refused.value)
@@ -114,7 +134,7 @@ print("steps" if not STEPS.pydantic_complete else "", end="")
 """
 
 
-def test_what_makes_messages_is_built_before_a_run() -> None:
-    """Built with the first message, it would stop all threads of an agent for as long as some blocks take."""
+def test_validators_and_serializers_are_built_before_a_run() -> None:
+    """Building them with the first message would stop all threads of an agent for as long as some blocks take."""
     told = subprocess.run([sys.executable, "-c", _LEFT_UNBUILT], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == ""

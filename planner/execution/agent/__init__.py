@@ -1,1 +1,1 @@
-"""The agent: one worker of a run, on a device."""
+"""The agent: acts as one worker of each run, on a device."""

@@ -1,4 +1,4 @@
-"""Block models by content hash, in a folder."""
+"""Cache of block models in a folder, by content hash."""
 
 from __future__ import annotations
 
@@ -10,9 +10,10 @@ from planner.files import write_bytes_atomic
 
 
 class BlockCache:
-    """A folder of block models; what lies in it under a hash has that hash.
+    """A folder of block models, each verified against the hash that names it.
 
-    What it cannot take, because it is full or may not be written, is kept in memory: a run needs no folder.
+    Models that cannot be written, because the folder is full or read-only, are kept in memory, so that a run does not
+    depend on the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -21,19 +22,19 @@ class BlockCache:
         self._in_memory: dict[str, bytes] = {}
 
     def path(self, sha256: str) -> Path:
-        """Give the file of a block model, whether it is there or not."""
+        """Return the path of a block model, whether or not the file exists."""
         return self._folder / f"{sha256}.onnx"
 
     def __len__(self) -> int:
-        """Count the block models that are there."""
+        """Return the number of cached block models."""
         return len(list(self._folder.glob("*.onnx"))) + len(self._in_memory)
 
     def block(self, sha256: str) -> Path | bytes:
-        """Give a block model that is there: its file, or what would be in it."""
+        """Return a cached block model: the path of its file, or its content if it is in memory."""
         return self._in_memory.get(sha256) or self.path(sha256)
 
     def has(self, sha256: str) -> bool:
-        """Tell whether the block model is there, whole."""
+        """Return whether the block model is cached, with the right content."""
         if sha256 in self._checked or sha256 in self._in_memory:
             return True
         path = self.path(sha256)
@@ -43,20 +44,20 @@ class BlockCache:
         return False
 
     def add(self, sha256: str, data: bytes) -> str | None:
-        """Keep a block model; say why the folder does not take it, if it does not.
+        """Add a block model; return why it could not be written to the folder, None if it was.
 
         Raises
         ------
         ExecuteError
-            The data has another hash.
+            The data has a different hash.
         """
-        found = hashlib.sha256(data).hexdigest()
-        if found != sha256:
-            raise ExecuteError("a block model came damaged", where="block_file", value=found, expected=sha256)
+        data_sha256 = hashlib.sha256(data).hexdigest()
+        if data_sha256 != sha256:
+            raise ExecuteError("damaged block model", where="block_file", value=data_sha256, expected=sha256)
         try:
             write_bytes_atomic(self.path(sha256), data)
         except OSError as error:
             self._in_memory[sha256] = data
-            return f"{self._folder} takes no block model, which stays in memory: {error.strerror}"
+            return f"cannot write a block model to {self._folder}, keeping it in memory: {error.strerror}"
         self._checked.add(sha256)
         return None

@@ -1,8 +1,8 @@
-"""Which blocks an agent has in memory while a run goes on.
+"""Loads and unloads an agent's blocks while a run goes on.
 
-Those that the plan at hand needs here are loaded when it comes, before samples ask for them. Others, of an earlier plan
-or of a sample that had to go another way, go when nothing has asked for them for a while; should one be asked for
-again, it is loaded again.
+The blocks that a new plan needs here are loaded when it arrives, before samples need them. Blocks that the plan does
+not need, loaded for an earlier plan or for a sample that took another route, are unloaded once they have been idle for
+a while; they are loaded again if a sample needs them.
 """
 
 from __future__ import annotations
@@ -22,20 +22,20 @@ from planner.runtime.input_pool import input_pool
 
 _LOG = logging.getLogger(__name__)
 
-_LOOK_S: Final = 2.0
+_UNLOAD_PERIOD_S: Final = 2.0
 _IDLE_S: Final = 10.0
-"""A block that no sample has asked for so long, and no plan needs, goes."""
+"""A block that the plan does not need and no sample has used for this long is unloaded."""
 
 
 class BlockLoader:
-    """Loads and drops the blocks of one worker in a thread of its own.
+    """Loads and unloads the blocks of one worker in a thread.
 
     Parameters
     ----------
-    on_trouble
-        Told, in that thread, why a block could not be loaded ahead of its samples, which then fail by name.
+    on_problem
+        Called in that thread with the reason why a block of a new plan could not be loaded; its samples will fail.
     on_failure
-        Told, in that thread, what has ended it.
+        Called in that thread with the exception that ended it.
     """
 
     def __init__(
@@ -43,42 +43,42 @@ class BlockLoader:
         name: str,
         deploy: Deploy,
         models: Mapping[str, ModelBlocks],
-        on_trouble: Callable[[str], None],
+        on_problem: Callable[[str], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
         self._name = name
         self._deploy = deploy
         self._models = models
-        self._on_trouble = on_trouble
+        self._on_problem = on_problem
         self._needed: Mapping[str, Sequence[int]] = deploy.resident
         self._plans: queue.SimpleQueue[PlanSpec | None] = queue.SimpleQueue()
-        self._thread = start_thread("residency", self._work, on_failure)
+        self._thread = start_thread("block loader", self._work, on_failure)
 
     def follow(self, plan: PlanSpec) -> None:
-        """Load what another plan needs."""
+        """Load the blocks that a new plan needs here."""
         self._plans.put(plan)
 
     def close(self) -> None:
-        """Let the thread end."""
+        """End the thread."""
         self._plans.put(None)
 
     def join(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the thread has ended."""
         self._thread.join()
 
     def _work(self) -> None:
         while (plan := self._next_plan()) is not None:
             try:
                 self._load(plan)
-            except Exception as error:  # noqa: BLE001 - the run goes on; samples that need the block fail by name
+            except Exception as error:  # noqa: BLE001 - the run goes on; samples that need the block fail
                 _LOG.warning("%s: a block of the new plan cannot be loaded", self._name, exc_info=True)
-                self._on_trouble(f"a block of the new plan cannot be loaded: {explain(error)}")
+                self._on_problem(f"a block of the new plan cannot be loaded: {explain(error)}")
 
     def _next_plan(self) -> PlanSpec | None:
-        """Wait for another plan, or the end; drop meanwhile what nothing needs."""
+        """Wait for a new plan, or None at the end; meanwhile unload idle blocks."""
         while True:
             try:
-                return self._plans.get(timeout=_LOOK_S)
+                return self._plans.get(timeout=_UNLOAD_PERIOD_S)
             except queue.Empty:
                 pass
             self._unload()
@@ -87,7 +87,7 @@ class BlockLoader:
         self._needed = resident_blocks(self._deploy.instance, self._deploy.policy, plan).get(self._name, {})
         for model, blocks in self._needed.items():
             for block in blocks:
-                _warm(self._deploy, self._models, model, block)
+                _warm_up(self._deploy, self._models, model, block)
 
     def _unload(self) -> None:
         for model, blocks in self._models.items():
@@ -95,8 +95,8 @@ class BlockLoader:
                 blocks.unload(block, unused_s=_IDLE_S)
 
 
-def _warm(deploy: Deploy, models: Mapping[str, ModelBlocks], model: str, block: int) -> None:
-    """Load a block and run it once, unless it is in memory: the first run takes longer than others."""
+def _warm_up(deploy: Deploy, models: Mapping[str, ModelBlocks], model: str, block: int) -> None:
+    """Load a block that is not in memory and run it once, since the first run takes longer."""
     if block not in models[model].loaded:
         models[model].load(block)
         models[model].run(block, input_pool(deploy.models[model].cuts[block], seed=0, source_index=0, samples=1)[0])

@@ -1,7 +1,7 @@
-"""What a worker did in a run: told to the coordinator while the run goes on.
+"""The log of what a worker does in a run, sent to the coordinator in pieces while the run goes on.
 
-So its memory stays flat however long a run is, and what an agent did before it was killed is known. The log travels as
-compressed JSON; the coordinator keeps it so, in a temporary file.
+This bounds an agent's memory however long a run is, and preserves what the agent did before it was killed. The log
+travels as compressed JSON, which the coordinator keeps as it is in a temporary file.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from planner.worker.events import STEPS, Step
 
 
 class _Output(NamedTuple):
-    """What one sample or more of a source gave."""
+    """The output that one or more samples of a source share."""
 
     source: str
     samples: array[int]
@@ -30,49 +30,49 @@ class _Output(NamedTuple):
 
 
 class EventLog:
-    """What one worker did since it last told about it; in a live run it keeps nothing but counts.
+    """What one worker did since the last :meth:`flush`, and totals since the start; a live run has only the totals.
 
-    Until the end of a run it keeps distinct outputs, of which there are as many as distinct inputs where a block gives
-    the same each time, and the numbers of the samples that gave them.
+    Distinct outputs are kept until the end of a run, each with the numbers of its samples. With deterministic blocks
+    there are as many as distinct inputs.
     """
 
     def __init__(self, *, live: bool) -> None:
         self._live = live
         if not live:
-            STEPS.dump_json([])  # what writes steps is built now: it takes so long that blocks of the run would be late
+            STEPS.dump_json([])  # builds the serializer now; during the run, that would delay blocks
         self._records: list[Record] = []
         self._steps: list[Step] = []
         self._outputs: dict[tuple[str, bytes], _Output] = {}
         self.busy_s = 0.0
-        """Time computed since the start, in seconds."""
+        """Computing time since the start, in seconds."""
         self.carried_s: dict[str, float] = {}
-        """Of each network resource, for how long what came since the start fills its bandwidth, in seconds."""
+        """For each network resource, the time in seconds that inbound data since the start takes at its bandwidth."""
         self.late_blocks = 0
         self.duplicates = 0
 
-    def block(self, record: BlockRecord, *, late: bool) -> None:
-        """Take down a block that was run."""
+    def add_block(self, record: BlockRecord, *, late: bool) -> None:
+        """Record that a block was run."""
         self.busy_s += record.end_s - record.start_s
         self.late_blocks += late
-        self.record(record)
+        self.add(record)
 
-    def carried(self, hops: Iterable[Hop], size_bytes: int) -> None:
-        """Take down what came over some hops."""
+    def add_carried(self, hops: Iterable[Hop], size_bytes: int) -> None:
+        """Count inbound data for each hop that it took."""
         for hop in hops:
             self.carried_s[hop.resource] = self.carried_s.get(hop.resource, 0.0) + size_bytes / hop.bytes_per_s
 
-    def record(self, record: Record) -> None:
-        """Take down a transfer."""
+    def add(self, record: Record) -> None:
+        """Record a block or a transfer."""
         if not self._live:
             self._records.append(record)
 
-    def step(self, step: Step) -> None:
-        """Take down what the worker took and gave."""
+    def add_step(self, step: Step) -> None:
+        """Record an event of the worker with its effects."""
         if not self._live:
             self._steps.append(step)
 
-    def output(self, key: SampleKey, tensors: Tensors) -> None:
-        """Keep a sample's output until the end, once for all samples that gave the same."""
+    def add_output(self, key: SampleKey, tensors: Tensors) -> None:
+        """Keep a sample's output until the end, once for all samples with the same output."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in tensors.items():
             digest.update(name.encode())
@@ -80,17 +80,17 @@ class EventLog:
         entry = (key.source, digest.digest())
         self._outputs.setdefault(entry, _Output(key.source, array("Q"), tensors)).samples.append(key.sample)
 
-    def take(self) -> Tensors:
-        """Give what was taken down since the last time, as tensors; none where that is nothing."""
+    def flush(self) -> Tensors:
+        """Return what was recorded since the last flush, as the tensors of a ``log`` message."""
         records, self._records = self._records, []
         steps, self._steps = self._steps, []
-        found = {}
+        tensors = {}
         if records:
-            found["records"] = np.frombuffer(pack(encode_records(records)), np.uint8)
+            tensors["records"] = np.frombuffer(pack(encode_records(records)), np.uint8)
         if steps:
-            found["steps"] = np.frombuffer(pack(STEPS.dump_json(steps)), np.uint8)
-        return found
+            tensors["steps"] = np.frombuffer(pack(STEPS.dump_json(steps)), np.uint8)
+        return tensors
 
     def outputs(self) -> Iterator[_Output]:
-        """Give the distinct outputs."""
+        """Yield the distinct outputs."""
         yield from self._outputs.values()

@@ -1,4 +1,4 @@
-"""The thread of an agent that runs blocks, one at a time, while the agent goes on talking."""
+"""The thread of an agent that runs blocks, one at a time, while the agent handles messages."""
 
 from __future__ import annotations
 
@@ -27,14 +27,14 @@ from planner.worker.events import RunBlock
 _LOG = logging.getLogger(__name__)
 
 Held: TypeAlias = Mapping[str, Tensor]
-"""Tensors of a sample where the last block left them: the host's memory, or the provider's."""
+"""Tensors of a sample where the last block left them: in the host's memory or in the provider's."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockJob:
-    """A block to run, decided on at ``begin_s`` of the monotonic clock.
+    """A block to run, counted as begun at ``begin_s`` of the monotonic clock.
 
-    ``lasts_s`` is the time it takes by the scenario; None where it takes its own.
+    ``lasts_s`` is its duration by the scenario; None if it takes its own time.
     """
 
     run: RunBlock
@@ -45,7 +45,7 @@ class BlockJob:
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """A job that is over: its output tensors, or the reason why there are none; times of the monotonic clock."""
+    """The end of a job: its output tensors, or the reason why it failed; times of the monotonic clock."""
 
     run: RunBlock
     tensors: Held | None
@@ -54,14 +54,14 @@ class BlockResult:
     end_s: float
     late: bool
     confidence: tuple[float, ...] = ()
-    """At each exit that the block computes."""
+    """The confidence at each exit that the block computes."""
 
 
 class ModelBlocks:
-    """The blocks of one model on this agent, loaded from files when they are first needed; for any thread.
+    """The blocks of one model on this agent, loaded from their files on first use; usable from any thread.
 
-    Where the provider has memory of its own, what a block makes stays there: for the next block of the stage, or until
-    :meth:`fetch`.
+    On a provider with its own memory, the output of a block stays there for the next block of the stage; :func:`fetch`
+    copies it to the host.
     """
 
     def __init__(
@@ -80,7 +80,7 @@ class ModelBlocks:
         self._runner = ChainRunner(cuts, provider=provider, threads=threads)
         self._loading = threading.Lock()
         self._running = threading.Lock()
-        self._asked_s: dict[int, float] = {}
+        self._used_s: dict[int, float] = {}
 
     @property
     def loaded(self) -> tuple[int, ...]:
@@ -88,40 +88,40 @@ class ModelBlocks:
         return tuple(sorted(self._runner.loaded))
 
     def load(self, block: int) -> None:
-        """Make the session of a block, unless it is there; others can run meanwhile."""
+        """Create the session of a block that has none; other blocks can run meanwhile."""
         with self._loading:
             if block not in self._runner.loaded:
-                self._asked_s[block] = time.monotonic()
-                with pinned_to(self._processors):  # where a session's own threads stay
+                self._used_s[block] = time.monotonic()
+                with pinned_to(self._processors):  # a session's threads inherit this
                     self._runner.load(block, self._files[block])
 
     def unload(self, block: int, *, unused_s: float) -> None:
-        """Drop the session of a block that has not been asked for since so long ago."""
+        """Drop the session of a block that has not been used for ``unused_s`` seconds."""
         with self._running:
-            if self._asked_s[block] < time.monotonic() - unused_s:
+            if self._used_s[block] < time.monotonic() - unused_s:
                 self._runner.unload(block)
 
     def run(self, block: int, tensors: Held) -> dict[str, Tensor]:
-        """Give the tensors of the cut after the block from those before it, wherever they are."""
+        """Return the tensors of the cut after the block, given those before it in any memory."""
         with self._running:
             self.load(block)
-            self._asked_s[block] = time.monotonic()
+            self._used_s[block] = time.monotonic()
             placed = tensors if _on_device(tensors) else self._runner.send(block, tensors)
             return self._runner.step(block, placed)
 
-    def confidence(self, block: int, made: Held) -> tuple[float, ...]:
-        """Say how sure the model is of its answer at each exit that a block computes, given what the block made."""
-        found = fetch({name: made[name] for name in self._exits[block]})
-        return tuple(float(confidence(result).min()) for result in found.values())
+    def confidence(self, block: int, outputs: Held) -> tuple[float, ...]:
+        """Return the model's confidence at each exit that a block computes, given the block's outputs."""
+        results = fetch({name: outputs[name] for name in self._exits[block]})
+        return tuple(float(confidence(result).min()) for result in results.values())
 
 
 def fetch(tensors: Held) -> Tensors:
-    """Give tensors in the host's memory."""
+    """Return tensors in the host's memory."""
     return download(tensors) if _on_device(tensors) else tensors
 
 
 def _reason(error: Exception) -> str:
-    """Say why a block failed, but not which one: whoever tells of the outcome names it."""
+    """Return why a block failed, without naming the block: the message it becomes part of does."""
     if isinstance(error, RuntimeSessionError):
         return "; ".join(str(replace(fault, where=None)) for fault in error.faults)
     return explain(error)
@@ -132,28 +132,30 @@ def _on_device(tensors: Held) -> bool:
 
 
 class Executor:
-    """Runs jobs in the order in which they come.
+    """Runs jobs in the order of their submission.
 
     Parameters
     ----------
+    on_result
+        Called in the thread at the end of each job.
     on_failure
-        Told, in the thread, what has ended it; that a block fails does not.
+        Called in the thread with the exception that ended it; a failing block does not end it.
     processors
-        Where it runs; by default anywhere.
+        Processors to run on; by default all.
     """
 
     def __init__(
         self,
         models: Mapping[str, ModelBlocks],
-        on_outcome: Callable[[BlockResult], None],
+        on_result: Callable[[BlockResult], None],
         on_failure: Callable[[Exception], None],
         processors: Collection[int] = (),
     ) -> None:
         self._models = models
-        self._on_outcome = on_outcome
+        self._on_result = on_result
         self._processors = processors
         self._jobs: queue.SimpleQueue[BlockJob | None] = queue.SimpleQueue()
-        self._thread = start_thread("compute", self._work, on_failure)
+        self._thread = start_thread("executor", self._work, on_failure)
 
     def submit(self, job: BlockJob) -> None:
         """Add a job."""
@@ -161,37 +163,37 @@ class Executor:
 
     @property
     def waited_s(self) -> float:
-        """Time in seconds that the thread stood ready and got no processor; 0 where the system does not tell."""
+        """Time in seconds that the thread was ready to run and got no processor; 0 if the system does not report it."""
         try:
-            told = Path(f"/proc/self/task/{self._thread.native_id}/schedstat").read_text(encoding="ascii")
+            schedstat = Path(f"/proc/self/task/{self._thread.native_id}/schedstat").read_text(encoding="ascii")
         except OSError:
             return 0.0
-        return int(told.split()[1]) * 1e-9
+        return int(schedstat.split()[1]) * 1e-9
 
     def close(self) -> None:
-        """Let the thread end after the job at hand."""
+        """End the thread after the job at hand."""
         self._jobs.put(None)
 
     def join(self) -> None:
-        """Wait until it has ended."""
+        """Wait until the thread has ended."""
         self._thread.join()
 
     def _work(self) -> None:
         with pinned_to(self._processors):
             while (job := self._jobs.get()) is not None:
-                self._on_outcome(self._run(job))
+                self._on_result(self._run(job))
 
     def _run(self, job: BlockJob) -> BlockResult:
         try:
             blocks = self._models[job.run.model]
             tensors = blocks.run(job.run.block, job.tensors)
-            sure = blocks.confidence(job.run.block, tensors)
-        except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed, by name
-            # Many samples may fail, so what all can read is told once, by the driver.
+            confidences = blocks.confidence(job.run.block, tensors)
+        except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed
+            # Many samples may fail, so the reporter warns once per block.
             _LOG.debug("block %d of %s fails", job.run.block, job.run.model, exc_info=True)
             return BlockResult(job.run, None, _reason(error), job.begin_s, time.monotonic(), late=False)
         end_s = done_s = time.monotonic()
         if job.lasts_s is not None and (end_s := max(done_s, job.begin_s + job.lasts_s)) > done_s:
-            time.sleep(end_s - done_s)  # what the system sleeps too long is its own, and no part of the block
+            time.sleep(end_s - done_s)  # the block ends at end_s even if the system oversleeps
         late = job.lasts_s is not None and end_s == done_s
-        return BlockResult(job.run, tensors, "", job.begin_s, end_s, late, sure)
+        return BlockResult(job.run, tensors, "", job.begin_s, end_s, late, confidences)

@@ -1,9 +1,9 @@
-"""What an agent does outside of runs: tell about itself, and measure its ways to others for the coordinator.
+"""Diagnostics of an agent: a description of its host, and measurements of its links to other agents.
 
-Round trips are measured by the clock of the agent that asks, bandwidth by the clock of the one that receives: no clocks
-need agree. A flood is a few chunks on their way at a time, each followed by another when it has come. A receiver that
-has to wait for a processor finds several chunks at once, later than they came; so a rate is taken between those two
-chunks, one of the early and one of the last ones, that came soonest for their place in the flow.
+Round trips are measured by the sender's clock, bandwidth by the receiver's: the clocks need not agree. A flood keeps a
+few chunks in flight; the arrival of each triggers another. A receiver that has to wait for a processor sees several
+chunks at once, later than they arrived. The rate is therefore measured between two chunks, one of the early and one of
+the last ones, each the one that arrived earliest for its position in the flow.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ import numpy as np
 
 from planner.errors import RuntimeSessionError
 from planner.execution.wire.diagnostics import Chunk, Echo, Flood, Flooded, Ping, Pinged
+from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.lanes import Lanes
 from planner.execution.wire.messages import COORDINATOR
@@ -32,19 +33,19 @@ from planner.runtime.providers import PROVIDERS, import_onnxruntime
 from planner.version import installed_version
 
 CHUNK_BYTES: Final = 2**16
-_AT_A_TIME: Final = 8
+_IN_FLIGHT: Final = 8
 _CHUNK: Final = {"bytes": np.zeros(CHUNK_BYTES, np.uint8)}
 
 SETTLED: Final = 0.25
-"""Share of a flood after which its rate counts: from the second such share of its chunks to the last one."""
+"""The rate of a flood is measured between chunks of its second and of its last such share."""
 
 _ROUNDS: Final = 4
-"""The chunks that count hang on the rate, and the rate on them: after so many rounds neither changes."""
+"""The choice of chunks depends on the rate and vice versa; after this many iterations neither changes."""
 
 
 @cache
 def about_host() -> dict[str, Any]:
-    """Describe this host as :class:`~planner.execution.wire.diagnostics.About` has it, whatever does not change."""
+    """Return the fields of :class:`~planner.execution.wire.diagnostics.About` that do not change on this host."""
     return {
         "version": installed_version("mdi-planner"),
         "python": platform.python_version(),
@@ -56,7 +57,7 @@ def about_host() -> dict[str, Any]:
 
 
 def resident_bytes() -> int:
-    """Give the resident memory of this process."""
+    """Return the resident memory of this process."""
     try:
         return int(Path("/proc/self/statm").read_text(encoding="ascii").split()[1]) * os.sysconf("SC_PAGE_SIZE")
     except OSError:  # no Linux
@@ -83,7 +84,7 @@ def _providers() -> tuple[str, ...]:
 
 @dataclass(slots=True)
 class _Pings:
-    """Round trips that are being measured."""
+    """Round trips under measurement."""
 
     times: int
     sent_s: float = 0.0
@@ -92,87 +93,93 @@ class _Pings:
 
 @dataclass(slots=True)
 class _Outflow:
-    """A flood on its way out."""
+    """A flood that this agent sends."""
 
     to: str
     until_s: float
-    flying: int = 0
+    in_flight: int
 
 
 class LinkProbe:
-    """Answers pings and floods of one agent; called in the agent's thread, but for what its sender calls back."""
+    """Measures the links of one agent; called in the agent's thread, except for the callbacks of its lanes."""
 
-    def __init__(self, name: str, sender: Lanes) -> None:
+    def __init__(self, name: str, lanes: Lanes) -> None:
         self._name = name
-        self._sender = sender
+        self._lanes = lanes
         self._pings: dict[str, _Pings] = {}
         self._arrivals: dict[str, list[tuple[float, int]]] = {}
         self._lock = threading.Lock()
 
-    def take(self, frame: Frame) -> None:
-        """Do what is asked."""
-        body = frame.body
-        if isinstance(body, Ping):
-            self._pings[body.to] = _Pings(body.times)
-            self._next_ping(body.to)
-        elif isinstance(body, Echo) and not body.back:
-            self._sender.send(frame.sender, Frame(Echo(number=body.number, back=True, unix_s=time.time())), CONTROL)
-        elif isinstance(body, Echo):
-            self._pinged(frame.sender, body.number)
-        elif isinstance(body, Flood):
-            self._flood(body)
-        elif isinstance(body, Chunk):
-            self._on_chunk(body, frame)
+    def handle(self, frame: Frame) -> None:
+        """Handle a diagnostic message."""
+        self._HANDLERS.handle(self, frame)
 
-    def _next_ping(self, to: str) -> None:
+    def _on_ping(self, ping: Ping, _frame: Frame) -> None:
+        self._pings[ping.to] = _Pings(ping.times)
+        self._send_echo(ping.to)
+
+    def _send_echo(self, to: str) -> None:
         pings = self._pings[to]
         pings.sent_s = time.monotonic()
-        self._sender.send(to, Frame(Echo(number=len(pings.round_trip_s))), CONTROL)
+        self._lanes.send(to, Frame(Echo(number=len(pings.round_trip_s))), CONTROL)
 
-    def _pinged(self, to: str, number: int) -> None:
+    def _on_echo(self, echo: Echo, frame: Frame) -> None:
+        if echo.back:
+            self._end_round_trip(frame.sender, echo.number)
+        else:
+            self._lanes.send(frame.sender, Frame(Echo(number=echo.number, back=True, unix_s=time.time())), CONTROL)
+
+    def _end_round_trip(self, to: str, number: int) -> None:
         pings = self._pings.get(to)
         if pings is None or number != len(pings.round_trip_s):
             return  # of an earlier measurement
         pings.round_trip_s.append(time.monotonic() - pings.sent_s)
         if len(pings.round_trip_s) < pings.times:
-            self._next_ping(to)
+            self._send_echo(to)
             return
         del self._pings[to]
-        told = Pinged(worker=self._name, to=to, round_trip_s=tuple(pings.round_trip_s))
-        self._sender.send(COORDINATOR, Frame(told), CONTROL)
+        report = Pinged(worker=self._name, to=to, round_trip_s=tuple(pings.round_trip_s))
+        self._lanes.send(COORDINATOR, Frame(report), CONTROL)
 
-    def _flood(self, flood: Flood) -> None:
-        flow = _Outflow(flood.to, time.monotonic() + flood.duration_s, _AT_A_TIME)
+    def _on_flood(self, flood: Flood, _frame: Frame) -> None:
+        flow = _Outflow(flood.to, time.monotonic() + flood.duration_s, _IN_FLIGHT)
 
-        def came() -> None:
+        def on_arrival() -> None:
             with self._lock:
                 if time.monotonic() >= flow.until_s:
-                    flow.flying -= 1
-                    if flow.flying == 0:
-                        self._sender.send(flow.to, Frame(Chunk(flood=flood.flood, last=True)), LEVELS)
+                    flow.in_flight -= 1
+                    if flow.in_flight == 0:
+                        self._lanes.send(flow.to, Frame(Chunk(flood=flood.flood, last=True)), LEVELS)
                     return
-            self._sender.send(flow.to, Frame(Chunk(flood=flood.flood), _CHUNK), LEVELS, came)
+            self._lanes.send(flow.to, Frame(Chunk(flood=flood.flood), _CHUNK), LEVELS, on_arrival)
 
-        for _ in range(_AT_A_TIME):
-            self._sender.send(flow.to, Frame(Chunk(flood=flood.flood), _CHUNK), LEVELS, came)
+        for _ in range(_IN_FLIGHT):
+            self._lanes.send(flow.to, Frame(Chunk(flood=flood.flood), _CHUNK), LEVELS, on_arrival)
 
     def _on_chunk(self, chunk: Chunk, frame: Frame) -> None:
         arrivals = self._arrivals.setdefault(chunk.flood, [])
         if not chunk.last:
             size_bytes = sum(tensor.nbytes for tensor in frame.tensors.values())
-            arrivals.append((frame.came_s, size_bytes))
+            arrivals.append((frame.arrived_s, size_bytes))
             return
         del self._arrivals[chunk.flood]
         size_bytes, took_s = settled(arrivals)
-        told = Flooded(worker=self._name, flood=chunk.flood, size_bytes=size_bytes, took_s=took_s)
-        self._sender.send(COORDINATOR, Frame(told), CONTROL)
+        report = Flooded(worker=self._name, flood=chunk.flood, size_bytes=size_bytes, took_s=took_s)
+        self._lanes.send(COORDINATOR, Frame(report), CONTROL)
+
+    _HANDLERS = Dispatch["LinkProbe", None]({
+        Ping: _on_ping,
+        Echo: _on_echo,
+        Flood: _on_flood,
+        Chunk: _on_chunk,
+    })  # fmt: skip
 
 
 def settled(arrivals: Sequence[tuple[float, int]]) -> tuple[int, float]:
-    """Give how much came in which time, in seconds, once the flow had settled; zeros where that was nothing.
+    """Return how many bytes arrived in how many seconds once the flow had settled; zeros for fewer than two chunks.
 
-    Among the early chunks, and among the last ones, that one counts which is furthest ahead of a steady flow of the
-    rate found: it waited least on this host.
+    Among the early chunks, and among the last ones, the chunk furthest ahead of a steady flow of the measured rate
+    counts: it waited least on this host.
 
     Parameters
     ----------
@@ -183,13 +190,13 @@ def settled(arrivals: Sequence[tuple[float, int]]) -> tuple[int, float]:
     if count < 2:
         return 0, 0.0
     at_s = np.array([time_s for time_s, _ in arrivals])
-    came_bytes = np.cumsum([size_bytes for _, size_bytes in arrivals])
+    arrived_bytes = np.cumsum([size_bytes for _, size_bytes in arrivals])
     share = int(SETTLED * count)
     early, late = slice(share, max(2 * share, 1)), slice(-max(share, 1), None)
     begin, end = share, count - 1
     for _ in range(_ROUNDS):
-        rate = (came_bytes[end] - came_bytes[begin]) / max(at_s[end] - at_s[begin], 1e-9)
-        ahead_bytes = came_bytes - rate * at_s
+        rate = (arrived_bytes[end] - arrived_bytes[begin]) / max(at_s[end] - at_s[begin], 1e-9)
+        ahead_bytes = arrived_bytes - rate * at_s
         begin = share + int(np.argmax(ahead_bytes[early]))
         end = count - max(share, 1) + int(np.argmax(ahead_bytes[late]))
-    return int(came_bytes[end] - came_bytes[begin]), float(at_s[end] - at_s[begin])
+    return int(arrived_bytes[end] - arrived_bytes[begin]), float(at_s[end] - at_s[begin])

@@ -1,4 +1,4 @@
-"""How a worker's messages get to other workers: hop by hop, or over an emulated network."""
+"""How a worker's messages reach other workers: hop by hop, or over an emulated network."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ SendFrame: TypeAlias = Callable[[str, Frame, int], None]
 class Outbox:
     """Sends one worker's data in one run.
 
-    Data goes to the next worker on the scenario's path, which sends it on. An emulated network plays all hops by
-    itself: it is asked to carry each transfer, and what comes is held until it says that the transfer is there.
+    Data goes to the next worker on the scenario's path, which forwards it. An emulated network plays all hops itself:
+    each transfer is announced to it, and inbound data is held until it admits the transfer.
     """
 
     def __init__(self, name: str, deploy: Deploy, send: SendFrame) -> None:
@@ -32,16 +32,16 @@ class Outbox:
         self._admitted: dict[str, float] = {}
 
     def level(self, source: str) -> int:
-        """Give the level of urgency of a source's data."""
+        """Return the level of urgency of a source's data."""
         return self._levels[self._deploy.instance.scenario.sources[source].priority]
 
-    def tell(self, tell: Tell, now_s: float) -> None:
+    def send_note(self, tell: Tell, now_s: float) -> None:
         """Send a note."""
         note = Data(run=self._deploy.run, sender=self._name, message=tell.message, cut=0, size_bytes=0, sent_s=now_s)
         self._send_data(tell.to, note, {}, CONTROL)
 
     def send(self, send: Send, tensors: Tensors, now_s: float) -> None:
-        """Send what is about a sample, with its tensors."""
+        """Send a message about a sample with its tensors."""
         transfer = f"{self._name}/{next(self._transfers)}" if self._deploy.emulated else None
         if transfer is not None:
             request = Transmit(
@@ -56,16 +56,16 @@ class Outbox:
         self._send_data(send.to, data, tensors, self._levels[send.priority])
 
     def next_hop(self, to: str) -> str:
-        """Give the worker that data for another one is sent to."""
+        """Return the neighbour to which data for a worker is sent."""
         path = None if self._deploy.emulated else self._deploy.instance.path(self._name, to)
         return path.hops[0].receiver if path is not None and path.hops else to
 
-    def send_on(self, data: Data, tensors: Tensors, now_s: float) -> None:
-        """Pass another worker's data to the next hop."""
+    def forward(self, data: Data, tensors: Tensors, now_s: float) -> None:
+        """Send another worker's data to the next hop."""
         self._send_data(data.to, data.model_copy(update={"sent_s": now_s}), tensors, data.level)
 
-    def turn_back(self, data: Data) -> None:
-        """Tell a task's home that there is no next hop."""
+    def report_unreachable(self, data: Data) -> None:
+        """Report to the home of a task that the next hop cannot be reached; other data is dropped."""
         task = data.message
         if not isinstance(task, TaskMessage):
             return
@@ -80,16 +80,16 @@ class Outbox:
             data = data.model_copy(update={"to": to, "level": level})
         self._send(hop, Frame(data, tensors), level)
 
-    # ---- the emulated network ---------------------------------------------------------------------------------------
+    # ---- emulated network -------------------------------------------------------------------------------------------
 
-    def came(self, transfer: str, data: Data, tensors: Tensors) -> float | None:
-        """Give when an emulated network lets in a transfer that came; None while it has not said so: it is held."""
+    def hold(self, transfer: str, data: Data, tensors: Tensors) -> float | None:
+        """Return when the emulated network admits an inbound transfer; hold it and return None if still unknown."""
         if transfer not in self._admitted:
             self._held[transfer] = (data, tensors)
         return self._admitted.pop(transfer, None)
 
     def admit(self, admit: Admit) -> tuple[Data, Tensors] | None:
-        """Learn when a transfer is let in; give it, if it has come."""
+        """Note when a transfer is admitted; return its data if it is held."""
         if admit.transfer not in self._held:
             self._admitted[admit.transfer] = admit.at_s
         return self._held.pop(admit.transfer, None)

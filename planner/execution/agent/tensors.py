@@ -1,4 +1,4 @@
-"""The tensors that a worker holds of the samples of a run."""
+"""The tensors that a worker stores of the samples of a run."""
 
 from __future__ import annotations
 
@@ -13,13 +13,13 @@ from planner.worker.events import Parcel, ResultMessage, TaskMessage
 
 
 class TensorStore:
-    """What one worker holds: the inputs of its own sources, activations and results.
+    """The tensors of one worker: inputs of its sources, activations and results.
 
     Parameters
     ----------
     inputs
-        Input tensors of each of this worker's own sources; sample k takes entry k modulo their number. None in a live
-        run, whose samples come with :meth:`submit`.
+        Input tensors of each of this worker's sources; sample k takes entry k modulo their number. Empty in a live
+        run, whose inputs arrive by :meth:`submit`.
     """
 
     def __init__(self, deploy: Deploy, inputs: Mapping[str, list[Tensors]]) -> None:
@@ -29,51 +29,53 @@ class TensorStore:
         self._tensors: dict[SampleKey, Held] = {}
 
     def submit(self, source: str, sample: int, tensors: Tensors) -> None:
-        """Take the input of a sample of a live run."""
+        """Store the input of a sample of a live run."""
         self._submitted[source, sample] = tensors
 
-    def keep(self, key: SampleKey, tensors: Held) -> None:
-        """Take what an attempt has come to."""
+    def put(self, key: SampleKey, tensors: Held) -> None:
+        """Store an attempt's tensors, in place of earlier ones."""
         self._tensors[key] = tensors
 
-    def of(self, key: SampleKey) -> Held:
-        """Give what this worker holds of a sample: activations, a result, or the input of a sample of its own."""
-        held = self._tensors.get(key)
-        if held is not None:
-            return held
-        # None for an attempt that is over: it fails, and nobody minds.
+    def get(self, key: SampleKey) -> Held:
+        """Return the tensors of an attempt: activations, a result, or the input of a sample of this worker's sources.
+
+        They are empty for an attempt that is over: its block then fails, without effect on the sample.
+        """
+        tensors = self._tensors.get(key)
+        if tensors is not None:
+            return tensors
         if self._deploy.live:
             return self._submitted.get((key.source, key.sample), {})
         pool = self._inputs.get(key.source)
         return pool[key.sample % len(pool)] if pool else {}
 
     def discard(self, key: SampleKey) -> None:
-        """Drop an attempt's tensors; a source's own inputs stay."""
+        """Drop an attempt's tensors, but not its input."""
         self._tensors.pop(key, None)
 
     def end(self, key: SampleKey) -> None:
-        """Drop all of a sample of a live run."""
+        """Drop the input of a sample of a live run."""
         self._submitted.pop((key.source, key.sample), None)
 
     def payload(self, parcel: Parcel) -> Tensors:
-        """Give the tensors that travel with a message: an exit's result stays behind where its sample goes on."""
+        """Return the tensors that travel with a message; where a sample goes on, its exits' results do not."""
         if isinstance(parcel, TaskMessage):
-            return _named(self.of(parcel.key), self._cut(parcel.task.model, parcel.task.next_block))
+            return _select(self.get(parcel.key), self._cut(parcel.task.model, parcel.task.next_block))
         if isinstance(parcel, ResultMessage):
             return self.result(parcel.key, parcel.origin)
         return {}
 
     def result(self, key: SampleKey, origin: Origin | None) -> Tensors:
-        """Give the tensors of a result, out of all that this worker holds of its sample."""
-        held = self.of(key)
+        """Return the tensors of a sample's result."""
+        tensors = self.get(key)
         if origin is None:
-            return fetch(held)
-        return _named(held, self._cut(origin.model, -1) if origin.exit is None else (origin.exit,))
+            return fetch(tensors)
+        return _select(tensors, self._cut(origin.model, -1) if origin.exit is None else (origin.exit,))
 
     def _cut(self, model: str, cut: int) -> tuple[str, ...]:
         return tuple(spec.name for spec in self._deploy.models[model].cuts[cut])
 
 
-def _named(tensors: Held, names: Iterable[str]) -> Tensors:
-    # What a worker no longer holds was of an attempt that is over.
+def _select(tensors: Held, names: Iterable[str]) -> Tensors:
+    """Return the tensors of these names; those of an attempt that is over may be missing."""
     return fetch({name: tensors[name] for name in names if name in tensors})

@@ -1,17 +1,31 @@
-"""The part that an agent plays in one run: it gets ready, starts, and tells at the end what is left to tell."""
+"""One worker's part in one run: everything an agent knows of it.
+
+The life cycle:
+
+1. *Deployed*. Blocks that are not in the cache are requested (``missing``) one after the other; each arrives as
+   ``block_file``. Inputs that the coordinator provides arrive as ``input``.
+2. *Prepared*. With all blocks there, the sessions are created and warmed up (``ready``).
+3. *Running*. ``start`` sets the clock. Other workers may have started a moment earlier: what they sent before waits
+   until then.
+4. *Over*. ``stop`` asks for the outputs and the report.
+"""
 
 from __future__ import annotations
 
 import logging
 import time
 from collections.abc import Callable, Collection
-from typing import Final
+from functools import partial
+from math import inf
+from typing import Any, Final
 
 from planner.errors import ExecuteError
 from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.block_loader import BlockLoader
 from planner.execution.agent.driver import Driver
 from planner.execution.agent.executor import BlockResult, Executor, ModelBlocks
+from planner.execution.wire.checks import Refusals, check_fits
+from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.lanes import Lanes
 from planner.execution.wire.messages import (
@@ -23,16 +37,15 @@ from planner.execution.wire.messages import (
     Input,
     MembershipChange,
     Missing,
-    Output,
     Ready,
     Replan,
-    Report,
+    RunMessage,
     Start,
+    Stop,
     Submit,
     WorkerFault,
 )
-from planner.execution.wire.transport import CONTROL, LEVELS
-from planner.policy.registry import make_policy
+from planner.execution.wire.transport import CONTROL
 from planner.runtime.input_pool import input_pool
 from planner.runtime.providers import Provider
 
@@ -42,16 +55,16 @@ _WARM_RUNS: Final = 3
 
 
 class WorkerRun:
-    """One worker of one run, from its deployment on.
+    """One worker of one run, from its deployment on; the agent calls it in one thread at a time.
 
     Parameters
     ----------
     provider, threads, processors
         As for :class:`~planner.execution.agent.agent.Agent`.
-    on_outcome
-        Called in the compute thread at the end of each block.
+    on_block_end
+        ``on_block_end(run, result)``: called in the executor's thread; to be passed on to :meth:`on_block_end`.
     on_failure
-        Called in a thread of the run that has failed, and ended.
+        ``on_failure(run, error)``: called in a thread of the run that has ended by an exception.
     """
 
     def __init__(
@@ -63,182 +76,223 @@ class WorkerRun:
         provider: str | Provider,
         threads: int | None,
         processors: Collection[int],
-        sender: Lanes,
-        on_outcome: Callable[[BlockResult], None],
-        on_failure: Callable[[Exception], None],
+        lanes: Lanes,
+        refusals: Refusals,
+        on_block_end: Callable[[WorkerRun, BlockResult], None],
+        on_failure: Callable[[WorkerRun, Exception], None],
     ) -> None:
-        self.deploy = deploy
-        self.driver: Driver | None = None
-        """There from the start on."""
-        self.models: dict[str, ModelBlocks] = {}
+        self.id = deploy.run
+        self.over = False
+        """Whether the run has ended and been reported."""
         self._name = name
+        self._deploy = deploy
         self._cache = cache
         self._provider = provider
         self._threads = threads
         self._processors = processors
-        self._sender = sender
-        self._on_outcome = on_outcome
-        self._on_failure = on_failure
-        self._inputs: dict[str, list[Tensors]] = {}
-        self._compute: Executor | None = None
-        self._residency: BlockLoader | None = None
-        self._early: list[Callable[[Driver], None]] = []
+        self._lanes = lanes
+        self._refusals = refusals
+        self._on_block_end = partial(on_block_end, self)
+        self._on_failure = partial(on_failure, self)
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
+        self._inputs: dict[str, list[Tensors]] = {}
+        self._models: dict[str, ModelBlocks] = {}
+        self._executor: Executor | None = None
+        self._loader: BlockLoader | None = None
+        self._driver: Driver | None = None
+        """Present once the run is prepared."""
+        self._early: list[Callable[[], None]] = []
+        """What arrived before the start and is handled right after it."""
 
-    def _tell(self, frame: Frame, level: int = CONTROL) -> None:
-        self._sender.send(COORDINATOR, frame, level)
+    def _report(self, frame: Frame) -> None:
+        self._lanes.send(COORDINATOR, frame, CONTROL)
 
-    def _tell_trouble(self, what: str) -> None:
-        """Tell what is wrong here; the run goes on."""
-        self._tell(Frame(WorkerFault(worker=self._name, what=what)))
+    def _report_problem(self, what: str) -> None:
+        """Report a problem that does not end the run."""
+        self._report(Frame(WorkerFault(worker=self._name, what=what)))
 
-    # ---- getting ready ----------------------------------------------------------------------------------------------
+    def describe(self) -> dict[str, Any]:
+        """Return the fields of :class:`~planner.execution.wire.diagnostics.About` that describe the run."""
+        running = self._driver.running if self._driver is not None else None
+        return {
+            "run": self.id,
+            "policy": self._deploy.policy,
+            "device_class": self._deploy.instance.worker(self._name).device_class,
+            "loaded": {name: blocks.loaded for name, blocks in self._models.items()},
+            "queued": self._driver.queued if self._driver is not None else 0,
+            "running": f"{running.source} {running.sample}" if running is not None else None,
+        }
+
+    # ---- preparation ------------------------------------------------------------------------------------------------
 
     def announces(self, sha256: str) -> bool:
-        """Tell whether a block model belongs to the run."""
+        """Return whether a block model belongs to the run."""
         return sha256 in self._announced
 
-    def take_block(self, body: BlockFile, tensors: Tensors) -> None:
-        """Take a block model that was asked for, and go on."""
-        trouble = self._cache.add(body.sha256, tensors["file"].tobytes())
-        if trouble is not None:
-            _LOG.warning("%s: %s", self._name, trouble)
-            self._tell_trouble(trouble)
-        self.prepare()
-
-    def take_input(self, body: Input, tensors: Tensors) -> None:
-        """Take the next input of a source that brings its own."""
-        self._inputs.setdefault(body.source, []).append(tensors)
-
     def prepare(self) -> None:
-        """Ask for a block model that is missing, or make everything ready when none is.
+        """Request a block model that is missing; when none is, prepare everything and report readiness.
 
         Raises
         ------
         PlannerError
-            The scenario has no such worker, a block model cannot be loaded or fails, or the policy cannot be made.
+            The scenario has no such worker, a block model cannot be loaded or fails, or the policy cannot be created.
         """
-        if self._name not in self.deploy.instance.workers:
+        deploy, instance = self._deploy, self._deploy.instance
+        if self._name not in instance.workers:
             raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self._name)
         missing = next((sha256 for sha256 in self._announced if not self._cache.has(sha256)), None)
         if missing is not None:
-            self._tell(Frame(Missing(worker=self._name, sha256=missing)))
+            self._report(Frame(Missing(worker=self._name, sha256=missing)))
             return
-        deploy = self.deploy
-        for name, model in deploy.models.items():
-            cuts = tuple(tuple(tensor.name for tensor in cut) for cut in model.cuts)
-            files = tuple(self._cache.block(sha256) for sha256 in model.block_sha256)
-            exits = deploy.instance.any_profile(name).exits
-            threads = self._threads or deploy.threads
-            self.models[name] = ModelBlocks(
-                cuts, files, exits, provider=self._provider, threads=threads, processors=self._processors
-            )
+        if not deploy.emulated:  # in an emulated network all transfers share this host's loopback interface
+            paths = instance.paths[self._name]
+            self._lanes.route({other: path.hops[0].resource for other, path in paths.items() if path.hops})
+        self._open_models()
         self._draw_inputs()
-        make_policy(deploy.policy, deploy.instance, deploy.plan)  # what cannot be made is told before the start
-        warm = {model: self._warm(model) for model in deploy.models}
-        self._compute = Executor(self.models, self._on_outcome, self._on_failure, self._processors)
-        _LOG.info("%s: ready for run %s", self._name, deploy.run)
-        self._tell(Frame(Ready(worker=self._name, warm_block_s=warm)))
+        self._executor = Executor(self._models, self._on_block_end, self._on_failure, self._processors)
+        self._loader = BlockLoader(self._name, deploy, self._models, self._report_problem, self._on_failure)
+        self._driver = Driver(
+            self._name, deploy, self._inputs, send=self._lanes.send, executor=self._executor, follow=self._loader.follow
+        )
+        warm_block_s = {model: self._warm_up(model) for model in deploy.models}
+        _LOG.info("%s: ready for run %s", self._name, self.id)
+        self._report(Frame(Ready(worker=self._name, warm_block_s=warm_block_s)))
+
+    def _open_models(self) -> None:
+        for name, model in self._deploy.models.items():
+            self._models[name] = ModelBlocks(
+                tuple(tuple(tensor.name for tensor in cut) for cut in model.cuts),
+                tuple(self._cache.block(sha256) for sha256 in model.block_sha256),
+                self._deploy.instance.any_profile(name).exits,
+                provider=self._provider,
+                threads=self._threads or self._deploy.threads,
+                processors=self._processors,
+            )
 
     def _draw_inputs(self) -> None:
-        deploy = self.deploy
+        """Draw the inputs of this worker's sources from the seed, except those that the coordinator provides."""
+        deploy = self._deploy
         for index, (source, spec) in enumerate(deploy.instance.scenario.sources.items()):
             if spec.worker == self._name and not deploy.live and source not in deploy.sent:
                 specs = deploy.models[spec.models[0]].cuts[0]
                 pool = input_pool(specs, seed=deploy.seed, source_index=index, samples=spec.samples)
                 self._inputs[source] = list(pool)
 
-    def _warm(self, model: str) -> tuple[float, ...]:
-        """Load the resident blocks and run each a few times; give the shortest times in seconds."""
-        deployed, blocks = self.deploy.models[model], self.models[model]
-        shortest = [0.0] * len(deployed.block_sha256)
-        for block in self.deploy.resident.get(model, ()):
+    def _warm_up(self, model: str) -> tuple[float, ...]:
+        """Load the resident blocks and run each a few times; return the shortest times in seconds."""
+        deployed, blocks = self._deploy.models[model], self._models[model]
+        shortest_s = [0.0] * len(deployed.block_sha256)
+        for block in self._deploy.resident.get(model, ()):
             tensors = input_pool(deployed.cuts[block], seed=0, source_index=0, samples=1)[0]
-            times = []
+            times_s = []
             for _ in range(_WARM_RUNS):
                 start_s = time.monotonic()
                 blocks.run(block, tensors)
-                times.append(time.monotonic() - start_s)
-            shortest[block] = min(times)
-        return tuple(shortest)
+                times_s.append(time.monotonic() - start_s)
+            shortest_s[block] = min(times_s)
+        return tuple(shortest_s)
 
-    # ---- the run ----------------------------------------------------------------------------------------------------
+    # ---- inbound messages -------------------------------------------------------------------------------------------
 
-    def start(self, body: Start) -> None:
-        """Begin, and do what came before: another agent may have begun a moment before this one.
+    def handle(self, frame: Frame) -> None:
+        """Handle a message of the run; one of an earlier run is dropped, one that does not fit the deployment refused.
 
         Raises
         ------
-        ExecuteError
-            It is not ready.
+        PlannerError
+            The run cannot go on.
         """
-        if self._compute is None:
-            raise ExecuteError("start came before the run was ready", where=self._name)
-        start_s = time.monotonic() + (body.at_unix_s - time.time())
-        self.driver = Driver(
-            self._name, self.deploy, self._inputs, send=self._sender.send, compute=self._compute, start_s=start_s
-        )
-        self._residency = BlockLoader(self._name, self.deploy, self.models, self._tell_trouble, self._on_failure)
-        _LOG.info("%s: run %s begins", self._name, self.deploy.run)
-        self.driver.begin(body)
-        early, self._early = self._early, []
-        for action in early:
-            action(self.driver)
-
-    def drive(self, action: Callable[[Driver], None]) -> None:
-        """Have the driver do something, once it is there."""
-        if self.driver is None:
-            self._early.append(action)
-        else:
-            action(self.driver)
-
-    def take(self, frame: Frame) -> None:
-        """Take what is for the run that is on."""
-        body, tensors = frame.body, frame.tensors
-        if isinstance(body, Data):
-            self.drive(lambda driver: driver.on_data(body, tensors))
-        elif isinstance(body, Submit):
-            self.drive(lambda driver: driver.on_submit(body, tensors))
-        elif isinstance(body, Admit):
-            self.drive(lambda driver: driver.on_admit(body))
-        elif isinstance(body, MembershipChange):
-            _LOG.info("%s: %s %s the run", self._name, body.worker, "joins" if body.present else "leaves")
-            self.drive(lambda driver: driver.on_member(body))
-        elif isinstance(body, Replan):
-            self.drive(lambda driver: self._follow(driver, body))
-
-    def _follow(self, driver: Driver, replan: Replan) -> None:
-        _LOG.info("%s: another plan, by %s", self._name, replan.plan.method)
-        if self._residency is not None:
-            self._residency.follow(replan.plan)
-        driver.on_replan(replan)
-
-    def report(self) -> None:
-        """Tell the outputs, and what there still is to tell."""
-        if self.driver is None or self._compute is None:
+        if getattr(frame.body, "run", self.id) != self.id:
             return
-        self.driver.tell_log()
-        journal = self.driver.journal
-        for source, samples, tensors in journal.outputs():
-            self._tell(Frame(Output(source=source, samples=tuple(samples)), tensors), LEVELS)
-        report = Report(
-            worker=self._name,
-            duplicates=journal.duplicates,
-            late_blocks=journal.late_blocks,
-            waited_s=self._compute.waited_s,
-        )
-        self._tell(Frame(report), LEVELS)
+        try:
+            check_fits(self._deploy, frame)
+        except ExecuteError as error:
+            self._refusals.add(frame.sender, str(error))
+        else:
+            self._HANDLERS.handle(self, frame)
+
+    def _on_block_file(self, body: BlockFile, frame: Frame) -> None:
+        problem = self._cache.add(body.sha256, frame.tensors["file"].tobytes())
+        if problem is not None:
+            _LOG.warning("%s: %s", self._name, problem)
+            self._report_problem(problem)
+        if self._driver is None:
+            self.prepare()
+
+    def _on_input(self, body: Input, frame: Frame) -> None:
+        self._inputs.setdefault(body.source, []).append(frame.tensors)
+
+    def _on_start(self, body: Start, _frame: Frame) -> None:
+        if self._driver is None:
+            raise ExecuteError("start arrived before the run was ready", where=self._name)
+        _LOG.info("%s: run %s starts", self._name, self.id)
+        self._driver.start(body)
+        early, self._early = self._early, []
+        for handle in early:
+            handle()
+
+    def _on_stop(self, _stop: Stop, _frame: Frame) -> None:
+        if self._driver is not None and self._driver.started:
+            self._driver.report()
+            self.over = True
+
+    def _on_driver_message(self, _body: RunMessage, frame: Frame) -> None:
+        if self._driver is not None and self._driver.started:
+            self._driver.handle(frame)
+        else:
+            self._early.append(partial(self._HANDLERS.handle, self, frame))
+
+    _HANDLERS = Dispatch["WorkerRun", None]({
+        BlockFile: _on_block_file,
+        Input: _on_input,
+        Start: _on_start,
+        Stop: _on_stop,
+        **dict.fromkeys((Data, Submit, Admit, MembershipChange, Replan), _on_driver_message),
+    })  # fmt: skip
+
+    # ---- what happens on this device --------------------------------------------------------------------------------
+
+    @property
+    def wait_s(self) -> float:
+        """Seconds until :meth:`run_due` has something to do; infinite before the start."""
+        if self._driver is None or not self._driver.started:
+            return inf
+        return self._driver.next_due_s - self._driver.now_s
+
+    def run_due(self) -> None:
+        """Handle the events whose time has come."""
+        if self._driver is not None and self._driver.started:
+            self._driver.run_due()
+
+    def on_block_end(self, result: BlockResult) -> None:
+        """Handle the end of a block."""
+        if self._driver is not None:
+            self._driver.on_block_end(result)
+
+    def on_link(self, member: str, *, present: bool) -> None:
+        """Handle that the link to another member came up or broke."""
+        if member not in self._deploy.instance.workers:
+            return
+        if self._driver is not None and self._driver.started:
+            self._driver.on_link(member, present=present)
+        else:
+            self._early.append(partial(self.on_link, member, present=present))
+
+    def on_transfer(self, to: str, size_bytes: int, took_s: float) -> None:
+        """Handle the measured duration of a transfer to another member."""
+        if self._driver is not None and self._driver.started:
+            self._driver.on_transfer(to, size_bytes, took_s)
+
+    # ---- end --------------------------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Let the threads end after the block at hand."""
-        if self._compute is not None:
-            self._compute.close()
-        if self._residency is not None:
-            self._residency.close()
+        """End the threads after the block at hand."""
+        for thread in (self._executor, self._loader):
+            if thread is not None:
+                thread.close()
 
     def join(self) -> None:
         """Wait until the threads have ended."""
-        if self._compute is not None:
-            self._compute.join()
-        if self._residency is not None:
-            self._residency.join()
+        for thread in (self._executor, self._loader):
+            if thread is not None:
+                thread.join()

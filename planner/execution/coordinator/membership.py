@@ -10,7 +10,7 @@ from functools import partial
 from planner.errors import ExecuteError, explain
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import Body, Transmit
-from planner.execution.wire.transport import CONTROL, LOOK_S, Connect
+from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 
 class Membership:
@@ -96,9 +96,9 @@ class Membership:
                 what = f"agents did not connect within {timeout_s:g} s"
                 raise ExecuteError(what, where="workers", value=", ".join(absent), expected="running agents")
             try:
-                self.next(min(left_s, LOOK_S))
+                self.next(min(left_s, PRESENCE_PERIOD_S))
             except TimeoutError:
-                self._transport.look()
+                self._transport.query_presence()
 
     def absent(self, names: Iterable[str]) -> list[str]:
         """Return those of these agents that are not connected."""

@@ -24,7 +24,7 @@ from planner.errors import ExecuteError
 from planner.execution.wire.diagnostics import About, Ask, Flood, Flooded, Ping, Pinged
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import Body, Refused, WorkerFault
-from planner.execution.wire.transport import CONTROL, LOOK_S, Connect
+from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 PINGS: Final = 20
 SHARING: Final = 1.4
@@ -110,9 +110,9 @@ class Inquirer:
         until_s = time.monotonic() + wait_s
         while (left_s := until_s - time.monotonic()) > 0 and not (names and self._present.issuperset(names)):
             try:
-                self._take(min(left_s, LOOK_S))
+                self._take(min(left_s, PRESENCE_PERIOD_S))
             except TimeoutError:
-                self._transport.look()
+                self._transport.query_presence()
         absent = [name for name in names if name not in self._present]
         if absent or not self._present:
             what = f"no such agents within {wait_s:g} s" if absent else f"no agents within {wait_s:g} s"

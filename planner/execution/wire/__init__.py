@@ -1,1 +1,1 @@
-"""What members of a run say to each other, and how it travels."""
+"""Messages between the members of a run, and their transport."""

@@ -1,8 +1,8 @@
-"""A private certificate authority for a few devices on a desk, and a certificate for each member.
+"""A private certificate authority for a small group of devices, and a certificate for each member.
 
-``DIR/ca.pem`` and ``DIR/ca.key`` are the authority; the key stays where it was made. ``DIR/NAME`` is what member NAME
-needs, and all it may have: its own certificate and key, the authority's certificate, and the names of all members, by
-which it knows who may send as whom (:mod:`planner.execution.wire.security`).
+``DIR/ca.pem`` and ``DIR/ca.key`` are the authority; its key never leaves ``DIR``. ``DIR/NAME`` is everything that
+member NAME needs and should have: its certificate and key, the authority's certificate, and the names of all members,
+from which it derives who may send what (:mod:`planner.execution.wire.security`).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ _AUTHORITY_KEY: Final = "ca.key"
 _AUTHORITY_NAME: Final = "planner certificate authority"
 _AUTHORITY_LIFE: Final = timedelta(days=3650)
 _BEGIN: Final = datetime(2000, 1, 1, tzinfo=timezone.utc)
-"""A small device without a battery-backed clock starts years back, and must be let in all the same."""
+"""Long ago, since a device without a battery-backed clock boots with a date in the past."""
 
 
 @dataclass(frozen=True)
@@ -52,15 +52,15 @@ class _Signed:
 
 
 def make_certificates(folder: Path, workers: Sequence[str], *, life: timedelta) -> tuple[str, ...]:
-    """Make certificates for the workers and for the coordinator; what is there already stays as it is.
+    """Create the missing certificates of the workers and of the coordinator; existing ones are kept.
 
-    A second call with more workers adds them, signed by the same authority, and brings every member's list of names up
-    to date; the lists on the devices are then to be copied again.
+    A call with new workers adds their certificates, signed by the same authority, and updates every member's list of
+    names, which must then be copied to the devices again.
 
     Parameters
     ----------
     life
-        How long a new certificate holds, from now.
+        Validity of new certificates, from now.
 
     Returns
     -------
@@ -70,7 +70,7 @@ def make_certificates(folder: Path, workers: Sequence[str], *, life: timedelta) 
     Raises
     ------
     ExecuteError
-        A name that no worker can have, or a folder that cannot be written or holds something else.
+        A name is invalid, or the folder cannot be used as an authority.
     """
     for worker in workers:
         check_worker_name(worker, where="planner certs")
@@ -79,23 +79,23 @@ def make_certificates(folder: Path, workers: Sequence[str], *, life: timedelta) 
         known = read_members(folder) if (folder / MEMBERS).exists() else ()
         members = tuple(dict.fromkeys((COORDINATOR, *known, *workers)))
         for member in members:
-            own = folder / member
-            if not (own / certificate_file(member)).exists():
-                _sign(member, life, authority).write(own / certificate_file(member), own / key_file(member))
-            write_bytes_atomic(own / AUTHORITY, (folder / AUTHORITY).read_bytes())
-        for place in (folder, *(folder / member for member in members)):
-            write_text_atomic(place / MEMBERS, "".join(f"{member}\n" for member in members))
+            home = folder / member
+            if not (home / certificate_file(member)).exists():
+                _sign(member, life, authority).write(home / certificate_file(member), home / key_file(member))
+            write_bytes_atomic(home / AUTHORITY, (folder / AUTHORITY).read_bytes())
+        for home in (folder, *(folder / member for member in members)):
+            write_text_atomic(home / MEMBERS, "".join(f"{member}\n" for member in members))
     except OSError as error:
         raise ExecuteError(f"cannot be used: {error.strerror}", where=str(error.filename or folder)) from error
     return members
 
 
 def _authority(folder: Path) -> _Signed:
-    """Read the folder's authority, or make it."""
+    """Read the folder's authority, or create it."""
     if not (folder / AUTHORITY).exists():
-        made = _sign(_AUTHORITY_NAME, _AUTHORITY_LIFE, None)
-        made.write(folder / AUTHORITY, folder / _AUTHORITY_KEY)
-        return made
+        created = _sign(_AUTHORITY_NAME, _AUTHORITY_LIFE, None)
+        created.write(folder / AUTHORITY, folder / _AUTHORITY_KEY)
+        return created
     from cryptography import x509
     from cryptography.hazmat.primitives.asymmetric import ec
     from cryptography.hazmat.primitives.serialization import load_pem_private_key
@@ -104,14 +104,14 @@ def _authority(folder: Path) -> _Signed:
         certificate = x509.load_pem_x509_certificate((folder / AUTHORITY).read_bytes())
         key = load_pem_private_key((folder / _AUTHORITY_KEY).read_bytes(), None)
     except ValueError as error:
-        raise ExecuteError(f"no certificate authority: {error}", where=str(folder)) from error
+        raise ExecuteError(f"not a certificate authority: {error}", where=str(folder)) from error
     if not isinstance(key, ec.EllipticCurvePrivateKey) or key.public_key() != certificate.public_key():
-        raise ExecuteError("the key is not that of ca.pem", where=str(folder / _AUTHORITY_KEY))
+        raise ExecuteError("the key does not belong to ca.pem", where=str(folder / _AUTHORITY_KEY))
     return _Signed(certificate, key)
 
 
 def _sign(name: str, life: timedelta, authority: _Signed | None) -> _Signed:
-    """Make a key, and a certificate for it: a member's by the authority, or the authority's own by itself."""
+    """Create a key and its certificate: a member's, signed by the authority, or the self-signed authority."""
     from cryptography import x509
     from cryptography.hazmat.primitives import hashes
     from cryptography.hazmat.primitives.asymmetric import ec
@@ -119,12 +119,12 @@ def _sign(name: str, life: timedelta, authority: _Signed | None) -> _Signed:
 
     key = ec.generate_private_key(ec.SECP256R1())
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    signs = authority is None
+    is_authority = authority is None
     usage = x509.KeyUsage(
-        digital_signature=not signs, key_cert_sign=signs, crl_sign=signs, content_commitment=False,
+        digital_signature=not is_authority, key_cert_sign=is_authority, crl_sign=is_authority, content_commitment=False,
         key_encipherment=False, data_encipherment=False, key_agreement=False, encipher_only=False, decipher_only=False,
     )  # fmt: skip
-    # Every member both listens and connects. Whom it talks to is told by name, not by address: devices move.
+    # Every member both listens and connects. Members are identified by name, not by address: devices move.
     purposes = x509.ExtendedKeyUsage([ExtendedKeyUsageOID.SERVER_AUTH, ExtendedKeyUsageOID.CLIENT_AUTH])
     builder = (
         x509.CertificateBuilder()
@@ -134,7 +134,7 @@ def _sign(name: str, life: timedelta, authority: _Signed | None) -> _Signed:
         .serial_number(x509.random_serial_number())
         .not_valid_before(_BEGIN)
         .not_valid_after(datetime.now(timezone.utc) + life)
-        .add_extension(x509.BasicConstraints(ca=signs, path_length=0 if signs else None), critical=True)
+        .add_extension(x509.BasicConstraints(ca=is_authority, path_length=0 if is_authority else None), critical=True)
         .add_extension(usage, critical=True)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )

@@ -1,6 +1,7 @@
-"""What a worker lets in: data of its run, from its run's workers, that fits the cut which it says it is.
+"""Checks of the content of inbound messages against the deployment.
 
-And what the coordinator does: what a worker of the run says that it did, where its run has that.
+A worker accepts data of its run, from workers of the run, whose tensors fit their cut. The coordinator accepts reports
+that name only what the run has, about the sender itself.
 """
 
 from __future__ import annotations
@@ -21,19 +22,19 @@ from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import Message, RequestMessage, ResultMessage, StatusMessage, TaskMessage
 
-_AT_ONCE: Final = 20
-"""How many refusals are told at once; after them one a second."""
+_BURST: Final = 20
+"""Number of refusals reported at once; afterwards one a second."""
 
 
 def check_fits(deploy: Deploy, frame: Frame) -> None:
-    """Refuse data and inputs that do not fit their run.
+    """Check data and inputs against their run.
 
-    Tensors may be missing: a worker sends what it still holds of an attempt that is over.
+    Tensors may be missing: a worker no longer stores those of an attempt that is over.
 
     Raises
     ------
     ExecuteError
-        Names what does not fit, where it came from, the value found and what was expected.
+        Names what does not fit, its sender, the value found and the values expected.
     """
     body = frame.body
     if isinstance(body, Data):
@@ -81,7 +82,9 @@ def _check_result(deploy: Deploy, result: ResultMessage, frame: Frame) -> None:
         _known("tensor", name, (origin.exit,), frame)
         if tensor.nbytes != result_bytes[origin.exit]:
             expected = f"{result_bytes[origin.exit]} bytes"
-            raise ExecuteError("a result of another size", where=_where(frame), value=tensor.nbytes, expected=expected)
+            raise ExecuteError(
+                "a result of the wrong size", where=_where(frame), value=tensor.nbytes, expected=expected
+            )
 
 
 def _check_tensors(frame: Frame, cut: tuple[TensorSpec, ...]) -> None:
@@ -106,7 +109,7 @@ def _where(frame: Frame) -> str:
 
 
 def check_ready(models: Mapping[str, DeployedModel], frame: Frame, ready: Ready) -> None:
-    """Refuse times of other blocks than the deployed models have.
+    """Check that a worker reports the times of the blocks of the deployed models.
 
     Raises
     ------
@@ -116,11 +119,13 @@ def check_ready(models: Mapping[str, DeployedModel], frame: Frame, ready: Ready)
     for name, times_s in ready.warm_block_s.items():
         _known("model", name, models, frame)
         if len(times_s) != (blocks := len(models[name].block_sha256)):
-            raise ExecuteError("times of other blocks", where=_where(frame), value=len(times_s), expected=str(blocks))
+            raise ExecuteError(
+                "wrong number of block times", where=_where(frame), value=len(times_s), expected=str(blocks)
+            )
 
 
 def check_load(instance: Instance, frame: Frame, load: Load) -> None:
-    """Refuse the load of networks that the scenario does not have.
+    """Check that a load names only networks of the scenario.
 
     Raises
     ------
@@ -132,7 +137,7 @@ def check_load(instance: Instance, frame: Frame, load: Load) -> None:
 
 
 def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:
-    """Refuse the end of a sample that no model of its source gives.
+    """Check that the end of a sample is possible with the models of its source.
 
     Raises
     ------
@@ -141,32 +146,32 @@ def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:
     """
     _check_times(frame, record.created_s, record.finished_s)
     if record.origin is not None:
-        model, points = record.origin.model, record.origin.operating_point
+        model, point = record.origin.model, record.origin.operating_point
         _known("model", model, instance.scenario.sources[record.source].models, frame)
-        _check_number("operating point", points, len(instance.operating_points(model)) - 1, frame)
+        _check_number("operating point", point, len(instance.operating_points(model)) - 1, frame)
         if record.origin.exit is not None:
-            _known("exit", record.origin.exit, tuple(leave.name for leave in instance.any_profile(model).exits), frame)
+            _known("exit", record.origin.exit, tuple(point.name for point in instance.any_profile(model).exits), frame)
 
 
 def check_output(instance: Instance, models: Mapping[str, DeployedModel], frame: Frame, source: str) -> None:
-    """Refuse tensors that are neither the output of a model of their source nor the result of one exit.
+    """Check that tensors are the output of a model of their source, or the result of one exit.
 
     Raises
     ------
     ExecuteError
         As :func:`check_fits`.
     """
-    of_source = instance.scenario.sources[source].models
-    given = [{spec.name for spec in models[model].cuts[-1]} for model in of_source]
-    given += [{leave.name} for model in of_source for leave in instance.any_profile(model).exits]
-    if frame.tensors.keys() not in given:
-        expected = " or ".join(", ".join(sorted(names)) for names in given)
+    source_models = instance.scenario.sources[source].models
+    possible = [{spec.name for spec in models[model].cuts[-1]} for model in source_models]
+    possible += [{point.name} for model in source_models for point in instance.any_profile(model).exits]
+    if frame.tensors.keys() not in possible:
+        expected = " or ".join(", ".join(sorted(names)) for names in possible)
         value = ", ".join(frame.tensors)
-        raise ExecuteError("no outputs of the source's models", where=_where(frame), value=value, expected=expected)
+        raise ExecuteError("not outputs of the source's models", where=_where(frame), value=value, expected=expected)
 
 
 def check_log(instance: Instance, frame: Frame, records: Iterable[Record]) -> None:
-    """Refuse records of what the sender of a log did not do itself, or of what its run does not have.
+    """Check that the records of a log are of its sender, and name only what the run has.
 
     Raises
     ------
@@ -176,18 +181,18 @@ def check_log(instance: Instance, frame: Frame, records: Iterable[Record]) -> No
     lengths = {name: max(map(instance.length, spec.models)) for name, spec in instance.scenario.sources.items()}
     for record in records:
         if isinstance(record, SampleRecord):
-            raise ExecuteError("the end of a sample, which is no part of a log", where=_where(frame))
+            raise ExecuteError("a log must not contain ends of samples", where=_where(frame))
         _known("source", record.source, lengths, frame)
         _check_times(frame, record.start_s, record.end_s)
         if isinstance(record, BlockRecord):
-            doer = record.worker
+            recorder = record.worker
             _check_number("block", record.block, lengths[record.source] - 1, frame)
         else:
-            doer = record.receiver
+            recorder = record.receiver
             _known("worker", record.sender, instance.workers, frame)
             _check_number("cut", record.cut, lengths[record.source], frame)
-        if doer != frame.sender:
-            raise ExecuteError("a record of another worker", where=_where(frame), value=doer, expected=frame.sender)
+        if recorder != frame.sender:
+            raise ExecuteError("a record of another worker", where=_where(frame), value=recorder, expected=frame.sender)
 
 
 def _check_number(what: str, number: int, last: int, frame: Frame) -> None:
@@ -197,32 +202,34 @@ def _check_number(what: str, number: int, last: int, frame: Frame) -> None:
 
 def _check_times(frame: Frame, *times_s: float) -> None:
     if not all(map(isfinite, times_s)):
-        raise ExecuteError("no time", where=_where(frame), value=list(times_s), expected="finite numbers of seconds")
+        raise ExecuteError(
+            "invalid time", where=_where(frame), value=list(times_s), expected="finite numbers of seconds"
+        )
 
 
 class Refusals:
-    """Tells what was refused, the first few times and then once a second: a flood must not make another one.
+    """Reports refusals at a limited rate, so that a flood of bad messages does not cause a flood of reports.
 
     Parameters
     ----------
-    tell
-        ``tell(sender, what)``.
+    report
+        ``report(sender, what)``.
     """
 
-    def __init__(self, tell: Callable[[str, str], None]) -> None:
-        self._tell = tell
-        self._left = float(_AT_ONCE)
+    def __init__(self, report: Callable[[str, str], None]) -> None:
+        self._report = report
+        self._left = float(_BURST)
         self._since_s = time.monotonic()
-        self._untold = 0
+        self._unreported = 0
 
     def add(self, sender: str, what: str) -> None:
-        """Tell of a refusal, or count it for the next one that is told."""
+        """Report a refusal, or count it for the next report."""
         now_s = time.monotonic()
-        self._left = min(self._left + (now_s - self._since_s), _AT_ONCE)
+        self._left = min(self._left + (now_s - self._since_s), _BURST)
         self._since_s = now_s
         if self._left < 1:
-            self._untold += 1
+            self._unreported += 1
             return
         self._left -= 1
-        self._tell(sender, f"{what} ({self._untold} more were refused before)" if self._untold else what)
-        self._untold = 0
+        self._report(sender, f"{what} ({self._unreported} more were refused before)" if self._unreported else what)
+        self._unreported = 0

@@ -1,4 +1,4 @@
-"""What the coordinator asks agents outside of runs, and what they answer: on themselves, on the ways between them."""
+"""Diagnostic messages: descriptions of agents, and measurements of the links between them."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from planner.base import FrozenModel
 
 
 class Ask(FrozenModel):
-    """Asks an agent about itself."""
+    """Requests an agent's description."""
 
     kind: Literal["ask"] = "ask"
 
 
 class About(FrozenModel):
-    """What an agent says of itself."""
+    """The description of an agent."""
 
     kind: Literal["about"] = "about"
     worker: str
@@ -22,34 +22,34 @@ class About(FrozenModel):
     python: str
     zenoh: str
     device: dict[str, str]
-    """The device and its operating system; on a Jetson also L4T release and power mode."""
+    """Device and operating system; on a Jetson also L4T release and power mode."""
     onnxruntime: str | None
-    """Its version; None where it is not installed."""
+    """Version of onnxruntime; None if it is not installed."""
     providers: tuple[str, ...]
-    """Execution providers that blocks could run with here."""
+    """Execution providers available on this device."""
     provider: str
-    """The one that they run with."""
+    """The execution provider in use."""
     memory_bytes: int
     """Resident memory of the agent's process."""
     cached: int
-    """Block models in its cache."""
+    """Number of block models in the cache."""
     present: tuple[str, ...]
-    """The other members that this agent sees."""
+    """The other members present, as this agent sees them."""
     run: str | None = None
-    """The run at hand; None for an idle agent."""
+    """The current run; None for an idle agent."""
     policy: str | None = None
     device_class: str | None = None
-    """What the run's scenario takes the device for."""
+    """The device class of this worker in the run's scenario."""
     loaded: dict[str, tuple[int, ...]] = {}
-    """Blocks in memory, of each model of the run."""
+    """Blocks in memory, by model."""
     queued: int = 0
-    """Tasks that wait, the one that runs not counted."""
+    """Number of waiting tasks, without the running one."""
     running: str | None = None
-    """The sample that is worked on."""
+    """The sample whose block is running."""
 
 
 class Flood(FrozenModel):
-    """Asks an agent to fill its way to another one for some time; the receiver tells the coordinator what came."""
+    """Requests an agent to saturate its link to another one; the receiver reports the throughput."""
 
     kind: Literal["flood"] = "flood"
     flood: str
@@ -58,7 +58,7 @@ class Flood(FrozenModel):
 
 
 class Chunk(FrozenModel):
-    """A part of a flood; its bytes travel as the tensor ``bytes``, and none with the last one."""
+    """A part of a flood; its bytes travel as the tensor ``bytes``, except with the last part, which has none."""
 
     kind: Literal["chunk"] = "chunk"
     flood: str
@@ -66,18 +66,18 @@ class Chunk(FrozenModel):
 
 
 class Flooded(FrozenModel):
-    """How a flood came, by the receiver's clock."""
+    """The throughput of a flood, by the receiver's clock."""
 
     kind: Literal["flooded"] = "flooded"
     worker: str
     flood: str
     size_bytes: int
-    """What came once the flow had settled."""
+    """Bytes received once the flow had settled."""
     took_s: float
 
 
 class Ping(FrozenModel):
-    """Asks an agent to measure round trips to another one."""
+    """Requests an agent to measure round trips to another one."""
 
     kind: Literal["ping"] = "ping"
     to: str
@@ -85,7 +85,7 @@ class Ping(FrozenModel):
 
 
 class Echo(FrozenModel):
-    """One way of a round trip; ``back`` is the other, with the time of the wall clock there, in seconds since 1970."""
+    """One direction of a round trip; ``back`` marks the reply, with the replier's wall clock in seconds since 1970."""
 
     kind: Literal["echo"] = "echo"
     number: int
@@ -94,7 +94,7 @@ class Echo(FrozenModel):
 
 
 class Pinged(FrozenModel):
-    """Round trips in seconds, by the clock of the agent that measured them."""
+    """Round trips in seconds, by the clock of the measuring agent."""
 
     kind: Literal["pinged"] = "pinged"
     worker: str

@@ -1,8 +1,8 @@
-"""Frames in fragments, so that what is urgent need not wait for the end of what is long.
+"""Fragments of frames, so that an urgent frame need not wait for the end of a long one.
 
-A fragment is an attachment and a piece of the frame's payload. The attachment is three numbers (stream, offset, size of
-the whole payload) and a flag; on the first fragment the frame's header follows. A fragment whose flag asks for it is
-acknowledged by an attachment alone: by that a sender knows how much is on its way.
+A fragment consists of an attachment and a piece of the frame's payload. The attachment is a flag and three numbers
+(stream, offset, size of the whole payload), followed by the frame's header on the first fragment. A fragment whose flag
+asks for it is acknowledged by an attachment alone, which tells its sender how much is in flight.
 """
 
 from __future__ import annotations
@@ -24,17 +24,17 @@ _ASKS: Final = 1
 _ACKNOWLEDGES: Final = 2
 
 MAX_PIECE_BYTES: Final = 4 * 2**20
-"""No fragment carries more payload."""
+"""Largest payload of a fragment."""
 
 MAX_HEADER_BYTES: Final = 32 * 2**20
-"""No header is larger; a deployment's holds a scenario with its profiles and arrival times."""
+"""Largest header; that of a deployment holds a scenario with its profiles and arrival times."""
 
-_OPEN: Final = 64
-"""How many frames of a sender may be unfinished at once; it has fewer levels of urgency than that."""
+_MAX_UNFINISHED: Final = 64
+"""Largest number of unfinished frames of one sender; it has fewer levels of urgency than that."""
 
 _REMEMBERED: Final = 1024
-"""How many frames of a sender are remembered that are over: a fragment may come twice where its sender was told that it
-could not be sent."""
+"""Number of complete frames remembered per sender, to recognise fragments that arrive twice: a transport may deliver a
+fragment although it has reported that it could not send it."""
 
 _STREAMS: Final = itertools.count(secrets.randbits(63))
 
@@ -49,7 +49,7 @@ class Fragment:
     header: bytes = b""
     payload: Payload = b""
     asks: bool = False
-    """Whether it is to be acknowledged."""
+    """Whether the receiver is to acknowledge it."""
     acknowledges: bool = False
 
     @property
@@ -60,17 +60,17 @@ class Fragment:
 
     @property
     def acknowledgement(self) -> Fragment:
-        """What its receiver sends back."""
+        """The receiver's acknowledgement."""
         return Fragment(self.stream, self.offset, self.total_bytes, acknowledges=True)
 
 
 def read_fragment(attachment: bytes, payload: Payload) -> Fragment:
-    """Read a fragment as it came.
+    """Parse an inbound fragment.
 
     Raises
     ------
     ExecuteError
-        It is none.
+        The attachment is malformed.
     """
     if len(attachment) < _PREFIX.size or attachment[0] > _ACKNOWLEDGES:
         raise ExecuteError("malformed header: not a fragment of a frame", where="fragment", value=len(attachment))
@@ -81,7 +81,7 @@ def read_fragment(attachment: bytes, payload: Payload) -> Fragment:
 
 
 class Outgoing:
-    """A frame on its way out, piece by piece."""
+    """An outbound frame, fragment by fragment."""
 
     def __init__(self, header: bytes, payload: Payload) -> None:
         self._header = header
@@ -92,16 +92,16 @@ class Outgoing:
 
     @property
     def left_bytes(self) -> int:
-        """What has not been sent yet."""
+        """Bytes of payload not sent yet."""
         return len(self._payload) - self._offset
 
     @property
     def whole_bytes(self) -> int:
-        """The size of the whole frame."""
+        """Size of the whole frame."""
         return len(self._header) + len(self._payload)
 
     def next(self, size_bytes: int, *, asks: bool) -> Fragment:
-        """Give the next fragment, with at most ``size_bytes`` of the payload."""
+        """Return the next fragment, with at most ``size_bytes`` of the payload."""
         first = self._offset
         self._offset = min(first + min(size_bytes, MAX_PIECE_BYTES), len(self._payload))
         self.over = self._offset == len(self._payload)
@@ -110,7 +110,7 @@ class Outgoing:
 
 
 def split(header: bytes, payload: Payload) -> Iterator[Fragment]:
-    """Give all fragments of a frame, as large as may be, none of which is acknowledged."""
+    """Yield the fragments of a frame, as large as possible, without acknowledgement."""
     outgoing = Outgoing(header, payload)
     while not outgoing.over:
         yield outgoing.next(MAX_PIECE_BYTES, asks=False)
@@ -120,13 +120,13 @@ def split(header: bytes, payload: Payload) -> Iterator[Fragment]:
 class _Unfinished:
     header: bytes
     pieces: list[Payload]
-    got_bytes: int
+    received_bytes: int
 
 
 class Assembler:
-    """Puts the fragments of one sender's frames together; one that comes a second time counts for nothing.
+    """Assembles one sender's frames from their fragments, ignoring duplicates.
 
-    Its memory is bounded: a frame above ``limit_bytes`` is refused with its first fragment, and the oldest of too many
+    Its memory is bounded: a frame above ``limit_bytes`` is refused at its first fragment, and the oldest of too many
     unfinished frames is dropped.
     """
 
@@ -136,36 +136,39 @@ class Assembler:
         self._over: dict[int, None] = {}
 
     def add(self, fragment: Fragment) -> tuple[bytes, Payload] | None:
-        """Take a fragment; give header and payload of the frame that it completes, if it does.
+        """Add a fragment; return header and payload of the frame that it completes, None if it completes none.
 
-        A later fragment of a frame that was refused or dropped counts for nothing.
+        Later fragments of a frame that was refused or dropped are ignored.
 
         Raises
         ------
         ExecuteError
-            The frame is too large, or the fragment does not follow the one before.
+            The frame is too large, or the fragment is not contiguous with the one before.
         """
         if fragment.offset == 0 and fragment.stream not in self._unfinished and fragment.stream not in self._over:
             self._refuse_oversize(fragment)
-            if len(self._unfinished) == _OPEN:
+            if len(self._unfinished) == _MAX_UNFINISHED:
                 del self._unfinished[next(iter(self._unfinished))]
             self._unfinished[fragment.stream] = _Unfinished(fragment.header, [], 0)
-        found = self._unfinished.get(fragment.stream)
-        if found is None or fragment.offset < found.got_bytes:
+        unfinished = self._unfinished.get(fragment.stream)
+        if unfinished is None or fragment.offset < unfinished.received_bytes:
             return None
         piece = fragment.payload
-        found.pieces.append(piece)
-        found.got_bytes += len(piece)
-        if fragment.offset + len(piece) != found.got_bytes or found.got_bytes > fragment.total_bytes:
+        unfinished.pieces.append(piece)
+        unfinished.received_bytes += len(piece)
+        if (
+            fragment.offset + len(piece) != unfinished.received_bytes
+            or unfinished.received_bytes > fragment.total_bytes
+        ):
             del self._unfinished[fragment.stream]
-            raise ExecuteError("a fragment that does not follow the one before", where="frame", value=fragment.offset)
-        if found.got_bytes < fragment.total_bytes:
+            raise ExecuteError("a fragment out of order", where="frame", value=fragment.offset)
+        if unfinished.received_bytes < fragment.total_bytes:
             return None
         del self._unfinished[fragment.stream]
         self._over[fragment.stream] = None
         if len(self._over) > _REMEMBERED:
             del self._over[next(iter(self._over))]
-        return found.header, b"".join(found.pieces) if len(found.pieces) > 1 else found.pieces[0]
+        return unfinished.header, b"".join(unfinished.pieces) if len(unfinished.pieces) > 1 else unfinished.pieces[0]
 
     def _refuse_oversize(self, fragment: Fragment) -> None:
         for what, size, limit in (

@@ -1,7 +1,7 @@
-"""Frames: messages with tensors, and how they look on the wire.
+"""Frames: messages with tensors, and their format on the wire.
 
-A frame is a JSON header and the raw bytes of its tensors, one after the other; nothing is ever unpickled. The header
-names the version of the format, the kind of message, and dtype and shape of each tensor.
+A frame consists of a JSON header and the raw bytes of its tensors, one after the other; nothing is ever unpickled. The
+header contains the version of the format, the message, and the name, dtype and shape of each tensor.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ class _Tensor:
 
 @dataclass(frozen=True, slots=True)
 class _Header:
-    """A data class, since one is made for each frame, and of a model that takes several times as long."""
+    """The header of a frame; a dataclass, since creating a pydantic model per frame takes several times as long."""
 
     __pydantic_config__ = ConfigDict(extra="forbid")
     v: int
@@ -56,7 +56,7 @@ def _headers() -> TypeAdapter[_Header]:
 
 
 def prepare() -> None:
-    """Build what makes, reads and writes messages; it takes a moment, which a member has before the first one comes."""
+    """Build validators and serializers of all messages, so that the first message is not delayed by that."""
     _headers()
     with _BUILDING:
         for body in get_args(Body):
@@ -66,7 +66,7 @@ def prepare() -> None:
 Tensors: TypeAlias = Mapping[str, NDArray[Any]]
 
 Payload: TypeAlias = bytes | memoryview
-"""The bytes of a frame's tensors, one after the other."""
+"""Concatenated bytes of a frame's tensors."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,9 +76,20 @@ class Frame:
     body: Body
     tensors: Tensors = field(default_factory=dict)
     sender: str = ""
-    """Who sent it, as the transport says; empty on a frame that has not travelled yet."""
-    came_s: float = 0.0
-    """When it came, by this process's monotonic clock and before it waited for anybody."""
+    """The sender by the transport's account; empty on an outbound frame."""
+    arrived_s: float = 0.0
+    """Arrival by this process's monotonic clock, before any queueing here."""
+
+
+def _sendable(name: str, tensor: NDArray[Any]) -> NDArray[Any]:
+    """Return a tensor in C order and native byte order, which its header takes for granted."""
+    array = np.asarray(tensor, order="C")
+    if _dtype_name(array.dtype) not in _DTYPES:
+        expected = f"one of {', '.join(sorted(_DTYPES))}"
+        raise ExecuteError(
+            "a tensor of a dtype that cannot be sent", where=name, value=str(array.dtype), expected=expected
+        )
+    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
 
 
 @functools.cache
@@ -87,21 +98,27 @@ def _dtype_name(dtype: np.dtype[Any]) -> str:
 
 
 def encode(frame: Frame) -> tuple[bytes, Payload]:
-    """Give header and payload of a frame; the payload of a single tensor is a view of it."""
-    arrays = {name: np.asarray(tensor, order="C") for name, tensor in frame.tensors.items()}
+    """Return header and payload of a frame; the payload of a single tensor is a view of it.
+
+    Raises
+    ------
+    ExecuteError
+        The dtype of a tensor cannot be sent.
+    """
+    arrays = {name: _sendable(name, tensor) for name, tensor in frame.tensors.items()}
     specs = tuple(_Tensor(name, _dtype_name(array.dtype), array.shape) for name, array in arrays.items())
     pieces = [array.data.cast("B") for array in arrays.values() if array.size]
     header = _headers().dump_json(_Header(VERSION, frame.body, specs), by_alias=False)
     return header, pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def decode(header: bytes, payload: Payload, sender: str = "", came_s: float = 0.0) -> Frame:
-    """Read what :func:`encode` wrote and ``sender`` sent; the tensors are read-only views of ``payload``.
+def decode(header: bytes, payload: Payload, sender: str = "", arrived_s: float = 0.0) -> Frame:
+    """Decode a frame of :func:`encode`; its tensors are read-only views of ``payload``.
 
     Raises
     ------
     ExecuteError
-        Another version, a malformed header, a dtype that does not travel, or a payload of the wrong size.
+        Unsupported version, malformed header, dtype that cannot be sent, or payload of the wrong size.
     """
     try:
         parsed = _headers().validate_json(header)
@@ -110,12 +127,12 @@ def decode(header: bytes, payload: Payload, sender: str = "", came_s: float = 0.
         where = ".".join(map(str, first["loc"]))
         raise ExecuteError(f"malformed header: {first['msg']}", where=where or "header") from error
     if parsed.v != VERSION:
-        raise ExecuteError("another wire format", where="header", value=parsed.v, expected=f"version {VERSION}")
+        raise ExecuteError("unsupported wire format", where="header", value=parsed.v, expected=f"version {VERSION}")
     tensors: dict[str, NDArray[Any]] = {}
     offset = 0
     for spec in parsed.tensors:
         if spec.dtype not in _DTYPES or min(spec.shape, default=0) < 0:
-            raise ExecuteError("a tensor that cannot travel", where=spec.name, value=f"{spec.dtype} {spec.shape}")
+            raise ExecuteError("a tensor that cannot be sent", where=spec.name, value=f"{spec.dtype} {spec.shape}")
         dtype = np.dtype(spec.dtype)
         count = math.prod(spec.shape)
         end = offset + count * dtype.itemsize
@@ -124,5 +141,5 @@ def decode(header: bytes, payload: Payload, sender: str = "", came_s: float = 0.
         tensors[spec.name] = np.frombuffer(payload, dtype, count, offset).reshape(spec.shape)
         offset = end
     if offset != len(payload) or len(tensors) != len(parsed.tensors):
-        raise ExecuteError("the payload has another size than its header says", where="frame", value=len(payload))
-    return Frame(parsed.body, tensors, sender, came_s)
+        raise ExecuteError("the size of the payload does not match its header", where="frame", value=len(payload))
+    return Frame(parsed.body, tensors, sender, arrived_s)

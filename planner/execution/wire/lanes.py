@@ -1,18 +1,18 @@
-"""What an agent sends, so that it never waits for a link itself, and urgent data hardly for other data.
+"""Sends frames without making their sender wait, and urgent frames ahead of others.
 
-1. What goes through one resource of the network, a link's direction or a shared medium, is one *lane* with a thread of
-   its own: a slow link holds up no other.
-2. Within a lane the most urgent frame goes first, then the oldest; a frame goes in fragments, and a more urgent one
-   overtakes it between two of them.
-3. What is on its way in a lane, sent and not acknowledged, is bounded by a window. A fragment counts only what is at
-   least as urgent, so urgent data does not wait for acknowledgements of other data, but other data waits for those
-   of urgent data. Two streams in one medium would otherwise share it, however urgent one of them is.
-4. :mod:`planner.execution.wire.send_window` decides how large the window is. While the medium is left to run empty for
-   that, only what is more urgent than all that is on its way goes.
-5. A small frame that nobody waits for is not acknowledged, but for one now and then: an acknowledgement costs both ends
-   about as much work as the frame.
-6. A fragment that the transport refuses is sent again, after a little longer each time, before anything else of its
-   lane goes. Where that does not help the lane ends, and its owner is told.
+1. Everything that passes through one network resource, a link's direction or a shared medium, forms one *lane* with its
+   own thread, so a slow link delays no other.
+2. Within a lane the most urgent frame goes first, then the oldest. Frames are sent in fragments; a more urgent frame
+   overtakes between two of them.
+3. A window limits the bytes in flight in a lane, those sent and not yet acknowledged. A fragment counts only bytes at
+   least as urgent, so urgent data does not wait for acknowledgements of other data, but other data waits for those of
+   urgent data: two streams in one medium would otherwise share it, whatever their urgency.
+4. :mod:`planner.execution.wire.send_window` sets the size of the window. While the medium drains for a measurement,
+   only frames more urgent than everything in flight are sent.
+5. A small frame without a callback is acknowledged only now and then: an acknowledgement costs both ends about as much
+   as the frame.
+6. A fragment that the transport refuses is sent again after increasing pauses, before anything else of its lane. When
+   all attempts have failed, the lane ends and its owner is notified.
 """
 
 from __future__ import annotations
@@ -23,7 +23,9 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
+from functools import partial
 from itertools import count
+from operator import is_
 from typing import Final, Protocol
 
 from planner.errors import ExecuteError
@@ -36,53 +38,53 @@ from planner.execution.wire.transport import LEVELS, OnAcknowledged
 _LOG = logging.getLogger(__name__)
 
 _MEASURED_BYTES: Final = 2**15
-"""What is at least as large is long enough on its way to tell how fast that is."""
+"""The smallest transfer whose duration is reported."""
 
-_DRAINED_S: Final = 0.1
-"""A medium is left to run empty for no longer than this: an acknowledgement may have been lost."""
+_DRAIN_S: Final = 0.1
+"""The longest time for which a medium drains: an acknowledgement may have been lost."""
 
 _LOST_S: Final = 5.0
-"""What is not acknowledged for so long will not be."""
+"""A fragment that is not acknowledged within this time no longer counts as in flight."""
 
 _PAUSES_S: Final = tuple(min(0.02 * 2**tries, 1.0) for tries in range(10))
-"""How long to wait before a fragment that was refused is sent again; after the last time the lane ends."""
+"""Pauses before the attempts to resend a refused fragment; after the last attempt the lane ends."""
 
-Sent = Callable[[], None]
+OnArrival = Callable[[], None]
 
 OnTransfer = Callable[[str, int, float], None]
-"""Told, in any thread, to whom how many bytes went on an idle way, and the seconds that took beyond a round trip."""
+"""``call(to, size_bytes, took_s)``, in any thread, after a transfer over an idle medium; without the round trip."""
 
-OnTrouble = Callable[[Exception], None]
-"""Told, in any thread, what went wrong, once it has been logged."""
+OnError = Callable[[Exception], None]
+"""Called in any thread with an error that has been logged."""
 
 
-def _log_alone(_error: Exception) -> None:
-    """Leave it at the log."""
+def _ignore(_error: Exception) -> None:
+    """Do nothing: the error has been logged."""
 
 
 class Carrier(Protocol):
-    """What lanes need of a :class:`~planner.execution.wire.transport.Transport`."""
+    """The part of a :class:`~planner.execution.wire.transport.Transport` that lanes use."""
 
     def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
-        """Send a part of a frame."""
+        """Send a fragment of a frame."""
         ...
 
     def on_acknowledged(self, call: OnAcknowledged) -> None:
-        """Have ``call`` called, in any thread, when a fragment that asked for it has come."""
+        """Register a callback, called in any thread with each acknowledgement."""
         ...
 
 
 @dataclass(slots=True)
-class _Waiting:
-    """A frame that waits, or is part of the way out."""
+class _Queued:
+    """A frame of which nothing, or only a part, has been sent."""
 
     to: str
     frame: Frame | Outgoing
     level: int
-    sent: Sent | None
+    on_arrival: OnArrival | None
 
     def encoded(self) -> Outgoing:
-        """Give the frame as it is sent, always the same; raises :class:`ExecuteError` where it cannot be."""
+        """Return the frame's fragments, the same object each time; raise :class:`ExecuteError` if it has none."""
         frame = self.frame
         if isinstance(frame, Frame):
             kind = frame.body.kind
@@ -94,18 +96,18 @@ class _Waiting:
 
 
 @dataclass(frozen=True, slots=True)
-class _Flying:
-    """A fragment on its way."""
+class _InFlight:
+    """A fragment that has been sent and not acknowledged."""
 
-    gone: Departure
+    departure: Departure
     level: int
-    sent: Sent | None
-    """Called when it has come."""
+    on_arrival: OnArrival | None
+    """Called on its acknowledgement."""
 
 
 @dataclass(slots=True)
 class _Burst:
-    """What went from the time when nothing was on its way to the time when nothing was again."""
+    """The bytes sent to a member between two moments with nothing in flight."""
 
     to: str
     since_s: float
@@ -113,57 +115,57 @@ class _Burst:
 
 
 class _Lane:
-    """What goes through one resource of the network."""
+    """Sends everything that passes through one network resource."""
 
     def __init__(
-        self, name: str, transport: Carrier, on_transfer: OnTransfer, on_unsent: OnTrouble, on_failure: OnTrouble
+        self, name: str, transport: Carrier, on_transfer: OnTransfer, on_unsent: OnError, on_failure: OnError
     ) -> None:
         self._transport = transport
         self._on_transfer = on_transfer
         self._on_unsent = on_unsent
         self._on_failure = on_failure
         self._round_trip_s: dict[str, float] = {}
-        self._unasked_bytes: dict[str, int] = {}
+        self._unacknowledged_bytes: dict[str, int] = {}
         self._changed = threading.Condition()
-        self._waiting: list[tuple[int, int, _Waiting]] = []
+        self._queue: list[tuple[int, int, _Queued]] = []
         self._sequence = count()
-        self._going: _Waiting | None = None
-        """Of which a fragment goes next, unless its member is forgotten first."""
-        self._flying: dict[tuple[int, int], _Flying] = {}
+        self._sending: _Queued | None = None
+        """The frame whose fragment is being sent, unless its member has been forgotten."""
+        self._in_flight: dict[tuple[int, int], _InFlight] = {}
         self._burst: _Burst | None = None
         self._window = SendWindow()
-        self._drained_s: float | None = None
+        self._drain_until_s: float | None = None
         self._closing = False
         self._ended = False
         self._thread = start_thread(f"send {name}", self._work, self._end)
 
-    def put(self, item: _Waiting) -> None:
+    def put(self, item: _Queued) -> None:
         with self._changed:
             if self._ended:
-                return  # its owner knows
-            heapq.heappush(self._waiting, (item.level, next(self._sequence), item))
+                return  # its owner has been notified
+            heapq.heappush(self._queue, (item.level, next(self._sequence), item))
             self._changed.notify()
 
     def acknowledged(self, fragment: Fragment) -> bool:
-        """Take an acknowledgement; tell whether it was of a fragment of this lane."""
+        """Handle an acknowledgement; return whether it is of a fragment of this lane."""
         with self._changed:
-            flying = self._flying.pop((fragment.stream, fragment.offset), None)
-            if flying is None:
+            sent = self._in_flight.pop((fragment.stream, fragment.offset), None)
+            if sent is None:
                 return False
             now_s = time.monotonic()
-            self._window.came(flying.gone, now_s)
-            transfer = self._measured(now_s)
+            self._window.acknowledged(sent.departure, now_s)
+            transfer = self._finished_transfer(now_s)
             self._changed.notify()
         if transfer is not None:
             self._on_transfer(*transfer)
-        if flying.sent is not None:
-            flying.sent()
+        if sent.on_arrival is not None:
+            sent.on_arrival()
         return True
 
-    def _measured(self, now_s: float) -> tuple[str, int, float] | None:
-        """Give what a large burst that is over took beyond the round trip of a small one: all that its size adds."""
+    def _finished_transfer(self, now_s: float) -> tuple[str, int, float] | None:
+        """Return the duration of a large burst that has just ended, less the round trip of a small one."""
         burst = self._burst
-        if burst is None or self._flying:
+        if burst is None or self._in_flight:
             return None
         took_s = now_s - burst.since_s
         if burst.size_bytes < PROBE_BYTES:
@@ -173,151 +175,158 @@ class _Lane:
         return None
 
     def forget(self, member: str) -> None:
-        """Drop what is for a member that is gone."""
+        """Drop everything for a member that has left."""
         with self._changed:
-            self._waiting = [entry for entry in self._waiting if entry[2].to != member]
-            heapq.heapify(self._waiting)
-            self._flying = {key: flying for key, flying in self._flying.items() if flying.gone.to != member}
-            if self._going is not None and self._going.to == member:
-                self._going = None
+            self._discard(lambda item: item.to == member)
+            self._in_flight = {key: sent for key, sent in self._in_flight.items() if sent.departure.to != member}
+            if self._sending is not None and self._sending.to == member:
+                self._sending = None
             self._burst = None
             self._window.forget(member)
             self._round_trip_s.pop(member, None)
             self._changed.notify()
 
     def close(self) -> None:
-        """End the thread once all that waits has been sent, or cannot be."""
+        """End the thread once the queue is empty or cannot be sent."""
         with self._changed:
             self._closing = True
             self._changed.notify()
         self._thread.join()
 
     def _end(self, error: Exception) -> None:
-        """Take no more, since nothing goes."""
+        """Drop everything, now and from now on, since nothing can be sent."""
         with self._changed:
             self._ended = True
-            self._waiting.clear()
-            self._flying.clear()
+            self._queue.clear()
+            self._in_flight.clear()
         self._on_failure(error)
 
-    def _may_go(self, item: _Waiting) -> bool:
+    def _may_send(self, item: _Queued) -> bool:
         now_s = time.monotonic()
         if self._free_bytes(item) <= 0:
-            if self._drained_s is None and self._window.stale(item.to, now_s):
-                self._drained_s = now_s + _DRAINED_S
+            if self._drain_until_s is None and self._window.stale(item.to, now_s):
+                self._drain_until_s = now_s + _DRAIN_S
             return False
-        if self._drained_s is None or self._probes(now_s):
+        if self._drain_until_s is None or self._has_drained(now_s):
             return True
-        return item.level < min(own.level for own in self._flying.values())
+        return item.level < min(sent.level for sent in self._in_flight.values())
 
-    def _probes(self, now_s: float) -> bool:
-        """Tell whether the medium has run empty, or was long enough left to, so that a small fragment goes alone."""
-        return self._drained_s is not None and (not self._flying or self._drained_s <= now_s)
+    def _has_drained(self, now_s: float) -> bool:
+        """Return whether the medium was to drain and is empty, or has had long enough: a small fragment goes alone."""
+        return self._drain_until_s is not None and (not self._in_flight or self._drain_until_s <= now_s)
 
-    def _free_bytes(self, item: _Waiting) -> float:
-        """Give how much of the window is open to a frame."""
-        flying = [own.gone.size_bytes for own in self._flying.values() if own.level <= item.level]
-        return self._window.bytes(item.to) - sum(flying)
+    def _free_bytes(self, item: _Queued) -> float:
+        """Return the free part of the window that a frame may use."""
+        in_flight = [sent.departure.size_bytes for sent in self._in_flight.values() if sent.level <= item.level]
+        return self._window.bytes(item.to) - sum(in_flight)
 
     def _work(self) -> None:
-        while (item := self._next_due()) is not None:
+        while (item := self._next_item()) is not None:
             try:
                 outgoing = item.encoded()
             except ExecuteError as error:
                 _LOG.exception("a message is lost")
                 with self._changed:
-                    self._remove(item)
+                    self._discard(partial(is_, item))
                 self._on_unsent(error)
             else:
-                self._send(item, self._take(item, outgoing))
+                fragment = self._next_fragment(item, outgoing)
+                if fragment is not None:
+                    self._send(item, fragment)
 
-    def _send(self, item: _Waiting, fragment: Fragment) -> None:
-        """Send a fragment, again while the transport refuses it; raises what it does when that goes on."""
+    def _send(self, item: _Queued, fragment: Fragment) -> None:
+        """Send a fragment, again if the transport refuses it; raise its exception after the last attempt."""
         for pause_s in _PAUSES_S:
             try:
                 return self._transport.send_fragment(item.to, fragment, item.level)
             except Exception:  # noqa: BLE001 - each transport has its own
-                _LOG.warning("sending to %s fails, and is tried again in %g s", item.to, pause_s, exc_info=True)
+                _LOG.warning("sending to %s failed, retrying in %g s", item.to, pause_s, exc_info=True)
             with self._changed:
-                if self._changed.wait_for(lambda: self._going is not item, pause_s):
+                if self._changed.wait_for(lambda: self._sending is not item, pause_s):
                     return None
-                self._goes_again(fragment)
+                self._restart_clock(fragment)
         return self._transport.send_fragment(item.to, fragment, item.level)
 
-    def _goes_again(self, fragment: Fragment) -> None:
-        """Count from now on what a fragment takes: the pause was no part of its way."""
+    def _restart_clock(self, fragment: Fragment) -> None:
+        """Measure the transfer of a fragment that is sent again from now on, without the pause."""
         key, now_s = (fragment.stream, fragment.offset), time.monotonic()
-        flying, self._burst = self._flying.get(key), None
-        if flying is not None:
-            gone, alone = flying.gone, len(self._flying) == 1
-            gone = self._window.goes(gone.to, gone.size_bytes, now_s, limited=gone.limited, alone=alone)
-            self._flying[key] = replace(flying, gone=gone)
+        sent, self._burst = self._in_flight.get(key), None
+        if sent is not None:
+            departure, alone = sent.departure, len(self._in_flight) == 1
+            departure = self._window.sent(
+                departure.to, departure.size_bytes, now_s, limited=departure.limited, alone=alone
+            )
+            self._in_flight[key] = replace(sent, departure=departure)
 
-    def _next_due(self) -> _Waiting | None:
-        """Wait for the next frame of which something may go; None when all has gone and the lane closes."""
+    def _next_item(self) -> _Queued | None:
+        """Wait until a fragment of the first frame may be sent; return None once the queue is empty and closed."""
         with self._changed:
-            while not (self._waiting and self._may_go(self._waiting[0][2])):
-                if self._closing and not self._waiting:
+            while not (self._queue and self._may_send(self._queue[0][2])):
+                if self._closing and not self._queue:
                     return None
-                left_s = _LOST_S if self._drained_s is None else _DRAINED_S
-                self._changed.wait(left_s if self._waiting else None)
+                wait_s = _LOST_S if self._drain_until_s is None else _DRAIN_S
+                self._changed.wait(wait_s if self._queue else None)
                 lost_s = time.monotonic() - _LOST_S
-                self._flying = {key: flying for key, flying in self._flying.items() if flying.gone.at_s > lost_s}
-            self._going = self._waiting[0][2]
-            return self._going
+                self._in_flight = {key: sent for key, sent in self._in_flight.items() if sent.departure.at_s > lost_s}
+            self._sending = self._queue[0][2]
+            return self._sending
 
-    def _take(self, item: _Waiting, outgoing: Outgoing) -> Fragment:
-        """Take the next fragment of a frame, and the frame out once it is over."""
+    def _next_fragment(self, item: _Queued, outgoing: Outgoing) -> Fragment | None:
+        """Return the next fragment of a frame, which leaves the queue with its last one.
+
+        None if the frame is not the first any more: it was encoded without the lock.
+        """
         with self._changed:
-            now_s, alone = time.monotonic(), not self._flying
-            if self._goes_unasked(item, outgoing, now_s):
-                self._remove(item)
+            if not self._queue or self._queue[0][2] is not item:
+                return None
+            now_s, alone = time.monotonic(), not self._in_flight
+            if self._skips_acknowledgement(item, outgoing, now_s):
+                heapq.heappop(self._queue)
                 return outgoing.next(PROBE_BYTES, asks=False)
             window_bytes, free_bytes = self._window.bytes(item.to), self._free_bytes(item)
             most_bytes = max(window_bytes / 4, free_bytes / 2)
-            if self._probes(now_s):
-                self._drained_s, most_bytes = None, PROBE_BYTES
+            if self._has_drained(now_s):
+                self._drain_until_s, most_bytes = None, PROBE_BYTES
             fragment = outgoing.next(int(most_bytes), asks=True)
             size_bytes = len(fragment.payload)
             limited = not outgoing.over or size_bytes + window_bytes / 4 > free_bytes
             if outgoing.over:
-                self._remove(item)
+                heapq.heappop(self._queue)
             if alone:
                 self._burst = _Burst(item.to, now_s)
             if self._burst is not None:
                 self._burst.size_bytes += size_bytes
                 if self._burst.to != item.to:
                     self._burst = None
-            gone = self._window.goes(item.to, size_bytes, now_s, limited=limited, alone=alone)
-            sent = item.sent if outgoing.over else None
-            self._flying[fragment.stream, fragment.offset] = _Flying(gone, item.level, sent)
+            departure = self._window.sent(item.to, size_bytes, now_s, limited=limited, alone=alone)
+            on_arrival = item.on_arrival if outgoing.over else None
+            self._in_flight[fragment.stream, fragment.offset] = _InFlight(departure, item.level, on_arrival)
             return fragment
 
-    def _goes_unasked(self, item: _Waiting, outgoing: Outgoing, now_s: float) -> bool:
-        """Tell whether a frame may go without being acknowledged, and count it."""
-        counted = self._unasked_bytes.get(item.to, 0) + outgoing.whole_bytes
-        tells_idle = not self._flying and self._window.stale(item.to, now_s)
-        asks = item.sent is not None or counted > PROBE_BYTES or tells_idle
-        self._unasked_bytes[item.to] = 0 if asks else counted
+    def _skips_acknowledgement(self, item: _Queued, outgoing: Outgoing, now_s: float) -> bool:
+        """Return whether a frame is sent without acknowledgement, and count it."""
+        counted_bytes = self._unacknowledged_bytes.get(item.to, 0) + outgoing.whole_bytes
+        measures_idle = not self._in_flight and self._window.stale(item.to, now_s)
+        asks = item.on_arrival is not None or counted_bytes > PROBE_BYTES or measures_idle
+        self._unacknowledged_bytes[item.to] = 0 if asks else counted_bytes
         return not asks
 
-    def _remove(self, item: _Waiting) -> None:
-        self._waiting = [entry for entry in self._waiting if entry[2] is not item]
-        heapq.heapify(self._waiting)
+    def _discard(self, unwanted: Callable[[_Queued], bool]) -> None:
+        self._queue = [entry for entry in self._queue if not unwanted(entry[2])]
+        heapq.heapify(self._queue)
 
 
 class Lanes:
-    """Sends frames through lanes, by level and age; see the module.
+    """Sends frames through lanes, by level and age; see the module's rules.
 
-    Until :meth:`route` says otherwise each member has a lane of its own. Its methods may be called in any thread.
+    Each member has its own lane until :meth:`route` assigns another one. The methods may be called in any thread.
 
     Parameters
     ----------
     on_unsent
-        Told of a frame that cannot be encoded, and is lost.
+        Called with the error of a frame that cannot be encoded and is lost.
     on_failure
-        Told when the transport has refused a fragment for so long that the lane has ended, and with it all that waited
-        there.
+        Called when a lane has ended because the transport kept refusing a fragment; all frames queued there are lost.
     """
 
     def __init__(
@@ -325,11 +334,11 @@ class Lanes:
         transport: Carrier,
         on_transfer: OnTransfer = lambda _to, _bytes, _seconds: None,
         *,
-        on_unsent: OnTrouble = _log_alone,
-        on_failure: OnTrouble = _log_alone,
+        on_unsent: OnError = _ignore,
+        on_failure: OnError = _ignore,
     ) -> None:
         self._transport = transport
-        self._told: tuple[OnTransfer, OnTrouble, OnTrouble] = (on_transfer, on_unsent, on_failure)
+        self._callbacks: tuple[OnTransfer, OnError, OnError] = (on_transfer, on_unsent, on_failure)
         self._lock = threading.Lock()
         self._closed = False
         self._lanes: dict[str, _Lane] = {}
@@ -337,27 +346,27 @@ class Lanes:
         transport.on_acknowledged(self._on_acknowledged)
 
     def route(self, lane_of: Mapping[str, str]) -> None:
-        """Say through which resource of the network each member is reached, from now on."""
+        """Set the network resource through which each member is reached, from now on."""
         self._lane_of = dict(lane_of)
 
-    def send(self, to: str, frame: Frame, level: int, sent: Sent | None = None) -> None:
-        """Add a frame; ``sent`` is called, in any thread, when all of it has come."""
+    def send(self, to: str, frame: Frame, level: int, on_arrival: OnArrival | None = None) -> None:
+        """Queue a frame; ``on_arrival`` is called in any thread when all of it has arrived."""
         with self._lock:
             if self._closed:
                 return
             name = self._lane_of.get(to, f"to {to}")
             lane = self._lanes.get(name)
             if lane is None:
-                lane = self._lanes[name] = _Lane(name, self._transport, *self._told)
-        lane.put(_Waiting(to, frame, min(level, LEVELS), sent))
+                lane = self._lanes[name] = _Lane(name, self._transport, *self._callbacks)
+        lane.put(_Queued(to, frame, min(level, LEVELS), on_arrival))
 
     def forget(self, member: str) -> None:
-        """Drop what is for a member that is gone."""
+        """Drop everything for a member that has left."""
         for lane in self._all():
             lane.forget(member)
 
     def close(self) -> None:
-        """Take no more frames, and return once all have gone, or cannot go."""
+        """Accept no more frames, and return once the queued ones have been sent or cannot be."""
         with self._lock:
             self._closed = True
         for lane in self._all():

@@ -1,4 +1,4 @@
-"""Messages between coordinator, agents and network emulator; :mod:`planner.execution.wire.frames` encodes them."""
+"""Messages between coordinator, agents and emulated network; :mod:`planner.execution.wire.frames` encodes them."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from planner.trace.records import SampleRecord
 from planner.worker.events import Message
 
 COORDINATOR: Final = "_coordinator"
-"""The name under which agents reach the coordinator, and the emulated network; no worker can be called so."""
+"""The member name of the coordinator, which also receives messages for the emulated network; reserved."""
 
 _Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 _Count = Annotated[int, Field(ge=0)]
@@ -25,7 +25,7 @@ _Count = Annotated[int, Field(ge=0)]
 
 
 class DeployedModel(FrozenModel):
-    """How a model is cut, and the hash of each block's file."""
+    """The cuts of a model, and hash and size of each block's file."""
 
     cuts: tuple[tuple[TensorSpec, ...], ...]
     block_sha256: tuple[str, ...]
@@ -34,61 +34,61 @@ class DeployedModel(FrozenModel):
 
     @property
     def largest_bytes(self) -> int:
-        """Size of the largest message that this model can need."""
+        """Size of the largest message that this model needs."""
         return max(*self.block_bytes, *(sum(tensor.bytes for tensor in cut) for cut in self.cuts))
 
 
 class Deploy(FrozenModel):
-    """Everything an agent needs to be one worker of one run."""
+    """Everything an agent needs to act as one worker of one run."""
 
     kind: Literal["deploy"] = "deploy"
     run: str
-    """Names this run; what comes of another one is dropped."""
+    """Identifies the run; messages of other runs are dropped."""
     instance: Instance
     plan: PlanSpec | None
     policy: str
     seed: int
     models: dict[str, DeployedModel]
     resident: dict[str, tuple[int, ...]]
-    """Blocks of each model to be loaded before the run starts; others are loaded when they are first needed."""
+    """Blocks of each model to load before the run starts; others are loaded on first use."""
     paced: bool
-    """Whether blocks take the scenario's times on this host, or their own."""
+    """Whether blocks are slowed down to take the scenario's times."""
     emulated: bool = False
-    """Whether a network emulated at the coordinator says when data may be let in (:class:`Transmit`)."""
+    """Whether a network emulated at the coordinator decides when data arrives (:class:`Transmit`, :class:`Admit`)."""
     threads: int = 1
     sent: tuple[str, ...] = ()
-    """Sources whose inputs come as :class:`Input` before the start; those of the others are drawn from the seed."""
+    """Sources whose inputs are sent as :class:`Input` before the start; other inputs are drawn from the seed."""
     live: bool = False
-    """Whether samples come as :class:`Submit` while the run goes on, and each result goes back with its
-    :class:`Ended`; nothing is kept for a report then, so that a run may last for ever."""
+    """Whether samples are sent as :class:`Submit` during the run, and each result is returned with its :class:`Ended`;
+    such a run may be endless, so nothing is kept for a report."""
 
     @property
     def largest_bytes(self) -> int:
-        """Size of the largest message that this run can need, in bytes; its header is not counted."""
+        """Size of the largest message that this run needs, in bytes, without its header."""
         return max(model.largest_bytes for model in self.models.values())
 
 
 class BlockFile(FrozenModel):
-    """A block model, asked for with :class:`Missing`; its bytes travel as the tensor ``file``."""
+    """A block model requested by :class:`Missing`; its bytes travel as the tensor ``file``."""
 
     kind: Literal["block_file"] = "block_file"
     sha256: str
 
 
 class Start(FrozenModel):
-    """Begin: the run's clock reads 0 at this time of the wall clock (seconds since 1970)."""
+    """Starts the run: its clock reads 0 at this time of the wall clock (seconds since 1970)."""
 
     kind: Literal["start"] = "start"
     at_unix_s: float
-    """By the receiver's wall clock: devices at the edge keep no common time."""
+    """By the receiver's wall clock, since the clocks of edge devices differ."""
     joins: bool = False
-    """Whether the run is on already: samples that arrived here before now are lost."""
+    """Whether the run is under way: samples that arrived here before now are lost."""
     absent: tuple[str, ...] = ()
-    """Workers that are not in the run."""
+    """Workers that are out of the run."""
 
 
 class MembershipChange(FrozenModel):
-    """A worker is in the run from now on, or no longer."""
+    """A worker joins or leaves the run."""
 
     kind: Literal["member"] = "member"
     run: str
@@ -97,7 +97,7 @@ class MembershipChange(FrozenModel):
 
 
 class Replan(FrozenModel):
-    """The plan is another from now on."""
+    """Replaces the plan."""
 
     kind: Literal["replan"] = "replan"
     run: str
@@ -105,7 +105,7 @@ class Replan(FrozenModel):
 
 
 class Admit(FrozenModel):
-    """The emulated network says when the tensors of a transfer are there, in seconds of the run's clock."""
+    """The time at which the emulated network delivers a transfer, in seconds of the run's clock."""
 
     kind: Literal["admit"] = "admit"
     run: str
@@ -114,7 +114,7 @@ class Admit(FrozenModel):
 
 
 class Input(FrozenModel):
-    """The input of one sample of a source, sent ahead of the run; sample k takes the k-th of them, then from the first.
+    """One input of a source, sent before the run; sample k takes input k modulo their number.
 
     The tensors of cut 0 travel with it.
     """
@@ -125,7 +125,7 @@ class Input(FrozenModel):
 
 
 class Submit(FrozenModel):
-    """A sample of a live run arrives at its source's worker; the tensors of cut 0 travel with it."""
+    """A sample of a live run for its source's worker; the tensors of cut 0 travel with it."""
 
     kind: Literal["submit"] = "submit"
     run: str
@@ -134,7 +134,7 @@ class Submit(FrozenModel):
 
 
 class Stop(FrozenModel):
-    """The run is over: report."""
+    """Ends the run and requests the report."""
 
     kind: Literal["stop"] = "stop"
 
@@ -143,7 +143,7 @@ class Stop(FrozenModel):
 
 
 class Missing(FrozenModel):
-    """A block model that the agent does not have in its cache; it asks for one after the other."""
+    """Requests a block model that the agent's cache lacks; one at a time."""
 
     kind: Literal["missing"] = "missing"
     worker: str
@@ -151,7 +151,7 @@ class Missing(FrozenModel):
 
 
 class Ready(FrozenModel):
-    """All is loaded."""
+    """The worker has loaded its blocks."""
 
     kind: Literal["ready"] = "ready"
     worker: str
@@ -160,7 +160,7 @@ class Ready(FrozenModel):
 
 
 class Ended(FrozenModel):
-    """Samples of this worker's sources ended; in a live run it is one, and its output tensors travel with it."""
+    """Ends of samples of this worker's sources; in a live run of one sample, whose output tensors travel with it."""
 
     kind: Literal["ended"] = "ended"
     run: str
@@ -169,28 +169,27 @@ class Ended(FrozenModel):
 
 
 class Load(FrozenModel):
-    """How busy this worker is, told about twice a second while a run goes on."""
+    """The load of a worker, reported about twice a second during a run."""
 
     kind: Literal["load"] = "load"
     run: str
     worker: str
     at_s: _Amount
-    """Run's clock."""
+    """Time of the run's clock."""
     queued: _Count
-    """Tasks that wait here, the one that runs not counted."""
+    """Number of waiting tasks, without the running one."""
     busy_s: _Amount
-    """Time computed since the start, in seconds."""
+    """Computing time since the start, in seconds."""
     carried_s: dict[str, _Amount] = {}
-    """Of each network resource, for how long what came here since the start fills its bandwidth, in seconds."""
+    """For each network resource, the time in seconds that inbound data since the start takes at its bandwidth."""
     slowness: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
-    """How many times longer than by its profile this worker takes at the moment."""
+    """How many times slower than profiled this worker is at the moment."""
 
 
 class Log(FrozenModel):
-    """What this worker did since it last told about it; see :class:`~planner.execution.agent.event_log.EventLog`.
+    """What a worker did since its last log; see :class:`~planner.execution.agent.event_log.EventLog`.
 
-    Two tensors travel with it, each where there is something: ``records``, and ``steps``, what its worker took and
-    gave.
+    Two tensors travel with it, unless they are empty: ``records``, and ``steps``, the worker's events and effects.
     """
 
     kind: Literal["log"] = "log"
@@ -199,7 +198,7 @@ class Log(FrozenModel):
 
 
 class Output(FrozenModel):
-    """The output tensors of completed samples that gave the same, sent after :class:`Stop`."""
+    """The output tensors shared by some completed samples, sent after :class:`Stop`."""
 
     kind: Literal["output"] = "output"
     source: str
@@ -207,29 +206,29 @@ class Output(FrozenModel):
 
 
 class Report(FrozenModel):
-    """What counts of this worker; the last thing it says of a run."""
+    """The totals of a worker; its last message of a run."""
 
     kind: Literal["report"] = "report"
     worker: str
     duplicates: _Count
     late_blocks: _Count
-    """Blocks that took this host longer than the scenario allows."""
+    """Blocks that took longer on this host than in the scenario."""
     waited_s: _Amount = 0.0
-    """Time in seconds that the computing thread stood ready and got no processor."""
+    """Time in seconds that the executor's thread was ready to run and got no processor."""
 
 
 class WorkerFault(FrozenModel):
-    """Something is wrong at this worker."""
+    """A problem at a worker."""
 
     kind: Literal["fault"] = "fault"
     worker: str
     what: str
     run: str | None = None
-    """The run that it cannot go on with; None where it goes on."""
+    """The run that it has dropped; None if it has not."""
 
 
 class Refused(FrozenModel):
-    """The agent, which goes on, did not take what a member sent."""
+    """The agent refused a message of a member, and goes on."""
 
     kind: Literal["refused"] = "refused"
     worker: str
@@ -241,7 +240,7 @@ class Refused(FrozenModel):
 
 
 class Data(FrozenModel):
-    """A worker's message; the tensors travel with it. ``transfer`` names it to the emulated network."""
+    """A worker's message to another, with its tensors; ``transfer`` identifies it in the emulated network."""
 
     kind: Literal["data"] = "data"
     run: str
@@ -250,16 +249,16 @@ class Data(FrozenModel):
     cut: int
     size_bytes: int
     sent_s: float
-    """Run's clock of the sender, or of the worker that sent it on."""
+    """Time of the run's clock at the sender, or at the worker that forwarded it."""
     transfer: str | None = None
     to: str = ""
-    """Who it is for, where it goes over several hops and those between send it on."""
+    """The recipient, if workers in between forward it."""
     level: int = Field(default=1, ge=1, le=7)
-    """Level of urgency for those that send it on."""
+    """Level of urgency for workers that forward it."""
 
 
 class Transmit(FrozenModel):
-    """Asks the emulated network to carry a transfer from ``at_s`` on."""
+    """Requests a transfer from the emulated network, beginning at ``at_s``."""
 
     kind: Literal["transmit"] = "transmit"
     transfer: str

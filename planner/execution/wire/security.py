@@ -1,13 +1,13 @@
-"""Who may talk to whom: encryption and names off the loopback interface.
+"""Authentication and authorisation of members.
 
-1. A member that listens on, or connects to, an address off the loopback interface needs certificates, or is told
+1. A member that listens on, or connects to, an address outside the loopback interface needs certificates or the option
    ``--insecure``.
-2. With certificates every link is mutual TLS: both ends show a certificate of the same private authority.
-3. A certificate's name is the member's name. A message's key says who sends it, and a link carries only messages of the
-   member whose certificate it was opened with: no worker can pass for the coordinator, or for another worker.
-4. A member may ask for messages to itself only, and announce itself only.
-5. Only the coordinator deploys, starts, stops, hands in and asks; a worker reports about itself only.
-6. Addresses are not part of a certificate, since devices move; names are.
+2. With certificates every link uses mutual TLS: both ends present a certificate of the same private authority.
+3. A certificate's name is the member's name. A message's key names its sender, and a link carries only messages of the
+   member whose certificate opened it: no worker can impersonate the coordinator or another worker.
+4. A member may subscribe only to messages for itself, and announce only itself.
+5. Only the coordinator sends commands; a worker reports only about itself.
+6. Certificates contain names but no addresses, since devices move.
 """
 
 from __future__ import annotations
@@ -17,25 +17,11 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, get_args
 
 from planner.errors import ExecuteError
-from planner.execution.wire.diagnostics import About, Chunk, Echo, Flooded, Pinged
 from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import (
-    COORDINATOR,
-    Data,
-    Ended,
-    Load,
-    Log,
-    Missing,
-    Output,
-    Ready,
-    Refused,
-    Report,
-    Transmit,
-    WorkerFault,
-)
+from planner.execution.wire.messages import COORDINATOR, Command, Transmit
 
 AUTHORITY: Final = "ca.pem"
 MEMBERS: Final = "members.txt"
@@ -43,42 +29,42 @@ MEMBERS: Final = "members.txt"
 _NAME: Final = re.compile(r"\w[\w.-]*")
 
 ROOT: Final = "planner/v1"
-"""All keys begin so."""
+"""Prefix of all keys."""
 
 
 def certificate_file(member: str) -> str:
-    """Name a member's certificate in its folder."""
+    """Return the name of a member's certificate in its folder."""
     return f"{member}.pem"
 
 
 def key_file(member: str) -> str:
-    """Name a member's key in its folder."""
+    """Return the name of a member's key in its folder."""
     return f"{member}.key"
 
 
 def inbox(member: str, sender: str) -> str:
-    """Give the key of what ``sender`` has for ``member``; ``*`` stands for any."""
+    """Return the key of messages from ``sender`` to ``member``; ``*`` stands for any."""
     return f"{ROOT}/to/{member}/from/{sender}"
 
 
 def alive(member: str) -> str:
-    """Give the key of a member's presence; ``*`` stands for any."""
+    """Return the key of a member's presence; ``*`` stands for any."""
     return f"{ROOT}/alive/{member}"
 
 
 def check_worker_name(name: str, *, where: str) -> None:
-    """Refuse what no worker can be called.
+    """Check the name of a worker.
 
     Raises
     ------
     ExecuteError
-        Characters that mean something in file names and keys, or the coordinator's own name.
+        It has characters with a meaning in file names or keys, or is reserved for the coordinator.
     """
     if not _NAME.fullmatch(name):
         expected = "a letter, digit or _, then letters, digits, _, . and -"
-        raise ExecuteError("not a worker's name", where=where, value=name, expected=expected)
+        raise ExecuteError("invalid worker name", where=where, value=name, expected=expected)
     if name == COORDINATOR:
-        raise ExecuteError("this name is the coordinator's own", where=where, value=name)
+        raise ExecuteError("this name is reserved for the coordinator", where=where, value=name)
 
 
 def read_members(folder: Path) -> tuple[str, ...]:
@@ -94,13 +80,13 @@ def read_members(folder: Path) -> tuple[str, ...]:
         return tuple(path.read_text(encoding="utf-8").split())
     except (OSError, UnicodeDecodeError) as error:
         raise ExecuteError(
-            f"cannot be read: {error}", where=str(path), expected="a folder by `planner certs`"
+            f"cannot be read: {error}", where=str(path), expected="a folder made by `planner certs`"
         ) from None
 
 
 @dataclass(frozen=True)
 class Credentials:
-    """What a member shows the others, and whom it knows."""
+    """A member's certificate and key, and the names of all members."""
 
     name: str
     folder: Path
@@ -108,12 +94,12 @@ class Credentials:
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Credentials:
-        """Look a member's folder through: the one given, or the one of that name in the authority's.
+        """Read a member's folder: ``folder`` itself, or its subfolder of the member's name.
 
         Raises
         ------
         ExecuteError
-            A file is missing, or others may read the key.
+            A file is missing, or other users may read the key.
         """
         folder = folder / name if (folder / name).is_dir() else folder
         members = read_members(folder)
@@ -124,11 +110,11 @@ class Credentials:
         mode = (folder / key_file(name)).stat().st_mode & 0o777
         if mode & 0o077:
             where = str(folder / key_file(name))
-            raise ExecuteError("others may read this key", where=where, value=f"{mode:03o}", expected="mode 600")
+            raise ExecuteError("other users may read this key", where=where, value=f"{mode:03o}", expected="mode 600")
         return cls(name, folder, members)
 
     def settings(self) -> dict[str, Any]:
-        """Give Zenoh's settings for mutual TLS and for who may send what, by key."""
+        """Return Zenoh's settings for mutual TLS and access control, by key."""
         certificate, key = str(self.folder / certificate_file(self.name)), str(self.folder / key_file(self.name))
         return {
             "transport/link/tls": {
@@ -145,7 +131,7 @@ class Credentials:
         }
 
     def _access(self) -> dict[str, Any]:
-        """Say what may pass; both ends of a link drop everything else."""
+        """Return the allowed messages; both ends of a link drop all others."""
 
         def rule(name: str, flow: str, messages: Sequence[str], *keys: str) -> dict[str, Any]:
             return {
@@ -157,13 +143,13 @@ class Credentials:
         rules = [rule("send", "egress", everything, f"{ROOT}/**"), rule("watch", "ingress", watching, alive("*"))]
         policies = []
         for member in self.members:
-            own = [
+            of_member = [
                 rule(f"{member} sends", "ingress", ["put"], inbox("*", member)),
                 rule(f"{member} listens", "ingress", ["declare_subscriber"], inbox(member, "*")),
-                rule(f"{member} is there", "ingress", ["liveliness_token"], alive(member)),
+                rule(f"{member} is present", "ingress", ["liveliness_token"], alive(member)),
             ]
-            rules += own
-            policies.append({"rules": ["send", "watch", *(entry["id"] for entry in own)], "subjects": [member]})
+            rules += of_member
+            policies.append({"rules": ["send", "watch", *(entry["id"] for entry in of_member)], "subjects": [member]})
         return {
             "enabled": True,
             "default_permission": "deny",
@@ -173,49 +159,45 @@ class Credentials:
         }
 
 
-_OF_WORKERS: Final = frozenset((
-    Missing, Ready, Ended, Load, Log, Output, Report, WorkerFault, Refused, About, Chunk, Flooded, Echo, Pinged, Data,
-    Transmit,
-))  # fmt: skip
-"""What a worker may say; everything else is the coordinator's."""
+_COMMANDS: Final = frozenset(get_args(Command))
 
 
 def check_sender(frame: Frame) -> None:
-    """Refuse what its sender may not say; :mod:`planner.execution.wire.checks` looks at what is in it.
+    """Check that a message is one its sender may send; :mod:`planner.execution.wire.checks` checks its content.
 
     Raises
     ------
     ExecuteError
-        Names the sender.
+        It is not.
     """
     body = frame.body
-    if type(body) not in _OF_WORKERS:
+    if type(body) in _COMMANDS:
         allowed = COORDINATOR
     elif isinstance(body, Transmit):
         allowed = body.sender
     else:
         allowed = getattr(body, "worker", frame.sender)
     if frame.sender != allowed:
-        what = f"{body.kind!r} is not this member's to say"
+        what = f"this member may not send {body.kind!r}"
         raise ExecuteError(what, where="sender", value=frame.sender, expected=allowed)
 
 
 def refuse_open(hosts: Sequence[str]) -> None:
-    """Refuse addresses off the loopback interface, for a member that has no certificates.
+    """Refuse addresses outside the loopback interface, for a member without certificates.
 
     Raises
     ------
     ExecuteError
-        Names the first of them.
+        Names the first such address.
     """
     for host in hosts:
         if not is_loopback(host):
             expected = "certificates (--cert-dir, made by `planner certs`), or --insecure on a network you trust"
-            raise ExecuteError("not the loopback interface", where="address", value=host, expected=expected)
+            raise ExecuteError("outside the loopback interface", where="address", value=host, expected=expected)
 
 
 def is_loopback(host: str) -> bool:
-    """Tell whether only processes of this machine reach an address."""
+    """Return whether an address is reachable only from this machine."""
     try:
         return ipaddress.ip_address(host.strip("[]")).is_loopback
     except ValueError:

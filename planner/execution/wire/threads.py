@@ -1,4 +1,4 @@
-"""Threads and callbacks whose exceptions are never lost: each is logged with its cause, and told or survived."""
+"""Threads and callbacks that never lose an exception: each is logged with its cause, then reported or survived."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ def start_thread(name: str, work: Callable[[], None], on_failure: Callable[[Exce
     Parameters
     ----------
     on_failure
-        Told, in that thread, of the exception that ended ``work``, after it has been logged.
+        Called in that thread with the exception that ended ``work``, after it has been logged.
     """
 
     def guarded() -> None:
         try:
             work()
-        except Exception as error:  # noqa: BLE001 - it is logged and told
-            _LOG.exception("the thread %r ends", name)
+        except Exception as error:  # noqa: BLE001 - it is logged and reported
+            _LOG.exception("the thread %r failed", name)
             on_failure(error)
 
     thread = threading.Thread(target=guarded, name=name, daemon=True)
@@ -35,13 +35,13 @@ def start_thread(name: str, work: Callable[[], None], on_failure: Callable[[Exce
 
 
 def surviving(call: Callable[_P, None]) -> Callable[_P, None]:
-    """Return ``call``, for threads of a library: what it raises is logged, and goes no further."""
+    """Wrap a callback of a library so that its exceptions are logged and not propagated."""
 
     @functools.wraps(call)
     def guarded(*args: _P.args, **kwargs: _P.kwargs) -> None:
         try:
             call(*args, **kwargs)
         except Exception:  # noqa: BLE001 - it is logged
-            _LOG.exception("%s fails", call.__qualname__)
+            _LOG.exception("%s failed", call.__qualname__)
 
     return guarded

@@ -1,6 +1,6 @@
-"""How frames travel: a small protocol, and its implementation in memory.
+"""The protocol of a transport, and what every implementation does with an inbound fragment.
 
-:mod:`planner.execution.wire.zenoh` implements it over Zenoh.
+:mod:`planner.execution.wire.zenoh` implements the protocol over Zenoh.
 """
 
 from __future__ import annotations
@@ -12,88 +12,87 @@ from collections.abc import Callable, Mapping
 from typing import Final, Protocol
 
 from planner.errors import ExecuteError, explain
-from planner.execution.wire.fragments import Assembler, Fragment, read_fragment, split
-from planner.execution.wire.frames import Frame, decode, encode
+from planner.execution.wire.fragments import Assembler, Fragment, read_fragment
+from planner.execution.wire.frames import Frame, decode
 from planner.execution.wire.messages import COORDINATOR, Deploy, Refused
 from planner.execution.wire.security import check_sender
 
 _LOG = logging.getLogger(__name__)
 
 CONTROL: Final = 1
-"""Level of what is not a sample's data: deployment, admission, reports."""
+"""Level of everything except the data of samples: deployment, admission, reports."""
 
 LEVELS: Final = 7
 """Levels of urgency, 1 (most urgent) to 7."""
 
-LOOK_S: Final = 1.0
-"""How often to ask who is there while others are awaited."""
+PRESENCE_PERIOD_S: Final = 1.0
+"""Period of the queries for present members while some are awaited."""
 
 IDLE_BYTES: Final = 2**20
-"""Size of the largest message, its header not counted, that a worker without a deployment takes."""
+"""Largest message that a worker without a deployment accepts, without its header."""
 
 _REPORT_BYTES: Final = 2**32
-"""The same for the coordinator, which takes reports of long runs."""
+"""The same for the coordinator, which receives the reports of long runs."""
 
 OnAcknowledged = Callable[[Fragment], None]
 
 
 def urgency_levels(priorities: Mapping[str, float]) -> dict[float, int]:
-    """Map each distinct priority to a level of the transport: the highest class to 3, the others to 4 and below.
+    """Map each distinct priority to a level of the transport: the highest to 3, the others to less urgent ones.
 
-    The first two are left to what is no sample's data.
+    Levels 1 and 2 are reserved for messages other than the data of samples.
     """
     ranked = sorted(set(priorities.values()), reverse=True)
     return {priority: min(3 + rank, LEVELS) for rank, priority in enumerate(ranked)}
 
 
 class Transport(Protocol):
-    """A member's way to all others."""
+    """A member's connection to all others."""
 
     def send(self, to: str, frame: Frame, level: int) -> None:
-        """Send a frame to a member; it is delivered once, or never if the member is gone.
+        """Send a frame to a member; it is delivered once, or never if the member has left.
 
         Parameters
         ----------
         level
-            1 to 7; a smaller one overtakes.
+            1 to 7; smaller is more urgent.
         """
         ...
 
     def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
-        """Send a part of a frame."""
+        """Send a fragment of a frame."""
         ...
 
     def on_acknowledged(self, call: OnAcknowledged) -> None:
-        """Have ``call`` called, in any thread, when a fragment that asked for it has come."""
+        """Register a callback, called in any thread with each acknowledgement."""
         ...
 
     def limit(self, size_bytes: int) -> None:
-        """Refuse messages that are larger, from now on."""
+        """Refuse larger messages from now on."""
         ...
 
-    def look(self) -> None:
-        """Ask who is there: each is told again, as when it comes."""
+    def query_presence(self) -> None:
+        """Query the present members: each is reported again, as when it joins."""
         ...
 
     def close(self) -> None:
-        """Leave; the others are told."""
+        """Leave the network; the others are notified."""
         ...
 
 
 OnFrame = Callable[[Frame], None]
-"""Called in any thread for each frame that comes; for one that is refused, with a :class:`Refused` from the member
-itself in its place."""
+"""Called in any thread with each inbound frame; for a refused one, with a :class:`Refused` from the member itself."""
 
 OnPresence = Callable[[str, bool], None]
-"""Called in any thread when another member comes (True) or goes (False); for each that is there already, too, and maybe
-more than once."""
+"""Called in any thread when another member joins (True) or leaves (False); also for those present already, possibly
+several times."""
 
 Connect = Callable[[OnFrame, OnPresence], Transport]
 """Opens a member's transport."""
 
 
 class Receiver:
-    """What all transports do with a fragment that comes for ``member``."""
+    """Turns inbound fragments into frames for ``member``, the same way for all transports."""
 
     def __init__(self, member: str, on_frame: OnFrame) -> None:
         self._member = member
@@ -104,14 +103,14 @@ class Receiver:
         self.on_acknowledged: OnAcknowledged = lambda _fragment: None
 
     def limit(self, size_bytes: int) -> None:
-        """Refuse messages that are larger, from now on; what a worker without a deployment takes is always let in."""
+        """Refuse larger messages from now on, but accept at least :data:`IDLE_BYTES`."""
         with self._lock:
             self._limit_bytes = size_bytes = max(size_bytes, IDLE_BYTES)
             for assembler in self._assemblers.values():
                 assembler.limit_bytes = size_bytes
 
     def forget(self, sender: str) -> None:
-        """Drop what a member that went has left unfinished."""
+        """Drop the unfinished frames of a member that has left."""
         with self._lock:
             self._assemblers.pop(sender, None)
 
@@ -119,9 +118,9 @@ class Receiver:
         with self._lock:
             return self._assemblers.setdefault(sender, Assembler(self._limit_bytes))
 
-    def take(self, sender: str, attachment: bytes, payload: bytes) -> Fragment | None:
-        """Take what came; give what is to be sent back at once, if anything."""
-        came_s = time.monotonic()
+    def receive(self, sender: str, attachment: bytes, payload: bytes) -> Fragment | None:
+        """Handle an inbound fragment; return the acknowledgement to send back at once, if any."""
+        arrived_s = time.monotonic()
         fragment: Fragment | None = None
         try:
             fragment = read_fragment(attachment, payload)
@@ -130,116 +129,18 @@ class Receiver:
                 return None
             whole = self._assembler(sender).add(fragment)
             if whole is not None:
-                frame = decode(*whole, sender, came_s)
+                frame = decode(*whole, sender, arrived_s)
                 check_sender(frame)
                 if isinstance(frame.body, Deploy):
-                    # What follows a deployment in the same breath may be as large as it says.
+                    # The messages after a deployment may be as large as it announces, even before the agent handles it.
                     self.limit(frame.body.largest_bytes)
                 self._on_frame(frame)
         except ExecuteError as error:
             self._refuse(sender, str(error))
-        except Exception as error:  # noqa: BLE001 - whatever it is, it is told, and what comes next is taken
-            _LOG.exception("%s: a message from %s cannot be taken", self._member, sender)
-            self._refuse(sender, f"a message that cannot be taken: {explain(error)}")
+        except Exception as error:  # noqa: BLE001 - it is reported, and the next message is handled
+            _LOG.exception("%s: a message from %s cannot be handled", self._member, sender)
+            self._refuse(sender, f"a message that cannot be handled: {explain(error)}")
         return fragment.acknowledgement if fragment is not None and fragment.asks else None
 
     def _refuse(self, sender: str, what: str) -> None:
         self._on_frame(Frame(Refused(worker=self._member, sender=sender, what=what), sender=self._member))
-
-
-class MemoryNetwork:
-    """Members of one process, for tests: frames are encoded and decoded as on the wire, and delivered at once."""
-
-    def __init__(self) -> None:
-        self._lock = threading.Lock()
-        self._members: dict[str, tuple[Receiver, OnPresence]] = {}
-        self._cut: set[frozenset[str]] = set()
-
-    def connect(self, name: str) -> Connect:
-        """Give what opens the transport of member ``name``."""
-
-        def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
-            receiver = Receiver(name, on_frame)
-            with self._lock:
-                others = dict(self._members)
-                self._members[name] = (receiver, on_presence)
-            for other, (_, tell) in others.items():
-                if frozenset((name, other)) not in self._cut:
-                    on_presence(other, True)  # noqa: FBT003 - the protocol's signature
-                    tell(name, True)  # noqa: FBT003
-            return _MemoryTransport(self, name, receiver)
-
-        return opener
-
-    def deliver(self, to: str, sender: str, origin: Receiver, fragment: Fragment) -> Fragment | None:
-        """Hand a fragment to a member, if both are there; give what it answers."""
-        with self._lock:
-            member = self._members.get(to)
-            own = self._members.get(sender)
-            lost = own is None or own[0] is not origin or frozenset((sender, to)) in self._cut
-        if member is None or lost:
-            return None
-        return member[0].take(sender, fragment.attachment, bytes(fragment.payload))
-
-    def cut(self, *pair: str) -> None:
-        """Break the link between two members, now or before they come; what is sent over it is lost."""
-        self._link(pair, present=False)
-
-    def mend(self, *pair: str) -> None:
-        """Restore the link between two members."""
-        self._link(pair, present=True)
-
-    def _link(self, pair: tuple[str, ...], *, present: bool) -> None:
-        with self._lock:
-            (self._cut.discard if present else self._cut.add)(frozenset(pair))
-            ends = [(self._members.get(one), other) for one, other in (pair, pair[::-1])]
-        if all(member for member, _ in ends):
-            for member, other in ends:
-                if member is not None:
-                    member[1](other, present)
-
-    def leave(self, name: str) -> None:
-        """Take a member out and tell the others; what it still sends is lost."""
-        with self._lock:
-            self._members.pop(name, None)
-            others = list(self._members.values())
-        for receiver, tell in others:
-            receiver.forget(name)
-            tell(name, False)  # noqa: FBT003
-
-    def look(self, name: str) -> None:
-        """Tell a member who is there."""
-        with self._lock:
-            others = [other for other in self._members if other != name and frozenset((name, other)) not in self._cut]
-            own = self._members.get(name)
-        for other in others:
-            if own is not None:
-                own[1](other, True)  # noqa: FBT003
-
-
-class _MemoryTransport:
-    def __init__(self, network: MemoryNetwork, name: str, receiver: Receiver) -> None:
-        self._network = network
-        self._name = name
-        self._receiver = receiver
-
-    def send(self, to: str, frame: Frame, level: int) -> None:
-        for fragment in split(*encode(frame)):
-            self.send_fragment(to, fragment, level)
-
-    def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:  # noqa: ARG002 - all arrives at once
-        answer = self._network.deliver(to, self._name, self._receiver, fragment)
-        if answer is not None:
-            self._receiver.on_acknowledged(answer)
-
-    def on_acknowledged(self, call: OnAcknowledged) -> None:
-        self._receiver.on_acknowledged = call
-
-    def limit(self, size_bytes: int) -> None:
-        self._receiver.limit(size_bytes)
-
-    def look(self) -> None:
-        self._network.look(self._name)
-
-    def close(self) -> None:
-        self._network.leave(self._name)

@@ -1,12 +1,12 @@
 """The transport over Eclipse Zenoh, by TCP or by mutual TLS.
 
-Members are peers that find each other by gossip from the coordinator's address. Each declares a liveliness token, by
-which the others see it come and go.
+Members are peers that find each other by gossip from the coordinator's address. Each declares a liveliness token, from
+which the others learn that it joins and leaves.
 
-Two members have one link. Two, split by priority, would keep urgent data out of the socket's buffer that bulk data
-fills; but Zenoh numbers the messages of a priority and drops those that come out of turn, and so some do while a second
-link comes up: now and then a member never learnt of another one. :mod:`planner.execution.wire.lanes` bounds what
-waits in buffers instead.
+Two members have one link. A second link for urgent data would keep it out of the socket buffer that bulk data fills,
+but Zenoh numbers the messages of a priority and drops those that arrive out of order, as some do while a second link is
+being opened; occasionally a member would never discover another one. Instead, :mod:`planner.execution.wire.lanes`
+limits the data in buffers.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from planner.execution.wire.security import Credentials, alive, inbox, refuse_op
 from planner.execution.wire.threads import surviving
 from planner.execution.wire.transport import (
     CONTROL,
-    LOOK_S,
+    PRESENCE_PERIOD_S,
     Connect,
     OnAcknowledged,
     OnFrame,
@@ -39,18 +39,18 @@ from planner.execution.wire.transport import (
 _LOG = logging.getLogger(__name__)
 
 _LEASE_MS: Final = 900
-"""A silent link counts as broken after this, which is seen a tenth of a second later at the most."""
+"""A silent link counts as broken after this time; detection takes up to a tenth of a second more."""
 
 _BLOCKED_US: Final = 2_000_000
-"""A link that takes nothing for so long is closed."""
+"""A link that accepts nothing for this long is closed."""
 
 _DROPPED_US: Final = 100_000
-"""An acknowledgement that finds no room on its link for so long is dropped. The default, a hundredth of that, drops
-some wherever a processor is busy."""
+"""An acknowledgement that waits this long for a place in the link's queue is dropped. The default, a hundredth of this,
+drops some whenever a processor is busy."""
 
 _QUEUED_BATCHES: Final = 16
-"""Batches of 64 KiB that a queue holds; the library's most. With the default of two, the thread that sends and the one
-that writes to the socket wait for each other all the time: a megabyte over loopback takes a third longer."""
+"""Batches of 64 KiB in a queue; the library's maximum. With the default of two, the sending thread and the thread that
+writes to the socket keep waiting for each other: a megabyte over loopback takes a third longer."""
 
 _LEVELS: Final = {
     "real_time": zenoh.Priority.REAL_TIME,
@@ -61,7 +61,7 @@ _LEVELS: Final = {
     "data_low": zenoh.Priority.DATA_LOW,
     "background": zenoh.Priority.BACKGROUND,
 }
-"""From the most urgent, by the names of their queues."""
+"""Most urgent first, by the names of their queues."""
 
 _PRIORITIES: Final = tuple(_LEVELS.values())
 
@@ -73,28 +73,25 @@ def zenoh_connect(
     connect: Sequence[str],
     cert_dir: Path | None = None,
     insecure: bool = False,
-    gossip: bool = True,
 ) -> Connect:
-    """Give what opens the transport of member ``name``.
+    """Return a function that opens the transport of member ``name``.
 
     Parameters
     ----------
     listen
-        ``HOST:PORT``; a free port of the loopback interface when None.
+        ``HOST:PORT``; by default a free port of the loopback interface.
     connect
-        ``HOST:PORT`` of members to join; they may come later.
+        ``HOST:PORT`` of members to connect to; they may start later.
     cert_dir
-        The member's folder by ``planner certs``: all links are mutual TLS then.
+        The member's folder made by ``planner certs``; all links then use mutual TLS.
     insecure
-        Whether addresses off the loopback interface will do without.
-    gossip
-        Whether it joins all members that those it joins know of; else it has links to those in ``connect`` only.
+        Whether to allow addresses outside the loopback interface without certificates.
 
     Raises
     ------
     ExecuteError
-        An address is malformed, off the loopback interface without certificates, or cannot be listened on (when
-        opened); or the certificates are not this member's.
+        An address is malformed, or outside the loopback interface without certificates, or (when opened) cannot be
+        listened on; or the certificates are not this member's.
     """
     credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
     protocol = "tcp" if credentials is None else "tls"
@@ -102,7 +99,7 @@ def zenoh_connect(
     connects = [_endpoint(protocol, address) for address in connect]
     if credentials is None and not insecure:
         refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
-    configuration = _configuration(listens, connects, credentials) | {"scouting/gossip/enabled": gossip}
+    configuration = _configuration(listens, connects, credentials)
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
         return ZenohTransport(name, configuration, on_frame, on_presence)
@@ -111,10 +108,10 @@ def zenoh_connect(
 
 
 def free_port() -> int:
-    """Give a port of the loopback interface that is free."""
-    with socket.socket() as found:
-        found.bind(("127.0.0.1", 0))
-        return int(found.getsockname()[1])
+    """Return a free port of the loopback interface."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
 
 
 def _endpoint(protocol: str, address: str) -> str:
@@ -132,15 +129,15 @@ def _configuration(listens: Sequence[str], connects: Sequence[str], credentials:
         "connect/timeout_ms": -1,
         "connect/exit_on_failure": False,
         "connect/retry": {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2},
-        # Nobody is looked for by multicast, so there is nothing to wait half a second for.
+        # Without multicast there is no reason to wait half a second for discovered peers.
         "scouting/delay": 0,
         "scouting/multicast/enabled": False,
-        # One machine may play a whole network; shared memory would make its links unlike any real one.
+        # On one machine that emulates a network, shared memory would make links unlike any real ones.
         "transport/shared_memory/enabled": False,
         "transport/unicast/max_links": 1,
         "transport/link/tx/lease": _LEASE_MS,
         "transport/link/tx/queue/size": dict.fromkeys(_LEVELS, _QUEUED_BATCHES),
-        # Meanwhile nothing goes to any other member either.
+        # A blocked link blocks all others for this time.
         "transport/link/tx/queue/congestion_control/block/wait_before_close": _BLOCKED_US,
         "transport/link/tx/queue/congestion_control/drop/wait_before_drop": _DROPPED_US,
         "transport/link/rx/max_message_size": MAX_HEADER_BYTES + 2 * MAX_PIECE_BYTES,
@@ -172,17 +169,17 @@ class ZenohTransport:
         except BaseException as error:
             self.close()
             if isinstance(error, zenoh.ZError):
-                raise ExecuteError(f"cannot join the others: {error}", where=name) from error
+                raise ExecuteError(f"cannot join the network: {error}", where=name) from error
             raise
 
     def _receive(self, sample: zenoh.Sample) -> None:
         sender = str(sample.key_expr).rpartition("/")[2]
         attachment = sample.attachment.to_bytes() if sample.attachment is not None else b""
-        answer = self._receiver.take(sender, attachment, sample.payload.to_bytes())
+        answer = self._receiver.receive(sender, attachment, sample.payload.to_bytes())
         if answer is not None:
             try:
                 self.send_fragment(sender, answer, CONTROL)
-            except ExecuteError:  # the session may be closing, and a sender does not wait for ever
+            except ExecuteError:  # the session may be closing; the sender's lane times out
                 _LOG.debug("%s: an acknowledgement is lost", self._name, exc_info=True)
 
     def _presence(self, sample: zenoh.Sample) -> None:
@@ -198,12 +195,12 @@ class ZenohTransport:
             self.send_fragment(to, fragment, level)
 
     def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:
-        """Send a part of a frame; blocks while the link's queue is full.
+        """Send a fragment of a frame; blocks while the link's queue is full.
 
         Raises
         ------
         ExecuteError
-            The library refuses it; it has not been sent.
+            The library refused it.
         """
         try:
             self._session.put(
@@ -211,7 +208,7 @@ class ZenohTransport:
                 bytes(fragment.payload),  # the library takes no views
                 attachment=fragment.attachment,
                 priority=_PRIORITIES[level - 1],
-                # An acknowledgement is sent by the thread that receives, which must not wait for a link that is silent.
+                # The receiving thread sends acknowledgements, and must not wait for a silent link.
                 congestion_control=(
                     zenoh.CongestionControl.DROP if fragment.acknowledges else zenoh.CongestionControl.BLOCK
                 ),
@@ -221,15 +218,15 @@ class ZenohTransport:
             raise ExecuteError(f"cannot be sent: {error}", where=f"message to {to}") from error
 
     def on_acknowledged(self, call: OnAcknowledged) -> None:
-        """Have ``call`` called when a fragment that asked for it has come."""
+        """Register a callback, called in any thread with each acknowledgement."""
         self._receiver.on_acknowledged = call
 
     def limit(self, size_bytes: int) -> None:
-        """Refuse messages that are larger, from now on."""
+        """Refuse larger messages from now on."""
         self._receiver.limit(size_bytes)
 
-    def look(self) -> None:
-        """Ask who is there: each is told again, as when it comes."""
+    def query_presence(self) -> None:
+        """Query the present members: each is reported again, as when it joins."""
 
         @surviving
         def answer(reply: zenoh.Reply) -> None:
@@ -237,10 +234,10 @@ class ZenohTransport:
                 self._presence(reply.ok)
 
         try:
-            self._session.liveliness().get(alive("*"), answer, timeout=LOOK_S)
+            self._session.liveliness().get(alive("*"), answer, timeout=PRESENCE_PERIOD_S)
         except zenoh.ZError as error:
-            raise ExecuteError(f"cannot look who is there: {error}", where=self._name) from error
+            raise ExecuteError(f"cannot query the present members: {error}", where=self._name) from error
 
     def close(self) -> None:
-        """Leave. A process that ends without this may hang."""
+        """Leave the network; a process that ends without this may hang."""
         self._session.close()  # type: ignore[no-untyped-call]  # the library's stub leaves it untyped

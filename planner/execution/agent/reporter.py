@@ -1,0 +1,108 @@
+"""What a worker reports to the coordinator while a run goes on, and at its end."""
+
+from __future__ import annotations
+
+import logging
+from math import inf
+from typing import Final
+
+from planner.execution.agent.event_log import EventLog
+from planner.execution.agent.outbox import SendFrame
+from planner.execution.wire.frames import Frame, Tensors
+from planner.execution.wire.messages import COORDINATOR, Deploy, Ended, Load, Log, Output, Report, WorkerFault
+from planner.execution.wire.transport import CONTROL, LEVELS
+from planner.trace.records import SampleRecord
+from planner.worker.worker import Worker
+
+_LOG = logging.getLogger(__name__)
+
+LOAD_PERIOD_S: Final = 0.5
+"""Period of the reports of a worker's load and log."""
+
+_BATCH_S: Final = 0.2
+"""Ends of samples are batched for this long unless the run is live: each message costs both ends some work."""
+
+
+class Reporter:
+    """Reports one worker of one run; the times are those of the run's clock."""
+
+    def __init__(self, name: str, deploy: Deploy, send: SendFrame) -> None:
+        self.log = EventLog(live=deploy.live)
+        self._name = name
+        self._run = deploy.run
+        self._send = send
+        self._next_load_s = LOAD_PERIOD_S
+        self._ended: list[SampleRecord] = []
+        self._next_ends_s = inf
+        self._failing: set[tuple[str, int]] = set()
+
+    @property
+    def next_due_s(self) -> float:
+        """Time at which :meth:`report_due` has something to send."""
+        return min(self._next_load_s, self._next_ends_s)
+
+    def report_due(self, worker: Worker, now_s: float) -> None:
+        """Send the ends of samples, the load and the log, each when it is due."""
+        if self._next_ends_s <= now_s:
+            self._send_ends()
+        if self._next_load_s <= now_s:
+            self._next_load_s = now_s + LOAD_PERIOD_S
+            load = Load(
+                run=self._run,
+                worker=self._name,
+                at_s=now_s,
+                queued=worker.queued,
+                busy_s=self.log.busy_s,
+                carried_s=self.log.carried_s,
+                slowness=worker.slowness(now_s),
+            )
+            self._report(Frame(load))
+            self._send_log()
+
+    def add_end(self, record: SampleRecord, now_s: float) -> None:
+        """Report the end of a sample with the next batch."""
+        if not self._ended:
+            self._next_ends_s = now_s + _BATCH_S
+        self._ended.append(record)
+
+    def report_end(self, record: SampleRecord, outputs: Tensors, level: int) -> None:
+        """Report the end of a sample of a live run at once, with its outputs."""
+        self._report(Frame(Ended(run=self._run, worker=self._name, samples=(record,)), outputs), level)
+
+    def report_failing_block(self, model: str, block: int, reason: str) -> None:
+        """Report, once, that a block fails; the end of each of its samples is reported as well."""
+        if (model, block) in self._failing:
+            return
+        self._failing.add((model, block))
+        what = f"block {block} of {model} fails: {reason}"
+        _LOG.warning("%s: %s", self._name, what)
+        self._report(Frame(WorkerFault(worker=self._name, what=what)))
+
+    def report_all(self, waited_s: float) -> None:
+        """Report, at the end of the run, the rest of the log, the outputs and the totals.
+
+        Parameters
+        ----------
+        waited_s
+            Time in seconds that the executor's thread was ready to run and got no processor.
+        """
+        self._send_log()
+        for source, samples, tensors in self.log.outputs():
+            self._report(Frame(Output(source=source, samples=tuple(samples)), tensors), LEVELS)
+        report = Report(
+            worker=self._name, duplicates=self.log.duplicates, late_blocks=self.log.late_blocks, waited_s=waited_s
+        )
+        self._report(Frame(report), LEVELS)
+
+    def _send_log(self) -> None:
+        self._send_ends()
+        if tensors := self.log.flush():
+            self._report(Frame(Log(run=self._run, worker=self._name), tensors), LEVELS)
+
+    def _send_ends(self) -> None:
+        ended, self._ended, self._next_ends_s = self._ended, [], inf
+        if ended:
+            self._report(Frame(Ended(run=self._run, worker=self._name, samples=tuple(ended))))
+
+    def _report(self, frame: Frame, level: int = CONTROL) -> None:
+        self._send(COORDINATOR, frame, level)
