@@ -1,4 +1,4 @@
-"""A plan file with all that it names: a small model, its profile, a scenario."""
+"""A plan file with the files it refers to: a small model, its profile, a scenario."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ sources:
 
 
 def small_model() -> onnx.ModelProto:
-    """``y = relu(relu(x w0) w1) w2 + table[pick]``; a ``pick`` of :data:`ROWS` or more makes the last block raise."""
+    """Return ``y = relu(relu(x w0) w1) w2 + table[pick]``; its last block raises if ``pick >= ROWS``."""
     rng = np.random.default_rng(0)
     nodes, weights, last = [], [], "x"
     for index in range(BLOCKS):
@@ -67,7 +67,7 @@ def small_model() -> onnx.ModelProto:
 
 
 def write_case(folder: Path, scenario: str = SCENARIO) -> Path:
-    """Write everything; give the plan's file: block 0 at home, the others at ``b``."""
+    """Write all files and return the path of the plan: block 0 at home, the others at ``b``."""
     onnx.save(small_model(), folder / "small.onnx")
     chain = load_chain(folder / "small.onnx", max_blocks=BLOCKS).chain
     profile = make_profile("small", block_s=[BLOCK_S] * len(chain), cut_bytes=[cut.bytes for cut in chain.cuts])

@@ -1,4 +1,4 @@
-"""Agents that die, come back and lose links while a run is on, and what must hold of every such run."""
+"""Agents that die, return and lose links during a run, and what must hold of every such run."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ SEED = 3
 
 
 class Threads:
-    """Agents in threads; each has a folder of its own for block models."""
+    """Agents in threads, each with its own folder of block models."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -57,7 +57,7 @@ class Threads:
 
 
 class Fleet(Threads):
-    """Agents that talk by memory, so that links and agents can be taken away at once."""
+    """Agents on an in-memory transport, whose links and agents can be removed instantly."""
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -68,11 +68,11 @@ class Fleet(Threads):
             self.start(name, self.network.connect(name), provider)
 
     def agent(self, name: str) -> Agent:
-        """Give the one of this name that came last."""
+        """Return the agent of this name that was started last."""
         return next(agent for agent, _ in reversed(self._agents) if agent.name == name)
 
     def kill(self, name: str) -> None:
-        """Take an agent off the network without a word from it, as when its process is killed."""
+        """Remove an agent from the network without a message from it, as if its process were killed."""
         self.network.leave(name)
 
 
@@ -91,13 +91,13 @@ def fleet(folder: Path, *names: str) -> Iterator[tuple[Fleet, Coordinator]]:
 def deployment_for(
     instance: Instance, plan: PlanSpec = SPLIT, policy: str = "planned", *, live: bool = False
 ) -> Deployment:
-    """One that is planned again when workers leave."""
+    """Return a deployment that is re-planned when workers leave."""
     deployment = small_deployment(instance, plan, policy)
     return dataclasses.replace(deployment, replan=partial(ReplanProcess, instance, plan), live=live)
 
 
 def warmed(deployment: Deployment) -> Deployment:
-    """What solves again is there when the run begins, as in a run that has been on for a while."""
+    """Start the process that re-plans before the run, as if the run had been going on for a while."""
     assert deployment.replan is not None
     answers = queue.SimpleQueue[ReplanAnswer]()
     takers: list[TakeAnswer] = [answers.put]
@@ -117,7 +117,7 @@ def warmed(deployment: Deployment) -> Deployment:
 
 
 class After(Observer):
-    """Does something when so many samples have ended."""
+    """Performs actions, each when a number of samples have ended."""
 
     def __init__(self, *actions: tuple[int, Callable[[], None]]) -> None:
         self._actions = list(actions)
@@ -130,7 +130,7 @@ class After(Observer):
 
 
 def assert_accounted(instance: Instance, measurement: RunResult) -> dict[str, int]:
-    """Every sample ends exactly once, and each output is the whole model's; gives how many failed for which reason."""
+    """Check that samples end once, with the outputs of the whole model; return the number of failures by reason."""
     ended = [record for record in measurement.records if isinstance(record, SampleRecord)]
     offered = [(source, sample) for source in instance.sources for sample in range(instance.samples(source))]
     assert sorted((record.source, record.sample) for record in ended) == sorted(offered)
@@ -161,7 +161,7 @@ def said(measurement: RunResult) -> list[tuple[str, str]]:
 
 
 class Live(Observer):
-    """Hands in a sample for each that has ended, until so many have ended after the worker that left is back."""
+    """Submits a sample for each that has ended, until ``stop_after`` have ended after a worker left and returned."""
 
     def __init__(self, coordinator: Coordinator, *, stop_after: int, in_flight: int = 1) -> None:
         self._coordinator = coordinator

@@ -1,4 +1,4 @@
-"""A member that says whatever it likes to real agent processes, over real Zenoh."""
+"""A member that sends arbitrary messages to real agent processes over real Zenoh."""
 
 from __future__ import annotations
 
@@ -26,15 +26,15 @@ _Kind = TypeVar("_Kind", bound=Body)
 
 
 class Raw:
-    """A member whose messages are not checked before they go out."""
+    """A member whose messages are not checked before they are sent."""
 
     def __init__(
         self, name: str, *, listen: str | None = None, connect: str | None = None, cert_dir: Path | None = None
     ) -> None:
         self.name = name
-        self._came: queue.SimpleQueue[Frame | tuple[str, bool]] = queue.SimpleQueue()
+        self._inbound: queue.SimpleQueue[Frame | tuple[str, bool]] = queue.SimpleQueue()
         connect_all = zenoh_connect(name, listen=listen, connect=[connect] if connect else [], cert_dir=cert_dir)
-        transport = connect_all(self._came.put, lambda member, present: self._came.put((member, present)))
+        transport = connect_all(self._inbound.put, lambda member, present: self._inbound.put((member, present)))
         assert isinstance(transport, ZenohTransport)
         self.transport = transport
 
@@ -43,7 +43,7 @@ class Raw:
             pass
 
     def put(self, to: str, attachment: bytes, payload: bytes = b"", sender: str | None = None) -> None:
-        """Send any bytes, as any member."""
+        """Send any bytes in the name of any member."""
         self.transport._session.put(
             inbox(to, sender or self.name),
             payload,
@@ -64,7 +64,7 @@ class Raw:
         self.transport.send(to, frame, CONTROL)
 
     def expect(self, *kinds: type[_Kind], wait_s: float = 30.0) -> _Kind:
-        """Give the next message of one of these kinds."""
+        """Return the next message of one of these kinds."""
         until_s = time.monotonic() + wait_s
         while True:
             item = self._next(until_s - time.monotonic())
@@ -75,7 +75,7 @@ class Raw:
         return self.expect(Refused).what
 
     def alive(self, agent: str) -> About:
-        """Ask an agent about itself: it lives and takes messages."""
+        """Request an agent's description, which shows that it still handles messages."""
         self.send(agent, Frame(Ask()))
         return self.expect(About)
 
@@ -83,7 +83,7 @@ class Raw:
         self.transport.close()
 
     def _next(self, wait_s: float = 30.0) -> Any:
-        return self._came.get(timeout=max(wait_s, 0.001))
+        return self._inbound.get(timeout=max(wait_s, 0.001))
 
 
 @contextmanager
@@ -97,7 +97,7 @@ def raw_member(name: str = COORDINATOR, **options: Any) -> Iterator[Raw]:
 
 @contextmanager
 def agent_process(name: str, *options: str, before: tuple[str, ...] = ()) -> Iterator[subprocess.Popen[bytes]]:
-    """``planner agent`` as a process, gone when its standard input closes; ``before`` comes before the command."""
+    """Run ``planner agent`` as a process until its standard input closes; ``before`` precedes the command."""
     command = [*before, sys.executable, "-m", "planner", "agent", "--name", name, *options, "--until-stdin-closes"]
     process = subprocess.Popen(command, stdin=subprocess.PIPE)
     try:

@@ -1,4 +1,4 @@
-"""A small model, deployed on agents."""
+"""A small model, and its deployment on agents in threads."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ HASHES = tuple(hashlib.sha256(data).hexdigest() for data in FILES)
 
 
 def small_instance(samples: int = 12, rate_per_s: float = 60.0) -> Instance:
-    """Two sources at the first of three workers, and blocks of 4 ms on it."""
+    """Return an instance with two sources at the first of three workers, whose blocks take 4 ms there."""
     cut_bytes = [cut.bytes for cut in MODEL.chain.cuts]
     return make_instance(
         profiles=[make_profile("small", block_s=[0.004] * BLOCKS, cut_bytes=cut_bytes)],
@@ -42,7 +42,7 @@ def small_instance(samples: int = 12, rate_per_s: float = 60.0) -> Instance:
 
 
 def line_of_three(samples: int) -> Instance:
-    """Worker a reaches c only by way of b."""
+    """Return an instance whose worker a reaches c only through b."""
     instance = small_instance(samples=samples)
     links = {
         name: NetworkSpec(kind="point-to-point", links=((name[0], name[1]),), bandwidth_bytes_per_s=1e8)
@@ -53,7 +53,7 @@ def line_of_three(samples: int) -> Instance:
 
 
 def small_plan(*routes: list[tuple[str, int, int]]) -> PlanSpec:
-    """A plan that gives both sources these routes, in equal shares."""
+    """Return a plan with these routes for both sources, in equal shares."""
     built = tuple(
         Route(
             share=1 / len(routes),
@@ -62,10 +62,10 @@ def small_plan(*routes: list[tuple[str, int, int]]) -> PlanSpec:
         )
         for stages in routes
     )
-    own = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=built)
+    source = SourcePlan(accuracy=1.0, delay_s=0.1, surrogate_delay_s=0.1, routes=built)
     return PlanSpec(
         status="optimal", method="test", goal="delay", objective=1.0, bound=1.0, gap=0.0, solve_s=0.0,
-        provenance="measured", sources={"urgent": own, "other": own}, workers={}, networks={},
+        provenance="measured", sources={"urgent": source, "other": source}, workers={}, networks={},
     )  # fmt: skip
 
 
@@ -96,7 +96,7 @@ def small_deployment(
 
 @contextmanager
 def agents_in_threads(names: tuple[str, ...], folder: Path) -> Iterator[Coordinator]:
-    """Real agents with real sessions, each in a thread, that talk by memory."""
+    """Run real agents with real sessions, each in a thread, over an in-memory transport."""
     network = MemoryNetwork()
     with Coordinator(network.connect(COORDINATOR)) as coordinator:
         agents = [Agent(name, network.connect(name), BlockCache(folder / name)) for name in names]

@@ -1,4 +1,4 @@
-"""Agents with real sessions, over memory: every sample once, outputs equal, decisions that replay."""
+"""Agents with real sessions over an in-memory transport: equal outputs, replayable logs."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def test_every_sample_runs_its_blocks_in_order_and_on_the_simulated_route(measur
         assert found == routes(predicted)
 
 
-def test_the_log_of_an_agent_replayed_gives_the_same_decisions(measurement: RunResult, policy: str) -> None:
+def test_replaying_the_log_of_an_agent_reproduces_its_decisions(measurement: RunResult, policy: str) -> None:
     instance = small_instance()
     assert set(measurement.steps) == set(instance.workers)
     assert sum(len(steps) for steps in measurement.steps.values()) > 4 * BLOCKS
@@ -91,7 +91,7 @@ def test_the_log_of_an_agent_replayed_gives_the_same_decisions(measurement: RunR
             assert worker.step(step.now_s, step.event) == step.effects
 
 
-def test_unpaced_agents_complete_too_and_run_again(tmp_path: Path) -> None:
+def test_unpaced_agents_complete_and_can_run_again(tmp_path: Path) -> None:
     instance = small_instance(samples=5)
     deployment = small_deployment(instance, SPLIT)
     with agents_in_threads(instance.workers, tmp_path) as coordinator:
@@ -122,7 +122,7 @@ def test_a_damaged_or_unannounced_block_is_refused(tmp_path: Path) -> None:
     assert "not announced" in refused.what
 
 
-def test_a_coordinator_says_who_is_missing_or_at_fault(tmp_path: Path) -> None:
+def test_a_coordinator_names_agents_that_are_missing_or_at_fault(tmp_path: Path) -> None:
     instance = small_instance()
     broken = small_deployment(instance, SPLIT)
     broken = type(broken)(**{**vars(broken), "policy": "best"})
@@ -133,7 +133,7 @@ def test_a_coordinator_says_who_is_missing_or_at_fault(tmp_path: Path) -> None:
             coordinator.run(broken, ready_timeout_s=30.0)
 
 
-def test_missing_files_are_asked_for_one_by_one(tmp_path: Path) -> None:
+def test_missing_files_are_requested_one_by_one(tmp_path: Path) -> None:
     network = MemoryNetwork()
     said: list[Frame] = []
     transport = network.connect(COORDINATOR)(said.append, lambda _member, _present: None)
@@ -150,7 +150,7 @@ def test_missing_files_are_asked_for_one_by_one(tmp_path: Path) -> None:
     assert [frame.body for frame in said] == [Missing(worker="a", sha256=HASHES[0])]
 
 
-def test_a_host_that_is_slower_than_the_workers_it_plays_is_refused(tmp_path: Path) -> None:
+def test_a_host_slower_than_the_workers_it_emulates_is_refused(tmp_path: Path) -> None:
     workers = small_instance().scenario.workers
     fast = {
         name: spec.model_copy(update={"speed": 1e4 if name == "c" else spec.speed}) for name, spec in workers.items()
@@ -165,7 +165,7 @@ def test_a_host_that_is_slower_than_the_workers_it_plays_is_refused(tmp_path: Pa
         coordinator.run(deployment, ready_timeout_s=30.0)
 
 
-def test_a_slow_worker_slows_admission_and_what_is_on_its_way_stays_bounded(tmp_path: Path) -> None:
+def test_a_slow_worker_slows_admission_and_samples_in_flight_stay_bounded(tmp_path: Path) -> None:
     instance = small_instance(samples=30, rate_per_s=3000.0)
     sources = {name: source.model_copy(update={"in_flight": 3}) for name, source in instance.scenario.sources.items()}
     instance = instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})

@@ -1,4 +1,4 @@
-"""What an agent has in memory follows the plan."""
+"""The blocks in an agent's memory follow the plan."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ def at_b(model: ModelBlocks, plan: PlanSpec, troubles: list[str]) -> Iterator[Bl
         kept.close()
 
 
-def test_blocks_of_a_new_plan_are_loaded_before_they_are_needed_and_those_of_the_old_one_go() -> None:
+def test_blocks_of_a_new_plan_are_loaded_ahead_and_those_of_the_old_one_unloaded() -> None:
     model, troubles = blocks(*FILES), list[str]()
     with at_b(model, SECOND, troubles) as kept:
         kept.follow(FIRST)
@@ -62,7 +62,7 @@ def test_blocks_of_a_new_plan_are_loaded_before_they_are_needed_and_those_of_the
     assert troubles == []
 
 
-def test_a_block_that_samples_ask_for_stays_while_they_do() -> None:
+def test_a_block_stays_loaded_while_samples_use_it() -> None:
     model = blocks(*FILES)
     inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=0, source_index=0, samples=1)[0]
     with at_b(model, FIRST, []):
@@ -74,7 +74,7 @@ def test_a_block_that_samples_ask_for_stays_while_they_do() -> None:
         assert set(model.run(0, inputs)) == set(expected)
 
 
-def test_a_block_that_cannot_be_loaded_is_told() -> None:
+def test_a_block_that_cannot_be_loaded_is_reported() -> None:
     model, troubles = blocks(FILES[0], b"no model", FILES[2]), list[str]()
     with at_b(model, SECOND, troubles) as kept:
         kept.follow(FIRST)

@@ -1,4 +1,4 @@
-"""A transport that refuses what it is given: nothing is lost, doubled or out of order, or else the agent says so."""
+"""With a transport that refuses fragments, no frame is lost, duplicated or reordered, or the failure is reported."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ main(sys.argv[2:])
 
 
 class Refusing:
-    """A transport that raises where it is told to: before a fragment has gone, or although it has."""
+    """A transport that raises on chosen calls, either without sending the fragment or after sending it."""
 
     def __init__(self, transport: Transport, refuses: Callable[[str, int], bool], *, sends: bool) -> None:
         self._transport = transport
@@ -72,7 +72,7 @@ class Refusing:
 
 
 class Member:
-    """A member of a real network, and the frames that came."""
+    """A member of a real network, with its inbound frames."""
 
     def __init__(self, name: str, **places: str) -> None:
         self.came: queue.SimpleQueue[Frame] = queue.SimpleQueue()
@@ -104,8 +104,8 @@ def chunk(number: int, size_bytes: int) -> Frame:
     return Frame(Chunk(flood=str(number)), {"bytes": np.full(size_bytes, number, np.uint8)})
 
 
-@pytest.mark.parametrize("sends", [False, True], ids=["before it has gone", "although it has gone"])
-def test_frames_that_a_transport_refuses_now_and_then_all_come_once_and_in_order(*, sends: bool) -> None:
+@pytest.mark.parametrize("sends", [False, True], ids=["not sent", "sent"])
+def test_frames_that_a_transport_refuses_now_and_then_all_arrive_once_and_in_order(*, sends: bool) -> None:
     with pair() as (a, b):
         refusing = Refusing(a.transport, lambda _to, call: call % 7 < 3, sends=sends)
         sender = Lanes(refusing)
@@ -123,7 +123,7 @@ def test_frames_that_a_transport_refuses_now_and_then_all_come_once_and_in_order
     assert last.body == Echo(number=1)  # nor was anything refused, or did come twice
 
 
-def test_what_is_not_mended_is_told_and_ends_the_lane(
+def test_a_persistent_failure_is_reported_and_ends_the_lane(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(sending, "_PAUSES_S", (0.01, 0.02))
@@ -141,7 +141,7 @@ def test_what_is_not_mended_is_told_and_ends_the_lane(
     assert "no buffers" in caplog.text
 
 
-def test_what_waits_for_a_member_that_leaves_holds_up_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_fragment_for_a_member_that_leaves_delays_no_other(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sending, "_PAUSES_S", (3600.0,))
     with pair() as (a, b):
         refusing = Refusing(a.transport, lambda to, _call: to == "gone", sends=False)
@@ -157,7 +157,7 @@ def test_what_waits_for_a_member_that_leaves_holds_up_no_other(monkeypatch: pyte
     assert refusing.refused == 1
 
 
-def test_a_message_that_cannot_be_encoded_is_told_and_the_next_one_goes() -> None:
+def test_a_message_that_cannot_be_encoded_is_reported_and_the_next_one_sent() -> None:
     with pair() as (a, b):
         unsent: queue.SimpleQueue[Exception] = queue.SimpleQueue()
         sender = Lanes(a.transport, on_unsent=unsent.put)
@@ -170,7 +170,7 @@ def test_a_message_that_cannot_be_encoded_is_told_and_the_next_one_goes() -> Non
     assert "message to b: cannot be encoded; found 'chunk', caused by " in explain(told)
 
 
-def test_threads_that_begin_to_send_to_a_member_at_once_share_one_lane() -> None:
+def test_threads_that_start_sending_to_a_member_at_once_share_one_lane() -> None:
     threads, interval_s = 16, sys.getswitchinterval()
     sys.setswitchinterval(1e-6)
     try:
@@ -198,7 +198,7 @@ def test_threads_that_begin_to_send_to_a_member_at_once_share_one_lane() -> None
 
 
 @pytest.mark.parametrize("way", ["told", "mute"])
-def test_an_agent_that_can_send_nothing_says_so_and_goes(tmp_path: Path, way: str) -> None:
+def test_an_agent_that_cannot_send_reports_it_and_leaves(tmp_path: Path, way: str) -> None:
     address = f"127.0.0.1:{free_port()}"
     words = ["agent", "--name", "a", "--connect", address, "--cache", str(tmp_path), "--until-stdin-closes"]
     with raw_member(listen=address) as coordinator:
@@ -222,7 +222,7 @@ def test_an_agent_that_can_send_nothing_says_so_and_goes(tmp_path: Path, way: st
     )
 
 
-def test_a_message_that_makes_a_handler_raise_is_told_and_the_next_one_comes(caplog: pytest.LogCaptureFixture) -> None:
+def test_a_message_whose_handler_raises_is_reported_and_the_next_one_handled(caplog: pytest.LogCaptureFixture) -> None:
     address = f"127.0.0.1:{free_port()}"
     came: queue.SimpleQueue[Frame] = queue.SimpleQueue()
 

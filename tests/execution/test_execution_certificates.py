@@ -1,4 +1,4 @@
-"""Certificates: made once, added to, private; and what real agents make of them over real Zenoh."""
+"""Certificates are created once, can be extended, and are private; real agents enforce them over real Zenoh."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def test_certificates_are_the_authority_s_and_keys_are_private(folder: Path) -> 
         assert stat.S_IMODE(key.stat().st_mode) == 0o600
 
 
-def test_workers_are_added_to_what_is_there(tmp_path: Path) -> None:
+def test_workers_are_added_to_an_existing_folder(tmp_path: Path) -> None:
     make_certificates(tmp_path, ["a"], life=LIFE)
     before = {path: path.read_bytes() for path in tmp_path.rglob("*.key")}
     assert make_certificates(tmp_path, ["c", "a"], life=LIFE) == (COORDINATOR, "a", "c")
@@ -61,7 +61,7 @@ def test_workers_are_added_to_what_is_there(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["a/b", "*", "", COORDINATOR])
-def test_what_is_no_worker_s_name_is_refused(tmp_path: Path, name: str) -> None:
+def test_an_invalid_worker_name_is_refused(tmp_path: Path, name: str) -> None:
     with pytest.raises(ExecuteError, match=r"invalid worker name|reserved for the coordinator"):
         make_certificates(tmp_path, [name], life=LIFE)
 
@@ -83,27 +83,27 @@ def test_a_folder_that_is_not_the_member_s_is_refused(folder: Path, tmp_path: Pa
 @pytest.mark.parametrize(
     ("listen", "connect"), [(f"{ANY}:7447", []), ("192.0.2.7:7447", []), (None, ["127.0.0.1:1", "edge.example:7447"])]
 )
-def test_off_the_loopback_interface_certificates_are_wanted(listen: str | None, connect: list[str]) -> None:
+def test_outside_the_loopback_interface_certificates_are_required(listen: str | None, connect: list[str]) -> None:
     with pytest.raises(ExecuteError, match=r"outside the loopback interface; .* --insecure"):
         zenoh_connect("a", listen=listen, connect=connect)
     zenoh_connect("a", listen=listen, connect=connect, insecure=True)
 
 
-def test_loopback_is_known() -> None:
+def test_loopback_addresses_are_recognised() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "[::1]", "localhost")))
     assert not any(map(is_loopback, (ANY, "[::]", "192.0.2.1", "localhost.example")))
 
 
 @pytest.fixture(scope="module")
 def address(folder: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """Where agent ``a`` listens, by mutual TLS."""
+    """The address where agent ``a`` listens with mutual TLS."""
     address = f"127.0.0.1:{free_port()}"
     cache = str(tmp_path_factory.mktemp("cache"))
     with agent_process("a", "--listen", address, "--cert-dir", str(folder / "a"), "--cache", cache):
         yield address
 
 
-def test_members_meet_by_mutual_tls(folder: Path, address: str) -> None:
+def test_members_connect_by_mutual_tls(folder: Path, address: str) -> None:
     with raw_member(connect=address, cert_dir=folder) as coordinator:
         coordinator.wait_for("a")
         links = coordinator.transport._session.info.links()
@@ -112,7 +112,7 @@ def test_members_meet_by_mutual_tls(folder: Path, address: str) -> None:
         assert coordinator.alive("a").present == (COORDINATOR,)
 
 
-def test_no_worker_passes_for_another_member(folder: Path, address: str) -> None:
+def test_no_worker_can_impersonate_another_member(folder: Path, address: str) -> None:
     with (
         raw_member(connect=address, cert_dir=folder) as coordinator,
         raw_member("b", connect=address, cert_dir=folder) as b,
@@ -128,7 +128,7 @@ def test_no_worker_passes_for_another_member(folder: Path, address: str) -> None
         assert coordinator.alive("a").worker == "a"
 
 
-def test_a_stranger_is_not_let_in(folder: Path, address: str, tmp_path: Path) -> None:
+def test_a_stranger_is_rejected(folder: Path, address: str, tmp_path: Path) -> None:
     make_certificates(tmp_path, ["b"], life=LIFE)
     with (
         raw_member("b", connect=address, cert_dir=tmp_path) as stranger,
@@ -140,7 +140,7 @@ def test_a_stranger_is_not_let_in(folder: Path, address: str, tmp_path: Path) ->
         assert coordinator.alive("a").present == (COORDINATOR,)
 
 
-def test_an_agent_meets_a_coordinator_that_comes_later_and_again(tmp_path: Path) -> None:
+def test_an_agent_connects_to_a_coordinator_that_starts_later_and_restarts(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with agent_process("a", "--connect", address, "--cache", str(tmp_path)) as process:
         time.sleep(1.0)

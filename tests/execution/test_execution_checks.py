@@ -1,4 +1,4 @@
-"""What is refused is told, but a flood of it is not answered with another one."""
+"""Refusals are reported at a limited rate."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from planner.execution.wire import checks as admission
 from planner.execution.wire.checks import Refusals
 
 
-def test_a_flood_of_refusals_is_told_in_few_words(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_flood_of_refusals_causes_few_reports(monkeypatch: pytest.MonkeyPatch) -> None:
     clock = SimpleNamespace(now_s=100.0)
     monkeypatch.setattr(admission, "time", SimpleNamespace(monotonic=lambda: clock.now_s))
     told: list[tuple[str, str]] = []

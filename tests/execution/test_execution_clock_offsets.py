@@ -1,4 +1,4 @@
-"""Devices keep no common time: a run's clock reads the same at all of them nevertheless."""
+"""A run's clock is the same on all devices although their wall clocks differ."""
 
 from __future__ import annotations
 

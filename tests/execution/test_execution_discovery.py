@@ -1,4 +1,4 @@
-"""Members that come at the same time find each other; who is awaited is asked for again."""
+"""Members that start at the same time discover each other; awaited members are queried again."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NAMES = (COORDINATOR, "a", "b", "c", "d")
 
 
 class Meeting:
-    """Members that all come at once, and who has seen whom."""
+    """Members that start at once, and which others each has seen."""
 
     def __init__(self) -> None:
         self._address = f"127.0.0.1:{free_port()}"
@@ -38,18 +38,18 @@ class Meeting:
         return zenoh_connect(name, listen=listen, connect=connect)(lambda _frame: None, see)
 
     def forget(self) -> None:
-        """Have nobody seen."""
+        """Forget which members have been seen."""
         with self._changed:
             for seen in self._seen.values():
                 seen.clear()
 
     def complete(self) -> bool:
-        """Wait until everybody has seen everybody else."""
+        """Wait until every member has seen every other."""
         with self._changed:
             return self._changed.wait_for(lambda: all(len(seen) == len(NAMES) - 1 for seen in self._seen.values()), 20)
 
 
-def test_members_that_come_at_once_all_see_each_other() -> None:
+def test_members_that_start_at_once_all_discover_each_other() -> None:
     with ThreadPoolExecutor(len(NAMES)) as pool:
         for _ in range(ROUNDS):
             meeting = Meeting()
@@ -61,7 +61,7 @@ def test_members_that_come_at_once_all_see_each_other() -> None:
                     member.close()
 
 
-def test_who_asks_learns_again_who_is_there() -> None:
+def test_a_query_reports_the_present_members_again() -> None:
     meeting = Meeting()
     members = [meeting.come(name) for name in NAMES]
     try:
@@ -75,7 +75,7 @@ def test_who_asks_learns_again_who_is_there() -> None:
             member.close()
 
 
-def test_an_agent_whose_coming_was_not_heard_of_is_found() -> None:
+def test_an_agent_whose_arrival_was_missed_is_discovered() -> None:
     network = MemoryNetwork()
     agent = network.connect("a")(lambda _frame: None, lambda _member, _present: None)
     heard = itertools.count()

@@ -1,4 +1,4 @@
-"""What a worker tells the coordinator that is not so: it is refused and listed, and the report is made without it."""
+"""False reports of a worker are refused and listed, and do not enter the result."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ NOT_TAKEN = {
 }
 
 
-def test_logs_of_what_there_is_not_are_refused_and_listed_and_change_nothing(tmp_path: Path) -> None:
+def test_invalid_logs_are_refused_and_listed_and_change_nothing(tmp_path: Path) -> None:
     instance = small_instance(samples=SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         b = agents.agent("b")
@@ -96,7 +96,9 @@ def test_logs_of_what_there_is_not_are_refused_and_listed_and_change_nothing(tmp
         (Origin("small", exit="early"), "no such exit; found 'early'; expected one of "),
     ],
 )
-def test_ends_by_what_the_models_of_the_source_have_not_are_refused(origin: Origin, told: str, tmp_path: Path) -> None:
+def test_ends_that_the_models_of_the_source_cannot_produce_are_refused(
+    origin: Origin, told: str, tmp_path: Path
+) -> None:
     instance = small_instance(samples=SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         a = agents.agent("a")
@@ -112,7 +114,7 @@ def test_ends_by_what_the_models_of_the_source_have_not_are_refused(origin: Orig
 
 
 @pytest.mark.parametrize("names", [(), ("weights",), ("t3", "t2")])
-def test_outputs_that_no_model_of_the_source_gives_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
+def test_outputs_that_no_model_of_the_source_produces_are_refused(names: tuple[str, ...], tmp_path: Path) -> None:
     instance = small_instance(samples=SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         a = agents.agent("a")
@@ -128,7 +130,7 @@ def test_outputs_that_no_model_of_the_source_gives_are_refused(names: tuple[str,
     assert said(measured) == [("a", f"was refused: {told}")]
 
 
-def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) -> None:
+def test_loads_and_requests_that_do_not_fit_the_run_are_refused(tmp_path: Path) -> None:
     instance, seen = small_instance(samples=SAMPLES), set[str]()
 
     class Watching(After):
@@ -162,7 +164,7 @@ def test_loads_and_files_that_the_run_does_not_have_are_refused(tmp_path: Path) 
         ({"small": (0.1,)}, "wrong number of block times; found 1; expected 3"),
     ],
 )
-def test_a_worker_that_is_ready_with_other_blocks_is_at_fault(
+def test_a_worker_that_reports_the_wrong_blocks_as_ready_is_at_fault(
     times: dict[str, tuple[float, ...]], told: str, tmp_path: Path
 ) -> None:
     instance = small_instance(samples=SAMPLES)

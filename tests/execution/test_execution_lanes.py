@@ -1,4 +1,4 @@
-"""Frames in fragments: put together again whatever their sizes; urgent ones overtake; what is on its way is bounded."""
+"""Fragments are assembled whatever their sizes; urgent frames overtake; the bytes in flight are bounded."""
 
 from __future__ import annotations
 
@@ -13,16 +13,17 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.errors import ExecuteError
+from planner.execution.wire import lanes
 from planner.execution.wire.diagnostics import Chunk, Echo
 from planner.execution.wire.fragments import MAX_PIECE_BYTES, Assembler, Fragment, Outgoing, read_fragment, split
-from planner.execution.wire.frames import Frame, decode
+from planner.execution.wire.frames import Frame, Payload, decode, encode
 from planner.execution.wire.lanes import Lanes
 from planner.execution.wire.send_window import PROBE_BYTES
 from planner.execution.wire.transport import LEVELS, OnAcknowledged
 
 
 @given(st.binary(max_size=400), st.lists(st.integers(1, 100), min_size=1), st.binary(max_size=30))
-def test_a_frame_in_any_pieces_comes_whole(payload: bytes, sizes: list[int], header: bytes) -> None:
+def test_a_frame_in_fragments_of_any_sizes_is_assembled(payload: bytes, sizes: list[int], header: bytes) -> None:
     outgoing, assembler, found = Outgoing(header, payload), Assembler(400), None
     while not outgoing.over:
         assert found is None
@@ -33,14 +34,14 @@ def test_a_frame_in_any_pieces_comes_whole(payload: bytes, sizes: list[int], hea
 
 
 @given(st.permutations([0, 0, 0, 1, 1, 1, 2, 2, 2]))
-def test_frames_that_come_between_each_other_are_kept_apart(order: list[int]) -> None:
+def test_interleaved_frames_are_assembled_separately(order: list[int]) -> None:
     frames = [Outgoing(b"%d" % index, bytes([index]) * 30) for index in range(3)]
     assembler = Assembler(100)
     came = [assembler.add(frames[index].next(10, asks=False)) for index in order]
     assert sorted(whole for whole in came if whole) == [(b"%d" % index, bytes([index]) * 30) for index in range(3)]
 
 
-def test_unfinished_frames_are_bounded_and_later_pieces_of_what_was_dropped_count_for_nothing() -> None:
+def test_unfinished_frames_are_bounded_and_later_fragments_of_dropped_ones_ignored() -> None:
     assembler = Assembler(100)
     frames = [Outgoing(b"", bytes(20)) for _ in range(100)]
     for outgoing in frames:
@@ -52,13 +53,13 @@ def test_unfinished_frames_are_bounded_and_later_pieces_of_what_was_dropped_coun
         assembler.add(Outgoing(b"", bytes(101)).next(10, asks=False))
 
 
-def test_what_is_sent_at_once_goes_in_pieces_no_larger_than_allowed() -> None:
+def test_split_keeps_to_the_largest_fragment() -> None:
     payload = bytes(MAX_PIECE_BYTES + 1)
     assert [len(fragment.payload) for fragment in split(b"", payload)] == [MAX_PIECE_BYTES, 1]
 
 
 class Slow:
-    """A medium of a certain rate with a queue, which takes all at once and acknowledges what has passed it."""
+    """A medium of a given rate with an unlimited queue, which acknowledges each fragment once it has passed."""
 
     def __init__(self, bytes_per_s: float) -> None:
         self.sent: list[tuple[str, int, Fragment]] = []
@@ -104,7 +105,7 @@ class Slow:
 
 @pytest.fixture
 def slow() -> Iterator[Callable[[float], Slow]]:
-    """Give what makes a medium of a rate, which ends with the test."""
+    """Return a factory of media of a given rate, which end with the test."""
     made: list[Slow] = []
 
     def make(bytes_per_s: float) -> Slow:
@@ -121,7 +122,7 @@ def bulk(size_bytes: int) -> Frame:
 
 
 def counted(total: int) -> tuple[Callable[[], None], threading.Event]:
-    """Give what is called back, and what is set when that happened so often."""
+    """Return a callback, and an event set by its ``total``-th call."""
     left, over = iter(range(total - 1)), threading.Event()
     return lambda: None if next(left, None) is not None else over.set(), over
 
@@ -149,7 +150,34 @@ def test_urgent_frames_overtake(slow: Callable[[float], Slow]) -> None:
     assert len([decode(*found) for found in came]) == 9
 
 
-def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes(slow: Callable[[float], Slow]) -> None:
+@pytest.mark.parametrize("overtaken", [True, False], ids=["overtaken", "its member left"])
+def test_a_frame_is_not_sent_if_it_is_not_the_first_any_more_once_it_is_encoded(
+    slow: Callable[[float], Slow], monkeypatch: pytest.MonkeyPatch, *, overtaken: bool
+) -> None:
+    encoding, go_on = threading.Event(), threading.Event()
+
+    def gated(frame: Frame) -> tuple[bytes, Payload]:
+        if isinstance(frame.body, Chunk):
+            encoding.set()
+            assert go_on.wait(20.0)
+        return encode(frame)
+
+    monkeypatch.setattr(lanes, "encode", gated)
+    medium = slow(1e8)
+    sender, arrived = Lanes(medium), threading.Event()
+    sender.route({"b": "wifi", "c": "wifi"})
+    sender.send("b", bulk(1000), LEVELS)
+    assert encoding.wait(20.0)
+    if not overtaken:
+        sender.forget("b")
+    sender.send("c", Frame(Echo(number=1)), 1, arrived.set)
+    go_on.set()
+    assert arrived.wait(20.0)
+    sender.close()
+    assert [to for to, *_ in medium.sent] == (["c", "b"] if overtaken else ["c"])
+
+
+def test_while_a_medium_drains_only_more_urgent_frames_are_sent(slow: Callable[[float], Slow]) -> None:
     medium = slow(100.0)  # nothing comes back in this test
     sender = Lanes(medium)
     sender.send("b", bulk(1_000_000), 5)
@@ -170,7 +198,7 @@ def test_while_a_medium_runs_empty_only_what_is_more_urgent_goes(slow: Callable[
     sender.close()
 
 
-def test_small_frames_that_nobody_waits_for_are_acknowledged_now_and_then(slow: Callable[[float], Slow]) -> None:
+def test_small_frames_without_a_callback_are_acknowledged_now_and_then(slow: Callable[[float], Slow]) -> None:
     medium = slow(1e8)
     sender = Lanes(medium)
     for _ in range(400):
@@ -188,7 +216,7 @@ def test_small_frames_that_nobody_waits_for_are_acknowledged_now_and_then(slow: 
     assert sum(apart) > 300
 
 
-def test_members_by_one_medium_share_a_lane_and_others_do_not_wait(slow: Callable[[float], Slow]) -> None:
+def test_members_behind_one_medium_share_a_lane_and_others_do_not_wait(slow: Callable[[float], Slow]) -> None:
     medium = slow(5e6)
     sender = Lanes(medium)
     sender.route({"b": "wifi", "c": "wifi", "d": "line"})
@@ -205,7 +233,7 @@ def test_members_by_one_medium_share_a_lane_and_others_do_not_wait(slow: Callabl
     sender.close()
 
 
-def test_what_is_for_a_member_that_left_is_dropped(slow: Callable[[float], Slow]) -> None:
+def test_frames_for_a_member_that_left_are_dropped(slow: Callable[[float], Slow]) -> None:
     medium = slow(1e5)
     sender = Lanes(medium)
     for _ in range(3):
@@ -216,7 +244,7 @@ def test_what_is_for_a_member_that_left_is_dropped(slow: Callable[[float], Slow]
     assert sum(len(fragment.payload) for *_, fragment in medium.sent) < 4_000_000
 
 
-def test_what_a_frame_takes_on_an_idle_way_is_told_without_what_a_small_one_takes(
+def test_the_duration_of_a_transfer_over_an_idle_medium_is_reported_without_the_round_trip(
     slow: Callable[[float], Slow],
 ) -> None:
     told: list[tuple[str, int, float]] = []

@@ -1,4 +1,4 @@
-"""A run may last for hours: what members keep in memory does not grow with the samples that have ended."""
+"""The memory of members does not grow with the samples that have ended, so that a run may last for hours."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def planners_objects() -> Counter[type]:
 
 
 class Scales(Observer):
-    """Weighs all members when the last sample has ended."""
+    """Counts the objects of all members when the last sample has ended."""
 
     def __init__(self, coordinator: Coordinator, *, live: bool) -> None:
         self._coordinator = coordinator
@@ -68,7 +68,7 @@ class Scales(Observer):
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["measured", "live"])
-def test_members_keep_nothing_of_samples_that_have_ended(
+def test_members_keep_no_objects_of_samples_that_have_ended(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, live: bool
 ) -> None:
     monkeypatch.setattr("planner.trace.store._PIECE", 50)  # those that will be written together are kept until then
@@ -117,7 +117,7 @@ def test_completions_keep_only_what_is_out_of_order() -> None:
     assert {record.reason for record in lost} == {"no end was reported before the run was over"}
 
 
-def test_outputs_are_kept_once_however_many_samples_gave_them() -> None:
+def test_an_output_shared_by_samples_is_kept_once() -> None:
     log, outputs = EventLog(live=False), Outputs()
     tensors = [{"y": np.full(1000, value, np.float32)} for value in range(3)]
     for sample in range(1, 3000):
@@ -133,7 +133,7 @@ def test_outputs_are_kept_once_however_many_samples_gave_them() -> None:
 
 
 @pytest.mark.parametrize("pieces", [0, 1, 3])
-def test_a_log_of_steps_comes_in_pieces_and_is_one_in_its_file(pieces: int) -> None:
+def test_pieces_of_a_log_of_steps_form_one_file(pieces: int) -> None:
     logs, steps = StepLogs(), []
     logs.begin("a")
     for piece in range(pieces):

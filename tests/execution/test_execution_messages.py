@@ -38,7 +38,7 @@ MESSAGES: list[Message] = [
 
 
 @pytest.mark.parametrize("message", MESSAGES, ids=lambda message: str(message.kind))
-def test_messages_come_as_they_went(message: Message) -> None:
+def test_messages_are_decoded_as_encoded(message: Message) -> None:
     data = Data(run="r", sender="a", message=message, cut=2, size_bytes=24, sent_s=1.5)
     tensors = {"x": np.arange(6, dtype=np.float32).reshape(2, 3), "mask": np.array([True, False])}
     found = decode(*encode(Frame(data, tensors)))
@@ -54,7 +54,7 @@ def test_messages_come_as_they_went(message: Message) -> None:
         hnp.array_shapes(min_dims=0, max_dims=4, min_side=0, max_side=4),
     )
 )
-def test_tensors_come_bit_for_bit_scalars_and_empty_ones_too(tensor: np.ndarray) -> None:
+def test_tensors_are_decoded_bit_for_bit_including_scalars_and_empty_ones(tensor: np.ndarray) -> None:
     found = decode(*encode(Frame(Start(at_unix_s=1.0), {"first": tensor, "again": tensor}))).tensors
     for name in ("first", "again"):
         assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
@@ -77,7 +77,7 @@ def test_a_tensor_in_another_byte_order_keeps_its_values() -> None:
     np.testing.assert_array_equal(found, np.arange(6, dtype=np.float32), strict=True)
 
 
-def test_a_deployment_travels_without_its_files() -> None:
+def test_a_deployment_is_sent_without_its_files() -> None:
     instance = small_instance()
     deployment = small_deployment(instance, SPLIT)
     deploy = Deploy(
@@ -113,7 +113,7 @@ def altered(**changes: object) -> bytes:
         (HEADER, PAYLOAD + b"x", "does not match its header"),
     ],
 )
-def test_what_is_no_frame_is_refused(header: bytes, payload: bytes, message: str) -> None:
+def test_malformed_frames_are_refused(header: bytes, payload: bytes, message: str) -> None:
     with pytest.raises(ExecuteError) as refused:
         decode(header, payload)
     assert message in str(refused.value)
@@ -134,7 +134,7 @@ print("steps" if not STEPS.pydantic_complete else "", end="")
 """
 
 
-def test_what_makes_messages_is_built_before_a_run() -> None:
-    """Built with the first message, it would stop all threads of an agent for as long as some blocks take."""
+def test_validators_and_serializers_are_built_before_a_run() -> None:
+    """Building them with the first message would stop all threads of an agent for as long as some blocks take."""
     told = subprocess.run([sys.executable, "-c", _LEFT_UNBUILT], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == ""

@@ -1,4 +1,4 @@
-"""What a real agent process does not take, over real Zenoh: it says so, and lives on."""
+"""A real agent process over real Zenoh refuses bad messages, reports them, and goes on."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ def coordinator(members: tuple[Raw, Raw]) -> Raw:
 
 @pytest.fixture
 def in_run(members: tuple[Raw, Raw]) -> Iterator[tuple[Raw, Raw]]:
-    """A run goes on at the agent."""
+    """Deploy and start a run on the agent."""
     coordinator, a = members
     coordinator.send("b", deploy_frame("r"))
     blocks = dict(zip(HASHES, FILES, strict=True))
@@ -98,25 +98,25 @@ HEADER, PAYLOAD = encode(Frame(Stop()))
     ],
     ids=["nothing", "pickle", "pickled header", "unknown kind", "other version", "oversize"],
 )
-def test_what_is_no_message_is_refused(coordinator: Raw, attachment: bytes, message: str) -> None:
+def test_malformed_messages_are_refused(coordinator: Raw, attachment: bytes, message: str) -> None:
     coordinator.put("b", attachment)
     assert message in coordinator.refused()
     assert coordinator.alive("b").run is None
 
 
-def test_oversize_is_refused_before_it_comes(coordinator: Raw) -> None:
+def test_an_oversize_message_is_refused_at_its_first_fragment(coordinator: Raw) -> None:
     whole = Frame(BlockFile(sha256="0" * 64), {"file": np.zeros(5_000_000, np.uint8)})
     coordinator.send("b", whole)
     assert "oversize message; found 5000000" in coordinator.refused()
     assert coordinator.alive("b").run is None
 
 
-def test_a_block_nobody_announced_is_refused(coordinator: Raw) -> None:
+def test_an_unannounced_block_is_refused(coordinator: Raw) -> None:
     coordinator.send("b", Frame(BlockFile(sha256="0" * 64), {"file": np.zeros(8, np.uint8)}))
     assert "was not announced" in coordinator.refused()
 
 
-def test_a_damaged_block_ends_the_run_only(tmp_path: Path) -> None:
+def test_a_damaged_block_ends_only_the_run(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with raw_member(listen=address) as own, agent_process("b", "--connect", address, "--cache", str(tmp_path)):
         own.wait_for("b")
@@ -129,7 +129,7 @@ def test_a_damaged_block_ends_the_run_only(tmp_path: Path) -> None:
         assert list(tmp_path.iterdir()) == []
 
 
-def test_a_flood_of_what_is_refused_is_not_answered_with_another(tmp_path: Path) -> None:
+def test_a_flood_of_bad_messages_causes_few_reports(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with raw_member(listen=address) as own, agent_process("b", "--connect", address, "--cache", str(tmp_path)):
         own.wait_for("b")
@@ -154,7 +154,7 @@ def test_only_the_coordinator_deploys(members: tuple[Raw, Raw]) -> None:
     assert coordinator.alive("b").run is None
 
 
-def test_a_worker_reports_about_itself_only(members: tuple[Raw, Raw]) -> None:
+def test_a_worker_reports_only_about_itself(members: tuple[Raw, Raw]) -> None:
     coordinator, a = members
     a.send(COORDINATOR, Frame(Ready(worker="b", warm_block_s={})))
     assert "this member may not send 'ready'; found 'a'" in coordinator.refused()

@@ -1,4 +1,4 @@
-"""The window keeps a medium busy, whatever its rate and delay, and little waits before it; all in virtual time."""
+"""The window keeps a medium of any rate and delay busy with a short queue; all in virtual time."""
 
 from __future__ import annotations
 
@@ -15,12 +15,12 @@ from planner.execution.wire.send_window import PROBE_BYTES, QUEUED_S, Departure,
 
 @dataclass
 class Flow:
-    """What a flow that always has more to send got."""
+    """The throughput and queueing delay of a flow that always has more to send."""
 
     bytes_per_s: float
-    """Of the second half."""
+    """Throughput in the second half."""
     waited_s: float
-    """The longest that a fragment of the second half waited before the medium."""
+    """Longest wait of a fragment of the second half before the medium."""
 
 
 def flow(
@@ -29,7 +29,7 @@ def flow(
     until_s: float,
     acknowledged_s: Callable[[float], float] = lambda at_s: at_s,
 ) -> Flow:
-    """Send without end through a medium with a queue; ``acknowledged_s`` says when a receiver gets to it."""
+    """Send continuously through a medium with a queue; ``acknowledged_s`` maps arrival to acknowledgement."""
     window, flying = SendWindow(), deque[tuple[float, Departure]]()
     now_s = free_s = last_s = 0.0
     drains, came_bytes, waited_s = False, 0, 0.0
@@ -55,7 +55,7 @@ def flow(
 
 
 @given(st.floats(1e6, 2e9), st.floats(1e-4, 0.1))
-def test_a_medium_of_any_rate_and_delay_is_kept_busy_and_little_waits(rate: float, round_trip_s: float) -> None:
+def test_a_medium_of_any_rate_and_delay_is_kept_busy_with_a_short_queue(rate: float, round_trip_s: float) -> None:
     found = flow(lambda _: rate, lambda _: round_trip_s, 3.0)
     most = 2**26 / (round_trip_s + 2**26 / rate / 4)  # the largest window there is
     assert found.bytes_per_s > 0.85 * min(rate, most)
@@ -69,16 +69,16 @@ def test_the_window_follows_a_medium_whose_rate_changes(factor: float) -> None:
     assert found.waited_s < max(0.015, 2 * 2**14 / (6e6 * factor))
 
 
-def test_the_window_follows_a_way_that_becomes_longer() -> None:
+def test_the_window_follows_a_round_trip_that_becomes_longer() -> None:
     found = flow(lambda _: 1e7, lambda at_s: 0.001 if at_s < 2.0 else 0.02, 60.0)
     assert found.bytes_per_s > 0.9e7
 
 
-def test_a_receiver_that_waits_for_a_processor_does_not_pass_for_a_fast_medium() -> None:
-    def gets_to_it_s(at_s: float) -> float:
-        """For a fifth of the time it has no processor."""
+def test_a_receiver_that_waits_for_a_processor_does_not_look_like_a_fast_medium() -> None:
+    def acknowledged_s(at_s: float) -> float:
+        """Return when the receiver, which has no processor for a fifth of the time, acknowledges."""
         return at_s if at_s % 0.1 < 0.08 else at_s - at_s % 0.1 + 0.1
 
-    found = flow(lambda _: 6e6, lambda _: 0.001, 8.0, gets_to_it_s)
+    found = flow(lambda _: 6e6, lambda _: 0.001, 8.0, acknowledged_s)
     assert found.bytes_per_s > 0.9 * 0.8 * 6e6
     assert found.waited_s < 0.015

@@ -1,4 +1,4 @@
-"""Threads of agents and coordinator that fail: it is logged with its cause, and the run ends by a clear message."""
+"""A failing thread of an agent or the coordinator is logged with its cause and ends the run with a clear message."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from tests.execution.rig import FILES, HASHES, SPLIT, agents_in_threads, small_d
 NO_PROCESSOR = [4095]
 
 
-def test_what_ends_a_thread_is_logged_and_told(caplog: pytest.LogCaptureFixture) -> None:
+def test_the_exception_that_ends_a_thread_is_logged_and_reported(caplog: pytest.LogCaptureFixture) -> None:
     told: list[Exception] = []
 
     def work() -> None:
@@ -40,7 +40,7 @@ def test_what_ends_a_thread_is_logged_and_told(caplog: pytest.LogCaptureFixture)
     assert (record.getMessage(), record.exc_info and record.exc_info[1]) == ("the thread 'work' failed", told[0])
 
 
-def test_what_a_callback_raises_is_logged_and_goes_no_further(caplog: pytest.LogCaptureFixture) -> None:
+def test_an_exception_of_a_callback_is_logged_and_not_propagated(caplog: pytest.LogCaptureFixture) -> None:
     def divide(by: int) -> None:
         told.append(1 // by)
 
@@ -54,7 +54,7 @@ def test_what_a_callback_raises_is_logged_and_goes_no_further(caplog: pytest.Log
     assert isinstance(record.exc_info[1], ZeroDivisionError)
 
 
-def test_a_block_that_fails_says_what_and_with_which_type() -> None:
+def test_a_failing_block_reports_the_message_and_type_of_its_exception() -> None:
     outcomes: queue.SimpleQueue[BlockResult] = queue.SimpleQueue()
     compute = Executor({}, outcomes.put, lambda _error: None)
     compute.submit(BlockJob(RunBlock(SampleKey("s", 0, 0), "none", 0, begins_stage=True), {}, 0.0, None))
@@ -64,7 +64,7 @@ def test_a_block_that_fails_says_what_and_with_which_type() -> None:
 
 
 @pytest.mark.skipif(not available_processors(), reason="this system does not let a process choose its processors")
-def test_a_compute_thread_that_ends_ends_the_run_and_not_the_agent(tmp_path: Path) -> None:
+def test_an_executor_thread_that_fails_ends_the_run_and_not_the_agent(tmp_path: Path) -> None:
     network, said = MemoryNetwork(), queue.SimpleQueue[Frame]()
     transport = network.connect(COORDINATOR)(said.put, lambda _member, _present: None)
     agent = Agent("a", network.connect("a"), BlockCache(tmp_path), processors=NO_PROCESSOR)
@@ -89,7 +89,7 @@ def test_a_compute_thread_that_ends_ends_the_run_and_not_the_agent(tmp_path: Pat
     assert not thread.is_alive()
 
 
-def test_a_block_loader_thread_that_ends_is_reported() -> None:
+def test_a_block_loader_thread_that_fails_is_reported() -> None:
     class Blocks(ModelBlocks):
         @property
         def loaded(self) -> tuple[int, ...]:
@@ -121,7 +121,7 @@ def test_an_emulated_network_that_fails_ends_the_run_with_its_cause(tmp_path: Pa
         coordinator.run(deployment, ready_timeout_s=30.0)
 
 
-def test_a_transfer_between_members_that_nothing_joins_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
+def test_a_transfer_between_unconnected_members_is_refused_and_the_run_goes_on(tmp_path: Path) -> None:
     class Forged(EmulatedNetwork):
         def transmit(self, request: Transmit) -> None:
             super().transmit(request)
@@ -137,7 +137,7 @@ def test_a_transfer_between_members_that_nothing_joins_is_refused_and_the_run_go
 
 
 @pytest.mark.parametrize("changed", [{"at_s": float("nan")}, {"priority": float("inf")}, {"size_bytes": -1}])
-def test_a_transfer_that_is_none_is_refused(changed: dict[str, float]) -> None:
+def test_an_invalid_transfer_is_refused(changed: dict[str, float]) -> None:
     request = Transmit(
         transfer="a/0", sender="a", to="b", key=SampleKey("urgent", 0, 0), cut=1, size_bytes=1, priority=1.0, at_s=0.0
     )

@@ -7,6 +7,7 @@ agent's thread and the executor's thread call it in turn, never both at once.
 from __future__ import annotations
 
 import heapq
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count
@@ -49,6 +50,8 @@ from planner.worker.events import (
     sample_record,
 )
 from planner.worker.worker import Worker
+
+_LOG = logging.getLogger(__name__)
 
 
 class Driver:
@@ -214,9 +217,11 @@ class Driver:
             self._schedule_receipt(admit.at_s, *held)
 
     def _on_membership_change(self, change: MembershipChange, _frame: Frame) -> None:
+        _LOG.info("%s: %s %s the run", self.name, change.worker, "joins" if change.present else "leaves")
         self._change_membership(self._out, change.worker, present=change.present)
 
     def _on_replan(self, replan: Replan, _frame: Frame) -> None:
+        _LOG.info("%s: new plan by %s", self.name, replan.plan.method)
         self._follow(replan.plan)
         self._step(Replanned(replan.plan))
 

@@ -237,6 +237,18 @@ class _Desk(Observer):
         self._also.on_joined(worker)
 
 
+def check_limit(limit: int) -> None:
+    """Refuse a maximum number of in-flight samples that admits none.
+
+    Raises
+    ------
+    ExecuteError
+        If ``limit`` is less than 1.
+    """
+    if limit < 1:
+        raise ExecuteError("too few in-flight samples", where="limit", value=limit, expected="1 or more")
+
+
 class LiveSession(AbstractContextManager["LiveSession"]):
     """A live run that accepts samples; use it as a context manager.
 
@@ -270,8 +282,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         observer: Observer | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
-        if limit < 1:
-            raise ExecuteError("too few in-flight samples", where="limit", value=limit, expected="1 or more")
+        check_limit(limit)
         self._deployment = deployment
         self._agents = agents
         self._ready_timeout_s = ready_timeout_s
