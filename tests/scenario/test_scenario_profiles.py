@@ -63,8 +63,8 @@ def test_missing_profiles_are_all_named_with_their_commands(tmp_path: Path, monk
     save(tmp_path / "profiles", "tagger", "large")
     assert refused(write(tmp_path, text).relative_to(tmp_path)).splitlines() == [
         "scenario.yaml:4: models.classifier: no profile of 'mobilenetv2' on device class 'small'; expected "
-        "profiles/small/mobilenetv2.json; make it with: planner profile measure models/mobilenetv2.onnx --device-class small "
-        "--max-blocks 4 --shape image=1,3,224,224 -o profiles/small/mobilenetv2.json",
+        "profiles/small/mobilenetv2.json; make it with: planner profile measure models/mobilenetv2.onnx "
+        "--device-class small --max-blocks 4 --shape image=1,3,224,224 -o profiles/small/mobilenetv2.json",
         "scenario.yaml:5: models.tagger: no profile of 'tagger' on device class 'small'; expected "
         "profiles/small/tagger.json; make it with: planner profile measure MODEL.onnx --device-class small "
         "-o profiles/small/tagger.json",
