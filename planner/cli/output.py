@@ -46,7 +46,7 @@ def _console() -> Console:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Show a progress bar on stderr, on a terminal only."""
+    """Yield a progress bar on stderr, shown only on a terminal."""
     with Progress(
         SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description}"),
