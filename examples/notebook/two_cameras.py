@@ -51,7 +51,8 @@ with planner.Session(plan) as session:
     image = np.random.default_rng(0).standard_normal((1, 3, 96, 96), np.float32)
     futures = [session.source("gate").submit({"input": image}) for _ in range(10)]
     results = [future.result() for future in futures]
-print(f"{len(results)} results, class {results[0].outputs['logits'].argmax()}")
+(scores,) = results[0].outputs.values()
+print(f"{len(results)} results; class {scores.argmax()} after {1e3 * results[0].delay_s:.1f} ms")
 
 # %% Measure the same, and compare it with the prediction
 verdict = planner.validate(plan, max_samples=20)

@@ -1,4 +1,4 @@
-"""``planner compare``: all methods and baselines on one scenario, side by side."""
+"""``planner compare``: compare methods and baselines on a scenario."""
 
 from __future__ import annotations
 
@@ -29,10 +29,11 @@ def command(
     output: Path | None = PICTURE_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Solve a scenario by every method and by the baselines.
+    """Solve a scenario with all methods and baselines.
 
-    Gaps are to the best bound that any method proved for routes of the same kind. Exit code 0 when there is a plan at
-    all, 1 when no method found one, 2 for bad input.
+    Gaps are relative to the best bound that any method proved for the same kind of routes.
+
+    Exit code 0: at least one method found a plan; 1: none did; 2: invalid input.
     """
     comparison = planner.compare(
         scenario,

@@ -1,4 +1,4 @@
-"""``planner demo``: the main job, end to end, on this machine."""
+"""``planner demo``: profile, plan, simulate and run an example on this machine."""
 
 from __future__ import annotations
 
@@ -38,9 +38,9 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and inputs.")] = 0,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Build a model, profile it, plan for two cameras, simulate the plan, run it on real processes, compare.
+    """Build and profile a model, plan for two cameras, simulate the plan, run it on real processes and compare.
 
-    Exit code 0 when every output agrees with the whole model's and no sample was lost.
+    Exit code 0: all outputs equal those of the whole model and no sample was lost; 1: otherwise.
     """
     from planner.profiling.store import profile_path
     from planner.validation.summary import describe_validation
@@ -76,12 +76,12 @@ def command(
 
 
 def find_example() -> Path:
-    """Give the example's scenario: beside the package in a checkout, inside it when installed.
+    """Return the scenario of the example: next to the package in a checkout, inside it when installed.
 
     Raises
     ------
     PlannerError
-        It is in neither place.
+        If it is missing.
     """
     package = Path(__file__).parents[1]
     for base in (package.parent, package):

@@ -1,4 +1,4 @@
-"""``planner inspect``: the chain of blocks that a model is seen as."""
+"""``planner inspect``: show the chain of blocks of a model."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def command(
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Show the blocks and cut points of a model, with what they cost."""
+    """Show the blocks and cut points of a model and their costs."""
     chain = planner.inspect(model, max_blocks=None if finest else max_blocks, shape=parse_shapes(shape))
     if picture is not None:
         chain.plot(picture)

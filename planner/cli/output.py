@@ -1,10 +1,10 @@
-"""What all commands print with: JSON alone on stdout, everything else readable, progress on stderr."""
+"""Output of all commands: JSON or text on stdout, progress on stderr."""
 
 from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -46,7 +46,7 @@ def _console() -> Console:
 
 @contextmanager
 def progress_bar() -> Iterator[Progress]:
-    """Give a progress bar on stderr; it shows on a terminal only."""
+    """Yield a progress bar on stderr, shown only on a terminal."""
     with Progress(
         SpinnerColumn(finished_text="✓"),
         TextColumn("{task.description}"),
@@ -58,10 +58,3 @@ def progress_bar() -> Iterator[Progress]:
         transient=True,
     ) as progress:
         yield progress
-
-
-@contextmanager
-def progress_line() -> Iterator[Callable[[str], None]]:
-    """Give what writes a line on stderr over the one before; on a terminal only."""
-    with Console(stderr=True, quiet=not sys.stderr.isatty()).status("") as status:
-        yield status.update

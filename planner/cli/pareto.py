@@ -1,4 +1,4 @@
-"""``planner pareto``: what accuracy costs in delay."""
+"""``planner pareto``: find the trade-off between delay and accuracy."""
 
 from __future__ import annotations
 
@@ -28,10 +28,11 @@ def command(
     output: Path | None = PICTURE_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Find the plans for which no other is both quicker and more accurate.
+    """Find the plans that no other plan beats in both delay and accuracy.
 
-    Each comes with the accuracy_worth and min_accuracy that make `planner solve` find it. Exit code 0 when there is a
-    plan, 1 when there is none, 2 for bad input.
+    Each is shown with the accuracy_worth and min_accuracy for which `planner solve` finds it.
+
+    Exit code 0: a plan was found; 1: there is none; 2: invalid input.
     """
     front = planner.pareto(
         scenario,

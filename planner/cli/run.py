@@ -1,4 +1,4 @@
-"""``planner run``: the user's own samples in, their results out."""
+"""``planner run``: run a plan on the user's own samples."""
 
 from __future__ import annotations
 
@@ -72,9 +72,9 @@ def command(
 ) -> None:
     """Run a plan on your own samples.
 
-    Samples are taken as fast as they are worked on. With --json and no -o the results themselves are on the lines.
+    Samples are read as fast as they are processed. With --json and without -o, the printed lines include the results.
 
-    Exit code 0 when every sample has a result, 1 when some failed, 2 for bad input.
+    Exit code 0: every sample has a result; 1: some failed; 2: invalid input.
     """
     from planner.execution.session.feed import Feed
     from planner.execution.session.results import ResultFolder
@@ -127,7 +127,7 @@ def read_places(options: Iterable[str]) -> dict[str, str]:
     Raises
     ------
     UsageError
-        One has no name or no place, or names a source again.
+        If an option lacks the name or the place, or a source is named twice.
     """
     places: dict[str, str] = {}
     for option in options:
@@ -153,13 +153,13 @@ def _print_line(outcome: SampleOutcome, file: Path | None) -> None:
 
 
 class _Tally:
-    """What became of one source's samples."""
+    """Numbers and delays of the completed and failed samples of a source."""
 
     def __init__(self) -> None:
         self.delays = Distribution()
         self.failed = 0
         self.failures: list[str] = []
-        """The first few."""
+        """Descriptions of the first failures."""
 
     def add(self, outcome: SampleOutcome) -> None:
         if outcome.result is not None:

@@ -1,4 +1,4 @@
-"""``planner simulate``: a scenario in virtual time, under a plan or an online policy, or under all of them."""
+"""``planner simulate``: simulate a scenario in virtual time, under one policy or under all."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def command(
     ] = None,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Run a scenario in virtual time and print the delays of each source.
+    """Simulate a scenario in virtual time and print the delays of each source.
 
     With --repeat figures are means over the runs, with 95 % confidence intervals. With --policy all each policy meets
     the same arrivals; those that follow a plan take part when there is one.

@@ -1,4 +1,4 @@
-"""``planner solve``: a scenario in, a plan with its proven gap out."""
+"""``planner solve``: find a plan for a scenario, with a proven optimality gap."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def command(
 ) -> None:
     """Find which worker runs which blocks for which source.
 
-    Exit code 0 when there is a plan, 1 when there is none (the limits to blame are named), 2 for bad input.
+    Exit code 0: a plan was found; 1: there is none, and the limits that prevent it are printed; 2: invalid input.
     """
     loaded = planner.load_scenario(scenario)
     limit_s = read_time_limit(time_limit)
@@ -116,7 +116,7 @@ def read_time_limit(text: str) -> float:
 
 
 def _pins(texts: list[str], longest: int) -> dict[str, dict[int, str]]:
-    """Read pinned stages of models that have up to ``longest`` blocks; the first block beyond them is let through."""
+    """Parse pinned stages of models with up to ``longest`` blocks; the first block beyond is kept, to be refused."""
     pins: dict[str, dict[int, str]] = {}
     for text in texts:
         match = PIN.fullmatch(text)

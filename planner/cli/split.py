@@ -1,4 +1,4 @@
-"""``planner split``: stage models of a model, and whether they give what it gives."""
+"""``planner split``: split a model into stage models and check them."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def command(
     check: Annotated[bool, typer.Option(help="Compare the chained stages with the whole model.")] = True,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Split a model into stage models, and check that chained they give its outputs."""
+    """Split a model into stage models; check that the chained stages produce the same outputs."""
     chain_model = planner.load_chain(model, max_blocks=None if finest else max_blocks, shape=parse_shapes(shape))
     numbers = _parse_cuts(cuts, len(chain_model.chain) - 1)
     stages = planner.split(chain_model, cuts=numbers, folder=output, check=check, inputs=inputs)

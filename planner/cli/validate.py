@@ -1,4 +1,4 @@
-"""``planner validate``: run a plan for real and hold it against its prediction."""
+"""``planner validate``: run a plan on real agents and compare with its prediction."""
 
 from __future__ import annotations
 
@@ -87,9 +87,9 @@ def command(
     later: list[str] | None = LATER_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Run a plan on real agents and say whether outputs are equal and delays as predicted.
+    """Run a plan on real agents; check that outputs are equal and delays as predicted.
 
-    Exit code 0 when the run passed, 1 when it did not, 2 for bad input.
+    Exit code 0: the run passed; 1: it did not; 2: invalid input.
     """
     from planner.execution.launch.setting import shortened
     from planner.units import read_quantity

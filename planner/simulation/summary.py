@@ -65,7 +65,7 @@ def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: I
         (
             "policy",
             ">weighted by priority",
-            ">accuracy",
+            *([">accuracy"] if instance.calibrated else []),
             *(f">{source}, priority {spec.priority:g}" for source, spec in instance.scenario.sources.items()),
             ">failed",
             ">makespan",
@@ -74,7 +74,7 @@ def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: I
             (
                 name,
                 _delay(values["priority_weighted_delay_s"]),
-                _percent(_weighted_accuracy(values, instance)),
+                *([_percent(_weighted_accuracy(values, instance))] if instance.calibrated else []),
                 *(_delay(source["mean_delay_s"]) for source in values["sources"].values()),
                 f"{sum(source['failed'].mean for source in values['sources'].values()):g}",
                 f"{values['makespan_s'].mean:.1f} s",

@@ -81,7 +81,7 @@ def test_an_accuracy_that_nobody_knows_is_not_told(
     asking = scenario.with_name("asking.yaml")
     asking.write_text(SCENARIO.replace("priority: 1}", "priority: 1, min_accuracy: 90 %}"))
     main_ok(["solve", str(asking)])
-    unkept = "sources.yard.min_accuracy counts for nothing: the accuracy of classifier is not known"
+    unkept = "sources.yard.min_accuracy has no effect: the accuracy of classifier is not known"
     assert unkept in capsys.readouterr().err
     path = tmp_path / "profiles" / "reference" / "classifier.json"
     points = [{"name": name, "accuracy": known, "reach": [1.0] * 8} for name, known in (("day", 0.9), ("night", 0.8))]
