@@ -249,8 +249,8 @@ print("started", flush=True)
 client = Client()
 client.request(without("w1"))
 answer = client.answer()
-print("solved", answer.plan is not None, client.child().pid, flush=True)
 try:
+    print("solved", answer.plan is not None, client.child().pid, flush=True)
     while True:
         client.request(Situation.of((), {"w1": time.time()}))
         time.sleep(0.01)
