@@ -127,6 +127,7 @@ def test_the_program_of_the_readme_works(folder: Path) -> None:
     assert "gate-camera" in printed
 
 
+@pytest.mark.timeout(600)  # about ten commands, each of which may take several times as long on a busy machine
 def test_the_commands_and_the_program_of_the_guide_work(folder: Path, agents: str) -> None:
     done = commands(README)
     for command in commands(GUIDE):
