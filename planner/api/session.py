@@ -15,7 +15,7 @@ from planner.execution.coordinator.deployment import deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.local import local_agents
 from planner.execution.launch.remote import remote_agents, there_at_first
-from planner.execution.session.session import LIMIT, LiveSession, SourceHandle
+from planner.execution.session.session import LIMIT, LiveSession, SourceHandle, check_limit
 from planner.files import StrPath
 from planner.solvers.replan.process import ReplanProcess
 
@@ -76,6 +76,7 @@ class Session(AbstractContextManager["Session"]):
         observer: Observer | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
+        check_limit(limit)
         self.plan = plan_of(plan, scenario)
         self._workers = there_at_first(self.plan.scenario.workers, later, connect)
         self._connect = connect

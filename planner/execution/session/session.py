@@ -232,6 +232,18 @@ class _Desk(Observer):
         self._also.joined(worker)
 
 
+def check_limit(limit: int) -> None:
+    """Check a maximum number of samples in flight.
+
+    Raises
+    ------
+    ExecuteError
+        If it is less than 1.
+    """
+    if limit < 1:
+        raise ExecuteError("too few samples on their way", where="limit", value=limit, expected="1 or more")
+
+
 class LiveSession(AbstractContextManager["LiveSession"]):
     """A live run that takes samples, as a context manager.
 
@@ -265,8 +277,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         observer: Observer | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
-        if limit < 1:
-            raise ExecuteError("too few samples on their way", where="limit", value=limit, expected="1 or more")
+        check_limit(limit)
         self._deployment = deployment
         self._agents = agents
         self._ready_timeout_s = ready_timeout_s
