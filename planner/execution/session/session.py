@@ -249,6 +249,18 @@ def check_limit(limit: int) -> None:
         raise ExecuteError("too few in-flight samples", where="limit", value=limit, expected="1 or more")
 
 
+def check_limit(limit: int) -> None:
+    """Check a maximum number of samples in flight.
+
+    Raises
+    ------
+    ExecuteError
+        If it is less than 1.
+    """
+    if limit < 1:
+        raise ExecuteError("too few samples on their way", where="limit", value=limit, expected="1 or more")
+
+
 class LiveSession(AbstractContextManager["LiveSession"]):
     """A live run that accepts samples; use it as a context manager.
 
