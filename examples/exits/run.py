@@ -68,10 +68,11 @@ def without_exits(instance: Instance) -> Instance:
         model: {device_class: _whole(profile) for device_class, profile in found.items()}
         for model, found in instance.profiles.items()
     }
-    answers = {
-        source: {model: _last(known) for model, known in found.items()} for source, found in instance.answers.items()
+    predictions = {
+        source: {model: _last(known) for model, known in found.items()}
+        for source, found in instance.predictions.items()
     }
-    return instance.model_copy(update={"profiles": profiles, "answers": answers})
+    return instance.model_copy(update={"profiles": profiles, "predictions": predictions})
 
 
 def _whole(profile: Profile) -> Profile:
@@ -80,8 +81,10 @@ def _whole(profile: Profile) -> Profile:
     return profile.model_copy(update={"exits": (), "operating_points": (point,)})
 
 
-def _last(answers: RecordedPredictions) -> RecordedPredictions:
-    return RecordedPredictions(answers.confidence[:, -1:], None if answers.correct is None else answers.correct[:, -1:])
+def _last(predictions: RecordedPredictions) -> RecordedPredictions:
+    return RecordedPredictions(
+        predictions.confidence[:, -1:], None if predictions.correct is None else predictions.correct[:, -1:]
+    )
 
 
 def changed(instance: Instance, *, factor: float = 1.0, **keys: Any) -> Instance:

@@ -213,6 +213,6 @@ def _moved(data: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
     copied["profiles"] = [
         moved(folder) for folder in copied.get("profiles", ScenarioSpec.model_fields["profiles"].default)
     ]
-    copied["models"] = entries("models", "path", "answers")
+    copied["models"] = entries("models", "path", "predictions")
     copied["sources"] = entries("sources", "trace")
     return copied

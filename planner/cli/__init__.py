@@ -44,10 +44,6 @@ EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "crypto
     ("pyomo", "highspy", "cvxpy", "networkx", "pint", "ruamel"), "plan"
 )
 
-# Click's UsageError, raised for a command line that cannot be parsed. Typer exports only this subclass of it: older
-# versions of Typer import both from Click, newer ones from their own copy of Click.
-_CommandLineError: type[Exception] = typer.BadParameter.__bases__[0]
-
 
 class _Commands(TyperGroup):
     """Lists commands in the order of :data:`COMMANDS`."""
@@ -116,7 +112,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     words = list(sys.argv[1:] if arguments is None else arguments)
     try:
         sys.exit(_build(words)(args=words, prog_name="planner", standalone_mode=False))
-    except _CommandLineError as error:
+    except typer.TyperException as error:
         text = str(error)  # the help, if a command with sub-commands is called without one
         typer.echo(text if text.startswith("Usage: ") else f"planner: error: {_usage_fault(error, words)}", err=True)
         sys.exit(2)

@@ -66,7 +66,7 @@ class Instance(FrozenModel):
         By sender, then receiver; an entry is missing if there is no path.
     traces
         Arrival times in seconds of each source with ``arrivals: trace``.
-    answers
+    predictions
         Recorded predictions by source, then model, if known; sample k is entry k modulo their number.
     """
 
@@ -74,7 +74,7 @@ class Instance(FrozenModel):
     profiles: dict[str, dict[str, Profile]]
     paths: dict[str, dict[str, NetworkPath]]
     traces: dict[str, tuple[float, ...]] = {}
-    answers: dict[str, dict[str, RecordedPredictions]] = {}
+    predictions: dict[str, dict[str, RecordedPredictions]] = {}
 
     @cached_property
     def workers(self) -> tuple[str, ...]:
@@ -205,7 +205,7 @@ class Instance(FrozenModel):
     def only_sources(self, names: Collection[str]) -> Instance:
         """Return the instance with only the named sources."""
         sources = _only(self.scenario.sources, names)
-        kept = {"traces": _only(self.traces, names), "answers": _only(self.answers, names)}
+        kept = {"traces": _only(self.traces, names), "predictions": _only(self.predictions, names)}
         return self.with_scenario(sources=sources).model_copy(update=kept)
 
     def without_workers(self, absent: Collection[str]) -> Instance:

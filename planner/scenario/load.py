@@ -39,7 +39,7 @@ def load_scenario(path: StrPath) -> ScenarioSpec:
 
 
 def load_instance(path: StrPath, *, chains: Mapping[str, str] | None = None) -> Instance:
-    """Read a scenario file and all that it refers to: profiles, arrival times, recorded answers; find the paths.
+    """Read a scenario file and all that it refers to: profiles, arrival times, recorded predictions; find the paths.
 
     Parameters
     ----------
@@ -51,7 +51,7 @@ def load_instance(path: StrPath, *, chains: Mapping[str, str] | None = None) -> 
     ScenarioError, ProfileError
         With all errors of the file; or of its profiles, with the commands that make those that are missing.
     RuntimeSessionError
-        Recorded answers cannot be read.
+        Recorded predictions cannot be read.
     """
     return build_instance(read_document(Path(path)), Path(path).parent, chains=chains)
 
@@ -75,18 +75,18 @@ def build_instance(document: Document, base: Path, *, chains: Mapping[str, str] 
             for name, source in scenario.sources.items()
             if source.trace is not None
         },
-        answers=_answers(scenario, profiles, base),
+        predictions=_predictions(scenario, profiles, base),
     )
 
 
-def _answers(
+def _predictions(
     scenario: ScenarioSpec, profiles: Mapping[str, Mapping[str, Profile]], base: Path
 ) -> dict[str, dict[str, RecordedPredictions]]:
-    """Read recorded answers, for each source and each of its models that has some."""
+    """Read recorded predictions, for each source and each of its models that has some."""
     known = {
-        name: load_predictions(base / model.answers, len(next(iter(profiles[name].values())).exits))
+        name: load_predictions(base / model.predictions, len(next(iter(profiles[name].values())).exits))
         for name, model in scenario.models.items()
-        if model.answers is not None
+        if model.predictions is not None
     }
     return {
         name: {model: known[model] for model in source.models if model in known}

@@ -56,7 +56,7 @@ class ModelSpec(Entry):
     """Maximum number of blocks to cut the model into."""
     shape: dict[str, tuple[Count, ...]] | None = None
     """Shapes of the inputs that have dynamic axes: ``{input: [1, 3, 224, 224]}``."""
-    answers: str | None = None
+    predictions: str | None = None
     """File of the model's predictions for labelled samples, written by ``planner profile measure --calibrate DATA
     --predictions FILE``, relative to the scenario file. Simulated samples take them in turn and leave at their exits;
     without it, samples leave at random."""

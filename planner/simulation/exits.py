@@ -37,7 +37,7 @@ class Exits:
         exits = self._exits[run.model].get(run.block)
         if exits is None:
             return ()
-        recorded = self._instance.answers.get(run.key.source, {}).get(run.model)
+        recorded = self._instance.predictions.get(run.key.source, {}).get(run.model)
         if recorded is not None:
             confidences = recorded.confidence[run.key.sample % len(recorded)]
             return tuple(float(confidences[index]) for index in exits)
@@ -48,7 +48,7 @@ class Exits:
     def with_correctness(self, record: SampleRecord) -> SampleRecord:
         """Return the record of a completed sample with the correctness of its result, if that is recorded."""
         origin = record.origin
-        recorded = self._instance.answers.get(record.source, {}).get(origin.model) if origin is not None else None
+        recorded = self._instance.predictions.get(record.source, {}).get(origin.model) if origin is not None else None
         if origin is None or recorded is None or recorded.correct is None:
             return record
         exits = [exit_point.name for exit_point in self._instance.any_profile(origin.model).exits]

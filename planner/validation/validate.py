@@ -192,7 +192,7 @@ def validate(
     expected = references(instance, whole, inputs, say("running the whole models"))
     chains = {name: model.chain for name, model in models.items()}
     predictions = recorded_predictions(instance, chains, expected, labels or {})
-    instance = instance.model_copy(update={"answers": predictions})
+    instance = instance.model_copy(update={"predictions": predictions})
     by_profile = _predict(instance, deployment)
     say("starting agents")
     with agents as coordinator:

@@ -166,21 +166,21 @@ def test_reach_that_increases_is_refused() -> None:
 
 
 def answers_scenario(folder: Path, **arrays: NDArray[Any]) -> Path:
-    """A scenario whose tagger has an exit and these recorded answers."""
+    """A scenario whose tagger has an exit and these recorded predictions."""
     save_all(folder)
     point = OperatingPoint(name="p", accuracy=0.9, thresholds=(0.5,), reach=(1.0, 0.5))
     for device_class in ("small", "large"):
         exits = (ExitPoint(name="early", cut=1, result_bytes=40),)
         save(folder / "profiles", "tagger", device_class, exits=exits, operating_points=(point,))
     np.savez(folder / "answers.npz", **arrays)  # type: ignore[arg-type]  # its keywords may be arrays
-    return write(folder, changed(("{profile: tagger}", "{profile: tagger, answers: answers.npz}")))
+    return write(folder, changed(("{profile: tagger}", "{profile: tagger, predictions: answers.npz}")))
 
 
 def test_answers_are_of_the_sources_that_use_the_model(tmp_path: Path) -> None:
     confidence, correct = np.array([[0.4, 0.9], [0.8, 0.7]]), np.array([[False, True], [True, True]])
     instance = load_instance(answers_scenario(tmp_path, confidence=confidence, correct=correct, other=np.zeros(3)))
-    assert {source: set(found) for source, found in instance.answers.items()} == {"yard-camera": {"tagger"}}
-    found = instance.answers["yard-camera"]["tagger"]
+    assert {source: set(found) for source, found in instance.predictions.items()} == {"yard-camera": {"tagger"}}
+    found = instance.predictions["yard-camera"]["tagger"]
     np.testing.assert_array_equal(found.confidence, confidence)
     assert found.correct is not None
     np.testing.assert_array_equal(found.correct, correct)

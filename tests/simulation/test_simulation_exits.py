@@ -103,7 +103,7 @@ def test_all_policies_and_routes_meet_the_same_samples() -> None:
 def test_recorded_answers_are_replayed_exactly(point: int) -> None:
     instance = trained(samples=1500)
     model = PROFILE.model.name
-    instance = instance.model_copy(update={"answers": {"camera": {model: ANSWERS}}})
+    instance = instance.model_copy(update={"predictions": {"camera": {model: ANSWERS}}})
     records, _ = simulate(
         instance, policy="planned", plan=plan_of(instance, route(point, ("slow", 0, 1), ("fast", 2, 7)))
     )
@@ -118,16 +118,16 @@ def test_recorded_answers_are_replayed_exactly(point: int) -> None:
 
 
 def test_an_instance_with_answers_travels() -> None:
-    instance = trained().model_copy(update={"answers": {"camera": {PROFILE.model.name: ANSWERS}}})
+    instance = trained().model_copy(update={"predictions": {"camera": {PROFILE.model.name: ANSWERS}}})
     again = Instance.model_validate_json(instance.model_dump_json(by_alias=False))
-    found = again.answers["camera"][PROFILE.model.name]
+    found = again.predictions["camera"][PROFILE.model.name]
     np.testing.assert_array_equal(found.confidence, ANSWERS.confidence)
     np.testing.assert_array_equal(found.correct, ANSWERS.correct)
     unlabelled = trained().model_copy(
-        update={"answers": {"camera": {PROFILE.model.name: RecordedPredictions(ANSWERS.confidence)}}}
+        update={"predictions": {"camera": {PROFILE.model.name: RecordedPredictions(ANSWERS.confidence)}}}
     )
     again = Instance.model_validate_json(unlabelled.model_dump_json(by_alias=False))
-    assert again.answers["camera"][PROFILE.model.name].correct is None
+    assert again.predictions["camera"][PROFILE.model.name].correct is None
 
 
 def test_a_result_that_leaves_early_is_small_and_spares_what_is_behind() -> None:

@@ -238,18 +238,6 @@ class _Desk(Observer):
 
 
 def check_limit(limit: int) -> None:
-    """Refuse a maximum number of in-flight samples that admits none.
-
-    Raises
-    ------
-    ExecuteError
-        If ``limit`` is less than 1.
-    """
-    if limit < 1:
-        raise ExecuteError("too few in-flight samples", where="limit", value=limit, expected="1 or more")
-
-
-def check_limit(limit: int) -> None:
     """Check a maximum number of samples in flight.
 
     Raises
