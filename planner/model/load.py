@@ -100,7 +100,7 @@ class ChainModel:
         return self.source.whole()
 
     def joined_chain_sha256(self) -> str:
-        """Give what earlier versions took for ``chain_sha256`` on Python 3.10, where the model has external data."""
+        """Return the ``chain_sha256`` of earlier versions on Python 3.10, if the model has external data."""
         return _chain_sha256(self.source.joined_sha256, self.chain.cuts, self.chain.exits)
 
     def _part(self, first: int, last: int) -> Subgraph:

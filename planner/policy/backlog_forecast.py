@@ -66,7 +66,7 @@ class BacklogForecast:
         self.told(now_s, standing)
 
     def told(self, at_s: float, backlog_s: Iterable[tuple[float, float]]) -> None:
-        """Learn what is left at a time, in seconds by priority, of all that came before."""
+        """Record what is left at a time, in seconds by priority, of all that came before."""
         later = [booking for booking in self._coming if booking.arrives_s > at_s]
         self._coming = sorted(Booking(at_s, priority, work_s) for priority, work_s in backlog_s if work_s > 0) + later
         self._left.clear()

@@ -46,7 +46,7 @@ class BasePolicy:
         return next(iter(heads))
 
     def ran(self, view: View, done: Waiting) -> None:
-        """Learn nothing."""
+        """Record nothing."""
 
     def replanned(self, view: View, plan: PlanSpec) -> None:
         """Follow no plan."""
@@ -56,11 +56,11 @@ class BasePolicy:
         return Status()
 
     def listeners(self, view: View) -> Iterable[str]:  # noqa: ARG002
-        """Tell nobody."""
+        """Return no listeners."""
         return ()
 
     def heard(self, view: View, status: Status) -> None:
-        """Learn nothing beyond the status itself."""
+        """Record nothing beyond the status itself."""
 
 
 class PriorityPolicy(BasePolicy):

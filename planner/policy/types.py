@@ -359,7 +359,7 @@ class Policy(Protocol):
         ...
 
     def ran(self, view: View, done: Waiting) -> None:
-        """Learn how long a task took to compute."""
+        """Record how long a task took to compute."""
         ...
 
     def replanned(self, view: View, plan: PlanSpec) -> None:
@@ -375,5 +375,5 @@ class Policy(Protocol):
         ...
 
     def heard(self, view: View, status: Status) -> None:
-        """Learn what another worker tells; ``view.statuses`` holds the last status of each anyway."""
+        """Handle a status of another worker; ``view.statuses`` holds the last status of each anyway."""
         ...

@@ -22,7 +22,7 @@ class Slowed:
         """How many times slower than profiled each slow worker is."""
 
     def told(self, worker: str, slowness: float) -> bool:
-        """Learn how many times slower than profiled a worker is; return whether that changes :attr:`slowness`."""
+        """Record how many times slower than profiled a worker is; return whether that changes :attr:`slowness`."""
         slow, step = self._parameters.slow, self._parameters.step
         known = self.slowness.get(worker, 1.0)
         if known / slow < slowness < known * slow and (known == 1.0 or slowness >= step):
@@ -55,7 +55,7 @@ class Pace:
         return self._state.slowness.get(self._state.worker, 1.0)
 
     def ran(self, expected_s: float, took_s: float) -> float:
-        """Learn a block's expected and actual time; return the factor by which expectations change."""
+        """Record a block's expected and actual time; return the factor by which expectations change."""
         now_s = self._state.now_s
         own = self.own if self._state.slowness else 1.0
         if now_s - self._last_s > self._memory_s:
@@ -87,7 +87,7 @@ class Pace:
         )
 
     def transferred(self, to: str, size_bytes: int, took_s: float) -> None:
-        """Learn how long a transfer took; the fastest of the last few counts, for others may share the medium."""
+        """Record how long a transfer took; the fastest of the last few counts, for others may share the medium."""
         path = self._state.instance.path(self._state.worker, to)
         if path is None or len(path.hops) != 1:
             return
