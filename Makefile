@@ -38,6 +38,8 @@ check: $(VENV)/.dev ## Check format, style, types and import order.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
 	@$(BIN)/mypy
+	@# Each folder of examples has modules of the same names. A notebook is not annotated.
+	@for folder in $(filter-out examples/notebook/,$(sort $(dir $(wildcard examples/*/*.py)))); do $(BIN)/mypy "$$folder" || exit; done
 	@$(BIN)/lint-imports --no-cache
 
 lock: $(LOCKER)/bin/uv ## Lock the newest versions of all dependencies, for every supported Python.

@@ -17,7 +17,7 @@ from pathlib import Path
 from statistics import fmean
 from typing import Any, Final
 
-from planner.cli.output import milliseconds, print_table
+from planner.cli.output import print_table
 from planner.files import write_text_atomic
 from planner.plan.store import save_plan
 from planner.plan.types import PlanSpec
@@ -30,6 +30,7 @@ from planner.scenario.types import ObjectiveSpec
 from planner.simulation.replications import RunSpec, simulate_case
 from planner.solvers.pareto import pareto
 from planner.solvers.solve import solve
+from planner.tables import milliseconds
 
 HERE: Final = Path(__file__).parent
 SCENARIO: Final = HERE / "scenario.yaml"

@@ -17,7 +17,7 @@ from typing import Final
 
 from curves import draw_lines
 
-from planner.cli.output import milliseconds, print_table
+from planner.cli.output import print_table
 from planner.files import write_text_atomic
 from planner.plan.types import PlanSpec
 from planner.policy.pa_mdi import PaMdi
@@ -28,6 +28,7 @@ from planner.scenario.load import load_instance
 from planner.scenario.paths import find_paths
 from planner.simulation.simulator import Simulator
 from planner.solvers.solve import solve
+from planner.tables import milliseconds
 from planner.trace.records import Record, SampleRecord
 
 HERE: Final = Path(__file__).parent

@@ -60,8 +60,11 @@ def run_one(number: int, samples: int, slower: float | None = None) -> Outcome:
     there = {name: spec.model_copy(update={"arrivals": "batch"}) for name, spec in specs.items()}
     flowing = {name: spec.model_copy(update={"rate_per_s": float(spec.samples)}) for name, spec in specs.items()}
     batch, flow = (
-        changed(instance, sources, ObjectiveSpec(goal=goal))
-        for sources, goal in ((there, "makespan"), (flowing, "throughput"))
+        changed(instance, sources, objective)
+        for sources, objective in (
+            (there, ObjectiveSpec(goal="makespan")),
+            (flowing, ObjectiveSpec(goal="throughput")),
+        )
     )
     plan = solved(batch, method="convex")
     fluid_s = solved(flow, method="convex").bound

@@ -238,7 +238,7 @@ class _Desk(Observer):
 
 
 def check_limit(limit: int) -> None:
-    """Check a maximum number of samples in flight.
+    """Check a maximum number of in-flight samples.
 
     Raises
     ------
@@ -246,7 +246,7 @@ def check_limit(limit: int) -> None:
         If it is less than 1.
     """
     if limit < 1:
-        raise ExecuteError("too few samples on their way", where="limit", value=limit, expected="1 or more")
+        raise ExecuteError("too few in-flight samples", where="limit", value=limit, expected="1 or more")
 
 
 class LiveSession(AbstractContextManager["LiveSession"]):
