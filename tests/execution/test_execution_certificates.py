@@ -23,7 +23,7 @@ from planner.execution.wire.frames import Frame, encode
 from planner.execution.wire.messages import COORDINATOR, BlockFile, Refused
 from planner.execution.wire.security import Credentials, is_loopback
 from planner.execution.wire.zenoh import free_port, zenoh_connect
-from tests.execution.raw import agent_process, raw_member
+from tests.execution.raw import Raw, agent_process, raw_member
 
 LIFE = timedelta(days=2)
 ANY = "0.0.0.0"  # noqa: S104 - what must be refused
@@ -34,6 +34,13 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     made = tmp_path_factory.mktemp("certs")
     make_certificates(made, ["a", "b"], life=LIFE)
     return made
+
+
+def known_to_a(coordinator: Raw) -> tuple[str, ...]:
+    """Return the members that agent a knows, as soon as the coordinator is one of them: it learns of each by itself."""
+    while COORDINATOR not in (present := coordinator.alive("a").present):
+        time.sleep(0.02)
+    return present
 
 
 def test_certificates_are_the_authority_s_and_keys_are_private(folder: Path) -> None:
