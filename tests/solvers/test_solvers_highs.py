@@ -40,6 +40,21 @@ def knapsack(seed: int, *, size: int = 25, rows: int = 8, **options: Any) -> Pro
     return program
 
 
+def test_the_time_limit_of_a_linear_program_is_for_one_run() -> None:
+    random = np.random.default_rng(0)
+    size = 150
+    program = Program()
+    program.add_columns(np.zeros(size), np.full(size, INFINITY))
+    bounds = np.full(size, -INFINITY), np.ones(size)
+    entries = random.random(size * size)
+    program.add_rows(*bounds, np.arange(size) * size, np.tile(np.arange(size), size), entries)
+    while program._highs.getRunTime() < 1.0:
+        program.set_costs(-random.random(size))
+        assert program.run().end == "optimal"
+    program.set_costs(-random.random(size))
+    assert program.run(1.0).end == "optimal"
+
+
 def test_models_with_different_thread_counts_follow_each_other() -> None:
     problem = build_problem(random_instance(0))
     outcomes = [milp.solve(problem, Options(threads=threads)) for threads in (1, 2, 1, 3)]

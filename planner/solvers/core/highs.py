@@ -91,6 +91,7 @@ class Program:
         self._highs = SilentHighs()
         self._stop = stop
         self._abandoned = threading.Event()
+        self._has_integers = False
         for name, value in {"threads": threads, **(settings or {})}.items():
             self._check(self._highs.setOptionValue(name, value), f"option {name}", value)
         for callback in (self._highs.cbSimplexInterrupt, self._highs.cbIpmInterrupt, self._highs.cbMipInterrupt):
@@ -129,6 +130,7 @@ class Program:
         first = self.columns
         self._check(self._highs.addVars(len(lower), lower, upper), "columns")
         if integer is not None and len(integer):
+            self._has_integers = True
             kinds = np.full(len(integer), int(highspy.HighsVarType.kInteger), dtype=np.uint8)
             indices = (first + integer).astype(np.int32)
             self._check(self._highs.changeColsIntegrality(len(indices), indices, kinds), "integer columns")
@@ -159,7 +161,9 @@ class Program:
     def run(self, time_limit_s: float = INFINITY) -> ProgramResult:
         """Minimise the program; the time limit is for this run alone."""
         highs = self._highs
-        self._check(highs.setOptionValue("time_limit", time_limit_s), "option time_limit", time_limit_s)
+        # Against the limit of a linear program, but not of one with integers, HiGHS counts the earlier runs, too.
+        earlier_s = 0.0 if self._has_integers else highs.getRunTime()
+        self._check(highs.setOptionValue("time_limit", earlier_s + time_limit_s), "option time_limit", time_limit_s)
         with ThreadPoolExecutor(max_workers=1, thread_name_prefix="highs") as pool:
             running = pool.submit(self._run)
             try:
