@@ -146,7 +146,7 @@ class PlannedLeg:
         Computing, or sending with its latency.
     """
 
-    place: LegSite
+    site: LegSite
     probability: float
     wait_s: float
     work_s: float
@@ -176,7 +176,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
         source: [
             [
                 PlannedLeg(
-                    visit.place,
+                    visit.site,
                     visit.probability,
                     wait_s=visit.probability * max(time_s - visit.mean_s, 0.0),
                     work_s=visit.probability * (visit.mean_s + visit.latency_s),

@@ -29,16 +29,16 @@ Send = tuple[str, str, int, float, float]
 class LegSite(NamedTuple):
     """Site of a leg: blocks ``first`` to ``last`` at a worker, or the tensors of cut ``first`` over a resource."""
 
-    place: str
+    resource: str
     first: int
     last: int
     transfer: bool
 
     def __str__(self) -> str:
         if self.transfer:
-            return f"{self.place}: cut {self.first}"
+            return f"{self.resource}: cut {self.first}"
         blocks = f"block {self.first}" if self.first == self.last else f"blocks {self.first}-{self.last}"
-        return f"{self.place}: {blocks}"
+        return f"{self.resource}: {blocks}"
 
 
 @dataclass(frozen=True)
@@ -47,7 +47,7 @@ class Visit:
 
     Parameters
     ----------
-    place
+    site
         The worker and its blocks, or the network resource and the cut.
     probability
         Probability that a sample makes this visit at all.
@@ -61,7 +61,7 @@ class Visit:
         Time that follows, during which the resource is free for others.
     """
 
-    place: LegSite
+    site: LegSite
     probability: float
     piece_s: Array
     piece_std_s: Array
@@ -71,7 +71,7 @@ class Visit:
     @property
     def resource(self) -> str:
         """Name of the worker or of the network resource."""
-        return self.place.place
+        return self.site.resource
 
     @property
     def mean_s(self) -> float:
@@ -126,7 +126,7 @@ def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingP
     reach = np.array(point.reach[blocks])
     survival = reach / reach[0] if reach[0] > 0 else np.ones_like(reach)
     return Visit(
-        place=LegSite(stage.worker, stage.first_block, stage.last_block, transfer=False),
+        site=LegSite(stage.worker, stage.first_block, stage.last_block, transfer=False),
         probability=float(reach[0]),
         piece_s=piece_s,
         piece_std_s=instance.block_std_s(model, stage.worker)[blocks],
@@ -152,7 +152,7 @@ def _transfers(instance: Instance, source: str, send: Send) -> Iterator[Visit]:
     sizes = np.array([FRAGMENT_BYTES] * int(whole) + [rest] * (rest > 0 or whole == 0))
     for hop in path.hops:
         yield Visit(
-            place=LegSite(hop.resource, cut, cut, transfer=True),
+            site=LegSite(hop.resource, cut, cut, transfer=True),
             probability=probability,
             piece_s=sizes / hop.bytes_per_s,
             piece_std_s=np.zeros(len(sizes)),

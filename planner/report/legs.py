@@ -37,7 +37,7 @@ class DrawnLeg(Protocol):
     """Mean times that a source's samples wait for a leg and spend on it, in seconds."""
 
     @property
-    def place(self) -> LegLabel:
+    def site(self) -> LegLabel:
         """Stage or network of the leg."""
 
     @property
@@ -75,13 +75,13 @@ def _draw_source(axes: Axes, legs: Sequence[DrawnLeg]) -> None:
     longest_ms = 1e3 * max((max(_times(leg)) for leg in rows), default=1e-3)
     axes.set_xlim(0, 1.2 * longest_ms)  # leaves room for the differences
     axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)
-    axes.set_yticks(range(len(rows)), [str(leg.place) for leg in rows])
+    axes.set_yticks(range(len(rows)), [str(leg.site) for leg in rows])
     axes.tick_params(axis="y", length=0)
     axes.set_xlabel("Mean time [ms]")
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     for row, leg in enumerate(rows):
-        colours = (_WAIT, _TRANSFER if leg.place.transfer else _COMPUTE)
+        colours = (_WAIT, _TRANSFER if leg.site.transfer else _COMPUTE)
         for (wait_s, work_s), middle, alpha in (
             (leg.predicted, row - _BAR / 2, _FAINT_ALPHA),
             (leg.measured, row + _BAR / 2, 1.0),

@@ -195,13 +195,13 @@ def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band], colours: M
             if not math.isfinite(leg.wait_s):
                 all_named = False
                 break
-            colour = GREY if leg.place.transfer else colours[leg.place.place]
+            colour = GREY if leg.site.transfer else colours[leg.site.resource]
             pieces = [
                 Piece(end_s, leg.wait_s, _lighter(colour)),
                 Piece(end_s + leg.wait_s, leg.work_s, colour),
             ]
             label = _draw_leg(axes, middle, pieces, _labels(leg), px_per_s)
-            all_named = all_named and (leg.place.transfer or label.startswith(f"{leg.place.place}: "))
+            all_named = all_named and (leg.site.transfer or label.startswith(f"{leg.site.resource}: "))
             end_s += leg.wait_s + leg.work_s
         longer = ", ".join(filter(None, (short, _stages(route_legs))))
         roomy = end_s * px_per_s + _width_px(longer) + 14 < width_px
@@ -242,18 +242,18 @@ def _draw_leg(axes: Axes, middle: float, pieces: Sequence[Piece], labels: Sequen
 
 def _labels(leg: PlannedLeg) -> list[str]:
     """Return the possible labels of a leg, the longest first."""
-    name = leg.place.place
-    if leg.place.transfer:
+    name = leg.site.resource
+    if leg.site.transfer:
         network, _, link = name.partition(":")
         return [name, link or network]
     share = f" ({leg.probability:.0%})" if leg.probability < _ALL else ""
-    short = f"{name}: {_blocks(leg.place)}"
-    return [f"{leg.place}{share}", f"{short}{share}", short, name]
+    short = f"{name}: {_blocks(leg.site)}"
+    return [f"{leg.site}{share}", f"{short}{share}", short, name]
 
 
 def _stages(route_legs: Sequence[PlannedLeg]) -> str:
-    stages = [leg.place for leg in route_legs if not leg.place.transfer]
-    return " > ".join(f"{stage.place}: {_blocks(stage)}" for stage in stages)
+    stages = [leg.site for leg in route_legs if not leg.site.transfer]
+    return " > ".join(f"{stage.resource}: {_blocks(stage)}" for stage in stages)
 
 
 def _blocks(stage: LegSite) -> str:
@@ -264,7 +264,7 @@ def _note(instance: Instance, band: Band, route: Route, route_legs: Sequence[Pla
     """Return the text after a route's bar: its delay if the source has several routes, its model if it has several."""
     overloaded = next((leg for leg in route_legs if not math.isfinite(leg.wait_s)), None)
     if overloaded is not None:
-        return f"unbounded wait for {overloaded.place.place}"
+        return f"unbounded wait for {overloaded.site.resource}"
     points = instance.operating_points(route.model)
     parts = [_time(_mean_s(route_legs))] if len(band.drawn) + len(band.rest) > 1 else []
     if len(points) > 1:
@@ -364,7 +364,7 @@ def _legend(bands: Sequence[Band]) -> list[object]:
 
     drawn = [leg for band in bands for _, route_legs in band.drawn for leg in route_legs]
     waiting = any(leg.wait_s > 0 for leg in drawn)
-    partial = any(leg.probability < _ALL for leg in drawn if not leg.place.transfer)
+    partial = any(leg.probability < _ALL for leg in drawn if not leg.site.transfer)
     return [
         Patch(color=PALETTE[0], label="computing, in the worker's colour"),
         *([Patch(color=_lighter(PALETTE[0]), label="waiting for the worker")] if waiting else []),

@@ -41,7 +41,7 @@ class Spent(NamedTuple):
 class LegComparison:
     """Mean times over all completed samples of a source, including those that do not take this leg."""
 
-    place: LegSite
+    site: LegSite
     predicted: Spent
     measured: Spent
 
@@ -153,7 +153,7 @@ def _stage(work: Sequence[BlockRecord | TransferRecord], index: int, before: Leg
     record = work[index]
     if not isinstance(record, BlockRecord):
         raise TypeError("a transfer is not part of a stage")
-    same_worker = before is not None and not before.transfer and before.place == record.worker
+    same_worker = before is not None and not before.transfer and before.resource == record.worker
     if before is not None and same_worker and before.first < record.block <= before.last:
         return before
     last = record.block
@@ -174,10 +174,10 @@ def explain(legs: Sequence[LegComparison], difference_s: float, predicted_s: flo
     part = f"{sign * leg.difference_s * 1e3:.1f} of {sign * difference_s * 1e3:.1f} ms"
     longer = "longer" if sign > 0 else "less time"
     if waits:
-        return f"{part}: samples wait {longer} at {leg.place}"
-    work = "transfers take" if leg.place.transfer else "computing takes"
+        return f"{part}: samples wait {longer} at {leg.site}"
+    work = "transfers take" if leg.site.transfer else "computing takes"
     times = f"{leg.measured.work_s * 1e3:.1f} ms instead of {leg.predicted.work_s * 1e3:.1f} ms"
-    return f"{part}: {work} {longer} at {leg.place}, {times}"
+    return f"{part}: {work} {longer} at {leg.site}, {times}"
 
 
 class BusyTime:

@@ -34,7 +34,7 @@ def describe_times(validation: Validation) -> Iterator[Table | str]:
         [
             (
                 name,
-                str(leg.place),
+                str(leg.site),
                 *(f"{time_s * 1e3:.1f}" for time_s in (*leg.predicted, *leg.measured)),
                 f"{leg.difference_s * 1e3:+.1f}",
             )

@@ -373,7 +373,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
 
 def _leg(leg: LegComparison) -> dict[str, Any]:
     return {
-        "place": str(leg.place),
+        "place": str(leg.site),
         "predicted": leg.predicted._asdict(),
         "measured": leg.measured._asdict(),
     }

@@ -198,7 +198,7 @@ def test_legs_are_in_the_order_of_the_way_and_count_who_comes_to_them() -> None:
     )
     instance = make_instance(profiles=[profile], sources={"camera": {"rate_per_s": 100.0}})
     (found,) = legs(instance, {"camera": [route(("slow", 0, 0), ("fast", 1, 1))]})["camera"]
-    assert [(str(leg.place), leg.probability) for leg in found] == [
+    assert [(str(leg.site), leg.probability) for leg in found] == [
         ("slow: block 0", 1.0),
         ("wifi: cut 1", 0.7),
         ("fast: block 1", 0.7),

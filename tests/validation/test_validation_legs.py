@@ -42,7 +42,7 @@ def times(records: list[Record]) -> Legs:
 def measured_legs(records: list[Record]) -> dict[LegSite, Spent]:
     legs = compare_legs(INSTANCE.sources, {}, times(records))["urgent"]
     assert all(leg.predicted == (0.0, 0.0) for leg in legs)
-    return {leg.place: Spent(*(round(time_s, 9) for time_s in leg.measured)) for leg in legs}
+    return {leg.site: Spent(*(round(time_s, 9) for time_s in leg.measured)) for leg in legs}
 
 
 def test_legs_wait_first_and_then_work_and_latency_is_part_of_the_way() -> None:
