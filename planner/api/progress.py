@@ -23,9 +23,9 @@ class TerminalProgress:
 
     def __call__(self, step: str, done: float, total: float | None) -> None:
         """Show that ``done`` of ``total`` of a step is done."""
-        if not sys.stderr.isatty():
-            return
-        if self._bar is None:
+        if self._bar is None:  # a bar puts its own file in the place of stderr, which may not say that it is a terminal
+            if not sys.stderr.isatty():
+                return
             self._bar = _new_bar()
         bar = self._bar
         task = bar.task_ids[-1] if bar.task_ids else bar.add_task(step)
