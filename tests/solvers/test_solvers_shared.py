@@ -6,7 +6,7 @@ from typing import Any
 import cvxpy
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from planner.errors import SolveError
@@ -91,6 +91,7 @@ def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
 
 
 @settings(max_examples=20)
+@example(seed=9078, blocks=3, max_visits=1, goal="delay")
 @given(
     seed=st.integers(0, 10_000),
     blocks=st.integers(3, 5),
@@ -103,7 +104,9 @@ def test_no_shared_route_visits_too_often(seed: int, blocks: int, max_visits: in
     problem = build_problem(homing(instance), max_visits=max_visits)
     outcome = colgen.solve(problem, OPTIONS)
     oracle = best_of_all(problem)
-    assert outcome.status == "optimal"
+    assert outcome.status == ("optimal" if np.isfinite(oracle) else "infeasible")
+    if outcome.status == "infeasible":  # a few of the drawn instances ask for more than their workers can do
+        return
     assert outcome.bound <= oracle * (1 + 1e-6)
     assert best(problem, outcome) == pytest.approx(oracle, rel=1e-3)
 
