@@ -94,7 +94,7 @@ class NetworkSpec(Entry):
     """``access-point``: every transfer crosses the medium twice."""
 
     def among(self, workers: Collection[str]) -> NetworkSpec:
-        """Give the network with nobody on it but some workers."""
+        """Return the network with only some of its workers."""
         return self.model_copy(
             update={
                 "members": tuple(member for member in self.members if member in workers),

@@ -98,7 +98,7 @@ class Home:
                 self._admit(source)
 
     def sent(self, key: SampleKey, worker: str) -> None:
-        """Learn that a task was sent on from here.
+        """Record that a task was sent on from here.
 
         Where that worker is not on its sample's route, any worker may have the sample from now on.
         """

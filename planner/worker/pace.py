@@ -97,7 +97,7 @@ class Pace:
             self._weigh((self._state.worker, to), max(min(recent), self._parameters.least))
 
     def told(self, worker: str, status: Status) -> None:
-        """Learn what another worker says about itself and its links."""
+        """Record what another worker says about itself and its links."""
         stated: dict[str | tuple[str, str], float] = {worker: status.slowness}
         stated |= {(worker, to): slowness for to, slowness in status.links}
         for key, slowness in stated.items():

@@ -33,7 +33,7 @@ class Delays:
         self._last_s = -inf
 
     def back(self, now_s: float, started_s: float) -> None:
-        """Learn that the result of a sample that was started only once is back."""
+        """Record that the result of a sample that was started only once is back."""
         delay_s = now_s - started_s
         if self._last_s == -inf:
             self._smoothed_s, self._deviation_s = delay_s, delay_s / 2
