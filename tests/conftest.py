@@ -23,6 +23,22 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 _GRACE_S = 20.0
 """How long what was told to end may take, on a busy machine."""
 
+_WITH_AGENTS = (
+    "execution",
+    "validation",
+    "api/test_api_execution.py",
+    "cli/test_cli_agent.py",
+    "cli/test_cli_demo.py",
+    "cli/test_cli_live.py",
+    "cli/test_cli_run.py",
+    "cli/test_cli_validate.py",
+    "test_example_changing.py",
+    "test_example_exits.py",
+    "test_example_notebook.py",
+    "test_readme.py",
+)
+"""What runs agents or whole examples. Two of these tests at once would be too much for two cores."""
+
 _LASTING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which it ends with the process."""
 
@@ -35,6 +51,17 @@ def pytest_configure(config: pytest.Config) -> None:
         "pytest.PytestUnhandledThreadExceptionWarning",
     ):
         config.addinivalue_line("filterwarnings", f"error::{warning}")
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark the tests that run agents, and let one process at a time run them; other files go to any process."""
+    here = Path(__file__).parent
+    for item in items:
+        path = item.path.relative_to(here)
+        with_agents = path.as_posix() in _WITH_AGENTS or path.parts[0] in _WITH_AGENTS
+        if with_agents:
+            item.add_marker("agents")
+        item.add_marker(pytest.mark.xdist_group("agents" if with_agents else path.as_posix()))
 
 
 @pytest.fixture(autouse=True)
