@@ -82,10 +82,8 @@ def _limits(problem: Problem, model: Any) -> Iterator[_Limit]:
         for index, slack in model.overload.items():
             yield _Limit("overload", index, slack, problem.cap, busiest[index])
     if problem.memory_binds:
-        everything = sum(float(weights.sum()) for weights in problem.weight_bytes)
-        everything += max(float(activations.max()) for activations in problem.activation_bytes)
         for index, slack in model.lack_mib.items():
-            lacking = max(everything - min(float(problem.memory_bytes[index]), 0.0), 0.0)
+            lacking = max(float(problem.most_bytes[index]) - min(float(problem.memory_bytes[index]), 0.0), 0.0)
             yield _Limit("lack_mib", index, slack, float(problem.memory_bytes[index]) / 2**20, lacking / 2**20)
     for index, demand in enumerate(problem.demands):
         if np.isfinite(demand.deadline_s):

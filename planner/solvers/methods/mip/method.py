@@ -40,7 +40,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
         if result.values is None:
             break
         search.offer(read_choices(problem, model))
-        if search.gap <= options.gap or search.out_of_time or not add_tangents(problem, model, program):
+        if search.gap <= options.gap or search.out_of_time or not add_tangents(problem, model, program, options.gap):
             break
         program.start_from_values()
     return search.outcome()

@@ -19,8 +19,8 @@ from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
 
 FIRST_TANGENTS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
 """Utilisations at which G has a tangent from the start; closer together where G is steep."""
-TANGENT_ERROR = 1e-6
-"""Relative error of G from which a tangent is added."""
+TANGENT_ERRORS = (1e-9, 1e-6)
+"""Least and largest relative error of G from which a tangent is added; within them it depends on the gap."""
 TOLERANCES = {"mip_feasibility_tolerance": 1e-9, "primal_feasibility_tolerance": 1e-9}
 """HiGHS settings tight enough for limits in seconds, whose values are as small as milliseconds."""
 
@@ -156,14 +156,14 @@ def _add_memory(problem: Problem, model: Any) -> None:
         copies,
         rule=lambda _, model_index, block, worker: (
             model.largest_mib[worker]
-            >= problem.activation_bytes[model_index][block] / 2**20 * model.resident[model_index, block, worker]
+            >= problem.activation_bytes[model_index][block, worker] / 2**20 * model.resident[model_index, block, worker]
         ),
     )
     model.memory = pyo.Constraint(
         workers,
         rule=lambda _, worker: (
             _sum(
-                problem.weight_bytes[model_index][block] / 2**20 * model.resident[model_index, block, worker]
+                problem.weight_bytes[model_index][block, worker] / 2**20 * model.resident[model_index, block, worker]
                 for model_index, block, holder in copies
                 if holder == worker
             )
@@ -234,15 +234,15 @@ def _tangent(problem: Problem, point: float) -> tuple[float, float]:
     return float(congestion(sigma, problem.kappa)), float(congestion_slope(sigma, problem.kappa))
 
 
-def add_tangents(problem: Problem, model: Any, program: ModelProgram) -> bool:
-    """Add a tangent wherever the present solution is too far below G; return whether any was added."""
+def add_tangents(problem: Problem, model: Any, program: ModelProgram, gap: float) -> bool:
+    """Add a tangent wherever the present solution is too far below G for a ``gap``; return whether any was added."""
     if problem.goal != "delay":
         return False
-    added = False
+    added, error = False, float(np.clip(gap / 4, *TANGENT_ERRORS))
     for key, variable in model.sigma.items():
         sigma = min(max(variable.value, 0.0), problem.cap)
         value, slope = _tangent(problem, sigma)
-        if value - model.mean_number[key].value > TANGENT_ERROR * max(value, 1e-6):
+        if value - model.mean_number[key].value > error * max(value, 1e-6):
             program.add_at_least([(model.mean_number[key], 1.0), (variable, -slope)], value - slope * sigma)
             added = True
     return added
