@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from planner.solvers.core.infeasibility import lacks
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.routes.pricing import unroutable
@@ -56,7 +57,7 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
 def _lacking(problem: Problem) -> tuple[str, ...]:
     """Return one sentence per worker whose memory does not even hold the agent."""
     return tuple(
-        f"worker {problem.workers[worker]} lacks {-problem.memory_bytes[worker] / 2**20:.3g} MiB"
+        lacks(problem.workers[worker], -float(problem.memory_bytes[worker]))
         for worker in np.flatnonzero(problem.memory_bytes < 0)
     )
 
