@@ -31,6 +31,8 @@ cp: Any = cvxpy
 
 TOLERANCES = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 """Tight, because the error of the bound is of first order in the error of the flows."""
+IDLE = 1e-5
+"""Below this utilisation nothing waits: G(σ) is σ, apart from a relative error as small."""
 GREEDY_ROUNDS = 2
 """Rounds of the routes from which the program's units are taken."""
 MIN_SHARES = (0.02, 1e-3, 1e-6)
@@ -138,8 +140,9 @@ class _ConvexProgram:
         self.x = cp.Variable(len(arcs), nonneg=True)
         self.limits: dict[str, Any] = {}
         levels, resources = len(problem.classes.weight), len(problem.resources)
-        # Queueing depends on utilisations themselves, so only those of the other goals have another unit.
-        units = Scale(most=HOPELESS) if problem.goal == "delay" else scale
+        idle = problem.goal == "delay" and scale.load < IDLE
+        units = Scale(most=HOPELESS) if problem.goal == "delay" and not idle else scale
+        self.load_unit = units.load
         nested = _nested_loads(problem, arcs, units)
         self.load = [nested[level * resources : (level + 1) * resources] for level in range(levels)]
         total = self.load[-1] @ self.x
@@ -148,9 +151,9 @@ class _ConvexProgram:
             sigma = nested[used] @ self.x
             weight = problem.classes.weight[used // resources]
             fixed = np.array([scale.costs(_fixed_cost(problem, flow, arc)) for flow, arc in arcs])
-            number = (1 - problem.kappa) * sigma + problem.kappa * (cp.inv_pos(1 - sigma) - 1)
-            self.objective = (weight / scale.objective) @ number + fixed @ self.x
-            self.limits["capacity"] = total <= problem.cap
+            queued = (1 - problem.kappa) * sigma + problem.kappa * (cp.inv_pos(1 - sigma) - 1) if not idle else sigma
+            self.objective = (weight * units.load / scale.objective) @ queued + fixed @ self.x
+            self.limits["capacity"] = total <= problem.cap / units.load
         else:
             largest = cp.Variable()
             self.objective = largest
@@ -187,8 +190,9 @@ class _ConvexProgram:
         second /= np.array([demand.deadline_s for demand in problem.demands])
         accuracy = worth * self._price("accuracy", np.array(self.accurate, dtype=np.intp), sources)
         if problem.goal == "delay":
-            capacity = worth * capacity
-            of_class = marginal_prices(problem, np.array([load @ self.x.value for load in self.load])) + capacity
+            capacity = worth / self.load_unit * capacity
+            sigma = np.array([load @ self.x.value for load in self.load]) * self.load_unit
+            of_class = marginal_prices(problem, sigma) + capacity
             return dataclasses.replace(Prices.of_delay(problem, of_class), second=second, accuracy=accuracy)
         capacity = capacity / max(float(capacity.sum()), 1e-12)
         of_class = np.repeat(capacity[None, :], len(self.load), axis=0)
