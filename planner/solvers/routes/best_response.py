@@ -111,6 +111,8 @@ def _fastest_s(variant: Variant) -> float:
 
 def _norm(values: Array) -> float:
     largest = max(float(values.max()), 1e-300)
+    if largest == np.inf:  # the delay of a route that lacks a path
+        return largest
     return float(largest * ((values / largest) ** NORM_POWER).sum() ** (1 / NORM_POWER))
 
 
