@@ -132,7 +132,7 @@ def test_a_block_of_nanoseconds_taken_for_seconds_is_refused(tmp_path: Path) -> 
     (tmp_path / "m.json").write_text(json.dumps(document))
     with pytest.raises(ProfileError) as error:
         load_profile(tmp_path / "m.json")
-    assert [fault.where.rpartition(": ")[2] for fault in error.value.faults] == [
+    assert [(fault.where or "").rpartition(": ")[2] for fault in error.value.faults] == [
         "blocks[0].weight_bytes",
         "blocks[1].mean_s",
     ]
