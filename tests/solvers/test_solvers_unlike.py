@@ -187,6 +187,18 @@ def test_plans_hold_and_do_not_depend_on_the_order(seed: int, room: float, goal:
             assert one.plan.objective == pytest.approx(two.plan.objective, rel=1e-9), method
 
 
+@given(seed=st.integers(0, 100), order=st.integers(1, 100))
+def test_methods_see_one_order_only(seed: int, order: int) -> None:
+    """Solvers take turns and break ties by order; of equally fast networks, names choose the path."""
+    instance = unlike(seed, room=1.0)
+    other = permuted(instance, order)
+    assert other.paths == instance.paths
+    one, two = (each.in_order_of_names().scenario for each in (instance, other))
+    for entries in ("workers", "sources", "networks"):
+        assert list(getattr(one, entries).items()) == list(getattr(two, entries).items())
+    assert one.policy.ring == instance.workers
+
+
 @settings(max_examples=20, deadline=None)
 @given(seed=st.integers(0, 10_000), room=st.sampled_from([0.5, 0.7, 1.0, 1.5]), order=st.integers(1, 100))
 def test_the_bottleneck_partition_knows_each_class(seed: int, room: float, order: int) -> None:
