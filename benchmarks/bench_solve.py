@@ -86,8 +86,9 @@ def make_problem(sources: int, workers: int, blocks: int, seed: int, *, load: fl
         hop_s_per_byte=np.where(np.eye(workers, dtype=bool), 0.0, 1 / bandwidth)[:, :, None],
         latency_s=latency_s,
         memory_bytes=np.full(workers, 1e15),
-        weight_bytes=tuple(np.ones(blocks) for _ in range(sources)),
-        activation_bytes=tuple(np.ones(blocks) for _ in range(sources)),
+        weight_bytes=tuple(np.ones((blocks, workers)) for _ in range(sources)),
+        activation_bytes=tuple(np.ones((blocks, workers)) for _ in range(sources)),
+        parameters=tuple(np.ones(blocks) for _ in range(sources)),
     )
 
 

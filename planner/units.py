@@ -73,6 +73,10 @@ _SCALES: Final = {
 }
 
 
+LARGEST_IN_FULL: Final = 1e9
+"""Larger numbers are written with a power of ten."""
+
+
 @cache
 def _registry() -> pint.UnitRegistry[float]:
     import pint
@@ -138,14 +142,21 @@ def _factor(unit: str, kind: str, value: object) -> float:
     raise UnitError(what, value=value, expected=describe_quantity(kind))
 
 
-def format_quantity(value: float, kind: str) -> str:
-    """Format an SI value with three significant digits (memory: one decimal), as in ``54 Mbit/s`` or ``3.0 GiB``."""
+def format_quantity(value: float, kind: str, *, digits: int | None = None) -> str:
+    """Format an SI value, as in ``54 Mbit/s`` or ``3.0 GiB``.
+
+    Parameters
+    ----------
+    digits
+        Significant digits. By default there are three, and for memory one decimal.
+    """
     scales = _SCALES[kind]
     size = abs(value) or 1.0
     # Use the next larger unit for a value that would round up to it.
     factor, unit = next((scale for scale in scales if size >= scale[0] * 0.9995), scales[-1])
     number = value / factor
-    if kind == "memory" and unit != "B" and abs(number) < 99.95:
+    if digits is None and kind == "memory" and unit != "B" and abs(number) < 99.95:
         return f"{number:.1f} {unit}"
-    digits = f"{number:.3g}" if abs(number) < 999.5 else f"{number:.0f}"
-    return f"{digits} {unit}"
+    digits = digits or 3
+    whole = 10.0**digits - 0.5 <= abs(number) < LARGEST_IN_FULL
+    return f"{number:.0f} {unit}" if whole else f"{number:.{digits}g} {unit}"

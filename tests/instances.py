@@ -23,6 +23,7 @@ def make_profile(
     device_class: str = "reference",
     weight_bytes: Sequence[int] | int = 1_000_000,
     activation_bytes: Sequence[int] | int = 500_000,
+    parameters: int | None = None,
     std_s: float = 0.0,
     stage_overhead_s: float = 0.0,
     exits: Sequence[ExitPoint] = (),
@@ -48,7 +49,7 @@ def make_profile(
                 weight_bytes=weights[index],
                 activation_bytes=activations[index],
                 flop=1e6,
-                parameters=weights[index] // 4,
+                parameters=weights[index] // 4 if parameters is None else parameters,
                 load_s=0.01,
             )
             for index, mean_s in enumerate(block_s)

@@ -19,6 +19,8 @@ from planner.scenario.instance import Instance
 
 FRAGMENT_BYTES = 65536
 """Transfers are cut into fragments of this size; urgent transfers pass between two fragments."""
+MAX_FRAGMENTS = 2**20
+"""Transfers above 64 GiB count as this many larger fragments, which limits memory."""
 
 Array = NDArray[np.float64]
 
@@ -148,8 +150,9 @@ def _transfers(instance: Instance, source: str, send: Send) -> Iterator[Visit]:
     path = instance.path(sender, receiver)
     if path is None:
         raise PlanError("no path between two workers", where=f"source {source}", value=f"{sender} > {receiver}")
-    whole, rest = divmod(size_bytes, FRAGMENT_BYTES)
-    sizes = np.array([FRAGMENT_BYTES] * int(whole) + [rest] * (rest > 0 or whole == 0))
+    fragment = max(FRAGMENT_BYTES, size_bytes / MAX_FRAGMENTS)
+    whole, rest = divmod(size_bytes, fragment)
+    sizes = np.append(np.full(int(whole), float(fragment)), [rest] * (rest > 0 or whole == 0))
     for hop in path.hops:
         yield Visit(
             site=LegSite(hop.resource, cut, cut, transfer=True),

@@ -11,6 +11,7 @@ from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.surrogate import UTILISATION_CAP
 from planner.plan.types import PlanSpec, Route
 from planner.scenario.instance import Instance
+from planner.units import format_quantity
 
 TOLERANCE = 1e-6
 
@@ -94,7 +95,8 @@ def _limit_faults(instance: Instance, actual: Evaluation, tolerance: float) -> I
     for worker, use in actual.workers.items():
         memory = instance.worker(worker).memory_bytes
         if use.memory_bytes > memory * (1 + tolerance):
-            yield Fault("more memory than there is", f"workers.{worker}", use.memory_bytes, f"at most {memory:g} bytes")
+            needed, most = (format_quantity(size, "memory", digits=6) for size in (use.memory_bytes, memory))
+            yield Fault("more memory than there is", f"workers.{worker}", needed, f"at most {most}")
     if instance.scenario.objective.goal == "delay":
         busy = {name: use.utilisation for name, use in actual.workers.items()}
         busy.update({name: use.utilisation for name, use in actual.networks.items()})

@@ -17,6 +17,12 @@ _BAR: Final = 24
 """Characters of the longest bar in a table."""
 
 
+MAX_BLOCK_S: Final = 1e6
+"""Longest time of a block, over 11 days; a longer one is a wrong unit, such as nanoseconds taken for seconds."""
+
+BlockSeconds = Annotated[float, Field(ge=1e-12, le=MAX_BLOCK_S, allow_inf_nan=False)]
+ExtraSeconds = Annotated[float, Field(ge=0, le=MAX_BLOCK_S, allow_inf_nan=False)]
+Size = Annotated[int, Field(ge=0, le=10**18)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 Finite = Annotated[float, Field(allow_inf_nan=False)]
@@ -34,16 +40,16 @@ class BlockCost(FrozenModel):
     """Cost of a block on this device class."""
 
     name: str
-    mean_s: Positive
+    mean_s: BlockSeconds
     """Time of one run of the block inside a stage, without the stage overhead, in seconds: the median of the rounds."""
-    std_s: NonNegative
+    std_s: ExtraSeconds
     """Standard deviation of that time over the rounds, computed from the quartiles, in seconds."""
-    weight_bytes: int = Field(ge=0)
-    activation_bytes: int = Field(ge=0)
+    weight_bytes: Size
+    activation_bytes: Size
     """Peak size of the tensors alive while the block runs, in bytes."""
     flop: NonNegative
-    parameters: int = Field(ge=0)
-    load_s: NonNegative
+    parameters: Size
+    load_s: ExtraSeconds
     """Time to create the block's session from its model file, in seconds."""
 
 
@@ -52,7 +58,7 @@ class ExitPoint(FrozenModel):
 
     name: str
     cut: int = Field(ge=1)
-    result_bytes: int = Field(ge=0)
+    result_bytes: Size
 
 
 class OperatingPoint(FrozenModel):
@@ -85,13 +91,13 @@ class Profile(Printable, FrozenModel):
     provenance: Literal["measured", "estimated"]
     environment: dict[str, Any]
     """What the costs depend on: device, execution provider, precision, threads, library versions."""
-    stage_overhead_s: NonNegative
+    stage_overhead_s: ExtraSeconds
     """Cost of each stage call in addition to its blocks, in seconds."""
     fusion_saving_s: tuple[Finite, ...]
     """Time saved by running both neighbours of each inner border in one session, in seconds; length L - 1, or empty if
     not measured. Negative where fusing costs time."""
     blocks: tuple[BlockCost, ...] = Field(min_length=1)
-    cut_bytes: tuple[int, ...]
+    cut_bytes: tuple[Size, ...]
     """Size of the tensors that cross each cut, in bytes; length L + 1."""
     exits: tuple[ExitPoint, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()

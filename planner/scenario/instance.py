@@ -102,7 +102,10 @@ class Instance(FrozenModel):
         return self.profiles[model][self.scenario.workers[worker].device_class]
 
     def any_profile(self, model: str) -> Profile:
-        """Return a profile of ``model`` for any device class, for values equal in all (cuts, exits, weights)."""
+        """Return a profile of ``model`` for any device class, for values equal in all: cuts, exits, parameters.
+
+        Times and memory differ from class to class; they come from :meth:`profile`.
+        """
         return next(iter(self.profiles[model].values()))
 
     def length(self, model: str) -> int:
@@ -166,6 +169,27 @@ class Instance(FrozenModel):
         return "estimated" if "estimated" in kinds else "measured"
 
     # ---- changed copies -------------------------------------------------------------------------------------------
+
+    def in_order_of_names(self) -> Instance:
+        """Return the instance with workers, sources, models and networks sorted by name, and the same ring.
+
+        Methods break ties and take turns by order. On this copy the order in a file has no influence on a plan.
+        """
+        scenario = self.scenario
+        sources = {name: {"models": tuple(sorted(spec.models))} for name, spec in scenario.sources.items()}
+        networks = {
+            name: {
+                "members": tuple(sorted(spec.members)),
+                "links": tuple(sorted((min(link), max(link)) for link in spec.links)),
+            }
+            for name, spec in scenario.networks.items()
+        }
+        return self.with_scenario(
+            workers=dict(sorted(scenario.workers.items())),
+            sources=dict(sorted(_changed(scenario.sources, sources).items())),
+            networks=dict(sorted(_changed(scenario.networks, networks).items())),
+            policy=scenario.policy.model_copy(update={"ring": scenario.policy.ring or self.workers}),
+        )
 
     def with_scenario(self, **changes: Any) -> Instance:
         """Return the instance with fields of its scenario changed."""

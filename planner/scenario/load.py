@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 from pydantic import ValidationError
 from pydantic_core import PydanticCustomError
@@ -24,7 +24,7 @@ from planner.scenario.paths import find_paths
 from planner.scenario.profiles import find_profiles
 from planner.scenario.schema import describe, known_keys, mend, nearest, schema_at
 from planner.scenario.types import SCHEMA, ScenarioSpec
-from planner.units import read_quantity
+from planner.units import format_quantity, read_quantity
 
 
 def load_scenario(path: StrPath) -> ScenarioSpec:
@@ -166,10 +166,10 @@ _WHATS: Final = {
     "missing": "is missing",
     "quantity": "{what}",
     "too_short": "needs at least one entry",
-    "greater_than": "must be greater than {gt:g}",
-    "greater_than_equal": "must be at least {ge:g}",
-    "less_than": "must be less than {lt:g}",
-    "less_than_equal": "must be at most {le:g}",
+    "greater_than": "must be greater than {gt}",
+    "greater_than_equal": "must be at least {ge}",
+    "less_than": "must be less than {lt}",
+    "less_than_equal": "must be at most {le}",
 }
 
 
@@ -186,11 +186,24 @@ def _schema_findings(document: Document, error: ValidationError) -> tuple[list[F
         else:
             if item["type"] == "too_short" and document.value(location):
                 continue  # pydantic counts wrong entries as absent; each has its own message
-            what = _WHATS.get(item["type"], "does not fit").format(**item.get("ctx", {}))
+            what = _WHATS.get(item["type"], "does not fit").format(**_in_words(item.get("ctx", {}), location))
             value = None if item["type"] == "missing" else document.value(location)
             findings.append(Finding(location, what, value, describe(schema_at(location))))
     findings = [finding for finding in findings if finding.location not in covered]
     return findings, covered + [finding.location for finding in findings]
+
+
+def _in_words(bounds: Mapping[str, Any], location: Location) -> dict[str, Any]:
+    """Return the bounds of a value in words, those of a quantity with a unit."""
+    kind = schema_at(location).get("quantity")
+    return {
+        name: bound
+        if not isinstance(bound, int | float)
+        else format_quantity(bound, kind)
+        if kind and bound
+        else f"{bound:g}"
+        for name, bound in bounds.items()
+    }
 
 
 def _unknown_key(document: Document, location: Location) -> tuple[Finding, str | None]:

@@ -1,4 +1,7 @@
-"""The path from each worker to each other: a direct link, else the fewest hops, then the least time."""
+"""The path from each worker to each other: a direct link, else the fewest hops, then the least time.
+
+Among equally good ones, names decide, so that the order of workers and networks in a file has no influence.
+"""
 
 from __future__ import annotations
 
@@ -24,7 +27,7 @@ def find_paths(scenario: ScenarioSpec) -> dict[str, dict[str, NetworkPath]]:
     import networkx
 
     graph: networkx.DiGraph[str] = networkx.DiGraph()
-    graph.add_nodes_from(scenario.workers)
+    graph.add_nodes_from(sorted(scenario.workers))
     for hop in _hops(scenario):
         time_s = NetworkPath(hops=(hop,)).transfer_s(REFERENCE_BYTES)
         known = graph.get_edge_data(hop.sender, hop.receiver)
@@ -49,12 +52,12 @@ def find_paths(scenario: ScenarioSpec) -> dict[str, dict[str, NetworkPath]]:
 
 
 def _hops(scenario: ScenarioSpec) -> Iterator[Hop]:
-    """Yield all single hops, in the scenario's order, each direction separately."""
-    for name, network in scenario.networks.items():
+    """Yield all single hops, in the order of names, each direction separately."""
+    for name, network in sorted(scenario.networks.items()):
         if network.kind == "shared":
-            for sender, receiver in permutations(network.members, 2):
+            for sender, receiver in permutations(sorted(network.members), 2):
                 yield _hop(network, sender, receiver, name)
-        for pair in network.links:
+        for pair in sorted((min(link), max(link)) for link in network.links):
             for sender, receiver in (pair, pair[::-1]):
                 yield _hop(network, sender, receiver, f"{name}:{sender}>{receiver}")
 

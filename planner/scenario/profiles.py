@@ -123,6 +123,8 @@ def _disagreements(profiles: Mapping[str, Profile], chain_sha256: str | None, en
     faults = []
     for device_class, profile in profiles.items():
         differing = [field for field in _SHARED if getattr(profile, field) != getattr(reference, field)]
+        if _parameters(profile) != _parameters(reference):
+            differing.append("parameters")
         if differing:
             what = f"the profiles on {first!r} and {device_class!r} are of different chains: {differing[0]} differs"
             expected = "profiles of one model file, with the same shapes and block borders"
@@ -130,3 +132,7 @@ def _disagreements(profiles: Mapping[str, Profile], chain_sha256: str | None, en
                 expected += f"; {FORMER_CHAIN}"
             faults.append(Fault(what, entry, expected=expected))
     return faults
+
+
+def _parameters(profile: Profile) -> list[int]:
+    return [block.parameters for block in profile.blocks]

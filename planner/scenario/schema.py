@@ -83,7 +83,14 @@ def _describe_range(schema: Schema) -> str:
         if "minimum" in schema
         else ""
     )
-    return low + (f" and less than {schema['exclusiveMaximum']:g}" if "exclusiveMaximum" in schema else "")
+    high = (
+        f"less than {schema['exclusiveMaximum']:g}"
+        if "exclusiveMaximum" in schema
+        else f"at most {schema['maximum']:g}"
+        if "maximum" in schema
+        else ""
+    )
+    return low + (f" and {high}" if low and high else high and f" {high}")
 
 
 def stand_in(schema: Schema) -> Any:

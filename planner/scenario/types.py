@@ -28,15 +28,16 @@ def _quantity(kind: str) -> BeforeValidator:
     return BeforeValidator(read, json_schema_input_type=Annotated[str, Field(json_schema_extra={"quantity": kind})])
 
 
-Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False), _quantity("time")]
-Duration = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("time")]
-Bytes = Annotated[float, Field(ge=0, allow_inf_nan=False), _quantity("memory")]
-BytesPerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("bandwidth")]
-PerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("rate")]
+# The bounds are far beyond any real value. They reveal a wrong unit, and keep all products of quantities finite.
+Seconds = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), _quantity("time")]
+Duration = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False), _quantity("time")]
+Bytes = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False), _quantity("memory")]
+BytesPerSecond = Annotated[float, Field(ge=1e-3, le=1e18, allow_inf_nan=False), _quantity("bandwidth")]
+PerSecond = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False), _quantity("rate")]
 Fraction = Annotated[float, Field(ge=0, le=1), _quantity("fraction")]
 ProperFraction = Annotated[float, Field(ge=0, lt=1), _quantity("fraction")]
-Factor = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
+Factor = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False, strict=True)]
+Count = Annotated[int, Field(ge=1, le=10**12, strict=True)]
 
 
 class Entry(FrozenModel):
@@ -118,7 +119,7 @@ class SourceSpec(Entry):
     """Number of samples of this source in a run."""
     in_flight: Count | None = None
     """Maximum number of samples in flight; the others wait at the source. Unlimited by default."""
-    deadline_s: Seconds | None = Field(default=None, alias="deadline")
+    deadline_s: Duration | None = Field(default=None, alias="deadline")
     """Bound on the mean delay."""
     min_accuracy: Fraction | None = None
     """Minimum fraction of samples that are answered correctly."""
@@ -135,7 +136,7 @@ class ObjectiveSpec(Entry):
     """Minimise the priority-weighted delay, the load of the bottleneck, or the time of a batch."""
     accuracy_worth_s: Seconds = Field(default=0.0, alias="accuracy_worth")
     """Delay that one percentage point of accuracy is worth."""
-    service_cv: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 1.0
+    service_cv: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False, strict=True)] = 1.0
     """Coefficient of variation of service times in the solver's objective."""
 
 

@@ -45,14 +45,15 @@ def sensitivity(
     pins = {
         source: {int(block): worker for block, worker in workers.items()} for source, workers in _pins(plan).items()
     }
-    problem = build_problem(instance, max_visits=plan.options.get("max_visits"), pins=pins)
+    ordered = instance.in_order_of_names()
+    problem = build_problem(ordered, max_visits=plan.options.get("max_visits"), pins=pins)
     known = read_routes(problem, {name: source.routes for name, source in plan.sources.items()})
     method = load_method(plan.method)
     options = Options(time_limit_s=time_limit_s, gap=float(plan.options.get("gap", 1e-4)))
     resolver = _Resolver(problem, method, options, progress or (lambda _: None))
     outcome = resolver.solve(problem, (known,))
     resolver.best = min(outcome.incumbents, key=problem.objective)
-    networks = {name: _resources(instance, name) for name in instance.scenario.networks}
+    networks = {name: _resources(ordered, name) for name in instance.scenario.networks}
     bandwidth = {name: spec.bandwidth_bytes_per_s / MBIT_BYTES for name, spec in instance.scenario.networks.items()}
     if outcome.prices is not None:
         worth = elasticity(problem, resolver.best, outcome.prices)
@@ -75,7 +76,7 @@ def sensitivity(
                 if index in steps
                 else None,
             )
-            for index, name in enumerate(problem.workers)
+            for name, index in ((name, problem.workers.index(name)) for name in instance.workers)
         },
         networks={name: NetworkPrice(mbit_per_s=price) for name, price in wider.items()},
     )
@@ -155,11 +156,11 @@ def memory_steps(problem: Problem, choices: Choices) -> dict[int, float]:
     steps = {}
     for worker, free in enumerate((problem.memory_bytes - used).tolist()):
         here = [(model, block) for model, block, holder in resident if holder == worker]
-        largest = max((float(problem.activation_bytes[model][block]) for model, block in here), default=0.0)
+        largest = max((float(problem.activation_bytes[model][block, worker]) for model, block in here), default=0.0)
         lacking = [
-            weight + max(float(problem.activation_bytes[model][block]) - largest, 0.0) - free
+            weight + max(float(problem.activation_bytes[model][block, worker]) - largest, 0.0) - free
             for model, weights in enumerate(problem.weight_bytes)
-            for block, weight in enumerate(weights.tolist())
+            for block, weight in enumerate(weights[:, worker].tolist())
             if (model, block) not in here
         ]
         if short := [lack for lack in lacking if lack > 0]:

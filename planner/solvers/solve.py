@@ -128,7 +128,8 @@ def solve(
     """
     started_s = time.monotonic()
     check_rank(rank)
-    problem = build_problem(instance, max_visits=max_visits, pins=pins)
+    ordered = instance.in_order_of_names()
+    problem = build_problem(ordered, max_visits=max_visits, pins=pins)
     name = _method(problem, method, routes)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
     options = Options(
@@ -142,11 +143,11 @@ def solve(
     method_solve = load_method(name)
     with on_interrupt(options.stop):
         outcome = method_solve(problem, options)
-        best = _best(instance, problem, outcome, rank)
+        best = _best(ordered, problem, outcome, rank)
         if best is None:
             return Solution(outcome.status, reasons=outcome.reasons)
         best = _meet_deadlines(
-            instance,
+            ordered,
             problem,
             best,
             rank=rank,
@@ -167,7 +168,8 @@ def solve(
         "max_visits": max_visits,
         "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
     }
-    plan = _plan(instance, name, best.evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
+    evaluation = evaluate(instance, problem.routes(best.choices))
+    plan = _plan(instance, name, evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
     return Solution(plan.status, plan)
 
 

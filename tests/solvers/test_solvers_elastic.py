@@ -51,8 +51,8 @@ def relax(problem: Problem, relaxed: Relaxations, factor: float = 1 + 1e-6) -> P
     memory_bytes = problem.memory_bytes.copy()
     demands = list(problem.demands)
     for (kind, index), amount in relaxed.items():
-        if kind == "lack_mib":
-            memory_bytes[index] += amount * MIB * factor + 1
+        if kind == "lack_bytes":
+            memory_bytes[index] += amount * factor + 1
         elif kind == "late_s":
             demands[index] = dataclasses.replace(demands[index], deadline_s=demands[index].deadline_s + amount * factor)
     return dataclasses.replace(problem, memory_bytes=memory_bytes, demands=tuple(demands))
@@ -67,9 +67,9 @@ def test_the_relaxations_suffice_and_fewer_limits_do_not(seed: int) -> None:
     assert relaxed
     assume(not any(kind == "overload" for kind, _ in relaxed))
     assert solvable(relax(problem, relaxed))
-    limits = [("lack_mib", worker) for worker in range(3)] + [("late_s", source) for source in range(2)]
+    limits = [("lack_bytes", worker) for worker in range(3)] + [("late_s", source) for source in range(2)]
     for fewer in itertools.combinations(limits, len(relaxed) - 1):
-        assert not solvable(relax(problem, dict.fromkeys(fewer, 1e3)))
+        assert not solvable(relax(problem, dict.fromkeys(fewer, 1e9)))
 
 
 def test_one_limit_relaxed_much_is_preferred_to_two_relaxed_little() -> None:

@@ -82,8 +82,9 @@ def burdened(problem: Problem, worker: int, priority: float, load: float) -> Pro
         models=(*problem.models, "one block"),
         demands=(*problem.demands, demand),
         variants=(*problem.variants, block),
-        weight_bytes=(*problem.weight_bytes, np.zeros(1)),
-        activation_bytes=(*problem.activation_bytes, np.zeros(1)),
+        weight_bytes=(*problem.weight_bytes, np.zeros((1, count))),
+        activation_bytes=(*problem.activation_bytes, np.zeros((1, count))),
+        parameters=(*problem.parameters, np.zeros(1)),
         pins={"more": {0: worker}},
     )
 

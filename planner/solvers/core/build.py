@@ -69,6 +69,9 @@ def build_problem(
         memory_bytes=np.array([spec.memory_bytes - spec.base_memory_bytes for spec in scenario.workers.values()]),
         weight_bytes=tuple(_of_blocks(instance, model, "weight_bytes") for model in models),
         activation_bytes=tuple(_of_blocks(instance, model, "activation_bytes") for model in models),
+        parameters=tuple(
+            np.array([float(block.parameters) for block in instance.any_profile(model).blocks]) for model in models
+        ),
         ring=tuple(instance.workers.index(name) for name in scenario.policy.ring or instance.workers),
         max_visits=max_visits,
         pins=_pins(instance, pins or {}),
@@ -92,7 +95,13 @@ def _pins(instance: Instance, pins: Mapping[str, Mapping[int, str]]) -> dict[str
 
 
 def _of_blocks(instance: Instance, model: str, key: str) -> Array:
-    return np.array([float(getattr(block, key)) for block in instance.any_profile(model).blocks])
+    """Return a figure of each block on each worker, by its own device class; shape [L, D]."""
+    return np.array(
+        [
+            [float(getattr(block, key)) for block in instance.profile(model, worker).blocks]
+            for worker in instance.workers
+        ]
+    ).T
 
 
 def _variants(instance: Instance, model_index: int, model: str) -> list[Variant]:

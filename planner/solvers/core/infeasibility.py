@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 import numpy as np
 
 from planner.solvers.core.problem import Choices, Problem
+from planner.units import format_quantity
 
+MAX_DIGITS = 9
+"""Most digits in words; values that differ by less look equal."""
+LARGEST_PERCENTAGE = 100.0
+"""From this part on, which is 10 000 %, percentages are rounded to a few digits."""
 Relaxations = Mapping[tuple[str, int], float]
-"""By how much limits must be relaxed: ``overload`` of a resource, ``lack_mib`` of a worker, ``late_s`` and
+"""By how much limits must be relaxed: ``overload`` of a resource, ``lack_bytes`` of a worker, ``late_s`` and
 ``inaccuracy`` of a source, each with its index."""
 
 
@@ -19,10 +24,10 @@ def explain_infeasibility(problem: Problem, relaxations: Relaxations | None) -> 
     Parameters
     ----------
     relaxations
-        None if they were not found within the time limit; empty if relaxing limits does not help.
+        None if they were not found, usually for lack of time; empty if relaxing limits does not help.
     """
     if relaxations is None:
-        return ("no routes satisfy all limits; the limits to relax were not found in time",)
+        return ("no routes satisfy all limits; the limits to relax were not found",)
     if not relaxations:
         return ("no route joins the blocks of every source: see pins, max_visits and the networks",)
     return tuple(_sentence(problem, kind, index, amount) for (kind, index), amount in sorted(relaxations.items()))
@@ -31,8 +36,8 @@ def explain_infeasibility(problem: Problem, relaxations: Relaxations | None) -> 
 def violations(problem: Problem, choices: Choices) -> tuple[str, ...]:
     """Return one sentence per limit that these routes violate; other routes might satisfy it."""
     overload = problem.load(choices).sum(axis=0) - problem.cap
-    lack_mib = (problem.memory_used(choices) - problem.memory_bytes) / 2**20
-    violated = [("lack_mib", worker, float(lack_mib[worker])) for worker in np.flatnonzero(lack_mib > 0).tolist()]
+    lack = problem.memory_used(choices) - problem.memory_bytes
+    violated = [("lack_bytes", worker, float(lack[worker])) for worker in np.flatnonzero(lack > 0).tolist()]
     violated += [
         ("overload", resource, float(overload[resource])) for resource in np.flatnonzero(overload > 0).tolist()
     ]
@@ -44,9 +49,8 @@ def violations(problem: Problem, choices: Choices) -> tuple[str, ...]:
         if delay_s > demand.deadline_s:
             sentences.append(late(demand.name, delay_s, demand.deadline_s))
         if accuracy < demand.min_accuracy:
-            sentences.append(
-                f"{demand.name} would reach accuracy {accuracy:.1%}, {demand.min_accuracy:.1%} is required"
-            )
+            reached, required = apart(_percent, accuracy, demand.min_accuracy, 3)
+            sentences.append(f"{demand.name} would reach accuracy {reached}, {required} is required")
         if not all(problem.allowed(source, choice) for choice in routes):
             sentences.append(
                 f"the route of {demand.name} would violate its pins, use a missing path or exceed max_visits"
@@ -56,23 +60,42 @@ def violations(problem: Problem, choices: Choices) -> tuple[str, ...]:
 
 def late(source: str, delay_s: float, deadline_s: float) -> str:
     """Return the sentence that a source's routes miss its deadline."""
-    return f"{source} would take {delay_s * 1e3:.3g} ms, its deadline is {deadline_s * 1e3:.3g} ms"
+    delay, deadline = apart(_time, delay_s, deadline_s, 3)
+    return f"{source} would take {delay}, its deadline is {deadline}"
+
+
+def lacks(worker: str, lack_bytes: float) -> str:
+    """Return the sentence that a worker has too little memory."""
+    return f"worker {worker} lacks {format_quantity(lack_bytes, 'memory', digits=3)}"
 
 
 def _sentence(problem: Problem, kind: str, index: int, amount: float) -> str:
-    if kind == "lack_mib":
-        size = f"{amount:.0f}" if amount >= 10 else f"{amount:.3g}"
-        return f"worker {problem.workers[index]} lacks {size} MiB"
+    if kind == "lack_bytes":
+        return lacks(problem.workers[index], amount)
     if kind == "overload":
         what = "worker" if index < len(problem.workers) else "network"
-        busy = problem.cap + amount
-        return f"{what} {problem.resources[index]} would be {busy:.0%} busy, {problem.cap:.0%} is allowed"
+        busy, allowed = apart(_percent, problem.cap + amount, problem.cap, 2)
+        return f"{what} {problem.resources[index]} would be {busy} busy, {allowed} is allowed"
     demand = problem.demands[index]
     if kind == "late_s":
-        best_s = demand.deadline_s + amount
-        return (
-            f"no worker can meet deadline {demand.deadline_s * 1e3:.3g} ms of {demand.name}: "
-            f"the best is {best_s * 1e3:.3g} ms"
-        )
-    best = demand.min_accuracy - amount
-    return f"no model of {demand.name} reaches accuracy {demand.min_accuracy:.1%}: the best is {best:.1%}"
+        best, deadline = apart(_time, demand.deadline_s + amount, demand.deadline_s, 3)
+        return f"no worker can meet deadline {deadline} of {demand.name}: the best is {best}"
+    best, required = apart(_percent, demand.min_accuracy - amount, demand.min_accuracy, 3)
+    return f"no model of {demand.name} reaches accuracy {required}: the best is {best}"
+
+
+def apart(words: Callable[[float, int], str], value: float, limit: float, digits: int) -> tuple[str, str]:
+    """Return a value and its limit in words, with as many digits as tell them apart."""
+    for more in range(digits, MAX_DIGITS):
+        if words(value, more) != words(limit, more):
+            return words(value, more), words(limit, more)
+    return words(value, MAX_DIGITS), words(limit, MAX_DIGITS)
+
+
+def _time(time_s: float, digits: int) -> str:
+    return format_quantity(time_s, "time", digits=digits)
+
+
+def _percent(part: float, digits: int) -> str:
+    """Return a part of one in percent: with a decimal if ``digits`` is 3, two if it is 4, and so on."""
+    return f"{part:.{digits - 2}%}" if part < LARGEST_PERCENTAGE else f"{100 * part:.{digits}g}%"

@@ -118,7 +118,9 @@ class Problem:
     memory_bytes
         Memory of each worker for weights and activations; shape [D].
     weight_bytes, activation_bytes
-        Per model, bytes of each block; shape [L] each.
+        Per model, bytes of each block on each worker, which depend on its device class; shape [L, D] each.
+    parameters
+        Per model, number of parameters of each block; shape [L] each.
     ring
         Order of the workers for methods that send samples around a ring.
     max_visits
@@ -145,6 +147,7 @@ class Problem:
     memory_bytes: Array
     weight_bytes: tuple[Array, ...]
     activation_bytes: tuple[Array, ...]
+    parameters: tuple[Array, ...]
     ring: tuple[int, ...] = ()
     max_visits: int | None = None
     pins: dict[str, dict[int, int]] = field(default_factory=dict)
@@ -168,9 +171,14 @@ class Problem:
     @cached_property
     def memory_binds(self) -> bool:
         """Whether some worker cannot hold all blocks of all models."""
-        everything = sum(float(weights.sum()) for weights in self.weight_bytes)
-        largest = max(float(activations.max()) for activations in self.activation_bytes)
-        return bool((everything + largest > self.memory_bytes).any())
+        return bool((self.most_bytes > self.memory_bytes).any())
+
+    @cached_property
+    def most_bytes(self) -> Array:
+        """Memory that each worker needs to hold all blocks of all models; shape [D], bytes."""
+        everywhere = tuple(np.ones(weights.shape, dtype=bool) for weights in self.weight_bytes)
+        weights, largest = self.resident_bytes(everywhere)
+        return weights + largest
 
     @property
     def arcs(self) -> int:
@@ -264,7 +272,7 @@ class Problem:
 
     def residency(self, choices: Choices) -> Residency:
         """Return the blocks that routes need to have on each worker."""
-        held = tuple(np.zeros((len(weights), len(self.workers)), dtype=bool) for weights in self.weight_bytes)
+        held = tuple(np.zeros(weights.shape, dtype=bool) for weights in self.weight_bytes)
         for routes in choices:
             for choice in routes:
                 held[self.variants[choice.variant].model][np.arange(len(choice.workers)), choice.workers] = True
@@ -274,8 +282,8 @@ class Problem:
         """Return the weights of the blocks on each worker, and the largest activation; shape [D] each, bytes."""
         weights, largest = np.zeros(len(self.workers)), np.zeros(len(self.workers))
         for model, blocks in enumerate(held):
-            weights += self.weight_bytes[model] @ blocks
-            largest = np.maximum(largest, (self.activation_bytes[model][:, None] * blocks).max(axis=0))
+            weights += (self.weight_bytes[model] * blocks).sum(axis=0)
+            largest = np.maximum(largest, (self.activation_bytes[model] * blocks).max(axis=0))
         return weights, largest
 
     def memory_used(self, choices: Choices) -> Array:
@@ -284,8 +292,11 @@ class Problem:
         return weights + largest
 
     def feasible(self, choices: Choices, tolerance: float = 1e-6) -> bool:
-        """Return whether routes satisfy all limits but the cap; deadlines count work and transfers without waiting."""
-        if self.memory_binds and (self.memory_used(choices) > self.memory_bytes * (1 + tolerance)).any():
+        """Return whether routes satisfy all limits but the cap; deadlines count work and transfers without waiting.
+
+        Memory is counted in whole bytes and has no tolerance.
+        """
+        if self.memory_binds and (self.memory_used(choices) > self.memory_bytes).any():
             return False
         for source, routes in enumerate(choices):
             demand = self.demands[source]

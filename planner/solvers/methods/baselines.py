@@ -111,8 +111,8 @@ def _cut(problem: Problem, source: int, variant: int, part: Array) -> tuple[int,
     A block runs on the worker in whose segment its middle lies.
     """
     ring = _ring_from_home(problem, source)
-    weights = np.maximum(problem.weight_bytes[problem.variants[variant].model], 1e-9)
-    middle = (np.cumsum(weights) - weights / 2) / weights.sum()
+    parameters = np.maximum(problem.parameters[problem.variants[variant].model], 1e-9)
+    middle = (np.cumsum(parameters) - parameters / 2) / parameters.sum()
     ends = np.cumsum(part) / part.sum()
     return tuple(ring[np.minimum(np.searchsorted(ends, middle), len(ring) - 1)].tolist())
 

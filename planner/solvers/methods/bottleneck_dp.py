@@ -94,12 +94,12 @@ class _Partition:
         work = np.cumsum(np.vstack([np.zeros(self.count), model.reach[:-1, None] * model.block_s]), axis=0)
         # stage_s[l, e, d]: blocks l .. e − 1 on worker d; infinite where it may not run or does not fit.
         stage_s = work[None, :, :] - work[:, None, :] + model.reach[:, None, None] * model.overhead_s
-        weights = np.cumsum(np.append(0.0, problem.weight_bytes[model.model]))
+        weights = np.cumsum(np.vstack([np.zeros(self.count), problem.weight_bytes[model.model]]), axis=0)
         for first in range(self.length + 1):
             stage_s[first, : first + 1] = np.inf
-            peak = np.maximum.accumulate(problem.activation_bytes[model.model][first:])
+            peak = np.maximum.accumulate(problem.activation_bytes[model.model][first:], axis=0)
             needed = weights[first + 1 :] - weights[first] + peak
-            stage_s[first, first + 1 :][needed[:, None] > problem.memory_bytes] = np.inf
+            stage_s[first, first + 1 :][needed > problem.memory_bytes] = np.inf
         for block, worker in np.argwhere(~problem.runs(0, self.variant)).tolist():
             stage_s[: block + 1, block + 1 :, worker] = np.inf
         self.stage_s = stage_s

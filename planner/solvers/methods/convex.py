@@ -18,10 +18,12 @@ from scipy import sparse
 from planner.errors import SolveError
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, marginal_prices
+from planner.solvers.core.scale import HOPELESS, MOST, Scale, ratio
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.methods.explanation import infeasible, unroutable_outcome
+from planner.solvers.methods.explanation import infeasible, least_relaxations, unroutable_outcome
 from planner.solvers.methods.memory import solve_with_memory
 from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
+from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.pricing import cheapest_route, proven_bound, unroutable
 
 cp: Any = cvxpy
@@ -29,6 +31,10 @@ cp: Any = cvxpy
 
 TOLERANCES = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 """Tight, because the error of the bound is of first order in the error of the flows."""
+IDLE = 1e-5
+"""Below this utilisation nothing waits: G(σ) is σ, apart from a relative error as small."""
+GREEDY_ROUNDS = 2
+"""Rounds of the routes from which the program's units are taken."""
 MIN_SHARES = (0.02, 1e-3, 1e-6)
 """Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
 INFEASIBLE = {cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE}
@@ -69,10 +75,18 @@ def _solve(problem: Problem, options: Options) -> Outcome:
         for variant in demand.variants
     ]
     arcs = [(flow, arc) for flow in flows for arc in (*flow.nodes, *flow.moves)]
-    program = _ConvexProgram(problem, arcs)
+    scale = Scale.of(problem, min(greedy_rounds(problem, GREEDY_ROUNDS), key=problem.objective))
+    program = _ConvexProgram(problem, arcs, scale)
     program.limits["flow"] = _conservation(problem, flows, program.x)
     solved = cp.Problem(cp.Minimize(program.objective), list(program.limits.values()))
-    if _status(solved, search) in INFEASIBLE:
+    try:
+        status = _status(solved, search)
+    except SolveError:
+        # The limits may be too far out of reach for Clarabel; the linear program of limits is more robust.
+        if least_relaxations(problem, options, shared=True):
+            return infeasible(problem, options, shared=True)
+        raise
+    if status in INFEASIBLE:
         return infeasible(problem, options, shared=True)
     if program.x.value is None:
         return search.outcome()
@@ -121,23 +135,25 @@ def _moves(problem: Problem, source: int, variant: int) -> list[Arc]:
 class _ConvexProgram:
     """The convex program without flow conservation; ``limits`` holds its constraints by name, for their prices."""
 
-    def __init__(self, problem: Problem, arcs: list[tuple[_Flow, Arc]]) -> None:
-        self.problem = problem
+    def __init__(self, problem: Problem, arcs: list[tuple[_Flow, Arc]], scale: Scale) -> None:
+        self.problem, self.scale = problem, scale
         self.x = cp.Variable(len(arcs), nonneg=True)
         self.limits: dict[str, Any] = {}
         levels, resources = len(problem.classes.weight), len(problem.resources)
-        nested = _nested_loads(problem, arcs)
+        idle = problem.goal == "delay" and scale.load < IDLE
+        units = Scale(most=HOPELESS) if problem.goal == "delay" and not idle else scale
+        self.load_unit = units.load
+        nested = _nested_loads(problem, arcs, units)
         self.load = [nested[level * resources : (level + 1) * resources] for level in range(levels)]
-        unloaded = _by_source(problem, arcs, [arc.unloaded_s for _, arc in arcs])
         total = self.load[-1] @ self.x
         if problem.goal == "delay":
             used = np.flatnonzero(np.diff(nested.indptr))
             sigma = nested[used] @ self.x
             weight = problem.classes.weight[used // resources]
-            fixed = np.array([_fixed_cost(problem, flow, arc) for flow, arc in arcs])
-            number = (1 - problem.kappa) * sigma + problem.kappa * (cp.inv_pos(1 - sigma) - 1)
-            self.objective = weight @ number + fixed @ self.x
-            self.limits["capacity"] = total <= problem.cap
+            fixed = np.array([scale.costs(_fixed_cost(problem, flow, arc)) for flow, arc in arcs])
+            queued = (1 - problem.kappa) * sigma + problem.kappa * (cp.inv_pos(1 - sigma) - 1) if not idle else sigma
+            self.objective = (weight * units.load / scale.objective) @ queued + fixed @ self.x
+            self.limits["capacity"] = total <= problem.cap / units.load
         else:
             largest = cp.Variable()
             self.objective = largest
@@ -145,16 +161,17 @@ class _ConvexProgram:
         if problem.goal == "makespan":
             longest = cp.Variable()
             self.objective = largest + longest
+            unloaded = _by_source(problem, arcs, [scale.costs(arc.unloaded_s) for _, arc in arcs])
             self.limits["longest"] = unloaded @ self.x <= longest
-        self._limit_sources(arcs, unloaded)
+        self._limit_sources(arcs)
 
-    def _limit_sources(self, arcs: list[tuple[_Flow, Arc]], unloaded: Any) -> None:
+    def _limit_sources(self, arcs: list[tuple[_Flow, Arc]]) -> None:
         """Add deadlines, which count work and transfers without waiting, and minimum accuracies."""
         demands = self.problem.demands
         self.timed = [source for source, demand in enumerate(demands) if np.isfinite(demand.deadline_s)]
         if self.timed:
-            deadline_s = np.array([demands[source].deadline_s for source in self.timed])
-            self.limits["deadline"] = unloaded[self.timed] @ self.x <= deadline_s
+            late = [ratio(arc.unloaded_s, demands[flow.source].deadline_s, MOST) for flow, arc in arcs]
+            self.limits["deadline"] = _by_source(self.problem, arcs, late)[self.timed] @ self.x <= 1
         self.accurate = [source for source, demand in enumerate(demands) if demand.min_accuracy > 0]
         if self.accurate:
             values = [
@@ -168,10 +185,14 @@ class _ConvexProgram:
         problem = self.problem
         sources = len(problem.demands)
         capacity = self._price("capacity", np.arange(len(problem.resources)), len(problem.resources))
-        second = self._price("deadline", np.array(self.timed, dtype=np.intp), sources)
-        accuracy = self._price("accuracy", np.array(self.accurate, dtype=np.intp), sources)
+        worth = self.scale.objective
+        second = worth * self._price("deadline", np.array(self.timed, dtype=np.intp), sources)
+        second /= np.array([demand.deadline_s for demand in problem.demands])
+        accuracy = worth * self._price("accuracy", np.array(self.accurate, dtype=np.intp), sources)
         if problem.goal == "delay":
-            of_class = marginal_prices(problem, np.array([load @ self.x.value for load in self.load])) + capacity
+            capacity = worth / self.load_unit * capacity
+            sigma = np.array([load @ self.x.value for load in self.load]) * self.load_unit
+            of_class = marginal_prices(problem, sigma) + capacity
             return dataclasses.replace(Prices.of_delay(problem, of_class), second=second, accuracy=accuracy)
         capacity = capacity / max(float(capacity.sum()), 1e-12)
         of_class = np.repeat(capacity[None, :], len(self.load), axis=0)
@@ -190,13 +211,13 @@ def _cheapest(problem: Problem, prices: Prices) -> Array:
     return np.array([cheapest_route(problem, source, prices)[0] for source in range(len(problem.demands))])
 
 
-def _nested_loads(problem: Problem, arcs: list[tuple[_Flow, Arc]]) -> Any:
+def _nested_loads(problem: Problem, arcs: list[tuple[_Flow, Arc]], scale: Scale) -> Any:
     """Return the utilisation of each resource by the classes 1..k per unit of each arc's flow; shape [K · R, arcs]."""
     levels, resources = len(problem.classes.weight), len(problem.resources)
     entries = [
-        (int(problem.classes.of_source[flow.source]) * resources + resource, column, seconds)
+        (int(problem.classes.of_source[flow.source]) * resources + resource, column, scale.loads(load))
         for column, (flow, arc) in enumerate(arcs)
-        for resource, seconds in ((r, s * problem.demands[flow.source].volume) for r, s in arc.seconds)
+        for resource, load in ((r, s * problem.demands[flow.source].volume) for r, s in arc.seconds)
     ]
     rows, columns, values = (np.array(part) for part in zip(*entries, strict=True))
     load = sparse.csr_array((values, (rows, columns)), shape=(levels * resources, len(arcs)))

@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from planner.solvers.core.infeasibility import lacks
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.routes.pricing import unroutable
@@ -32,9 +33,7 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
         return Outcome("infeasible", reasons=lacking)
     search = Search(problem, options)
     unlimited = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
-    allowed: Residency = tuple(
-        np.ones((len(weights), len(problem.workers)), dtype=bool) for weights in problem.weight_bytes
-    )
+    allowed: Residency = tuple(np.ones(weights.shape, dtype=bool) for weights in problem.weight_bytes)
     outcome = Outcome("no_solution")
     for attempt in range(len(problem.workers) + 1):
         outcome = method(
@@ -58,7 +57,7 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
 def _lacking(problem: Problem) -> tuple[str, ...]:
     """Return one sentence per worker whose memory does not even hold the agent."""
     return tuple(
-        f"worker {problem.workers[worker]} lacks {-problem.memory_bytes[worker] / 2**20:.3g} MiB"
+        lacks(problem.workers[worker], -float(problem.memory_bytes[worker]))
         for worker in np.flatnonzero(problem.memory_bytes < 0)
     )
 
@@ -104,7 +103,7 @@ def no_room(problem: Problem, options: Options) -> bool:
 def _fitting(problem: Problem) -> Residency:
     """Return whether each block alone fits on each worker; shape [L, D] per model."""
     fits = tuple(
-        np.add.outer(weights + activations, -problem.memory_bytes * (1 + 1e-6)) <= 0
+        weights + activations <= problem.memory_bytes
         for weights, activations in zip(problem.weight_bytes, problem.activation_bytes, strict=True)
     )
     if problem.resident is None:
@@ -118,7 +117,7 @@ def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:
     rounded = tuple(mask.copy() for mask in allowed)
     for worker in np.flatnonzero(problem.memory_used(choices) > problem.memory_bytes):
         pairs = [
-            (work[model][block, worker] / max(problem.weight_bytes[model][block], 1.0), model, block)
+            (work[model][block, worker] / max(problem.weight_bytes[model][block, worker], 1.0), model, block)
             for model in range(len(problem.models))
             for block in np.flatnonzero(work[model][:, worker] > 0).tolist()
         ]
@@ -126,8 +125,8 @@ def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:
         for model in range(len(problem.models)):
             rounded[model][:, worker] = False
         for _, model, block in sorted(pairs, reverse=True):
-            new_weights = weights + problem.weight_bytes[model][block]
-            new_largest = max(largest, float(problem.activation_bytes[model][block]))
+            new_weights = weights + problem.weight_bytes[model][block, worker]
+            new_largest = max(largest, float(problem.activation_bytes[model][block, worker]))
             if new_weights + new_largest <= problem.memory_bytes[worker]:
                 weights, largest = new_weights, new_largest
                 rounded[model][block, worker] = True
@@ -136,7 +135,7 @@ def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:
 
 def _work(problem: Problem, choices: Choices) -> list[Array]:
     """Return the utilisation of each worker by each model's blocks; shape [L, D] per model."""
-    work = [np.zeros((len(weights), len(problem.workers))) for weights in problem.weight_bytes]
+    work = [np.zeros(weights.shape) for weights in problem.weight_bytes]
     for source, routes in enumerate(choices):
         for choice in routes:
             variant = problem.variants[choice.variant]

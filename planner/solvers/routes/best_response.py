@@ -19,6 +19,8 @@ MAX_REMOVED = 4
 """Maximum number of sources that one perturbation removes."""
 NORM_POWER = 16
 """Power of the norm that replaces the largest utilisation and delay, so that the next largest count as well."""
+MAX_RATIO = 1e15
+"""Largest ratio of a load to the others that is told apart from larger ones: its power must stay finite."""
 
 
 class Measure(Protocol):
@@ -95,7 +97,8 @@ class Peak:
 
         def cost(more: Array, resource: Integers) -> Array:
             busy = np.where(np.isfinite(more), more, 0.0)
-            rise = ((before[resource] + busy) / scale) ** NORM_POWER - (before[resource] / scale) ** NORM_POWER
+            ratio = np.minimum((before[resource] + busy) / scale, MAX_RATIO)
+            rise = ratio**NORM_POWER - (before[resource] / scale) ** NORM_POWER
             return np.where(np.isfinite(more), scale / NORM_POWER * rise + share * busy, np.inf)
 
         return cost
@@ -108,6 +111,8 @@ def _fastest_s(variant: Variant) -> float:
 
 def _norm(values: Array) -> float:
     largest = max(float(values.max()), 1e-300)
+    if largest == np.inf:  # the delay of a route that lacks a path
+        return largest
     return float(largest * ((values / largest) ** NORM_POWER).sum() ** (1 / NORM_POWER))
 
 

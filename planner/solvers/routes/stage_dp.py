@@ -32,7 +32,7 @@ class StagedRoutes:
         Utilisation of worker d by blocks i .. j − 1, without the results of exits; shape [L, L + 1, D], infinite where
         the stage may not run.
     peak_bytes
-        Largest activation of blocks i .. j − 1; shape [L, L + 1].
+        Largest activation of blocks i .. j − 1 on worker d; shape [L, L + 1, D].
     move_load
         Utilisation of each hop by cut l sent from d to e; shape [L + 1, D, D, H].
     move_cost
@@ -60,9 +60,10 @@ class StagedRoutes:
         begin_s = model.reach[:-1, None, None] * model.overhead_s
         load = demand.volume * (done_s[None, :, :] - done_s[:-1, None, :] + begin_s)
         load[np.arange(length)[:, None] >= np.arange(length + 1)] = np.inf
-        peak_bytes = np.zeros((length, length + 1))
+        activation_bytes = problem.activation_bytes[model.model]
+        peak_bytes = np.zeros((length, length + 1, count))
         for first in range(length):
-            peak_bytes[first, first + 1 :] = np.maximum.accumulate(problem.activation_bytes[model.model][first:])
+            peak_bytes[first, first + 1 :] = np.maximum.accumulate(activation_bytes[first:], axis=0)
         for block, worker in np.argwhere(~problem.runs(source, variant)).tolist():
             load[: block + 1, block + 1 :, worker] = np.inf
         size = model.reach * model.cut_bytes
@@ -88,9 +89,9 @@ class StagedRoutes:
         """
         problem, model = self.problem, self.problem.variants[self.variant].model
         weights, largest = problem.resident_bytes(held)
-        more = problem.weight_bytes[model][:, None] * ~held[model]
+        more = problem.weight_bytes[model] * ~held[model]
         until = np.vstack([np.zeros(len(weights)), np.cumsum(more, axis=0)])
-        needed = weights + (until - until[:-1, None]) + np.maximum(largest, self.peak_bytes[:, :, None])
+        needed = weights + (until - until[:-1, None]) + np.maximum(largest, self.peak_bytes)
         lacks = needed > np.maximum(problem.memory_bytes, weights + largest)
         return dataclasses.replace(self, stage_load=np.where(lacks, np.inf, self.stage_load))
 

@@ -14,6 +14,7 @@ from planner.errors import SolveError
 from planner.solvers.core.highs import INFINITY, Program
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.scale import MOST, Scale, ratio
 
 LIMIT_TOLERANCE = 1e-9
 """Relative violation up to which a limit counts as satisfied."""
@@ -23,10 +24,16 @@ Row = tuple[str, int]
 
 
 class BottleneckMaster:
-    """The linear program, extended by new routes every round."""
+    """The linear program, extended by new routes every round; delays are relative to their deadlines.
 
-    def __init__(self, problem: Problem) -> None:
-        self.problem = problem
+    Parameters
+    ----------
+    scale
+        Units of loads, of delays and of the objective.
+    """
+
+    def __init__(self, problem: Problem, scale: Scale) -> None:
+        self.problem, self.scale = problem, scale
         self.columns: list[tuple[int, Choice]] = []
         self.known: set[tuple[int, Choice]] = set()
         self.rows: dict[Row, int] = {}
@@ -39,7 +46,7 @@ class BottleneckMaster:
             self._row("delay", source, -INFINITY, 0.0, {self.longest: -1.0})
             if np.isfinite(demand.deadline_s):
                 self.slacks["late_s", source] = slack = self.program.add_column()
-                self._row("late_s", source, -INFINITY, demand.deadline_s, {slack: -demand.deadline_s})
+                self._row("late_s", source, -INFINITY, 1.0, {slack: -1.0})
             if demand.min_accuracy > 0:
                 self.slacks["inaccuracy", source] = slack = self.program.add_column()
                 self._row("inaccuracy", source, demand.min_accuracy, INFINITY, {slack: demand.min_accuracy})
@@ -55,13 +62,13 @@ class BottleneckMaster:
                 continue
             self.known.add((source, choice))
             self.columns.append((source, choice))
-            cost = self.problem.cost(source, choice)
+            cost, demand = self.problem.cost(source, choice), self.problem.demands[source]
             entries: dict[Row, float] = {("share", source): 1.0}
-            entries["delay", source] = entries["late_s", source] = cost.unloaded_s
+            entries["delay", source] = self.scale.costs(cost.unloaded_s)
+            entries["late_s", source] = ratio(cost.unloaded_s, demand.deadline_s, MOST)
             entries["inaccuracy", source] = self.problem.variants[choice.variant].accuracy
-            load = self.problem.demands[source].volume * cost.seconds
-            for resource, seconds in zip(cost.resources.tolist(), load.tolist(), strict=True):
-                entries["load", resource] = seconds
+            for resource, seconds in zip(cost.resources.tolist(), cost.seconds.tolist(), strict=True):
+                entries["load", resource] = self.scale.loads(demand.volume * seconds)
                 if ("load", resource) not in self.rows:
                     self._row("load", resource, -INFINITY, 0.0, {self.largest: -1.0})
             of_rows = {self.rows[row]: value for row, value in entries.items() if row in self.rows}
@@ -99,11 +106,13 @@ class BottleneckMaster:
         if self.limits_satisfied:
             of_resource = of_resource / max(float(of_resource.sum()), 1e-12)
             late = late / max(float(late.sum()), 1e-12) * (self.problem.goal == "makespan")
+        worth = self.scale.objective if self.limits_satisfied else 1.0
+        deadline_s = np.array([demand.deadline_s for demand in self.problem.demands])
         return Prices(
             of_class=np.repeat(of_resource[None, :], levels, axis=0),
             latency=np.zeros(sources),
-            second=self._duals("late_s", sources) + late,
-            accuracy=self._duals("inaccuracy", sources),
+            second=worth * self._duals("late_s", sources) / deadline_s + late,
+            accuracy=worth * self._duals("inaccuracy", sources),
             late=late,
         )
 

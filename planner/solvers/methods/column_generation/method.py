@@ -23,6 +23,7 @@ from planner.errors import SolveError
 from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
+from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.column_generation.lp_master import BottleneckMaster
 from planner.solvers.methods.column_generation.newton_master import NewtonMaster
@@ -63,9 +64,11 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     if unroutable(problem):
         return unroutable_outcome(problem)
-    master = NewtonMaster(problem) if problem.goal == "delay" else BottleneckMaster(problem)
     rounds = WARM_START_ROUNDS if options.start else FIRST_ROUNDS
-    for choices in (*options.start, *greedy_rounds(problem, rounds, averaging=True)):
+    first = greedy_rounds(problem, rounds, averaging=True)
+    scale = Scale.of(problem, min(first, key=problem.objective))
+    master = NewtonMaster(problem, scale) if problem.goal == "delay" else BottleneckMaster(problem, scale)
+    for choices in (*options.start, *first):
         search.offer(choices)
         master.add(
             (source, Choice(choice.variant, choice.workers))

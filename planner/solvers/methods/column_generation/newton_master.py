@@ -18,10 +18,11 @@ from dataclasses import dataclass
 
 import numpy as np
 from scipy import sparse
-from scipy.linalg import cho_factor, cho_solve
+from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, smooth_congestion
+from planner.solvers.core.scale import MOST, Scale
 
 CAP_MARGIN = 1e-6
 """Relative amount by which the cap is tightened, so that the final shares satisfy it despite tolerances."""
@@ -45,7 +46,7 @@ class NewtonMaster:
     that may be lost; each is at most 1. Attributes over columns have n rows, in the order in which routes were added.
     """
 
-    def __init__(self, problem: Problem) -> None:
+    def __init__(self, problem: Problem, scale: Scale) -> None:
         self.problem = problem
         demands = problem.demands
         self.columns: list[tuple[int, Choice]] = []
@@ -53,6 +54,7 @@ class NewtonMaster:
         self.share = np.zeros(0)
         self.slack_price = np.zeros(0)
         self.fixed = np.zeros(0)
+        self.most_fixed = MOST * scale.objective
         self.lateness = np.array([1 / demand.deadline_s for demand in demands])
         self.loss = np.array(
             [1 / max(1 - demand.min_accuracy, 1e-9) if demand.min_accuracy else 0.0 for demand in demands]
@@ -79,9 +81,9 @@ class NewtonMaster:
         for row, (source, choice) in enumerate(fresh):
             cost = problem.cost(source, choice)
             lost = 1 - problem.variants[choice.variant].accuracy
-            limit_use[row, source] = self.lateness[source] * cost.unloaded_s
+            limit_use[row, source] = min(self.lateness[source] * cost.unloaded_s, MOST)
             limit_use[row, len(problem.demands) + source] = self.loss[source] * lost
-            fixed[row] = problem.fixed_cost(source, choice, cost.latency_s)
+            fixed[row] = min(problem.fixed_cost(source, choice, cost.latency_s), self.most_fixed)
             if source not in routed:
                 share[row] = 1.0
                 routed.add(source)
@@ -111,13 +113,13 @@ class NewtonMaster:
         seconds = np.concatenate([np.zeros(0), *(cost.seconds for cost in costs)])
         resources = np.concatenate([np.zeros(0, dtype=np.intp), *(cost.resources for cost in costs)])
         self.used, columns = np.unique(resources, return_inverse=True)
-        seconds = seconds * problem.volume[self.source[rows]]
+        load = np.minimum(seconds * problem.volume[self.source[rows]], MOST)
         shape = (len(costs), len(self.used))
         if shape[0] * shape[1] > MAX_DENSE_ENTRIES:
-            self.load = sparse.csr_array((seconds, (rows, columns)), shape=shape)
+            self.load = sparse.csr_array((load, (rows, columns)), shape=shape)
         else:
             self.load = np.zeros(shape)
-            self.load[rows, columns] = seconds
+            self.load[rows, columns] = load
         self._rescale()
 
     def _rescale(self) -> None:
@@ -133,7 +135,11 @@ class NewtonMaster:
         least = tolerance / len(self.share) / 2
         for _ in range(MAX_NEWTON_STEPS):
             tau = max(least, BARRIER_REDUCTION * float(self.share @ self.slack_price) / len(self.share))
-            if self._step(tau) <= tolerance:
+            try:
+                gap = self._step(tau)
+            except LinAlgError:  # numbers too far apart; the present shares are the best that can be told
+                break
+            if gap <= tolerance:
                 break
         point = self._evaluate(self.share)
         self.capacity_price = np.zeros(len(self.problem.resources))

@@ -11,7 +11,8 @@ Computing 3 (1991): elastic programs.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -19,19 +20,25 @@ import pyomo.environ as pyo
 
 from planner.solvers.core.infeasibility import Relaxations
 from planner.solvers.core.problem import Problem
+from planner.solvers.core.scale import HOPELESS, MemoryUnit, Scale, ratio
 from planner.solvers.core.search_state import Options
 from planner.solvers.methods.mip.model import TOLERANCES, build_model
 from planner.solvers.methods.mip.program import ModelProgram
+from planner.solvers.routes.pricing import unroutable
 
 
 class _Limit(NamedTuple):
-    """A slack with the limit it belongs to, in the slack's unit, and the largest value that it may need."""
+    """A slack with the limit it belongs to, in the slack's unit, the largest value that it may need, and its violation.
+
+    ``violation`` is computed from the solution, because the program sees no hopelessly large numbers.
+    """
 
     kind: str
     number: int
     slack: Any
     limit: float
     most: float
+    violation: Callable[[], float]
 
 
 def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> Relaxations | None:
@@ -45,9 +52,9 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
     Returns
     -------
     Relaxations or None
-        None if the time limit passed.
+        None if they were not found, usually because the time limit passed.
     """
-    model = build_model(problem, elastic=True)
+    model = build_model(problem, scale=Scale(most=HOPELESS), elastic=True)
     if shared:
         pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
     limits = list(_limits(problem, model))
@@ -63,14 +70,14 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
     program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
     first = program.run(options.time_limit_s)
     if first.end == "infeasible":
-        return {}
+        return {} if unroutable(problem) or problem.max_visits is not None else None
     if first.values is None:
         return None
     program.limit(0, round(first.objective))
     program.minimise(1)
     program.run(options.time_limit_s)  # the first solution remains if there is no time for a better one
     return {
-        (limit.kind, limit.number): float(limit.slack.value)
+        (limit.kind, limit.number): limit.violation()
         for row, limit in enumerate(limits)
         if model.relaxed[row].value > 0.5 and limit.slack.value > 1e-9
     }
@@ -80,22 +87,64 @@ def _limits(problem: Problem, model: Any) -> Iterator[_Limit]:
     busiest, longest = _extremes(problem, model)
     if np.isfinite(problem.cap):
         for index, slack in model.overload.items():
-            yield _Limit("overload", index, slack, problem.cap, busiest[index])
+            yield _Limit(
+                "overload", index, slack, problem.cap, busiest[index], partial(_overload, problem, model, index)
+            )
     if problem.memory_binds:
-        everything = sum(float(weights.sum()) for weights in problem.weight_bytes)
-        everything += max(float(activations.max()) for activations in problem.activation_bytes)
-        for index, slack in model.lack_mib.items():
-            lacking = max(everything - min(float(problem.memory_bytes[index]), 0.0), 0.0)
-            yield _Limit("lack_mib", index, slack, float(problem.memory_bytes[index]) / 2**20, lacking / 2**20)
+        most = _most_memory(problem)
+        for index, slack in model.lack.items():
+            room = MemoryUnit.of(float(problem.memory_bytes[index])).room
+            violation = partial(_lack_bytes, problem, model, index)
+            yield _Limit("lack_bytes", index, slack, room, max(most[index] - min(room, 0.0), 0.0), violation)
     for index, demand in enumerate(problem.demands):
         if np.isfinite(demand.deadline_s):
-            yield _Limit("late_s", index, model.late_s[index], demand.deadline_s, longest[index])
+            violation = partial(_late_s, problem, model, index)
+            yield _Limit("late_s", index, model.late[index], 1.0, longest[index], violation)
         if demand.min_accuracy > 0:
-            yield _Limit("inaccuracy", index, model.inaccuracy[index], demand.min_accuracy, 1.0)
+            slack = model.inaccuracy[index]
+            yield _Limit("inaccuracy", index, slack, demand.min_accuracy, 1.0, partial(pyo.value, slack))
+
+
+def _overload(problem: Problem, model: Any, resource: int) -> float:
+    """Return the utilisation of a resource above the cap, in the present solution."""
+    busy = sum(
+        variable.value * problem.demands[source].volume * seconds
+        for variable, source, arc in model.arcs
+        for used, seconds in arc.seconds
+        if used == resource
+    )
+    return float(busy) - problem.cap
+
+
+def _late_s(problem: Problem, model: Any, source: int) -> float:
+    """Return the unloaded delay of a source beyond its deadline, in the present solution, in seconds."""
+    delay_s = sum(variable.value * arc.unloaded_s for variable, other, arc in model.arcs if other == source)
+    return float(delay_s) - problem.demands[source].deadline_s
+
+
+def _lack_bytes(problem: Problem, model: Any, worker: int) -> float:
+    """Return the memory that a worker lacks in the present solution, in bytes."""
+    weights = largest = 0.0
+    for (index, block, holder), variable in model.resident.items():
+        if holder == worker:
+            part = round(variable.value, 6)
+            weights += part * problem.weight_bytes[index][block, worker]
+            largest = max(largest, part * problem.activation_bytes[index][block, worker])
+    return float(weights + largest - problem.memory_bytes[worker])
+
+
+def _most_memory(problem: Problem) -> list[float]:
+    """Return the memory that all blocks of all models take on each worker, in its unit [D]."""
+    most = []
+    for worker, room_bytes in enumerate(problem.memory_bytes.tolist()):
+        size = MemoryUnit.of(room_bytes).size
+        weights = sum(size(weight) for model in problem.weight_bytes for weight in model[:, worker].tolist())
+        most.append(weights + max(size(float(peaks[:, worker].max())) for peaks in problem.activation_bytes))
+    return most
 
 
 def _extremes(problem: Problem, model: Any) -> tuple[list[float], list[float]]:
-    """Return upper bounds on the utilisation of each resource [R] and on the unloaded delay of each source [S].
+    """Return upper bounds, as the program sees them, on each resource's load [R] and source's relative delay [S].
 
     A route uses one node of each block and at most one move across each cut.
     """
@@ -103,9 +152,9 @@ def _extremes(problem: Problem, model: Any) -> tuple[list[float], list[float]]:
     slowest: dict[tuple[int, int, bool], float] = {}
     for _, source, arc in model.arcs:
         key = (source, arc.block, arc.sender == arc.worker)
-        slowest[key] = max(slowest.get(key, 0.0), arc.unloaded_s)
+        slowest[key] = max(slowest.get(key, 0.0), ratio(arc.unloaded_s, problem.demands[source].deadline_s))
         for resource, seconds in _sums(arc.seconds).items():
-            load = problem.demands[source].volume * seconds
+            load = model.scale.loads(problem.demands[source].volume * seconds)
             heaviest[(resource, *key)] = max(heaviest.get((resource, *key), 0.0), load)
     busiest, longest = [0.0] * len(problem.resources), [0.0] * len(problem.demands)
     for (resource, *_), load in heaviest.items():

@@ -17,6 +17,7 @@ from planner.solvers.core.highs import INFINITY, Program
 from planner.solvers.core.infeasibility import Relaxations
 from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.scale import MOST, ratio
 from planner.solvers.core.search_state import Options
 from planner.solvers.routes.pricing import cheapest_route
 
@@ -65,13 +66,13 @@ class _Shares:
         entries: list[tuple[int, int, float]] = []
         for column, (source, choice) in enumerate(columns):
             cost, demand = problem.cost(source, choice), problem.demands[source]
-            load = demand.volume * cost.seconds / problem.cap
+            load = np.minimum(demand.volume * cost.seconds / problem.cap, MOST)
             for resource, part in zip(cost.resources.tolist(), load.tolist(), strict=True):
                 if part > 0:
                     entries.append((self._limit("overload", resource, problem.cap), column, part))
             if np.isfinite(demand.deadline_s):
                 row = self._limit("late_s", source, demand.deadline_s)
-                entries.append((row, column, cost.unloaded_s / demand.deadline_s))
+                entries.append((row, column, ratio(cost.unloaded_s, demand.deadline_s, MOST)))
             if demand.min_accuracy > 0:
                 row = self._limit("inaccuracy", source, demand.min_accuracy)
                 entries.append((row, column, -problem.variants[choice.variant].accuracy / demand.min_accuracy))

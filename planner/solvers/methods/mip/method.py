@@ -5,7 +5,8 @@ from __future__ import annotations
 import numpy as np
 
 from planner.solvers.core.infeasibility import explain_infeasibility
-from planner.solvers.core.problem import Problem
+from planner.solvers.core.problem import Choices, Problem
+from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.mip.elastic import relaxations
 from planner.solvers.methods.mip.model import TOLERANCES, add_tangents, build_model, read_choices, write_choices
@@ -23,10 +24,12 @@ WARM_START_FRACTION = 0.1
 def solve(problem: Problem, options: Options) -> Outcome:
     """Minimise the surrogate objective over one route per source."""
     search = Search(problem, options)
+    scale = Scale()
     if not unroutable(problem):
-        _find_warm_start(search)
-    model = build_model(problem)
-    settings = {"random_seed": options.seed, "mip_rel_gap": options.gap / 2, **TOLERANCES}
+        scale = Scale.of(problem, _find_warm_start(search))
+    model = build_model(problem, scale=scale)
+    gaps = {"mip_rel_gap": options.gap / 2, "mip_abs_gap": min(options.gap / 2, 1e-6)}
+    settings = {"random_seed": options.seed, **gaps, **TOLERANCES}
     program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
     if search.incumbents:
         write_choices(model, min(search.incumbents, key=lambda choices: search.incumbents[choices]))
@@ -36,24 +39,26 @@ def solve(problem: Problem, options: Options) -> Outcome:
         if result.end == "infeasible":
             return Outcome("infeasible", reasons=explain_infeasibility(problem, relaxations(problem, options)))
         if np.isfinite(result.bound):
-            search.raise_bound(result.bound)
+            search.raise_bound(result.bound * scale.objective)
         if result.values is None:
             break
         search.offer(read_choices(problem, model))
-        if search.gap <= options.gap or search.out_of_time or not add_tangents(problem, model, program):
+        if search.gap <= options.gap or search.out_of_time or not add_tangents(problem, model, program, options.gap):
             break
         program.start_from_values()
     return search.outcome()
 
 
-def _find_warm_start(search: Search) -> None:
-    """Look for incumbents by best response, because HiGHS alone may take long to find its first."""
+def _find_warm_start(search: Search) -> Choices:
+    """Look for incumbents by best response, because HiGHS alone may take long to find its first; return good routes."""
     random = np.random.default_rng(search.options.seed)
     responses = BestResponse(search)
+    last: Choices = ()
     for choices in greedy_rounds(search.problem, GREEDY_ROUNDS):
         search.offer(choices)
-        responses.improve(choices)
+        last = responses.improve(choices)
     for _ in range(MAX_PERTURBATIONS):
         if search.left_s < search.options.time_limit_s * (1 - WARM_START_FRACTION):
             break
         responses.perturb(random)
+    return min(search.incumbents, key=lambda choices: search.incumbents[choices], default=last)

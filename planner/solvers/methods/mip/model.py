@@ -3,6 +3,9 @@
 Binary ``runs`` is 1 if a worker runs a block; ``stay`` and ``move`` join consecutive blocks (they are integral when
 ``runs`` is). Tangents bound the convex congestion G from below. They are added at each solution until
 (G − tangent) / G ≤ 1e-6, so the solver's lower bound is always one on the surrogate objective.
+
+Utilisations, numbers of samples and the objective are in the units of a :class:`~planner.solvers.core.scale.Scale`,
+delays relative to their deadlines.
 """
 
 from __future__ import annotations
@@ -14,13 +17,14 @@ import pyomo.environ as pyo
 
 from planner.plan.surrogate import congestion, congestion_slope
 from planner.solvers.core.problem import Choice, Choices, Problem
+from planner.solvers.core.scale import MemoryUnit, Scale, ratio
 from planner.solvers.methods.mip.program import ModelProgram
 from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
 
 FIRST_TANGENTS = (0.0, 0.3, 0.5, 0.65, 0.75, 0.85, 0.9, 0.95)
 """Utilisations at which G has a tangent from the start; closer together where G is steep."""
-TANGENT_ERROR = 1e-6
-"""Relative error of G from which a tangent is added."""
+TANGENT_ERRORS = (1e-9, 1e-6)
+"""Least and largest relative error of G from which a tangent is added; within them it depends on the gap."""
 TOLERANCES = {"mip_feasibility_tolerance": 1e-9, "primal_feasibility_tolerance": 1e-9}
 """HiGHS settings tight enough for limits in seconds, whose values are as small as milliseconds."""
 
@@ -28,10 +32,11 @@ Key = tuple[int, int, int, int]
 """Source, variant, block, worker."""
 
 
-def build_model(problem: Problem, *, elastic: bool = False) -> Any:
+def build_model(problem: Problem, *, scale: Scale | None = None, elastic: bool = False) -> Any:
     """Return the Pyomo model; an ``elastic`` one has slacks for its limits and no objective yet."""
     model = pyo.ConcreteModel()
-    _add_routes(problem, model)
+    model.scale = scale or Scale()
+    _add_routes(problem, model, elastic=elastic)
     _add_slacks(problem, model, elastic=elastic)
     _add_loads(problem, model)
     _add_memory(problem, model)
@@ -62,11 +67,25 @@ def write_choices(model: Any, choices: Choices) -> None:
         variable.set_value(float(on_route))
 
 
-def _add_routes(problem: Problem, model: Any) -> None:
-    """Add one path per source through the layered graph of one of its variants."""
+def _add_routes(problem: Problem, model: Any, *, elastic: bool) -> None:
+    """Add one path per source through the layered graph of one of its variants.
+
+    Unless the model is ``elastic``, it lacks arcs that alone exceed a limit.
+    """
     pairs = [(source, variant) for source, demand in enumerate(problem.demands) for variant in demand.variants]
-    nodes = {(*pair, arc.block, arc.worker): arc for pair in pairs for arc in node_arcs(problem, *pair)}
-    moves = {(*pair, arc.block, arc.sender, arc.worker): arc for pair in pairs for arc in move_arcs(problem, *pair)}
+    nodes = {
+        (*pair, arc.block, arc.worker): arc
+        for pair in pairs
+        for arc in node_arcs(problem, *pair)
+        if elastic or (_within_limits(problem, pair[0], arc) and _fits(problem, pair[1], arc))
+    }
+    moves = {
+        (*pair, arc.block, arc.sender, arc.worker): arc
+        for pair in pairs
+        for arc in move_arcs(problem, *pair)
+        if {(*pair, arc.block - 1, arc.sender), (*pair, arc.block, arc.worker)} <= nodes.keys()
+        and (elastic or _within_limits(problem, pair[0], arc))
+    }
     stays = [key for key in nodes if key[2] > 0 and (*key[:2], key[2] - 1, key[3]) in nodes]
     model.runs = pyo.Var(list(nodes), domain=pyo.Binary)
     model.stay = pyo.Var(stays, domain=pyo.NonNegativeReals)
@@ -101,23 +120,37 @@ def _add_routes(problem: Problem, model: Any) -> None:
     )
 
 
+def _within_limits(problem: Problem, source: int, arc: Arc) -> bool:
+    """Return whether an arc alone keeps to the cap and to the deadline of its source."""
+    demand = problem.demands[source]
+    busy = max((seconds for _, seconds in arc.seconds), default=0.0) * demand.volume
+    return busy <= problem.cap * (1 + 1e-9) and arc.unloaded_s <= demand.deadline_s * (1 + 1e-6)
+
+
+def _fits(problem: Problem, variant: int, arc: Arc) -> bool:
+    """Return whether the block of a node fits alone into the memory of its worker."""
+    model = problem.variants[variant].model
+    needed = problem.weight_bytes[model][arc.block, arc.worker] + problem.activation_bytes[model][arc.block, arc.worker]
+    return bool(needed <= problem.memory_bytes[arc.worker])
+
+
 def _add_slacks(problem: Problem, model: Any, *, elastic: bool) -> None:
     """Add the slacks by which limits are relaxed, fixed at 0 unless the model is ``elastic``."""
     upper = None if elastic else 0.0
     workers, sources = range(len(problem.workers)), range(len(problem.demands))
     model.overload = pyo.Var(range(len(problem.resources)), bounds=(0, upper))
-    model.lack_mib = pyo.Var(workers, bounds=(0, upper))
-    model.late_s = pyo.Var(sources, bounds=(0, upper))
+    model.lack = pyo.Var(workers, bounds=(0, upper))
+    model.late = pyo.Var(sources, bounds=(0, upper))
     model.inaccuracy = pyo.Var(sources, bounds=(0, upper))
 
 
 def _add_loads(problem: Problem, model: Any) -> None:
     """Add the utilisation of each resource by the classes 1..k, at most the cap."""
-    classes = problem.classes
+    classes, scale = problem.classes, model.scale
     terms: dict[tuple[int, int], list[Any]] = {}
     for variable, source, arc in model.arcs:
         for resource, seconds in arc.seconds:
-            amount = seconds * problem.demands[source].volume
+            amount = scale.loads(seconds * problem.demands[source].volume)
             terms.setdefault((int(classes.of_source[source]), resource), []).append(amount * variable)
     used = sorted({resource for _, resource in terms})
     levels = range(len(classes.weight))
@@ -133,12 +166,14 @@ def _add_loads(problem: Problem, model: Any) -> None:
     if np.isfinite(problem.cap):
         model.capacity = pyo.Constraint(
             used,
-            rule=lambda _, resource: model.sigma[levels[-1], resource] <= problem.cap + model.overload[resource],
+            rule=lambda _, resource: (
+                model.sigma[levels[-1], resource] <= problem.cap / scale.load + model.overload[resource]
+            ),
         )
 
 
 def _add_memory(problem: Problem, model: Any) -> None:
-    """Add the memory limits in MiB: one copy of each block for all sources, plus the largest activation."""
+    """Add the memory limits: one copy of each block for all sources, plus the largest activation."""
     if not problem.memory_binds:
         return
     users: dict[tuple[int, int, int], list[Any]] = {}
@@ -146,8 +181,9 @@ def _add_memory(problem: Problem, model: Any) -> None:
         users.setdefault((problem.variants[variant].model, block, worker), []).append(variable)
     copies = sorted(users)
     workers = range(len(problem.workers))
+    units = [MemoryUnit.of(float(room_bytes)) for room_bytes in problem.memory_bytes]
     model.resident = pyo.Var(copies, bounds=(0, 1))
-    model.largest_mib = pyo.Var(workers, domain=pyo.NonNegativeReals)
+    model.largest_activation = pyo.Var(workers, domain=pyo.NonNegativeReals)
     model.residency = pyo.ConstraintList()
     for model_index, block, worker in copies:
         for variable in users[model_index, block, worker]:
@@ -155,20 +191,22 @@ def _add_memory(problem: Problem, model: Any) -> None:
     model.activation = pyo.Constraint(
         copies,
         rule=lambda _, model_index, block, worker: (
-            model.largest_mib[worker]
-            >= problem.activation_bytes[model_index][block] / 2**20 * model.resident[model_index, block, worker]
+            model.largest_activation[worker]
+            >= units[worker].size(float(problem.activation_bytes[model_index][block, worker]))
+            * model.resident[model_index, block, worker]
         ),
     )
     model.memory = pyo.Constraint(
         workers,
         rule=lambda _, worker: (
             _sum(
-                problem.weight_bytes[model_index][block] / 2**20 * model.resident[model_index, block, worker]
+                units[worker].size(float(problem.weight_bytes[model_index][block, worker]))
+                * model.resident[model_index, block, worker]
                 for model_index, block, holder in copies
                 if holder == worker
             )
-            + model.largest_mib[worker]
-            <= problem.memory_bytes[worker] / 2**20 + model.lack_mib[worker]
+            + model.largest_activation[worker]
+            <= units[worker].room + model.lack[worker]
         ),
     )
 
@@ -177,11 +215,10 @@ def _add_source_limits(problem: Problem, model: Any) -> None:
     """Add deadlines, which count work and transfers without waiting, and minimum accuracies."""
     unloaded: list[list[Any]] = [[] for _ in problem.demands]
     for variable, source, arc in model.arcs:
-        unloaded[source].append(arc.unloaded_s * variable)
-    model.unloaded_s = [_sum(terms) for terms in unloaded]
+        unloaded[source].append(ratio(arc.unloaded_s, problem.demands[source].deadline_s) * variable)
     model.deadline = pyo.Constraint(
         [source for source, demand in enumerate(problem.demands) if np.isfinite(demand.deadline_s)],
-        rule=lambda _, source: model.unloaded_s[source] <= problem.demands[source].deadline_s + model.late_s[source],
+        rule=lambda _, source: _sum(unloaded[source]) <= 1 + model.late[source],
     )
     model.accuracy = pyo.Constraint(
         [source for source, demand in enumerate(problem.demands) if demand.min_accuracy > 0],
@@ -208,18 +245,21 @@ def _add_visits(problem: Problem, model: Any) -> None:
 
 def _add_delay(problem: Problem, model: Any) -> None:
     """Add the objective Σ_k (p_(k) − p_(k+1)) G(σ_k), by tangents, plus latency and lost accuracy."""
+    scale = model.scale
     model.mean_number = pyo.Var(model.sigma.index_set(), domain=pyo.NonNegativeReals)
     model.congestion = pyo.ConstraintList()
     tangents = [(point, *_tangent(problem, point)) for point in FIRST_TANGENTS]
     for key in model.sigma:
         for point, value, slope in tangents:
-            model.congestion.add(model.mean_number[key] >= value + slope * (model.sigma[key] - point))
-    fixed = [_fixed_cost(problem, source, arc) * variable for variable, source, arc in model.arcs]
+            least = (value - slope * point) / scale.load
+            model.congestion.add(model.mean_number[key] >= least + slope * model.sigma[key])
+    fixed = [scale.costs(_fixed_cost(problem, source, arc)) * variable for variable, source, arc in model.arcs]
     for (source, variant), variable in model.chosen.items():
         demand = problem.demands[source]
         lost_s = problem.loss_s * (1 - problem.variants[variant].accuracy)
-        fixed.append(demand.priority * demand.volume * lost_s * variable)
-    queued = [float(problem.classes.weight[key[0]]) * variable for key, variable in model.mean_number.items()]
+        fixed.append(scale.costs(demand.priority * demand.volume * lost_s) * variable)
+    unit = scale.load / scale.objective
+    queued = [unit * float(problem.classes.weight[key[0]]) * variable for key, variable in model.mean_number.items()]
     model.objective = pyo.Objective(expr=_sum(fixed) + _sum(queued))
 
 
@@ -234,16 +274,17 @@ def _tangent(problem: Problem, point: float) -> tuple[float, float]:
     return float(congestion(sigma, problem.kappa)), float(congestion_slope(sigma, problem.kappa))
 
 
-def add_tangents(problem: Problem, model: Any, program: ModelProgram) -> bool:
-    """Add a tangent wherever the present solution is too far below G; return whether any was added."""
+def add_tangents(problem: Problem, model: Any, program: ModelProgram, gap: float) -> bool:
+    """Add a tangent wherever the present solution is too far below G for a ``gap``; return whether any was added."""
     if problem.goal != "delay":
         return False
-    added = False
+    added, unit = False, model.scale.load
+    error = float(np.clip(gap / 4, *TANGENT_ERRORS))
     for key, variable in model.sigma.items():
-        sigma = min(max(variable.value, 0.0), problem.cap)
+        sigma = min(max(variable.value * unit, 0.0), problem.cap)
         value, slope = _tangent(problem, sigma)
-        if value - model.mean_number[key].value > TANGENT_ERROR * max(value, 1e-6):
-            program.add_at_least([(model.mean_number[key], 1.0), (variable, -slope)], value - slope * sigma)
+        if value - model.mean_number[key].value * unit > error * max(value, 1e-6 * unit):
+            program.add_at_least([(model.mean_number[key], 1.0), (variable, -slope)], (value - slope * sigma) / unit)
             added = True
     return added
 
@@ -257,16 +298,19 @@ def _add_throughput(_: Problem, model: Any) -> None:
 def _add_makespan(problem: Problem, model: Any) -> None:
     """Add the objective: the work of the busiest resource plus the longest unloaded delay."""
     _add_bottleneck(model)
-    model.longest_s = pyo.Var(domain=pyo.NonNegativeReals)
+    model.longest_delay = pyo.Var(domain=pyo.NonNegativeReals)
+    delays: list[list[Any]] = [[] for _ in problem.demands]
+    for variable, source, arc in model.arcs:
+        delays[source].append(model.scale.costs(arc.unloaded_s) * variable)
     model.longest = pyo.Constraint(
-        range(len(problem.demands)), rule=lambda _, source: model.longest_s >= model.unloaded_s[source]
+        range(len(problem.demands)), rule=lambda _, source: model.longest_delay >= _sum(delays[source])
     )
-    model.objective = pyo.Objective(expr=model.largest + model.longest_s)
+    model.objective = pyo.Objective(expr=model.largest + model.longest_delay)
 
 
 def _add_bottleneck(model: Any) -> None:
     model.largest = pyo.Var(domain=pyo.NonNegativeReals)
-    last = max(level for level, _ in model.sigma)
+    last = max((level for level, _ in model.sigma), default=0)
     model.bottleneck = pyo.Constraint(
         sorted({resource for _, resource in model.sigma}),
         rule=lambda _, resource: model.largest >= model.sigma[last, resource],
