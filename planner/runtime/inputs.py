@@ -1,14 +1,18 @@
-"""Inputs of models: read from files, or random for models without data."""
+"""Inputs of models: taken from a user's program or files, or random for models without data.
+
+onnxruntime reads the bytes of an array in this machine's byte order whatever the array's dtype says, and so does the
+wire. Every array from outside therefore passes through :func:`native`.
+"""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, BinaryIO, Final
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import NDArray
+from numpy.typing import ArrayLike, NDArray
 
 from planner.errors import RuntimeSessionError
 from planner.model.chain import TensorSpec
@@ -51,6 +55,31 @@ def _draw(spec: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
     raise RuntimeSessionError("no random data for this dtype", where=f"input {spec.name}", value=spec.dtype)
 
 
+def native(array: ArrayLike) -> NDArray[Any]:
+    """Return an array of the same values in this machine's byte order and in C order; a copy only if it is neither.
+
+    Parameters
+    ----------
+    array
+        Array of any dtype, shape and memory layout.
+    """
+    plain = np.asarray(array)
+    if plain.dtype.isnative and plain.flags.c_contiguous and plain.flags.aligned:
+        return plain
+    return np.require(plain, plain.dtype.newbyteorder("="), ("C", "A"))
+
+
+def read_array(stream: BinaryIO) -> NDArray[Any]:
+    """Return the next array of a stream in ``.npy`` format.
+
+    Raises
+    ------
+    EOFError, ValueError
+        If the stream ends early, is not in that format, or holds Python objects.
+    """
+    return native(np.lib.format.read_array(stream, allow_pickle=False))
+
+
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     """Return the arrays of an ``.npz`` file by name.
 
@@ -62,7 +91,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # Opened here: where the archive is broken, NumPy leaves a file open that it opened itself.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: native(archive[name]) for name in archive.files}
     # A single .npy array is not a context manager: a TypeError, before Python 3.11 an AttributeError.
     except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile) as error:
         raise RuntimeSessionError("not an .npz file", where=str(path), expected="arrays by name") from error

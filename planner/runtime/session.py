@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import TensorSpec
+from planner.runtime.inputs import native
 from planner.runtime.providers import Provider, find_provider, import_onnxruntime
 
 DeviceTensor = Any
@@ -132,7 +132,7 @@ class BlockSession:
         """
         # onnxruntime checks its inputs. A second check would slow down small blocks, so it only explains failures.
         try:
-            needed = {name: tensors[name] for name in self.input_names}
+            needed = {name: native(tensors[name]) for name in self.input_names}
             if self.provider.device is None:
                 made = self._session.run(self._outputs, needed, self._run_options)
                 return dict(zip(self._outputs, made, strict=True))
@@ -175,11 +175,7 @@ def _share_arena() -> None:
 def upload(tensors: Mapping[str, NDArray[Any]], provider: Provider) -> dict[str, DeviceTensor]:
     """Return copies of tensors in the memory of the provider's device."""
     to_device = import_onnxruntime().OrtValue.ortvalue_from_numpy
-    # ascontiguousarray turns a scalar into an array of one element, so the shape is restored.
-    return {
-        name: to_device(np.ascontiguousarray(tensor).reshape(tensor.shape), provider.device)
-        for name, tensor in tensors.items()
-    }
+    return {name: to_device(native(tensor), provider.device) for name, tensor in tensors.items()}
 
 
 def download(tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:
