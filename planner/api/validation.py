@@ -22,12 +22,14 @@ from planner.project import reference_to
 from planner.scenario.instance import Instance
 from planner.solvers.replan.process import ReplanProcess
 from planner.tables import Printable, Table
+from planner.validation.document import validation_document
 from planner.validation.run_folder import write_run_folder
 from planner.validation.samples import read_samples
 from planner.validation.summary import describe_calibration, describe_times, describe_validation
 from planner.validation.validate import Progress as StepProgress
-from planner.validation.validate import Say, Validation, say_nothing, validation_document
+from planner.validation.validate import Say, say_nothing
 from planner.validation.validate import validate as validate_deployment
+from planner.validation.verdict import Validation
 
 Place = Literal["local", "netns", "remote"]
 

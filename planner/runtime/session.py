@@ -40,7 +40,7 @@ class BlockSession:
     name
         Name of the model in messages. Defaults to its file, if any.
     provider
-        ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``, or a :class:`Provider`.
+        A name of :data:`~planner.runtime.providers.PROVIDERS`, or a :class:`Provider`.
     threads
         Number of threads that a run may use. They do not spin while they wait, because several agents may share a
         machine.
@@ -97,6 +97,9 @@ class BlockSession:
         options.enable_cpu_mem_arena = arena
         options.enable_mem_pattern = arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Dequantised weights are fused with their product only at some places of a graph, such as its end, and a stage
+        # ends elsewhere. By default that kernel rounds activations to int8; at level 1 it computes in float32.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         if arena:
             _share_arena()
             options.add_session_config_entry("session.use_env_allocators", "1")

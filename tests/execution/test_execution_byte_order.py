@@ -6,7 +6,7 @@ import shlex
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import ml_dtypes
 import numpy as np
@@ -28,6 +28,8 @@ from planner.runtime.session import BlockSession
 from tests.model.chained import save, value
 
 Arrays = Mapping[str, NDArray[Any]]
+
+ORDERS: Final[tuple[Literal["<"], Literal[">"]]] = ("<", ">")
 
 DTYPES: Final = (
     "bool",
@@ -54,7 +56,7 @@ def given() -> dict[str, NDArray[Any]]:
     arrays = {}
     for dtype in DTYPES:
         values = np.random.default_rng(0).integers(0, 100, (1, 6)).astype(dtype)
-        for order in "<>":
+        for order in ORDERS:
             ordered = values.astype(values.dtype.newbyteorder(order))
             for layout, laid_out in LAYOUTS.items():
                 array = np.asarray(laid_out(ordered))
@@ -83,6 +85,10 @@ def identity(names: list[str]) -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
 
 
+def save_arrays(file: Path, arrays: Any) -> None:
+    np.savez(file, **arrays)
+
+
 def submitted(_folder: Path) -> Arrays:
     return fitting(SPECS, GIVEN, "camera")
 
@@ -92,13 +98,13 @@ def sent(_folder: Path) -> Arrays:
 
 
 def in_a_folder(folder: Path) -> Arrays:
-    np.savez(folder / "one.npz", **GIVEN)
+    save_arrays(folder / "one.npz", GIVEN)
     (sample,) = find_samples(str(folder), SPECS)
     return sample.read()
 
 
 def in_a_file(folder: Path) -> Arrays:
-    np.savez(folder / "all.npz", **{name: array[None] for name, array in GIVEN.items()})
+    save_arrays(folder / "all.npz", {name: array[None] for name, array in GIVEN.items()})
     (sample,) = find_samples(str(folder / "all.npz"), SPECS)
     return sample.read()
 
@@ -113,7 +119,7 @@ def of_a_command(folder: Path) -> Arrays:
 
 
 def one_at_a_time(folder: Path) -> Arrays:
-    found = {}
+    found: dict[str, NDArray[Any]] = {}
     for spec in SPECS:
         (folder / spec.name).mkdir()
         np.save(folder / spec.name / "one.npy", GIVEN[spec.name])
@@ -123,7 +129,7 @@ def one_at_a_time(folder: Path) -> Arrays:
 
 
 def as_inputs(folder: Path) -> Arrays:
-    np.savez(folder / "inputs.npz", **GIVEN)
+    save_arrays(folder / "inputs.npz", GIVEN)
     return load_arrays(folder / "inputs.npz")
 
 
@@ -163,10 +169,10 @@ def test_labelled_samples_and_their_labels_keep_their_values(dtype: str, tmp_pat
     file = save(tmp_path / "m.onnx", nodes, [value("x", [1, 5], element)], [value("y", [1, 5], element)])
     chain = load_chain(file).chain
     values, labels = np.arange(15).reshape(3, 5).astype(dtype), np.array([1, 0, 4])
-    for order in "<>":
+    for order in ORDERS:
         arrays = {"x": values, "label": labels}
         swapped = {name: array.astype(array.dtype.newbyteorder(order)) for name, array in arrays.items()}
-        np.savez(tmp_path / "samples.npz", **swapped)
+        save_arrays(tmp_path / "samples.npz", swapped)
         samples = load_samples(tmp_path / "samples.npz", chain)
         np.testing.assert_array_equal(samples.inputs["x"], values, strict=True)
         np.testing.assert_array_equal(samples.labels, labels)
