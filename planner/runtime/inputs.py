@@ -1,21 +1,18 @@
-"""Inputs of models: taken from a user's program or files, or random for models without data.
-
-onnxruntime reads the bytes of an array in this machine's byte order whatever the array's dtype says, and so does the
-wire. Every array from outside therefore passes through :func:`native`.
-"""
+"""Inputs of models: read from files, or random for models without data."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 from pathlib import Path
-from typing import Any, BinaryIO, Final
+from typing import Any, Final
 from zipfile import BadZipFile
 
 import numpy as np
-from numpy.typing import ArrayLike, NDArray
+from numpy.typing import NDArray
 
 from planner.errors import RuntimeSessionError
 from planner.model.chain import TensorSpec
+from planner.runtime.arrays import native
 
 LARGEST_INTEGER: Final = 9
 """Largest random integer. Integers are often indices (tokens, classes), and small ones are valid for most tables."""
@@ -53,31 +50,6 @@ def _draw(spec: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
     if dtype.kind == "b":
         return rng.integers(0, 2, spec.shape).astype(bool)
     raise RuntimeSessionError("no random data for this dtype", where=f"input {spec.name}", value=spec.dtype)
-
-
-def native(array: ArrayLike) -> NDArray[Any]:
-    """Return an array of the same values in this machine's byte order and in C order; a copy only if it is neither.
-
-    Parameters
-    ----------
-    array
-        Array of any dtype, shape and memory layout.
-    """
-    plain = np.asarray(array)
-    if plain.dtype.isnative and plain.flags.c_contiguous and plain.flags.aligned:
-        return plain
-    return np.require(plain, plain.dtype.newbyteorder("="), ("C", "A"))
-
-
-def read_array(stream: BinaryIO) -> NDArray[Any]:
-    """Return the next array of a stream in ``.npy`` format.
-
-    Raises
-    ------
-    EOFError, ValueError
-        If the stream ends early, is not in that format, or holds Python objects.
-    """
-    return native(np.lib.format.read_array(stream, allow_pickle=False))
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

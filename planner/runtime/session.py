@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import TensorSpec
-from planner.runtime.inputs import native
+from planner.runtime.arrays import native
 from planner.runtime.providers import Provider, find_provider, import_onnxruntime
 
 DeviceTensor = Any

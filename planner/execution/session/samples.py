@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 
 from planner.errors import ExecuteError, Fault
 from planner.model.chain import TensorSpec
-from planner.runtime.inputs import load_arrays, native, read_array
+from planner.runtime.arrays import native, read_array
+from planner.runtime.inputs import load_arrays
 from planner.runtime.session import tensor_fault
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]

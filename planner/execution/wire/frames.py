@@ -19,7 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from planner.errors import ExecuteError
 from planner.execution.wire.messages import Body
-from planner.runtime.inputs import native
+from planner.runtime.arrays import native
 
 VERSION: Final = 1
 
