@@ -13,7 +13,7 @@ from numpy.typing import NDArray
 from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import Chain
 from planner.runtime.difference import OutputDifference, compare
-from planner.runtime.providers import find_provider
+from planner.runtime.providers import REFERENCE_PROVIDER, find_provider
 from planner.runtime.session import BlockSession
 from planner.runtime.tolerance import TOLERANCE, Tolerance, base_tolerance, measure_tolerance
 
@@ -93,7 +93,9 @@ def check_split(chain: Chain, whole: bytes | Path, stages: Sequence[StageModel],
     if optimised.max_rel_error > base:
         # By chance a quantised model may round to the same steps on one input.
         runs += [(near, plain_whole.run(near)) for near in _nearby(inputs)]
-    return SplitCheck(plain, optimised, measure_tolerance(whole, find_provider("cpu"), runs, base, name=chain.name))
+    return SplitCheck(
+        plain, optimised, measure_tolerance(whole, find_provider(REFERENCE_PROVIDER), runs, base, name=chain.name)
+    )
 
 
 def run_stages(

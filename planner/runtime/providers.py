@@ -13,6 +13,9 @@ from planner.errors import RuntimeSessionError
 
 FULL_PRECISION: Final = "float32"
 
+REFERENCE_PROVIDER: Final = "cpu"
+"""The provider of the reference outputs, which every onnxruntime has."""
+
 
 @dataclass(frozen=True)
 class Provider:

@@ -60,7 +60,7 @@ class Tolerance:
     base
         Acceptable relative error whatever the whole model does; see :func:`base_tolerance`.
     whole_error
-        Relative error of the whole model on the provider against the reference; None if it could not be measured here.
+        Relative error of the whole model on the provider against the reference; None if it was not measured.
     exact
         Name of a provider of the same device that computes in full precision; None if there is none, or this one does.
     exact_time_ratio
@@ -84,7 +84,7 @@ class Tolerance:
     def __str__(self) -> str:
         kind = "graph optimisation" if self.precision == FULL_PRECISION else f"{self.precision} and graph optimisation"
         found = (
-            f"{self.precision}, not measured because this machine lacks the provider"
+            f"{self.precision}, not measured: this machine lacks the provider, and its profile has no error"
             if self.whole_error is None
             else f"{kind} alone changes the whole model's outputs by {self.whole_error:.1e}"
             if self.precision == FULL_PRECISION
@@ -138,9 +138,9 @@ def measure_tolerance(
     return Tolerance(provider.name, provider.precision, base, error, provider.exact, ratio)
 
 
-def unmeasured_tolerance(provider: Provider, base: float) -> Tolerance:
-    """Return the tolerance of a provider that this machine lacks."""
-    return Tolerance(provider.name, provider.precision, base, exact=provider.exact)
+def known_tolerance(provider: Provider, base: float, whole_error: float | None = None) -> Tolerance:
+    """Return the tolerance of a provider that this machine lacks, given its error if that was measured elsewhere."""
+    return Tolerance(provider.name, provider.precision, base, whole_error, provider.exact)
 
 
 def _exact_time_ratio(whole: bytes | Path, exact: Provider, inputs: Arrays, own_s: float) -> float | None:

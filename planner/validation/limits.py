@@ -11,8 +11,8 @@ from typing import Final
 from planner.errors import RuntimeSessionError
 from planner.execution.wire.frames import Tensors
 from planner.model.chain import TensorSpec
-from planner.runtime.providers import PROVIDERS, Provider, find_provider
-from planner.runtime.tolerance import Tolerance, base_tolerance, measure_tolerance, unmeasured_tolerance
+from planner.runtime.providers import PROVIDERS, REFERENCE_PROVIDER, Provider, find_provider
+from planner.runtime.tolerance import Tolerance, base_tolerance, known_tolerance, measure_tolerance
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record
 from planner.validation.references import References
@@ -60,23 +60,38 @@ class ReferenceRuns:
         Tensors at its cuts.
     runs
         Inputs and outputs.
+    profiled
+        By provider: its error according to the model's profiles, for those that this machine lacks.
     """
 
     model: bytes
     cuts: Sequence[Sequence[TensorSpec]]
     runs: Sequence[tuple[Tensors, Tensors]]
+    profiled: Mapping[str, float] = field(default_factory=dict)
 
 
 def reference_runs(
-    model: str, instance: Instance, inputs: Mapping[str, Sequence[Tensors]], expected: References
-) -> list[tuple[Tensors, Tensors]]:
-    """Return some inputs of each source that uses a model, with the outputs of the reference."""
-    sources = [source for source in instance.sources if (source, model) in expected]
-    return [
+    name: str,
+    model: bytes,
+    instance: Instance,
+    *,
+    cuts: Sequence[Sequence[TensorSpec]],
+    inputs: Mapping[str, Sequence[Tensors]],
+    expected: References,
+) -> ReferenceRuns:
+    """Return a model with some inputs of each source that uses it, and with the errors in its profiles."""
+    sources = [source for source in instance.sources if (source, name) in expected]
+    runs = [
         run
         for source in sources
-        for run in islice(zip(inputs[source], expected[source, model], strict=True), MEASURED_INPUTS)
+        for run in islice(zip(inputs[source], expected[source, name], strict=True), MEASURED_INPUTS)
     ]
+    profiled = {
+        str(profile.environment.get("provider")): profile.whole_error
+        for profile in instance.profiles[name].values()
+        if profile.whole_error is not None
+    }
+    return ReferenceRuns(model, cuts, runs, profiled)
 
 
 def measure_limits(
@@ -95,7 +110,7 @@ def measure_limits(
         Provider of each worker.
     """
     computed = _providers_of_samples(records, providers)
-    used = sorted({provider for own in computed.values() for provider in own}) or ["cpu"]
+    used = sorted({provider for own in computed.values() for provider in own}) or [REFERENCE_PROVIDER]
     tolerances: dict[tuple[str, str], Tolerance] = {}
     for name, model in models.items():
         for provider in used:
@@ -110,7 +125,8 @@ def _tolerance(name: str, model: ReferenceRuns, provider: str) -> Tolerance:
     try:
         return measure_tolerance(model.model, find_provider(provider), model.runs, base, name=name)
     except RuntimeSessionError:  # this machine lacks the device, or cannot hold the whole model on it
-        return unmeasured_tolerance(PROVIDERS.get(provider, Provider(provider, (), precision="unknown")), base)
+        known = PROVIDERS.get(provider, Provider(provider, (), precision="unknown"))
+        return known_tolerance(known, base, model.profiled.get(provider))
 
 
 def _providers_of_samples(records: Iterable[Record], providers: Mapping[str, str]) -> dict[_Key, frozenset[str]]:
@@ -120,6 +136,6 @@ def _providers_of_samples(records: Iterable[Record], providers: Mapping[str, str
     for record in records:
         if isinstance(record, BlockRecord):
             key = record.source, record.sample
-            own = computed[key] | {providers.get(record.worker, "cpu")}
+            own = computed[key] | {providers.get(record.worker, REFERENCE_PROVIDER)}
             computed[key] = shared.setdefault(own, own)  # a long run has few distinct sets
     return dict(computed)

@@ -22,7 +22,7 @@ from planner.validation.accuracy import Labels, recorded_predictions, with_corre
 from planner.validation.calibration_run import CalibrationRuns, InSituCosts, calibrate, with_in_situ_costs
 from planner.validation.faults import sample_faults
 from planner.validation.legs import BusyTime, Legs, LegTimes, compare_legs, latencies
-from planner.validation.limits import ReferenceRuns, measure_limits, reference_runs
+from planner.validation.limits import measure_limits, reference_runs
 from planner.validation.numerics import Numerics, compare
 from planner.validation.references import references
 from planner.validation.verdict import Calibration, SourceComparison, Utilisation, Validation
@@ -118,7 +118,7 @@ def validate(
     if labels:
         measurement.records = RecordStore(with_correctness(measurement.records, measurement.outputs, labels))
     reference = {
-        name: ReferenceRuns(data, deployment.models[name].cuts, reference_runs(name, instance, inputs, expected))
+        name: reference_runs(name, data, instance, cuts=deployment.models[name].cuts, inputs=inputs, expected=expected)
         for name, data in whole.items()
     }
     allowed = measure_limits(reference, measurement.records, measurement.providers, say("comparing outputs"))

@@ -23,8 +23,8 @@ from planner.runtime.tolerance import (
     MARGIN,
     TOLERANCE,
     Tolerance,
+    known_tolerance,
     measure_tolerance,
-    unmeasured_tolerance,
 )
 from tests.model.chained import floats, inputs_of, save, value
 
@@ -143,9 +143,10 @@ def test_no_measurement_allows_more_than_rounding() -> None:
     assert Tolerance("gpu", "TF32", TOLERANCE, 1e-7).limit == TOLERANCE
     assert Tolerance("gpu", "TF32", TOLERANCE, 0.5).limit == LARGEST
     assert Tolerance("gpu", "TF32", TOLERANCE, inf).limit == LARGEST
-    assert unmeasured_tolerance(PROVIDERS["cuda"], TOLERANCE).limit == HALF_TOLERANCE
-    assert unmeasured_tolerance(PROVIDERS["cuda-fp32"], TOLERANCE).limit == TOLERANCE
-    assert "--provider cuda-fp32" in str(unmeasured_tolerance(PROVIDERS["cuda"], TOLERANCE))
+    assert known_tolerance(PROVIDERS["cuda"], TOLERANCE).limit == HALF_TOLERANCE
+    assert known_tolerance(PROVIDERS["cuda-fp32"], TOLERANCE).limit == TOLERANCE
+    assert known_tolerance(PROVIDERS["cuda"], TOLERANCE, 3.6e-4).limit == pytest.approx(7.2e-4)
+    assert "--provider cuda-fp32" in str(known_tolerance(PROVIDERS["cuda"], TOLERANCE))
 
 
 def test_every_provider_of_reduced_precision_names_an_exact_one_of_its_device() -> None:

@@ -12,10 +12,12 @@ import pytest
 from planner.execution.coordinator.run_result import RunResult
 from planner.execution.wire.frames import Tensors
 from planner.model.chain import TensorSpec
+from planner.profiling.types import WHOLE_ERROR
 from planner.runtime.input_pool import input_pool
 from planner.runtime.providers import PROVIDERS
 from planner.runtime.session import BlockSession
 from planner.runtime.tolerance import HALF_TOLERANCE, TOLERANCE, Tolerance, base_tolerance
+from planner.scenario.instance import Instance
 from planner.simulation.simulator import simulate
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
 from planner.trace.store import RecordStore
@@ -209,9 +211,10 @@ def test_an_output_that_differs_is_named_with_its_error_and_who_computed_it() ->
     assert verdict(simulated(), numerics=compared({})).faults == ("no outputs to compare",)
 
 
-def reference() -> dict[str, ReferenceRuns]:
-    runs = reference_runs("small", INSTANCE, POOLS, expected())
-    return {"small": ReferenceRuns(WHOLE["small"], [cut.tensors for cut in MODEL.chain.cuts], runs)}
+def reference(instance: Instance = INSTANCE) -> dict[str, ReferenceRuns]:
+    cuts = [cut.tensors for cut in MODEL.chain.cuts]
+    runs = reference_runs("small", WHOLE["small"], instance, cuts=cuts, inputs=POOLS, expected=expected())
+    return {"small": runs}
 
 
 def test_each_provider_has_its_own_limit_and_a_sample_that_of_those_that_computed_it() -> None:
@@ -235,6 +238,15 @@ def test_each_provider_has_its_own_limit_and_a_sample_that_of_those_that_compute
     ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in outputs]
     differing = compare(INSTANCE, outputs, ended, expected(), found)
     assert differing.unequal == sum("c" not in own for own in workers.values())
+
+
+def test_the_error_of_a_provider_that_this_machine_lacks_is_that_of_its_profile() -> None:
+    (device_class, profile), *others = INSTANCE.profiles["small"].items()
+    on_gpu = profile.model_copy(update={"environment": {"provider": "a-gpu", WHOLE_ERROR: 3e-4}})
+    instance = INSTANCE.model_copy(update={"profiles": {"small": {device_class: on_gpu, **dict(others)}}})
+    found = measure_limits(reference(instance), simulated(), dict.fromkeys("abc", "a-gpu"))
+    assert found.tolerances["small", "a-gpu"].whole_error == 3e-4
+    assert found.of("small", "other", 0) == pytest.approx(6e-4)
 
 
 def test_the_last_line_says_which_checks_failed() -> None:
