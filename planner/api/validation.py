@@ -96,7 +96,7 @@ class Verdict(Printable):
         return write_run_folder(Path(folder), self.instance, spec, self.validation, self.tolerance)
 
     def __repr__(self) -> str:
-        return f"<Verdict: {'passed' if self.passed else 'not passed'} (mean delays within {self.tolerance:.0%})>"
+        return f"<Verdict: {'passed' if self.passed else 'not passed'} (mean delays within {self.tolerance * 100:g} %)>"
 
 
 def validate(
