@@ -82,19 +82,19 @@ class Tolerance:
         return max(self.base, min(MARGIN * self.whole_error, LARGEST))
 
     def __str__(self) -> str:
-        kind = "graph optimisation" if self.precision == FULL_PRECISION else f"{self.precision} and graph optimisation"
-        found = (
-            f"{self.precision}, not measured: this machine lacks the provider, and its profile has no error"
-            if self.whole_error is None
-            else f"{kind} alone changes the whole model's outputs by {self.whole_error:.1e}"
-            if self.precision == FULL_PRECISION
-            else f"{kind} alone change the whole model's outputs by {self.whole_error:.1e}"
-        )
-        text = f"{self.provider}: {found}; {self.limit:.1e} is allowed"
+        text = f"{self.provider}: {self._effect}; {self.limit:.1e} is allowed"
         if self.exact is None:
             return text
         cost = "" if self.exact_time_ratio is None else f" and takes {self.exact_time_ratio:.2f} times as long"
         return f"{text}; `--provider {self.exact}` computes in {FULL_PRECISION}{cost}"
+
+    @property
+    def _effect(self) -> str:
+        if self.whole_error is None:
+            return f"{self.precision}, not measured: this machine lacks the provider, and its profile has no error"
+        full = self.precision == FULL_PRECISION
+        causes = "graph optimisation alone changes" if full else f"{self.precision} and graph optimisation alone change"
+        return f"{causes} the whole model's outputs by {self.whole_error:.1e}"
 
 
 def base_tolerance(cuts: Sequence[Sequence[TensorSpec]]) -> float:
