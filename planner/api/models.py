@@ -175,11 +175,11 @@ class Split(Printable):
         if "check" in self._document:
             check = self._document["check"]
             plain = check["plain"]
-            equal = "bit-equal" if plain["bit_equal"] else f"not bit-equal ({plain['max_rel_error']:.1e})"
+            equal = "bit-equal" if plain["bit_equal"] else f"not bit-equal ({_error(plain['max_rel_error'])})"
             yield (
                 f"{'passed' if check['passed'] else 'FAILED'}: chained against whole, {equal} without graph "
-                f"optimisation, largest relative error {check['optimised']['max_rel_error']:.1e} with it; "
-                f"optimisation alone changes the whole model's outputs by {check['whole_error']:.1e} "
+                f"optimisation, largest relative error {_error(check['optimised']['max_rel_error'])} with it; "
+                f"optimisation alone changes the whole model's outputs by {_error(check['whole_error'])} "
                 f"({check['tolerance']:.1e} is allowed)"
             )
 
@@ -189,6 +189,10 @@ class Split(Printable):
 
     def __repr__(self) -> str:
         return f"<Split: {len(self.files)} stages in {self.folder}>"
+
+
+def _error(relative: float | None) -> str:
+    return "infinite" if relative is None else f"{relative:.1e}"
 
 
 def split(
@@ -269,6 +273,7 @@ def _check(
     import numpy as np
 
     from planner.runtime.check import StageModel, check_split
+    from planner.runtime.difference import json_number
     from planner.runtime.inputs import load_arrays, random_inputs
 
     chain = chain_model.chain
@@ -278,7 +283,7 @@ def _check(
     return {
         "passed": found.passed,
         "tolerance": found.tolerance.limit,
-        "plain": dataclasses.asdict(found.plain),
-        "optimised": dataclasses.asdict(found.optimised),
-        "whole_error": found.tolerance.whole_error,
+        "plain": found.plain.to_dict(),
+        "optimised": found.optimised.to_dict(),
+        "whole_error": json_number(found.tolerance.whole_error or 0.0),
     }

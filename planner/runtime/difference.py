@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from math import inf
+from math import inf, isfinite
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -35,6 +35,19 @@ class OutputDifference:
     max_abs_error: float
     max_rel_error: float
     bit_equal: bool
+
+    def to_dict(self) -> dict[str, float | bool | None]:
+        """Return the difference as JSON data."""
+        return {
+            "max_abs_error": json_number(self.max_abs_error),
+            "max_rel_error": json_number(self.max_rel_error),
+            "bit_equal": self.bit_equal,
+        }
+
+
+def json_number(error: float) -> float | None:
+    """Return an error as JSON data: None if it is infinite, which JSON lacks."""
+    return error if isfinite(error) else None
 
 
 def compare(actual: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> OutputDifference:

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 from dataclasses import asdict
-from math import isfinite
 from typing import Any
 
+from planner.runtime.difference import json_number
 from planner.trace.metrics import SourceMetrics
 from planner.validation.legs import LegComparison
 from planner.validation.numerics import Numerics
@@ -45,14 +45,14 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
 def _numerics(numerics: Numerics) -> dict[str, Any]:
     return {
         "samples": numerics.samples,
-        "max_abs_error": _number(numerics.max_abs_error),
-        "max_rel_error": _number(numerics.max_rel_error),
+        "max_abs_error": json_number(numerics.max_abs_error),
+        "max_rel_error": json_number(numerics.max_rel_error),
         "tolerances": [
             {
                 "model": model,
                 "provider": provider,
                 "precision": tolerance.precision,
-                "whole_error": None if tolerance.whole_error is None else _number(tolerance.whole_error),
+                "whole_error": None if tolerance.whole_error is None else json_number(tolerance.whole_error),
                 "tolerance": tolerance.limit,
                 "exact_provider": tolerance.exact,
                 "exact_time_ratio": tolerance.exact_time_ratio,
@@ -60,11 +60,6 @@ def _numerics(numerics: Numerics) -> dict[str, Any]:
             for (model, provider), tolerance in numerics.tolerances.items()
         ],
     }
-
-
-def _number(error: float) -> float | None:
-    """Return None for an infinite error, which JSON lacks."""
-    return error if isfinite(error) else None
 
 
 def _leg(leg: LegComparison) -> dict[str, Any]:

@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from itertools import pairwise
-from math import inf, nan
+from math import inf, isinf, nan
 from pathlib import Path
 
 import numpy as np
@@ -177,6 +178,8 @@ def test_errors_of_tensors_that_are_not_finite(
     right = np.array(expected, np.float32)
     assert tensor_errors(np.array(actual, np.float32), right) == (absolute, relative)
     assert tensor_errors(None, right) == (inf, inf)
+    shown = compare({"y": np.array(actual, np.float32)}, {"y": right}).to_dict()
+    assert json.loads(json.dumps(shown, allow_nan=False))["max_rel_error"] == (None if isinf(relative) else relative)
 
 
 GPU = "CUDAExecutionProvider"
