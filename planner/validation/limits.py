@@ -109,15 +109,18 @@ def measure_limits(
     providers
         Provider of each worker.
     """
-    computed = _providers_of_samples(records, providers)
-    used = sorted({provider for own in computed.values() for provider in own}) or [REFERENCE_PROVIDER]
+    # A long run has many samples, so they are told apart only where that matters.
+    several = len(set(providers.values())) > 1
+    computed = _providers_of_samples(records, providers) if several else {}
+    used = sorted({provider for own in computed.values() for provider in own} or {*providers.values()})
+    used = used or [REFERENCE_PROVIDER]
     tolerances: dict[tuple[str, str], Tolerance] = {}
     for name, model in models.items():
         for provider in used:
             tolerances[name, provider] = _tolerance(name, model, provider)
             if progress is not None:
                 progress(len(tolerances), len(models) * len(used))
-    return Limits(tolerances, computed if len(used) > 1 else {})
+    return Limits(tolerances, computed)
 
 
 def _tolerance(name: str, model: ReferenceRuns, provider: str) -> Tolerance:
