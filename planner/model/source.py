@@ -132,15 +132,21 @@ def _trim_absent(graph: onnx.GraphProto, versions: Mapping[str, int]) -> None:
     fails or infers another shape (``SplitToSequence``, ``MaxUnpool``).
     """
     for node in graph.node:
-        domain = "" if node.domain == "ai.onnx" else node.domain
-        version = versions.get(domain, versions.get("ai.onnx", 1))
-        if defs.has(node.op_type, version, domain):
-            schema = defs.get_schema(node.op_type, version, domain)
+        schema = _schema(node, versions) if "" in (*node.input[-1:], *node.output[-1:]) else None
+        if schema is not None:
             for names, fewest in ((node.input, schema.min_input), (node.output, schema.min_output)):
                 while len(names) > fewest and not names[-1]:
                     del names[-1]
         for body in bodies(node):
             _trim_absent(body, versions)
+
+
+def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> defs.OpSchema | None:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        return defs.get_schema(node.op_type, versions.get(domain, versions.get("ai.onnx", 1)), domain)
+    except (defs.SchemaError, TypeError):  # TypeError: a damaged file's names may be bytes, and its versions too large
+        return None
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
