@@ -22,12 +22,14 @@ from planner.project import reference_to
 from planner.scenario.instance import Instance
 from planner.solvers.replan.process import ReplanProcess
 from planner.tables import Printable, Table
+from planner.validation.document import validation_document
 from planner.validation.run_folder import write_run_folder
 from planner.validation.samples import read_samples
 from planner.validation.summary import describe_calibration, describe_times, describe_validation
 from planner.validation.validate import Progress as StepProgress
-from planner.validation.validate import Say, Validation, say_nothing, validation_document
+from planner.validation.validate import Say, say_nothing
 from planner.validation.validate import validate as validate_deployment
+from planner.validation.verdict import Validation
 
 Place = Literal["local", "netns", "remote"]
 
@@ -94,7 +96,7 @@ class Verdict(Printable):
         return write_run_folder(Path(folder), self.instance, spec, self.validation, self.tolerance)
 
     def __repr__(self) -> str:
-        return f"<Verdict: {'passed' if self.passed else 'not passed'} (mean delays within {self.tolerance:.0%})>"
+        return f"<Verdict: {'passed' if self.passed else 'not passed'} (mean delays within {self.tolerance * 100:g} %)>"
 
 
 def validate(

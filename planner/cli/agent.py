@@ -41,7 +41,9 @@ def command(
     ] = None,
     provider: Annotated[
         str,
-        typer.Option(metavar="NAME", help="Execution provider of the blocks: cpu, cuda, tensorrt or tensorrt-fp16."),
+        typer.Option(
+            metavar="NAME", help="Execution provider of the blocks: cpu, cuda, cuda-fp32, tensorrt or tensorrt-fp16."
+        ),
     ] = "cpu",
     threads: Annotated[
         int | None,

@@ -69,8 +69,8 @@ def command(
     if json:
         print_json(verdict.to_dict())
     else:
-        print_contents(describe_validation(verdict.validation, TOLERANCE))
         print_folder(folder, pictures)
+        print_contents(describe_validation(verdict.validation, TOLERANCE))
     if not verdict.sound:
         raise typer.Exit(1)
 

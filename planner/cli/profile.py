@@ -67,7 +67,7 @@ def measure(
     device_class: DeviceClass,
     output: Output = None,
     provider: Annotated[
-        str, typer.Option(metavar="NAME", help="Execution provider: cpu, cuda, tensorrt or tensorrt-fp16.")
+        str, typer.Option(metavar="NAME", help="Execution provider: cpu, cuda, cuda-fp32, tensorrt or tensorrt-fp16.")
     ] = "cpu",
     threads: Annotated[int, typer.Option(metavar="N", help="Number of threads that a block may use.")] = 1,
     rounds: Annotated[int, typer.Option(metavar="N", help="Maximum number of times to time each block.")] = 40,

@@ -127,9 +127,9 @@ def command(
     if json:
         print_json(verdict.to_dict())
     else:
-        print_summary(verdict)
         if output is not None:
             print_folder(output, pictures)
+        print_summary(verdict)
     if not verdict.passed:
         raise typer.Exit(1)
 

@@ -23,8 +23,8 @@ MOVES = frozenset(
     Cast CastLike Compress Concat ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout Expand EyeLike
     Flatten Gather GatherElements GatherND Identity NonZero OneHot Optional OptionalGetElement OptionalHasElement
     Pad Range Reshape ReverseSequence ScatterElements ScatterND SequenceAt SequenceConstruct SequenceEmpty
-    SequenceInsert SequenceLength Shape Size Slice SpaceToDepth Split SplitToSequence Squeeze Tile Transpose Trilu
-    Unique Unsqueeze
+    SequenceErase SequenceInsert SequenceLength Shape Size Slice SpaceToDepth Split SplitToSequence
+    Squeeze Tile Transpose Trilu Unique Unsqueeze
     """.split()  # noqa: SIM905 - a list of names reads best as prose
 )
 ELEMENTWISE = frozenset(

@@ -14,8 +14,9 @@ from onnx import TensorProto, TypeProto, helper, shape_inference
 from planner.errors import Fault, ModelError
 from planner.model.chain import TensorSpec
 from planner.model.graph import Node, WorkGraph
+from planner.model.sequences import dims_of
 from planner.model.source import KNOWN_TYPES, ModelSource
-from planner.model.walk import SMALL_ELEMENTS, ShapeWalk, constant_value, dims_of, shape_value
+from planner.model.walk import SMALL_ELEMENTS, ShapeWalk, constant_value, shape_value
 
 NUMPY_KINDS = frozenset("biufc")
 PRODUCTS = frozenset({"MatMul", "Gemm"})

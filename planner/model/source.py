@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # protobuf ships no stubs
-from onnx import TensorProto, helper, inliner
+from onnx import TensorProto, defs, helper, inliner
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
 from planner.errors import Fault, ModelError
@@ -109,6 +109,7 @@ def read_model(path: Path) -> ModelSource:
     proto, digest = _parse(path)
     if proto.functions:
         proto = inliner.inline_local_functions(proto)
+    _trim_absent(proto.graph, {opset.domain: opset.version for opset in proto.opset_import})
     faults = [*_domain_faults(proto.graph, str(path))]
     tensors = list(_graph_tensors(proto.graph))
     faults += [fault for tensor in tensors if (fault := _tensor_fault(tensor, path))]
@@ -122,6 +123,30 @@ def read_model(path: Path) -> ModelSource:
         _hash_file(file, own)
         digest.update(own.digest())
     return ModelSource(path, proto, digest.hexdigest(), files)
+
+
+def _trim_absent(graph: onnx.GraphProto, versions: Mapping[str, int]) -> None:
+    """Drop absent optional inputs and outputs at the end of nodes.
+
+    An empty name and no name mean the same, but ONNX's shape inference takes an empty one for a given input, and then
+    fails or infers another shape (``SplitToSequence``, ``MaxUnpool``).
+    """
+    for node in graph.node:
+        schema = _schema(node, versions) if "" in (*node.input[-1:], *node.output[-1:]) else None
+        if schema is not None:
+            for names, fewest in ((node.input, schema.min_input), (node.output, schema.min_output)):
+                while len(names) > fewest and not names[-1]:
+                    del names[-1]
+        for body in bodies(node):
+            _trim_absent(body, versions)
+
+
+def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> defs.OpSchema | None:
+    domain = "" if node.domain == "ai.onnx" else node.domain
+    try:
+        return defs.get_schema(node.op_type, versions.get(domain, versions.get("ai.onnx", 1)), domain)
+    except (defs.SchemaError, TypeError):  # TypeError: a damaged file's names may be bytes, and its versions too large
+        return None
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:

@@ -19,19 +19,11 @@ from onnx.reference import ReferenceEvaluator
 
 from planner.errors import ModelError
 from planner.model.graph import RANDOM
+from planner.model.sequences import SequenceWalk, dims_of
 from planner.model.source import ModelSource, bodies
 
 # Shapes, axes and lengths are small; larger values do not determine shapes.
 SMALL_ELEMENTS = 1024
-
-
-def dims_of(kind: TypeProto | None) -> tuple[int, ...] | None:
-    """Return the shape of a tensor type, or None unless every axis is known."""
-    if kind is None or not (kind.HasField("tensor_type") and kind.tensor_type.HasField("shape")):
-        return None
-    dims = kind.tensor_type.shape.dim
-    known = all(dim.HasField("dim_value") and dim.dim_value >= 0 for dim in dims)
-    return tuple(dim.dim_value for dim in dims) if known else None
 
 
 def shape_value(node: onnx.NodeProto, dims: tuple[int, ...]) -> TensorProto:
@@ -68,6 +60,7 @@ class ShapeWalk:
         self._opsets = list(self.source.proto.opset_import)
         self._versions = {opset.domain: opset.version for opset in self._opsets}
         self._versions.setdefault("", self._versions.get("ai.onnx", 1))
+        self._sequences = SequenceWalk(self.types, self.values)
 
     def weight(self, name: str, tensor: TensorProto) -> None:
         """Record a constant."""
@@ -85,6 +78,9 @@ class ShapeWalk:
             for name, kind in (self._choice(node) if node.op_type == "If" else self._outputs(node)).items():
                 is_sized = dims_of(kind) is not None
                 self.types[name] = kind if is_sized else self.stated.get(name, kind)
+            cut_out = self._sequences.node(node)
+            if cut_out is not None:
+                self.types[node.output[0]] = cut_out
             for name in node.output:
                 if name in self.stated and name not in self.types:
                     self.types[name] = self.stated[name]

@@ -7,6 +7,7 @@
    accuracy of the profile.
 4. Run both blocks at each inner border in one session, to measure the time saved by fusing them.
 5. Measure the peak memory of each block, on the CPU.
+6. On another provider: measure how far the outputs of the whole model are from those on the CPU.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Sequence
 from datetime import datetime, timezone
+from math import isfinite
 from typing import Final
 
 import numpy as np
@@ -24,8 +26,8 @@ from planner.profiling.assemble import ChainCosts, assemble
 from planner.profiling.environment import device_environment, thermal_environment, thermals, throttle_warnings
 from planner.profiling.sampling import MIN_ROUNDS, Clock, ProfiledModel, Progress, Sampler, cut_names
 from planner.profiling.timing import fit_costs, noise_warnings
-from planner.profiling.types import OperatingPoint, Profile
-from planner.runtime.providers import Provider, onnxruntime_version
+from planner.profiling.types import WHOLE_ERROR, OperatingPoint, Profile
+from planner.runtime.providers import FULL_PRECISION, Provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner
 
 ROUNDS: Final = 40
@@ -101,7 +103,7 @@ def measure(
     memory_measured = len(samples.peak_bytes) == len(chain)
     environment = device_environment() | {
         "provider": runner.provider.name,
-        "precision": "float16" if runner.provider.name.endswith("-fp16") else _precision(chain),
+        "precision": _precision(chain, runner.provider),
         "threads": threads,
         "onnxruntime": onnxruntime_version(),
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
@@ -117,6 +119,8 @@ def measure(
     }
     if power_mode is not None:
         environment["power_mode"] = power_mode
+    if samples.whole_error is not None and isfinite(samples.whole_error):
+        environment[WHOLE_ERROR] = samples.whole_error
     return assemble(
         chain,
         ChainCosts(
@@ -142,6 +146,7 @@ def _sample(sampler: Sampler, rounds: int) -> bool:
         sampler.run_rounds(rounds)
         sampler.try_fusing()
         sampler.measure_memory()
+        sampler.measure_rounding()
     except KeyboardInterrupt:
         if len(sampler.samples.rounds) < MIN_ROUNDS:
             raise
@@ -149,11 +154,12 @@ def _sample(sampler: Sampler, rounds: int) -> bool:
     return True
 
 
-def _precision(chain: Chain) -> str:
-    """Return the dtype of most bytes between blocks."""
+def _precision(chain: Chain, provider: Provider) -> str:
+    """Return the dtype of most bytes between blocks, or the precision in which the provider computes float32."""
     inner = chain.cuts[1:-1] or chain.cuts[:1]
     sizes: Counter[str] = Counter()
     for cut in inner:
         for tensor in cut.tensors:
             sizes[tensor.dtype] += tensor.bytes
-    return max(sizes, key=lambda dtype: sizes[dtype], default="unknown")
+    most = max(sizes, key=lambda dtype: sizes[dtype], default="unknown")
+    return provider.precision if most == FULL_PRECISION else most

@@ -16,8 +16,10 @@ from numpy.typing import NDArray
 
 from planner.model.chain import Chain
 from planner.profiling.timing import Rounds, choose_segments
+from planner.runtime.difference import compare
 from planner.runtime.inputs import random_inputs
 from planner.runtime.memory import peak_activation_bytes
+from planner.runtime.providers import REFERENCE_PROVIDER
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
 
@@ -99,6 +101,8 @@ class TimingSamples:
     """Time saved by fusing at each inner border, as far as measured; seconds."""
     peak_bytes: list[int] = field(default_factory=list)
     """Peak memory of each block, as far as measured; bytes."""
+    whole_error: float | None = None
+    """What the provider does to the outputs of the whole model, if measured: a relative error."""
     passed_s: float = 0.0
     """Wall-clock time of all rounds together, seconds."""
     counted_s: float = 0.0
@@ -219,6 +223,15 @@ class Sampler:
                 return
             self.samples.peak_bytes.append(peak)
             self._clock.report()
+
+    def measure_rounding(self) -> None:
+        """Measure what the provider does to the outputs of the whole model, unless it is the reference's own."""
+        if self._runner.provider.name == REFERENCE_PROVIDER or self._clock.used(1.0):
+            return
+        whole, inputs = self._model.stage_model(0, self._length - 1), self._cut_tensors[0]
+        expected = BlockSession(whole, name=self._model.chain.name, optimise=False).run(inputs)
+        found = BlockSession(whole, name=self._model.chain.name, provider=self._runner.provider).run(inputs)
+        self.samples.whole_error = compare(found, expected).max_rel_error
 
     def _peak_bytes(self, index: int) -> int | None:
         name = f"{self._model.chain.name}, block {index}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from itertools import pairwise
+from math import inf
 from typing import Annotated, Any, Final, Literal
 
 from pydantic import Field, model_validator
@@ -12,6 +13,9 @@ from planner.base import FrozenModel
 from planner.tables import Printable, Table
 
 SCHEMA: Final = "planner/profile/v1"
+
+WHOLE_ERROR: Final = "whole_error"
+"""Key of :attr:`Profile.whole_error` in the environment."""
 
 _BAR: Final = 24
 """Characters of the longest bar in a table."""
@@ -102,6 +106,12 @@ class Profile(Printable, FrozenModel):
     exits: tuple[ExitPoint, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
     segment_error: SegmentError | None = None
+
+    @property
+    def whole_error(self) -> float | None:
+        """Relative error of the whole model's outputs on this provider, against the CPU's; None if not measured."""
+        error = self.environment.get(WHOLE_ERROR)
+        return error if isinstance(error, float) and 0 <= error < inf else None
 
     def contents(self) -> Iterator[Table | str]:
         """Return the costs along the chain, and how reliable they are."""

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from planner.errors import RuntimeSessionError
 from planner.model.chain import TensorSpec
+from planner.runtime.arrays import native
 
 LARGEST_INTEGER: Final = 9
 """Largest random integer. Integers are often indices (tokens, classes), and small ones are valid for most tables."""
@@ -62,7 +63,7 @@ def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
     try:
         # Opened here: where the archive is broken, NumPy leaves a file open that it opened itself.
         with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: archive[name] for name in archive.files}
+            return {name: native(archive[name]) for name in archive.files}
     # A single .npy array is not a context manager: a TypeError, before Python 3.11 an AttributeError.
     except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile) as error:
         raise RuntimeSessionError("not an .npz file", where=str(path), expected="arrays by name") from error

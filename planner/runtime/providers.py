@@ -11,6 +11,11 @@ from typing import Final
 
 from planner.errors import RuntimeSessionError
 
+FULL_PRECISION: Final = "float32"
+
+REFERENCE_PROVIDER: Final = "cpu"
+"""The provider of the reference outputs, which every onnxruntime has."""
+
 
 @dataclass(frozen=True)
 class Provider:
@@ -26,12 +31,18 @@ class Provider:
         Device that keeps tensors between blocks, as named by onnxruntime's IO binding (``cuda``); None for host memory.
     options
         Options of the wanted provider.
+    precision
+        Precision in which it computes float32 operators, without being asked to.
+    exact
+        Name of a provider of the same device that computes them in float32; None if this one does.
     """
 
     name: str
     execution_providers: tuple[str, ...]
     device: str | None = None
     options: Mapping[str, str] = field(default_factory=dict)
+    precision: str = FULL_PRECISION
+    exact: str | None = None
 
     @property
     def for_session(self) -> list[tuple[str, dict[str, str]]]:
@@ -54,9 +65,25 @@ PROVIDERS: Final = {
     provider.name: provider
     for provider in (
         Provider("cpu", (_CPU,)),
-        Provider("cuda", (_CUDA, _CPU), device="cuda"),
-        Provider("tensorrt", (_TENSORRT, _CUDA, _CPU), device="cuda", options=_ENGINES),
-        Provider("tensorrt-fp16", (_TENSORRT, _CUDA, _CPU), device="cuda", options=_ENGINES | {"trt_fp16_enable": "1"}),
+        # Both libraries use TF32 by default: float32 with ten bits of mantissa.
+        Provider("cuda", (_CUDA, _CPU), device="cuda", precision="TF32", exact="cuda-fp32"),
+        Provider("cuda-fp32", (_CUDA, _CPU), device="cuda", options={"use_tf32": "0"}),
+        Provider(
+            "tensorrt",
+            (_TENSORRT, _CUDA, _CPU),
+            device="cuda",
+            options=_ENGINES,
+            precision="TF32",
+            exact="cuda-fp32",
+        ),
+        Provider(
+            "tensorrt-fp16",
+            (_TENSORRT, _CUDA, _CPU),
+            device="cuda",
+            options=_ENGINES | {"trt_fp16_enable": "1"},
+            precision="float16",
+            exact="cuda-fp32",
+        ),
     )
 }
 

@@ -8,11 +8,11 @@ from functools import cache
 from pathlib import Path
 from typing import Any, Final
 
-import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import TensorSpec
+from planner.runtime.arrays import native
 from planner.runtime.providers import Provider, find_provider, import_onnxruntime
 
 DeviceTensor = Any
@@ -40,7 +40,7 @@ class BlockSession:
     name
         Name of the model in messages. Defaults to its file, if any.
     provider
-        ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``, or a :class:`Provider`.
+        A name of :data:`~planner.runtime.providers.PROVIDERS`, or a :class:`Provider`.
     threads
         Number of threads that a run may use. They do not spin while they wait, because several agents may share a
         machine.
@@ -97,6 +97,9 @@ class BlockSession:
         options.enable_cpu_mem_arena = arena
         options.enable_mem_pattern = arena
         options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        # Dequantised weights are fused with their product only at some places of a graph, such as its end, and a stage
+        # ends elsewhere. By default that kernel rounds activations to int8; at level 1 it computes in float32.
+        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
         if arena:
             _share_arena()
             options.add_session_config_entry("session.use_env_allocators", "1")
@@ -132,7 +135,7 @@ class BlockSession:
         """
         # onnxruntime checks its inputs. A second check would slow down small blocks, so it only explains failures.
         try:
-            needed = {name: tensors[name] for name in self.input_names}
+            needed = {name: native(tensors[name]) for name in self.input_names}
             if self.provider.device is None:
                 made = self._session.run(self._outputs, needed, self._run_options)
                 return dict(zip(self._outputs, made, strict=True))
@@ -175,11 +178,7 @@ def _share_arena() -> None:
 def upload(tensors: Mapping[str, NDArray[Any]], provider: Provider) -> dict[str, DeviceTensor]:
     """Return copies of tensors in the memory of the provider's device."""
     to_device = import_onnxruntime().OrtValue.ortvalue_from_numpy
-    # ascontiguousarray turns a scalar into an array of one element, so the shape is restored.
-    return {
-        name: to_device(np.ascontiguousarray(tensor).reshape(tensor.shape), provider.device)
-        for name, tensor in tensors.items()
-    }
+    return {name: to_device(native(tensor), provider.device) for name, tensor in tensors.items()}
 
 
 def download(tensors: Mapping[str, DeviceTensor]) -> dict[str, NDArray[Any]]:

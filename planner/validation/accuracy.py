@@ -16,7 +16,7 @@ from planner.profiling.operating_points import predictions_of
 from planner.profiling.recorded_predictions import RecordedPredictions
 from planner.scenario.instance import Instance
 from planner.trace.records import Record, SampleRecord
-from planner.validation.numerics import References
+from planner.validation.references import References
 
 Labels = Mapping[str, NDArray[np.int64]]
 """Classes of the inputs of some sources, in the order of the inputs."""

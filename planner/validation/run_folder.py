@@ -15,7 +15,8 @@ from planner.report.legs import draw_legs
 from planner.report.timeline import busiest_window, draw_timeline
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord, write_records
-from planner.validation.validate import Validation, validation_document
+from planner.validation.document import validation_document
+from planner.validation.verdict import Validation
 
 CLOSE_UP_S: Final = 2.0
 """Duration of the part of a run that is drawn enlarged, so that single samples can be followed."""

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from planner.tables import Table, milliseconds
-from planner.validation.validate import Validation
+from planner.validation.verdict import Validation
 
 
 def describe_validation(validation: Validation, tolerance: float) -> Iterator[Table | str]:
@@ -18,12 +18,16 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
         f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
         f"duplicates {validation.duplicates}"
     )
+    for (model, _), own in numerics.tolerances.items():
+        if own.limit > own.base or own.exact is not None:
+            yield f"{model} on {own}"
     yield from validation.faults
     for incident in validation.measurement.incidents:
         yield f"at {incident.at_s:.2f} s: {incident.worker} {incident.what}".replace(":  ", ": ")
     if validation.host_limits:
         yield f"hosts that were temporarily too slow or busy with other work: {', '.join(validation.host_limits)}"
-    yield f"{'passed' if validation.passed(tolerance) else 'NOT PASSED'} (mean delays within {tolerance:.0%})"
+    failed = [str(check) for check in validation.checks(tolerance) if not check.passed]
+    yield f"NOT PASSED: {', '.join(failed)}" if failed else f"passed (mean delays within {tolerance * 100:g} %)"
 
 
 def describe_times(validation: Validation) -> Iterator[Table | str]:

@@ -5,25 +5,27 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import asdict, dataclass, replace
-from typing import Any, Final, Protocol
+from dataclasses import dataclass, replace
+from typing import Final, Protocol
 
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.model.chain import Chain
-from planner.runtime.check import tolerance_of
 from planner.scenario.instance import Instance
 from planner.simulation.simulator import Simulator
 from planner.solvers.replan.replanner import replanner
-from planner.trace.metrics import Accumulator, RunMetrics, SourceMetrics
+from planner.trace.metrics import Accumulator, RunMetrics
 from planner.trace.records import BlockRecord, Record
 from planner.trace.store import RecordStore
-from planner.validation.accuracy import Bounds, Labels, recorded_predictions, wilson, with_correctness
+from planner.validation.accuracy import Labels, recorded_predictions, with_correctness
 from planner.validation.calibration_run import CalibrationRuns, InSituCosts, calibrate, with_in_situ_costs
 from planner.validation.faults import sample_faults
-from planner.validation.legs import BusyTime, LegComparison, Legs, LegTimes, compare_legs, explain, latencies
-from planner.validation.numerics import Numerics, compare, references
+from planner.validation.legs import BusyTime, Legs, LegTimes, compare_legs, latencies
+from planner.validation.limits import measure_limits, reference_runs
+from planner.validation.numerics import Numerics, compare
+from planner.validation.references import references
+from planner.validation.verdict import Calibration, SourceComparison, Utilisation, Validation
 
 HOST_LIMIT: Final = 0.01
 """Share of a worker's blocks that may take longer than the scenario allows before its host counts as the limit."""
@@ -54,100 +56,6 @@ class WholeModel(Protocol):
     def model_bytes(self) -> bytes:
         """Return the serialised model."""
         ...
-
-
-@dataclass(frozen=True)
-class SourceComparison:
-    """Prediction and measurement of one source."""
-
-    predicted: SourceMetrics
-    measured: SourceMetrics
-    inputs: int
-    """Number of distinct inputs; if it is smaller than the number of samples, inputs were repeated."""
-    legs: tuple[LegComparison, ...] = ()
-    """Breakdown of its samples' time."""
-
-    @property
-    def explanation(self) -> str:
-        """Which leg explains most of the difference of the mean delays, or "" if it needs no explanation."""
-        predicted_s, measured_s = self.predicted.mean_delay_s, self.measured.mean_delay_s
-        return explain(self.legs, measured_s - predicted_s, predicted_s) if predicted_s and measured_s else ""
-
-    @property
-    def accuracy_interval(self) -> Bounds | None:
-        """95 % confidence interval of the measured accuracy; None without labels."""
-        if self.measured.measured_accuracy is None:
-            return None
-        return wilson(self.measured.measured_accuracy, min(self.measured.judged, self.inputs))
-
-    @property
-    def accurate(self) -> bool:
-        """Whether the measured accuracy is compatible with the predicted one; True if one is unknown."""
-        bounds, promised = self.accuracy_interval, self.predicted.accuracy
-        return bounds is None or promised is None or promised <= bounds.high
-
-    @property
-    def error_ratio(self) -> float | None:
-        """Measured divided by predicted mean delay, minus 1; None if no sample completed."""
-        if not self.predicted.mean_delay_s or self.measured.mean_delay_s is None:
-            return None
-        return self.measured.mean_delay_s / self.predicted.mean_delay_s - 1
-
-
-@dataclass(frozen=True)
-class Utilisation:
-    """Share of the run during which a worker computed, or a network resource carried something."""
-
-    predicted: float
-    measured: float
-
-
-@dataclass(frozen=True)
-class Calibration:
-    """Comparison of the in-situ costs with the profiles."""
-
-    slowness: dict[str, tuple[float, float | None]]
-    """Measured divided by profiled time of each worker's blocks, before and after the run."""
-    by_profile_s: dict[str, float | None]
-    """Mean delay of each source that is predicted from the profiles, in seconds."""
-
-
-@dataclass(frozen=True)
-class Validation:
-    """The verdict on a run."""
-
-    lost: int
-    """Number of samples that neither completed nor are reported failed."""
-    failed: int
-    duplicates: int
-    host_limits: tuple[str, ...]
-    """Workers whose host may have caused a difference: it was too slow, or busy with something else."""
-    numerics: Numerics
-    faults: tuple[str, ...]
-    """Descriptions of samples that failed or were lost, and of outputs that differ."""
-    sources: dict[str, SourceComparison]
-    predicted: Collection[Record]
-    measurement: RunResult
-    workers: dict[str, Utilisation]
-    networks: dict[str, Utilisation]
-    calibration: Calibration | None = None
-    """None for a prediction from the profiles."""
-
-    @property
-    def host_limited(self) -> bool:
-        """Whether a host, rather than the plan, may have caused a difference."""
-        return bool(self.host_limits)
-
-    @property
-    def sound(self) -> bool:
-        """Whether every sample completed and every output agrees."""
-        return self.lost == 0 and self.failed == 0 and self.numerics.equal
-
-    def passed(self, tolerance: float) -> bool:
-        """Return whether the run is sound, as accurate as predicted, and has mean delays within ``tolerance``."""
-        ratios = [comparison.error_ratio for comparison in self.sources.values()]
-        prompt = all(ratio is not None and abs(ratio) <= tolerance for ratio in ratios)
-        return self.sound and prompt and all(comparison.accurate for comparison in self.sources.values())
 
 
 def validate(
@@ -209,8 +117,12 @@ def validate(
         after = None if measurement.left else calibration_costs()
     if labels:
         measurement.records = RecordStore(with_correctness(measurement.records, measurement.outputs, labels))
-    tolerances = {name: tolerance_of(model.cuts) for name, model in deployment.models.items()}
-    numerics = compare(instance, measurement.outputs, measurement.records, expected, tolerances)
+    reference = {
+        name: reference_runs(name, data, instance, cuts=deployment.models[name].cuts, inputs=inputs, expected=expected)
+        for name, data in whole.items()
+    }
+    allowed = measure_limits(reference, measurement.records, measurement.providers, say("comparing outputs"))
+    numerics = compare(instance, measurement.outputs, measurement.records, expected, allowed)
     distinct = {source: len(tensors) for source, tensors in inputs.items()}
     emulated = deployment.emulation is not None
     if before is None:
@@ -335,55 +247,3 @@ def _host_limits(instance: Instance, measurement: RunResult, measured: _Run) -> 
         )
 
     return tuple(worker for worker in instance.workers if limits(worker))
-
-
-def validation_document(validation: Validation, tolerance: float) -> dict[str, Any]:
-    """Return the verdict as JSON data."""
-    numerics = validation.numerics
-    return {
-        "passed": validation.passed(tolerance),
-        "lost": validation.lost,
-        "failed": validation.failed,
-        "duplicates": validation.duplicates,
-        "faults": list(validation.faults),
-        "incidents": [asdict(incident) for incident in validation.measurement.incidents],
-        "host_limited": validation.host_limited,
-        "host_limits": list(validation.host_limits),
-        "numerics": {
-            "samples": numerics.samples,
-            "max_abs_error": numerics.max_abs_error,
-            "max_rel_error": numerics.max_rel_error,
-        },
-        "sources": {
-            name: {
-                "predicted": _metrics(comparison.predicted, comparison.predicted.accuracy),
-                "measured": _metrics(comparison.measured, comparison.measured.measured_accuracy),
-                "error_ratio": comparison.error_ratio,
-                "accuracy_interval": comparison.accuracy_interval,
-                "explanation": comparison.explanation,
-                "legs": [_leg(leg) for leg in comparison.legs],
-            }
-            for name, comparison in validation.sources.items()
-        },
-        "workers": {name: asdict(shares) for name, shares in validation.workers.items()},
-        "networks": {name: asdict(shares) for name, shares in validation.networks.items()},
-        "calibration": asdict(validation.calibration) if validation.calibration is not None else None,
-    }
-
-
-def _leg(leg: LegComparison) -> dict[str, Any]:
-    return {
-        "place": str(leg.site),
-        "predicted": leg.predicted._asdict(),
-        "measured": leg.measured._asdict(),
-    }
-
-
-def _metrics(metrics: SourceMetrics, accuracy: float | None) -> dict[str, float | None]:
-    return {
-        "mean_delay_s": metrics.mean_delay_s,
-        "p50_delay_s": metrics.p50_delay_s,
-        "p95_delay_s": metrics.p95_delay_s,
-        "throughput_per_s": metrics.throughput_per_s,
-        "accuracy": accuracy,
-    }

@@ -23,6 +23,7 @@ def test_stages_manifest_and_check(tmp_path: Path) -> None:
     assert shown == json.loads((tmp_path / "manifest.json").read_text())
     assert [(stage["first_block"], stage["last_block"]) for stage in shown["stages"]] == [(0, 2), (3, 4), (5, 7)]
     assert shown["check"]["passed"]
+    assert shown["check"]["whole_error"] <= shown["check"]["tolerance"] == 1e-4
     assert shown["check"]["plain"] == {"max_abs_error": 0.0, "max_rel_error": 0.0, "bit_equal": True}
     model = load_chain(path)
     tensors = inputs_of(model)
@@ -45,6 +46,7 @@ def test_table_and_given_inputs(tmp_path: Path) -> None:
     result = planner(*words, "--inputs", tmp_path / "inputs.npz")
     assert result.returncode == 0
     assert "passed: chained against whole, bit-equal" in result.stdout
+    assert "optimisation alone changes the whole model's outputs by" in result.stdout
     np.savez(tmp_path / "wrong.npz", tokens=np.arange(32)[None])
     result = planner(*words, "--inputs", tmp_path / "wrong.npz")
     assert result.returncode == 2

@@ -37,6 +37,12 @@ def validated(*words: str | Path) -> dict[str, Any]:
 def test_at_this_machines_own_speed_and_what_is_said_of_it(plan: Path, tmp_path: Path) -> None:
     document = validated(plan, "--local", "--unpaced", "--samples", "20", "-o", tmp_path)
     assert document["numerics"]["samples"] == 40
+    (tolerance,) = document["numerics"]["tolerances"]
+    assert (tolerance["model"], tolerance["provider"], tolerance["tolerance"]) == ("small", "cpu", 1e-4)
+    assert tolerance["whole_error"] <= 1e-4
+    assert all(
+        check["passed"] and check.keys() == {"name", "passed", "found", "expected"} for check in document["checks"]
+    )
     assert json.loads((tmp_path / "result.json").read_text()) == document
     for name in ("urgent", "other"):
         own = document["sources"][name]
@@ -58,7 +64,7 @@ def test_a_tolerance_that_is_not_met_is_no_and_the_tables_say_why(plan: Path) ->
     assert "before the run" in finished.stdout
     assert "predicted from the profiles: urgent" in finished.stdout
     assert "Where a sample's time goes" in finished.stdout
-    assert "NOT PASSED" in finished.stdout
+    assert finished.stdout.splitlines()[-1].startswith("NOT PASSED: mean delay of urgent (")
     assert "Traceback" not in finished.stderr
 
 

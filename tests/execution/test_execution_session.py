@@ -70,6 +70,13 @@ def test_each_result_is_that_of_its_sample(session: Session, plan: Path) -> None
         np.testing.assert_allclose(result.outputs["y"], expected["y"], rtol=1e-4, atol=1e-6)
 
 
+def test_arrays_in_another_byte_order_give_the_same_bits(session: Session) -> None:
+    source, sample = session.source("urgent"), inputs(7, pick=3)
+    swapped = {name: array.astype(array.dtype.newbyteorder("S")) for name, array in sample.items()}
+    plain, other = (source.submit(arrays).result(30.0).outputs["y"] for arrays in (sample, swapped))
+    assert plain.tobytes() == other.tobytes()
+
+
 def test_a_sample_that_does_not_fit_is_refused_before_it_is_sent(session: Session) -> None:
     source = session.source("urgent")
     with pytest.raises(ExecuteError, match=r"urgent, input x: wrong shape; found \[3\]; expected \[1, 32\]"):

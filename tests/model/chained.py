@@ -15,7 +15,8 @@ from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
 from planner.model.load import ChainModel
 from planner.model.reference import REFERENCE, build_model
-from planner.runtime.check import OutputDifference, StageModel, check_stages
+from planner.runtime.check import StageModel, run_stages
+from planner.runtime.difference import OutputDifference, compare
 from planner.runtime.inputs import random_inputs
 from planner.runtime.session import BlockSession
 
@@ -41,10 +42,12 @@ def inputs_of(model: ChainModel, seed: int = 0) -> dict[str, NDArray[Any]]:
 def check_split(
     model: ChainModel, cuts: Sequence[int], *, optimise: bool = False, inputs: Arrays | None = None
 ) -> OutputDifference:
-    """Return the difference between the stages split at ``cuts`` and the whole model."""
+    """Return the difference between the stages split at ``cuts`` and the whole model without graph optimisation."""
     borders = [0, *cuts, len(model.chain)]
     stages = [StageModel(first, end - 1, model.stage_model(first, end - 1)) for first, end in pairwise(borders)]
-    return check_stages(model.chain, model.model_bytes(), stages, inputs or inputs_of(model), optimise=optimise)
+    given = inputs or inputs_of(model)
+    expected = BlockSession(model.model_bytes(), optimise=False).run(given)
+    return compare(run_stages(model.chain, stages, given, optimise=optimise), expected)
 
 
 def crossing(model: ChainModel, inputs: Arrays) -> list[dict[str, NDArray[Any]]]:

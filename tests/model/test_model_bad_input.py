@@ -13,7 +13,7 @@ from onnx import helper
 from planner.errors import ModelError, RuntimeSessionError
 from planner.model.load import load_chain
 from planner.model.reference import build_model
-from planner.runtime.check import StageModel, check_stages
+from planner.runtime.check import StageModel, check_split
 from planner.runtime.quantise import build_quantised
 from planner.runtime.session import BlockSession
 from tests.model.chained import BOOL, INT64, floats, inputs_of, reference, save, value
@@ -167,7 +167,7 @@ def test_inputs_of_the_check(tmp_path: Path) -> None:
         ({"x": good["x"].astype("float64")}, "wrong dtype"),
     ):
         with pytest.raises(RuntimeSessionError, match=message):
-            check_stages(model.chain, model.path, stages, wrong, optimise=False)
+            check_split(model.chain, model.path, stages, wrong)
 
 
 def test_unknown_reference_models(tmp_path: Path) -> None:

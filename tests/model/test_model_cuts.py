@@ -12,8 +12,8 @@ import pytest
 from numpy.typing import NDArray
 
 from planner.model.load import ChainModel, load_chain
-from planner.runtime.check import TOLERANCE
 from planner.runtime.session import BlockSession
+from planner.runtime.tolerance import TOLERANCE
 from tests.model.chained import Arrays, assert_cuts_match_tensors, check_split, inputs_of, reference
 
 QUICK = ("mobilenetv2-96", "resnet56-exits", "gpt2-small")

@@ -31,6 +31,7 @@ def test_a_measured_profile_describes_its_chain() -> None:
     assert environment["partial"] is False
     assert environment["precision"] == "float32"
     assert environment["threads"] == 1
+    assert measured.whole_error is None  # the CPU's outputs are the reference
 
 
 def test_a_provider_with_separate_memory() -> None:
@@ -39,6 +40,8 @@ def test_a_provider_with_separate_memory() -> None:
     measured = measure(SmallModel(), device_class="here", provider=bound, rounds=3)
     assert measured.environment["provider"] == "bound"
     assert measured.environment["memory"] == "computed"
+    assert measured.whole_error is not None
+    assert measured.whole_error < 1e-5
     assert all(block.mean_s > 0 for block in measured.blocks)
 
 

@@ -23,7 +23,8 @@ from planner.validation.calibration_run import (
     shortened_instance,
     with_in_situ_costs,
 )
-from planner.validation.validate import Progress, validate, validation_document
+from planner.validation.document import validation_document
+from planner.validation.validate import Progress, validate
 from tests.execution.fleet import fleet
 from tests.execution.rig import BLOCKS, MODEL, SPLIT, small_deployment, small_instance
 

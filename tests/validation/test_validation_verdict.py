@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -10,14 +12,22 @@ import pytest
 from planner.execution.coordinator.run_result import RunResult
 from planner.execution.wire.frames import Tensors
 from planner.model.chain import TensorSpec
-from planner.runtime.check import HALF_TOLERANCE, TOLERANCE, tolerance_of
+from planner.profiling.types import WHOLE_ERROR
 from planner.runtime.input_pool import input_pool
+from planner.runtime.providers import PROVIDERS
 from planner.runtime.session import BlockSession
+from planner.runtime.tolerance import HALF_TOLERANCE, TOLERANCE, Tolerance, base_tolerance
+from planner.scenario.instance import Instance
 from planner.simulation.simulator import simulate
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
 from planner.trace.store import RecordStore
-from planner.validation.numerics import Numerics, References, compare, references
-from planner.validation.validate import HOST_LIMIT, WAIT_LIMIT, Validation, judge, validation_document
+from planner.validation.document import validation_document
+from planner.validation.limits import Limits, ReferenceRuns, measure_limits, reference_runs
+from planner.validation.numerics import Numerics, compare
+from planner.validation.references import References, references
+from planner.validation.summary import describe_validation
+from planner.validation.validate import HOST_LIMIT, WAIT_LIMIT, judge
+from planner.validation.verdict import Validation
 from tests.execution.rig import BLOCKS, MODEL, SPLIT, small_instance
 
 SEED = 3
@@ -43,13 +53,17 @@ def right_outputs() -> dict[tuple[str, int], Tensors]:
     }
 
 
+def limits(**bases: float) -> Limits:
+    return Limits({(model, "cpu"): Tolerance("cpu", "float32", base, 0.0) for model, base in bases.items()})
+
+
 def compared(outputs: dict[tuple[str, int], Tensors]) -> Numerics:
     ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in outputs]
-    return compare(INSTANCE, outputs, ended, expected(), {"small": TOLERANCE})
+    return compare(INSTANCE, outputs, ended, expected(), limits(small=TOLERANCE))
 
 
 def test_outputs_of_the_whole_model_agree_with_it() -> None:
-    assert compared(right_outputs()) == Numerics(40, 0.0, 0.0)
+    assert compared(right_outputs()) == Numerics(40, 0.0, 0.0, tolerances=limits(small=TOLERANCE).tolerances)
 
 
 def test_half_precision_at_a_cut_is_held_against_its_own_rounding() -> None:
@@ -57,9 +71,9 @@ def test_half_precision_at_a_cut_is_held_against_its_own_rounding() -> None:
     rounded = {key: {"t3": own["t3"] * np.float32(1.001)} for key, own in right_outputs().items()}
     ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in rounded]
     for cuts, unequal in (([[plain], [plain], [plain]], 40), ([[plain], [half], [plain]], 0)):
-        found = compare(INSTANCE, rounded, ended, expected(), {"small": tolerance_of(cuts)})
+        found = compare(INSTANCE, rounded, ended, expected(), limits(small=base_tolerance(cuts)))
         assert (found.unequal, found.equal) == (unequal, not unequal)
-    assert tolerance_of([[half], [plain], [half]]) == TOLERANCE  # inputs and outputs are rounded either way
+    assert base_tolerance([[half], [plain], [half]]) == TOLERANCE  # inputs and outputs are rounded either way
 
 
 @pytest.mark.parametrize("rounded", ["small", "half"])
@@ -72,13 +86,13 @@ def test_each_model_is_held_against_its_own_tolerance(rounded: str) -> None:
         for (source, sample), own in right_outputs().items()
     }
     ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin(used[key[0]])) for key in outputs]
-    found = compare(instance, outputs, ended, known, {"small": TOLERANCE, "half": HALF_TOLERANCE})
+    found = compare(instance, outputs, ended, known, limits(small=TOLERANCE, half=HALF_TOLERANCE))
     assert found.equal is (rounded == "half")
     assert found.unequal == (20 if rounded == "small" else 0)
 
 
 def test_what_was_expected_is_what_the_session_makes() -> None:
-    made = BlockSession(WHOLE["small"]).run(POOLS["other"][13])
+    made = BlockSession(WHOLE["small"], optimise=False).run(POOLS["other"][13])
     np.testing.assert_array_equal(right_outputs()["other", 13]["t3"], made["t3"])
 
 
@@ -192,9 +206,86 @@ def test_an_output_that_differs_is_named_with_its_error_and_who_computed_it() ->
     assert missing.startswith(
         "urgent, sample 2: t3 is missing, not finite, or of another shape; computed as block 0 at a, "
     )
-    assert scaled.startswith("other, sample 13: t3 differs by 1.00e-03; tolerance 1e-04; computed as block 0 at a, ")
+    assert scaled.startswith("other, sample 13: t3 differs by 1.00e-03; tolerance 1.0e-04; computed as block 0 at a, ")
     assert scaled.endswith("block 2 at c")
     assert verdict(simulated(), numerics=compared({})).faults == ("no outputs to compare",)
+
+
+def reference(instance: Instance = INSTANCE) -> dict[str, ReferenceRuns]:
+    cuts = [cut.tensors for cut in MODEL.chain.cuts]
+    runs = reference_runs("small", WHOLE["small"], instance, cuts=cuts, inputs=POOLS, expected=expected())
+    return {"small": runs}
+
+
+def test_each_provider_has_its_own_limit_and_a_sample_that_of_those_that_computed_it() -> None:
+    """The GPU is one that no machine of this test has, so its limit follows from its precision."""
+    records: list[Record] = [
+        replace(record, worker="b") if isinstance(record, BlockRecord) and record.source == "other" else record
+        for record in simulated()
+    ]
+    found = measure_limits(reference(), records, {"a": "cpu", "b": "cpu", "c": "a-gpu"})
+    assert found.tolerances["small", "cpu"].whole_error is not None
+    assert found.tolerances["small", "cpu"].limit == TOLERANCE
+    assert found.tolerances["small", "a-gpu"].limit == HALF_TOLERANCE
+    workers = {
+        key: {r.worker for r in records if isinstance(r, BlockRecord) and (r.source, r.sample) == key}
+        for key in right_outputs()
+    }
+    assert {("c" in own) for own in workers.values()} == {True, False}
+    for key, own in workers.items():
+        assert found.of("small", *key) == (HALF_TOLERANCE if "c" in own else TOLERANCE)
+    outputs = {key: {"t3": own["t3"] * np.float32(1.001)} for key, own in right_outputs().items()}
+    ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in outputs]
+    differing = compare(INSTANCE, outputs, ended, expected(), found)
+    assert differing.unequal == sum("c" not in own for own in workers.values())
+
+
+def test_the_error_of_a_provider_that_this_machine_lacks_is_that_of_its_profile() -> None:
+    (device_class, profile), *others = INSTANCE.profiles["small"].items()
+    on_gpu = profile.model_copy(update={"environment": {"provider": "a-gpu", WHOLE_ERROR: 3e-4}})
+    instance = INSTANCE.model_copy(update={"profiles": {"small": {device_class: on_gpu, **dict(others)}}})
+    found = measure_limits(reference(instance), simulated(), dict.fromkeys("abc", "a-gpu"))
+    assert found.tolerances["small", "a-gpu"].whole_error == 3e-4
+    assert found.of("small", "other", 0) == pytest.approx(6e-4)
+
+
+def test_the_last_line_says_which_checks_failed() -> None:
+    def last(validation: Validation, tolerance: float) -> str:
+        return str(list(describe_validation(validation, tolerance))[-1])
+
+    good = verdict(simulated(), numerics=compared(right_outputs()))
+    assert last(good, 0.01) == "passed (mean delays within 1 %)"
+    assert all(check.passed for check in good.checks(0.01))
+    outputs = right_outputs()
+    outputs["other", 13] = {}
+    bad = verdict(simulated(slower=1.2), numerics=compared(outputs))
+    told = last(bad, 0.0001)
+    assert told.startswith("NOT PASSED: outputs (1 of 40 differ, largest relative error inf; expected ")
+    assert "mean delay of urgent (+20.0% against the prediction; expected within 0.01 %)" in told
+    assert "samples" not in told
+    document = validation_document(bad, 0.0001)
+    assert [check["name"] for check in document["checks"]] == [
+        "samples", "outputs", "mean delay of urgent", "mean delay of other",
+    ]  # fmt: skip
+    assert [check["passed"] for check in document["checks"]] == [True, False, False, False]
+    assert json.loads(json.dumps(document, allow_nan=False)) == json.loads(json.dumps(document))
+    for records, failed in ((simulated()[:-1], ["samples"]), ([], ["samples", "outputs"])):
+        lost = verdict(records, numerics=compared(right_outputs() if records else {}))
+        assert [check.name for check in lost.checks(1.0) if not check.passed][: len(failed)] == failed
+        assert not lost.passed(1.0)
+
+
+def test_reduced_precision_is_named_with_what_full_precision_costs() -> None:
+    tolerance = Tolerance("cuda", PROVIDERS["cuda"].precision, TOLERANCE, 3.6e-4, "cuda-fp32", 2.0)
+    numerics = Numerics(40, 1.0, 3.6e-4, tolerances={("small", "cuda"): tolerance})
+    validation = verdict(simulated(), numerics=numerics)
+    assert validation.passed(0.01)
+    assert (
+        "small on cuda: TF32 and graph optimisation alone change the whole model's outputs by 3.6e-04; "
+        "7.2e-04 is allowed; `--provider cuda-fp32` computes in float32 and takes 2.00 times as long"
+    ) in list(describe_validation(validation, 0.01))
+    (shown,) = validation_document(validation, 0.01)["numerics"]["tolerances"]
+    assert (shown["precision"], shown["whole_error"], shown["exact_provider"]) == ("TF32", 3.6e-4, "cuda-fp32")
 
 
 def test_the_host_is_named_when_too_many_blocks_were_late() -> None:

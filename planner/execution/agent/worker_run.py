@@ -156,7 +156,8 @@ class WorkerRun:
         )
         warm_block_s = {model: self._warm_up(model) for model in deploy.models}
         _LOG.info("%s: ready for run %s", self._name, self.id)
-        self._report(Frame(Ready(worker=self._name, warm_block_s=warm_block_s)))
+        provider = self._provider if isinstance(self._provider, str) else self._provider.name
+        self._report(Frame(Ready(worker=self._name, warm_block_s=warm_block_s, provider=provider)))
 
     def _open_models(self) -> None:
         for name, model in self._deploy.models.items():

@@ -176,6 +176,7 @@ class RunController:
         if ready.worker in self._workers:
             check_ready(self._deployment.models, frame, ready)
             self._result.warm_block_s[ready.worker] = ready.warm_block_s
+            self._result.providers[ready.worker] = ready.provider
             self._result.steps.begin(ready.worker)
 
     def _fault_before_start(self, fault: WorkerFault, _frame: Frame) -> None:
@@ -282,6 +283,7 @@ class RunController:
     def _ready_to_join(self, ready: Ready, _frame: Frame) -> None:
         if ready.worker in self._deployment.instance.workers:
             self._result.steps.begin(ready.worker)
+            self._result.providers[ready.worker] = ready.provider
             self._failover.on_ready(ready.worker)
 
     def _fault(self, fault: WorkerFault, _frame: Frame) -> None:

@@ -49,6 +49,8 @@ class RunResult:
     """Time that each worker's computing thread was ready but had no processor, in seconds."""
     warm_block_s: dict[str, dict[str, tuple[float, ...]]] = field(default_factory=dict)
     """Shortest time of each resident block on the worker's host, by worker and model, in seconds."""
+    providers: dict[str, str] = field(default_factory=dict)
+    """Execution provider of each worker that became ready."""
     left: list[str] = field(default_factory=list)
     """Workers that left before the end."""
     incidents: list[Incident] = field(default_factory=list)

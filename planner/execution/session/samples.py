@@ -24,11 +24,11 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
 
-import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ExecuteError, Fault
 from planner.model.chain import TensorSpec
+from planner.runtime.arrays import native, read_array
 from planner.runtime.inputs import load_arrays
 from planner.runtime.session import tensor_fault
 
@@ -77,14 +77,14 @@ def find_samples(origin: str, specs: Sequence[TensorSpec]) -> Iterable[Sample]:
 
 
 def fitting(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]], where: str) -> Arrays:
-    """Return a sample's inputs with the shapes that the model expects.
+    """Return a sample's inputs in this machine's byte order, with the shapes that the model expects.
 
     Raises
     ------
     ExecuteError
         If inputs are missing or unknown, or have another dtype or shape; with one fault per input.
     """
-    arrays = {spec.name: _with_batch(spec, np.asarray(inputs[spec.name])) for spec in specs if spec.name in inputs}
+    arrays = {spec.name: _with_batch(spec, native(inputs[spec.name])) for spec in specs if spec.name in inputs}
     unknown = [name for name in inputs if name not in arrays]
     names = ", ".join(spec.name for spec in specs)
     faults = [Fault("not an input of the model", where, name, f"one of {names}") for name in unknown]
@@ -124,7 +124,7 @@ def _arrays(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
         )
     try:
         with path.open("rb") as file:
-            return {specs[0].name: np.load(file, allow_pickle=False)}
+            return {specs[0].name: read_array(file)}
     except (OSError, EOFError, ValueError) as error:
         raise ExecuteError("not an .npy file", where=str(path), value=str(error)) from error
 
@@ -166,7 +166,7 @@ def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator
                 arrays: Arrays = {}
                 for spec in specs:
                     try:
-                        arrays[spec.name] = np.lib.format.read_array(stream, allow_pickle=False)
+                        arrays[spec.name] = read_array(stream)
                     except (EOFError, ValueError) as error:
                         raise ExecuteError(
                             "not an array in .npy format", where=where, value=str(error), expected=f"input {spec.name}"

@@ -19,6 +19,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from planner.errors import ExecuteError
 from planner.execution.wire.messages import Body
+from planner.runtime.arrays import native
 
 VERSION: Final = 1
 
@@ -83,13 +84,13 @@ class Frame:
 
 def _sendable(name: str, tensor: NDArray[Any]) -> NDArray[Any]:
     """Return a tensor in C order and native byte order, which its header takes for granted."""
-    array = np.asarray(tensor, order="C")
+    array = native(tensor)
     if _dtype_name(array.dtype) not in _DTYPES:
         expected = f"one of {', '.join(sorted(_DTYPES))}"
         raise ExecuteError(
             "a tensor of a dtype that cannot be sent", where=name, value=str(array.dtype), expected=expected
         )
-    return array if array.dtype.isnative else array.astype(array.dtype.newbyteorder("="))
+    return array
 
 
 @functools.cache

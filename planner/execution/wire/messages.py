@@ -157,6 +157,8 @@ class Ready(FrozenModel):
     worker: str
     warm_block_s: dict[str, tuple[_Amount, ...]]
     """Shortest time of each block on this host in seconds, by model; 0 for a block that is not resident."""
+    provider: str = "cpu"
+    """The execution provider that runs the blocks."""
 
 
 class Ended(FrozenModel):

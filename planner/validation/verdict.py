@@ -1,0 +1,144 @@
+"""The verdict on a run: what was predicted, what was measured, and which checks failed."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterator
+from dataclasses import dataclass
+
+from planner.execution.coordinator.run_result import RunResult
+from planner.trace.metrics import SourceMetrics
+from planner.trace.records import Record
+from planner.validation.accuracy import Bounds, wilson
+from planner.validation.legs import LegComparison, explain
+from planner.validation.numerics import Numerics
+
+
+@dataclass(frozen=True)
+class Check:
+    """One of the conditions that a run must meet, in words."""
+
+    name: str
+    passed: bool
+    found: str
+    expected: str
+
+    def __str__(self) -> str:
+        return f"{self.name} ({self.found}; expected {self.expected})"
+
+
+@dataclass(frozen=True)
+class SourceComparison:
+    """Prediction and measurement of one source."""
+
+    predicted: SourceMetrics
+    measured: SourceMetrics
+    inputs: int
+    """Number of distinct inputs; if it is smaller than the number of samples, inputs were repeated."""
+    legs: tuple[LegComparison, ...] = ()
+    """Breakdown of its samples' time."""
+
+    @property
+    def explanation(self) -> str:
+        """Which leg explains most of the difference of the mean delays, or "" if it needs no explanation."""
+        predicted_s, measured_s = self.predicted.mean_delay_s, self.measured.mean_delay_s
+        return explain(self.legs, measured_s - predicted_s, predicted_s) if predicted_s and measured_s else ""
+
+    @property
+    def accuracy_interval(self) -> Bounds | None:
+        """95 % confidence interval of the measured accuracy; None without labels."""
+        if self.measured.measured_accuracy is None:
+            return None
+        return wilson(self.measured.measured_accuracy, min(self.measured.judged, self.inputs))
+
+    @property
+    def accurate(self) -> bool:
+        """Whether the measured accuracy is compatible with the predicted one; True if one is unknown."""
+        bounds, promised = self.accuracy_interval, self.predicted.accuracy
+        return bounds is None or promised is None or promised <= bounds.high
+
+    @property
+    def error_ratio(self) -> float | None:
+        """Measured divided by predicted mean delay, minus 1; None if no sample completed."""
+        if not self.predicted.mean_delay_s or self.measured.mean_delay_s is None:
+            return None
+        return self.measured.mean_delay_s / self.predicted.mean_delay_s - 1
+
+
+@dataclass(frozen=True)
+class Utilisation:
+    """Share of the run during which a worker computed, or a network resource carried something."""
+
+    predicted: float
+    measured: float
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """Comparison of the in-situ costs with the profiles."""
+
+    slowness: dict[str, tuple[float, float | None]]
+    """Measured divided by profiled time of each worker's blocks, before and after the run."""
+    by_profile_s: dict[str, float | None]
+    """Mean delay of each source that is predicted from the profiles, in seconds."""
+
+
+@dataclass(frozen=True)
+class Validation:
+    """The verdict on a run."""
+
+    lost: int
+    """Number of samples that neither completed nor are reported failed."""
+    failed: int
+    duplicates: int
+    host_limits: tuple[str, ...]
+    """Workers whose host may have caused a difference: it was too slow, or busy with something else."""
+    numerics: Numerics
+    faults: tuple[str, ...]
+    """Descriptions of samples that failed or were lost, and of outputs that differ."""
+    sources: dict[str, SourceComparison]
+    predicted: Collection[Record]
+    measurement: RunResult
+    workers: dict[str, Utilisation]
+    networks: dict[str, Utilisation]
+    calibration: Calibration | None = None
+    """None for a prediction from the profiles."""
+
+    @property
+    def host_limited(self) -> bool:
+        """Whether a host, rather than the plan, may have caused a difference."""
+        return bool(self.host_limits)
+
+    @property
+    def sound(self) -> bool:
+        """Whether every sample completed and every output agrees."""
+        return self.lost == 0 and self.failed == 0 and self.numerics.equal
+
+    def checks(self, tolerance: float) -> tuple[Check, ...]:
+        """Return all checks of the run; ``tolerance`` is the maximum relative error of predicted mean delays."""
+        return (*self._soundness(), *self._accuracies(), *self._promptness(tolerance))
+
+    def passed(self, tolerance: float) -> bool:
+        """Return whether the run is sound, as accurate as predicted, and has mean delays within ``tolerance``."""
+        return all(check.passed for check in self.checks(tolerance))
+
+    def _soundness(self) -> Iterator[Check]:
+        complete = self.lost == 0 and self.failed == 0
+        yield Check("samples", complete, f"lost {self.lost}, failed {self.failed}", "none")
+        numerics = self.numerics
+        limit = max((tolerance.limit for tolerance in numerics.tolerances.values()), default=0.0)
+        found = f"{numerics.unequal} of {numerics.samples} differ, largest relative error {numerics.max_rel_error:.1e}"
+        yield Check("outputs", numerics.equal, found, f"outputs that differ by at most {limit:.1e}")
+
+    def _accuracies(self) -> Iterator[Check]:
+        for name, source in self.sources.items():
+            bounds, promised = source.accuracy_interval, source.predicted.accuracy
+            if bounds is not None and promised is not None:
+                found = f"95 % interval {bounds.low:.1%} to {bounds.high:.1%}"
+                yield Check(f"accuracy of {name}", source.accurate, found, f"{promised:.1%} or more within it")
+
+    def _promptness(self, tolerance: float) -> Iterator[Check]:
+        for name, source in self.sources.items():
+            ratio = source.error_ratio
+            found = "no sample completed" if ratio is None else f"{ratio:+.1%} against the prediction"
+            prompt = ratio is not None and abs(ratio) <= tolerance
+            yield Check(f"mean delay of {name}", prompt, found, f"within {tolerance * 100:g} %")
