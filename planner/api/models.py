@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -268,13 +269,15 @@ def _check(
     import numpy as np
 
     from planner.runtime.check import TOLERANCE, StageModel, check_stages, tolerance_of
-    from planner.runtime.inputs import load_arrays, random_inputs
+    from planner.runtime.inputs import hint_at_real_inputs, random_inputs, read_inputs
 
     chain = chain_model.chain
-    arrays = load_arrays(Path(inputs)) if inputs else random_inputs(chain.cuts[0].tensors, np.random.default_rng(0))
+    specs = chain.cuts[0].tensors
+    arrays = read_inputs(Path(inputs), specs) if inputs else random_inputs(specs, np.random.default_rng(0))
     models = [StageModel(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
-    plain = check_stages(chain, chain_model.path, models, arrays, optimise=False)
-    optimised = check_stages(chain, chain_model.path, models, arrays, optimise=True)
+    with nullcontext() if inputs else hint_at_real_inputs(specs, "--inputs FILE.npz"):
+        plain = check_stages(chain, chain_model.path, models, arrays, optimise=False)
+        optimised = check_stages(chain, chain_model.path, models, arrays, optimise=True)
     tolerance = tolerance_of([cut.tensors for cut in chain.cuts])
     exact = plain.bit_equal or (tolerance > TOLERANCE and plain.max_rel_error <= tolerance)
     return {

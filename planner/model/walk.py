@@ -53,6 +53,8 @@ class ShapeWalk:
         Types stated by the file or the user, used where inference finds no size.
     types, values
         Types and values known so far, by tensor name.
+    asserted
+        Tensors whose size only the user states, and those that depend on them: it may differ from run to run.
     refused
         Reason why ONNX cannot infer the types of a node, by the node's first output. The model may still run if the
         node lies in a branch that is not taken or in a later step of a loop.
@@ -62,6 +64,7 @@ class ShapeWalk:
     stated: Mapping[str, TypeProto]
     types: dict[str, TypeProto] = field(default_factory=dict)
     values: dict[str, TensorProto] = field(default_factory=dict)
+    asserted: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -88,6 +91,8 @@ class ShapeWalk:
             for name in node.output:
                 if name in self.stated and name not in self.types:
                     self.types[name] = self.stated[name]
+            if not self.asserted.isdisjoint(node.input):
+                self.asserted.update(node.output)
             self._evaluate(node)
 
     def _outputs(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
@@ -157,7 +162,7 @@ class ShapeWalk:
         return {name: kind for name, kind in before if name in after and _same_shape(kind, after[name])}
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
-        if node.op_type in ("Shape", "Size") and not node.domain:
+        if node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx"):
             dims = dims_of(self.types.get(node.input[0]))
             if dims is not None:
                 self.values[node.output[0]] = shape_value(node, dims)
