@@ -123,7 +123,8 @@ class ShapeWalk:
     def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
         """Walk the branch that is taken, or both if the condition is unknown.
 
-        If the shapes of the two branches differ, the size is unknown.
+        Of two branches, one that ONNX refuses for these shapes cannot be meant. Otherwise the size is unknown if it
+        differs between them.
         """
         branches = {attribute.name: attribute.g for attribute in node.attribute}
         if not branches.keys() >= {"then_branch", "else_branch"}:
@@ -134,6 +135,9 @@ class ShapeWalk:
             chosen = "then_branch" if numpy_helper.to_array(condition).all() else "else_branch"
             return self._body(branches[chosen], node)
         first, second = (self._body(branches[name], node) for name in ("then_branch", "else_branch"))
+        for name, other in (("then_branch", second), ("else_branch", first)):
+            if any(not self.refused.keys().isdisjoint(inner.output) for inner in branches[name].node):
+                return other
         return {name: first[name] for name in first if dims_of(first[name]) == dims_of(second.get(name))}
 
     def _body(self, body: onnx.GraphProto, node: onnx.NodeProto) -> dict[str, TypeProto]:
