@@ -23,7 +23,7 @@ from planner.model.bound_rules import ANY, FALSE, RULES, TRUE, Interval, lookups
 from planner.model.graph import WorkGraph
 from planner.model.shapes import Shapes
 from planner.model.source import bodies
-from planner.model.walk import dims_of
+from planner.model.walk import dims_of, is_refused
 
 _EPSILON: Final = 1e-9  # bounds are multiplied and divided before they are rounded
 
@@ -117,7 +117,7 @@ class _Bounds:
     def _if(self, node: onnx.NodeProto) -> None:
         branches = {attribute.name: attribute.g for attribute in node.attribute}
         if self.choose and node.input:
-            unfit = any(not self.shapes.refused.isdisjoint(inner.output) for inner in branches["then_branch"].node)
+            unfit = is_refused(branches["then_branch"], self.shapes.refused)
             self.limit(node.input[0], FALSE if unfit else TRUE)
         for body in branches.values():
             for result, inner in zip(node.output, body.output, strict=False):

@@ -68,9 +68,13 @@ class Shapes:
         return replace(self, specs={**self.specs, **found})
 
     def type_of(self, name: str) -> TypeProto:
-        """Return the type of a tensor that crosses a cut."""
+        """Return the type of a tensor that crosses a cut.
+
+        If ONNX refuses a branch for these shapes, axes are left open, since onnxruntime would refuse it likewise.
+        """
         spec = self.specs[name]
-        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), spec.shape)
+        shape = [None] * len(spec.shape) if self.refused else spec.shape
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
 
 
 def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]]) -> Shapes:

@@ -9,7 +9,7 @@ implementation).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -132,11 +132,14 @@ class ShapeWalk:
             raise ModelError("the If node lacks a branch", where=where, expected="then_branch and else_branch")
         condition = self.values.get(node.input[0]) if node.input else None
         if condition is not None:
-            chosen = "then_branch" if numpy_helper.to_array(condition).all() else "else_branch"
-            return self._body(branches[chosen], node)
+            taken = branches["then_branch" if numpy_helper.to_array(condition).all() else "else_branch"]
+            results = self._body(taken, node)
+            if is_refused(taken, self.refused):
+                self.refused[node.output[0]] = "the branch that is taken does not fit"
+            return results
         first, second = (self._body(branches[name], node) for name in ("then_branch", "else_branch"))
         for name, other in (("then_branch", second), ("else_branch", first)):
-            if any(not self.refused.keys().isdisjoint(inner.output) for inner in branches[name].node):
+            if is_refused(branches[name], self.refused):
                 return other
         return {name: first[name] for name in first if dims_of(first[name]) == dims_of(second.get(name))}
 
@@ -197,6 +200,17 @@ def constant_value(node: onnx.NodeProto) -> TensorProto | None:
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     return next((item.t for item in node.attribute if item.type == AttributeProto.TENSOR), None)
+
+
+def is_refused(body: onnx.GraphProto, refused: Container[str]) -> bool:
+    """Return whether a body has a node that ONNX refuses, but not only in one branch of a choice inside it."""
+
+    def node_is_refused(node: onnx.NodeProto) -> bool:
+        inner = [is_refused(inside, refused) for inside in bodies(node)]
+        within = all(inner) if node.op_type == "If" else any(inner)
+        return (bool(inner) and within) or (bool(node.output) and node.output[0] in refused)
+
+    return any(map(node_is_refused, body.node))
 
 
 def _same_shape(left: TypeProto, right: TypeProto) -> bool:

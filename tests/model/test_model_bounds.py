@@ -113,15 +113,22 @@ def test_an_index_has_the_bounds_of_its_table(case: str, tmp_path: Path) -> None
             whole.run({"i": np.full(shape, bounds[1] + 1)})
 
 
-def test_a_rate_is_drawn_for_the_branch_that_fits_the_shapes(tmp_path: Path) -> None:
-    nodes = [*IS_RATE, choose("c", node("MatMul", ["a", "a"], ["y1"]))]
+@pytest.mark.parametrize("nested", [False, True])
+def test_a_rate_is_drawn_for_the_branch_that_fits_the_shapes(*, nested: bool, tmp_path: Path) -> None:
+    square = node("MatMul", ["a", "a"], ["y3"])
+    inner = node("If", ["true"], ["y1"], then_branch=branch(square), else_branch=branch(node("Abs", ["a"], ["y4"])))
+    nodes = [*IS_RATE, choose("c", inner if nested else node("MatMul", ["a", "a"], ["y1"]))]
     inputs = [value("i", [1], INT64), value("a", ["rows", "columns"])]
-    weights = {name: RATE[name] for name in ("rate", "zero")}
+    weights = {"rate": RATE["rate"], "zero": RATE["zero"], "true": np.ones((), bool)}
     path = save(tmp_path / "m.onnx", nodes, inputs, [value("y", None)], weights)
     for shape, bounds in (([4, 3], (16001, 16002)), ([3, 3], (16000, 16000))):
-        specs = load_chain(path, shape={"a": shape}).chain.cuts[0].tensors
+        model = load_chain(path, shape={"a": shape})
+        specs = model.chain.cuts[0].tensors
         assert [spec.bounds for spec in specs] == [bounds, None]
-        BlockSession(path).run(random_inputs(specs, np.random.default_rng(0)))
+        drawn = random_inputs(specs, np.random.default_rng(0))
+        made = BlockSession(model.block_model(0)).run(drawn)
+        assert made["y"].tobytes() == BlockSession(path).run(drawn)["y"].tobytes()
+        assert made["y"].shape == tuple(shape) == model.chain.cuts[-1].tensors[0].shape
 
 
 def test_an_index_has_the_bounds_of_a_table_in_a_function(tmp_path: Path) -> None:

@@ -58,8 +58,9 @@ class WarmUp:
                 outputs = self._models[model].run(block, tensors)
                 times_s.append(time.monotonic() - start_s)
         except RuntimeSessionError as error:
-            _LOG.warning("block %d of %s fails in its warm-up", block, model, exc_info=True)
-            self._on_problem(f"block {block} of {model} fails in its warm-up: {explain(error)}")
+            problem = f"block {block} of {model} fails in its warm-up: {explain(error)}"
+            _LOG.warning("%s", problem)
+            self._on_problem(problem)
             return 0.0
         self._tensors[model, block + 1] = fetch(outputs)
         return min(times_s)

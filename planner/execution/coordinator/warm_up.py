@@ -56,7 +56,7 @@ class WarmUp:
                 if cut in cuts:
                     found[cut] = _fitting(model.cuts[cut], tensors)
         except PlannerError as error:
-            problem = f"{name}: no warm-up, since its first blocks fail here: {explain(error)}"
+            problem = f"some blocks of {name} cannot be warmed up: {explain(error)}"
             _LOG.warning("%s", problem)
             self.problems.append(problem)
         return found
