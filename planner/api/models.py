@@ -92,7 +92,16 @@ class ChainSummary(Printable):
             "model_sha256": chain.model_sha256,
             "chain_sha256": chain.chain_sha256,
             "blocks": [dataclasses.asdict(block) for block in chain.blocks],
-            "cuts": [{**dataclasses.asdict(cut), "bytes": cut.bytes} for cut in chain.cuts],
+            "cuts": [
+                {
+                    "index": cut.index,
+                    "tensors": [
+                        {key: getattr(spec, key) for key in ("name", "dtype", "shape")} for spec in cut.tensors
+                    ],
+                    "bytes": cut.bytes,
+                }
+                for cut in chain.cuts
+            ],
             "exits": [dataclasses.asdict(exit_) for exit_ in chain.exits],
             "uncounted": dict(self.model.uncounted),
         }

@@ -104,9 +104,7 @@ def hint_at_real_inputs(specs: Iterable[TensorSpec], option: str) -> Iterator[No
         yield
     except BlockRunError as error:
         drawn = [f"{spec.name} in {low}..{high}" for spec in specs for low, high in [_range(spec)] if _is_whole(spec)]
-        if not drawn:
-            raise
-        hint = f"real values, with {option}; drawn were {', '.join(drawn)}"
+        hint = "; ".join([f"real values, with {option}", *([f"drawn were {', '.join(drawn)}"] if drawn else [])])
         raise BlockRunError(replace(fault, expected=hint) for fault in error.faults) from error
 
 

@@ -114,6 +114,25 @@ def cached(path: Path) -> Path:
     return save(path, nodes, inputs, [value("y", [1, 1, 4]), value("present", [1, "all", 4])], {"w": floats(4, 4)})
 
 
+def empty(path: Path) -> Path:
+    """Write a model of a sequence of length 0, which the file fixes: no cut has a byte."""
+    nodes = [node("MatMul", ["x", "w"], ["a"]), node("Tanh", ["a"], ["b"]), node("MatMul", ["b", "w"], ["y"])]
+    return save(path, nodes, [value("x", [1, 0, 4])], [value("y", [1, 0, 4])], {"w": floats(4, 4)})
+
+
+def picky(path: Path) -> Path:
+    """Write a model that accepts speaker 0 only, which no analysis can tell: the row is a product."""
+    nodes = [
+        node("Cast", ["speaker"], ["s"], to=TensorProto.FLOAT),
+        node("MatMul", ["s", "hundred"], ["product"]),
+        node("Cast", ["product"], ["row"], to=INT64),
+        node("Gather", ["table", "row"], ["a"]),
+        node("MatMul", ["a", "w"], ["y"]),
+    ]
+    weights = {"hundred": np.full((1, 1), 100, np.float32), "table": floats(60, 3), "w": floats(3, 3)}
+    return save(path, nodes, [value("speaker", [1, 1], INT64)], [value("y", [1, 1, 3])], weights)
+
+
 WRITERS: Mapping[str, tuple[Callable[[Path], Path], Mapping[str, Sequence[int]]]] = {
     "embedding": (
         embedding,
@@ -124,6 +143,7 @@ WRITERS: Mapping[str, tuple[Callable[[Path], Path], Mapping[str, Sequence[int]]]
     "shape across cuts": (shape_across_cuts, {"k": [2, 12]}),
     "empty cache": (cached, {"past": [1, 0, 4]}),
     "full cache": (cached, {"past": [1, 3, 4]}),
+    "nothing": (empty, {}),
 }
 """Functions that write a model, and the shapes to load it with."""
 
