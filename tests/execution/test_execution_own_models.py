@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.resources
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,17 +10,20 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from planner.errors import RuntimeSessionError
 from planner.execution.coordinator.deployment import Deployment, deploy
 from planner.execution.coordinator.run_result import RunResult
+from planner.execution.session.session import LiveSession
 from planner.execution.wire.frames import Tensors
 from planner.model.load import ChainModel, load_chain
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.runtime.session import BlockSession
 from planner.trace.records import SampleRecord
+from planner.validation.validate import validate
 from tests.execution.rig import agents_in_threads
 from tests.instances import make_instance, make_profile
 from tests.model.chained import INT64, floats, save, value
-from tests.model.indexed import WRITERS, load, node
+from tests.model.indexed import WRITERS, load, node, picky
 
 WORKERS = "abc"
 SAMPLES = 4
@@ -120,3 +124,25 @@ def test_the_first_sample_that_is_sent_is_what_agents_warm_up_with(tmp_path: Pat
     model = table_behind_a_product(tmp_path)
     deployment = deployment_of(model, [{"x": np.array([[3, 4]], np.float32)}])
     assert_right(model, deployment, run(deployment, tmp_path))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_a_session_warms_up_with_the_sample_that_it_is_told(*, told: bool, tmp_path: Path) -> None:
+    model = load_chain(picky(tmp_path / "m.onnx"), max_blocks=None)
+    deployment = dataclasses.replace(deployment_of(model), live=True)
+    sample = {"speaker": np.zeros((1, 1), np.int64)}
+    session = LiveSession(deployment, agents_in_threads(deployment.instance.workers, tmp_path))
+    if told:
+        session.source("s").warm_up(sample)
+    with session:
+        outputs = session.source("s").submit(sample).result(timeout=30.0).outputs
+    np.testing.assert_allclose(outputs["y"], BlockSession(model.model_bytes()).run(sample)["y"], rtol=1e-5)
+    assert bool(deployment.warm_up.problems) != told
+
+
+def test_a_validation_that_no_drawn_input_fits_says_how_to_give_real_ones(tmp_path: Path) -> None:
+    model = load_chain(picky(tmp_path / "m.onnx"), max_blocks=None)
+    deployment = deployment_of(model)
+    agents = agents_in_threads(deployment.instance.workers, tmp_path)
+    with pytest.raises(RuntimeSessionError, match=r"with --source NAME=SAMPLES; drawn were speaker in 0\.\.1"):
+        validate(deployment, {"m": model}, agents)

@@ -98,7 +98,7 @@ class WorkerRun:
         self._on_failure = partial(on_failure, self)
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
         self._inputs: dict[str, list[Tensors]] = {}
-        self._awaited = {(model, cut) for model, cuts in deploy.warm_up.items() for cut in cuts}
+        self._awaited = frozenset(deploy.warm_up)
         self._warm_up_inputs: dict[tuple[str, int], Tensors] = {}
         self._models: dict[str, ModelBlocks] = {}
         self._executor: Executor | None = None

@@ -24,7 +24,6 @@ from planner.execution.coordinator.deployment import Deployment, check_host_spee
 from planner.execution.coordinator.failover import Failover
 from planner.execution.coordinator.membership import Membership
 from planner.execution.coordinator.run_result import Observer, RunResult
-from planner.execution.coordinator.warm_up import first_blocks
 from planner.execution.wire.checks import Refusals, check_end, check_load, check_log, check_output, check_ready
 from planner.execution.wire.diagnostics import About, Echo, Flooded, Pinged
 from planner.execution.wire.dispatch import Dispatch
@@ -114,7 +113,7 @@ class RunController:
         self._members.stopping = False
         failover.open()
         failover.start_without(deployment.later - self._members.present)
-        deployment.warm_up.tensors(deployment)
+        deployment.warm_up.compute(deployment)
         for problem in deployment.warm_up.problems:
             failover.on_problem(problem)
         self._compare_clocks()
@@ -141,11 +140,7 @@ class RunController:
 
     def _deploy(self, worker: str) -> None:
         deployment = self._deployment
-        resident = deployment.resident.get(worker, {})
-        known = deployment.warm_up.tensors(deployment)
-        warm_up = {
-            name: [cut for cut in first_blocks(blocks) if cut in known[name]] for name, blocks in resident.items()
-        }
+        warm_up = deployment.warm_up.of_worker(deployment, worker)
         deploy = Deploy(
             run=self._run,
             instance=deployment.instance,
@@ -153,17 +148,16 @@ class RunController:
             policy=deployment.policy,
             seed=deployment.seed,
             models=dict(deployment.models),
-            resident=dict(resident),
-            warm_up={name: tuple(cuts) for name, cuts in warm_up.items()},
+            resident=dict(deployment.resident.get(worker, {})),
+            warm_up=tuple(warm_up),
             paced=deployment.paced,
             emulated=deployment.emulation is not None,
             sent=tuple(deployment.sent),
             live=deployment.live,
         )
         self._send(worker, deploy)
-        for name, cuts in warm_up.items():
-            for cut in cuts:
-                self._members.send(worker, WarmUpInput(run=self._run, model=name, cut=cut), known[name][cut])
+        for (model, cut), tensors in warm_up.items():
+            self._members.send(worker, WarmUpInput(run=self._run, model=model, cut=cut), tensors)
         for source, samples in deployment.sent.items():
             if deployment.instance.home(source) == worker:
                 for inputs in samples:

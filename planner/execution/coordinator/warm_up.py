@@ -33,12 +33,18 @@ class WarmUp:
         """Why blocks cannot be warmed up."""
         self._tensors: dict[str, dict[int, Tensors]] | None = None
 
-    def tensors(self, deployment: Deployment) -> Mapping[str, Mapping[int, Tensors]]:
-        """Return tensors by model and cut; those of later cuts are missing if a block fails."""
+    def of_worker(self, deployment: Deployment, worker: str) -> dict[tuple[str, int], Tensors]:
+        """Return the tensors that a worker needs, by model and cut; fewer if a block fails."""
+        known = self.compute(deployment)
+        needed = [(model, cut) for model, blocks in _resident(deployment, worker) for cut in first_blocks(blocks)]
+        return {(model, cut): known[model][cut] for model, cut in needed if cut in known[model]}
+
+    def compute(self, deployment: Deployment) -> Mapping[str, Mapping[int, Tensors]]:
+        """Compute the tensors of all workers, by model and cut, unless that is done."""
         if self._tensors is None:
             cuts: dict[str, set[int]] = {}
-            for resident in deployment.resident.values():
-                for model, blocks in resident.items():
+            for worker in deployment.resident:
+                for model, blocks in _resident(deployment, worker):
                     cuts.setdefault(model, set()).update(first_blocks(blocks))
             self._tensors = {model: self._of_model(deployment, model, wanted) for model, wanted in cuts.items()}
         return self._tensors
@@ -66,6 +72,10 @@ class WarmUp:
         users = [source for source in deployment.instance.sources if model in sources[source].models]
         known = [source for source in users if source in self.first]
         return self.first[known[0]] if known else deployment.first_input(users[0])
+
+
+def _resident(deployment: Deployment, worker: str) -> Iterable[tuple[str, Sequence[int]]]:
+    return deployment.resident.get(worker, {}).items()
 
 
 def _fitting(specs: Sequence[TensorSpec], tensors: Tensors) -> Tensors:

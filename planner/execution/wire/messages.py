@@ -51,8 +51,8 @@ class Deploy(FrozenModel):
     models: dict[str, DeployedModel]
     resident: dict[str, tuple[int, ...]]
     """Blocks of each model to load before the run starts; others are loaded on first use."""
-    warm_up: dict[str, tuple[int, ...]] = {}
-    """Cuts of each model whose tensors are sent as :class:`WarmUpInput`, to run the resident blocks after them once."""
+    warm_up: tuple[tuple[str, int], ...] = ()
+    """Model and cut of each :class:`WarmUpInput` that is sent, to run the resident blocks after the cut once."""
     paced: bool
     """Whether blocks are slowed down to take the scenario's times."""
     emulated: bool = False
