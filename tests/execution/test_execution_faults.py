@@ -24,7 +24,6 @@ from planner.execution.wire.messages import COORDINATOR, DeployedModel, Ended, L
 from planner.execution.wire.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
 from planner.policy.types import SampleKey
-from planner.runtime.input_pool import input_pool
 from planner.runtime.providers import Provider
 from planner.runtime.runner import Tensor
 from planner.scenario.instance import Instance

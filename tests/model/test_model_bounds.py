@@ -91,10 +91,47 @@ CASES: Mapping[str, tuple[Sequence[NodeProto], Arrays, Sequence[int], tuple[int,
         [node("Loop", ["two", "", "i"], ["z", "y"], body=LOOP)], {"two": np.array(2), "one": np.array(1)}, [], (1, 6)
     ),
     "in a scan": ([node("Scan", ["i"], ["y"], body=SCAN, num_scan_inputs=1)], {}, [4], (0, 6)),
+    "lengths of sequences": (
+        [node("ReverseSequence", ["data", "i"], ["y"], time_axis=0, batch_axis=1)], {"data": floats(5, 3)}, [3], (1, 5)
+    ),
+    "lengths of a recurrence": (
+        [
+            node("Cast", ["i"], ["j"], to=TensorProto.INT32),
+            node("LSTM", ["data", "lw", "lr", "", "j"], ["y"], hidden_size=2),
+        ],
+        {"data": floats(5, 1, 3), "lw": floats(1, 8, 3), "lr": floats(1, 8, 2)}, [1], (1, 5),
+    ),
+    "regions of images": (
+        [node("RoiAlign", ["images", "regions", "i"], ["y"], output_height=1, output_width=1)],
+        {"images": floats(2, 1, 4, 4), "regions": np.zeros((3, 4), np.float32)}, [3], (0, 1),
+    ),
+    "of an embedding": (
+        [
+            node("Cast", ["i"], ["j"], to=TensorProto.INT32),
+            node("EmbedLayerNormalization", ["j", "j", "table", "places", "small", "gain", "gain"], ["y", "mask_index"],
+                 domain="com.microsoft"),
+        ],
+        {"places": floats(9, 3), "small": floats(2, 3), "gain": floats(3)}, [1, 4], (0, 1),
+    ),
+    "of a rotation": (
+        [node("RotaryEmbedding", ["heads", "i", "angles", "angles"], ["y"], domain="com.microsoft")],
+        {"heads": floats(1, 2, 3, 4), "angles": floats(6, 2)}, [1, 3], (0, 5),
+    ),
+    "the first of a rotation": (
+        [node("RotaryEmbedding", ["heads", "i", "angles", "angles"], ["y"], domain="com.microsoft")],
+        {"heads": floats(1, 2, 3, 4), "angles": floats(6, 2)}, [1], (0, 3),
+    ),
     "no index": ([node("Cast", ["i"], ["f"], to=FLOAT), node("Mul", ["f", "f"], ["y"])], {}, [4], None),
 }  # fmt: skip
 
 
+STATED = {
+    "in a loop": [2, 3],
+    "of an embedding": [1, 4, 3],
+    "of a rotation": [1, 2, 3, 4],
+    "the first of a rotation": [1, 2, 3, 4],
+}
+"""Sizes that ONNX cannot infer."""
 NOT_TIGHT = {"one-hot", "cast to float and back", "divided", "counted down", "a rate"}
 
 
@@ -102,7 +139,10 @@ NOT_TIGHT = {"one-hot", "cast to float and back", "divided", "counted down", "a 
 def test_an_index_has_the_bounds_of_its_table(case: str, tmp_path: Path) -> None:
     nodes, weights, shape, bounds = CASES[case]
     path = save(tmp_path / "m.onnx", nodes, [value("i", shape, INT64)], [value("y", None)], {**TABLE, **weights})
-    stated = {"y": [2, 3]} if case == "in a loop" else {}
+    proto = onnx.load(path)
+    proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    path.write_bytes(proto.SerializeToString())
+    stated = {"y": STATED[case]} if case in STATED else {}
     (spec,) = load_chain(path, max_blocks=1, shape=stated).chain.cuts[0].tensors
     assert spec.bounds == bounds
     whole = BlockSession(path)
