@@ -6,6 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from itertools import pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -91,7 +92,16 @@ class ChainSummary(Printable):
             "model_sha256": chain.model_sha256,
             "chain_sha256": chain.chain_sha256,
             "blocks": [dataclasses.asdict(block) for block in chain.blocks],
-            "cuts": [{**dataclasses.asdict(cut), "bytes": cut.bytes} for cut in chain.cuts],
+            "cuts": [
+                {
+                    "index": cut.index,
+                    "tensors": [
+                        {key: getattr(spec, key) for key in ("name", "dtype", "shape")} for spec in cut.tensors
+                    ],
+                    "bytes": cut.bytes,
+                }
+                for cut in chain.cuts
+            ],
             "exits": [dataclasses.asdict(exit_) for exit_ in chain.exits],
             "uncounted": dict(self.model.uncounted),
         }
@@ -274,12 +284,14 @@ def _check(
 
     from planner.runtime.check import StageModel, check_split
     from planner.runtime.difference import json_number
-    from planner.runtime.inputs import load_arrays, random_inputs
+    from planner.runtime.inputs import hint_at_real_inputs, random_inputs, read_inputs
 
     chain = chain_model.chain
-    arrays = load_arrays(Path(inputs)) if inputs else random_inputs(chain.cuts[0].tensors, np.random.default_rng(0))
+    specs = chain.cuts[0].tensors
+    arrays = read_inputs(Path(inputs), specs) if inputs else random_inputs(specs, np.random.default_rng(0))
     models = [StageModel(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
-    found = check_split(chain, chain_model.path, models, arrays)
+    with nullcontext() if inputs else hint_at_real_inputs(specs, "--inputs FILE.npz"):
+        found = check_split(chain, chain_model.path, models, arrays)
     return {
         "passed": found.passed,
         "tolerance": found.tolerance.limit,

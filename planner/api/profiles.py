@@ -30,6 +30,7 @@ def profile(
     seed: int = 0,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    inputs: StrPath | None = None,
     operating_points: Sequence[OperatingPoint] = (),
     progress: Progress | None = show_progress,
 ) -> Profile:
@@ -57,6 +58,8 @@ def profile(
         Maximum number of blocks to cut the model into; None for the finest chain. Only for a file.
     shape
         Shapes of inputs with dynamic axes, by name. Only for a file.
+    inputs
+        ``.npz`` file of inputs by name to measure with; random by default.
     operating_points
         Accuracies and early exits, from :func:`planner.calibrate`.
     progress
@@ -65,11 +68,13 @@ def profile(
     Raises
     ------
     ModelError, ProfileError, RuntimeSessionError
-        If the model is invalid, a number is out of range, or onnxruntime fails.
+        If the model is invalid, a number is out of range, the inputs do not fit, or onnxruntime fails.
     """
     from planner.profiling.measure import measure
+    from planner.runtime.inputs import read_inputs
 
     chain_model = chain_of(model, max_blocks, shape)
+    arrays = None if inputs is None else read_inputs(Path(inputs), chain_model.chain.cuts[0].tensors)
     with reporting(progress, f"measuring {chain_model.chain.name}") as report:
         return measure(
             chain_model,
@@ -81,6 +86,7 @@ def profile(
             operating_points=operating_points,
             power_mode=power_mode,
             seed=seed,
+            inputs=arrays,
             progress=report,
         )
 

@@ -13,7 +13,7 @@ from planner.cli import INTERRUPTED
 from planner.cli.examples import epilog
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import file_to_write, picture_to_write
-from planner.cli.shape import MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
+from planner.cli.shape import INPUTS_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
 from planner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +79,7 @@ def measure(
     ] = None,
     max_blocks: int = MAX_BLOCKS_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
+    inputs: Path | None = INPUTS_OPTION,
     calibrate: Calibrate = None,
     thresholds: Thresholds = None,
     predictions: Predictions = None,
@@ -102,6 +103,7 @@ def measure(
             rounds=rounds,
             budget_s=budget_s,
             power_mode=power_mode,
+            inputs=inputs,
             operating_points=points,
         )
     except KeyboardInterrupt:

@@ -104,6 +104,7 @@ def command(
     skip = folder.has if folder is not None and resume else None
     for own, found in samples.items():
         if isinstance(found, Sequence):
+            own.warm_up(found[0].read())
             totals[own.name] = sum(skip is None or not skip(own.name, sample.name) for sample in found)
     tally = {name: _Tally() for name in places}
     try:

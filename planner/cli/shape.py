@@ -1,4 +1,4 @@
-"""Options of all commands that read ONNX models: ``--shape``, ``--max-blocks`` and ``--finest``."""
+"""Options of commands that read ONNX models: ``--shape``, ``--max-blocks``, ``--finest`` and ``--inputs``."""
 
 from __future__ import annotations
 
@@ -17,6 +17,13 @@ SHAPE_OPTION = typer.Option(
 )
 MAX_BLOCKS_OPTION = typer.Option(8, "--max-blocks", metavar="N", help="Maximum number of blocks to cut the model into.")
 FINEST_OPTION = typer.Option(False, "--finest", help="Cut the model at every possible point; overrides --max-blocks.")
+INPUTS_OPTION = typer.Option(
+    None,
+    "--inputs",
+    metavar="FILE",
+    help="Inputs to run the model on: .npz file with an array for each, by name.",
+    show_default="random",
+)
 
 
 def parse_shapes(options: Iterable[str] | None) -> dict[str, tuple[int, ...]]:

@@ -10,7 +10,7 @@ import typer
 import planner
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import folder_to_write
-from planner.cli.shape import FINEST_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
+from planner.cli.shape import FINEST_OPTION, INPUTS_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
 from planner.errors import UsageError
 
 
@@ -27,9 +27,7 @@ def command(
     max_blocks: int = MAX_BLOCKS_OPTION,
     finest: bool = FINEST_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
-    inputs: Annotated[
-        Path | None, typer.Option(help="Inputs for the check: .npz file, by name.", show_default="random")
-    ] = None,
+    inputs: Path | None = INPUTS_OPTION,
     check: Annotated[bool, typer.Option(help="Compare the chained stages with the whole model.")] = True,
     json: bool = JSON_OPTION,
 ) -> None:

@@ -14,11 +14,16 @@ import numpy as np
 
 @dataclass(frozen=True)
 class TensorSpec:
-    """Name, numpy dtype name and shape of a tensor at a cut."""
+    """Name, numpy dtype name and shape of a tensor at a cut.
+
+    ``bounds`` are the smallest and the largest value of a model's input that is an index, or chooses a branch; None if
+    the model states none. They serve to draw inputs.
+    """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
+    bounds: tuple[int, int] | None = None
 
     @property
     def bytes(self) -> int:

@@ -8,15 +8,17 @@ A node is *free* in two cases:
   codes, scaled pixels. Such results are larger than the inputs they come from.
 
 Free nodes are not assigned to a worker. Each block recomputes the ones it uses, so their results are never transferred.
-All other nodes are *work*, and a block is a sequence of them. If the shape of a dynamic tensor is needed after the
-tensor's last use, only the few bytes of the shape are transferred.
+All other nodes are *work*, and a block is a sequence of them. Shapes are constants once those of the inputs are given.
+If the size of a tensor depends on its data and is needed after the tensor's last use, only the few bytes of the shape
+are transferred.
 """
 
 from __future__ import annotations
 
 import heapq
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import onnx
 
@@ -73,11 +75,11 @@ class WorkGraph:
     inputs, outputs
         Names of the model's inputs (without initializers) and outputs.
     weights
-        Initializers by name, and shapes that the model fixes, which need no node.
+        Initializers by name, and shapes that are fixed, which need no node.
     maker
         The node that produces each tensor.
-    free
-        Indices of the free nodes.
+    light
+        Model inputs whose cheap functions are free.
     """
 
     nodes: tuple[Node, ...]
@@ -85,7 +87,17 @@ class WorkGraph:
     outputs: tuple[str, ...]
     weights: dict[str, Weight]
     maker: dict[str, Node]
-    free: frozenset[int]
+    light: frozenset[str]
+
+    @cached_property
+    def free(self) -> frozenset[int]:
+        """Indices of the free nodes."""
+        return _free_nodes(self.nodes, set(self.weights), set(self.light))
+
+    def folded(self, constants: Mapping[str, onnx.TensorProto]) -> WorkGraph:
+        """Return the graph with the results of some nodes as constants; itself if no work would be left."""
+        graph = replace(self, weights={**self.weights, **constants})
+        return graph if graph.work() else self
 
     def work(self) -> list[Node]:
         """Return the work nodes that some output depends on, in topological order."""
@@ -149,8 +161,8 @@ def build_graph(source: ModelSource) -> WorkGraph:
     if missing:
         raise ModelError("no node produces this output of the model", where=str(source.path), value=missing[0])
     # Second pass: a model of nothing but cheap nodes must have work, too.
-    for whole in (_whole_numbers(proto) - set(weights), set[str]()):
-        graph = WorkGraph(nodes, inputs, outputs, weights, maker, _free_nodes(nodes, set(weights), whole))
+    for light in (_whole_numbers(proto) - set(weights), set[str]()):
+        graph = WorkGraph(nodes, inputs, outputs, weights, maker, frozenset(light))
         if graph.work():
             return graph
     raise ModelError(
@@ -220,9 +232,9 @@ def _makers(source: ModelSource, available: set[str]) -> dict[str, int]:
     return makers
 
 
-def _free_nodes(nodes: Sequence[Node], weights: set[str], whole: set[str]) -> frozenset[int]:
-    """Return the indices of the free nodes; ``whole`` names the model inputs that hold integers or booleans."""
-    constant, light, free = set(weights), set(whole), set[int]()
+def _free_nodes(nodes: Sequence[Node], constant: set[str], light: set[str]) -> frozenset[int]:
+    """Return the indices of the free nodes; ``constant`` and ``light`` grow by what they compute."""
+    free = set[int]()
     for node in nodes:
         if node.proto.op_type in RANDOM:
             continue

@@ -140,6 +140,7 @@ def load_chain(
         raise ModelError(
             "a chain needs at least one block", where="--max-blocks", value=max_blocks, expected="1 or more"
         )
+    from planner.model.bounds import input_bounds
     from planner.model.cost import count_costs
     from planner.model.graph import build_graph
     from planner.model.line import order_work
@@ -150,10 +151,8 @@ def load_chain(
     source = read_model(path)
     graph = build_graph(source)
     shapes = infer_shapes(source, graph, shape or {})
-    for node in graph.nodes:
-        fixed = shapes.fixed_shape(node)
-        if fixed is not None:
-            graph.weights[fixed.name] = fixed
+    graph = graph.folded(shapes.fixed)
+    shapes = shapes.bounded(input_bounds(graph, shapes))
     costs = count_costs(graph, shapes.specs)
     line = order_work(graph, shapes.specs, costs.time_s)
     borders = _borders(path, line, shapes, costs, max_blocks)

@@ -1,22 +1,21 @@
-"""Sizes of all tensors for given input shapes, and the axes that remain dynamic."""
+"""Sizes of all tensors for given input shapes."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 import onnx
-from onnx import TensorProto, TypeProto, helper, shape_inference
+from onnx import TensorProto, TypeProto, helper
 
 from planner.errors import Fault, ModelError
 from planner.model.chain import TensorSpec
-from planner.model.graph import Node, WorkGraph
+from planner.model.graph import WorkGraph
 from planner.model.sequences import dims_of
 from planner.model.source import KNOWN_TYPES, ModelSource
-from planner.model.walk import SMALL_ELEMENTS, ShapeWalk, constant_value, shape_value
+from planner.model.walk import ShapeWalk
 
 NUMPY_KINDS = frozenset("biufc")
 PRODUCTS = frozenset({"MatMul", "Gemm"})
@@ -24,29 +23,32 @@ PRODUCTS = frozenset({"MatMul", "Gemm"})
 
 @dataclass(frozen=True)
 class Shapes:
-    """Types and sizes of a model's tensors, as far as they are known.
+    """Types and sizes of a model's tensors for given shapes of its inputs, as far as they are known.
 
     Parameters
     ----------
     specs
-        Tensors with a known size and a type that numpy supports, for the given shapes.
+        Tensors with a known size and a type that numpy supports.
     types
-        For a model with dynamic axes: types that it states or ONNX infers, with these axes left open.
-    dynamic
-        Whether the model has dynamic axes.
-    inferred
-        Types of all tensors for the given shapes, including those that are not in ``specs``.
+        Types of all tensors, including those that are not in ``specs`` and those inside bodies.
+    fixed
+        Results of the ``Shape`` and ``Size`` nodes that have the same value in every run.
+    values
+        Small tensors whose values follow from constants and shapes.
+    refused
+        First outputs of the nodes whose types ONNX cannot infer: a branch with one may not be meant for these shapes.
     """
 
     specs: Mapping[str, TensorSpec]
     types: Mapping[str, TypeProto]
-    dynamic: bool
-    inferred: Mapping[str, TypeProto]
+    fixed: Mapping[str, TensorProto]
+    values: Mapping[str, TensorProto]
+    refused: frozenset[str]
 
     def unsized_fault(self, name: str, path: Path) -> Fault:
         """Return a fault that explains why a tensor of the model in ``path`` cannot cross a cut."""
         where = f"{path}, tensor {name!r}"
-        kind = self.inferred.get(name, TypeProto())
+        kind = self.types.get(name, TypeProto())
         if kind.WhichOneof("value") not in {None, "tensor_type"}:
             kind_name = str(kind.WhichOneof("value")).removesuffix("_type")
             what = "this value is not a tensor and cannot be sent"
@@ -59,22 +61,21 @@ class Shapes:
         expected = f"a size that follows from the shapes of the inputs, or one set with --shape {name}=1,10"
         return Fault("the size of this tensor is unknown", where, expected=expected)
 
-    def type_of(self, name: str) -> TypeProto:
-        """Return the type of a tensor that crosses a cut, with the dynamic axes of the model."""
-        if name in self.types and self.types[name].tensor_type.HasField("shape"):
-            return self.types[name]
-        spec = self.specs[name]
-        shape = [None] * len(spec.shape) if self.dynamic else spec.shape
-        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
+    def bounded(self, bounds: Mapping[str, tuple[int, int]]) -> Shapes:
+        """Return the same with bounds of the values of some tensors."""
+        found = {
+            name: replace(self.specs[name], bounds=limits) for name, limits in bounds.items() if name in self.specs
+        }
+        return replace(self, specs={**self.specs, **found})
 
-    def fixed_shape(self, node: Node) -> TensorProto | None:
-        """Return the result of a ``Shape`` or ``Size`` node if the model fixes it, else None."""
-        if not node.is_shape:
-            return None
-        name = node.inputs[0]
-        known = name in self.types if self.dynamic else name in self.specs
-        dims = dims_of(self.type_of(name)) if known else None
-        return None if dims is None else shape_value(node.proto, dims)
+    def type_of(self, name: str) -> TypeProto:
+        """Return the type of a tensor that crosses a cut.
+
+        If ONNX refuses a branch for these shapes, axes are left open, since onnxruntime would refuse it likewise.
+        """
+        spec = self.specs[name]
+        shape = [None] * len(spec.shape) if self.refused else spec.shape
+        return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
 
 
 def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]]) -> Shapes:
@@ -99,8 +100,8 @@ def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequ
         raise ModelError(Fault("--shape names an unknown tensor", str(source.path), name, expected) for name in unknown)
     sizes = _axis_sizes(source, shape)
     input_types = _input_types(source, graph, shape, sizes)
-    dynamic = any(dims_of(value.type) is None for value in source.proto.graph.input if value.name in graph.inputs)
-    walk = ShapeWalk(source, _stated_types(source, shape, sizes), dict(input_types))
+    asserted = set(shape) - set(graph.inputs)
+    walk = ShapeWalk(source, _stated_types(source, shape, sizes), dict(input_types), asserted=asserted)
     for name, tensor in graph.weights.items():
         if isinstance(tensor, TensorProto):
             walk.weight(name, tensor)
@@ -110,7 +111,9 @@ def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequ
     if misfits := [fault for node in graph.nodes if (fault := _product_fault(node.proto, walk))]:
         raise ModelError(misfits)
     specs = {name: spec for name, kind in walk.types.items() if (spec := _spec(name, kind))}
-    return Shapes(specs, _open_types(source, graph) if dynamic else {}, dynamic, walk.types)
+    shape_nodes = [node for node in graph.nodes if node.is_shape and walk.asserted.isdisjoint(node.inputs)]
+    fixed = {name: walk.values[name] for node in shape_nodes for name in node.outputs if name in walk.values}
+    return Shapes(specs, walk.types, fixed, walk.values, frozenset(walk.refused))
 
 
 def _product_fault(node: onnx.NodeProto, walk: ShapeWalk) -> Fault | None:
@@ -181,11 +184,16 @@ def _with_sizes(kind: TypeProto, requested: Sequence[int] | None, sizes: Mapping
     if requested is not None and not tensor.HasField("shape"):
         tensor.shape.CopyFrom(onnx.TensorShapeProto(dim=[onnx.TensorShapeProto.Dimension() for _ in requested]))
     for index, dim in enumerate(tensor.shape.dim if kind.HasField("tensor_type") else ()):
-        if requested is not None and index < len(requested) and not (dim.HasField("dim_value") and dim.dim_value >= 0):
+        if requested is not None and index < len(requested) and not _is_fixed(dim):
             dim.dim_value = requested[index]
         elif dim.dim_param in sizes:
             dim.dim_value = sizes[dim.dim_param]
     return filled
+
+
+def _is_fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:
+    """Return whether the file fixes an axis; 0 is a legal length, as that of an empty cache."""
+    return dim.HasField("dim_value") and dim.dim_value >= 0
 
 
 def _input_faults(
@@ -195,45 +203,11 @@ def _input_faults(
     if not value.type.HasField("tensor_type"):
         return [Fault("this input is not a tensor", where, expected="inputs that are tensors")]
     dims = value.type.tensor_type.shape.dim
-    stated = [dim.dim_value if dim.dim_value > 0 else dim.dim_param or "?" for dim in dims]
-    if requested is not None and (dims_of(filled) != tuple(requested) or min(requested, default=1) < 1):
+    stated = [dim.dim_value if _is_fixed(dim) else dim.dim_param or "?" for dim in dims]
+    if requested is not None and dims_of(filled) != tuple(requested):
         return [Fault("--shape does not match this input", where, list(requested), f"shape {stated}")]
     if dims_of(filled) is None:
         example = ",".join(str(size) if isinstance(size, int) else "1" for size in stated) or "1,3,224,224"
         expected = f"a fixed shape, for example --shape {value.name}={example}"
         return [Fault("this input has dynamic axes", where, stated, expected)]
     return []
-
-
-def _open_types(source: ModelSource, graph: WorkGraph) -> dict[str, TypeProto]:
-    """Return the types with dynamic axes left open, inferred on a copy of the model without weights."""
-    model = onnx.ModelProto(ir_version=max(source.proto.ir_version, 4), opset_import=source.proto.opset_import)
-    skeleton, proto = model.graph, source.proto.graph
-    skeleton.name = "skeleton"
-    skeleton.input.extend(value for value in proto.input if value.name not in graph.weights)
-    skeleton.output.extend(proto.output)
-    skeleton.value_info.extend(proto.value_info)
-    for name, weight in graph.weights.items():
-        if isinstance(weight, TensorProto):
-            _add_weight(source, skeleton, name, weight)
-    for node in graph.nodes:
-        constant = constant_value(node.proto)
-        if constant is None:
-            skeleton.node.append(node.proto)
-        else:
-            _add_weight(source, skeleton, node.outputs[0], constant)
-    try:
-        inferred = shape_inference.infer_shapes(model, data_prop=True).graph
-    except (shape_inference.InferenceError, RuntimeError):
-        inferred = proto  # blocks then declare only the shapes that the file states
-    return {value.name: value.type for part in (inferred.input, inferred.value_info, inferred.output) for value in part}
-
-
-def _add_weight(source: ModelSource, skeleton: onnx.GraphProto, name: str, tensor: TensorProto) -> None:
-    """Add a small tensor as a constant and a large one as an input, because only its type matters."""
-    if math.prod(tensor.dims) <= SMALL_ELEMENTS:
-        copy = skeleton.initializer.add()
-        copy.CopyFrom(source.embedded(tensor))
-        copy.name = name
-    else:
-        skeleton.input.append(helper.make_tensor_value_info(name, tensor.data_type, list(tensor.dims)))

@@ -9,7 +9,7 @@ implementation).
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Container, Iterable, Mapping
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -45,6 +45,8 @@ class ShapeWalk:
         Types stated by the file or the user, used where inference finds no size.
     types, values
         Types and values known so far, by tensor name.
+    asserted
+        Tensors whose size only the user states, and those that depend on them: it may differ from run to run.
     refused
         Reason why ONNX cannot infer the types of a node, by the node's first output. The model may still run if the
         node lies in a branch that is not taken or in a later step of a loop.
@@ -54,6 +56,7 @@ class ShapeWalk:
     stated: Mapping[str, TypeProto]
     types: dict[str, TypeProto] = field(default_factory=dict)
     values: dict[str, TensorProto] = field(default_factory=dict)
+    asserted: set[str] = field(default_factory=set)
     refused: dict[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -84,6 +87,8 @@ class ShapeWalk:
             for name in node.output:
                 if name in self.stated and name not in self.types:
                     self.types[name] = self.stated[name]
+            if not self.asserted.isdisjoint(node.input):
+                self.asserted.update(node.output)
             self._evaluate(node)
 
     def _outputs(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
@@ -114,7 +119,8 @@ class ShapeWalk:
     def _choice(self, node: onnx.NodeProto) -> Mapping[str, TypeProto]:
         """Walk the branch that is taken, or both if the condition is unknown.
 
-        If the shapes of the two branches differ, the size is unknown.
+        Of two branches, one that ONNX refuses for these shapes cannot be meant. Otherwise the size is unknown if it
+        differs between them.
         """
         branches = {attribute.name: attribute.g for attribute in node.attribute}
         if not branches.keys() >= {"then_branch", "else_branch"}:
@@ -122,9 +128,15 @@ class ShapeWalk:
             raise ModelError("the If node lacks a branch", where=where, expected="then_branch and else_branch")
         condition = self.values.get(node.input[0]) if node.input else None
         if condition is not None:
-            chosen = "then_branch" if numpy_helper.to_array(condition).all() else "else_branch"
-            return self._body(branches[chosen], node)
+            taken = branches["then_branch" if numpy_helper.to_array(condition).all() else "else_branch"]
+            results = self._body(taken, node)
+            if is_refused(taken, self.refused):
+                self.refused[node.output[0]] = "the branch that is taken does not fit"
+            return results
         first, second = (self._body(branches[name], node) for name in ("then_branch", "else_branch"))
+        for name, other in (("then_branch", second), ("else_branch", first)):
+            if is_refused(branches[name], self.refused):
+                return other
         return {name: first[name] for name in first if dims_of(first[name]) == dims_of(second.get(name))}
 
     def _body(self, body: onnx.GraphProto, node: onnx.NodeProto) -> dict[str, TypeProto]:
@@ -153,7 +165,7 @@ class ShapeWalk:
         return {name: kind for name, kind in before if name in after and _same_shape(kind, after[name])}
 
     def _evaluate(self, node: onnx.NodeProto) -> None:
-        if node.op_type in ("Shape", "Size") and not node.domain:
+        if node.op_type in ("Shape", "Size") and node.domain in ("", "ai.onnx"):
             dims = dims_of(self.types.get(node.input[0]))
             if dims is not None:
                 self.values[node.output[0]] = shape_value(node, dims)
@@ -184,6 +196,17 @@ def constant_value(node: onnx.NodeProto) -> TensorProto | None:
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
     return next((item.t for item in node.attribute if item.type == AttributeProto.TENSOR), None)
+
+
+def is_refused(body: onnx.GraphProto, refused: Container[str]) -> bool:
+    """Return whether a body has a node that ONNX refuses, but not only in one branch of a choice inside it."""
+
+    def node_is_refused(node: onnx.NodeProto) -> bool:
+        inner = [is_refused(inside, refused) for inside in bodies(node)]
+        within = all(inner) if node.op_type == "If" else any(inner)
+        return (bool(inner) and within) or (bool(node.output) and node.output[0] in refused)
+
+    return any(map(node_is_refused, body.node))
 
 
 def _same_shape(left: TypeProto, right: TypeProto) -> bool:

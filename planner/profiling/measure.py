@@ -13,12 +13,13 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from math import isfinite
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.errors import ProfileError
 from planner.model.chain import Chain
@@ -45,6 +46,7 @@ def measure(
     operating_points: Sequence[OperatingPoint] = (),
     power_mode: str | None = None,
     seed: int = 0,
+    inputs: Mapping[str, NDArray[Any]] | None = None,
     progress: Progress | None = None,
 ) -> Profile:
     """Measure a chain on this device.
@@ -68,6 +70,8 @@ def measure(
         Power mode of the device in the user's words. Overrides the mode reported by the system.
     seed
         Seed for the inputs, the segments and their order.
+    inputs
+        The model's inputs, by name; drawn by default.
     progress
         Callback that receives the progress.
 
@@ -93,7 +97,7 @@ def measure(
     chain = chain_model.chain
     clock = Clock(budget_s, progress)
     runner = ChainRunner(cut_names(chain), name=chain.name, provider=provider, threads=threads)
-    sampler = Sampler(chain_model, runner, np.random.default_rng(seed), clock)
+    sampler = Sampler(chain_model, runner, np.random.default_rng(seed), clock, inputs)
     before = thermals()
     partial = not _sample(sampler, rounds)
     after = thermals()

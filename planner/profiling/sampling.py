@@ -6,7 +6,8 @@ block's cost. Otherwise (several threads, or a separate device) it is wall-clock
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter, thread_time
 from typing import Any, Final, Protocol
@@ -17,7 +18,7 @@ from numpy.typing import NDArray
 from planner.model.chain import Chain
 from planner.profiling.timing import Rounds, choose_segments
 from planner.runtime.difference import compare
-from planner.runtime.inputs import random_inputs
+from planner.runtime.inputs import hint_at_real_inputs, random_inputs
 from planner.runtime.memory import peak_activation_bytes
 from planner.runtime.providers import REFERENCE_PROVIDER
 from planner.runtime.runner import ChainRunner
@@ -127,10 +128,20 @@ class Sampler:
         Generator for inputs, segments and their order.
     clock
         Clock that limits the time.
+    inputs
+        Tensors of cut 0, by name; drawn by default.
     """
 
-    def __init__(self, chain_model: ProfiledModel, runner: ChainRunner, rng: np.random.Generator, clock: Clock) -> None:
+    def __init__(
+        self,
+        chain_model: ProfiledModel,
+        runner: ChainRunner,
+        rng: np.random.Generator,
+        clock: Clock,
+        inputs: Mapping[str, NDArray[Any]] | None = None,
+    ) -> None:
         self._model = chain_model
+        self._inputs = inputs
         self._runner = runner
         self._rng = rng
         self._clock = clock
@@ -148,9 +159,11 @@ class Sampler:
             self._runner.load(index, model)
             self.samples.load_s.append(perf_counter() - start_s)
             self._clock.report()
-        self._cut_tensors = [random_inputs(self._model.chain.cuts[0].tensors, self._rng)]
-        for index in range(self._length):
-            self._cut_tensors.append(self._runner.run_block(index, self._cut_tensors[index]))
+        specs = self._model.chain.cuts[0].tensors
+        self._cut_tensors = [random_inputs(specs, self._rng) if self._inputs is None else dict(self._inputs)]
+        with nullcontext() if self._inputs is not None else hint_at_real_inputs(specs, "--inputs FILE.npz"):
+            for index in range(self._length):
+                self._cut_tensors.append(self._runner.run_block(index, self._cut_tensors[index]))
 
     def run_rounds(self, count: int) -> None:
         """Run ``count`` rounds after the warm-up, or fewer if the budget runs out."""

@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, Final
+from typing import Any
 from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.errors import RuntimeSessionError
+from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import TensorSpec
 from planner.runtime.arrays import native
-
-LARGEST_INTEGER: Final = 9
-"""Largest random integer. Integers are often indices (tokens, classes), and small ones are valid for most tables."""
+from planner.runtime.session import BlockRunError, tensor_fault
 
 
 def random_inputs(specs: Iterable[TensorSpec], rng: np.random.Generator) -> dict[str, NDArray[Any]]:
@@ -31,7 +31,8 @@ def random_inputs(specs: Iterable[TensorSpec], rng: np.random.Generator) -> dict
     Returns
     -------
     dict
-        Tensors by name: standard normal floats, integers in 1..9, booleans with equal probability.
+        Tensors by name: standard normal floats, and zeros and ones for integers and booleans. Where a spec has bounds,
+        whole numbers between them.
 
     Raises
     ------
@@ -43,13 +44,69 @@ def random_inputs(specs: Iterable[TensorSpec], rng: np.random.Generator) -> dict
 
 def _draw(spec: TensorSpec, rng: np.random.Generator) -> NDArray[Any]:
     dtype = np.dtype(spec.dtype)
-    if dtype.kind == "f":
+    if dtype.kind not in "fiub":
+        raise RuntimeSessionError("no random data for this dtype", where=f"input {spec.name}", value=spec.dtype)
+    if not _is_whole(spec):
         return rng.standard_normal(spec.shape).astype(dtype)
-    if dtype.kind in "iu":
-        return rng.integers(1, LARGEST_INTEGER, spec.shape, dtype=dtype, endpoint=True)
-    if dtype.kind == "b":
-        return rng.integers(0, 2, spec.shape).astype(bool)
-    raise RuntimeSessionError("no random data for this dtype", where=f"input {spec.name}", value=spec.dtype)
+    drawn = np.asarray(rng.integers(*_range(spec), spec.shape, endpoint=True)).astype(dtype)
+    if spec.bounds is None and len(spec.shape) > 1:
+        drawn[..., :1] = 1  # it may be a mask, and one that hides all of a row gives not-a-number
+    return drawn
+
+
+def _is_whole(spec: TensorSpec) -> bool:
+    """Return whether whole numbers are drawn for a tensor."""
+    return spec.bounds is not None or np.dtype(spec.dtype).kind != "f"
+
+
+def _range(spec: TensorSpec) -> tuple[int, int]:
+    """Return the smallest and the largest whole number to draw."""
+    low, high = spec.bounds or (0, 1)
+    if np.dtype(spec.dtype).kind not in "iu":
+        return low, high
+    limits = np.iinfo(spec.dtype)
+    return max(low, int(limits.min)), min(high, int(limits.max))
+
+
+def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, NDArray[Any]]:
+    """Return a model's inputs from an ``.npz`` file, by name.
+
+    Raises
+    ------
+    RuntimeSessionError
+        If the file cannot be read, or its arrays are not the inputs of the model; all faults at once.
+    """
+    arrays = load_arrays(path)
+    names = [spec.name for spec in specs]
+    faults = [
+        Fault("not an input of the model", str(path), name, f"inputs named {', '.join(names)}")
+        for name in arrays
+        if name not in names
+    ]
+    misfits = [tensor_fault(spec, arrays.get(spec.name)) for spec in specs]
+    faults += [replace(fault, where=f"{path}, {fault.where}") for fault in misfits if fault is not None]
+    if faults:
+        raise RuntimeSessionError(faults)
+    return arrays
+
+
+@contextmanager
+def hint_at_real_inputs(specs: Iterable[TensorSpec], option: str) -> Iterator[None]:
+    """Let a failure of onnxruntime on drawn inputs say which values were drawn, and how to give real ones.
+
+    Parameters
+    ----------
+    specs
+        The model's inputs.
+    option
+        What to give, as in ``--inputs FILE.npz``.
+    """
+    try:
+        yield
+    except BlockRunError as error:
+        drawn = [f"{spec.name} in {low}..{high}" for spec in specs for low, high in [_range(spec)] if _is_whole(spec)]
+        hint = "; ".join([f"real values, with {option}", *([f"drawn were {', '.join(drawn)}"] if drawn else [])])
+        raise BlockRunError(replace(fault, expected=hint) for fault in error.faults) from error
 
 
 def load_arrays(path: Path) -> dict[str, NDArray[Any]]:

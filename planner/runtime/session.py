@@ -30,6 +30,10 @@ _DTYPES: Final = {
 } | {f"tensor({kind}{bits})": f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)}
 
 
+class BlockRunError(RuntimeSessionError):
+    """onnxruntime accepted a block's inputs, but failed to run the block on them."""
+
+
 class BlockSession:
     """An onnxruntime session for a block model, with clear errors for invalid inputs.
 
@@ -154,8 +158,8 @@ class BlockSession:
         except Exception as error:  # see `run`
             raise self._failure(error) from error
 
-    def _failure(self, error: Exception) -> RuntimeSessionError:
-        return RuntimeSessionError(f"onnxruntime fails to run the block: {_first_line(error)}", where=self._where)
+    def _failure(self, error: Exception) -> BlockRunError:
+        return BlockRunError(f"onnxruntime fails to run the block: {_first_line(error)}", where=self._where)
 
     def _run_bound(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
         binding = self._session.io_binding()

@@ -38,6 +38,7 @@ Fraction = Annotated[float, Field(ge=0, le=1), _quantity("fraction")]
 ProperFraction = Annotated[float, Field(ge=0, lt=1), _quantity("fraction")]
 Factor = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, le=10**12, strict=True)]
+Size = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 
 
 class Entry(FrozenModel):
@@ -55,7 +56,7 @@ class ModelSpec(Entry):
     """Name of a profile: ``<folder>/<device-class>/<name>.json`` in one of the ``profiles:`` folders."""
     max_blocks: Count = 8
     """Maximum number of blocks to cut the model into."""
-    shape: dict[str, tuple[Count, ...]] | None = None
+    shape: dict[str, tuple[Size, ...]] | None = None
     """Shapes of the inputs that have dynamic axes: ``{input: [1, 3, 224, 224]}``."""
     predictions: str | None = None
     """File of the model's predictions for labelled samples, written by ``planner profile measure --calibrate DATA

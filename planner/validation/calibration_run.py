@@ -39,7 +39,7 @@ _FEWEST: Final = 5
 """Minimum number of samples of a source; if its rate is too low for them, they arrive sooner."""
 
 _APART: Final = 1.5
-"""Ratio of the largest and smallest size that suffices to tell bandwidth from latency."""
+"""Ratio of the largest and smallest size above which bandwidth and latency can be told apart."""
 
 
 class BlockTime(NamedTuple):
@@ -290,10 +290,10 @@ def _hop_at(hop: Hop, costs: InSituCosts) -> Hop:
         return hop
     sizes, times_s = np.array(transfers, float).T
     bytes_per_s, latency_s = hop.bytes_per_s, hop.latency_s
-    if sizes.max() >= _APART * sizes.min():
+    if sizes.max() > _APART * sizes.min():
         slope, at_zero_s = np.polyfit(sizes, times_s, 1)
         latency_s = max(at_zero_s, 0.0) if slope > 0 else inf
-    if (sending_s := times_s.sum() - latency_s * len(transfers)) > 0:
+    if sizes.any() and (sending_s := times_s.sum() - latency_s * len(transfers)) > 0:
         bytes_per_s = sizes.sum() / sending_s
     else:  # the sizes do not determine the bandwidth
         latency_s = max(times_s.mean() - sizes.mean() / bytes_per_s, 0.0)

@@ -12,6 +12,7 @@ from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinat
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.model.chain import Chain
+from planner.runtime.inputs import hint_at_real_inputs
 from planner.scenario.instance import Instance
 from planner.simulation.simulator import Simulator
 from planner.solvers.replan.replanner import replanner
@@ -97,7 +98,10 @@ def validate(
     instance = deployment.instance
     inputs = {source: deployment.inputs(source) for source in instance.sources}
     whole = {name: model.model_bytes() for name, model in models.items()}
-    expected = references(instance, whole, inputs, say("running the whole models"))
+    drawn = [source for source in instance.sources if source not in deployment.sent]
+    cuts = {deployment.models[instance.scenario.sources[source].models[0]].cuts[0] for source in drawn}
+    with hint_at_real_inputs([spec for cut in cuts for spec in cut], "--source NAME=SAMPLES"):
+        expected = references(instance, whole, inputs, say("running the whole models"))
     chains = {name: model.chain for name, model in models.items()}
     predictions = recorded_predictions(instance, chains, expected, labels or {})
     instance = instance.model_copy(update={"predictions": predictions})

@@ -20,6 +20,7 @@ from planner.profiling.recorded_predictions import load_predictions
 from planner.profiling.store import load_profile, save_profile
 from planner.profiling.types import Profile
 from tests.model.chained import Arrays, floats, reference, save, value
+from tests.model.indexed import picky
 from tests.profiling.small_chain import SmallModel, profile
 
 ROOT = Path(__file__).parents[2]
@@ -56,6 +57,23 @@ def measured(model: Path, output: Path, *words: object) -> Profile:
     code = run("profile", "measure", model, *fixed, *words)
     assert code == 0
     return load_profile(output)
+
+
+def test_a_model_that_no_drawn_input_fits_is_measured_on_real_ones(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    path = picky(tmp_path / "picky.onnx")
+    told = refused(capsys, "profile", "measure", path, "--device-class", "here", "-o", tmp_path / "p.json")
+    assert told.endswith("expected real values, with --inputs FILE.npz; drawn were speaker in 0..1\n")
+    np.savez(tmp_path / "real.npz", speaker=np.zeros((1, 1), np.int64))
+    found = measured(path, tmp_path / "p.json", "--inputs", tmp_path / "real.npz")
+    assert all(block.mean_s > 0 for block in found.blocks)
+    capsys.readouterr()
+    np.savez(tmp_path / "wrong.npz", speaker=np.zeros((1, 2), np.int32), speakers=np.zeros(1))
+    words = ("--device-class", "here", "-o", tmp_path / "p.json", "--inputs", tmp_path / "wrong.npz")
+    told = refused(capsys, "profile", "measure", path, *words)
+    assert "not an input of the model; found 'speakers'; expected inputs named speaker" in told
+    assert "input speaker: wrong dtype; found 'int32'; expected int64" in told
 
 
 def test_a_block_that_fails_is_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -13,6 +13,7 @@ from planner.model.load import load_chain
 from planner.runtime.session import BlockSession
 from tests.cli.command import planner
 from tests.model.chained import floats, inputs_of, reference, save, value
+from tests.model.indexed import cached, picky
 
 
 def test_stages_manifest_and_check(tmp_path: Path) -> None:
@@ -54,6 +55,24 @@ def test_table_and_given_inputs(tmp_path: Path) -> None:
     result = planner(*words, "--inputs", path)
     assert result.returncode == 2
     assert "not an .npz file" in result.stderr
+
+
+def test_a_model_that_no_drawn_input_fits_says_how_to_give_real_ones(tmp_path: Path) -> None:
+    words = ("split", picky(tmp_path / "picky.onnx"), "--cuts", "1", "-o", tmp_path / "stages")
+    result = planner(*words)
+    assert result.returncode == 2
+    assert "expected real values, with --inputs FILE.npz; drawn were speaker in 0..1" in result.stderr
+    np.savez(tmp_path / "real.npz", speaker=np.zeros((1, 1), np.int64))
+    assert planner(*words, "--inputs", tmp_path / "real.npz").returncode == 0
+
+
+def test_an_empty_cache_is_a_shape(tmp_path: Path) -> None:
+    words = (cached(tmp_path / "cached.onnx"), "--shape", "past=1,0,4")
+    shown = json.loads(planner("inspect", *words, "--json").stdout)
+    assert {tensor["name"]: tensor["shape"] for tensor in shown["cuts"][0]["tensors"]}["past"] == [1, 0, 4]
+    result = planner("split", *words, "--cuts", "1", "-o", tmp_path / "stages")
+    assert result.returncode == 0
+    assert "bit-equal" in result.stdout
 
 
 @pytest.mark.parametrize("cuts", ["0", "8", "3,x", "", "-1", "3;4"])

@@ -6,14 +6,17 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 
+import numpy as np
 import pytest
 
 from planner.execution.agent import block_loader
 from planner.execution.agent.block_loader import BlockLoader
 from planner.execution.agent.executor import ModelBlocks
+from planner.execution.agent.warm_up import WarmUp
 from planner.execution.wire.messages import Deploy
 from planner.plan.types import PlanSpec
 from planner.runtime.input_pool import input_pool
+from planner.runtime.inputs import random_inputs
 from tests.execution.rig import FILES, MODEL, small_deployment, small_instance, small_plan
 
 FIRST = small_plan([("a", 0, 0), ("b", 1, 2)])
@@ -45,7 +48,11 @@ def at_b(model: ModelBlocks, plan: PlanSpec, troubles: list[str]) -> Iterator[Bl
         run="r", instance=deployment.instance, plan=plan, policy="planned", seed=3, models=dict(deployment.models),
         resident=dict(deployment.resident.get("b", {})), paced=False,
     )  # fmt: skip
-    kept = BlockLoader("b", deploy, {"small": model}, troubles.append, lambda error: troubles.append(str(error)))
+    models, tensors = {"small": model}, random_inputs(MODEL.chain.cuts[1].tensors, np.random.default_rng(0))
+    warm_up = WarmUp(models, {("small", 1): tensors}, troubles.append)
+    kept = BlockLoader(
+        "b", deploy, models, warm_up, on_problem=troubles.append, on_failure=lambda error: troubles.append(str(error))
+    )
     try:
         yield kept
     finally:

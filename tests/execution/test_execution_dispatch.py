@@ -25,9 +25,10 @@ from planner.execution.wire.messages import (
     Stop,
     ToAgent,
     ToCoordinator,
+    WarmUpInput,
 )
 
-LIFE_CYCLE = {BlockFile, Input, Start, Stop}
+LIFE_CYCLE = {BlockFile, Input, WarmUpInput, Start, Stop}
 
 
 def test_every_message_is_received_by_somebody() -> None:

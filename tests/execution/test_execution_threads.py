@@ -14,6 +14,7 @@ from planner.execution.agent.agent import Agent
 from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.block_loader import BlockLoader
 from planner.execution.agent.executor import BlockJob, BlockResult, Executor, ModelBlocks
+from planner.execution.agent.warm_up import WarmUp
 from planner.execution.launch.emulated import EmulatedNetwork
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import COORDINATOR, BlockFile, Deploy, Missing, Ready, Transmit, WorkerFault
@@ -102,7 +103,9 @@ def test_a_block_loader_thread_that_fails_is_reported() -> None:
     )  # fmt: skip
     failures: queue.SimpleQueue[Exception] = queue.SimpleQueue()
     model = Blocks((), (), provider="cpu", threads=1)
-    kept = BlockLoader("b", deploy, {"small": model}, lambda _what: None, failures.put)
+    models, problems = {"small": model}, list[str]()
+    warm_up = WarmUp(models, {}, problems.append)
+    kept = BlockLoader("b", deploy, models, warm_up, on_problem=problems.append, on_failure=failures.put)
     assert explain(failures.get(timeout=30.0)) == "KeyError: 't3'"
     kept.join()
 

@@ -200,8 +200,19 @@ def test_blocks_that_were_not_met_are_as_much_slower_as_those_that_were() -> Non
         ([(1000, 0.003), (101_000, 0.002)], 1e7, 0.0),
         ([(1000, 0.013), (101_000, 0.012)], 1e7, 0.0074),
         ([], 1e7, 0.001),
+        ([(0, 0.002), (0, 0.004)], 1e7, 0.003),
+        ([(0, 0.002), (1000, 0.004)], 5e5, 0.002),
     ],
-    ids=["far apart", "about as large", "sooner than the latency", "size tells nothing", "latency alone", "none"],
+    ids=[
+        "far apart",
+        "about as large",
+        "sooner than the latency",
+        "size tells nothing",
+        "latency alone",
+        "none",
+        "empty tensors",
+        "some empty tensors",
+    ],
 )
 def test_bandwidth_and_latency_from_transfers(
     transfers: list[tuple[int, float]], bytes_per_s: float, latency_s: float

@@ -14,11 +14,11 @@ from typing import Final
 
 from planner.errors import explain
 from planner.execution.agent.executor import ModelBlocks
+from planner.execution.agent.warm_up import WarmUp
 from planner.execution.wire.messages import Deploy
 from planner.execution.wire.threads import start_thread
 from planner.plan.types import PlanSpec
 from planner.policy.candidate_routes import resident_blocks
-from planner.runtime.input_pool import input_pool
 
 _LOG = logging.getLogger(__name__)
 
@@ -32,6 +32,8 @@ class BlockLoader:
 
     Parameters
     ----------
+    warm_up
+        Loads a block, and runs it once if it knows tensors for it.
     on_problem
         Called in that thread with the reason why a block of a new plan could not be loaded; its samples will fail.
     on_failure
@@ -43,12 +45,15 @@ class BlockLoader:
         name: str,
         deploy: Deploy,
         models: Mapping[str, ModelBlocks],
+        warm_up: WarmUp,
+        *,
         on_problem: Callable[[str], None],
         on_failure: Callable[[Exception], None],
     ) -> None:
         self._name = name
         self._deploy = deploy
         self._models = models
+        self._warm_up = warm_up
         self._on_problem = on_problem
         self._needed: Mapping[str, Sequence[int]] = deploy.resident
         self._plans: queue.SimpleQueue[PlanSpec | None] = queue.SimpleQueue()
@@ -86,17 +91,11 @@ class BlockLoader:
     def _load(self, plan: PlanSpec) -> None:
         self._needed = resident_blocks(self._deploy.instance, self._deploy.policy, plan).get(self._name, {})
         for model, blocks in self._needed.items():
-            for block in blocks:
-                _warm_up(self._deploy, self._models, model, block)
+            for block in sorted(blocks):
+                if block not in self._models[model].loaded:
+                    self._warm_up.warm_up(model, block)
 
     def _unload(self) -> None:
         for model, blocks in self._models.items():
             for block in set(blocks.loaded).difference(self._needed.get(model, ())):
                 blocks.unload(block, unused_s=_IDLE_S)
-
-
-def _warm_up(deploy: Deploy, models: Mapping[str, ModelBlocks], model: str, block: int) -> None:
-    """Load a block that is not in memory and run it once, since the first run takes longer."""
-    if block not in models[model].loaded:
-        models[model].load(block)
-        models[model].run(block, input_pool(deploy.models[model].cuts[block], seed=0, source_index=0, samples=1)[0])

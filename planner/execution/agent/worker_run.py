@@ -2,8 +2,9 @@
 
 The life cycle:
 
-1. *Deployed*. Blocks that are not in the cache are requested (``missing``) one after the other; each arrives as
-   ``block_file``. Inputs that the coordinator provides arrive as ``input``.
+1. *Deployed*. Tensors for the warm-up arrive as ``warm_up``. Then blocks that are not in the cache are requested
+   (``missing``) one after the other; each arrives as ``block_file``. Inputs that the coordinator provides arrive as
+   ``input``.
 2. *Prepared*. With all blocks there, the sessions are created and warmed up (``ready``).
 3. *Running*. ``start`` sets the clock. Other workers may have started a moment earlier: what they sent before waits
    until then.
@@ -13,7 +14,6 @@ The life cycle:
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Collection
 from functools import partial
 from math import inf
@@ -24,6 +24,7 @@ from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.block_loader import BlockLoader
 from planner.execution.agent.driver import Driver
 from planner.execution.agent.executor import BlockResult, Executor, ModelBlocks
+from planner.execution.agent.warm_up import WarmUp
 from planner.execution.wire.checks import Refusals, check_fits
 from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import Frame, Tensors
@@ -43,6 +44,7 @@ from planner.execution.wire.messages import (
     Start,
     Stop,
     Submit,
+    WarmUpInput,
     WorkerFault,
 )
 from planner.execution.wire.transport import CONTROL
@@ -96,6 +98,8 @@ class WorkerRun:
         self._on_failure = partial(on_failure, self)
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
         self._inputs: dict[str, list[Tensors]] = {}
+        self._awaited = frozenset(deploy.warm_up)
+        self._warm_up_inputs: dict[tuple[str, int], Tensors] = {}
         self._models: dict[str, ModelBlocks] = {}
         self._executor: Executor | None = None
         self._loader: BlockLoader | None = None
@@ -130,16 +134,18 @@ class WorkerRun:
         return sha256 in self._announced
 
     def prepare(self) -> None:
-        """Request a block model that is missing; when none is, prepare everything and report readiness.
+        """Await the inputs of the warm-up; then request a block model that is missing; when none is, report readiness.
 
         Raises
         ------
         PlannerError
-            The scenario has no such worker, a block model cannot be loaded or fails, or the policy cannot be created.
+            The scenario has no such worker, a block model cannot be loaded, or the policy cannot be created.
         """
         deploy, instance = self._deploy, self._deploy.instance
         if self._name not in instance.workers:
             raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self._name)
+        if not self._awaited <= self._warm_up_inputs.keys():
+            return
         missing = next((sha256 for sha256 in self._announced if not self._cache.has(sha256)), None)
         if missing is not None:
             self._report(Frame(Missing(worker=self._name, sha256=missing)))
@@ -150,11 +156,20 @@ class WorkerRun:
         self._open_models()
         self._draw_inputs()
         self._executor = Executor(self._models, self._on_block_end, self._on_failure, self._processors)
-        self._loader = BlockLoader(self._name, deploy, self._models, self._report_problem, self._on_failure)
+        warm_up = WarmUp(self._models, self._warm_up_inputs, self._report_problem)
+        self._warm_up_inputs.clear()
+        self._loader = BlockLoader(
+            self._name,
+            deploy,
+            self._models,
+            warm_up,
+            on_problem=self._report_problem,
+            on_failure=self._on_failure,
+        )
         self._driver = Driver(
             self._name, deploy, self._inputs, send=self._lanes.send, executor=self._executor, follow=self._loader.follow
         )
-        warm_block_s = {model: self._warm_up(model) for model in deploy.models}
+        warm_block_s = {model: self._warm_up(warm_up, model) for model in deploy.models}
         _LOG.info("%s: ready for run %s", self._name, self.id)
         provider = self._provider if isinstance(self._provider, str) else self._provider.name
         self._report(Frame(Ready(worker=self._name, warm_block_s=warm_block_s, provider=provider)))
@@ -179,18 +194,11 @@ class WorkerRun:
                 pool = input_pool(specs, seed=deploy.seed, source_index=index, samples=spec.samples)
                 self._inputs[source] = list(pool)
 
-    def _warm_up(self, model: str) -> tuple[float, ...]:
-        """Load the resident blocks and run each a few times; return the shortest times in seconds."""
-        deployed, blocks = self._deploy.models[model], self._models[model]
-        shortest_s = [0.0] * len(deployed.block_sha256)
-        for block in self._deploy.resident.get(model, ()):
-            tensors = input_pool(deployed.cuts[block], seed=0, source_index=0, samples=1)[0]
-            times_s = []
-            for _ in range(_WARM_RUNS):
-                start_s = time.monotonic()
-                blocks.run(block, tensors)
-                times_s.append(time.monotonic() - start_s)
-            shortest_s[block] = min(times_s)
+    def _warm_up(self, warm_up: WarmUp, model: str) -> tuple[float, ...]:
+        """Load the resident blocks and run each a few times; return the shortest times in seconds, 0 if not run."""
+        shortest_s = [0.0] * len(self._deploy.models[model].block_sha256)
+        for block in sorted(self._deploy.resident.get(model, ())):
+            shortest_s[block] = warm_up.warm_up(model, block, _WARM_RUNS)
         return tuple(shortest_s)
 
     # ---- inbound messages -------------------------------------------------------------------------------------------
@@ -223,6 +231,11 @@ class WorkerRun:
     def _on_input(self, body: Input, frame: Frame) -> None:
         self._inputs.setdefault(body.source, []).append(frame.tensors)
 
+    def _on_warm_up_input(self, body: WarmUpInput, frame: Frame) -> None:
+        if (body.model, body.cut) in self._awaited and self._driver is None:
+            self._warm_up_inputs[body.model, body.cut] = frame.tensors
+            self.prepare()
+
     def _on_start(self, body: Start, _frame: Frame) -> None:
         if self._driver is None:
             raise ExecuteError("start arrived before the run was ready", where=self._name)
@@ -246,6 +259,7 @@ class WorkerRun:
     _HANDLERS = Dispatch["WorkerRun", None]({
         BlockFile: _on_block_file,
         Input: _on_input,
+        WarmUpInput: _on_warm_up_input,
         Start: _on_start,
         Stop: _on_stop,
         **dict.fromkeys((Data, Submit, Admit, MembershipChange, Replan), _on_driver_message),

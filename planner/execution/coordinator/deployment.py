@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final, Protocol
 
 from planner.errors import ExecuteError, Fault
+from planner.execution.coordinator.warm_up import WarmUp
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import DeployedModel, Transmit
 from planner.plan.replan import LiveReplanner, StartReplanner, TakeAnswer
@@ -86,6 +87,8 @@ class Deployment:
         Starts the solver that adapts the plan when workers leave, come back or slow down; None to keep the plan.
     later
         Workers that may be absent at the start: they join the run when they connect.
+    warm_up
+        Computes what agents warm their blocks up with.
     """
 
     instance: Instance
@@ -101,6 +104,7 @@ class Deployment:
     live: bool = False
     replan: Callable[[TakeAnswer], LiveReplanner] | None = None
     later: frozenset[str] = frozenset()
+    warm_up: WarmUp = field(default_factory=WarmUp, compare=False)
 
     @property
     def samples(self) -> int:
@@ -109,11 +113,15 @@ class Deployment:
 
     def inputs(self, source: str) -> Sequence[Tensors]:
         """Return the inputs that the samples of a source use in turn, sent or drawn."""
-        if source in self.sent:
-            return self.sent[source]
+        return self.sent[source] if source in self.sent else self._drawn(source, self.instance.samples(source))
+
+    def first_input(self, source: str) -> Tensors:
+        """Return the first of :meth:`inputs`; in a live run an input that is drawn likewise."""
+        return (self.sent[source] if source in self.sent else self._drawn(source, 1))[0]
+
+    def _drawn(self, source: str, samples: int) -> Sequence[Tensors]:
         specs = self.models[self.instance.scenario.sources[source].models[0]].cuts[0]
-        index, samples = self.instance.sources.index(source), self.instance.samples(source)
-        return input_pool(specs, seed=self.seed, source_index=index, samples=samples)
+        return input_pool(specs, seed=self.seed, source_index=self.instance.sources.index(source), samples=samples)
 
 
 def deploy(

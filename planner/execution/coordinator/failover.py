@@ -146,6 +146,10 @@ class Failover:
         """Note that a message was refused."""
         self._note(sender, f"was refused: {what}")
 
+    def on_problem(self, what: str) -> None:
+        """Note a problem of the coordinator that does not keep the run from going on."""
+        self._note("", what)
+
     def _note(self, worker: str, what: str) -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
             self.incidents.append(Incident(self.now_s, worker, what))

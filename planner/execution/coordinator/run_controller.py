@@ -46,6 +46,7 @@ from planner.execution.wire.messages import (
     Stop,
     Submit,
     Transmit,
+    WarmUpInput,
     WorkerFault,
 )
 from planner.execution.wire.transport import urgency_levels
@@ -112,6 +113,9 @@ class RunController:
         self._members.stopping = False
         failover.open()
         failover.start_without(deployment.later - self._members.present)
+        deployment.warm_up.compute(deployment)
+        for problem in deployment.warm_up.problems:
+            failover.on_problem(problem)
         self._compare_clocks()
         for worker in self._workers:
             self._deploy(worker)
@@ -136,6 +140,7 @@ class RunController:
 
     def _deploy(self, worker: str) -> None:
         deployment = self._deployment
+        warm_up = deployment.warm_up.of_worker(deployment, worker)
         deploy = Deploy(
             run=self._run,
             instance=deployment.instance,
@@ -144,12 +149,15 @@ class RunController:
             seed=deployment.seed,
             models=dict(deployment.models),
             resident=dict(deployment.resident.get(worker, {})),
+            warm_up=tuple(warm_up),
             paced=deployment.paced,
             emulated=deployment.emulation is not None,
             sent=tuple(deployment.sent),
             live=deployment.live,
         )
         self._send(worker, deploy)
+        for (model, cut), tensors in warm_up.items():
+            self._members.send(worker, WarmUpInput(run=self._run, model=model, cut=cut), tensors)
         for source, samples in deployment.sent.items():
             if deployment.instance.home(source) == worker:
                 for inputs in samples:

@@ -93,6 +93,16 @@ class SourceHandle:
         with self._lock:
             return list(self._pending.values())
 
+    def warm_up(self, inputs: Mapping[str, NDArray[Any]]) -> None:
+        """Let the agents warm up with a sample instead of a drawn input; only before the session is entered.
+
+        Raises
+        ------
+        ExecuteError
+            If an input is missing or unknown, or has another dtype or shape.
+        """
+        self._desk.warm_up(self.name, fitting(self.inputs, inputs, self.name))
+
     def submit(
         self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, timeout_s: float | None = None
     ) -> Future[Result]:
@@ -176,6 +186,9 @@ class _Desk(Observer):
     def inputs(self, source: str) -> Sequence[TensorSpec]:
         model = self._deployment.instance.scenario.sources[source].models[0]
         return self._deployment.models[model].cuts[0]
+
+    def warm_up(self, source: str, inputs: Tensors) -> None:
+        self._deployment.warm_up.first[source] = inputs
 
     def await_home(self, source: str, timeout_s: float | None) -> None:
         """Wait for the worker of a source if it is absent and may connect later."""

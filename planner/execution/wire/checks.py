@@ -15,7 +15,7 @@ import numpy as np
 
 from planner.errors import ExecuteError
 from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import Data, Deploy, DeployedModel, Input, Load, Ready, Submit
+from planner.execution.wire.messages import Data, Deploy, DeployedModel, Input, Load, Ready, Submit, WarmUpInput
 from planner.model.chain import TensorSpec
 from planner.policy.types import Task
 from planner.scenario.instance import Instance
@@ -45,6 +45,10 @@ def check_fits(deploy: Deploy, frame: Frame) -> None:
         _known("source", body.source, deploy.instance.sources, frame)
         model = deploy.instance.scenario.sources[body.source].models[0]
         _check_tensors(frame, deploy.models[model].cuts[0])
+    elif isinstance(body, WarmUpInput):
+        _known("model", body.model, deploy.models, frame)
+        _check_number("cut", body.cut, len(deploy.models[body.model].block_sha256), frame)
+        _check_tensors(frame, deploy.models[body.model].cuts[body.cut])
 
 
 def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:

@@ -51,6 +51,8 @@ class Deploy(FrozenModel):
     models: dict[str, DeployedModel]
     resident: dict[str, tuple[int, ...]]
     """Blocks of each model to load before the run starts; others are loaded on first use."""
+    warm_up: tuple[tuple[str, int], ...] = ()
+    """Model and cut of each :class:`WarmUpInput` that is sent, to run the resident blocks after the cut once."""
     paced: bool
     """Whether blocks are slowed down to take the scenario's times."""
     emulated: bool = False
@@ -122,6 +124,15 @@ class Input(FrozenModel):
     kind: Literal["input"] = "input"
     run: str
     source: str
+
+
+class WarmUpInput(FrozenModel):
+    """Tensors for the warm-up of the blocks after a cut, which travel with it; the blocks before produced them."""
+
+    kind: Literal["warm_up"] = "warm_up"
+    run: str
+    model: str
+    cut: int
 
 
 class Submit(FrozenModel):
@@ -273,11 +284,25 @@ class Transmit(FrozenModel):
     at_s: float
 
 
-RunMessage: TypeAlias = BlockFile | Input | Start | Submit | Admit | MembershipChange | Replan | Stop | Data
+RunMessage: TypeAlias = (
+    BlockFile | Input | WarmUpInput | Start | Submit | Admit | MembershipChange | Replan | Stop | Data
+)
 """What one run of an agent receives."""
 
 Command: TypeAlias = (
-    Deploy | BlockFile | Input | Start | Submit | Admit | MembershipChange | Replan | Stop | Ask | Flood | Ping
+    Deploy
+    | BlockFile
+    | Input
+    | WarmUpInput
+    | Start
+    | Submit
+    | Admit
+    | MembershipChange
+    | Replan
+    | Stop
+    | Ask
+    | Flood
+    | Ping
 )
 """What only the coordinator sends."""
 

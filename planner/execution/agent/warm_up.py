@@ -1,0 +1,66 @@
+"""Warm-up of an agent's blocks: each is loaded and run before samples need it, since the first run takes longer."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Callable, Mapping
+
+from planner.errors import RuntimeSessionError, explain
+from planner.execution.agent.executor import ModelBlocks, fetch
+from planner.execution.wire.frames import Tensors
+
+_LOG = logging.getLogger(__name__)
+
+
+class WarmUp:
+    """Loads blocks, and runs them on tensors that the blocks before produced.
+
+    Parameters
+    ----------
+    tensors
+        Tensors by model and cut, as the coordinator has sent them.
+    on_problem
+        Called with the reason why a block fails; it may well run on the samples of the run.
+    """
+
+    def __init__(
+        self,
+        models: Mapping[str, ModelBlocks],
+        tensors: Mapping[tuple[str, int], Tensors],
+        on_problem: Callable[[str], None],
+    ) -> None:
+        self._models = models
+        self._tensors = dict(tensors)
+        self._on_problem = on_problem
+
+    def warm_up(self, model: str, block: int, runs: int = 1) -> float:
+        """Load a block and, if the tensors before it are known, run it some times.
+
+        Returns
+        -------
+        float
+            The shortest time in seconds; 0 if the block did not run.
+
+        Raises
+        ------
+        PlannerError
+            If the block cannot be loaded.
+        """
+        self._models[model].load(block)
+        tensors = self._tensors.pop((model, block), None)
+        if tensors is None:
+            return 0.0
+        times_s = []
+        try:
+            for _ in range(runs):
+                start_s = time.monotonic()
+                outputs = self._models[model].run(block, tensors)
+                times_s.append(time.monotonic() - start_s)
+        except RuntimeSessionError as error:
+            problem = f"block {block} of {model} fails in its warm-up: {explain(error)}"
+            _LOG.warning("%s", problem)
+            self._on_problem(problem)
+            return 0.0
+        self._tensors[model, block + 1] = fetch(outputs)
+        return min(times_s)
