@@ -105,7 +105,7 @@ class _MemoryTransport:
     def query_presence(self) -> None:
         self._network.query_presence(self._name)
 
-    def instances(self, member: str) -> dict[str, str]:  # noqa: ARG002 - each name is that of one member
+    def processes(self, member: str) -> dict[str, str]:  # noqa: ARG002 - each name is that of one member
         return {"": ""}
 
     def shared_names(self) -> frozenset[str]:

@@ -91,7 +91,7 @@ def eventually(holds: Callable[[], bool]) -> None:
 
 def answering(coordinator: Coordinator, name: str) -> int:
     """Return how many agents of a name the coordinator sees."""
-    return len(coordinator._members._transport.instances(name))
+    return len(coordinator._members._transport.processes(name))
 
 
 @pytest.mark.parametrize("others", [["c"], ["c", "c"], ["b", "c"]], ids=["two", "three", "two of two names"])
@@ -222,14 +222,14 @@ def test_messages_go_to_the_agent_that_was_there_first(changes: list[tuple[str, 
     expected: dict[str, list[str]] = {"a": [], "b": []}
     roster = Roster(("x", "own"), present.__setitem__)
     for name, number, comes in changes:
-        instance, before = str(number), roster.first(name)
+        process, before = str(number), roster.first(name)
         if comes:
-            roster.add(name, instance)
-            expected[name] += [instance] if instance not in expected[name] else []
+            roster.add(name, process)
+            expected[name] += [process] if process not in expected[name] else []
         else:
-            roster.remove(name, instance)
-            expected[name] = [other for other in expected[name] if other != instance]
-        assert roster.instances(name) == tuple(expected[name])
+            roster.remove(name, process)
+            expected[name] = [other for other in expected[name] if other != process]
+        assert roster.processes(name) == tuple(expected[name])
         assert roster.first(name) == (expected[name][0] if expected[name] else None)
         assert before is None or comes is False or roster.first(name) == before
         assert present.get(name, False) == bool(expected[name])

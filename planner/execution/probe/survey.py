@@ -133,16 +133,16 @@ class Inquirer:
         """Return the states of all agents that have one of these names, by name."""
         settle(self._transport, names, self._wait)
         waiting = {
-            (name, instance): address for name in names for instance, address in self._transport.instances(name).items()
+            (name, process): address for name in names for process, address in self._transport.processes(name).items()
         }
         states: dict[tuple[str, str], AgentState | None] = dict.fromkeys(waiting)
-        for name, instance in waiting:
-            self._transport.send(f"{name}/{instance}", Frame(Ask()), CONTROL)
+        for name, process in waiting:
+            self._transport.send(f"{name}/{process}", Frame(Ask()), CONTROL)
         while waiting:
             frame, about = self._answer(About, _ANSWER_S)
-            address = waiting.pop((frame.sender, frame.instance), None)
+            address = waiting.pop((frame.sender, frame.process), None)
             if address is not None:
-                states[frame.sender, frame.instance] = AgentState(address, about)
+                states[frame.sender, frame.process] = AgentState(address, about)
         return [state for state in states.values() if state is not None]
 
     def refuse_shared(self, names: Iterable[str]) -> None:

@@ -43,12 +43,12 @@ def key_file(member: str) -> str:
 
 
 def inbox(member: str, sender: str) -> str:
-    """Return the key of messages between two members, each given as ``NAME/INSTANCE``; ``*`` stands for any."""
+    """Return the key of messages between two members, each given as ``NAME/PROCESS``; ``*`` stands for any."""
     return f"{ROOT}/to/{member}/from/{sender}"
 
 
 def alive(member: str) -> str:
-    """Return the key of the presence of a member, given as ``NAME/INSTANCE``; ``*`` stands for any."""
+    """Return the key of the presence of a member, given as ``NAME/PROCESS``; ``*`` stands for any."""
     return f"{ROOT}/alive/{member}"
 
 

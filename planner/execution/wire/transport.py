@@ -55,7 +55,7 @@ class Transport(Protocol):
         Parameters
         ----------
         to
-            A name; ``NAME/INSTANCE`` for one of several agents of that name.
+            A name; ``NAME/PROCESS`` for one of several agents of that name.
         level
             1 to 7; smaller is more urgent.
         """
@@ -77,7 +77,7 @@ class Transport(Protocol):
         """Query the present members: each is reported again, as when it joins."""
         ...
 
-    def instances(self, member: str) -> Mapping[str, str]:
+    def processes(self, member: str) -> Mapping[str, str]:
         """Return the other agents of a name, first the one that messages go to, each with its address.
 
         The address is empty if the agent is only reached through others.
@@ -122,16 +122,16 @@ class Receiver:
             for assembler in self._assemblers.values():
                 assembler.limit_bytes = size_bytes
 
-    def forget(self, sender: str, instance: str = "") -> None:
-        """Drop the unfinished frames of an instance of a member that has left."""
+    def forget(self, sender: str, process: str = "") -> None:
+        """Drop the unfinished frames of an process of a member that has left."""
         with self._lock:
-            self._assemblers.pop((sender, instance), None)
+            self._assemblers.pop((sender, process), None)
 
-    def _assembler(self, sender: str, instance: str) -> Assembler:
+    def _assembler(self, sender: str, process: str) -> Assembler:
         with self._lock:
-            return self._assemblers.setdefault((sender, instance), Assembler(self._limit_bytes))
+            return self._assemblers.setdefault((sender, process), Assembler(self._limit_bytes))
 
-    def receive(self, sender: str, attachment: bytes, payload: bytes, instance: str = "") -> Fragment | None:
+    def receive(self, sender: str, attachment: bytes, payload: bytes, process: str = "") -> Fragment | None:
         """Handle an inbound fragment; return the acknowledgement to send back at once, if any."""
         arrived_s = time.monotonic()
         fragment: Fragment | None = None
@@ -140,9 +140,9 @@ class Receiver:
             if fragment.acknowledges:
                 self.on_acknowledged(fragment)
                 return None
-            whole = self._assembler(sender, instance).add(fragment)
+            whole = self._assembler(sender, process).add(fragment)
             if whole is not None:
-                frame = decode(*whole, sender, instance, arrived_s)
+                frame = decode(*whole, sender, process, arrived_s)
                 check_sender(frame)
                 if isinstance(frame.body, Deploy):
                     # The messages after a deployment may be as large as it announces, even before the agent handles it.

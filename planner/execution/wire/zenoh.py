@@ -23,7 +23,7 @@ import zenoh
 from planner.errors import ExecuteError
 from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execution.wire.frames import Frame, encode
-from planner.execution.wire.presence import Roster, instance_of
+from planner.execution.wire.presence import Roster, process_of
 from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
 from planner.execution.wire.threads import surviving
 from planner.execution.wire.transport import (
@@ -161,9 +161,9 @@ class ZenohTransport:
             value = ", ".join(configuration["listen/endpoints"])
             raise ExecuteError(f"cannot open the transport: {error}", where=name, value=value) from error
 
-        instance = instance_of(name, str(self._session.info.zid()))
-        self._own = f"{name}/{instance}"
-        self._roster = Roster((name, instance), on_presence)
+        process = process_of(name, str(self._session.info.zid()))
+        self._own = f"{name}/{process}"
+        self._roster = Roster((name, process), on_presence)
         presence = surviving(self._presence)
         try:
             self._session.declare_subscriber(inbox(self._own, "*/*"), surviving(self._receive))
@@ -176,22 +176,22 @@ class ZenohTransport:
             raise
 
     def _receive(self, sample: zenoh.Sample) -> None:
-        sender, instance = _member(sample)
+        sender, process = _member(sample)
         attachment = sample.attachment.to_bytes() if sample.attachment is not None else b""
-        answer = self._receiver.receive(sender, attachment, sample.payload.to_bytes(), instance)
+        answer = self._receiver.receive(sender, attachment, sample.payload.to_bytes(), process)
         if answer is not None:
             try:
-                self.send_fragment(f"{sender}/{instance}", answer, CONTROL)
+                self.send_fragment(f"{sender}/{process}", answer, CONTROL)
             except ExecuteError:  # the session may be closing; the sender's lane times out
                 _LOG.debug("%s: an acknowledgement is lost", self._name, exc_info=True)
 
     def _presence(self, sample: zenoh.Sample) -> None:
-        member, instance = _member(sample)
+        member, process = _member(sample)
         if sample.kind == zenoh.SampleKind.PUT:
-            self._roster.add(member, instance)
+            self._roster.add(member, process)
         else:
-            self._receiver.forget(member, instance)
-            self._roster.remove(member, instance)
+            self._receiver.forget(member, process)
+            self._roster.remove(member, process)
 
     def send(self, to: str, frame: Frame, level: int) -> None:
         """Send a frame; blocks while the link's queue is full."""
@@ -207,7 +207,7 @@ class ZenohTransport:
             The library refused it.
         """
         if "/" not in to:
-            to = f"{to}/{instance_of(to, self._roster.first(to) or '*')}"
+            to = f"{to}/{process_of(to, self._roster.first(to) or '*')}"
         try:
             self._session.put(
                 inbox(to, self._own),
@@ -244,10 +244,10 @@ class ZenohTransport:
         except zenoh.ZError as error:
             raise ExecuteError(f"cannot query the present members: {error}", where=self._name) from error
 
-    def instances(self, member: str) -> dict[str, str]:
+    def processes(self, member: str) -> dict[str, str]:
         """Return the other agents of a name, first the one that messages go to, each with its address."""
         links = {str(link.zid): link.dst.partition("/")[2].partition("?")[0] for link in self._session.info.links()}
-        return {instance: links.get(instance, "") for instance in self._roster.instances(member)}
+        return {process: links.get(process, "") for process in self._roster.processes(member)}
 
     def shared_names(self) -> frozenset[str]:
         """Return the names that several agents have."""
@@ -259,6 +259,6 @@ class ZenohTransport:
 
 
 def _member(sample: zenoh.Sample) -> tuple[str, str]:
-    """Return name and instance of the member at the end of a key."""
-    name, instance = str(sample.key_expr).rsplit("/", 2)[1:]
-    return name, instance
+    """Return name and process of the member at the end of a key."""
+    name, process = str(sample.key_expr).rsplit("/", 2)[1:]
+    return name, process
