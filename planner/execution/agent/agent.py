@@ -53,6 +53,9 @@ _LOG = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 3600.0
 
+_FAREWELL_S = 2.0
+"""How long an agent that leaves tries to send what it has queued; receivers may have left, too."""
+
 Action: TypeAlias = Callable[[], None]
 
 
@@ -124,7 +127,7 @@ class Agent:
         _LOG.info("%s: started, waiting for a coordinator; interrupt to stop", self.name)
         with ExitStack() as leaving:
             leaving.callback(self._transport.close)
-            leaving.callback(self._lanes.close)
+            leaving.callback(self._lanes.close, _FAREWELL_S)
             leaving.callback(self._finish)
             while (action := self._next_action()) is not None:
                 with self._lock:
