@@ -152,7 +152,13 @@ class WorkerRun:
         self._executor = Executor(self._models, self._on_block_end, self._on_failure, self._processors)
         self._loader = BlockLoader(self._name, deploy, self._models, self._report_problem, self._on_failure)
         self._driver = Driver(
-            self._name, deploy, self._inputs, send=self._lanes.send, executor=self._executor, follow=self._loader.follow
+            self._name,
+            deploy,
+            self._inputs,
+            send=self._lanes.send,
+            executor=self._executor,
+            follow=self._loader.follow,
+            refuse=self._refusals.add,
         )
         warm_block_s = {model: self._warm_up(model) for model in deploy.models}
         _LOG.info("%s: ready for run %s", self._name, self.id)
