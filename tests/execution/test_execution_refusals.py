@@ -192,7 +192,7 @@ def test_data_that_does_not_fit_the_run_is_refused(
     assert message in coordinator.refused()
 
 
-IMPOSSIBLE = {
+IMPOSSIBLE: dict[str, TaskMessage | RequestMessage] = {
     "a task without stages": TaskMessage(TASK.at(1, ())),
     "no blocks 1 to 9": TaskMessage(TASK, last_block=9),
     "no blocks 1 to 0": TaskMessage(TASK, last_block=0),
