@@ -247,12 +247,12 @@ def test_status_names_them_and_run_and_probe_refuse(tmp_path: Path) -> None:
     try:
         with ThreadPoolExecutor(2) as pool:
             ended = [
-                pool.submit(planner, "status", *there, "--json"),
+                pool.submit(planner, "status", *there, "--wait", "6s", "--json"),
                 pool.submit(planner, "run", plan, *there, "--source", f"urgent={tmp_path}"),
             ]
             inquirer = Inquirer(zenoh_connect(COORDINATOR, listen=None, connect=[agents.address]))
             with inquirer, pytest.raises(ExecuteError, match="several agents have this name; found"):
-                survey(inquirer, inquirer.find(("a", "b"), 30.0))
+                survey(inquirer, inquirer.find(("a", "b"), 30.0), duration_s=0.3)
             status, run = (command.result() for command in ended)
     finally:
         agents.close()

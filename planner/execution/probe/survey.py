@@ -237,7 +237,9 @@ def survey(
         relative = (rate / max(alone[direction], 1.0) for rate, direction in zip(rates, (first, second), strict=True))
         return sum(relative) < SHARING
 
-    return Survey(tuple(workers), latency_s, alone, _media(pairs, share))
+    media = _media(pairs, share)
+    inquirer.refuse_shared(workers)  # another agent may have been discovered meanwhile
+    return Survey(tuple(workers), latency_s, alone, media)
 
 
 def _media(pairs: Sequence[Direction], share: Callable[[Direction, Direction], bool]) -> tuple[Medium, ...]:
