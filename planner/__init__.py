@@ -19,6 +19,7 @@ agent, which needs no solver, starts quickly.
 from __future__ import annotations
 
 import importlib
+import os
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -59,6 +60,10 @@ if TYPE_CHECKING:
     from planner.profiling.store import load_profile as load_profile
     from planner.profiling.store import save_profile as save_profile
     from planner.profiling.types import Profile as Profile
+
+# onnxruntime from 1.29 on writes an identifier of the device under the home folder and contacts a host on the internet.
+# It decides that while it is imported. A value that the user has set stays.
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
     "BusyError": "planner.execution.session.session",

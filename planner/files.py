@@ -1,4 +1,4 @@
-"""Atomic file writes, which a power failure does not leave incomplete either."""
+"""Atomic file writes, which a power failure does not leave incomplete either, and the folder of caches."""
 
 from __future__ import annotations
 
@@ -13,6 +13,17 @@ from typing import BinaryIO
 
 StrPath = str | os.PathLike[str]
 """A path as a caller may give it."""
+
+
+def cache_folder() -> Path:
+    """Return the user's folder for files that can be made again; without a home folder, one in the current folder."""
+    base = os.environ.get("XDG_CACHE_HOME")
+    if base:
+        return Path(base) / "mdi-planner"
+    try:
+        return Path.home() / ".cache" / "mdi-planner"
+    except RuntimeError:  # a user without an entry in the system's list
+        return Path(".cache").absolute() / "mdi-planner"
 
 
 @contextmanager

@@ -12,6 +12,8 @@ from pathlib import Path
 import pytest
 from hypothesis import settings
 
+import planner  # noqa: F401 - before any test imports onnxruntime, which decides then what it sends
+
 # A busy machine is no failure, and a run is repeatable; `make nightly` looks for new examples.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
 settings.register_profile("searching", deadline=None)

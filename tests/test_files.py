@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from planner.files import open_atomic, write_bytes_atomic, write_text_atomic
+from planner.files import cache_folder, open_atomic, write_bytes_atomic, write_text_atomic
 
 
 def test_what_breaks_off_leaves_nothing_and_keeps_what_was(tmp_path: Path) -> None:
@@ -112,3 +112,22 @@ def test_a_file_is_on_the_disk_before_its_name_and_the_name_at_the_end(
     del synced[:]
     write_bytes_atomic(path, b"new")
     assert synced == [("the file", b"old"), ("new/folder", b"new")]
+
+
+def test_caches_are_where_the_user_wants_them_and_a_user_without_a_home_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "x"))
+    assert cache_folder() == tmp_path / "x" / "mdi-planner"
+    monkeypatch.delenv("XDG_CACHE_HOME")
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert cache_folder() == tmp_path / ".cache" / "mdi-planner"
+    code = """
+import os, pwd
+pwd.getpwuid = {}.__getitem__  # as for a user whom the system does not list
+os.environ.pop("HOME")
+import planner.runtime.providers
+print(planner.files.cache_folder())
+"""
+    ended = subprocess.run([sys.executable, "-c", code], cwd=tmp_path, capture_output=True, text=True, check=True)
+    assert ended.stdout == f"{tmp_path / '.cache' / 'mdi-planner'}\n"

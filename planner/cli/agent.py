@@ -67,6 +67,7 @@ def command(
     from planner.execution.wire.security import check_worker_name
     from planner.execution.wire.threads import start_thread
     from planner.execution.wire.zenoh import zenoh_connect
+    from planner.files import cache_folder
     from planner.runtime.processors import parse_cpu_list
     from planner.runtime.providers import find_provider
 
@@ -78,7 +79,7 @@ def command(
     agent = Agent(
         name,
         zenoh_connect(name, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure),
-        BlockCache(cache or _cache_folder()),
+        BlockCache(cache or cache_folder() / "blocks"),
         provider=provider,
         threads=threads,
         processors=parse_cpu_list(processors, where="--processors") if processors is not None else (),
@@ -93,11 +94,6 @@ def command(
     if until_stdin_closes:
         start_thread("stdin", partial(_close_with_stdin, agent.close), lambda _error: agent.close())
     agent.serve()
-
-
-def _cache_folder() -> Path:
-    base = os.environ.get("XDG_CACHE_HOME")
-    return (Path(base) if base else Path.home() / ".cache") / "mdi-planner" / "blocks"
 
 
 def _close_with_stdin(close: Callable[[], None]) -> None:

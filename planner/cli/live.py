@@ -22,7 +22,7 @@ from planner.trace.metrics import Distribution
 if TYPE_CHECKING:
     from planner.execution.wire.frames import Tensors
     from planner.execution.wire.messages import Load
-    from planner.trace.records import SampleRecord
+    from planner.trace.records import Incident, SampleRecord
     from planner.validation.validate import Progress as Tell
 
 LINE_PERIOD_S: Final = 5.0
@@ -151,6 +151,10 @@ class RunView(Observer, AbstractContextManager["RunView"]):
     def on_joined(self, worker: str) -> None:
         """Show that a worker joined."""
         self._workers[worker] = _Worker()
+
+    def on_incident(self, incident: Incident) -> None:
+        """Print it at once: a run may never end."""
+        self._console.print(str(incident), soft_wrap=True, highlight=False, markup=False)
 
     # ---- rendering ------------------------------------------------------------------------------------------------
 

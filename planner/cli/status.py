@@ -11,7 +11,7 @@ from planner.cli.members import CERT_DIR_OPTION, CONNECT_OPTION, INSECURE_OPTION
 from planner.cli.output import JSON_OPTION, print_json, print_table
 
 if TYPE_CHECKING:
-    from planner.execution.wire.diagnostics import About
+    from planner.execution.probe.survey import AgentState
 
 
 def command(
@@ -26,22 +26,39 @@ def command(
     wait: str = WAIT_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Show the device, the loaded blocks and the load of running agents."""
+    """Show the address, the device, the loaded blocks and the load of running agents.
+
+    Agents that have one name by mistake are all listed, and a warning names them.
+    """
     from planner.units import read_quantity
 
     with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
         states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
+    by_name: dict[str, list[AgentState]] = {}
+    for state in states:
+        by_name.setdefault(state.about.worker, []).append(state)
     if json:
-        print_json({"agents": {name: about.model_dump(exclude={"kind", "worker"}) for name, about in states.items()}})
-        return
-    print_table(
-        "Agents",
-        ("agent", "device", "provider", "versions", ">memory", "policy", "loaded", ">queued", "running"),
-        [_row(about) for about in states.values()],
-    )
+        print_json({"agents": {name: _document(*called) for name, called in by_name.items()}})
+    else:
+        print_table(
+            "Agents",
+            ("agent", "address", "device", "provider", "versions", ">memory", "policy", "loaded", ">queued", "running"),
+            [_row(state) for state in states],
+        )
+    for name, called in by_name.items():
+        if len(called) > 1:
+            found = ", ".join(state.address or "an unknown address" for state in called)
+            typer.echo(f"planner: warning: {len(called)} agents are called {name}: {found}; runs refuse them", err=True)
 
 
-def _row(about: About) -> tuple[object, ...]:
+def _document(first: AgentState, *namesakes: AgentState) -> dict[str, object]:
+    """Return the state of an agent, and those of the others of its name."""
+    state = first.about.model_dump(exclude={"kind", "worker"}) | {"address": first.address}
+    return state | ({"namesakes": [_document(other) for other in namesakes]} if namesakes else {})
+
+
+def _row(state: AgentState) -> tuple[object, ...]:
+    about = state.about
     device = about.device_class or " ".join(
         value for key in ("device", "l4t", "power_mode") if (value := about.device.get(key))
     )
@@ -50,7 +67,8 @@ def _row(about: About) -> tuple[object, ...]:
     loaded = ", ".join(f"{model}: {_span(blocks)}" for model, blocks in about.loaded.items() if blocks)
     run = f"{about.policy}" if about.run else "idle"
     memory = f"{about.memory_bytes / 2**20:.0f} MiB"
-    return about.worker, device, providers, versions, memory, run, loaded or "–", about.queued, about.running or "–"
+    busy = loaded or "–", about.queued, about.running or "–"
+    return about.worker, state.address or "–", device, providers, versions, memory, run, *busy
 
 
 def _span(blocks: tuple[int, ...]) -> str:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import cache
-from pathlib import Path
 from types import ModuleType
 from typing import Final
 
 from planner.errors import RuntimeSessionError
+from planner.files import cache_folder
 
 FULL_PRECISION: Final = "float32"
 
@@ -58,7 +58,7 @@ _TENSORRT: Final = "TensorrtExecutionProvider"
 # TensorRT takes minutes to build an engine on a Jetson, so engines are cached.
 _ENGINES: Final = {
     "trt_engine_cache_enable": "1",
-    "trt_engine_cache_path": str(Path.home() / ".cache/planner/tensorrt"),
+    "trt_engine_cache_path": str(cache_folder() / "tensorrt"),
 }
 
 PROVIDERS: Final = {

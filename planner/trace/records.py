@@ -106,6 +106,9 @@ class Incident:
     worker: str
     what: str
 
+    def __str__(self) -> str:
+        return f"at {self.at_s:.2f} s: {self.worker} {self.what}".replace(":  ", ": ")
+
 
 Record: TypeAlias = BlockRecord | TransferRecord | SampleRecord
 

@@ -23,7 +23,7 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
             yield f"{model} on {own}"
     yield from validation.faults
     for incident in validation.measurement.incidents:
-        yield f"at {incident.at_s:.2f} s: {incident.worker} {incident.what}".replace(":  ", ": ")
+        yield str(incident)
     if validation.host_limits:
         yield f"hosts that were temporarily too slow or busy with other work: {', '.join(validation.host_limits)}"
     failed = [str(check) for check in validation.checks(tolerance) if not check.passed]

@@ -6,7 +6,8 @@ from collections.abc import Callable
 from math import isfinite
 from typing import Any, Final, NoReturn, get_args, get_type_hints
 
-from planner.policy.types import Task, View, Waiting
+from planner.policy.base import BasePolicy
+from planner.policy.types import Policy, Task, View, Waiting
 from planner.worker.events import (
     Arrived,
     BlockEnded,
@@ -36,10 +37,11 @@ class ProtocolError(Exception):
 class EventChecks:
     """Lets in the events that fit one worker's state; reads the state and changes nothing."""
 
-    def __init__(self, view: View, home: Home) -> None:
+    def __init__(self, view: View, home: Home, policy: Policy) -> None:
         instance = view.instance
         self._view = view
         self._home = home
+        self._follows_stages = type(policy).place is BasePolicy.place
         # As sets and numbers, for each of the millions of events of a run is looked at.
         self._workers = frozenset(instance.scenario.workers)
         self._sources = frozenset(instance.scenario.sources)
@@ -98,9 +100,20 @@ class EventChecks:
             raise ProtocolError(f"no blocks {task.next_block} to {last_block} of {task.model}, which has {length}")
         elif not 0 <= task.operating_point < self._points[task.model]:
             raise ProtocolError(f"no operating point {task.operating_point} of {task.model}")
+        elif not (isfinite(task.created_s) and isfinite(task.priority)):
+            raise ProtocolError(f"a task of priority {task.priority}, created at {task.created_s} s")
+        elif self._follows_stages and last_block is None and not task.stages:
+            raise ProtocolError(f"a task without stages, from block {task.next_block} of {task.model} on")
+        self._stages(task, length)
+
+    def _stages(self, task: Task, length: int) -> None:
+        next_block = task.next_block
         for stage in task.stages:
             if stage.worker not in self._workers:
                 self._refuse("worker", stage.worker)
+            if self._follows_stages and not next_block <= stage.last_block < length:
+                raise ProtocolError(f"no stage from block {next_block} to {stage.last_block} of {task.model}")
+            next_block = stage.last_block + 1
 
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
         self._block_failed(event, running)

@@ -109,7 +109,7 @@ class Worker:
         self._queues = Queues(self._state, policy)
         self._running: Waiting | None = None
         self._home = Home(self._state, policy, patience or Patience(), self._output, self._place)
-        self._gate = EventChecks(self._view, self._home)
+        self._gate = EventChecks(self._view, self._home, policy)
         self._told = Status()
         self._gossiped = (0, 0)
         self._handlers: dict[type, Callable[[Any], None]] = {

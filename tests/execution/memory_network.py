@@ -92,7 +92,7 @@ class _MemoryTransport:
             self.send_fragment(to, fragment, level)
 
     def send_fragment(self, to: str, fragment: Fragment, level: int) -> None:  # noqa: ARG002 - all arrives at once
-        acknowledgement = self._network.deliver(to, self._name, self._receiver, fragment)
+        acknowledgement = self._network.deliver(to.partition("/")[0], self._name, self._receiver, fragment)
         if acknowledgement is not None:
             self._receiver.on_acknowledged(acknowledgement)
 
@@ -104,6 +104,12 @@ class _MemoryTransport:
 
     def query_presence(self) -> None:
         self._network.query_presence(self._name)
+
+    def processes(self, member: str) -> dict[str, str]:  # noqa: ARG002 - each name is that of one member
+        return {"": ""}
+
+    def shared_names(self) -> frozenset[str]:
+        return frozenset()
 
     def close(self) -> None:
         self._network.leave(self._name)

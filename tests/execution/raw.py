@@ -45,7 +45,7 @@ class Raw:
     def put(self, to: str, attachment: bytes, payload: bytes = b"", sender: str | None = None) -> None:
         """Send any bytes in the name of any member."""
         self.transport._session.put(
-            inbox(to, sender or self.name),
+            inbox(f"{to}/*", f"{sender or self.name}/raw"),
             payload,
             attachment=attachment,
             priority=zenoh.Priority.REAL_TIME,

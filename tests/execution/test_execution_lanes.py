@@ -244,6 +244,17 @@ def test_frames_for_a_member_that_left_are_dropped(slow: Callable[[float], Slow]
     assert sum(len(fragment.payload) for *_, fragment in medium.sent) < 4_000_000
 
 
+def test_closing_waits_for_frames_that_nobody_acknowledges_for_the_time_given(slow: Callable[[float], Slow]) -> None:
+    medium = slow(1e-3)  # nothing comes back in this test
+    sender = Lanes(medium)
+    for to in "bcd":
+        for _ in range(100):
+            sender.send(to, bulk(200_000), LEVELS)
+    sender.close(0.1)  # would take many minutes otherwise
+    assert {to for to, *_ in medium.sent} == set("bcd")
+    assert not any(lane._thread.is_alive() for lane in sender._lanes.values())
+
+
 def test_the_duration_of_a_transfer_over_an_idle_medium_is_reported_without_the_round_trip(
     slow: Callable[[float], Slow],
 ) -> None:

@@ -181,7 +181,7 @@ def test_limited_links_are_found_as_they_are(tmp_path: Path) -> None:
         with pytest.raises(ExecuteError, match=r"no such agents within 0\.1 s; found 'a'"):
             inquirer.find("a", 0.1)
         # A peer finds the others a moment after the coordinator did.
-        while not {"b", "d"}.issubset((about := inquirer.ask("c")["c"]).present):
+        while not {"b", "d"}.issubset((about := inquirer.ask("c")[0].about).present):
             assert "c" not in about.present
         found = survey(inquirer, "bcd", duration_s=0.6)
     assert set(found.bytes_per_s) == {("b", "c"), ("c", "b"), ("c", "d"), ("d", "c")}

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import time
 from collections.abc import Iterator
+from math import nan
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +30,7 @@ from planner.execution.wire.messages import (
 from planner.execution.wire.zenoh import free_port
 from planner.policy.types import SampleKey, Task
 from planner.trace.records import Origin
-from planner.worker.events import ResultMessage, TaskMessage
+from planner.worker.events import RequestMessage, ResultMessage, TaskMessage
 from tests.execution.raw import Raw, agent_process, raw_member
 from tests.execution.rig import FILES, HASHES, MODEL, SPLIT, small_deployment, small_instance
 
@@ -160,12 +162,13 @@ def test_a_worker_reports_only_about_itself(members: tuple[Raw, Raw]) -> None:
     assert "this member may not send 'ready'; found 'a'" in coordinator.refused()
 
 
-def data(message: TaskMessage | ResultMessage, **changes: object) -> Data:
+def data(message: TaskMessage | ResultMessage | RequestMessage, **changes: object) -> Data:
     body = Data(run="r", sender="a", message=message, cut=1, size_bytes=24, sent_s=0.0)
     return body.model_copy(update=changes)
 
 
 FITTING = np.zeros(CUT.shape, CUT.dtype)
+NEGATIVE = data(TaskMessage(TASK)).model_dump(mode="json") | {"size_bytes": -1}
 
 
 @pytest.mark.parametrize(
@@ -187,6 +190,29 @@ def test_data_that_does_not_fit_the_run_is_refused(
     coordinator, a = in_run
     a.send("b", Frame(body, tensors))
     assert message in coordinator.refused()
+
+
+IMPOSSIBLE: dict[str, TaskMessage | RequestMessage] = {
+    "a task without stages": TaskMessage(TASK.at(1, ())),
+    "no blocks 1 to 9": TaskMessage(TASK, last_block=9),
+    "no blocks 1 to 0": TaskMessage(TASK, last_block=0),
+    "no stage from block 1 to 0": TaskMessage(TASK.at(1, SPLIT.sources["urgent"].routes[0].stages)),
+    "no operating point 5": TaskMessage(dataclasses.replace(TASK, operating_point=5)),
+    "no such priority; found 7.5; expected one of 1, 8": TaskMessage(dataclasses.replace(TASK, priority=7.5)),
+    "created_s: malformed header": TaskMessage(dataclasses.replace(TASK, created_s=nan)),
+    "no blocks 1 to 3": RequestMessage(TASK, last_block=3),
+}
+
+
+def test_an_impossible_task_is_refused_with_its_sender_and_the_run_goes_on(in_run: tuple[Raw, Raw]) -> None:
+    coordinator, a = in_run
+    for what, message in IMPOSSIBLE.items():
+        a.send("b", Frame(data(message), {CUT.name: FITTING} if isinstance(message, TaskMessage) else {}))
+        refused = coordinator.expect(Refused)
+        assert refused.sender == "a"
+        assert what in refused.what
+    a.put_frame("b", Frame(data(TaskMessage(TASK)), {CUT.name: FITTING}), body=NEGATIVE)
+    assert "body.data.size_bytes" in coordinator.refused()
 
 
 def test_fragments_out_of_order_are_refused(coordinator: Raw) -> None:

@@ -69,7 +69,7 @@ class Table:
         deployment = dataclasses.replace(deployment_for(INSTANCE), replan=solver.start)
         self.failover = Failover(
             deployment, "run", send=lambda worker, body: self.sent.append((worker, body)), deploy=lambda _worker: None,
-            call=self._calls.put,
+            call=self._calls.put, on_incident=lambda _incident: None,
         )  # fmt: skip
         self.failover.open()
 

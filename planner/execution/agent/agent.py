@@ -45,12 +45,16 @@ from planner.execution.wire.messages import (
     Start,
     WorkerFault,
 )
+from planner.execution.wire.presence import addresses
 from planner.execution.wire.transport import CONTROL, IDLE_BYTES, Connect
 from planner.runtime.providers import Provider
 
 _LOG = logging.getLogger(__name__)
 
 _LONGEST_WAIT_S = 3600.0
+
+_FAREWELL_S = 2.0
+"""How long an agent that leaves tries to send what it has queued; receivers may have left, too."""
 
 Action: TypeAlias = Callable[[], None]
 
@@ -123,7 +127,7 @@ class Agent:
         _LOG.info("%s: started, waiting for a coordinator; interrupt to stop", self.name)
         with ExitStack() as leaving:
             leaving.callback(self._transport.close)
-            leaving.callback(self._lanes.close)
+            leaving.callback(self._lanes.close, _FAREWELL_S)
             leaving.callback(self._finish)
             while (action := self._next_action()) is not None:
                 with self._lock:
@@ -291,6 +295,9 @@ class Agent:
     # ---- what other threads report ----------------------------------------------------------------------------------
 
     def _on_presence(self, member: str, *, present: bool) -> None:
+        if member == self.name:
+            self._warn_of_others()
+            return
         if present != (member in self._present):
             who = "the coordinator" if member == COORDINATOR else member
             _LOG.info("%s: %s %s", self.name, who, "is present" if present else "left")
@@ -305,6 +312,14 @@ class Agent:
             self._drop_run()
         else:
             self._run.on_link(member, present=present)
+
+    def _warn_of_others(self) -> None:
+        """Log which other agents have this one's name; the coordinator refuses runs as long as there are any."""
+        if self.name in self._transport.shared_names():
+            at = addresses(self._transport, self.name)
+            _LOG.warning("%s: another agent has this name, and runs are refused: %s", self.name, at)
+        else:
+            _LOG.info("%s: no other agent has this name any more", self.name)
 
     def _on_transfer(self, to: str, size_bytes: int, took_s: float) -> None:
         if self._run is not None:

@@ -57,7 +57,7 @@ class BlockLoader:
         self._on_problem = on_problem
         self._needed: Mapping[str, Sequence[int]] = deploy.resident
         self._plans: queue.SimpleQueue[PlanSpec | None] = queue.SimpleQueue()
-        self._thread = start_thread("block loader", self._work, on_failure)
+        self._thread = start_thread("block loader", self._work, on_failure, awaited_at_exit=True)
 
     def follow(self, plan: PlanSpec) -> None:
         """Load the blocks that a new plan needs here."""

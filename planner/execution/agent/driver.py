@@ -25,6 +25,7 @@ from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
 from planner.scenario.arrivals import instance_arrivals
 from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
+from planner.worker.event_checks import ProtocolError
 from planner.worker.events import (
     Arrived,
     BlockEnded,
@@ -76,6 +77,7 @@ class Driver:
         send: SendFrame,
         executor: Executor,
         follow: Callable[[PlanSpec], None],
+        refuse: Callable[[str, str], None],
     ) -> None:
         instance = deploy.instance
         self.name = name
@@ -86,6 +88,7 @@ class Driver:
         self._inputs = inputs
         self._executor = executor
         self._follow = follow
+        self._refuse = refuse
         self._worker = Worker(name, instance, make_policy(deploy.policy, instance, deploy.plan), costs=self._costs)
         self._store = TensorStore(deploy, inputs)
         self._outbox = Outbox(name, deploy, send)
@@ -308,7 +311,13 @@ class Driver:
 
     def _step(self, event: Event) -> None:
         now_s = max(self.now_s, 0.0)  # members may come and go before the start
-        effects = self._worker.step(now_s, event)
+        try:
+            effects = self._worker.step(now_s, event)
+        except ProtocolError as error:
+            if not isinstance(event, Received):
+                raise
+            self._refuse(event.sender, str(error))  # nothing has changed, and this worker is not to blame
+            return
         self._reporter.log.add_step(Step(now_s, event, effects))
         for effect in effects:
             self._carry_out(effect)

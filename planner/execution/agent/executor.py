@@ -155,7 +155,7 @@ class Executor:
         self._on_result = on_result
         self._processors = processors
         self._jobs: queue.SimpleQueue[BlockJob | None] = queue.SimpleQueue()
-        self._thread = start_thread("executor", self._work, on_failure)
+        self._thread = start_thread("executor", self._work, on_failure, awaited_at_exit=True)
 
     def submit(self, job: BlockJob) -> None:
         """Add a job."""

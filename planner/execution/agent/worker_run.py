@@ -167,7 +167,13 @@ class WorkerRun:
             on_failure=self._on_failure,
         )
         self._driver = Driver(
-            self._name, deploy, self._inputs, send=self._lanes.send, executor=self._executor, follow=self._loader.follow
+            self._name,
+            deploy,
+            self._inputs,
+            send=self._lanes.send,
+            executor=self._executor,
+            follow=self._loader.follow,
+            refuse=self._refusals.add,
         )
         warm_block_s = {model: self._warm_up(warm_up, model) for model in deploy.models}
         _LOG.info("%s: ready for run %s", self._name, self.id)

@@ -11,13 +11,15 @@ Plans are solved in the background. Everything else, including the answers, is h
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Mapping
 from functools import partial
+from math import inf
 from statistics import median
 from typing import Final
 
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.wire.messages import Body, MembershipChange, Replan, Start, WorkerFault
+from planner.execution.wire.presence import SETTLED_S
 from planner.plan.replan import LiveReplanner, ReplanAnswer, Situation
 from planner.trace.records import Incident
 from planner.worker.pace import Slowed
@@ -37,6 +39,8 @@ class Failover:
         Deploys the run to a worker.
     call
         Runs a function in the coordinator's thread; may be called in any thread.
+    on_incident
+        Called with each incident that is kept.
     """
 
     def __init__(
@@ -47,6 +51,7 @@ class Failover:
         send: Callable[[str, Body], None],
         deploy: Callable[[str], None],
         call: Callable[[Callable[[], None]], None],
+        on_incident: Callable[[Incident], None],
     ) -> None:
         self._deployment = deployment
         self._workers = deployment.instance.workers
@@ -54,10 +59,16 @@ class Failover:
         self._send = send
         self._deploy = deploy
         self._call = call
+        self._on_incident = on_incident
         self.start_unix_s: float | None = None
         """Wall-clock time at which the run's clock reads 0."""
         self._replanner: LiveReplanner | None = None
         self._joining: set[str] = set()
+        self._shared: Mapping[str, str] = {}
+        self._shared_since_s = -inf
+        self._told_shared: set[str] = set()
+        self._held: set[str] = set()
+        """Workers that have connected, and receive the deployment once every worker's name is that of one agent."""
         self._slowed = Slowed(deployment.instance.scenario.policy.pace)
         self._last_slowness: dict[str, float] = {}
         self.absent: set[str] = set()
@@ -98,6 +109,7 @@ class Failover:
     def on_left(self, worker: str, what: str = "left") -> None:
         """Continue without a worker."""
         self._joining.discard(worker)
+        self._held.discard(worker)
         if worker not in self._workers or worker in self.absent:
             return
         self.absent.add(worker)
@@ -107,11 +119,37 @@ class Failover:
         self._replan()
 
     def on_connected(self, worker: str) -> None:
-        """Deploy the run to an absent worker that has connected."""
-        if worker in self.absent:
-            self._joining.add(worker)
-            self._note(worker, "connected")
-            self._deploy(worker)
+        """Deploy the run to an absent worker that has connected, unless several agents have the name of any worker."""
+        if worker not in self.absent:
+            return
+        if self._shared:
+            self._held.add(worker)
+            return
+        self._joining.add(worker)
+        self._note(worker, "connected")
+        self._deploy(worker)
+
+    def on_shared(self, shared: Mapping[str, str]) -> None:
+        """Take note of the workers' names that several agents have, with the agents' addresses.
+
+        Messages go to the agent that was there first, and each member has seen the others in its own order. So nobody
+        joins the run meanwhile.
+        """
+        now_s = time.monotonic()
+        if not self._shared:
+            self._shared_since_s = now_s
+        self._shared = shared
+        if now_s - self._shared_since_s > SETTLED_S:
+            for worker in sorted(shared.keys() - self._told_shared):
+                self._note(worker, f"is the name of several agents: {shared[worker]}; the first one runs on")
+            self._told_shared |= shared.keys()
+        for worker in sorted(self._told_shared - shared.keys()):
+            self._note(worker, "is the name of one agent again")
+        self._told_shared &= shared.keys()
+        if not shared:
+            held, self._held = self._held, set()
+            for worker in sorted(held):
+                self.on_connected(worker)
 
     def on_ready(self, worker: str) -> None:
         """Let a worker join the run once it has the deployment."""
@@ -152,7 +190,9 @@ class Failover:
 
     def _note(self, worker: str, what: str) -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
-            self.incidents.append(Incident(self.now_s, worker, what))
+            incident = Incident(self.now_s, worker, what)
+            self.incidents.append(incident)
+            self._on_incident(incident)
 
     def _send_all(self, body: MembershipChange | Replan) -> None:
         for worker in self._workers:

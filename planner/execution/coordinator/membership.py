@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import queue
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -10,6 +11,7 @@ from functools import partial
 from planner.errors import ExecuteError, explain
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import Body, Transmit
+from planner.execution.wire.presence import addresses, refuse_shared
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 
@@ -87,7 +89,7 @@ class Membership:
         Raises
         ------
         ExecuteError
-            If some do not connect in time.
+            If some do not connect in time, or several agents have one of the names.
         """
         deadline_s = time.monotonic() + timeout_s
         while absent := self.absent(names):
@@ -99,6 +101,20 @@ class Membership:
                 self.next(min(left_s, PRESENCE_PERIOD_S))
             except TimeoutError:
                 self._transport.query_presence()
+        self.refuse_shared(names, self._skip)
+
+    def _skip(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            self.next(timeout_s)
+
+    def refuse_shared(self, names: Iterable[str], wait: Callable[[float], None]) -> None:
+        """Refuse names that several agents have; see :func:`planner.execution.wire.presence.refuse_shared`."""
+        refuse_shared(self._transport, names, wait)
+
+    def shared(self, names: Iterable[str]) -> dict[str, str]:
+        """Return those of some names that several agents have, with their addresses."""
+        found = self._transport.shared_names().intersection(names)
+        return {name: addresses(self._transport, name) for name in sorted(found)}
 
     def absent(self, names: Iterable[str]) -> list[str]:
         """Return those of these agents that are not connected."""

@@ -70,7 +70,14 @@ class RunController:
         self._run = uuid.uuid4().hex
         self._clocks = ClockOffsets(members.send)
         self._completions = CompletionTracker(deployment.instance, deployment.seed)
-        self._failover = Failover(deployment, self._run, send=self._send, deploy=self._deploy_late, call=members.call)
+        self._failover = Failover(
+            deployment,
+            self._run,
+            send=self._send,
+            deploy=self._deploy_late,
+            call=members.call,
+            on_incident=observer.on_incident,
+        )
         self._refusals = Refusals(self._failover.on_refused)
         self._levels = urgency_levels({name: s.priority for name, s in deployment.instance.scenario.sources.items()})
         self._result = RunResult()
@@ -113,6 +120,7 @@ class RunController:
         self._members.stopping = False
         failover.open()
         failover.start_without(deployment.later - self._members.present)
+        self._members.refuse_shared(self._workers, self._handle_while_preparing)
         deployment.warm_up.compute(deployment)
         for problem in deployment.warm_up.problems:
             failover.on_problem(problem)
@@ -120,6 +128,8 @@ class RunController:
         for worker in self._workers:
             self._deploy(worker)
         self._await_ready(ready_timeout_s)
+        # Another agent of a worker's name may have been discovered meanwhile.
+        self._members.refuse_shared(self._workers, self._handle_while_preparing)
         if deployment.paced:
             check_host_speed(deployment.instance, self._result.warm_block_s)
 
@@ -180,6 +190,12 @@ class RunController:
             if frame is not None:
                 self._PREPARING.handle(self, frame)
 
+    def _handle_while_preparing(self, timeout_s: float) -> None:
+        with contextlib.suppress(TimeoutError):
+            frame = self._members.next(timeout_s)
+            if frame is not None:
+                self._PREPARING.handle(self, frame)
+
     def _ready_to_start(self, ready: Ready, frame: Frame) -> None:
         if ready.worker in self._workers:
             check_ready(self._deployment.models, frame, ready)
@@ -226,6 +242,7 @@ class RunController:
     def _supervise(self) -> None:
         """Return when every sample whose home is in the run has ended, or when the run has stalled."""
         members, failover = self._members, self._failover
+        failover.on_shared(members.shared(self._deployment.instance.workers))
         for worker in failover.absent & members.present:
             failover.on_connected(worker)
         patience_s = _patience_s(self._deployment)
@@ -238,6 +255,7 @@ class RunController:
                 continue
             for worker in present - members.present:
                 failover.on_left(worker)
+            failover.on_shared(members.shared(self._deployment.instance.workers))
             for worker in members.present - present:
                 failover.on_connected(worker)
             if frame is not None and self._RUNNING.handle(self, frame):

@@ -30,6 +30,9 @@ class Observer:
     def on_joined(self, worker: str) -> None:
         """Handle that an absent worker has joined the run."""
 
+    def on_incident(self, incident: Incident) -> None:
+        """Handle a fault, or the recovery from one."""
+
 
 @dataclass
 class RunResult:

@@ -16,6 +16,7 @@ import queue
 import time
 import uuid
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, TypeVar
@@ -23,7 +24,8 @@ from typing import Final, TypeVar
 from planner.errors import ExecuteError
 from planner.execution.wire.diagnostics import About, Ask, Flood, Flooded, Ping, Pinged
 from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import Body, Refused, WorkerFault
+from planner.execution.wire.messages import Refused, WorkerFault
+from planner.execution.wire.presence import refuse_shared, settle
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 PINGS: Final = 20
@@ -83,6 +85,14 @@ class Survey:
     media: tuple[Medium, ...]
 
 
+@dataclass(frozen=True)
+class AgentState:
+    """The description of an agent, and its address; empty if it is only reached through others."""
+
+    address: str
+    about: About
+
+
 class Inquirer:
     """Sends inquiries to agents; use it as a context manager."""
 
@@ -119,19 +129,31 @@ class Inquirer:
             raise ExecuteError(what, where="agents", value=", ".join(absent) or None, expected="running agents")
         return tuple(names or sorted(self._present))
 
-    def ask(self, names: Iterable[str]) -> dict[str, About]:
-        """Return the descriptions of agents."""
-        asked = list(names)
-        for name in asked:
-            self._transport.send(name, Frame(Ask()), CONTROL)
-        answers = [self._answer(About, _ANSWER_S) for _ in asked]
-        return {about.worker: about for about in sorted(answers, key=lambda about: asked.index(about.worker))}
+    def ask(self, names: Sequence[str]) -> list[AgentState]:
+        """Return the states of all agents that have one of these names, by name."""
+        settle(self._transport, names, self._wait)
+        waiting = {
+            (name, process): address for name in names for process, address in self._transport.processes(name).items()
+        }
+        states: dict[tuple[str, str], AgentState | None] = dict.fromkeys(waiting)
+        for name, process in waiting:
+            self._transport.send(f"{name}/{process}", Frame(Ask()), CONTROL)
+        while waiting:
+            frame, about = self._answer(About, _ANSWER_S)
+            address = waiting.pop((frame.sender, frame.process), None)
+            if address is not None:
+                states[frame.sender, frame.process] = AgentState(address, about)
+        return [state for state in states.values() if state is not None]
+
+    def refuse_shared(self, names: Iterable[str]) -> None:
+        """Refuse names that several agents have; see :func:`planner.execution.wire.presence.refuse_shared`."""
+        refuse_shared(self._transport, names, self._wait)
 
     def latency_s(self, direction: Direction, times: int = PINGS) -> float:
         """Measure the latency of a direction, in seconds."""
         sender, to = direction
         self._transport.send(sender, Frame(Ping(to=to, times=times)), CONTROL)
-        return min(self._answer(Pinged, _ANSWER_S).round_trip_s) / 2
+        return min(self._answer(Pinged, _ANSWER_S)[1].round_trip_s) / 2
 
     def bytes_per_s(self, directions: Sequence[Direction], duration_s: float) -> list[float]:
         """Load directions at the same time, and measure the bandwidth of each."""
@@ -139,31 +161,36 @@ class Inquirer:
         for flood, (sender, to) in floods.items():
             self._transport.send(sender, Frame(Flood(flood=flood, to=to, duration_s=duration_s)), CONTROL)
         # On a slow link, data in flight at the end takes a while to arrive.
-        answers = [self._answer(Flooded, 3 * duration_s + 6 * _ANSWER_S) for _ in floods]
+        answers = [self._answer(Flooded, 3 * duration_s + 6 * _ANSWER_S)[1] for _ in floods]
         rates = {
             floods[answer.flood]: answer.size_bytes / answer.took_s if answer.took_s else 0.0 for answer in answers
         }
         return [rates[direction] for direction in directions]
 
-    def _answer(self, kind: type[_Answer], wait_s: float) -> _Answer:
+    def _answer(self, kind: type[_Answer], wait_s: float) -> tuple[Frame, _Answer]:
         until_s = time.monotonic() + wait_s
         while True:
             try:
-                body = self._take(until_s - time.monotonic())
+                frame = self._take(until_s - time.monotonic())
             except TimeoutError:
                 raise ExecuteError("an agent did not answer in time", where="agents", value=f"{wait_s:g} s") from None
+            body = frame.body if frame is not None else None
             if isinstance(body, Refused | WorkerFault):
                 raise ExecuteError(body.what, where=f"agent {body.worker}")
-            if isinstance(body, kind):
-                return body
+            if frame is not None and isinstance(body, kind):
+                return frame, body
 
-    def _take(self, wait_s: float) -> Body | None:
+    def _wait(self, wait_s: float) -> None:
+        with suppress(TimeoutError):
+            self._take(wait_s)
+
+    def _take(self, wait_s: float) -> Frame | None:
         try:
             item = self._inbox.get(timeout=max(wait_s, 0.0))
         except queue.Empty:
             raise TimeoutError from None
         if isinstance(item, Frame):
-            return item.body
+            return item
         member, present = item
         (self._present.add if present else self._present.discard)(member)
         return None
@@ -182,9 +209,10 @@ def survey(
     Raises
     ------
     ExecuteError
-        If an agent is in a run, or does not answer.
+        If an agent is in a run, or does not answer, or several agents have one of the names.
     """
-    seen = {name: about.present for name, about in inquirer.ask(workers).items()}
+    inquirer.refuse_shared(workers)
+    seen = {state.about.worker: state.about.present for state in inquirer.ask(workers)}
     pairs = [(a, b) for a, b in itertools.combinations(workers, 2) if b in seen[a] and a in seen[b]]
     directions = [direction for a, b in pairs for direction in ((a, b), (b, a))]
     steps = itertools.count(1)
@@ -209,7 +237,9 @@ def survey(
         relative = (rate / max(alone[direction], 1.0) for rate, direction in zip(rates, (first, second), strict=True))
         return sum(relative) < SHARING
 
-    return Survey(tuple(workers), latency_s, alone, _media(pairs, share))
+    media = _media(pairs, share)
+    inquirer.refuse_shared(workers)  # another agent may have been discovered meanwhile
+    return Survey(tuple(workers), latency_s, alone, media)
 
 
 def _media(pairs: Sequence[Direction], share: Callable[[Direction, Direction], bool]) -> tuple[Medium, ...]:

@@ -26,7 +26,7 @@ from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Load
 from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
-from planner.trace.records import SampleRecord
+from planner.trace.records import Incident, SampleRecord
 
 LIMIT: Final = 4
 """Default maximum number of in-flight samples of a source."""
@@ -248,6 +248,9 @@ class _Desk(Observer):
             self._absent.discard(worker)
             self._changed.notify_all()
         self._also.on_joined(worker)
+
+    def on_incident(self, incident: Incident) -> None:
+        self._also.on_incident(incident)
 
 
 def check_limit(limit: int) -> None:

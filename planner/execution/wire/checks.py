@@ -65,6 +65,10 @@ def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:
 
 def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
     _known("model", task.model, deploy.models, frame)
+    priorities = [source.priority for source in deploy.instance.scenario.sources.values()]
+    if task.priority not in priorities:
+        expected = f"one of {', '.join(f'{priority:g}' for priority in sorted(set(priorities)))}"
+        raise ExecuteError("no such priority", where=_where(frame), value=task.priority, expected=expected)
     length = len(deploy.models[task.model].block_sha256)
     blocks = [task.next_block, *(block for stage in task.stages for block in (stage.first_block, stage.last_block))]
     for block in blocks:

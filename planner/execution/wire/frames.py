@@ -78,6 +78,8 @@ class Frame:
     tensors: Tensors = field(default_factory=dict)
     sender: str = ""
     """The sender by the transport's account; empty on an outbound frame."""
+    process: str = ""
+    """Which of the agents of the sender's name has sent it, as the sender by the transport's account."""
     arrived_s: float = 0.0
     """Arrival by this process's monotonic clock, before any queueing here."""
 
@@ -113,7 +115,7 @@ def encode(frame: Frame) -> tuple[bytes, Payload]:
     return header, pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
-def decode(header: bytes, payload: Payload, sender: str = "", arrived_s: float = 0.0) -> Frame:
+def decode(header: bytes, payload: Payload, sender: str = "", process: str = "", arrived_s: float = 0.0) -> Frame:
     """Decode a frame of :func:`encode`; its tensors are read-only views of ``payload``.
 
     Raises
@@ -143,4 +145,4 @@ def decode(header: bytes, payload: Payload, sender: str = "", arrived_s: float =
         offset = end
     if offset != len(payload) or len(tensors) != len(parsed.tensors):
         raise ExecuteError("the size of the payload does not match its header", where="frame", value=len(payload))
-    return Frame(parsed.body, tensors, sender, arrived_s)
+    return Frame(parsed.body, tensors, sender, process, arrived_s)

@@ -25,6 +25,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from functools import partial
 from itertools import count
+from math import inf
 from operator import is_
 from typing import Final, Protocol
 
@@ -135,7 +136,8 @@ class _Lane:
         self._burst: _Burst | None = None
         self._window = SendWindow()
         self._drain_until_s: float | None = None
-        self._closing = False
+        self._close_by_s: float | None = None
+        """Time of the monotonic clock at which the thread ends at the latest; None until :meth:`close`."""
         self._ended = False
         self._thread = start_thread(f"send {name}", self._work, self._end)
 
@@ -186,11 +188,13 @@ class _Lane:
             self._round_trip_s.pop(member, None)
             self._changed.notify()
 
-    def close(self) -> None:
-        """End the thread once the queue is empty or cannot be sent."""
+    def close(self, by_s: float) -> None:
+        """End the thread once the queue is empty or cannot be sent, at the latest at a time of the monotonic clock."""
         with self._changed:
-            self._closing = True
+            self._close_by_s = by_s
             self._changed.notify()
+
+    def join(self) -> None:
         self._thread.join()
 
     def _end(self, error: Exception) -> None:
@@ -261,15 +265,19 @@ class _Lane:
     def _next_item(self) -> _Queued | None:
         """Wait until a fragment of the first frame may be sent; return None once the queue is empty and closed."""
         with self._changed:
-            while not (self._queue and self._may_send(self._queue[0][2])):
-                if self._closing and not self._queue:
-                    return None
+            while not self._is_over() and not (self._queue and self._may_send(self._queue[0][2])):
                 wait_s = _LOST_S if self._drain_until_s is None else _DRAIN_S
-                self._changed.wait(wait_s if self._queue else None)
+                if self._close_by_s is not None:
+                    wait_s = min(wait_s, self._close_by_s - time.monotonic())
+                self._changed.wait(max(wait_s, 0.0) if self._queue else None)
                 lost_s = time.monotonic() - _LOST_S
                 self._in_flight = {key: sent for key, sent in self._in_flight.items() if sent.departure.at_s > lost_s}
-            self._sending = self._queue[0][2]
+            self._sending = None if self._is_over() else self._queue[0][2]
             return self._sending
+
+    def _is_over(self) -> bool:
+        by_s = self._close_by_s
+        return by_s is not None and (not self._queue or by_s <= time.monotonic())
 
     def _next_fragment(self, item: _Queued, outgoing: Outgoing) -> Fragment | None:
         """Return the next fragment of a frame, which leaves the queue with its last one.
@@ -365,12 +373,14 @@ class Lanes:
         for lane in self._all():
             lane.forget(member)
 
-    def close(self) -> None:
-        """Accept no more frames, and return once the queued ones have been sent or cannot be."""
+    def close(self, timeout_s: float = inf) -> None:
+        """Accept no more frames, and return once the queued ones have been sent or cannot be, or after a time."""
         with self._lock:
             self._closed = True
         for lane in self._all():
-            lane.close()
+            lane.close(time.monotonic() + timeout_s)
+        for lane in self._all():
+            lane.join()
 
     def _all(self) -> list[_Lane]:
         with self._lock:

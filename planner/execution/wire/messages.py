@@ -259,9 +259,9 @@ class Data(FrozenModel):
     run: str
     sender: str
     message: Message
-    cut: int
-    size_bytes: int
-    sent_s: float
+    cut: _Count
+    size_bytes: _Count
+    sent_s: Annotated[float, Field(allow_inf_nan=False)]
     """Time of the run's clock at the sender, or at the worker that forwarded it."""
     transfer: str | None = None
     to: str = ""

@@ -43,12 +43,12 @@ def key_file(member: str) -> str:
 
 
 def inbox(member: str, sender: str) -> str:
-    """Return the key of messages from ``sender`` to ``member``; ``*`` stands for any."""
+    """Return the key of messages between two members, each given as ``NAME/PROCESS``; ``*`` stands for any."""
     return f"{ROOT}/to/{member}/from/{sender}"
 
 
 def alive(member: str) -> str:
-    """Return the key of a member's presence; ``*`` stands for any."""
+    """Return the key of the presence of a member, given as ``NAME/PROCESS``; ``*`` stands for any."""
     return f"{ROOT}/alive/{member}"
 
 
@@ -140,13 +140,13 @@ class Credentials:
 
         watching = ("declare_liveliness_subscriber", "liveliness_query")
         everything = ("put", "declare_subscriber", "liveliness_token", *watching)
-        rules = [rule("send", "egress", everything, f"{ROOT}/**"), rule("watch", "ingress", watching, alive("*"))]
+        rules = [rule("send", "egress", everything, f"{ROOT}/**"), rule("watch", "ingress", watching, alive("*/*"))]
         policies = []
         for member in self.members:
             of_member = [
-                rule(f"{member} sends", "ingress", ["put"], inbox("*", member)),
-                rule(f"{member} listens", "ingress", ["declare_subscriber"], inbox(member, "*")),
-                rule(f"{member} is present", "ingress", ["liveliness_token"], alive(member)),
+                rule(f"{member} sends", "ingress", ["put"], inbox("*/*", f"{member}/*")),
+                rule(f"{member} listens", "ingress", ["declare_subscriber"], inbox(f"{member}/*", "*/*")),
+                rule(f"{member} is present", "ingress", ["liveliness_token"], alive(f"{member}/*")),
             ]
             rules += of_member
             policies.append({"rules": ["send", "watch", *(entry["id"] for entry in of_member)], "subjects": [member]})

@@ -13,13 +13,18 @@ _LOG = logging.getLogger(__name__)
 _P = ParamSpec("_P")
 
 
-def start_thread(name: str, work: Callable[[], None], on_failure: Callable[[Exception], None]) -> threading.Thread:
-    """Start a daemon thread.
+def start_thread(
+    name: str, work: Callable[[], None], on_failure: Callable[[Exception], None], *, awaited_at_exit: bool = False
+) -> threading.Thread:
+    """Start a thread.
 
     Parameters
     ----------
     on_failure
         Called in that thread with the exception that ended ``work``, after it has been logged.
+    awaited_at_exit
+        Whether the process waits for the thread before it ends, however its main thread ends. A thread that calls
+        onnxruntime needs this: the process aborts if the interpreter is gone when the call returns.
     """
 
     def guarded() -> None:
@@ -29,7 +34,7 @@ def start_thread(name: str, work: Callable[[], None], on_failure: Callable[[Exce
             _LOG.exception("the thread %r failed", name)
             on_failure(error)
 
-    thread = threading.Thread(target=guarded, name=name, daemon=True)
+    thread = threading.Thread(target=guarded, name=name, daemon=not awaited_at_exit)
     thread.start()
     return thread
 

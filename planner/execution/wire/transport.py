@@ -54,6 +54,8 @@ class Transport(Protocol):
 
         Parameters
         ----------
+        to
+            A name; ``NAME/PROCESS`` for one of several agents of that name.
         level
             1 to 7; smaller is more urgent.
         """
@@ -75,6 +77,17 @@ class Transport(Protocol):
         """Query the present members: each is reported again, as when it joins."""
         ...
 
+    def processes(self, member: str) -> Mapping[str, str]:
+        """Return the other agents of a name, first the one that messages go to, each with its address.
+
+        The address is empty if the agent is only reached through others.
+        """
+        ...
+
+    def shared_names(self) -> frozenset[str]:
+        """Return the names that several agents have (:mod:`planner.execution.wire.presence`)."""
+        ...
+
     def close(self) -> None:
         """Leave the network; the others are notified."""
         ...
@@ -85,7 +98,7 @@ OnFrame = Callable[[Frame], None]
 
 OnPresence = Callable[[str, bool], None]
 """Called in any thread when another member joins (True) or leaves (False); also for those present already, possibly
-several times."""
+several times, and when another agent of a present member's name comes or goes, even if the name is one's own."""
 
 Connect = Callable[[OnFrame, OnPresence], Transport]
 """Opens a member's transport."""
@@ -97,7 +110,7 @@ class Receiver:
     def __init__(self, member: str, on_frame: OnFrame) -> None:
         self._member = member
         self._on_frame = on_frame
-        self._assemblers: dict[str, Assembler] = {}
+        self._assemblers: dict[tuple[str, str], Assembler] = {}
         self._lock = threading.Lock()
         self._limit_bytes = _REPORT_BYTES if member == COORDINATOR else IDLE_BYTES
         self.on_acknowledged: OnAcknowledged = lambda _fragment: None
@@ -109,16 +122,16 @@ class Receiver:
             for assembler in self._assemblers.values():
                 assembler.limit_bytes = size_bytes
 
-    def forget(self, sender: str) -> None:
-        """Drop the unfinished frames of a member that has left."""
+    def forget(self, sender: str, process: str = "") -> None:
+        """Drop the unfinished frames of an process of a member that has left."""
         with self._lock:
-            self._assemblers.pop(sender, None)
+            self._assemblers.pop((sender, process), None)
 
-    def _assembler(self, sender: str) -> Assembler:
+    def _assembler(self, sender: str, process: str) -> Assembler:
         with self._lock:
-            return self._assemblers.setdefault(sender, Assembler(self._limit_bytes))
+            return self._assemblers.setdefault((sender, process), Assembler(self._limit_bytes))
 
-    def receive(self, sender: str, attachment: bytes, payload: bytes) -> Fragment | None:
+    def receive(self, sender: str, attachment: bytes, payload: bytes, process: str = "") -> Fragment | None:
         """Handle an inbound fragment; return the acknowledgement to send back at once, if any."""
         arrived_s = time.monotonic()
         fragment: Fragment | None = None
@@ -127,9 +140,9 @@ class Receiver:
             if fragment.acknowledges:
                 self.on_acknowledged(fragment)
                 return None
-            whole = self._assembler(sender).add(fragment)
+            whole = self._assembler(sender, process).add(fragment)
             if whole is not None:
-                frame = decode(*whole, sender, arrived_s)
+                frame = decode(*whole, sender, process, arrived_s)
                 check_sender(frame)
                 if isinstance(frame.body, Deploy):
                     # The messages after a deployment may be as large as it announces, even before the agent handles it.

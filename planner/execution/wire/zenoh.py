@@ -23,6 +23,7 @@ import zenoh
 from planner.errors import ExecuteError
 from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execution.wire.frames import Frame, encode
+from planner.execution.wire.presence import Roster, process_of
 from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
 from planner.execution.wire.threads import surviving
 from planner.execution.wire.transport import (
@@ -150,7 +151,6 @@ class ZenohTransport:
 
     def __init__(self, name: str, configuration: Mapping[str, Any], on_frame: OnFrame, on_presence: OnPresence) -> None:
         self._name = name
-        self._on_presence = on_presence
         self._receiver = Receiver(name, on_frame)
         config = zenoh.Config()
         for key, value in configuration.items():
@@ -161,11 +161,14 @@ class ZenohTransport:
             value = ", ".join(configuration["listen/endpoints"])
             raise ExecuteError(f"cannot open the transport: {error}", where=name, value=value) from error
 
+        process = process_of(name, str(self._session.info.zid()))
+        self._own = f"{name}/{process}"
+        self._roster = Roster((name, process), on_presence)
         presence = surviving(self._presence)
         try:
-            self._session.declare_subscriber(inbox(name, "*"), surviving(self._receive))
-            self._token = self._session.liveliness().declare_token(alive(name))
-            self._session.liveliness().declare_subscriber(alive("*"), presence, history=True)
+            self._session.declare_subscriber(inbox(self._own, "*/*"), surviving(self._receive))
+            self._token = self._session.liveliness().declare_token(alive(self._own))
+            self._session.liveliness().declare_subscriber(alive("*/*"), presence, history=True)
         except BaseException as error:
             self.close()
             if isinstance(error, zenoh.ZError):
@@ -173,21 +176,22 @@ class ZenohTransport:
             raise
 
     def _receive(self, sample: zenoh.Sample) -> None:
-        sender = str(sample.key_expr).rpartition("/")[2]
+        sender, process = _member(sample)
         attachment = sample.attachment.to_bytes() if sample.attachment is not None else b""
-        answer = self._receiver.receive(sender, attachment, sample.payload.to_bytes())
+        answer = self._receiver.receive(sender, attachment, sample.payload.to_bytes(), process)
         if answer is not None:
             try:
-                self.send_fragment(sender, answer, CONTROL)
+                self.send_fragment(f"{sender}/{process}", answer, CONTROL)
             except ExecuteError:  # the session may be closing; the sender's lane times out
                 _LOG.debug("%s: an acknowledgement is lost", self._name, exc_info=True)
 
     def _presence(self, sample: zenoh.Sample) -> None:
-        other, present = str(sample.key_expr).rpartition("/")[2], sample.kind == zenoh.SampleKind.PUT
-        if other != self._name:
-            if not present:
-                self._receiver.forget(other)
-            self._on_presence(other, present)
+        member, process = _member(sample)
+        if sample.kind == zenoh.SampleKind.PUT:
+            self._roster.add(member, process)
+        else:
+            self._receiver.forget(member, process)
+            self._roster.remove(member, process)
 
     def send(self, to: str, frame: Frame, level: int) -> None:
         """Send a frame; blocks while the link's queue is full."""
@@ -202,9 +206,11 @@ class ZenohTransport:
         ExecuteError
             The library refused it.
         """
+        if "/" not in to:
+            to = f"{to}/{process_of(to, self._roster.first(to) or '*')}"
         try:
             self._session.put(
-                inbox(to, self._name),
+                inbox(to, self._own),
                 bytes(fragment.payload),  # the library takes no views
                 attachment=fragment.attachment,
                 priority=_PRIORITIES[level - 1],
@@ -215,7 +221,7 @@ class ZenohTransport:
                 express=True,
             )
         except zenoh.ZError as error:
-            raise ExecuteError(f"cannot be sent: {error}", where=f"message to {to}") from error
+            raise ExecuteError(f"cannot be sent: {error}", where=f"message to {to.partition('/')[0]}") from error
 
     def on_acknowledged(self, call: OnAcknowledged) -> None:
         """Register a callback, called in any thread with each acknowledgement."""
@@ -234,10 +240,25 @@ class ZenohTransport:
                 self._presence(reply.ok)
 
         try:
-            self._session.liveliness().get(alive("*"), answer, timeout=PRESENCE_PERIOD_S)
+            self._session.liveliness().get(alive("*/*"), answer, timeout=PRESENCE_PERIOD_S)
         except zenoh.ZError as error:
             raise ExecuteError(f"cannot query the present members: {error}", where=self._name) from error
+
+    def processes(self, member: str) -> dict[str, str]:
+        """Return the other agents of a name, first the one that messages go to, each with its address."""
+        links = {str(link.zid): link.dst.partition("/")[2].partition("?")[0] for link in self._session.info.links()}
+        return {process: links.get(process, "") for process in self._roster.processes(member)}
+
+    def shared_names(self) -> frozenset[str]:
+        """Return the names that several agents have."""
+        return self._roster.shared_names()
 
     def close(self) -> None:
         """Leave the network; a process that ends without this may hang."""
         self._session.close()  # type: ignore[no-untyped-call]  # the library's stub leaves it untyped
+
+
+def _member(sample: zenoh.Sample) -> tuple[str, str]:
+    """Return name and process of the member at the end of a key."""
+    name, process = str(sample.key_expr).rsplit("/", 2)[1:]
+    return name, process
