@@ -1,15 +1,17 @@
-"""Atomic file writes, which a power failure does not leave incomplete either."""
+"""Atomic file writes, which a power failure does not leave incomplete either, and strict reading of JSON."""
 
 from __future__ import annotations
 
 import errno
+import json
+import math
 import os
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 StrPath = str | os.PathLike[str]
 """A path as a caller may give it."""
@@ -63,6 +65,44 @@ def write_bytes_atomic(path: Path, data: bytes | memoryview, *, private: bool = 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path`` atomically; parent folders are created."""
     write_bytes_atomic(path, text.encode())
+
+
+def parse_json(data: str | bytes) -> Any:
+    """Return the value of a JSON text.
+
+    Raises
+    ------
+    ValueError
+        If the text is not JSON, is nested too deeply, or has a number that is not finite (Python's reader accepts
+        ``NaN``, ``Infinity`` and ``1e999``). The message says where it is, as in ``[3].dur``.
+    """
+    strange: list[str] = []
+
+    def number(text: str) -> float:
+        value = float(text)
+        if not math.isfinite(value):
+            strange.append(text)
+        return value
+
+    try:
+        document = json.loads(data, parse_float=number, parse_constant=number)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+    if strange:
+        raise ValueError(f"{next(_strange_places(document))}: a number must be finite; found {strange[0]}")
+    return document
+
+
+def _strange_places(value: object, place: str = "") -> Iterator[str]:
+    """Yield the place of each number that is not finite."""
+    if isinstance(value, float) and not math.isfinite(value):
+        yield place.removeprefix(".") or "top level"
+    elif isinstance(value, dict):
+        for key, inner in value.items():
+            yield from _strange_places(inner, f"{place}.{key}")
+    elif isinstance(value, list):
+        for index, inner in enumerate(value):
+            yield from _strange_places(inner, f"{place}[{index}]")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # protobuf ships no stubs
-from onnx import TensorProto, helper, inliner
+from onnx import TensorProto, helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from planner.errors import Fault, ModelError
+from planner.model.functions import RuntimeNode, inline
 
 # com.microsoft is the domain of onnxruntime's own operators. Functions defined in the model are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -41,12 +42,15 @@ class ModelSource:
         Hash over the file and all files of external data.
     external
         The files of external data by the location that tensors name, sorted by it; links are resolved.
+    runtime_nodes
+        What onnxruntime makes of each node of the graph, in the same order; empty if unknown.
     """
 
     path: Path
     proto: onnx.ModelProto
     sha256: str
     external: Mapping[str, Path]
+    runtime_nodes: tuple[RuntimeNode, ...] = ()
 
     @cached_property
     def joined_sha256(self) -> str:
@@ -116,8 +120,11 @@ def read_model(path: Path) -> ModelSource:
         external data that is missing, too short or outside the model's folder. There is one fault per file.
     """
     proto, digest = _parse(path)
-    if proto.functions:
-        proto = inliner.inline_local_functions(proto)
+    try:
+        proto, runtime_nodes = inline(proto)
+    except (onnx.checker.ValidationError, RuntimeError) as error:
+        what = f"its functions cannot be inlined ({str(error).splitlines()[0]})"
+        raise ModelError(what, where=str(path), expected="functions that ONNX can inline") from None
     faults = [*_domain_faults(proto.graph, str(path))]
     tensors = list(_graph_tensors(proto.graph))
     faults += [fault for tensor in tensors if (fault := _tensor_fault(tensor, path))]
@@ -131,7 +138,7 @@ def read_model(path: Path) -> ModelSource:
         own = hashlib.sha256()
         _hash_file(file, own)
         digest.update(own.digest())
-    return ModelSource(path, proto, digest.hexdigest(), files)
+    return ModelSource(path, proto, digest.hexdigest(), files, runtime_nodes)
 
 
 def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
