@@ -6,6 +6,7 @@ import errno
 import json
 import math
 import os
+import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -81,16 +82,19 @@ def parse_json(data: str | bytes) -> Any:
     def number(text: str) -> float:
         value = float(text)
         if not math.isfinite(value):
-            strange.append(text)
+            strange.append(text if len(text) < 30 else f"a number of {len(text)} characters")
         return value
 
     try:
-        document = json.loads(data, parse_float=number, parse_constant=number)
+        text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
+        huge = re.search(r"\d{300}", text)  # integers are not read by a function otherwise, which would be slow
+        document = json.loads(text, parse_float=number, parse_constant=number, parse_int=number if huge else None)
+        place = next(_strange_places(document), "a repeated key") if strange else ""
     except RecursionError:
         raise ValueError("nested too deeply") from None
     if strange:
-        raise ValueError(f"{next(_strange_places(document))}: a number must be finite; found {strange[0]}")
-    return document
+        raise ValueError(f"{place}: a number must be finite; found {strange[0]}")
+    return json.loads(text) if huge else document
 
 
 def _strange_places(value: object, place: str = "") -> Iterator[str]:

@@ -1,8 +1,8 @@
 """Models whose nodes onnxruntime renames, fuses, nests and inlines, and profiles of them by old versions.
 
 ``onnxruntime_profiles/MODEL-VERSION.json`` was written by that version of onnxruntime in three runs of the model, with
-all optimisations. Only events of nodes and runs are kept, without process and host. The file with OpenVINO's provider is
-by onnxruntime-openvino.
+all optimisations. Only events of nodes and runs are kept, without process and host. One file is by the package
+onnxruntime-openvino.
 """
 
 from __future__ import annotations
