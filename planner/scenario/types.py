@@ -36,7 +36,7 @@ PerSecond = Annotated[float, Field(gt=0, allow_inf_nan=False), _quantity("rate")
 Fraction = Annotated[float, Field(ge=0, le=1), _quantity("fraction")]
 ProperFraction = Annotated[float, Field(ge=0, lt=1), _quantity("fraction")]
 Factor = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
-Count = Annotated[int, Field(ge=1, strict=True)]
+Count = Annotated[int, Field(ge=1, le=2**53, strict=True)]
 
 
 class Entry(FrozenModel):
