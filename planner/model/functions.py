@@ -17,7 +17,7 @@ import onnx
 from onnx import inliner
 
 PREFIXES = ("_inlfunc_{}_", "_inline_{}")
-"""Prefix of inlined names by onnxruntime, and by its versions 1.15 and 1.16."""
+"""Prefix of inlined names by onnxruntime, and by its version 1.16."""
 
 
 @dataclass(frozen=True)

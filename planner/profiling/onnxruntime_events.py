@@ -23,12 +23,12 @@ from planner.profiling.timing import robust_std
 KERNEL_SUFFIX: Final = "_kernel_time"
 US: Final = 1e-6
 INLINED: Final = re.compile(r"_inlfunc_|_inline_")
-"""Start of the names of nodes that functions brought in, by version 1.17 and later, and by 1.15 and 1.16."""
-NAMELESS: Final = ((("Gemm", "FusedGemm"), True), (("FusedMatMul",), False))
-"""Operators fused from a MatMul whose name versions up to 1.16 drop, and whether an Add follows it."""
-UNTOLD: Final = "nodes of inlined functions that cannot be told apart"
+"""Start of the names of nodes that functions brought in, by version 1.17 and later, and by 1.16."""
 ADDRESSED: Final = re.compile(r"_0x[0-9a-f]+_")
-"""The same by versions up to 1.14: an address in memory. Only the number tells which node it is."""
+"""The same by versions up to 1.15: an address in memory. Only the number tells which node it is."""
+NAMELESS: Final = ((("Gemm", "FusedGemm"), True), (("FusedMatMul",), False))
+"""Operators fused from a MatMul whose name versions up to 1.18 drop, and whether an Add follows it."""
+UNTOLD: Final = "nodes of inlined functions that cannot be told apart"
 
 
 @dataclass(frozen=True)
