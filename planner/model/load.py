@@ -26,6 +26,7 @@ from planner.model.coarsen import choose_borders
 if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so they are imported inside functions
     from planner.model.cost import NodeCosts
     from planner.model.extract import Subgraph
+    from planner.model.functions import RuntimeNode
     from planner.model.line import WorkOrder
     from planner.model.shapes import Shapes
     from planner.model.source import ModelSource
@@ -61,6 +62,12 @@ class ChainModel:
     def uncounted(self) -> Mapping[str, int]:
         """Number of nodes of each operator that has no FLOP rule."""
         return self.costs.uncounted
+
+    @property
+    def runtime_nodes(self) -> Mapping[str, RuntimeNode]:
+        """What onnxruntime makes of each node of the model, by the first tensor that the node produces."""
+        nodes = zip(self.source.proto.graph.node, self.source.runtime_nodes, strict=False)
+        return {next(filter(None, node.output)): runtime for node, runtime in nodes if any(node.output)}
 
     def block_inputs(self, index: int) -> tuple[str, ...]:
         """Return the names of the tensors that block ``index`` uses."""

@@ -8,17 +8,18 @@ from __future__ import annotations
 
 import hashlib
 import mmap
-from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # protobuf ships no stubs
-from onnx import TensorProto, defs, helper, inliner
-from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
+from onnx import TensorProto, defs, helper
+from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from planner.errors import Fault, ModelError
+from planner.model.functions import RuntimeNode, inline
 
 # com.microsoft is the domain of onnxruntime's own operators. Functions defined in the model are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -40,19 +41,22 @@ class ModelSource:
     sha256
         Hash over the file and all files of external data.
     external
-        The files of external data, sorted by name.
+        The files of external data by the location that tensors name, sorted by it; links are resolved.
+    runtime_nodes
+        What onnxruntime makes of each node of the graph, in the same order; empty if unknown.
     """
 
     path: Path
     proto: onnx.ModelProto
     sha256: str
-    external: tuple[Path, ...]
+    external: Mapping[str, Path]
+    runtime_nodes: tuple[RuntimeNode, ...] = ()
 
     @cached_property
     def joined_sha256(self) -> str:
         """Hash of the file and of all files of external data as one: earlier versions' ``sha256`` on Python 3.10."""
         digest = hashlib.sha256()
-        for path in (self.path, *self.external):
+        for path in (self.path, *self.external.values()):
             _hash_file(path, digest)
         return digest.hexdigest()
 
@@ -87,14 +91,23 @@ class ModelSource:
 
     def _fetch(self, tensor: TensorProto) -> None:
         """Load a tensor's data into the tensor if the data is external."""
-        if uses_external_data(tensor):
-            try:
-                load_external_data_for_tensor(tensor, str(self.path.parent))
-            except (onnx.checker.ValidationError, ValueError, OSError) as error:
-                where = f"{self.path}, tensor {tensor.name!r}"
-                raise ModelError(f"external data cannot be read ({error})", where=where) from None
-            tensor.data_location = TensorProto.DEFAULT  # onnx itself does so from 1.23 on
-            del tensor.external_data[:]
+        if not uses_external_data(tensor):
+            return
+        # onnx's own loader refuses links, and so every model in the cache of a hub.
+        info = ExternalDataInfo(tensor)
+        try:
+            with self.external[info.location].open("rb") as file:
+                file.seek(info.offset or 0)
+                data = file.read(-1 if info.length is None else info.length)
+        except OSError as error:
+            where = f"{self.path}, tensor {tensor.name!r}"
+            raise ModelError(f"external data cannot be read ({error.strerror})", where=where) from None
+        if len(data) < (info.length or 0):
+            where = f"{self.path}, tensor {tensor.name!r}"
+            raise ModelError("external data ends early", where=where, value=len(data), expected=f"{info.length} bytes")
+        tensor.raw_data = data
+        tensor.data_location = TensorProto.DEFAULT
+        del tensor.external_data[:]
 
 
 def read_model(path: Path) -> ModelSource:
@@ -104,25 +117,29 @@ def read_model(path: Path) -> ModelSource:
     ------
     ModelError
         If the file is missing, is not an ONNX file, is truncated, uses an unknown operator domain, or refers to
-        external data that is missing, too short or outside the model's folder.
+        external data that is missing, too short or outside the model's folder. There is one fault per file.
     """
     proto, digest = _parse(path)
-    if proto.functions:
-        proto = inliner.inline_local_functions(proto)
+    try:
+        proto, runtime_nodes = inline(proto)
+    except (onnx.checker.ValidationError, RuntimeError) as error:
+        what = f"its functions cannot be inlined ({str(error).splitlines()[0]})"
+        raise ModelError(what, where=str(path), expected="functions that ONNX can inline") from None
     _trim_absent(proto.graph, {opset.domain: opset.version for opset in proto.opset_import})
     faults = [*_domain_faults(proto.graph, str(path))]
     tensors = list(_graph_tensors(proto.graph))
     faults += [fault for tensor in tensors if (fault := _tensor_fault(tensor, path))]
     external = [tensor for tensor in tensors if uses_external_data(tensor)]
-    faults += [fault for tensor in external if (fault := _external_fault(tensor, path))]
+    faults += _external_faults(external, path)
     if faults:
         raise ModelError(faults)
-    files = tuple(path.parent / name for name in sorted({ExternalDataInfo(tensor).location for tensor in external}))
-    for file in files:
+    locations = sorted({ExternalDataInfo(tensor).location for tensor in external})
+    files = {location: (path.parent / location).resolve() for location in locations}
+    for file in files.values():
         own = hashlib.sha256()
         _hash_file(file, own)
         digest.update(own.digest())
-    return ModelSource(path, proto, digest.hexdigest(), files)
+    return ModelSource(path, proto, digest.hexdigest(), files, runtime_nodes)
 
 
 def _trim_absent(graph: onnx.GraphProto, versions: Mapping[str, int]) -> None:
@@ -224,21 +241,41 @@ def _tensor_fault(tensor: TensorProto, path: Path) -> Fault | None:
     return Fault("malformed tensor", f"{path}, tensor {tensor.name!r}", actual, "an ONNX type and sizes of 0 or more")
 
 
+def _external_faults(tensors: Iterable[TensorProto], path: Path) -> list[Fault]:
+    """Return one fault per file that cannot be used, with the number of tensors in it."""
+    faults: dict[tuple[str, object], tuple[Fault, int]] = {}
+    for tensor in tensors:
+        if fault := _external_fault(tensor, path):
+            first, count = faults.get((fault.what, fault.value), (fault, 0))
+            faults[fault.what, fault.value] = first, count + 1
+    return [
+        fault if count == 1 else replace(fault, where=f"{fault.where} and {count - 1} more")
+        for fault, count in faults.values()
+    ]
+
+
 def _external_fault(tensor: TensorProto, path: Path) -> Fault | None:
-    """Return a fault if a reference to external data is invalid or, as in a path traversal, leaves the folder."""
+    """Return a fault if a reference to external data is invalid or, as in a path traversal, leaves the folder.
+
+    As in onnxruntime, the file may be a link if it leads to a file below the folder of the model or, if the model is a
+    link itself, of the file it leads to. In the cache of a hub, both are links into one folder.
+    """
     where = f"{path}, tensor {tensor.name!r}"
-    expected = "a file in the model's own folder"
+    expected = (
+        "a file below the model's own folder; a link may lead below the folder of the file to which the model leads"
+    )
     try:
         info = ExternalDataInfo(tensor)
     except ValueError as error:
         return Fault(f"malformed reference to external data ({error})", where, expected=expected)
-    location, folder = info.location, path.parent.resolve()
-    inside = not (PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute())
-    file = (folder / location).resolve()
-    if not (location and inside and file.is_relative_to(folder)):
+    location = info.location
+    relative = not (PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute())
+    file, folders = (path.parent / location).resolve(), (path.parent.resolve(), path.resolve().parent)
+    if not (location and relative and any(file.is_relative_to(folder) for folder in folders)):
         return Fault("external data outside the model's folder is not allowed", where, location, expected)
     if not file.is_file():
-        return Fault("external data is missing", where, location, expected)
+        return Fault("external data is missing", where, location, "a file in the model's folder")
     if (info.offset or 0) + (info.length or 0) > file.stat().st_size:
-        return Fault("external data ends early", where, file.stat().st_size, f"{info.length} bytes at {info.offset}")
+        what = f"external data ends early: the file has {file.stat().st_size} bytes"
+        return Fault(what, where, location, f"{info.length} bytes at {info.offset or 0}")
     return None

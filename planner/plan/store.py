@@ -8,7 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from planner.errors import Fault, PlanError
-from planner.files import StrPath, write_text_atomic
+from planner.files import StrPath, parse_json, write_text_atomic
 from planner.plan.types import SCHEMA, PlanSpec
 
 
@@ -21,7 +21,8 @@ def load_plan(path: StrPath) -> PlanSpec:
         The file cannot be read, is not JSON, or has wrong or missing keys; all errors at once.
     """
     try:
-        document = json.loads(Path(path).read_text(encoding="utf-8"))
+        text = Path(path).read_text(encoding="utf-8")
+        document = parse_json(text)
     except OSError as error:
         what = f"cannot read the plan: {error.strerror}"
         raise PlanError(what, where=str(path), expected="a plan by `planner solve`") from error
@@ -31,7 +32,7 @@ def load_plan(path: StrPath) -> PlanSpec:
     if stated != SCHEMA:
         raise PlanError("not a plan of this version", where=f"{path}: schema", value=stated, expected=SCHEMA)
     try:
-        return PlanSpec.model_validate(document)
+        return PlanSpec.model_validate_json(text, strict=True)  # a number is neither text nor a boolean
     except ValidationError as error:
         raise PlanError(
             Fault(

@@ -136,7 +136,7 @@ def load_class(name: str) -> DeviceClass:
         raise ProfileError("estimates require a YAML parser", expected='`pip install "mdi-planner[plan]"`') from error
     try:
         document = YAML(typ="safe").load(path)
-    except (OSError, YAMLError) as error:
+    except (OSError, YAMLError, ValueError, RecursionError) as error:
         raise ProfileError(f"device class cannot be read: {error}", where=str(path)) from error
     try:
         device_class = DeviceClass.model_validate(document)

@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
 from time import perf_counter, thread_time
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,6 +23,9 @@ from planner.runtime.memory import peak_activation_bytes
 from planner.runtime.providers import REFERENCE_PROVIDER
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
+
+if TYPE_CHECKING:  # this module needs onnx, which the base install lacks
+    from planner.model.functions import RuntimeNode
 
 Progress = Callable[[int, int], None]
 """Callback that receives the percentage done so far, and 100."""
@@ -40,6 +43,10 @@ class ProfiledModel(Protocol):
     @property
     def chain(self) -> Chain:
         """Blocks and cuts."""
+
+    @property
+    def runtime_nodes(self) -> Mapping[str, RuntimeNode]:
+        """What onnxruntime makes of each node, by the first tensor that the node produces."""
 
     def block_model(self, index: int) -> bytes:
         """Return the serialised model of a block."""

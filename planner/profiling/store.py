@@ -10,7 +10,7 @@ from typing import Final
 from pydantic import ValidationError
 
 from planner.errors import Fault, ProfileError
-from planner.files import StrPath, write_text_atomic
+from planner.files import StrPath, parse_json, write_text_atomic
 from planner.profiling.types import SCHEMA, Profile
 
 FORMER_CHAIN: Final = (
@@ -41,7 +41,7 @@ def load_profile(path: StrPath) -> Profile:
     """
     path = Path(path)
     try:
-        document = json.loads(path.read_bytes())
+        document = parse_json(path.read_bytes())
     except FileNotFoundError as error:
         raise _missing(path) from error
     except OSError as error:

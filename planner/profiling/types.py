@@ -24,13 +24,15 @@ _BAR: Final = 24
 MAX_BLOCK_S: Final = 1e6
 """Longest time of a block, over 11 days; a longer one is a wrong unit, such as nanoseconds taken for seconds."""
 
-BlockSeconds = Annotated[float, Field(ge=1e-12, le=MAX_BLOCK_S, allow_inf_nan=False)]
-ExtraSeconds = Annotated[float, Field(ge=0, le=MAX_BLOCK_S, allow_inf_nan=False)]
-Size = Annotated[int, Field(ge=0, le=10**18)]
-NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
-Finite = Annotated[float, Field(allow_inf_nan=False)]
-Probability = Annotated[float, Field(ge=0, le=1)]
+# Numbers are strict, because text and booleans would be read as numbers otherwise.
+BlockSeconds = Annotated[float, Field(ge=1e-12, le=MAX_BLOCK_S, allow_inf_nan=False, strict=True)]
+ExtraSeconds = Annotated[float, Field(ge=0, le=MAX_BLOCK_S, allow_inf_nan=False, strict=True)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)]
+Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
+Probability = Annotated[float, Field(ge=0, le=1, strict=True)]
+Count = Annotated[int, Field(ge=0, le=10**18, strict=True)]
+PositiveCount = Annotated[int, Field(ge=1, le=10**18, strict=True)]
 
 
 class ModelReference(FrozenModel):
@@ -48,11 +50,11 @@ class BlockCost(FrozenModel):
     """Time of one run of the block inside a stage, without the stage overhead, in seconds: the median of the rounds."""
     std_s: ExtraSeconds
     """Standard deviation of that time over the rounds, computed from the quartiles, in seconds."""
-    weight_bytes: Size
-    activation_bytes: Size
+    weight_bytes: Count
+    activation_bytes: Count
     """Peak size of the tensors alive while the block runs, in bytes."""
     flop: NonNegative
-    parameters: Size
+    parameters: Count
     load_s: ExtraSeconds
     """Time to create the block's session from its model file, in seconds."""
 
@@ -61,8 +63,8 @@ class ExitPoint(FrozenModel):
     """An inner exit: a result that is available at ``cut``, that is, after block ``cut - 1``."""
 
     name: str
-    cut: int = Field(ge=1)
-    result_bytes: Size
+    cut: PositiveCount
+    result_bytes: Count
 
 
 class OperatingPoint(FrozenModel):
@@ -82,7 +84,7 @@ class SegmentError(FrozenModel):
 
     median: NonNegative
     p95: NonNegative
-    segments: int = Field(ge=1)
+    segments: PositiveCount
 
 
 class Profile(Printable, FrozenModel):
@@ -101,7 +103,7 @@ class Profile(Printable, FrozenModel):
     """Time saved by running both neighbours of each inner border in one session, in seconds; length L - 1, or empty if
     not measured. Negative where fusing costs time."""
     blocks: tuple[BlockCost, ...] = Field(min_length=1)
-    cut_bytes: tuple[Size, ...]
+    cut_bytes: tuple[Count, ...]
     """Size of the tensors that cross each cut, in bytes; length L + 1."""
     exits: tuple[ExitPoint, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()

@@ -89,6 +89,8 @@ def read_document(path: Path) -> Document:
         raise ScenarioError(f"not valid YAML: {str(error).splitlines()[0]}", where=str(path)) from None
     except RecursionError:
         raise ScenarioError("nested too deeply", where=str(path)) from None
+    except ValueError as error:  # Python limits the digits of an integer
+        raise ScenarioError(f"cannot be read: {error}", where=str(path)) from None
     if not isinstance(data, Mapping):
         what = "the file is empty" if data is None else "the file holds no mapping"
         raise ScenarioError(what, where=str(path), expected="the keys models, workers, networks and sources")

@@ -16,7 +16,7 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from planner.errors import PlannerError
-from planner.files import open_atomic
+from planner.files import open_atomic, parse_json
 
 
 @dataclass(slots=True)
@@ -162,10 +162,13 @@ def read_records(path: Path) -> list[Record]:
 
 def _read_record(line: bytes, where: str) -> Record:
     try:
-        return _RECORD.validate_json(line)
-    except ValidationError as error:
+        parse_json(line)
+        return _RECORD.validate_json(line, strict=True)
+    except ValueError as error:
+        first = error.errors()[0] if isinstance(error, ValidationError) else None
+        reason = f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}".removeprefix(": ") if first else str(error)
         raise PlannerError(
-            "not a trace record",
+            f"not a trace record ({reason})",
             where=where,
             value=line[:80].decode(errors="replace"),
             expected="one JSON object of kind block, transfer or sample",

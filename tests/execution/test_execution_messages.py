@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import json
+import math
 import subprocess
 import sys
 
@@ -102,6 +103,10 @@ def altered(**changes: object) -> bytes:
         (altered(v=2), PAYLOAD, "unsupported wire format; found 2; expected version 1"),
         (altered(body={"kind": "shutdown"}), PAYLOAD, "malformed header"),
         (altered(body={"kind": "start", "at_unix_s": "now"}), PAYLOAD, "body.start.at_unix_s: malformed header"),
+        (altered(body={"kind": "start", "at_unix_s": math.nan}), PAYLOAD, "body.at_unix_s: a number must be finite"),
+        (altered(body={"kind": "start", "at_unix_s": -math.inf}), PAYLOAD, "body.at_unix_s: a number must be finite"),
+        (HEADER.replace(b"1.0", b"1e999"), PAYLOAD, "body.at_unix_s: a number must be finite"),
+        (HEADER.replace(b"1.0", b"9" * 400), PAYLOAD, "body.at_unix_s: a number must be finite"),
         (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot be sent"),
         (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [-1]}]), PAYLOAD, "cannot be sent"),
         (
@@ -138,3 +143,8 @@ def test_validators_and_serializers_are_built_before_a_run() -> None:
     """Building them with the first message would stop all threads of an agent for as long as some blocks take."""
     told = subprocess.run([sys.executable, "-c", _LEFT_UNBUILT], capture_output=True, text=True, check=True)
     assert told.stdout.strip() == ""
+
+
+def test_names_may_look_like_numbers_that_are_not_finite() -> None:
+    tensors = {name: np.ones(1, np.float32) for name in ("NaN", "-Infinity", "1e999", "9" * 300)}
+    assert decode(*encode(Frame(Start(at_unix_s=1.0), tensors))).tensors == tensors

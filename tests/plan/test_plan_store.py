@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 
 import pytest
@@ -55,3 +56,13 @@ def test_another_kind_of_file_is_one_message() -> None:
     assert str(caught.value) == (
         f"{profile}: schema: not a plan of this version; found 'planner/profile/v1'; expected planner/plan/v1"
     )
+
+
+@pytest.mark.parametrize("value", ["NaN", "-Infinity", "1e999", "true", '"1"', "9" * 400])
+@pytest.mark.parametrize("key", ["objective", "delay_s", "utilisation", "memory_bytes"])
+def test_numbers_are_finite_numbers(plan: PlanSpec, tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "plan.json"
+    save_plan(plan, path)
+    path.write_text(re.sub(rf'"{key}": [^,\n]*', f'"{key}": {value}', path.read_text(), count=1))
+    with pytest.raises(PlanError, match=rf"plan\.json.*{key}"):
+        load_plan(path)

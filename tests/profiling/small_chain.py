@@ -10,6 +10,7 @@ import onnx
 from onnx import TensorProto, helper
 
 from planner.model.chain import Block, Chain, Cut, Exit, TensorSpec
+from planner.model.functions import RuntimeNode, inline
 from planner.profiling.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile, SegmentError
 
 WIDTH = 32
@@ -39,6 +40,11 @@ class SmallModel:
             cuts=tuple(Cut(index, tensors) for index, tensors in enumerate(cuts)),
             exits=(Exit("early", 1, 40),) if self.length > 1 else (),
         )
+
+    @property
+    def runtime_nodes(self) -> dict[str, RuntimeNode]:
+        model = onnx.load_model_from_string(self.model_bytes())
+        return {node.output[0]: runtime for node, runtime in zip(model.graph.node, inline(model)[1], strict=True)}
 
     def block_model(self, index: int) -> bytes:
         return self.stage_model(index, index)

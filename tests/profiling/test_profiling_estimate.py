@@ -129,6 +129,11 @@ def test_grouped_convolutions_are_counted_by_their_output_elements(tmp_path: Pat
     ("change", "message"),
     [
         ("peak_flop_per_s: -1", "peak_flop_per_s"),
+        ("peak_flop_per_s: .nan", "peak_flop_per_s"),
+        ("peak_flop_per_s: .inf", "peak_flop_per_s"),
+        ("peak_flop_per_s: true", "peak_flop_per_s"),
+        ('peak_flop_per_s: "1.5e12"', "peak_flop_per_s"),
+        (f"peak_flop_per_s: {'9' * 5000}", r"class\.yaml"),
         ("colour: red", "colour"),
         ("figures: [{model: m, flop: 1, parameters: 1, time_s: 1, source: nowhere}]", "at least 3"),
     ],

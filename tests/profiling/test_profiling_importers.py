@@ -52,16 +52,20 @@ def test_onnxruntime_profile_of_a_real_run(tmp_path: Path) -> None:
 
 
 def test_onnxruntime_takes_the_median_of_runs_and_the_longest_name(tmp_path: Path) -> None:
-    def event(name: str, us: float, index: int) -> dict[str, Any]:
+    def event(name: str, start_us: int, us: int, index: int) -> dict[str, Any]:
         args = {"node_index": str(index), "provider": "CPUExecutionProvider"}
-        return {"cat": "Node", "name": f"{name}_kernel_time", "dur": us, "args": args}
+        return {"cat": "Node", "name": f"{name}_kernel_time", "ts": start_us, "dur": us, "args": args}
 
-    runs = [event("mul0_nchwc", us, 0) for us in (900, 100, 110)]
-    runs += [event("mul1", 200, 1)] * 3 + [event("ReorderOutput", 50, 2)] * 3 + [event("fused act2", 400, 3)] * 3
-    session = {"cat": "Session", "name": "model_run", "dur": 1}
+    runs: list[dict[str, Any]] = []
+    for round_, us in enumerate((900, 100, 110)):
+        start_us = 10_000 * round_
+        runs += [event("mul0_nchwc", start_us, us, 10), event("mul1", start_us + 1000, 200, 11)]
+        runs += [event("ReorderOutput", start_us + 1200, 50, 12), event("fused act2", start_us + 1250, 400, 13)]
+    session = {"cat": "Session", "name": "session_initialization", "dur": 1}
     imported = import_profile(MODEL, write(tmp_path, [session, *runs]), device_class="old")
     assert [block.mean_s for block in imported.blocks] == pytest.approx([110e-6, 250e-6, 400e-6])
     assert imported.blocks[0].std_s == pytest.approx((505e-6 - 105e-6) / 1.349)  # quartiles
+    assert imported.environment["rounds"] == 3
 
 
 def test_trtexec_fused_layers(tmp_path: Path) -> None:
@@ -87,12 +91,12 @@ def test_trtexec_copies_count_for_the_previous_block(tmp_path: Path) -> None:
 def test_layers_that_are_not_in_the_model_cause_a_warning(tmp_path: Path) -> None:
     path = write(tmp_path, trtexec(("mul0", 7.0), ("mystery", 3.0)))
     warnings = import_profile(MODEL, path, device_class="old").environment["warnings"]
-    assert warnings == ["30% of the time is in layers that are not in the model"]
+    assert warnings == ["30% of the time is in layers that are not in the model: mystery"]
 
 
 def test_a_profile_of_another_model(tmp_path: Path) -> None:
     path = write(tmp_path, trtexec(("conv1", 7.0), ("conv2", 3.0)))
-    with pytest.raises(ProfileError, match=r"only 0% of the time.*found 'conv1, conv2'"):
+    with pytest.raises(ProfileError, match=r"only 0% of the time.*not in the model: conv1, conv2"):
         import_profile(MODEL, path, device_class="old")
 
 
@@ -103,6 +107,29 @@ def test_a_profile_of_another_model(tmp_path: Path) -> None:
 def test_neither_tool(tmp_path: Path, document: Any) -> None:
     with pytest.raises(ProfileError, match=r"times\.json"):
         import_profile(MODEL, write(tmp_path, document), device_class="old")
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "-Infinity", "1e999", "-1", "1e300", "true", '"12"', "null"])
+def test_absurd_trtexec_times(tmp_path: Path, value: str) -> None:
+    path = tmp_path / "times.json"
+    path.write_text(
+        json.dumps(trtexec(("mul0", 1.0), ("mul1", 2.5))).replace('"averageMs": 2.5', f'"averageMs": {value}')
+    )
+    with pytest.raises(ProfileError, match=r"times\.json: .*\[2\]\.averageMs"):
+        import_profile(MODEL, path, device_class="old")
+
+
+@pytest.mark.parametrize("count", [-1, 1.5, True, "100", None])
+def test_absurd_trtexec_counts(tmp_path: Path, count: object) -> None:
+    document = [{"count": count}, *trtexec(("mul0", 1.0))[1:]]
+    with pytest.raises(ProfileError, match="count: not a number of runs"):
+        import_profile(MODEL, write(tmp_path, document), device_class="old")
+
+
+def test_no_time_at_all(tmp_path: Path) -> None:
+    path = write(tmp_path, trtexec(("mul0", 0.0), ("mul1", 0.0)))
+    with pytest.raises(ProfileError, match="all times are 0"):
+        import_profile(MODEL, path, device_class="old")
 
 
 def test_no_file(tmp_path: Path) -> None:

@@ -99,3 +99,18 @@ def test_all_faults_at_once_each_with_its_key(tmp_path: Path) -> None:
 def test_wrong_values(tmp_path: Path, key: str, value: Any, message: str) -> None:
     with pytest.raises(ProfileError, match=message):
         load_profile(write(tmp_path, document() | {key: value}))
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "true", '"0.1"', "-1", "null", "9" * 400])
+@pytest.mark.parametrize("key", ["mean_s", "std_s", "load_s", "flop", "weight_bytes", "activation_bytes", "parameters"])
+def test_numbers_of_a_block_are_finite_numbers(tmp_path: Path, key: str, value: str) -> None:
+    changed = document()
+    changed["blocks"][1][key] = "ODD"
+    with pytest.raises(ProfileError, match=rf"blocks\[1\]\.{key}"):
+        load_profile(write(tmp_path, json.dumps(changed).replace('"ODD"', value)))
+
+
+@pytest.mark.parametrize("value", [-1, True, "128", 1.5, 2**63])
+def test_sizes_at_cuts_are_whole_numbers(tmp_path: Path, value: object) -> None:
+    with pytest.raises(ProfileError, match=r"cut_bytes\[1\]"):
+        load_profile(write(tmp_path, document() | {"cut_bytes": [128, value, 128]}))

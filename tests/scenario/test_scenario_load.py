@@ -152,3 +152,11 @@ def test_load_instance_reports_the_scenario_first(tmp_path: Path) -> None:
 @pytest.mark.parametrize("path", sorted(Path("examples").glob("*/scenario.yaml")), ids=lambda path: path.parent.name)
 def test_every_example_is_sound(path: Path) -> None:
     assert load_scenario(path).sources
+
+
+@pytest.mark.parametrize("number", [".nan", ".inf", "-.inf", "1e999", "9" * 400, "9" * 5000, "true", '"8"', "-8"])
+@pytest.mark.parametrize(("key", "value"), [("priority", "8"), ("samples", "20"), ("speed", "0.5"), ("rate", "5 /s")])
+def test_absurd_numbers_are_refused(tmp_path: Path, key: str, value: str, number: str) -> None:
+    text = changed((f"{key}: {value}" + ("," if key == "rate" else ""), f"{key}: {number},"))
+    with pytest.raises(ScenarioError, match=r"scenario\.yaml"):
+        load_scenario(write(tmp_path, text))

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -8,6 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.errors import PlannerError
 from planner.trace.metrics import EXACT, Distribution, interval, summarise
 from planner.trace.records import (
     BlockRecord,
@@ -142,3 +144,16 @@ def test_the_origin_of_a_result_is_stored_in_files(tmp_path: Path) -> None:
     written = [SampleRecord("gate", 0, 0.0, 1.0, "completed", origin=origin, correct=True)]
     write_records(tmp_path / "trace.jsonl", written)
     assert read_records(tmp_path / "trace.jsonl") == written
+
+
+@pytest.mark.parametrize("value", ["NaN", "Infinity", "1e999", "true", '"1"', "null"])
+@pytest.mark.parametrize("key", ["start_s", "end_s", "created_s", "finished_s"])
+def test_times_in_a_file_are_finite_numbers(tmp_path: Path, key: str, value: str) -> None:
+    path = tmp_path / "trace.jsonl"
+    write_records(path, records())
+    lines = path.read_text().splitlines()
+    at = next(number for number, line in enumerate(lines, start=1) if f'"{key}"' in line)
+    lines[at - 1] = re.sub(rf'"{key}":[^,}}]*', f'"{key}":{value}', lines[at - 1])
+    path.write_text("\n".join(lines))
+    with pytest.raises(PlannerError, match=rf"trace\.jsonl:{at}: not a trace record \({key}: "):
+        read_records(path)

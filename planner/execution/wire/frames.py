@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -19,6 +20,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from planner.errors import ExecuteError
 from planner.execution.wire.messages import Body
+from planner.files import parse_json
 from planner.runtime.arrays import native
 
 VERSION: Final = 1
@@ -27,6 +29,9 @@ _DTYPES: Final = frozenset(
     ["bool", "float16", "float32", "float64"]
     + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 )
+
+_MAYBE_INFINITE: Final = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{300}")
+"""Found in every header with a number that is not finite; most headers need no closer look."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,6 +128,11 @@ def decode(header: bytes, payload: Payload, sender: str = "", process: str = "",
     ExecuteError
         Unsupported version, malformed header, dtype that cannot be sent, or payload of the wrong size.
     """
+    try:
+        if _MAYBE_INFINITE.search(header):
+            parse_json(header)
+    except ValueError as error:
+        raise ExecuteError(f"malformed header: {error}", where="header") from error
     try:
         parsed = _headers().validate_json(header)
     except ValidationError as error:
