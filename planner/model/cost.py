@@ -6,31 +6,30 @@ the memory transfer time on a nominal small device.
 
 from __future__ import annotations
 
-import math
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cached_property
 
 import onnx
-from onnx import TensorProto, helper
+from onnx import TypeProto
 
 from planner.model.chain import TensorSpec
 from planner.model.extract import Subgraph
-from planner.model.flop import MOVES, Lookup, node_flop
+from planner.model.flop import MOVES, node_flop
 from planner.model.graph import Node, WorkGraph
 from planner.model.line import FOLLOWERS, WorkOrder
-from planner.model.source import bodies, node_tensors
+from planner.model.lookup import Lookup
+from planner.model.parameters import ParameterRoles, parameter_roles
+from planner.model.shapes import Shapes
+from planner.model.source import bodies
+from planner.model.weights import held_bytes
 
 NOMINAL_FLOP_PER_S = 50e9
 NOMINAL_BYTES_PER_S = 10e9
 NOMINAL_NODE_S = 2e-6
 
 VIEWS = frozenset({"Reshape", "Flatten", "Squeeze", "Unsqueeze", "Identity", "Shape", "Size", "Constant"})
-FLOATS = frozenset({TensorProto.FLOAT, TensorProto.DOUBLE, TensorProto.FLOAT16, TensorProto.BFLOAT16})
-BYTES = frozenset({TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4})
-# Positions of operator inputs that do not count as weights: running statistics, scales and zero points.
-STATISTICS = {"BatchNormalization": (3, 4), "QuantizeLinear": (1, 2), "DequantizeLinear": (1, 2)}
 
 
 @dataclass(frozen=True)
@@ -43,6 +42,8 @@ class NodeCosts:
         The model.
     specs
         Tensors of known size.
+    types
+        Types of all tensors.
     flop
         Operations of each node, by node index; 0 for a node without a rule.
     time_s
@@ -53,26 +54,18 @@ class NodeCosts:
 
     graph: WorkGraph
     specs: Mapping[str, TensorSpec]
+    types: Mapping[str, TypeProto]
     flop: Mapping[int, float]
     time_s: Mapping[int, float]
     uncounted: Mapping[str, int]
 
     def parameters(self, part: Subgraph) -> int:
-        """Return the number of weights in a part, without running statistics, scales, zero points and scalars."""
-        statistics, quantised = self._roles
-        return sum(
-            math.prod(tensor.dims)
-            for name, tensor in self._tensors(part)
-            if tensor.dims and name not in statistics and (tensor.data_type in FLOATS | BYTES or name in quantised)
-        )
+        """Return the number of weights in a part."""
+        return self._roles.count(self.graph, part)
 
     def weight_bytes(self, part: Subgraph) -> int:
-        """Return the size of all constants of a part in bytes."""
-        return sum(
-            math.prod(tensor.dims) * helper.tensor_dtype_to_np_dtype(tensor.data_type).itemsize
-            for _, tensor in self._tensors(part)
-            if tensor.data_type != TensorProto.STRING
-        )
+        """Return the memory that onnxruntime holds for the constants of a part, in bytes."""
+        return held_bytes(part.nodes, part.outputs, self.graph.weights, self.types)
 
     def peak_bytes(self, line: WorkOrder, first: int, last: int) -> int:
         """Return the peak number of bytes alive between two cuts, including tensors that only pass through."""
@@ -93,35 +86,18 @@ class NodeCosts:
             for cut, node in enumerate(line.order)
         ]
 
-    def _tensors(self, part: Subgraph) -> Iterator[tuple[str, TensorProto]]:
-        for name in part.weights:
-            tensor = self.graph.weights[name]
-            yield name, tensor if isinstance(tensor, TensorProto) else tensor.values
-        for node in part.nodes:
-            for tensor in node_tensors(node.proto):
-                yield node.outputs[0] if node.proto.op_type == "Constant" else tensor.name, tensor
-
     @cached_property
-    def _roles(self) -> tuple[set[str], set[str]]:
-        """Names of statistics, and names of tensors that are dequantised."""
-        statistics: set[str] = set()
-        quantised: set[str] = set()
-        for node in self.graph.nodes:
-            names = node.proto.input
-            statistics.update(
-                names[position] for position in STATISTICS.get(node.proto.op_type, ()) if position < len(names)
-            )
-            if node.proto.op_type == "DequantizeLinear":
-                quantised.add(names[0])
-        return statistics, quantised
+    def _roles(self) -> ParameterRoles:
+        return parameter_roles(self.graph)
 
 
-def count_costs(graph: WorkGraph, specs: Mapping[str, TensorSpec]) -> NodeCosts:
+def count_costs(graph: WorkGraph, shapes: Shapes) -> NodeCosts:
     """Return the operations and the nominal time of each node of a graph."""
+    specs = shapes.specs
     counter = _Counter(specs.get, Counter())
     flop = {node.index: counter.count(node.proto) for node in graph.nodes}
     time_s = {node.index: _nominal_time_s(node, flop[node.index], specs) for node in graph.nodes}
-    return NodeCosts(graph, specs, flop, time_s, dict(counter.uncounted))
+    return NodeCosts(graph, specs, shapes.inferred, flop, time_s, dict(counter.uncounted))
 
 
 @dataclass(frozen=True)

@@ -154,7 +154,7 @@ def load_chain(
         fixed = shapes.fixed_shape(node)
         if fixed is not None:
             graph.weights[fixed.name] = fixed
-    costs = count_costs(graph, shapes.specs)
+    costs = count_costs(graph, shapes)
     line = order_work(graph, shapes.specs, costs.time_s)
     borders = _borders(path, line, shapes, costs, max_blocks)
     chain = _chain(name or path.stem, source, line, costs, borders)

@@ -15,7 +15,7 @@ from planner.errors import Fault, ModelError
 from planner.model.chain import TensorSpec
 from planner.model.graph import Node, WorkGraph
 from planner.model.source import KNOWN_TYPES, ModelSource
-from planner.model.walk import SMALL_ELEMENTS, ShapeWalk, constant_value, dims_of, shape_value
+from planner.model.walk import SMALL_ELEMENTS, ShapeWalk, constant_value, dense, dims_of, shape_value
 
 NUMPY_KINDS = frozenset("biufc")
 PRODUCTS = frozenset({"MatMul", "Gemm"})
@@ -101,10 +101,7 @@ def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequ
     dynamic = any(dims_of(value.type) is None for value in source.proto.graph.input if value.name in graph.inputs)
     walk = ShapeWalk(source, _stated_types(source, shape, sizes), dict(input_types))
     for name, tensor in graph.weights.items():
-        if isinstance(tensor, TensorProto):
-            walk.weight(name, tensor)
-        else:
-            walk.types[name] = helper.make_tensor_type_proto(tensor.values.data_type, list(tensor.dims))
+        walk.weight(name, tensor if isinstance(tensor, TensorProto) else dense(tensor))
     walk.nodes(node.proto for node in graph.nodes)
     if misfits := [fault for node in graph.nodes if (fault := _product_fault(node.proto, walk))]:
         raise ModelError(misfits)
@@ -213,8 +210,7 @@ def _open_types(source: ModelSource, graph: WorkGraph) -> dict[str, TypeProto]:
     skeleton.output.extend(proto.output)
     skeleton.value_info.extend(proto.value_info)
     for name, weight in graph.weights.items():
-        if isinstance(weight, TensorProto):
-            _add_weight(source, skeleton, name, weight)
+        _add_weight(source, skeleton, name, weight if isinstance(weight, TensorProto) else dense(weight))
     for node in graph.nodes:
         constant = constant_value(node.proto)
         if constant is None:

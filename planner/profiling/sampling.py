@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from planner.model.chain import Chain
 from planner.profiling.timing import Rounds, choose_segments
 from planner.runtime.inputs import random_inputs
-from planner.runtime.memory import peak_activation_bytes
+from planner.runtime.memory import BlockMemory, measure_memory
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
 
@@ -97,8 +97,8 @@ class TimingSamples:
     """Time to create each block's session; length L, seconds."""
     fusion_saving_s: list[float] = field(default_factory=list)
     """Time saved by fusing at each inner border, as far as measured; seconds."""
-    peak_bytes: list[int] = field(default_factory=list)
-    """Peak memory of each block, as far as measured; bytes."""
+    memory: list[BlockMemory] = field(default_factory=list)
+    """Memory of each block, as far as measured."""
     passed_s: float = 0.0
     """Wall-clock time of all rounds together, seconds."""
     counted_s: float = 0.0
@@ -210,19 +210,19 @@ class Sampler:
         return min(apart_s) - min(fused_s)
 
     def measure_memory(self) -> None:
-        """Measure each block's peak memory if the blocks run in host memory."""
+        """Measure each block's memory if the blocks run in host memory."""
         if self._runner.provider.device is not None:
             return
         for index in range(self._length):
-            peak = None if self._clock.used(1.0) else self._peak_bytes(index)
-            if peak is None:
+            memory = None if self._clock.used(1.0) else self._memory(index)
+            if memory is None:
                 return
-            self.samples.peak_bytes.append(peak)
+            self.samples.memory.append(memory)
             self._clock.report()
 
-    def _peak_bytes(self, index: int) -> int | None:
+    def _memory(self, index: int) -> BlockMemory | None:
         name = f"{self._model.chain.name}, block {index}"
-        return peak_activation_bytes(self._model.block_model(index), self._cut_tensors[index], name=name)
+        return measure_memory(self._model.block_model(index), self._cut_tensors[index], name=name)
 
 
 def cut_names(chain: Chain) -> Sequence[Sequence[str]]:

@@ -39,6 +39,7 @@ class BlockCost(FrozenModel):
     std_s: NonNegative
     """Standard deviation of that time over the rounds, computed from the quartiles, in seconds."""
     weight_bytes: int = Field(ge=0)
+    """Memory that the block holds while it is loaded: its weights as the runtime keeps them, in bytes."""
     activation_bytes: int = Field(ge=0)
     """Peak size of the tensors alive while the block runs, in bytes."""
     flop: NonNegative

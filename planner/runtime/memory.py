@@ -1,4 +1,4 @@
-"""Memory that a block needs while it runs, in addition to its weights."""
+"""Memory that a block takes: what it holds once loaded, and what it needs while it runs."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import contextlib
 import ctypes
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -17,37 +18,55 @@ _STATUS: Final = Path("/proc/self/status")
 _CLEAR: Final = Path("/proc/self/clear_refs")
 
 
-def peak_activation_bytes(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: str = "") -> int | None:
-    """Run a block on the CPU, and return by how much this process's resident memory rises.
+@dataclass(frozen=True)
+class BlockMemory:
+    """Resident memory of a block in bytes.
+
+    Parameters
+    ----------
+    held_bytes
+        Memory of the loaded block between runs: its weights as onnxruntime keeps them, and the session itself.
+    peak_bytes
+        Largest size of tensors and scratch buffers while the block runs, in addition.
+    """
+
+    held_bytes: int
+    peak_bytes: int
+
+
+def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: str = "") -> BlockMemory | None:
+    """Load and run a block on the CPU, and return by how much this process's resident memory rises.
 
     Parameters
     ----------
     model
         The block model.
     tensors
-        Inputs of the block. Their size is added, because they are alive while the block runs.
+        Inputs of the block. Their size is added to the peak, because they are alive while the block runs.
     name
         Name of the block in messages.
 
     Returns
     -------
-    int or None
-        Peak size of tensors and scratch buffers in bytes, accurate to about 0.25 MiB; None if the system does not
-        let a process reset its high-water mark (Linux does).
+    BlockMemory or None
+        Memory of the block, accurate to about 0.25 MiB; None if the system does not let a process reset its
+        high-water mark (Linux does).
     """
+    _trim_heap()
+    before_bytes = _status_bytes("RssAnon")
     # Without the arena, each buffer is freed after its last use, so the rise equals the block's need.
     session = BlockSession(model, name=name, arena=False)
-    before_bytes = 0
-    for _ in range(2):  # the first run also allocates memory that is kept permanently
-        _trim_heap()
-        try:
-            _CLEAR.write_text("5")
-            before_bytes = _status_bytes("VmRSS")
-        except OSError:
-            return None
-        session.run(tensors)
+    session.run(tensors)  # the first run also allocates memory that is kept
+    _trim_heap()
+    held_bytes = _status_bytes("RssAnon") - before_bytes
+    try:
+        _CLEAR.write_text("5")
+    except OSError:
+        return None
+    idle_bytes = _status_bytes("VmRSS")
+    session.run(tensors)
     inputs_bytes = sum(tensors[name].nbytes for name in session.input_names)
-    return max(_status_bytes("VmHWM") - before_bytes, 0) + inputs_bytes
+    return BlockMemory(max(held_bytes, 0), max(_status_bytes("VmHWM") - idle_bytes, 0) + inputs_bytes)
 
 
 def _trim_heap() -> None:

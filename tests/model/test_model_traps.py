@@ -347,15 +347,16 @@ def test_a_named_axis_is_shared_by_all_inputs(tmp_path: Path) -> None:
 
 
 def test_sizes_that_cannot_be_inferred_can_be_stated(tmp_path: Path) -> None:
-    nodes = [node("BiasGelu", ["x", "w"], ["y"], domain="com.microsoft")]
-    path = save(tmp_path / "m.onnx", nodes, [value("x", [1, 4])], [value("y", None)], {"w": floats(4)})
+    nodes = [node("CDist", ["x", "w"], ["y"], domain="com.microsoft", metric="euclidean")]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [1, 4])], [value("y", None)], {"w": floats(3, 4)})
     proto = onnx.load(path)
     proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="size of this tensor is unknown"):
         load_chain(path)
-    model = load_chain(path, shape={"y": [1, 4]})
-    assert model.chain.cuts[-1].tensors[0].shape == (1, 4)
+    model = load_chain(path, shape={"y": [1, 3]})
+    assert model.chain.cuts[-1].tensors[0].shape == (1, 3)
+    assert model.uncounted == {"CDist": 1}
     assert model.chain.cuts[-1].tensors[0].dtype == "float32"
 
 
