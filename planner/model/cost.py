@@ -12,9 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 
 import onnx
-from onnx import TypeProto
 
-from planner.model.chain import TensorSpec
 from planner.model.extract import Subgraph
 from planner.model.flop import MOVES, node_flop
 from planner.model.graph import Node, WorkGraph
@@ -40,10 +38,8 @@ class NodeCosts:
     ----------
     graph
         The model.
-    specs
-        Tensors of known size.
-    types
-        Types of all tensors.
+    shapes
+        Types and sizes of all tensors.
     flop
         Operations of each node, by node index; 0 for a node without a rule.
     time_s
@@ -53,8 +49,7 @@ class NodeCosts:
     """
 
     graph: WorkGraph
-    specs: Mapping[str, TensorSpec]
-    types: Mapping[str, TypeProto]
+    shapes: Shapes
     flop: Mapping[int, float]
     time_s: Mapping[int, float]
     uncounted: Mapping[str, int]
@@ -65,12 +60,12 @@ class NodeCosts:
 
     def weight_bytes(self, part: Subgraph) -> int:
         """Return the memory that onnxruntime holds for the constants of a part, in bytes."""
-        return held_bytes(part.nodes, part.outputs, self.graph.weights, self.types)
+        return held_bytes(part.nodes, part.outputs, self.graph.weights, self.shapes.inferred)
 
     def peak_bytes(self, line: WorkOrder, first: int, last: int) -> int:
         """Return the peak number of bytes alive between two cuts, including tensors that only pass through."""
         return max(
-            line.bytes_at(position) + sum(self.specs[name].bytes for name in node.outputs if name in self.specs)
+            sum(map(self.shapes.bytes, (*line.alive[position], *node.outputs)))
             for position, node in enumerate(line.order[first:last], first)
         )
 
@@ -93,11 +88,10 @@ class NodeCosts:
 
 def count_costs(graph: WorkGraph, shapes: Shapes) -> NodeCosts:
     """Return the operations and the nominal time of each node of a graph."""
-    specs = shapes.specs
-    counter = _Counter(specs.get, Counter())
+    counter = _Counter(shapes.dims, Counter())
     flop = {node.index: counter.count(node.proto) for node in graph.nodes}
-    time_s = {node.index: _nominal_time_s(node, flop[node.index], specs) for node in graph.nodes}
-    return NodeCosts(graph, specs, shapes.inferred, flop, time_s, dict(counter.uncounted))
+    time_s = {node.index: _nominal_time_s(node, flop[node.index], shapes) for node in graph.nodes}
+    return NodeCosts(graph, shapes, flop, time_s, dict(counter.uncounted))
 
 
 @dataclass(frozen=True)
@@ -111,19 +105,19 @@ class _Counter:
         if node.op_type == "If":
             return max(inside, default=0.0)
         if node.op_type == "Scan":
-            spec = self.lookup(node.input[-1])
-            if spec is not None and spec.shape:
-                return spec.shape[0] * sum(inside)
+            shape = self.lookup(node.input[-1])
+            if shape:
+                return shape[0] * sum(inside)
         flop = node_flop(node, self.lookup)
         if flop is None:
             self.uncounted[node.op_type] += 1
         return flop or sum(inside)
 
 
-def _nominal_time_s(node: Node, flop: float, specs: Mapping[str, TensorSpec]) -> float:
+def _nominal_time_s(node: Node, flop: float, shapes: Shapes) -> float:
     operator = node.proto.op_type
     if operator in VIEWS:
         return NOMINAL_NODE_S
-    written = sum(specs[name].bytes for name in node.outputs if name in specs)
-    read = written if operator in MOVES else sum(specs[name].bytes for name in node.inputs if name in specs)
+    written = sum(map(shapes.bytes, node.outputs))
+    read = written if operator in MOVES else sum(map(shapes.bytes, node.inputs))
     return NOMINAL_NODE_S + max(flop / NOMINAL_FLOP_PER_S, (written + read) / NOMINAL_BYTES_PER_S)

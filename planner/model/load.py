@@ -62,6 +62,13 @@ class ChainModel:
         """Number of nodes of each operator that has no FLOP rule."""
         return self.costs.uncounted
 
+    @property
+    def uncut(self) -> Mapping[str, str]:
+        """Reason why there is no cut where a tensor crosses, for each tensor that prevents one, by name."""
+        names = [name for cut in range(1, len(self.line)) for name in self.line.alive[cut]]
+        unsized = [name for name in dict.fromkeys(names) if name not in self.line.specs]
+        return {name: self.shapes.uncut_reason(name) for name in unsized}
+
     def block_inputs(self, index: int) -> tuple[str, ...]:
         """Return the names of the tensors that block ``index`` uses."""
         return self._part(index, index).inputs

@@ -8,9 +8,7 @@ from typing import Any
 
 import onnx
 
-from planner.model.chain import TensorSpec
-
-Lookup = Callable[[str], TensorSpec | None]
+Lookup = Callable[[str], tuple[int, ...] | None]
 """Returns a tensor's shape, or None if it is unknown."""
 
 Rule = Callable[[onnx.NodeProto, Lookup], int]
@@ -23,10 +21,10 @@ class UnknownShapeError(Exception):
 
 def shape_of(name: str, lookup: Lookup) -> tuple[int, ...]:
     """Return the shape of a tensor."""
-    spec = lookup(name)
-    if spec is None:
+    shape = lookup(name)
+    if shape is None:
         raise UnknownShapeError
-    return spec.shape
+    return shape
 
 
 def output_elements(node: onnx.NodeProto, lookup: Lookup) -> int:

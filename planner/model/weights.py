@@ -13,20 +13,17 @@ Otherwise, what is held differs from what the file stores in three ways:
 
 from __future__ import annotations
 
-import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 
-import numpy as np
 import onnx
-from onnx import SparseTensorProto, TensorProto, TypeProto, helper
+from onnx import SparseTensorProto, TensorProto, TypeProto
 
+from planner.model.elements import STRING_OBJECT_BYTES, tensor_bytes
 from planner.model.graph import RANDOM, Node, Weight
 from planner.model.source import bodies
 from planner.model.walk import constant_value, dims_of
 
-STRING_OBJECT_BYTES = 32
-"""Size of a ``std::string``; one of at most 15 bytes lies in the object itself."""
 STRING_INSIDE_BYTES = 15
 HEAP_HEADER_BYTES, HEAP_STEP_BYTES = 8, 16
 
@@ -47,24 +44,6 @@ REORDERED = dict.fromkeys(
 ) | {"Attention": 1, "QAttention": 1, "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "MatMulNBits": 1}
 NOT_FOLDED = RANDOM | {"DequantizeLinear"}
 AS_IS = "as it is"
-
-
-def element_bits(data_type: int) -> int:
-    """Return the size of an element of an ONNX type in bits; 0 for strings, which have none."""
-    if data_type == TensorProto.STRING:
-        return 0
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(data_type))
-    if dtype.isbuiltin == 1:
-        return 8 * dtype.itemsize
-    import ml_dtypes  # a dependency of onnx
-
-    describe = ml_dtypes.iinfo if "int" in dtype.name else ml_dtypes.finfo
-    return int(describe(dtype).bits)
-
-
-def tensor_bytes(data_type: int, dims: Iterable[int]) -> int:
-    """Return the size of a dense tensor in bytes; elements of less than a byte are packed."""
-    return -(-math.prod(dims) * element_bits(data_type) // 8)
 
 
 def weight_bytes(weight: Weight) -> int:

@@ -73,7 +73,7 @@ LOOP_BODY = helper.make_graph(
     [value("on", [], BOOL), value("out", [1, SIZE])],
     [BODY_WEIGHT],
 )
-ZERO = tensor(np.float32(0), "zero")
+ZERO = tensor(np.array(0, np.float32), "zero")
 TEXTS = [f"a text of more than fifteen bytes {index:06d}" for index in range(20_000)]
 Parts = tuple[list[NodeProto], Sequence[TensorProto], dict[str, Any]]
 # Nodes, weights, and other arguments of `build`.
@@ -124,7 +124,7 @@ MODELS: dict[str, Parts] = {
     ),
     "texts": (
         [node("Gather", ["w", "i"], ["t"]), node("Equal", ["t", "w"], ["y"])],
-        [helper.make_tensor("w", TensorProto.STRING, [len(TEXTS)], [text.encode() for text in TEXTS])],
+        [tensor(np.array(TEXTS, object), "w")],
         {"inputs": [value("i", [1], INT64)], "outputs": [value("y", [len(TEXTS)], BOOL)]},
     ),
     "weight of a body": (branches(BODY_PRODUCT, weights=[BODY_WEIGHT]), [ZERO], {}),
