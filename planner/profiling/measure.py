@@ -27,6 +27,7 @@ from planner.profiling.timing import fit_costs, noise_warnings
 from planner.profiling.types import OperatingPoint, Profile
 from planner.runtime.providers import Provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner
+from planner.runtime.session import SESSION_CONFIG
 
 ROUNDS: Final = 40
 BUDGET_S: Final = 60.0
@@ -104,6 +105,7 @@ def measure(
         "precision": "float16" if runner.provider.name.endswith("-fp16") else _precision(chain),
         "threads": threads,
         "onnxruntime": onnxruntime_version(),
+        "session_config": dict(SESSION_CONFIG),
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "rounds": len(samples.rounds),
         "waiting_share": round(samples.waiting_share, 3),

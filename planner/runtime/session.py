@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 import numpy as np
@@ -20,6 +21,17 @@ DeviceTensor = Any
 
 ANY_LENGTH: Final = -1
 """Length of a dynamic axis."""
+
+SESSION_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # Threads do not spin while they wait, because several agents may share a machine.
+        "session.intra_op.allow_spinning": "0",
+        # Products with block-wise quantised weights keep float32 activations. By default, onnxruntime rounds them to
+        # int8, but only in the layers that it fuses, which are not the same in a block as in the whole model.
+        "session.qdq_matmulnbits_accuracy_level": "1",
+    }
+)
+"""Configuration of every session, of blocks and of whole models, because it affects times and results."""
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -42,13 +54,14 @@ class BlockSession:
     provider
         ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``, or a :class:`Provider`.
     threads
-        Number of threads that a run may use. They do not spin while they wait, because several agents may share a
-        machine.
+        Number of threads that a run may use.
     optimise
         Whether onnxruntime may optimise the graph. Without optimisation, chained block models give bit-equal outputs.
     arena
         Whether onnxruntime keeps memory for the next run of this or another session. This is faster, because a block
         then writes to memory that the previous block left in the caches. Disable it to measure memory.
+    config
+        Further configuration entries of onnxruntime, in addition to ``SESSION_CONFIG``.
 
     Raises
     ------
@@ -65,6 +78,7 @@ class BlockSession:
         threads: int = 1,
         optimise: bool = True,
         arena: bool = True,
+        config: Mapping[str, str] = SESSION_CONFIG,
     ) -> None:
         if threads < 1:
             raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
@@ -74,7 +88,7 @@ class BlockSession:
         try:
             self._session = self._library.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
-                self._options(threads, optimise=optimise, arena=arena),
+                self._options(threads, {**SESSION_CONFIG, **config}, optimise=optimise, arena=arena),
                 providers=self.provider.for_session,
             )
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
@@ -89,14 +103,15 @@ class BlockSession:
         self._run_options = self._library.RunOptions()
         self._run_options.log_severity_level = 4  # errors are raised, so they need not be logged, too
 
-    def _options(self, threads: int, *, optimise: bool, arena: bool) -> Any:
+    def _options(self, threads: int, config: Mapping[str, str], *, optimise: bool, arena: bool) -> Any:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
         options.enable_cpu_mem_arena = arena
         options.enable_mem_pattern = arena
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+        for key, value in config.items():
+            options.add_session_config_entry(key, value)
         if arena:
             _share_arena()
             options.add_session_config_entry("session.use_env_allocators", "1")
