@@ -17,6 +17,9 @@ from planner.runtime.session import BlockSession
 _STATUS: Final = Path("/proc/self/status")
 _CLEAR: Final = Path("/proc/self/clear_refs")
 
+RUNS: Final = 3
+"""Number of runs after which an arena has the size that it keeps."""
+
 
 @dataclass(frozen=True)
 class BlockMemory:
@@ -27,7 +30,7 @@ class BlockMemory:
     held_bytes
         Memory of the loaded block between runs: its weights as onnxruntime keeps them, and the session itself.
     peak_bytes
-        Largest size of tensors and scratch buffers while the block runs, in addition.
+        Memory for tensors and scratch buffers of runs, in addition, with the gaps that onnxruntime's arena leaves.
     """
 
     held_bytes: int
@@ -54,9 +57,7 @@ def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: s
     """
     _trim_heap()
     before_bytes = _status_bytes("RssAnon")
-    # Without the arena, each buffer is freed after its last use, so the rise equals the block's need.
-    session = BlockSession(model, name=name, arena=False)
-    session.run(tensors)  # the first run also allocates memory that is kept
+    session = BlockSession(model, name=name, shared_arena=False)
     _trim_heap()
     held_bytes = _status_bytes("RssAnon") - before_bytes
     try:
@@ -64,7 +65,8 @@ def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: s
     except OSError:
         return None
     idle_bytes = _status_bytes("VmRSS")
-    session.run(tensors)
+    for _ in range(RUNS):
+        session.run(tensors)
     inputs_bytes = sum(tensors[name].nbytes for name in session.input_names)
     return BlockMemory(max(held_bytes, 0), max(_status_bytes("VmHWM") - idle_bytes, 0) + inputs_bytes)
 
