@@ -5,7 +5,7 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -16,6 +16,9 @@ from planner.runtime.session import BlockSession
 
 _STATUS: Final = Path("/proc/self/status")
 _CLEAR: Final = Path("/proc/self/clear_refs")
+_MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD of the GNU C library, and its smallest and largest default
+_SMALLEST_PIECE_BYTES: Final = 128 * 1024
+_LARGEST_PIECE_BYTES: Final = 32 * 1024 * 1024
 
 RUNS: Final = 3
 """Number of runs after which an arena has the size that it keeps."""
@@ -55,26 +58,54 @@ def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: s
         Memory of the block, accurate to about 0.25 MiB; None if the system does not let a process reset its
         high-water mark (Linux does).
     """
-    _trim_heap()
-    before_bytes = _status_bytes("RssAnon")
-    session = BlockSession(model, name=name, shared_arena=False)
-    _trim_heap()
-    held_bytes = _status_bytes("RssAnon") - before_bytes
-    try:
-        _CLEAR.write_text("5")
-    except OSError:
-        return None
-    idle_bytes = _status_bytes("VmRSS")
-    for _ in range(RUNS):
-        session.run(tensors)
+    with _large_pieces_from_the_system():
+        _trim_heap()
+        before_bytes = _status_bytes("RssAnon")
+        session = BlockSession(model, name=name, shared_arena=False)
+        _trim_heap()
+        held_bytes = _status_bytes("RssAnon") - before_bytes
+        try:
+            _CLEAR.write_text("5")
+        except OSError:
+            return None
+        idle_bytes = _status_bytes("VmRSS")
+        for _ in range(RUNS):
+            session.run(tensors)
+        risen_bytes = _status_bytes("VmHWM") - idle_bytes
     inputs_bytes = sum(tensors[name].nbytes for name in session.input_names)
-    return BlockMemory(max(held_bytes, 0), max(_status_bytes("VmHWM") - idle_bytes, 0) + inputs_bytes)
+    return BlockMemory(max(held_bytes, 0), max(risen_bytes, 0) + inputs_bytes)
+
+
+@contextlib.contextmanager
+def _large_pieces_from_the_system() -> Iterator[None]:
+    """Let the C library take large pieces of memory from the system, rather than from gaps in its heap.
+
+    Once such a piece has been freed, the library would otherwise keep later ones in its heap, where gaps between them
+    count as memory of the block.
+    """
+    library = _c_library()
+    if library is not None:
+        library.mallopt(_MMAP_THRESHOLD, _SMALLEST_PIECE_BYTES)
+    try:
+        yield
+    finally:
+        if library is not None:
+            library.mallopt(_MMAP_THRESHOLD, _LARGEST_PIECE_BYTES)
+
+
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL(None)
+        return library if library.mallopt and library.malloc_trim else None
+    except (OSError, TypeError, AttributeError):  # another C library or another system
+        return None
 
 
 def _trim_heap() -> None:
     # Free pages kept by the C library would hide a rise.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    library = _c_library()
+    if library is not None:
+        library.malloc_trim(0)
 
 
 def _status_bytes(key: str) -> int:
