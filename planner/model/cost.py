@@ -65,9 +65,23 @@ class NodeCosts:
     def peak_bytes(self, line: WorkOrder, first: int, last: int) -> int:
         """Return the peak number of bytes alive between two cuts, including tensors that only pass through."""
         return max(
-            sum(map(self.shapes.bytes, (*line.alive[position], *node.outputs)))
+            sum(map(self.shapes.bytes, (*line.alive[position], *node.outputs, *self._dequantised(node))))
             for position, node in enumerate(line.order[first:last], first)
         )
+
+    def _dequantised(self, node: Node) -> list[str]:
+        """Return the weights that are dequantised for a node, unless it computes with the quantised numbers.
+
+        It does so if its activations are dequantised, too.
+        """
+        dequantised = [name for name in node.inputs if self._maker(name) == "DequantizeLinear"]
+        weights = [name for name in dequantised if self.graph.is_free(name)]
+        return weights if len(weights) == len(dequantised) else []
+
+    def _maker(self, name: str) -> str | None:
+        """Return the operator that produces a tensor."""
+        maker = self.graph.maker.get(name)
+        return maker.proto.op_type if maker else None
 
     def times_s(self, line: WorkOrder) -> list[float]:
         """Return the nominal time of each node of a line in seconds.
