@@ -13,15 +13,12 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
-from planner.errors import RuntimeSessionError
 from planner.model.contributed import SHAPES
 from planner.model.load import load_chain
-from planner.runtime.providers import onnxruntime_version
 from planner.runtime.session import BlockSession
+from tests.model.chained import needs_onnxruntime
 
 Array = NDArray[Any]
-HAS_ALL = (1, 32)
-"""First version of onnxruntime with all these operators."""
 RNG = np.random.default_rng(0)
 SCALE = np.array(0.1, np.float32)
 
@@ -385,15 +382,11 @@ def build(case: Case, path: Path) -> dict[str, Array]:
     return fed
 
 
+@needs_onnxruntime(1, 32)
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_types_are_those_of_the_results_and_flop_those_counted(case: Case, tmp_path: Path) -> None:
     fed = build(case, tmp_path / "m.onnx")
-    try:
-        results = BlockSession(tmp_path / "m.onnx", optimise=False).run(fed)
-    except RuntimeSessionError:
-        if tuple(map(int, onnxruntime_version().split(".")[:2])) < HAS_ALL:
-            pytest.skip("this onnxruntime lacks the operator")
-        raise
+    results = BlockSession(tmp_path / "m.onnx", optimise=False).run(fed)
     model = load_chain(tmp_path / "m.onnx", max_blocks=1)
     assert {name: (array.dtype.name, array.shape) for name, array in results.items()} == {
         name: (model.shapes.specs[name].dtype, model.shapes.specs[name].shape) for name in results

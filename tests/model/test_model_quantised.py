@@ -14,7 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 
 from planner.model.load import ChainModel, load_chain
 from planner.runtime.check import TOLERANCE
-from tests.model.chained import assert_cuts_match_tensors, check_split, floats, value
+from tests.model.chained import assert_cuts_match_tensors, check_split, floats, needs_onnxruntime, value
 
 LLAMA = Path(__file__).parent / "exports" / "llama-int4" / "model.onnx"
 LAYERS, HIDDEN, MLP, HEADS, GROUPS, WIDTH, VOCABULARY = 4, 64, 128, 4, 2, 16, 256
@@ -58,6 +58,7 @@ def test_an_exported_language_model_is_several_blocks(tokens: int) -> None:
     assert model.chain.cuts[-1].tensors[1].shape == (1, GROUPS, PAST + tokens, WIDTH)
 
 
+@needs_onnxruntime(1, 23)
 @pytest.mark.parametrize("tokens", [1, 5])
 def test_the_blocks_of_an_exported_language_model_chained(tokens: int) -> None:
     model, inputs = llama(tokens), llama_inputs(tokens)

@@ -19,6 +19,7 @@ from tests.model.chained import (
     check_split,
     floats,
     inputs_of,
+    needs_onnxruntime,
     save,
     value,
 )
@@ -340,6 +341,7 @@ def test_a_cut_through_a_sequence_or_an_unknown_size_is_not_offered(tmp_path: Pa
     assert_every_cut(model)
 
 
+@needs_onnxruntime(1, 32)
 @pytest.mark.parametrize(
     ("name", "bits"),
     [("BFLOAT16", 16), ("FLOAT8E4M3FN", 8), ("FLOAT8E5M2", 8), ("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4)],

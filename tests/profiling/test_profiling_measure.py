@@ -31,6 +31,7 @@ def test_a_measured_profile_describes_its_chain() -> None:
     assert environment["partial"] is False
     assert environment["precision"] == "float32"
     assert environment["threads"] == 1
+    assert environment["session_config"]["session.qdq_matmulnbits_accuracy_level"] == "1"
 
 
 def test_a_provider_with_separate_memory() -> None:
