@@ -12,6 +12,8 @@ from typing import Any
 import onnx
 from onnx import TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
 
+from planner.model.attention import attention_shape
+
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})  # a few are registered as if they were ONNX's own
 STANDARD_OPSET = 21
 
@@ -290,66 +292,6 @@ def _causal_convolution(operands: Operands) -> Outputs:
     batch, channels, _ = operands.dims(0)
     element, kept = operands.element(0), operands.dims(1)[-1] - 1
     return [(element, operands.dims(0)), (element, (batch, channels, kept))]
-
-
-@dataclass(frozen=True)
-class AttentionShape:
-    """Sizes of an attention over several heads.
-
-    Parameters
-    ----------
-    batch, queries, keys
-        Number of sequences, and of tokens in each that ask and that are looked at, those of the cache included.
-    heads, key_heads
-        Number of heads of queries, and of keys and values.
-    width, value_width
-        Length of a key and of a value of one head.
-    """
-
-    batch: int
-    queries: int
-    keys: int
-    heads: int
-    key_heads: int
-    width: int
-    value_width: int
-
-
-def attention_shape(node: onnx.NodeProto, dims: Callable[[int], Dims]) -> AttentionShape:
-    """Return the sizes of a ``MultiHeadAttention``, its decoding variant, or a ``GroupQueryAttention``.
-
-    Queries, keys and values have their heads in the last axis, in an axis of their own, or are packed into one tensor.
-
-    Parameters
-    ----------
-    node
-        The node.
-    dims
-        Returns the shape of the input at a position.
-    """
-    ints = {item.name: item.i for item in node.attribute}
-    heads = ints["num_heads"]
-    groups = ints.get("kv_num_heads", heads)
-    present = [position < len(node.input) and bool(node.input[position]) for position in range(len(node.input))]
-    query, past = dims(0), _past_position(node.op_type)
-    batch, queries = query[:2]
-    before = dims(past)[2] if past < len(present) and present[past] else 0
-    if len(query) == 5:  # batch, length, heads, 3, width
-        return AttentionShape(batch, queries, before + queries, heads, heads, query[4], query[4])
-    if not present[1]:  # queries, keys and values in the last axis
-        width = query[2] // (heads + 2 * groups)
-        return AttentionShape(batch, queries, before + queries, heads, groups, width, width)
-    key, width = dims(1), query[2] // heads
-    if len(key) == 5:  # batch, length, heads, 2, width
-        return AttentionShape(batch, queries, before + key[1], heads, groups, width, key[4])
-    value = dims(2)
-    if len(key) == 4:  # batch, heads, length, width
-        return AttentionShape(batch, queries, before + key[2], heads, groups, width, value[3])
-    return AttentionShape(batch, queries, before + key[1], heads, groups, width, value[2] // groups)
-
-
-def _past_position(operator: str) -> int:
-    return {"GroupQueryAttention": 3, "DecoderMaskedMultiHeadAttention": 5}.get(operator, 6)
 
 
 SHAPES: Mapping[str, Rule] = {

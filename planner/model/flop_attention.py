@@ -11,7 +11,7 @@ from dataclasses import replace
 
 import onnx
 
-from planner.model.contributed import AttentionShape, attention_shape
+from planner.model.attention import AttentionShape, attention_shape
 from planner.model.lookup import Lookup, Rule, attribute, has_input, shape_of
 
 SOFTMAX = 5

@@ -48,6 +48,17 @@ CASES: list[tuple[str, dict[str, Sequence[int]], dict[str, Any], float]] = [
 ]
 
 
+PACKED_ATTENTION = [
+    ({"qkv": (2, 5, 3, 3, 4), "y": (2, 5, 12)}, 2 * 3 * 25 * (8 + 8 + 5)),
+    ({"q": (2, 5, 12), "kv": (2, 7, 3, 2, 4), "y": (2, 5, 12)}, 2 * 3 * 35 * (8 + 8 + 5)),
+]
+
+
+@pytest.mark.parametrize(("shapes", "expected"), PACKED_ATTENTION)
+def test_attention_on_packed_tensors(shapes: Mapping[str, Sequence[int]], expected: float) -> None:
+    assert flop("MultiHeadAttention", shapes, "com.microsoft", num_heads=3) == expected
+
+
 @pytest.mark.parametrize(("operator", "shapes", "attributes", "expected"), CASES)
 def test_rules(operator: str, shapes: Mapping[str, Sequence[int]], attributes: dict[str, Any], expected: float) -> None:
     assert flop(operator, shapes, **attributes) == expected
