@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import onnx
 
-from planner.model.lookup import has_input
+from planner.model.lookup import attribute, has_input
 
 
 @dataclass(frozen=True)
@@ -45,9 +45,8 @@ def attention_shape(node: onnx.NodeProto, dims: Callable[[int], tuple[int, ...]]
     dims
         Returns the shape of the input at a position.
     """
-    ints = {item.name: item.i for item in node.attribute}
-    heads = ints["num_heads"]
-    groups = ints.get("kv_num_heads", heads)
+    heads: int = attribute(node, "num_heads", 1)
+    groups: int = attribute(node, "kv_num_heads", heads)
     query, past = dims(0), 3 if node.op_type == "GroupQueryAttention" else 6
     batch, queries = query[:2]
     before = dims(past)[2] if has_input(node, past) else 0

@@ -10,9 +10,10 @@ from dataclasses import dataclass
 from typing import Any
 
 import onnx
-from onnx import TensorProto, TypeProto, defs, helper, numpy_helper, shape_inference
+from onnx import TensorProto, TypeProto, checker, defs, helper, numpy_helper, shape_inference
 
 from planner.model.attention import attention_shape
+from planner.model.lookup import MISFITS, UnknownShapeError, attribute, has_input
 
 DOMAINS = frozenset({"", "ai.onnx", "com.microsoft"})  # a few are registered as if they were ONNX's own
 STANDARD_OPSET = 21
@@ -20,10 +21,6 @@ STANDARD_OPSET = 21
 Dims = tuple[int, ...]
 Outputs = Sequence["tuple[int, Dims] | None"]
 """Element type and shape of each output, None where unknown."""
-
-
-class _UnknownError(Exception):
-    """A rule needs a type or a value that is unknown."""
 
 
 @dataclass(frozen=True)
@@ -44,13 +41,13 @@ class Operands:
 
     def has(self, position: int) -> bool:
         """Return whether an optional input is present."""
-        return position < len(self.node.input) and bool(self.node.input[position])
+        return has_input(self.node, position)
 
     def dims(self, position: int) -> Dims:
         """Return the shape of an input."""
         shape = self._kind(position).shape
         if not all(dim.HasField("dim_value") for dim in shape.dim):
-            raise _UnknownError
+            raise UnknownShapeError
         return tuple(dim.dim_value for dim in shape.dim)
 
     def element(self, position: int) -> int:
@@ -61,17 +58,17 @@ class Operands:
         """Return the value of an input that holds one integer."""
         name = self.node.input[position] if self.has(position) else ""
         if name not in self.values:
-            raise _UnknownError
+            raise UnknownShapeError
         return int(numpy_helper.to_array(self.values[name]).reshape(-1)[0])
 
     def attribute(self, name: str, default: Any) -> Any:
         """Return an attribute."""
-        return next((helper.get_attribute_value(item) for item in self.node.attribute if item.name == name), default)
+        return attribute(self.node, name, default)
 
     def _kind(self, position: int) -> TypeProto.Tensor:
         kind = self.types.get(self.node.input[position]) if self.has(position) else None
         if kind is None or not kind.tensor_type.HasField("shape"):
-            raise _UnknownError
+            raise UnknownShapeError
         return kind.tensor_type
 
 
@@ -95,12 +92,12 @@ def contributed_outputs(
         return {}
     try:
         outputs = rule(Operands(node, types, values))
-    except (_UnknownError, IndexError, ValueError, ZeroDivisionError, shape_inference.InferenceError):
-        return {}  # a node that does not fit its operator; onnxruntime says what is wrong
+    except (*MISFITS, shape_inference.InferenceError, checker.ValidationError):
+        return {}
     return {
         name: helper.make_tensor_type_proto(*output)
         for name, output in zip(node.output, outputs, strict=False)
-        if name and output is not None
+        if name and output is not None and min(output[1], default=0) >= 0
     }
 
 
@@ -142,7 +139,7 @@ def _standard(
     """
 
     def rule(operands: Operands) -> Outputs:
-        last = bool(operands.attribute("channels_last", channels_last))
+        last = bool(operands.attribute("channels_last", int(channels_last)))
         shapes = [operands.dims(position) for position in positions]
         if last:
             shapes[0] = _channels_second(shapes[0])
@@ -266,7 +263,7 @@ def _grouped_attention(operands: Operands) -> Outputs:
     output = (operands.element(0), (shape.batch, shape.queries, shape.heads * shape.width))
     try:
         total = operands.number(6)
-    except _UnknownError:
+    except UnknownShapeError:
         return [output]
     caches: list[tuple[int, Dims]] = []
     for position in (3, 4):

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 import onnx
 
 from planner.model.flop_attention import ATTENTION_RULES
-from planner.model.lookup import Lookup, Rule, UnknownShapeError, attribute, has_input, output_elements, shape_of
+from planner.model.lookup import MISFITS, Lookup, Rule, attribute, has_input, output_elements, shape_of
 
 MOVES = frozenset(
     """
@@ -114,7 +114,7 @@ def node_flop(node: onnx.NodeProto, lookup: Lookup) -> float | None:
             return float(PER_INPUT[operator] * math.prod(shape_of(node.input[0], lookup)))
         each = 0 if operator in MOVES else 1 if operator in ELEMENTWISE else PER_OUTPUT.get(operator)
         return float(each * output_elements(node, lookup)) if each else each
-    except (UnknownShapeError, IndexError, ValueError):  # shapes that the operator does not accept count as unknown
+    except MISFITS:  # shapes that the operator does not accept count as unknown
         return None
 
 

@@ -16,7 +16,11 @@ Rule = Callable[[onnx.NodeProto, Lookup], int]
 
 
 class UnknownShapeError(Exception):
-    """A rule needs the shape of a tensor whose shape is unknown."""
+    """A rule needs the shape of a tensor whose shape is unknown, or an attribute that is not of its type."""
+
+
+MISFITS = (UnknownShapeError, ArithmeticError, LookupError, TypeError, ValueError)
+"""Errors of rules on nodes that do not fit their operator; onnxruntime says what is wrong with them."""
 
 
 def shape_of(name: str, lookup: Lookup) -> tuple[int, ...]:
@@ -38,5 +42,8 @@ def has_input(node: onnx.NodeProto, position: int) -> bool:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """Return an attribute of a node."""
-    return next((onnx.helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
+    """Return an attribute of a node, which has the type of its default."""
+    value = next((onnx.helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
+    if default is not None and not isinstance(value, type(default)):
+        raise UnknownShapeError
+    return value

@@ -6,11 +6,12 @@ import math
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 
+import onnx
 from onnx import TensorProto
 
 from planner.model.extract import Subgraph
-from planner.model.graph import Node, WorkGraph
-from planner.model.lookup import attribute, has_input
+from planner.model.graph import WorkGraph
+from planner.model.lookup import MISFITS, attribute, has_input
 from planner.model.source import node_tensors
 from planner.model.walk import constant_value
 
@@ -78,10 +79,11 @@ class ParameterRoles:
 def parameter_roles(graph: WorkGraph) -> ParameterRoles:
     """Return the roles of a model's constants."""
     packed = {
-        node.proto.input[position]: _packed(node, graph, position)
+        weight.name: _packed(node.proto, weight)
         for node in graph.nodes
         for position in PACKED.get(node.proto.op_type, ())
         if has_input(node.proto, position)
+        and isinstance(weight := graph.weights.get(node.proto.input[position]), TensorProto)
     }
     return ParameterRoles(frozenset(_inputs(graph, STATISTICS)), frozenset(_inputs(graph, QUANTISED)), packed)
 
@@ -93,15 +95,16 @@ def _inputs(graph: WorkGraph, positions: Mapping[str, tuple[int, ...]]) -> Itera
                 yield node.proto.input[position]
 
 
-def _packed(node: Node, graph: WorkGraph, position: int) -> int:
-    if attribute(node.proto, "K", 0):  # the last block of a row may be padded
-        return int(attribute(node.proto, "K", 0)) * int(attribute(node.proto, "N", 0))
-    weight = graph.weights.get(node.proto.input[position])
-    if not isinstance(weight, TensorProto):
-        return 0
-    bits: int = attribute(node.proto, "bits", 0) or attribute(node.proto, "expert_weight_bits", 4)
-    packed: int = 8 // bits if weight.data_type == TensorProto.UINT8 else 1
-    return int(math.prod(weight.dims)) * packed
+def _packed(node: onnx.NodeProto, weight: TensorProto) -> int:
+    """Return the number of weights in an input of several in each byte; without a valid width, one in each byte."""
+    elements: int = math.prod(weight.dims)
+    try:
+        if attribute(node, "K", 0):  # the last block of a row may be padded
+            return int(attribute(node, "K", 0)) * int(attribute(node, "N", 0))
+        bits: int = attribute(node, "bits", 0) or attribute(node, "expert_weight_bits", 4)
+        return elements * (8 // bits) if weight.data_type == TensorProto.UINT8 else elements
+    except MISFITS:
+        return elements
 
 
 def _tensors(graph: WorkGraph, part: Subgraph) -> Iterator[tuple[str, TensorProto]]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -13,6 +13,7 @@ import pytest
 from numpy.typing import NDArray
 from onnx import helper, numpy_helper
 
+from planner.errors import ModelError
 from planner.model.contributed import SHAPES
 from planner.model.load import load_chain
 from planner.runtime.session import BlockSession
@@ -393,6 +394,40 @@ def test_types_are_those_of_the_results_and_flop_those_counted(case: Case, tmp_p
     }
     assert model.uncounted == {}
     assert sum(block.flop for block in model.chain.blocks) == case.flop
+
+
+def malformed(node: onnx.NodeProto) -> Iterator[onnx.NodeProto]:
+    """Yield copies of a node with an attribute or an input left out or changed."""
+    for index, item in enumerate(node.attribute):
+        for change in (None, 0, "text"):
+            copy = onnx.NodeProto()
+            copy.CopyFrom(node)
+            del copy.attribute[index]
+            if change is not None:
+                copy.attribute.append(helper.make_attribute(item.name, change))
+            yield copy
+    for index, _ in enumerate(node.input):
+        copy = onnx.NodeProto()
+        copy.CopyFrom(node)
+        copy.input[:] = node.input[:index]
+        yield copy
+
+
+def test_malformed_nodes_are_never_a_traceback(tmp_path: Path) -> None:
+    path, loaded, refused = tmp_path / "m.onnx", 0, 0
+    for case in {case.operator: case for case in CASES}.values():
+        build(case, path)
+        model = onnx.load(path)
+        for node in list(malformed(model.graph.node[0])):
+            model.graph.node[0].CopyFrom(node)
+            path.write_bytes(model.SerializeToString())
+            try:
+                load_chain(path, max_blocks=1)
+                loaded += 1
+            except ModelError:
+                refused += 1
+    assert loaded > 100
+    assert refused > 100
 
 
 def test_every_rule_has_a_case() -> None:
