@@ -25,6 +25,10 @@ MAX_BLOCKS: Final = 8
 """Maximum number of blocks to cut a model into, by default."""
 
 
+UNCUT_SHOWN: Final = 3
+"""Number of tensors that are named as preventing cuts."""
+
+
 def chain_of(
     model: StrPath | ChainModel, max_blocks: int | None, shape: Mapping[str, Sequence[int]] | None
 ) -> ChainModel:
@@ -57,6 +61,14 @@ class ChainSummary(Printable):
     def uncounted(self) -> str:
         """Operators that have no FLOP rule, with their numbers; empty if there are none."""
         return ", ".join(f"{name} ×{count}" for name, count in sorted(self.model.uncounted.items()))
+
+    @property
+    def uncut(self) -> str:
+        """Tensors that prevent cuts where they cross, with the reason; empty if there are none."""
+        reasons = list(self.model.uncut.items())
+        told = [f"{name} ({reason})" for name, reason in reasons[:UNCUT_SHOWN]]
+        more = len(reasons) - len(told)
+        return ", ".join(told) + (f" and {more} more" if more else "")
 
     def contents(self) -> Iterator[Table | str]:
         """Return a table of the blocks, each with the cut after it."""
@@ -104,6 +116,7 @@ class ChainSummary(Printable):
             ],
             "exits": [dataclasses.asdict(exit_) for exit_ in chain.exits],
             "uncounted": dict(self.model.uncounted),
+            "uncut": dict(self.model.uncut),
         }
 
     def plot(self, path: StrPath | None = None) -> Picture:

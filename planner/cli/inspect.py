@@ -35,3 +35,5 @@ def command(
     print_summary(chain)
     if chain.uncounted:
         typer.echo(f"not counted in FLOP, for want of a rule or a shape: {chain.uncounted}", err=True)
+    if chain.uncut:
+        typer.echo(f"no cut where one of these crosses: {chain.uncut}", err=True)

@@ -46,7 +46,7 @@ class Block:
     parameters
         Number of weights. A weight used by two blocks counts for both.
     weight_bytes
-        Size of the weights, counted in the same way.
+        Memory that onnxruntime holds for the weights on a CPU, counted in the same way.
     activation_bytes
         Peak size of the tensors alive while the block runs, including its inputs and outputs.
     """

@@ -9,22 +9,20 @@ without a rule yields ``None``, so that the caller can report it to the user.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from typing import Any
+from collections.abc import Mapping
 
 import onnx
 
-from planner.model.chain import TensorSpec
-
-Lookup = Callable[[str], TensorSpec | None]
+from planner.model.flop_attention import ATTENTION_RULES
+from planner.model.lookup import MISFITS, Lookup, Rule, attribute, has_input, output_elements, shape_of
 
 MOVES = frozenset(
     """
-    Cast CastLike Compress Concat ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout Expand EyeLike
-    Flatten Gather GatherElements GatherND Identity NonZero OneHot Optional OptionalGetElement OptionalHasElement
-    Pad Range Reshape ReverseSequence ScatterElements ScatterND SequenceAt SequenceConstruct SequenceEmpty
-    SequenceErase SequenceInsert SequenceLength Shape Size Slice SpaceToDepth Split SplitToSequence
-    Squeeze Tile Transpose Trilu Unique Unsqueeze
+    BitCast Cast CastLike Compress Concat ConcatFromSequence Constant ConstantOfShape DepthToSpace Dropout
+    Expand EyeLike Flatten Gather GatherElements GatherND Identity NonZero OneHot Optional OptionalGetElement
+    OptionalHasElement Pad Range Reshape ReverseSequence Scatter ScatterElements ScatterND SequenceAt
+    SequenceConstruct SequenceEmpty SequenceErase SequenceInsert SequenceLength Shape Size Slice SpaceToDepth
+    Split SplitToSequence Squeeze TensorScatter Tile Transpose Trilu Unique Unsqueeze
     """.split()  # noqa: SIM905 - a list of names reads best as prose
 )
 ELEMENTWISE = frozenset(
@@ -35,7 +33,6 @@ ELEMENTWISE = frozenset(
     Sign Sin Sinh Softplus Softsign Sqrt Sub Sum Tan Tanh ThresholdedRelu Where Xor
     """.split()  # noqa: SIM905 - a list of names reads best as prose
 )
-ONNX_ONLY = frozenset({"Attention"})  # onnxruntime has a different operator with this name
 # Operations per element of the output.
 PER_OUTPUT = {
     "BatchNormalization": 2,  # statistics and scale are folded into one multiply-add
@@ -47,10 +44,16 @@ PER_OUTPUT = {
     "Gelu": 5,
     "FastGelu": 5,
     "BiasGelu": 6,
+    "ScaledSiLU": 3,
+    "SwiGLU": 3,
+    "GatherBlockQuantized": 2,
     "QLinearAdd": 5,
     "QLinearMul": 5,
     "QLinearSigmoid": 5,
+    "QLinearConcat": 4,
     "QLinearLeakyRelu": 5,
+    "QLinearSoftmax": 9,
+    "QLinearWhere": 4,
     "Softmax": 5,
     "LogSoftmax": 5,
     "Hardmax": 2,
@@ -58,6 +61,7 @@ PER_OUTPUT = {
     "Resize": 8,  # linear: the weighted sum of four neighbours
     "Upsample": 8,
     "GridSample": 8,
+    "CumProd": 1,
     "CumSum": 1,
 }
 PER_INPUT = (
@@ -65,6 +69,9 @@ PER_INPUT = (
         "LayerNormalization": 8,
         "SimplifiedLayerNormalization": 5,
         "SkipLayerNormalization": 9,
+        "SkipSimplifiedLayerNormalization": 6,
+        "BranchwiseRMSNorm": 5,
+        "GatedRMSNorm": 8,
         "RMSNormalization": 5,
         "GroupNormalization": 8,
         "InstanceNormalization": 8,
@@ -99,74 +106,55 @@ def node_flop(node: onnx.NodeProto, lookup: Lookup) -> float | None:
     float or None
         FLOP, or None if the operator has no rule or a shape that the rule needs is unknown.
     """
-    if node.op_type in ONNX_ONLY and node.domain not in ("", "ai.onnx"):
-        return None
     operator = node.op_type
     try:
         if operator in RULES:
             return float(RULES[operator](node, lookup))
         if operator in PER_INPUT:
-            return float(PER_INPUT[operator] * math.prod(_shape(node.input[0], lookup)))
+            return float(PER_INPUT[operator] * math.prod(shape_of(node.input[0], lookup)))
         each = 0 if operator in MOVES else 1 if operator in ELEMENTWISE else PER_OUTPUT.get(operator)
-        return float(each * _output(node, lookup)) if each else each
-    except (_UnknownShapeError, IndexError, ValueError):  # shapes that the operator does not accept count as unknown
+        return float(each * output_elements(node, lookup)) if each else each
+    except MISFITS:  # shapes that the operator does not accept count as unknown
         return None
-
-
-class _UnknownShapeError(Exception):
-    """A rule needs the shape of a tensor whose shape is unknown."""
-
-
-def _shape(name: str, lookup: Lookup) -> tuple[int, ...]:
-    spec = lookup(name)
-    if spec is None:
-        raise _UnknownShapeError
-    return spec.shape
-
-
-def _output(node: onnx.NodeProto, lookup: Lookup) -> int:
-    return math.prod(_shape(node.output[0], lookup))
-
-
-def _attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    return next((onnx.helper.get_attribute_value(item) for item in node.attribute if item.name == name), default)
 
 
 def _conv(node: onnx.NodeProto, lookup: Lookup, weight: int = 1) -> int:
     """Count a sum over the input channels of a group and the kernel for every output element."""
-    kernel = _shape(node.input[weight], lookup)
-    return 2 * _output(node, lookup) * math.prod(kernel[1:])
+    kernel = shape_of(node.input[weight], lookup)
+    return 2 * output_elements(node, lookup) * math.prod(kernel[1:])
 
 
 def _qlinear_conv(node: onnx.NodeProto, lookup: Lookup) -> int:
-    return 2 * _output(node, lookup) * math.prod(_shape(node.input[3], lookup)[1:])
+    return 2 * output_elements(node, lookup) * math.prod(shape_of(node.input[3], lookup)[1:])
 
 
 def _conv_transpose(node: onnx.NodeProto, lookup: Lookup) -> int:
     """Count a product with the output channels of a group and the kernel for every input element."""
-    kernel = _shape(node.input[1], lookup)
-    return 2 * math.prod(_shape(node.input[0], lookup)) * math.prod(kernel[1:])
+    kernel = shape_of(node.input[1], lookup)
+    return 2 * math.prod(shape_of(node.input[0], lookup)) * math.prod(kernel[1:])
 
 
 def _matmul(node: onnx.NodeProto, lookup: Lookup) -> int:
-    return 2 * _output(node, lookup) * _shape(node.input[0], lookup)[-1]
+    return 2 * output_elements(node, lookup) * shape_of(node.input[0], lookup)[-1]
 
 
 def _fused_matmul(node: onnx.NodeProto, lookup: Lookup) -> int:
-    return 2 * _output(node, lookup) * _shape(node.input[0], lookup)[-2 if _attribute(node, "transA", 0) else -1]
+    return (
+        2 * output_elements(node, lookup) * shape_of(node.input[0], lookup)[-2 if attribute(node, "transA", 0) else -1]
+    )
 
 
 def _gemm(node: onnx.NodeProto, lookup: Lookup) -> int:
-    inner = _shape(node.input[0], lookup)[0 if _attribute(node, "transA", 0) else 1]
-    return 2 * _output(node, lookup) * inner
+    inner = shape_of(node.input[0], lookup)[0 if attribute(node, "transA", 0) else 1]
+    return 2 * output_elements(node, lookup) * inner
 
 
 def _einsum(node: onnx.NodeProto, lookup: Lookup) -> int:
     """Count a multiply-add for each combination of all indices."""
-    terms = _attribute(node, "equation", b"").decode().replace(" ", "").split("->")[0].split(",")
+    terms = attribute(node, "equation", b"").decode().replace(" ", "").split("->")[0].split(",")
     sizes: dict[str, int] = {}
     for term, name in zip(terms, node.input, strict=False):
-        shape = _shape(name, lookup)
+        shape = shape_of(name, lookup)
         letters = list(term.replace("...", ""))
         open_axes = len(shape) - len(letters)
         position = term.find("...")
@@ -178,52 +166,89 @@ def _einsum(node: onnx.NodeProto, lookup: Lookup) -> int:
 
 
 def _pool(node: onnx.NodeProto, lookup: Lookup) -> int:
-    kernel: list[int] = _attribute(node, "kernel_shape", [1])
-    return _output(node, lookup) * math.prod(kernel)
+    kernel: list[int] = attribute(node, "kernel_shape", [1])
+    return output_elements(node, lookup) * math.prod(kernel)
 
 
 def _recurrent(gates: int) -> Rule:
     def rule(node: onnx.NodeProto, lookup: Lookup) -> int:
         """Count the products of input and state with the gates' weights for every step and direction."""
-        steps, batch, _ = _shape(node.input[0], lookup)
-        weights = math.prod(_shape(node.input[1], lookup)) + math.prod(_shape(node.input[2], lookup))
-        hidden: int = _attribute(node, "hidden_size", 1)
-        directions = _shape(node.input[1], lookup)[0]
+        steps, batch, _ = shape_of(node.input[0], lookup)
+        weights = math.prod(shape_of(node.input[1], lookup)) + math.prod(shape_of(node.input[2], lookup))
+        hidden: int = attribute(node, "hidden_size", 1)
+        directions = shape_of(node.input[1], lookup)[0]
         return steps * batch * (2 * weights + 4 * gates * hidden * directions)
 
     return rule
 
 
-def _attention(node: onnx.NodeProto, lookup: Lookup) -> int:
-    """Count both products and the softmax of ``Attention`` (opset 23), with or without a separate axis for heads."""
-    query, key, value = (_shape(node.input[index], lookup) for index in range(3))
-    heads: int = query[1] if len(query) == 4 else _attribute(node, "q_num_heads", 1)
-    batch, length, past = query[0], query[-2], key[-2]
-    width = query[-1] if len(query) == 4 else query[-1] // heads
-    kv_heads: int = key[1] if len(key) == 4 else _attribute(node, "kv_num_heads", heads)
-    value_width = value[-1] if len(value) == 4 else value[-1] // kv_heads
-    return batch * heads * length * past * (2 * width + 2 * value_width + 5)
+def _fused(rule: Rule, summand: int) -> Rule:
+    """Return a rule for an operator with an activation and, as an input at position ``summand``, a tensor to add."""
+
+    def fused(node: onnx.NodeProto, lookup: Lookup) -> int:
+        extra = bool(attribute(node, "activation", b"")) + has_input(node, summand)
+        return rule(node, lookup) + extra * output_elements(node, lookup)
+
+    return fused
 
 
-Rule = Callable[[onnx.NodeProto, Lookup], int]
-RULES: Mapping[str, Rule] = {
-    "Attention": _attention,
+def _causal_convolution(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count a sum over the kernel for every element, and the activation."""
+    activation = attribute(node, "activation", b"none") not in (b"none", b"")
+    return output_elements(node, lookup) * (2 * shape_of(node.input[1], lookup)[-1] + 2 * activation)
+
+
+def _embedding(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the sum of two or three embeddings and its normalisation, and the dequantisation if there is one."""
+    each = 8 + 1 + has_input(node, 4)
+    if node.op_type.startswith("Q"):
+        each += 2 * (2 + has_input(node, 4))
+    return each * output_elements(node, lookup)
+
+
+def _experts(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the products with the two or three weights of as many experts as each token is sent to."""
+    quantised = node.op_type == "QMoE"
+    tokens = math.prod(shape_of(node.input[0], lookup)[:-1])
+    packed: int = 8 // attribute(node, "expert_weight_bits", 4) if quantised else 1
+    chosen: int = attribute(node, "k", 1)
+    positions = [position for position in ((2, 5, 8) if quantised else (2, 4, 6)) if has_input(node, position)]
+    weights = sum(math.prod(shape_of(node.input[position], lookup)[1:]) for position in positions)
+    return 2 * tokens * chosen * weights * packed
+
+
+RULES: Mapping[str, Rule] = ATTENTION_RULES | {
     "AveragePool": _pool,
+    "CausalConvWithState": _causal_convolution,
     "Conv": _conv,
     "ConvInteger": _conv,
     "ConvTranspose": _conv_transpose,
+    "DynamicQuantizeLSTM": _recurrent(4),
+    "DynamicQuantizeMatMul": _matmul,
     "Einsum": _einsum,
-    "FusedConv": _conv,
+    "EmbedLayerNormalization": _embedding,
+    "FusedConv": _fused(_conv, summand=3),
+    "FusedGemm": _fused(_gemm, summand=3),
     "FusedMatMul": _fused_matmul,
     "Gemm": _gemm,
     "GRU": _recurrent(3),
     "LpPool": _pool,
     "LSTM": _recurrent(4),
     "MatMul": _matmul,
+    "MatMulBnb4": _matmul,
     "MatMulInteger": _matmul,
+    "MatMulInteger16": _matmul,
+    "MatMulIntegerToFloat": _matmul,
+    "MatMulNBits": _matmul,
     "MaxPool": _pool,
+    "MoE": _experts,
+    "NhwcMaxPool": _pool,
+    "QEmbedLayerNormalization": _embedding,
+    "QGemm": _gemm,
     "QLinearAveragePool": _pool,
     "QLinearConv": _qlinear_conv,
     "QLinearMatMul": _matmul,
+    "QMoE": _experts,
     "RNN": _recurrent(1),
+    "TransposeMatMul": _fused_matmul,
 }

@@ -69,6 +69,13 @@ class ChainModel:
         nodes = zip(self.source.proto.graph.node, self.source.runtime_nodes, strict=False)
         return {next(filter(None, node.output)): runtime for node, runtime in nodes if any(node.output)}
 
+    @property
+    def uncut(self) -> Mapping[str, str]:
+        """Reason why there is no cut where a tensor crosses, for each tensor that prevents one, by name."""
+        names = [name for cut in range(1, len(self.line)) for name in self.line.alive[cut]]
+        unsized = [name for name in dict.fromkeys(names) if name not in self.line.specs]
+        return {name: self.shapes.uncut_reason(name) for name in unsized}
+
     def block_inputs(self, index: int) -> tuple[str, ...]:
         """Return the names of the tensors that block ``index`` uses."""
         return self._part(index, index).inputs
@@ -160,7 +167,7 @@ def load_chain(
     shapes = infer_shapes(source, graph, shape or {})
     graph = graph.folded(shapes.fixed)
     shapes = shapes.bounded(input_bounds(graph, shapes))
-    costs = count_costs(graph, shapes.specs)
+    costs = count_costs(graph, shapes)
     line = order_work(graph, shapes.specs, costs.time_s)
     borders = _borders(path, line, shapes, costs, max_blocks)
     chain = _chain(name or path.stem, source, line, costs, borders)

@@ -12,12 +12,17 @@ from onnx import TensorProto, TypeProto, helper
 
 from planner.errors import Fault, ModelError
 from planner.model.chain import TensorSpec
+from planner.model.elements import tensor_bytes
 from planner.model.graph import WorkGraph
 from planner.model.sequences import dims_of
-from planner.model.source import KNOWN_TYPES, ModelSource
-from planner.model.walk import ShapeWalk
+from planner.model.source import ModelSource
+from planner.model.walk import ShapeWalk, dense
 
-NUMPY_KINDS = frozenset("biufc")
+# Types that onnxruntime's Python interface passes to and from numpy. It returns others as raw bytes, or not at all.
+PASSED = frozenset(
+    getattr(TensorProto, name)
+    for name in "BOOL INT8 INT16 INT32 INT64 UINT8 UINT16 UINT32 UINT64 FLOAT16 FLOAT DOUBLE".split()  # noqa: SIM905
+)
 PRODUCTS = frozenset({"MatMul", "Gemm"})
 
 
@@ -28,7 +33,8 @@ class Shapes:
     Parameters
     ----------
     specs
-        Tensors with a known size and a type that numpy supports.
+        Tensors that can cross a cut: of a size that is known for the given shapes, and of a type that onnxruntime
+        passes to numpy.
     types
         Types of all tensors, including those that are not in ``specs`` and those inside bodies.
     fixed
@@ -50,14 +56,11 @@ class Shapes:
         where = f"{path}, tensor {name!r}"
         kind = self.types.get(name, TypeProto())
         if kind.WhichOneof("value") not in {None, "tensor_type"}:
-            kind_name = str(kind.WhichOneof("value")).removesuffix("_type")
             what = "this value is not a tensor and cannot be sent"
-            return Fault(what, where, kind_name, "inputs and outputs that are tensors")
-        element = kind.tensor_type.elem_type
-        if element and dims_of(kind) is not None:
-            element_name = TensorProto.DataType.Name(element).lower()
-            expected = "numbers or booleans of a type that numpy supports"
-            return Fault("this type cannot be sent", where, element_name, expected)
+            return Fault(what, where, _kind_name(kind), "inputs and outputs that are tensors")
+        if kind.tensor_type.elem_type and dims_of(kind) is not None:
+            expected = "booleans, integers of 8 to 64 bits, float16, float32 or float64, as numpy holds them"
+            return Fault("this type cannot be sent", where, _kind_name(kind), expected)
         expected = f"a size that follows from the shapes of the inputs, or one set with --shape {name}=1,10"
         return Fault("the size of this tensor is unknown", where, expected=expected)
 
@@ -68,6 +71,24 @@ class Shapes:
         }
         return replace(self, specs={**self.specs, **found})
 
+    def uncut_reason(self, name: str) -> str:
+        """Return the reason why a tensor cannot cross a cut, in a few words."""
+        kind = self.types.get(name, TypeProto())
+        if kind.WhichOneof("value") not in {None, "tensor_type"}:
+            return f"{_kind_name(kind)}, not a tensor"
+        if kind.tensor_type.elem_type and dims_of(kind) is not None:
+            return f"{_kind_name(kind)}, which onnxruntime does not pass to numpy"
+        return "of unknown size"
+
+    def dims(self, name: str) -> tuple[int, ...] | None:
+        """Return the shape of a tensor of any type, or None if it is unknown."""
+        return dims_of(self.types.get(name))
+
+    def bytes(self, name: str) -> int:
+        """Return the size of a tensor of any type in bytes; 0 if it is unknown."""
+        dims = self.dims(name)
+        return 0 if dims is None else tensor_bytes(self.types[name].tensor_type.elem_type, dims)
+
     def type_of(self, name: str) -> TypeProto:
         """Return the type of a tensor that crosses a cut.
 
@@ -76,6 +97,12 @@ class Shapes:
         spec = self.specs[name]
         shape = [None] * len(spec.shape) if self.refused else spec.shape
         return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
+
+
+def _kind_name(kind: TypeProto) -> str:
+    """Return the name of a tensor's element type, or what another value is."""
+    form = str(kind.WhichOneof("value")).removesuffix("_type")
+    return TensorProto.DataType.Name(kind.tensor_type.elem_type).lower() if form == "tensor" else form
 
 
 def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]]) -> Shapes:
@@ -103,10 +130,7 @@ def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequ
     asserted = set(shape) - set(graph.inputs)
     walk = ShapeWalk(source, _stated_types(source, shape, sizes), dict(input_types), asserted=asserted)
     for name, tensor in graph.weights.items():
-        if isinstance(tensor, TensorProto):
-            walk.weight(name, tensor)
-        else:
-            walk.types[name] = helper.make_tensor_type_proto(tensor.values.data_type, list(tensor.dims))
+        walk.weight(name, tensor if isinstance(tensor, TensorProto) else dense(tensor))
     walk.nodes(node.proto for node in graph.nodes)
     if misfits := [fault for node in graph.nodes if (fault := _product_fault(node.proto, walk))]:
         raise ModelError(misfits)
@@ -131,12 +155,11 @@ def _product_fault(node: onnx.NodeProto, walk: ShapeWalk) -> Fault | None:
 
 
 def _spec(name: str, kind: TypeProto) -> TensorSpec | None:
-    """Return the spec of a tensor that can cross a cut: its size is known and numpy supports its type."""
-    dims = dims_of(kind)
-    if dims is None or kind.tensor_type.elem_type not in KNOWN_TYPES - {TensorProto.STRING}:
+    """Return the spec of a tensor that can cross a cut."""
+    dims, element = dims_of(kind), kind.tensor_type.elem_type
+    if dims is None or element not in PASSED:
         return None
-    dtype = np.dtype(helper.tensor_dtype_to_np_dtype(kind.tensor_type.elem_type))
-    return TensorSpec(name, dtype.name, dims) if dtype.kind in NUMPY_KINDS and dtype.isbuiltin == 1 else None
+    return TensorSpec(name, np.dtype(helper.tensor_dtype_to_np_dtype(element)).name, dims)
 
 
 def _axis_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict[str, int]:

@@ -204,11 +204,13 @@ def _hash_file(path: Path, digest: hashlib._Hash) -> None:
 
 
 def node_tensors(node: onnx.NodeProto) -> Iterator[TensorProto]:
-    """Yield the tensors in a node's attributes and bodies."""
+    """Yield the tensors in a node's attributes and bodies, those of which sparse tensors consist among them."""
     for attribute in node.attribute:
         if attribute.type == onnx.AttributeProto.TENSOR:
             yield attribute.t
         yield from attribute.tensors
+        if attribute.type == onnx.AttributeProto.SPARSE_TENSOR:
+            yield from (attribute.sparse_tensor.values, attribute.sparse_tensor.indices)
     for body in bodies(node):
         yield from _graph_tensors(body)
 

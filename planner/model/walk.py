@@ -14,16 +14,36 @@ from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
-from onnx import AttributeProto, TensorProto, TypeProto, checker, defs, helper, numpy_helper, shape_inference
+from onnx import (
+    AttributeProto,
+    SparseTensorProto,
+    TensorProto,
+    TypeProto,
+    checker,
+    defs,
+    helper,
+    numpy_helper,
+    shape_inference,
+)
+from onnx.external_data_helper import uses_external_data
 from onnx.reference import ReferenceEvaluator
 
 from planner.errors import ModelError
+from planner.model.contributed import contributed_outputs
 from planner.model.graph import RANDOM
 from planner.model.sequences import SequenceWalk, dims_of
 from planner.model.source import ModelSource, bodies
 
 # Shapes, axes and lengths are small; larger values do not determine shapes.
 SMALL_ELEMENTS = 1024
+CONSTANT_TYPES = {
+    "value_float": TensorProto.FLOAT,
+    "value_floats": TensorProto.FLOAT,
+    "value_int": TensorProto.INT64,
+    "value_ints": TensorProto.INT64,
+    "value_string": TensorProto.STRING,
+    "value_strings": TensorProto.STRING,
+}
 
 
 def shape_value(node: onnx.NodeProto, dims: tuple[int, ...]) -> TensorProto:
@@ -109,7 +129,9 @@ class ShapeWalk:
         except shape_inference.InferenceError as error:
             self.refused[node.output[0]] = str(error).splitlines()[0].removeprefix("[ShapeInferenceError] ")
             return {}
-        except (defs.SchemaError, RuntimeError):
+        except defs.SchemaError:
+            return contributed_outputs(node, self.types, self.values)
+        except RuntimeError:
             return {}
         except (checker.ValidationError, ValueError, TypeError) as error:
             where = f"{self.source.path}, node {node.name or node.op_type!r}"
@@ -195,7 +217,39 @@ def constant_value(node: onnx.NodeProto) -> TensorProto | None:
     """Return the tensor of a ``Constant`` node, or None if the node holds none."""
     if node.op_type != "Constant" or node.domain not in ("", "ai.onnx"):
         return None
-    return next((item.t for item in node.attribute if item.type == AttributeProto.TENSOR), None)
+    for item in node.attribute:
+        if item.type == AttributeProto.TENSOR:
+            tensor: TensorProto = item.t
+            return tensor
+        if item.type == AttributeProto.SPARSE_TENSOR:
+            return dense(item.sparse_tensor)
+        if item.name in CONSTANT_TYPES:
+            return _numbers(item)
+    return None
+
+
+def _numbers(item: AttributeProto) -> TensorProto:
+    """Return an attribute with numbers or texts as a tensor; without data if it holds many numbers, as in `dense`."""
+    content, data_type = helper.get_attribute_value(item), CONSTANT_TYPES[item.name]
+    if not item.name.endswith("s"):
+        return helper.make_tensor("", data_type, [], [content])
+    if len(content) > SMALL_ELEMENTS and data_type != TensorProto.STRING:
+        return TensorProto(data_type=data_type, dims=[len(content)])
+    return helper.make_tensor("", data_type, [len(content)], content)
+
+
+def dense(sparse: SparseTensorProto) -> TensorProto:
+    """Return a sparse tensor as a dense one; without data if it is not small, since then only its type matters."""
+    values = sparse.values
+    if math.prod(sparse.dims) > SMALL_ELEMENTS or uses_external_data(values) or uses_external_data(sparse.indices):
+        return TensorProto(name=values.name, data_type=values.data_type, dims=sparse.dims)
+    numbers, indices = numpy_helper.to_array(values), numpy_helper.to_array(sparse.indices)
+    array = np.zeros(tuple(sparse.dims), numbers.dtype)
+    if indices.ndim == 2:
+        array[tuple(indices.T)] = numbers
+    else:
+        array.reshape(-1)[indices] = numbers
+    return numpy_helper.from_array(array, values.name)
 
 
 def is_refused(body: onnx.GraphProto, refused: Container[str]) -> bool:

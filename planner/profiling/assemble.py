@@ -22,8 +22,9 @@ class ChainCosts:
         Time of each block; length L, seconds.
     std_s, load_s
         Standard deviation of that time, and time to create the session; length L or empty, seconds.
-    activation_bytes
-        Measured peak memory of each block in bytes; length L, or empty to use the computed values.
+    weight_bytes, activation_bytes
+        Measured memory that each block holds, and its peak while it runs, in bytes; length L, or empty to use the
+        computed values.
     stage_overhead_s, fusion_saving_s, segment_error
         As in :class:`Profile`.
     """
@@ -31,6 +32,7 @@ class ChainCosts:
     mean_s: Sequence[float]
     std_s: Sequence[float] = ()
     load_s: Sequence[float] = ()
+    weight_bytes: Sequence[int] = ()
     activation_bytes: Sequence[int] = ()
     stage_overhead_s: float = 0.0
     fusion_saving_s: Sequence[float] = field(default=())
@@ -53,6 +55,7 @@ def assemble(
         costs.mean_s,
         costs.std_s or unknown,
         costs.load_s or unknown,
+        costs.weight_bytes or [block.weight_bytes for block in chain.blocks],
         costs.activation_bytes or [block.activation_bytes for block in chain.blocks],
         strict=True,
     )
@@ -69,13 +72,13 @@ def assemble(
                 name=block.name,
                 mean_s=max(mean_s, SHORTEST_S),
                 std_s=std_s,
-                weight_bytes=block.weight_bytes,
+                weight_bytes=weight_bytes,
                 activation_bytes=activation_bytes,
                 flop=block.flop,
                 parameters=block.parameters,
                 load_s=load_s,
             )
-            for block, mean_s, std_s, load_s, activation_bytes in rows
+            for block, mean_s, std_s, load_s, weight_bytes, activation_bytes in rows
         ),
         cut_bytes=tuple(cut.bytes for cut in chain.cuts),
         exits=tuple(

@@ -6,7 +6,7 @@
 3. Fit the stage overhead to some of the segments. The others are held out: the error of predicting them states the
    accuracy of the profile.
 4. Run both blocks at each inner border in one session, to measure the time saved by fusing them.
-5. Measure the peak memory of each block, on the CPU.
+5. Measure the memory that each block holds, and its peak, on the CPU.
 6. On another provider: measure how far the outputs of the whole model are from those on the CPU.
 """
 
@@ -30,6 +30,7 @@ from planner.profiling.timing import fit_costs, noise_warnings
 from planner.profiling.types import WHOLE_ERROR, OperatingPoint, Profile
 from planner.runtime.providers import FULL_PRECISION, Provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner
+from planner.runtime.session import SESSION_CONFIG
 
 ROUNDS: Final = 40
 BUDGET_S: Final = 60.0
@@ -104,17 +105,18 @@ def measure(
     clock.finish()
     samples = sampler.samples
     fitted = fit_costs(samples.rounds)
-    memory_measured = len(samples.peak_bytes) == len(chain)
+    memory = samples.memory if len(samples.memory) == len(chain) else []
     environment = device_environment() | {
         "provider": runner.provider.name,
         "precision": _precision(chain, runner.provider),
         "threads": threads,
         "onnxruntime": onnxruntime_version(),
+        "session_config": dict(SESSION_CONFIG),
         "measured_at": datetime.now(timezone.utc).isoformat(timespec="seconds"),
         "rounds": len(samples.rounds),
         "waiting_share": round(samples.waiting_share, 3),
         "partial": partial,
-        "memory": "measured" if memory_measured else "computed",
+        "memory": "measured" if memory else "computed",
         **thermal_environment(before, after),
         "warnings": [
             *noise_warnings(samples.rounds, fitted.segment_error, samples.waiting_share),
@@ -131,7 +133,8 @@ def measure(
             fitted.mean_s.tolist(),
             std_s=fitted.std_s.tolist(),
             load_s=samples.load_s,
-            activation_bytes=samples.peak_bytes if memory_measured else (),
+            weight_bytes=[block.held_bytes for block in memory],
+            activation_bytes=[block.peak_bytes for block in memory],
             stage_overhead_s=fitted.stage_overhead_s,
             fusion_saving_s=samples.fusion_saving_s if len(samples.fusion_saving_s) == len(chain) - 1 else (),
             segment_error=fitted.segment_error,

@@ -19,7 +19,7 @@ from planner.model.chain import Chain
 from planner.profiling.timing import Rounds, choose_segments
 from planner.runtime.difference import compare
 from planner.runtime.inputs import hint_at_real_inputs, random_inputs
-from planner.runtime.memory import peak_activation_bytes
+from planner.runtime.memory import BlockMemory, measure_memory
 from planner.runtime.providers import REFERENCE_PROVIDER
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
@@ -107,8 +107,8 @@ class TimingSamples:
     """Time to create each block's session; length L, seconds."""
     fusion_saving_s: list[float] = field(default_factory=list)
     """Time saved by fusing at each inner border, as far as measured; seconds."""
-    peak_bytes: list[int] = field(default_factory=list)
-    """Peak memory of each block, as far as measured; bytes."""
+    memory: list[BlockMemory] = field(default_factory=list)
+    """Memory of each block, as far as measured."""
     whole_error: float | None = None
     """What the provider does to the outputs of the whole model, if measured: a relative error."""
     passed_s: float = 0.0
@@ -234,14 +234,14 @@ class Sampler:
         return min(apart_s) - min(fused_s)
 
     def measure_memory(self) -> None:
-        """Measure each block's peak memory if the blocks run in host memory."""
+        """Measure each block's memory if the blocks run in host memory."""
         if self._runner.provider.device is not None:
             return
         for index in range(self._length):
-            peak = None if self._clock.used(1.0) else self._peak_bytes(index)
-            if peak is None:
+            memory = None if self._clock.used(1.0) else self._memory(index)
+            if memory is None:
                 return
-            self.samples.peak_bytes.append(peak)
+            self.samples.memory.append(memory)
             self._clock.report()
 
     def measure_rounding(self) -> None:
@@ -253,9 +253,9 @@ class Sampler:
         found = BlockSession(whole, name=self._model.chain.name, provider=self._runner.provider).run(inputs)
         self.samples.whole_error = compare(found, expected).max_rel_error
 
-    def _peak_bytes(self, index: int) -> int | None:
+    def _memory(self, index: int) -> BlockMemory | None:
         name = f"{self._model.chain.name}, block {index}"
-        return peak_activation_bytes(self._model.block_model(index), self._cut_tensors[index], name=name)
+        return measure_memory(self._model.block_model(index), self._cut_tensors[index], name=name)
 
 
 def cut_names(chain: Chain) -> Sequence[Sequence[str]]:

@@ -51,6 +51,7 @@ class BlockCost(FrozenModel):
     std_s: ExtraSeconds
     """Standard deviation of that time over the rounds, computed from the quartiles, in seconds."""
     weight_bytes: Count
+    """Memory that the block holds while it is loaded: its weights as the runtime keeps them, in bytes."""
     activation_bytes: Count
     """Peak size of the tensors alive while the block runs, in bytes."""
     flop: NonNegative

@@ -1,11 +1,12 @@
-"""Memory that a block needs while it runs, in addition to its weights."""
+"""Memory that a block takes: what it holds once loaded, and what it needs while it runs."""
 
 from __future__ import annotations
 
 import contextlib
 import ctypes
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -15,45 +16,96 @@ from planner.runtime.session import BlockSession
 
 _STATUS: Final = Path("/proc/self/status")
 _CLEAR: Final = Path("/proc/self/clear_refs")
+_MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD of the GNU C library, and its smallest and largest default
+_SMALLEST_PIECE_BYTES: Final = 128 * 1024
+_LARGEST_PIECE_BYTES: Final = 32 * 1024 * 1024
+
+RUNS: Final = 3
+"""Number of runs after which an arena has the size that it keeps."""
 
 
-def peak_activation_bytes(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: str = "") -> int | None:
-    """Run a block on the CPU, and return by how much this process's resident memory rises.
+@dataclass(frozen=True)
+class BlockMemory:
+    """Resident memory of a block in bytes.
+
+    Parameters
+    ----------
+    held_bytes
+        Memory of the loaded block between runs: its weights as onnxruntime keeps them, and the session itself.
+    peak_bytes
+        Memory for tensors and scratch buffers of runs, in addition, with the gaps that onnxruntime's arena leaves.
+    """
+
+    held_bytes: int
+    peak_bytes: int
+
+
+def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: str = "") -> BlockMemory | None:
+    """Load and run a block on the CPU, and return by how much this process's resident memory rises.
 
     Parameters
     ----------
     model
         The block model.
     tensors
-        Inputs of the block. Their size is added, because they are alive while the block runs.
+        Inputs of the block. Their size is added to the peak, because they are alive while the block runs.
     name
         Name of the block in messages.
 
     Returns
     -------
-    int or None
-        Peak size of tensors and scratch buffers in bytes, accurate to about 0.25 MiB; None if the system does not
-        let a process reset its high-water mark (Linux does).
+    BlockMemory or None
+        Memory of the block, accurate to about 0.25 MiB; None if the system does not let a process reset its
+        high-water mark (Linux does).
     """
-    # Without the arena, each buffer is freed after its last use, so the rise equals the block's need.
-    session = BlockSession(model, name=name, arena=False)
-    before_bytes = 0
-    for _ in range(2):  # the first run also allocates memory that is kept permanently
+    with _large_pieces_from_the_system():
         _trim_heap()
+        before_bytes = _status_bytes("RssAnon")
+        session = BlockSession(model, name=name, shared_arena=False)
+        _trim_heap()
+        held_bytes = _status_bytes("RssAnon") - before_bytes
         try:
             _CLEAR.write_text("5")
-            before_bytes = _status_bytes("VmRSS")
         except OSError:
             return None
-        session.run(tensors)
+        idle_bytes = _status_bytes("VmRSS")
+        for _ in range(RUNS):
+            session.run(tensors)
+        risen_bytes = _status_bytes("VmHWM") - idle_bytes
     inputs_bytes = sum(tensors[name].nbytes for name in session.input_names)
-    return max(_status_bytes("VmHWM") - before_bytes, 0) + inputs_bytes
+    return BlockMemory(max(held_bytes, 0), max(risen_bytes, 0) + inputs_bytes)
+
+
+@contextlib.contextmanager
+def _large_pieces_from_the_system() -> Iterator[None]:
+    """Let the C library take large pieces of memory from the system, rather than from gaps in its heap.
+
+    Once such a piece has been freed, the library would otherwise keep later ones in its heap, where gaps between them
+    count as memory of the block.
+    """
+    library = _c_library()
+    if library is not None:
+        library.mallopt(_MMAP_THRESHOLD, _SMALLEST_PIECE_BYTES)
+    try:
+        yield
+    finally:
+        if library is not None:
+            library.mallopt(_MMAP_THRESHOLD, _LARGEST_PIECE_BYTES)
+
+
+def _c_library() -> ctypes.CDLL | None:
+    try:
+        library = ctypes.CDLL(None)
+        return library if library.mallopt and library.malloc_trim else None
+    except (OSError, TypeError, AttributeError):  # another C library or another system
+        return None
 
 
 def _trim_heap() -> None:
     # Free pages kept by the C library would hide a rise.
-    with contextlib.suppress(OSError, AttributeError):
-        ctypes.CDLL(None).malloc_trim(0)
+    library = _c_library()
+    if library is not None:
+        library.malloc_trim(0)
 
 
 def _status_bytes(key: str) -> int:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any, Final
 
 from numpy.typing import NDArray
@@ -20,6 +21,17 @@ DeviceTensor = Any
 
 ANY_LENGTH: Final = -1
 """Length of a dynamic axis."""
+
+SESSION_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
+    {
+        # Threads do not spin while they wait, because several agents may share a machine.
+        "session.intra_op.allow_spinning": "0",
+        # Products with block-wise quantised weights keep float32 activations. By default, onnxruntime rounds them to
+        # int8, but only in the layers that it fuses, which are not the same in a block as in the whole model.
+        "session.qdq_matmulnbits_accuracy_level": "1",
+    }
+)
+"""Configuration of every session, of blocks and of whole models, because it affects times and results."""
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -46,13 +58,15 @@ class BlockSession:
     provider
         A name of :data:`~planner.runtime.providers.PROVIDERS`, or a :class:`Provider`.
     threads
-        Number of threads that a run may use. They do not spin while they wait, because several agents may share a
-        machine.
+        Number of threads that a run may use.
     optimise
         Whether onnxruntime may optimise the graph. Without optimisation, chained block models give bit-equal outputs.
-    arena
-        Whether onnxruntime keeps memory for the next run of this or another session. This is faster, because a block
-        then writes to memory that the previous block left in the caches. Disable it to measure memory.
+    shared_arena
+        Whether the session keeps memory for the next run together with the other sessions of this process. This is
+        faster, because a block then writes to memory that the previous block left in the caches. Disable it to measure
+        memory: the session then has an arena of its own, with nothing in it but what runs need.
+    config
+        Further configuration entries of onnxruntime, in addition to ``SESSION_CONFIG``.
 
     Raises
     ------
@@ -68,7 +82,8 @@ class BlockSession:
         provider: str | Provider = "cpu",
         threads: int = 1,
         optimise: bool = True,
-        arena: bool = True,
+        shared_arena: bool = True,
+        config: Mapping[str, str] = SESSION_CONFIG,
     ) -> None:
         if threads < 1:
             raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
@@ -78,7 +93,7 @@ class BlockSession:
         try:
             self._session = self._library.InferenceSession(
                 str(model) if isinstance(model, Path) else model,
-                self._options(threads, optimise=optimise, arena=arena),
+                self._options(threads, {**SESSION_CONFIG, **config}, optimise=optimise, shared_arena=shared_arena),
                 providers=self.provider.for_session,
             )
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
@@ -93,20 +108,21 @@ class BlockSession:
         self._run_options = self._library.RunOptions()
         self._run_options.log_severity_level = 4  # errors are raised, so they need not be logged, too
 
-    def _options(self, threads: int, *, optimise: bool, arena: bool) -> Any:
+    def _options(self, threads: int, config: Mapping[str, str], *, optimise: bool, shared_arena: bool) -> Any:
         options = self._library.SessionOptions()
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
-        options.enable_cpu_mem_arena = arena
-        options.enable_mem_pattern = arena
-        options.add_session_config_entry("session.intra_op.allow_spinning", "0")
-        # Dequantised weights are fused with their product only at some places of a graph, such as its end, and a stage
-        # ends elsewhere. By default that kernel rounds activations to int8; at level 1 it computes in float32.
-        options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "1")
-        if arena:
+        for key, value in config.items():
+            options.add_session_config_entry(key, value)
+        if shared_arena:
             _share_arena()
             options.add_session_config_entry("session.use_env_allocators", "1")
+        else:
+            options.add_session_config_entry("session.use_device_allocator_for_initializers", "1")
+        # A pattern is one large piece for all tensors of a run. The arena cannot make it of the pieces that the first
+        # run has left, so it would keep both: up to 1.7 times the memory, for no gain in time.
+        options.enable_mem_pattern = False
         level = self._library.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         return options

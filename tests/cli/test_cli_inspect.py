@@ -5,7 +5,7 @@ from pathlib import Path
 from xml.etree import ElementTree as ET
 
 import pytest
-from onnx import helper
+from onnx import TensorProto, helper
 
 from tests.cli.command import planner
 from tests.model.chained import reference, save, value
@@ -61,6 +61,17 @@ def test_operators_without_a_rule_are_named(dynamic: Path) -> None:
     result = planner("inspect", dynamic, "--shape", "x=2,4", "--json")
     assert json.loads(result.stdout)["uncounted"] == {"Magic": 1}
     assert "Magic ×1" in planner("inspect", dynamic, "--shape", "x=2,4").stderr
+
+
+def test_tensors_that_prevent_cuts_are_named(tmp_path: Path) -> None:
+    nodes = [
+        helper.make_node("Cast", ["x"], ["a"], to=TensorProto.BFLOAT16),
+        helper.make_node("Cast", ["a"], ["y"], to=TensorProto.FLOAT),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [4])], [value("y", [4])])
+    shown = planner("inspect", path, "--json")
+    assert list(json.loads(shown.stdout)["uncut"]) == ["a"]
+    assert "a (bfloat16, which" in planner("inspect", path).stderr
 
 
 @pytest.mark.parametrize("shape", ["x", "x=a,b", "x=1;4", "=1"])

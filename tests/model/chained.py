@@ -10,6 +10,7 @@ from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
+import pytest
 from numpy.typing import NDArray
 from onnx import NodeProto, TensorProto, ValueInfoProto, helper, numpy_helper
 
@@ -18,6 +19,7 @@ from planner.model.reference import REFERENCE, build_model
 from planner.runtime.check import StageModel, run_stages
 from planner.runtime.difference import OutputDifference, compare
 from planner.runtime.inputs import random_inputs
+from planner.runtime.providers import onnxruntime_version
 from planner.runtime.session import BlockSession
 
 Arrays = Mapping[str, NDArray[Any]]
@@ -32,6 +34,12 @@ def reference(name: str) -> Path:
 
     path = Path(FOLDER.name) / f"{name}.onnx"
     return build_model(name, path) if name in REFERENCE else build_quantised(name, path)
+
+
+def needs_onnxruntime(*version: int) -> pytest.MarkDecorator:
+    """Return a mark for a test of what earlier versions of onnxruntime do not load, or hold otherwise."""
+    found = tuple(int(part) for part in onnxruntime_version().split(".")[: len(version)])
+    return pytest.mark.skipif(found < version, reason=f"onnxruntime {'.'.join(map(str, version))} or later")
 
 
 def inputs_of(model: ChainModel, seed: int = 0) -> dict[str, NDArray[Any]]:

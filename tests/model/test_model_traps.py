@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import onnx
 import pytest
-from onnx import NodeProto, helper, numpy_helper
+from onnx import NodeProto, TensorProto, helper, numpy_helper
 
 from planner.errors import ModelError
 from planner.model.load import ChainModel, load_chain
@@ -19,6 +19,7 @@ from tests.model.chained import (
     check_split,
     floats,
     inputs_of,
+    needs_onnxruntime,
     save,
     value,
 )
@@ -343,7 +344,30 @@ def test_a_cut_through_a_sequence_or_an_unknown_size_is_not_offered(tmp_path: Pa
     path = save(tmp_path / "m.onnx", nodes, [value("x", [2, 4])], [value("y", [2], INT64)])
     model = load_chain(path, max_blocks=None)
     assert all(spec.name not in ("parts", "where") for cut in model.chain.cuts for spec in cut.tensors)
+    assert model.uncut == {"parts": "sequence, not a tensor", "a": "of unknown size"}
     assert_every_cut(model)
+
+
+@needs_onnxruntime(1, 32)
+@pytest.mark.parametrize(
+    ("name", "bits"),
+    [("BFLOAT16", 16), ("FLOAT8E4M3FN", 8), ("FLOAT8E5M2", 8), ("INT4", 4), ("UINT4", 4), ("FLOAT4E2M1", 4)],
+)
+def test_no_cut_where_onnxruntime_cannot_pass_the_type_to_numpy(tmp_path: Path, name: str, bits: int) -> None:
+    nodes = [
+        node("Relu", ["x"], ["a"]),
+        node("Cast", ["a"], ["narrow"], to=TensorProto.DataType.Value(name)),
+        node("Cast", ["narrow"], ["b"], to=TensorProto.FLOAT),
+        node("Tanh", ["b"], ["y"]),
+    ]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [8, 100])], [value("y", [8, 100])], opset=23, ir_version=11)
+    model = load_chain(path, max_blocks=None)
+    assert crossing_names(model) == [["x"], ["a"], ["b"], ["y"]]
+    assert model.uncut == {"narrow": f"{name.lower()}, which onnxruntime does not pass to numpy"}
+    assert model.uncounted == {}
+    assert model.chain.blocks[1].activation_bytes == 800 * (32 + bits) // 8
+    if name != "FLOAT4E2M1":  # which onnxruntime cannot convert on a CPU
+        assert_every_cut(model)
 
 
 def test_a_named_axis_is_shared_by_all_inputs(tmp_path: Path) -> None:
@@ -354,15 +378,16 @@ def test_a_named_axis_is_shared_by_all_inputs(tmp_path: Path) -> None:
 
 
 def test_sizes_that_cannot_be_inferred_can_be_stated(tmp_path: Path) -> None:
-    nodes = [node("BiasGelu", ["x", "w"], ["y"], domain="com.microsoft")]
-    path = save(tmp_path / "m.onnx", nodes, [value("x", [1, 4])], [value("y", None)], {"w": floats(4)})
+    nodes = [node("CDist", ["x", "w"], ["y"], domain="com.microsoft", metric="euclidean")]
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [1, 4])], [value("y", None)], {"w": floats(3, 4)})
     proto = onnx.load(path)
     proto.opset_import.append(helper.make_opsetid("com.microsoft", 1))
     path.write_bytes(proto.SerializeToString())
     with pytest.raises(ModelError, match="size of this tensor is unknown"):
         load_chain(path)
-    model = load_chain(path, shape={"y": [1, 4]})
-    assert model.chain.cuts[-1].tensors[0].shape == (1, 4)
+    model = load_chain(path, shape={"y": [1, 3]})
+    assert model.chain.cuts[-1].tensors[0].shape == (1, 3)
+    assert model.uncounted == {"CDist": 1}
     assert model.chain.cuts[-1].tensors[0].dtype == "float32"
 
 

@@ -32,6 +32,7 @@ def test_a_measured_profile_describes_its_chain() -> None:
     assert environment["precision"] == "float32"
     assert environment["threads"] == 1
     assert measured.whole_error is None  # the CPU's outputs are the reference
+    assert environment["session_config"]["session.qdq_matmulnbits_accuracy_level"] == "1"
 
 
 def test_a_provider_with_separate_memory() -> None:
