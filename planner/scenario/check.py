@@ -211,6 +211,23 @@ def check_memory(scenario: ScenarioSpec) -> Iterator[Finding]:
             )
 
 
+def check_power(scenario: ScenarioSpec) -> Iterator[Finding]:
+    """Check that a busy worker draws at least its idle power, and that the goal ``energy`` knows the power of all."""
+    for name, worker in scenario.workers.items():
+        location = ("workers", name, "power")
+        if worker.power is None and scenario.objective.goal == "energy":
+            expected = "power such as {idle: 2 W, busy: 8 W} for every worker"
+            yield Finding(location, "the goal energy needs it", None, expected, (("objective", "goal"),))
+        elif worker.power is not None and worker.power.busy_w < worker.power.idle_w:
+            yield Finding(
+                (*location, "busy"),
+                "a busy worker draws less power than an idle one",
+                format_quantity(worker.power.busy_w, "power"),
+                f"at least {format_quantity(worker.power.idle_w, 'power')}, the power of idle",
+                ((*location, "idle"),),
+            )
+
+
 _EVENT_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "leave": (("worker", "network"), ()),
     "join": (("worker", "network"), ()),
@@ -271,6 +288,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_repeats,
     check_pairs,
     check_memory,
+    check_power,
     check_ring,
     check_events,
 )

@@ -17,7 +17,8 @@ number in its place is an error. Names consist of letters, digits, `_`, `.` and 
 All errors of a file are reported at once, each with its line.
 
 Units: `ns`, `us`, `ms`, `s`, `min`, `h` for times; `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB` for memory; `bit/s`,
-`kbit/s`, `Mbit/s`, `Gbit/s`, `B/s`, `MB/s`, … for bandwidths; `/s`, `/min`, `/h`, `Hz` for rates; `%` for fractions.
+`kbit/s`, `Mbit/s`, `Gbit/s`, `B/s`, `MB/s`, … for bandwidths; `/s`, `/min`, `/h`, `Hz` for rates; `%` for fractions;
+`mW`, `W`, `kW` for powers.
 """
 
 

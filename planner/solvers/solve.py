@@ -201,6 +201,7 @@ def _plan(
         sources=evaluation.sources,
         workers=evaluation.workers,
         networks=evaluation.networks,
+        energy=evaluation.energy,
     )
 
 

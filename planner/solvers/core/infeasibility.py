@@ -30,7 +30,7 @@ def explain_infeasibility(problem: Problem, relaxations: Relaxations | None) -> 
 
 def violations(problem: Problem, choices: Choices) -> tuple[str, ...]:
     """Return one sentence per limit that these routes violate; other routes might satisfy it."""
-    overload = problem.load(choices).sum(axis=0) - problem.cap
+    overload = problem.load(choices).sum(axis=0) - problem.caps
     lack_mib = (problem.memory_used(choices) - problem.memory_bytes) / 2**20
     violated = [("lack_mib", worker, float(lack_mib[worker])) for worker in np.flatnonzero(lack_mib > 0).tolist()]
     violated += [
@@ -65,8 +65,8 @@ def _sentence(problem: Problem, kind: str, index: int, amount: float) -> str:
         return f"worker {problem.workers[index]} lacks {size} MiB"
     if kind == "overload":
         what = "worker" if index < len(problem.workers) else "network"
-        busy = problem.cap + amount
-        return f"{what} {problem.resources[index]} would be {busy:.0%} busy, {problem.cap:.0%} is allowed"
+        cap = float(problem.caps[index])
+        return f"{what} {problem.resources[index]} would be {cap + amount:.0%} busy, {cap:.0%} is allowed"
     demand = problem.demands[index]
     if kind == "late_s":
         best_s = demand.deadline_s + amount

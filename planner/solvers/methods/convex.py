@@ -31,6 +31,8 @@ TOLERANCES = {"tol_gap_abs": 1e-10, "tol_gap_rel": 1e-10, "tol_feas": 1e-10}
 """Tight, because the error of the bound is of first order in the error of the flows."""
 MIN_SHARES = (0.02, 1e-3, 1e-6)
 """Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
+CAP_MARGIN = 1e-5
+"""Relative amount by which caps are tightened for the goal ``energy``: what is lost with small shares must fit, too."""
 INFEASIBLE = {cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE}
 ANSWERED = {cp.OPTIMAL, cp.OPTIMAL_INACCURATE, cp.USER_LIMIT}
 """Statuses with a solution, which may be inexact: its bound and its incumbents are verified separately."""
@@ -137,11 +139,14 @@ class _ConvexProgram:
             fixed = np.array([_fixed_cost(problem, flow, arc) for flow, arc in arcs])
             number = (1 - problem.kappa) * sigma + problem.kappa * (cp.inv_pos(1 - sigma) - 1)
             self.objective = weight @ number + fixed @ self.x
-            self.limits["capacity"] = total <= problem.cap
+            self.limits["capacity"] = total <= problem.caps
+        elif problem.goal == "energy":
+            self.objective = problem.idle_w + problem.watts @ total
+            self.limits["capacity"] = total <= problem.caps * (1 - CAP_MARGIN)
         else:
             largest = cp.Variable()
             self.objective = largest
-            self.limits["capacity"] = total <= largest
+            self.limits["capacity"] = total <= problem.usable * largest
         if problem.goal == "makespan":
             longest = cp.Variable()
             self.objective = largest + longest
@@ -173,7 +178,10 @@ class _ConvexProgram:
         if problem.goal == "delay":
             of_class = marginal_prices(problem, np.array([load @ self.x.value for load in self.load])) + capacity
             return dataclasses.replace(Prices.of_delay(problem, of_class), second=second, accuracy=accuracy)
-        capacity = capacity / max(float(capacity.sum()), 1e-12)
+        if problem.goal == "energy":
+            of_class = np.repeat((problem.watts + capacity)[None, :], len(self.load), axis=0)
+            return Prices(of_class, np.zeros(sources), second, accuracy)
+        capacity = capacity / max(float(capacity @ problem.usable), 1e-12)
         of_class = np.repeat(capacity[None, :], len(self.load), axis=0)
         late = self._price("longest", np.arange(sources), sources)
         late = late / max(float(late.sum()), 1e-12)

@@ -62,7 +62,7 @@ def _path(problem: Problem, graph: LayeredGraph, near: tuple[int, ...]) -> tuple
 
 def proven_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
     """Return the lower bound on the objective that ``prices`` prove, given the sources' ``cheapest`` prices [S]."""
-    of_goal = lagrangian_bound if problem.goal == "delay" else bottleneck_bound
+    of_goal = {"delay": lagrangian_bound, "energy": power_bound}.get(problem.goal, bottleneck_bound)
     return of_goal(problem, prices, cheapest)
 
 
@@ -76,7 +76,7 @@ def lagrangian_bound(problem: Problem, prices: Prices, cheapest: Array) -> float
     step = -np.diff(prices.of_class, axis=0, append=0.0)
     weight = problem.classes.weight[:, None]
     ratio = np.maximum(step / weight, 1.0)
-    sigma = np.minimum(1 - (1 + (ratio - 1) / problem.kappa) ** -0.5, problem.cap)
+    sigma = np.minimum(1 - (1 + (ratio - 1) / problem.kappa) ** -0.5, problem.caps)
     free = float((weight * congestion(sigma, problem.kappa) - step * sigma).sum())
     return float(cheapest.sum()) + free + _limit_worth(problem, prices)
 
@@ -84,17 +84,28 @@ def lagrangian_bound(problem: Problem, prices: Prices, cheapest: Array) -> float
 def bottleneck_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
     """Return the lower bound of ``prices`` for the goals ``throughput`` and ``makespan``, given ``cheapest`` [S].
 
-    The largest utilisation is at least its mean weighted by prices that add up to 1 over resources. (They add up to 0
-    if only violated limits have a price.) The same holds for ``makespan`` and the sources' prices ``late``.
+    The largest utilisation relative to what may be used is at least the mean weighted by any prices that, times the
+    share of each resource that may be used, add up to 1. (They add up to 0 if only violated limits have a price.) The
+    same holds for ``makespan`` and the sources' prices ``late``.
     """
     deadlines = dataclasses.replace(prices, second=prices.second - prices.late)
     return float(cheapest.sum()) + _limit_worth(problem, deadlines)
 
 
+def power_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
+    """Return the lower bound of ``prices`` for the goal ``energy``, given ``cheapest`` [S].
+
+    What a second of a resource costs beyond its power is the price of its cap, which no plan exceeds.
+    """
+    of_cap = np.maximum(prices.of_class[-1] - problem.watts, 0.0)
+    return problem.idle_w + float(cheapest.sum()) - float(of_cap @ problem.caps) + _limit_worth(problem, prices)
+
+
 def limits_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
     """Return a lower bound on the violation of limits, weighted by their ``prices``; above 0 proves infeasibility."""
-    priced = float(prices.of_class[-1].sum())
-    return float(cheapest.sum()) - (problem.cap * priced if priced else 0.0) + _limit_worth(problem, prices)
+    priced = np.flatnonzero(prices.of_class[-1])
+    of_caps = float(prices.of_class[-1][priced] @ problem.caps[priced])
+    return float(cheapest.sum()) - of_caps + _limit_worth(problem, prices)
 
 
 def _limit_worth(problem: Problem, prices: Prices) -> float:

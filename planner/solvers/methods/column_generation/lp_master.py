@@ -1,7 +1,8 @@
-"""The master of column generation for the goals ``throughput`` and ``makespan``: a linear program over known routes.
+"""The master of column generation for all goals but ``delay``: a linear program over known routes.
 
-It minimises the largest utilisation, for ``makespan`` plus the longest unloaded delay. While the known routes cannot
-satisfy all deadlines and minimum accuracies, it minimises the sum of their relative violations instead.
+It minimises the largest utilisation relative to what may be used of a resource, for ``makespan`` plus the longest
+unloaded delay; for ``energy`` the power. While the known routes cannot satisfy all deadlines and minimum accuracies,
+and for ``energy`` all caps, it minimises the sum of their relative violations instead.
 """
 
 from __future__ import annotations
@@ -17,12 +18,14 @@ from planner.solvers.core.resource_prices import Prices
 
 LIMIT_TOLERANCE = 1e-9
 """Relative violation up to which a limit counts as satisfied."""
+CAP_MARGIN = 1e-6
+"""Relative amount by which caps are tightened, so that the final shares satisfy them despite tolerances."""
 
 Row = tuple[str, int]
 """Kind and index of a row: ``share``, ``delay``, ``late_s`` and ``inaccuracy`` of a source, ``load`` of a resource."""
 
 
-class BottleneckMaster:
+class LinearMaster:
     """The linear program, extended by new routes every round."""
 
     def __init__(self, problem: Problem) -> None:
@@ -43,7 +46,12 @@ class BottleneckMaster:
             if demand.min_accuracy > 0:
                 self.slacks["inaccuracy", source] = slack = self.program.add_column()
                 self._row("inaccuracy", source, demand.min_accuracy, INFINITY, {slack: demand.min_accuracy})
+        if problem.goal == "energy":
+            for resource, cap in enumerate((problem.caps * (1 - CAP_MARGIN)).tolist()):
+                self.slacks["load", resource] = slack = self.program.add_column()
+                self._row("load", resource, -INFINITY, cap, {slack: -cap})
         self.routes_from = self.program.columns
+        self.route_w: list[float] = []
 
     def _row(self, kind: str, index: int, lower: float, upper: float, entries: dict[int, float] | None = None) -> None:
         self.rows[kind, index] = self.program.add_row(lower, upper, entries or {})
@@ -63,7 +71,9 @@ class BottleneckMaster:
             for resource, seconds in zip(cost.resources.tolist(), load.tolist(), strict=True):
                 entries["load", resource] = seconds
                 if ("load", resource) not in self.rows:
-                    self._row("load", resource, -INFINITY, 0.0, {self.largest: -1.0})
+                    usable = float(self.problem.usable[resource])
+                    self._row("load", resource, -INFINITY, 0.0, {self.largest: -usable})
+            self.route_w.append(float(self.problem.watts[cost.resources] @ load))
             of_rows = {self.rows[row]: value for row, value in entries.items() if row in self.rows}
             self.program.add_column(entries=of_rows)
 
@@ -79,10 +89,14 @@ class BottleneckMaster:
 
     def _run(self, *, violation_cost: float) -> float:
         """Minimise the goal (``violation_cost`` 0) or the violations (1), and return the minimum."""
-        self.program.set_cost(self.largest, 1.0 - violation_cost)
-        self.program.set_cost(self.longest, (1.0 - violation_cost) * (self.problem.goal == "makespan"))
+        costs, goal = np.zeros(self.program.columns), self.problem.goal
+        costs[self.largest] = goal != "energy"
+        costs[self.longest] = goal == "makespan"
+        costs[self.routes_from :] = self.route_w if goal == "energy" else 0.0
+        costs *= 1.0 - violation_cost
+        costs[list(self.slacks.values())] = violation_cost
+        self.program.set_costs(costs)
         for slack in self.slacks.values():
-            self.program.set_cost(slack, violation_cost)
             self.program.set_upper(slack, INFINITY if violation_cost else LIMIT_TOLERANCE)
         result = self.program.run()
         if result.values is None or result.duals is None:
@@ -96,8 +110,10 @@ class BottleneckMaster:
         sources, levels = len(self.problem.demands), len(self.problem.classes.weight)
         of_resource = self._duals("load", len(self.problem.resources))
         late = self._duals("delay", sources)
-        if self.limits_satisfied:
-            of_resource = of_resource / max(float(of_resource.sum()), 1e-12)
+        if self.limits_satisfied and self.problem.goal == "energy":
+            of_resource, late = of_resource + self.problem.watts, np.zeros(sources)
+        elif self.limits_satisfied:
+            of_resource = of_resource / max(float(of_resource @ self.problem.usable), 1e-12)
             late = late / max(float(late.sum()), 1e-12) * (self.problem.goal == "makespan")
         return Prices(
             of_class=np.repeat(of_resource[None, :], levels, axis=0),

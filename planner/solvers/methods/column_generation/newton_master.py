@@ -194,7 +194,7 @@ class NewtonMaster:
         weight = problem.classes.weight[:, None]
         sigma = np.cumsum((self.load.T @ (self.of_level * share[:, None])).T, axis=0)
         value, slope, curvature = smooth_congestion(sigma, problem.kappa)
-        over = sigma[-1] - problem.cap * (1 - CAP_MARGIN)
+        over = sigma[-1] - problem.caps[self.used] * (1 - CAP_MARGIN)
         beyond = share @ self.limit_use - 1
         old_price = self.capacity_price[self.used]
         capacity_price = np.maximum(0.0, old_price + self.stiffness * over)

@@ -116,7 +116,7 @@ class LagrangianBound:
         beta, mu = self.prices.beta[:, self.others], self.prices.mu[:, self.others]
         rest = np.maximum(self.weight - beta, 1e-9)
         ratio = np.maximum(mu / rest, 1.0)
-        sigma = np.minimum(1 - (1 + (ratio - 1) / self.problem.kappa) ** -0.5, self.problem.cap)
+        sigma = np.minimum(1 - (1 + (ratio - 1) / self.problem.kappa) ** -0.5, self.problem.caps[self.others])
         mean_number = congestion(sigma, self.problem.kappa)
         slope.beta[:, self.others] -= mean_number
         slope.mu[:, self.others] -= sigma
@@ -127,7 +127,7 @@ class LagrangianBound:
         problem, source = self.problem, staged[0].source
 
         def cost(more: Array, resource: Integers) -> Array:
-            fits = more <= problem.cap
+            fits = more <= problem.caps[resource]
             load = np.where(fits, more, 0.0)
             table = self.table_of[resource]
             total = beta[resource] * congestion(load, problem.kappa) + mu[resource] * load
@@ -146,7 +146,7 @@ class LagrangianBound:
         self.tables.count(slope.table[routes.source], more[tabled], table[tabled])
         elsewhere = np.flatnonzero(table < 0)
         level = int(self.problem.classes.of_source[routes.source])
-        mean_number = congestion(np.minimum(more, self.problem.cap), self.problem.kappa)
+        mean_number = congestion(np.minimum(more, self.problem.caps[resource]), self.problem.kappa)
         for visit in elsewhere.tolist():
             slope.beta[level:, resource[visit]] += mean_number[visit]
             slope.mu[level:, resource[visit]] += more[visit]

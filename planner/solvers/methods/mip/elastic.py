@@ -80,7 +80,7 @@ def _limits(problem: Problem, model: Any) -> Iterator[_Limit]:
     busiest, longest = _extremes(problem, model)
     if np.isfinite(problem.cap):
         for index, slack in model.overload.items():
-            yield _Limit("overload", index, slack, problem.cap, busiest[index])
+            yield _Limit("overload", index, slack, float(problem.caps[index]), busiest[index])
     if problem.memory_binds:
         everything = sum(float(weights.sum()) for weights in problem.weight_bytes)
         everything += max(float(activations.max()) for activations in problem.activation_bytes)

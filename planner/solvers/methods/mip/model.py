@@ -39,7 +39,9 @@ def build_model(problem: Problem, *, elastic: bool = False) -> Any:
     if problem.max_visits is not None:
         _add_visits(problem, model)
     if not elastic:
-        {"delay": _add_delay, "throughput": _add_throughput, "makespan": _add_makespan}[problem.goal](problem, model)
+        {"delay": _add_delay, "throughput": _add_throughput, "makespan": _add_makespan, "energy": _add_energy}[
+            problem.goal
+        ](problem, model)
     return model
 
 
@@ -133,7 +135,9 @@ def _add_loads(problem: Problem, model: Any) -> None:
     if np.isfinite(problem.cap):
         model.capacity = pyo.Constraint(
             used,
-            rule=lambda _, resource: model.sigma[levels[-1], resource] <= problem.cap + model.overload[resource],
+            rule=lambda _, resource: (
+                model.sigma[levels[-1], resource] <= problem.caps[resource] + model.overload[resource]
+            ),
         )
 
 
@@ -240,7 +244,7 @@ def add_tangents(problem: Problem, model: Any, program: ModelProgram) -> bool:
         return False
     added = False
     for key, variable in model.sigma.items():
-        sigma = min(max(variable.value, 0.0), problem.cap)
+        sigma = min(max(variable.value, 0.0), problem.caps[key[1]])
         value, slope = _tangent(problem, sigma)
         if value - model.mean_number[key].value > TANGENT_ERROR * max(value, 1e-6):
             program.add_at_least([(model.mean_number[key], 1.0), (variable, -slope)], value - slope * sigma)
@@ -248,15 +252,22 @@ def add_tangents(problem: Problem, model: Any, program: ModelProgram) -> bool:
     return added
 
 
-def _add_throughput(_: Problem, model: Any) -> None:
-    """Add the objective: the largest utilisation."""
-    _add_bottleneck(model)
+def _add_energy(problem: Problem, model: Any) -> None:
+    """Add the objective: the average power of the workers."""
+    last = max(level for level, _ in model.sigma)
+    terms = [problem.watts[index] * sigma for (level, index), sigma in model.sigma.items() if level == last]
+    model.objective = pyo.Objective(expr=problem.idle_w + _sum(terms))
+
+
+def _add_throughput(problem: Problem, model: Any) -> None:
+    """Add the objective: the largest utilisation relative to the share that may be used."""
+    _add_bottleneck(problem, model)
     model.objective = pyo.Objective(expr=model.largest)
 
 
 def _add_makespan(problem: Problem, model: Any) -> None:
     """Add the objective: the work of the busiest resource plus the longest unloaded delay."""
-    _add_bottleneck(model)
+    _add_bottleneck(problem, model)
     model.longest_s = pyo.Var(domain=pyo.NonNegativeReals)
     model.longest = pyo.Constraint(
         range(len(problem.demands)), rule=lambda _, source: model.longest_s >= model.unloaded_s[source]
@@ -264,12 +275,12 @@ def _add_makespan(problem: Problem, model: Any) -> None:
     model.objective = pyo.Objective(expr=model.largest + model.longest_s)
 
 
-def _add_bottleneck(model: Any) -> None:
+def _add_bottleneck(problem: Problem, model: Any) -> None:
     model.largest = pyo.Var(domain=pyo.NonNegativeReals)
     last = max(level for level, _ in model.sigma)
     model.bottleneck = pyo.Constraint(
         sorted({resource for _, resource in model.sigma}),
-        rule=lambda _, resource: model.largest >= model.sigma[last, resource],
+        rule=lambda _, resource: problem.usable[resource] * model.largest >= model.sigma[last, resource],
     )
 
 
