@@ -12,8 +12,10 @@ from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinat
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.model.chain import Chain
+from planner.plan.types import EnergyUse
 from planner.runtime.check import tolerance_of
 from planner.scenario.instance import Instance
+from planner.simulation.replications import run_energy
 from planner.simulation.simulator import Simulator
 from planner.solvers.replan.replanner import replanner
 from planner.trace.metrics import Accumulator, RunMetrics, SourceMetrics
@@ -103,6 +105,14 @@ class Utilisation:
 
 
 @dataclass(frozen=True)
+class EnergyComparison:
+    """Energy by the stated power and the time that workers computed, in the prediction and in the run."""
+
+    predicted: EnergyUse
+    measured: EnergyUse
+
+
+@dataclass(frozen=True)
 class Calibration:
     """Comparison of the in-situ costs with the profiles."""
 
@@ -130,6 +140,8 @@ class Validation:
     measurement: RunResult
     workers: dict[str, Utilisation]
     networks: dict[str, Utilisation]
+    energy: EnergyComparison | None = None
+    """None if the scenario states no power."""
     calibration: Calibration | None = None
     """None for a prediction from the profiles."""
 
@@ -323,7 +335,13 @@ def judge(
             resource: Utilisation(simulated.networks[resource], measured.networks[resource])
             for resource in instance.resources
         },
+        energy=_energies(instance, simulated.metrics, measured.metrics),
     )
+
+
+def _energies(instance: Instance, predicted: RunMetrics, measured: RunMetrics) -> EnergyComparison | None:
+    of_prediction, of_run = run_energy(instance, predicted), run_energy(instance, measured)
+    return EnergyComparison(of_prediction, of_run) if of_prediction and of_run else None
 
 
 def _host_limits(instance: Instance, measurement: RunResult, measured: _Run) -> tuple[str, ...]:
@@ -367,8 +385,15 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         },
         "workers": {name: asdict(shares) for name, shares in validation.workers.items()},
         "networks": {name: asdict(shares) for name, shares in validation.networks.items()},
+        "energy": _energy_document(validation.energy),
         "calibration": asdict(validation.calibration) if validation.calibration is not None else None,
     }
+
+
+def _energy_document(energy: EnergyComparison | None) -> dict[str, Any] | None:
+    if energy is None:
+        return None
+    return {"predicted": energy.predicted.model_dump(), "measured": energy.measured.model_dump()}
 
 
 def _leg(leg: LegComparison) -> dict[str, Any]:
