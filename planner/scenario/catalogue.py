@@ -134,8 +134,14 @@ def _all_linked(network: NetworkSpec) -> bool:
 
 
 def copies(catalogue: CatalogueSpec, counts: Mapping[str, int], taken: Collection[str]) -> dict[str, list[str]]:
-    """Return the names of the workers that devices become, by kind: ``orin-1``, ``orin-2``, … where they are free."""
-    named = {}
+    """Return the names of the workers that devices become, by kind: ``orin-1``, ``orin-2``, … where they are free.
+
+    Parameters
+    ----------
+    taken
+        Names of the scenario's workers and networks.
+    """
+    named, taken = {}, {*taken, *catalogue.networks}
     for device in catalogue.devices:
         free = (f"{device}-{number}" for number in range(1, len(taken) + counts.get(device, 0) + 1))
         named[device] = [name for name in free if name not in taken][: counts.get(device, 0)]
@@ -155,7 +161,7 @@ def expanded(data: Mapping[str, Any], catalogue: Catalogue, counts: Mapping[str,
     """
     scenario: dict[str, Any] = plain(data)
     networks = scenario["networks"] = scenario.get("networks") or {}
-    taken = {*scenario["workers"], *networks, *catalogue.spec.networks}
+    taken = {*scenario["workers"], *networks}
     on_network: dict[str, list[str]] = {}
     for kind, names in copies(catalogue.spec, counts, taken).items():
         entry = catalogue.data["devices"][kind]

@@ -21,6 +21,10 @@ from planner.solvers.core.problem import Array, Integers
 
 INFINITY: Final = highspy.kHighsInf
 
+TOLERANCE_OPTIONS: Final = ("mip_feasibility_tolerance", "primal_feasibility_tolerance")
+DEFAULT_TOLERANCE: Final = 1e-7
+"""HiGHS's own tolerance of rows and columns; plans are checked against their limits without HiGHS."""
+
 End = Literal["optimal", "infeasible", "stopped"]
 """How a run ended: ``stopped`` by its time limit or from outside."""
 
@@ -92,8 +96,7 @@ class Program:
         self._stop = stop
         self._abandoned = threading.Event()
         self._has_integers = False
-        for name, value in {"threads": threads, **(settings or {})}.items():
-            self._check(self._highs.setOptionValue(name, value), f"option {name}", value)
+        self._set_options({"threads": threads, **(settings or {})})
         for callback in (self._highs.cbSimplexInterrupt, self._highs.cbIpmInterrupt, self._highs.cbMipInterrupt):
             callback.subscribe(self._interrupt)
 
@@ -164,15 +167,16 @@ class Program:
         # Against the limit of a linear program, but not of one with integers, HiGHS counts the earlier runs, too.
         earlier_s = 0.0 if self._has_integers else highs.getRunTime()
         self._check(highs.setOptionValue("time_limit", earlier_s + time_limit_s), "option time_limit", time_limit_s)
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="highs") as pool:
-            running = pool.submit(self._run)
-            try:
-                done = running.result()
-            except BaseException:
-                self._abandoned.set()  # a Ctrl-C must not wait for the whole search
-                raise
+        done = self._run_in_thread()
+        if self._failed(done):
+            # HiGHS may find its own optimum infeasible by a rounding error where tolerances are tighter than its own.
+            tight = {name: highs.getOptionValue(name)[1] for name in TOLERANCE_OPTIONS}
+            self._set_options(dict.fromkeys(TOLERANCE_OPTIONS, DEFAULT_TOLERANCE))
+            highs.clearSolver()
+            done = self._run_in_thread()
+            self._set_options(tight)
         status = highs.getModelStatus()
-        if done == highspy.HighsStatus.kError or status.name not in END_OF_STATUS:
+        if self._failed(done):
             raise SolveError(
                 "HiGHS has not solved the program",
                 where=self._version,
@@ -180,6 +184,22 @@ class Program:
                 expected=", ".join(END_OF_STATUS),
             )
         return self._result(END_OF_STATUS[status.name])
+
+    def _failed(self, done: Any) -> bool:
+        return done == highspy.HighsStatus.kError or self._highs.getModelStatus().name not in END_OF_STATUS
+
+    def _set_options(self, options: Mapping[str, object]) -> None:
+        for name, value in options.items():
+            self._check(self._highs.setOptionValue(name, value), f"option {name}", value)
+
+    def _run_in_thread(self) -> Any:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="highs") as pool:
+            running = pool.submit(self._run)
+            try:
+                return running.result()
+            except BaseException:
+                self._abandoned.set()  # a Ctrl-C must not wait for the whole search
+                raise
 
     def _run(self) -> Any:
         try:

@@ -1,0 +1,178 @@
+"""Sizing against an independent oracle: all placements on all fleets, on tiny instances."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
+
+from planner.errors import SolveError
+from planner.plan.evaluate import evaluate
+from planner.plan.types import Route, Stage
+from planner.plan.verify import verify
+from planner.scenario.instance import Instance
+from planner.scenario.types import NetworkSpec, ObjectiveSpec, PowerSpec
+from planner.solvers.core.search_state import Options
+from planner.solvers.sizing.fleet_model import Counts, FleetModel, Kind
+from planner.solvers.sizing.method import FleetSolution, size
+from tests.instances import MIB, make_instance, make_profile
+
+Fleet = Callable[[Counts], Instance]
+
+
+def fleets(seed: int, *, goal: str = "delay", links: bool = False, deadlines: bool = False) -> tuple[Fleet, list[Kind]]:
+    """Return a random scenario of one or two sources at one worker, and two kinds of devices to add."""
+    random = np.random.default_rng(seed)
+    blocks = 2
+    profile = make_profile(
+        block_s=random.uniform(0.02, 0.05, size=blocks).tolist(),
+        cut_bytes=[50_000, *random.integers(10_000, 100_000, size=blocks - 1).tolist(), 1000],
+        weight_bytes=random.integers(1, 3, size=blocks).tolist(),
+        stage_overhead_s=1e-3,
+    )
+    sources = {
+        f"s{index}": {
+            "rate_per_s": float(random.uniform(3.0, 16.0)),
+            "priority": float(random.choice([1.0, 5.0])),
+            "deadline_s": float(random.uniform(0.03, 0.2)) if deadlines else None,
+        }
+        for index in range(int(random.integers(1, 3)))
+    }
+    kinds = {
+        "cheap": {"speed": float(random.uniform(0.5, 1.5)), "price": float(random.integers(1, 5)), "most": 2},
+        "dear": {"speed": float(random.uniform(1.5, 4.0)), "price": float(random.integers(3, 12)), "most": 1},
+    }
+    usable = random.choice([0.4, 1.0], size=3)
+
+    def fleet(counts: Counts) -> Instance:
+        power = PowerSpec(idle_w=1.0, busy_w=5.0)
+        workers: dict[str, dict[str, Any]] = {"home": {"max_utilisation": float(usable[0])}}
+        for index, (name, kind) in enumerate(kinds.items()):
+            for copy in range(counts.get(name, 0)):
+                workers[f"{name}-{copy + 1}"] = {"speed": kind["speed"], "max_utilisation": float(usable[1 + index])}
+        pairs = tuple(itertools.combinations(workers, 2))
+        networks = {
+            "net": NetworkSpec(kind="point-to-point", links=pairs, bandwidth_bytes_per_s=3e6, latency_s=1e-3)
+            if links
+            else NetworkSpec(kind="shared", members=tuple(workers), bandwidth_bytes_per_s=3e6, latency_s=1e-3)
+        }
+        return make_instance(
+            profiles=[profile],
+            workers={name: {"memory_bytes": 300 * MIB, "power": power, **worker} for name, worker in workers.items()},
+            sources=sources,
+            networks=networks,
+            objective=ObjectiveSpec(goal=goal),  # type: ignore[arg-type]  # checked by pydantic
+        )
+
+    return fleet, [Kind(name, kind["price"], int(kind["most"]), f"{name}-1") for name, kind in kinds.items()]
+
+
+def all_fleets(kinds: list[Kind]) -> Iterator[tuple[float, dict[str, int]]]:
+    """Yield all fleets with their prices, the cheapest first."""
+    counts = itertools.product(*(range(kind.most + 1) for kind in kinds))
+    fleets = [dict(zip((kind.name for kind in kinds), numbers, strict=True)) for numbers in counts]
+    priced = [(sum(kind.price * fleet[kind.name] for kind in kinds), fleet) for fleet in fleets]
+    yield from sorted(priced, key=lambda entry: entry[0])
+
+
+def has_plan(instance: Instance) -> bool:
+    """Return whether some placement of all blocks, one route per source, keeps every limit by its evaluation."""
+    routes = []
+    for workers in itertools.product(instance.workers, repeat=instance.length("m")):
+        stages = []
+        for worker, run in itertools.groupby(enumerate(workers), key=lambda entry: entry[1]):
+            numbers = [block for block, _ in run]
+            stages.append(Stage(worker=worker, first_block=numbers[0], last_block=numbers[-1]))
+        routes.append(Route(model="m", stages=tuple(stages)))
+    return any(
+        keeps_limits(instance, dict(zip(instance.sources, ([route] for route in chosen), strict=True)))
+        for chosen in itertools.product(routes, repeat=len(instance.sources))
+    )
+
+
+def keeps_limits(instance: Instance, routes: Mapping[str, list[Route]]) -> bool:
+    result = evaluate(instance, routes)
+    busy = {name: use.utilisation for name, use in (*result.workers.items(), *result.networks.items())}  # type: ignore[attr-defined]
+    return all(share <= min(0.95, instance.max_utilisation[name]) for name, share in busy.items()) and all(
+        result.sources[name].delay_s <= (spec.deadline_s or np.inf) for name, spec in instance.scenario.sources.items()
+    )
+
+
+def check(fleet: Fleet, solution: FleetSolution) -> None:
+    assert solution.plan is not None
+    verify(fleet(solution.counts), solution.plan)
+    assert solution.bound <= solution.price * (1 + 1e-9)
+
+
+@settings(max_examples=25, deadline=None)
+@given(st.integers(0, 10_000), st.sampled_from(["delay", "energy", "throughput"]), st.booleans())
+def test_without_deadlines_the_cheapest_fleet_is_found_and_proven(seed: int, goal: str, links: bool) -> None:
+    fleet, kinds = fleets(seed, goal=goal, links=links)
+    solution = size(fleet, kinds, time_limit_s=20.0)
+    oracle = next((price for price, counts in all_fleets(kinds) if has_plan(fleet(counts))), None)
+    if oracle is None:
+        assert solution.plan is None
+        assert solution.status in {"infeasible", "no_solution"}
+        assert solution.reasons
+        return
+    check(fleet, solution)
+    assert solution.price == pytest.approx(oracle)
+    assert solution.bound <= oracle * (1 + 1e-9)
+
+
+@settings(max_examples=20, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_with_deadlines_the_bound_holds_and_no_cheaper_fleet_was_overlooked(seed: int, links: bool) -> None:
+    fleet, kinds = fleets(seed, links=links, deadlines=True)
+    oracle = next((price for price, counts in all_fleets(kinds) if has_plan(fleet(counts))), None)
+    assume(oracle is not None)
+    solution = size(fleet, kinds, time_limit_s=20.0)
+    check(fleet, solution)
+    assert solution.bound <= oracle * (1 + 1e-9)  # type: ignore[operator]  # assumed above
+    assert solution.price == pytest.approx(oracle)
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.booleans())
+def test_shared_routes_need_no_dearer_fleet(seed: int, links: bool) -> None:
+    fleet, kinds = fleets(seed, links=links)
+    single, shared = (size(fleet, kinds, routes=routes, time_limit_s=20.0) for routes in ("single", "shared"))
+    assume(single.plan is not None)
+    check(fleet, shared)
+    assert shared.price <= single.price * (1 + 1e-9)
+    assert shared.status == "optimal"
+
+
+def test_more_room_is_a_dearer_fleet_and_an_excluded_one_does_not_come_back() -> None:
+    fleet, kinds = fleets(3, deadlines=True)
+    widest = fleet({kind.name: 1 for kind in kinds})
+    model = FleetModel(widest, kinds)
+    seen, bound = [], 0.0
+    while (found := model.cheapest(10.0, Options())).counts is not None:
+        assert found.bound >= bound - 1e-9
+        assert all(any(found.counts[kind] > counts[kind] for kind in counts) for counts in seen)
+        seen.append(found.counts)
+        bound = found.bound
+        model.exclude(found.counts)
+    assert found.end == "infeasible"
+    assert {"cheap": 2, "dear": 1} in seen
+    roomier = FleetModel(widest, kinds, 0.8).cheapest(10.0, Options())
+    assert roomier.counts is None or roomier.bound >= FleetModel(widest, kinds).cheapest(10.0, Options()).bound - 1e-9
+
+
+def test_a_batch_has_no_rates_to_size_for() -> None:
+    fleet, kinds = fleets(1, goal="makespan")
+    with pytest.raises(SolveError, match="a batch has no rate"):
+        size(fleet, kinds)
+    without, kinds = fleets(1, goal="throughput")
+
+    def silent(counts: Counts) -> Instance:
+        return without(counts).with_sources({"s0": {"rate_per_s": None}})
+
+    with pytest.raises(SolveError, match=r"sources\.s0\.rate"):
+        size(silent, kinds)
