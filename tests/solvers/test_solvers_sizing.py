@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Callable, Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
@@ -16,60 +15,10 @@ from planner.plan.evaluate import evaluate
 from planner.plan.types import Route, Stage
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
-from planner.scenario.types import NetworkSpec, ObjectiveSpec, PowerSpec
 from planner.solvers.core.search_state import Options
 from planner.solvers.sizing.fleet_model import Counts, FleetModel, Kind
 from planner.solvers.sizing.method import FleetSolution, size
-from tests.instances import MIB, make_instance, make_profile
-
-Fleet = Callable[[Counts], Instance]
-
-
-def fleets(seed: int, *, goal: str = "delay", links: bool = False, deadlines: bool = False) -> tuple[Fleet, list[Kind]]:
-    """Return a random scenario of one or two sources at one worker, and two kinds of devices to add."""
-    random = np.random.default_rng(seed)
-    blocks = 2
-    profile = make_profile(
-        block_s=random.uniform(0.02, 0.05, size=blocks).tolist(),
-        cut_bytes=[50_000, *random.integers(10_000, 100_000, size=blocks - 1).tolist(), 1000],
-        weight_bytes=random.integers(1, 3, size=blocks).tolist(),
-        stage_overhead_s=1e-3,
-    )
-    sources = {
-        f"s{index}": {
-            "rate_per_s": float(random.uniform(3.0, 16.0)),
-            "priority": float(random.choice([1.0, 5.0])),
-            "deadline_s": float(random.uniform(0.03, 0.2)) if deadlines else None,
-        }
-        for index in range(int(random.integers(1, 3)))
-    }
-    kinds = {
-        "cheap": {"speed": float(random.uniform(0.5, 1.5)), "price": float(random.integers(1, 5)), "most": 2},
-        "dear": {"speed": float(random.uniform(1.5, 4.0)), "price": float(random.integers(3, 12)), "most": 1},
-    }
-    usable = random.choice([0.4, 1.0], size=3)
-
-    def fleet(counts: Counts) -> Instance:
-        power = PowerSpec(idle_w=1.0, busy_w=5.0)
-        workers: dict[str, dict[str, Any]] = {"home": {"max_utilisation": float(usable[0])}}
-        for index, (name, kind) in enumerate(kinds.items()):
-            for copy in range(counts.get(name, 0)):
-                workers[f"{name}-{copy + 1}"] = {"speed": kind["speed"], "max_utilisation": float(usable[1 + index])}
-        pairs = tuple(itertools.combinations(workers, 2))
-        networks = {
-            "net": NetworkSpec(kind="point-to-point", links=pairs, bandwidth_bytes_per_s=3e6, latency_s=1e-3)
-            if links
-            else NetworkSpec(kind="shared", members=tuple(workers), bandwidth_bytes_per_s=3e6, latency_s=1e-3)
-        }
-        return make_instance(
-            profiles=[profile],
-            workers={name: {"memory_bytes": 300 * MIB, "power": power, **worker} for name, worker in workers.items()},
-            sources=sources,
-            networks=networks,
-            objective=ObjectiveSpec(goal=goal),  # type: ignore[arg-type]  # checked by pydantic
-        )
-
-    return fleet, [Kind(name, kind["price"], int(kind["most"]), f"{name}-1") for name, kind in kinds.items()]
+from tests.solvers.fleets import Fleet, fleets
 
 
 def all_fleets(kinds: list[Kind]) -> Iterator[tuple[float, dict[str, int]]]:
@@ -164,7 +113,8 @@ def test_more_room_is_a_dearer_fleet_and_an_excluded_one_does_not_come_back() ->
     fleet, kinds = fleets(3, deadlines=True)
     widest = fleet({kind.name: 1 for kind in kinds})
     model = FleetModel(widest, kinds)
-    seen, bound = [], 0.0
+    seen: list[dict[str, int]] = []
+    bound = 0.0
     while (found := model.cheapest(10.0, Options())).counts is not None:
         assert found.bound >= bound - 1e-9
         assert all(any(found.counts[kind] > counts[kind] for kind in counts) for counts in seen)

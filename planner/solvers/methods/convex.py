@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import cvxpy
 import numpy as np
 from scipy import sparse
 
 from planner.errors import SolveError
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.search_state import Options, Outcome, Search
@@ -33,6 +35,42 @@ MIN_SHARES = (0.02, 1e-3, 1e-6)
 """Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
 CAP_MARGIN = 1e-5
 """Relative amount by which caps are tightened for the goal ``energy``: what is lost with small shares must fit, too."""
+LIMITS: Final[Mapping[str, Equation]] = {
+    "flow": Equation(
+        "One unit of flow per source begins at the first blocks; at each node after a block as much flows out as in.",
+        r"\sum_{o,d} f_{s,(o0d)} = 1 \quad \forall s, \qquad "
+        r"\sum_{a \in \mathrm{in}(i)} f_{sa} = \sum_{a \in \mathrm{out}(i)} f_{sa} \quad \forall s, i",
+    ),
+    "capacity": Equation(
+        "No resource is busier than its cap; for the goals delay and energy.",
+        r"\sum_{s,a} \lambda_s t_{ar} f_{sa} \le c_r \quad \forall r",
+    ),
+    "bottleneck": Equation(
+        "The largest relative utilisation; for the goals throughput and makespan.",
+        r"\sum_{s,a} \lambda_s t_{ar} f_{sa} \le q_r B \quad \forall r",
+    ),
+    "longest": Equation("The longest delay without waiting.", r"\sum_{a} u_a f_{sa} \le U \quad \forall s"),
+    "deadline": Equation(
+        "Work and transfers without waiting keep the deadline; waiting is evaluated on each plan.",
+        r"\sum_{a} u_a f_{sa} \le T_s \quad \forall s: T_s < \infty",
+    ),
+    "accuracy": Equation(
+        "The minimum accuracy is reached.",
+        r"\sum_{o,d} A_o f_{s,(o0d)} \ge A_s \quad \forall s: A_s > 0",
+    ),
+}
+"""The constraints of the program, by name."""
+OBJECTIVES: Final[Mapping[str, Equation]] = {
+    "delay": Equation(
+        "Congestion by one reciprocal per class and resource, latency and lost accuracy.",
+        r"\min \sum_{k,r} w_k \Big( (1 - \kappa) \sigma_{kr} "
+        r"+ \kappa \Big( \frac{1}{1 - \sigma_{kr}} - 1 \Big) \Big) + \sum_{s,a} p_s \lambda_s \tau_a f_{sa} "
+        r"+ \sum_{s,o,d} p_s \lambda_s \omega (1 - A_o) f_{s,(o0d)}",
+    ),
+    "throughput": Equation("The bottleneck.", r"\min B"),
+    "makespan": Equation("The work of the busiest resource and the longest delay without waiting.", r"\min B + U"),
+    "energy": Equation("The average power of the workers.", r"\min P_0 + \sum_{s,a,r} P_r \lambda_s t_{ar} f_{sa}"),
+}
 INFEASIBLE = {cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE}
 ANSWERED = {cp.OPTIMAL, cp.OPTIMAL_INACCURATE, cp.USER_LIMIT}
 """Statuses with a solution, which may be inexact: its bound and its incumbents are verified separately."""
@@ -146,7 +184,7 @@ class _ConvexProgram:
         else:
             largest = cp.Variable()
             self.objective = largest
-            self.limits["capacity"] = total <= problem.usable * largest
+            self.limits["bottleneck"] = total <= problem.usable * largest
         if problem.goal == "makespan":
             longest = cp.Variable()
             self.objective = largest + longest
@@ -172,7 +210,8 @@ class _ConvexProgram:
         """Return the shadow prices at the optimum."""
         problem = self.problem
         sources = len(problem.demands)
-        capacity = self._price("capacity", np.arange(len(problem.resources)), len(problem.resources))
+        everything = np.arange(len(problem.resources))
+        capacity = self._price("capacity", everything, len(everything))
         second = self._price("deadline", np.array(self.timed, dtype=np.intp), sources)
         accuracy = self._price("accuracy", np.array(self.accurate, dtype=np.intp), sources)
         if problem.goal == "delay":
@@ -181,7 +220,8 @@ class _ConvexProgram:
         if problem.goal == "energy":
             of_class = np.repeat((problem.watts + capacity)[None, :], len(self.load), axis=0)
             return Prices(of_class, np.zeros(sources), second, accuracy)
-        capacity = capacity / max(float(capacity @ problem.usable), 1e-12)
+        busiest = self._price("bottleneck", everything, len(everything))
+        capacity = busiest / max(float(busiest @ problem.usable), 1e-12)
         of_class = np.repeat(capacity[None, :], len(self.load), axis=0)
         late = self._price("longest", np.arange(sources), sources)
         late = late / max(float(late.sum()), 1e-12)

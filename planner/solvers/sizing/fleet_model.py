@@ -22,7 +22,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 import pyomo.environ as pyo
@@ -30,6 +30,7 @@ import pyomo.environ as pyo
 from planner.plan.surrogate import UTILISATION_CAP, congestion, congestion_slope
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.highs import End
 from planner.solvers.core.problem import Array, Problem
 from planner.solvers.core.search_state import Options
@@ -39,6 +40,39 @@ from planner.solvers.methods.mip.program import ModelProgram
 
 LEAST_KAPPA = 0.5
 """κ of constant service times, the least possible."""
+
+EQUATIONS: Final[Mapping[str, Equation]] = {
+    "devices": Equation("Number of devices of a kind.", r"n_i \in \lbrace 0, 1, \dots, \bar n_i \rbrace"),
+    "own_number": Equation("Mean number of a source's samples at a resource, without other sources.", r"N_{sr} \ge 0"),
+    "more": Equation(
+        "Whether there is one more device of a kind than in an excluded fleet.", r"\delta_i \in \lbrace 0, 1 \rbrace"
+    ),
+    "price": Equation("The price of all devices.", r"\min \sum_{i} \gamma_i n_i"),
+    "owned": Equation(
+        "A block runs on a kind only if there is a device of it.", r"x_{soli} \le n_i \quad \forall s, o, l, i"
+    ),
+    "capacity_of_devices": Equation(
+        "The capacity of a kind, and of its links, grows with the number of devices; without any it is 0.",
+        r"\epsilon^c_r \le c_r n_i \quad \forall r, i",
+    ),
+    "memory_of_devices": Equation(
+        "The memory of a kind grows with the number of devices.", r"\epsilon^M_i \le M_i n_i \quad \forall i"
+    ),
+    "own_waiting": Equation(
+        "The mean number lies above tangents to the perspective of G with κ = 1/2: a source waits for its own samples.",
+        r"N_{sr} \ge G'(\theta) \sum_{a} \lambda_s t_{ar} f_{sa} + (G(\theta) - \theta G'(\theta)) n_r "
+        r"\quad \forall s: T_s < \infty, r, \theta",
+    ),
+    "mean_delay": Equation(
+        "By Little's law, the mean number of samples keeps the deadline.",
+        r"\sum_{r} N_{sr} + \lambda_s \sum_{a} \tau_a f_{sa} \le \lambda_s T_s \quad \forall s: T_s < \infty",
+    ),
+    "excluded": Equation(
+        "A fleet n' without a plan, and all smaller ones, are excluded: there is one more device of some kind.",
+        r"n_i \ge (n'_i + 1) \delta_i \quad \forall i, \qquad \sum_{i} \delta_i \ge 1",
+    ),
+}
+"""What the program over fleets adds to the mixed-integer program, by name."""
 
 Counts = Mapping[str, int]
 """Number of devices of each kind."""
@@ -95,10 +129,8 @@ class FleetModel:
         self._add_devices()
         self._add_capacity()
         self._add_own_waiting()
-        self.model.excluded = pyo.ConstraintList(
-            doc="at least one more device of some kind than in a fleet without a plan"
-        )
-        self.model.more = pyo.VarList(domain=pyo.Binary)
+        self.model.excluded = pyo.ConstraintList(doc=EQUATIONS["excluded"].doc)
+        self.model.more = pyo.VarList(domain=pyo.Binary, doc=EQUATIONS["more"].doc)
 
     def _without_devices(self, room: float) -> Problem:
         """Return the problem in which devices have no capacity, for slacks to add it; one class of sources."""
@@ -144,17 +176,17 @@ class FleetModel:
             range(len(kinds)),
             domain=pyo.NonNegativeIntegers,
             bounds=lambda _, kind: (0, kinds[kind].most),
-            doc="number of devices of a kind",
+            doc=EQUATIONS["devices"].doc,
         )
         kind_of = {worker: kind for kind, worker in enumerate(self.workers)}
         model.owned = pyo.Constraint(
             [key for key in model.runs if key[3] in kind_of],
             rule=lambda _, *key: model.runs[key] <= model.devices[kind_of[key[3]]],
-            doc="a block runs on a kind only if there is a device of it",
+            doc=EQUATIONS["owned"].doc,
         )
         model.price = pyo.Objective(
             expr=pyo.quicksum(kind.price * model.devices[index] for index, kind in enumerate(kinds)),
-            doc="the price of all devices",
+            doc=EQUATIONS["price"].doc,
         )
 
     def _add_capacity(self) -> None:
@@ -162,14 +194,14 @@ class FleetModel:
         model, growing = self.model, self._growing()
         for slacks in (model.late_s, model.inaccuracy):
             slacks.fix(0.0)
-        model.capacity_of_devices = pyo.ConstraintList(doc="utilisation is limited by the number of devices")
+        model.capacity_of_devices = pyo.ConstraintList(doc=EQUATIONS["capacity_of_devices"].doc)
         for resource, slack in model.overload.items():
             if resource not in growing:
                 slack.fix(0.0)
                 continue
             for copies in self._copies(resource):
                 model.capacity_of_devices.add(slack <= float(self.caps[resource]) * copies)
-        model.memory_of_devices = pyo.ConstraintList(doc="memory is limited by the number of devices")
+        model.memory_of_devices = pyo.ConstraintList(doc=EQUATIONS["memory_of_devices"].doc)
         for worker, slack in model.lack_mib.items():
             if worker in self.workers and self.problem.memory_binds:
                 kind = self.workers.index(worker)
@@ -190,8 +222,8 @@ class FleetModel:
             latency[source].append(arc.latency_s * variable)
             for resource, seconds in arc.seconds:
                 load.setdefault((source, resource), []).append(demands[source].volume * seconds * variable)
-        model.own_number = pyo.Var(list(load), domain=pyo.NonNegativeReals, doc="mean number of a source's samples")
-        model.own_waiting = pyo.ConstraintList(doc="a source waits for its own samples")
+        model.own_number = pyo.Var(list(load), domain=pyo.NonNegativeReals, doc=EQUATIONS["own_number"].doc)
+        model.own_waiting = pyo.ConstraintList(doc=EQUATIONS["own_waiting"].doc)
         tangents = [_tangent(point) for point in FIRST_TANGENTS]
         for (source, resource), terms in load.items():
             # Fewer copies mean more waiting: of several upper bounds on their number any one is valid.
@@ -207,7 +239,7 @@ class FleetModel:
                 + demands[source].volume * pyo.quicksum(latency[source])
                 <= demands[source].volume * demands[source].deadline_s
             ),
-            doc="by Little's law, the mean number of a source's samples keeps its deadline",
+            doc=EQUATIONS["mean_delay"].doc,
         )
 
     def exclude(self, counts: Counts) -> None:

@@ -7,11 +7,13 @@ and for ``energy`` all caps, it minimises the sum of their relative violations i
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 
 from planner.errors import SolveError
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.highs import INFINITY, Program
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices
@@ -23,6 +25,36 @@ CAP_MARGIN = 1e-6
 
 Row = tuple[str, int]
 """Kind and index of a row: ``share``, ``delay``, ``late_s`` and ``inaccuracy`` of a source, ``load`` of a resource."""
+
+ROWS: Final[Mapping[str, Equation]] = {
+    "share": Equation("The shares of each source add up to 1.", r"\sum_{j \in J_s} \pi_j = 1 \quad \forall s"),
+    "delay": Equation("The longest delay without waiting.", r"\sum_{j \in J_s} u_j \pi_j \le U \quad \forall s"),
+    "late_s": Equation(
+        "Work and transfers without waiting keep the deadline.",
+        r"\sum_{j \in J_s} u_j \pi_j \le T_s (1 + \epsilon^T_s) \quad \forall s: T_s < \infty",
+    ),
+    "inaccuracy": Equation(
+        "The minimum accuracy is reached.",
+        r"\sum_{j \in J_s} A_j \pi_j \ge A_s (1 - \epsilon^A_s) \quad \forall s: A_s > 0",
+    ),
+    "load": Equation(
+        "The largest relative utilisation, or for the goal energy the cap.",
+        r"\sum_{j} \lambda_s t_{jr} \pi_j \le q_r B \quad \text{or} \quad "
+        r"\sum_{j} \lambda_s t_{jr} \pi_j \le c_r (1 + \epsilon^c_r) \quad \forall r",
+    ),
+}
+"""The kinds of rows, by name."""
+OBJECTIVES: Final[Mapping[str, Equation]] = {
+    "throughput": Equation("The bottleneck.", r"\min B"),
+    "makespan": Equation("The work of the busiest resource and the longest delay without waiting.", r"\min B + U"),
+    "energy": Equation(
+        "The average power of the workers.", r"\min P_0 + \sum_{j} \Big( \sum_{r} P_r \lambda_s t_{jr} \Big) \pi_j"
+    ),
+    "violation": Equation(
+        "While the known routes violate limits, instead of the goal: the sum of the relative violations.",
+        r"\min \sum_{s} (\epsilon^T_s + \epsilon^A_s) + \sum_{r} \epsilon^c_r",
+    ),
+}
 
 
 class LinearMaster:

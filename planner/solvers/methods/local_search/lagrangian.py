@@ -22,16 +22,31 @@ Programming 39 (1987).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from planner.plan.surrogate import congestion
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
 from planner.solvers.core.resource_prices import marginal_prices
 from planner.solvers.methods.local_search.load_prices import LoadPrices
 from planner.solvers.routes.stage_dp import StagedRoutes
 
+BOUNDS: Final[Mapping[str, Equation]] = {
+    "LagrangianBound": Equation(
+        "One route per source: each visit of a route to a resource pays a price, a function of its load; each resource "
+        "earns the payments and has its congestion.",
+        r"\sum_{s} \min_{j} \Big( \phi_j + \sum_{i} \Pi_{sr}(b_i) \Big) "
+        r"+ \sum_{r} \min_{b} \Big( \sum_{k} w_k G(\sigma_{kr}) - \sum_{s,i} \Pi_{sr}(b_i) \Big)",
+    ),
+    "prices": Equation(
+        "Prices at resources with little load; at busy ones they are tables, linear between the loads of a grid.",
+        r"\Pi_{sr}(b) = \sum_{k \ge k(s)} \big( \zeta_{kr} G(b) + \mu_{kr} b \big)",
+    ),
+}
+"""The bound of ``search``, by name."""
 MAX_FIRST_UTILISATION = 0.85
 """Utilisation at which the first prices are capped; above it they would reflect the overload of a bad incumbent."""
 

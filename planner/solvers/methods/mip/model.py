@@ -14,6 +14,7 @@ import pyomo.environ as pyo
 
 from planner.plan.surrogate import congestion, congestion_slope
 from planner.solvers.core.problem import Choice, Choices, Problem
+from planner.solvers.methods.mip.equations import describe
 from planner.solvers.methods.mip.program import ModelProgram
 from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
 
@@ -42,6 +43,7 @@ def build_model(problem: Problem, *, elastic: bool = False) -> Any:
         {"delay": _add_delay, "throughput": _add_throughput, "makespan": _add_makespan, "energy": _add_energy}[
             problem.goal
         ](problem, model)
+    describe(model, problem.goal)
     return model
 
 
