@@ -36,11 +36,6 @@ def file_schema(model: type[BaseModel]) -> Schema:
     return whole
 
 
-def scenario_schema() -> Schema:
-    """Return the JSON schema of a scenario file."""
-    return file_schema(ScenarioSpec)
-
-
 def resolve(schema: Schema) -> Schema:
     """Follow references; of an optional value return the schema that is not null."""
     if "$ref" in schema:

@@ -190,9 +190,9 @@ def fleet_model() -> Any:
 def tables() -> dict[str, Mapping[str, Equation]]:
     """Return the equations that are no components of a Pyomo model, by section."""
     return {
-        "convex": convex.LIMITS | {f"objective {goal}": own for goal, own in convex.OBJECTIVES.items()},
+        "convex": {**convex.LIMITS, **{f"objective {goal}": own for goal, own in convex.OBJECTIVES.items()}},
         "newton": newton_master.PROGRAM,
-        "linear": lp_master.ROWS | {f"objective {goal}": own for goal, own in lp_master.OBJECTIVES.items()},
+        "linear": {**lp_master.ROWS, **{f"objective {goal}": own for goal, own in lp_master.OBJECTIVES.items()}},
         "pricing": pricing.PRICING,
         "bounds": pricing.BOUNDS,
         "search": lagrangian.BOUNDS,

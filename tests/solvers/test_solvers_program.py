@@ -9,9 +9,10 @@ from typing import Any
 import pyomo.environ as pyo
 import pytest
 
-from planner.solvers.core.search_state import Options, Search
+from planner.solvers.core.search_state import Options
 from planner.solvers.methods import convex
 from planner.solvers.methods.column_generation import lp_master
+from planner.solvers.methods.column_generation.method import _first_prices
 from planner.solvers.methods.mip import equations
 from planner.solvers.routes import pricing
 from planner.solvers.sizing import fleet_model
@@ -51,10 +52,6 @@ def test_every_constraint_of_the_other_programs_has_an_equation(monkeypatch: pyt
     limits: set[str] = set()
     rows: set[str] = set()
 
-    def solved(of: Any, search: Search) -> Any:
-        del of, search
-        return convex.cp.USER_LIMIT
-
     programs: list[Any] = []
     new = convex._ConvexProgram
 
@@ -62,29 +59,18 @@ def test_every_constraint_of_the_other_programs_has_an_equation(monkeypatch: pyt
         programs.append(new(*arguments))
         return programs[-1]
 
-    monkeypatch.setattr(convex, "_status", solved)
     monkeypatch.setattr(convex, "_ConvexProgram", kept)
     for goal in program.GOALS:
         problem = dataclasses.replace(tiny_problem(goal), max_visits=None)
         convex._solve(problem, Options())
         limits |= programs[-1].limits.keys()
         master = lp_master.LinearMaster(problem)
-        master.add((source, choice) for source, (_, choice) in enumerate(_cheapest(problem)))
+        cheapest = [pricing.cheapest_route(problem, source, _first_prices(problem)) for source in range(2)]
+        master.add((source, choice) for source, (_, choice) in enumerate(cheapest))
         rows |= {kind for kind, _ in master.rows}
     assert limits == convex.LIMITS.keys()
     assert rows == lp_master.ROWS.keys()
     assert all(callable(getattr(pricing, name)) for name in (*pricing.BOUNDS, "cheapest_route"))
-
-
-def _cheapest(problem: Any) -> list[Any]:
-    prices = program_prices(problem)
-    return [pricing.cheapest_route(problem, source, prices) for source in range(len(problem.demands))]
-
-
-def program_prices(problem: Any) -> Any:
-    from planner.solvers.methods.column_generation.method import _first_prices
-
-    return _first_prices(problem)
 
 
 def test_every_symbol_is_declared_and_survives_markdown() -> None:
