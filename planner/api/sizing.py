@@ -14,7 +14,7 @@ from planner.files import StrPath
 from planner.plan.types import Status
 from planner.scenario.catalogue import Catalogue, copies, load_catalogue
 from planner.scenario.instance import Instance
-from planner.solvers.sizing.fleet_model import Kind
+from planner.solvers.sizing.fleet import Kind
 from planner.solvers.sizing.method import FleetSolution
 from planner.solvers.sizing.method import size as size_fleet
 from planner.solvers.solve import Routes

@@ -10,7 +10,7 @@ import numpy as np
 
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec, ObjectiveSpec, PowerSpec
-from planner.solvers.sizing.fleet_model import Counts, Kind
+from planner.solvers.sizing.fleet import Counts, Kind
 from tests.instances import MIB, make_instance, make_profile
 
 Fleet = Callable[[Counts], Instance]

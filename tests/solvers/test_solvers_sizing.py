@@ -16,7 +16,8 @@ from planner.plan.types import Route, Stage
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
 from planner.solvers.core.search_state import Options
-from planner.solvers.sizing.fleet_model import Counts, FleetModel, Kind
+from planner.solvers.sizing.fleet import Counts, Kind
+from planner.solvers.sizing.fleet_model import FleetModel
 from planner.solvers.sizing.method import FleetSolution, size
 from tests.solvers.fleets import Fleet, fleets
 

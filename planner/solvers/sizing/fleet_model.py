@@ -21,7 +21,6 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Final
 
 import numpy as np
@@ -31,12 +30,12 @@ from planner.plan.surrogate import UTILISATION_CAP, congestion, congestion_slope
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.equations import Equation
-from planner.solvers.core.highs import End
 from planner.solvers.core.problem import Array, Problem
 from planner.solvers.core.search_state import Options
 from planner.solvers.methods.memory import fitting
 from planner.solvers.methods.mip.model import FIRST_TANGENTS, TOLERANCES, build_model
 from planner.solvers.methods.mip.program import ModelProgram
+from planner.solvers.sizing.fleet import Counts, Fleet, Kind
 
 LEAST_KAPPA = 0.5
 """κ of constant service times, the least possible."""
@@ -73,38 +72,6 @@ EQUATIONS: Final[Mapping[str, Equation]] = {
     ),
 }
 """What the program over fleets adds to the mixed-integer program, by name."""
-
-Counts = Mapping[str, int]
-"""Number of devices of each kind."""
-
-
-@dataclass(frozen=True)
-class Kind:
-    """A kind of device.
-
-    Parameters
-    ----------
-    price
-        Price of one device.
-    most
-        How many there may be at most.
-    worker
-        Name of the worker that stands for the kind in the instance with one device of each.
-    """
-
-    name: str
-    price: float
-    most: int
-    worker: str
-
-
-@dataclass(frozen=True)
-class Fleet:
-    """Result of the program: the cheapest fleet that it does not exclude, if any, and a lower bound on the price."""
-
-    end: End
-    counts: dict[str, int] | None
-    bound: float
 
 
 class FleetModel:

@@ -21,7 +21,7 @@ from planner.plan.verify import relative_gap, verify
 from planner.scenario.instance import Instance
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.search_state import Options, Progress
-from planner.solvers.sizing.fleet_model import Counts, FleetModel, Kind
+from planner.solvers.sizing.fleet import Counts, Kind
 from planner.solvers.solve import Routes, Solution, solve
 
 ROOMS = (0.85, 0.7, 0.5, 0.35)
@@ -149,6 +149,8 @@ class _Search:
         return self.best[0] if self.best is not None else float("inf")
 
     def run(self) -> FleetSolution:
+        from planner.solvers.sizing.fleet_model import FleetModel
+
         model = FleetModel(self.widest, self.kinds)
         finished = False
         while not self.out_of_time:
@@ -197,6 +199,8 @@ class _Search:
 
     def _try_roomier(self) -> None:
         """Try roomier fleets until one has a plan; the largest at last."""
+        from planner.solvers.sizing.fleet_model import FleetModel
+
         tried: list[dict[str, int]] = []
         for room in ROOMS:
             if self.out_of_time:
