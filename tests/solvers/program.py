@@ -95,7 +95,7 @@ SYMBOLS: Final[Mapping[str, str]] = {
     r"\rho": "stiffness of the augmented Lagrangian",
     r"\zeta": "price per congestion in the bound of `search`",
     r"\Pi": "price of a visit with load b",
-    "b": "load of a visit",
+    "b": "load of a visit, or of one source",
     "n": r"number of devices; $\bar n$: most there may be; $n_r$: number of copies of a resource",
     r"\gamma": "price of a device",
 }

@@ -42,6 +42,7 @@ LEAST_KAPPA = 0.5
 
 EQUATIONS: Final[Mapping[str, Equation]] = {
     "devices": Equation("Number of devices of a kind.", r"n_i \in \lbrace 0, 1, \dots, \bar n_i \rbrace"),
+    "own_load": Equation("Utilisation of a resource by a source.", r"b_{sr} \ge 0"),
     "own_number": Equation("Mean number of a source's samples at a resource, without other sources.", r"N_{sr} \ge 0"),
     "more": Equation(
         "Whether there is one more device of a kind than in an excluded fleet.", r"\delta_i \in \lbrace 0, 1 \rbrace"
@@ -57,9 +58,13 @@ EQUATIONS: Final[Mapping[str, Equation]] = {
     "memory_of_devices": Equation(
         "The memory of a kind grows with the number of devices.", r"\epsilon^M_i \le M_i n_i \quad \forall i"
     ),
+    "own_work": Equation(
+        "The utilisation of a resource by each source with a deadline.",
+        r"b_{sr} = \sum_{a} \lambda_s t_{ar} f_{sa} \quad \forall s: T_s < \infty, r",
+    ),
     "own_waiting": Equation(
         "The mean number lies above tangents to the perspective of G with κ = 1/2: a source waits for its own samples.",
-        r"N_{sr} \ge G'(\theta) \sum_{a} \lambda_s t_{ar} f_{sa} + (G(\theta) - \theta G'(\theta)) n_r "
+        r"N_{sr} \ge G'(\theta) b_{sr} + (G(\theta) - \theta G'(\theta)) n_r "
         r"\quad \forall s: T_s < \infty, r, \theta",
     ),
     "mean_delay": Equation(
@@ -90,6 +95,7 @@ class FleetModel:
         self.problem = build_problem(instance)
         self.workers = [self.problem.workers.index(kind.worker) for kind in kinds]
         self.caps = np.minimum(UTILISATION_CAP, self.problem.usable) * room
+        self.growing = self._growing_resources()
         self.relaxed = self._without_devices(room)
         self.model = build_model(self.relaxed, elastic=True)
         pyo.TransformationFactory("core.relax_integer_vars").apply_to(self.model)
@@ -101,7 +107,7 @@ class FleetModel:
 
     def _without_devices(self, room: float) -> Problem:
         """Return the problem in which devices have no capacity, for slacks to add it; one class of sources."""
-        problem, growing = self.problem, list(self._growing())
+        problem, growing = self.problem, list(self.growing)
         usable = self.caps.copy()
         usable[growing] = 0.0
         changes: dict[str, Any] = {}
@@ -114,7 +120,7 @@ class FleetModel:
         ]
         return dataclasses.replace(problem, goal="delay", demands=tuple(demands), max_utilisation=usable, **changes)
 
-    def _growing(self) -> dict[int, list[int]]:
+    def _growing_resources(self) -> dict[int, list[int]]:
         """Return the resources whose capacity grows with the number of devices, each with the kinds it grows with."""
         number = {kind.worker: index for index, kind in enumerate(self.kinds)}
         growing = {worker: [index] for index, worker in enumerate(self.workers)}
@@ -127,7 +133,7 @@ class FleetModel:
 
     def _copies(self, resource: int) -> list[Any]:
         """Return upper bounds on the number of copies of a resource: 1, or expressions in the numbers of devices."""
-        of_kinds = self._growing().get(resource, [])
+        of_kinds = self.growing.get(resource, [])
         if len(of_kinds) < 2:
             return [self.model.devices[kind] for kind in of_kinds] or [1.0]
         first, second = of_kinds
@@ -158,7 +164,7 @@ class FleetModel:
 
     def _add_capacity(self) -> None:
         """Turn the slacks of the elastic model into capacity of devices, and fix the others."""
-        model, growing = self.model, self._growing()
+        model, growing = self.model, self.growing
         for slacks in (model.late_s, model.inaccuracy):
             slacks.fix(0.0)
         model.capacity_of_devices = pyo.ConstraintList(doc=EQUATIONS["capacity_of_devices"].doc)
@@ -189,15 +195,21 @@ class FleetModel:
             latency[source].append(arc.latency_s * variable)
             for resource, seconds in arc.seconds:
                 load.setdefault((source, resource), []).append(demands[source].volume * seconds * variable)
+        model.own_load = pyo.Var(list(load), domain=pyo.NonNegativeReals, doc=EQUATIONS["own_load"].doc)
         model.own_number = pyo.Var(list(load), domain=pyo.NonNegativeReals, doc=EQUATIONS["own_number"].doc)
+        model.own_work = pyo.Constraint(
+            list(load),
+            rule=lambda _, *key: model.own_load[key] == pyo.quicksum(load[key]),
+            doc=EQUATIONS["own_work"].doc,
+        )
         model.own_waiting = pyo.ConstraintList(doc=EQUATIONS["own_waiting"].doc)
         tangents = [_tangent(point) for point in FIRST_TANGENTS]
-        for (source, resource), terms in load.items():
+        for source, resource in load:
             # Fewer copies mean more waiting: of several upper bounds on their number any one is valid.
             copies = self._copies(resource)[0]
             for slope, offset in tangents:
                 model.own_waiting.add(
-                    model.own_number[source, resource] >= slope * pyo.quicksum(terms) + offset * copies
+                    model.own_number[source, resource] >= slope * model.own_load[source, resource] + offset * copies
                 )
         model.mean_delay = pyo.Constraint(
             timed,
