@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
-from hypothesis import assume, given, settings
+from hypothesis import assume, example, given, settings
 from hypothesis import strategies as st
 
 from planner.errors import SolveError
@@ -61,6 +61,7 @@ def check(fleet: Fleet, solution: FleetSolution) -> None:
 
 @settings(max_examples=12, deadline=None)
 @given(seed=st.integers(0, 10_000), goal=st.sampled_from(["delay", "energy", "throughput"]), links=st.booleans())
+@example(seed=1213, goal="delay", links=False)  # HiGHS 1.16 fails on it, when it starts from a plan
 def test_without_deadlines_the_cheapest_fleet_is_found_and_proven(seed: int, goal: str, *, links: bool) -> None:
     fleet, kinds = fleets(seed, goal=goal, links=links)
     solution = size(fleet, kinds, time_limit_s=20.0)

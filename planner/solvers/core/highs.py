@@ -21,10 +21,6 @@ from planner.solvers.core.problem import Array, Integers
 
 INFINITY: Final = highspy.kHighsInf
 
-TOLERANCE_OPTIONS: Final = ("mip_feasibility_tolerance", "primal_feasibility_tolerance")
-DEFAULT_TOLERANCE: Final = 1e-7
-"""HiGHS's own tolerance of rows and columns; plans are checked against their limits without HiGHS."""
-
 End = Literal["optimal", "infeasible", "stopped"]
 """How a run ended: ``stopped`` by its time limit or from outside."""
 
@@ -169,12 +165,9 @@ class Program:
         self._check(highs.setOptionValue("time_limit", earlier_s + time_limit_s), "option time_limit", time_limit_s)
         done = self._run_in_thread()
         if self._failed(done):
-            # HiGHS may find its own optimum infeasible by a rounding error where tolerances are tighter than its own.
-            tight = {name: highs.getOptionValue(name)[1] for name in TOLERANCE_OPTIONS}
-            self._set_options(dict.fromkeys(TOLERANCE_OPTIONS, DEFAULT_TOLERANCE))
+            # From a start, HiGHS may find its own optimum infeasible, by its tolerance and a rounding error.
             highs.clearSolver()
             done = self._run_in_thread()
-            self._set_options(tight)
         status = highs.getModelStatus()
         if self._failed(done):
             raise SolveError(
