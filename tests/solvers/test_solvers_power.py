@@ -161,6 +161,16 @@ def test_throughput_counts_what_may_be_used() -> None:
     assert plan.energy is not None
 
 
+@pytest.mark.parametrize("seed", range(6))
+def test_the_exact_partition_counts_what_may_be_used(seed: int) -> None:
+    instance = random_instance(seed, sources=1, workers=3, blocks=4, goal="throughput", capped=True)
+    plans = [solve(instance, method=method, max_visits=1).plan for method in ("dp", "exhaustive")]
+    assert plans[0] is not None
+    assert plans[1] is not None
+    assert plans[0].status == "optimal"
+    assert plans[0].objective == pytest.approx(plans[1].objective)
+
+
 def test_pins_that_need_more_visits_than_allowed_are_refused() -> None:
     instance = random_instance(3, blocks=4)
     pins = {"s0": {0: "w0", 1: "w1", 3: "w0"}}

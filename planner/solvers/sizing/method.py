@@ -244,9 +244,11 @@ class _Search:
 
     def _none(self, *, finished: bool) -> FleetSolution:
         """Return that there is no fleet with a plan; the reasons are those of the largest fleet."""
-        if not self.reasons and not self.options.stop.is_set():
+        if not self.reasons and (finished or not self.out_of_time):
             most = {kind.name: kind.most for kind in self.kinds}
             self.reasons = self._solve(most, max(self.left_s, 1.0), TRIAL_GAP).reasons
+        if not self.reasons:
+            self.reasons = (f"no devices were found in time; any that suffice cost at least {self.bound:g}",)
         status: Status = "infeasible" if finished and self.proven else "no_solution"
         return FleetSolution(status, bound=self.bound, reasons=self.reasons)
 
