@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ from typing import Any
 from planner.api.plan import Plan
 from planner.api.progress import Progress, reporting, show_progress
 from planner.api.scenario import Scenario, scenario_of
+from planner.errors import PlannerWarning
 from planner.files import StrPath
 from planner.plan.types import Status
 from planner.scenario.catalogue import Catalogue, copies, load_catalogue
@@ -182,6 +184,8 @@ def size(
         If the goal is ``makespan``, a source has no rate, or the method is unknown.
     """
     loaded = scenario_of(scenario)
+    for warning in loaded.warnings:
+        warnings.warn(warning, PlannerWarning, stacklevel=2)
     known = load_catalogue(catalogue, loaded.spec)
     single = copies(known.spec, dict.fromkeys(known.spec.devices, 1), {*loaded.workers, *loaded.spec.networks})
     kinds = [Kind(name, device.price, device.count, single[name][0]) for name, device in known.spec.devices.items()]

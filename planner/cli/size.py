@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,7 @@ from planner.cli.names import METHODS_HELP
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import folder_to_write
 from planner.cli.solve import read_time_limit
+from planner.errors import PlannerWarning
 
 
 def command(
@@ -41,16 +43,21 @@ def command(
 
     Exit code 0: devices were found; 1: none suffice, and the limits that prevent it are printed; 2: invalid input.
     """
-    sizing = planner.size(
-        scenario,
-        catalogue,
-        method=method,
-        routes=routes,  # type: ignore[arg-type]  # checked by solve, which names what was expected
-        time_limit_s=read_time_limit(time_limit),
-        gap=gap,
-        seed=seed,
-        threads=threads,
-    )
+    loaded = planner.load_scenario(scenario)
+    for warning in loaded.warnings:
+        typer.echo(f"planner: warning: {warning}", err=True)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", PlannerWarning)  # told above
+        sizing = planner.size(
+            loaded,
+            catalogue,
+            method=method,
+            routes=routes,  # type: ignore[arg-type]  # checked by solve, which names what was expected
+            time_limit_s=read_time_limit(time_limit),
+            gap=gap,
+            seed=seed,
+            threads=threads,
+        )
     written = sizing.save(output) if sizing and output is not None else ()
     if json:
         print_json(sizing.to_dict())

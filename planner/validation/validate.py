@@ -12,10 +12,8 @@ from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinat
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.model.chain import Chain
-from planner.plan.types import EnergyUse
 from planner.runtime.check import tolerance_of
 from planner.scenario.instance import Instance
-from planner.simulation.replications import run_energy
 from planner.simulation.simulator import Simulator
 from planner.solvers.replan.replanner import replanner
 from planner.trace.metrics import Accumulator, RunMetrics, SourceMetrics
@@ -23,6 +21,7 @@ from planner.trace.records import BlockRecord, Record
 from planner.trace.store import RecordStore
 from planner.validation.accuracy import Bounds, Labels, recorded_predictions, wilson, with_correctness
 from planner.validation.calibration_run import CalibrationRuns, InSituCosts, calibrate, with_in_situ_costs
+from planner.validation.energy import EnergyComparison, compare_energy
 from planner.validation.faults import sample_faults
 from planner.validation.legs import BusyTime, LegComparison, Legs, LegTimes, compare_legs, explain, latencies
 from planner.validation.numerics import Numerics, compare, references
@@ -102,14 +101,6 @@ class Utilisation:
 
     predicted: float
     measured: float
-
-
-@dataclass(frozen=True)
-class EnergyComparison:
-    """Energy by the stated power and the time that workers computed, in the prediction and in the run."""
-
-    predicted: EnergyUse
-    measured: EnergyUse
 
 
 @dataclass(frozen=True)
@@ -335,13 +326,8 @@ def judge(
             resource: Utilisation(simulated.networks[resource], measured.networks[resource])
             for resource in instance.resources
         },
-        energy=_energies(instance, simulated.metrics, measured.metrics),
+        energy=compare_energy(instance, simulated.metrics, measured.metrics),
     )
-
-
-def _energies(instance: Instance, predicted: RunMetrics, measured: RunMetrics) -> EnergyComparison | None:
-    of_prediction, of_run = run_energy(instance, predicted), run_energy(instance, measured)
-    return EnergyComparison(of_prediction, of_run) if of_prediction and of_run else None
 
 
 def _host_limits(instance: Instance, measurement: RunResult, measured: _Run) -> tuple[str, ...]:
@@ -385,15 +371,9 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         },
         "workers": {name: asdict(shares) for name, shares in validation.workers.items()},
         "networks": {name: asdict(shares) for name, shares in validation.networks.items()},
-        "energy": _energy_document(validation.energy),
+        "energy": None if validation.energy is None else validation.energy.document(),
         "calibration": asdict(validation.calibration) if validation.calibration is not None else None,
     }
-
-
-def _energy_document(energy: EnergyComparison | None) -> dict[str, Any] | None:
-    if energy is None:
-        return None
-    return {"predicted": energy.predicted.model_dump(), "measured": energy.measured.model_dump()}
 
 
 def _leg(leg: LegComparison) -> dict[str, Any]:

@@ -14,8 +14,10 @@ from planner.plan.evaluate import evaluate
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
 from planner.scenario.types import ObjectiveSpec, PowerSpec
+from planner.simulation.replications import RunSpec, simulate_case
+from planner.simulation.summary import runs_document
 from planner.solvers import METHODS, solve
-from planner.solvers.core.build import build_problem
+from planner.solvers.core.build import build_problem, read_routes
 from planner.solvers.core.problem import Problem
 from planner.solvers.core.search_state import Options
 from planner.solvers.methods import convex, exhaustive
@@ -80,13 +82,16 @@ def test_shared_routes_agree_and_are_never_worse_than_single_ones(instance: Inst
 
 
 @settings(max_examples=10, deadline=None)
-@given(st.integers(0, 10_000), st.sampled_from(["energy", "delay", "throughput"]))
+@given(st.integers(0, 10_000), st.sampled_from(["energy", "delay", "throughput", "makespan"]))
 def test_plans_keep_the_caps_and_no_baseline_is_better(seed: int, goal: str) -> None:
     instance = random_instance(seed, load=0.15, goal=goal, capped=True)
     plans = {name: solve(instance, method=name, rank="surrogate").plan for name in ("milp", "colgen", *BASELINES)}
     found = {name: plan for name, plan in plans.items() if plan is not None}
+    problem = build_problem(instance)
     for plan in found.values():
         verify(instance, plan)
+        routes = read_routes(problem, {name: source.routes for name, source in plan.sources.items()})
+        assert problem.objective(routes) == pytest.approx(plan.objective)
     for name in BASELINES:
         if name in found:
             assert found["milp"].objective <= found[name].objective * (1 + 1e-4)
@@ -115,6 +120,23 @@ def test_energy_is_the_power_of_idle_workers_and_of_their_work() -> None:
     wrong = plan.energy.model_copy(update={"average_power_w": 1.0})
     with pytest.raises(PlanError, match=r"energy\.average_power_w"):
         verify(of_two("energy"), plan.model_copy(update={"energy": wrong}))
+
+
+@pytest.mark.parametrize("goal", ["energy", "delay", "throughput"])
+def test_the_energy_of_a_plan_agrees_with_its_simulation(goal: str) -> None:
+    instance = of_two(goal).with_samples({"camera": 4000})
+    plan = solve(instance, method="milp").plan
+    assert plan is not None
+    assert plan.energy is not None
+    run = simulate_case(instance, plan, RunSpec("planned", seed=1))
+    assert run.energy is not None
+    assert run.energy.average_power_w == pytest.approx(plan.energy.average_power_w, rel=0.05)
+    assert run.energy.energy_per_sample_j == pytest.approx(plan.energy.energy_per_sample_j, rel=0.05)
+    document = runs_document([run, run])
+    assert document["energy"]["average_power_w"] == pytest.approx(run.energy.average_power_w)
+    assert document["half_widths"]["energy"]["average_power_w"] == pytest.approx(0.0, abs=1e-9)
+    without = instance.with_workers({name: {"power": None} for name in instance.workers})
+    assert simulate_case(without.with_objective(goal="delay"), plan, RunSpec("planned", seed=1)).energy is None
 
 
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"dp", *BASELINES}))

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import itertools
+import signal
+import threading
 from collections.abc import Iterator, Mapping
 
 import numpy as np
@@ -15,6 +17,7 @@ from planner.plan.evaluate import evaluate
 from planner.plan.types import Route, Stage
 from planner.plan.verify import verify
 from planner.scenario.instance import Instance
+from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.search_state import Options
 from planner.solvers.sizing.fleet import Counts, Kind
 from planner.solvers.sizing.fleet_model import FleetModel
@@ -140,3 +143,14 @@ def test_a_batch_has_no_rates_to_size_for() -> None:
 
     with pytest.raises(SolveError, match=r"sources\.s0\.rate"):
         size(silent, kinds)
+
+
+def test_an_interrupt_ends_the_trial_and_the_search_around_it() -> None:
+    outer, inner = threading.Event(), threading.Event()
+    with on_interrupt(outer), on_interrupt(inner):
+        signal.raise_signal(signal.SIGINT)
+    assert outer.is_set()
+    assert inner.is_set()
+    with on_interrupt(alone := threading.Event()):
+        signal.raise_signal(signal.SIGINT)
+    assert alone.is_set()
