@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 import planner
+from planner.cli import main
 from planner.errors import SolveError
 from tests.cli.command import planner as command
 
@@ -49,26 +50,40 @@ def test_fewer_samples_need_cheaper_devices(rates: tuple[float, float, float], c
     assert "Devices to buy" in sizing.summary()
 
 
-def test_where_no_devices_suffice_the_limits_are_named(tmp_path: Path) -> None:
+def run(capsys: pytest.CaptureFixture[str], *words: str | Path) -> tuple[object, str, str]:
+    """Run a command in this process; give exit code, stdout and stderr."""
+    with pytest.raises(SystemExit) as end:
+        main([str(word) for word in words])
+    return end.value.code, *capsys.readouterr()
+
+
+def test_where_no_devices_suffice_the_limits_are_named(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     at_rates(yard=150).save(tmp_path / "scenario.yaml")
     few = CATALOGUE.read_text().replace("count: 8", "count: 1").replace("count: 4", "count: 1")
     (tmp_path / "devices.yaml").write_text(few)
-    none = command("size", tmp_path / "scenario.yaml", "--catalogue", tmp_path / "devices.yaml", "--json")
-    assert none.returncode == 1
-    document = json.loads(none.stdout)
+    words = ("size", tmp_path / "scenario.yaml", "--catalogue", tmp_path / "devices.yaml", "--json")
+    code, printed, told = run(capsys, *words)
+    assert code == 1
+    assert "no devices of the catalogue suffice" in told
+    document = json.loads(printed)
     assert (document["status"], document["blame"]) == (
         "infeasible",
         ["network switch would be 116% busy, 95% is allowed"],
     )
 
 
-def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path) -> None:
+def test_bad_input_is_one_message_and_exit_code_2(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     (tmp_path / "devices.yaml").write_text(CATALOGUE.read_text().replace(" price: 149,", ""))
-    done = command("size", SCENARIO, "--catalogue", tmp_path / "devices.yaml")
-    assert done.returncode == 2
-    assert done.stderr.startswith("planner: error: ")
-    assert "devices.nano.price: is missing" in done.stderr
-    assert len(done.stderr.splitlines()) == 1
+    code, _, told = run(capsys, "size", SCENARIO, "--catalogue", tmp_path / "devices.yaml")
+    assert code == 2
+    assert told.startswith("planner: error: ")
+    assert "devices.nano.price: is missing" in told
+    assert len(told.splitlines()) == 1
+    pins = ("--pin", "gate:0=orin-1", "--pin", "gate:2=camera-box", "--pin", "gate:4=orin-1", "--max-visits", "1")
+    planner.size(SCENARIO, CATALOGUE, progress=None).save(tmp_path)
+    code, _, told = run(capsys, "solve", tmp_path / "scenario.yaml", *pins)
+    assert (code, len(told.splitlines())) == (2, 1)
+    assert "the pinned blocks of gate need 2 visits to orin-1" in told
     data = planner.load_scenario(SCENARIO).to_dict() | {"objective": {"goal": "makespan"}}
     with pytest.raises(SolveError, match="a batch has no rate"):
         planner.size(planner.Scenario.from_dict(data, folder=FOLDER), CATALOGUE, progress=None)

@@ -100,7 +100,7 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
     priority = np.array([instance.scenario.sources[source].priority for source in instance.sources])
     if objective.goal == "makespan":
         delay = surrogate = unloaded
-        scale = 1 / (busiest + float(unloaded.max()))
+        scale = 1 / max(busiest + float(unloaded.max()), 1e-12)
     else:
         scale = sustained(instance, busy) if objective.goal == "throughput" else 1.0
         delay = _queueing_delays(instance, samples, volume * scale) + latency
