@@ -48,6 +48,8 @@ if TYPE_CHECKING:
     from planner.api.simulation import SimulationResult as SimulationResult
     from planner.api.simulation import compare_policies as compare_policies
     from planner.api.simulation import simulate as simulate
+    from planner.api.sizing import Sizing as Sizing
+    from planner.api.sizing import size as size
     from planner.api.solving import solve as solve
     from planner.api.validation import Verdict as Verdict
     from planner.api.validation import validate as validate
@@ -80,6 +82,7 @@ _MODULES = {
     "Scenario": "planner.api.scenario",
     "Session": "planner.api.session",
     "SimulationResult": "planner.api.simulation",
+    "Sizing": "planner.api.sizing",
     "Split": "planner.api.models",
     "Verdict": "planner.api.validation",
     "build_model": "planner.model.reference",
@@ -100,6 +103,7 @@ _MODULES = {
     "save_profile": "planner.profiling.store",
     "scale": "planner.api.profiles",
     "simulate": "planner.api.simulation",
+    "size": "planner.api.sizing",
     "solve": "planner.api.solving",
     "split": "planner.api.models",
     "validate": "planner.api.validation",

@@ -21,10 +21,20 @@ SI_UNITS: Final = {
     "bandwidth": "byte / second",
     "rate": "1 / second",
     "fraction": "dimensionless",
+    "power": "watt",
+    "energy": "watt * second",
 }
 """Kinds of quantity, each with the unit used inside the program."""
 
-EXAMPLES: Final = {"time": "3 ms", "memory": "4 GiB", "bandwidth": "54 Mbit/s", "rate": "10 /s", "fraction": "85 %"}
+EXAMPLES: Final = {
+    "time": "3 ms",
+    "memory": "4 GiB",
+    "bandwidth": "54 Mbit/s",
+    "rate": "10 /s",
+    "fraction": "85 %",
+    "power": "8 W",
+    "energy": "2 J",
+}
 
 _NOUNS: Final = {
     "time": "a time",
@@ -32,6 +42,8 @@ _NOUNS: Final = {
     "bandwidth": "a bandwidth",
     "rate": "a rate",
     "fraction": "a percentage",
+    "power": "a power",
+    "energy": "an energy",
 }
 
 # Units are listed one by one instead of with prefixes, because pint would read `54 mbit/s` as millibits. A bit has its
@@ -45,6 +57,12 @@ _DEFINITIONS: Final = (
     "hour = 3600 * second = h",
     "hertz = 1 / second = Hz",
     "percent = 0.01 = %",
+    "watt = [power] = W",
+    "milliwatt = 1e-3 * watt = mW",
+    "kilowatt = 1000 * watt = kW",
+    "joule = watt * second = J",
+    "millijoule = 1e-3 * joule = mJ",
+    "kilojoule = 1000 * joule = kJ",
     "bit = [information]",
     "byte = 8 * bit = B",
     *(
@@ -70,6 +88,8 @@ _SCALES: Final = {
     "bandwidth": ((1.25e8, "Gbit/s"), (1.25e5, "Mbit/s"), (1.25e2, "kbit/s"), (0.125, "bit/s")),
     "rate": ((1.0, "/s"),),
     "fraction": ((1e-2, "%"),),
+    "power": ((1e3, "kW"), (1.0, "W"), (1e-3, "mW")),
+    "energy": ((1e3, "kJ"), (1.0, "J"), (1e-3, "mJ")),
 }
 
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 from tests.profiling import golden as profile
 from tests.scenario import golden as scenario
 from tests.solvers import golden as solve
+from tests.solvers import program
 
 if __name__ == "__main__":
-    for area in (profile, scenario, solve):
+    for area in (profile, scenario, solve, program):
         area.main()

@@ -10,7 +10,15 @@ import numpy as np
 
 from planner.profiling.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile
 from planner.scenario.instance import Hop, Instance, NetworkPath
-from planner.scenario.types import ModelSpec, NetworkSpec, ObjectiveSpec, ScenarioSpec, SourceSpec, WorkerSpec
+from planner.scenario.types import (
+    ModelSpec,
+    NetworkSpec,
+    ObjectiveSpec,
+    PowerSpec,
+    ScenarioSpec,
+    SourceSpec,
+    WorkerSpec,
+)
 
 MIB = float(2**20)
 
@@ -138,11 +146,16 @@ def random_instance(
     tight_memory: bool = False,
     links: bool = True,
     goal: str = "delay",
+    capped: bool = False,
 ) -> Instance:
     """A random instance: worker speeds 1, 2, 4, 10, priorities 1, 2, 5, 10, a link a pair or one shared medium.
 
-    ``load`` scales the arrival rates to that share of the summed speeds.
+    ``load`` scales the arrival rates to that share of the summed speeds; ``capped`` limits the use of some workers. For
+    the goal ``energy`` each worker has a power.
     """
+    of_workers = np.random.default_rng(seed + 1)
+    idle_w, more_w = of_workers.uniform(0.5, 5.0, size=workers), of_workers.uniform(1.0, 20.0, size=workers)
+    usable = of_workers.choice([0.25, 0.5, 0.8, 1.0], size=workers) if capped else np.ones(workers)
     random = np.random.default_rng(seed)
     names = [f"w{index}" for index in range(workers)]
     speeds = random.choice([1.0, 2.0, 4.0, 10.0], size=workers)
@@ -182,8 +195,16 @@ def random_instance(
     return make_instance(
         profiles=found,
         workers={
-            name: {"speed": float(speed), "memory_bytes": memory, "base_memory_bytes": 0.0}
-            for name, speed in zip(names, speeds, strict=True)
+            name: {
+                "speed": float(speeds[index]),
+                "memory_bytes": memory,
+                "base_memory_bytes": 0.0,
+                "max_utilisation": float(usable[index]),
+                "power": PowerSpec(idle_w=idle_w[index], busy_w=idle_w[index] + more_w[index])
+                if goal == "energy"
+                else None,
+            }
+            for index, name in enumerate(names)
         },
         sources={
             f"s{index}": {

@@ -11,8 +11,17 @@ from hypothesis import strategies as st
 from planner.errors import UnitError
 from planner.units import EXAMPLES, SI_UNITS, describe_quantity, format_quantity, read_quantity
 
+ZEROS = ("0 s", "0 B", "0 bit/s", "0 /s", "0 %", "0 W", "0 J")
 # The coarsest that is shown: three significant digits, or one decimal of a memory size.
-ROUNDING = {"time": 0.006, "memory": 0.051, "bandwidth": 0.006, "rate": 0.006, "fraction": 0.006}
+ROUNDING = {
+    "time": 0.006,
+    "memory": 0.051,
+    "bandwidth": 0.006,
+    "rate": 0.006,
+    "fraction": 0.006,
+    "power": 0.006,
+    "energy": 0.006,
+}
 
 
 @pytest.mark.parametrize(
@@ -43,6 +52,9 @@ ROUNDING = {"time": 0.006, "memory": 0.051, "bandwidth": 0.006, "rate": 0.006, "
         ("30 Hz", "rate", 30.0),
         ("85 %", "fraction", 0.85),
         ("85%", "fraction", 0.85),
+        ("2.5 W", "power", 2.5),
+        ("250mW", "power", 0.25),
+        ("1.5 kJ", "energy", 1500.0),
     ],
 )
 def test_reads_what_people_write(text: str, kind: str, value: float) -> None:
@@ -115,7 +127,7 @@ def test_its_own_examples_are_read(kind: str) -> None:
         (0.853, "fraction", "85.3 %"),
         (1.0, "fraction", "100 %"),
         (-0.002, "time", "-2 ms"),
-        *((0.0, kind, text) for kind, text in zip(SI_UNITS, ("0 s", "0 B", "0 bit/s", "0 /s", "0 %"), strict=True)),
+        *((0.0, kind, text) for kind, text in zip(SI_UNITS, ZEROS, strict=True)),
     ],
 )
 def test_writes_for_people(value: float, kind: str, text: str) -> None:

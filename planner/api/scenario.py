@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from planner.errors import PlanError
 from planner.files import StrPath, write_bytes_atomic
 from planner.project import load_models, unknown_accuracies
+from planner.scenario.catalogue import Catalogue, expanded
 from planner.scenario.document import Document, document_of, plain, read_document
 from planner.scenario.instance import Instance
 from planner.scenario.load import build_instance
@@ -84,6 +85,10 @@ class Scenario(Printable):
         """Return the scenario with the keys and quantities of its file."""
         copied: dict[str, Any] = plain(self._data)
         return copied
+
+    def with_devices(self, catalogue: Catalogue, counts: Mapping[str, int]) -> Scenario:
+        """Return the scenario with some devices of a catalogue as further workers; it has no file yet."""
+        return Scenario(document_of(expanded(self._data, catalogue, counts)), self._folder)
 
     def save(self, path: StrPath) -> Path:
         """Write the scenario to a YAML file, which becomes its file, and return the path.

@@ -21,6 +21,10 @@ EXAMPLES: Final = {
         "planner solve scenario.yaml -o plan.json --picture plan.svg",
         "planner solve scenario.yaml --routes shared --time-limit 20s --prices",
     ),
+    "size": (
+        "planner size scenario.yaml --catalogue devices.yaml -o sized",
+        "planner size scenario.yaml --catalogue devices.yaml --routes shared --json",
+    ),
     "compare": ("planner compare scenario.yaml --time-limit 10s --simulate",),
     "pareto": ("planner pareto scenario.yaml -o front.svg",),
     "simulate": (

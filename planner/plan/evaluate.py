@@ -9,10 +9,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import PlanError
+from planner.plan.energy import energy_use, require_power
 from planner.plan.journey import Journey, LegSite, journey
 from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
-from planner.plan.types import NetworkUse, Route, SourcePlan, Stage, WorkerUse
+from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
@@ -37,6 +38,7 @@ class Evaluation:
     sources: dict[str, SourcePlan]
     workers: dict[str, WorkerUse]
     networks: dict[str, NetworkUse]
+    energy: EnergyUse | None
     objective: float
     weighted_delay_s: float
 
@@ -49,7 +51,7 @@ def volumes(instance: Instance) -> NDArray[np.float64]:
     Raises
     ------
     PlanError
-        The goal is ``delay`` and a source has no rate.
+        The goal is ``delay`` or ``energy``, and a source has no rate.
     """
     goal = instance.scenario.objective.goal
     specs = instance.scenario.sources
@@ -57,9 +59,9 @@ def volumes(instance: Instance) -> NDArray[np.float64]:
         return np.array([float(spec.samples) for spec in specs.values()])
     rates = {name: _rate_per_s(instance, name) for name in specs}
     missing = [name for name, rate_per_s in rates.items() if rate_per_s is None]
-    if missing and goal == "delay":
+    if missing and goal in {"delay", "energy"}:
         raise PlanError(
-            "the goal delay needs the rate of every source",
+            f"the goal {goal} needs the rate of every source",
             where=f"sources.{missing[0]}.rate",
             expected="a rate such as 5 /s, or the goal throughput or makespan",
         )
@@ -84,31 +86,36 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
     Raises
     ------
     PlanError
-        A route needs a path that the networks do not have, or a rate is missing.
+        A route needs a path that the networks do not have, or a rate or, for the goal ``energy``, a power is missing.
     """
     objective = instance.scenario.objective
     samples = _follow(instance, routes)
     volume = volumes(instance)
     load = _loads(instance, samples) * volume[:, None]
-    utilisation = load.sum(axis=0)
+    busy = dict(zip((*instance.workers, *instance.resources), load.sum(axis=0).tolist(), strict=True))
+    busiest = bottleneck(instance, busy)
     unloaded = np.array([sum(route.share * trip.unloaded_s for route, trip in samples[s]) for s in instance.sources])
     latency = np.array([sum(route.share * trip.latency_s for route, trip in samples[s]) for s in instance.sources])
     accuracy = np.array([_accuracy(instance, routes[source]) for source in instance.sources])
     priority = np.array([instance.scenario.sources[source].priority for source in instance.sources])
     if objective.goal == "makespan":
         delay = surrogate = unloaded
+        scale = 1 / max(busiest + float(unloaded.max()), 1e-12)
     else:
-        scale = sustained(float(utilisation.max())) if objective.goal == "throughput" else 1.0
+        scale = sustained(instance, busy) if objective.goal == "throughput" else 1.0
         delay = _queueing_delays(instance, samples, volume * scale) + latency
         held = numbers(Classes.of(priority), load * scale, kappa(objective.service_cv))
         surrogate = held / (volume * scale) + latency
     loss = 100 * objective.accuracy_worth_s * (1 - accuracy)
+    energy = energy_use(instance, {name: share * scale for name, share in busy.items()}, float(volume.sum() * scale))
+    if objective.goal == "energy":
+        require_power(instance)
     value = {
         "delay": float(priority * volume @ (surrogate + loss)),
-        "throughput": float(utilisation.max()),
-        "makespan": float(utilisation.max() + unloaded.max()),
+        "throughput": busiest,
+        "makespan": busiest + float(unloaded.max()),
+        "energy": energy.average_power_w if energy else 0.0,
     }[objective.goal]
-    busy = dict(zip((*instance.workers, *instance.resources), utilisation.tolist(), strict=True))
     memory = memory_bytes(instance, routes)
     return Evaluation(
         sources={
@@ -122,14 +129,27 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
         },
         workers={name: WorkerUse(utilisation=busy[name], memory_bytes=memory[name]) for name in instance.workers},
         networks={name: NetworkUse(utilisation=busy[name]) for name in instance.resources},
+        energy=energy,
         objective=value,
         weighted_delay_s=float(priority * volume @ (delay + loss)),
     )
 
 
-def sustained(busiest: float) -> float:
-    """Return the share of all rates at which the bottleneck, whose utilisation is ``busiest``, keeps to its cap."""
-    return min(1.0, UTILISATION_CAP / busiest)
+def bottleneck(instance: Instance, busy: Mapping[str, float]) -> float:
+    """Return the largest utilisation, relative to the share of its time that each worker may be used for.
+
+    Parameters
+    ----------
+    busy
+        Utilisation of each worker and network resource.
+    """
+    return max(load / instance.max_utilisation[name] for name, load in busy.items())
+
+
+def sustained(instance: Instance, busy: Mapping[str, float]) -> float:
+    """Return the share of all rates at which every worker and network, with utilisations ``busy``, keeps to its cap."""
+    caps = {name: min(UTILISATION_CAP, most) for name, most in instance.max_utilisation.items()}
+    return min([1.0, *(caps[name] / load for name, load in busy.items() if load > 0)])
 
 
 @dataclass(frozen=True)
@@ -168,8 +188,9 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
     if goal == "makespan":
         times_s = [visit.mean_s for trips in samples.values() for _, trip in trips for visit in trip.visits]
     else:
-        busiest = float((_loads(instance, samples) * volume[:, None]).sum(axis=0).max())
-        scale = sustained(busiest) if goal == "throughput" else 1.0
+        loads = (_loads(instance, samples) * volume[:, None]).sum(axis=0)
+        busy = dict(zip((*instance.workers, *instance.resources), loads.tolist(), strict=True))
+        scale = sustained(instance, busy) if goal == "throughput" else 1.0
         times_s = _queueing_times_s(instance, samples, volume * scale)
     in_order = iter(times_s)
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from planner.plan.types import PlanPrices, PlanSpec, Route
+from planner.plan.types import EnergyUse, PlanPrices, PlanSpec, Route
 from planner.scenario.instance import Instance
 from planner.tables import Table, milliseconds
 
@@ -13,6 +13,8 @@ def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
     """Return routes, utilisations, prices if known, and the objective with its gap."""
     yield _routes(plan, instance)
     yield _loads(plan)
+    if plan.energy is not None:
+        yield describe_energy(plan.energy, instance)
     if plan.prices is not None:
         yield _prices(plan, plan.prices)
     yield plan.summary
@@ -58,6 +60,17 @@ def _loads(plan: PlanSpec) -> Table:
             *((name, load(use.utilisation), "") for name, use in plan.networks.items()),
         ],
     )
+
+
+def describe_energy(energy: EnergyUse, instance: Instance) -> str:
+    """Return power and energy in one line; it says if the power of some workers is unknown."""
+    from planner.units import format_quantity
+
+    known, count = len(energy.workers), len(instance.workers)
+    of_workers = "all workers" if known == count else f"{known} of {count} workers (the power of the others is unknown)"
+    per_sample = energy.energy_per_sample_j
+    of_sample = "" if per_sample is None else f", {format_quantity(per_sample, 'energy')} per sample"
+    return f"energy of {of_workers}: {format_quantity(energy.average_power_w, 'power')} on average{of_sample}"
 
 
 def _prices(plan: PlanSpec, prices: PlanPrices) -> Table:

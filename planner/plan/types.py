@@ -61,6 +61,22 @@ class NetworkUse(FrozenModel):
     utilisation: float
 
 
+class WorkerEnergy(FrozenModel):
+    """Power that a worker draws, on average."""
+
+    average_power_w: float
+
+
+class EnergyUse(FrozenModel):
+    """Energy of the workers whose power the scenario states."""
+
+    average_power_w: float
+    """Of all these workers together."""
+    energy_per_sample_j: float | None
+    """Average power divided by the samples per second of all sources; it includes the power of idle workers."""
+    workers: dict[str, WorkerEnergy]
+
+
 class WorkerPrice(FrozenModel):
     """Value of more of a worker: by how much the objective would fall."""
 
@@ -106,7 +122,7 @@ class PlanSpec(FrozenModel):
     options: dict[str, Any] = {}
     status: Status
     method: str
-    goal: Literal["delay", "throughput", "makespan"]
+    goal: Literal["delay", "throughput", "makespan", "energy"]
     objective: float
     """Value of the surrogate objective, to which ``bound`` and ``gap`` refer, too."""
     bound: float
@@ -116,6 +132,8 @@ class PlanSpec(FrozenModel):
     sources: dict[str, SourcePlan]
     workers: dict[str, WorkerUse]
     networks: dict[str, NetworkUse]
+    energy: EnergyUse | None = None
+    """None if the scenario states no power."""
     prices: PlanPrices | None = None
 
     @property

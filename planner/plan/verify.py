@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from planner.errors import Fault, PlanError
 from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.surrogate import UTILISATION_CAP
-from planner.plan.types import PlanSpec, Route
+from planner.plan.types import EnergyUse, PlanSpec, Route
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
 
@@ -97,12 +97,13 @@ def _limit_faults(instance: Instance, actual: Evaluation, tolerance: float) -> I
         if use.memory_bytes > memory * (1 + tolerance):
             needed, most = (format_quantity(size, "memory", digits=6) for size in (use.memory_bytes, memory))
             yield Fault("more memory than there is", f"workers.{worker}", needed, f"at most {most}")
-    if instance.scenario.objective.goal == "delay":
+    if instance.scenario.objective.goal in {"delay", "energy"}:
         busy = {name: use.utilisation for name, use in actual.workers.items()}
         busy.update({name: use.utilisation for name, use in actual.networks.items()})
         for name, utilisation in busy.items():
-            if utilisation > UTILISATION_CAP + tolerance:
-                yield Fault("busier than the cap", name, utilisation, f"at most {UTILISATION_CAP:g}")
+            cap = min(UTILISATION_CAP, instance.max_utilisation[name])
+            if utilisation > cap + tolerance:
+                yield Fault("busier than the cap", name, utilisation, f"at most {cap:g}")
     for source, own in actual.sources.items():
         spec = instance.scenario.sources[source]
         if spec.deadline_s is not None and own.delay_s > spec.deadline_s * (1 + tolerance):
@@ -134,6 +135,7 @@ def _record_faults(instance: Instance, plan: PlanSpec, actual: Evaluation, toler
         pairs.append(
             (f"networks.{name}.utilisation", plan.networks[name].utilisation, actual.networks[name].utilisation)
         )
+    pairs += _energy_pairs(plan.energy, actual.energy)
     for where, recorded_value, value in pairs:
         if not math.isclose(recorded_value, value, rel_tol=tolerance, abs_tol=tolerance):
             yield Fault("does not follow from the routes", where, recorded_value, f"{value:g}")
@@ -141,6 +143,17 @@ def _record_faults(instance: Instance, plan: PlanSpec, actual: Evaluation, toler
         yield Fault("above the objective", "bound", plan.bound, f"at most {plan.objective:g}")
     if not math.isclose(plan.gap, relative_gap(plan.objective, plan.bound), rel_tol=tolerance, abs_tol=tolerance):
         yield Fault("is not (objective − bound) / |objective|", "gap", plan.gap)
+
+
+def _energy_pairs(recorded: EnergyUse | None, actual: EnergyUse | None) -> Iterator[tuple[str, float, float]]:
+    """Yield what a plan records of energy beside what follows; a plan of an earlier version records none."""
+    if recorded is None or actual is None:
+        return
+    yield "energy.average_power_w", recorded.average_power_w, actual.average_power_w
+    yield "energy.energy_per_sample_j", recorded.energy_per_sample_j or 0.0, actual.energy_per_sample_j or 0.0
+    for name, use in actual.workers.items():
+        own = recorded.workers.get(name)
+        yield f"energy.workers.{name}", own.average_power_w if own else 0.0, use.average_power_w
 
 
 def relative_gap(objective: float, bound: float) -> float:

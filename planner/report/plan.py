@@ -145,7 +145,7 @@ def _draw_frame(axes: Axes, instance: Instance, plan: PlanSpec, bands: Sequence[
     axes.set_title("From a sample's arrival to its result")
     long = max(_finite_s(route_legs) for band in bands for _, route_legs in band.drawn) >= 10
     axes.xaxis.set_major_formatter(lambda time_s, _: f"{time_s if long else 1e3 * time_s:g}")
-    axes.set_xlabel(f"Mean time since the sample's arrival{_condition(plan)} [{'s' if long else 'ms'}]")
+    axes.set_xlabel(f"Mean time since the sample's arrival{_condition(instance, plan)} [{'s' if long else 'ms'}]")
     for text, offset in zip(("source", "share", "mean\ndelay", "whole model\nalone at home"), _COLUMNS, strict=True):
         write_beside(axes, -0.4 * line, text, offset, color=GREY, va="bottom")
     if left_out:
@@ -312,11 +312,11 @@ def _left_out(instance: Instance, plan: PlanSpec, sources: Sequence[str]) -> str
     return f"and {len(sources)} more sources, of priority {priority:g} or less: {between}"
 
 
-def _condition(plan: PlanSpec) -> str:
+def _condition(instance: Instance, plan: PlanSpec) -> str:
     """Return the load to which the times refer, if it is not that of the scenario."""
     if plan.goal == "makespan":
         return ", without waiting"
-    share = sustained(max(loads(plan).values())) if plan.goal == "throughput" else 1.0
+    share = sustained(instance, loads(plan)) if plan.goal == "throughput" else 1.0
     return f", at {share:.1%} of the rates" if share < 1 else ""
 
 

@@ -10,7 +10,7 @@ from typing import Any, Final
 from planner.errors import Fault
 from planner.scenario.document import Location
 from planner.scenario.schema import nearest
-from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec
+from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec, WorkerSpec
 from planner.units import format_quantity
 
 
@@ -39,10 +39,11 @@ class Finding:
 
 Check = Callable[[ScenarioSpec], Iterator[Finding]]
 
-_NAME: Final = re.compile(r"[^\W_][\w.-]*")
+NAME: Final = re.compile(r"[^\W_][\w.-]*")
 
 
-def _unknown(kind: str, name: str, known: Iterable[str], location: Location) -> Finding:
+def unknown(kind: str, name: str, known: Iterable[str], location: Location) -> Finding:
+    """Return that no entry of a kind has this name, with the most similar name that one has."""
     names = tuple(known)
     guess = nearest(name, names)
     expected = f"one of {', '.join(names)}" + (f" (did you mean {guess!r}?)" if guess else "")
@@ -52,10 +53,15 @@ def _unknown(kind: str, name: str, known: Iterable[str], location: Location) -> 
 def check_names(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that names are plain words: they become parts of file names, network resources and addresses."""
     for kind in ("models", "workers", "networks", "sources"):
-        for name in getattr(scenario, kind):
-            if not _NAME.fullmatch(name):
-                expected = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
-                yield Finding((kind, name), "not a usable name", name, expected)
+        yield from of_names(kind, getattr(scenario, kind))
+
+
+def of_names(kind: str, names: Iterable[str]) -> Iterator[Finding]:
+    """Yield which names of a section are no plain words."""
+    for name in names:
+        if not NAME.fullmatch(name):
+            expected = "letters, digits, '_', '.' and '-', beginning with a letter or digit"
+            yield Finding((kind, name), "not a usable name", name, expected)
 
 
 def check_names_apart(scenario: ScenarioSpec) -> Iterator[Finding]:
@@ -94,7 +100,7 @@ def check_known_workers(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that every named worker has an entry."""
     for location, name in _named_workers(scenario):
         if name not in scenario.workers:
-            yield _unknown("worker", name, scenario.workers, location)
+            yield unknown("worker", name, scenario.workers, location)
 
 
 def check_known_models(scenario: ScenarioSpec) -> Iterator[Finding]:
@@ -102,16 +108,16 @@ def check_known_models(scenario: ScenarioSpec) -> Iterator[Finding]:
     for source, spec in scenario.sources.items():
         for index, name in enumerate(spec.models):
             if name not in scenario.models:
-                yield _unknown("model", name, scenario.models, ("sources", source, "models", index))
+                yield unknown("model", name, scenario.models, ("sources", source, "models", index))
 
 
 def check_known_in_events(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that every source and network that an event names has an entry."""
     for index, event in enumerate(scenario.events):
         if event.source is not None and event.source not in scenario.sources:
-            yield _unknown("source", event.source, scenario.sources, ("events", index, "source"))
+            yield unknown("source", event.source, scenario.sources, ("events", index, "source"))
         if event.network is not None and event.network not in scenario.networks:
-            yield _unknown("network", event.network, scenario.networks, ("events", index, "network"))
+            yield unknown("network", event.network, scenario.networks, ("events", index, "network"))
 
 
 def check_model_origin(scenario: ScenarioSpec) -> Iterator[Finding]:
@@ -159,7 +165,8 @@ def check_network_kinds(scenario: ScenarioSpec) -> Iterator[Finding]:
             yield Finding((*location, "relay"), what, network.relay, "relay: none", needs)
 
 
-def _repeats(names: Iterable[str], location: Location, what: str) -> Iterator[Finding]:
+def of_repeats(names: Iterable[str], location: Location, what: str) -> Iterator[Finding]:
+    """Yield which names a list has twice."""
     seen: set[str] = set()
     for index, name in enumerate(names):
         if name in seen:
@@ -170,13 +177,13 @@ def _repeats(names: Iterable[str], location: Location, what: str) -> Iterator[Fi
 def check_repeats(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that no list names a worker or a model twice."""
     for name, network in scenario.networks.items():
-        yield from _repeats(network.members, ("networks", name, "members"), "this worker is already named")
+        yield from of_repeats(network.members, ("networks", name, "members"), "this worker is already named")
     for name, source in scenario.sources.items():
-        yield from _repeats(source.models, ("sources", name, "models"), "this model is already named")
-    yield from _repeats(scenario.policy.ring or (), ("policy", "ring"), "this worker is already named")
+        yield from of_repeats(source.models, ("sources", name, "models"), "this model is already named")
+    yield from of_repeats(scenario.policy.ring or (), ("policy", "ring"), "this worker is already named")
     for name, neighbours in (scenario.policy.neighbours or {}).items():
         location = ("policy", "neighbours", name)
-        yield from _repeats(neighbours, location, "this worker is already named")
+        yield from of_repeats(neighbours, location, "this worker is already named")
 
 
 def check_pairs(scenario: ScenarioSpec) -> Iterator[Finding]:
@@ -199,16 +206,41 @@ def check_pairs(scenario: ScenarioSpec) -> Iterator[Finding]:
 def check_memory(scenario: ScenarioSpec) -> Iterator[Finding]:
     """Check that a worker has memory left beside the agent itself."""
     for name, worker in scenario.workers.items():
-        if worker.memory_bytes <= worker.base_memory_bytes:
-            location = ("workers", name)
-            base = format_quantity(worker.base_memory_bytes, "memory")
-            yield Finding(
-                (*location, "memory"),
-                f"no memory is left for models: the agent itself takes {base}",
-                format_quantity(worker.memory_bytes, "memory"),
-                f"more than {base}, or a smaller base_memory",
-                ((*location, "base_memory"),),
-            )
+        yield from of_memory(("workers", name), worker)
+
+
+def of_memory(location: Location, worker: WorkerSpec) -> Iterator[Finding]:
+    """Yield whether the agent leaves a worker no memory."""
+    if worker.memory_bytes <= worker.base_memory_bytes:
+        base = format_quantity(worker.base_memory_bytes, "memory")
+        yield Finding(
+            (*location, "memory"),
+            f"no memory is left for models: the agent itself takes {base}",
+            format_quantity(worker.memory_bytes, "memory"),
+            f"more than {base}, or a smaller base_memory",
+            ((*location, "base_memory"),),
+        )
+
+
+def check_power(scenario: ScenarioSpec) -> Iterator[Finding]:
+    """Check that a busy worker draws at least its idle power, and that the goal ``energy`` knows the power of all."""
+    for name, worker in scenario.workers.items():
+        yield from of_power(("workers", name, "power"), worker, scenario.objective.goal)
+
+
+def of_power(location: Location, worker: WorkerSpec, goal: str) -> Iterator[Finding]:
+    """Yield whether a worker lacks a power that the goal needs, or draws less when busy than when idle."""
+    if worker.power is None and goal == "energy":
+        expected = "power such as {idle: 2 W, busy: 8 W} for every worker"
+        yield Finding(location, "the goal energy needs it", None, expected, (("objective", "goal"),))
+    elif worker.power is not None and worker.power.busy_w < worker.power.idle_w:
+        yield Finding(
+            (*location, "busy"),
+            "a busy worker draws less power than an idle one",
+            format_quantity(worker.power.busy_w, "power"),
+            f"at least {format_quantity(worker.power.idle_w, 'power')}, the power of idle",
+            ((*location, "idle"),),
+        )
 
 
 _EVENT_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
@@ -271,6 +303,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_repeats,
     check_pairs,
     check_memory,
+    check_power,
     check_ring,
     check_events,
 )

@@ -7,9 +7,11 @@ import os
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from planner.errors import Fault, ScenarioError
+
+SCENARIO_KEYS: Final = "models, workers, networks and sources"
 
 Location = tuple[str | int, ...]
 """Keys and list indices that lead from the top of a file to a value."""
@@ -63,8 +65,13 @@ class Document:
         return f"{self.path}:{self.line(location)}: {dotted(location)}".removesuffix(": ")
 
 
-def read_document(path: Path) -> Document:
+def read_document(path: Path, kind: str = "scenario", keys: str = SCENARIO_KEYS) -> Document:
     """Read a YAML file whose top level is a mapping.
+
+    Parameters
+    ----------
+    kind, keys
+        What the file is and which keys it has, for messages.
 
     Raises
     ------
@@ -78,7 +85,7 @@ def read_document(path: Path) -> Document:
         content = path.read_bytes()
         data = YAML().load(content.decode("utf-8"))
     except FileNotFoundError:
-        raise ScenarioError("no such file", where=str(path), expected="a scenario file (YAML)") from None
+        raise ScenarioError("no such file", where=str(path), expected=f"a {kind} file (YAML)") from None
     except (OSError, UnicodeDecodeError) as error:
         raise ScenarioError(f"cannot be read: {error}", where=str(path)) from None
     except MarkedYAMLError as error:
@@ -93,7 +100,7 @@ def read_document(path: Path) -> Document:
         raise ScenarioError(f"cannot be read: {error}", where=str(path)) from None
     if not isinstance(data, Mapping):
         what = "the file is empty" if data is None else "the file holds no mapping"
-        raise ScenarioError(what, where=str(path), expected="the keys models, workers, networks and sources")
+        raise ScenarioError(what, where=str(path), expected=f"the keys {keys}")
     return _named(Document(path, data, hashlib.sha256(content).hexdigest()))
 
 

@@ -145,6 +145,12 @@ class Instance(FrozenModel):
         """Accuracy of each operating point, by model."""
         return {model: tuple(point.accuracy for point in self.operating_points(model)) for model in self.profiles}
 
+    @cached_property
+    def max_utilisation(self) -> dict[str, float]:
+        """Largest share of each worker's and network resource's time that a plan may use; 1 where it is not limited."""
+        workers = {name: worker.max_utilisation for name, worker in self.scenario.workers.items()}
+        return workers | dict.fromkeys(self.resources, 1.0)
+
     def worker(self, name: str) -> WorkerSpec:
         """Return the specification of a worker."""
         return self.scenario.workers[name]

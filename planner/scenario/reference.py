@@ -1,4 +1,4 @@
-"""The reference of all keys of a scenario file, generated from the schema that reads it: ``docs/scenario.md``."""
+"""The reference of all keys of scenario and catalogue files, generated from the schemas that read them."""
 
 from __future__ import annotations
 
@@ -6,7 +6,11 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Final
 
-from planner.scenario.schema import Schema, resolve, scenario_schema
+from pydantic import BaseModel
+
+from planner.scenario.catalogue import CatalogueSpec
+from planner.scenario.schema import Schema, file_schema, resolve
+from planner.scenario.types import ScenarioSpec, WorkerSpec
 from planner.units import EXAMPLES, format_quantity
 
 _HEAD: Final = """# Scenario file
@@ -17,7 +21,13 @@ number in its place is an error. Names consist of letters, digits, `_`, `.` and 
 All errors of a file are reported at once, each with its line.
 
 Units: `ns`, `us`, `ms`, `s`, `min`, `h` for times; `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB` for memory; `bit/s`,
-`kbit/s`, `Mbit/s`, `Gbit/s`, `B/s`, `MB/s`, … for bandwidths; `/s`, `/min`, `/h`, `Hz` for rates; `%` for fractions.
+`kbit/s`, `Mbit/s`, `Gbit/s`, `B/s`, `MB/s`, … for bandwidths; `/s`, `/min`, `/h`, `Hz` for rates; `%` for fractions;
+`mW`, `W`, `kW` for powers.
+"""
+
+_CATALOGUE: Final = """# Catalogue file
+
+The devices that `planner size` may add to a scenario, with their prices. Quantities are written as in a scenario.
 """
 
 
@@ -32,15 +42,17 @@ class Key:
     meaning: str
 
 
-def scenario_keys(section: str) -> Iterator[Key]:
+def keys_of(section: str, model: type[BaseModel] = ScenarioSpec) -> Iterator[Key]:
     """Return the keys of an entry of a section, or of the file itself.
 
     Parameters
     ----------
     section
         ``workers``, ``objective``, …; ``policy.adaptive`` for a section inside another; empty for the file itself.
+    model
+        The file: a scenario or a catalogue.
     """
-    schema = scenario_schema()
+    schema = file_schema(model)
     for name in section.split(".") if section else ():
         schema = _entry(schema["properties"][name])
     for name, described in schema["properties"].items():
@@ -57,11 +69,17 @@ def scenario_keys(section: str) -> Iterator[Key]:
 
 def scenario_reference() -> str:
     """Return the whole reference as Markdown."""
-    parts = [_HEAD, _table(scenario_keys(""))]
-    for section, schema in _sections(scenario_schema()):
+    parts = [_HEAD, _table(keys_of(""))]
+    for section, schema in _sections(file_schema(ScenarioSpec)):
         mark = "#" * (2 + section.count("."))
         meaning = schema["description"].replace("``", "`")
-        parts += [f"{mark} `{section}`\n\n{meaning}\n", _table(scenario_keys(section))]
+        parts += [f"{mark} `{section}`\n\n{meaning}\n", _table(keys_of(section))]
+    parts += [_CATALOGUE, _table(keys_of("", CatalogueSpec))]
+    for section in ("networks", "devices"):
+        schema = _entry(file_schema(CatalogueSpec)["properties"][section])
+        keys = (key for key in keys_of(section, CatalogueSpec) if key.name not in file_schema(WorkerSpec)["properties"])
+        meaning = schema["description"].replace("``", "`")
+        parts += [f"## `{section}` of a catalogue\n\n{meaning}\n", _table(keys)]
     return "\n".join(parts)
 
 
@@ -104,7 +122,7 @@ def _items(value: Schema) -> str:
 
 
 def _default(value: Any, kind: str | None) -> str:
-    if value is None or value in ([], {}):
+    if value is None or value in ([], {}, ""):
         return ""
     return f"`{format_quantity(value, kind)}`" if kind else "" if isinstance(value, dict) else f"`{_plain(value)}`"
 

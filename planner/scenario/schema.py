@@ -1,4 +1,4 @@
-"""The scenario's JSON schema, made by pydantic, and what it allows at each place, in words."""
+"""The JSON schemas of scenarios and catalogues, made by pydantic, and what they allow at each place, in words."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ from collections.abc import Iterable, Mapping
 from difflib import get_close_matches
 from functools import cache
 from typing import Any
+
+from pydantic import BaseModel
 
 from planner.scenario.document import Location
 from planner.scenario.types import ScenarioSpec
@@ -15,23 +17,37 @@ Schema = Mapping[str, Any]
 
 
 @cache
-def scenario_schema() -> Schema:
-    """Return the JSON schema of a scenario file."""
-    return ScenarioSpec.model_json_schema(by_alias=True)
+def file_schema(model: type[BaseModel]) -> Schema:
+    """Return the JSON schema of a file; a reference (``$ref``) in it is the schema itself in place of its name."""
+    schema = model.model_json_schema(by_alias=True)
+    definitions = schema.pop("$defs", {})
+
+    def linked(value: Any) -> Any:
+        if isinstance(value, list):
+            return [linked(item) for item in value]
+        if not isinstance(value, dict):
+            return value
+        return {
+            key: linked(definitions[inner.rpartition("/")[2]]) if key == "$ref" else linked(inner)
+            for key, inner in value.items()
+        }
+
+    whole: Schema = linked(schema)
+    return whole
 
 
 def resolve(schema: Schema) -> Schema:
     """Follow references; of an optional value return the schema that is not null."""
     if "$ref" in schema:
-        return resolve(scenario_schema()["$defs"][schema["$ref"].rpartition("/")[2]])
+        return resolve(schema["$ref"])
     if "anyOf" in schema:
         return resolve(next(option for option in schema["anyOf"] if option.get("type") != "null"))
     return schema
 
 
-def schema_at(location: Location) -> Schema:
-    """Return the schema of the value at ``location``."""
-    schema = scenario_schema()
+def schema_at(location: Location, model: type[BaseModel] = ScenarioSpec) -> Schema:
+    """Return the schema of the value at ``location`` in a file of this ``model``."""
+    schema = file_schema(model)
     for key in location:
         if isinstance(key, int):
             schema = resolve(schema["prefixItems"][key] if "prefixItems" in schema else schema["items"])
@@ -45,9 +61,9 @@ def nearest(name: object, known: Iterable[str]) -> str | None:
     return next(iter(get_close_matches(str(name), list(known), n=1)), None)
 
 
-def known_keys(location: Location) -> tuple[str, ...]:
+def known_keys(location: Location, model: type[BaseModel] = ScenarioSpec) -> tuple[str, ...]:
     """Return the keys that the entry at ``location`` may have."""
-    return tuple(schema_at(location).get("properties", ()))
+    return tuple(schema_at(location, model).get("properties", ()))
 
 
 def describe(schema: Schema) -> str:
@@ -119,7 +135,7 @@ def _plain(value: Any) -> Any:
     return [_plain(item) for item in value] if isinstance(value, list) else value
 
 
-def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]]) -> Any:
+def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]], model: type[BaseModel] = ScenarioSpec) -> Any:
     """Return a copy of a file's values: with stand-ins for those that pydantic found wrong, without unknown keys.
 
     Parameters
@@ -136,7 +152,7 @@ def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]]) -> Any:
         if kind == "extra_forbidden":
             entry.pop(key, None)
         elif isinstance(entry, list) and isinstance(key, int) and key >= len(entry):
-            entry.append(stand_in(schema_at(location)))
+            entry.append(stand_in(schema_at(location, model)))
         else:
-            entry[key] = stand_in(schema_at(location))
+            entry[key] = stand_in(schema_at(location, model))
     return mended

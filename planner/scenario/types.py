@@ -35,7 +35,9 @@ Bytes = Annotated[float, Field(ge=0, le=1e18, allow_inf_nan=False), _quantity("m
 BytesPerSecond = Annotated[float, Field(ge=1e-3, le=1e18, allow_inf_nan=False), _quantity("bandwidth")]
 PerSecond = Annotated[float, Field(ge=1e-12, le=1e12, allow_inf_nan=False), _quantity("rate")]
 Fraction = Annotated[float, Field(ge=0, le=1), _quantity("fraction")]
+PositiveFraction = Annotated[float, Field(gt=0, le=1), _quantity("fraction")]
 ProperFraction = Annotated[float, Field(ge=0, lt=1), _quantity("fraction")]
+Watts = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), _quantity("power")]
 Factor = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, le=10**12, strict=True)]
 Size = Annotated[int, Field(ge=0, le=10**12, strict=True)]
@@ -64,6 +66,15 @@ class ModelSpec(Entry):
     without it, samples leave at random."""
 
 
+class PowerSpec(Entry):
+    """The electrical power that a device draws."""
+
+    idle_w: Watts = Field(alias="idle")
+    """Power while it is on and computes nothing."""
+    busy_w: Watts = Field(alias="busy")
+    """Power while it computes; at least that of ``idle``."""
+
+
 class WorkerSpec(Entry):
     """A device."""
 
@@ -77,6 +88,11 @@ class WorkerSpec(Entry):
     """Speed relative to the profile: block times are divided by it."""
     overlap: bool = True
     """Whether the worker computes while it sends; otherwise a block waits until everything is sent."""
+    max_utilisation: PositiveFraction = 1.0
+    """Largest share of the worker's time that a plan may use; no plan uses more than 95 %. For the goals ``throughput``
+    and ``makespan`` a worker with 50 % counts as busy with twice its work. Online policies do not heed it."""
+    power: PowerSpec | None = None
+    """The power it draws, for the energy of plans and runs; every worker needs it for the goal ``energy``."""
 
 
 class NetworkSpec(Entry):
@@ -133,8 +149,9 @@ class SourceSpec(Entry):
 class ObjectiveSpec(Entry):
     """The objective of a plan."""
 
-    goal: Literal["delay", "throughput", "makespan"] = "delay"
-    """Minimise the priority-weighted delay, the load of the bottleneck, or the time of a batch."""
+    goal: Literal["delay", "throughput", "makespan", "energy"] = "delay"
+    """Minimise the priority-weighted delay, the load of the bottleneck, the time of a batch, or the average power of
+    the workers."""
     accuracy_worth_s: Seconds = Field(default=0.0, alias="accuracy_worth")
     """Delay that one percentage point of accuracy is worth."""
     service_cv: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False, strict=True)] = 1.0

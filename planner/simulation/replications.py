@@ -16,8 +16,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+from planner.plan.energy import energy_use
 from planner.plan.replan import MakeReplan
-from planner.plan.types import PlanSpec
+from planner.plan.types import EnergyUse, PlanSpec
 from planner.policy.registry import known_elsewhere
 from planner.scenario.instance import Instance
 from planner.simulation.simulator import Simulation, Simulator
@@ -46,6 +47,8 @@ class Replication:
     case: RunSpec
     metrics: RunMetrics
     simulation: Simulation
+    energy: EnergyUse | None = None
+    """Energy of the run, if the scenario states the power of workers."""
 
 
 def simulate_case(
@@ -73,7 +76,15 @@ def simulate_case(
         sink = takers[0] if len(takers) == 1 else take_record
         replan = replanner(instance, case.policy, plan) if replanner is not None else None
         simulation = Simulator(instance, policy=case.policy, plan=plan, seed=case.seed, sink=sink, replan=replan).run()
-    return Replication(case, accumulator.result(), simulation)
+    metrics = accumulator.result()
+    return Replication(case, metrics, simulation, run_energy(instance, metrics))
+
+
+def run_energy(instance: Instance, metrics: RunMetrics) -> EnergyUse | None:
+    """Return the energy of a run by the time that workers computed; None if the scenario states no power."""
+    completed = sum(source.completed for source in metrics.sources.values())
+    rate_per_s = completed / metrics.makespan_s if metrics.makespan_s > 0 else 0.0
+    return energy_use(instance, metrics.utilisation, rate_per_s)
 
 
 def simulate_cases(

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
+from planner.plan.summary import describe_energy
+from planner.plan.types import EnergyUse
 from planner.scenario.instance import Instance
 from planner.simulation.replications import Replication
 from planner.tables import Table, milliseconds
@@ -54,6 +56,8 @@ def describe_runs(runs: Sequence[Replication], instance: Instance) -> Iterator[T
         ("worker", ">utilisation"),
         [(worker, f"{values['utilisation'].mean:.1%}") for worker, values in figures["workers"].items()],
     )
+    if runs[0].energy is not None:
+        yield describe_energy(_mean_energy(runs[0].energy, figures["energy"]), instance)
 
 
 def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: Instance) -> Iterator[Table | str]:
@@ -105,7 +109,19 @@ def _document(run: Replication) -> dict[str, Any]:
             for name, source in metrics.sources.items()
         },
         "workers": {worker: {"utilisation": share} for worker, share in metrics.utilisation.items()},
+        "energy": None if run.energy is None else run.energy.model_dump(),
     }
+
+
+def _mean_energy(first: EnergyUse, figures: dict[str, Any]) -> EnergyUse:
+    """Return the means over the replications."""
+    per_sample = figures["energy_per_sample_j"]
+    return first.model_copy(
+        update={
+            "average_power_w": figures["average_power_w"].mean,
+            "energy_per_sample_j": None if per_sample is None else per_sample.mean,
+        }
+    )
 
 
 def _intervals(runs: Sequence[Replication]) -> dict[str, Any]:

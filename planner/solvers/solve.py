@@ -31,6 +31,9 @@ MAX_EVALUATED = 6
 MAX_TIGHTENINGS = 4
 """Maximum number of times that deadlines are tightened because queueing makes a plan late."""
 
+LATE_WEIGHT = 4.0
+"""Factor on the priority of late sources each time, in the solver's objective only."""
+
 Rank = Literal["evaluated", "surrogate"]
 Routes = Literal["single", "shared"]
 
@@ -203,6 +206,7 @@ def _plan(
         sources=evaluation.sources,
         workers=evaluation.workers,
         networks=evaluation.networks,
+        energy=evaluation.energy,
     )
 
 
@@ -235,13 +239,25 @@ def _meet_deadlines(
     options: Options,
     end_s: float,
 ) -> _Candidate:
-    """Solve again with tighter deadlines while queueing makes sources late; return the best candidate."""
+    """Solve again with tighter deadlines while queueing makes sources late; return the best candidate.
+
+    Late sources also weigh more in the objective. Where no plan keeps the tighter deadlines, that alone has to do.
+    """
+    first = problem
     for _ in range(MAX_TIGHTENINGS):
         left_s = end_s - time.monotonic()
         if not best.late or left_s <= 0 or options.stop.is_set():
             break
         problem = _tighten(problem, best)
         again = _best(instance, problem, method_solve(problem, dataclasses.replace(options, time_limit_s=left_s)), rank)
+        if again is None and problem.demands != first.demands:
+            relaxed = zip(problem.demands, first.demands, strict=True)
+            demands = tuple(dataclasses.replace(demand, deadline_s=own.deadline_s) for demand, own in relaxed)
+            problem = dataclasses.replace(problem, demands=demands)
+            left_s = max(end_s - time.monotonic(), 0.01)
+            again = _best(
+                instance, problem, method_solve(problem, dataclasses.replace(options, time_limit_s=left_s)), rank
+            )
         if again is None:
             break
         best = min(best, again, key=lambda candidate: len(candidate.late))
@@ -299,12 +315,16 @@ def _candidate(instance: Instance, problem: Problem, choices: Choices) -> _Candi
 
 
 def _tighten(problem: Problem, best: _Candidate) -> Problem:
-    """Return the problem with tighter deadlines for late sources, in proportion to their delay over their deadline."""
+    """Return the problem with tighter deadlines and more weight for late sources.
+
+    Deadlines are tightened in proportion to the delay over the deadline.
+    """
     return dataclasses.replace(
         problem,
         demands=tuple(
             dataclasses.replace(
                 demand,
+                priority=demand.priority * LATE_WEIGHT,
                 deadline_s=min(demand.deadline_s, _unloaded_s(problem, source, best))
                 * (best.late[demand.name] / best.evaluation.sources[demand.name].delay_s),
             )

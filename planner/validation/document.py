@@ -38,6 +38,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         },
         "workers": {name: asdict(shares) for name, shares in validation.workers.items()},
         "networks": {name: asdict(shares) for name, shares in validation.networks.items()},
+        "energy": validation.energy.document() if validation.energy is not None else None,
         "calibration": asdict(validation.calibration) if validation.calibration is not None else None,
     }
 

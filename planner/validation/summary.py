@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from planner.tables import Table, milliseconds
+from planner.units import format_quantity
 from planner.validation.verdict import Validation
 
 
@@ -54,6 +55,12 @@ def describe_times(validation: Validation) -> Iterator[Table | str]:
             for name, use in {**validation.workers, **validation.networks}.items()
         ],
     )
+    if validation.energy is not None:
+        predicted_w, measured_w = (
+            format_quantity(use.average_power_w, "power")
+            for use in (validation.energy.predicted, validation.energy.measured)
+        )
+        yield f"average power of workers by stated power and computing time: predicted {predicted_w}, run {measured_w}"
     for name, source in validation.sources.items():
         if source.explanation:
             yield f"{name}: {source.explanation}"

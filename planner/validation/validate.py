@@ -21,6 +21,7 @@ from planner.trace.records import BlockRecord, Record
 from planner.trace.store import RecordStore
 from planner.validation.accuracy import Labels, recorded_predictions, with_correctness
 from planner.validation.calibration_run import CalibrationRuns, InSituCosts, calibrate, with_in_situ_costs
+from planner.validation.energy import compare_energy
 from planner.validation.faults import sample_faults
 from planner.validation.legs import BusyTime, Legs, LegTimes, compare_legs, latencies
 from planner.validation.limits import measure_limits, reference_runs
@@ -239,6 +240,7 @@ def judge(
             resource: Utilisation(simulated.networks[resource], measured.networks[resource])
             for resource in instance.resources
         },
+        energy=compare_energy(instance, simulated.metrics, measured.metrics),
     )
 
 

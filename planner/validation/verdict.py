@@ -9,6 +9,7 @@ from planner.execution.coordinator.run_result import RunResult
 from planner.trace.metrics import SourceMetrics
 from planner.trace.records import Record
 from planner.validation.accuracy import Bounds, wilson
+from planner.validation.energy import EnergyComparison
 from planner.validation.legs import LegComparison, explain
 from planner.validation.numerics import Numerics
 
@@ -102,6 +103,8 @@ class Validation:
     networks: dict[str, Utilisation]
     calibration: Calibration | None = None
     """None for a prediction from the profiles."""
+    energy: EnergyComparison | None = None
+    """None if the scenario states no power."""
 
     @property
     def host_limited(self) -> bool:

@@ -17,7 +17,7 @@ from tests.cli.command import planner
 from tests.instances import make_profile
 from tests.model.chained import reference
 
-GOALS: Final = ("delay", "throughput", "makespan")
+GOALS: Final = ("delay", "throughput", "makespan", "energy")
 EXACT: Final = ("convex", "milp", "colgen", "exhaustive")
 SCENARIO: Final = """\
 schema: planner/scenario/v1
@@ -25,8 +25,8 @@ profiles: [profiles]
 models:
   classifier: {profile: classifier}
 workers:
-  nano: {device_class: reference, memory: 3 GiB}
-  orin: {device_class: reference, memory: 6 GiB, speed: 4.0}
+  nano: {device_class: reference, memory: 3 GiB, power: {idle: 2 W, busy: 8 W}}
+  orin: {device_class: reference, memory: 6 GiB, speed: 4.0, power: {idle: 4 W, busy: 20 W}, max_utilisation: 60 %}
 networks:
   link: {kind: point-to-point, links: [[nano, orin]], bandwidth: 540 Mbit/s, latency: 1 ms}
 sources:

@@ -13,7 +13,7 @@ from pyomo.repn import generate_standard_repn
 
 from planner.files import write_text_atomic
 from planner.profiling.types import ExitPoint, OperatingPoint
-from planner.scenario.types import ObjectiveSpec
+from planner.scenario.types import ObjectiveSpec, PowerSpec
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.problem import Problem
 from planner.solvers.methods.mip.model import build_model
@@ -39,7 +39,15 @@ def tiny_problem(goal: str = "delay") -> Problem:
     )
     instance = make_instance(
         profiles=[profile],
-        workers={"slow": {"memory_bytes": 202 * MIB}, "fast": {"memory_bytes": 203 * MIB, "speed": 4.0}},
+        workers={
+            "slow": {"memory_bytes": 202 * MIB, "power": PowerSpec(idle_w=1.0, busy_w=5.0)},
+            "fast": {
+                "memory_bytes": 203 * MIB,
+                "speed": 4.0,
+                "max_utilisation": 0.5,
+                "power": PowerSpec(idle_w=2.0, busy_w=22.0),
+            },
+        },
         sources={
             "gate": {"rate_per_s": 5.0, "priority": 8.0, "deadline_s": 0.25, "samples": 5},
             "yard": {"rate_per_s": 10.0, "min_accuracy": 0.85, "samples": 10},
@@ -52,7 +60,7 @@ def tiny_problem(goal: str = "delay") -> Problem:
 def golden_forms() -> dict[str, Form]:
     """Return the normal form of each constraint and of each goal's objective, by name."""
     forms = {}
-    for goal in ("delay", "throughput", "makespan"):
+    for goal in ("delay", "throughput", "makespan", "energy"):
         model = build_model(tiny_problem(goal))
         forms[f"objective_{goal}"] = _form([], model.objective)
         for constraint in model.component_objects(pyo.Constraint):

@@ -18,6 +18,7 @@ from planner.runtime.providers import PROVIDERS
 from planner.runtime.session import BlockSession
 from planner.runtime.tolerance import HALF_TOLERANCE, TOLERANCE, Tolerance, base_tolerance
 from planner.scenario.instance import Instance
+from planner.scenario.types import PowerSpec
 from planner.simulation.simulator import simulate
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
 from planner.trace.store import RecordStore
@@ -132,6 +133,20 @@ def verdict(
         dict.fromkeys(INSTANCE.sources, 16),
         emulated=True,
     )
+
+
+def test_the_energy_of_prediction_and_run_follows_from_the_time_that_workers_computed() -> None:
+    assert verdict(simulated()).energy is None
+    power = {"power": PowerSpec(idle_w=2.0, busy_w=8.0)}
+    instance = INSTANCE.with_workers({INSTANCE.workers[0]: power})
+    records = simulated()
+    numerics, inputs = Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 16)
+    judged = judge(instance, records, RunResult(records=RecordStore(records)), numerics, inputs, emulated=True)
+    energy = validation_document(judged, 0.15)["energy"]
+    assert energy["predicted"] == energy["measured"]
+    busy = judged.workers[INSTANCE.workers[0]].predicted
+    assert energy["predicted"]["average_power_w"] == pytest.approx(2 + 6 * busy)
+    assert list(energy["predicted"]["workers"]) == [INSTANCE.workers[0]]
 
 
 def simulated(slower: float = 1.0) -> list[Record]:

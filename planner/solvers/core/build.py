@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Mapping, Sequence
+from itertools import groupby
+from typing import Any
 
 import numpy as np
 
 from planner.errors import SolveError
+from planner.plan.energy import require_power
 from planner.plan.evaluate import volumes
 from planner.plan.surrogate import kappa
 from planner.plan.types import Route
@@ -29,11 +33,13 @@ def build_problem(
     Raises
     ------
     PlanError
-        The goal is ``delay`` and a source has no rate.
+        The goal is ``delay`` or ``energy`` and a source has no rate, or it is ``energy`` and a worker has no power.
     SolveError
-        A pin names a source, worker or block that does not exist.
+        A pin names a source, worker or block that does not exist, or needs more visits than are allowed.
     """
     scenario = instance.scenario
+    if scenario.objective.goal == "energy":
+        require_power(instance)
     models = tuple(sorted({model for spec in scenario.sources.values() for model in spec.models}))
     variants: list[Variant] = []
     of_model: dict[str, list[int]] = {}
@@ -74,11 +80,25 @@ def build_problem(
         ),
         ring=tuple(instance.workers.index(name) for name in scenario.policy.ring or instance.workers),
         max_visits=max_visits,
-        pins=_pins(instance, pins or {}),
+        pins=_pins(instance, pins or {}, max_visits),
+        max_utilisation=np.array([instance.max_utilisation[name] for name in (*instance.workers, *instance.resources)]),
+        **_power(instance),
     )
 
 
-def _pins(instance: Instance, pins: Mapping[str, Mapping[int, str]]) -> dict[str, dict[int, int]]:
+def _power(instance: Instance) -> dict[str, Any]:
+    """Return the power of idle workers, and what load adds to it; that of workers without a stated power is 0."""
+    powers = [worker.power for worker in instance.scenario.workers.values()]
+    more_w = [0.0 if power is None else power.busy_w - power.idle_w for power in powers]
+    return {
+        "idle_w": sum(power.idle_w for power in powers if power is not None),
+        "load_w": np.array([*more_w, *(0.0 for _ in instance.resources)]),
+    }
+
+
+def _pins(
+    instance: Instance, pins: Mapping[str, Mapping[int, str]], max_visits: int | None
+) -> dict[str, dict[int, int]]:
     for source, workers in pins.items():
         if source not in instance.sources:
             raise SolveError("no such source", where="pin", value=source, expected=" or ".join(instance.sources))
@@ -88,10 +108,26 @@ def _pins(instance: Instance, pins: Mapping[str, Mapping[int, str]]) -> dict[str
                 raise SolveError("no such worker", where="pin", value=worker, expected=" or ".join(instance.workers))
             if not 0 <= block < length:
                 raise SolveError("no such block", where="pin", value=block, expected=f"0 to {length - 1}")
+        if max_visits is not None:
+            _check_visits(source, workers, max_visits)
     return {
         source: {block: instance.workers.index(worker) for block, worker in workers.items()}
         for source, workers in pins.items()
     }
+
+
+def _check_visits(source: str, pinned: Mapping[int, str], max_visits: int) -> None:
+    """Check that a source's pinned blocks need no more visits to a worker than are allowed."""
+    in_order = [pinned[block] for block in sorted(pinned)]
+    visits = Counter(worker for worker, _ in groupby(in_order))
+    for worker, count in visits.items():
+        if count > max_visits:
+            raise SolveError(
+                f"the pinned blocks of {source} need {count} visits to {worker}",
+                where="pin",
+                value=", ".join(f"{block}={name}" for block, name in sorted(pinned.items())),
+                expected=f"at most {max_visits}, as max_visits says",
+            )
 
 
 def _of_blocks(instance: Instance, model: str, key: str) -> Array:

@@ -92,8 +92,7 @@ class Program:
         self._stop = stop
         self._abandoned = threading.Event()
         self._has_integers = False
-        for name, value in {"threads": threads, **(settings or {})}.items():
-            self._check(self._highs.setOptionValue(name, value), f"option {name}", value)
+        self._set_options({"threads": threads, **(settings or {})})
         for callback in (self._highs.cbSimplexInterrupt, self._highs.cbIpmInterrupt, self._highs.cbMipInterrupt):
             callback.subscribe(self._interrupt)
 
@@ -164,15 +163,13 @@ class Program:
         # Against the limit of a linear program, but not of one with integers, HiGHS counts the earlier runs, too.
         earlier_s = 0.0 if self._has_integers else highs.getRunTime()
         self._check(highs.setOptionValue("time_limit", earlier_s + time_limit_s), "option time_limit", time_limit_s)
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="highs") as pool:
-            running = pool.submit(self._run)
-            try:
-                done = running.result()
-            except BaseException:
-                self._abandoned.set()  # a Ctrl-C must not wait for the whole search
-                raise
+        done = self._run_in_thread()
+        if self._failed(done):
+            # From a start, HiGHS may find its own optimum infeasible, by its tolerance and a rounding error.
+            highs.clearSolver()
+            done = self._run_in_thread()
         status = highs.getModelStatus()
-        if done == highspy.HighsStatus.kError or status.name not in END_OF_STATUS:
+        if self._failed(done):
             raise SolveError(
                 "HiGHS has not solved the program",
                 where=self._version,
@@ -180,6 +177,22 @@ class Program:
                 expected=", ".join(END_OF_STATUS),
             )
         return self._result(END_OF_STATUS[status.name])
+
+    def _failed(self, done: Any) -> bool:
+        return done == highspy.HighsStatus.kError or self._highs.getModelStatus().name not in END_OF_STATUS
+
+    def _set_options(self, options: Mapping[str, object]) -> None:
+        for name, value in options.items():
+            self._check(self._highs.setOptionValue(name, value), f"option {name}", value)
+
+    def _run_in_thread(self) -> Any:
+        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="highs") as pool:
+            running = pool.submit(self._run)
+            try:
+                return running.result()
+            except BaseException:
+                self._abandoned.set()  # a Ctrl-C must not wait for the whole search
+                raise
 
     def _run(self) -> Any:
         try:

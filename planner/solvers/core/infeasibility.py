@@ -35,7 +35,7 @@ def explain_infeasibility(problem: Problem, relaxations: Relaxations | None) -> 
 
 def violations(problem: Problem, choices: Choices) -> tuple[str, ...]:
     """Return one sentence per limit that these routes violate; other routes might satisfy it."""
-    overload = problem.load(choices).sum(axis=0) - problem.cap
+    overload = problem.load(choices).sum(axis=0) - problem.caps
     lack = problem.memory_used(choices) - problem.memory_bytes
     violated = [("lack_bytes", worker, float(lack[worker])) for worker in np.flatnonzero(lack > 0).tolist()]
     violated += [
@@ -74,7 +74,8 @@ def _sentence(problem: Problem, kind: str, index: int, amount: float) -> str:
         return lacks(problem.workers[index], amount)
     if kind == "overload":
         what = "worker" if index < len(problem.workers) else "network"
-        busy, allowed = apart(_percent, problem.cap + amount, problem.cap, 2)
+        cap = float(problem.caps[index])
+        busy, allowed = apart(_percent, cap + amount, cap, 2)
         return f"{what} {problem.resources[index]} would be {busy} busy, {allowed} is allowed"
     demand = problem.demands[index]
     if kind == "late_s":

@@ -13,6 +13,8 @@ from types import FrameType
 def on_interrupt(stop: threading.Event) -> Iterator[None]:
     """Let Ctrl-C set ``stop`` inside the context; a second Ctrl-C raises ``KeyboardInterrupt`` as usual.
 
+    In a context within another one, it sets the ``stop`` of both.
+
     Python delivers signals to the main thread only; in any other thread this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
@@ -23,8 +25,11 @@ def on_interrupt(stop: threading.Event) -> Iterator[None]:
         if stop.is_set():
             signal.default_int_handler(number, frame)
         stop.set()
+        if callable(before) and before is not signal.default_int_handler:
+            before(number, frame)
 
-    before = signal.signal(signal.SIGINT, handle)
+    before = signal.getsignal(signal.SIGINT)
+    signal.signal(signal.SIGINT, handle)
     try:
         yield
     finally:

@@ -129,6 +129,12 @@ class Problem:
         Workers fixed by the user: by source, worker by block.
     resident
         Per model, where its blocks may reside; shape [L, D] each; everywhere by default.
+    max_utilisation
+        Largest share of the time of each resource that may be used; shape [R], or one for all.
+    load_w
+        Power that a utilisation of 1 adds at each resource; shape [R], or one for all.
+    idle_w
+        Power of all workers while they are idle.
     loss_s
         Delay in seconds that losing all accuracy is worth: 100 × ``accuracy_worth``.
     """
@@ -152,6 +158,9 @@ class Problem:
     max_visits: int | None = None
     pins: dict[str, dict[int, int]] = field(default_factory=dict)
     resident: Residency | None = None
+    max_utilisation: Array | float = 1.0
+    load_w: Array | float = 0.0
+    idle_w: float = 0.0
 
     @cached_property
     def classes(self) -> Classes:
@@ -165,8 +174,24 @@ class Problem:
 
     @property
     def cap(self) -> float:
-        """Largest permitted utilisation of a resource; only the goal ``delay`` limits it."""
-        return UTILISATION_CAP if self.goal == "delay" else np.inf
+        """Largest permitted utilisation of any resource; only the goals ``delay`` and ``energy`` limit it."""
+        return UTILISATION_CAP if self.goal in {"delay", "energy"} else np.inf
+
+    @cached_property
+    def caps(self) -> Array:
+        """Largest permitted utilisation of each resource, infinite where the goal does not limit it; shape [R]."""
+        limited = np.minimum(self.cap, self.max_utilisation) if np.isfinite(self.cap) else np.inf
+        return np.asarray(np.broadcast_to(limited, len(self.resources)), dtype=np.float64)
+
+    @cached_property
+    def usable(self) -> Array:
+        """The shares :attr:`max_utilisation` as an array; shape [R]."""
+        return np.asarray(np.broadcast_to(self.max_utilisation, len(self.resources)), dtype=np.float64)
+
+    @cached_property
+    def watts(self) -> Array:
+        """The power :attr:`load_w` as an array; shape [R]."""
+        return np.asarray(np.broadcast_to(self.load_w, len(self.resources)), dtype=np.float64)
 
     @cached_property
     def memory_binds(self) -> bool:
@@ -255,14 +280,17 @@ class Problem:
     def objective(self, choices: Choices) -> float:
         """Return the surrogate objective; infinite where a resource is overloaded."""
         load = self.load(choices)
-        busiest = float(load.sum(axis=0).max())
+        busy = load.sum(axis=0)
+        busiest = float((busy / self.usable).max())
         if self.goal == "throughput":
             return busiest
         costs = [[(choice, self.cost(source, choice)) for choice in routes] for source, routes in enumerate(choices)]
         if self.goal == "makespan":
             return busiest + max(sum(choice.share * cost.unloaded_s for choice, cost in routes) for routes in costs)
-        if busiest > self.cap + 1e-9:
+        if (busy > self.caps + 1e-9).any():
             return np.inf
+        if self.goal == "energy":
+            return self.idle_w + float(self.watts @ busy)
         fixed = sum(
             choice.share * self.fixed_cost(source, choice, cost.latency_s)
             for source, routes in enumerate(costs)

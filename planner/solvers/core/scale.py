@@ -30,6 +30,8 @@ class Scale(NamedTuple):
     def of(cls, problem: Problem, choices: Choices) -> Scale:
         """Return units near the loads and the objective of some quick routes."""
         busiest, objective = float(problem.load(choices).sum(axis=0).max()), problem.objective(choices)
+        if problem.goal == "energy":
+            return cls(min(max(busiest, 1e-100), 1.0), max(objective, 1e-100) if np.isfinite(objective) else 1.0)
         if problem.goal != "delay":
             unit = max(objective, 1e-100) if np.isfinite(objective) else 1.0
             return cls(unit, unit)

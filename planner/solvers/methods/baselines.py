@@ -16,6 +16,9 @@ from planner.solvers.core.problem import Array, Choice, Choices, Integers, Probl
 from planner.solvers.core.resource_prices import marginal_prices
 from planner.solvers.core.search_state import Options, Outcome, Search
 
+CONGESTION_WEIGHT = 1e-3
+"""For the goal ``energy``, weight of the congestion beside the power: it matters where a worker would be overloaded."""
+
 
 def local(problem: Problem, options: Options) -> Outcome:
     """Run each sample entirely on the worker where it arrives."""
@@ -93,6 +96,9 @@ def _allowed(problem: Problem, source: int, routes: Iterable[Choice]) -> list[Ch
 
 def _price(problem: Problem, source: int, choice: Choice, price: Array) -> float:
     cost, volume = problem.cost(source, choice), problem.demands[source].volume
+    if problem.goal == "energy":
+        of_load = problem.watts + CONGESTION_WEIGHT * problem.watts.max() * price
+        return volume * float(of_load[cost.resources] @ cost.seconds)
     return volume * float(price[cost.resources] @ cost.seconds) + problem.fixed_cost(source, choice, cost.latency_s)
 
 

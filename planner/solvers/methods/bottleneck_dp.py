@@ -92,8 +92,10 @@ class _Partition:
         problem, model = self.problem, self.problem.variants[self.variant]
         self.length, self.count = len(model), len(problem.workers)
         work = np.cumsum(np.vstack([np.zeros(self.count), model.reach[:-1, None] * model.block_s]), axis=0)
-        # stage_s[l, e, d]: blocks l .. e − 1 on worker d; infinite where it may not run or does not fit.
+        # stage_s[l, e, d]: blocks l .. e − 1 on worker d, divided by the share of it that may be used; infinite where
+        # it may not run or does not fit.
         stage_s = work[None, :, :] - work[:, None, :] + model.reach[:, None, None] * model.overhead_s
+        stage_s /= problem.usable[: self.count]
         weights = np.cumsum(np.vstack([np.zeros(self.count), problem.weight_bytes[model.model]]), axis=0)
         for first in range(self.length + 1):
             stage_s[first, : first + 1] = np.inf

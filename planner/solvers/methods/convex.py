@@ -8,14 +8,16 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Final
 
 import cvxpy
 import numpy as np
 from scipy import sparse
 
 from planner.errors import SolveError
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.scale import HOPELESS, MOST, Scale, ratio
@@ -37,6 +39,44 @@ GREEDY_ROUNDS = 2
 """Rounds of the routes from which the program's units are taken."""
 MIN_SHARES = (0.02, 1e-3, 1e-6)
 """Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
+CAP_MARGIN = 1e-5
+"""Relative amount by which caps are tightened for the goal ``energy``: what is lost with small shares must fit, too."""
+LIMITS: Final[Mapping[str, Equation]] = {
+    "flow": Equation(
+        "One unit of flow per source begins at the first blocks; at each node after a block as much flows out as in.",
+        r"\sum_{o,d} f_{s,(o0d)} = 1 \quad \forall s, \qquad "
+        r"\sum_{a \in \mathrm{in}(i)} f_{sa} = \sum_{a \in \mathrm{out}(i)} f_{sa} \quad \forall s, i",
+    ),
+    "capacity": Equation(
+        "No resource is busier than its cap; for the goals delay and energy.",
+        r"\sum_{s,a} \lambda_s t_{ar} f_{sa} \le c_r \quad \forall r",
+    ),
+    "bottleneck": Equation(
+        "The largest relative utilisation; for the goals throughput and makespan.",
+        r"\sum_{s,a} \lambda_s t_{ar} f_{sa} \le q_r B \quad \forall r",
+    ),
+    "longest": Equation("The longest delay without waiting.", r"\sum_{a} u_a f_{sa} \le U \quad \forall s"),
+    "deadline": Equation(
+        "Work and transfers without waiting keep the deadline; waiting is evaluated on each plan.",
+        r"\sum_{a} u_a f_{sa} \le T_s \quad \forall s: T_s < \infty",
+    ),
+    "accuracy": Equation(
+        "The minimum accuracy is reached.",
+        r"\sum_{o,d} A_o f_{s,(o0d)} \ge A_s \quad \forall s: A_s > 0",
+    ),
+}
+"""The constraints of the program, by name."""
+OBJECTIVES: Final[Mapping[str, Equation]] = {
+    "delay": Equation(
+        "Congestion by one reciprocal per class and resource, latency and lost accuracy.",
+        r"\min \sum_{k,r} w_k \Big( (1 - \kappa) \sigma_{kr} "
+        r"+ \kappa \Big( \frac{1}{1 - \sigma_{kr}} - 1 \Big) \Big) + \sum_{s,a} p_s \lambda_s \tau_a f_{sa} "
+        r"+ \sum_{s,o,d} p_s \lambda_s \omega (1 - A_o) f_{s,(o0d)}",
+    ),
+    "throughput": Equation("The bottleneck.", r"\min B"),
+    "makespan": Equation("The work of the busiest resource and the longest delay without waiting.", r"\min B + U"),
+    "energy": Equation("The average power of the workers.", r"\min P_0 + \sum_{s,a,r} P_r \lambda_s t_{ar} f_{sa}"),
+}
 INFEASIBLE = {cp.INFEASIBLE, cp.INFEASIBLE_INACCURATE}
 ANSWERED = {cp.OPTIMAL, cp.OPTIMAL_INACCURATE, cp.USER_LIMIT}
 """Statuses with a solution, which may be inexact: its bound and its incumbents are verified separately."""
@@ -153,11 +193,14 @@ class _ConvexProgram:
             fixed = np.array([scale.costs(_fixed_cost(problem, flow, arc)) for flow, arc in arcs])
             queued = (1 - problem.kappa) * sigma + problem.kappa * (cp.inv_pos(1 - sigma) - 1) if not idle else sigma
             self.objective = (weight * units.load / scale.objective) @ queued + fixed @ self.x
-            self.limits["capacity"] = total <= problem.cap / units.load
+            self.limits["capacity"] = total <= problem.caps / units.load
+        elif problem.goal == "energy":
+            self.objective = (problem.idle_w + units.load * (problem.watts @ total)) / scale.objective
+            self.limits["capacity"] = total <= problem.caps * ((1 - CAP_MARGIN) / units.load)
         else:
             largest = cp.Variable()
             self.objective = largest
-            self.limits["capacity"] = total <= largest
+            self.limits["bottleneck"] = total <= problem.usable * largest
         if problem.goal == "makespan":
             longest = cp.Variable()
             self.objective = largest + longest
@@ -184,7 +227,8 @@ class _ConvexProgram:
         """Return the shadow prices at the optimum."""
         problem = self.problem
         sources = len(problem.demands)
-        capacity = self._price("capacity", np.arange(len(problem.resources)), len(problem.resources))
+        everything = np.arange(len(problem.resources))
+        capacity = self._price("capacity", everything, len(everything))
         worth = self.scale.objective
         second = worth * self._price("deadline", np.array(self.timed, dtype=np.intp), sources)
         second /= np.array([demand.deadline_s for demand in problem.demands])
@@ -194,7 +238,12 @@ class _ConvexProgram:
             sigma = np.array([load @ self.x.value for load in self.load]) * self.load_unit
             of_class = marginal_prices(problem, sigma) + capacity
             return dataclasses.replace(Prices.of_delay(problem, of_class), second=second, accuracy=accuracy)
-        capacity = capacity / max(float(capacity.sum()), 1e-12)
+        if problem.goal == "energy":
+            capacity = worth / self.load_unit * capacity
+            of_class = np.repeat((problem.watts + capacity)[None, :], len(self.load), axis=0)
+            return Prices(of_class, np.zeros(sources), second, accuracy)
+        busiest = self._price("bottleneck", everything, len(everything))
+        capacity = busiest / max(float(busiest @ problem.usable), 1e-12)
         of_class = np.repeat(capacity[None, :], len(self.load), axis=0)
         late = self._price("longest", np.arange(sources), sources)
         late = late / max(float(late.sum()), 1e-12)

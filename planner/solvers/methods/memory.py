@@ -88,7 +88,7 @@ def no_room(problem: Problem, options: Options) -> bool:
     """
     if not problem.memory_binds:
         return False
-    if _lacking(problem) or unroutable(dataclasses.replace(problem, resident=_fitting(problem))):
+    if _lacking(problem) or unroutable(dataclasses.replace(problem, resident=fitting(problem))):
         return True
     if problem.arcs > PROOF_MAX_ARCS or options.stop.is_set():
         return False
@@ -100,7 +100,7 @@ def no_room(problem: Problem, options: Options) -> bool:
     return _solve_milp(memory_alone, limited).status == "infeasible"
 
 
-def _fitting(problem: Problem) -> Residency:
+def fitting(problem: Problem) -> Residency:
     """Return whether each block alone fits on each worker; shape [L, D] per model."""
     fits = tuple(
         weights + activations <= problem.memory_bytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -13,6 +14,8 @@ from planner.solvers.routes.stage_dp import CostOfLoad, StagedRoutes
 
 OVERLOAD_SLOPE = 1e5
 """Slope of congestion beyond the cap, so steep that moving elsewhere is always cheaper than overload."""
+SMALL_W = 1e-6
+"""Power that a unit of load costs at least, so that of routes with equal power the one with the least work is taken."""
 MEMORY_PENALTY = 1e3
 """Relative penalty of a plan in which a worker needs twice its memory."""
 MAX_REMOVED = 4
@@ -42,7 +45,7 @@ class Delay:
     def value(self, choices: Choices, load: Array) -> float:
         """Return the objective; equal to the problem's where no resource is overloaded."""
         problem = self.problem
-        queued = problem.classes.weight @ self._number(problem.classes.nested(load)).sum(axis=1)
+        queued = problem.classes.weight @ self._number(problem.classes.nested(load), problem.caps).sum(axis=1)
         costs = [problem.cost(source, choice) for source, (choice,) in enumerate(choices)]
         return float(queued) + sum(
             problem.fixed_cost(source, choice, costs[source].latency_s) for source, (choice,) in enumerate(choices)
@@ -53,21 +56,47 @@ class Delay:
         problem = self.problem
         sigma = problem.classes.nested(load) + phantom
         levels = range(int(problem.classes.of_source[source]), len(problem.classes.weight))
-        before = self._number(sigma)
+        before = self._number(sigma, problem.caps)
 
         def cost(more: Array, resource: Integers) -> Array:
-            total = np.zeros(more.shape)
+            total, caps = np.zeros(more.shape), problem.caps[resource]
             for level in levels:
-                rise = self._number(sigma[level][resource] + more) - before[level][resource]
+                rise = self._number(sigma[level][resource] + more, caps) - before[level][resource]
                 total += problem.classes.weight[level] * rise
             return total
 
         return cost
 
-    def _number(self, sigma: Array) -> Array:
-        """Return G up to the cap, continued by a steep line."""
-        within = np.minimum(sigma, self.problem.cap)
+    def _number(self, sigma: Array, caps: Array) -> Array:
+        """Return G up to the caps, continued by a steep line."""
+        within = np.minimum(sigma, caps)
         return np.asarray(congestion(within, self.problem.kappa) + OVERLOAD_SLOPE * (sigma - within))
+
+
+class Power:
+    """The objective of the goal ``energy``, continued steeply above the utilisation cap."""
+
+    def __init__(self, problem: Problem) -> None:
+        self.problem = problem
+        self.steep_w = OVERLOAD_SLOPE * max(float(problem.watts.max()), 1.0)
+
+    def value(self, choices: Choices, load: Array) -> float:
+        """Return the objective; equal to the problem's where no resource is overloaded."""
+        del choices  # power depends on loads alone
+        busy = load.sum(axis=0)
+        over = np.maximum(busy - self.problem.caps, 0.0)
+        return self.problem.idle_w + float(self.problem.watts @ busy + self.steep_w * over.sum())
+
+    def rise(self, source: int, load: Array, phantom: Array | float) -> CostOfLoad:
+        """Return the increase of power; the source's work costs a little more, which decides between equal powers."""
+        del source
+        room = self.problem.caps - load.sum(axis=0) - phantom
+
+        def cost(more: Array, resource: Integers) -> Array:
+            over = np.maximum(more - np.maximum(room[resource], 0.0), 0.0)
+            return np.asarray((self.problem.watts[resource] + SMALL_W) * more + self.steep_w * over)
+
+        return cost
 
 
 class Peak:
@@ -81,8 +110,8 @@ class Peak:
         ]
 
     def value(self, choices: Choices, load: Array) -> float:
-        """Return the norm of all utilisations, for ``makespan`` plus that of the unloaded delays."""
-        value = _norm(load.sum(axis=0))
+        """Return the norm of all relative utilisations, for ``makespan`` plus that of the unloaded delays."""
+        value = _norm(load.sum(axis=0) / self.problem.usable)
         if self.problem.goal == "makespan":
             delays_s = [self.problem.cost(source, choice).unloaded_s for source, (choice,) in enumerate(choices)]
             value += _norm(np.array(delays_s))
@@ -90,14 +119,15 @@ class Peak:
 
     def rise(self, source: int, load: Array, phantom: Array | float) -> CostOfLoad:
         """Return the increase of the norm; for ``makespan`` the source's delay counts as if it were the longest."""
-        before = load.sum(axis=0) + phantom
+        before = (load.sum(axis=0) + phantom) / self.problem.usable
         # Without other load the source's own sets the scale, because large powers must stay finite.
         scale = max(_norm(before), self.even[source] / len(self.problem.workers), 1e-12)
         share = (self.problem.goal == "makespan") / self.problem.demands[source].volume
 
         def cost(more: Array, resource: Integers) -> Array:
             busy = np.where(np.isfinite(more), more, 0.0)
-            ratio = np.minimum((before[resource] + busy) / scale, MAX_RATIO)
+            relative = busy / self.problem.usable[resource]
+            ratio = np.minimum((before[resource] + relative) / scale, MAX_RATIO)
             rise = ratio**NORM_POWER - (before[resource] / scale) ** NORM_POWER
             return np.where(np.isfinite(more), scale / NORM_POWER * rise + share * busy, np.inf)
 
@@ -122,7 +152,8 @@ class BestResponse:
     def __init__(self, search: Search) -> None:
         self.search = search
         problem = search.problem
-        self.measure: Measure = Delay(problem) if problem.goal == "delay" else Peak(problem)
+        measures: dict[str, Callable[[Problem], Measure]] = {"delay": Delay, "energy": Power}
+        self.measure = measures.get(problem.goal, Peak)(problem)
         self.staged = [
             [StagedRoutes.of(problem, source, variant) for variant in demand.variants]
             for source, demand in enumerate(problem.demands)
@@ -167,7 +198,7 @@ class BestResponse:
             current[source] = ()
         for source in out:
             phantom = np.zeros(load.shape[1])
-            busy = 0.8 if problem.goal == "delay" or not incumbents else self.search.best
+            busy = 0.8 if np.isfinite(problem.cap) or not incumbents else self.search.best
             phantom[:workers] = random.uniform(0.0, busy, workers) * random.integers(0, 2, workers)
             self._assign(current, load, source, self._respond(source, current, load, phantom))
         self.improve(tuple(current))

@@ -3,16 +3,59 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
+from typing import Final
 
 import numpy as np
 
 from planner.plan.surrogate import congestion
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.shortest_path import LayeredGraph, Visits
 
 MAX_VISIT_STATES = 1024
 """Maximum number of visit states of a shortest path; it costs time and memory in proportion to them."""
+
+PRICING: Final[Mapping[str, Equation]] = {
+    "price_of_route": Equation(
+        "What a route costs at the prices of load, latency, time and accuracy.",
+        r"C_j = \lambda_s \sum_{r} \psi_{kr} t_{jr} + \lambda_s \chi_s \tau_j + \xi_s u_j "
+        r"+ \lambda_s \chi_s \omega (1 - A_j) - \eta_s A_j",
+    ),
+    "cheapest_route": Equation(
+        "The cheapest route of a source, by a shortest path in the layered graph: the price is a sum over its arcs.",
+        r"C_s = \min_{j} C_j = \min_{o \in O_s} \Big( \min_{\text{paths}} \sum_{a} \big( "
+        r"\lambda_s \sum_{r} \psi_{kr} t_{ar} + \lambda_s \chi_s \tau_a + \xi_s u_a \big) "
+        r"+ \lambda_s \chi_s \omega (1 - A_o) - \eta_s A_o \Big)",
+    ),
+}
+"""The pricing of routes, by name; ψ, χ, ξ and η are the prices of load, latency, time and accuracy."""
+BOUNDS: Final[Mapping[str, Equation]] = {
+    "limit_worth": Equation(
+        "What the limits of the sources are worth at their prices; part of each bound.",
+        r"\Lambda = \sum_{s} (\eta_s A_s - \xi_s T_s)",
+    ),
+    "lagrangian_bound": Equation(
+        "Goal delay: the cheapest routes, and each resource at its best utilisation for the prices of its load.",
+        r"\sum_{s} C_s + \sum_{k,r} \min_{0 \le \sigma \le c_r} \big( w_k G(\sigma) - (\psi_{kr} "
+        r"- \psi_{(k+1)r}) \sigma \big) + \Lambda",
+    ),
+    "bottleneck_bound": Equation(
+        "Goals throughput and makespan: prices of load that add up to 1, weighted by what may be used; for makespan "
+        "the prices of the longest delay add up to 1, too.",
+        r"\sum_{s} C_s + \Lambda, \qquad \sum_{r} q_r \psi_r = 1",
+    ),
+    "power_bound": Equation(
+        "Goal energy: what a resource costs beyond its power is the price of its cap.",
+        r"P_0 + \sum_{s} C_s - \sum_{r} c_r \max(0, \psi_r - P_r) + \Lambda",
+    ),
+    "limits_bound": Equation(
+        "With the prices of limits alone: a positive value proves that no routes keep all limits.",
+        r"\sum_{s} C_s - \sum_{r} c_r \psi_r + \Lambda > 0",
+    ),
+}
+"""The lower bounds that prices prove, by the name of their function."""
 
 
 def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice | None = None) -> tuple[float, Choice]:
@@ -62,7 +105,7 @@ def _path(problem: Problem, graph: LayeredGraph, near: tuple[int, ...]) -> tuple
 
 def proven_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
     """Return the lower bound on the objective that ``prices`` prove, given the sources' ``cheapest`` prices [S]."""
-    of_goal = lagrangian_bound if problem.goal == "delay" else bottleneck_bound
+    of_goal = {"delay": lagrangian_bound, "energy": power_bound}.get(problem.goal, bottleneck_bound)
     return of_goal(problem, prices, cheapest)
 
 
@@ -76,28 +119,39 @@ def lagrangian_bound(problem: Problem, prices: Prices, cheapest: Array) -> float
     step = -np.diff(prices.of_class, axis=0, append=0.0)
     weight = problem.classes.weight[:, None]
     ratio = np.maximum(step / weight, 1.0)
-    sigma = np.minimum(1 - (1 + (ratio - 1) / problem.kappa) ** -0.5, problem.cap)
+    sigma = np.minimum(1 - (1 + (ratio - 1) / problem.kappa) ** -0.5, problem.caps)
     free = float((weight * congestion(sigma, problem.kappa) - step * sigma).sum())
-    return float(cheapest.sum()) + free + _limit_worth(problem, prices)
+    return float(cheapest.sum()) + free + limit_worth(problem, prices)
 
 
 def bottleneck_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
     """Return the lower bound of ``prices`` for the goals ``throughput`` and ``makespan``, given ``cheapest`` [S].
 
-    The largest utilisation is at least its mean weighted by prices that add up to 1 over resources. (They add up to 0
-    if only violated limits have a price.) The same holds for ``makespan`` and the sources' prices ``late``.
+    The largest utilisation relative to what may be used is at least the mean weighted by any prices that, times the
+    share of each resource that may be used, add up to 1. (They add up to 0 if only violated limits have a price.) The
+    same holds for ``makespan`` and the sources' prices ``late``.
     """
     deadlines = dataclasses.replace(prices, second=prices.second - prices.late)
-    return float(cheapest.sum()) + _limit_worth(problem, deadlines)
+    return float(cheapest.sum()) + limit_worth(problem, deadlines)
+
+
+def power_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
+    """Return the lower bound of ``prices`` for the goal ``energy``, given ``cheapest`` [S].
+
+    What a second of a resource costs beyond its power is the price of its cap, which no plan exceeds.
+    """
+    of_cap = np.maximum(prices.of_class[-1] - problem.watts, 0.0)
+    return problem.idle_w + float(cheapest.sum()) - float(of_cap @ problem.caps) + limit_worth(problem, prices)
 
 
 def limits_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
     """Return a lower bound on the violation of limits, weighted by their ``prices``; above 0 proves infeasibility."""
-    priced = float(prices.of_class[-1].sum())
-    return float(cheapest.sum()) - (problem.cap * priced if priced else 0.0) + _limit_worth(problem, prices)
+    priced = np.flatnonzero(prices.of_class[-1])
+    of_caps = float(prices.of_class[-1][priced] @ problem.caps[priced])
+    return float(cheapest.sum()) - of_caps + limit_worth(problem, prices)
 
 
-def _limit_worth(problem: Problem, prices: Prices) -> float:
+def limit_worth(problem: Problem, prices: Prices) -> float:
     """Return what the limits of the sources are worth at ``prices``: minimum accuracies, less deadlines."""
     return sum(
         float(prices.accuracy[source]) * demand.min_accuracy

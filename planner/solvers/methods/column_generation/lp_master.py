@@ -1,16 +1,19 @@
-"""The master of column generation for the goals ``throughput`` and ``makespan``: a linear program over known routes.
+"""The master of column generation for all goals but ``delay``: a linear program over known routes.
 
-It minimises the largest utilisation, for ``makespan`` plus the longest unloaded delay. While the known routes cannot
-satisfy all deadlines and minimum accuracies, it minimises the sum of their relative violations instead.
+It minimises the largest utilisation relative to what may be used of a resource, for ``makespan`` plus the longest
+unloaded delay; for ``energy`` the power. While the known routes cannot satisfy all deadlines and minimum accuracies,
+and for ``energy`` all caps, it minimises the sum of their relative violations instead.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
+from typing import Final
 
 import numpy as np
 
 from planner.errors import SolveError
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.highs import INFINITY, Program
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices
@@ -18,12 +21,44 @@ from planner.solvers.core.scale import MOST, Scale, ratio
 
 LIMIT_TOLERANCE = 1e-9
 """Relative violation up to which a limit counts as satisfied."""
+CAP_MARGIN = 1e-6
+"""Relative amount by which caps are tightened, so that the final shares satisfy them despite tolerances."""
 
 Row = tuple[str, int]
 """Kind and index of a row: ``share``, ``delay``, ``late_s`` and ``inaccuracy`` of a source, ``load`` of a resource."""
 
+ROWS: Final[Mapping[str, Equation]] = {
+    "share": Equation("The shares of each source add up to 1.", r"\sum_{j \in J_s} \pi_j = 1 \quad \forall s"),
+    "delay": Equation("The longest delay without waiting.", r"\sum_{j \in J_s} u_j \pi_j \le U \quad \forall s"),
+    "late_s": Equation(
+        "Work and transfers without waiting keep the deadline.",
+        r"\sum_{j \in J_s} u_j \pi_j \le T_s (1 + \epsilon^T_s) \quad \forall s: T_s < \infty",
+    ),
+    "inaccuracy": Equation(
+        "The minimum accuracy is reached.",
+        r"\sum_{j \in J_s} A_j \pi_j \ge A_s (1 - \epsilon^A_s) \quad \forall s: A_s > 0",
+    ),
+    "load": Equation(
+        "The largest relative utilisation, or for the goal energy the cap.",
+        r"\sum_{j} \lambda_s t_{jr} \pi_j \le q_r B \quad \text{or} \quad "
+        r"\sum_{j} \lambda_s t_{jr} \pi_j \le c_r (1 + \epsilon^c_r) \quad \forall r",
+    ),
+}
+"""The kinds of rows, by name."""
+OBJECTIVES: Final[Mapping[str, Equation]] = {
+    "throughput": Equation("The bottleneck.", r"\min B"),
+    "makespan": Equation("The work of the busiest resource and the longest delay without waiting.", r"\min B + U"),
+    "energy": Equation(
+        "The average power of the workers.", r"\min P_0 + \sum_{j} \Big( \sum_{r} P_r \lambda_s t_{jr} \Big) \pi_j"
+    ),
+    "violation": Equation(
+        "While the known routes violate limits, instead of the goal: the sum of the relative violations.",
+        r"\min \sum_{s} (\epsilon^T_s + \epsilon^A_s) + \sum_{r} \epsilon^c_r",
+    ),
+}
 
-class BottleneckMaster:
+
+class LinearMaster:
     """The linear program, extended by new routes every round; delays are relative to their deadlines.
 
     Parameters
@@ -50,7 +85,12 @@ class BottleneckMaster:
             if demand.min_accuracy > 0:
                 self.slacks["inaccuracy", source] = slack = self.program.add_column()
                 self._row("inaccuracy", source, demand.min_accuracy, INFINITY, {slack: demand.min_accuracy})
+        if problem.goal == "energy":
+            for resource, cap in enumerate((problem.caps * ((1 - CAP_MARGIN) / scale.load)).tolist()):
+                self.slacks["load", resource] = slack = self.program.add_column()
+                self._row("load", resource, -INFINITY, cap, {slack: -cap})
         self.routes_from = self.program.columns
+        self.route_costs: list[float] = []
 
     def _row(self, kind: str, index: int, lower: float, upper: float, entries: dict[int, float] | None = None) -> None:
         self.rows[kind, index] = self.program.add_row(lower, upper, entries or {})
@@ -67,10 +107,13 @@ class BottleneckMaster:
             entries["delay", source] = self.scale.costs(cost.unloaded_s)
             entries["late_s", source] = ratio(cost.unloaded_s, demand.deadline_s, MOST)
             entries["inaccuracy", source] = self.problem.variants[choice.variant].accuracy
-            for resource, seconds in zip(cost.resources.tolist(), cost.seconds.tolist(), strict=True):
-                entries["load", resource] = self.scale.loads(demand.volume * seconds)
+            load = demand.volume * cost.seconds
+            for resource, part in zip(cost.resources.tolist(), load.tolist(), strict=True):
+                entries["load", resource] = self.scale.loads(part)
                 if ("load", resource) not in self.rows:
-                    self._row("load", resource, -INFINITY, 0.0, {self.largest: -1.0})
+                    usable = float(self.problem.usable[resource])
+                    self._row("load", resource, -INFINITY, 0.0, {self.largest: -usable})
+            self.route_costs.append(self.scale.costs(float(self.problem.watts[cost.resources] @ load)))
             of_rows = {self.rows[row]: value for row, value in entries.items() if row in self.rows}
             self.program.add_column(entries=of_rows)
 
@@ -86,10 +129,14 @@ class BottleneckMaster:
 
     def _run(self, *, violation_cost: float) -> float:
         """Minimise the goal (``violation_cost`` 0) or the violations (1), and return the minimum."""
-        self.program.set_cost(self.largest, 1.0 - violation_cost)
-        self.program.set_cost(self.longest, (1.0 - violation_cost) * (self.problem.goal == "makespan"))
+        costs, goal = np.zeros(self.program.columns), self.problem.goal
+        costs[self.largest] = goal != "energy"
+        costs[self.longest] = goal == "makespan"
+        costs[self.routes_from :] = self.route_costs if goal == "energy" else 0.0
+        costs *= 1.0 - violation_cost
+        costs[list(self.slacks.values())] = violation_cost
+        self.program.set_costs(costs)
         for slack in self.slacks.values():
-            self.program.set_cost(slack, violation_cost)
             self.program.set_upper(slack, INFINITY if violation_cost else LIMIT_TOLERANCE)
         result = self.program.run()
         if result.values is None or result.duals is None:
@@ -103,10 +150,13 @@ class BottleneckMaster:
         sources, levels = len(self.problem.demands), len(self.problem.classes.weight)
         of_resource = self._duals("load", len(self.problem.resources))
         late = self._duals("delay", sources)
-        if self.limits_satisfied:
-            of_resource = of_resource / max(float(of_resource.sum()), 1e-12)
-            late = late / max(float(late.sum()), 1e-12) * (self.problem.goal == "makespan")
         worth = self.scale.objective if self.limits_satisfied else 1.0
+        if self.problem.goal == "energy":
+            of_resource = worth / self.scale.load * of_resource + self.problem.watts * self.limits_satisfied
+            late = np.zeros(sources)
+        elif self.limits_satisfied:
+            of_resource = of_resource / max(float(of_resource @ self.problem.usable), 1e-12)
+            late = late / max(float(late.sum()), 1e-12) * (self.problem.goal == "makespan")
         deadline_s = np.array([demand.deadline_s for demand in self.problem.demands])
         return Prices(
             of_class=np.repeat(of_resource[None, :], levels, axis=0),

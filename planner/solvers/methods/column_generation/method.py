@@ -25,7 +25,7 @@ from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.methods.column_generation.lp_master import BottleneckMaster
+from planner.solvers.methods.column_generation.lp_master import LinearMaster
 from planner.solvers.methods.column_generation.newton_master import NewtonMaster
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, infeasible, unroutable_outcome
 from planner.solvers.methods.memory import solve_with_memory
@@ -67,7 +67,7 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     rounds = WARM_START_ROUNDS if options.start else FIRST_ROUNDS
     first = greedy_rounds(problem, rounds, averaging=True)
     scale = Scale.of(problem, min(first, key=problem.objective))
-    master = NewtonMaster(problem, scale) if problem.goal == "delay" else BottleneckMaster(problem, scale)
+    master = NewtonMaster(problem, scale) if problem.goal == "delay" else LinearMaster(problem, scale)
     for choices in (*options.start, *first):
         search.offer(choices)
         master.add(
@@ -103,7 +103,7 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     return dataclasses.replace(search.outcome(), prices=master.prices())
 
 
-def _check_every_source_has_a_route(problem: Problem, master: NewtonMaster | BottleneckMaster) -> None:
+def _check_every_source_has_a_route(problem: Problem, master: NewtonMaster | LinearMaster) -> None:
     routed = {source for source, _ in master.columns}
     for source, demand in enumerate(problem.demands):
         if source not in routed:
@@ -121,6 +121,8 @@ def _first_prices(problem: Problem) -> Prices:
     if problem.goal == "delay":
         return Prices.of_delay(problem, marginal_prices(problem, np.zeros((levels, resources))))
     none, late = np.zeros(sources), np.full(sources, (problem.goal == "makespan") / sources)
+    if problem.goal == "energy":
+        return Prices(np.repeat(problem.watts[None, :], levels, axis=0), none, none, none)
     return Prices(np.full((levels, resources), 1 / resources), none, late, none, late)
 
 
@@ -135,7 +137,7 @@ def _smoothed_prices(problem: Problem, prices: Prices, best_prices: Prices, idle
     return [prices, *(prices.mixed(best_prices, weight) for weight in BEST_PRICE_WEIGHTS_LP)]
 
 
-def _infeasible(problem: Problem, options: Options, master: NewtonMaster | BottleneckMaster) -> Outcome:
+def _infeasible(problem: Problem, options: Options, master: NewtonMaster | LinearMaster) -> Outcome:
     """Return the outcome with the least relaxations, over all routes if their arcs fit one program."""
     if problem.arcs <= ELASTIC_MAX_ARCS:
         return infeasible(problem, options, shared=True)

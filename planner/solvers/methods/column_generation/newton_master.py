@@ -13,13 +13,15 @@ D. P. Bertsekas, "Constrained Optimization and Lagrange Multiplier Methods" (198
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 from scipy import sparse
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, smooth_congestion
 from planner.solvers.core.scale import MOST, Scale
@@ -37,6 +39,32 @@ NEW_SHARE = 0.01
 """Share of a new route of a source that has others."""
 MAX_DENSE_ENTRIES = 40_000
 """Loads with up to this number of entries are stored dense: for few routes sparse products are slower."""
+
+PROGRAM: Final[Mapping[str, Equation]] = {
+    "objective": Equation(
+        "Congestion by the shares of the known routes, latency and lost accuracy.",
+        r"\min \sum_{k,r} w_k G(\sigma_{kr}) + \sum_{j} \phi_j \pi_j, \qquad "
+        r"\sigma_{kr} = \sum_{s \in S_1 \cup \dots \cup S_k} \sum_{j \in J_s} \lambda_s t_{jr} \pi_j",
+    ),
+    "shares": Equation(
+        "The shares of each source add up to 1.", r"\sum_{j \in J_s} \pi_j = 1, \quad \pi_j \ge 0 \quad \forall s"
+    ),
+    "capacity": Equation("No resource is busier than its cap.", r"\sigma_{Kr} \le c_r \quad \forall r"),
+    "deadline": Equation(
+        "Work and transfers without waiting keep the deadline.",
+        r"\sum_{j \in J_s} \frac{u_j}{T_s} \pi_j \le 1 \quad \forall s: T_s < \infty",
+    ),
+    "accuracy": Equation(
+        "No more accuracy is lost than may be.",
+        r"\sum_{j \in J_s} \frac{1 - A_j}{1 - A_s} \pi_j \le 1 \quad \forall s: A_s > 0",
+    ),
+    "augmented_lagrangian": Equation(
+        "What the Newton steps minimise: each limit g ≤ 0 enters with its multiplier μ and a stiffness ρ.",
+        r"\sum_{k,r} w_k G(\sigma_{kr}) + \sum_{j} \phi_j \pi_j "
+        r"+ \sum_{g} \frac{\max(0, \mu_g + \rho g(\pi))^2 - \mu_g^2}{2 \rho}",
+    ),
+}
+"""The program of the master, by name."""
 
 
 class NewtonMaster:
@@ -200,7 +228,7 @@ class NewtonMaster:
         weight = problem.classes.weight[:, None]
         sigma = np.cumsum((self.load.T @ (self.of_level * share[:, None])).T, axis=0)
         value, slope, curvature = smooth_congestion(sigma, problem.kappa)
-        over = sigma[-1] - problem.cap * (1 - CAP_MARGIN)
+        over = sigma[-1] - problem.caps[self.used] * (1 - CAP_MARGIN)
         beyond = share @ self.limit_use - 1
         old_price = self.capacity_price[self.used]
         capacity_price = np.maximum(0.0, old_price + self.stiffness * over)

@@ -22,16 +22,31 @@ Programming 39 (1987).
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Mapping
+from typing import Final, NamedTuple
 
 import numpy as np
 
 from planner.plan.surrogate import congestion
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
 from planner.solvers.core.resource_prices import marginal_prices
 from planner.solvers.methods.local_search.load_prices import LoadPrices
 from planner.solvers.routes.stage_dp import StagedRoutes
 
+BOUNDS: Final[Mapping[str, Equation]] = {
+    "LagrangianBound": Equation(
+        "One route per source: each visit of a route to a resource pays a price, a function of its load; each resource "
+        "earns the payments and has its congestion.",
+        r"\sum_{s} \min_{j} \Big( \phi_j + \sum_{i} \Pi_{sr}(b_i) \Big) "
+        r"+ \sum_{r} \min_{b} \Big( \sum_{k} w_k G(\sigma_{kr}) - \sum_{s,i} \Pi_{sr}(b_i) \Big)",
+    ),
+    "prices": Equation(
+        "Prices at resources with little load; at busy ones they are tables, linear between the loads of a grid.",
+        r"\Pi_{sr}(b) = \sum_{k \ge k(s)} \big( \zeta_{kr} G(b) + \mu_{kr} b \big)",
+    ),
+}
+"""The bound of ``search``, by name."""
 MAX_FIRST_UTILISATION = 0.85
 """Utilisation at which the first prices are capped; above it they would reflect the overload of a bad incumbent."""
 
@@ -116,7 +131,7 @@ class LagrangianBound:
         beta, mu = self.prices.beta[:, self.others], self.prices.mu[:, self.others]
         rest = np.maximum(self.weight - beta, 1e-9)
         ratio = np.maximum(mu / rest, 1.0)
-        sigma = np.minimum(1 - (1 + (ratio - 1) / self.problem.kappa) ** -0.5, self.problem.cap)
+        sigma = np.minimum(1 - (1 + (ratio - 1) / self.problem.kappa) ** -0.5, self.problem.caps[self.others])
         mean_number = congestion(sigma, self.problem.kappa)
         slope.beta[:, self.others] -= mean_number
         slope.mu[:, self.others] -= sigma
@@ -127,7 +142,7 @@ class LagrangianBound:
         problem, source = self.problem, staged[0].source
 
         def cost(more: Array, resource: Integers) -> Array:
-            fits = more <= problem.cap
+            fits = more <= problem.caps[resource]
             load = np.where(fits, more, 0.0)
             table = self.table_of[resource]
             total = beta[resource] * congestion(load, problem.kappa) + mu[resource] * load
@@ -146,7 +161,7 @@ class LagrangianBound:
         self.tables.count(slope.table[routes.source], more[tabled], table[tabled])
         elsewhere = np.flatnonzero(table < 0)
         level = int(self.problem.classes.of_source[routes.source])
-        mean_number = congestion(np.minimum(more, self.problem.cap), self.problem.kappa)
+        mean_number = congestion(np.minimum(more, self.problem.caps[resource]), self.problem.kappa)
         for visit in elsewhere.tolist():
             slope.beta[level:, resource[visit]] += mean_number[visit]
             slope.mu[level:, resource[visit]] += more[visit]

@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyomo.environ as pyo
 
+from planner.solvers.core.equations import Equation
 from planner.solvers.core.infeasibility import Relaxations
 from planner.solvers.core.problem import Problem
 from planner.solvers.core.scale import HOPELESS, MemoryUnit, Scale, ratio
@@ -60,12 +61,7 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
     limits = list(_limits(problem, model))
     if not limits:
         return {}
-    model.relaxed = pyo.Var(range(len(limits)), domain=pyo.Binary)
-    model.only_relaxed = pyo.Constraint(
-        range(len(limits)), rule=lambda _, row: limits[row].slack <= limits[row].most * model.relaxed[row]
-    )
-    model.fewest = pyo.Objective(expr=pyo.quicksum(model.relaxed.values()))
-    model.total_slack = pyo.Objective(expr=pyo.quicksum(limit.slack / max(limit.limit, 1e-6) for limit in limits))
+    _add_filter(model, limits)
     settings = {"random_seed": options.seed, **TOLERANCES}
     program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
     first = program.run(options.time_limit_s)
@@ -83,12 +79,44 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
     }
 
 
+def _add_filter(model: Any, limits: list[_Limit]) -> None:
+    """Add which limits are relaxed, and the two objectives."""
+    model.relaxed = pyo.Var(
+        range(len(limits)),
+        domain=pyo.Binary,
+        doc=Equation("Whether a limit is relaxed.", r"\delta_i \in \lbrace 0, 1 \rbrace").doc,
+    )
+    model.only_relaxed = pyo.Constraint(
+        range(len(limits)),
+        rule=lambda _, row: limits[row].slack <= limits[row].most * model.relaxed[row],
+        doc=Equation(
+            "Only a relaxed limit has a slack, which is no larger than it may have to be.",
+            r"\epsilon_i \le \bar\epsilon_i \delta_i \quad \forall i",
+        ).doc,
+    )
+    model.fewest = pyo.Objective(
+        expr=pyo.quicksum(model.relaxed.values()),
+        doc=Equation("First, the number of relaxed limits.", r"\min \sum_{i} \delta_i").doc,
+    )
+    model.total_slack = pyo.Objective(
+        expr=pyo.quicksum(limit.slack / max(limit.limit, 1e-6) for limit in limits),
+        doc=Equation(
+            "Then, with that number fixed, the sum of their relative slacks.", r"\min \sum_{i} \epsilon_i / \ell_i"
+        ).doc,
+    )
+
+
 def _limits(problem: Problem, model: Any) -> Iterator[_Limit]:
     busiest, longest = _extremes(problem, model)
     if np.isfinite(problem.cap):
         for index, slack in model.overload.items():
             yield _Limit(
-                "overload", index, slack, problem.cap, busiest[index], partial(_overload, problem, model, index)
+                "overload",
+                index,
+                slack,
+                float(problem.caps[index]),
+                busiest[index],
+                partial(_overload, problem, model, index),
             )
     if problem.memory_binds:
         most = _most_memory(problem)
@@ -113,7 +141,7 @@ def _overload(problem: Problem, model: Any, resource: int) -> float:
         for used, seconds in arc.seconds
         if used == resource
     )
-    return float(busy) - problem.cap
+    return float(busy) - float(problem.caps[resource])
 
 
 def _late_s(problem: Problem, model: Any, source: int) -> float:

@@ -66,10 +66,10 @@ class _Shares:
         entries: list[tuple[int, int, float]] = []
         for column, (source, choice) in enumerate(columns):
             cost, demand = problem.cost(source, choice), problem.demands[source]
-            load = np.minimum(demand.volume * cost.seconds / problem.cap, MOST)
+            load = np.minimum(demand.volume * cost.seconds / problem.caps[cost.resources], MOST)
             for resource, part in zip(cost.resources.tolist(), load.tolist(), strict=True):
                 if part > 0:
-                    entries.append((self._limit("overload", resource, problem.cap), column, part))
+                    entries.append((self._limit("overload", resource, float(problem.caps[resource])), column, part))
             if np.isfinite(demand.deadline_s):
                 row = self._limit("late_s", source, demand.deadline_s)
                 entries.append((row, column, ratio(cost.unloaded_s, demand.deadline_s, MOST)))

@@ -18,6 +18,7 @@ import pyomo.environ as pyo
 from planner.plan.surrogate import congestion, congestion_slope
 from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.scale import MemoryUnit, Scale, ratio
+from planner.solvers.methods.mip.equations import describe
 from planner.solvers.methods.mip.program import ModelProgram
 from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
 
@@ -44,7 +45,10 @@ def build_model(problem: Problem, *, scale: Scale | None = None, elastic: bool =
     if problem.max_visits is not None:
         _add_visits(problem, model)
     if not elastic:
-        {"delay": _add_delay, "throughput": _add_throughput, "makespan": _add_makespan}[problem.goal](problem, model)
+        {"delay": _add_delay, "throughput": _add_throughput, "makespan": _add_makespan, "energy": _add_energy}[
+            problem.goal
+        ](problem, model)
+    describe(model, problem.goal)
     return model
 
 
@@ -123,8 +127,8 @@ def _add_routes(problem: Problem, model: Any, *, elastic: bool) -> None:
 def _within_limits(problem: Problem, source: int, arc: Arc) -> bool:
     """Return whether an arc alone keeps to the cap and to the deadline of its source."""
     demand = problem.demands[source]
-    busy = max((seconds for _, seconds in arc.seconds), default=0.0) * demand.volume
-    return busy <= problem.cap * (1 + 1e-9) and arc.unloaded_s <= demand.deadline_s * (1 + 1e-6)
+    fits = all(seconds * demand.volume <= problem.caps[used] * (1 + 1e-9) for used, seconds in arc.seconds)
+    return fits and arc.unloaded_s <= demand.deadline_s * (1 + 1e-6)
 
 
 def _fits(problem: Problem, variant: int, arc: Arc) -> bool:
@@ -167,7 +171,7 @@ def _add_loads(problem: Problem, model: Any) -> None:
         model.capacity = pyo.Constraint(
             used,
             rule=lambda _, resource: (
-                model.sigma[levels[-1], resource] <= problem.cap / scale.load + model.overload[resource]
+                model.sigma[levels[-1], resource] <= problem.caps[resource] / scale.load + model.overload[resource]
             ),
         )
 
@@ -281,7 +285,7 @@ def add_tangents(problem: Problem, model: Any, program: ModelProgram, gap: float
     added, unit = False, model.scale.load
     error = float(np.clip(gap / 4, *TANGENT_ERRORS))
     for key, variable in model.sigma.items():
-        sigma = min(max(variable.value * unit, 0.0), problem.cap)
+        sigma = min(max(variable.value * unit, 0.0), problem.caps[key[1]])
         value, slope = _tangent(problem, sigma)
         if value - model.mean_number[key].value * unit > error * max(value, 1e-6 * unit):
             program.add_at_least([(model.mean_number[key], 1.0), (variable, -slope)], (value - slope * sigma) / unit)
@@ -289,15 +293,22 @@ def add_tangents(problem: Problem, model: Any, program: ModelProgram, gap: float
     return added
 
 
-def _add_throughput(_: Problem, model: Any) -> None:
-    """Add the objective: the largest utilisation."""
-    _add_bottleneck(model)
+def _add_energy(problem: Problem, model: Any) -> None:
+    """Add the objective: the average power of the workers."""
+    last, unit = len(problem.classes.weight) - 1, model.scale.load / model.scale.objective
+    terms = [unit * problem.watts[index] * sigma for (level, index), sigma in model.sigma.items() if level == last]
+    model.objective = pyo.Objective(expr=problem.idle_w / model.scale.objective + _sum(terms))
+
+
+def _add_throughput(problem: Problem, model: Any) -> None:
+    """Add the objective: the largest utilisation relative to the share that may be used."""
+    _add_bottleneck(problem, model)
     model.objective = pyo.Objective(expr=model.largest)
 
 
 def _add_makespan(problem: Problem, model: Any) -> None:
     """Add the objective: the work of the busiest resource plus the longest unloaded delay."""
-    _add_bottleneck(model)
+    _add_bottleneck(problem, model)
     model.longest_delay = pyo.Var(domain=pyo.NonNegativeReals)
     delays: list[list[Any]] = [[] for _ in problem.demands]
     for variable, source, arc in model.arcs:
@@ -308,12 +319,12 @@ def _add_makespan(problem: Problem, model: Any) -> None:
     model.objective = pyo.Objective(expr=model.largest + model.longest_delay)
 
 
-def _add_bottleneck(model: Any) -> None:
+def _add_bottleneck(problem: Problem, model: Any) -> None:
     model.largest = pyo.Var(domain=pyo.NonNegativeReals)
     last = max((level for level, _ in model.sigma), default=0)
     model.bottleneck = pyo.Constraint(
         sorted({resource for _, resource in model.sigma}),
-        rule=lambda _, resource: model.largest >= model.sigma[last, resource],
+        rule=lambda _, resource: problem.usable[resource] * model.largest >= model.sigma[last, resource],
     )
 
 
