@@ -128,7 +128,7 @@ def test_a_wrong_unit_is_told_by_the_load(method: str, block_s: float) -> None:
 def test_a_block_of_nanoseconds_taken_for_seconds_is_refused(tmp_path: Path) -> None:
     document = json.loads(make_profile().model_dump_json(by_alias=True))
     document["blocks"][1]["mean_s"] = 1e9
-    document["blocks"][0]["weight_bytes"] = 10**400
+    document["blocks"][0]["weight_bytes"] = 10**30
     (tmp_path / "m.json").write_text(json.dumps(document))
     with pytest.raises(ProfileError) as error:
         load_profile(tmp_path / "m.json")

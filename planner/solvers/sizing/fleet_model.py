@@ -31,6 +31,7 @@ from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Problem
+from planner.solvers.core.scale import MemoryUnit
 from planner.solvers.core.search_state import Options
 from planner.solvers.methods.memory import fitting
 from planner.solvers.methods.mip.model import FIRST_TANGENTS, TOLERANCES, build_model
@@ -56,7 +57,8 @@ EQUATIONS: Final[Mapping[str, Equation]] = {
         r"\epsilon^c_r \le c_r n_i \quad \forall r, i",
     ),
     "memory_of_devices": Equation(
-        "The memory of a kind grows with the number of devices.", r"\epsilon^M_i \le M_i n_i \quad \forall i"
+        "The memory of a kind grows with the number of devices.",
+        r"-M_i \le \epsilon^M_i \le M_i (n_i - 1) \quad \forall i",
     ),
     "own_work": Equation(
         "The utilisation of a resource by each source with a deadline.",
@@ -106,15 +108,11 @@ class FleetModel:
         self.model.more = pyo.VarList(domain=pyo.Binary, doc=EQUATIONS["more"].doc)
 
     def _without_devices(self, room: float) -> Problem:
-        """Return the problem in which devices have no capacity, for slacks to add it; one class of sources."""
+        """Return the problem in which devices have no time, for slacks to add it; one class of sources."""
         problem, growing = self.problem, list(self.growing)
         usable = self.caps.copy()
         usable[growing] = 0.0
-        changes: dict[str, Any] = {}
-        if problem.memory_binds:
-            memory_bytes = problem.memory_bytes.copy()
-            memory_bytes[self.workers] = 0.0
-            changes = {"memory_bytes": memory_bytes, "resident": fitting(problem)}
+        changes: dict[str, Any] = {"resident": fitting(problem)} if problem.memory_binds else {}
         demands = [
             dataclasses.replace(demand, priority=1.0, deadline_s=demand.deadline_s * room) for demand in problem.demands
         ]
@@ -165,7 +163,7 @@ class FleetModel:
     def _add_capacity(self) -> None:
         """Turn the slacks of the elastic model into capacity of devices, and fix the others."""
         model, growing = self.model, self.growing
-        for slacks in (model.late_s, model.inaccuracy):
+        for slacks in (model.late, model.inaccuracy):
             slacks.fix(0.0)
         model.capacity_of_devices = pyo.ConstraintList(doc=EQUATIONS["capacity_of_devices"].doc)
         for resource, slack in model.overload.items():
@@ -175,11 +173,11 @@ class FleetModel:
             for copies in self._copies(resource):
                 model.capacity_of_devices.add(slack <= float(self.caps[resource]) * copies)
         model.memory_of_devices = pyo.ConstraintList(doc=EQUATIONS["memory_of_devices"].doc)
-        for worker, slack in model.lack_mib.items():
+        for worker, slack in model.lack.items():
             if worker in self.workers and self.problem.memory_binds:
-                kind = self.workers.index(worker)
-                mib = float(self.problem.memory_bytes[worker]) / 2**20
-                model.memory_of_devices.add(slack <= mib * model.devices[kind])
+                room = MemoryUnit.of(float(self.problem.memory_bytes[worker])).room
+                slack.setlb(-room)
+                model.memory_of_devices.add(slack <= room * (model.devices[self.workers.index(worker)] - 1))
             else:
                 slack.fix(0.0)
 
