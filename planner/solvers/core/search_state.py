@@ -26,6 +26,8 @@ class Options:
         Relative optimality gap that counts as optimal.
     start
         Routes to start from (warm start).
+    known
+        Further routes than which the outcome is never worse, such as those of simple rules.
     stop
         Ends a search from outside, with its best incumbent.
     """
@@ -35,6 +37,7 @@ class Options:
     seed: int = 0
     threads: int = 1
     start: tuple[Choices, ...] = ()
+    known: tuple[Choices, ...] = ()
     progress: Progress | None = None
     stop: threading.Event = field(default_factory=threading.Event)
 
@@ -73,7 +76,7 @@ class Search:
     started_s: float = field(default_factory=time.monotonic)
 
     def __post_init__(self) -> None:
-        for choices in self.options.start:
+        for choices in (*self.options.start, *self.options.known):
             self.offer(choices)
 
     @property

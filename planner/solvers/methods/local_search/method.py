@@ -18,8 +18,9 @@ from planner.plan.types import Status
 from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
+from planner.solvers.methods.local_search.peak import FIRST_RUNS, PeakSearch
+from planner.solvers.methods.local_search.peak_bound import PeakBound
 from planner.solvers.methods.local_search.subgradient import Subgradient
 from planner.solvers.methods.memory import no_room
 from planner.solvers.routes.best_response import BestResponse
@@ -35,8 +36,6 @@ SUBGRADIENT_STEPS = 400
 """Subgradient steps between two rounds of perturbations."""
 IMPROVE_EVERY = 5
 """Number of subgradient steps per cheapest routes that are improved to an incumbent."""
-SHARED_TIME_FRACTION = 0.3
-"""Fraction of the time limit for the bound of shared routes."""
 EXPLANATION_LIMIT_S = 5.0
 """Time limit of each of the two programs that find the least relaxations."""
 
@@ -55,11 +54,19 @@ def solve(problem: Problem, options: Options) -> Outcome:
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
         last = responses.improve(choices)
-    if problem.goal != "delay" or not search.incumbents:
-        shared = _bound_by_sharing(responses)
+    peak = PeakSearch(search) if problem.goal != "delay" else None
+    if peak:
+        peak.improve(FIRST_RUNS)
+    if peak or not search.incumbents:
+        bound = PeakBound(search)
+        shared = bound.share()
         if shared.status == "infeasible":
             return Outcome("infeasible", reasons=_explain(problem, options, shared.reasons))
-    _search(responses)
+        _improve_shared(responses, shared)
+    if peak and search.incumbents:
+        peak.search_on(bound)
+    else:
+        _search(responses)
     if not search.incumbents:
         status: Status = "infeasible" if no_room(problem, options) else "no_solution"
         return Outcome(status, bound=search.bound, reasons=_explain(problem, options, violations(problem, last)))
@@ -101,20 +108,12 @@ def _perturb(responses: BestResponse, random: np.random.Generator) -> None:
     responses.search.report()
 
 
-def _bound_by_sharing(responses: BestResponse) -> Outcome:
-    """Raise the bound to that of shared routes, and improve each source's route with the largest share."""
-    search = responses.search
-    problem, options = search.problem, search.options
-    unlimited = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
-    shared = colgen.solve(
-        unlimited,
-        dataclasses.replace(options, time_limit_s=SHARED_TIME_FRACTION * search.left_s, progress=None, start=()),
-    )
-    search.raise_bound(shared.bound)
+def _improve_shared(responses: BestResponse, shared: Outcome) -> None:
+    """Improve each source's route with the largest share to incumbents."""
+    problem = responses.search.problem
     for choices in sorted(shared.incumbents, key=problem.objective)[:GREEDY_ROUNDS]:
         largest = [max(routes, key=lambda choice: choice.share) for routes in choices]
         responses.improve(tuple((dataclasses.replace(choice, share=1.0),) for choice in largest))
-    return shared
 
 
 def _accurate_variants(problem: Problem) -> tuple[Problem, Relaxations]:

@@ -1,0 +1,75 @@
+"""Local search for ``throughput`` and ``makespan``: annealing towards targets between the bound and the incumbent."""
+
+from __future__ import annotations
+
+from random import Random
+
+from planner.solvers.core.problem import Choices, Problem
+from planner.solvers.core.search_state import Search
+from planner.solvers.methods.local_search.annealing import Annealing
+from planner.solvers.methods.local_search.peak_bound import PeakBound
+
+TARGETS = (0.3, 0.6, 0.9)
+"""Targets of the runs in turn, as fractions of the way from the bound to the incumbent."""
+FIRST_RUNS = 3
+"""Runs before the first bound, which takes long on the largest instances."""
+MAX_IDLE_RUNS = 60
+"""Runs in a row without a better incumbent after which the search ends."""
+
+
+class PeakSearch:
+    """Anneals the best incumbent of a search, and raises the bound in between."""
+
+    def __init__(self, search: Search) -> None:
+        self.search, self.problem = search, search.problem
+        self.random = Random(search.options.seed)  # noqa: S311  # not cryptographic, and faster than numpy's
+        self.runs = 0
+
+    def anneal(self, choices: Choices, value: float) -> bool:
+        """Anneal routes with this objective ``value`` towards a better one; return whether it was found."""
+        search, problem = self.search, self.problem
+        part = TARGETS[self.runs % len(TARGETS)]
+        target = search.bound + part * (min(value, search.best) - search.bound)
+        load, delay_s = target, float("inf")
+        if problem.goal == "makespan":
+            load, delay_s = self._split(choices, value, target)
+        self.runs += 1
+        found = Annealing(problem, choices, self.random).run(load, delay_s, stopped=lambda: search.out_of_time)
+        if found is None:
+            return False
+        best = search.best
+        search.offer(found)
+        search.report()
+        return search.best < best
+
+    def _split(self, choices: Choices, value: float, target: float) -> tuple[float, float]:
+        """Return target load and target delay, of which both, the first or the second decrease, in turn."""
+        load = float(self.problem.load(choices).sum(axis=0).max())
+        delay_s = value - load
+        turn = self.runs // len(TARGETS) % 3
+        if turn == 0:
+            return target * load / value, target * delay_s / value
+        return (target - delay_s, delay_s) if turn == 1 and target > delay_s else (load, max(target - load, 0.0))
+
+    def improve(self, runs: int) -> None:
+        """Anneal the best incumbent a number of times."""
+        for _ in range(runs):
+            if self._done or not self.search.incumbents:
+                return
+            self.anneal(*min(self.search.incumbents.items(), key=lambda known: known[1]))
+
+    @property
+    def _done(self) -> bool:
+        return self.search.out_of_time or self.search.gap <= self.search.options.gap
+
+    def search_on(self, bound: PeakBound) -> None:
+        """Raise the bound and anneal in turn until the time limit, or until neither has helped for long."""
+        idle, raises = 0, True
+        while not self._done and self.search.incumbents and (idle < MAX_IDLE_RUNS):
+            raises = raises and bound.raise_once()
+            best = self.search.best
+            self.improve(1)
+            if self.search.best < best:
+                idle, raises = 0, True
+            else:
+                idle += 1
