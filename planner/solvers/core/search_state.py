@@ -28,6 +28,8 @@ class Options:
         Routes to start from (warm start).
     known
         Further routes than which the outcome is never worse, such as those of simple rules.
+    brief
+        End a local search early, because another method follows.
     stop
         Ends a search from outside, with its best incumbent.
     """
@@ -39,6 +41,7 @@ class Options:
     start: tuple[Choices, ...] = ()
     known: tuple[Choices, ...] = ()
     progress: Progress | None = None
+    brief: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
 
 

@@ -101,6 +101,11 @@ class Peak:
         return cost
 
 
+def measure_of(problem: Problem) -> Measure:
+    """Return what best responses minimise for the problem's goal."""
+    return Delay(problem) if problem.goal == "delay" else Peak(problem)
+
+
 def _fastest_s(variant: Variant) -> float:
     """Return the time of a sample whose blocks all run where they are fastest, in seconds."""
     return float(variant.reach[:-1] @ variant.block_s.min(axis=1))
@@ -117,7 +122,7 @@ class BestResponse:
     def __init__(self, search: Search) -> None:
         self.search = search
         problem = search.problem
-        self.measure: Measure = Delay(problem) if problem.goal == "delay" else Peak(problem)
+        self.measure = measure_of(problem)
         self.staged = [
             [StagedRoutes.of(problem, source, variant) for variant in demand.variants]
             for source, demand in enumerate(problem.demands)

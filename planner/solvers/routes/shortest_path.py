@@ -88,6 +88,17 @@ class LayeredGraph:
             moves[self.scale[begins] * self.cut_bytes[begins] > self.most_bytes[into, sender]] = np.inf
         return float(self.node[np.arange(len(path)), path].sum() + self.scale[begins] @ moves)
 
+    def cheapest_split(self, home: int) -> tuple[float, int, int]:
+        """Return the price of the cheapest path with one move, from ``home``, its cut and the worker after it."""
+        before = np.append(0.0, np.cumsum(self.node[:, home]))[:-1]
+        after = np.cumsum(self.node[::-1], axis=0)[::-1]
+        total = before[:, None] + after
+        for block in range(1, len(self.node)):
+            total[block] += self._move(block, np.arange(self.node.shape[1]))[:, home]
+        total[1:, home] = np.inf
+        cut, worker = (int(index) for index in np.unravel_index(total.argmin(), total.shape))
+        return float(total[cut, worker]), cut, worker
+
     def _move(self, block: int, into: Integers) -> Array:
         """Return the price of moves to the workers ``into``, or of staying there; shape [into, D]."""
         move = self.moves.per_byte[into]

@@ -1,4 +1,4 @@
-"""Simulated annealing towards routes within given limits: on loads, delays, memory and visits.
+"""Simulated annealing towards routes within limits on loads, delays, memory and visits.
 
 The energy is the sum of all relative excesses over the limits, so routes with energy 0 satisfy all of them. A move gives
 a run of consecutive blocks to another worker, or exchanges the workers of two such runs. Exchanges matter most: where
@@ -82,9 +82,9 @@ class _Chain:
 class Annealing:
     """Routes that change move by move, with their measures.
 
-    The measures are the utilisation of each of the R resources, the unloaded delay of each of the S sources, the weights
-    on each of the D workers, and the visits of each source to each worker. ``measure`` has only those that are limited;
-    the variants of ``choices`` stay.
+    The measures are the utilisation of each of the R resources, the unloaded delay of each of the S sources, the
+    weights on each of the D workers, and the visits of each source to each worker. ``measure`` has only those that are
+    limited; the variants of ``choices`` stay.
     """
 
     def __init__(self, problem: Problem, choices: Choices, random: Random) -> None:
@@ -167,13 +167,7 @@ class Annealing:
             undo = self._propose(change)
             if undo is None:
                 continue
-            rise = 0.0
-            for index, more in change.items():
-                most, value = limit[index], measure[index]
-                if value + more > most:
-                    rise += (value + more - most) * weight[index]
-                if value > most:
-                    rise -= (value - most) * weight[index]
+            rise = self._rise(change, limit, weight)
             if rise <= 0 or random() < accept(-rise / temperature):
                 for index, more in change.items():
                     measure[index] += more
@@ -182,6 +176,17 @@ class Annealing:
                 for chain, first, end, worker in reversed(undo):
                     self._move({}, chain, first, end, worker) if self.copies else _assign(chain, first, end, worker)
         return None
+
+    def _rise(self, change: Change, limit: list[float], weight: list[float]) -> float:
+        """Return the change of the energy."""
+        measure, rise = self.measure, 0.0
+        for index, more in change.items():
+            most, value = limit[index], measure[index]
+            if value + more > most:
+                rise += (value + more - most) * weight[index]
+            if value > most:
+                rise -= (value - most) * weight[index]
+        return rise
 
     def _found(self) -> Choices:
         routes = (tuple(chain.workers[1:-1]) for chain in self.chains)
@@ -241,10 +246,10 @@ class Annealing:
         load = chain.load
         change[old] = change.get(old, 0.0) + load[old][first] - load[old][end]
         change[new] = change.get(new, 0.0) + load[new][end] - load[new][first]
-        self._transfer(change, chain, first, before, old, -1)
-        self._transfer(change, chain, first, before, new, 1)
-        self._transfer(change, chain, end, old, after, -1)
-        self._transfer(change, chain, end, new, after, 1)
+        self._transfer(change, chain, first, before, old, sign=-1)
+        self._transfer(change, chain, first, before, new, sign=1)
+        self._transfer(change, chain, end, old, after, sign=-1)
+        self._transfer(change, chain, end, new, after, sign=1)
         if chain.delay >= 0:
             time = chain.seconds
             more = time[new][end] - time[new][first] - time[old][end] + time[old][first]
@@ -261,7 +266,7 @@ class Annealing:
         _assign(chain, first, end, new)
         return True
 
-    def _transfer(self, change: Change, chain: _Chain, cut: int, sender: int, receiver: int, sign: int) -> None:
+    def _transfer(self, change: Change, chain: _Chain, cut: int, sender: int, receiver: int, *, sign: int) -> None:
         """Add or remove the transfer across a cut, and the begin of the stage after it."""
         if sender == receiver:
             return
@@ -352,4 +357,5 @@ def _until(of_block: Array) -> Array:
 def _room(problem: Problem) -> list[float]:
     """Return the memory of each worker for weights, less the largest activation of any block; [D], bytes."""
     largest = [np.max(activations, axis=0) for activations in problem.activation_bytes]
-    return (problem.memory_bytes - np.max(largest, axis=0)).tolist()
+    room: list[float] = (problem.memory_bytes - np.max(largest, axis=0)).tolist()
+    return room

@@ -30,8 +30,8 @@ from planner.solvers.routes.pricing import unroutable
 GREEDY_ROUNDS = 3
 PERTURBATIONS = 50
 """Perturbations between two rounds of subgradient steps."""
-MAX_IDLE_PERTURBATIONS = 500
-"""Perturbations in a row without a better incumbent after which the search ends."""
+MAX_IDLE_PERTURBATIONS, MAX_IDLE_PERTURBATIONS_BRIEF = 500, 50
+"""Perturbations in a row without a better incumbent after which a search ends, and a brief one."""
 SUBGRADIENT_STEPS = 400
 """Subgradient steps between two rounds of perturbations."""
 IMPROVE_EVERY = 5
@@ -51,10 +51,10 @@ def solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     responses = BestResponse(search)
     last: Choices = ()
-    for choices in greedy_rounds(problem, GREEDY_ROUNDS):
+    for choices in (*greedy_rounds(problem, GREEDY_ROUNDS), *(options.known if problem.goal == "delay" else ())):
         search.offer(choices)
         last = responses.improve(choices)
-    peak = PeakSearch(search) if problem.goal != "delay" else None
+    peak = PeakSearch(search) if problem.goal in {"throughput", "makespan"} else None
     if peak:
         peak.improve(FIRST_RUNS)
     if peak or not search.incumbents:
@@ -89,8 +89,8 @@ def _search(responses: BestResponse) -> None:
     _perturb(responses, random)
     subgradient = Subgradient(search, responses.staged) if search.problem.goal == "delay" else None
     seen: set[Choices] = set()
-    idle = 0
-    while not search.out_of_time and search.gap > search.options.gap and idle < MAX_IDLE_PERTURBATIONS:
+    idle, most = 0, MAX_IDLE_PERTURBATIONS_BRIEF if search.options.brief else MAX_IDLE_PERTURBATIONS
+    while not search.out_of_time and search.gap > search.options.gap and idle < most:
         ascends = subgradient is not None and _raise_bound(subgradient, responses, seen)
         if not ascends and not search.incumbents:
             break

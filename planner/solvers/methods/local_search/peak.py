@@ -4,17 +4,21 @@ from __future__ import annotations
 
 from random import Random
 
-from planner.solvers.core.problem import Choices, Problem
+from planner.solvers.core.problem import Choices
 from planner.solvers.core.search_state import Search
 from planner.solvers.methods.local_search.annealing import Annealing
 from planner.solvers.methods.local_search.peak_bound import PeakBound
 
 TARGETS = (0.3, 0.6, 0.9)
 """Targets of the runs in turn, as fractions of the way from the bound to the incumbent."""
+DELAYS = (1.0, 2.0, 0.7)
+"""Target delays for ``makespan`` in turn, as multiples of the longest unloaded delay so far."""
 FIRST_RUNS = 3
 """Runs before the first bound, which takes long on the largest instances."""
-MAX_IDLE_RUNS = 60
-"""Runs in a row without a better incumbent after which the search ends."""
+FIRST_RAISES = 10
+"""Steps that raise the bound before the first target depends on it."""
+MAX_IDLE_RUNS, MAX_IDLE_RUNS_BRIEF = 60, 6
+"""Runs in a row without a better incumbent after which a search ends, and a brief one."""
 
 
 class PeakSearch:
@@ -43,13 +47,11 @@ class PeakSearch:
         return search.best < best
 
     def _split(self, choices: Choices, value: float, target: float) -> tuple[float, float]:
-        """Return target load and target delay, of which both, the first or the second decrease, in turn."""
-        load = float(self.problem.load(choices).sum(axis=0).max())
-        delay_s = value - load
-        turn = self.runs // len(TARGETS) % 3
-        if turn == 0:
-            return target * load / value, target * delay_s / value
-        return (target - delay_s, delay_s) if turn == 1 and target > delay_s else (load, max(target - load, 0.0))
+        """Return a load and a delay that add up to ``target``; delays around that of the routes take turns."""
+        delay_s = value - float(self.problem.load(choices).sum(axis=0).max())
+        delay_s *= DELAYS[self.runs // len(TARGETS) % len(DELAYS)]
+        delay_s = min(delay_s, target / 2) if delay_s < value / 2 else target * delay_s / value
+        return target - delay_s, delay_s
 
     def improve(self, runs: int) -> None:
         """Anneal the best incumbent a number of times."""
@@ -64,8 +66,9 @@ class PeakSearch:
 
     def search_on(self, bound: PeakBound) -> None:
         """Raise the bound and anneal in turn until the time limit, or until neither has helped for long."""
-        idle, raises = 0, True
-        while not self._done and self.search.incumbents and (idle < MAX_IDLE_RUNS):
+        raises = all(bound.raise_once() for _ in range(FIRST_RAISES))
+        idle, most = 0, MAX_IDLE_RUNS_BRIEF if self.search.options.brief else MAX_IDLE_RUNS
+        while not self._done and self.search.incumbents and idle < most:
             raises = raises and bound.raise_once()
             best = self.search.best
             self.improve(1)
