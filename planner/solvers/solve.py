@@ -151,8 +151,10 @@ def solve(
         stop=stop,
     )
 
+    methods = [load_method(name) for name in names]
+
     def method_solve(problem: Problem, options: Options) -> Outcome:
-        return solve_in_turn(problem, options, [load_method(name) for name in names])
+        return solve_in_turn(problem, options, methods)
 
     with on_interrupt(stop):
         if names[0] not in RULES:

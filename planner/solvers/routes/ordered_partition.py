@@ -1,7 +1,7 @@
 """The best route that visits workers in a given order, each at most once, by dynamic programming.
 
-Workers may be skipped. A route pays for its stages and moves either the largest of these costs (the bottleneck) or their
-sum. As no worker is visited twice, loads and memory are exact, which they are not in
+Workers may be skipped. A route pays for its stages and moves either the largest of these costs (the bottleneck) or
+their sum. As no worker is visited twice, loads and memory are exact, which they are not in
 :mod:`planner.solvers.routes.stage_dp`. One order takes O(L² D + L D²).
 """
 

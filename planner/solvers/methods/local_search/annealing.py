@@ -1,8 +1,8 @@
 """Simulated annealing towards routes within limits on loads, delays, memory and visits.
 
-The energy is the sum of all relative excesses over the limits, so routes with energy 0 satisfy all of them. A move gives
-a run of consecutive blocks to another worker, or exchanges the workers of two such runs. Exchanges matter most: where
-all workers are nearly full, no single block can move.
+The energy is the sum of all relative excesses over the limits, so routes with energy 0 satisfy all of them. A move
+gives a run of consecutive blocks to another worker, or exchanges the workers of two such runs. Exchanges matter most:
+where all workers are nearly full, no single block can move.
 
 References
 ----------

@@ -19,7 +19,7 @@ from planner.solvers.core.infeasibility import Relaxations, explain_infeasibilit
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
-from planner.solvers.methods.local_search.peak import FIRST_RUNS, PeakSearch
+from planner.solvers.methods.local_search.peak import PeakSearch
 from planner.solvers.methods.local_search.peak_bound import PeakBound
 from planner.solvers.methods.local_search.subgradient import Subgradient
 from planner.solvers.methods.memory import no_room
@@ -55,8 +55,6 @@ def solve(problem: Problem, options: Options) -> Outcome:
         search.offer(choices)
         last = responses.improve(choices)
     peak = PeakSearch(search) if problem.goal in {"throughput", "makespan"} else None
-    if peak:
-        peak.improve(FIRST_RUNS)
     if peak or not search.incumbents:
         bound = PeakBound(search)
         shared = bound.share()

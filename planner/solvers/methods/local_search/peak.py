@@ -13,8 +13,6 @@ TARGETS = (0.3, 0.6, 0.9)
 """Targets of the runs in turn, as fractions of the way from the bound to the incumbent."""
 DELAYS = (1.0, 2.0, 0.7)
 """Target delays for ``makespan`` in turn, as multiples of the longest unloaded delay so far."""
-FIRST_RUNS = 3
-"""Runs before the first bound, which takes long on the largest instances."""
 FIRST_RAISES = 10
 """Steps that raise the bound before the first target depends on it."""
 MAX_IDLE_RUNS, MAX_IDLE_RUNS_BRIEF = 60, 6
