@@ -24,13 +24,13 @@ from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Progress
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
-from planner.solvers.methods.in_turn import solve_in_turn
+from planner.solvers.methods.in_turn import solve_in_turn, with_plans
 from planner.solvers.methods.known_plans import known_plans
 from planner.solvers.routes.greedy import completed
 
-MILP_MAX_ARCS, MILP_MAX_ARCS_MEMORY = 8000, 50_000
-"""With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time; the second number
-holds where memory binds."""
+MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK, MILP_MAX_ARCS_MEMORY = 8000, 2000, 50_000
+"""With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
+``delay``, for the other goals, and where memory binds."""
 MAX_EVALUATED = 6
 """Maximum number of incumbents that are evaluated and ranked, those with the best surrogate objective."""
 MAX_TIGHTENINGS = 4
@@ -152,9 +152,12 @@ def solve(
     )
 
     methods = [load_method(name) for name in names]
+    # Where memory binds, methods for shared routes round the resident blocks and may miss better single routes.
+    rounds = problem.memory_binds and METHODS[names[-1]].routes == ("shared",)
+    before = [load_method(name) for name in _single_methods(problem)] if rounds else []
 
     def method_solve(problem: Problem, options: Options) -> Outcome:
-        return solve_in_turn(problem, options, methods)
+        return solve_in_turn(problem, with_plans(problem, options, before) if before else options, methods)
 
     with on_interrupt(stop):
         if names[0] not in RULES:
@@ -283,7 +286,8 @@ def _methods(problem: Problem, method: str, routes: Routes | None) -> tuple[str,
 def _single_methods(problem: Problem) -> tuple[str, ...]:
     if not dp.misfits(problem):
         return ("dp",)
-    if problem.arcs > (MILP_MAX_ARCS_MEMORY if problem.memory_binds else MILP_MAX_ARCS):
+    most = MILP_MAX_ARCS if problem.goal == "delay" else MILP_MAX_ARCS_PEAK
+    if problem.arcs > (MILP_MAX_ARCS_MEMORY if problem.memory_binds else most):
         return ("search",)
     return ("search", "milp")
 

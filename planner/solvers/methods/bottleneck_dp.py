@@ -39,7 +39,7 @@ MAX_WORKERS = 64
 """The members of a set of workers are the bits of one 64-bit integer."""
 BEAMS = (32, 512, 8192)
 """Widths of the beam in turn, in sets; the last is limited by memory as well."""
-MAX_CELLS = 24_000_000
+MAX_CELLS = 8_000_000
 """Most states times cuts of one size of sets, at one byte each."""
 
 
@@ -56,7 +56,9 @@ def solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     demand = problem.demands[0]
     accurate = [variant for variant in demand.variants if problem.variants[variant].accuracy >= demand.min_accuracy]
-    bounds = [_bisect(search, _Partition(problem, variant)) for variant in accurate]
+    partitions = [_Partition(problem, variant) for variant in accurate]
+    search.raise_bound(min((partition.least for partition in partitions), default=0.0))
+    bounds = [_bisect(search, partition) for partition in partitions]
     if not search.incumbents and np.isinf(min(bounds, default=np.inf)):
         return infeasible(problem, options)
     search.raise_bound(min(bounds))
@@ -86,13 +88,14 @@ def _bisect(search: Search, partition: _Partition) -> float:
     times = partition.times()
     low = int(np.searchsorted(times, partition.least * (1 - 1e-9)))
     high = len(times)
-    for beam in BEAMS:
+    for beam in BEAMS[:-1] if search.options.brief else BEAMS:
         tried = low
         while tried < high and not search.out_of_time:
             middle = (tried + high) // 2
             found = partition.probe(float(times[middle]), beam, lambda: search.out_of_time)
             if found.workers:
                 search.offer(((Choice(partition.variant, found.workers),),))
+                search.report()
                 high = min(middle, int(np.searchsorted(times, partition.value(found.workers))))
                 continue
             tried = middle + 1
@@ -164,6 +167,8 @@ class _Partition:
         layers: list[_Layer] = []
         exact = True
         for size in range(self.count):
+            if stopped():
+                return _Found((), exact=False)
             sets, reach = self._extend(sets, reach, most, ends, sends, first=size == 0)
             if len(sets) > beam:
                 kept = self._promising(sets, reach, most, beam)
@@ -172,8 +177,8 @@ class _Partition:
             done = np.argwhere(reach[:, :, self.length] & sends[self.home, :, self.length])
             if len(done):
                 return _Found(self._trace(layers, int(done[0, 0]), int(done[0, 1]), ends, sends), exact)
-            if not len(sets) or stopped():
-                return _Found((), exact and not len(sets))
+            if not len(sets):
+                break
         return _Found((), exact)
 
     def _extend(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import time
 from collections.abc import Callable, Sequence
 
 from planner.solvers.core.problem import Problem
@@ -40,3 +41,13 @@ def solve_in_turn(problem: Problem, options: Options, methods: Sequence[Method])
     if not search.incumbents:
         return last
     return dataclasses.replace(search.outcome(), prices=last.prices, reasons=last.reasons)
+
+
+def with_plans(problem: Problem, options: Options, methods: Sequence[Method]) -> Options:
+    """Return options for the time that is left after ``methods`` for a tighter problem, whose plans become known."""
+    started_s = time.monotonic()
+    limited = dataclasses.replace(options, time_limit_s=BRIEF_FRACTION * options.time_limit_s, progress=None, start=())
+    tighter = solve_in_turn(problem, limited, methods)
+    best = sorted(tighter.incumbents, key=problem.objective)[:MAX_HANDED_OVER]
+    left_s = options.time_limit_s - (time.monotonic() - started_s)
+    return dataclasses.replace(options, known=(*options.known, *best), time_limit_s=left_s)

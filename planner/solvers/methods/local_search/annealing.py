@@ -35,8 +35,8 @@ Change = dict[int, float]
 """Change of measures by index."""
 Hops = list[list[list[tuple[int, float]] | None]]
 """Resources and seconds per byte on the path between two workers; None without a path."""
-MAX_MOVES = 100_000
-"""Moves of one run."""
+MAX_MOVES, MOVES_PER_PAIR = 100_000, 250
+"""Most moves of one run, and moves per pair of a block and a worker."""
 MOVES_PER_CHECK = 1000
 """Moves between two looks at the clock."""
 
@@ -142,7 +142,6 @@ class Annealing:
         most_load: float,
         most_delay_s: float = math.inf,
         *,
-        moves: int = MAX_MOVES,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Choices | None:
         """Return routes within the limits on loads and delays.
@@ -150,8 +149,9 @@ class Annealing:
         Returns
         -------
         Choices or None
-            None if the ``moves`` were not enough, or if ``stopped`` became true.
+            None if the moves were not enough, or if ``stopped`` became true.
         """
+        moves = min(MAX_MOVES, MOVES_PER_PAIR * len(self.places) * len(self.hops))
         limit = self.limits(most_load, most_delay_s)
         weight = [1 / max(most, 1e-9) for most in limit]
         measure, random, accept = self.measure, self.random.random, math.exp

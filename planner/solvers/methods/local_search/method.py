@@ -18,6 +18,7 @@ from planner.plan.types import Status
 from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
 from planner.solvers.methods.local_search.peak import PeakSearch
 from planner.solvers.methods.local_search.peak_bound import PeakBound
@@ -61,6 +62,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
         if shared.status == "infeasible":
             return Outcome("infeasible", reasons=_explain(problem, options, shared.reasons))
         _improve_shared(responses, shared)
+    if peak:
+        _offer_partition(search)
     if peak and search.incumbents:
         peak.search_on(bound)
     else:
@@ -104,6 +107,18 @@ def _perturb(responses: BestResponse, random: np.random.Generator) -> None:
             break
         responses.perturb(random)
     responses.search.report()
+
+
+def _offer_partition(search: Search) -> None:
+    """Offer the best bottleneck partition over distinct workers, a tighter problem, where its method applies."""
+    tighter = dataclasses.replace(search.problem, goal="throughput", max_visits=1)
+    if not dp.misfits(tighter):
+        options = dataclasses.replace(
+            search.options, time_limit_s=search.left_s, start=(), known=(), progress=None, brief=True
+        )
+        for choices in dp.solve(tighter, options).incumbents:
+            search.offer(choices)
+        search.report()
 
 
 def _improve_shared(responses: BestResponse, shared: Outcome) -> None:
