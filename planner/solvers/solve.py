@@ -24,7 +24,7 @@ from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Progress
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
-from planner.solvers.methods.in_turn import solve_in_turn, with_plans
+from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import known_plans
 from planner.solvers.routes.greedy import completed
 
@@ -154,10 +154,10 @@ def solve(
     methods = [load_method(name) for name in names]
     # Where memory binds, methods for shared routes round the resident blocks and may miss better single routes.
     rounds = problem.memory_binds and METHODS[names[-1]].routes == ("shared",)
-    before = [load_method(name) for name in _single_methods(problem)] if rounds else []
+    single = [load_method(name) for name in _single_methods(problem)] if rounds else []
 
     def method_solve(problem: Problem, options: Options) -> Outcome:
-        return solve_in_turn(problem, with_plans(problem, options, before) if before else options, methods)
+        return solve_in_turn(problem, options, methods, single)
 
     with on_interrupt(stop):
         if names[0] not in RULES:

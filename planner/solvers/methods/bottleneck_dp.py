@@ -166,10 +166,10 @@ class _Partition:
         reach[0, self.home, 0] = True
         layers: list[_Layer] = []
         exact = True
-        for size in range(self.count):
+        for _ in range(self.count):
             if stopped():
                 return _Found((), exact=False)
-            sets, reach = self._extend(sets, reach, most, ends, sends, first=size == 0)
+            sets, reach = self._extend(sets, reach, most, ends, sends)
             if len(sets) > beam:
                 kept = self._promising(sets, reach, most, beam)
                 sets, reach, exact = sets[kept], reach[kept], False
@@ -182,7 +182,7 @@ class _Partition:
         return _Found((), exact)
 
     def _extend(
-        self, sets: Sets, reach: Cuts, most: float, ends: Integers, sends: NDArray[np.bool_], *, first: bool
+        self, sets: Sets, reach: Cuts, most: float, ends: Integers, sends: NDArray[np.bool_]
     ) -> tuple[Sets, Cuts]:
         """Return the sets with one more worker, and what they reach."""
         grown: list[tuple[int, Sets, NDArray[np.bool_]]] = []
@@ -190,13 +190,10 @@ class _Partition:
         for worker in range(self.count):
             bit = np.uint64(1 << worker)
             rows = np.flatnonzero(sets & bit == 0)
-            if first:
-                begins = reach[rows, self.home, : self.length] & sends[worker, self.home, : self.length]
-            else:
-                begins = (reach[rows, :, : self.length] & sends[worker, :, : self.length]).any(axis=1)
+            begins = np.logical_and(reach[rows, :, : self.length], sends[worker, :, : self.length]).any(axis=1)
             # The latest begin before a cut reaches furthest, because ends grow with begins.
             latest = np.maximum.accumulate(np.where(begins, cuts, -1), axis=1)
-            reached = np.where(latest >= 0, ends[latest, worker], 0) > cuts
+            reached = np.asarray(np.where(latest >= 0, ends[latest, worker], 0) > cuts)
             used = sets[rows] | bit
             reached &= self.rest[1:] <= (most * (1 + 1e-9)) * self._unused(used)[:, None]
             kept = reached.any(axis=1)
@@ -214,7 +211,7 @@ class _Partition:
 
     def _promising(self, sets: Sets, reach: Cuts, most: float, beam: int) -> Integers:
         """Return the indices, in order, of the sets with the most time left for the remaining work."""
-        furthest = self.length - reach.any(axis=1)[:, ::-1].argmax(axis=1)
+        furthest = self.length - np.asarray(reach.any(axis=1))[:, ::-1].argmax(axis=1)
         spare = most * self._unused(sets) - self.rest[furthest]
         return np.sort(np.argsort(-spare, kind="stable")[:beam])
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Sequence
 
 from planner.solvers.core.problem import Problem
@@ -17,8 +16,16 @@ MAX_HANDED_OVER = 4
 """Number of plans, the best ones, that a method hands over."""
 
 
-def solve_in_turn(problem: Problem, options: Options, methods: Sequence[Method]) -> Outcome:
-    """Return the outcome of ``methods``, which run in turn until the gap is closed or the time is over."""
+def solve_in_turn(
+    problem: Problem, options: Options, methods: Sequence[Method], tighter: Sequence[Method] = ()
+) -> Outcome:
+    """Return the outcome of ``methods``, which run in turn until the gap is closed or the time is over.
+
+    Parameters
+    ----------
+    tighter
+        Methods for a tighter problem, whose plans are valid here but whose bounds are not; they run at the end.
+    """
     search = Search(problem, options)
     last = Outcome("no_solution")
     for number, method in enumerate(methods):
@@ -38,16 +45,12 @@ def solve_in_turn(problem: Problem, options: Options, methods: Sequence[Method])
         search.raise_bound(last.bound)
         if search.gap <= options.gap or search.out_of_time or last.status == "infeasible":
             break
+    if tighter and last.status != "infeasible" and search.gap > options.gap and not search.out_of_time:
+        limited = dataclasses.replace(
+            options, time_limit_s=search.left_s, known=tuple(search.incumbents), progress=None
+        )
+        for choices in solve_in_turn(problem, limited, tighter).incumbents:
+            search.offer(choices)
     if not search.incumbents:
         return last
     return dataclasses.replace(search.outcome(), prices=last.prices, reasons=last.reasons)
-
-
-def with_plans(problem: Problem, options: Options, methods: Sequence[Method]) -> Options:
-    """Return options for the time that is left after ``methods`` for a tighter problem, whose plans become known."""
-    started_s = time.monotonic()
-    limited = dataclasses.replace(options, time_limit_s=BRIEF_FRACTION * options.time_limit_s, progress=None, start=())
-    tighter = solve_in_turn(problem, limited, methods)
-    best = sorted(tighter.incumbents, key=problem.objective)[:MAX_HANDED_OVER]
-    left_s = options.time_limit_s - (time.monotonic() - started_s)
-    return dataclasses.replace(options, known=(*options.known, *best), time_limit_s=left_s)

@@ -144,22 +144,27 @@ class Annealing:
         *,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Choices | None:
-        """Return routes within the limits on loads and delays.
+        """Return routes within the limits on loads and delays, or the last ones if the moves were not enough.
 
         Returns
         -------
         Choices or None
-            None if the moves were not enough, or if ``stopped`` became true.
+            None if ``stopped`` became true: longer runs would not see the last routes, and more time must not be worse.
         """
         moves = min(MAX_MOVES, MOVES_PER_PAIR * len(self.places) * len(self.hops))
         limit = self.limits(most_load, most_delay_s)
-        weight = [1 / max(most, 1e-9) for most in limit]
+        # For ``makespan`` an excess of a delay is as bad as the same excess of a load.
+        least = most_load if self.problem.goal == "makespan" else 0.0
+        weight = [
+            1 / max(most, least if self.delays <= index < self.memory else 0.0, 1e-9)
+            for index, most in enumerate(limit)
+        ]
         measure, random, accept = self.measure, self.random.random, math.exp
         energy = sum(max(0.0, value - most) * per for value, most, per in zip(measure, limit, weight, strict=True))
         temperature, cooling = FIRST_TEMPERATURE, (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** (1 / moves)
         for number in range(moves):
             if energy <= TOLERANCE:
-                return self._found()
+                break
             if number % MOVES_PER_CHECK == 0 and stopped():
                 return None
             temperature *= cooling
@@ -175,7 +180,7 @@ class Annealing:
             else:
                 for chain, first, end, worker in reversed(undo):
                     self._move({}, chain, first, end, worker) if self.copies else _assign(chain, first, end, worker)
-        return None
+        return self._routes()
 
     def _rise(self, change: Change, limit: list[float], weight: list[float]) -> float:
         """Return the change of the energy."""
@@ -188,7 +193,7 @@ class Annealing:
                 rise -= (value - most) * weight[index]
         return rise
 
-    def _found(self) -> Choices:
+    def _routes(self) -> Choices:
         routes = (tuple(chain.workers[1:-1]) for chain in self.chains)
         return tuple((replace(choice, workers=route),) for (choice,), route in zip(self.choices, routes, strict=True))
 
