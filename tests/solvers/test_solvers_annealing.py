@@ -25,7 +25,7 @@ def annealed(problem: Problem, seed: int) -> Annealing:
         (Choice(demand.variants[0], (demand.home,) * len(problem.variants[demand.variants[0]])),)
         for demand in problem.demands
     )
-    annealing = Annealing(problem, local, Random(seed))
+    annealing = Annealing(problem, local, Random(seed))  # noqa: S311  # not cryptographic
     load = problem.load(local).sum(axis=0).max()
     annealing.run(0.2 * load, 0.01)
     return annealing
@@ -34,17 +34,16 @@ def annealed(problem: Problem, seed: int) -> Annealing:
 @settings(max_examples=30, deadline=None)
 @given(
     seed=st.integers(0, 10_000),
-    sources=st.integers(1, 3),
-    workers=st.integers(2, 5),
-    blocks=st.integers(1, 6),
+    size=st.tuples(st.integers(1, 3), st.integers(2, 5), st.integers(1, 6)),
     goal=st.sampled_from(["throughput", "makespan"]),
     links=st.booleans(),
     tight=st.booleans(),
     visits=st.sampled_from([None, 1, 2]),
 )
 def test_measures_stay_those_of_the_routes(
-    seed: int, sources: int, workers: int, blocks: int, goal: str, visits: int | None, *, links: bool, tight: bool
+    seed: int, size: tuple[int, int, int], goal: str, visits: int | None, *, links: bool, tight: bool
 ) -> None:
+    sources, workers, blocks = size
     instance = random_instance(
         seed, sources=sources, workers=workers, blocks=blocks, goal=goal, links=links, tight_memory=tight
     )
@@ -55,7 +54,9 @@ def test_measures_stay_those_of_routes_with_exits_and_pins() -> None:
     profile = make_profile(
         block_s=[0.01] * 5,
         exits=[ExitPoint(name="early", cut=2, result_bytes=50_000)],
-        operating_points=[OperatingPoint(name="mixed", accuracy=0.8, thresholds=(0.5,), reach=(1.0, 1.0, 0.4, 0.4, 0.4))],
+        operating_points=[
+            OperatingPoint(name="mixed", accuracy=0.8, thresholds=(0.5,), reach=(1.0, 1.0, 0.4, 0.4, 0.4))
+        ],
         stage_overhead_s=2e-3,
     )
     instance = make_instance(

@@ -84,10 +84,9 @@ def misfits(problem: Problem) -> list[str]:
 
 
 def _bisect(search: Search, partition: _Partition) -> float:
-    """Offer the best routes of a partition; return a lower bound, infinite if there is no route."""
-    times = partition.times()
-    low = int(np.searchsorted(times, partition.least * (1 - 1e-9)))
-    high = len(times)
+    """Offer the best routes of a partition; return a lower bound, the incumbent's value if no route is better."""
+    times = partition.times(partition.least * (1 - 1e-9), search.best)
+    low, high = 0, len(times)
     for beam in BEAMS[:-1] if search.options.brief else BEAMS:
         tried = low
         while tried < high and not search.out_of_time:
@@ -102,7 +101,7 @@ def _bisect(search: Search, partition: _Partition) -> float:
             low = tried if found.exact else low
         if low >= high or search.out_of_time:
             break
-    return float(times[low]) if low < len(times) else np.inf
+    return float(times[low]) if low < len(times) else search.best
 
 
 class _Layer(NamedTuple):
@@ -147,10 +146,10 @@ class _Partition:
         """Utilisation of all workers if the work could be divided at will: a lower bound."""
         return float(self.rest[0] / self.price.sum())
 
-    def times(self) -> Array:
-        """Return all utilisations that can be the bottleneck, in ascending order."""
-        times = np.unique(np.concatenate([self.stage.ravel(), self.move.ravel()]))
-        return np.asarray(times[np.isfinite(times)])
+    def times(self, least: float, most: float) -> Array:
+        """Return all utilisations from ``least`` to below ``most`` that can be the bottleneck, in ascending order."""
+        times = np.concatenate([self.stage.ravel(), self.move.ravel()])
+        return np.unique(times[(times >= least) & (times < most)])
 
     def value(self, workers: tuple[int, ...]) -> float:
         """Return the largest utilisation of a route."""
