@@ -8,6 +8,7 @@ from planner.solvers.core.problem import Choices
 from planner.solvers.core.search_state import Search
 from planner.solvers.methods.local_search.annealing import Annealing
 from planner.solvers.methods.local_search.peak_bound import PeakBound
+from planner.solvers.methods.local_search.peak_tree import PeakTree
 
 TARGETS = (0.3, 0.6, 0.9)
 """Targets of the runs in turn, as fractions of the way from the bound to the incumbent."""
@@ -65,12 +66,14 @@ class PeakSearch:
     def search_on(self, bound: PeakBound) -> None:
         """Raise the bound and anneal in turn until the time limit, or until neither has helped for long."""
         raises = all(bound.raise_once() for _ in range(FIRST_RAISES))
+        tree, branches = PeakTree(self.search, bound), True
         idle, most = 0, MAX_IDLE_RUNS_BRIEF if self.search.options.brief else MAX_IDLE_RUNS
         while not self._done and self.search.incumbents and idle < most:
             raises = raises and bound.raise_once()
+            branches = raises or (branches and tree.step())
             best = self.search.best
             self.improve(1)
             if self.search.best < best:
-                idle, raises = 0, True
+                idle, raises, branches = 0, True, True
             else:
                 idle += 1

@@ -57,17 +57,22 @@ class PeakBound:
             return False
         middle = (self.low + high) / 2
         value = min(middle, self.low * (1 + self.step)) if self.low > 0 else middle
-        if self._excludes(value):
-            self.low, self.step = value, 4 * self.step
-            search.raise_bound(value)
+        outcome = self.without_heavy_loads(value, search.problem.pins)
+        if outcome.status == "infeasible" or outcome.bound > value:
+            self.step *= 4
+            self.prove(value)
         elif not search.out_of_time:
             self.high = value
         return True
 
-    def _excludes(self, value: float) -> bool:
-        """Return whether no single routes have an objective up to ``value``."""
-        outcome = self._solve(dataclasses.replace(self.relaxed, most_load=value - self.delay_s))
-        return outcome.status == "infeasible" or outcome.bound > value
+    def prove(self, value: float) -> None:
+        """Raise the bound to a value that no single routes reach."""
+        self.low = value
+        self.search.raise_bound(value)
+
+    def without_heavy_loads(self, value: float, pins: dict[str, dict[int, int]]) -> Outcome:
+        """Return the outcome of shared routes without loads that would exceed ``value`` alone, with more ``pins``."""
+        return self._solve(dataclasses.replace(self.relaxed, most_load=value - self.delay_s, pins=pins))
 
     def _solve(self, problem: Problem) -> Outcome:
         options = self.search.options
