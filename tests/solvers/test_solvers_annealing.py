@@ -88,7 +88,7 @@ def check(problem: Problem, seed: int) -> Annealing:
     return annealing
 
 
-@settings(max_examples=15, deadline=None)
+@settings(max_examples=8, deadline=None)
 @given(seed=st.integers(0, 10_000), goal=st.sampled_from(["throughput", "makespan"]), links=st.booleans())
 def test_the_bound_holds_and_the_search_finds_the_optimum(seed: int, goal: str, *, links: bool) -> None:
     problem = build_problem(random_instance(seed, sources=2, workers=3, blocks=3, goal=goal, links=links))
