@@ -28,7 +28,7 @@ from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import known_plans
 from planner.solvers.routes.greedy import completed
 
-MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK, MILP_MAX_ARCS_MEMORY = 8000, 2000, 50_000
+MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK, MILP_MAX_ARCS_MEMORY = 8000, 2000, 20_000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
 ``delay``, for the other goals, and where memory binds."""
 MAX_EVALUATED = 6

@@ -29,6 +29,8 @@ from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.pricing import unroutable
 
 GREEDY_ROUNDS = 3
+IMPROVED_KNOWN = 2
+"""Number of known plans, the best ones, that are improved by best responses."""
 PERTURBATIONS = 50
 """Perturbations between two rounds of subgradient steps."""
 MAX_IDLE_PERTURBATIONS, MAX_IDLE_PERTURBATIONS_BRIEF = 500, 50
@@ -52,7 +54,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     responses = BestResponse(search)
     last: Choices = ()
-    for choices in (*greedy_rounds(problem, GREEDY_ROUNDS), *(options.known if problem.goal == "delay" else ())):
+    known = sorted(options.known, key=problem.objective)[:IMPROVED_KNOWN] if problem.goal == "delay" else []
+    for choices in (*greedy_rounds(problem, GREEDY_ROUNDS), *known):
         search.offer(choices)
         last = responses.improve(choices)
     peak = PeakSearch(search) if problem.goal in {"throughput", "makespan"} else None
