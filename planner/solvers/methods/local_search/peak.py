@@ -68,11 +68,12 @@ class PeakSearch:
         raises = all(bound.raise_once() for _ in range(FIRST_RAISES))
         tree, branches = PeakTree(self.search, bound), True
         idle, most = 0, MAX_IDLE_RUNS_BRIEF if self.search.options.brief else MAX_IDLE_RUNS
-        while not self._done and self.search.incumbents and idle < most:
+        while not self._done and self.search.incumbents and (idle < most or (branches and tree.helps)):
             raises = raises and bound.raise_once()
             branches = raises or (branches and tree.step())
             best = self.search.best
-            self.improve(1)
+            if idle < most:
+                self.improve(1)
             if self.search.best < best:
                 idle, raises, branches = 0, True, True
             else:

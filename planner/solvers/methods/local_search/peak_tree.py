@@ -24,11 +24,14 @@ MIN_STEP = 1e-3
 
 
 class PeakTree:
-    """The tree for one value at a time; ``part`` is how far the value is from the bound to the incumbent."""
+    """The tree for one value at a time.
+
+    ``part`` is how far the value is from the bound to the incumbent; ``helps`` tells whether a value was proven.
+    """
 
     def __init__(self, search: Search, bound: PeakBound) -> None:
         self.search, self.bound = search, bound
-        self.part = 0.5
+        self.part, self.helps = 0.5, False
         self._restart()
 
     def _restart(self) -> None:
@@ -51,6 +54,7 @@ class PeakTree:
             return False
         if not self.open:
             self.bound.prove(self.value)
+            self.helps = True
             self._restart()
         elif self.nodes >= MAX_NODES:
             self.part /= 3
