@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Literal, NamedTuple, get_args
 
@@ -22,10 +23,14 @@ from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Progress
 from planner.solvers.methods import bottleneck_dp as dp
+from planner.solvers.methods.baselines import RULES
+from planner.solvers.methods.in_turn import solve_in_turn
+from planner.solvers.methods.known_plans import known_plans
 from planner.solvers.routes.greedy import completed
 
-MILP_MAX_ARCS = 8000
-"""With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time."""
+MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK, MILP_MAX_ARCS_MEMORY = 8000, 2000, 20_000
+"""With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
+``delay``, for the other goals, and where memory binds."""
 MAX_EVALUATED = 6
 """Maximum number of incumbents that are evaluated and ranked, those with the best surrogate objective."""
 MAX_TIGHTENINGS = 4
@@ -133,20 +138,37 @@ def solve(
     check_rank(rank)
     ordered = instance.in_order_of_names()
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
-    name = _method(problem, method, routes)
+    names = _methods(problem, method, routes)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
+    stop = threading.Event()
+
+    def out_of_time() -> bool:
+        return stop.is_set() or time.monotonic() - started_s >= time_limit_s
+
     options = Options(
-        time_limit_s=time_limit_s,
+        time_limit_s=time_limit_s - (time.monotonic() - started_s),
         gap=gap,
         seed=seed,
         threads=threads,
         start=(completed(problem, known),) if any(known) else (),
         progress=progress,
+        stop=stop,
     )
-    method_solve = load_method(name)
-    with on_interrupt(options.stop):
+
+    methods = [load_method(name) for name in names]
+    # Where memory binds, methods for shared routes round the resident blocks and may miss better single routes.
+    rounds = problem.memory_binds and METHODS[names[-1]].routes == ("shared",)
+    single = [load_method(name) for name in _single_methods(problem)] if rounds else []
+
+    def method_solve(problem: Problem, options: Options) -> Outcome:
+        return solve_in_turn(problem, options, methods, single)
+
+    with on_interrupt(stop):
+        if names[0] not in RULES:
+            options = dataclasses.replace(options, known=known_plans(problem, out_of_time))
+            options = dataclasses.replace(options, time_limit_s=time_limit_s - (time.monotonic() - started_s))
         outcome = method_solve(problem, options)
-        best = _best(ordered, problem, outcome, rank)
+        best = _best(ordered, problem, outcome, rank, known=options.known, stopped=out_of_time)
         if best is None:
             return Solution(outcome.status, reasons=outcome.reasons)
         best = _meet_deadlines(
@@ -172,7 +194,7 @@ def solve(
         "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
     }
     evaluation = evaluate(instance, problem.routes(best.choices))
-    plan = _plan(instance, name, evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
+    plan = _plan(instance, names[-1], evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
     return Solution(plan.status, plan)
 
 
@@ -249,43 +271,64 @@ def _meet_deadlines(
         if not best.late or left_s <= 0 or options.stop.is_set():
             break
         problem = _tighten(problem, best)
-        again = _best(instance, problem, method_solve(problem, dataclasses.replace(options, time_limit_s=left_s)), rank)
+        outcome = method_solve(problem, dataclasses.replace(options, time_limit_s=left_s))
+        again = _best(instance, problem, outcome, rank, known=options.known, stopped=options.stop.is_set)
         if again is None and problem.demands != first.demands:
             relaxed = zip(problem.demands, first.demands, strict=True)
             demands = tuple(dataclasses.replace(demand, deadline_s=own.deadline_s) for demand, own in relaxed)
             problem = dataclasses.replace(problem, demands=demands)
-            left_s = max(end_s - time.monotonic(), 0.01)
-            again = _best(
-                instance, problem, method_solve(problem, dataclasses.replace(options, time_limit_s=left_s)), rank
-            )
+            limited = dataclasses.replace(options, time_limit_s=max(end_s - time.monotonic(), 0.01))
+            outcome = method_solve(problem, limited)
+            again = _best(instance, problem, outcome, rank, known=options.known, stopped=options.stop.is_set)
         if again is None:
             break
         best = min(best, again, key=lambda candidate: len(candidate.late))
     return best
 
 
-def _method(problem: Problem, method: str, routes: Routes | None) -> str:
-    """Return the name of the method to use; ``auto`` is resolved."""
+def _methods(problem: Problem, method: str, routes: Routes | None) -> tuple[str, ...]:
+    """Return the names of the methods to use in turn; ``auto`` is resolved."""
     if method != "auto" and method not in METHODS:
         raise SolveError("unknown method", where="method", value=method, expected=f"auto, {', '.join(METHODS)}")
     if routes not in {None, "single", "shared"}:
         raise SolveError("unknown kind of routes", where="routes", value=routes, expected="single or shared")
     if method == "auto":
-        if routes == "shared":
-            return "colgen"
-        if not dp.misfits(problem):
-            return "dp"
-        return "search" if not problem.memory_binds and problem.arcs > MILP_MAX_ARCS else "milp"
+        return ("colgen",) if routes == "shared" else _single_methods(problem)
     if routes is not None and routes not in METHODS[method].routes:
         suitable = ", ".join(name for name, entry in METHODS.items() if routes in entry.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=suitable)
-    return method
+    return (method,)
 
 
-def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:
-    """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one."""
-    best = sorted(outcome.incumbents, key=problem.objective)[:MAX_EVALUATED]
-    candidates = [_candidate(instance, problem, _with_unreached_at_home(problem, choices)) for choices in best]
+def _single_methods(problem: Problem) -> tuple[str, ...]:
+    if not dp.misfits(problem):
+        return ("dp",)
+    most = MILP_MAX_ARCS if problem.goal == "delay" else MILP_MAX_ARCS_PEAK
+    if problem.arcs > (MILP_MAX_ARCS_MEMORY if problem.memory_binds else most):
+        return ("search",)
+    return ("search", "milp")
+
+
+def _best(
+    instance: Instance,
+    problem: Problem,
+    outcome: Outcome,
+    rank: Rank,
+    *,
+    known: Sequence[Choices],
+    stopped: Callable[[], bool],
+) -> _Candidate | None:
+    """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one.
+
+    Ranked by evaluated delay, feasible ``known`` plans compete as well, however poor their objectives are.
+    """
+    best = sorted(outcome.incumbents, key=problem.objective)
+    rivals = [choices for choices in best[MAX_EVALUATED:] if choices in set(known)] if rank == "evaluated" else []
+    candidates: list[_Candidate] = []
+    for choices in (*best[:MAX_EVALUATED], *rivals):
+        candidates.append(_candidate(instance, problem, _with_unreached_at_home(problem, choices)))
+        if stopped():
+            break
     return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
 
 

@@ -30,7 +30,7 @@ from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.runtime.input_pool import input_pool
 from planner.trace.records import Incident, SampleRecord
 from tests.cli.command import planner
-from tests.execution.case import write_case
+from tests.execution.case import WIDTH, write_case
 from tests.execution.fleet import Threads, assert_accounted, deployment_for
 from tests.execution.processes import Processes
 from tests.execution.rig import MODEL, small_instance
@@ -238,7 +238,7 @@ def test_messages_go_to_the_agent_that_was_there_first(changes: list[tuple[str, 
 
 def test_status_names_them_and_run_and_probe_refuse(tmp_path: Path) -> None:
     plan = write_case(tmp_path)
-    np.save(tmp_path / "x.npy", np.zeros(1))
+    np.savez(tmp_path / "x.npz", x=np.zeros((1, WIDTH), np.float32), pick=np.zeros(1, np.int64))
     agents = Group(tmp_path)
     agents.start("a", zenoh_connect("a", listen=agents.address, connect=[]))
     agents.come("b", "b")

@@ -43,8 +43,7 @@ def test_its_plan_passes_verification() -> None:
         ({"goal": "delay"}, 1, "the goal throughput"),
         ({}, None, "max_visits 1"),
         ({"links": False}, 1, "point-to-point"),
-        ({"workers": 19}, 1, "at most 18 workers"),
-        ({"blocks": 64}, 1, "at most 63 blocks"),
+        ({"workers": 65, "blocks": 1}, 1, "at most 64 workers"),
     ],
 )
 def test_other_problems_are_refused(keys: dict[str, object], max_visits: int | None, expected: str) -> None:

@@ -137,6 +137,8 @@ class Problem:
         Power of all workers while they are idle.
     loss_s
         Delay in seconds that losing all accuracy is worth: 100 × ``accuracy_worth``.
+    most_load
+        Utilisation that no block and no transfer of a route may exceed by itself; unlimited by default.
     """
 
     goal: str
@@ -161,6 +163,7 @@ class Problem:
     max_utilisation: Array | float = 1.0
     load_w: Array | float = 0.0
     idle_w: float = 0.0
+    most_load: float = np.inf
 
     @cached_property
     def classes(self) -> Classes:
@@ -228,9 +231,21 @@ class Problem:
         allowed[np.ix_(model.exit_share > 0, away)] = False
         if self.resident is not None:
             allowed &= self.resident[model.model]
+        if self.most_load < np.inf:
+            allowed &= self._light(demand, model)
         for block, worker in self.pins.get(demand.name, {}).items():
             allowed[block, np.arange(len(self.workers)) != worker] = False
         return allowed
+
+    def _light(self, demand: Demand, model: Variant) -> NDArray[np.bool_]:
+        """Return whether no load of a block, its input from and its results to the source exceeds ``most_load``."""
+        per_byte = self.hop_s_per_byte.max(axis=2)
+        to_home, from_home = per_byte[:, demand.home], per_byte[demand.home]
+        seconds = model.reach[:-1, None] * model.block_s / self.usable[: len(self.workers)]
+        seconds = np.maximum(seconds, model.exit_bytes[:, None] * to_home)
+        seconds[0] = np.maximum(seconds[0], model.reach[0] * model.cut_bytes[0] * from_home)
+        seconds[-1] = np.maximum(seconds[-1], model.reach[-1] * model.cut_bytes[-1] * to_home)
+        return np.asarray(demand.volume * seconds <= self.most_load)
 
     @cached_property
     def _cached_cost(self) -> Callable[[int, int, tuple[int, ...]], Cost]:

@@ -26,8 +26,14 @@ class Options:
         Relative optimality gap that counts as optimal.
     start
         Routes to start from (warm start).
+    known
+        Further routes than which the outcome is never worse, such as those of simple rules.
+    brief
+        End a local search early, because another method follows.
     stop
         Ends a search from outside, with its best incumbent.
+    clock
+        Seconds now, as the time limit counts them.
     """
 
     time_limit_s: float = 60.0
@@ -35,8 +41,11 @@ class Options:
     seed: int = 0
     threads: int = 1
     start: tuple[Choices, ...] = ()
+    known: tuple[Choices, ...] = ()
     progress: Progress | None = None
+    brief: bool = False
     stop: threading.Event = field(default_factory=threading.Event)
+    clock: Callable[[], float] = time.monotonic
 
 
 @dataclass(frozen=True)
@@ -70,16 +79,17 @@ class Search:
     options: Options
     bound: float = 0.0
     incumbents: dict[Choices, float] = field(default_factory=dict)
-    started_s: float = field(default_factory=time.monotonic)
+    started_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        for choices in self.options.start:
+        self.started_s = self.options.clock()
+        for choices in (*self.options.start, *self.options.known):
             self.offer(choices)
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the search began."""
-        return time.monotonic() - self.started_s
+        return self.options.clock() - self.started_s
 
     @property
     def left_s(self) -> float:

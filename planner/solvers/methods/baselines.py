@@ -7,14 +7,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Final
 
 import numpy as np
 
 from planner.solvers.core.infeasibility import violations
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
-from planner.solvers.core.resource_prices import marginal_prices
+from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.routes.pricing import cheapest_split
 
 CONGESTION_WEIGHT = 1e-3
 """For the goal ``energy``, weight of the congestion beside the power: it matters where a worker would be overloaded."""
@@ -22,28 +25,53 @@ CONGESTION_WEIGHT = 1e-3
 
 def local(problem: Problem, options: Options) -> Outcome:
     """Run each sample entirely on the worker where it arrives."""
-    return _plan(
-        problem, options, lambda source, variant: [(problem.demands[source].home,) * _length(problem, variant)]
-    )
+    return _outcome(problem, options, local_plan(problem))
 
 
 def equal(problem: Problem, options: Options) -> Outcome:
     """Assign segments of equally many parameters around the ring, starting at the source's worker."""
-    return _plan(problem, options, lambda source, variant: [_cut(problem, source, variant, np.ones(len(problem.ring)))])
+    return _outcome(problem, options, equal_plan(problem))
 
 
 def ar_mdi(problem: Problem, options: Options) -> Outcome:
     """Assign segments in proportion to speed around the ring, starting at the source's worker (eq. 1)."""
-
-    def routes(source: int, variant: int) -> list[tuple[int, ...]]:
-        ring = _ring_from_home(problem, source)
-        return [_cut(problem, source, variant, 1 / problem.variants[variant].block_s.sum(axis=0)[ring])]
-
-    return _plan(problem, options, routes)
+    return _outcome(problem, options, ar_mdi_plan(problem))
 
 
 def two_part(problem: Problem, options: Options) -> Outcome:
-    """Split each source once: its first blocks run where samples arrive, the rest on one other worker.
+    """Split each source once: its first blocks run where samples arrive, the rest on one other worker."""
+    return _outcome(problem, options, two_part_plan(problem))
+
+
+def local_plan(problem: Problem) -> Choices | None:
+    """Return the plan of ``local``."""
+    return _plan(problem, lambda source, variant: (problem.demands[source].home,) * _length(problem, variant))
+
+
+def equal_plan(problem: Problem) -> Choices | None:
+    """Return the plan of ``equal``; None if it lacks a path."""
+    ring = _ring(problem)
+    return _plan(problem, lambda source, variant: _cut(problem, source, variant, ring, np.ones(len(problem.workers))))
+
+
+def ar_mdi_plan(problem: Problem) -> Choices | None:
+    """Return the plan of ``ar-mdi``; None if it lacks a path."""
+    ring = _ring(problem)
+    return _plan(problem, lambda source, variant: _cut(problem, source, variant, ring, _speed(problem, variant)))
+
+
+def by_speed_plan(problem: Problem) -> Choices | None:
+    """Return segments in proportion to speed, the fastest worker first; None if the plan lacks a path."""
+
+    def route(source: int, variant: int) -> tuple[int, ...]:
+        speed = _speed(problem, variant)
+        return _cut(problem, source, variant, np.argsort(-speed, kind="stable"), speed, from_home=False)
+
+    return _plan(problem, route)
+
+
+def two_part_plan(problem: Problem) -> Choices:
+    """Return the plan of ``two-part``.
 
     Sources choose their best split in order of priority, all of them twice, at the marginal prices of the others' load.
     """
@@ -52,31 +80,39 @@ def two_part(problem: Problem, options: Options) -> Outcome:
     chosen: dict[int, Choice] = {}
     for source in order * 2:
         load[source] = 0.0
-        price = marginal_prices(problem, problem.classes.nested(load))[problem.classes.of_source[source]]
-        chosen[source] = min(
-            _allowed(problem, source, _splits(problem, source)),
-            key=lambda choice: _price(problem, source, choice, price),
-        )
+        prices = Prices.of_delay(problem, marginal_prices(problem, problem.classes.nested(load)))
+        chosen[source] = cheapest_split(problem, source, prices)
         cost = problem.cost(source, chosen[source])
         load[source, cost.resources] = problem.demands[source].volume * cost.seconds
-    return _outcome(problem, options, tuple((chosen[source],) for source in range(len(problem.demands))))
+    return tuple((chosen[source],) for source in range(len(problem.demands)))
 
 
-def _plan(problem: Problem, options: Options, routes: Callable[[int, int], Iterable[tuple[int, ...]]]) -> Outcome:
-    """Return the outcome in which each source takes the best of its ``routes`` as if it were alone."""
+RULES: Final[Mapping[str, Callable[[Problem], Choices | None]]] = {
+    "local": local_plan,
+    "two-part": two_part_plan,
+    "equal": equal_plan,
+    "ar-mdi": ar_mdi_plan,
+    "by-speed": by_speed_plan,
+}
+"""The plan of each rule, None if it lacks a path; plans may violate limits."""
+
+
+def _plan(problem: Problem, route: Callable[[int, int], tuple[int, ...]]) -> Choices | None:
+    """Return the plan in which each source takes the best variant of its ``route`` as if it were alone."""
     price = marginal_prices(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))[-1]
     chosen = []
     for source, demand in enumerate(problem.demands):
-        all_routes = [Choice(variant, workers) for variant in demand.variants for workers in routes(source, variant)]
-        possible = _allowed(problem, source, all_routes)
+        possible = _allowed(problem, source, [Choice(variant, route(source, variant)) for variant in demand.variants])
         if not possible:
-            return Outcome("no_solution", reasons=(f"no path for the fixed route of {demand.name}",))
+            return None
         chosen.append((min(possible, key=lambda choice: _price(problem, source, choice, price)),))
-    return _outcome(problem, options, tuple(chosen))
+    return tuple(chosen)
 
 
-def _outcome(problem: Problem, options: Options, choices: Choices) -> Outcome:
-    search = Search(problem, options)
+def _outcome(problem: Problem, options: Options, choices: Choices | None) -> Outcome:
+    if choices is None:
+        return Outcome("no_solution", reasons=("the fixed routes use a path that does not exist",))
+    search = Search(problem, dataclasses.replace(options, start=(), known=()))
     search.offer(choices)
     if search.incumbents:
         return search.outcome()
@@ -102,31 +138,29 @@ def _price(problem: Problem, source: int, choice: Choice, price: Array) -> float
     return volume * float(price[cost.resources] @ cost.seconds) + problem.fixed_cost(source, choice, cost.latency_s)
 
 
-def _splits(problem: Problem, source: int) -> Iterable[Choice]:
-    home = problem.demands[source].home
-    for variant in problem.demands[source].variants:
-        length = _length(problem, variant)
-        for other in range(len(problem.workers)):
-            for cut in range(length if other != home else 1):
-                yield Choice(variant, (home,) * cut + (other,) * (length - cut))
+def _cut(
+    problem: Problem, source: int, variant: int, ring: Integers, part: Array, *, from_home: bool = True
+) -> tuple[int, ...]:
+    """Return the route that gives each worker its ``part`` [D] of the parameters, in the order of a ``ring``.
 
-
-def _cut(problem: Problem, source: int, variant: int, part: Array) -> tuple[int, ...]:
-    """Return the route that gives each worker of the ring its ``part`` of the parameters.
-
-    A block runs on the worker in whose segment its middle lies.
+    A block runs on the worker in whose segment its middle lies. The first segment is that of the source's worker, or of
+    the ring's first worker.
     """
-    ring = _ring_from_home(problem, source)
+    home = np.flatnonzero(ring == problem.demands[source].home)
+    ring = np.roll(ring, -int(home[0])) if len(home) and from_home else ring
     parameters = np.maximum(problem.parameters[problem.variants[variant].model], 1e-9)
     middle = (np.cumsum(parameters) - parameters / 2) / parameters.sum()
-    ends = np.cumsum(part) / part.sum()
+    ends = np.cumsum(part[ring]) / part[ring].sum()
     return tuple(ring[np.minimum(np.searchsorted(ends, middle), len(ring) - 1)].tolist())
 
 
-def _ring_from_home(problem: Problem, source: int) -> Integers:
-    ring = np.array(problem.ring)
-    home = np.flatnonzero(ring == problem.demands[source].home)
-    return np.roll(ring, -int(home[0])) if len(home) else ring
+def _ring(problem: Problem) -> Integers:
+    return np.array(problem.ring or range(len(problem.workers)), dtype=np.intp)
+
+
+def _speed(problem: Problem, variant: int) -> Array:
+    """Return samples per second of a variant on each worker; shape [D]."""
+    return np.asarray(1 / np.maximum(problem.variants[variant].block_s.sum(axis=0), 1e-12))
 
 
 def _length(problem: Problem, variant: int) -> int:

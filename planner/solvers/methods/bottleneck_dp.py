@@ -1,9 +1,13 @@
-"""Exact bottleneck partition of one source over distinct workers by dynamic programming (the problem of PipeEdge).
+"""Bottleneck partition of one source over distinct workers by dynamic programming (the problem of PipeEdge).
 
-For a given largest stage or hop time τ, a state is a set of used workers together with the last of them. Its value is
-the set of reachable cuts, stored as the bits of one integer: a worker extends every reachable cut l to the cuts
-l + 1 … e(l) that its time and memory permit within τ. The states of all sets of one size are extended at once. A binary
-search over the times that occur finds the least τ for which the last cut is reached and the result can return.
+For a given largest utilisation τ, a state is a set of used workers together with the last of them. Its value is the set
+of reachable cuts: a worker extends each reachable cut l to the cuts l + 1 … e(l) that its time and memory permit. The
+states of all sets of one size are extended at once. A cut is dropped if the remaining work exceeds what the unused
+workers can do within τ, which leaves few states where τ is close to the optimum. A binary search over the utilisations
+that occur finds the least feasible one.
+
+Only the most promising sets of each size are kept, the beam. The beam widens until nothing had to be dropped, which
+proves the optimum, or until the time limit.
 
 References
 ----------
@@ -12,22 +16,31 @@ Y. Hu et al., "PipeEdge: Pipeline parallelism for large-scale model inference on
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import SolveError
-from planner.solvers.core.problem import Array, Choice, Problem
+from planner.solvers.core.problem import Array, Choice, Integers, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.explanation import infeasible
+from planner.solvers.routes.ordered_partition import PartitionCosts
+from planner.solvers.routes.stage_dp import StagedRoutes
 
-Bits = NDArray[np.uint64]
+Sets = NDArray[np.uint64]
+"""Sets of workers, one bit per worker."""
+Cuts = NDArray[np.bool_]
+"""Whether each cut is reachable, by set and last worker; shape [sets, D, L + 1]."""
 
-MAX_WORKERS = 18
-"""There are 2^D sets of workers; with more workers their states would not fit into memory."""
-MAX_BLOCKS = 63
-"""The cuts of L blocks, L + 1 of them, are the bits of one 64-bit integer."""
+MAX_WORKERS = 64
+"""The members of a set of workers are the bits of one 64-bit integer."""
+BEAMS = (32, 512, 8192)
+"""Widths of the beam in turn, in sets; the last is limited by memory as well."""
+MAX_CELLS = 8_000_000
+"""Most states times cuts of one size of sets, at one byte each."""
 
 
 def solve(problem: Problem, options: Options) -> Outcome:
@@ -41,24 +54,14 @@ def solve(problem: Problem, options: Options) -> Outcome:
     if requirements := misfits(problem):
         raise SolveError("not the problem this method solves", where="method dp", expected=", ".join(requirements))
     search = Search(problem, options)
-    for variant in problem.demands[0].variants:
-        model = problem.variants[variant]
-        if model.accuracy < problem.demands[0].min_accuracy:
-            continue
-        partition = _Partition(problem, variant)
-        times = partition.times()
-        low, high = 0, len(times)
-        while low < high:
-            middle = (low + high) // 2
-            if partition.ends(partition.reach(times[middle]), times[middle]) is None:
-                low = middle + 1
-            else:
-                high = middle
-        if low < len(times):
-            search.offer(((Choice(variant, partition.route(times[low])),),))
-    if not search.incumbents:
+    demand = problem.demands[0]
+    accurate = [variant for variant in demand.variants if problem.variants[variant].accuracy >= demand.min_accuracy]
+    partitions = [_Partition(problem, variant) for variant in accurate]
+    search.raise_bound(min((partition.least for partition in partitions), default=0.0))
+    bounds = [_bisect(search, partition) for partition in partitions]
+    if not search.incumbents and np.isinf(min(bounds, default=np.inf)):
         return infeasible(problem, options)
-    search.raise_bound(search.best)
+    search.raise_bound(min(bounds))
     return search.outcome()
 
 
@@ -76,9 +79,43 @@ def misfits(problem: Problem) -> list[str]:
         (any(variant.exit_share.any() for variant in variants), "models without exits in use"),
         (np.isfinite(problem.demands[0].deadline_s), "no deadline"),
         (len(problem.workers) > MAX_WORKERS, f"at most {MAX_WORKERS} workers"),
-        (max(len(variant) for variant in variants) > MAX_BLOCKS, f"at most {MAX_BLOCKS} blocks"),
     ]
     return [requirement for violated, requirement in requirements if violated]
+
+
+def _bisect(search: Search, partition: _Partition) -> float:
+    """Offer the best routes of a partition; return a lower bound, the incumbent's value if no route is better."""
+    times = partition.times(partition.least * (1 - 1e-9), search.best)
+    low, high = 0, len(times)
+    for beam in BEAMS[:-1] if search.options.brief else BEAMS:
+        tried = low
+        while tried < high and not search.out_of_time:
+            middle = (tried + high) // 2
+            found = partition.probe(float(times[middle]), beam, lambda: search.out_of_time)
+            if found.workers:
+                search.offer(((Choice(partition.variant, found.workers),),))
+                search.report()
+                high = min(middle, int(np.searchsorted(times, partition.value(found.workers))))
+                continue
+            tried = middle + 1
+            low = tried if found.exact else low
+        if low >= high or search.out_of_time:
+            break
+    return float(times[low]) if low < len(times) else search.best
+
+
+class _Layer(NamedTuple):
+    """The sets of one size, in ascending order, and what they reach as packed bits."""
+
+    sets: Sets
+    packed: NDArray[np.uint8]
+
+
+class _Found(NamedTuple):
+    """Workers of a route, empty if none was found; ``exact`` if nothing was dropped: then there is none."""
+
+    workers: tuple[int, ...]
+    exact: bool
 
 
 @dataclass
@@ -90,108 +127,107 @@ class _Partition:
 
     def __post_init__(self) -> None:
         problem, model = self.problem, self.problem.variants[self.variant]
+        staged = StagedRoutes.of(problem, 0, self.variant)
+        if problem.memory_binds:
+            staged = staged.beside(problem.residency(((),)))
+        costs = PartitionCosts.of_bottleneck(staged, np.zeros(len(problem.resources)))
+        # stage[i, j, d]: utilisation by blocks i .. j − 1; move[l, d, e]: by cut l sent from d to e.
+        self.stage, self.move = costs.stage, costs.move
         self.length, self.count = len(model), len(problem.workers)
-        work = np.cumsum(np.vstack([np.zeros(self.count), model.reach[:-1, None] * model.block_s]), axis=0)
-        # stage_s[l, e, d]: blocks l .. e − 1 on worker d, divided by the share of it that may be used; infinite where
-        # it may not run or does not fit.
-        stage_s = work[None, :, :] - work[:, None, :] + model.reach[:, None, None] * model.overhead_s
-        stage_s /= problem.usable[: self.count]
-        weights = np.cumsum(np.vstack([np.zeros(self.count), problem.weight_bytes[model.model]]), axis=0)
-        for first in range(self.length + 1):
-            stage_s[first, : first + 1] = np.inf
-            peak = np.maximum.accumulate(problem.activation_bytes[model.model][first:], axis=0)
-            needed = weights[first + 1 :] - weights[first] + peak
-            stage_s[first, first + 1 :][needed > problem.memory_bytes] = np.inf
-        for block, worker in np.argwhere(~problem.runs(0, self.variant)).tolist():
-            stage_s[: block + 1, block + 1 :, worker] = np.inf
-        self.stage_s = stage_s
-        # hop_s[l, d, e]: cut l sent from d to e.
-        per_byte = problem.hop_s_per_byte[:, :, 0]
-        hop_s = (model.reach * model.cut_bytes)[:, None, None] * per_byte
-        self.hop_s = np.where(np.isfinite(problem.latency_s), hop_s, np.inf)
         self.home = problem.demands[0].home
+        # Any prices of workers' time prove how much work is left at least; speeds are the best guess.
+        work = problem.demands[0].volume * model.reach[:-1, None] * model.block_s / problem.usable[: self.count]
+        self.price = 1 / np.maximum(work.sum(axis=0), 1e-300)
+        cheapest = (work * self.price).min(axis=1)
+        self.rest = np.append(np.cumsum(cheapest[::-1])[::-1], 0.0)
 
-    def times(self) -> Array:
-        """Return all times that can be the bottleneck, in ascending order, in seconds."""
-        times = np.unique(np.concatenate([self.stage_s.ravel(), self.hop_s.ravel()]))
-        return np.asarray(times[np.isfinite(times)])
+    @property
+    def least(self) -> float:
+        """Utilisation of all workers if the work could be divided at will: a lower bound."""
+        return float(self.rest[0] / self.price.sum())
 
-    def reach(self, most_s: float) -> Bits:
-        """Return the cuts that each set of workers with each last worker can reach; shape [2^D, D], one bit per cut."""
-        tables = [self._table(worker, most_s) for worker in range(self.count)]
-        hops = self._hops(most_s)
-        reached = np.zeros((2**self.count, self.count), dtype=np.uint64)
-        for worker in np.flatnonzero(self.hop_s[0, self.home] <= most_s).tolist():
-            reached[1 << worker, worker] = _extend(np.ones(1, dtype=np.uint64), tables[worker])[0]
-        sets = np.arange(2**self.count)
-        size = sum((sets >> worker) & 1 for worker in range(self.count))
-        for members in range(1, self.count):
-            of_size = sets[size == members]
-            of_size = of_size[reached[of_size].any(axis=1)]
-            for worker in range(self.count):
-                before = of_size[(of_size >> worker) & 1 == 0]
-                cuts = np.bitwise_or.reduce(reached[before] & hops[:, worker], axis=1)
-                reached[before | (1 << worker), worker] = _extend(cuts, tables[worker])
-        return reached
+    def times(self, least: float, most: float) -> Array:
+        """Return all utilisations from ``least`` to below ``most`` that can be the bottleneck, in ascending order."""
+        times = np.concatenate([self.stage.ravel(), self.move.ravel()])
+        return np.unique(times[(times >= least) & (times < most)])
 
-    def ends(self, reached: Bits, most_s: float) -> tuple[int, int] | None:
-        """Return a set and last worker with which all blocks are done and the result can return, or None."""
-        done = (reached >> np.uint64(self.length)) & np.uint64(1) == 1
-        done &= self.hop_s[self.length, :, self.home] <= most_s
-        states = np.argwhere(done)
-        return (int(states[0, 0]), int(states[0, 1])) if len(states) else None
+    def value(self, workers: tuple[int, ...]) -> float:
+        """Return the largest utilisation of a route."""
+        return self.problem.objective(((Choice(self.variant, workers),),)) * (1 - 1e-12)
 
-    def route(self, most_s: float) -> tuple[int, ...]:
-        """Return the workers of a route within ``most_s``, block by block, traced back from its end.
+    def probe(self, most: float, beam: int, stopped: Callable[[], bool]) -> _Found:
+        """Look for a route whose utilisations are at most ``most``, keeping at most ``beam`` sets of each size."""
+        # ends[l, d]: the last cut that worker d reaches from cut l.
+        ends = np.arange(self.length)[:, None] + (self.stage <= most).sum(axis=1)
+        sends = np.ascontiguousarray((self.move <= most).transpose(2, 1, 0))  # receiver, sender, cut
+        beam = min(beam, max(MAX_CELLS // (self.count * (self.length + 1)), 1))
+        sets, reach = np.zeros(1, dtype=np.uint64), np.zeros((1, self.count, self.length + 1), dtype=bool)
+        reach[0, self.home, 0] = True
+        layers: list[_Layer] = []
+        exact = True
+        for _ in range(self.count):
+            if stopped():
+                return _Found((), exact=False)
+            sets, reach = self._extend(sets, reach, most, ends, sends)
+            if len(sets) > beam:
+                kept = self._promising(sets, reach, most, beam)
+                sets, reach, exact = sets[kept], reach[kept], False
+            layers.append(_Layer(sets, np.packbits(reach, axis=2)))
+            done = np.argwhere(reach[:, :, self.length] & sends[self.home, :, self.length])
+            if len(done):
+                return _Found(self._trace(layers, int(done[0, 0]), int(done[0, 1]), ends, sends), exact)
+            if not len(sets):
+                break
+        return _Found((), exact)
 
-        Raises
-        ------
-        ValueError
-            There is no route within this time.
-        """
-        reached = self.reach(most_s)
-        end = self.ends(reached, most_s)
-        if end is None:
-            raise ValueError("no route within this time")
-        hops = self._hops(most_s)
-        (used, worker), cut = end, self.length
+    def _extend(
+        self, sets: Sets, reach: Cuts, most: float, ends: Integers, sends: NDArray[np.bool_]
+    ) -> tuple[Sets, Cuts]:
+        """Return the sets with one more worker, and what they reach."""
+        grown: list[tuple[int, Sets, NDArray[np.bool_]]] = []
+        cuts = np.arange(self.length)
+        for worker in range(self.count):
+            bit = np.uint64(1 << worker)
+            rows = np.flatnonzero(sets & bit == 0)
+            begins = np.logical_and(reach[rows, :, : self.length], sends[worker, :, : self.length]).any(axis=1)
+            # The latest begin before a cut reaches furthest, because ends grow with begins.
+            latest = np.maximum.accumulate(np.where(begins, cuts, -1), axis=1)
+            reached = np.asarray(np.where(latest >= 0, ends[latest, worker], 0) > cuts)
+            used = sets[rows] | bit
+            reached &= self.rest[1:] <= (most * (1 + 1e-9)) * self._unused(used)[:, None]
+            kept = reached.any(axis=1)
+            grown.append((worker, used[kept], reached[kept]))
+        found = np.unique(np.concatenate([used for _, used, _ in grown]))
+        after = np.zeros((len(found), self.count, self.length + 1), dtype=bool)
+        for worker, used, reached in grown:
+            after[np.searchsorted(found, used), worker, 1:] = reached
+        return found, after
+
+    def _unused(self, sets: Sets) -> Array:
+        """Return the price of all workers outside each set."""
+        bits = np.uint64(1) << np.arange(self.count, dtype=np.uint64)
+        return np.asarray(((sets[:, None] & bits) == 0) @ self.price)
+
+    def _promising(self, sets: Sets, reach: Cuts, most: float, beam: int) -> Integers:
+        """Return the indices, in order, of the sets with the most time left for the remaining work."""
+        furthest = self.length - np.asarray(reach.any(axis=1))[:, ::-1].argmax(axis=1)
+        spare = most * self._unused(sets) - self.rest[furthest]
+        return np.sort(np.argsort(-spare, kind="stable")[:beam])
+
+    def _trace(
+        self, layers: list[_Layer], row: int, worker: int, ends: Integers, sends: NDArray[np.bool_]
+    ) -> tuple[int, ...]:
+        """Return the workers of the route that ends with ``worker`` in a row of the last layer, block by block."""
+        cut, used = self.length, int(layers[-1].sets[row])
         workers: list[int] = []
-        while cut:
-            before = used & ~(1 << worker)
-            used, previous, first = next(
-                (before, other, first)
-                for first in range(cut)
-                if self.stage_s[first, cut, worker] <= most_s
-                for other in (range(self.count) if before else (worker,))
-                if (first == 0 and not before) or int(reached[before, other] & hops[other, worker]) >> first & 1
-            )
-            workers = [worker] * (cut - first) + workers
-            worker, cut = previous, first
+        for layer in (*reversed(layers[:-1]), None):
+            begins = (ends[:cut, worker] >= cut)[None]
+            used &= ~(1 << worker)
+            if layer is None:
+                return tuple([worker] * cut + workers)
+            packed = layer.packed[int(np.searchsorted(layer.sets, np.uint64(used)))]
+            reach = np.unpackbits(packed, axis=1, count=self.length + 1).astype(bool)
+            senders, cuts = np.nonzero(reach[:, :cut] & sends[worker, :, :cut] & begins)
+            workers = [worker] * (cut - int(cuts[0])) + workers
+            worker, cut = int(senders[0]), int(cuts[0])
         return tuple(workers)
-
-    def _hops(self, most_s: float) -> Bits:
-        """Return the cuts that each worker can send to each other one within ``most_s``; shape [D, D]."""
-        bit = np.uint64(1) << np.arange(1, self.length, dtype=np.uint64)
-        return np.asarray(((self.hop_s[1 : self.length] <= most_s) * bit[:, None, None]).sum(axis=0, dtype=np.uint64))
-
-    def _table(self, worker: int, most_s: float) -> Bits:
-        """Return the cuts that a worker reaches from each value of each byte of cuts; shape [8, 256].
-
-        The lookup replaces a loop over single bits.
-        """
-        bit = np.uint64(1) << np.arange(self.length + 1, dtype=np.uint64)
-        further = np.zeros(64, dtype=np.uint64)
-        further[: self.length + 1] = ((self.stage_s[:, :, worker] <= most_s) * bit).sum(axis=1, dtype=np.uint64)
-        table = np.zeros((8, 256), dtype=np.uint64)
-        values = np.arange(256)
-        for position in range(8):
-            table[:, (values >> position) & 1 == 1] |= further[position::8, None]
-        return table
-
-
-def _extend(cuts: Bits, table: Bits) -> Bits:
-    """Return the cuts that a worker with this ``table`` reaches from sets of ``cuts``; same shape."""
-    reached = np.zeros_like(cuts)
-    for byte in range(8):
-        reached |= table[byte, (cuts >> np.uint64(8 * byte)) & np.uint64(255)]
-    return reached

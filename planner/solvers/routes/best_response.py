@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Protocol
 
 import numpy as np
@@ -134,6 +133,12 @@ class Peak:
         return cost
 
 
+def measure_of(problem: Problem) -> Measure:
+    """Return what best responses minimise for the problem's goal."""
+    measures: dict[str, Callable[[Problem], Measure]] = {"delay": Delay, "energy": Power}
+    return measures.get(problem.goal, Peak)(problem)
+
+
 def _fastest_s(variant: Variant) -> float:
     """Return the time of a sample whose blocks all run where they are fastest, in seconds."""
     return float(variant.reach[:-1] @ variant.block_s.min(axis=1))
@@ -152,8 +157,7 @@ class BestResponse:
     def __init__(self, search: Search) -> None:
         self.search = search
         problem = search.problem
-        measures: dict[str, Callable[[Problem], Measure]] = {"delay": Delay, "energy": Power}
-        self.measure = measures.get(problem.goal, Peak)(problem)
+        self.measure = measure_of(problem)
         self.staged = [
             [StagedRoutes.of(problem, source, variant) for variant in demand.variants]
             for source, demand in enumerate(problem.demands)

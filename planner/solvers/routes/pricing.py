@@ -81,6 +81,23 @@ def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice |
     return best, chosen
 
 
+def cheapest_split(problem: Problem, source: int, prices: Prices) -> Choice:
+    """Return the cheapest route that runs its first blocks, or none, at home and all others on one worker.
+
+    Pins, missing paths and minimum accuracies are respected if possible.
+    """
+    demand = problem.demands[source]
+    options: list[tuple[bool, float, Choice]] = []
+    for variant in demand.variants:
+        model = problem.variants[variant]
+        graph = LayeredGraph.of(problem, source, variant, *prices.of_source(problem, source, variant))
+        price, cut, worker = graph.cheapest_split(demand.home)
+        price += demand.volume * prices.latency[source] * problem.loss_s * (1 - model.accuracy)
+        workers = (demand.home,) * cut + (worker,) * (len(model) - cut)
+        options.append((model.accuracy < demand.min_accuracy, price, Choice(variant, workers)))
+    return min(options, key=lambda option: option[:2])[2]
+
+
 def unroutable(problem: Problem) -> bool:
     """Return whether some source has no route at all."""
     prices = Prices.of_delay(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))

@@ -32,13 +32,15 @@ class LayeredGraph:
     """Prices in the layered graph.
 
     ``node`` [L, D] holds those of the blocks, including input and result; a move across cut l costs
-    ``scale``_l (base + per_byte · ``cut_bytes``_l), both [L].
+    ``scale``_l (base + per_byte · ``cut_bytes``_l), both [L]. There is no move with ``scale``_l · ``cut_bytes``_l above
+    ``most_bytes`` [D, D], receivers as rows.
     """
 
     node: Array
     moves: Moves
     cut_bytes: Array
     scale: Array
+    most_bytes: Array | None = None
 
     @classmethod
     def of(cls, problem: Problem, source: int, variant: int, second: Array, moves: Moves) -> LayeredGraph:
@@ -53,7 +55,8 @@ class LayeredGraph:
         node[0] += model.reach[0] * (begin + model.cut_bytes[0] * from_home + moves.latency[:, home])
         node[-1] += model.reach[-1] * (model.cut_bytes[-1] * to_home + moves.latency[home])
         node[~problem.runs(source, variant)] = np.inf
-        return cls(node, moves, model.cut_bytes[:-1], np.maximum(model.reach[:-1], MIN_REACH))
+        scale = np.maximum(model.reach[:-1], MIN_REACH)
+        return cls(node, moves, model.cut_bytes[:-1], scale, _most_bytes(problem, source))
 
     def cheapest(self, near: tuple[int, ...] = ()) -> tuple[float, tuple[int, ...]]:
         """Return the price of the cheapest path, and its workers; a ``near`` path bounds the search."""
@@ -81,7 +84,20 @@ class LayeredGraph:
         begins = np.flatnonzero(path[1:] != path[:-1]) + 1
         into, sender = path[begins], path[begins - 1]
         moves = self.moves.base[into, sender] + self.cut_bytes[begins] * self.moves.per_byte[into, sender]
+        if self.most_bytes is not None:
+            moves[self.scale[begins] * self.cut_bytes[begins] > self.most_bytes[into, sender]] = np.inf
         return float(self.node[np.arange(len(path)), path].sum() + self.scale[begins] @ moves)
+
+    def cheapest_split(self, home: int) -> tuple[float, int, int]:
+        """Return the price of the cheapest path with one move, from ``home``, its cut and the worker after it."""
+        before = np.append(0.0, np.cumsum(self.node[:, home]))[:-1]
+        after = np.cumsum(self.node[::-1], axis=0)[::-1]
+        total = before[:, None] + after
+        for block in range(1, len(self.node)):
+            total[block] += self._move(block, np.arange(self.node.shape[1]))[:, home]
+        total[1:, home] = np.inf
+        cut, worker = (int(index) for index in np.unravel_index(total.argmin(), total.shape))
+        return float(total[cut, worker]), cut, worker
 
     def _move(self, block: int, into: Integers) -> Array:
         """Return the price of moves to the workers ``into``, or of staying there; shape [into, D]."""
@@ -89,6 +105,8 @@ class LayeredGraph:
         move *= self.cut_bytes[block]
         move += self.moves.base[into]
         move *= self.scale[block]
+        if self.most_bytes is not None:
+            move[self.scale[block] * self.cut_bytes[block] > self.most_bytes[into]] = np.inf
         return move
 
     def _bounds(self) -> tuple[Array, float]:
@@ -105,9 +123,7 @@ class LayeredGraph:
         upper = float(self.node[0, worker])
         for block in range(1, length):
             other = int(toward[block])
-            price = self.scale[block] * (
-                self.moves.base[other, worker] + self.cut_bytes[block] * self.moves.per_byte[other, worker]
-            )
+            price = float(self._move(block, np.array([other]))[0, worker])
             if price + rest[block, other] < rest[block, worker]:
                 upper += price
                 worker = other
@@ -131,6 +147,16 @@ class LayeredGraph:
             worker = sender
             workers.append(worker)
         return least, tuple(reversed(workers))
+
+
+def _most_bytes(problem: Problem, source: int) -> Array | None:
+    """Return the bytes of a sample that a move may send, receivers as rows; shape [D, D]; None if unlimited."""
+    if np.isinf(problem.most_load):
+        return None
+    load_per_byte = problem.demands[source].volume * problem.hop_s_per_byte.max(axis=2).T
+    most_bytes = np.full(load_per_byte.shape, np.inf)
+    np.divide(problem.most_load, load_per_byte, out=most_bytes, where=load_per_byte > 0)
+    return most_bytes
 
 
 @dataclass(frozen=True)

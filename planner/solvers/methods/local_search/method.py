@@ -18,8 +18,10 @@ from planner.plan.types import Status
 from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.methods.column_generation import method as colgen
+from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
+from planner.solvers.methods.local_search.peak import PeakSearch
+from planner.solvers.methods.local_search.peak_bound import PeakBound
 from planner.solvers.methods.local_search.subgradient import Subgradient
 from planner.solvers.methods.memory import no_room
 from planner.solvers.routes.best_response import BestResponse
@@ -27,16 +29,16 @@ from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.pricing import unroutable
 
 GREEDY_ROUNDS = 3
+IMPROVED_KNOWN = 2
+"""Number of known plans, the best ones, that are improved by best responses."""
 PERTURBATIONS = 50
 """Perturbations between two rounds of subgradient steps."""
-MAX_IDLE_PERTURBATIONS = 500
-"""Perturbations in a row without a better incumbent after which the search ends."""
+MAX_IDLE_PERTURBATIONS, MAX_IDLE_PERTURBATIONS_BRIEF = 500, 50
+"""Perturbations in a row without a better incumbent after which a search ends, and a brief one."""
 SUBGRADIENT_STEPS = 400
 """Subgradient steps between two rounds of perturbations."""
 IMPROVE_EVERY = 5
 """Number of subgradient steps per cheapest routes that are improved to an incumbent."""
-SHARED_TIME_FRACTION = 0.3
-"""Fraction of the time limit for the bound of shared routes."""
 EXPLANATION_LIMIT_S = 5.0
 """Time limit of each of the two programs that find the least relaxations."""
 
@@ -52,14 +54,23 @@ def solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     responses = BestResponse(search)
     last: Choices = ()
-    for choices in greedy_rounds(problem, GREEDY_ROUNDS):
+    known = sorted(options.known, key=problem.objective)[:IMPROVED_KNOWN] if problem.goal == "delay" else []
+    for choices in (*greedy_rounds(problem, GREEDY_ROUNDS), *known):
         search.offer(choices)
         last = responses.improve(choices)
-    if problem.goal != "delay" or not search.incumbents:
-        shared = _bound_by_sharing(responses)
+    peak = PeakSearch(search) if problem.goal in {"throughput", "makespan"} else None
+    if peak or not search.incumbents:
+        bound = PeakBound(search)
+        shared = bound.share()
         if shared.status == "infeasible":
             return Outcome("infeasible", reasons=_explain(problem, options, shared.reasons))
-    _search(responses)
+        _improve_shared(responses, shared)
+    if peak:
+        _offer_partition(search)
+    if peak and search.incumbents:
+        peak.search_on(bound)
+    else:
+        _search(responses)
     if not search.incumbents:
         status: Status = "infeasible" if no_room(problem, options) else "no_solution"
         return Outcome(status, bound=search.bound, reasons=_explain(problem, options, violations(problem, last)))
@@ -82,8 +93,8 @@ def _search(responses: BestResponse) -> None:
     _perturb(responses, random)
     subgradient = Subgradient(search, responses.staged) if search.problem.goal == "delay" else None
     seen: set[Choices] = set()
-    idle = 0
-    while not search.out_of_time and search.gap > search.options.gap and idle < MAX_IDLE_PERTURBATIONS:
+    idle, most = 0, MAX_IDLE_PERTURBATIONS_BRIEF if search.options.brief else MAX_IDLE_PERTURBATIONS
+    while not search.out_of_time and search.gap > search.options.gap and idle < most:
         ascends = subgradient is not None and _raise_bound(subgradient, responses, seen)
         if not ascends and not search.incumbents:
             break
@@ -101,20 +112,24 @@ def _perturb(responses: BestResponse, random: np.random.Generator) -> None:
     responses.search.report()
 
 
-def _bound_by_sharing(responses: BestResponse) -> Outcome:
-    """Raise the bound to that of shared routes, and improve each source's route with the largest share."""
-    search = responses.search
-    problem, options = search.problem, search.options
-    unlimited = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
-    shared = colgen.solve(
-        unlimited,
-        dataclasses.replace(options, time_limit_s=SHARED_TIME_FRACTION * search.left_s, progress=None, start=()),
-    )
-    search.raise_bound(shared.bound)
+def _offer_partition(search: Search) -> None:
+    """Offer the best bottleneck partition over distinct workers, a tighter problem, where its method applies."""
+    tighter = dataclasses.replace(search.problem, goal="throughput", max_visits=1)
+    if not dp.misfits(tighter):
+        options = dataclasses.replace(
+            search.options, time_limit_s=search.left_s, start=(), known=(), progress=None, brief=True
+        )
+        for choices in dp.solve(tighter, options).incumbents:
+            search.offer(choices)
+        search.report()
+
+
+def _improve_shared(responses: BestResponse, shared: Outcome) -> None:
+    """Improve each source's route with the largest share to incumbents."""
+    problem = responses.search.problem
     for choices in sorted(shared.incumbents, key=problem.objective)[:GREEDY_ROUNDS]:
         largest = [max(routes, key=lambda choice: choice.share) for routes in choices]
         responses.improve(tuple((dataclasses.replace(choice, share=1.0),) for choice in largest))
-    return shared
 
 
 def _accurate_variants(problem: Problem) -> tuple[Problem, Relaxations]:

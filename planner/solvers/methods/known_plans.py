@@ -1,0 +1,48 @@
+"""Plans of simple rules, than which no method may return anything worse."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+
+from planner.solvers.core.problem import Choices, Problem
+from planner.solvers.methods.baselines import RULES
+from planner.solvers.routes.best_response import measure_of
+from planner.solvers.routes.ordered_partition import ordered_routes
+
+MAX_ARCS = 1_000_000
+"""With more arcs in all, partitions by order take longer than a method that shares routes."""
+
+
+def known_plans(problem: Problem, stopped: Callable[[], bool]) -> tuple[Choices, ...]:
+    """Return the distinct plans of all rules that have one, feasible or not, until ``stopped`` becomes true."""
+    plans: dict[Choices, None] = {}
+    for plan in _plans(problem):
+        if plan is not None:
+            plans[plan] = None
+        if stopped():
+            break
+    return tuple(plans)
+
+
+def _plans(problem: Problem) -> Iterator[Choices | None]:
+    for rule in RULES.values():
+        yield rule(problem)
+    if problem.arcs > MAX_ARCS:
+        return
+    measure = measure_of(problem)
+    for order in _orders(problem):
+        yield ordered_routes(problem, order)
+        if problem.goal != "throughput":
+            yield ordered_routes(problem, order, measure)
+
+
+def _orders(problem: Problem) -> list[list[int]]:
+    """Return orders of the workers: by speed, by memory, and around the ring, without duplicates."""
+    speed = sum(1 / np.maximum(variant.block_s.sum(axis=0), 1e-12) for variant in problem.variants)
+    fastest, largest = np.argsort(-speed, kind="stable"), np.argsort(-problem.memory_bytes, kind="stable")
+    orders = [fastest, fastest[::-1], *([largest, largest[::-1]] if problem.memory_binds else [])]
+    if problem.ring:
+        orders.append(np.array(problem.ring))
+    return [list(order) for order in dict.fromkeys(tuple(order.tolist()) for order in orders)]

@@ -1,0 +1,80 @@
+"""Local search for ``throughput`` and ``makespan``: annealing towards targets between the bound and the incumbent."""
+
+from __future__ import annotations
+
+from random import Random
+
+from planner.solvers.core.problem import Choices
+from planner.solvers.core.search_state import Search
+from planner.solvers.methods.local_search.annealing import Annealing
+from planner.solvers.methods.local_search.peak_bound import PeakBound
+from planner.solvers.methods.local_search.peak_tree import PeakTree
+
+TARGETS = (0.3, 0.6, 0.9)
+"""Targets of the runs in turn, as fractions of the way from the bound to the incumbent."""
+DELAYS = (1.0, 2.0, 0.7)
+"""Target delays for ``makespan`` in turn, as multiples of the longest unloaded delay so far."""
+FIRST_RAISES = 10
+"""Steps that raise the bound before the first target depends on it."""
+MAX_IDLE_RUNS, MAX_IDLE_RUNS_BRIEF = 60, 6
+"""Runs in a row without a better incumbent after which a search ends, and a brief one."""
+
+
+class PeakSearch:
+    """Anneals the best incumbent of a search, and raises the bound in between."""
+
+    def __init__(self, search: Search) -> None:
+        self.search, self.problem = search, search.problem
+        self.random = Random(search.options.seed)  # noqa: S311  # not cryptographic, and faster than numpy's
+        self.runs = 0
+
+    def anneal(self, choices: Choices, value: float) -> bool:
+        """Anneal routes with this objective ``value`` towards a better one; return whether it was found."""
+        search, problem = self.search, self.problem
+        part = TARGETS[self.runs % len(TARGETS)]
+        target = search.bound + part * (min(value, search.best) - search.bound)
+        load, delay_s = target, float("inf")
+        if problem.goal == "makespan":
+            load, delay_s = self._split(choices, value, target)
+        self.runs += 1
+        found = Annealing(problem, choices, self.random).run(load, delay_s, stopped=lambda: search.out_of_time)
+        if found is None:
+            return False
+        best = search.best
+        search.offer(found)
+        search.report()
+        return search.best < best
+
+    def _split(self, choices: Choices, value: float, target: float) -> tuple[float, float]:
+        """Return a load and a delay that add up to ``target``; delays around that of the routes take turns."""
+        delay_s = value - float((self.problem.load(choices).sum(axis=0) / self.problem.usable).max())
+        delay_s *= DELAYS[self.runs // len(TARGETS) % len(DELAYS)]
+        delay_s = min(delay_s, target / 2) if delay_s < value / 2 else target * delay_s / value
+        return target - delay_s, delay_s
+
+    def improve(self, runs: int) -> None:
+        """Anneal the best incumbent a number of times."""
+        for _ in range(runs):
+            if self._done or not self.search.incumbents:
+                return
+            self.anneal(*min(self.search.incumbents.items(), key=lambda known: known[1]))
+
+    @property
+    def _done(self) -> bool:
+        return self.search.out_of_time or self.search.gap <= self.search.options.gap
+
+    def search_on(self, bound: PeakBound) -> None:
+        """Raise the bound and anneal in turn until the time limit, or until neither has helped for long."""
+        raises = all(bound.raise_once() for _ in range(FIRST_RAISES))
+        tree, branches = PeakTree(self.search, bound), True
+        idle, most = 0, MAX_IDLE_RUNS_BRIEF if self.search.options.brief else MAX_IDLE_RUNS
+        while not self._done and self.search.incumbents and (idle < most or (branches and tree.helps)):
+            raises = raises and bound.raise_once()
+            branches = raises or (branches and tree.step())
+            best = self.search.best
+            if idle < most:
+                self.improve(1)
+            if self.search.best < best:
+                idle, raises, branches = 0, True, True
+            else:
+                idle += 1

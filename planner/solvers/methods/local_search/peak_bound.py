@@ -1,0 +1,90 @@
+"""Lower bound on one route per source for ``throughput`` and ``makespan``: shared routes without heavy loads.
+
+A single route puts the whole load of a block on one worker and that of a transfer on one network, whereas shared routes
+may split it. Routes with an objective up to v contain no block and no transfer with a load above v, so the bound of
+shared routes without them holds for these. If it exceeds v, then v is a lower bound on single routes. A bisection finds
+the largest such v.
+
+References
+----------
+J. K. Lenstra, D. B. Shmoys and É. Tardos, "Approximation algorithms for scheduling unrelated parallel machines",
+Mathematical Programming 46 (1990): the same for machines.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+
+from planner.solvers.core.problem import Problem
+from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.search_state import Outcome, Search
+from planner.solvers.methods.column_generation import method as colgen
+from planner.solvers.routes.pricing import cheapest_route
+
+ACCURACY = 1e-3
+"""Relative accuracy of the bisection, and optimality gap of each of its steps."""
+FIRST_STEP = 0.01
+"""First relative step above the bound of shared routes; where it proves nothing, heavy loads hardly matter."""
+
+
+class PeakBound:
+    """The bisection; ``low`` is proven, and ``high`` is the least value that could not be excluded."""
+
+    def __init__(self, search: Search) -> None:
+        self.search = search
+        problem = search.problem
+        unlimited = np.full(len(problem.workers), np.inf)
+        demands = tuple(dataclasses.replace(demand, deadline_s=np.inf, min_accuracy=0.0) for demand in problem.demands)
+        self.shared = dataclasses.replace(problem, memory_bytes=unlimited, max_visits=None)
+        self.relaxed = dataclasses.replace(self.shared, demands=demands)
+        self.delay_s = _least_delay_s(problem) if problem.goal == "makespan" else 0.0
+        self.low, self.high, self.step = 0.0, np.inf, FIRST_STEP
+
+    def share(self) -> Outcome:
+        """Return the outcome of shared routes without memory limits, and raise the bound to theirs."""
+        outcome = self._solve(self.shared)
+        self.search.raise_bound(outcome.bound)
+        self.low = self.search.bound
+        return outcome
+
+    def raise_once(self) -> bool:
+        """Take a step of the bisection below the best incumbent; return whether further steps may help."""
+        search = self.search
+        high = min(self.high, search.best)
+        if high - self.low <= ACCURACY * high or search.gap <= search.options.gap:
+            return False
+        middle = (self.low + high) / 2
+        value = min(middle, self.low * (1 + self.step)) if self.low > 0 else middle
+        outcome = self.without_heavy_loads(value, search.problem.pins)
+        if outcome.status == "infeasible" or outcome.bound > value:
+            self.step *= 4
+            self.prove(value)
+        elif not search.out_of_time:
+            self.high = value
+        return True
+
+    def prove(self, value: float) -> None:
+        """Raise the bound to a value that no single routes reach."""
+        self.low = value
+        self.search.raise_bound(value)
+
+    def without_heavy_loads(self, value: float, pins: dict[str, dict[int, int]]) -> Outcome:
+        """Return the outcome of shared routes without loads that would exceed ``value`` alone, with more ``pins``."""
+        return self._solve(dataclasses.replace(self.relaxed, most_load=value - self.delay_s, pins=pins))
+
+    def _solve(self, problem: Problem) -> Outcome:
+        options = self.search.options
+        limited = dataclasses.replace(
+            options, time_limit_s=self.search.left_s, gap=max(options.gap, ACCURACY), progress=None, start=(), known=()
+        )
+        return colgen.solve(problem, limited)
+
+
+def _least_delay_s(problem: Problem) -> float:
+    """Return the longest of the sources' least unloaded delays, in seconds."""
+    sources = len(problem.demands)
+    none = np.zeros(sources)
+    prices = Prices(np.zeros((len(problem.classes.weight), len(problem.resources))), none, none + 1, none)
+    return max(cheapest_route(problem, source, prices)[0] for source in range(sources))

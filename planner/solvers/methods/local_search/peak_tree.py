@@ -1,0 +1,97 @@
+"""Branch and bound that raises the lower bound on one route per source beyond that of shared routes.
+
+For a value between bound and incumbent, blocks are pinned to workers one after another, the most divided one first. A
+node is closed if shared routes without heavy loads have a bound above the value. If all nodes are closed, the value is
+a lower bound.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+
+from planner.solvers.core.problem import Array, Choices, Problem
+from planner.solvers.core.search_state import Search
+from planner.solvers.methods.local_search.peak_bound import PeakBound
+
+Pins = dict[str, dict[int, int]]
+
+NODES_PER_STEP = 5
+"""Nodes between two runs of annealing."""
+MAX_NODES = 400
+"""Nodes after which a value nearer to the bound is tried."""
+MIN_STEP = 1e-3
+"""Relative distance of a value from the bound below which the tree is given up."""
+
+
+class PeakTree:
+    """The tree for one value at a time.
+
+    ``part`` is how far the value is from the bound to the incumbent; ``helps`` tells whether a value was proven.
+    """
+
+    def __init__(self, search: Search, bound: PeakBound) -> None:
+        self.search, self.bound = search, bound
+        self.part, self.helps = 0.5, False
+        self._restart()
+
+    def _restart(self) -> None:
+        self.value = self.bound.low + self.part * (self.search.best - self.bound.low)
+        self.open: list[Pins] = [self.search.problem.pins]
+        self.nodes = 0
+
+    def step(self) -> bool:
+        """Close some nodes; return whether further steps may help."""
+        if self.value >= self.search.best:
+            self._restart()
+        if self.value - self.bound.low <= MIN_STEP * self.value:
+            return False
+        for _ in range(NODES_PER_STEP):
+            if not self.open or self.search.out_of_time:
+                break
+            self.nodes += 1
+            self._close(self.open.pop())
+        if self.search.out_of_time:
+            return False
+        if not self.open:
+            self.bound.prove(self.value)
+            self.helps = True
+            self._restart()
+        elif self.nodes >= MAX_NODES:
+            self.part /= 3
+            self._restart()
+        return True
+
+    def _close(self, pins: Pins) -> None:
+        """Close a node, or open its children."""
+        outcome = self.bound.without_heavy_loads(self.value, pins)
+        if outcome.status == "infeasible" or outcome.bound > self.value:
+            return
+        problem = self.search.problem
+        best = min(outcome.incumbents, key=problem.objective, default=None)
+        divided = _most_divided(problem, best, pins) if best else None
+        if divided is None:
+            self.nodes = MAX_NODES  # these routes are single, so this value cannot be excluded
+            self.open.append(pins)
+            return
+        source, block = divided
+        name = problem.demands[source].name
+        runs = np.any([problem.runs(source, variant)[block] for variant in problem.demands[source].variants], axis=0)
+        for worker in np.flatnonzero(runs).tolist():
+            self.open.append({**pins, name: {**pins.get(name, {}), block: worker}})
+
+
+def _most_divided(problem: Problem, choices: Choices, pins: Pins) -> tuple[int, int] | None:
+    """Return the source and block whose largest share on one worker is least; None if no block is divided."""
+    least, found = 1 - 1e-6, None
+    for source, routes in enumerate(choices):
+        length = min(len(choice.workers) for choice in routes)
+        share: Array = np.zeros((length, len(problem.workers)))
+        for choice in routes:
+            share[np.arange(length), choice.workers[:length]] += choice.share
+        for block in pins.get(problem.demands[source].name, {}):
+            share[block] = 1.0
+        largest = share.max(axis=1)
+        block = int(largest.argmin())
+        if largest[block] < least:
+            least, found = float(largest[block]), (source, block)
+    return found

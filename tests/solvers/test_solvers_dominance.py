@@ -1,0 +1,148 @@
+"""No method is worse than a simple rule, no looser problem worse than a tighter one, and more time never harms."""
+
+from __future__ import annotations
+
+import itertools
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.scenario.instance import Instance
+from planner.solvers import solve
+from planner.solvers.core.build import build_problem
+from planner.solvers.core.search_state import Options, Outcome
+from planner.solvers.methods.baselines import RULES
+from planner.solvers.methods.in_turn import solve_in_turn
+from planner.solvers.methods.known_plans import known_plans
+from planner.solvers.solve import METHODS, load_method
+from tests.instances import random_instance
+
+GOALS = ("delay", "throughput", "makespan")
+SIZES = {"tiny": (1, 2, 3), "small": (2, 3, 5), "wide": (3, 6, 4), "long": (1, 4, 24)}
+BASELINES = ("local", "two-part", "equal", "ar-mdi")
+LIMIT_S = 4.0
+GAP = 1e-3
+
+REFUSED = {("dp", "delay"), ("dp", "makespan")}
+CLASSES = [
+    pytest.param(
+        goal,
+        size,
+        memory,
+        id=f"{goal}-{size}-{'tight' if memory else 'roomy'}",
+        marks=[pytest.mark.nightly] if size in {"wide", "long"} else [],
+    )
+    for goal, size, memory in itertools.product(GOALS, SIZES, (False, True))
+]
+
+
+def draw(seed: int, goal: str, size: str, *, memory: bool) -> Instance:
+    sources, workers, blocks = SIZES[size]
+    return random_instance(
+        seed,
+        sources=sources,
+        workers=workers,
+        blocks=blocks,
+        goal=goal,
+        tight_memory=memory,
+        links=seed % 2 == 0,
+        load=0.25,
+    )
+
+
+def objective(instance: Instance, **options: Any) -> float:
+    """The objective of the plan, infinite without one; a plan must not be below its bound."""
+    plan = solve(instance, time_limit_s=LIMIT_S, gap=GAP, rank="surrogate", **options).plan
+    if plan is None:
+        return float("inf")
+    assert plan.bound <= plan.objective * (1 + 1e-9)
+    return plan.objective
+
+
+@pytest.mark.parametrize(("goal", "size", "memory"), CLASSES)
+def test_no_method_is_worse_than_a_rule(goal: str, size: str, *, memory: bool) -> None:
+    instance = draw(len(goal) + len(size), goal, size, memory=memory)
+    rules = {name: objective(instance, method=name) for name in BASELINES}
+    best = min(rules.values())
+    single, shared = objective(instance), objective(instance, routes="shared")
+    assert single <= best * (1 + 1e-9), rules
+    assert shared <= best * (1 + 1e-9), rules
+    assert shared <= single * (1 + 2 * GAP), "shared routes are looser than single ones"
+    assert single <= objective(instance, method="search") * (1 + 2 * GAP)
+    assert single <= objective(instance, max_visits=1) * (1 + 2 * GAP), "free visits are looser"
+
+
+@pytest.mark.parametrize(
+    ("goal", "method"),
+    [(goal, name) for goal in GOALS for name in METHODS if name not in BASELINES and (name, goal) not in REFUSED],
+)
+def test_every_method_keeps_a_known_plan(goal: str, method: str) -> None:
+    """Even stopped before it begins, a method returns the best plan that it was given."""
+    instance = random_instance(4, sources=1, workers=3, blocks=4, goal=goal, load=0.2)
+    problem = build_problem(instance, max_visits=1 if method == "dp" else None)
+    known = tuple(plan for plan in known_plans(problem, lambda: False) if problem.feasible(plan))
+    outcome: Outcome = load_method(method)(problem, Options(known=known, time_limit_s=0.0))
+    assert min(map(problem.objective, outcome.incumbents)) <= min(map(problem.objective, known))
+
+
+@settings(max_examples=25, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    goal=st.sampled_from(GOALS),
+    size=st.sampled_from([*SIZES]),
+    memory=st.booleans(),
+    visits=st.sampled_from([None, 1, 2]),
+)
+def test_rules_give_plans_of_the_right_shape(
+    seed: int, goal: str, size: str, visits: int | None, *, memory: bool
+) -> None:
+    problem = build_problem(draw(seed, goal, size, memory=memory), max_visits=visits)
+    plans = known_plans(problem, lambda: False)
+    assert len(plans) >= 1
+    for plan in plans:
+        for source, (choice,) in enumerate(plan):
+            assert choice.variant in problem.demands[source].variants
+            assert len(choice.workers) == len(problem.variants[choice.variant])
+            assert problem.cost(source, choice).latency_s < float("inf")
+
+
+def test_rules_of_the_command_line_are_known_plans() -> None:
+    assert set(BASELINES) <= set(RULES)
+
+
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("method", ["search", "colgen"])
+def test_more_time_is_never_worse(goal: str, method: str) -> None:
+    """With a clock that advances by a fixed amount at each look, the work within a limit is the same on any machine."""
+    problem = build_problem(random_instance(11, sources=2, workers=4, blocks=6, goal=goal, load=0.4))
+    values = []
+    for looks in (10, 30, 100, 300):
+        ticks = itertools.count()
+        options = Options(
+            time_limit_s=looks * 1e-3,
+            gap=1e-9,
+            known=known_plans(problem, lambda: False),
+            clock=lambda ticks=ticks: next(ticks) * 1e-3,  # type: ignore[misc]  # mypy cannot infer a default's type
+        )
+        outcome = solve_in_turn(problem, options, [load_method(method)])
+        values.append(min(map(problem.objective, outcome.incumbents)))
+    assert values == sorted(values, reverse=True)
+
+
+def test_evaluated_ranking_is_never_worse_than_a_rule() -> None:
+    for seed in range(3):
+        instance = random_instance(seed, sources=2, workers=3, blocks=4, load=0.5)
+        best = solve(instance, time_limit_s=LIMIT_S).plan
+        assert best is not None
+        for name in BASELINES:
+            rule = solve(instance, method=name).plan
+            if rule is not None:
+                delay = sum(
+                    instance.scenario.sources[source].priority * route.delay_s for source, route in best.sources.items()
+                )
+                of_rule = sum(
+                    instance.scenario.sources[source].priority * route.delay_s for source, route in rule.sources.items()
+                )
+                assert delay <= of_rule * (1 + 1e-9)
