@@ -59,7 +59,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
         search.offer(choices)
         last = responses.improve(choices)
     peak = PeakSearch(search) if problem.goal in {"throughput", "makespan"} else None
-    if peak or not search.incumbents:
+    if problem.goal != "delay" or not search.incumbents:
         bound = PeakBound(search)
         shared = bound.share()
         if shared.status == "infeasible":
