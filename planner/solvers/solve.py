@@ -17,6 +17,7 @@ from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.infeasibility import late
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Choice, Choices, Problem
@@ -127,6 +128,7 @@ def solve(
         The goal is ``delay`` and a source has no rate.
     """
     started_s = time.monotonic()
+    deadline = Deadline.after(time_limit_s)
     check_rank(rank)
     ordered = instance.in_order_of_names()
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
@@ -139,13 +141,14 @@ def solve(
         threads=threads,
         start=(completed(problem, known),) if any(known) else (),
         progress=progress,
+        deadline=deadline,
     )
     method_solve = load_method(name)
     with on_interrupt(options.stop):
         outcome = method_solve(problem, options)
         best = _best(ordered, problem, outcome, rank)
         if best is None:
-            return Solution(outcome.status, reasons=outcome.reasons)
+            return Solution(outcome.status, reasons=outcome.reasons or _unfinished(name, options))
         best = _meet_deadlines(
             ordered,
             problem,
@@ -153,7 +156,6 @@ def solve(
             rank=rank,
             method_solve=method_solve,
             options=options,
-            end_s=started_s + time_limit_s,
         )
     if best.late:
         return Solution("no_solution", reasons=best.missed_deadlines())
@@ -233,15 +235,13 @@ def _meet_deadlines(
     rank: Rank,
     method_solve: Callable[[Problem, Options], Outcome],
     options: Options,
-    end_s: float,
 ) -> _Candidate:
     """Solve again with tighter deadlines while queueing makes sources late; return the best candidate."""
     for _ in range(MAX_TIGHTENINGS):
-        left_s = end_s - time.monotonic()
-        if not best.late or left_s <= 0 or options.stop.is_set():
+        if not best.late or options.deadline.passed:
             break
         problem = _tighten(problem, best)
-        again = _best(instance, problem, method_solve(problem, dataclasses.replace(options, time_limit_s=left_s)), rank)
+        again = _best(instance, problem, method_solve(problem, options), rank)
         if again is None:
             break
         best = min(best, again, key=lambda candidate: len(candidate.late))
@@ -264,6 +264,15 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
         suitable = ", ".join(name for name, entry in METHODS.items() if routes in entry.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=suitable)
     return method
+
+
+def _unfinished(method: str, options: Options) -> tuple[str, ...]:
+    """Return why there is no plan if a method was ended before it found one."""
+    if options.stop.is_set():
+        return (f"{method} was interrupted before it found a plan",)
+    if options.deadline.passed:
+        return (f"{method} found no plan within {options.time_limit_s:g} s",)
+    return ()
 
 
 def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:

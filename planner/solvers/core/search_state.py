@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from planner.plan.types import Status
 from planner.plan.verify import relative_gap
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.resource_prices import Prices
 
@@ -22,12 +22,14 @@ class Options:
 
     Parameters
     ----------
+    time_limit_s
+        Seconds from the construction of these options until the search ends.
     gap
         Relative optimality gap that counts as optimal.
     start
         Routes to start from (warm start).
-    stop
-        Ends a search from outside, with its best incumbent.
+    deadline
+        When the search ends. A replaced ``time_limit_s`` can bring it forward, but not delay it.
     """
 
     time_limit_s: float = 60.0
@@ -36,7 +38,20 @@ class Options:
     threads: int = 1
     start: tuple[Choices, ...] = ()
     progress: Progress | None = None
-    stop: threading.Event = field(default_factory=threading.Event)
+    deadline: Deadline = field(default_factory=Deadline)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deadline", self.deadline.within(self.time_limit_s))
+
+    @property
+    def stop(self) -> threading.Event:
+        """Ends a search from outside, with its best incumbent."""
+        return self.deadline.stop
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left; always positive, so that a solver started with this time limit can stop by itself."""
+        return max(0.01, self.deadline.left_s)
 
 
 @dataclass(frozen=True)
@@ -70,26 +85,27 @@ class Search:
     options: Options
     bound: float = 0.0
     incumbents: dict[Choices, float] = field(default_factory=dict)
-    started_s: float = field(default_factory=time.monotonic)
+    started_s: float = field(init=False)
 
     def __post_init__(self) -> None:
+        self.started_s = self.options.deadline.now_s()
         for choices in self.options.start:
             self.offer(choices)
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the search began."""
-        return time.monotonic() - self.started_s
+        return self.options.deadline.now_s() - self.started_s
 
     @property
     def left_s(self) -> float:
         """Seconds left; always positive, so that a solver started with this time limit can stop by itself."""
-        return max(0.01, self.options.time_limit_s - self.elapsed_s)
+        return self.options.left_s
 
     @property
     def out_of_time(self) -> bool:
         """Whether the time limit has passed or a stop was requested."""
-        return self.options.stop.is_set() or self.elapsed_s >= self.options.time_limit_s
+        return self.options.deadline.passed
 
     @property
     def best(self) -> float:

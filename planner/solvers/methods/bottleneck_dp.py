@@ -18,6 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import SolveError
+from planner.solvers.core.deadline import Deadline, Expired
 from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.explanation import infeasible
@@ -41,11 +42,24 @@ def solve(problem: Problem, options: Options) -> Outcome:
     if requirements := misfits(problem):
         raise SolveError("not the problem this method solves", where="method dp", expected=", ".join(requirements))
     search = Search(problem, options)
+    try:
+        _bisect(search)
+    except Expired:
+        return search.outcome()
+    if not search.incumbents:
+        return infeasible(problem, options)
+    search.raise_bound(search.best)
+    return search.outcome()
+
+
+def _bisect(search: Search) -> None:
+    """Offer the best partition of each variant."""
+    problem = search.problem
     for variant in problem.demands[0].variants:
         model = problem.variants[variant]
         if model.accuracy < problem.demands[0].min_accuracy:
             continue
-        partition = _Partition(problem, variant)
+        partition = _Partition(problem, variant, search.options.deadline)
         times = partition.times()
         low, high = 0, len(times)
         while low < high:
@@ -56,10 +70,6 @@ def solve(problem: Problem, options: Options) -> Outcome:
                 high = middle
         if low < len(times):
             search.offer(((Choice(variant, partition.route(times[low])),),))
-    if not search.incumbents:
-        return infeasible(problem, options)
-    search.raise_bound(search.best)
-    return search.outcome()
 
 
 def misfits(problem: Problem) -> list[str]:
@@ -87,6 +97,7 @@ class _Partition:
 
     problem: Problem
     variant: int
+    deadline: Deadline
 
     def __post_init__(self) -> None:
         problem, model = self.problem, self.problem.variants[self.variant]
@@ -126,7 +137,7 @@ class _Partition:
         for members in range(1, self.count):
             of_size = sets[size == members]
             of_size = of_size[reached[of_size].any(axis=1)]
-            for worker in range(self.count):
+            for worker in self.deadline.watch(range(self.count)):
                 before = of_size[(of_size >> worker) & 1 == 0]
                 cuts = np.bitwise_or.reduce(reached[before] & hops[:, worker], axis=1)
                 reached[before | (1 << worker), worker] = _extend(cuts, tables[worker])

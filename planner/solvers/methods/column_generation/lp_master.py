@@ -11,6 +11,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from planner.errors import SolveError
+from planner.solvers.core.deadline import Deadline, Expired
 from planner.solvers.core.highs import INFINITY, Program
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices
@@ -32,14 +33,14 @@ class BottleneckMaster:
         Units of loads, of delays and of the objective.
     """
 
-    def __init__(self, problem: Problem, scale: Scale) -> None:
+    def __init__(self, problem: Problem, scale: Scale, deadline: Deadline | None = None) -> None:
         self.problem, self.scale = problem, scale
         self.columns: list[tuple[int, Choice]] = []
         self.known: set[tuple[int, Choice]] = set()
         self.rows: dict[Row, int] = {}
         self.slacks: dict[Row, int] = {}
         self.limits_satisfied = False
-        self.program = Program()
+        self.program = Program(deadline=deadline)
         self.largest, self.longest = self.program.add_column(), self.program.add_column()
         for source, demand in enumerate(problem.demands):
             self._row("share", source, 1.0, 1.0)
@@ -78,7 +79,13 @@ class BottleneckMaster:
         """Do nothing: a linear program stays fast with many routes."""
 
     def solve(self, _: float) -> None:
-        """Find the best shares, or those with the least violations."""
+        """Find the best shares, or those with the least violations.
+
+        Raises
+        ------
+        Expired
+            The deadline has passed.
+        """
         if not self.limits_satisfied:
             self.limits_satisfied = self._run(violation_cost=1.0) <= LIMIT_TOLERANCE
         if self.limits_satisfied:
@@ -92,6 +99,8 @@ class BottleneckMaster:
             self.program.set_cost(slack, violation_cost)
             self.program.set_upper(slack, INFINITY if violation_cost else LIMIT_TOLERANCE)
         result = self.program.run()
+        if result.end == "stopped":
+            raise Expired
         if result.values is None or result.duals is None:
             raise SolveError("the linear program of shares has no solution", where="method colgen", value=result.end)
         self.value: Array = np.maximum(result.values, 0.0)

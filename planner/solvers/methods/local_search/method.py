@@ -52,7 +52,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     responses = BestResponse(search)
     last: Choices = ()
-    for choices in greedy_rounds(problem, GREEDY_ROUNDS):
+    for choices in greedy_rounds(problem, GREEDY_ROUNDS, deadline=options.deadline):
         search.offer(choices)
         last = responses.improve(choices)
     if problem.goal != "delay" or not search.incumbents:
@@ -70,7 +70,7 @@ def _explain(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> 
     """Return the least relaxations for one route per source in words, or ``otherwise`` if they were not found."""
     if problem.arcs > ELASTIC_MAX_ARCS:
         return otherwise
-    limited = dataclasses.replace(options, time_limit_s=min(options.time_limit_s, EXPLANATION_LIMIT_S))
+    limited = dataclasses.replace(options, time_limit_s=EXPLANATION_LIMIT_S)
     relaxations = least_relaxations(problem, limited)
     return explain_infeasibility(problem, relaxations) if relaxations else otherwise
 

@@ -17,7 +17,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyomo.environ as pyo
+from pyomo.common.gc_manager import PauseGC
 
+from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import Relaxations
 from planner.solvers.core.problem import Problem
 from planner.solvers.core.scale import HOPELESS, MemoryUnit, Scale, ratio
@@ -54,7 +56,15 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
     Relaxations or None
         None if they were not found, usually because the time limit passed.
     """
-    model = build_model(problem, scale=Scale(most=HOPELESS), elastic=True)
+    try:
+        with PauseGC():
+            return _relaxations(problem, options, shared=shared)
+    except Expired:
+        return None
+
+
+def _relaxations(problem: Problem, options: Options, *, shared: bool) -> Relaxations | None:
+    model = build_model(problem, scale=Scale(most=HOPELESS), elastic=True, deadline=options.deadline)
     if shared:
         pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
     limits = list(_limits(problem, model))
@@ -67,15 +77,15 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
     model.fewest = pyo.Objective(expr=pyo.quicksum(model.relaxed.values()))
     model.total_slack = pyo.Objective(expr=pyo.quicksum(limit.slack / max(limit.limit, 1e-6) for limit in limits))
     settings = {"random_seed": options.seed, **TOLERANCES}
-    program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
-    first = program.run(options.time_limit_s)
+    program = ModelProgram(model, threads=options.threads, deadline=options.deadline, settings=settings)
+    first = program.run()
     if first.end == "infeasible":
         return {} if unroutable(problem) or problem.max_visits is not None else None
     if first.values is None:
         return None
     program.limit(0, round(first.objective))
     program.minimise(1)
-    program.run(options.time_limit_s)  # the first solution remains if there is no time for a better one
+    program.run()  # the first solution remains if there is no time for a better one
     return {
         (limit.kind, limit.number): limit.violation()
         for row, limit in enumerate(limits)

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+from pyomo.common.gc_manager import PauseGC
 
+from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.scale import Scale
@@ -24,18 +26,26 @@ WARM_START_FRACTION = 0.1
 def solve(problem: Problem, options: Options) -> Outcome:
     """Minimise the surrogate objective over one route per source."""
     search = Search(problem, options)
+    try:
+        with PauseGC():  # a large model has millions of objects, and looking for garbage among them takes seconds
+            return _solve(search)
+    except Expired:
+        return search.outcome()
+
+
+def _solve(search: Search) -> Outcome:
+    problem, options = search.problem, search.options
     scale = Scale()
     if not unroutable(problem):
         scale = Scale.of(problem, _find_warm_start(search))
-    model = build_model(problem, scale=scale)
-    gaps = {"mip_rel_gap": options.gap / 2, "mip_abs_gap": min(options.gap / 2, 1e-6)}
-    settings = {"random_seed": options.seed, **gaps, **TOLERANCES}
-    program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
+    model = build_model(problem, scale=scale, deadline=options.deadline)
+    settings = {"random_seed": options.seed, "mip_rel_gap": options.gap / 2, **TOLERANCES}
+    program = ModelProgram(model, threads=options.threads, deadline=options.deadline, settings=settings)
     if search.incumbents:
         write_choices(model, min(search.incumbents, key=lambda choices: search.incumbents[choices]))
         program.start_from_values()
     while True:
-        result = program.run(search.left_s)
+        result = program.run()
         if result.end == "infeasible":
             return Outcome("infeasible", reasons=explain_infeasibility(problem, relaxations(problem, options)))
         if np.isfinite(result.bound):
@@ -54,11 +64,11 @@ def _find_warm_start(search: Search) -> Choices:
     random = np.random.default_rng(search.options.seed)
     responses = BestResponse(search)
     last: Choices = ()
-    for choices in greedy_rounds(search.problem, GREEDY_ROUNDS):
+    for choices in greedy_rounds(search.problem, GREEDY_ROUNDS, deadline=search.options.deadline):
         search.offer(choices)
         last = responses.improve(choices)
     for _ in range(MAX_PERTURBATIONS):
-        if search.left_s < search.options.time_limit_s * (1 - WARM_START_FRACTION):
+        if search.out_of_time or search.elapsed_s > search.options.time_limit_s * WARM_START_FRACTION:
             break
         responses.perturb(random)
     return min(search.incumbents, key=lambda choices: search.incumbents[choices], default=last)
