@@ -17,7 +17,7 @@ from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
-from planner.solvers.core.deadline import Deadline
+from planner.solvers.core.deadline import Deadline, garbage_kept
 from planner.solvers.core.infeasibility import late
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Choice, Choices, Problem
@@ -144,9 +144,9 @@ def solve(
         deadline=deadline,
     )
     method_solve = load_method(name)
-    with on_interrupt(options.stop):
+    with on_interrupt(options.stop), garbage_kept():
         outcome = method_solve(problem, options)
-        best = _best(ordered, problem, outcome, rank)
+        best = _best(ordered, problem, outcome, rank, deadline)
         if best is None:
             return Solution(outcome.status, reasons=outcome.reasons or _unfinished(name, options))
         best = _meet_deadlines(
@@ -241,7 +241,7 @@ def _meet_deadlines(
         if not best.late or options.deadline.passed:
             break
         problem = _tighten(problem, best)
-        again = _best(instance, problem, method_solve(problem, options), rank)
+        again = _best(instance, problem, method_solve(problem, options), rank, options.deadline)
         if again is None:
             break
         best = min(best, again, key=lambda candidate: len(candidate.late))
@@ -275,10 +275,16 @@ def _unfinished(method: str, options: Options) -> tuple[str, ...]:
     return ()
 
 
-def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:
-    """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one."""
-    best = sorted(outcome.incumbents, key=problem.objective)[:MAX_EVALUATED]
-    candidates = [_candidate(instance, problem, _with_unreached_at_home(problem, choices)) for choices in best]
+def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank, deadline: Deadline) -> _Candidate | None:
+    """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one.
+
+    After the ``deadline`` only the incumbent with the best objective is evaluated.
+    """
+    candidates: list[_Candidate] = []
+    for choices in sorted(outcome.incumbents, key=problem.objective)[:MAX_EVALUATED]:
+        candidates.append(_candidate(instance, problem, _with_unreached_at_home(problem, choices)))
+        if deadline.passed:
+            break
     return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
 
 

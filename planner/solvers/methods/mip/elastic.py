@@ -17,7 +17,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pyomo.environ as pyo
-from pyomo.common.gc_manager import PauseGC
 
 from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import Relaxations
@@ -57,8 +56,7 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
         None if they were not found, usually because the time limit passed.
     """
     try:
-        with PauseGC():
-            return _relaxations(problem, options, shared=shared)
+        return _relaxations(problem, options, shared=shared)
     except Expired:
         return None
 

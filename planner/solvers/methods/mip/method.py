@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import numpy as np
-from pyomo.common.gc_manager import PauseGC
 
 from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import explain_infeasibility
@@ -11,7 +10,14 @@ from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.mip.elastic import relaxations
-from planner.solvers.methods.mip.model import TOLERANCES, add_tangents, build_model, read_choices, write_choices
+from planner.solvers.methods.mip.model import (
+    TOLERANCES,
+    add_tangents,
+    build_model,
+    forget_constraints,
+    read_choices,
+    write_choices,
+)
 from planner.solvers.methods.mip.program import ModelProgram
 from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.greedy import greedy_rounds
@@ -27,8 +33,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     """Minimise the surrogate objective over one route per source."""
     search = Search(problem, options)
     try:
-        with PauseGC():  # a large model has millions of objects, and looking for garbage among them takes seconds
-            return _solve(search)
+        return _solve(search)
     except Expired:
         return search.outcome()
 
@@ -41,6 +46,7 @@ def _solve(search: Search) -> Outcome:
     model = build_model(problem, scale=scale, deadline=options.deadline)
     settings = {"random_seed": options.seed, "mip_rel_gap": options.gap / 2, **TOLERANCES}
     program = ModelProgram(model, threads=options.threads, deadline=options.deadline, settings=settings)
+    forget_constraints(model)
     if search.incumbents:
         write_choices(model, min(search.incumbents, key=lambda choices: search.incumbents[choices]))
         program.start_from_values()

@@ -57,6 +57,13 @@ def build_model(
     return model
 
 
+def forget_constraints(model: Any) -> None:
+    """Free the memory of the constraints, which HiGHS holds as well: most of the model."""
+    model.arcs = ()
+    for constraint in list(model.component_objects(pyo.Constraint)):
+        model.del_component(constraint)
+
+
 def read_choices(problem: Problem, model: Any) -> Choices:
     """Return the routes of the model's present solution."""
     assigned: list[list[tuple[int, int, int]]] = [[] for _ in problem.demands]
