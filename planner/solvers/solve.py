@@ -7,6 +7,7 @@ import importlib
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -17,12 +18,13 @@ from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
-from planner.solvers.core.deadline import Deadline, garbage_kept
+from planner.solvers.core.deadline import Deadline, Expired, call_until, garbage_kept
 from planner.solvers.core.infeasibility import late
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Choice, Choices, Problem
-from planner.solvers.core.search_state import Options, Outcome, Progress
+from planner.solvers.core.search_state import Options, Outcome, Progress, Search
 from planner.solvers.methods import bottleneck_dp as dp
+from planner.solvers.proof import poor_proof
 from planner.solvers.routes.greedy import completed
 
 MILP_MAX_ARCS = 8000
@@ -143,8 +145,11 @@ def solve(
         progress=progress,
         deadline=deadline,
     )
-    method_solve = load_method(name)
     with on_interrupt(options.stop), garbage_kept():
+        try:  # libraries may take seconds to import, and swallow an exception by Ctrl-C
+            method_solve = call_until(deadline, partial(load_method, name), abandon=lambda: None)
+        except Expired:
+            method_solve = _nothing_new
         outcome = method_solve(problem, options)
         best = _best(ordered, problem, outcome, rank, deadline)
         if best is None:
@@ -172,7 +177,8 @@ def solve(
     }
     evaluation = evaluate(instance, problem.routes(best.choices))
     plan = _plan(instance, name, evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
-    return Solution(plan.status, plan)
+    warning = poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS)
+    return Solution(plan.status, plan.model_copy(update={"warning": warning}))
 
 
 def _plan(
@@ -201,6 +207,7 @@ def _plan(
         bound=min(outcome.bound, evaluation.objective),
         gap=gap,
         solve_s=solve_s,
+        threads=options["threads"],
         provenance="estimated" if instance.provenance == "estimated" else "measured",
         sources=evaluation.sources,
         workers=evaluation.workers,
@@ -264,6 +271,11 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
         suitable = ", ".join(name for name, entry in METHODS.items() if routes in entry.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=suitable)
     return method
+
+
+def _nothing_new(problem: Problem, options: Options) -> Outcome:
+    """Return the routes from which a method would have started."""
+    return Search(problem, options).outcome()
 
 
 def _unfinished(method: str, options: Options) -> tuple[str, ...]:

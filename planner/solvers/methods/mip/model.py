@@ -128,11 +128,11 @@ def _add_routes(problem: Problem, model: Any, *, elastic: bool) -> None:
         ),
     )
     model.inflow = pyo.Constraint(
-        [key for key in nodes if key[2] > 0], rule=lambda _, *key: model.runs[key] == _sum(model.until.watch(into[key]))
+        [key for key in nodes if key[2] > 0], rule=lambda _, *key: model.runs[key] == _sum(into[key])
     )
     model.outflow = pyo.Constraint(
         [key for key in nodes if key[2] < len(problem.variants[key[1]]) - 1],
-        rule=lambda _, *key: model.runs[key] == _sum(model.until.watch(out[key])),
+        rule=lambda _, *key: model.runs[key] == _sum(out[key]),
     )
 
 
@@ -176,8 +176,7 @@ def _add_loads(problem: Problem, model: Any) -> None:
         used,
         rule=lambda _, level, resource: (
             model.sigma[level, resource]
-            == (model.sigma[level - 1, resource] if level else 0)
-            + _sum(model.until.watch(terms.get((level, resource), [])))
+            == (model.sigma[level - 1, resource] if level else 0) + _sum(terms.get((level, resource), []))
         ),
     )
     if np.isfinite(problem.cap):
