@@ -25,7 +25,7 @@ from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Progress, Search
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.proof import poor_proof
-from planner.solvers.routes.greedy import completed
+from planner.solvers.routes.greedy import completed, greedy_rounds
 
 MILP_MAX_ARCS = 8000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time."""
@@ -274,8 +274,10 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
 
 
 def _nothing_new(problem: Problem, options: Options) -> Outcome:
-    """Return the routes from which a method would have started."""
-    return Search(problem, options).outcome()
+    """Return the routes from which a method would have started, and greedy ones."""
+    search = Search(problem, options)
+    search.offer(greedy_rounds(problem, 1)[0])
+    return search.outcome()
 
 
 def _unfinished(method: str, options: Options) -> tuple[str, ...]:

@@ -98,7 +98,7 @@ def test_a_library_that_does_not_stop_is_left_behind() -> None:
     released.set()
 
 
-def test_a_run_of_highs_left_behind_gives_the_best_solution_that_it_reported(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_of_highs_left_behind_gives_the_best_solution_that_it_reported() -> None:
     """HiGHS is kept from ending by a callback that waits; a knapsack has a solution before that."""
     released, found = threading.Event(), threading.Event()
     deadline = Deadline()
@@ -108,7 +108,7 @@ def test_a_run_of_highs_left_behind_gives_the_best_solution_that_it_reported(mon
     program.add_rows(np.array([-np.inf]), np.array([150.0]), np.array([0]), np.arange(8), size)
     program.set_costs(-size)
 
-    def wait(event: Any) -> None:
+    def wait(_: Any) -> None:
         found.set()
         deadline.stop.set()
         released.wait(60)
