@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import Final
 
@@ -11,6 +12,8 @@ POOR_GAP: Final = 0.1
 """Relative gap above which a proof is called poor."""
 OUT_OF_TIME: Final = 0.9
 """Fraction of its time limit after which a search counts as ended by it."""
+MORE_TIME: Final = 4.0
+"""How many times the time limit is recommended where it ended a search."""
 SHARED_METHODS: Final = ("colgen", "convex")
 
 
@@ -40,7 +43,8 @@ def _helps(plan: PlanSpec, *, fits_milp: bool) -> Iterator[str]:
     if plan.status == "interrupted":
         yield "no interruption before the time limit"
     elif plan.solve_s >= OUT_OF_TIME * limit_s:
-        yield f"more time (--time-limit {4 * limit_s:g}s)"
+        longer_s = MORE_TIME * limit_s
+        yield f"more time (--time-limit {round(longer_s, -math.floor(math.log10(longer_s))):g}s)"
     shared = plan.method in SHARED_METHODS
     if plan.method == "convex":
         yield "column generation, for any size (--method colgen)"
