@@ -30,7 +30,10 @@ HOUR_S: Final = 3600.0
 
 
 def bottleneck(layers: int, devices: int, seed: int) -> Instance:
-    """Return one source whose samples pass through unlike devices at the largest rate."""
+    """Return one source whose samples pass through unlike devices at the largest rate.
+
+    At one sample per second the objective is the seconds that a sample takes at the bottleneck.
+    """
     random = np.random.default_rng(1000 * layers + devices + 7 * seed)
     base_s = random.uniform(0.05, 0.5, layers)
     speed = np.sort(np.exp(random.uniform(np.log(1), np.log(10), devices)))[::-1]
@@ -58,7 +61,7 @@ def bottleneck(layers: int, devices: int, seed: int) -> Instance:
             )
             for rate, pairs in links.items()
         },
-        sources={"s": {"worker": names[0], "rate_per_s": 0.7 * float(speed.sum() / base_s.sum())}},
+        sources={"s": {"worker": names[0], "rate_per_s": 1.0}},
         objective=ObjectiveSpec(goal="throughput"),
     )
 
@@ -102,7 +105,7 @@ def classes(_seed: int) -> Instance:
         profiles=profiles,
         workers={name: {"base_memory_bytes": 0.0, **worker} for name, worker in workers.items()},
         networks=_mesh(list(workers), 1.25e8, 1e-3),
-        sources={"s": {"worker": "host", "rate_per_s": 500.0}},
+        sources={"s": {"worker": "host", "rate_per_s": 1.0}},
         objective=ObjectiveSpec(goal="throughput"),
     )
 
