@@ -23,7 +23,7 @@ class Options:
     Parameters
     ----------
     time_limit_s
-        Seconds from the construction of these options until the search ends.
+        Seconds from the construction of these options until the search ends; unlimited by default.
     gap
         Relative optimality gap that counts as optimal.
     start
@@ -32,7 +32,7 @@ class Options:
         When the search ends. A replaced ``time_limit_s`` can bring it forward, but not delay it.
     """
 
-    time_limit_s: float = 60.0
+    time_limit_s: float = float("inf")
     gap: float = 1e-4
     seed: int = 0
     threads: int = 1
