@@ -18,6 +18,7 @@ from planner.solvers import solve
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.deadline import Deadline, Expired, call_until
 from planner.solvers.core.highs import Program
+from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.search_state import Options, Search
 from planner.solvers.methods import bottleneck_dp, convex
 from planner.solvers.methods.column_generation import method as colgen
@@ -152,6 +153,18 @@ print(found.status, found.plan.status)
 """
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)
     assert done.stdout == "interrupted interrupted\n", done.stderr
+
+
+@pytest.mark.skipif(os.name != "posix", reason="sends SIGINT")
+def test_ctrl_c_ends_a_series_of_searches() -> None:
+    series, one = threading.Event(), threading.Event()
+    with on_interrupt(series):
+        with on_interrupt(one):
+            signal.raise_signal(signal.SIGINT)
+        assert one.is_set()
+        assert series.is_set()
+        with pytest.raises(KeyboardInterrupt):
+            signal.raise_signal(signal.SIGINT)
 
 
 def test_highs_has_the_callbacks_that_are_used() -> None:
