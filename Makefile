@@ -10,7 +10,7 @@ LOCKER := .venv-lock
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-newest test-oldest check lock golden bench nightly clean
+.PHONY: help demo test test-newest test-oldest check lock golden bench bench-solve nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -50,6 +50,9 @@ golden: $(VENV)/.dev ## Regenerate the files that tests compare with.
 
 bench: $(VENV)/.dev ## Print measured ratios: speed against alternatives, and prediction errors.
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks
+
+bench-solve: $(VENV)/.dev ## Measure solvers on public instances and keep the results; CHECK=1 compares with those kept.
+	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.solve $(if $(CHECK),--check)
 
 nightly: $(VENV)/.dev ## Run all tests, including large models and long runs.
 	@HYPOTHESIS_PROFILE=searching $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800

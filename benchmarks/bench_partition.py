@@ -19,6 +19,7 @@ from typing import Final
 import numpy as np
 
 from planner.cli.output import print_table
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Choice, Demand, Problem, Variant
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods import bottleneck_dp as dp
@@ -134,7 +135,7 @@ def _compare(blocks: int, devices: int, seed: int) -> list[tuple[str, ...]]:
 
     def solved(name: str, method: Callable[[Problem, Options], Outcome], of: Problem) -> Callable[[], float]:
         def run_method() -> float:
-            outcome = method(of, Options(time_limit_s=LIMIT_S, gap=1e-3, clock=time.process_time))
+            outcome = method(of, Options(gap=1e-3, deadline=Deadline.after(LIMIT_S, time.process_time)))
             bounds[name] = outcome.bound
             return _best(of, outcome)
 

@@ -13,7 +13,10 @@ from planner.files import StrPath
 from planner.plan.types import PlanSpec
 from planner.project import reference_to
 from planner.solvers import solve as solve_instance
+from planner.solvers.core.deadline import Expired
 from planner.solvers.solve import Rank, Routes
+from planner.solvers.worth import worth as worth_of
+from planner.solvers.worth import worth_s
 
 
 def solve(
@@ -30,6 +33,7 @@ def solve(
     pins: Mapping[str, Mapping[int, str]] | None = None,
     start: Plan | StrPath | None = None,
     prices: bool = False,
+    worth: bool = False,
     progress: Progress | None = show_progress,
 ) -> Plan:
     """Determine which worker runs which blocks for which source.
@@ -62,6 +66,9 @@ def solve(
         An earlier plan, or its file, whose routes are tried first.
     prices
         Whether to determine also what more memory, more bandwidth or a faster worker would be worth.
+    worth
+        Whether to compare also with the whole model at home, and with plans without one of the used workers. A small
+        part of the time limit, at most a second, is kept for this.
     progress
         Callback ``progress(step, done, total)``. By default, a bar on a terminal; None for none.
 
@@ -85,12 +92,13 @@ def solve(
         if progress is not None:
             progress(f"solving: best {best:.6g}, bound {bound:.6g}", min(elapsed_s, time_limit_s - 1e-9), time_limit_s)
 
+    kept_s = worth_s(time_limit_s) if worth else 0.0
     with reporting(progress, "solving"):
         solution = solve_instance(
             loaded.instance,
             method=method,
             routes=routes,
-            time_limit_s=time_limit_s,
+            time_limit_s=time_limit_s - kept_s,
             gap=gap,
             rank=rank,
             seed=seed,
@@ -103,6 +111,9 @@ def solve(
     if solution.plan is None:
         return Plan(loaded, None, status=solution.status, reasons=solution.reasons)
     spec = solution.plan
+    if worth:
+        options = {**spec.options, "time_limit_s": time_limit_s}
+        spec = spec.model_copy(update={"worth": worth_of(loaded.instance, spec, kept_s), "options": options})
     if loaded.path is not None:
         path, sha256 = loaded.file()
         spec = spec.model_copy(update={"scenario": reference_to(path, None, sha256=sha256)})
@@ -116,6 +127,9 @@ def _priced(scenario: Scenario, spec: PlanSpec, time_limit_s: float, progress: P
         if progress is not None:
             progress(f"pricing {what}", 0, None)
 
-    with reporting(progress, "pricing"):
-        priced = sensitivity(scenario.instance, spec, time_limit_s=time_limit_s, progress=report)
+    try:
+        with reporting(progress, "pricing"):
+            priced = sensitivity(scenario.instance, spec, time_limit_s=time_limit_s, progress=report)
+    except Expired:  # by Ctrl-C, which does not cost the plan
+        return spec
     return spec.model_copy(update={"prices": priced})

@@ -32,6 +32,9 @@ def command(
         str | None, typer.Option(help="'single': one route per source; 'shared': samples split among routes.")
     ] = None,
     time_limit: Annotated[str, typer.Option(help="Time limit; the best plan found by then is kept.")] = "60s",
+    require_gap: Annotated[
+        str | None, typer.Option(help="Largest gap, such as 5%; with a larger one the exit code is 1.")
+    ] = None,
     gap: Annotated[float, typer.Option(min=0.0, help="Relative gap at which a plan counts as optimal.")] = 1e-4,
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Number of threads that a solver may use.")] = 1,
@@ -56,10 +59,12 @@ def command(
 ) -> None:
     """Find which worker runs which blocks for which source.
 
-    Exit code 0: a plan was found; 1: there is none, and the limits that prevent it are printed; 2: invalid input.
+    Exit code 0: a plan was found; 1: there is none, and the limits that prevent it are printed, or its gap is larger
+    than required; 2: invalid input.
     """
     loaded = planner.load_scenario(scenario)
     limit_s = read_time_limit(time_limit)
+    most_gap = float("inf") if require_gap is None else _read(require_gap, "fraction", "--require-gap")
     pins = _pins(pin or [], max(loaded.instance.length(model) for model in loaded.spec.models))
     for warning in loaded.warnings:
         typer.echo(f"planner: warning: {warning}", err=True)
@@ -78,6 +83,7 @@ def command(
             pins=pins,
             start=start,
             prices=prices,
+            worth=True,
         )
     if plan and output is not None:
         plan.save(output)
@@ -85,14 +91,23 @@ def command(
         plan.plot(picture)
     if json:
         print_json(plan.to_dict())
+    elif plan:
+        print_summary(plan)
+        for written in filter(None, (output, picture)):
+            typer.echo(f"wrote {written}")
     if not plan:
         _print_reasons(plan)
         raise typer.Exit(1)
-    if not json:
-        print_summary(plan)
-        for written in (output, picture):
-            if written is not None:
-                typer.echo(f"wrote {written}")
+    if prices and plan.prices is None:
+        typer.echo("planner: interrupted before all prices were known", err=True)
+    _check_gap(plan, most_gap)
+
+
+def _check_gap(plan: Plan, most_gap: float) -> None:
+    """Exit with code 1 if the gap of a plan is larger than required."""
+    if plan.gap > most_gap:
+        typer.echo(f"planner: the gap is {plan.gap:.2%}; at most {most_gap:.2%} is required", err=True)
+        raise typer.Exit(1)
 
 
 def _print_reasons(plan: Plan) -> None:
@@ -106,13 +121,17 @@ def _print_reasons(plan: Plan) -> None:
 
 def read_time_limit(text: str) -> float:
     """Read the value of ``--time-limit``, in seconds."""
+    return _read(text, "time", "--time-limit")
+
+
+def _read(text: str, kind: str, option: str) -> float:
     from planner.units import read_quantity
 
     try:
-        return read_quantity(text, "time")
+        return read_quantity(text, kind)
     except PlannerError as error:
         fault = error.faults[0]
-        raise UsageError(fault.what, where="--time-limit", value=fault.value, expected=fault.expected) from error
+        raise UsageError(fault.what, where=option, value=fault.value, expected=fault.expected) from error
 
 
 def _pins(texts: list[str], longest: int) -> dict[str, dict[int, str]]:

@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
-from planner.plan.types import EnergyUse, PlanPrices, PlanSpec, Route
+from planner.plan.types import EnergyUse, PlanPrices, PlanSpec, PlanWorth, Route
 from planner.scenario.instance import Instance
 from planner.tables import Table, milliseconds
+
+MATTERS: Final = 0.01
+"""Smallest relative difference that is told."""
 
 
 def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
@@ -18,6 +22,34 @@ def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
     if plan.prices is not None:
         yield _prices(plan, plan.prices)
     yield plan.summary
+    if plan.threads > 1:
+        yield f"solved by {plan.threads} threads: another run may find another plan; --threads 1 repeats exactly"
+    if plan.warning is not None:
+        yield f"warning: {plan.warning}"
+    if plan.worth is not None:
+        yield describe_worth(plan, plan.worth)
+
+
+def describe_worth(plan: PlanSpec, worth: PlanWorth) -> str:
+    """Return one line by which a user decides about the plan's devices."""
+    line = _against_home(plan, worth.times_home)
+    if worth.spare is None or worth.spare_cost is None:
+        return line
+    cost = f"at most {100 * worth.spare_cost:.2g} %" if worth.spare_cost > MATTERS / 10 else "nothing"
+    return f"{line}; dropping {worth.spare} would cost {cost}"
+
+
+def _against_home(plan: PlanSpec, times: float | None) -> str:
+    if times is None:
+        return "the whole model at home would break a limit"
+    throughput = plan.goal == "throughput"
+    if times > 1 + MATTERS:
+        how = f"{times:.2g}x the throughput of" if throughput else f"{times:.2g}x faster than"
+        return f"{how} the whole model at home"
+    if times < 1 - MATTERS:
+        how = f"has {1 / times:.2g}x the throughput" if throughput else f"is {1 / times:.2g}x faster"
+        return f"the devices together are slower than one: the whole model at home {how}"
+    return "no better than the whole model at home"
 
 
 def _routes(plan: PlanSpec, instance: Instance) -> Table:

@@ -104,6 +104,17 @@ class PlanPrices(FrozenModel):
     networks: dict[str, NetworkPrice]
 
 
+class PlanWorth(FrozenModel):
+    """What the plan's devices are worth."""
+
+    times_home: float | None
+    """How many times better than the whole model at home; none where limits forbid that."""
+    spare: str | None = None
+    """The used worker that matters least, unless samples arrive there; none if there is no other, or none was found."""
+    spare_cost: float | None = None
+    """By how much the best plan that was found without it is worse, relative to this one."""
+
+
 class ScenarioReference(FrozenModel):
     """Which scenario file the plan was made for."""
 
@@ -128,6 +139,10 @@ class PlanSpec(FrozenModel):
     bound: float
     gap: float
     solve_s: float
+    threads: int = 1
+    """Threads of the solver; with several, the same search may end with another plan."""
+    warning: str | None = None
+    """What would help where the gap is above 10 %."""
     provenance: Literal["measured", "estimated"]
     sources: dict[str, SourcePlan]
     workers: dict[str, WorkerUse]
@@ -135,6 +150,7 @@ class PlanSpec(FrozenModel):
     energy: EnergyUse | None = None
     """None if the scenario states no power."""
     prices: PlanPrices | None = None
+    worth: PlanWorth | None = None
 
     @property
     def summary(self) -> str:

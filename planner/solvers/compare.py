@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
@@ -11,6 +12,7 @@ from planner.plan.evaluate import weighted_means
 from planner.plan.types import PlanSpec
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
+from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.solve import METHODS, Rank, check_rank, solve
 
 
@@ -62,10 +64,14 @@ def compare(
     for method in names:
         if method not in METHODS:
             raise SolveError("unknown method", where="method", value=method, expected=", ".join(METHODS))
+    stop = threading.Event()
     for method in names:
         started_s = perf_counter()
         try:
-            solution = solve(instance, method=method, time_limit_s=time_limit_s, rank=rank, seed=seed, threads=threads)
+            with on_interrupt(stop):
+                solution = solve(
+                    instance, method=method, time_limit_s=time_limit_s, rank=rank, seed=seed, threads=threads
+                )
         except SolveError as error:
             reasons = tuple(str(fault) for fault in error.faults)
             yield Compared(method, "refused", perf_counter() - started_s, reasons=reasons)
@@ -73,6 +79,8 @@ def compare(
         plan = solution.plan
         delay_s = weighted_means(instance, plan.sources)[0] if plan else None
         yield Compared(method, solution.status, perf_counter() - started_s, plan, solution.reasons, delay_s)
+        if stop.is_set():
+            return
 
 
 def best_bounds(results: Sequence[Compared]) -> dict[str, float]:

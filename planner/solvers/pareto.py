@@ -13,6 +13,7 @@ Y. P. Aneja and K. P. K. Nair, "Bicriteria transportation problem", Management S
 from __future__ import annotations
 
 import itertools
+import threading
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
@@ -20,6 +21,7 @@ from planner.errors import SolveError
 from planner.plan.evaluate import weighted_means
 from planner.plan.types import PlanSpec
 from planner.scenario.instance import Instance
+from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.solve import Routes, solve
 
 MAX_BISECTIONS = 5
@@ -84,7 +86,11 @@ def pareto(
             expected="delay",
         )
 
+    stop = threading.Event()
+
     def make(worth_s: float, floors: dict[str, float], start: PlanSpec | None) -> ParetoPoint | None:
+        if stop.is_set():
+            return None
         solution = solve(
             _changed(instance, worth_s, floors),
             method=method,
@@ -102,7 +108,8 @@ def pareto(
             progress(point)
         return point
 
-    return _Front(instance, make).run(points)
+    with on_interrupt(stop):
+        return _Front(instance, make).run(points)
 
 
 Make = Callable[[float, dict[str, float], "PlanSpec | None"], "ParetoPoint | None"]

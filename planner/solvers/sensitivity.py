@@ -15,6 +15,8 @@ import numpy as np
 from planner.plan.types import NetworkPrice, PlanPrices, PlanSpec, WorkerPrice
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
+from planner.solvers.core.deadline import Deadline, Expired
+from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Array, Choices, Integers, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.core.search_state import Options, Outcome
@@ -41,7 +43,18 @@ def sensitivity(
         Time limit of each problem that is solved resolver.
     progress
         Called with the name of each change before it is solved.
+
+    Raises
+    ------
+    Expired
+        Ctrl-C ended it.
     """
+    options = Options(time_limit_s=time_limit_s, gap=float(plan.options.get("gap", 1e-4)))
+    with on_interrupt(options.stop):
+        return _prices(instance, plan, options, progress or (lambda _: None))
+
+
+def _prices(instance: Instance, plan: PlanSpec, options: Options, progress: Callable[[str], None]) -> PlanPrices:
     pins = {
         source: {int(block): worker for block, worker in workers.items()} for source, workers in _pins(plan).items()
     }
@@ -49,8 +62,7 @@ def sensitivity(
     problem = build_problem(ordered, max_visits=plan.options.get("max_visits"), pins=pins)
     known = read_routes(problem, {name: source.routes for name, source in plan.sources.items()})
     method = load_method(plan.method)
-    options = Options(time_limit_s=time_limit_s, gap=float(plan.options.get("gap", 1e-4)))
-    resolver = _Resolver(problem, method, options, progress or (lambda _: None))
+    resolver = _Resolver(problem, method, options, progress)
     outcome = resolver.solve(problem, (known,))
     resolver.best = min(outcome.incumbents, key=problem.objective)
     networks = {name: _resources(ordered, name) for name in instance.scenario.networks}
@@ -93,7 +105,11 @@ class _Resolver:
     best: Choices = ()
 
     def solve(self, problem: Problem, start: tuple[Choices, ...]) -> Outcome:
-        return self.method(problem, dataclasses.replace(self.options, start=start))
+        deadline = Deadline(stop=self.options.stop)  # the time limit is for each problem
+        outcome = self.method(problem, dataclasses.replace(self.options, start=start, deadline=deadline))
+        if self.options.stop.is_set():
+            raise Expired
+        return outcome
 
     def gain(self, what: str, changed: Problem) -> float:
         """Return the decrease of the objective; never negative, because the best routes remain feasible."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
-import threading
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final, Literal, NamedTuple, get_args
 
 import numpy as np
@@ -18,15 +18,17 @@ from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
+from planner.solvers.core.deadline import Deadline, Expired, call_until, garbage_kept
 from planner.solvers.core.infeasibility import late
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Choice, Choices, Problem
-from planner.solvers.core.search_state import Options, Outcome, Progress
+from planner.solvers.core.search_state import Options, Outcome, Progress, Search
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import known_plans
-from planner.solvers.routes.greedy import completed
+from planner.solvers.proof import poor_proof
+from planner.solvers.routes.greedy import completed, greedy_rounds
 
 MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK, MILP_MAX_ARCS_MEMORY = 8000, 2000, 20_000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
@@ -135,42 +137,29 @@ def solve(
         The goal is ``delay`` and a source has no rate.
     """
     started_s = time.monotonic()
+    deadline = Deadline.after(time_limit_s)
     check_rank(rank)
     ordered = instance.in_order_of_names()
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
     names = _methods(problem, method, routes)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
-    stop = threading.Event()
-
-    def out_of_time() -> bool:
-        return stop.is_set() or time.monotonic() - started_s >= time_limit_s
-
     options = Options(
-        time_limit_s=time_limit_s - (time.monotonic() - started_s),
+        time_limit_s=time_limit_s,
         gap=gap,
         seed=seed,
         threads=threads,
         start=(completed(problem, known),) if any(known) else (),
         progress=progress,
-        stop=stop,
+        deadline=deadline,
     )
-
-    methods = [load_method(name) for name in names]
-    # Where memory binds, methods for shared routes round the resident blocks and may miss better single routes.
-    rounds = problem.memory_binds and METHODS[names[-1]].routes == ("shared",)
-    single = [load_method(name) for name in _single_methods(problem)] if rounds else []
-
-    def method_solve(problem: Problem, options: Options) -> Outcome:
-        return solve_in_turn(problem, options, methods, single)
-
-    with on_interrupt(stop):
+    with on_interrupt(options.stop), garbage_kept():
         if names[0] not in RULES:
-            options = dataclasses.replace(options, known=known_plans(problem, out_of_time))
-            options = dataclasses.replace(options, time_limit_s=time_limit_s - (time.monotonic() - started_s))
+            options = dataclasses.replace(options, known=known_plans(problem, lambda: deadline.passed))
+        method_solve = _load(problem, names, deadline)
         outcome = method_solve(problem, options)
-        best = _best(ordered, problem, outcome, rank, known=options.known, stopped=out_of_time)
+        best = _best(ordered, problem, outcome, rank, options)
         if best is None:
-            return Solution(outcome.status, reasons=outcome.reasons)
+            return Solution(outcome.status, reasons=outcome.reasons or _unfinished(names[-1], options))
         best = _meet_deadlines(
             ordered,
             problem,
@@ -178,7 +167,6 @@ def solve(
             rank=rank,
             method_solve=method_solve,
             options=options,
-            end_s=started_s + time_limit_s,
         )
     if best.late:
         return Solution("no_solution", reasons=best.missed_deadlines())
@@ -195,7 +183,8 @@ def solve(
     }
     evaluation = evaluate(instance, problem.routes(best.choices))
     plan = _plan(instance, names[-1], evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
-    return Solution(plan.status, plan)
+    warning = poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS)
+    return Solution(plan.status, plan.model_copy(update={"warning": warning}))
 
 
 def _plan(
@@ -224,6 +213,7 @@ def _plan(
         bound=min(outcome.bound, evaluation.objective),
         gap=gap,
         solve_s=solve_s,
+        threads=options["threads"],
         provenance="estimated" if instance.provenance == "estimated" else "measured",
         sources=evaluation.sources,
         workers=evaluation.workers,
@@ -259,7 +249,6 @@ def _meet_deadlines(
     rank: Rank,
     method_solve: Callable[[Problem, Options], Outcome],
     options: Options,
-    end_s: float,
 ) -> _Candidate:
     """Solve again with tighter deadlines while queueing makes sources late; return the best candidate.
 
@@ -267,19 +256,15 @@ def _meet_deadlines(
     """
     first = problem
     for _ in range(MAX_TIGHTENINGS):
-        left_s = end_s - time.monotonic()
-        if not best.late or left_s <= 0 or options.stop.is_set():
+        if not best.late or options.deadline.passed:
             break
         problem = _tighten(problem, best)
-        outcome = method_solve(problem, dataclasses.replace(options, time_limit_s=left_s))
-        again = _best(instance, problem, outcome, rank, known=options.known, stopped=options.stop.is_set)
+        again = _best(instance, problem, method_solve(problem, options), rank, options)
         if again is None and problem.demands != first.demands:
             relaxed = zip(problem.demands, first.demands, strict=True)
             demands = tuple(dataclasses.replace(demand, deadline_s=own.deadline_s) for demand, own in relaxed)
             problem = dataclasses.replace(problem, demands=demands)
-            limited = dataclasses.replace(options, time_limit_s=max(end_s - time.monotonic(), 0.01))
-            outcome = method_solve(problem, limited)
-            again = _best(instance, problem, outcome, rank, known=options.known, stopped=options.stop.is_set)
+            again = _best(instance, problem, method_solve(problem, options), rank, options)
         if again is None:
             break
         best = min(best, again, key=lambda candidate: len(candidate.late))
@@ -309,25 +294,52 @@ def _single_methods(problem: Problem) -> tuple[str, ...]:
     return ("search", "milp")
 
 
-def _best(
-    instance: Instance,
-    problem: Problem,
-    outcome: Outcome,
-    rank: Rank,
-    *,
-    known: Sequence[Choices],
-    stopped: Callable[[], bool],
-) -> _Candidate | None:
+def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callable[[Problem, Options], Outcome]:
+    """Return the methods, which run in turn; where their libraries cannot be imported in time, what uses none."""
+    # Where memory binds, methods for shared routes round the resident blocks and may miss better single routes.
+    rounds = problem.memory_binds and METHODS[names[-1]].routes == ("shared",)
+    tighter = _single_methods(problem) if rounds else ()
+
+    def load() -> dict[str, Callable[[Problem, Options], Outcome]]:
+        return {name: load_method(name) for name in (*names, *tighter)}
+
+    try:  # libraries may take seconds to import, and swallow an exception by Ctrl-C
+        loaded = call_until(deadline, load, abandon=lambda: None)
+    except Expired:
+        return _nothing_new
+    methods = [loaded[name] for name in names]
+    return partial(solve_in_turn, methods=methods, tighter=[loaded[name] for name in tighter])
+
+
+def _nothing_new(problem: Problem, options: Options) -> Outcome:
+    """Return the routes from which a method would have started, and greedy ones."""
+    search = Search(problem, options)
+    search.offer(greedy_rounds(problem, 1)[0])
+    return search.outcome()
+
+
+def _unfinished(method: str, options: Options) -> tuple[str, ...]:
+    """Return why there is no plan if a method was ended before it found one."""
+    if options.stop.is_set():
+        return (f"{method} was interrupted before it found a plan",)
+    if options.deadline.passed:
+        return (f"{method} found no plan within {options.time_limit_s:g} s",)
+    return ()
+
+
+def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank, options: Options) -> _Candidate | None:
     """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one.
 
-    Ranked by evaluated delay, feasible ``known`` plans compete as well, however poor their objectives are.
+    Ranked by evaluated delay, feasible known plans compete as well, however poor their objectives are. After the
+    deadline only the incumbent with the best objective is evaluated.
     """
     best = sorted(outcome.incumbents, key=problem.objective)
-    rivals = [choices for choices in best[MAX_EVALUATED:] if choices in set(known)] if rank == "evaluated" else []
+    known = set(options.known) if rank == "evaluated" else set()
+    rivals = [choices for choices in best[MAX_EVALUATED:] if choices in known]
     candidates: list[_Candidate] = []
     for choices in (*best[:MAX_EVALUATED], *rivals):
         candidates.append(_candidate(instance, problem, _with_unreached_at_home(problem, choices)))
-        if stopped():
+        if options.deadline.passed:
             break
     return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
 

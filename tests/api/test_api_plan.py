@@ -22,7 +22,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def plan(folder: Path) -> planner.Plan:
-    return planner.solve(str(folder / "scenario.yaml"), progress=None)
+    return planner.solve(str(folder / "scenario.yaml"), worth=True, progress=None)
 
 
 def test_it_shows_itself(plan: planner.Plan, tmp_path: Path) -> None:

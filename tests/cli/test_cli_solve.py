@@ -62,7 +62,7 @@ def test_a_plan_is_drawn(scenario: Path, capsys: pytest.CaptureFixture[str], tmp
     printed = capsys.readouterr().out
     assert printed.endswith(f"wrote {picture}\n")
     text = picture.read_text()
-    assert printed.splitlines()[-2] in text  # the objective with its gap
+    assert next(line for line in printed.splitlines() if line.startswith("optimal: ")) in text
     assert all(f">{name}<" in text for name in ("gate", "yard", "nano", "xavier", "orin", "wifi"))
     main_ok(["solve", str(scenario), "--picture", str(picture.with_suffix(".png")), "--json"])
     assert json.loads(capsys.readouterr().out)["sources"].keys() == {"gate", "yard"}
@@ -192,3 +192,32 @@ def test_a_batch_s_work_is_told_in_seconds(scenario: Path, capsys: pytest.Captur
     busiest_s = max(use.utilisation for use in load_plan(tmp_path / "plan.json").workers.values())
     assert "work of the batch" in printed
     assert format_quantity(busiest_s, "time") in printed
+
+
+def test_a_gap_above_the_required_one_is_exit_code_1(
+    scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    output = tmp_path / "plan.json"
+    main_ok(["solve", str(scenario), "--require-gap", "5%"])
+    capsys.readouterr()
+    words = ["solve", str(scenario), "--method", "ar-mdi", "--require-gap", "5 %", "-o", str(output)]
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 1
+    printed = capsys.readouterr()
+    assert "at most 5.00% is required" in printed.err
+    assert load_plan(output).warning in {line.removeprefix("warning: ") for line in printed.out.splitlines()}
+    for wrong in ("5", "-1%", "five"):
+        with pytest.raises(SystemExit) as end:
+            main(["solve", str(scenario), "--require-gap", wrong])
+        assert end.value.code == 2
+        assert "--require-gap" in capsys.readouterr().err
+
+
+def test_the_proof_and_the_worth_of_the_devices_are_in_json(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    main_ok(["solve", str(scenario), "--json", "--threads", "2", "--time-limit", "30s"])
+    plan = json.loads(capsys.readouterr().out)
+    assert plan["warning"] is None
+    assert plan["threads"] == 2
+    assert plan["worth"]["spare"] in {"xavier", "orin", None}  # samples arrive at nano
+    assert plan["options"]["time_limit_s"] == 30

@@ -1,7 +1,5 @@
 from __future__ import annotations
 
-import threading
-
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -11,6 +9,7 @@ from planner.plan.verify import verify
 from planner.scenario.instance import Instance
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods import exhaustive
@@ -112,14 +111,14 @@ def test_highs_is_warm_started_from_the_written_plan() -> None:
     home = tuple((Choice(demand.variants[0], (demand.home,) * 5),) for demand in problem.demands)
     model = milp_model.build_model(problem)
     milp_model.write_choices(model, home)
-    stop = threading.Event()
-    stop.set()
-    program = ModelProgram(model, stop=stop)
+    deadline = Deadline()
+    program, other = ModelProgram(model, deadline=deadline), ModelProgram(model, deadline=deadline)
+    deadline.stop.set()
     program.start_from_values()
     answer = program.run(60.0)
     assert answer.end == "stopped"
     assert answer.objective == pytest.approx(problem.objective(home))
     assert answer.bound < answer.objective
     assert milp_model.read_choices(problem, model) == home
-    nothing = ModelProgram(model, stop=stop).run(60.0)
+    nothing = other.run(60.0)
     assert (nothing.end, nothing.values) == ("stopped", None)

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from planner.scenario.instance import Instance
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
@@ -121,10 +122,9 @@ def test_more_time_is_never_worse(goal: str, method: str) -> None:
     for looks in (10, 30, 100, 300):
         ticks = itertools.count()
         options = Options(
-            time_limit_s=looks * 1e-3,
             gap=1e-9,
             known=known_plans(problem, lambda: False),
-            clock=lambda ticks=ticks: next(ticks) * 1e-3,  # type: ignore[misc]  # mypy cannot infer a default's type
+            deadline=Deadline.after(looks * 1e-3, lambda ticks=ticks: next(ticks) * 1e-3),  # type: ignore[misc]  # mypy cannot infer a default's type
         )
         outcome = solve_in_turn(problem, options, [load_method(method)])
         values.append(min(map(problem.objective, outcome.incumbents)))

@@ -2,14 +2,15 @@
 
 HiGHS fixes its number of threads when a thread of the process first runs a model, and refuses later models with another
 number. So each run uses a new thread and shuts down HiGHS's own threads afterwards: neither earlier nor concurrent runs
-affect it.
+affect it. Within its presolve and root node, HiGHS may look at neither its time limit nor its callbacks for many
+seconds; then the run is left behind, with the best solution that it has reported.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import threading
 from collections.abc import Mapping
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, Final, Literal
 
@@ -17,9 +18,12 @@ import highspy
 import numpy as np
 
 from planner.errors import SolveError
+from planner.solvers.core.deadline import Deadline, Expired, call_until
 from planner.solvers.core.problem import Array, Integers
 
 INFINITY: Final = highspy.kHighsInf
+LEAST_S: Final = 0.01
+"""Shortest time limit of a run, in seconds: after a shorter one HiGHS returns nothing, not even a trivial solution."""
 
 End = Literal["optimal", "infeasible", "stopped"]
 """How a run ended: ``stopped`` by its time limit or from outside."""
@@ -74,8 +78,8 @@ class Program:
     ----------
     threads
         Maximum number of threads of a run.
-    stop
-        Ends a run from outside, with its best solution so far.
+    deadline
+        Ends a run, with its best solution so far.
     settings
         HiGHS options by name.
 
@@ -86,20 +90,31 @@ class Program:
     """
 
     def __init__(
-        self, *, threads: int = 1, stop: threading.Event | None = None, settings: Mapping[str, object] | None = None
+        self, *, threads: int = 1, deadline: Deadline | None = None, settings: Mapping[str, object] | None = None
     ) -> None:
         self._highs = SilentHighs()
-        self._stop = stop
+        self._deadline = deadline or Deadline()
         self._abandoned = threading.Event()
         self._has_integers = False
-        self._set_options({"threads": threads, **(settings or {})})
+        self._reported = ProgramResult("stopped")
+        self._set_options({"threads": threads, "mip_abs_gap": 0.0, **(settings or {})})
         for callback in (self._highs.cbSimplexInterrupt, self._highs.cbIpmInterrupt, self._highs.cbMipInterrupt):
             callback.subscribe(self._interrupt)
+        self._highs.cbMipInterrupt.subscribe(self._report_bound)
+        self._highs.cbMipImprovingSolution.subscribe(self._report_solution)
 
     def _interrupt(self, event: Any) -> None:
-        stopped = self._abandoned.is_set() or (self._stop is not None and self._stop.is_set())
-        if stopped and event.data_in is not None:
+        if (self._abandoned.is_set() or self._deadline.stop.is_set()) and event.data_in is not None:
             event.data_in.user_interrupt = True
+
+    def _report_bound(self, event: Any) -> None:
+        self._reported = dataclasses.replace(self._reported, bound=float(event.data_out.mip_dual_bound))
+
+    def _report_solution(self, event: Any) -> None:
+        found = event.data_out
+        self._reported = dataclasses.replace(
+            self._reported, objective=float(found.objective_function_value), values=np.array(found.mip_solution)
+        )
 
     @property
     def columns(self) -> int:
@@ -158,16 +173,26 @@ class Program:
         self._check(self._highs.setSolution(len(values), _indices(values), _values(values)), "a warm start")
 
     def run(self, time_limit_s: float = INFINITY) -> ProgramResult:
-        """Minimise the program; the time limit is for this run alone."""
-        highs = self._highs
+        """Minimise the program, until the deadline or for ``time_limit_s``.
+
+        A run that does not end in time is left behind, and all later runs of the program are ``stopped`` at once.
+        """
+        if self._abandoned.is_set():
+            return ProgramResult("stopped")
+        highs, deadline = self._highs, self._deadline.within(time_limit_s)
         # Against the limit of a linear program, but not of one with integers, HiGHS counts the earlier runs, too.
         earlier_s = 0.0 if self._has_integers else highs.getRunTime()
-        self._check(highs.setOptionValue("time_limit", earlier_s + time_limit_s), "option time_limit", time_limit_s)
-        done = self._run_in_thread()
-        if self._failed(done):
-            # From a start, HiGHS may find its own optimum infeasible, by its tolerance and a rounding error.
-            highs.clearSolver()
-            done = self._run_in_thread()
+        limit_s = earlier_s + max(deadline.left_s, LEAST_S)
+        self._check(highs.setOptionValue("time_limit", limit_s), "option time_limit", limit_s)
+        self._reported = ProgramResult("stopped")
+        try:
+            done = call_until(deadline, self._run, self._abandoned.set)
+            if self._failed(done):
+                # From a start, HiGHS may find its own optimum infeasible, by its tolerance and a rounding error.
+                highs.clearSolver()
+                done = call_until(deadline, self._run, self._abandoned.set)
+        except Expired:
+            return self._reported
         status = highs.getModelStatus()
         if self._failed(done):
             raise SolveError(
@@ -184,15 +209,6 @@ class Program:
     def _set_options(self, options: Mapping[str, object]) -> None:
         for name, value in options.items():
             self._check(self._highs.setOptionValue(name, value), f"option {name}", value)
-
-    def _run_in_thread(self) -> Any:
-        with ThreadPoolExecutor(max_workers=1, thread_name_prefix="highs") as pool:
-            running = pool.submit(self._run)
-            try:
-                return running.result()
-            except BaseException:
-                self._abandoned.set()  # a Ctrl-C must not wait for the whole search
-                raise
 
     def _run(self) -> Any:
         try:

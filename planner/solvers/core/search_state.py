@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import threading
-import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from planner.plan.types import Status
 from planner.plan.verify import relative_gap
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.resource_prices import Prices
 
@@ -22,6 +22,8 @@ class Options:
 
     Parameters
     ----------
+    time_limit_s
+        Seconds from the construction of these options until the search ends; unlimited by default.
     gap
         Relative optimality gap that counts as optimal.
     start
@@ -30,13 +32,11 @@ class Options:
         Further routes than which the outcome is never worse, such as those of simple rules.
     brief
         End a local search early, because another method follows.
-    stop
-        Ends a search from outside, with its best incumbent.
-    clock
-        Seconds now, as the time limit counts them.
+    deadline
+        When the search ends. A replaced ``time_limit_s`` can bring it forward, but not delay it.
     """
 
-    time_limit_s: float = 60.0
+    time_limit_s: float = float("inf")
     gap: float = 1e-4
     seed: int = 0
     threads: int = 1
@@ -44,8 +44,20 @@ class Options:
     known: tuple[Choices, ...] = ()
     progress: Progress | None = None
     brief: bool = False
-    stop: threading.Event = field(default_factory=threading.Event)
-    clock: Callable[[], float] = time.monotonic
+    deadline: Deadline = field(default_factory=Deadline)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deadline", self.deadline.within(self.time_limit_s))
+
+    @property
+    def stop(self) -> threading.Event:
+        """Ends a search from outside, with its best incumbent."""
+        return self.deadline.stop
+
+    @property
+    def left_s(self) -> float:
+        """Seconds left; always positive, so that a solver started with this time limit can stop by itself."""
+        return max(0.01, self.deadline.left_s)
 
 
 @dataclass(frozen=True)
@@ -82,24 +94,24 @@ class Search:
     started_s: float = field(init=False)
 
     def __post_init__(self) -> None:
-        self.started_s = self.options.clock()
+        self.started_s = self.options.deadline.now_s()
         for choices in (*self.options.start, *self.options.known):
             self.offer(choices)
 
     @property
     def elapsed_s(self) -> float:
         """Seconds since the search began."""
-        return self.options.clock() - self.started_s
+        return self.options.deadline.now_s() - self.started_s
 
     @property
     def left_s(self) -> float:
         """Seconds left; always positive, so that a solver started with this time limit can stop by itself."""
-        return max(0.01, self.options.time_limit_s - self.elapsed_s)
+        return self.options.left_s
 
     @property
     def out_of_time(self) -> bool:
         """Whether the time limit has passed or a stop was requested."""
-        return self.options.stop.is_set() or self.elapsed_s >= self.options.time_limit_s
+        return self.options.deadline.passed
 
     @property
     def best(self) -> float:

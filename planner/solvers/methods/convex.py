@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import dataclasses
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 import cvxpy
@@ -17,6 +18,7 @@ import numpy as np
 from scipy import sparse
 
 from planner.errors import SolveError
+from planner.solvers.core.deadline import Deadline, Expired, call_until
 from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, marginal_prices
@@ -107,16 +109,33 @@ class _Flow:
 
 def _solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
+    try:
+        return _minimise(search)
+    except Expired:
+        return search.outcome()
+
+
+def _minimise(search: Search) -> Outcome:
+    problem, options = search.problem, search.options
     if unroutable(problem):
         return unroutable_outcome(problem)
+    until = options.deadline
+    first = greedy_rounds(problem, GREEDY_ROUNDS, deadline=until)
+    for choices in first:
+        search.offer(choices)
     flows = [
-        _Flow(source, variant, list(node_arcs(problem, source, variant)), _moves(problem, source, variant))
+        _Flow(
+            source,
+            variant,
+            list(until.watch(node_arcs(problem, source, variant))),
+            list(until.watch(_moves(problem, source, variant))),
+        )
         for source, demand in enumerate(problem.demands)
         for variant in demand.variants
     ]
     arcs = [(flow, arc) for flow in flows for arc in (*flow.nodes, *flow.moves)]
-    scale = Scale.of(problem, min(greedy_rounds(problem, GREEDY_ROUNDS), key=problem.objective))
-    program = _ConvexProgram(problem, arcs, scale)
+    scale = Scale.of(problem, min(first, key=problem.objective))
+    program = _ConvexProgram(problem, arcs, scale, until)
     program.limits["flow"] = _conservation(problem, flows, program.x)
     solved = cp.Problem(cp.Minimize(program.objective), list(program.limits.values()))
     try:
@@ -145,12 +164,18 @@ def _status(solved: Any, search: Search) -> Any:
     ------
     SolveError
         Clarabel failed or ended with a status that is no result.
+    Expired
+        It did not end in time: cvxpy does not look at the time, and Clarabel does so only between steps.
     """
+    options = search.options
+    solve = partial(
+        solved.solve, solver=cp.CLARABEL, time_limit=search.left_s, max_threads=options.threads, **TOLERANCES
+    )
     with warnings.catch_warnings():
         # "Solution may be inaccurate": the lower bound shows by how much.
         warnings.simplefilter("ignore", UserWarning)
         try:
-            solved.solve(solver=cp.CLARABEL, time_limit=search.left_s, max_threads=search.options.threads, **TOLERANCES)
+            call_until(options.deadline, solve, abandon=lambda: None)
         except cp.SolverError as error:
             raise SolveError(f"Clarabel has failed: {error}", where="method convex") from error
     if solved.status not in INFEASIBLE | ANSWERED:
@@ -175,7 +200,7 @@ def _moves(problem: Problem, source: int, variant: int) -> list[Arc]:
 class _ConvexProgram:
     """The convex program without flow conservation; ``limits`` holds its constraints by name, for their prices."""
 
-    def __init__(self, problem: Problem, arcs: list[tuple[_Flow, Arc]], scale: Scale) -> None:
+    def __init__(self, problem: Problem, arcs: list[tuple[_Flow, Arc]], scale: Scale, deadline: Deadline) -> None:
         self.problem, self.scale = problem, scale
         self.x = cp.Variable(len(arcs), nonneg=True)
         self.limits: dict[str, Any] = {}
@@ -183,14 +208,14 @@ class _ConvexProgram:
         idle = problem.goal == "delay" and scale.load < IDLE
         units = Scale(most=HOPELESS) if problem.goal == "delay" and not idle else scale
         self.load_unit = units.load
-        nested = _nested_loads(problem, arcs, units)
+        nested = _nested_loads(problem, deadline.watch(arcs), units, len(arcs))
         self.load = [nested[level * resources : (level + 1) * resources] for level in range(levels)]
         total = self.load[-1] @ self.x
         if problem.goal == "delay":
             used = np.flatnonzero(np.diff(nested.indptr))
             sigma = nested[used] @ self.x
             weight = problem.classes.weight[used // resources]
-            fixed = np.array([scale.costs(_fixed_cost(problem, flow, arc)) for flow, arc in arcs])
+            fixed = np.array([scale.costs(_fixed_cost(problem, flow, arc)) for flow, arc in deadline.watch(arcs)])
             queued = (1 - problem.kappa) * sigma + problem.kappa * (cp.inv_pos(1 - sigma) - 1) if not idle else sigma
             self.objective = (weight * units.load / scale.objective) @ queued + fixed @ self.x
             self.limits["capacity"] = total <= problem.caps / units.load
@@ -260,7 +285,7 @@ def _cheapest(problem: Problem, prices: Prices) -> Array:
     return np.array([cheapest_route(problem, source, prices)[0] for source in range(len(problem.demands))])
 
 
-def _nested_loads(problem: Problem, arcs: list[tuple[_Flow, Arc]], scale: Scale) -> Any:
+def _nested_loads(problem: Problem, arcs: Iterable[tuple[_Flow, Arc]], scale: Scale, count: int) -> Any:
     """Return the utilisation of each resource by the classes 1..k per unit of each arc's flow; shape [K · R, arcs]."""
     levels, resources = len(problem.classes.weight), len(problem.resources)
     entries = [
@@ -269,7 +294,7 @@ def _nested_loads(problem: Problem, arcs: list[tuple[_Flow, Arc]], scale: Scale)
         for resource, load in ((r, s * problem.demands[flow.source].volume) for r, s in arc.seconds)
     ]
     rows, columns, values = (np.array(part) for part in zip(*entries, strict=True))
-    load = sparse.csr_array((values, (rows, columns)), shape=(levels * resources, len(arcs)))
+    load = sparse.csr_array((values, (rows, columns)), shape=(levels * resources, count))
     nest = sparse.kron(sparse.csr_array(np.tril(np.ones((levels, levels)))), sparse.eye_array(resources))
     return (nest @ load).tocsr()
 

@@ -34,6 +34,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
     routes = [_routes(problem, source) for source in range(len(problem.demands))]
     best = float("inf")
     for combination in itertools.product(*routes):
+        if search.out_of_time:
+            return search.outcome()
         choices = tuple((choice,) for choice in combination)
         objective = problem.objective(choices)
         if objective < best and problem.feasible(choices):

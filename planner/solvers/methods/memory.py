@@ -94,9 +94,7 @@ def no_room(problem: Problem, options: Options) -> bool:
         return False
     demands = tuple(dataclasses.replace(demand, deadline_s=np.inf, min_accuracy=0.0) for demand in problem.demands)
     memory_alone = dataclasses.replace(problem, goal="throughput", demands=demands)
-    limited = dataclasses.replace(
-        options, time_limit_s=min(options.time_limit_s, PROOF_LIMIT_S), gap=1.0, start=(), progress=None
-    )
+    limited = dataclasses.replace(options, time_limit_s=PROOF_LIMIT_S, gap=1.0, start=(), progress=None)
     return _solve_milp(memory_alone, limited).status == "infeasible"
 
 

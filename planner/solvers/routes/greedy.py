@@ -4,16 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Array, Choice, Choices, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.routes.pricing import cheapest_route
 
 
-def greedy_rounds(problem: Problem, rounds: int, *, averaging: bool = False) -> list[Choices]:
+def greedy_rounds(
+    problem: Problem, rounds: int, *, averaging: bool = False, deadline: Deadline | None = None
+) -> list[Choices]:
     """Return the routes after each round; within a round the sources choose in order of priority.
 
     With ``averaging`` a source moves only 1 / t of its samples to its cheapest route in round t (method of successive
     averages, a Frank-Wolfe method); the routes of all rounds together are good candidates for sharing samples.
+    At the ``deadline`` the list ends, after at least one round.
     """
     order = np.argsort(problem.classes.of_source, kind="stable").tolist()
     load = np.zeros((len(problem.demands), len(problem.resources)))
@@ -31,6 +35,8 @@ def greedy_rounds(problem: Problem, rounds: int, *, averaging: bool = False) -> 
     for number in range(rounds):
         moved = 1 / (number + 1) if averaging else 1.0
         for source in order:
+            if after_rounds and deadline is not None and deadline.passed:
+                return after_rounds
             if not averaging:
                 change(source, -load[source])
             _, chosen[source] = cheapest_route(problem, source, Prices.of_delay(problem, of_class), chosen.get(source))

@@ -232,7 +232,7 @@ class FleetModel:
     def cheapest(self, time_limit_s: float, options: Options) -> Fleet:
         """Return the cheapest fleet that is not excluded."""
         settings = {"random_seed": options.seed, "mip_rel_gap": 0.0, "mip_abs_gap": 0.0, **TOLERANCES}
-        program = ModelProgram(self.model, threads=options.threads, stop=options.stop, settings=settings)
+        program = ModelProgram(self.model, threads=options.threads, deadline=options.deadline, settings=settings)
         result = program.run(time_limit_s)
         counts = None
         if result.values is not None:

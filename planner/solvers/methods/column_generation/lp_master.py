@@ -13,6 +13,7 @@ from typing import Final
 import numpy as np
 
 from planner.errors import SolveError
+from planner.solvers.core.deadline import Deadline, Expired
 from planner.solvers.core.equations import Equation
 from planner.solvers.core.highs import INFINITY, Program
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
@@ -67,14 +68,14 @@ class LinearMaster:
         Units of loads, of delays and of the objective.
     """
 
-    def __init__(self, problem: Problem, scale: Scale) -> None:
+    def __init__(self, problem: Problem, scale: Scale, deadline: Deadline | None = None) -> None:
         self.problem, self.scale = problem, scale
         self.columns: list[tuple[int, Choice]] = []
         self.known: set[tuple[int, Choice]] = set()
         self.rows: dict[Row, int] = {}
         self.slacks: dict[Row, int] = {}
         self.limits_satisfied = False
-        self.program = Program()
+        self.program = Program(deadline=deadline)
         self.largest, self.longest = self.program.add_column(), self.program.add_column()
         for source, demand in enumerate(problem.demands):
             self._row("share", source, 1.0, 1.0)
@@ -121,7 +122,13 @@ class LinearMaster:
         """Do nothing: a linear program stays fast with many routes."""
 
     def solve(self, _: float) -> None:
-        """Find the best shares, or those with the least violations."""
+        """Find the best shares, or those with the least violations.
+
+        Raises
+        ------
+        Expired
+            The deadline has passed.
+        """
         if not self.limits_satisfied:
             self.limits_satisfied = self._run(violation_cost=1.0) <= LIMIT_TOLERANCE
         if self.limits_satisfied:
@@ -139,6 +146,8 @@ class LinearMaster:
         for slack in self.slacks.values():
             self.program.set_upper(slack, INFINITY if violation_cost else LIMIT_TOLERANCE)
         result = self.program.run()
+        if result.end == "stopped":
+            raise Expired
         if result.values is None or result.duals is None:
             raise SolveError("the linear program of shares has no solution", where="method colgen", value=result.end)
         self.value: Array = np.maximum(result.values, 0.0)

@@ -20,6 +20,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from planner.errors import SolveError
+from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
@@ -62,12 +63,21 @@ def solve(problem: Problem, options: Options) -> Outcome:
 
 def _solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
+    try:
+        return _generate(search)
+    except Expired:
+        return search.outcome()
+
+
+def _generate(search: Search) -> Outcome:
+    problem, options = search.problem, search.options
     if unroutable(problem):
         return unroutable_outcome(problem)
     rounds = WARM_START_ROUNDS if options.start else FIRST_ROUNDS
-    first = greedy_rounds(problem, rounds, averaging=True)
+    first = greedy_rounds(problem, rounds, averaging=True, deadline=options.deadline)
     scale = Scale.of(problem, min(first, key=problem.objective))
-    master = NewtonMaster(problem, scale) if problem.goal == "delay" else LinearMaster(problem, scale)
+    kind = NewtonMaster if problem.goal == "delay" else LinearMaster
+    master = kind(problem, scale, options.deadline)
     for choices in (*options.start, *first):
         search.offer(choices)
         master.add(
@@ -157,6 +167,7 @@ def _price(search: Search, prices: Prices, near: Mapping[int, Choice]) -> list[t
     ``near`` maps a source to a route that may be nearly the cheapest, which bounds the search.
     """
     problem = search.problem
-    routes = [cheapest_route(problem, source, prices, near.get(source)) for source in range(len(problem.demands))]
+    sources = search.options.deadline.watch(range(len(problem.demands)))
+    routes = [cheapest_route(problem, source, prices, near.get(source)) for source in sources]
     search.raise_bound(proven_bound(problem, prices, np.array([price for price, _ in routes])))
     return [(source, choice) for source, (_, choice) in enumerate(routes) if problem.allowed(source, choice)]

@@ -21,6 +21,7 @@ import numpy as np
 from scipy import sparse
 from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, smooth_congestion
@@ -74,7 +75,8 @@ class NewtonMaster:
     that may be lost; each is at most 1. Attributes over columns have n rows, in the order in which routes were added.
     """
 
-    def __init__(self, problem: Problem, scale: Scale) -> None:
+    def __init__(self, problem: Problem, scale: Scale, deadline: Deadline | None = None) -> None:
+        self.deadline = deadline or Deadline()
         self.problem = problem
         demands = problem.demands
         self.columns: list[tuple[int, Choice]] = []
@@ -161,7 +163,7 @@ class NewtonMaster:
         """
         self.limit_stiffness = self.limit_stiffness or 100 * abs(self._evaluate(self.share).value)
         least = tolerance / len(self.share) / 2
-        for _ in range(MAX_NEWTON_STEPS):
+        for _ in self.deadline.watch(range(MAX_NEWTON_STEPS)):
             tau = max(least, BARRIER_REDUCTION * float(self.share @ self.slack_price) / len(self.share))
             try:
                 gap = self._step(tau)

@@ -55,7 +55,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     responses = BestResponse(search)
     last: Choices = ()
     known = sorted(options.known, key=problem.objective)[:IMPROVED_KNOWN] if problem.goal == "delay" else []
-    for choices in (*greedy_rounds(problem, GREEDY_ROUNDS), *known):
+    for choices in (*greedy_rounds(problem, GREEDY_ROUNDS, deadline=options.deadline), *known):
         search.offer(choices)
         last = responses.improve(choices)
     peak = PeakSearch(search) if problem.goal in {"throughput", "makespan"} else None
@@ -81,7 +81,7 @@ def _explain(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> 
     """Return the least relaxations for one route per source in words, or ``otherwise`` if they were not found."""
     if problem.arcs > ELASTIC_MAX_ARCS:
         return otherwise
-    limited = dataclasses.replace(options, time_limit_s=min(options.time_limit_s, EXPLANATION_LIMIT_S))
+    limited = dataclasses.replace(options, time_limit_s=EXPLANATION_LIMIT_S)
     relaxations = least_relaxations(problem, limited)
     return explain_infeasibility(problem, relaxations) if relaxations else otherwise
 

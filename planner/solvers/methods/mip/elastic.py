@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pyomo.environ as pyo
 
+from planner.solvers.core.deadline import Expired
 from planner.solvers.core.equations import Equation
 from planner.solvers.core.infeasibility import Relaxations
 from planner.solvers.core.problem import Problem
@@ -55,7 +56,14 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
     Relaxations or None
         None if they were not found, usually because the time limit passed.
     """
-    model = build_model(problem, scale=Scale(most=HOPELESS), elastic=True)
+    try:
+        return _relaxations(problem, options, shared=shared)
+    except Expired:
+        return None
+
+
+def _relaxations(problem: Problem, options: Options, *, shared: bool) -> Relaxations | None:
+    model = build_model(problem, scale=Scale(most=HOPELESS), elastic=True, deadline=options.deadline)
     if shared:
         pyo.TransformationFactory("core.relax_integer_vars").apply_to(model)
     limits = list(_limits(problem, model))
@@ -63,15 +71,15 @@ def relaxations(problem: Problem, options: Options, *, shared: bool = False) -> 
         return {}
     _add_filter(model, limits)
     settings = {"random_seed": options.seed, **TOLERANCES}
-    program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
-    first = program.run(options.time_limit_s)
+    program = ModelProgram(model, threads=options.threads, deadline=options.deadline, settings=settings)
+    first = program.run()
     if first.end == "infeasible":
         return {} if unroutable(problem) or problem.max_visits is not None else None
     if first.values is None:
         return None
     program.limit(0, round(first.objective))
     program.minimise(1)
-    program.run(options.time_limit_s)  # the first solution remains if there is no time for a better one
+    program.run()  # the first solution remains if there is no time for a better one
     return {
         (limit.kind, limit.number): limit.violation()
         for row, limit in enumerate(limits)

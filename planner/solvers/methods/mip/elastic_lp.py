@@ -132,7 +132,7 @@ class _Shares:
         most = self._largest_violations()
         none, below = np.zeros(columns), np.full(count, -INFINITY)
         slack, relaxed = sparse.eye_array(count), sparse.diags_array(most)
-        program = Program(threads=options.threads, stop=options.stop, settings={"random_seed": options.seed})
+        program = Program(threads=options.threads, deadline=options.deadline, settings={"random_seed": options.seed})
         program.add_columns(
             np.zeros(columns + 2 * count),
             np.concatenate([none + 1.0, most, np.ones(count)]),
@@ -142,13 +142,13 @@ class _Shares:
         _add_rows(program, below, np.zeros(count), sparse.hstack([sparse.csr_array((count, columns)), slack, -relaxed]))
         self._share_all(program, 2 * count)
         program.set_costs(np.concatenate([none, np.zeros(count), np.ones(count)]))
-        first = program.run(options.time_limit_s)
+        first = program.run()
         if first.values is None:
             return None
         binaries = range(columns + count, columns + 2 * count)
         program.add_row(-INFINITY, round(first.objective), dict.fromkeys(binaries, 1.0))
         program.set_costs(np.concatenate([none, np.ones(count), np.zeros(count)]))
-        second = program.run(options.time_limit_s)
+        second = program.run()
         best = first.values if second.values is None else second.values
         amount = best[columns : columns + count] * np.array(self.allowed)
         chosen = best[columns + count :] > 0.5

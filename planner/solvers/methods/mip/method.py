@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import numpy as np
 
+from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.mip.elastic import relaxations
-from planner.solvers.methods.mip.model import TOLERANCES, add_tangents, build_model, read_choices, write_choices
+from planner.solvers.methods.mip.model import (
+    TOLERANCES,
+    add_tangents,
+    build_model,
+    forget_constraints,
+    read_choices,
+    write_choices,
+)
 from planner.solvers.methods.mip.program import ModelProgram
 from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.greedy import greedy_rounds
@@ -24,18 +32,26 @@ WARM_START_FRACTION = 0.1
 def solve(problem: Problem, options: Options) -> Outcome:
     """Minimise the surrogate objective over one route per source."""
     search = Search(problem, options)
+    try:
+        return _solve(search)
+    except Expired:
+        return search.outcome()
+
+
+def _solve(search: Search) -> Outcome:
+    problem, options = search.problem, search.options
     scale = Scale()
     if not unroutable(problem):
         scale = Scale.of(problem, _find_warm_start(search))
-    model = build_model(problem, scale=scale)
-    gaps = {"mip_rel_gap": options.gap / 2, "mip_abs_gap": min(options.gap / 2, 1e-6)}
-    settings = {"random_seed": options.seed, **gaps, **TOLERANCES}
-    program = ModelProgram(model, threads=options.threads, stop=options.stop, settings=settings)
+    model = build_model(problem, scale=scale, deadline=options.deadline)
+    settings = {"random_seed": options.seed, "mip_rel_gap": options.gap / 2, **TOLERANCES}
+    program = ModelProgram(model, threads=options.threads, deadline=options.deadline, settings=settings)
+    forget_constraints(model)
     if search.incumbents:
         write_choices(model, min(search.incumbents, key=lambda choices: search.incumbents[choices]))
         program.start_from_values()
     while True:
-        result = program.run(search.left_s)
+        result = program.run()
         if result.end == "infeasible":
             return Outcome("infeasible", reasons=explain_infeasibility(problem, relaxations(problem, options)))
         if np.isfinite(result.bound):
@@ -54,11 +70,11 @@ def _find_warm_start(search: Search) -> Choices:
     random = np.random.default_rng(search.options.seed)
     responses = BestResponse(search)
     last: Choices = ()
-    for choices in greedy_rounds(search.problem, GREEDY_ROUNDS):
+    for choices in greedy_rounds(search.problem, GREEDY_ROUNDS, deadline=search.options.deadline):
         search.offer(choices)
         last = responses.improve(choices)
     for _ in range(MAX_PERTURBATIONS):
-        if search.left_s < search.options.time_limit_s * (1 - WARM_START_FRACTION):
+        if search.out_of_time or search.elapsed_s > search.options.time_limit_s * WARM_START_FRACTION:
             break
         responses.perturb(random)
     return min(search.incumbents, key=lambda choices: search.incumbents[choices], default=last)

@@ -16,6 +16,7 @@ import numpy as np
 import pyomo.environ as pyo
 
 from planner.plan.surrogate import congestion, congestion_slope
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.scale import MemoryUnit, Scale, ratio
 from planner.solvers.methods.mip.equations import describe
@@ -33,10 +34,18 @@ Key = tuple[int, int, int, int]
 """Source, variant, block, worker."""
 
 
-def build_model(problem: Problem, *, scale: Scale | None = None, elastic: bool = False) -> Any:
-    """Return the Pyomo model; an ``elastic`` one has slacks for its limits and no objective yet."""
+def build_model(
+    problem: Problem, *, scale: Scale | None = None, elastic: bool = False, deadline: Deadline | None = None
+) -> Any:
+    """Return the Pyomo model; an ``elastic`` one has slacks for its limits and no objective yet.
+
+    Raises
+    ------
+    Expired
+        The deadline has passed.
+    """
     model = pyo.ConcreteModel()
-    model.scale = scale or Scale()
+    model.scale, model.until = scale or Scale(), deadline or Deadline()
     _add_routes(problem, model, elastic=elastic)
     _add_slacks(problem, model, elastic=elastic)
     _add_loads(problem, model)
@@ -50,6 +59,13 @@ def build_model(problem: Problem, *, scale: Scale | None = None, elastic: bool =
         ](problem, model)
     describe(model, problem.goal)
     return model
+
+
+def forget_constraints(model: Any) -> None:
+    """Free the memory of the constraints, which HiGHS holds as well: most of the model."""
+    model.arcs = ()
+    for constraint in list(model.component_objects(pyo.Constraint)):
+        model.del_component(constraint)
 
 
 def read_choices(problem: Problem, model: Any) -> Choices:
@@ -80,13 +96,13 @@ def _add_routes(problem: Problem, model: Any, *, elastic: bool) -> None:
     nodes = {
         (*pair, arc.block, arc.worker): arc
         for pair in pairs
-        for arc in node_arcs(problem, *pair)
+        for arc in model.until.watch(node_arcs(problem, *pair))
         if elastic or (_within_limits(problem, pair[0], arc) and _fits(problem, pair[1], arc))
     }
     moves = {
         (*pair, arc.block, arc.sender, arc.worker): arc
         for pair in pairs
-        for arc in move_arcs(problem, *pair)
+        for arc in model.until.watch(move_arcs(problem, *pair))
         if {(*pair, arc.block - 1, arc.sender), (*pair, arc.block, arc.worker)} <= nodes.keys()
         and (elastic or _within_limits(problem, pair[0], arc))
     }
@@ -98,7 +114,7 @@ def _add_routes(problem: Problem, model: Any, *, elastic: bool) -> None:
     model.arcs += [(model.move[key], key[0], arc) for key, arc in moves.items()]
     into: dict[Key, list[Any]] = {key: [model.stay[key]] if key in model.stay else [] for key in nodes}
     out: dict[Key, list[Any]] = {key: [] for key in nodes}
-    for source, variant, block, sender, worker in moves:
+    for source, variant, block, sender, worker in model.until.watch(moves):
         variable = model.move[source, variant, block, sender, worker]
         into[source, variant, block, worker].append(variable)
         out[source, variant, block - 1, sender].append(variable)
@@ -152,7 +168,7 @@ def _add_loads(problem: Problem, model: Any) -> None:
     """Add the utilisation of each resource by the classes 1..k, at most the cap."""
     classes, scale = problem.classes, model.scale
     terms: dict[tuple[int, int], list[Any]] = {}
-    for variable, source, arc in model.arcs:
+    for variable, source, arc in model.until.watch(model.arcs):
         for resource, seconds in arc.seconds:
             amount = scale.loads(seconds * problem.demands[source].volume)
             terms.setdefault((int(classes.of_source[source]), resource), []).append(amount * variable)
@@ -189,7 +205,7 @@ def _add_memory(problem: Problem, model: Any) -> None:
     model.resident = pyo.Var(copies, bounds=(0, 1))
     model.largest_activation = pyo.Var(workers, domain=pyo.NonNegativeReals)
     model.residency = pyo.ConstraintList()
-    for model_index, block, worker in copies:
+    for model_index, block, worker in model.until.watch(copies):
         for variable in users[model_index, block, worker]:
             model.residency.add(variable <= model.resident[model_index, block, worker])
     model.activation = pyo.Constraint(
@@ -218,7 +234,7 @@ def _add_memory(problem: Problem, model: Any) -> None:
 def _add_source_limits(problem: Problem, model: Any) -> None:
     """Add deadlines, which count work and transfers without waiting, and minimum accuracies."""
     unloaded: list[list[Any]] = [[] for _ in problem.demands]
-    for variable, source, arc in model.arcs:
+    for variable, source, arc in model.until.watch(model.arcs):
         unloaded[source].append(ratio(arc.unloaded_s, problem.demands[source].deadline_s) * variable)
     model.deadline = pyo.Constraint(
         [source for source, demand in enumerate(problem.demands) if np.isfinite(demand.deadline_s)],
@@ -239,7 +255,7 @@ def _add_source_limits(problem: Problem, model: Any) -> None:
 def _add_visits(problem: Problem, model: Any) -> None:
     """Add the limit ``max_visits`` on the stages of each source at each worker."""
     stages: dict[tuple[int, int], list[Any]] = {}
-    for variable, source, arc in model.arcs:
+    for variable, source, arc in model.until.watch(model.arcs):
         if arc.block == 0 or arc.sender != arc.worker:
             stages.setdefault((source, arc.worker), []).append(variable)
     model.visits = pyo.Constraint(
@@ -253,11 +269,12 @@ def _add_delay(problem: Problem, model: Any) -> None:
     model.mean_number = pyo.Var(model.sigma.index_set(), domain=pyo.NonNegativeReals)
     model.congestion = pyo.ConstraintList()
     tangents = [(point, *_tangent(problem, point)) for point in FIRST_TANGENTS]
-    for key in model.sigma:
+    for key in model.until.watch(model.sigma):
         for point, value, slope in tangents:
             least = (value - slope * point) / scale.load
             model.congestion.add(model.mean_number[key] >= least + slope * model.sigma[key])
-    fixed = [scale.costs(_fixed_cost(problem, source, arc)) * variable for variable, source, arc in model.arcs]
+    arcs = model.until.watch(model.arcs)
+    fixed = [scale.costs(_fixed_cost(problem, source, arc)) * variable for variable, source, arc in arcs]
     for (source, variant), variable in model.chosen.items():
         demand = problem.demands[source]
         lost_s = problem.loss_s * (1 - problem.variants[variant].accuracy)
@@ -311,7 +328,7 @@ def _add_makespan(problem: Problem, model: Any) -> None:
     _add_bottleneck(problem, model)
     model.longest_delay = pyo.Var(domain=pyo.NonNegativeReals)
     delays: list[list[Any]] = [[] for _ in problem.demands]
-    for variable, source, arc in model.arcs:
+    for variable, source, arc in model.until.watch(model.arcs):
         delays[source].append(model.scale.costs(arc.unloaded_s) * variable)
     model.longest = pyo.Constraint(
         range(len(problem.demands)), rule=lambda _, source: model.longest_delay >= _sum(delays[source])

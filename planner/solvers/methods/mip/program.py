@@ -6,7 +6,6 @@ affects all threads, and it reports solver errors as searches without a solution
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -14,6 +13,7 @@ import numpy as np
 import pyomo.environ as pyo
 from pyomo.repn import generate_standard_repn
 
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.highs import INFINITY, Program, ProgramResult
 from planner.solvers.core.problem import Array
 
@@ -27,8 +27,8 @@ class ModelProgram:
     ----------
     threads
         Maximum number of threads of a run.
-    stop
-        Ends a run from outside, with its best solution so far.
+    deadline
+        Ends the construction, and a run with its best solution so far.
     settings
         HiGHS options by name.
 
@@ -36,6 +36,8 @@ class ModelProgram:
     ------
     SolveError
         HiGHS rejects the model or an option.
+    Expired
+        The deadline passed during the construction.
     """
 
     def __init__(
@@ -43,12 +45,13 @@ class ModelProgram:
         model: Any,
         *,
         threads: int = 1,
-        stop: threading.Event | None = None,
+        deadline: Deadline | None = None,
         settings: Mapping[str, object] | None = None,
     ) -> None:
         self._variables: list[Any] = list(model.component_data_objects(pyo.Var))
         self._column = {id(variable): column for column, variable in enumerate(self._variables)}
-        self._program = Program(threads=threads, stop=stop, settings=settings)
+        self._deadline = deadline or Deadline()
+        self._program = Program(threads=threads, deadline=self._deadline, settings=settings)
         bounds = [variable.bounds for variable in self._variables]
         self._program.add_columns(
             np.array([-INFINITY if lower is None else lower for lower, _ in bounds]),
@@ -77,6 +80,7 @@ class ModelProgram:
 
     def _linear(self, expression: Any) -> tuple[list[int], list[float], float]:
         """Return an expression as columns, their factors, and a constant."""
+        self._deadline.check()
         linear = generate_standard_repn(expression, quadratic=False)
         if linear.nonlinear_expr is not None:
             raise TypeError(f"not linear: {expression}")
@@ -105,7 +109,7 @@ class ModelProgram:
         values = {column: self._variables[column].value for column in self._integer()}
         self._program.start_from({column: value for column, value in values.items() if value is not None})
 
-    def run(self, time_limit_s: float) -> ProgramResult:
+    def run(self, time_limit_s: float = INFINITY) -> ProgramResult:
         """Minimise the objective, and set the variables to the solution if there is one."""
         result = self._program.run(time_limit_s)
         if result.values is not None:

@@ -1,0 +1,68 @@
+"""``make bench-solve``: measure solvers and the rules of other projects on public classes of instances.
+
+Results are kept by version under ``benchmarks/results``. With ``--check`` nothing is written: the exit code is 1 if
+``auto``, or the best method, got more than 2 % worse on a class than in the newest kept results.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from benchmarks.solve.instances import CLASSES, SMALL
+from benchmarks.solve.measure import Measurement, measured
+from benchmarks.solve.results import COLUMNS, Results, got_worse, newest, rows, save
+from benchmarks.solve.rules import RULES
+from planner.cli.output import print_table
+from planner.version import installed_version
+
+METHODS = ("auto", "auto shared", "milp", "search", "ar-mdi")
+
+
+def main() -> None:
+    """Measure, and keep or check the results."""
+    asked = _arguments()
+    instances = asked.instance or (SMALL if asked.small else [name for name in CLASSES if name not in SMALL])
+    methods = asked.method or [*METHODS, *RULES]
+    kept = newest() if asked.check else None
+    if asked.check and kept is None:
+        sys.exit("no results are kept yet; run without --check first")
+    limit_s = asked.limit or (kept.limit_s if kept else 10.0)
+    found: list[Measurement] = []
+    for instance in instances:
+        for method in methods:
+            if method in RULES and not _applies(instance):
+                continue
+            found.append(measured(instance, method, limit_s=limit_s, seed=asked.seed))
+            last = Results("", limit_s, asked.seed, tuple(found))
+            sys.stderr.write(f"{'  '.join(list(rows(last))[-1])}\n")
+    results = Results(installed_version("mdi-planner"), limit_s, asked.seed, tuple(found))
+    print_table(f"Solvers, {limit_s:g} s a method", COLUMNS, rows(results))
+    if kept is None:
+        sys.stdout.write(f"wrote {save(results)}\n")
+        return
+    if (kept.limit_s, kept.seed) != (limit_s, asked.seed):
+        sys.exit(f"the kept results have another time limit or seed: {kept.limit_s:g} s, seed {kept.seed}")
+    worse = got_worse(kept, results)
+    sys.stdout.write("".join(f"worse: {line}\n" for line in worse) or f"no class is worse than in {kept.version}\n")
+    sys.exit(1 if worse else 0)
+
+
+def _applies(instance: str) -> bool:
+    """Return whether the rules apply to a class: they know one source."""
+    return len(CLASSES[instance](0).sources) == 1
+
+
+def _arguments() -> argparse.Namespace:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.solve", description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--instance", action="append", choices=list(CLASSES), help="class of instances; repeatable")
+    parser.add_argument("--method", action="append", choices=[*METHODS, "colgen", "convex", "dp", *RULES])
+    parser.add_argument("--small", action="store_true", help="only the small classes, to try this tool")
+    parser.add_argument("--limit", type=float, help="time limit of a method in seconds; 10 by default")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--check", action="store_true", help="compare with the newest kept results")
+    return parser.parse_args()
+
+
+if __name__ == "__main__":
+    main()
