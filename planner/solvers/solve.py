@@ -259,7 +259,7 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
             return "colgen"
         if not dp.misfits(problem):
             return "dp"
-        return "search" if not problem.memory_binds and problem.arcs > MILP_MAX_ARCS else "milp"
+        return "search" if problem.arcs > MILP_MAX_ARCS else "milp"
     if routes is not None and routes not in METHODS[method].routes:
         suitable = ", ".join(name for name, entry in METHODS.items() if routes in entry.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=suitable)

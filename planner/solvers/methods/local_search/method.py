@@ -51,6 +51,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
         return unroutable_outcome(problem)
     search = Search(problem, options)
     responses = BestResponse(search)
+    responses.fill()
     last: Choices = ()
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)

@@ -53,6 +53,7 @@ def _find_warm_start(search: Search) -> Choices:
     """Look for incumbents by best response, because HiGHS alone may take long to find its first; return good routes."""
     random = np.random.default_rng(search.options.seed)
     responses = BestResponse(search)
+    responses.fill()
     last: Choices = ()
     for choices in greedy_rounds(search.problem, GREEDY_ROUNDS):
         search.offer(choices)
