@@ -18,6 +18,8 @@ MEMORY_PENALTY = 1e3
 """Relative penalty of a plan in which a worker needs twice its memory."""
 MAX_FILLINGS = 3
 """Maximum number of filled plans that are improved, the best ones."""
+MAX_SHORTENINGS = 3
+"""Number of times that a route is shortened until it fits if another one is known."""
 MAX_REMOVED = 4
 """Maximum number of sources that one perturbation removes."""
 NORM_POWER = 16
@@ -221,10 +223,11 @@ class BestResponse:
         if fits and not problem.visited_too_often(choice.workers):
             return choice
         filled = self.filling.cheapest(source, others, cost, reserved_bytes)
-        if problem.max_visits is None:
-            price, choice = self._shortened(source, others, choice, cost)
-            return filled[1] if filled and filled[0] < price else choice
-        return filled[1] if filled else choice
+        if problem.max_visits is not None:
+            return filled[1] if filled else choice
+        tries = MAX_SHORTENINGS if filled else len(problem.workers) * len(choice.workers)
+        price, shortened = self._shortened(source, others, choice, cost, tries)
+        return filled[1] if filled and filled[0] < price else shortened
 
     def _lacking(self, others: Choices, source: int, choice: Choice) -> Integers:
         """Return the workers that a route beside the ``others`` overfills, or fills further if they are already."""
@@ -235,20 +238,29 @@ class BestResponse:
         capacity_bytes = np.maximum(problem.memory_bytes, problem.memory_used(others))
         return np.flatnonzero(problem.memory_used(current) > capacity_bytes)
 
-    def _shortened(self, source: int, others: Choices, choice: Choice, cost: CostOfLoad) -> tuple[float, Choice]:
-        """Return the cheapest route if, again and again, the longest stage of a full worker counts as resident."""
+    def _shortened(
+        self, source: int, others: Choices, choice: Choice, cost: CostOfLoad, tries: int
+    ) -> tuple[float, Choice]:
+        """Shorten a route: again and again, the longest stage of each full worker counts as resident.
+
+        Returns
+        -------
+        tuple
+            Price and route; infinite if the route does not fit after some ``tries``.
+        """
         held, price = self.search.problem.residency(others), np.inf
-        while (lacking := self._lacking(others, source, choice)).size:
-            resident = held[self.search.problem.variants[choice.variant].model]
-            before = resident.sum()
-            for worker in lacking.tolist():
+        resident = held[self.search.problem.variants[choice.variant].model]
+        for _ in range(tries):
+            lacking = self._lacking(others, source, choice).tolist()
+            if not lacking:
+                return price, choice
+            for worker in lacking:
                 here = [(begin - last, begin, last) for at, begin, last in stages(choice.workers) if at == worker]
                 _, begin, last = min(here)
                 resident[begin : last + 1, worker] = True
-            if resident.sum() == before:
-                break
             price, choice = _cheapest([routes.beside(held) for routes in self.staged[source]], cost)
-        return price, choice
+            resident = held[self.search.problem.variants[choice.variant].model]
+        return np.inf, choice
 
     def _value(self, choices: Choices, load: Array) -> float:
         """Return the measure's value, with a penalty where workers lack memory."""

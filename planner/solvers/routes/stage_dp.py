@@ -114,14 +114,17 @@ class StagedRoutes:
         """Return the least cost of a route, and the route; the results of exits are not counted."""
         return self.priced(cost).cheapest()
 
-    def priced(self, cost: CostOfLoad) -> PricedStages:
-        """Return the costs of all stages and moves."""
+    def priced(self, cost: CostOfLoad, block_price: Array | None = None) -> PricedStages:
+        """Return the costs of all stages and moves, with a price of each block on each worker, shape [L, D]."""
         length, count = len(self.stage_load), self.stage_load.shape[2]
         # Only cuts in ascending order are a stage: half of all pairs.
         first_cut, end_cut = np.triu_indices(length, k=1, m=length + 1)
         load = self.stage_load[first_cut, end_cut]
         stage = np.full((length + 1, length, count), np.inf)
         stage[end_cut, first_cut] = cost(load, np.broadcast_to(np.arange(count), load.shape))
+        if block_price is not None:
+            until = np.vstack([np.zeros(count), np.cumsum(block_price, axis=0)])
+            stage[end_cut, first_cut] += until[end_cut] - until[first_cut]
         hops = np.broadcast_to(self.problem.hop_resource, self.move_load.shape)
         move = self.move_cost + cost(self.move_load, hops).sum(axis=3)
         return PricedStages(self.variant, self.problem.demands[self.source].home, stage, move, self.fixed)

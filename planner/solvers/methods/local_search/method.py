@@ -29,6 +29,8 @@ from planner.solvers.routes.pricing import unroutable
 GREEDY_ROUNDS = 3
 PERTURBATIONS = 50
 """Perturbations between two rounds of subgradient steps."""
+PERTURBATION_TIME_FRACTION = 0.1
+"""Fraction of the time limit that these perturbations take at most."""
 MAX_IDLE_PERTURBATIONS = 500
 """Perturbations in a row without a better incumbent after which the search ends."""
 SUBGRADIENT_STEPS = 400
@@ -94,9 +96,11 @@ def _search(responses: BestResponse) -> None:
 
 
 def _perturb(responses: BestResponse, random: np.random.Generator) -> None:
-    """Perturb the best incumbent a number of times."""
+    """Perturb the best incumbent a number of times, for a part of the time limit at most."""
+    search = responses.search
+    end_s = search.elapsed_s + PERTURBATION_TIME_FRACTION * search.options.time_limit_s
     for _ in range(PERTURBATIONS):
-        if responses.search.out_of_time:
+        if search.out_of_time or search.elapsed_s > end_s:
             break
         responses.perturb(random)
     responses.search.report()
