@@ -15,6 +15,7 @@ import numpy as np
 from planner.solvers.core.infeasibility import lacks
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.methods.room_bound import lacks_room
 from planner.solvers.routes.pricing import unroutable
 
 Method = Callable[[Problem, Options], Outcome]
@@ -89,6 +90,8 @@ def no_room(problem: Problem, options: Options) -> bool:
     if not problem.memory_binds:
         return False
     if _lacking(problem) or unroutable(dataclasses.replace(problem, resident=_fitting(problem))):
+        return True
+    if lacks_room(problem):
         return True
     if problem.arcs > PROOF_MAX_ARCS or options.stop.is_set():
         return False

@@ -18,6 +18,7 @@ from planner.plan.types import Status
 from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.methods import room_bound
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
 from planner.solvers.methods.local_search.subgradient import Subgradient
@@ -58,6 +59,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
         last = responses.improve(choices)
+    room_bound.raise_bound(search)
     if problem.goal != "delay" or not search.incumbents:
         shared = _bound_by_sharing(responses)
         if shared.status == "infeasible":

@@ -8,6 +8,7 @@ from planner.solvers.core.infeasibility import explain_infeasibility
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.methods import room_bound
 from planner.solvers.methods.mip.elastic import relaxations
 from planner.solvers.methods.mip.model import TOLERANCES, add_tangents, build_model, read_choices, write_choices
 from planner.solvers.methods.mip.program import ModelProgram
@@ -27,6 +28,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     scale = Scale()
     if not unroutable(problem):
         scale = Scale.of(problem, _find_warm_start(search))
+        room_bound.raise_bound(search)
     model = build_model(problem, scale=scale)
     gaps = {"mip_rel_gap": options.gap / 2, "mip_abs_gap": min(options.gap / 2, 1e-6)}
     settings = {"random_seed": options.seed, **gaps, **TOLERANCES}
