@@ -21,6 +21,7 @@ from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods import room_bound
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
+from planner.solvers.methods.local_search.orders import OrderSearch
 from planner.solvers.methods.local_search.subgradient import Subgradient
 from planner.solvers.methods.memory import no_room
 from planner.solvers.routes.best_response import BestResponse
@@ -32,6 +33,8 @@ PERTURBATIONS = 50
 """Perturbations between two rounds of subgradient steps."""
 PERTURBATION_TIME_FRACTION = 0.1
 """Fraction of the time limit that these perturbations take at most."""
+ORDER_TIME_FRACTION = 0.15
+"""Fraction of the time left that a round of the search over orders takes at most."""
 MAX_IDLE_PERTURBATIONS = 500
 """Perturbations in a row without a better incumbent after which the search ends."""
 SUBGRADIENT_STEPS = 400
@@ -55,6 +58,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     responses = BestResponse(search)
     responses.fill()
+    orders = OrderSearch(responses, np.random.default_rng(options.seed))
+    orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
     last: Choices = ()
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
@@ -64,7 +69,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
         shared = _bound_by_sharing(responses)
         if shared.status == "infeasible":
             return Outcome("infeasible", reasons=_explain(problem, options, shared.reasons))
-    _search(responses)
+    _search(responses, orders)
     if not search.incumbents:
         status: Status = "infeasible" if no_room(problem, options) else "no_solution"
         return Outcome(status, bound=search.bound, reasons=_explain(problem, options, violations(problem, last)))
@@ -80,7 +85,7 @@ def _explain(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> 
     return explain_infeasibility(problem, relaxations) if relaxations else otherwise
 
 
-def _search(responses: BestResponse) -> None:
+def _search(responses: BestResponse, orders: OrderSearch) -> None:
     """Alternate perturbations and subgradient steps until the time limit or until neither improves."""
     search = responses.search
     random = np.random.default_rng(search.options.seed)
@@ -94,6 +99,7 @@ def _search(responses: BestResponse) -> None:
             break
         best = search.best
         _perturb(responses, random)
+        orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
         idle = idle + PERTURBATIONS if search.best >= best else 0
 
 
