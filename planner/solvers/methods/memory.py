@@ -15,15 +15,21 @@ import numpy as np
 from planner.solvers.core.infeasibility import lacks
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.methods.local_search.memory_prices import fitting
 from planner.solvers.methods.room_bound import lacks_room
+from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.pricing import unroutable
 
 Method = Callable[[Problem, Options], Outcome]
 
 PROOF_MAX_ARCS = 20_000
 """With more arcs the program that proves that memory is too small takes seconds to build."""
-PROOF_LIMIT_S = 5.0
-"""Time limit of that program."""
+PROOF_LIMIT_S, PROOF_TIME_FRACTION = 5.0, 0.3
+"""Time limit of that program, in seconds and as a fraction of the time left."""
+SINGLE_MAX_ARCS = 8000
+"""With more arcs local search looks for single routes, otherwise the program."""
+SHARED_TIME_FRACTION = 0.5
+"""Fraction of the time left for a method that shares routes, while there is no plan."""
 
 
 def solve_with_memory(problem: Problem, options: Options, method: Method) -> Outcome:
@@ -38,7 +44,8 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
     outcome = Outcome("no_solution")
     for attempt in range(len(problem.workers) + 1):
         outcome = method(
-            dataclasses.replace(unlimited, resident=allowed), dataclasses.replace(options, time_limit_s=search.left_s)
+            dataclasses.replace(unlimited, resident=allowed),
+            dataclasses.replace(options, time_limit_s=search.left_s * SHARED_TIME_FRACTION),
         )
         if attempt == 0:
             search.raise_bound(outcome.bound)
@@ -50,8 +57,8 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
             break
         best = min(outcome.incumbents, key=problem.objective)
         allowed = _round(problem, best, allowed)
-    if not search.incumbents and not search.out_of_time:
-        return _single_routes(search)
+    if not search.incumbents:
+        return _single_routes(search, method)
     return dataclasses.replace(search.outcome(), prices=outcome.prices)
 
 
@@ -70,16 +77,37 @@ def _solve_milp(problem: Problem, options: Options) -> Outcome:
     return solve(problem, options)
 
 
-def _single_routes(search: Search) -> Outcome:
-    """Look for one route per source with exact memory limits, after rounding found no plan."""
-    single = _solve_milp(search.problem, dataclasses.replace(search.options, time_limit_s=search.left_s, progress=None))
+def _search_single(problem: Problem, options: Options) -> Outcome:
+    """Look for one route per source; imported here because local search uses this module."""
+    from planner.solvers.methods.local_search.method import solve
+
+    return solve(problem, options)
+
+
+def _single_routes(search: Search, method: Method) -> Outcome:
+    """Look for one route per source, after rounding found no plan, and share samples among its resident blocks."""
+    problem = search.problem
+    single_method = _solve_milp if problem.arcs <= SINGLE_MAX_ARCS else _search_single
+    limit_s = search.left_s * (1 - SHARED_TIME_FRACTION)
+    single = single_method(problem, dataclasses.replace(search.options, time_limit_s=limit_s, progress=None))
     for choices in single.incumbents:
         search.offer(choices)
     if search.incumbents:
-        return search.outcome()
-    if no_room(search.problem, search.options):
+        best = min(search.incumbents, key=lambda choices: search.incumbents[choices])
+        return _share(search, method, problem.residency(best))
+    if no_room(problem, dataclasses.replace(search.options, time_limit_s=search.left_s)):
         return Outcome("infeasible", reasons=single.reasons)
     return dataclasses.replace(search.outcome(), reasons=single.reasons)
+
+
+def _share(search: Search, method: Method, resident: Residency) -> Outcome:
+    """Return the best outcome in which samples are shared among resident blocks."""
+    unlimited = np.full(len(search.problem.workers), np.inf)
+    fixed = dataclasses.replace(search.problem, memory_bytes=unlimited, resident=resident)
+    outcome = method(fixed, dataclasses.replace(search.options, time_limit_s=search.left_s))
+    for choices in outcome.incumbents:
+        search.offer(choices)
+    return search.outcome()
 
 
 def no_room(problem: Problem, options: Options) -> bool:
@@ -89,29 +117,49 @@ def no_room(problem: Problem, options: Options) -> bool:
     """
     if not problem.memory_binds:
         return False
-    if _lacking(problem) or unroutable(dataclasses.replace(problem, resident=_fitting(problem))):
+    if _evidently_no_room(problem):
         return True
-    if lacks_room(problem):
-        return True
-    if problem.arcs > PROOF_MAX_ARCS or options.stop.is_set():
+    return _packed(problem, options).status == "infeasible"
+
+
+def pack(responses: BestResponse) -> bool:
+    """Look for routes that fit into memory by a program without an objective, and improve them.
+
+    Returns
+    -------
+    bool
+        Whether it is proven that none fit.
+    """
+    search = responses.search
+    if not search.problem.memory_binds:
         return False
+    if _evidently_no_room(search.problem):
+        return True
+    options = dataclasses.replace(search.options, time_limit_s=search.left_s * PROOF_TIME_FRACTION)
+    outcome = _packed(search.problem, options)
+    for choices in outcome.incumbents:
+        search.offer(choices)
+        responses.improve(choices)
+    return outcome.status == "infeasible"
+
+
+def _evidently_no_room(problem: Problem) -> bool:
+    fits = tuple(fitting(problem))
+    if problem.resident is not None:
+        fits = tuple(fit & allowed for fit, allowed in zip(fits, problem.resident, strict=True))
+    return bool(_lacking(problem)) or unroutable(dataclasses.replace(problem, resident=fits)) or lacks_room(problem)
+
+
+def _packed(problem: Problem, options: Options) -> Outcome:
+    """Return the outcome of the program of memory alone, without one if it would be too large."""
+    if problem.arcs > PROOF_MAX_ARCS or options.stop.is_set():
+        return Outcome("no_solution")
     demands = tuple(dataclasses.replace(demand, deadline_s=np.inf, min_accuracy=0.0) for demand in problem.demands)
     memory_alone = dataclasses.replace(problem, goal="throughput", demands=demands)
     limited = dataclasses.replace(
         options, time_limit_s=min(options.time_limit_s, PROOF_LIMIT_S), gap=1.0, start=(), progress=None
     )
-    return _solve_milp(memory_alone, limited).status == "infeasible"
-
-
-def _fitting(problem: Problem) -> Residency:
-    """Return whether each block alone fits on each worker; shape [L, D] per model."""
-    fits = tuple(
-        weights + activations <= problem.memory_bytes
-        for weights, activations in zip(problem.weight_bytes, problem.activation_bytes, strict=True)
-    )
-    if problem.resident is None:
-        return fits
-    return tuple(fit & allowed for fit, allowed in zip(fits, problem.resident, strict=True))
+    return _solve_milp(memory_alone, limited)
 
 
 def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:

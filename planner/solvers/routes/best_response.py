@@ -18,8 +18,8 @@ MEMORY_PENALTY = 1e3
 """Relative penalty of a plan in which a worker needs twice its memory."""
 MAX_FILLINGS = 3
 """Maximum number of filled plans that are improved, the best ones."""
-MAX_SHORTENINGS = 3
-"""Number of times that a route is shortened until it fits if another one is known."""
+MAX_SHORTENINGS, MAX_SHORTENINGS_ALONE = 3, 30
+"""Number of times that a route is shortened until it fits, if another one is known and if none is."""
 MAX_REMOVED = 4
 """Maximum number of sources that one perturbation removes."""
 NORM_POWER = 16
@@ -225,7 +225,7 @@ class BestResponse:
         filled = self.filling.cheapest(source, others, cost, reserved_bytes)
         if problem.max_visits is not None:
             return filled[1] if filled else choice
-        tries = MAX_SHORTENINGS if filled else len(problem.workers) * len(choice.workers)
+        tries = MAX_SHORTENINGS if filled else MAX_SHORTENINGS_ALONE
         price, shortened = self._shortened(source, others, choice, cost, tries)
         return filled[1] if filled and filled[0] < price else shortened
 
@@ -254,10 +254,13 @@ class BestResponse:
             lacking = self._lacking(others, source, choice).tolist()
             if not lacking:
                 return price, choice
+            before = resident.sum()
             for worker in lacking:
                 here = [(begin - last, begin, last) for at, begin, last in stages(choice.workers) if at == worker]
                 _, begin, last = min(here)
                 resident[begin : last + 1, worker] = True
+            if resident.sum() == before:
+                break
             price, choice = _cheapest([routes.beside(held) for routes in self.staged[source]], cost)
             resident = held[self.search.problem.variants[choice.variant].model]
         return np.inf, choice

@@ -14,16 +14,15 @@ import dataclasses
 
 import numpy as np
 
-from planner.plan.types import Status
 from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods import room_bound
 from planner.solvers.methods.column_generation import method as colgen
-from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
+from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, tried, unroutable_outcome
 from planner.solvers.methods.local_search.orders import OrderSearch
 from planner.solvers.methods.local_search.subgradient import Subgradient
-from planner.solvers.methods.memory import no_room
+from planner.solvers.methods.memory import pack
 from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.pricing import unroutable
@@ -52,12 +51,15 @@ def solve(problem: Problem, options: Options) -> Outcome:
     original = problem
     problem, inaccuracies = _accurate_variants(original)
     if inaccuracies:
-        return Outcome("infeasible", reasons=_explain(original, options, explain_infeasibility(original, inaccuracies)))
+        reasons = explain_infeasibility(original, inaccuracies)
+        return Outcome("infeasible", reasons=_explain(Search(original, options), reasons))
     if unroutable(problem):
         return unroutable_outcome(problem)
     search = Search(problem, options)
     responses = BestResponse(search)
     responses.fill()
+    if not search.incumbents and pack(responses):
+        return Outcome("infeasible", reasons=_explain(search, tried(problem, options)))
     orders = OrderSearch(responses, np.random.default_rng(options.seed))
     orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
     last: Choices = ()
@@ -68,19 +70,20 @@ def solve(problem: Problem, options: Options) -> Outcome:
     if problem.goal != "delay" or not search.incumbents:
         shared = _bound_by_sharing(responses)
         if shared.status == "infeasible":
-            return Outcome("infeasible", reasons=_explain(problem, options, shared.reasons))
+            return Outcome("infeasible", reasons=_explain(search, shared.reasons))
     _search(responses, orders)
     if not search.incumbents:
-        status: Status = "infeasible" if no_room(problem, options) else "no_solution"
-        return Outcome(status, bound=search.bound, reasons=_explain(problem, options, violations(problem, last)))
+        reasons = (*_explain(search, violations(problem, last)), *tried(problem, options))
+        return Outcome("no_solution", bound=search.bound, reasons=reasons)
     return search.outcome()
 
 
-def _explain(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+def _explain(search: Search, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Return the least relaxations for one route per source in words, or ``otherwise`` if they were not found."""
-    if problem.arcs > ELASTIC_MAX_ARCS:
+    problem = search.problem
+    if problem.arcs > ELASTIC_MAX_ARCS or search.out_of_time:
         return otherwise
-    limited = dataclasses.replace(options, time_limit_s=min(options.time_limit_s, EXPLANATION_LIMIT_S))
+    limited = dataclasses.replace(search.options, time_limit_s=min(search.left_s / 2, EXPLANATION_LIMIT_S))
     relaxations = least_relaxations(problem, limited)
     return explain_infeasibility(problem, relaxations) if relaxations else otherwise
 

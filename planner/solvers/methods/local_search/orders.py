@@ -1,12 +1,16 @@
 """Local search over the orders in which routes visit the workers, where memory or visits are limited.
 
-For one order, dynamic programming finds the cheapest stages; a worker may be skipped. A move exchanges two workers,
-moves one, or reverses a part of the order. Slightly worse orders are accepted at first, ever more seldom.
+For one order, dynamic programming finds the cheapest stages; a worker may be skipped. A move exchanges two workers of
+an order, moves one, or reverses a part. Routes of several sources are removed together and found again one after
+another ("ruin and recreate"), often those of one model: its sources share the copies of its blocks. Slightly worse
+plans are accepted at first, ever more seldom.
 
 References
 ----------
 G. Dueck and T. Scheuer, "Threshold accepting: a general purpose optimization algorithm", Journal of Computational
 Physics 90 (1990).
+G. Schrimpf et al., "Record breaking optimization results using the ruin and recreate principle", Journal of
+Computational Physics 159 (2000).
 """
 
 from __future__ import annotations
@@ -15,11 +19,18 @@ import numpy as np
 
 from planner.solvers.core.problem import Choice, Choices
 from planner.solvers.routes.best_response import BestResponse
+from planner.solvers.routes.stage_dp import PricedStages
 
 MOVES = 60
-"""Moves of one source's order before it is another source's turn."""
-THRESHOLDS = (0.03, 0.01, 0.0, 0.0)
-"""Relative increase of the price of a route that is accepted, round after round."""
+"""Most moves of one route's order before it is another route's turn."""
+THRESHOLD = 0.02
+"""Relative increase of the objective that is accepted at first."""
+COOLING = 0.9
+"""Factor of the threshold after each ruin."""
+MAX_REMOVED = 4
+"""Most routes that are removed together, unless they are all of one model."""
+MAX_IDLE_RUINS = 40
+"""Ruins in a row without a better incumbent after which the search ends, and as many for each source."""
 
 
 class OrderSearch:
@@ -29,51 +40,76 @@ class OrderSearch:
         self.responses, self.random = responses, random
         self.search, self.problem = responses.search, responses.search.problem
 
-    @property
-    def applies(self) -> bool:
-        """Whether limits make orders matter."""
-        return self.problem.memory_binds or self.problem.max_visits is not None
-
     def improve(self, until_s: float) -> None:
-        """Improve the best incumbent until the search has run for ``until_s`` seconds or no order helps."""
+        """Improve the best incumbent until the search has run for ``until_s`` seconds, or until that has not helped."""
         search = self.search
-        best = np.inf
-        while self.applies and search.incumbents and search.best < best * (1 - 1e-6):
+        limited = self.problem.memory_binds or self.problem.max_visits is not None
+        if not limited or not search.incumbents:
+            return
+        current = min(search.incumbents, key=lambda choices: search.incumbents[choices])
+        value = best = search.best
+        threshold, idle = THRESHOLD, 0
+        while idle < MAX_IDLE_RUINS * len(current) and not search.out_of_time and search.elapsed_s < until_s:
+            changed = self._recreate(current, self._ruin(len(current)))
+            new = self.problem.objective(changed) if changed else np.inf
+            if changed and new < value * (1 + threshold):
+                current, value = changed, new
+                search.offer(changed)
+            threshold *= COOLING
+            idle = idle + 1 if search.best >= best * (1 - 1e-9) else 0
             best = search.best
-            current: list[tuple[Choice, ...]] = [
-                *min(search.incumbents, key=lambda choices: search.incumbents[choices])
-            ]
-            for threshold in THRESHOLDS:
-                for source in self.random.permutation(len(current)).tolist():
-                    if search.out_of_time or search.elapsed_s >= until_s:
-                        return
-                    current[source] = (self._reorder(source, tuple(current), threshold),)
-                    search.offer(tuple(current))
 
-    def _reorder(self, source: int, current: Choices, threshold: float) -> Choice:
-        """Return a source's route after some changes of its order, beside the routes of the others."""
-        others = tuple(() if number == source else routes for number, routes in enumerate(current))
-        (choice,) = current[source]
-        held, staged = self.problem.residency(others), self.responses.staged[source]
+    def _ruin(self, sources: int) -> list[int]:
+        """Return the sources whose routes to remove, in random order: one, a few, or those of one model."""
+        kind = int(self.random.integers(3))
+        picked = int(self.random.integers(sources))
+        if kind == 0:
+            return [picked]
+        models = [{self.problem.variants[v].model for v in demand.variants} for demand in self.problem.demands]
+        alike = [source for source in range(sources) if models[source] & models[picked]]
+        pool = alike if kind == 1 else list(range(sources))
+        count = len(pool) if kind == 1 else int(self.random.integers(1, min(sources, MAX_REMOVED) + 1))
+        return [int(source) for source in self.random.permutation(pool)[:count]]
+
+    def _recreate(self, current: Choices, out: list[int]) -> Choices | None:
+        """Return routes with those of some sources found again; None if there is no room for one of them."""
+        changed = list(current)
+        for source in out:
+            changed[source] = ()
+        for source in out:
+            choice = self._route(source, tuple(changed), current[source][0], alone=len(out) == 1)
+            if choice is None:
+                return None
+            changed[source] = (choice,)
+        return tuple(changed)
+
+    def _route(self, source: int, others: Choices, old: Choice, *, alone: bool) -> Choice | None:
+        """Return a good route of a source beside the ``others``; the search starts at its ``old`` one if ``alone``."""
         cost = self.responses.measure.rise(source, self.problem.load(others), 0.0)
-        routes = next(routes for routes in staged if routes.variant == choice.variant)
+        start, order = old, self._order_of(old)
+        if not alone and self.random.integers(2):
+            filled = self.responses.filling.cheapest(source, others, cost)
+            if filled is None:
+                return None
+            start, order = filled[1], self._order_of(filled[1])
+        elif not alone:
+            order = self._changed(self._changed(order))
+        held = self.problem.residency(others)
+        routes = next(routes for routes in self.responses.staged[source] if routes.variant == start.variant)
         priced = (routes.beside(held) if self.problem.memory_binds else routes).priced(cost)
-        order = self._order_of(choice)
+        return self._reordered(priced, order, int(self.random.integers(MOVES)))
+
+    def _reordered(self, priced: PricedStages, order: list[int], moves: int) -> Choice | None:
+        """Return the best route after some ``moves`` from an ``order``."""
         found = priced.in_order(order)
-        if found is None:
-            return choice
-        price, best = found
-        best_price = price
-        for _ in range(MOVES):
+        best, price = (None, np.inf) if found is None else (found[1], found[0])
+        for _ in range(moves):
             if self.search.out_of_time:
                 break
             changed = self._changed(order)
             found = priced.in_order(changed)
-            if found is None or found[0] > price + threshold * abs(best_price):
-                continue
-            order, price = changed, found[0]
-            if price < best_price:
-                best_price, best = found
+            if found is not None and found[0] <= price:
+                order, price, best = changed, *found
         return best
 
     def _order_of(self, choice: Choice) -> list[int]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from planner.solvers.core.infeasibility import explain_infeasibility
@@ -9,6 +11,7 @@ from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods import room_bound
+from planner.solvers.methods.explanation import tried
 from planner.solvers.methods.mip.elastic import relaxations
 from planner.solvers.methods.mip.model import TOLERANCES, add_tangents, build_model, read_choices, write_choices
 from planner.solvers.methods.mip.program import ModelProgram
@@ -48,7 +51,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
         if search.gap <= options.gap or search.out_of_time or not add_tangents(problem, model, program, options.gap):
             break
         program.start_from_values()
-    return search.outcome()
+    outcome = search.outcome()
+    return outcome if search.incumbents else dataclasses.replace(outcome, reasons=tried(problem, options))
 
 
 def _find_warm_start(search: Search) -> Choices:
