@@ -11,6 +11,7 @@ incumbents. For the other goals it is the bound of shared routes, and the routes
 from __future__ import annotations
 
 import dataclasses
+from random import Random
 
 import numpy as np
 
@@ -20,6 +21,7 @@ from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods import room_bound
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, tried, unroutable_outcome
+from planner.solvers.methods.local_search.delay_annealing import anneal
 from planner.solvers.methods.local_search.orders import OrderSearch
 from planner.solvers.methods.local_search.subgradient import Subgradient
 from planner.solvers.methods.memory import pack
@@ -32,8 +34,8 @@ PERTURBATIONS = 50
 """Perturbations between two rounds of subgradient steps."""
 PERTURBATION_TIME_FRACTION = 0.1
 """Fraction of the time limit that these perturbations take at most."""
-ORDER_TIME_FRACTION = 0.15
-"""Fraction of the time left that a round of the search over orders takes at most."""
+ORDER_TIME_FRACTION, ANNEALING_TIME_FRACTION = 0.1, 0.15
+"""Fractions of the time left that a round of the search over orders, and one of annealing, take at most."""
 MAX_IDLE_PERTURBATIONS = 500
 """Perturbations in a row without a better incumbent after which the search ends."""
 SUBGRADIENT_STEPS = 400
@@ -61,7 +63,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
     if not search.incumbents and pack(responses):
         return Outcome("infeasible", reasons=_explain(search, tried(problem, options)))
     orders = OrderSearch(responses, np.random.default_rng(options.seed))
-    orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
+    _improve_within_limits(orders)
     last: Choices = ()
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
@@ -102,8 +104,16 @@ def _search(responses: BestResponse, orders: OrderSearch) -> None:
             break
         best = search.best
         _perturb(responses, random)
-        orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
+        _improve_within_limits(orders)
         idle = idle + PERTURBATIONS if search.best >= best else 0
+
+
+def _improve_within_limits(orders: OrderSearch) -> None:
+    """Improve the best incumbent where limits on memory or visits make best responses poor."""
+    search = orders.search
+    orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
+    random = Random(int(orders.random.integers(2**32)))  # noqa: S311  # not cryptographic, and faster than numpy's
+    anneal(search, random, search.elapsed_s + ANNEALING_TIME_FRACTION * search.left_s)
 
 
 def _perturb(responses: BestResponse, random: np.random.Generator) -> None:
