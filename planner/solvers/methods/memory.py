@@ -26,10 +26,10 @@ PROOF_MAX_ARCS = 20_000
 """With more arcs the program that proves that memory is too small takes seconds to build."""
 PROOF_LIMIT_S, PROOF_TIME_FRACTION = 5.0, 0.3
 """Time limit of that program, in seconds and as a fraction of the time left."""
-SINGLE_MAX_ARCS = 8000
-"""With more arcs local search looks for single routes, otherwise the program."""
-SHARED_TIME_FRACTION = 0.5
-"""Fraction of the time left for a method that shares routes, while there is no plan."""
+SHARED_TIME_FRACTION, SINGLE_TIME_FRACTION = 0.5, 0.5
+"""Fractions of the time left for a method that shares routes, while there is no plan, and then for single routes."""
+SINGLE_LIMIT_S = 5.0
+"""Most seconds for single routes where rounding found a plan."""
 
 
 def solve_with_memory(problem: Problem, options: Options, method: Method) -> Outcome:
@@ -41,7 +41,7 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
     search = Search(problem, options)
     unlimited = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
     allowed: Residency = tuple(np.ones(weights.shape, dtype=bool) for weights in problem.weight_bytes)
-    outcome = Outcome("no_solution")
+    outcome, attempt = Outcome("no_solution"), 0
     for attempt in range(len(problem.workers) + 1):
         outcome = method(
             dataclasses.replace(unlimited, resident=allowed),
@@ -53,13 +53,14 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
                 return outcome
         for choices in outcome.incumbents:
             search.offer(choices)
-        if search.incumbents or not outcome.incumbents or search.out_of_time:
+        half_over = search.elapsed_s >= SHARED_TIME_FRACTION * options.time_limit_s
+        if search.incumbents or not outcome.incumbents or half_over or search.out_of_time:
             break
         best = min(outcome.incumbents, key=problem.objective)
         allowed = _round(problem, best, allowed)
-    if not search.incumbents:
-        return _single_routes(search, method)
-    return dataclasses.replace(search.outcome(), prices=outcome.prices)
+    if attempt == 0 and search.incumbents:
+        return dataclasses.replace(search.outcome(), prices=outcome.prices)
+    return dataclasses.replace(_single_routes(search, method), prices=outcome.prices)
 
 
 def _lacking(problem: Problem) -> tuple[str, ...]:
@@ -85,17 +86,17 @@ def _search_single(problem: Problem, options: Options) -> Outcome:
 
 
 def _single_routes(search: Search, method: Method) -> Outcome:
-    """Look for one route per source, after rounding found no plan, and share samples among its resident blocks."""
-    problem = search.problem
-    single_method = _solve_milp if problem.arcs <= SINGLE_MAX_ARCS else _search_single
-    limit_s = search.left_s * (1 - SHARED_TIME_FRACTION)
-    single = single_method(problem, dataclasses.replace(search.options, time_limit_s=limit_s, progress=None))
+    """Look for one route per source, briefly if rounding found a plan, and share samples among its resident blocks."""
+    problem, options = search.problem, search.options
+    limit_s = search.left_s * SINGLE_TIME_FRACTION
+    limit_s = min(limit_s, SINGLE_LIMIT_S) if search.incumbents else limit_s
+    single = _search_single(problem, dataclasses.replace(options, time_limit_s=limit_s, progress=None))
     for choices in single.incumbents:
         search.offer(choices)
     if search.incumbents:
         best = min(search.incumbents, key=lambda choices: search.incumbents[choices])
         return _share(search, method, problem.residency(best))
-    if no_room(problem, dataclasses.replace(search.options, time_limit_s=search.left_s)):
+    if no_room(problem, dataclasses.replace(options, time_limit_s=search.left_s)):
         return Outcome("infeasible", reasons=single.reasons)
     return dataclasses.replace(search.outcome(), reasons=single.reasons)
 

@@ -133,7 +133,7 @@ class DelayAnnealing:
         random, temperature = self.random.random, FIRST_TEMPERATURE * self.unit
         cooling = (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** (1 / moves)
         value, lack = self.unit, sum(map(self._lack, range(self.workers), self.size))
-        best, routes = value + lack, self._choices()
+        best, routes = value + lack, self.routes
         for number in range(moves):
             if number % MOVES_PER_CHECK == 0 and stopped():
                 break
@@ -148,12 +148,14 @@ class DelayAnnealing:
                 self._apply(change)
                 value, lack = value + more, lack + lacking
                 if lack <= 1e-9 * self.unit and value < best * (1 - 1e-9):
-                    best, routes = value, self._choices()
+                    best, routes = value, self.routes
             else:
                 self._undo(undo)
         return routes
 
-    def _choices(self) -> Choices:
+    @property
+    def routes(self) -> Choices:
+        """The present routes."""
         return tuple((Choice(chain.variant, tuple(chain.workers[1:-1])),) for chain in self.chains)
 
     def _number(self, sigma: float) -> float:

@@ -94,8 +94,11 @@ def _search(responses: BestResponse, orders: OrderSearch) -> None:
     """Alternate perturbations and subgradient steps until the time limit or until neither improves."""
     search = responses.search
     random = np.random.default_rng(search.options.seed)
-    _perturb(responses, random)
     subgradient = Subgradient(search, responses.staged) if search.problem.goal == "delay" else None
+    if subgradient is not None:  # the first prices prove a bound at once
+        subgradient.step()
+        search.raise_bound(subgradient.bound)
+    _perturb(responses, random)
     seen: set[Choices] = set()
     idle = 0
     while not search.out_of_time and search.gap > search.options.gap and idle < MAX_IDLE_PERTURBATIONS:
