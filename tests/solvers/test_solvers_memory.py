@@ -15,17 +15,17 @@ from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem
+from planner.solvers.core.infeasibility import tried
 from planner.solvers.core.problem import Problem
+from planner.solvers.core.room import lacks_room, largest_load_bound
 from planner.solvers.core.search_state import Options, Search
 from planner.solvers.methods import exhaustive
-from planner.solvers.methods.explanation import tried
 from planner.solvers.methods.local_search import method as search
-from planner.solvers.methods.local_search.delay_annealing import DelayAnnealing
-from planner.solvers.methods.local_search.orders import OrderSearch
 from planner.solvers.methods.memory import no_room
-from planner.solvers.methods.room_bound import lacks_room, largest_load_bound
 from planner.solvers.routes.best_response import BestResponse
+from planner.solvers.routes.delay_annealing import DelayAnnealing
 from planner.solvers.routes.greedy import greedy_rounds
+from planner.solvers.routes.order_search import OrderSearch
 from tests.instances import make_instance, make_profile
 from tests.solvers.test_solvers_best_response import GOALS, crowded
 from tests.solvers.test_solvers_milp import with_exits
@@ -229,6 +229,6 @@ def test_without_a_plan_the_reasons_name_what_was_tried_and_how_much_memory_ther
     impossible = dataclasses.replace(
         problem, demands=tuple(dataclasses.replace(demand, deadline_s=1e-9) for demand in problem.demands)
     )
-    text = " ".join(tried(impossible, Options(time_limit_s=1.0)))
+    text = " ".join(tried(impossible, 1.0))
     assert "speed" in text
     assert "MiB" in text

@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import numpy as np
-
 from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility
 from planner.solvers.core.problem import Problem
 from planner.solvers.core.search_state import Options, Outcome
-from planner.units import format_quantity
 
 ELASTIC_MAX_ARCS = 100_000
 """With more arcs the elastic filter over all routes takes too long to build."""
@@ -33,28 +30,3 @@ def infeasible(problem: Problem, options: Options, *, shared: bool = False) -> O
 def unroutable_outcome(problem: Problem) -> Outcome:
     """Return the outcome of a problem in which some source has no route at all."""
     return Outcome("infeasible", reasons=explain_infeasibility(problem, {}))
-
-
-def tried(problem: Problem, options: Options) -> tuple[str, ...]:
-    """Return what was tried in vain, and how tight memory is, in words."""
-    attempts = ["best responses of the sources"]
-    if problem.memory_binds or problem.max_visits is not None:
-        attempts.insert(0, "stages along workers by speed, room and distance")
-    if problem.memory_binds:
-        attempts.insert(1, "single blocks packed by size")
-    within = format_quantity(options.time_limit_s, "time", digits=3)
-    sentences = [f"no plan was found within {within}; tried: {', '.join(attempts)}"]
-    if problem.memory_binds:
-        needed, room = (
-            format_quantity(size, "memory", digits=4)
-            for size in (_least_bytes(problem), float(np.maximum(problem.memory_bytes, 0.0).sum()))
-        )
-        sentences.append(f"one copy of each block needs {needed} of weights, all workers together have room for {room}")
-    return tuple(sentences)
-
-
-def _least_bytes(problem: Problem) -> float:
-    """Return the bytes of one copy of each block of the models that some source must use."""
-    models = [{problem.variants[variant].model for variant in demand.variants} for demand in problem.demands]
-    required = {next(iter(of_source)) for of_source in models if len(of_source) == 1}
-    return float(sum(problem.weight_bytes[model].min(axis=1).sum() for model in required))

@@ -12,12 +12,13 @@ from collections.abc import Callable
 
 import numpy as np
 
-from planner.solvers.core.infeasibility import lacks
+from planner.solvers.core.infeasibility import lacks, tried
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
+from planner.solvers.core.room import fitting, lacks_room
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.methods.local_search.memory_prices import fitting
-from planner.solvers.methods.room_bound import lacks_room
+from planner.solvers.methods.explanation import infeasible
 from planner.solvers.routes.best_response import BestResponse
+from planner.solvers.routes.order_search import LimitedSearch
 from planner.solvers.routes.pricing import unroutable
 
 Method = Callable[[Problem, Options], Outcome]
@@ -28,6 +29,8 @@ PROOF_LIMIT_S, PROOF_TIME_FRACTION = 5.0, 0.3
 """Time limit of that program, in seconds and as a fraction of the time left."""
 SHARED_TIME_FRACTION, SINGLE_TIME_FRACTION = 0.5, 0.5
 """Fractions of the time left for a method that shares routes, while there is no plan, and then for single routes."""
+SINGLE_ROUNDS = 5
+"""Rounds in which single routes are improved."""
 SINGLE_LIMIT_S = 5.0
 """Most seconds for single routes where rounding found a plan."""
 
@@ -78,27 +81,30 @@ def _solve_milp(problem: Problem, options: Options) -> Outcome:
     return solve(problem, options)
 
 
-def _search_single(problem: Problem, options: Options) -> Outcome:
-    """Look for one route per source; imported here because local search uses this module."""
-    from planner.solvers.methods.local_search.method import solve
-
-    return solve(problem, options)
-
-
 def _single_routes(search: Search, method: Method) -> Outcome:
     """Look for one route per source, briefly if rounding found a plan, and share samples among its resident blocks."""
     problem, options = search.problem, search.options
     limit_s = search.left_s * SINGLE_TIME_FRACTION
     limit_s = min(limit_s, SINGLE_LIMIT_S) if search.incumbents else limit_s
-    single = _search_single(problem, dataclasses.replace(options, time_limit_s=limit_s, progress=None))
+    single = Search(problem, dataclasses.replace(options, time_limit_s=limit_s, progress=None))
+    responses = BestResponse(single)
+    responses.fill()
+    if not single.incumbents and pack(responses):
+        left = dataclasses.replace(options, time_limit_s=min(search.left_s / 2, PROOF_LIMIT_S))
+        return infeasible(problem, left) if problem.arcs <= PROOF_MAX_ARCS else _without_room(problem, options)
+    limited = LimitedSearch(responses, np.random.default_rng(options.seed))
+    for _ in range(SINGLE_ROUNDS):
+        limited.improve()
     for choices in single.incumbents:
         search.offer(choices)
     if search.incumbents:
         best = min(search.incumbents, key=lambda choices: search.incumbents[choices])
         return _share(search, method, problem.residency(best))
-    if no_room(problem, dataclasses.replace(options, time_limit_s=search.left_s)):
-        return Outcome("infeasible", reasons=single.reasons)
-    return dataclasses.replace(search.outcome(), reasons=single.reasons)
+    return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
+
+
+def _without_room(problem: Problem, options: Options) -> Outcome:
+    return Outcome("infeasible", reasons=tried(problem, options.time_limit_s))
 
 
 def _share(search: Search, method: Method, resident: Residency) -> Outcome:

@@ -6,15 +6,10 @@ byte of model m earns Σ_s ρ_sd over the sources that may use m. It holds the b
 
 from __future__ import annotations
 
-import math
-
 import numpy as np
-from numpy.typing import NDArray
 
 from planner.solvers.core.problem import Array, Choice, Choices, Problem
-
-MOST_COMMON_BYTES = 2**53
-"""Sizes up to this are whole numbers of bytes, of which a common divisor is exact."""
+from planner.solvers.core.room import fitting, room_for_weights
 
 
 class MemoryPrices:
@@ -93,35 +88,3 @@ class MemoryPrices:
             value -= float((earned[model, everyone] * sold).sum())
             slope -= self.uses[:, model] * sold
         return value
-
-
-def fitting(problem: Problem) -> list[NDArray[np.bool_]]:
-    """Return whether each block alone fits on each worker; shape [L, D] per model."""
-    return [
-        weights + activations <= problem.memory_bytes
-        for weights, activations in zip(problem.weight_bytes, problem.activation_bytes, strict=True)
-    ]
-
-
-def room_for_weights(problem: Problem) -> Array:
-    """Return the most bytes of weights that each worker can hold; shape [D].
-
-    The least activation needs its room, and only multiples of the blocks' common divisor can be used.
-    """
-    fits = fitting(problem)
-    least = np.min(
-        [
-            np.where(fit, activations, np.inf).min(axis=0)
-            for fit, activations in zip(fits, problem.activation_bytes, strict=True)
-        ],
-        axis=0,
-    )
-    room = np.maximum(np.where(np.isfinite(least), problem.memory_bytes - least, 0.0), 0.0)
-    for worker in range(len(room)):
-        sizes = np.concatenate(
-            [weights[fit[:, worker], worker] for weights, fit in zip(problem.weight_bytes, fits, strict=True)]
-        )
-        if room[worker] < MOST_COMMON_BYTES and (sizes == np.floor(sizes)).all() and sizes.any():
-            common = math.gcd(*sizes.astype(np.int64).tolist())
-            room[worker] = common * (room[worker] // common)
-    return np.asarray(room)

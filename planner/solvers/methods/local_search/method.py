@@ -11,22 +11,20 @@ incumbents. For the other goals it is the bound of shared routes, and the routes
 from __future__ import annotations
 
 import dataclasses
-from random import Random
 
 import numpy as np
 
-from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, violations
+from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, tried, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.methods import room_bound
 from planner.solvers.methods.column_generation import method as colgen
-from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, tried, unroutable_outcome
-from planner.solvers.methods.local_search.delay_annealing import anneal
-from planner.solvers.methods.local_search.orders import OrderSearch
+from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
+from planner.solvers.methods.local_search.memory_bound import raise_bound
 from planner.solvers.methods.local_search.subgradient import Subgradient
 from planner.solvers.methods.memory import pack
 from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.greedy import greedy_rounds
+from planner.solvers.routes.order_search import LimitedSearch
 from planner.solvers.routes.pricing import unroutable
 
 GREEDY_ROUNDS = 3
@@ -34,8 +32,6 @@ PERTURBATIONS = 50
 """Perturbations between two rounds of subgradient steps."""
 PERTURBATION_TIME_FRACTION = 0.1
 """Fraction of the time limit that these perturbations take at most."""
-ORDER_TIME_FRACTION, ANNEALING_TIME_FRACTION = 0.1, 0.15
-"""Fractions of the time left that a round of the search over orders, and one of annealing, take at most."""
 MAX_IDLE_PERTURBATIONS = 500
 """Perturbations in a row without a better incumbent after which the search ends."""
 SUBGRADIENT_STEPS = 400
@@ -61,21 +57,21 @@ def solve(problem: Problem, options: Options) -> Outcome:
     responses = BestResponse(search)
     responses.fill()
     if not search.incumbents and pack(responses):
-        return Outcome("infeasible", reasons=_explain(search, tried(problem, options)))
-    orders = OrderSearch(responses, np.random.default_rng(options.seed))
-    _improve_within_limits(orders)
+        return Outcome("infeasible", reasons=_explain(search, tried(problem, options.time_limit_s)))
+    limited = LimitedSearch(responses, np.random.default_rng(options.seed))
+    limited.improve()
     last: Choices = ()
     for choices in greedy_rounds(problem, GREEDY_ROUNDS):
         search.offer(choices)
         last = responses.improve(choices)
-    room_bound.raise_bound(search)
+    raise_bound(search)
     if problem.goal != "delay" or not search.incumbents:
         shared = _bound_by_sharing(responses)
         if shared.status == "infeasible":
             return Outcome("infeasible", reasons=_explain(search, shared.reasons))
-    _search(responses, orders)
+    _search(responses, limited)
     if not search.incumbents:
-        reasons = (*_explain(search, violations(problem, last)), *tried(problem, options))
+        reasons = (*_explain(search, violations(problem, last)), *tried(problem, options.time_limit_s))
         return Outcome("no_solution", bound=search.bound, reasons=reasons)
     return search.outcome()
 
@@ -90,7 +86,7 @@ def _explain(search: Search, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     return explain_infeasibility(problem, relaxations) if relaxations else otherwise
 
 
-def _search(responses: BestResponse, orders: OrderSearch) -> None:
+def _search(responses: BestResponse, limited: LimitedSearch) -> None:
     """Alternate perturbations and subgradient steps until the time limit or until neither improves."""
     search = responses.search
     random = np.random.default_rng(search.options.seed)
@@ -107,16 +103,8 @@ def _search(responses: BestResponse, orders: OrderSearch) -> None:
             break
         best = search.best
         _perturb(responses, random)
-        _improve_within_limits(orders)
+        limited.improve()
         idle = idle + PERTURBATIONS if search.best >= best else 0
-
-
-def _improve_within_limits(orders: OrderSearch) -> None:
-    """Improve the best incumbent where limits on memory or visits make best responses poor."""
-    search = orders.search
-    orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
-    random = Random(int(orders.random.integers(2**32)))  # noqa: S311  # not cryptographic, and faster than numpy's
-    anneal(search, random, search.elapsed_s + ANNEALING_TIME_FRACTION * search.left_s)
 
 
 def _perturb(responses: BestResponse, random: np.random.Generator) -> None:

@@ -6,12 +6,11 @@ import dataclasses
 
 import numpy as np
 
-from planner.solvers.core.infeasibility import explain_infeasibility
+from planner.solvers.core.infeasibility import explain_infeasibility, tried
 from planner.solvers.core.problem import Choices, Problem
+from planner.solvers.core.room import largest_load_bound
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
-from planner.solvers.methods import room_bound
-from planner.solvers.methods.explanation import tried
 from planner.solvers.methods.mip.elastic import relaxations
 from planner.solvers.methods.mip.model import TOLERANCES, add_tangents, build_model, read_choices, write_choices
 from planner.solvers.methods.mip.program import ModelProgram
@@ -31,7 +30,8 @@ def solve(problem: Problem, options: Options) -> Outcome:
     scale = Scale()
     if not unroutable(problem):
         scale = Scale.of(problem, _find_warm_start(search))
-        room_bound.raise_bound(search)
+        if problem.memory_binds and problem.goal != "delay":
+            search.raise_bound(largest_load_bound(problem, search.best, lambda: search.out_of_time))
     model = build_model(problem, scale=scale)
     gaps = {"mip_rel_gap": options.gap / 2, "mip_abs_gap": min(options.gap / 2, 1e-6)}
     settings = {"random_seed": options.seed, **gaps, **TOLERANCES}
@@ -52,7 +52,7 @@ def solve(problem: Problem, options: Options) -> Outcome:
             break
         program.start_from_values()
     outcome = search.outcome()
-    return outcome if search.incumbents else dataclasses.replace(outcome, reasons=tried(problem, options))
+    return outcome if search.incumbents else dataclasses.replace(outcome, reasons=tried(problem, options.time_limit_s))
 
 
 def _find_warm_start(search: Search) -> Choices:

@@ -15,10 +15,13 @@ Computational Physics 159 (2000).
 
 from __future__ import annotations
 
+from random import Random
+
 import numpy as np
 
 from planner.solvers.core.problem import Choice, Choices
 from planner.solvers.routes.best_response import BestResponse
+from planner.solvers.routes.delay_annealing import anneal
 from planner.solvers.routes.stage_dp import PricedStages
 
 MOVES = 60
@@ -31,6 +34,24 @@ MAX_REMOVED = 4
 """Most routes that are removed together, unless they are all of one model."""
 MAX_IDLE_RUINS = 40
 """Ruins in a row without a better incumbent after which the search ends, and as many for each source."""
+
+
+ORDER_TIME_FRACTION, ANNEALING_TIME_FRACTION = 0.1, 0.15
+"""Fractions of the time left that a round of the search over orders, and one of annealing, take at most."""
+
+
+class LimitedSearch:
+    """Improves the best incumbent where limits on memory or visits make best responses poor."""
+
+    def __init__(self, responses: BestResponse, random: np.random.Generator) -> None:
+        self.search, self.orders = responses.search, OrderSearch(responses, random)
+        self.random = Random(int(random.integers(2**32)))  # noqa: S311  # not cryptographic, and faster than numpy's
+
+    def improve(self) -> None:
+        """Change orders, then anneal, each for a part of the time left."""
+        search = self.search
+        self.orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
+        anneal(search, self.random, search.elapsed_s + ANNEALING_TIME_FRACTION * search.left_s)
 
 
 class OrderSearch:

@@ -14,17 +14,14 @@ Mathematics of Operations Research 20 (1995).
 
 from __future__ import annotations
 
-import dataclasses
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.solvers.core.problem import Array, Problem
-from planner.solvers.core.search_state import Search
-from planner.solvers.methods.local_search.memory_prices import fitting, room_for_weights
-from planner.solvers.methods.local_search.subgradient import Subgradient
-from planner.solvers.routes.stage_dp import StagedRoutes
 
 MIXTURES = (0.0, 0.25, 0.5, 0.75, 1.0)
 """Weights of time in the mixtures of time and memory."""
@@ -34,10 +31,8 @@ VALUE_STEPS = 30
 STEP = 0.5
 """Relative change of a value in a step."""
 ROUNDING = 1e-9
-LITTLE_LOAD, LITTLE_KAPPA = 1e-3, 1e-12
-"""Load and κ at which queueing is negligible."""
-DELAY_STEPS = 60
-"""Subgradient steps of the bound on a source's delay."""
+MOST_COMMON_BYTES = 2**53
+"""Sizes up to this are whole numbers of bytes, of which a common divisor is exact."""
 MAX_CELLS = 100_000
 """Most blocks of all sources times workers; beyond, the bound takes too long."""
 
@@ -153,16 +148,6 @@ def _fractional_knapsack(used: Array, value: Array) -> Array:
     return result
 
 
-def raise_bound(search: Search) -> None:
-    """Raise the bound of a search for ``throughput`` or ``makespan`` by that of the room for blocks."""
-    problem = search.problem
-    if not problem.memory_binds or problem.goal == "delay":
-        return
-    load = largest_load_bound(problem, search.best, lambda: search.out_of_time)
-    if np.isfinite(load):
-        search.raise_bound(load + (longest_delay_bound(search) if problem.goal == "makespan" else 0.0))
-
-
 def lacks_room(problem: Problem) -> bool:
     """Return whether it is proven that the workers' memory has no room for all blocks."""
     return problem.memory_binds and _is_small(problem) and Room.of(problem).lacks(np.inf)
@@ -196,31 +181,33 @@ def largest_load_bound(problem: Problem, most: float, stopped: Callable[[], bool
     return low
 
 
-def longest_delay_bound(search: Search) -> float:
-    """Return a lower bound on the longest unloaded delay of any source, in seconds, by prices of memory.
+def fitting(problem: Problem) -> list[NDArray[np.bool_]]:
+    """Return whether each block alone fits on each worker; shape [L, D] per model."""
+    return [
+        weights + activations <= problem.memory_bytes
+        for weights, activations in zip(problem.weight_bytes, problem.activation_bytes, strict=True)
+    ]
 
-    A single source with little load and almost no queueing has a weighted number of samples equal to its load.
+
+def room_for_weights(problem: Problem) -> Array:
+    """Return the most bytes of weights that each worker can hold; shape [D].
+
+    The least activation needs its room, and only multiples of the blocks' common divisor can be used.
     """
-    problem, longest = search.problem, 0.0
-    for source, demand in enumerate(problem.demands):
-        slowest_s = max(float(problem.variants[v].block_s.max(axis=1).sum()) for v in demand.variants)
-        volume = LITTLE_LOAD / max(slowest_s, 1e-300)
-        alone = dataclasses.replace(
-            problem,
-            goal="delay",
-            kappa=LITTLE_KAPPA,
-            loss_s=0.0,
-            demands=(dataclasses.replace(demand, volume=volume, priority=1.0),),
+    fits = fitting(problem)
+    least = np.min(
+        [
+            np.where(fit, activations, np.inf).min(axis=0)
+            for fit, activations in zip(fits, problem.activation_bytes, strict=True)
+        ],
+        axis=0,
+    )
+    room = np.maximum(np.where(np.isfinite(least), problem.memory_bytes - least, 0.0), 0.0)
+    for worker in range(len(room)):
+        sizes = np.concatenate(
+            [weights[fit[:, worker], worker] for weights, fit in zip(problem.weight_bytes, fits, strict=True)]
         )
-        limited = dataclasses.replace(search.options, time_limit_s=search.left_s, start=(), progress=None)
-        own = Search(alone, limited)
-        for choices in search.incumbents:
-            own.offer((choices[source],))
-        staged = [StagedRoutes.of(alone, 0, variant) for variant in demand.variants]
-        ascent = Subgradient(own, [staged])
-        for _ in range(DELAY_STEPS):
-            ascent.step()
-            if search.out_of_time:
-                break
-        longest = max(longest, ascent.bound / volume * (1 - ROUNDING))
-    return longest
+        if room[worker] < MOST_COMMON_BYTES and (sizes == np.floor(sizes)).all() and sizes.any():
+            common = math.gcd(*sizes.astype(np.int64).tolist())
+            room[worker] = common * (room[worker] // common)
+    return np.asarray(room)
