@@ -132,6 +132,8 @@ def solve(
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
     name = _method(problem, method, routes)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
+    if "shared" not in METHODS[name].routes:
+        known = tuple(_largest(of_source) for of_source in known)
     options = Options(
         time_limit_s=time_limit_s,
         gap=gap,
@@ -204,6 +206,11 @@ def _plan(
         workers=evaluation.workers,
         networks=evaluation.networks,
     )
+
+
+def _largest(routes: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """Return the route with the largest share alone; nothing if there is none."""
+    return tuple(dataclasses.replace(choice, share=1.0) for choice in sorted(routes, key=lambda it: -it.share)[:1])
 
 
 def check_rank(rank: str) -> None:

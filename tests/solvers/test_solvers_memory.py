@@ -82,7 +82,7 @@ def filled(problem: Problem) -> Search:
     return found
 
 
-@settings(max_examples=12)
+@settings(max_examples=6)
 @given(st.integers(0, 10_000), st.sampled_from(GOALS), st.sampled_from([1.05, 1.2, 1.5]), st.sampled_from([None, 1]))
 def test_every_method_finds_a_plan_if_there_is_one(seed: int, goal: str, room: float, max_visits: int | None) -> None:
     instance = crowded(seed, goal=goal, room=room)
@@ -91,7 +91,7 @@ def test_every_method_finds_a_plan_if_there_is_one(seed: int, goal: str, room: f
     if oracle.status == "infeasible":
         assert not filled(problem).incumbents
     for method in ("auto", "search", "milp", "colgen"):
-        solution = solve(instance, method=method, time_limit_s=2.0, max_visits=max_visits)
+        solution = solve(instance, method=method, time_limit_s=2.0, gap=0.3, max_visits=max_visits)
         if oracle.status == "infeasible":
             assert method == "colgen" or solution.plan is None
             continue
@@ -136,7 +136,7 @@ def test_one_copy_serves_all_sources() -> None:
     assert filled(problem).incumbents
 
 
-@settings(max_examples=40)
+@settings(max_examples=15)
 @given(st.integers(0, 10_000), st.sampled_from(["throughput", "makespan"]), st.sampled_from([0.9, 1.05, 1.3]))
 def test_the_bound_of_room_holds(seed: int, goal: str, room: float) -> None:
     problem = build_problem(crowded(seed, goal=goal, room=room))

@@ -103,11 +103,11 @@ class Room:
 
     def _used(self, most: float, part: float) -> Array:
         """Return the part of each worker that each block uses, of its time and its memory in a mixture; [I, D]."""
-        memory = self.size_bytes / np.maximum(self.room_bytes, 1e-300)
-        if part == 0.0:
+        held = np.isfinite(self.load) & (self.room_bytes > 0)
+        memory = np.divide(self.size_bytes, self.room_bytes, out=np.zeros(self.load.shape), where=held)
+        if part == 0.0 or most <= 0.0:
             return memory
-        time = np.where(np.isfinite(self.load), self.load, 0.0) / max(most, 1e-300)
-        return np.asarray(part * time + (1 - part) * memory)
+        return np.asarray(part * (np.minimum(self.load, most) / most) + (1 - part) * memory)
 
     def lacks(self, most: float) -> bool:
         """Return whether the blocks have no room within a load; False if this is not proven."""
@@ -121,7 +121,8 @@ class Room:
             if step == 0:
                 finite = np.where(np.isfinite(self.load), self.load, np.nan)
                 value = np.nanmean(finite, axis=1) if np.isfinite(self.load).any(axis=1).all() else value
-                value = value / value.mean() if value.any() else np.ones(len(value))
+                value = value / value.max() if value.any() else np.ones(len(value))
+                value /= value.mean()
                 continue
             value *= np.exp(STEP * np.clip(1 - held, -1.0, 1.0))
             value /= value.mean()

@@ -130,7 +130,7 @@ class DelayAnnealing:
 
     def run(self, moves: int, stopped: Callable[[], bool]) -> Choices:
         """Return the best routes after a number of ``moves``, or when ``stopped`` becomes true."""
-        random, temperature = self.random.random, FIRST_TEMPERATURE * self.unit
+        random, temperature = self.random.random, max(FIRST_TEMPERATURE * self.unit, 1e-200)
         cooling = (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** (1 / moves)
         value, lack = self.unit, sum(map(self._lack, range(self.workers), self.size))
         best, routes = value + lack, self.routes

@@ -136,6 +136,8 @@ class Filling:
             tried.add(tuple(turns))
             current: list[tuple[Choice, ...]] = [()] * len(turns)
             for source in turns:
+                if self.stopped():
+                    return None
                 others = tuple(current)
                 cost = self.rise(source, self.problem.load(others), 0.0)
                 found = self.cheapest(source, others, cost, orders=orders(source, others))
