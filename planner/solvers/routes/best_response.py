@@ -18,6 +18,8 @@ MEMORY_PENALTY = 1e3
 """Relative penalty of a plan in which a worker needs twice its memory."""
 MAX_FILLINGS = 3
 """Maximum number of filled plans that are improved, the best ones."""
+FILLING_TIME_FRACTION = 0.2
+"""Fraction of the time limit after which no further filled plan is looked for or improved."""
 MAX_SHORTENINGS, MAX_SHORTENINGS_ALONE = 3, 30
 """Number of times that a route is shortened until it fits, if another one is known and if none is."""
 MAX_REMOVED = 4
@@ -132,6 +134,8 @@ class BestResponse:
             [StagedRoutes.of(problem, source, variant) for variant in demand.variants]
             for source, demand in enumerate(problem.demands)
         ]
+        self.filled: Choices | None = None
+        """The best plan that fills workers, perhaps with overload."""
         self.filling = Filling(problem, self.staged, self.measure.rise, lambda: search.out_of_time)
 
     def fill(self) -> None:
@@ -143,9 +147,13 @@ class BestResponse:
         for choices in self.filling.plans():
             search.offer(choices)
             plans.append(choices)
+            if search.elapsed_s > FILLING_TIME_FRACTION * search.options.time_limit_s:
+                break
         best = sorted(dict.fromkeys(plans), key=lambda choices: self._value(choices, problem.load(choices)))
+        self.filled = best[0] if best else None
         for choices in best[:MAX_FILLINGS]:
-            self.improve(choices)
+            if search.elapsed_s <= FILLING_TIME_FRACTION * search.options.time_limit_s:
+                self.improve(choices)
 
     def improve(self, choices: Choices) -> Choices:
         """Let the sources take their best responses in turn until none improves; return the routes."""

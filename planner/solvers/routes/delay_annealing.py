@@ -87,16 +87,25 @@ class _Change:
         self.load[key] = self.load.get(key, 0.0) + load
 
 
-def anneal(search: Search, random: Random, until_s: float) -> None:
-    """Anneal the best incumbent of a search until it has run for ``until_s`` seconds, or until that has not helped."""
+def anneal(search: Search, random: Random, until_s: float, start: Choices | None = None) -> None:
+    """Anneal the best incumbent of a search until it has run for ``until_s`` seconds, or until that has not helped.
+
+    Without an incumbent it begins at ``start``, whose overload it removes.
+    """
     problem, idle = search.problem, 0
     if problem.goal != "delay" or not problem.memory_binds or problem.max_visits is not None:
         return
-    while search.incumbents and idle < MAX_IDLE_RUNS and search.elapsed_s < until_s and not search.out_of_time:
+    while (
+        (search.incumbents or start) and idle < MAX_IDLE_RUNS and search.elapsed_s < until_s and not search.out_of_time
+    ):
         before = search.best
-        best = min(search.incumbents, key=lambda choices: search.incumbents[choices])
-        annealing = DelayAnnealing(problem, best, random)
-        search.offer(annealing.run(MOVES, lambda: search.out_of_time or search.elapsed_s >= until_s))
+        best = min(search.incumbents, key=lambda choices: search.incumbents[choices], default=start)
+        if best is None:
+            return
+        start = DelayAnnealing(problem, best, random).run(
+            MOVES, lambda: search.out_of_time or search.elapsed_s >= until_s
+        )
+        search.offer(start)
         idle = 0 if search.best < before * (1 - 1e-6) else idle + 1
 
 
@@ -126,13 +135,27 @@ class DelayAnnealing:
                 key = (chain.model, block, worker)
                 self.copies[key] = self.copies.get(key, 0) + 1
         self.places = [(chain, block) for chain in self.chains for block in range(len(chain.size) - 1)]
-        self.unit = problem.objective(choices)
+        costs = [problem.cost(source, choice) for source, (choice,) in enumerate(choices)]
+        self.value: float = sum(
+            problem.fixed_cost(source, choice, costs[source].latency_s) for source, (choice,) in enumerate(choices)
+        ) + sum(
+            weight * self._number(sigma)
+            for weight, nested in zip(self.weight, self.sigma, strict=True)
+            for sigma in nested
+        )
+        self.unit: float = min(
+            self.value,
+            sum(
+                demand.priority * demand.volume * cost.unloaded_s
+                for demand, cost in zip(problem.demands, costs, strict=True)
+            ),
+        )
 
     def run(self, moves: int, stopped: Callable[[], bool]) -> Choices:
         """Return the best routes after a number of ``moves``, or when ``stopped`` becomes true."""
         random, temperature = self.random.random, max(FIRST_TEMPERATURE * self.unit, 1e-200)
         cooling = (LAST_TEMPERATURE / FIRST_TEMPERATURE) ** (1 / moves)
-        value, lack = self.unit, sum(map(self._lack, range(self.workers), self.size))
+        value, lack = self.value, sum(map(self._lack, range(self.workers), self.size))
         best, routes = value + lack, self.routes
         for number in range(moves):
             if number % MOVES_PER_CHECK == 0 and stopped():
@@ -162,7 +185,7 @@ class DelayAnnealing:
         cap = self.problem.cap
         if sigma > cap:
             return self._number(cap) + OVERLOAD_SLOPE * (sigma - cap)
-        return sigma + self.problem.kappa * sigma * sigma / (1 - sigma)
+        return float(sigma + self.problem.kappa * sigma * sigma / (1 - sigma))
 
     def _rise(self, change: _Change) -> float:
         """Return by how much the objective rises."""

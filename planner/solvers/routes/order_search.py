@@ -39,6 +39,9 @@ MAX_IDLE_RUINS = 40
 ORDER_TIME_FRACTION, ANNEALING_TIME_FRACTION = 0.1, 0.15
 """Fractions of the time left that a round of the search over orders, and one of annealing, take at most."""
 
+FIRST_TIME_FRACTION = 0.5
+"""The latter while there is no plan."""
+
 
 class LimitedSearch:
     """Improves the best incumbent where limits on memory or visits make best responses poor."""
@@ -51,7 +54,9 @@ class LimitedSearch:
         """Change orders, then anneal, each for a part of the time left."""
         search = self.search
         self.orders.improve(search.elapsed_s + ORDER_TIME_FRACTION * search.left_s)
-        anneal(search, self.random, search.elapsed_s + ANNEALING_TIME_FRACTION * search.left_s)
+        part = ANNEALING_TIME_FRACTION if search.incumbents else FIRST_TIME_FRACTION
+        until_s = search.elapsed_s + part * search.left_s
+        anneal(search, self.random, until_s, self.orders.responses.filled)
 
 
 class OrderSearch:
