@@ -30,9 +30,9 @@ from planner.solvers.methods.known_plans import known_plans
 from planner.solvers.proof import poor_proof
 from planner.solvers.routes.greedy import completed, greedy_rounds
 
-MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK, MILP_MAX_ARCS_MEMORY = 8000, 2000, 20_000
+MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK = 8000, 2000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
-``delay``, for the other goals, and where memory binds."""
+``delay``, and for the other goals."""
 MAX_EVALUATED = 6
 """Maximum number of incumbents that are evaluated and ranked, those with the best surrogate objective."""
 MAX_TIGHTENINGS = 4
@@ -143,6 +143,8 @@ def solve(
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
     names = _methods(problem, method, routes)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
+    if "shared" not in METHODS[names[-1]].routes:
+        known = tuple(_largest(of_source) for of_source in known)
     options = Options(
         time_limit_s=time_limit_s,
         gap=gap,
@@ -222,6 +224,11 @@ def _plan(
     )
 
 
+def _largest(routes: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """Return the route with the largest share alone; nothing if there is none."""
+    return tuple(dataclasses.replace(choice, share=1.0) for choice in sorted(routes, key=lambda it: -it.share)[:1])
+
+
 def check_rank(rank: str) -> None:
     """Raise an error unless a ranking exists.
 
@@ -289,9 +296,7 @@ def _single_methods(problem: Problem) -> tuple[str, ...]:
     if not dp.misfits(problem):
         return ("dp",)
     most = MILP_MAX_ARCS if problem.goal == "delay" else MILP_MAX_ARCS_PEAK
-    if problem.arcs > (MILP_MAX_ARCS_MEMORY if problem.memory_binds else most):
-        return ("search",)
-    return ("search", "milp")
+    return ("search",) if problem.arcs > most else ("search", "milp")
 
 
 def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callable[[Problem, Options], Outcome]:

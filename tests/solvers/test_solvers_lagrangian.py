@@ -28,9 +28,7 @@ def staged(problem: Problem) -> list[list[StagedRoutes]]:
 def random_bound(problem: Problem, seed: int) -> LagrangianBound:
     """Return a bound with tables for the workers and some networks, at random prices."""
     random = np.random.default_rng(seed)
-    lagrangian = LagrangianBound(
-        problem, staged(problem), np.zeros((len(problem.classes.weight), len(problem.resources)))
-    )
+    lagrangian = LagrangianBound(problem, staged(problem), None)
     lagrangian.tabulate(np.arange(random.integers(len(problem.workers), len(problem.resources) + 1)))
     lagrangian.move(some_prices(lagrangian, random))
     return lagrangian
@@ -38,12 +36,14 @@ def random_bound(problem: Problem, seed: int) -> LagrangianBound:
 
 def some_prices(lagrangian: LagrangianBound, random: np.random.Generator) -> Multipliers:
     """Return random multipliers: increasing, decreasing and negative ones."""
-    beta, mu, table = lagrangian.prices
+    beta, mu, table, memory = lagrangian.prices
+    size = lagrangian.memory.model_bytes.sum(axis=0)[: memory.shape[1]]
     steps = random.normal(0.3, random.uniform(0.0, 2.0), size=table.shape) * random.uniform(0.0, 3.0)
     return Multipliers(
         random.uniform(0.0, 1.2, beta.shape) * lagrangian.weight,
         random.uniform(0.0, 5.0, mu.shape) * lagrangian.weight,
         table * random.uniform(0.0, 2.0) + np.cumsum(steps, axis=2),
+        random.uniform(0.0, 3.0, memory.shape) / size,
     )
 
 
@@ -54,9 +54,13 @@ def some_prices(lagrangian: LagrangianBound, random: np.random.Generator) -> Mul
     blocks=st.integers(1, 4),
     load=st.sampled_from([0.1, 0.2, 0.4]),
     links=st.booleans(),
+    tight=st.booleans(),
 )
-def test_any_prices_prove_a_bound(seed: int, workers: int, blocks: int, load: float, *, links: bool) -> None:
-    problem = build_problem(random_instance(seed, workers=workers, blocks=blocks, load=load, links=links))
+def test_any_prices_prove_a_bound(
+    seed: int, workers: int, blocks: int, load: float, *, links: bool, tight: bool
+) -> None:
+    instance = random_instance(seed, workers=workers, blocks=blocks, load=load, links=links, tight_memory=tight)
+    problem = build_problem(instance)
     oracle = exhaustive.solve(problem, Options())
     value, _ = random_bound(problem, seed).value()
     if oracle.status == "optimal":
@@ -71,10 +75,10 @@ def test_any_prices_prove_a_bound_with_exits(seed: int) -> None:
 
 
 @settings(max_examples=30)
-@given(st.integers(0, 10_000), st.integers(0, 10_000))
-def test_slopes_are_supergradients(seed: int, other: int) -> None:
+@given(st.integers(0, 10_000), st.integers(0, 10_000), st.booleans())
+def test_slopes_are_supergradients(seed: int, other: int, tight: bool) -> None:  # noqa: FBT001
     """The bound is a concave function of the prices."""
-    lagrangian = random_bound(build_problem(random_instance(seed, load=0.2)), seed)
+    lagrangian = random_bound(build_problem(random_instance(seed, load=0.2, tight_memory=tight)), seed)
     here = lagrangian.prices
     value, slope = lagrangian.value()
     lagrangian.move(some_prices(lagrangian, np.random.default_rng(other)))

@@ -101,3 +101,15 @@ def test_auto_uses_it_for_large_instances() -> None:
     assert solution.plan is not None
     assert solution.plan.method == "search"
     assert 0 < solution.plan.bound <= solution.plan.objective
+
+
+@pytest.mark.parametrize("method", ["search", "milp"])
+@pytest.mark.parametrize("goal", ["delay", "throughput"])
+def test_shared_routes_are_a_start_for_single_ones(method: str, goal: str) -> None:
+    instance = random_instance(0, load=0.4, goal=goal)
+    shared = solve(instance, method="colgen", time_limit_s=2.0).plan
+    assert shared is not None
+    assert max(len(source.routes) for source in shared.sources.values()) > 1
+    single = solve(instance, method=method, time_limit_s=1.0, start=shared).plan
+    assert single is not None
+    assert all(len(source.routes) == 1 for source in single.sources.values())

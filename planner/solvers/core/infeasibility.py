@@ -69,6 +69,31 @@ def lacks(worker: str, lack_bytes: float) -> str:
     return f"worker {worker} lacks {format_quantity(lack_bytes, 'memory', digits=3)}"
 
 
+def tried(problem: Problem, time_limit_s: float) -> tuple[str, ...]:
+    """Return what was tried in vain, and how tight memory is, in words."""
+    attempts = ["best responses of the sources"]
+    if problem.memory_binds or problem.max_visits is not None:
+        attempts.insert(0, "stages along workers by speed, room and distance")
+    if problem.memory_binds:
+        attempts.insert(1, "single blocks packed by size")
+    within = format_quantity(time_limit_s, "time", digits=3)
+    sentences = [f"no plan was found within {within}; tried: {', '.join(attempts)}"]
+    if problem.memory_binds:
+        needed, room = (
+            format_quantity(size, "memory", digits=4)
+            for size in (_least_bytes(problem), float(np.maximum(problem.memory_bytes, 0.0).sum()))
+        )
+        sentences.append(f"one copy of each block needs {needed} of weights, all workers together have room for {room}")
+    return tuple(sentences)
+
+
+def _least_bytes(problem: Problem) -> float:
+    """Return the bytes of one copy of each block of the models that some source must use."""
+    models = [{problem.variants[variant].model for variant in demand.variants} for demand in problem.demands]
+    required = {next(iter(of_source)) for of_source in models if len(of_source) == 1}
+    return float(sum(problem.weight_bytes[model].min(axis=1).sum() for model in required))
+
+
 def _sentence(problem: Problem, kind: str, index: int, amount: float) -> str:
     if kind == "lack_bytes":
         return lacks(problem.workers[index], amount)

@@ -12,17 +12,27 @@ from collections.abc import Callable
 
 import numpy as np
 
-from planner.solvers.core.infeasibility import lacks
+from planner.solvers.core.infeasibility import lacks, tried
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
+from planner.solvers.core.room import fitting, lacks_room
 from planner.solvers.core.search_state import Options, Outcome, Search
+from planner.solvers.methods.explanation import infeasible
+from planner.solvers.routes.best_response import BestResponse
+from planner.solvers.routes.order_search import LimitedSearch
 from planner.solvers.routes.pricing import unroutable
 
 Method = Callable[[Problem, Options], Outcome]
 
 PROOF_MAX_ARCS = 20_000
 """With more arcs the program that proves that memory is too small takes seconds to build."""
-PROOF_LIMIT_S = 5.0
-"""Time limit of that program."""
+PROOF_LIMIT_S, PROOF_TIME_FRACTION = 5.0, 0.3
+"""Time limit of that program, in seconds and as a fraction of the time left."""
+SHARED_TIME_FRACTION, SINGLE_TIME_FRACTION = 0.5, 0.5
+"""Fractions of the time left for a method that shares routes, while there is no plan, and then for single routes."""
+SINGLE_ROUNDS = 5
+"""Rounds in which single routes are improved."""
+SINGLE_LIMIT_S = 5.0
+"""Most seconds for single routes where rounding found a plan."""
 
 
 def solve_with_memory(problem: Problem, options: Options, method: Method) -> Outcome:
@@ -34,10 +44,11 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
     search = Search(problem, options)
     unlimited = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
     allowed: Residency = tuple(np.ones(weights.shape, dtype=bool) for weights in problem.weight_bytes)
-    outcome = Outcome("no_solution")
+    outcome, attempt = Outcome("no_solution"), 0
     for attempt in range(len(problem.workers) + 1):
         outcome = method(
-            dataclasses.replace(unlimited, resident=allowed), dataclasses.replace(options, time_limit_s=search.left_s)
+            dataclasses.replace(unlimited, resident=allowed),
+            dataclasses.replace(options, time_limit_s=search.left_s * SHARED_TIME_FRACTION),
         )
         if attempt == 0:
             search.raise_bound(outcome.bound)
@@ -45,13 +56,14 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
                 return outcome
         for choices in outcome.incumbents:
             search.offer(choices)
-        if search.incumbents or not outcome.incumbents or search.out_of_time:
+        half_over = search.elapsed_s >= SHARED_TIME_FRACTION * options.time_limit_s
+        if search.incumbents or not outcome.incumbents or half_over or search.out_of_time:
             break
         best = min(outcome.incumbents, key=problem.objective)
         allowed = _round(problem, best, allowed)
-    if not search.incumbents and not search.out_of_time:
-        return _single_routes(search)
-    return dataclasses.replace(search.outcome(), prices=outcome.prices)
+    if attempt == 0 and search.incumbents:
+        return dataclasses.replace(search.outcome(), prices=outcome.prices)
+    return dataclasses.replace(_single_routes(search, method), prices=outcome.prices)
 
 
 def _lacking(problem: Problem) -> tuple[str, ...]:
@@ -69,16 +81,40 @@ def _solve_milp(problem: Problem, options: Options) -> Outcome:
     return solve(problem, options)
 
 
-def _single_routes(search: Search) -> Outcome:
-    """Look for one route per source with exact memory limits, after rounding found no plan."""
-    single = _solve_milp(search.problem, dataclasses.replace(search.options, time_limit_s=search.left_s, progress=None))
+def _single_routes(search: Search, method: Method) -> Outcome:
+    """Look for one route per source, briefly if rounding found a plan, and share samples among its resident blocks."""
+    problem, options = search.problem, search.options
+    limit_s = search.left_s * SINGLE_TIME_FRACTION
+    limit_s = min(limit_s, SINGLE_LIMIT_S) if search.incumbents else limit_s
+    single = Search(problem, dataclasses.replace(options, time_limit_s=limit_s, progress=None))
+    responses = BestResponse(single)
+    responses.fill()
+    if not single.incumbents and pack(responses):
+        left = dataclasses.replace(options, time_limit_s=min(search.left_s / 2, PROOF_LIMIT_S))
+        return infeasible(problem, left) if problem.arcs <= PROOF_MAX_ARCS else _without_room(problem, options)
+    limited = LimitedSearch(responses, np.random.default_rng(options.seed))
+    for _ in range(SINGLE_ROUNDS):
+        limited.improve()
     for choices in single.incumbents:
         search.offer(choices)
     if search.incumbents:
-        return search.outcome()
-    if no_room(search.problem, search.options):
-        return Outcome("infeasible", reasons=single.reasons)
-    return dataclasses.replace(search.outcome(), reasons=single.reasons)
+        best = min(search.incumbents, key=lambda choices: search.incumbents[choices])
+        return _share(search, method, problem.residency(best))
+    return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
+
+
+def _without_room(problem: Problem, options: Options) -> Outcome:
+    return Outcome("infeasible", reasons=tried(problem, options.time_limit_s))
+
+
+def _share(search: Search, method: Method, resident: Residency) -> Outcome:
+    """Return the best outcome in which samples are shared among resident blocks."""
+    unlimited = np.full(len(search.problem.workers), np.inf)
+    fixed = dataclasses.replace(search.problem, memory_bytes=unlimited, resident=resident)
+    outcome = method(fixed, dataclasses.replace(search.options, time_limit_s=search.left_s))
+    for choices in outcome.incumbents:
+        search.offer(choices)
+    return search.outcome()
 
 
 def no_room(problem: Problem, options: Options) -> bool:
@@ -88,25 +124,47 @@ def no_room(problem: Problem, options: Options) -> bool:
     """
     if not problem.memory_binds:
         return False
-    if _lacking(problem) or unroutable(dataclasses.replace(problem, resident=fitting(problem))):
+    if _evidently_no_room(problem):
         return True
-    if problem.arcs > PROOF_MAX_ARCS or options.stop.is_set():
+    return _packed(problem, options).status == "infeasible"
+
+
+def pack(responses: BestResponse) -> bool:
+    """Look for routes that fit into memory by a program without an objective, and improve them.
+
+    Returns
+    -------
+    bool
+        Whether it is proven that none fit.
+    """
+    search = responses.search
+    if not search.problem.memory_binds:
         return False
+    if _evidently_no_room(search.problem):
+        return True
+    options = dataclasses.replace(search.options, time_limit_s=search.left_s * PROOF_TIME_FRACTION)
+    outcome = _packed(search.problem, options)
+    for choices in outcome.incumbents:
+        search.offer(choices)
+        responses.improve(choices)
+    return outcome.status == "infeasible"
+
+
+def _evidently_no_room(problem: Problem) -> bool:
+    routable = not unroutable(dataclasses.replace(problem, resident=fitting(problem)))
+    return bool(_lacking(problem)) or not routable or lacks_room(problem)
+
+
+def _packed(problem: Problem, options: Options) -> Outcome:
+    """Return the outcome of the program of memory alone, without one if it would be too large."""
+    if problem.arcs > PROOF_MAX_ARCS or options.stop.is_set():
+        return Outcome("no_solution")
     demands = tuple(dataclasses.replace(demand, deadline_s=np.inf, min_accuracy=0.0) for demand in problem.demands)
     memory_alone = dataclasses.replace(problem, goal="throughput", demands=demands)
-    limited = dataclasses.replace(options, time_limit_s=PROOF_LIMIT_S, gap=1.0, start=(), progress=None)
-    return _solve_milp(memory_alone, limited).status == "infeasible"
-
-
-def fitting(problem: Problem) -> Residency:
-    """Return whether each block alone fits on each worker; shape [L, D] per model."""
-    fits = tuple(
-        weights + activations <= problem.memory_bytes
-        for weights, activations in zip(problem.weight_bytes, problem.activation_bytes, strict=True)
+    limited = dataclasses.replace(
+        options, time_limit_s=min(options.time_limit_s, PROOF_LIMIT_S), gap=1.0, start=(), progress=None
     )
-    if problem.resident is None:
-        return fits
-    return tuple(fit & allowed for fit, allowed in zip(fits, problem.resident, strict=True))
+    return _solve_milp(memory_alone, limited)
 
 
 def _round(problem: Problem, choices: Choices, allowed: Residency) -> Residency:

@@ -10,6 +10,7 @@ import numpy as np
 from planner.plan.surrogate import congestion
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, Variant, stages
 from planner.solvers.core.search_state import Search
+from planner.solvers.routes.fill import Filling
 from planner.solvers.routes.stage_dp import CostOfLoad, StagedRoutes
 
 OVERLOAD_SLOPE = 1e5
@@ -18,6 +19,12 @@ SMALL_W = 1e-6
 """Power that a unit of load costs at least, so that of routes with equal power the one with the least work is taken."""
 MEMORY_PENALTY = 1e3
 """Relative penalty of a plan in which a worker needs twice its memory."""
+MAX_FILLINGS = 3
+"""Maximum number of filled plans that are improved, the best ones."""
+FILLING_TIME_FRACTION = 0.2
+"""Fraction of the time limit after which no further filled plan is looked for or improved."""
+MAX_SHORTENINGS, MAX_SHORTENINGS_ALONE = 3, 30
+"""Number of times that a route is shortened until it fits, if another one is known and if none is."""
 MAX_REMOVED = 4
 """Maximum number of sources that one perturbation removes."""
 NORM_POWER = 16
@@ -163,6 +170,26 @@ class BestResponse:
             [StagedRoutes.of(problem, source, variant) for variant in demand.variants]
             for source, demand in enumerate(problem.demands)
         ]
+        self.filled: Choices | None = None
+        """The best plan that fills workers, perhaps with overload."""
+        self.filling = Filling(problem, self.staged, self.measure.rise, lambda: search.out_of_time)
+
+    def fill(self) -> None:
+        """Offer plans that fill workers with stages if memory or visits are limited, and improve the best of them."""
+        problem, search = self.search.problem, self.search
+        if not problem.memory_binds and problem.max_visits is None:
+            return
+        plans = []
+        for choices in self.filling.plans():
+            search.offer(choices)
+            plans.append(choices)
+            if search.elapsed_s > FILLING_TIME_FRACTION * search.options.time_limit_s:
+                break
+        best = sorted(dict.fromkeys(plans), key=lambda choices: self._value(choices, problem.load(choices)))
+        self.filled = best[0] if best else None
+        for choices in best[:MAX_FILLINGS]:
+            if search.elapsed_s <= FILLING_TIME_FRACTION * search.options.time_limit_s:
+                self.improve(choices)
 
     def improve(self, choices: Choices) -> Choices:
         """Let the sources take their best responses in turn until none improves; return the routes."""
@@ -205,7 +232,9 @@ class BestResponse:
             phantom = np.zeros(load.shape[1])
             busy = 0.8 if np.isfinite(problem.cap) or not incumbents else self.search.best
             phantom[:workers] = random.uniform(0.0, busy, workers) * random.integers(0, 2, workers)
-            self._assign(current, load, source, self._respond(source, current, load, phantom))
+            reserved_bytes = problem.memory_bytes * random.uniform(0.0, 1.0, workers) * random.integers(0, 2, workers)
+            response = self._respond(source, current, load, phantom, reserved_bytes)
+            self._assign(current, load, source, response)
         self.improve(tuple(current))
 
     def _assign(self, current: list[tuple[Choice, ...]], load: Array, source: int, choice: Choice) -> None:
@@ -215,28 +244,70 @@ class BestResponse:
         load[source, cost.resources] = self.search.problem.demands[source].volume * cost.seconds
 
     def _respond(
-        self, source: int, current: list[tuple[Choice, ...]], load: Array, phantom: Array | float = 0.0
+        self,
+        source: int,
+        current: list[tuple[Choice, ...]],
+        load: Array,
+        phantom: Array | float = 0.0,
+        reserved_bytes: Array | float = 0.0,
     ) -> Choice:
-        """Return the best route of a source without one, given those of the others with ``load`` [S, R]."""
-        problem, staged = self.search.problem, self.staged[source]
+        """Return a good route of a source without one, given those of the others with ``load`` [S, R].
+
+        It is the best one if that satisfies the limits on memory and visits. Otherwise it is the best along some orders
+        of the workers, or one with the longest stages shortened until they fit.
+        """
+        problem = self.search.problem
         cost = self.measure.rise(source, load, phantom)
+        others = tuple(() if number == source else routes for number, routes in enumerate(current))
+        held, staged = problem.residency(others), self.staged[source]
+        if problem.memory_binds:
+            staged = [routes.beside(held, reserved_bytes) for routes in staged]
+        price, choice = _cheapest(staged, cost)
+        fits = np.isfinite(price) and not self._lacking(others, source, choice).size
+        if fits and not problem.visited_too_often(choice.workers):
+            return choice
+        filled = self.filling.cheapest(source, others, cost, reserved_bytes)
+        if problem.max_visits is not None:
+            return filled[1] if filled else choice
+        tries = MAX_SHORTENINGS if filled else MAX_SHORTENINGS_ALONE
+        price, shortened = self._shortened(source, others, choice, cost, tries)
+        return filled[1] if filled and filled[0] < price else shortened
+
+    def _lacking(self, others: Choices, source: int, choice: Choice) -> Integers:
+        """Return the workers that a route beside the ``others`` overfills, or fills further if they are already."""
+        problem = self.search.problem
         if not problem.memory_binds:
-            return _cheapest(staged, cost)
-        held = problem.residency(tuple(current))
-        capacity_bytes = np.maximum(problem.memory_bytes, sum(problem.resident_bytes(held)))
-        while True:
-            choice = _cheapest([routes.beside(held) for routes in staged], cost)
-            model = problem.variants[choice.variant].model
-            current[source] = (choice,)
-            over = problem.memory_used(tuple(current)) > capacity_bytes
-            # Stages that fit one by one may not fit together: on each full worker the longest counts as resident.
-            before = held[model].sum()
-            for worker in np.flatnonzero(over).tolist():
-                here = [(first - last, first, last) for at, first, last in stages(choice.workers) if at == worker]
-                _, first, last = min(here)
-                held[model][first : last + 1, worker] = True
-            if held[model].sum() == before:
-                return choice
+            return np.zeros(0, dtype=np.intp)
+        current = tuple((choice,) if number == source else routes for number, routes in enumerate(others))
+        capacity_bytes = np.maximum(problem.memory_bytes, problem.memory_used(others))
+        return np.flatnonzero(problem.memory_used(current) > capacity_bytes)
+
+    def _shortened(
+        self, source: int, others: Choices, choice: Choice, cost: CostOfLoad, tries: int
+    ) -> tuple[float, Choice]:
+        """Shorten a route: again and again, the longest stage of each full worker counts as resident.
+
+        Returns
+        -------
+        tuple
+            Price and route; infinite if the route does not fit after some ``tries``.
+        """
+        held, price = self.search.problem.residency(others), np.inf
+        resident = held[self.search.problem.variants[choice.variant].model]
+        for _ in range(tries):
+            lacking = self._lacking(others, source, choice).tolist()
+            if not lacking:
+                return price, choice
+            before = resident.sum()
+            for worker in lacking:
+                here = [(begin - last, begin, last) for at, begin, last in stages(choice.workers) if at == worker]
+                _, begin, last = min(here)
+                resident[begin : last + 1, worker] = True
+            if resident.sum() == before:
+                break
+            price, choice = _cheapest([routes.beside(held) for routes in self.staged[source]], cost)
+            resident = held[self.search.problem.variants[choice.variant].model]
+        return np.inf, choice
 
     def _value(self, choices: Choices, load: Array) -> float:
         """Return the measure's value, with a penalty where workers lack memory."""
@@ -247,5 +318,5 @@ class BestResponse:
         return value * (1 + MEMORY_PENALTY * float(np.maximum(lack, 0.0).sum()))
 
 
-def _cheapest(staged: list[StagedRoutes], cost: CostOfLoad) -> Choice:
-    return min((routes.cheapest(cost) for routes in staged), key=lambda priced: priced[0])[1]
+def _cheapest(staged: list[StagedRoutes], cost: CostOfLoad) -> tuple[float, Choice]:
+    return min((routes.cheapest(cost) for routes in staged), key=lambda priced: priced[0])

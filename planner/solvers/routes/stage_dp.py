@@ -8,8 +8,9 @@ end, worker) finds the cheapest route in O(L² D + L D²), provided that visits 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import numpy as np
@@ -82,17 +83,18 @@ class StagedRoutes:
             fixed=of_delay * per_second * problem.loss_s * (1 - model.accuracy),
         )
 
-    def beside(self, held: Residency) -> StagedRoutes:
+    def beside(self, held: Residency, reserved_bytes: Array | float = 0.0) -> StagedRoutes:
         """Return the routes without stages that do not fit a worker's memory beside the blocks ``held`` there.
 
-        Each stage is checked by itself; no block fits on a worker where the others exceed the memory already.
+        Each stage is checked by itself; no block fits on a worker where the others exceed the memory already. New
+        blocks leave ``reserved_bytes`` [D] free.
         """
         problem, model = self.problem, self.problem.variants[self.variant].model
         weights, largest = problem.resident_bytes(held)
         more = problem.weight_bytes[model] * ~held[model]
         until = np.vstack([np.zeros(len(weights)), np.cumsum(more, axis=0)])
         needed = weights + (until - until[:-1, None]) + np.maximum(largest, self.peak_bytes)
-        lacks = needed > np.maximum(problem.memory_bytes, weights + largest)
+        lacks = needed > np.maximum(problem.memory_bytes - reserved_bytes, weights + largest)
         return dataclasses.replace(self, stage_load=np.where(lacks, np.inf, self.stage_load))
 
     def visits(self, choice: Choice) -> tuple[Array, Integers]:
@@ -110,31 +112,63 @@ class StagedRoutes:
 
     def cheapest(self, cost: CostOfLoad) -> tuple[float, Choice]:
         """Return the least cost of a route, and the route; the results of exits are not counted."""
+        return self.priced(cost).cheapest()
+
+    def priced(self, cost: CostOfLoad, block_price: Array | None = None) -> PricedStages:
+        """Return the costs of all stages and moves, with a price of each block on each worker, shape [L, D]."""
         length, count = len(self.stage_load), self.stage_load.shape[2]
-        everyone = np.arange(count)
-        home = self.problem.demands[self.source].home
         # Only cuts in ascending order are a stage: half of all pairs.
         first_cut, end_cut = np.triu_indices(length, k=1, m=length + 1)
         load = self.stage_load[first_cut, end_cut]
         stage = np.full((length + 1, length, count), np.inf)
-        stage[end_cut, first_cut] = cost(load, np.broadcast_to(everyone, load.shape))
+        stage[end_cut, first_cut] = cost(load, np.broadcast_to(np.arange(count), load.shape))
+        if block_price is not None:
+            until = np.vstack([np.zeros(count), np.cumsum(block_price, axis=0)])
+            stage[end_cut, first_cut] += until[end_cut] - until[first_cut]
         hops = np.broadcast_to(self.problem.hop_resource, self.move_load.shape)
         move = self.move_cost + cost(self.move_load, hops).sum(axis=3)
-        inner = move.copy()
+        return PricedStages(self.variant, self.problem.demands[self.source].home, stage, move, self.fixed)
+
+
+@dataclass(frozen=True)
+class PricedStages:
+    """The costs of all stages and moves of one source and variant.
+
+    Parameters
+    ----------
+    stage
+        Cost of blocks i .. j − 1 on worker d, at [j, i, d]; shape [L + 1, L, D].
+    move
+        Cost of sending cut l from d to e; shape [L + 1, D, D].
+    fixed
+        Cost of any route.
+    """
+
+    variant: int
+    home: int
+    stage: Array
+    move: Array
+    fixed: float
+
+    def cheapest(self) -> tuple[float, Choice]:
+        """Return the least cost of a route, and the route, which may return to a worker."""
+        length, count = self.stage.shape[1:]
+        everyone = np.arange(count)
+        inner = self.move.copy()
         inner[:, everyone, everyone] = np.inf
         begin = np.full((length, count), np.inf)
-        begin[0] = move[0, home]
+        begin[0] = self.move[0, self.home]
         sender, first = np.zeros((length, count), dtype=np.intp), np.zeros((length + 1, count), dtype=np.intp)
         end = begin[0]
         for cut in range(1, length + 1):
-            through = begin[:cut] + stage[cut, :cut]
+            through = begin[:cut] + self.stage[cut, :cut]
             first[cut] = through.argmin(axis=0)
             end = through[first[cut], everyone]
             if cut < length:
                 moved = end[:, None] + inner[cut]
                 sender[cut] = moved.argmin(axis=0)
                 begin[cut] = moved[sender[cut], everyone]
-        total = end + move[length, :, home]
+        total = end + self.move[length, :, self.home]
         worker, cut = int(total.argmin()), length
         price = float(total[worker]) + self.fixed
         workers: list[int] = []
@@ -142,4 +176,41 @@ class StagedRoutes:
             start = int(first[cut, worker])
             workers = [worker] * (cut - start) + workers
             worker, cut = int(sender[start, worker]), start
+        return price, Choice(self.variant, tuple(workers))
+
+    @cached_property
+    def _of_worker(self) -> Array:
+        return np.ascontiguousarray(self.stage.transpose(2, 0, 1))
+
+    def in_order(self, order: Sequence[int]) -> tuple[float, Choice] | None:
+        """Return the least cost of a route that visits workers in this ``order``, and the route; None without one.
+
+        Any workers may be skipped, none is visited twice: a limit on each stage is therefore one on each worker.
+        """
+        length, visits = self.stage.shape[1], len(order)
+        inner = self.move[:length].transpose(2, 1, 0)
+        end = np.full((visits, length + 1), np.inf)
+        first, sender = np.zeros((visits, length + 1), dtype=np.intp), np.zeros((visits, length), dtype=np.intp)
+        for place, worker in enumerate(order):
+            begin = np.full(length, np.inf)
+            if place:
+                moved = end[:place, :length] + inner[worker, order[:place]]
+                sender[place] = moved.argmin(axis=0)
+                begin = moved[sender[place], np.arange(length)]
+            begin[0] = self.move[0, self.home, worker]
+            through = begin + self._of_worker[worker]
+            first[place] = through.argmin(axis=1)
+            end[place] = through[np.arange(length + 1), first[place]]
+        total = end[:, length] + self.move[length, list(order), self.home]
+        place, cut = int(total.argmin()), length
+        if not np.isfinite(total[place]):
+            return None
+        price = float(total[place]) + self.fixed
+        workers: list[int] = []
+        while cut:
+            start = int(first[place, cut])
+            workers = [order[place]] * (cut - start) + workers
+            if start:
+                place = int(sender[place, start])
+            cut = start
         return price, Choice(self.variant, tuple(workers))

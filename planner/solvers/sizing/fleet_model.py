@@ -31,9 +31,9 @@ from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Problem
+from planner.solvers.core.room import fitting
 from planner.solvers.core.scale import MemoryUnit
 from planner.solvers.core.search_state import Options
-from planner.solvers.methods.memory import fitting
 from planner.solvers.methods.mip.model import FIRST_TANGENTS, TOLERANCES, build_model
 from planner.solvers.methods.mip.program import ModelProgram
 from planner.solvers.sizing.fleet import Counts, Fleet, Kind

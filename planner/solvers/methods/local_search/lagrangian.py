@@ -32,6 +32,7 @@ from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
 from planner.solvers.core.resource_prices import marginal_prices
 from planner.solvers.methods.local_search.load_prices import LoadPrices
+from planner.solvers.methods.local_search.memory_prices import MemoryPrices
 from planner.solvers.routes.stage_dp import StagedRoutes
 
 BOUNDS: Final[Mapping[str, Equation]] = {
@@ -52,11 +53,15 @@ MAX_FIRST_UTILISATION = 0.85
 
 
 class Multipliers(NamedTuple):
-    """Multipliers β and μ [K, R], and price tables [S, T, M + 1]; or a supergradient of the bound in them."""
+    """Multipliers β and μ [K, R], price tables [S, T, M + 1], and prices of memory [S, D].
+
+    Or a supergradient of the bound in them.
+    """
 
     beta: Array
     mu: Array
     table: Array
+    memory: Array
 
 
 class LagrangianBound:
@@ -66,28 +71,32 @@ class LagrangianBound:
     ----------
     staged
         Routes of each source, by variant.
-    sigma
-        Utilisations [K, R] at which the first prices are computed.
+    start
+        Good routes, at whose utilisations the first prices are computed.
     """
 
-    def __init__(self, problem: Problem, staged: list[list[StagedRoutes]], sigma: Array) -> None:
+    def __init__(self, problem: Problem, staged: list[list[StagedRoutes]], start: Choices | None) -> None:
         self.problem, self.staged = problem, staged
         self.weight = problem.classes.weight[:, None]
+        load = problem.load(start) if start else np.zeros((len(problem.demands), len(problem.resources)))
+        sigma = problem.classes.nested(load)
         beta = np.repeat(0.5 * self.weight, len(problem.resources), axis=1)
         mu = -np.diff(marginal_prices(problem, np.minimum(sigma, MAX_FIRST_UTILISATION)), axis=0, append=0.0) * 0.5
         self._tabulate(np.zeros(0, dtype=np.intp))
-        self.prices = Multipliers(beta, mu, np.zeros(self.tables.shape))
+        self.memory = MemoryPrices(problem)
+        self.memory_scale = self.memory.scale(problem.objective(start) if start else 1.0)
+        self.prices = Multipliers(beta, mu, np.zeros(self.tables.shape), self.memory.first(start))
         self.routes: Choices = ()
 
     def tabulate(self, resources: Integers) -> None:
         """Price loads at ``resources`` by tables, which start with the present prices."""
-        beta, mu, _ = self.prices
+        beta, mu, _, memory = self.prices
         self._tabulate(resources)
         load = self.tables.load
         level = self.problem.classes.of_source
         of_congestion, of_load = _from_class_on(beta[:, resources])[level], _from_class_on(mu[:, resources])[level]
         table = of_congestion[:, :, None] * congestion(load, self.problem.kappa) + of_load[:, :, None] * load
-        self.prices = Multipliers(beta, mu, table)
+        self.prices = Multipliers(beta, mu, table, memory)
 
     def _tabulate(self, resources: Integers) -> None:
         self.tables = LoadPrices(self.problem, resources)
@@ -103,18 +112,29 @@ class LagrangianBound:
         relative = self.tables.load / self.tables.load[-1]
         kernel = 0.5 + 8 * np.minimum(relative[:, None], relative)
         priority = np.array([demand.priority for demand in self.problem.demands])[:, None, None]
-        return Multipliers(slope.beta * self.weight**2, slope.mu * self.weight**2, (slope.table * priority**2) @ kernel)
+        return Multipliers(
+            slope.beta * self.weight**2,
+            slope.mu * self.weight**2,
+            (slope.table * priority**2) @ kernel,
+            slope.memory * self.memory_scale,
+        )
 
     def move(self, prices: Multipliers) -> None:
         """Move to ``prices``, projected onto the valid ones."""
         table = prices.table.copy()
         table[:, :, 0] = np.minimum(table[:, :, 0], 0.0)
-        self.prices = Multipliers(np.clip(prices.beta, 0.0, self.weight), np.maximum(prices.mu, 0.0), table)
+        self.prices = Multipliers(
+            np.clip(prices.beta, 0.0, self.weight),
+            np.maximum(prices.mu, 0.0),
+            table,
+            np.maximum(prices.memory, 0.0),
+        )
 
     def value(self) -> tuple[float, Multipliers]:
         """Return the bound at the present prices and a supergradient; :attr:`routes` are set to the cheapest routes."""
         slope = Multipliers(*(np.zeros_like(price) for price in self.prices))
         value = self._least_elsewhere(slope) + self.tables.least(self.prices.table, slope.table)
+        value += self.memory.least(self.prices.memory, slope.memory)
         beta, mu = _from_class_on(self.prices.beta), _from_class_on(self.prices.mu)
         cheapest = []
         for source, staged in enumerate(self.staged):
@@ -150,11 +170,16 @@ class LagrangianBound:
             total[tabled] = self.tables.of_visit(self.prices.table[source], load[tabled], table[tabled])
             return np.where(fits, total, np.inf)
 
-        priced = [(*routes.cheapest(cost), routes) for routes in staged]
+        memory = self.prices.memory[source]
+        priced = [
+            (*routes.priced(cost, self.memory.of_blocks(memory, routes.variant)).cheapest(), routes)
+            for routes in staged
+        ]
         return min(priced, key=lambda candidate: candidate[0])
 
     def _count(self, slope: Multipliers, routes: StagedRoutes, choice: Choice) -> None:
-        """Add the visits of a route to the supergradient."""
+        """Add the visits and the bytes of a route to the supergradient."""
+        self.memory.count(slope.memory[routes.source], choice)
         more, resource = routes.visits(choice)
         table = self.table_of[resource]
         tabled = (table >= 0) & (more > 0)

@@ -14,18 +14,19 @@ import dataclasses
 
 import numpy as np
 
-from planner.plan.types import Status
-from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, violations
+from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, tried, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, least_relaxations, unroutable_outcome
+from planner.solvers.methods.local_search.memory_bound import raise_bound
 from planner.solvers.methods.local_search.peak import PeakSearch
 from planner.solvers.methods.local_search.peak_bound import PeakBound
 from planner.solvers.methods.local_search.subgradient import Subgradient
-from planner.solvers.methods.memory import no_room
+from planner.solvers.methods.memory import pack
 from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.greedy import greedy_rounds
+from planner.solvers.routes.order_search import LimitedSearch
 from planner.solvers.routes.pricing import unroutable
 
 GREEDY_ROUNDS = 3
@@ -33,6 +34,8 @@ IMPROVED_KNOWN = 2
 """Number of known plans, the best ones, that are improved by best responses."""
 PERTURBATIONS = 50
 """Perturbations between two rounds of subgradient steps."""
+PERTURBATION_TIME_FRACTION = 0.1
+"""Fraction of the time limit that these perturbations take at most."""
 MAX_IDLE_PERTURBATIONS, MAX_IDLE_PERTURBATIONS_BRIEF = 500, 50
 """Perturbations in a row without a better incumbent after which a search ends, and a brief one."""
 SUBGRADIENT_STEPS = 400
@@ -48,50 +51,61 @@ def solve(problem: Problem, options: Options) -> Outcome:
     original = problem
     problem, inaccuracies = _accurate_variants(original)
     if inaccuracies:
-        return Outcome("infeasible", reasons=_explain(original, options, explain_infeasibility(original, inaccuracies)))
+        reasons = explain_infeasibility(original, inaccuracies)
+        return Outcome("infeasible", reasons=_explain(Search(original, options), reasons))
     if unroutable(problem):
         return unroutable_outcome(problem)
     search = Search(problem, options)
     responses = BestResponse(search)
+    responses.fill()
+    if not search.incumbents and pack(responses):
+        return Outcome("infeasible", reasons=_explain(search, tried(problem, options.time_limit_s)))
+    limited = LimitedSearch(responses, np.random.default_rng(options.seed))
+    limited.improve()
     last: Choices = ()
     known = sorted(options.known, key=problem.objective)[:IMPROVED_KNOWN] if problem.goal == "delay" else []
     for choices in (*greedy_rounds(problem, GREEDY_ROUNDS, deadline=options.deadline), *known):
         search.offer(choices)
         last = responses.improve(choices)
+    raise_bound(search)
     peak = PeakSearch(search) if problem.goal in {"throughput", "makespan"} else None
     if problem.goal != "delay" or not search.incumbents:
         bound = PeakBound(search)
         shared = bound.share()
         if shared.status == "infeasible":
-            return Outcome("infeasible", reasons=_explain(problem, options, shared.reasons))
+            return Outcome("infeasible", reasons=_explain(search, shared.reasons))
         _improve_shared(responses, shared)
     if peak:
         _offer_partition(search)
     if peak and search.incumbents:
         peak.search_on(bound)
     else:
-        _search(responses)
+        _search(responses, limited)
     if not search.incumbents:
-        status: Status = "infeasible" if no_room(problem, options) else "no_solution"
-        return Outcome(status, bound=search.bound, reasons=_explain(problem, options, violations(problem, last)))
+        reasons = (*_explain(search, violations(problem, last)), *tried(problem, options.time_limit_s))
+        return Outcome("no_solution", bound=search.bound, reasons=reasons)
     return search.outcome()
 
 
-def _explain(problem: Problem, options: Options, otherwise: tuple[str, ...]) -> tuple[str, ...]:
+def _explain(search: Search, otherwise: tuple[str, ...]) -> tuple[str, ...]:
     """Return the least relaxations for one route per source in words, or ``otherwise`` if they were not found."""
-    if problem.arcs > ELASTIC_MAX_ARCS:
+    problem = search.problem
+    if problem.arcs > ELASTIC_MAX_ARCS or search.out_of_time:
         return otherwise
-    limited = dataclasses.replace(options, time_limit_s=EXPLANATION_LIMIT_S)
+    limited = dataclasses.replace(search.options, time_limit_s=min(search.left_s / 2, EXPLANATION_LIMIT_S))
     relaxations = least_relaxations(problem, limited)
     return explain_infeasibility(problem, relaxations) if relaxations else otherwise
 
 
-def _search(responses: BestResponse) -> None:
+def _search(responses: BestResponse, limited: LimitedSearch) -> None:
     """Alternate perturbations and subgradient steps until the time limit or until neither improves."""
     search = responses.search
     random = np.random.default_rng(search.options.seed)
-    _perturb(responses, random)
     subgradient = Subgradient(search, responses.staged) if search.problem.goal == "delay" else None
+    if subgradient is not None:  # the first prices prove a bound at once
+        subgradient.step()
+        search.raise_bound(subgradient.bound)
+    _perturb(responses, random)
     seen: set[Choices] = set()
     idle, most = 0, MAX_IDLE_PERTURBATIONS_BRIEF if search.options.brief else MAX_IDLE_PERTURBATIONS
     while not search.out_of_time and search.gap > search.options.gap and idle < most:
@@ -100,13 +114,16 @@ def _search(responses: BestResponse) -> None:
             break
         best = search.best
         _perturb(responses, random)
+        limited.improve()
         idle = idle + PERTURBATIONS if search.best >= best else 0
 
 
 def _perturb(responses: BestResponse, random: np.random.Generator) -> None:
-    """Perturb the best incumbent a number of times."""
+    """Perturb the best incumbent a number of times, for a part of the time limit at most."""
+    search = responses.search
+    end_s = search.elapsed_s + PERTURBATION_TIME_FRACTION * search.options.time_limit_s
     for _ in range(PERTURBATIONS):
-        if responses.search.out_of_time:
+        if search.out_of_time or search.elapsed_s > end_s:
             break
         responses.perturb(random)
     responses.search.report()

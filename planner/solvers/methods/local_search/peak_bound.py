@@ -23,6 +23,8 @@ from planner.solvers.core.search_state import Outcome, Search
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.routes.pricing import cheapest_route
 
+SHARED_TIME_FRACTION = 0.3
+"""Fraction of the time limit for the bound of shared routes."""
 ACCURACY = 1e-3
 """Relative accuracy of the bisection, and optimality gap of each of its steps."""
 FIRST_STEP = 0.01
@@ -44,7 +46,7 @@ class PeakBound:
 
     def share(self) -> Outcome:
         """Return the outcome of shared routes without memory limits, and raise the bound to theirs."""
-        outcome = self._solve(self.shared)
+        outcome = self._solve(self.shared, SHARED_TIME_FRACTION)
         self.search.raise_bound(outcome.bound)
         self.low = self.search.bound
         return outcome
@@ -74,10 +76,15 @@ class PeakBound:
         """Return the outcome of shared routes without loads that would exceed ``value`` alone, with more ``pins``."""
         return self._solve(dataclasses.replace(self.relaxed, most_load=value - self.delay_s, pins=pins))
 
-    def _solve(self, problem: Problem) -> Outcome:
+    def _solve(self, problem: Problem, part: float = 1.0) -> Outcome:
         options = self.search.options
         limited = dataclasses.replace(
-            options, time_limit_s=self.search.left_s, gap=max(options.gap, ACCURACY), progress=None, start=(), known=()
+            options,
+            time_limit_s=part * self.search.left_s,
+            gap=max(options.gap, ACCURACY),
+            progress=None,
+            start=(),
+            known=(),
         )
         return colgen.solve(problem, limited)
 

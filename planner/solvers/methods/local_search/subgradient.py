@@ -36,9 +36,7 @@ class Subgradient:
         problem = search.problem
         best = min(search.incumbents, key=lambda choices: search.incumbents[choices], default=None)
         self.busy = problem.load(best).sum(axis=0) if best else np.zeros(len(problem.resources))
-        levels = len(problem.classes.weight)
-        sigma = problem.classes.nested(problem.load(best)) if best else np.zeros((levels, len(problem.resources)))
-        self.lagrangian = LagrangianBound(problem, staged, sigma)
+        self.lagrangian = LagrangianBound(problem, staged, best)
         self.steps = 0
         self._start(-np.inf)
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 
 from planner.solvers.core.deadline import Expired
-from planner.solvers.core.infeasibility import explain_infeasibility
+from planner.solvers.core.infeasibility import explain_infeasibility, tried
 from planner.solvers.core.problem import Choices, Problem
+from planner.solvers.core.room import largest_load_bound
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.mip.elastic import relaxations
@@ -43,6 +46,8 @@ def _solve(search: Search) -> Outcome:
     scale = Scale()
     if not unroutable(problem):
         scale = Scale.of(problem, _find_warm_start(search))
+        if problem.memory_binds and problem.goal in {"throughput", "makespan"}:
+            search.raise_bound(largest_load_bound(problem, search.best, lambda: search.out_of_time))
     model = build_model(problem, scale=scale, deadline=options.deadline)
     settings = {"random_seed": options.seed, "mip_rel_gap": options.gap / 2, **TOLERANCES}
     program = ModelProgram(model, threads=options.threads, deadline=options.deadline, settings=settings)
@@ -62,13 +67,15 @@ def _solve(search: Search) -> Outcome:
         if search.gap <= options.gap or search.out_of_time or not add_tangents(problem, model, program, options.gap):
             break
         program.start_from_values()
-    return search.outcome()
+    outcome = search.outcome()
+    return outcome if search.incumbents else dataclasses.replace(outcome, reasons=tried(problem, options.time_limit_s))
 
 
 def _find_warm_start(search: Search) -> Choices:
     """Look for incumbents by best response, because HiGHS alone may take long to find its first; return good routes."""
     random = np.random.default_rng(search.options.seed)
     responses = BestResponse(search)
+    responses.fill()
     last: Choices = ()
     for choices in greedy_rounds(search.problem, GREEDY_ROUNDS, deadline=search.options.deadline):
         search.offer(choices)
