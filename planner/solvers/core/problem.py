@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 
 from planner.plan.surrogate import UTILISATION_CAP, Classes, weighted_number
 from planner.plan.types import Route, Stage
+from planner.solvers.core.sites import Sites
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -162,6 +163,11 @@ class Problem:
     def volume(self) -> Array:
         """Volume of each source; shape [S]."""
         return np.array([demand.volume for demand in self.demands])
+
+    @cached_property
+    def sites(self) -> Sites | None:
+        """Workers by site, if that makes pricing faster."""
+        return Sites.of(self.hop_resource, self.hop_s_per_byte, self.latency_s)
 
     @property
     def cap(self) -> float:

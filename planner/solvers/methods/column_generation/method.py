@@ -31,7 +31,7 @@ from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, infeasible, un
 from planner.solvers.methods.memory import solve_with_memory
 from planner.solvers.methods.mip.elastic_lp import shared_relaxations
 from planner.solvers.routes.greedy import greedy_rounds
-from planner.solvers.routes.pricing import cheapest_route, limits_bound, proven_bound, unroutable
+from planner.solvers.routes.pricing import cheapest_routes, limits_bound, proven_bound, unroutable
 
 MASTER_TOLERANCE = 0.3
 """Tolerance of the master as a fraction of the present optimality gap."""
@@ -145,7 +145,7 @@ def _infeasible(problem: Problem, options: Options, master: NewtonMaster | Bottl
 
 def _proves_infeasible(problem: Problem, prices: Prices) -> bool:
     """Return whether the prices of the limits alone prove that no routes satisfy all limits."""
-    cheapest = np.array([cheapest_route(problem, source, prices)[0] for source in range(len(problem.demands))])
+    cheapest = np.array([price for price, _ in cheapest_routes(problem, prices)])
     return limits_bound(problem, prices, cheapest) > 1e-6 * float(np.abs(cheapest).sum())
 
 
@@ -155,6 +155,6 @@ def _price(search: Search, prices: Prices, near: Mapping[int, Choice]) -> list[t
     ``near`` maps a source to a route that may be nearly the cheapest, which bounds the search.
     """
     problem = search.problem
-    routes = [cheapest_route(problem, source, prices, near.get(source)) for source in range(len(problem.demands))]
+    routes = cheapest_routes(problem, prices, near)
     search.raise_bound(proven_bound(problem, prices, np.array([price for price, _ in routes])))
     return [(source, choice) for source, (_, choice) in enumerate(routes) if problem.allowed(source, choice)]

@@ -23,6 +23,7 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, smooth_congestion
 from planner.solvers.core.scale import MOST, Scale
+from planner.solvers.methods.column_generation.newton_step import Curved, sparse_step
 
 CAP_MARGIN = 1e-6
 """Relative amount by which the cap is tightened, so that the final shares satisfy it despite tolerances."""
@@ -33,6 +34,8 @@ BARRIER_REDUCTION = 0.2
 """Factor of the barrier parameter from step to step."""
 MAX_STIFFENINGS = 6
 """Maximum number of times that the penalty of violated limits is raised."""
+MAX_DENSE_COLUMNS = 600
+"""With more routes a Newton step is found by sparse factorisation over resources, which are then fewer."""
 NEW_SHARE = 0.01
 """Share of a new route of a source that has others."""
 MAX_DENSE_ENTRIES = 40_000
@@ -223,18 +226,36 @@ class NewtonMaster:
         groups = len(self.problem.demands)
         cheapest = np.minimum.reduceat(slope[self.by_source], self.begins)
         gap = float(self.share @ (slope - cheapest[self.source]))
-        hessian = self._hessian(point)
-        hessian[np.diag_indices(len(slope))] += self.slack_price / self.share
-        member = np.zeros((len(slope), groups))
-        member[np.arange(len(slope)), self.source] = 1.0
-        solved = cho_solve(cho_factor(hessian), np.column_stack([tau / self.share - slope, member]))
-        unconstrained, of_source = solved[:, 0], solved[:, 1:]
-        multiplier = np.linalg.solve(member.T @ of_source, -(member.T @ unconstrained))
-        step = unconstrained + of_source @ multiplier
+        diagonal, descent = self.slack_price / self.share, tau / self.share - slope
+        if len(slope) > MAX_DENSE_COLUMNS:
+            step = sparse_step(self._curved(point), diagonal, descent, self.source)
+        else:
+            hessian = self._hessian(point)
+            hessian[np.diag_indices(len(slope))] += diagonal
+            member = np.zeros((len(slope), groups))
+            member[np.arange(len(slope)), self.source] = 1.0
+            solved = cho_solve(cho_factor(hessian), np.column_stack([descent, member]))
+            unconstrained, of_source = solved[:, 0], solved[:, 1:]
+            multiplier = np.linalg.solve(member.T @ of_source, -(member.T @ unconstrained))
+            step = unconstrained + of_source @ multiplier
         dual = tau / self.share - self.slack_price * (1 + step / self.share)
         barrier = point.value - tau * float(np.log(self.share).sum())
         self._line_search(step, dual, barrier, slope - tau / self.share, tau)
         return gap
+
+    def _curved(self, point: _Point) -> Curved:
+        """Return what the second derivatives over shares consist of: nested loads of resources, and active limits."""
+        load = sparse.csc_array(self.load).T.tocsr()
+        rows, curvature = [], []
+        for level, curvatures in enumerate(point.curvatures):
+            nested = (load @ sparse.diags_array((self.level <= level).astype(float))).tocsr()
+            used = np.flatnonzero(np.diff(nested.indptr) > 0)
+            rows.append(nested[used])
+            curvature.append(curvatures[used])
+        active = np.flatnonzero(point.limit_price > 0)
+        rows.append(sparse.csr_array(self.limit_use[:, active].T))
+        curvature.append(np.full(len(active), self.limit_stiffness))
+        return sparse.vstack(rows, format="csr"), np.concatenate(curvature)
 
     def _hessian(self, point: _Point) -> Array:
         """Return the second derivatives over shares; shape [n, n]."""
