@@ -13,6 +13,7 @@ import numpy as np
 
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation, evaluate
+from planner.plan.journey import Journeys
 from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
@@ -269,7 +270,10 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
 def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:
     """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one."""
     best = sorted(outcome.incumbents, key=problem.objective)[:MAX_EVALUATED]
-    candidates = [_candidate(instance, problem, _with_unreached_at_home(problem, choices)) for choices in best]
+    journeys = Journeys(instance)
+    candidates = [
+        _candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)) for choices in best
+    ]
     return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
 
 
@@ -287,8 +291,8 @@ def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
     return moved if moved == choices or problem.feasible(moved) else choices
 
 
-def _candidate(instance: Instance, problem: Problem, choices: Choices) -> _Candidate:
-    evaluation = evaluate(instance, problem.routes(choices))
+def _candidate(journeys: Journeys, instance: Instance, problem: Problem, choices: Choices) -> _Candidate:
+    evaluation = evaluate(instance, problem.routes(choices), journeys)
     deadlines = {name: spec.deadline_s for name, spec in instance.scenario.sources.items()}
     late = {
         name: deadline_s
