@@ -43,8 +43,10 @@ BEST_PRICE_WEIGHTS_LP = (0.5, 0.85)
 MIN_SHARES = (0.02, 1e-3, 1e-5)
 """Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
 FIRST_ROUNDS = 6
+FIRST_ROUNDS_OF_SITES = 24
 WARM_START_ROUNDS = 2
-"""Rounds of successive averages before the first master, without and with a warm start."""
+"""Rounds of successive averages before the first master: without a warm start, where workers form sites (a round is
+cheap there, and many sources need many routes), and with a warm start."""
 MAX_IDLE_ROUNDS = 12
 """Rounds without a better bound or incumbent after which the search ends: the rest is rounding."""
 
@@ -64,7 +66,8 @@ def _solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
     if unroutable(problem):
         return unroutable_outcome(problem)
-    rounds = WARM_START_ROUNDS if options.start else FIRST_ROUNDS
+    rounds = FIRST_ROUNDS if problem.sites is None else FIRST_ROUNDS_OF_SITES
+    rounds = WARM_START_ROUNDS if options.start else rounds
     first = greedy_rounds(problem, rounds, averaging=True)
     scale = Scale.of(problem, min(first, key=problem.objective))
     master = NewtonMaster(problem, scale) if problem.goal == "delay" else BottleneckMaster(problem, scale)
