@@ -38,6 +38,8 @@ class Sites:
     holds: NDArray[np.bool_]
     of_worker: Integers
     slot_of_worker: Integers
+    of_hop: Integers
+    """Resources of paths within sites, and their sites; shape [2, h]."""
 
     @classmethod
     def of(cls, hop_resource: Integers, hop_s_per_byte: Array, latency_s: Array) -> Sites | None:
@@ -64,7 +66,17 @@ class Sites:
             members[site, : len(workers)] = workers
             holds[site, : len(workers)] = True
             slot_of_worker[workers] = np.arange(len(workers))
-        return cls(members, holds, of_worker, slot_of_worker)
+        senders, receivers = members[:, :, None], members[:, None, :]
+        used = hop_s_per_byte[senders, receivers] > 0
+        of_hop = np.stack([hop_resource[senders, receivers][used], np.nonzero(used)[0]])
+        return cls(members, holds, of_worker, slot_of_worker, np.unique(of_hop, axis=1))
+
+    def of_resource(self, count: int) -> Integers:
+        """Return the site of each of ``count`` resources, or S for those between sites."""
+        site = np.full(count, len(self.members))
+        site[: len(self.of_worker)] = self.of_worker
+        site[self.of_hop[0]] = self.of_hop[1]
+        return site
 
 
 def _gateways(hop_resource: Integers, hop_s_per_byte: Array, latency_s: Array) -> Integers:

@@ -1,28 +1,40 @@
-"""A Newton step of the master with many routes, by a sparse factorisation.
+"""A Newton step of the master where workers form sites, by conjugate gradients.
 
 The second derivatives over n shares are Aᵀ C A + D, with one row of A per resource and class, C and D diagonal. The
-Schur complement C⁻¹ + A P Aᵀ, where P applies D⁻¹ and keeps the sum of each source's shares, has as many rows as A. It
-is sparse where few routes cross between sites.
+Schur complement C⁻¹ + A P Aᵀ, where P applies D⁻¹ and keeps the sum of each source's shares, has as many rows as A. Few
+routes cross between sites, so its blocks of one site each are a good preconditioner.
 
 References
 ----------
 S. J. Wright, "Primal-Dual Interior-Point Methods" (1997), chapter 11.
+R. S. Dembo, S. C. Eisenstat and T. Steihaug, "Inexact Newton methods", SIAM Journal on Numerical Analysis 19 (1982).
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import numpy as np
 from scipy import sparse
-from scipy.linalg import LinAlgError
-from scipy.sparse.linalg import splu
+from scipy.linalg import cho_factor, cho_solve
+from scipy.sparse.linalg import LinearOperator, cg
 
 from planner.solvers.core.problem import Array, Integers
 
-Curved = tuple[sparse.csr_array, Array]
-"""The rows A [M, n] of the second derivatives, and their curvatures C [M], all positive."""
+TOLERANCE = 1e-8
+"""Relative residual in prices; curvatures near overload multiply it by up to 1e6 in the step."""
+MAX_ITERATIONS = 200
 
 
-def sparse_step(curved: Curved, diagonal: Array, descent: Array, source: Integers) -> Array:
+class Curved(NamedTuple):
+    """The second derivatives Aᵀ C A: rows A [M, n], positive curvatures C [M], and the site of each row [M]."""
+
+    rows: sparse.csr_array
+    curvature: Array
+    site: Integers
+
+
+def site_step(curved: Curved, diagonal: Array, descent: Array, source: Integers) -> Array:
     """Return the step x with (Aᵀ C A + D) x + (a constant per source) = ``descent``, whose sum per source is 0.
 
     Parameters
@@ -37,7 +49,8 @@ def sparse_step(curved: Curved, diagonal: Array, descent: Array, source: Integer
     LinAlgError
         The numbers are too far apart.
     """
-    rows, curvature = curved
+    order = np.argsort(curved.site, kind="stable")
+    rows, curvature, site = curved.rows[order], curved.curvature[order], curved.site[order]
     inverse = 1 / diagonal
     total = np.bincount(source, inverse)
 
@@ -46,17 +59,32 @@ def sparse_step(curved: Curved, diagonal: Array, descent: Array, source: Integer
         scaled = inverse * vector
         return scaled - inverse * (np.bincount(source, scaled) / total)[source]
 
+    columns = rows.T.tocsr()
+
+    def schur(price: Array) -> Array:
+        return price / curvature + rows @ projected(columns @ price)
+
     weighted = rows @ sparse.diags_array(inverse)
-    members = sparse.csr_array((np.ones(len(source)), (np.arange(len(source)), source)))
-    of_source = weighted @ members
-    schur = weighted @ rows.T - of_source @ sparse.diags_array(1 / total) @ of_source.T
-    schur = schur + sparse.diags_array(1 / curvature)
-    # Rows are scaled to a diagonal of 1: curvatures differ by many orders of magnitude.
-    unit = 1 / np.sqrt(schur.diagonal())
-    scaled = (sparse.diags_array(unit) @ schur @ sparse.diags_array(unit)).tocsc()
-    try:
-        factors = splu(scaled, permc_spec="MMD_AT_PLUS_A", diag_pivot_thresh=0.0, options={"SymmetricMode": True})
-    except RuntimeError as error:
-        raise LinAlgError(str(error)) from error
-    price = unit * factors.solve(unit * (rows @ projected(descent)))
-    return projected(descent - rows.T @ price)
+    members = sparse.csr_array((1 / np.sqrt(total[source]), (np.arange(len(source)), source)))
+    of_source = (weighted @ members).tocsr()
+    begins = np.flatnonzero(np.diff(site, prepend=-1)).tolist()
+    blocks = [slice(begin, end) for begin, end in zip(begins, [*begins[1:], len(site)], strict=True)]
+    factors = []
+    for block in blocks:
+        matrix = weighted[block] @ rows[block].T - of_source[block] @ of_source[block].T
+        factors.append(cho_factor(matrix.toarray() + np.diag(1 / curvature[block])))
+
+    def preconditioned(residual: Array) -> Array:
+        return np.concatenate(
+            [cho_solve(factor, residual[block]) for factor, block in zip(factors, blocks, strict=True)]
+        )
+
+    shape = (len(site), len(site))
+    price, _ = cg(
+        LinearOperator(shape, matvec=schur, dtype=np.float64),
+        rows @ projected(descent),
+        rtol=TOLERANCE,
+        maxiter=MAX_ITERATIONS,
+        M=LinearOperator(shape, matvec=preconditioned, dtype=np.float64),
+    )
+    return projected(descent - columns @ price)
