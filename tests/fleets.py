@@ -53,7 +53,7 @@ def make_fleet(
     scenario = ScenarioSpec(
         models={f"m{index}": ModelSpec(profile=f"m{index}") for index in range(models)},
         workers={
-            name: WorkerSpec(device_class="reference", memory=1e12, base_memory=0.0, speed=float(speed))
+            name: WorkerSpec(device_class="reference", memory_bytes=1e12, base_memory_bytes=0.0, speed=float(speed))
             for name, speed in zip(everyone, speeds, strict=True)
         },
         networks=networks,
@@ -61,7 +61,7 @@ def make_fleet(
             f"s{index}": SourceSpec(
                 worker=everyone[homes[index]],
                 models=(f"m{int(random.integers(0, models))}",),
-                rate=float(rates[index]),
+                rate_per_s=float(rates[index]),
                 priority=float(random.choice([1.0, 2.0, 5.0, 10.0])),
             )
             for index in range(sources)

@@ -30,6 +30,7 @@ def solve(
     pins: Mapping[str, Mapping[int, str]] | None = None,
     start: Plan | StrPath | None = None,
     prices: bool = False,
+    dask: str | None = None,
     progress: Progress | None = show_progress,
 ) -> Plan:
     """Determine which worker runs which blocks for which source.
@@ -62,6 +63,9 @@ def solve(
         An earlier plan, or its file, whose routes are tried first.
     prices
         Whether to determine also what more memory, more bandwidth or a faster worker would be worth.
+    dask
+        Address of the scheduler of a Dask cluster, such as ``tcp://10.0.0.1:8786``, on which ``colgen`` generates
+        routes. The planner must be installed on its workers, in the same version.
     progress
         Callback ``progress(step, done, total)``. By default, a bar on a terminal; None for none.
 
@@ -98,6 +102,7 @@ def solve(
             max_visits=max_visits,
             pins=pins,
             start=start_of(start),
+            dask=dask,
             progress=report,
         )
     if solution.plan is None:

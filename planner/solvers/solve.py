@@ -24,6 +24,7 @@ from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Progress
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.routes.greedy import completed
+from planner.solvers.routes.pool import pricing_pool
 
 MILP_MAX_ARCS = 8000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time."""
@@ -57,6 +58,8 @@ METHODS: Final = {
     "ar-mdi": Method("baselines", "ar_mdi", ("single",)),
 }
 """All methods; the module of a method is imported, with its solver library, when the method is used."""
+POOLED: Final = "colgen"
+"""The method that prices many sources in parallel."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +99,7 @@ def solve(
     max_visits: int | None = None,
     pins: Mapping[str, Mapping[int, str]] | None = None,
     start: PlanSpec | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Solution:
     """Find routes for every source of ``instance``.
@@ -117,6 +121,8 @@ def solve(
         By source, the worker that must run each block, by index.
     start
         An earlier plan of this or a similar scenario, used as a warm start: routes that no longer exist are ignored.
+    dask
+        Address of the scheduler of a Dask cluster on which ``colgen`` generates routes.
     progress
         Called repeatedly with the seconds since the start, the best objective and the lower bound.
 
@@ -132,6 +138,8 @@ def solve(
     ordered = instance.in_order_of_names()
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
     name = _method(problem, method, routes)
+    if dask is not None and name != POOLED:
+        raise SolveError("only one method runs on a Dask cluster", where="dask", value=name, expected=POOLED)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
     options = Options(
         time_limit_s=time_limit_s,
@@ -142,7 +150,8 @@ def solve(
         progress=progress,
     )
     method_solve = load_method(name)
-    with on_interrupt(options.stop):
+    with on_interrupt(options.stop), pricing_pool(threads, dask) as pool:
+        options = dataclasses.replace(options, pool=pool)
         outcome = method_solve(problem, options)
         best = _best(ordered, problem, outcome, rank)
         if best is None:
@@ -269,12 +278,16 @@ def _method(problem: Problem, method: str, routes: Routes | None) -> str:
 
 def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank) -> _Candidate | None:
     """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one."""
-    best = sorted(outcome.incumbents, key=problem.objective)[:MAX_EVALUATED]
+    by_delay = rank == "evaluated" and instance.scenario.objective.goal == "delay"
     journeys = Journeys(instance)
-    candidates = [
-        _candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)) for choices in best
-    ]
-    return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
+    candidates: list[_Candidate] = []
+    for choices in sorted(outcome.incumbents, key=problem.objective)[:MAX_EVALUATED]:
+        candidates.append(_candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)))
+        if not by_delay and not candidates[-1].late:  # the others have worse objectives
+            break
+    return min(
+        candidates, key=lambda candidate: (len(candidate.late), *_rank(candidate, by_delay=by_delay)), default=None
+    )
 
 
 def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
@@ -323,7 +336,6 @@ def _unloaded_s(problem: Problem, source: int, best: _Candidate) -> float:
     return sum(choice.share * problem.cost(source, choice).unloaded_s for choice in best.choices[source])
 
 
-def _rank(instance: Instance, candidate: _Candidate, rank: Rank) -> tuple[float, float]:
+def _rank(candidate: _Candidate, *, by_delay: bool) -> tuple[float, float]:
     objective, delay = candidate.evaluation.objective, candidate.evaluation.weighted_delay_s
-    by_delay = rank == "evaluated" and instance.scenario.objective.goal == "delay"
     return (delay, objective) if by_delay else (objective, delay)

@@ -8,8 +8,9 @@ result) and on each arc between two workers for the transfer and for starting a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -153,6 +154,10 @@ class Problem:
     max_visits: int | None = None
     pins: dict[str, dict[int, int]] = field(default_factory=dict)
     resident: Residency | None = None
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what is cached cannot be sent to another process, or is found there again."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
 
     @cached_property
     def classes(self) -> Classes:

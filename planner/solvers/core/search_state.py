@@ -4,16 +4,27 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from planner.plan.types import Status
 from planner.plan.verify import relative_gap
-from planner.solvers.core.problem import Choices, Problem
+from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.resource_prices import Prices
 
 Progress = Callable[[float, float, float], None]
 """Called with the seconds since the start, the best objective and the lower bound so far."""
+
+
+class Pool(Protocol):
+    """Prices routes in parallel, see :mod:`planner.solvers.routes.pool`."""
+
+    def cheapest_routes(
+        self, problem: Problem, prices: Prices, near: Mapping[int, Choice]
+    ) -> list[tuple[float, Choice]]:
+        """Return each source's cheapest route and its price, given routes that may be ``near`` the cheapest."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -28,6 +39,8 @@ class Options:
         Routes to start from (warm start).
     stop
         Ends a search from outside, with its best incumbent.
+    pool
+        Prices the routes of many sources in parallel.
     """
 
     time_limit_s: float = 60.0
@@ -37,6 +50,7 @@ class Options:
     start: tuple[Choices, ...] = ()
     progress: Progress | None = None
     stop: threading.Event = field(default_factory=threading.Event)
+    pool: Pool | None = None
 
 
 @dataclass(frozen=True)

@@ -44,7 +44,7 @@ MIN_SHARES = (0.02, 1e-3, 1e-5)
 """Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
 FIRST_ROUNDS = 6
 FIRST_ROUNDS_OF_SITES = 24
-WARM_START_ROUNDS = 2
+WARM_START_ROUNDS = 1
 """Rounds of successive averages before the first master: without a warm start, where workers form sites (a round is
 cheap there, and many sources need many routes), and with a warm start."""
 MAX_IDLE_ROUNDS = 12
@@ -157,7 +157,7 @@ def _price(search: Search, prices: Prices, near: Mapping[int, Choice]) -> list[t
 
     ``near`` maps a source to a route that may be nearly the cheapest, which bounds the search.
     """
-    problem = search.problem
-    routes = cheapest_routes(problem, prices, near)
+    problem, pool = search.problem, search.options.pool
+    routes = pool.cheapest_routes(problem, prices, near) if pool else cheapest_routes(problem, prices, near)
     search.raise_bound(proven_bound(problem, prices, np.array([price for price, _ in routes])))
     return [(source, choice) for source, (_, choice) in enumerate(routes) if problem.allowed(source, choice)]

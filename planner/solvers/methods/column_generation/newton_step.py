@@ -62,7 +62,7 @@ def site_step(curved: Curved, diagonal: Array, descent: Array, source: Integers)
     columns = rows.T.tocsr()
 
     def schur(price: Array) -> Array:
-        return price / curvature + rows @ projected(columns @ price)
+        return np.asarray(price / curvature + rows @ projected(columns @ price))
 
     weighted = rows @ sparse.diags_array(inverse)
     members = sparse.csr_array((1 / np.sqrt(total[source]), (np.arange(len(source)), source)))
