@@ -178,8 +178,14 @@ def solve(
         "max_visits": max_visits,
         "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
     }
-    evaluation = evaluate(instance, problem.routes(best.choices))
-    plan = _plan(instance, name, evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
+    plan = _plan(
+        instance,
+        name,
+        _in_order(instance, best.evaluation),
+        outcome,
+        used_options,
+        solve_s=time.monotonic() - started_s,
+    )
     return Solution(plan.status, plan)
 
 
@@ -213,6 +219,16 @@ def _plan(
         sources=evaluation.sources,
         workers=evaluation.workers,
         networks=evaluation.networks,
+    )
+
+
+def _in_order(instance: Instance, evaluation: Evaluation) -> Evaluation:
+    """Return an evaluation with its entries in the order of ``instance``."""
+    return dataclasses.replace(
+        evaluation,
+        sources={name: evaluation.sources[name] for name in instance.sources},
+        workers={name: evaluation.workers[name] for name in instance.workers},
+        networks={name: evaluation.networks[name] for name in instance.resources},
     )
 
 

@@ -127,7 +127,7 @@ def cluster() -> Iterator[str]:
     """The address of a scheduler with two worker processes."""
     distributed = pytest.importorskip("distributed", reason="Dask is not installed")
     logging.getLogger("distributed").setLevel(logging.CRITICAL)
-    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=None) as running:
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as running:
         yield running.scheduler_address
 
 
@@ -153,6 +153,7 @@ def test_each_worker_of_the_cluster_receives_the_problem_once(cluster: str) -> N
         assert list(received.values()) == [1, 1]  # the problem, sent once
 
 
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Dask leaves sockets of failed clients
 def test_what_dask_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
     fleet = make_fleet(sites=2, workers_per_site=2, sources=2, blocks=3)
     with pytest.raises(SolveError, match="expected colgen"):
@@ -163,7 +164,7 @@ def test_what_dask_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
         with pytest.raises(SolveError, match="no Dask scheduler answers"):
             solve(fleet, method="colgen", dask=address)
     with (
-        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=None) as idle,
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as idle,
         pytest.raises(SolveError, match="has no workers"),
     ):
         solve(fleet, method="colgen", dask=idle.scheduler_address)

@@ -31,7 +31,7 @@ from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, infeasible, un
 from planner.solvers.methods.memory import solve_with_memory
 from planner.solvers.methods.mip.elastic_lp import shared_relaxations
 from planner.solvers.routes.greedy import greedy_rounds
-from planner.solvers.routes.pricing import cheapest_routes, limits_bound, proven_bound, unroutable
+from planner.solvers.routes.pricing import cheapest_routes, limits_bound, proven_bound
 
 MASTER_TOLERANCE = 0.3
 """Tolerance of the master as a fraction of the present optimality gap."""
@@ -64,7 +64,9 @@ def solve(problem: Problem, options: Options) -> Outcome:
 
 def _solve(problem: Problem, options: Options) -> Outcome:
     search = Search(problem, options)
-    if unroutable(problem):
+    best_prices = _first_prices(problem)
+    routes = _price(search, best_prices, {})
+    if np.isinf(search.bound):
         return unroutable_outcome(problem)
     rounds = FIRST_ROUNDS if problem.sites is None else FIRST_ROUNDS_OF_SITES
     rounds = WARM_START_ROUNDS if options.start else rounds
@@ -79,8 +81,6 @@ def _solve(problem: Problem, options: Options) -> Outcome:
             for choice in chosen
             if problem.allowed(source, choice)
         )
-    best_prices = _first_prices(problem)
-    routes = _price(search, best_prices, {})
     master.add(routes)
     _check_every_source_has_a_route(problem, master)
     idle = 0
