@@ -1,7 +1,8 @@
 """Pricing by site in parallel: in threads of this process, or on a Dask cluster through joblib.
 
 Sources whose samples arrive at the same site are priced together. numpy releases Python's lock in the large operations
-of :mod:`planner.solvers.routes.site_pricing`, so threads of one process run at the same time.
+of :mod:`planner.solvers.routes.site_pricing`, so threads of one process run at the same time; without sites, operations
+are small, and threads would only wait for each other.
 """
 
 from __future__ import annotations
@@ -51,7 +52,7 @@ class PricingPool:
         SolveError
             The Dask cluster failed.
         """
-        if self._client is None and self._threads == 1:
+        if self._client is None and (self._threads == 1 or problem.sites is None):
             return cheapest_routes(problem, prices, near)
         parts = _parts(problem, max(self.parts, 1))
         routes = self._run(problem, prices, near, parts)
