@@ -8,11 +8,12 @@ OPENBLAS_NUM_THREADS=1 for comparable figures).
 from __future__ import annotations
 
 import dataclasses
+import resource
 import statistics
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Any, Final
 
 import numpy as np
@@ -27,6 +28,8 @@ from planner.solvers.methods.local_search import method as search
 from planner.solvers.methods.mip import method as milp
 from planner.solvers.methods.mip import model as milp_model
 from planner.solvers.routes.greedy import completed
+from planner.solvers.solve import solve
+from tests.fleets import make_fleet
 
 SEEDS: Final = range(5)
 GAP: Final = 1e-3
@@ -34,7 +37,7 @@ GAP: Final = 1e-3
 
 def run() -> None:
     """Print the figures next to their goals."""
-    rows = [*_shared(), *_large(), *_replan(), *_bottleneck(), *_single()]
+    rows = [*_shared(), *_large(), *_fleets(), *_replan(), *_bottleneck(), *_single()]
     print_table("Solvers", ("what", ">size", ">measured", ">goal"), rows)
 
 
@@ -146,6 +149,20 @@ def _large() -> list[tuple[str, str, str, str]]:
         seconds, outcome = _timed(colgen.solve, problem, Options(gap=GAP))
         text = f"{seconds:.1f} s, gap {_gap(problem, outcome):.2%}"
         rows.append(("shared routes: column generation", " × ".join(map(str, size)), text, goal))
+    return rows
+
+
+def _fleets() -> list[tuple[str, str, str, str]]:
+    """Time shared routes on sites that share a backbone, at half load, from the instance to the evaluated plan."""
+    rows = []
+    for sites, sources, threads, goal in ((8, 250, 1, ""), (32, 1000, 1, ""), (32, 1000, 2, "2 % in 120 s, < 2 GB")):
+        fleet = make_fleet(sites=sites, workers_per_site=16, sources=sources, blocks=20)
+        start_s, cpu_s = perf_counter(), process_time()
+        plan = solve(fleet, method="colgen", gap=0.015, time_limit_s=120, threads=threads).plan
+        took = f"{perf_counter() - start_s:.0f} s, {process_time() - cpu_s:.0f} s of processor time"
+        peak_mb = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+        text = f"{took}, gap {plan.gap if plan else np.inf:.2%}, process {peak_mb:.0f} MB"
+        rows.append((f"fleet, shared routes, threads {threads}", f"{sources} × {16 * sites} × 20", text, goal))
     return rows
 
 

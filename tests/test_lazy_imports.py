@@ -10,7 +10,7 @@ import pytest
 import planner
 from planner.cli import EXTRAS
 
-HEAVY = ("pyomo", "highspy", "cvxpy", "onnx", "matplotlib", "pint", "networkx", "ruamel")
+HEAVY = ("pyomo", "highspy", "cvxpy", "onnx", "matplotlib", "pint", "joblib", "ruamel")
 LIBRARIES = (*HEAVY, "numpy", "scipy", "pydantic", "typer", "rich", "zenoh", "onnxruntime")
 HELP = """
 from planner.cli import main
@@ -40,7 +40,7 @@ def test_an_agent_loads_nothing_heavy(code: str) -> None:
 
 
 def test_the_check_can_fail() -> None:
-    assert "networkx" in loaded_by("import planner.scenario.paths as p, networkx")
+    assert "joblib" in loaded_by("import planner.scenario.paths as p, joblib")
 
 
 def test_the_package_itself_loads_no_library() -> None:

@@ -34,6 +34,7 @@ def solve(
     start: Plan | StrPath | None = None,
     prices: bool = False,
     worth: bool = False,
+    dask: str | None = None,
     progress: Progress | None = show_progress,
 ) -> Plan:
     """Determine which worker runs which blocks for which source.
@@ -69,6 +70,9 @@ def solve(
     worth
         Whether to compare also with the whole model at home, and with plans without one of the used workers. A small
         part of the time limit, at most a second, is kept for this.
+    dask
+        Address of the scheduler of a Dask cluster, such as ``tcp://10.0.0.1:8786``, on which ``colgen`` generates
+        routes. The planner must be installed on its workers, in the same version.
     progress
         Callback ``progress(step, done, total)``. By default, a bar on a terminal; None for none.
 
@@ -106,6 +110,7 @@ def solve(
             max_visits=max_visits,
             pins=pins,
             start=start_of(start),
+            dask=dask,
             progress=report,
         )
     if solution.plan is None:

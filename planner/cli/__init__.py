@@ -43,7 +43,7 @@ INTERRUPTED: Final = 130
 
 # The extra of the distribution that installs a library.
 EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"} | dict.fromkeys(
-    ("pyomo", "highspy", "cvxpy", "networkx", "pint", "ruamel"), "plan"
+    ("pyomo", "highspy", "cvxpy", "joblib", "pint", "ruamel"), "plan"
 )
 
 

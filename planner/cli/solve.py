@@ -51,6 +51,9 @@ def command(
         bool, typer.Option("--prices", help="Show what more memory, more bandwidth or a faster worker would gain.")
     ] = False,
     start: Annotated[Path | None, typer.Option(help="Earlier plan; its routes are tried first.")] = None,
+    dask: Annotated[
+        str | None, typer.Option(help="Scheduler of a Dask cluster on which colgen works: tcp://HOST:PORT.")
+    ] = None,
     picture: Annotated[
         Path | None,
         typer.Option(help="Also draw routes over time and all loads, .svg or .png.", callback=picture_to_write),
@@ -84,6 +87,7 @@ def command(
             start=start,
             prices=prices,
             worth=True,
+            dask=dask,
         )
     if plan and output is not None:
         plan.save(output)

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 
 from planner.errors import PlanError
 from planner.plan.energy import energy_use, require_power
-from planner.plan.journey import Journey, LegSite, journey
+from planner.plan.journey import Journey, Journeys, LegSite
 from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
@@ -76,12 +76,17 @@ def _rate_per_s(instance: Instance, source: str) -> float | None:
     return (len(times) - 1) / (times[-1] - times[0])
 
 
-def evaluate(instance: Instance, routes: Routes) -> Evaluation:
+def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Evaluation:
     """Evaluate fixed ``routes`` on ``instance``.
 
     Delays are those of queues in steady state. Where the goal ``throughput`` asks for more than the bottleneck can
     sustain, they are those at the largest rates that it can; for ``makespan`` they are those of a sample that never
     waits.
+
+    Parameters
+    ----------
+    journeys
+        Those of this instance, which evaluations of several plans may share.
 
     Raises
     ------
@@ -89,7 +94,7 @@ def evaluate(instance: Instance, routes: Routes) -> Evaluation:
         A route needs a path that the networks do not have, or a rate or, for the goal ``energy``, a power is missing.
     """
     objective = instance.scenario.objective
-    samples = _follow(instance, routes)
+    samples = _follow(instance, routes, journeys)
     volume = volumes(instance)
     load = _loads(instance, samples) * volume[:, None]
     busy = dict(zip((*instance.workers, *instance.resources), load.sum(axis=0).tolist(), strict=True))
@@ -261,10 +266,9 @@ def _loads(instance: Instance, samples: Samples) -> NDArray[np.float64]:
     return load
 
 
-def _follow(instance: Instance, routes: Routes) -> Samples:
-    return {
-        source: [(route, journey(instance, source, route)) for route in routes[source]] for source in instance.sources
-    }
+def _follow(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Samples:
+    known = journeys or Journeys(instance)
+    return {source: [(route, known.of(source, route)) for route in routes[source]] for source in instance.sources}
 
 
 def _queueing_delays(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> NDArray[np.float64]:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -44,6 +45,16 @@ class LegSite(NamedTuple):
 
 
 @dataclass(frozen=True)
+class Moments:
+    """Moments of a visit's time in seconds: means of the whole and of its last piece, E S² and Σ_b E B_b²."""
+
+    mean: float
+    last: float
+    square: float
+    piece_square: float
+
+
+@dataclass(frozen=True)
 class Visit:
     """One task of a sample at one resource: a stage at a worker, or a transfer over one hop.
 
@@ -75,10 +86,23 @@ class Visit:
         """Name of the worker or of the network resource."""
         return self.site.resource
 
-    @property
+    @cached_property
     def mean_s(self) -> float:
         """Mean time of the whole visit, given that it is made, in seconds."""
         return float(self.survival @ self.piece_s)
+
+    @cached_property
+    def moments(self) -> Moments:
+        """Moments of its time; it may end after any of its pieces."""
+        ends = -np.diff(np.append(self.survival, 0.0))
+        variance = self.piece_std_s**2
+        whole = np.cumsum(self.piece_s)
+        return Moments(
+            mean=self.mean_s,
+            last=float(ends @ self.piece_s),
+            square=float(ends @ (whole**2 + np.cumsum(variance))),
+            piece_square=float(self.survival @ (self.piece_s**2 + variance)),
+        )
 
 
 @dataclass(frozen=True)
@@ -87,38 +111,70 @@ class Journey:
 
     visits: tuple[Visit, ...]
 
-    @property
+    @cached_property
     def latency_s(self) -> float:
         """Mean latency of a sample, in seconds."""
         return sum(visit.probability * visit.latency_s for visit in self.visits)
 
-    @property
+    @cached_property
     def unloaded_s(self) -> float:
         """Mean delay of a sample that never waits, in seconds."""
         return self.latency_s + sum(visit.probability * visit.mean_s for visit in self.visits)
 
 
-def journey(instance: Instance, source: str, route: Route) -> Journey:
-    """Return the journey of one sample of ``source`` along ``route``, from its arrival until its result is back.
+class Journeys:
+    """The journeys of samples of an instance; those of equal routes and their parts are made once.
 
-    Raises
-    ------
-    PlanError
-        Two consecutive workers of the route have no path between them.
+    Routes of a fleet have most of their stages and transfers in common, and so have the plans that a solver compares.
     """
-    point = instance.operating_points(route.model)[route.operating_point]
-    reach = (*point.reach, point.reach[-1])
-    cut_bytes = instance.cut_bytes(route.model)
-    home = instance.home(source)
-    visits = [*_transfers(instance, source, (home, route.stages[0].worker, 0, float(cut_bytes[0]), reach[0]))]
-    for index, stage in enumerate(route.stages):
-        visits.append(_stage_visit(instance, route.model, stage, point))
-        for result in _exit_sends(instance, route.model, stage, reach, home):
-            visits += _transfers(instance, source, result)
-        receiver = route.stages[index + 1].worker if index + 1 < len(route.stages) else home
-        cut = stage.last_block + 1
-        visits += _transfers(instance, source, (stage.worker, receiver, cut, float(cut_bytes[cut]), reach[cut]))
-    return Journey(tuple(visit for visit in visits if visit.probability > 0))
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._known: dict[tuple[str, str, int, tuple[Stage, ...]], Journey] = {}
+        self._stages: dict[tuple[str, int, Stage], Visit] = {}
+        self._sends: dict[Send, tuple[Visit, ...]] = {}
+
+    def of(self, source: str, route: Route) -> Journey:
+        """Return the journey of one sample of ``source`` along ``route``, from its arrival until its result is back.
+
+        Raises
+        ------
+        PlanError
+            Two consecutive workers of the route have no path between them.
+        """
+        key = self._instance.home(source), route.model, route.operating_point, route.stages
+        if key not in self._known:
+            visits = self._visits(source, route)
+            self._known[key] = Journey(tuple(visit for visit in visits if visit.probability > 0))
+        return self._known[key]
+
+    def _visits(self, source: str, route: Route) -> Iterator[Visit]:
+        instance = self._instance
+        point = instance.operating_points(route.model)[route.operating_point]
+        reach = (*point.reach, point.reach[-1])
+        cut_bytes = instance.cut_bytes(route.model)
+        home = instance.home(source)
+        yield from self._transfers(source, (home, route.stages[0].worker, 0, float(cut_bytes[0]), reach[0]))
+        for index, stage in enumerate(route.stages):
+            known = route.model, route.operating_point, stage
+            if known not in self._stages:
+                self._stages[known] = _stage_visit(instance, route.model, stage, point)
+            yield self._stages[known]
+            for result in _exit_sends(instance, route.model, stage, reach, home):
+                yield from self._transfers(source, result)
+            receiver = route.stages[index + 1].worker if index + 1 < len(route.stages) else home
+            cut = stage.last_block + 1
+            yield from self._transfers(source, (stage.worker, receiver, cut, float(cut_bytes[cut]), reach[cut]))
+
+    def _transfers(self, source: str, send: Send) -> tuple[Visit, ...]:
+        if send not in self._sends:
+            self._sends[send] = tuple(_transfers(self._instance, source, send))
+        return self._sends[send]
+
+
+def journey(instance: Instance, source: str, route: Route) -> Journey:
+    """Return the journey of one sample, as :meth:`Journeys.of` does."""
+    return Journeys(instance).of(source, route)
 
 
 def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingPoint) -> Visit:

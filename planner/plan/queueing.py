@@ -23,7 +23,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.plan.journey import Visit
+from planner.plan.journey import Moments, Visit
 
 
 @dataclass(frozen=True)
@@ -35,35 +35,12 @@ class Stream:
     visit: Visit
 
 
-@dataclass(frozen=True)
-class Moments:
-    """Moments of a visit's time in seconds: means of the whole and of its last piece, E S² and Σ_b E B_b²."""
-
-    mean: float
-    last: float
-    square: float
-    piece_square: float
-
-
 class ClassMember(NamedTuple):
     """A stream of one resource, with its number among all streams."""
 
     number: int
     stream: Stream
     moment: Moments
-
-
-def moments(visit: Visit) -> Moments:
-    """Return the moments of a visit that may end after any of its pieces."""
-    ends = -np.diff(np.append(visit.survival, 0.0))
-    variance = visit.piece_std_s**2
-    whole = np.cumsum(visit.piece_s)
-    return Moments(
-        mean=visit.mean_s,
-        last=float(ends @ visit.piece_s),
-        square=float(ends @ (whole**2 + np.cumsum(variance))),
-        piece_square=float(visit.survival @ (visit.piece_s**2 + variance)),
-    )
 
 
 def visit_times_s(streams: Sequence[Stream]) -> list[float]:
@@ -73,7 +50,7 @@ def visit_times_s(streams: Sequence[Stream]) -> list[float]:
     """
     queues: dict[str, list[ClassMember]] = defaultdict(list)
     for number, stream in enumerate(streams):
-        queues[stream.visit.resource].append(ClassMember(number, stream, moments(stream.visit)))
+        queues[stream.visit.resource].append(ClassMember(number, stream, stream.visit.moments))
     times_s = [0.0] * len(streams)
     for queue in queues.values():
         for member, wait_s, busy_above in _waits(queue):

@@ -5,8 +5,8 @@ Among equally good ones, names decide, so that the order of workers and networks
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from itertools import pairwise, permutations
+from collections.abc import Iterator, Mapping
+from itertools import permutations
 from typing import Final
 
 from planner.scenario.instance import Hop, NetworkPath
@@ -24,31 +24,36 @@ def find_paths(scenario: ScenarioSpec) -> dict[str, dict[str, NetworkPath]]:
     dict
         Maps sender, then receiver, to the path. Every worker is a sender; receivers that cannot be reached are absent.
     """
-    import networkx
-
-    graph: networkx.DiGraph[str] = networkx.DiGraph()
-    graph.add_nodes_from(sorted(scenario.workers))
+    nearby: dict[str, dict[str, tuple[float, Hop]]] = {worker: {} for worker in scenario.workers}
     for hop in _hops(scenario):
         time_s = NetworkPath(hops=(hop,)).transfer_s(REFERENCE_BYTES)
-        known = graph.get_edge_data(hop.sender, hop.receiver)
-        if known is None or time_s < known["time_s"]:
-            graph.add_edge(hop.sender, hop.receiver, hop=hop, time_s=time_s)
-    paths: dict[str, dict[str, NetworkPath]] = {}
-    for sender in scenario.workers:
-        distance = networkx.single_source_shortest_path_length(graph, sender)
-        # Only edges that lead one hop further away are on a path of fewest hops.
-        onward: networkx.DiGraph[str] = networkx.DiGraph()
-        onward.add_node(sender)
-        onward.add_edges_from(
-            (a, b, edge) for a in distance for b, edge in graph[a].items() if distance[b] == distance[a] + 1
-        )
-        routes = networkx.single_source_dijkstra_path(onward, sender, weight="time_s")
-        paths[sender] = {
-            receiver: NetworkPath(hops=tuple(graph.edges[pair]["hop"] for pair in pairwise(route)))
-            for receiver, route in routes.items()
-            if receiver != sender
-        }
-    return paths
+        known = nearby[hop.sender].get(hop.receiver)
+        if known is None or time_s < known[0]:
+            nearby[hop.sender][hop.receiver] = time_s, hop
+    return {sender: _paths_from(sender, nearby) for sender in scenario.workers}
+
+
+def _paths_from(sender: str, nearby: Mapping[str, Mapping[str, tuple[float, Hop]]]) -> dict[str, NetworkPath]:
+    """Return the path from ``sender`` to each other worker, found one hop further at a time.
+
+    Parameters
+    ----------
+    nearby
+        By sender, then receiver, the time and the hop of the fastest direct transfer.
+    """
+    hops: dict[str, tuple[Hop, ...]] = {sender: ()}
+    reached = [(0.0, sender)]
+    while reached:
+        further: dict[str, tuple[float, str]] = {}
+        for so_far_s, relay in sorted(reached):
+            for receiver in sorted(nearby[relay].keys() - hops.keys()):
+                time_s = so_far_s + nearby[relay][receiver][0]
+                if receiver not in further or time_s < further[receiver][0]:
+                    further[receiver] = time_s, relay
+        for receiver, (_, relay) in further.items():
+            hops[receiver] = (*hops[relay], nearby[relay][receiver][1])
+        reached = [(time_s, receiver) for receiver, (time_s, _) in further.items()]
+    return {receiver: NetworkPath(hops=path) for receiver, path in hops.items() if receiver != sender}
 
 
 def _hops(scenario: ScenarioSpec) -> Iterator[Hop]:

@@ -14,6 +14,7 @@ import numpy as np
 
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation, evaluate
+from planner.plan.journey import Journeys
 from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
@@ -29,6 +30,7 @@ from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import known_plans
 from planner.solvers.proof import poor_proof
 from planner.solvers.routes.greedy import completed, greedy_rounds
+from planner.solvers.routes.pool import pricing_pool
 
 MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK = 8000, 2000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
@@ -66,6 +68,8 @@ METHODS: Final = {
     "ar-mdi": Method("baselines", "ar_mdi", ("single",)),
 }
 """All methods; the module of a method is imported, with its solver library, when the method is used."""
+POOLED: Final = "colgen"
+"""The method that prices many sources in parallel."""
 
 
 @dataclass(frozen=True)
@@ -105,6 +109,7 @@ def solve(
     max_visits: int | None = None,
     pins: Mapping[str, Mapping[int, str]] | None = None,
     start: PlanSpec | None = None,
+    dask: str | None = None,
     progress: Progress | None = None,
 ) -> Solution:
     """Find routes for every source of ``instance``.
@@ -126,6 +131,8 @@ def solve(
         By source, the worker that must run each block, by index.
     start
         An earlier plan of this or a similar scenario, used as a warm start: routes that no longer exist are ignored.
+    dask
+        Address of the scheduler of a Dask cluster on which ``colgen`` generates routes.
     progress
         Called repeatedly with the seconds since the start, the best objective and the lower bound.
 
@@ -142,6 +149,8 @@ def solve(
     ordered = instance.in_order_of_names()
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
     names = _methods(problem, method, routes)
+    if dask is not None and names != (POOLED,):
+        raise SolveError("only one method runs on a Dask cluster", where="dask", value=names[-1], expected=POOLED)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
     if "shared" not in METHODS[names[-1]].routes:
         known = tuple(_largest(of_source) for of_source in known)
@@ -154,7 +163,8 @@ def solve(
         progress=progress,
         deadline=deadline,
     )
-    with on_interrupt(options.stop), garbage_kept():
+    with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
+        options = dataclasses.replace(options, pool=pool)
         if names[0] not in RULES:
             options = dataclasses.replace(options, known=known_plans(problem, lambda: deadline.passed))
         method_solve = _load(problem, names, deadline)
@@ -183,8 +193,14 @@ def solve(
         "max_visits": max_visits,
         "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
     }
-    evaluation = evaluate(instance, problem.routes(best.choices))
-    plan = _plan(instance, names[-1], evaluation, outcome, used_options, solve_s=time.monotonic() - started_s)
+    plan = _plan(
+        instance,
+        names[-1],
+        _in_order(instance, best.evaluation),
+        outcome,
+        used_options,
+        solve_s=time.monotonic() - started_s,
+    )
     warning = poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS)
     return Solution(plan.status, plan.model_copy(update={"warning": warning}))
 
@@ -227,6 +243,21 @@ def _plan(
 def _largest(routes: tuple[Choice, ...]) -> tuple[Choice, ...]:
     """Return the route with the largest share alone; nothing if there is none."""
     return tuple(dataclasses.replace(choice, share=1.0) for choice in sorted(routes, key=lambda it: -it.share)[:1])
+
+
+def _in_order(instance: Instance, evaluation: Evaluation) -> Evaluation:
+    """Return an evaluation with its entries in the order of ``instance``."""
+    energy = evaluation.energy
+    if energy is not None:
+        by_worker = {name: energy.workers[name] for name in instance.workers if name in energy.workers}
+        energy = energy.model_copy(update={"workers": by_worker})
+    return dataclasses.replace(
+        evaluation,
+        energy=energy,
+        sources={name: evaluation.sources[name] for name in instance.sources},
+        workers={name: evaluation.workers[name] for name in instance.workers},
+        networks={name: evaluation.networks[name] for name in instance.resources},
+    )
 
 
 def check_rank(rank: str) -> None:
@@ -338,15 +369,20 @@ def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank, op
     Ranked by evaluated delay, feasible known plans compete as well, however poor their objectives are. After the
     deadline only the incumbent with the best objective is evaluated.
     """
+    by_delay = rank == "evaluated" and instance.scenario.objective.goal == "delay"
     best = sorted(outcome.incumbents, key=problem.objective)
-    known = set(options.known) if rank == "evaluated" else set()
+    known = set(options.known) if by_delay else set()
     rivals = [choices for choices in best[MAX_EVALUATED:] if choices in known]
+    journeys = Journeys(instance)
     candidates: list[_Candidate] = []
     for choices in (*best[:MAX_EVALUATED], *rivals):
-        candidates.append(_candidate(instance, problem, _with_unreached_at_home(problem, choices)))
-        if options.deadline.passed:
+        candidates.append(_candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)))
+        decided = not by_delay and not candidates[-1].late  # the others have worse objectives
+        if decided or options.deadline.passed:
             break
-    return min(candidates, key=lambda candidate: (len(candidate.late), *_rank(instance, candidate, rank)), default=None)
+    return min(
+        candidates, key=lambda candidate: (len(candidate.late), *_rank(candidate, by_delay=by_delay)), default=None
+    )
 
 
 def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
@@ -363,8 +399,8 @@ def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
     return moved if moved == choices or problem.feasible(moved) else choices
 
 
-def _candidate(instance: Instance, problem: Problem, choices: Choices) -> _Candidate:
-    evaluation = evaluate(instance, problem.routes(choices))
+def _candidate(journeys: Journeys, instance: Instance, problem: Problem, choices: Choices) -> _Candidate:
+    evaluation = evaluate(instance, problem.routes(choices), journeys)
     deadlines = {name: spec.deadline_s for name, spec in instance.scenario.sources.items()}
     late = {
         name: deadline_s
@@ -399,7 +435,6 @@ def _unloaded_s(problem: Problem, source: int, best: _Candidate) -> float:
     return sum(choice.share * problem.cost(source, choice).unloaded_s for choice in best.choices[source])
 
 
-def _rank(instance: Instance, candidate: _Candidate, rank: Rank) -> tuple[float, float]:
+def _rank(candidate: _Candidate, *, by_delay: bool) -> tuple[float, float]:
     objective, delay = candidate.evaluation.objective, candidate.evaluation.weighted_delay_s
-    by_delay = rank == "evaluated" and instance.scenario.objective.goal == "delay"
     return (delay, objective) if by_delay else (objective, delay)

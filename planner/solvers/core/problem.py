@@ -8,14 +8,16 @@ result) and on each arc between two workers for the transfer and for starting a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from functools import cached_property, lru_cache
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.plan.surrogate import UTILISATION_CAP, Classes, weighted_number
 from planner.plan.types import Route, Stage
+from planner.solvers.core.sites import Sites
 
 Array = NDArray[np.float64]
 Integers = NDArray[np.intp]
@@ -165,6 +167,10 @@ class Problem:
     idle_w: float = 0.0
     most_load: float = np.inf
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Return the fields alone: what is cached cannot be sent to another process, or is found there again."""
+        return {entry.name: getattr(self, entry.name) for entry in fields(self)}
+
     @cached_property
     def classes(self) -> Classes:
         """Sources by priority."""
@@ -174,6 +180,11 @@ class Problem:
     def volume(self) -> Array:
         """Volume of each source; shape [S]."""
         return np.array([demand.volume for demand in self.demands])
+
+    @cached_property
+    def sites(self) -> Sites | None:
+        """Workers by site, if that makes pricing faster."""
+        return Sites.of(self.hop_resource, self.hop_s_per_byte, self.latency_s)
 
     @property
     def cap(self) -> float:

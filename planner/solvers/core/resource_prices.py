@@ -99,17 +99,16 @@ class Prices:
         return {}
 
     def of_source(self, problem: Problem, source: int, variant: int) -> tuple[Array, Moves]:
-        """Return what a sample pays for a second of each resource [R], and for moves.
+        """Return what a sample per second pays for a second of each resource [R], and for moves.
 
-        Sources of the same class, volume and prices share one result.
+        Sources of the same class and prices share one result.
         """
-        volume, level = problem.demands[source].volume, int(problem.classes.of_source[source])
+        level, limits = int(problem.classes.of_source[source]), float(self.second[source]) / problem.volume[source]
         overhead_s = problem.variants[variant].overhead_s
-        key = (level, volume, self.latency[source], self.second[source], overhead_s.tobytes())
+        key = (level, self.latency[source], limits, overhead_s.tobytes())
         if key not in self._of_similar_sources:
-            second = volume * self.of_class[level] + self.second[source]
-            latency = volume * self.latency[source] + self.second[source]
-            self._of_similar_sources[key] = second, Moves.of(problem, overhead_s, second, float(latency))
+            second, latency = self.of_class[level] + limits, float(self.latency[source] + limits)
+            self._of_similar_sources[key] = second, Moves.of(problem, overhead_s, second, latency)
         return self._of_similar_sources[key]
 
 

@@ -3,17 +3,28 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from planner.plan.types import Status
 from planner.plan.verify import relative_gap
 from planner.solvers.core.deadline import Deadline
-from planner.solvers.core.problem import Choices, Problem
+from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.resource_prices import Prices
 
 Progress = Callable[[float, float, float], None]
 """Called with the seconds since the start, the best objective and the lower bound so far."""
+
+
+class Pool(Protocol):
+    """Prices routes in parallel, see :mod:`planner.solvers.routes.pool`."""
+
+    def cheapest_routes(
+        self, problem: Problem, prices: Prices, near: Mapping[int, Choice]
+    ) -> list[tuple[float, Choice]]:
+        """Return each source's cheapest route and its price, given routes that may be ``near`` the cheapest."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -34,6 +45,8 @@ class Options:
         End a local search early, because another method follows.
     deadline
         When the search ends. A replaced ``time_limit_s`` can bring it forward, but not delay it.
+    pool
+        Prices the routes of many sources in parallel.
     """
 
     time_limit_s: float = float("inf")
@@ -45,6 +58,7 @@ class Options:
     progress: Progress | None = None
     brief: bool = False
     deadline: Deadline = field(default_factory=Deadline)
+    pool: Pool | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deadline", self.deadline.within(self.time_limit_s))

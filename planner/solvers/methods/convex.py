@@ -28,7 +28,7 @@ from planner.solvers.methods.explanation import infeasible, least_relaxations, u
 from planner.solvers.methods.memory import solve_with_memory
 from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
 from planner.solvers.routes.greedy import greedy_rounds
-from planner.solvers.routes.pricing import cheapest_route, proven_bound, unroutable
+from planner.solvers.routes.pricing import cheapest_routes, proven_bound, unroutable
 
 cp: Any = cvxpy
 """Untyped, because its type hints cover only a part of its API."""
@@ -282,7 +282,7 @@ class _ConvexProgram:
 
 
 def _cheapest(problem: Problem, prices: Prices) -> Array:
-    return np.array([cheapest_route(problem, source, prices)[0] for source in range(len(problem.demands))])
+    return np.array([price for price, _ in cheapest_routes(problem, prices)])
 
 
 def _nested_loads(problem: Problem, arcs: Iterable[tuple[_Flow, Arc]], scale: Scale, count: int) -> Any:

@@ -43,7 +43,10 @@ def solve_again(instance: Instance, plan: PlanSpec, situation: Situation, time_l
     rated = all(source.rate_per_s is not None for source in remaining.scenario.sources.values())
     if not remaining.sources or (remaining.scenario.objective.goal == "delay" and not rated):
         return None
-    return solve(remaining, method=METHOD, routes="shared", start=plan, gap=GAP, time_limit_s=time_limit_s).plan
+    # Ranking by evaluated delay would take as long as the search.
+    return solve(
+        remaining, method=METHOD, routes="shared", start=plan, gap=GAP, rank="surrogate", time_limit_s=time_limit_s
+    ).plan
 
 
 class Replanner:

@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+from collections import Counter, defaultdict
+
 import numpy as np
 
 from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Array, Choice, Choices, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
-from planner.solvers.routes.pricing import cheapest_route
+from planner.solvers.routes.pricing import cheapest_routes
+
+SITE_TURNS = 4
+"""Turns of the sources of one class and site: those of one turn choose at the same prices."""
 
 
 def greedy_rounds(
@@ -19,7 +24,6 @@ def greedy_rounds(
     averages, a Frank-Wolfe method); the routes of all rounds together are good candidates for sharing samples.
     At the ``deadline`` the list ends, after at least one round.
     """
-    order = np.argsort(problem.classes.of_source, kind="stable").tolist()
     load = np.zeros((len(problem.demands), len(problem.resources)))
     sigma = problem.classes.nested(load)
     of_class = marginal_prices(problem, sigma)
@@ -32,20 +36,38 @@ def greedy_rounds(
 
     chosen: dict[int, Choice] = {}
     after_rounds: list[Choices] = []
+    turns = _turns(problem)
     for number in range(rounds):
         moved = 1 / (number + 1) if averaging else 1.0
-        for source in order:
+        for sources in turns:
             if after_rounds and deadline is not None and deadline.passed:
                 return after_rounds
             if not averaging:
-                change(source, -load[source])
-            _, chosen[source] = cheapest_route(problem, source, Prices.of_delay(problem, of_class), chosen.get(source))
-            cost = problem.cost(source, chosen[source])
-            target = np.zeros(len(problem.resources))
-            target[cost.resources] = problem.demands[source].volume * cost.seconds
-            change(source, moved * (target - load[source]))
+                for source in sources:
+                    change(source, -load[source])
+            priced = cheapest_routes(problem, Prices.of_delay(problem, of_class), chosen, sources)
+            for source, (_, choice) in zip(sources, priced, strict=True):
+                chosen[source] = choice
+                cost = problem.cost(source, choice)
+                target = np.zeros(len(problem.resources))
+                target[cost.resources] = problem.demands[source].volume * cost.seconds
+                change(source, moved * (target - load[source]))
         after_rounds.append(tuple((chosen[source],) for source in range(len(problem.demands))))
     return after_rounds
+
+
+def _turns(problem: Problem) -> list[list[int]]:
+    """Return the sources that choose together, in order of priority: one at a time unless workers form sites."""
+    order: list[int] = np.argsort(problem.classes.of_source, kind="stable").tolist()
+    if problem.sites is None:
+        return [[source] for source in order]
+    seen: Counter[tuple[int, int]] = Counter()
+    turns: dict[tuple[int, int], list[int]] = defaultdict(list)
+    for source in order:
+        level, site = int(problem.classes.of_source[source]), int(problem.sites.of_worker[problem.demands[source].home])
+        turns[level, seen[level, site] % SITE_TURNS].append(source)
+        seen[level, site] += 1
+    return [turns[key] for key in sorted(turns)]
 
 
 def completed(problem: Problem, known: Choices) -> Choices:
@@ -55,7 +77,7 @@ def completed(problem: Problem, known: Choices) -> Choices:
     for source in np.argsort(problem.classes.of_source, kind="stable").tolist():
         if not choices[source]:
             prices = Prices.of_delay(problem, marginal_prices(problem, problem.classes.nested(load)))
-            _, choice = cheapest_route(problem, source, prices)
+            [(_, choice)] = cheapest_routes(problem, prices, sources=[source])
             choices[source] = (choice,)
             cost = problem.cost(source, choice)
             load[source, cost.resources] = problem.demands[source].volume * cost.seconds

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Final
 
 import numpy as np
@@ -13,6 +13,7 @@ from planner.solvers.core.equations import Equation
 from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.shortest_path import LayeredGraph, Visits
+from planner.solvers.routes.site_pricing import cheapest_paths
 
 MAX_VISIT_STATES = 1024
 """Maximum number of visit states of a shortest path; it costs time and memory in proportion to them."""
@@ -58,7 +59,37 @@ BOUNDS: Final[Mapping[str, Equation]] = {
 """The lower bounds that prices prove, by the name of their function."""
 
 
-def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice | None = None) -> tuple[float, Choice]:
+Priced = tuple[float, Choice]
+"""The price of a route for all samples of its source, and the route."""
+
+
+def cheapest_routes(
+    problem: Problem, prices: Prices, near: Mapping[int, Choice] | None = None, sources: Sequence[int] | None = None
+) -> list[Priced]:
+    """Return the cheapest routes of ``sources``, by default of all, as :func:`cheapest_route` does.
+
+    Parameters
+    ----------
+    near
+        By source, a route that may be nearly the cheapest.
+    """
+    near, sources = near or {}, range(len(problem.demands)) if sources is None else sources
+    if problem.sites is None:
+        return [cheapest_route(problem, source, prices, near.get(source)) for source in sources]
+    paths = cheapest_paths(problem, problem.sites, prices, sources)
+    found = []
+    for source in sources:
+        best = min(
+            (_priced(problem, source, variant, prices, *paths[source, variant]), variant)
+            for variant in problem.demands[source].variants
+        )
+        choice = Choice(best[1], paths[source, best[1]][1])
+        counted = problem.visited_too_often(choice.workers)
+        found.append(cheapest_route(problem, source, prices) if counted else (best[0], choice))
+    return found
+
+
+def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice | None = None) -> Priced:
     """Return the price of the cheapest route of ``source``, over its variants and for all its samples, and the route.
 
     If no route joins the blocks, the price is infinite and the route arbitrary.
@@ -72,12 +103,10 @@ def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice |
     best, chosen = np.inf, Choice(demand.variants[0], (demand.home,) * len(problem.variants[demand.variants[0]]))
     for variant in demand.variants:
         graph = LayeredGraph.of(problem, source, variant, *prices.of_source(problem, source, variant))
-        price, workers = _path(problem, graph, near.workers if near and near.variant == variant else ())
-        accuracy = problem.variants[variant].accuracy
-        price += demand.volume * prices.latency[source] * problem.loss_s * (1 - accuracy)
-        price -= prices.accuracy[source] * accuracy
+        path = _path(problem, graph, near.workers if near and near.variant == variant else ())
+        price = _priced(problem, source, variant, prices, *path)
         if price < best:
-            best, chosen = price, Choice(variant, workers)
+            best, chosen = price, Choice(variant, path[1])
     return best, chosen
 
 
@@ -98,10 +127,19 @@ def cheapest_split(problem: Problem, source: int, prices: Prices) -> Choice:
     return min(options, key=lambda option: option[:2])[2]
 
 
+def _priced(
+    problem: Problem, source: int, variant: int, prices: Prices, path_price: float, _: tuple[int, ...]
+) -> float:
+    """Return the price of a path for all samples of a source, with what its variant's accuracy is worth."""
+    accuracy = problem.variants[variant].accuracy
+    lost = prices.latency[source] * problem.loss_s * (1 - accuracy)
+    return float(problem.demands[source].volume * (path_price + lost) - prices.accuracy[source] * accuracy)
+
+
 def unroutable(problem: Problem) -> bool:
     """Return whether some source has no route at all."""
     prices = Prices.of_delay(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))
-    return any(np.isinf(cheapest_route(problem, source, prices)[0]) for source in range(len(problem.demands)))
+    return any(np.isinf(price) for price, _ in cheapest_routes(problem, prices))
 
 
 def _path(problem: Problem, graph: LayeredGraph, near: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:

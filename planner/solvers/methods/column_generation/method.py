@@ -32,7 +32,7 @@ from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, infeasible, un
 from planner.solvers.methods.memory import solve_with_memory
 from planner.solvers.methods.mip.elastic_lp import shared_relaxations
 from planner.solvers.routes.greedy import greedy_rounds
-from planner.solvers.routes.pricing import cheapest_route, limits_bound, proven_bound, unroutable
+from planner.solvers.routes.pricing import cheapest_routes, limits_bound, proven_bound
 
 MASTER_TOLERANCE = 0.3
 """Tolerance of the master as a fraction of the present optimality gap."""
@@ -44,8 +44,10 @@ BEST_PRICE_WEIGHTS_LP = (0.5, 0.85)
 MIN_SHARES = (0.02, 1e-3, 1e-5)
 """Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
 FIRST_ROUNDS = 6
-WARM_START_ROUNDS = 2
-"""Rounds of successive averages before the first master, without and with a warm start."""
+FIRST_ROUNDS_OF_SITES = 24
+WARM_START_ROUNDS = 1
+"""Rounds of successive averages before the first master: without a warm start, where workers form sites (a round is
+cheap there, and many sources need many routes), and with a warm start."""
 MAX_IDLE_ROUNDS = 12
 """Rounds without a better bound or incumbent after which the search ends: the rest is rounding."""
 
@@ -71,9 +73,12 @@ def _solve(problem: Problem, options: Options) -> Outcome:
 
 def _generate(search: Search) -> Outcome:
     problem, options = search.problem, search.options
-    if unroutable(problem):
+    best_prices = _first_prices(problem)
+    routes = _price(search, best_prices, {})
+    if np.isinf(search.bound):
         return unroutable_outcome(problem)
-    rounds = WARM_START_ROUNDS if options.start else FIRST_ROUNDS
+    rounds = FIRST_ROUNDS if problem.sites is None else FIRST_ROUNDS_OF_SITES
+    rounds = WARM_START_ROUNDS if options.start else rounds
     first = greedy_rounds(problem, rounds, averaging=True, deadline=options.deadline)
     scale = Scale.of(problem, min(first, key=problem.objective))
     kind = NewtonMaster if problem.goal == "delay" else LinearMaster
@@ -86,8 +91,6 @@ def _generate(search: Search) -> Outcome:
             for choice in chosen
             if problem.allowed(source, choice)
         )
-    best_prices = _first_prices(problem)
-    routes = _price(search, best_prices, {})
     master.add(routes)
     _check_every_source_has_a_route(problem, master)
     idle = 0
@@ -157,7 +160,7 @@ def _infeasible(problem: Problem, options: Options, master: NewtonMaster | Linea
 
 def _proves_infeasible(problem: Problem, prices: Prices) -> bool:
     """Return whether the prices of the limits alone prove that no routes satisfy all limits."""
-    cheapest = np.array([cheapest_route(problem, source, prices)[0] for source in range(len(problem.demands))])
+    cheapest = np.array([price for price, _ in cheapest_routes(problem, prices)])
     return limits_bound(problem, prices, cheapest) > 1e-6 * float(np.abs(cheapest).sum())
 
 
@@ -166,8 +169,8 @@ def _price(search: Search, prices: Prices, near: Mapping[int, Choice]) -> list[t
 
     ``near`` maps a source to a route that may be nearly the cheapest, which bounds the search.
     """
-    problem = search.problem
-    sources = search.options.deadline.watch(range(len(problem.demands)))
-    routes = [cheapest_route(problem, source, prices, near.get(source)) for source in sources]
+    search.options.deadline.check()
+    problem, pool = search.problem, search.options.pool
+    routes = pool.cheapest_routes(problem, prices, near) if pool else cheapest_routes(problem, prices, near)
     search.raise_bound(proven_bound(problem, prices, np.array([price for price, _ in routes])))
     return [(source, choice) for source, (_, choice) in enumerate(routes) if problem.allowed(source, choice)]

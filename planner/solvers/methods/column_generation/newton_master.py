@@ -23,9 +23,10 @@ from scipy.linalg import LinAlgError, cho_factor, cho_solve
 
 from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.equations import Equation
-from planner.solvers.core.problem import Array, Choice, Choices, Problem, normalised
+from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
 from planner.solvers.core.resource_prices import Prices, smooth_congestion
 from planner.solvers.core.scale import MOST, Scale
+from planner.solvers.methods.column_generation.newton_step import Curved, site_step
 
 CAP_MARGIN = 1e-6
 """Relative amount by which the cap is tightened, so that the final shares satisfy it despite tolerances."""
@@ -36,6 +37,8 @@ BARRIER_REDUCTION = 0.2
 """Factor of the barrier parameter from step to step."""
 MAX_STIFFENINGS = 6
 """Maximum number of times that the penalty of violated limits is raised."""
+MAX_DENSE_COLUMNS = 600
+"""Where workers form sites and there are more routes, a Newton step is found by conjugate gradients."""
 NEW_SHARE = 0.01
 """Share of a new route of a source that has others."""
 MAX_DENSE_ENTRIES = 40_000
@@ -97,6 +100,7 @@ class NewtonMaster:
         self.limit_stiffness = 0.0
         self.excess = np.inf
         self.stiffenings = 0
+        self.nested: tuple[sparse.csr_array, Integers, Integers] | None = None
         self._arrange()
 
     def add(self, routes: Iterable[tuple[int, Choice]]) -> bool:
@@ -150,6 +154,7 @@ class NewtonMaster:
         else:
             self.load = np.zeros(shape)
             self.load[rows, columns] = load
+        self.nested = None
         self._rescale()
 
     def _rescale(self) -> None:
@@ -253,18 +258,51 @@ class NewtonMaster:
         groups = len(self.problem.demands)
         cheapest = np.minimum.reduceat(slope[self.by_source], self.begins)
         gap = float(self.share @ (slope - cheapest[self.source]))
-        hessian = self._hessian(point)
-        hessian[np.diag_indices(len(slope))] += self.slack_price / self.share
-        member = np.zeros((len(slope), groups))
-        member[np.arange(len(slope)), self.source] = 1.0
-        solved = cho_solve(cho_factor(hessian), np.column_stack([tau / self.share - slope, member]))
-        unconstrained, of_source = solved[:, 0], solved[:, 1:]
-        multiplier = np.linalg.solve(member.T @ of_source, -(member.T @ unconstrained))
-        step = unconstrained + of_source @ multiplier
+        diagonal, descent = self.slack_price / self.share, tau / self.share - slope
+        if self.problem.sites is not None and len(slope) > MAX_DENSE_COLUMNS:
+            step = site_step(self._curved(point), diagonal, descent, self.source)
+        else:
+            hessian = self._hessian(point)
+            hessian[np.diag_indices(len(slope))] += diagonal
+            member = np.zeros((len(slope), groups))
+            member[np.arange(len(slope)), self.source] = 1.0
+            solved = cho_solve(cho_factor(hessian), np.column_stack([descent, member]))
+            unconstrained, of_source = solved[:, 0], solved[:, 1:]
+            multiplier = np.linalg.solve(member.T @ of_source, -(member.T @ unconstrained))
+            step = unconstrained + of_source @ multiplier
         dual = tau / self.share - self.slack_price * (1 + step / self.share)
         barrier = point.value - tau * float(np.log(self.share).sum())
         self._line_search(step, dual, barrier, slope - tau / self.share, tau)
         return gap
+
+    def _curved(self, point: _Point) -> Curved:
+        """Return what the second derivatives over shares consist of: nested loads of resources, and active limits."""
+        if self.nested is None:
+            self.nested = self._nest()
+        nested, levels, used = self.nested
+        active = np.flatnonzero(point.limit_price > 0)
+        rows = sparse.vstack([nested, sparse.csr_array(self.limit_use[:, active].T)], format="csr")
+        curvature = np.append(point.curvatures[levels, used], np.full(len(active), self.limit_stiffness))
+        sites = self.problem.sites
+        if sites is None:
+            return Curved(rows, curvature, np.zeros(len(curvature), dtype=np.intp))
+        demands = np.concatenate([np.arange(len(self.problem.demands))] * 2)[self.limits][active]
+        homes = np.array([self.problem.demands[source].home for source in demands.tolist()], dtype=np.intp)
+        site = np.append(sites.of_resource(len(self.problem.resources))[self.used[used]], sites.of_worker[homes])
+        return Curved(rows, curvature, site)
+
+    def _nest(self) -> tuple[sparse.csr_array, Integers, Integers]:
+        """Return the loads [M, n] of the used resources by each class and those above, with class and resource."""
+        load = sparse.csc_array(self.load).T.tocsr()
+        rows, levels, used = [], [], []
+        for level in range(len(self.problem.classes.weight)):
+            nested = (load @ sparse.diags_array((self.level <= level).astype(float))).tocsr()
+            nested.eliminate_zeros()
+            here = np.flatnonzero(np.diff(nested.indptr) > 0)
+            rows.append(nested[here])
+            levels.append(np.full(len(here), level))
+            used.append(here)
+        return sparse.vstack(rows, format="csr"), np.concatenate(levels), np.concatenate(used)
 
     def _hessian(self, point: _Point) -> Array:
         """Return the second derivatives over shares; shape [n, n]."""

@@ -19,7 +19,7 @@ from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.core.scale import MOST, ratio
 from planner.solvers.core.search_state import Options
-from planner.solvers.routes.pricing import cheapest_route
+from planner.solvers.routes.pricing import cheapest_routes
 
 MAX_ROUNDS = 20
 """Maximum number of pricing rounds; later routes hardly reduce the violations."""
@@ -39,7 +39,7 @@ def shared_relaxations(problem: Problem, columns: Iterable[Column], options: Opt
     for _ in range(MAX_ROUNDS):
         program = _Shares(problem, list(known))
         prices = program.prices()
-        fresh = {(source, cheapest_route(problem, source, prices)[1]) for source in range(len(problem.demands))}
+        fresh = {(source, choice) for source, (_, choice) in enumerate(cheapest_routes(problem, prices))}
         if fresh <= known.keys():
             break
         known.update(dict.fromkeys(fresh))

@@ -1,0 +1,170 @@
+from __future__ import annotations
+
+import dataclasses
+import logging
+import pickle
+from collections.abc import Iterator
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from planner.errors import SolveError
+from planner.solvers.core import sites as sites_module
+from planner.solvers.core.build import build_problem
+from planner.solvers.core.problem import Problem
+from planner.solvers.core.resource_prices import Prices, marginal_prices
+from planner.solvers.core.search_state import Options
+from planner.solvers.core.sites import Sites
+from planner.solvers.methods.column_generation import method as colgen
+from planner.solvers.methods.column_generation import newton_master
+from planner.solvers.routes import pool
+from planner.solvers.routes.pricing import cheapest_route, cheapest_routes
+from planner.solvers.solve import solve
+from tests.fleets import make_fleet
+from tests.instances import random_instance
+
+
+def fleet_problem(seed: int = 0, *, wired: bool = False, goal: str = "delay", load: float = 0.5) -> Problem:
+    """Six sites of eight workers with 24 sources of 6 blocks."""
+    fleet = make_fleet(sites=6, workers_per_site=8, sources=24, blocks=6, seed=seed, wired=wired, goal=goal, load=load)
+    return build_problem(fleet)
+
+
+def random_prices(problem: Problem, seed: int) -> Prices:
+    random = np.random.default_rng(seed)
+    sources = len(problem.demands)
+    sigma = np.sort(random.uniform(0, 0.9, (len(problem.classes.weight), len(problem.resources))), axis=0)
+    late = np.where(random.uniform(size=sources) < 0.2, random.uniform(0, 50, sources), 0.0)
+    return dataclasses.replace(Prices.of_delay(problem, marginal_prices(problem, sigma)), second=late)
+
+
+@settings(max_examples=8)
+@given(st.integers(0, 1000), st.booleans(), st.booleans())
+def test_routes_priced_by_site_are_the_cheapest_of_all(seed: int, wired: bool, pinned: bool) -> None:  # noqa: FBT001 - drawn
+    problem = fleet_problem(seed, wired=wired)
+    assert problem.sites is not None
+    if pinned:
+        random = np.random.default_rng(seed)
+        holds = tuple(random.uniform(size=weights.shape) < 0.7 for weights in problem.weight_bytes)
+        problem = dataclasses.replace(problem, resident=holds, pins={"s0": {2: seed % 48}})
+    prices = random_prices(problem, seed)
+    for source, (price, choice) in enumerate(cheapest_routes(problem, prices)):
+        expected, route = cheapest_route(problem, source, prices)
+        assert price == pytest.approx(expected, rel=1e-9)
+        assert np.isinf(price) or (choice.variant, choice.workers) == (route.variant, route.workers)
+
+
+def test_sites_are_found_whatever_their_sizes_and_only_where_paths_lead_through_gateways() -> None:
+    problem = fleet_problem(wired=True)
+    assert problem.sites is not None
+    names = np.array([name.split("-")[0] for name in problem.workers])
+    assert all(len(set(names[problem.sites.of_worker == site])) == 1 for site in range(6))
+    # A worker with a way of its own out of its site spoils the rule.
+    latency_s = problem.latency_s.copy()
+    latency_s[1, 47] *= 0.5
+    assert Sites.of(problem.hop_resource, problem.hop_s_per_byte, latency_s) is None
+    meshed = build_problem(random_instance(0, workers=50, sources=1))
+    assert meshed.sites is None
+
+
+@pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
+def test_a_fleet_is_solved_as_if_it_had_no_sites(goal: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newton_master, "MAX_DENSE_COLUMNS", 60)
+    problem = fleet_problem(goal=goal, load=0.7)
+    by_site = colgen.solve(problem, Options(gap=0.01))
+    monkeypatch.setattr(sites_module, "MIN_WORKERS", 10**9)
+    plain = dataclasses.replace(problem)
+    assert plain.sites is None
+    one_by_one = colgen.solve(plain, Options(gap=0.01))
+    values = [min(map(problem.objective, outcome.incumbents)) for outcome in (by_site, one_by_one)]
+    assert by_site.status == one_by_one.status == "optimal"
+    assert max(by_site.bound, one_by_one.bound) <= min(values) * (1 + 1e-9)
+
+
+def test_deadlines_of_a_fleet_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(newton_master, "MAX_DENSE_COLUMNS", 60)
+    problem = fleet_problem(load=0.3)
+    free = colgen.solve(problem, Options(gap=0.05))
+    routes = min(free.incumbents, key=problem.objective)
+    unloaded_s = [
+        sum(choice.share * problem.cost(source, choice).unloaded_s for choice in chosen)
+        for source, chosen in enumerate(routes)
+    ]
+    limits = np.where(np.array(unloaded_s) >= np.sort(unloaded_s)[-4], 0.95 * np.array(unloaded_s), np.inf).tolist()
+    tight = dataclasses.replace(
+        problem,
+        demands=tuple(
+            dataclasses.replace(demand, deadline_s=limit) for demand, limit in zip(problem.demands, limits, strict=True)
+        ),
+    )
+    assert not tight.feasible(routes)
+    outcome = colgen.solve(tight, Options(gap=0.05))
+    assert outcome.status == "optimal"
+    assert all(tight.feasible(choices) for choices in outcome.incumbents)
+
+
+def test_threads_change_nothing() -> None:
+    fleet = make_fleet(sites=6, workers_per_site=8, sources=24, blocks=6)
+    one, two = (solve(fleet, method="colgen", gap=0.01, threads=threads).plan for threads in (1, 2))
+    assert one is not None
+    assert two is not None
+    assert one.sources == two.sources
+
+
+def test_a_problem_is_sent_without_what_it_has_cached() -> None:
+    problem = fleet_problem()
+    assert problem.sites is not None
+    problem.runs(0, problem.demands[0].variants[0])
+    copy = pickle.loads(pickle.dumps(problem))  # noqa: S301 - our own
+    prices = random_prices(problem, 1)
+    assert cheapest_routes(copy, prices) == cheapest_routes(problem, prices)
+
+
+@pytest.fixture(scope="module")
+def cluster() -> Iterator[str]:
+    """The address of a scheduler with two worker processes."""
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    logging.getLogger("distributed").setLevel(logging.CRITICAL)
+    with distributed.LocalCluster(n_workers=2, threads_per_worker=1, dashboard_address=":0") as running:
+        yield running.scheduler_address
+
+
+def test_a_dask_cluster_finds_the_same_plan(cluster: str) -> None:
+    fleet = make_fleet(sites=6, workers_per_site=8, sources=24, blocks=6)
+    here, there = (solve(fleet, method="colgen", gap=0.01, dask=address).plan for address in (None, cluster))
+    assert here is not None
+    assert there is not None
+    assert here.sources == there.sources
+
+
+def test_each_worker_of_the_cluster_receives_the_problem_once(cluster: str) -> None:
+    from distributed import Client
+
+    problem = fleet_problem()
+    prices = random_prices(problem, 2)
+    with Client(cluster, set_as_default=False) as client:
+        priced = pool.PricingPool(client=client)
+        assert priced.parts == 2
+        for _ in range(2):
+            assert priced.cheapest_routes(problem, prices, {}) == cheapest_routes(problem, prices)
+        received = client.run(lambda dask_worker: len(dask_worker.data))
+        assert list(received.values()) == [1, 1]  # the problem, sent once
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Dask leaves sockets of failed clients
+def test_what_dask_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    fleet = make_fleet(sites=2, workers_per_site=2, sources=2, blocks=3)
+    with pytest.raises(SolveError, match="expected colgen"):
+        solve(fleet, method="milp", dask="tcp://127.0.0.1:8786")
+    distributed = pytest.importorskip("distributed", reason="Dask is not installed")
+    monkeypatch.setattr(pool, "CONNECT_LIMIT_S", 0.5)
+    for address in ("tcp://127.0.0.1:1", "nowhere", "ftp://127.0.0.1:8786", ""):
+        with pytest.raises(SolveError, match="no Dask scheduler answers"):
+            solve(fleet, method="colgen", dask=address)
+    with (
+        distributed.LocalCluster(n_workers=0, processes=False, dashboard_address=":0") as idle,
+        pytest.raises(SolveError, match="has no workers"),
+    ):
+        solve(fleet, method="colgen", dask=idle.scheduler_address)
