@@ -26,10 +26,13 @@ MAX_BLOCKS: Final = 8
 
 
 def chain_of(
-    model: StrPath | ChainModel, max_blocks: int | None, shape: Mapping[str, Sequence[int]] | None
+    model: StrPath | ChainModel,
+    max_blocks: int | None,
+    shape: Mapping[str, Sequence[int]] | None,
+    axes: Mapping[str, int] | None,
 ) -> ChainModel:
     """Return a model that is given as such or as a file, as a chain of blocks."""
-    return model if isinstance(model, ChainModel) else load_chain(model, max_blocks=max_blocks, shape=shape)
+    return model if isinstance(model, ChainModel) else load_chain(model, max_blocks=max_blocks, shape=shape, axes=axes)
 
 
 class ChainSummary(Printable):
@@ -82,6 +85,8 @@ class ChainSummary(Printable):
         yield Table(f"{chain.name}: {len(chain)} blocks", columns, rows)
         flop = sum(block.flop for block in chain.blocks)
         yield f"{flop / 1e6:.1f} MFLOP (a multiply-add is 2), input {chain.cuts[0].bytes / 1024:.1f} KiB"
+        if axes := str(self.model.axes):
+            yield f"axes {axes}"
         yield f"chain {chain.chain_sha256}"
 
     def to_dict(self) -> dict[str, Any]:
@@ -91,6 +96,7 @@ class ChainSummary(Printable):
             "name": chain.name,
             "model_sha256": chain.model_sha256,
             "chain_sha256": chain.chain_sha256,
+            "axes": dataclasses.asdict(self.model.axes),
             "blocks": [dataclasses.asdict(block) for block in chain.blocks],
             "cuts": [
                 {
@@ -121,6 +127,7 @@ def inspect(
     *,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
 ) -> ChainSummary:
     """Show a model as a chain of blocks.
 
@@ -132,13 +139,15 @@ def inspect(
         Maximum number of blocks to cut the model into; None for the finest chain. Only for a file.
     shape
         Shapes of inputs with dynamic axes, by name. Only for a file.
+    axes
+        Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Only for a file.
 
     Raises
     ------
     ModelError
-        If the model is invalid, or has dynamic axes that ``shape`` does not fix.
+        If the model is invalid, or has dynamic axes that ``shape`` and ``axes`` do not fix.
     """
-    return ChainSummary(chain_of(model, max_blocks, shape))
+    return ChainSummary(chain_of(model, max_blocks, shape, axes))
 
 
 class Split(Printable):
@@ -212,6 +221,7 @@ def split(
     folder: StrPath,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
     check: bool = True,
     inputs: StrPath | None = None,
 ) -> Split:
@@ -219,7 +229,7 @@ def split(
 
     Parameters
     ----------
-    model, max_blocks, shape
+    model, max_blocks, shape, axes
         As for :func:`planner.inspect`.
     cuts
         Inner cuts of the chain, as :func:`planner.inspect` numbers them.
@@ -237,7 +247,7 @@ def split(
     RuntimeSessionError
         If onnxruntime fails, or the inputs cannot be read.
     """
-    chain_model = chain_of(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape, axes)
     chain = chain_model.chain
     borders = [0, *_checked_cuts(cuts, chain), len(chain)]
     target = Path(folder)

@@ -24,6 +24,7 @@ from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.coarsen import choose_borders
 
 if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so they are imported inside functions
+    from planner.model.axes import Axes
     from planner.model.cost import NodeCosts
     from planner.model.extract import Subgraph
     from planner.model.line import WorkOrder
@@ -56,6 +57,11 @@ class ChainModel:
     def path(self) -> Path:
         """File of the model."""
         return self.source.path
+
+    @property
+    def axes(self) -> Axes:
+        """Sizes of the axes that the model names: those that were given, and those that follow."""
+        return self.shapes.axes
 
     @property
     def uncounted(self) -> Mapping[str, int]:
@@ -115,6 +121,7 @@ def load_chain(
     *,
     max_blocks: int | None = 8,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
     name: str | None = None,
 ) -> ChainModel:
     """Load an ONNX model as a chain of blocks.
@@ -128,13 +135,16 @@ def load_chain(
         node.
     shape
         Shapes of inputs with dynamic axes, by name.
+    axes
+        Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Other names may follow, see
+        :attr:`ChainModel.axes`.
     name
         Name of the chain. Defaults to the stem of the file name.
 
     Raises
     ------
     ModelError
-        If the file is not a valid ONNX model, or has dynamic axes that ``shape`` does not fix.
+        If the file is not a valid ONNX model, or has dynamic axes that ``shape`` and ``axes`` do not fix.
     """
     if max_blocks is not None and max_blocks < 1:
         raise ModelError(
@@ -150,7 +160,7 @@ def load_chain(
     path = Path(path)
     source = read_model(path)
     graph = build_graph(source)
-    shapes = infer_shapes(source, graph, shape or {})
+    shapes = infer_shapes(source, graph, shape or {}, axes or {})
     graph = graph.folded(shapes.fixed)
     shapes = shapes.bounded(input_bounds(graph, shapes))
     costs = count_costs(graph, shapes.specs)
