@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import ast
 import operator
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -17,7 +18,7 @@ from typing import Final
 import onnx
 from onnx import TypeProto, helper
 
-from planner.errors import Fault, ModelError
+from planner.errors import Fault, ModelError, PlannerWarning
 from planner.model.sequences import dims_of
 from planner.model.source import ModelSource
 
@@ -69,7 +70,7 @@ def given_sizes(
     sizes, faults
         Sizes by symbol; symbols that are unknown or get several sizes.
     """
-    known = {symbol: None for value in _values(source) for symbol in _symbols(value.type)}
+    known = {symbol: None for value in _values(source) for symbol in symbols_of(value.type)}
     where = str(source.path)
     expected = f"one of {', '.join(known)}" if known else "a model that names axes; set shapes with --shape"
     faults = [Fault("--axis names an unknown axis", where, name, expected) for name in axes if name not in known]
@@ -78,21 +79,33 @@ def given_sizes(
         for name, size in axes.items()
         if not isinstance(size, int) or size < 0
     ]
-    sizes, origins = dict(axes), dict.fromkeys(axes, "--axis")
+    requested = _requested_sizes(source, shape)
+    for symbol, found in requested.items():
+        wrong = [size for size in found if size != axes.get(symbol, size)]
+        if wrong:
+            what = f"--axis contradicts --shape of input {found[wrong[0]]!r}"
+            faults.append(Fault(what, where, f"{symbol}={axes[symbol]}", f"{symbol}={wrong[0]}"))
+        elif len(found) > 1 and symbol not in axes:
+            first, second = list(found)[:2]
+            what = f"--shape of {found[first]} and {found[second]} give axis {symbol!r} the sizes {first} and {second}"
+            warnings.warn(f"{where}: {what}; it is left open elsewhere", PlannerWarning, stacklevel=4)
+    agreed = {symbol: next(iter(found)) for symbol, found in requested.items() if len(found) == 1}
+    return {**agreed, **axes}, faults
+
+
+def _requested_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict[str, dict[int, str]]:
+    """Return the sizes that shapes of inputs give to each symbol, with the first input of each size."""
+    sizes: dict[str, dict[int, str]] = {}
     for value in source.proto.graph.input:
         for symbol, size in _requested(value, shape.get(value.name, ())):
-            origin = f"--shape {value.name}={','.join(map(str, shape[value.name]))}"
-            if sizes.setdefault(symbol, size) != size:
-                what = f"{origins[symbol]} and {origin} give axis {symbol!r} different sizes"
-                faults.append(Fault(what, where, [sizes[symbol], size], "one size for each axis"))
-            origins.setdefault(symbol, origin)
-    return sizes, faults
+            sizes.setdefault(symbol, {}).setdefault(size, value.name)
+    return sizes
 
 
 def _requested(value: onnx.ValueInfoProto, sizes: Sequence[int]) -> Iterator[tuple[str, int]]:
     dims = value.type.tensor_type.shape.dim
     for dim, size in zip(dims, sizes, strict=False):
-        if dim.dim_param and len(dims) == len(sizes):
+        if is_name(dim.dim_param) and len(dims) == len(sizes):
             yield dim.dim_param, int(size)
 
 
@@ -108,7 +121,7 @@ def resolve(
     walk
         Infers the types of all tensors for sizes of some axes; the others are left open.
     """
-    open_symbols = {symbol: None for value in source.proto.graph.input for symbol in _symbols(value.type)}
+    open_symbols = {symbol: None for value in source.proto.graph.input for symbol in symbols_of(value.type)}
     sizes = _calculated(source, given)
     while not open_symbols.keys() <= sizes.keys():
         try:
@@ -176,13 +189,21 @@ def _values(source: ModelSource) -> Iterator[onnx.ValueInfoProto]:
     yield from (*graph.input, *graph.output, *graph.value_info)
 
 
-def _symbols(kind: TypeProto) -> Iterator[str]:
-    yield from (dim.dim_param for dim in kind.tensor_type.shape.dim if dim.dim_param)
+def symbols_of(kind: TypeProto) -> Iterator[str]:
+    """Yield the names of a tensor's open axes."""
+    for dim in kind.tensor_type.shape.dim:
+        if not is_fixed(dim) and is_name(dim.dim_param):
+            yield dim.dim_param
+
+
+def is_name(symbol: str) -> bool:
+    """Return whether a symbol names an axis: some exporters write ``?`` or ``-1`` for any open axis."""
+    return any(letter.isalpha() for letter in symbol) and symbol != "None"
 
 
 def _calculated(source: ModelSource, sizes: Mapping[str, int]) -> dict[str, int]:
     """Return the sizes with those of all symbols that are calculations with known ones."""
-    symbols = {symbol: None for value in source.proto.graph.input for symbol in _symbols(value.type)}
+    symbols = {symbol: None for value in source.proto.graph.input for symbol in symbols_of(value.type)}
     calculated = {symbol: _calculate(symbol, sizes) for symbol in symbols if symbol not in sizes}
     return {**sizes, **{symbol: size for symbol, size in calculated.items() if size is not None}}
 
@@ -221,7 +242,10 @@ def _found(source: ModelSource, types: Mapping[str, TypeProto], sizes: Mapping[s
 def _dims(kind: TypeProto | None) -> Dims | None:
     if kind is None or not (kind.HasField("tensor_type") and kind.tensor_type.HasField("shape")):
         return None
-    return [dim.dim_value if is_fixed(dim) else dim.dim_param or None for dim in kind.tensor_type.shape.dim]
+    return [
+        dim.dim_value if is_fixed(dim) else dim.dim_param if is_name(dim.dim_param) else None
+        for dim in kind.tensor_type.shape.dim
+    ]
 
 
 def _equal_dims(node: onnx.NodeProto, types: Mapping[str, TypeProto]) -> Iterable[tuple[Dims, Dims]]:

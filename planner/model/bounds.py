@@ -20,10 +20,10 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from planner.model.bound_rules import ANY, FALSE, RULES, TRUE, Interval, lookups, unrelated
+from planner.model.functions import bodies
 from planner.model.graph import WorkGraph
 from planner.model.sequences import dims_of
 from planner.model.shapes import Shapes
-from planner.model.source import bodies
 from planner.model.walk import is_refused
 
 _EPSILON: Final = 1e-9  # bounds are multiplied and divided before they are rounded

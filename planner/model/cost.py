@@ -18,9 +18,10 @@ from onnx import TensorProto, helper
 from planner.model.chain import TensorSpec
 from planner.model.extract import Subgraph
 from planner.model.flop import MOVES, Lookup, node_flop
+from planner.model.functions import bodies
 from planner.model.graph import Node, WorkGraph
 from planner.model.line import FOLLOWERS, WorkOrder
-from planner.model.source import bodies, node_tensors
+from planner.model.source import node_tensors
 
 NOMINAL_FLOP_PER_S = 50e9
 NOMINAL_BYTES_PER_S = 10e9

@@ -13,12 +13,13 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.errors import ModelError
+from planner.errors import ModelError, PlannerWarning
 from planner.files import StrPath
 from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.coarsen import choose_borders
@@ -26,6 +27,7 @@ from planner.model.coarsen import choose_borders
 if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so they are imported inside functions
     from planner.model.axes import Axes
     from planner.model.cost import NodeCosts
+    from planner.model.device_annotations import PipelineStages
     from planner.model.extract import Subgraph
     from planner.model.line import WorkOrder
     from planner.model.shapes import Shapes
@@ -44,6 +46,8 @@ class ChainModel:
         The model file, its work in order, the types of its tensors, and the costs of its nodes.
     borders
         The cut of the line at each cut of the chain.
+    stages
+        Pipeline stages that the model's annotations state.
     """
 
     chain: Chain
@@ -52,6 +56,7 @@ class ChainModel:
     shapes: Shapes
     costs: NodeCosts
     borders: tuple[int, ...]
+    stages: PipelineStages
 
     @property
     def path(self) -> Path:
@@ -131,8 +136,8 @@ def load_chain(
     path
         File of the model.
     max_blocks
-        Maximum number of blocks; early exits may force more. None gives the finest chain, with one block per work
-        node.
+        Maximum number of blocks; early exits and the model's own pipeline stages may force more. None gives the finest
+        chain, with one block per work node.
     shape
         Shapes of inputs with dynamic axes, by name.
     axes
@@ -152,6 +157,7 @@ def load_chain(
         )
     from planner.model.bounds import input_bounds
     from planner.model.cost import count_costs
+    from planner.model.device_annotations import read_stages
     from planner.model.graph import build_graph
     from planner.model.line import order_work
     from planner.model.shapes import infer_shapes
@@ -164,17 +170,37 @@ def load_chain(
     graph = graph.folded(shapes.fixed)
     shapes = shapes.bounded(input_bounds(graph, shapes))
     costs = count_costs(graph, shapes.specs)
-    line = order_work(graph, shapes.specs, costs.time_s)
-    borders = _borders(path, line, shapes, costs, max_blocks)
+    stages = read_stages(source, graph)
+    line = order_work(graph, shapes.specs, costs.time_s, stages.of)
+    wishes = _wishes(path, line, stages)
+    borders = _borders(path, line, shapes, costs, max_blocks=max_blocks, wishes=wishes)
     chain = _chain(name or path.stem, source, line, costs, borders)
-    return ChainModel(chain, source, line, shapes, costs, borders)
+    return ChainModel(chain, source, line, shapes, costs, borders, stages)
 
 
-def _borders(path: Path, line: WorkOrder, shapes: Shapes, costs: NodeCosts, max_blocks: int | None) -> tuple[int, ...]:
+def _wishes(path: Path, line: WorkOrder, stages: PipelineStages) -> list[int]:
+    """Return the cuts of the line at which the model's author wants a border: between pipeline stages."""
+    if not stages.of:
+        return []
+    of = [stages.of[node.index] for node in line.order]
+    wanted = [cut for cut in range(1, len(line)) if of[cut - 1] != of[cut]]
+    for cut in wanted:
+        if not line.is_sized(cut):
+            tensors = ", ".join(name for name in line.alive[cut] if name not in line.specs)
+            what = f"the model cannot be cut between pipeline stages {of[cut - 1]} and {of[cut]}"
+            warnings.warn(f"{path}: {what}, where {tensors} would be sent", PlannerWarning, stacklevel=3)
+    return [cut for cut in wanted if line.is_sized(cut)]
+
+
+def _borders(
+    path: Path, line: WorkOrder, shapes: Shapes, costs: NodeCosts, *, max_blocks: int | None, wishes: Sequence[int]
+) -> tuple[int, ...]:
     unsized = [cut for cut in (0, *line.exits.values(), len(line)) if not line.is_sized(cut)]
     if unsized:
         tensors = [name for cut in unsized for name in line.alive[cut] if name not in line.specs]
         raise ModelError(shapes.unsized_fault(name, path) for name in dict.fromkeys(tensors))
+    from planner.model.scopes import nesting
+
     if max_blocks is None:
         return (0, *line.borders, len(line))
     cuts = range(len(line) + 1)
@@ -182,8 +208,9 @@ def _borders(path: Path, line: WorkOrder, shapes: Shapes, costs: NodeCosts, max_
         costs.times_s(line),
         cut_bytes=[line.bytes_at(cut) for cut in cuts],
         fused=[cut in line.fused for cut in cuts],
+        nested=nesting([node.proto for node in line.order]),
         allowed=line.borders,
-        forced=sorted(set(line.exits.values())),
+        forced=sorted({*line.exits.values(), *wishes}),
         blocks=max_blocks,
     )
     return (0, *chosen, len(line))
@@ -215,10 +242,13 @@ def _select(line: WorkOrder, first: int, last: int) -> Subgraph:
 
 
 def _block(index: int, line: WorkOrder, costs: NodeCosts, first: int, last: int) -> Block:
+    from planner.model.scopes import block_scope
+
     part = _select(line, first, last)
     head = line.order[first]
+    label = block_scope([node.proto for node in line.order[first:last]]) or head.proto.name or head.outputs[0]
     return Block(
-        name=f"{index}:{head.proto.name or head.outputs[0]}",
+        name=f"{index}:{label}",
         nodes=len(part.nodes),
         flop=sum(costs.flop[node.index] for node in part.nodes),
         parameters=costs.parameters(part),

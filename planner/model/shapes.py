@@ -12,7 +12,17 @@ import onnx
 from onnx import TensorProto, TypeProto, helper
 
 from planner.errors import Fault, ModelError
-from planner.model.axes import Axes, contradictions, given_sizes, is_fixed, output_sizes, resolve, with_sizes
+from planner.model.axes import (
+    Axes,
+    contradictions,
+    given_sizes,
+    is_fixed,
+    is_name,
+    output_sizes,
+    resolve,
+    symbols_of,
+    with_sizes,
+)
 from planner.model.chain import TensorSpec
 from planner.model.graph import WorkGraph
 from planner.model.sequences import dims_of
@@ -193,8 +203,8 @@ def _input_faults(
         if value.name in graph.inputs:
             requested = shape.get(value.name)
             filled = with_sizes(value.type, requested, sizes)
-            symbols = {dim.dim_param for dim in filled.tensor_type.shape.dim if not is_fixed(dim)}
-            if requested is not None or not symbols or "" in symbols or not symbols <= told:
+            symbols = set(symbols_of(filled))
+            if requested is not None or not symbols or not symbols <= told:
                 faults += _input_fault(value, filled, requested, f"{source.path}, input {value.name!r}")
             told |= symbols
     return faults
@@ -212,8 +222,8 @@ def _input_fault(
     if dims_of(filled) is None:
         example = ",".join(str(size) if isinstance(size, int) else "1" for size in stated) or "1,3,224,224"
         expected = f"a fixed shape, for example --shape {value.name}={example}"
-        symbols = dict.fromkeys(dim.dim_param for dim in filled.tensor_type.shape.dim if not is_fixed(dim))
-        if symbols and "" not in symbols:
+        symbols = dict.fromkeys(symbols_of(filled))
+        if symbols and all(is_fixed(dim) or is_name(dim.dim_param) for dim in filled.tensor_type.shape.dim):
             expected += f" or {' '.join(f'--axis {shlex.quote(symbol)}=1' for symbol in symbols)}"
         return [Fault("this input has dynamic axes", where, stated, expected)]
     return []

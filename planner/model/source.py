@@ -15,10 +15,11 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
 from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # protobuf ships no stubs
-from onnx import TensorProto, defs, helper, inliner
+from onnx import TensorProto, defs, helper
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
 from planner.errors import Fault, ModelError
+from planner.model.functions import bodies, inline_functions
 
 # com.microsoft is the domain of onnxruntime's own operators. Functions defined in the model are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -108,7 +109,7 @@ def read_model(path: Path) -> ModelSource:
     """
     proto, digest = _parse(path)
     if proto.functions:
-        proto = inliner.inline_local_functions(proto)
+        proto = inline_functions(proto)
     _trim_absent(proto.graph, {opset.domain: opset.version for opset in proto.opset_import})
     faults = [*_domain_faults(proto.graph, str(path))]
     tensors = list(_graph_tensors(proto.graph))
@@ -147,14 +148,6 @@ def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> defs.OpSchema 
         return defs.get_schema(node.op_type, versions.get(domain, versions.get("ai.onnx", 1)), domain)
     except (defs.SchemaError, TypeError):  # TypeError: a damaged file's names may be bytes, and its versions too large
         return None
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the bodies of a control-flow node."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _parse(path: Path) -> tuple[onnx.ModelProto, hashlib._Hash]:

@@ -1,0 +1,87 @@
+"""Bodies of control-flow nodes and of local functions; inlining that keeps annotations.
+
+onnx's inliner drops the metadata and the device annotations of a call, and leaves the names of tensors in the
+annotations of a function's nodes as they were before it renamed the tensors. Before inlining, each annotated call
+therefore gets a copy of its function with the call's annotations, and tensors are numbered instead of named.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from typing import Final
+
+import onnx
+from onnx import inliner
+
+NUMBERED: Final = "\N{NUMERO SIGN}"
+
+
+def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
+    """Yield the bodies of a control-flow node."""
+    for attribute in node.attribute:
+        if attribute.type == onnx.AttributeProto.GRAPH:
+            yield attribute.g
+        yield from attribute.graphs
+
+
+def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
+    """Yield nodes and those in their bodies."""
+    for node in nodes:
+        yield node
+        for body in bodies(node):
+            yield from all_nodes(body.node)
+
+
+def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Return a model without local functions; nodes keep the annotations of bodies, and get those of their calls."""
+    marked = onnx.ModelProto()
+    marked.CopyFrom(model)
+    for nodes in (marked.graph.node, *(function.node for function in marked.functions)):
+        for node in all_nodes(nodes):
+            _number_tensors(node)
+    functions = {(each.domain, each.name, each.overload): each for each in model.functions}
+    pending = list(all_nodes(marked.graph.node))
+    while pending:
+        call = pending.pop()
+        function = functions.get((call.domain, call.op_type, call.overload))
+        if function is not None and (call.metadata_props or call.device_configurations):
+            copy = marked.functions.add()
+            copy.CopyFrom(function)
+            copy.overload = call.overload = f"{call.overload}/{len(marked.functions)}"
+            for node in all_nodes(copy.node):
+                _number_tensors(node)
+                _inherit(node, call)
+            pending += all_nodes(copy.node)
+    inlined = inliner.inline_local_functions(marked)
+    for node in all_nodes(inlined.graph.node):
+        _name_tensors(node)
+    return inlined
+
+
+def _inherit(node: onnx.NodeProto, call: onnx.NodeProto) -> None:
+    """Give a node the annotations of its call that it lacks, without those of tensors, which are not its own."""
+    keys = {entry.key for entry in node.metadata_props}
+    node.metadata_props.extend(entry for entry in call.metadata_props if entry.key not in keys)
+    known = {annotation.configuration_id for annotation in node.device_configurations}
+    for annotation in call.device_configurations:
+        if annotation.configuration_id not in known:
+            copy = node.device_configurations.add()
+            copy.CopyFrom(annotation)
+            copy.ClearField("sharding_spec")
+
+
+def _number_tensors(node: onnx.NodeProto) -> None:
+    names = [*node.input, *node.output]
+    for annotation in node.device_configurations:
+        for spec in annotation.sharding_spec:
+            if spec.tensor_name in names:
+                spec.tensor_name = f"{NUMBERED}{names.index(spec.tensor_name)}"
+
+
+def _name_tensors(node: onnx.NodeProto) -> None:
+    names = [*node.input, *node.output]
+    for annotation in node.device_configurations:
+        for spec in annotation.sharding_spec:
+            number = spec.tensor_name.removeprefix(NUMBERED)
+            if number != spec.tensor_name and number.isdecimal() and int(number) < len(names):
+                spec.tensor_name = names[int(number)]
