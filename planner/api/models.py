@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -85,9 +85,18 @@ class ChainSummary(Printable):
         yield Table(f"{chain.name}: {len(chain)} blocks", columns, rows)
         flop = sum(block.flop for block in chain.blocks)
         yield f"{flop / 1e6:.1f} MFLOP (a multiply-add is 2), input {chain.cuts[0].bytes / 1024:.1f} KiB"
+        yield from self._stages()
         if axes := str(self.model.axes):
             yield f"axes {axes}"
         yield f"chain {chain.chain_sha256}"
+
+    def _stages(self) -> Iterator[str]:
+        """Yield a line about the pipeline stages that the model states, if it does."""
+        if self.model.stages.of:
+            named = enumerate(self.model.block_devices)
+            runs = [(device, [block for block, _ in run]) for device, run in groupby(named, key=lambda pair: pair[1])]
+            placed = [f"blocks {run[0]}..{run[-1]} on {device or 'an unnamed device'}" for device, run in runs]
+            yield f"annotated stages ({self.model.stages.configuration}): {', '.join(placed)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the chain as JSON data."""
@@ -108,6 +117,7 @@ class ChainSummary(Printable):
                 }
                 for cut in chain.cuts
             ],
+            "annotated_devices": list(self.model.block_devices) if self.model.stages.of else None,
             "exits": [dataclasses.asdict(exit_) for exit_ in chain.exits],
             "uncounted": dict(self.model.uncounted),
         }

@@ -21,6 +21,7 @@ EXAMPLES: Final = {
         "planner solve scenario.yaml -o plan.json --picture plan.svg",
         "planner solve scenario.yaml --routes shared --time-limit 20s --prices",
     ),
+    "export": ("planner export plan.json --annotate annotated.onnx",),
     "compare": ("planner compare scenario.yaml --time-limit 10s --simulate",),
     "pareto": ("planner pareto scenario.yaml -o front.svg",),
     "simulate": (

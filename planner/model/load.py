@@ -69,6 +69,16 @@ class ChainModel:
         return self.shapes.axes
 
     @property
+    def block_devices(self) -> tuple[str | None, ...]:
+        """Device of each block by the model's own pipeline stages; None where they name none, or several."""
+        devices = []
+        for first, last in itertools.pairwise(self.borders):
+            stages = {self.stages.of.get(node.index, -1) for node in self.line.order[first:last]}
+            named = {self.stages.devices.get(stage) for stage in stages}
+            devices.append(named.pop() if len(named) == 1 else None)
+        return tuple(devices)
+
+    @property
     def uncounted(self) -> Mapping[str, int]:
         """Number of nodes of each operator that has no FLOP rule."""
         return self.costs.uncounted

@@ -80,11 +80,15 @@ class ModelSource:
         """Return the whole model as one self-contained ONNX file."""
         if not self.external:
             return self.path.read_bytes()
+        return bytes(self.copied(embed=True).SerializeToString(deterministic=True))
+
+    def copied(self, *, embed: bool) -> onnx.ModelProto:
+        """Return a copy of the model, with or without its external data."""
         model = onnx.ModelProto()
         model.CopyFrom(self.proto)
-        for tensor in _graph_tensors(model.graph):
+        for tensor in _graph_tensors(model.graph) if embed else ():
             self._fetch(tensor)
-        return bytes(model.SerializeToString(deterministic=True))
+        return model
 
     def _fetch(self, tensor: TensorProto) -> None:
         """Load a tensor's data into the tensor if the data is external."""
