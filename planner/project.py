@@ -123,7 +123,14 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
                 expected="path: FILE",
             )
         file = scenario_path.parent / spec.path
-        model = load_chain(file, max_blocks=spec.max_blocks, shape=spec.shape, axes=spec.axes, name=name)
+        model = load_chain(
+            file,
+            max_blocks=spec.max_blocks,
+            shape=spec.shape,
+            axes=spec.axes,
+            layer_assignment=spec.layer_assignment,
+            name=name,
+        )
         _check_chain(model, instance.any_profile(name))
         models[name] = model
     return models

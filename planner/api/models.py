@@ -30,9 +30,12 @@ def chain_of(
     max_blocks: int | None,
     shape: Mapping[str, Sequence[int]] | None,
     axes: Mapping[str, int] | None,
+    layer_assignment: str,
 ) -> ChainModel:
     """Return a model that is given as such or as a file, as a chain of blocks."""
-    return model if isinstance(model, ChainModel) else load_chain(model, max_blocks=max_blocks, shape=shape, axes=axes)
+    if isinstance(model, ChainModel):
+        return model
+    return load_chain(model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment)
 
 
 class ChainSummary(Printable):
@@ -91,12 +94,12 @@ class ChainSummary(Printable):
         yield f"chain {chain.chain_sha256}"
 
     def _stages(self) -> Iterator[str]:
-        """Yield a line about the pipeline stages that the model states, if it does."""
-        if self.model.stages.of:
+        """Yield a line about the devices that the model's annotations name, if they do."""
+        if any(self.model.block_devices):
             named = enumerate(self.model.block_devices)
             runs = [(device, [block for block, _ in run]) for device, run in groupby(named, key=lambda pair: pair[1])]
-            placed = [f"blocks {run[0]}..{run[-1]} on {device or 'an unnamed device'}" for device, run in runs]
-            yield f"annotated stages ({self.model.stages.configuration}): {', '.join(placed)}"
+            placed = [f"blocks {run[0]}..{run[-1]} on {device or 'any device'}" for device, run in runs]
+            yield f"annotated: {', '.join(placed)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the chain as JSON data."""
@@ -117,7 +120,7 @@ class ChainSummary(Printable):
                 }
                 for cut in chain.cuts
             ],
-            "annotated_devices": list(self.model.block_devices) if self.model.stages.of else None,
+            "annotated_devices": list(self.model.block_devices),
             "exits": [dataclasses.asdict(exit_) for exit_ in chain.exits],
             "uncounted": dict(self.model.uncounted),
         }
@@ -138,6 +141,7 @@ def inspect(
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
 ) -> ChainSummary:
     """Show a model as a chain of blocks.
 
@@ -151,13 +155,15 @@ def inspect(
         Shapes of inputs with dynamic axes, by name. Only for a file.
     axes
         Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Only for a file.
+    layer_assignment
+        Rules for the model's layers, as for :func:`planner.load_chain`. Only for a file.
 
     Raises
     ------
     ModelError
         If the model is invalid, or has dynamic axes that ``shape`` and ``axes`` do not fix.
     """
-    return ChainSummary(chain_of(model, max_blocks, shape, axes))
+    return ChainSummary(chain_of(model, max_blocks, shape, axes, layer_assignment))
 
 
 class Split(Printable):
@@ -232,6 +238,7 @@ def split(
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
     check: bool = True,
     inputs: StrPath | None = None,
 ) -> Split:
@@ -239,7 +246,7 @@ def split(
 
     Parameters
     ----------
-    model, max_blocks, shape, axes
+    model, max_blocks, shape, axes, layer_assignment
         As for :func:`planner.inspect`.
     cuts
         Inner cuts of the chain, as :func:`planner.inspect` numbers them.
@@ -257,7 +264,7 @@ def split(
     RuntimeSessionError
         If onnxruntime fails, or the inputs cannot be read.
     """
-    chain_model = chain_of(model, max_blocks, shape, axes)
+    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
     chain = chain_model.chain
     borders = [0, *_checked_cuts(cuts, chain), len(chain)]
     target = Path(folder)

@@ -13,6 +13,7 @@ from planner.cli.places import picture_to_write
 from planner.cli.shape import (
     AXIS_OPTION,
     FINEST_OPTION,
+    LAYER_OPTION,
     MAX_BLOCKS_OPTION,
     SHAPE_OPTION,
     parse_axes,
@@ -27,6 +28,7 @@ def command(
     finest: bool = FINEST_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
     axis: list[str] | None = AXIS_OPTION,
+    layer_assignment: str = LAYER_OPTION,
     picture: Annotated[
         Path | None,
         typer.Option(help="Also draw costs and cut sizes along the chain, .svg or .png.", callback=picture_to_write),
@@ -35,7 +37,8 @@ def command(
 ) -> None:
     """Show the blocks and cut points of a model and their costs."""
     blocks = None if finest else max_blocks
-    chain = planner.inspect(model, max_blocks=blocks, shape=parse_shapes(shape), axes=parse_axes(axis))
+    shapes, axes = parse_shapes(shape), parse_axes(axis)
+    chain = planner.inspect(model, max_blocks=blocks, shape=shapes, axes=axes, layer_assignment=layer_assignment)
     if picture is not None:
         chain.plot(picture)
     if json:

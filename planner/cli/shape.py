@@ -25,6 +25,13 @@ AXIS_OPTION = typer.Option(
     metavar="NAME=SIZE",
     help="Size of a dynamic axis by the name that the model gives it, such as batch=1. Repeatable.",
 )
+LAYER_OPTION = typer.Option(
+    "",
+    "--layer-assignment",
+    metavar="RULES",
+    help="Devices of the layers that nodes name in `layer_ann`, as for onnxruntime: 'gpu(encoder); cpu(=head)'.",
+    show_default=False,
+)
 MAX_BLOCKS_OPTION = typer.Option(8, "--max-blocks", metavar="N", help="Maximum number of blocks to cut the model into.")
 FINEST_OPTION = typer.Option(False, "--finest", help="Cut the model at every possible point; overrides --max-blocks.")
 INPUTS_OPTION = typer.Option(

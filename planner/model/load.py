@@ -48,6 +48,8 @@ class ChainModel:
         The cut of the line at each cut of the chain.
     stages
         Pipeline stages that the model's annotations state.
+    placed
+        Device of each work node by these annotations and the rules for layers; None where they name none.
     """
 
     chain: Chain
@@ -57,6 +59,7 @@ class ChainModel:
     costs: NodeCosts
     borders: tuple[int, ...]
     stages: PipelineStages
+    placed: tuple[str | None, ...]
 
     @property
     def path(self) -> Path:
@@ -70,13 +73,9 @@ class ChainModel:
 
     @property
     def block_devices(self) -> tuple[str | None, ...]:
-        """Device of each block by the model's own pipeline stages; None where they name none, or several."""
-        devices = []
-        for first, last in itertools.pairwise(self.borders):
-            stages = {self.stages.of.get(node.index, -1) for node in self.line.order[first:last]}
-            named = {self.stages.devices.get(stage) for stage in stages}
-            devices.append(named.pop() if len(named) == 1 else None)
-        return tuple(devices)
+        """Device of each block by the model's own annotations; None where they name none, or several."""
+        named = [set(self.placed[first:last]) for first, last in itertools.pairwise(self.borders)]
+        return tuple(devices.pop() if len(devices) == 1 else None for devices in named)
 
     @property
     def uncounted(self) -> Mapping[str, int]:
@@ -137,6 +136,7 @@ def load_chain(
     max_blocks: int | None = 8,
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
     name: str | None = None,
 ) -> ChainModel:
     """Load an ONNX model as a chain of blocks.
@@ -153,13 +153,17 @@ def load_chain(
     axes
         Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Other names may follow, see
         :attr:`ChainModel.axes`.
+    layer_assignment
+        Rules that assign layers, named by the nodes' metadata ``layer_ann``, to devices, as in onnxruntime's
+        ``session.layer_assignment_settings``: ``gpu(encoder); cpu(=head)``. Blocks end where the device changes.
     name
         Name of the chain. Defaults to the stem of the file name.
 
     Raises
     ------
     ModelError
-        If the file is not a valid ONNX model, or has dynamic axes that ``shape`` and ``axes`` do not fix.
+        If the file is not a valid ONNX model, has dynamic axes that ``shape`` and ``axes`` do not fix, or
+        has annotations or rules for layers that do not fit it.
     """
     if max_blocks is not None and max_blocks < 1:
         raise ModelError(
@@ -169,11 +173,12 @@ def load_chain(
     from planner.model.cost import count_costs
     from planner.model.device_annotations import read_stages
     from planner.model.graph import build_graph
+    from planner.model.layers import assign, parse_rules
     from planner.model.line import order_work
     from planner.model.shapes import infer_shapes
     from planner.model.source import read_model
 
-    path = Path(path)
+    path, rules = Path(path), parse_rules(layer_assignment)
     source = read_model(path)
     graph = build_graph(source)
     shapes = infer_shapes(source, graph, shape or {}, axes or {})
@@ -182,23 +187,35 @@ def load_chain(
     costs = count_costs(graph, shapes.specs)
     stages = read_stages(source, graph)
     line = order_work(graph, shapes.specs, costs.time_s, stages.of)
-    wishes = _wishes(path, line, stages)
+    placed = _placed(line, stages, assign(rules, graph.work(), str(path)))
+    wishes = _wishes(path, line, stages, placed)
     borders = _borders(path, line, shapes, costs, max_blocks=max_blocks, wishes=wishes)
     chain = _chain(name or path.stem, source, line, costs, borders)
-    return ChainModel(chain, source, line, shapes, costs, borders, stages)
+    return ChainModel(chain, source, line, shapes, costs, borders, stages, placed)
 
 
-def _wishes(path: Path, line: WorkOrder, stages: PipelineStages) -> list[int]:
-    """Return the cuts of the line at which the model's author wants a border: between pipeline stages."""
-    if not stages.of:
-        return []
-    of = [stages.of[node.index] for node in line.order]
-    wanted = [cut for cut in range(1, len(line)) if of[cut - 1] != of[cut]]
+def _placed(line: WorkOrder, stages: PipelineStages, layers: Mapping[int, str]) -> tuple[str | None, ...]:
+    """Return the device of each work node by the rules for its layer, or else by its stage.
+
+    Nodes that no rule is about stay with the node before them.
+    """
+    by_layer: list[str | None] = []
+    for node in line.order:
+        by_layer.append(layers.get(node.index, by_layer[-1] if by_layer else None))
+    by_stage = (stages.devices.get(stages.of.get(node.index, -1)) for node in line.order)
+    return tuple(device or other for device, other in zip(by_layer, by_stage, strict=True))
+
+
+def _wishes(path: Path, line: WorkOrder, stages: PipelineStages, placed: Sequence[str | None]) -> list[int]:
+    """Return the cuts at which the model's annotations want a border: between pipeline stages, and between devices."""
+    groups = [(stages.of.get(node.index), device) for node, device in zip(line.order, placed, strict=True)]
+    wanted = [cut for cut in range(1, len(line)) if groups[cut - 1] != groups[cut]]
     for cut in wanted:
         if not line.is_sized(cut):
             tensors = ", ".join(name for name in line.alive[cut] if name not in line.specs)
-            what = f"the model cannot be cut between pipeline stages {of[cut - 1]} and {of[cut]}"
-            warnings.warn(f"{path}: {what}, where {tensors} would be sent", PlannerWarning, stacklevel=3)
+            before, after = (repr(node.proto.name or node.outputs[0]) for node in line.order[cut - 1 : cut + 1])
+            what = f"there can be no border between nodes {before} and {after}, where {tensors} would be sent"
+            warnings.warn(f"{path}: {what}", PlannerWarning, stacklevel=3)
     return [cut for cut in wanted if line.is_sized(cut)]
 
 

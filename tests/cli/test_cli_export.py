@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import pytest
 import planner as library
 from planner.model.annotate import PlacedStage, Placement, write_annotated
 from planner.model.load import ChainModel, load_chain
+from planner.profiling.store import load_profile, save_profile
 from planner.runtime.session import BlockSession
 from tests.cli.command import planner
 from tests.execution.case import write_case
@@ -71,3 +73,30 @@ def test_what_cannot_be_exported_is_named(tmp_path: Path) -> None:
     assert wrong.returncode == 2
     assert "model: which model to annotate; found 'other'; expected one of " in wrong.stderr
     assert planner("export", plan).returncode == 2
+
+
+def test_annotations_are_pins_on_request(tmp_path: Path) -> None:
+    plan = write_case(tmp_path)
+    export(plan, tmp_path / "annotated.onnx")
+    chain = load_chain(tmp_path / "annotated.onnx", max_blocks=3).chain
+    profile = load_profile(tmp_path / "profiles/reference/small.json")
+    save_profile(
+        profile.model_copy(update={"chain_sha256": chain.chain_sha256}), tmp_path / "profiles/reference/annotated.json"
+    )
+    scenario = tmp_path / "scenario.yaml"
+    text = scenario.read_text().replace("path: small.onnx", "path: annotated.onnx")
+    scenario.write_text(text)
+    words = ["solve", scenario, "--pin", "urgent:annotated", "--json"]
+    route = json.loads(planner(*words).stdout)["sources"]["urgent"]["routes"][0]
+    assert [(stage["worker"], stage["first_block"], stage["last_block"]) for stage in route["stages"]] == [
+        ("a", 0, 0),
+        ("b", 1, 2),
+    ]
+    assert planner(*words, "--pin", "urgent:1-2=a").returncode == 2
+    scenario.write_text(text.replace("b:", "c:").replace("[a, b]", "[a, c]"))
+    refused = planner(*words)
+    assert refused.returncode == 2
+    assert (
+        "annotated.onnx: the annotations name a device that is no worker; found 'b'; expected one of a, c"
+        in refused.stderr
+    )

@@ -260,3 +260,46 @@ def test_borders_between_modules_are_preferred_to_equal_work(tmp_path: Path) -> 
     assert cut_names(model) == [["t7"], ["t16"]]
     names = [block.name for block in model.chain.blocks]
     assert names[:2] == ["0:model.layers.0.n0..model.layers.0.n6", "1:model.layers.1.n7..model.layers.1.n15"]
+
+
+def layered(path: Path) -> Path:
+    """Write six nodes in three layers; the fourth node has none."""
+    names = ["encoder.0", "encoder.0", "encoder.1", "", "head", "head"]
+
+    def mark(model: onnx.ModelProto) -> None:
+        for each, name in zip(model.graph.node, names, strict=True):
+            each.metadata_props.add(key="layer_ann", value=name)
+
+    return annotated(path, LINE, {}, change=mark)
+
+
+@pytest.mark.parametrize(
+    ("rules", "cuts", "devices"),
+    [
+        ("gpu(encoder); cpu(=head)", [["t4"]], ("gpu", "cpu")),
+        ("a(encoder.0);;b( encoder.1 , =head )", [["t2"]], ("a", "b")),
+        ("a(=encoder.1); b(encoder); c(head)", [["t4"]], ("b", "c")),
+        ("a(=head)", [["t4"]], (None, "a")),
+    ],
+)
+def test_rules_for_layers_are_borders(
+    tmp_path: Path, rules: str, cuts: list[list[str]], devices: tuple[str | None, ...]
+) -> None:
+    model = load_chain(layered(tmp_path / "m.onnx"), max_blocks=1, layer_assignment=rules)
+    assert cut_names(model) == cuts
+    assert model.block_devices == devices
+
+
+@pytest.mark.parametrize(
+    ("rules", "message"),
+    [
+        ("cpu(encoder", r"--layer-assignment: not a rule; found 'cpu\(encoder'; expected DEVICE\(LAYER, =LAYER"),
+        ("encoder", "not a rule"),
+        ("(encoder)", "not a rule"),
+        ("a(head); b(head)", r"names a layer twice; found 'b\(head\)'"),
+        ("a(tail)", r"no layer fits .* found 'a\(tail\)'; expected one of encoder\.0, encoder\.1, head"),
+    ],
+)
+def test_rules_that_do_not_fit_are_named(tmp_path: Path, rules: str, message: str) -> None:
+    with pytest.raises(ModelError, match=message):
+        load_chain(layered(tmp_path / "m.onnx"), layer_assignment=rules)
