@@ -128,7 +128,7 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
             max_blocks=spec.max_blocks,
             shape=spec.shape,
             axes=spec.axes,
-            layer_assignment=spec.layer_assignment,
+            layer_assignment=spec.layer_assignment or "",
             name=name,
         )
         _check_chain(model, instance.any_profile(name))

@@ -127,15 +127,12 @@ class Scenario(Printable):
             As for :meth:`load_models`.
         """
         if source not in self.sources:
-            raise ScenarioError(
-                "no such source", where="pins", value=source, expected=f"one of {', '.join(self.sources)}"
-            )
+            expected = f"one of {', '.join(self.sources)}"
+            raise ScenarioError("no such source", where="pins", value=source, expected=expected)
         names = self.spec.sources[source].models
         if len(names) > 1:
-            expected = "a source with one model"
-            raise ScenarioError(
-                "blocks of which model are to be pinned", where=source, value=list(names), expected=expected
-            )
+            what, expected = "a source with several models cannot be pinned by annotations", "a source with one model"
+            raise ScenarioError(what, where=source, value=list(names), expected=expected)
         model = self.load_models()[names[0]]
         pins = {block: device for block, device in enumerate(model.block_devices) if device is not None}
         wrong = dict.fromkeys(device for device in pins.values() if device not in self.workers)

@@ -45,8 +45,9 @@ def command(
     pin: Annotated[
         list[str] | None,
         typer.Option(
-            help="Stage that a worker must run: SOURCE:FIRST-LAST=WORKER, or SOURCE:annotated for all those that the "
-            "model's annotations name. Repeatable."
+            metavar="STAGE",
+            help="Stage that a worker must run: SOURCE:FIRST-LAST=WORKER; or SOURCE:annotated, for the stages that "
+            "annotations of its model place. Repeatable.",
         ),
     ] = None,
     prices: Annotated[
@@ -130,9 +131,8 @@ def _pins(texts: list[str], longest: int, pins: dict[str, dict[int, str]]) -> di
     for text in texts:
         match = PIN.fullmatch(text)
         if match is None:
-            raise UsageError(
-                "not a pinned stage", where="--pin", value=text, expected="SOURCE:FIRST-LAST=WORKER or SOURCE:annotated"
-            )
+            expected = "SOURCE:FIRST-LAST=WORKER or SOURCE:annotated"
+            raise UsageError("not a pinned stage", where="--pin", value=text, expected=expected)
         first, last = int(match["first"]), int(match["last"] or match["first"])
         if last < first:
             raise UsageError(

@@ -60,7 +60,7 @@ class ModelSpec(Entry):
     """Shapes of the inputs that have dynamic axes: ``{input: [1, 3, 224, 224]}``."""
     axes: dict[str, Size] | None = None
     """Sizes of dynamic axes by the name that the model gives them, once for all inputs: ``{batch: 1}``."""
-    layer_assignment: str = ""
+    layer_assignment: str | None = None
     """Rules for layers that the model's nodes name in ``layer_ann``, as in onnxruntime: ``gpu(encoder); cpu(=head)``.
     Blocks end where the device changes."""
     predictions: str | None = None

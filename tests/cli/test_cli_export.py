@@ -10,6 +10,7 @@ import onnxruntime
 import pytest
 
 import planner as library
+from planner.errors import ScenarioError
 from planner.model.annotate import PlacedStage, Placement, write_annotated
 from planner.model.load import ChainModel, load_chain
 from planner.profiling.store import load_profile, save_profile
@@ -20,14 +21,14 @@ from tests.model.chained import inputs_of
 
 
 def export(plan: Path, target: Path) -> ChainModel:
-    found = planner("export", plan, "--annotate", target)
-    assert (found.returncode, found.stderr) == (0, "")
-    return load_chain(target, max_blocks=1)
+    return load_chain(library.load_plan(plan).annotate(target), max_blocks=1)
 
 
 def test_a_plan_in_a_model_is_read_as_it_was_made(tmp_path: Path) -> None:
     plan = write_case(tmp_path)
-    model = export(plan, tmp_path / "annotated.onnx")
+    found = planner("export", plan, "--annotate", tmp_path / "annotated.onnx")
+    assert (found.returncode, found.stderr) == (0, "")
+    model = load_chain(tmp_path / "annotated.onnx", max_blocks=1)
     whole = load_chain(tmp_path / "small.onnx")
     assert model.chain.cuts[1].tensors == whole.chain.cuts[1].tensors
     assert model.block_devices == ("a", "b")
@@ -86,17 +87,10 @@ def test_annotations_are_pins_on_request(tmp_path: Path) -> None:
     scenario = tmp_path / "scenario.yaml"
     text = scenario.read_text().replace("path: small.onnx", "path: annotated.onnx")
     scenario.write_text(text)
-    words = ["solve", scenario, "--pin", "urgent:annotated", "--json"]
-    route = json.loads(planner(*words).stdout)["sources"]["urgent"]["routes"][0]
-    assert [(stage["worker"], stage["first_block"], stage["last_block"]) for stage in route["stages"]] == [
-        ("a", 0, 0),
-        ("b", 1, 2),
-    ]
-    assert planner(*words, "--pin", "urgent:1-2=a").returncode == 2
+    solved = planner("solve", scenario, "--pin", "urgent:annotated", "--json")
+    route = json.loads(solved.stdout)["sources"]["urgent"]["routes"][0]
+    stages = [(stage["worker"], stage["first_block"], stage["last_block"]) for stage in route["stages"]]
+    assert stages == [("a", 0, 0), ("b", 1, 2)]
     scenario.write_text(text.replace("b:", "c:").replace("[a, b]", "[a, c]"))
-    refused = planner(*words)
-    assert refused.returncode == 2
-    assert (
-        "annotated.onnx: the annotations name a device that is no worker; found 'b'; expected one of a, c"
-        in refused.stderr
-    )
+    with pytest.raises(ScenarioError, match=r"annotated\.onnx: .* is no worker; found 'b'; expected one of a, c"):
+        library.load_scenario(scenario).annotated_pins("urgent")
