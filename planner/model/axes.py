@@ -198,7 +198,8 @@ def symbols_of(kind: TypeProto) -> Iterator[str]:
 
 def is_name(symbol: str) -> bool:
     """Return whether a symbol names an axis: some exporters write ``?`` or ``-1`` for any open axis."""
-    return any(letter.isalpha() for letter in symbol) and symbol != "None"
+    is_text = isinstance(symbol, str)  # a damaged file's may be bytes
+    return is_text and any(letter.isalpha() for letter in symbol) and symbol != "None"
 
 
 def _calculated(source: ModelSource, sizes: Mapping[str, int]) -> dict[str, int]:

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 import onnx
 
 from planner.errors import Fault, ModelError
+from planner.model.functions import all_nodes
 from planner.model.graph import Node, WorkGraph
 from planner.model.line import producers_of
 from planner.model.source import ModelSource
@@ -113,13 +114,15 @@ def annotation_faults(source: ModelSource) -> Iterator[Fault]:
             expected = f"{configuration.num_devices} names, by num_devices, or none"
             yield Fault("the wrong number of names of devices", where, list(configuration.device), expected)
         declared[configuration.name] = configuration
-    for node in source.proto.graph.node:
+    for node in all_nodes(source.proto.graph.node):
         for annotation in node.device_configurations:
             where = f"{source.path}, node {_label(node)}"
             if annotation.configuration_id in declared:
                 yield from _node_faults(node, annotation, declared[annotation.configuration_id], where)
             else:
-                expected = f"one of {', '.join(declared)}" if declared else "a configuration, but the model has none"
+                expected = (
+                    f"one of {', '.join(map(str, declared))}" if declared else "a configuration, but the model has none"
+                )
                 what = "the node's annotation names an unknown configuration"
                 yield Fault(what, where, annotation.configuration_id, expected)
 
@@ -140,7 +143,7 @@ def _node_faults(
                 expected = f"0 to {configuration.num_devices - 1}, the devices of configuration {configuration.name!r}"
                 yield Fault("the node's annotation names no device", where, device, expected)
         if spec.tensor_name not in (*node.input, *node.output):
-            expected = f"one of {', '.join(filter(None, (*node.input, *node.output)))}"
+            expected = f"one of {', '.join(map(str, filter(None, (*node.input, *node.output))))}"
             yield Fault("the node's annotation names another node's tensor", where, spec.tensor_name, expected)
 
 

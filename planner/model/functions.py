@@ -33,26 +33,26 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
 
 
 def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
-    """Return a model without local functions; nodes keep the annotations of bodies, and get those of their calls."""
-    marked = onnx.ModelProto()
-    marked.CopyFrom(model)
-    for nodes in (marked.graph.node, *(function.node for function in marked.functions)):
+    """Return a model without local functions; nodes keep the annotations of bodies, and get those of their calls.
+
+    The given model is changed: a copy of its weights may not fit into memory.
+    """
+    for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in all_nodes(nodes):
             _number_tensors(node)
     functions = {(each.domain, each.name, each.overload): each for each in model.functions}
-    pending = list(all_nodes(marked.graph.node))
+    pending = list(all_nodes(model.graph.node))
     while pending:
         call = pending.pop()
         function = functions.get((call.domain, call.op_type, call.overload))
         if function is not None and (call.metadata_props or call.device_configurations):
-            copy = marked.functions.add()
+            copy = model.functions.add()
             copy.CopyFrom(function)
-            copy.overload = call.overload = f"{call.overload}/{len(marked.functions)}"
+            copy.overload = call.overload = f"{call.overload}/{len(model.functions)}"
             for node in all_nodes(copy.node):
-                _number_tensors(node)
                 _inherit(node, call)
             pending += all_nodes(copy.node)
-    inlined = inliner.inline_local_functions(marked)
+    inlined = inliner.inline_local_functions(model)
     for node in all_nodes(inlined.graph.node):
         _name_tensors(node)
     return inlined
@@ -82,6 +82,6 @@ def _name_tensors(node: onnx.NodeProto) -> None:
     names = [*node.input, *node.output]
     for annotation in node.device_configurations:
         for spec in annotation.sharding_spec:
-            number = spec.tensor_name.removeprefix(NUMBERED)
+            number = str(spec.tensor_name).removeprefix(NUMBERED)  # a damaged file's names may be bytes
             if number != spec.tensor_name and number.isdecimal() and int(number) < len(names):
                 spec.tensor_name = names[int(number)]

@@ -26,13 +26,18 @@ Scope = tuple[str, ...]
 
 def metadata(node: onnx.NodeProto, key: str) -> str:
     """Return an entry of a node's metadata; empty if there is none."""
-    return next((entry.value for entry in node.metadata_props if entry.key == key), "")
+    return _text(next((entry.value for entry in node.metadata_props if entry.key == key), ""))
+
+
+def _text(content: str | bytes) -> str:
+    """Return a name; empty if it is none, as in a damaged file."""
+    return content if isinstance(content, str) else ""
 
 
 def scope_of(node: onnx.NodeProto) -> Scope:
     """Return the path of modules to which a node belongs; empty if nothing tells it."""
     return _steps(
-        _listed(metadata(node, NAME_SCOPES)) or _namespace(metadata(node, NAMESPACE)) or _from_name(node.name)
+        _listed(metadata(node, NAME_SCOPES)) or _namespace(metadata(node, NAMESPACE)) or _from_name(_text(node.name))
     )
 
 

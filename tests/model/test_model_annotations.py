@@ -7,6 +7,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnx
 import pytest
 from onnx import checker, helper
@@ -168,6 +169,32 @@ def test_annotations_of_calls_and_in_functions_are_kept(tmp_path: Path) -> None:
     layers = [[entry.value for entry in each.metadata_props] for each in model.source.proto.graph.node]
     assert layers == [["product"], ["call-m"], ["call-m"], ["product"], ["call-y"], ["call-y"]]
     assert check_split(model, [1]).bit_equal
+
+
+def test_flipped_bytes_of_annotations_are_never_a_traceback(tmp_path: Path) -> None:
+    calls = [node("Layer", [a, "w"], [b], domain="own", name=f"/call/{b}") for a, b in pairwise(["x", "m", "y"])]
+
+    def describe(model: onnx.ModelProto) -> None:
+        del model.graph.initializer[:]
+        model.graph.input.extend([value("w", [WIDTH, WIDTH])])
+        model.graph.input[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+        model.graph.output[0].type.tensor_type.shape.dim[0].dim_param = "batch"
+        for each in model.graph.node:
+            each.metadata_props.add(key="pkg.torch.onnx.name_scopes", value="['', 'layer', 'layer.0', 'call']")
+
+    stages = {"/call/m": 0, "/call/y": 1}
+    path = annotated(tmp_path / "m.onnx", calls, stages, change=describe, functions=[layer(), inner()])
+    good, rng, refused = path.read_bytes(), np.random.default_rng(0), 0
+    assert set(load_chain(path, axes={"batch": 1}).stages.of.values()) == {0, 1}
+    for _ in range(400):
+        bad = bytearray(good)
+        bad[rng.integers(len(bad))] = rng.integers(256)
+        path.write_bytes(bad)
+        try:
+            load_chain(path, axes={"batch": 1})
+        except ModelError:
+            refused += 1
+    assert refused > 100
 
 
 def specs(each: onnx.NodeProto) -> list[onnx.ShardingSpecProto]:
