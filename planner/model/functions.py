@@ -7,11 +7,15 @@ therefore gets a copy of its function with the call's annotations, and tensors a
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Final
 
 import onnx
-from onnx import inliner
+from onnx import checker, inliner
+
+from planner.errors import ModelError
+
+Key = tuple[str, str, str]
 
 NUMBERED: Final = "\N{NUMERO SIGN}"
 
@@ -32,15 +36,22 @@ def all_nodes(nodes: Iterable[onnx.NodeProto]) -> Iterator[onnx.NodeProto]:
             yield from all_nodes(body.node)
 
 
-def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
+def inline_functions(model: onnx.ModelProto, where: str) -> onnx.ModelProto:
     """Return a model without local functions; nodes keep the annotations of bodies, and get those of their calls.
 
     The given model is changed: a copy of its weights may not fit into memory.
+
+    Raises
+    ------
+    ModelError
+        If a function calls itself, or is called with the wrong inputs.
     """
     for nodes in (model.graph.node, *(function.node for function in model.functions)):
         for node in all_nodes(nodes):
             _number_tensors(node)
     functions = {(each.domain, each.name, each.overload): each for each in model.functions}
+    if recursive := _recursive(functions):
+        raise ModelError("a local function calls itself", where=where, value=recursive, expected="no recursion")
     pending = list(all_nodes(model.graph.node))
     while pending:
         call = pending.pop()
@@ -52,10 +63,26 @@ def inline_functions(model: onnx.ModelProto) -> onnx.ModelProto:
             for node in all_nodes(copy.node):
                 _inherit(node, call)
             pending += all_nodes(copy.node)
-    inlined = inliner.inline_local_functions(model)
+    try:
+        inlined = inliner.inline_local_functions(model)
+    except (RuntimeError, ValueError, checker.ValidationError) as error:
+        reason = next(iter(str(error).splitlines()), "")
+        raise ModelError(f"a local function cannot be inlined ({reason})", where=where) from None
     for node in all_nodes(inlined.graph.node):
         _name_tensors(node)
     return inlined
+
+
+def _recursive(functions: Mapping[Key, onnx.FunctionProto]) -> str:
+    """Return the name of a function that calls itself, maybe by way of others; empty if none does."""
+    calls = {
+        key: {(each.domain, each.op_type, each.overload) for each in all_nodes(function.node)} & functions.keys()
+        for key, function in functions.items()
+    }
+    while leaves := [key for key, called in calls.items() if not called & calls.keys()]:
+        for key in leaves:
+            del calls[key]
+    return str(next(iter(calls))[1]) if calls else ""
 
 
 def _inherit(node: onnx.NodeProto, call: onnx.NodeProto) -> None:

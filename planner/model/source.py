@@ -113,7 +113,7 @@ def read_model(path: Path) -> ModelSource:
     """
     proto, digest = _parse(path)
     if proto.functions:
-        proto = inline_functions(proto)
+        proto = inline_functions(proto, str(path))
     _trim_absent(proto.graph, {opset.domain: opset.version for opset in proto.opset_import})
     faults = [*_domain_faults(proto.graph, str(path))]
     tensors = list(_graph_tensors(proto.graph))

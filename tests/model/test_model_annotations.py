@@ -171,6 +171,23 @@ def test_annotations_of_calls_and_in_functions_are_kept(tmp_path: Path) -> None:
     assert check_split(model, [1]).bit_equal
 
 
+def test_functions_that_call_each_other_are_named(tmp_path: Path) -> None:
+    opsets = [helper.make_opsetid("own", 1)]
+    first = helper.make_function("own", "First", ["a"], ["b"], [node("Second", ["a"], ["b"], domain="own")], opsets)
+    second = helper.make_function("own", "Second", ["a"], ["b"], [node("First", ["a"], ["b"], domain="own")], opsets)
+    calls = [node("First", ["x"], ["y"], domain="own", name="call")]
+    path = annotated(tmp_path / "m.onnx", calls, {"call": 0}, functions=[first, second])
+    with pytest.raises(ModelError, match=r"m\.onnx: a local function calls itself; found '(First|Second)'"):
+        load_chain(path)
+
+
+def test_a_function_with_too_many_inputs_is_refused(tmp_path: Path) -> None:
+    calls = [node("Inner", ["x", "x"], ["y"], domain="own", name="call")]
+    with pytest.raises(ModelError, match=r"m\.onnx: a local function cannot be inlined"):
+        load_chain(annotated(tmp_path / "m.onnx", calls, {}, functions=[inner()]))
+
+
+@pytest.mark.filterwarnings("ignore::planner.errors.PlannerWarning")
 def test_flipped_bytes_of_annotations_are_never_a_traceback(tmp_path: Path) -> None:
     calls = [node("Layer", [a, "w"], [b], domain="own", name=f"/call/{b}") for a, b in pairwise(["x", "m", "y"])]
 
