@@ -6,7 +6,7 @@
 #   an optimised model.
 # Library: onnx 1.23.2 and onnxruntime 1.32.0. Seen 2026-11-30.
 # Product: `planner split` writes the configurations into each stage model, and renames tensors in annotations, too.
-#   `planner.model.functions` hands the annotations of calls on before functions are inlined. Annotations that name
+#   `planner.model.inlining` hands the annotations of calls on before functions are inlined. Annotations that name
 #   something that is not there are refused, with what the model has.
 set -euo pipefail
 folder=$(mktemp -d)

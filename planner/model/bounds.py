@@ -20,8 +20,8 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from planner.model.bound_rules import ANY, FALSE, RULES, TRUE, Interval, lookups, unrelated
-from planner.model.functions import bodies
 from planner.model.graph import WorkGraph
+from planner.model.inlining import bodies
 from planner.model.sequences import dims_of
 from planner.model.shapes import Shapes
 from planner.model.walk import is_refused

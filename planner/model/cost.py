@@ -18,8 +18,8 @@ from onnx import TensorProto, helper
 from planner.model.chain import TensorSpec
 from planner.model.extract import Subgraph
 from planner.model.flop import MOVES, Lookup, node_flop
-from planner.model.functions import bodies
 from planner.model.graph import Node, WorkGraph
+from planner.model.inlining import bodies
 from planner.model.line import FOLLOWERS, WorkOrder
 from planner.model.source import node_tensors
 

@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 import onnx
 
 from planner.errors import Fault, ModelError
-from planner.model.functions import all_nodes
 from planner.model.graph import Node, WorkGraph
+from planner.model.inlining import all_nodes
 from planner.model.line import producers_of
 from planner.model.source import ModelSource
 

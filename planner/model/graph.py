@@ -24,7 +24,7 @@ import onnx
 
 from planner.errors import ModelError
 from planner.model.flop import ELEMENTWISE, MOVES
-from planner.model.functions import bodies
+from planner.model.inlining import bodies
 from planner.model.source import ModelSource
 
 Weight = onnx.TensorProto | onnx.SparseTensorProto

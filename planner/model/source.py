@@ -19,7 +19,7 @@ from onnx import TensorProto, defs, helper
 from onnx.external_data_helper import ExternalDataInfo, load_external_data_for_tensor, uses_external_data
 
 from planner.errors import Fault, ModelError
-from planner.model.functions import bodies, inline_functions
+from planner.model.inlining import bodies, inline_functions
 
 # com.microsoft is the domain of onnxruntime's own operators. Functions defined in the model are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})

@@ -18,8 +18,8 @@ from onnx import AttributeProto, TensorProto, TypeProto, checker, defs, helper, 
 from onnx.reference import ReferenceEvaluator
 
 from planner.errors import ModelError
-from planner.model.functions import bodies
 from planner.model.graph import RANDOM
+from planner.model.inlining import bodies
 from planner.model.sequences import SequenceWalk, dims_of
 from planner.model.source import ModelSource
 
