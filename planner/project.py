@@ -122,7 +122,15 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
                 where=f"{scenario_path}: models.{name}",
                 expected="path: FILE",
             )
-        model = load_chain(scenario_path.parent / spec.path, max_blocks=spec.max_blocks, shape=spec.shape, name=name)
+        file = scenario_path.parent / spec.path
+        model = load_chain(
+            file,
+            max_blocks=spec.max_blocks,
+            shape=spec.shape,
+            axes=spec.axes,
+            layer_assignment=spec.layer_assignment or "",
+            name=name,
+        )
         _check_chain(model, instance.any_profile(name))
         models[name] = model
     return models
@@ -146,5 +154,5 @@ def _check_chain(model: ChainModel, profile: Profile) -> None:
         f"the profile of model {name} was made for another chain",
         where=str(model.path),
         value=actual,
-        expected=f"{profile.chain_sha256}; profile the model again, with the scenario's max_blocks and shape",
+        expected=f"{profile.chain_sha256}; profile the model again, with the scenario's max_blocks, shape and axes",
     )

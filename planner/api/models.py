@@ -7,7 +7,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
-from itertools import pairwise
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,10 +30,16 @@ UNCUT_SHOWN: Final = 3
 
 
 def chain_of(
-    model: StrPath | ChainModel, max_blocks: int | None, shape: Mapping[str, Sequence[int]] | None
+    model: StrPath | ChainModel,
+    max_blocks: int | None,
+    shape: Mapping[str, Sequence[int]] | None,
+    axes: Mapping[str, int] | None,
+    layer_assignment: str,
 ) -> ChainModel:
     """Return a model that is given as such or as a file, as a chain of blocks."""
-    return model if isinstance(model, ChainModel) else load_chain(model, max_blocks=max_blocks, shape=shape)
+    if isinstance(model, ChainModel):
+        return model
+    return load_chain(model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment)
 
 
 class ChainSummary(Printable):
@@ -94,7 +100,18 @@ class ChainSummary(Printable):
         yield Table(f"{chain.name}: {len(chain)} blocks", columns, rows)
         flop = sum(block.flop for block in chain.blocks)
         yield f"{flop / 1e6:.1f} MFLOP (a multiply-add is 2), input {chain.cuts[0].bytes / 1024:.1f} KiB"
+        yield from self._stages()
+        if axes := str(self.model.axes):
+            yield f"axes {axes}"
         yield f"chain {chain.chain_sha256}"
+
+    def _stages(self) -> Iterator[str]:
+        """Yield a line about the devices that the model's annotations name, if they do."""
+        if any(self.model.block_devices):
+            named = enumerate(self.model.block_devices)
+            runs = [(device, [block for block, _ in run]) for device, run in groupby(named, key=lambda pair: pair[1])]
+            placed = [f"blocks {run[0]}..{run[-1]} on {device or 'any device'}" for device, run in runs]
+            yield f"annotated: {', '.join(placed)}"
 
     def to_dict(self) -> dict[str, Any]:
         """Return the chain as JSON data."""
@@ -103,6 +120,7 @@ class ChainSummary(Printable):
             "name": chain.name,
             "model_sha256": chain.model_sha256,
             "chain_sha256": chain.chain_sha256,
+            "axes": dataclasses.asdict(self.model.axes),
             "blocks": [dataclasses.asdict(block) for block in chain.blocks],
             "cuts": [
                 {
@@ -114,6 +132,7 @@ class ChainSummary(Printable):
                 }
                 for cut in chain.cuts
             ],
+            "annotated_devices": list(self.model.block_devices),
             "exits": [dataclasses.asdict(exit_) for exit_ in chain.exits],
             "uncounted": dict(self.model.uncounted),
             "uncut": dict(self.model.uncut),
@@ -134,6 +153,8 @@ def inspect(
     *,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
 ) -> ChainSummary:
     """Show a model as a chain of blocks.
 
@@ -145,13 +166,17 @@ def inspect(
         Maximum number of blocks to cut the model into; None for the finest chain. Only for a file.
     shape
         Shapes of inputs with dynamic axes, by name. Only for a file.
+    axes
+        Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Only for a file.
+    layer_assignment
+        Rules for the model's layers, as for :func:`planner.load_chain`. Only for a file.
 
     Raises
     ------
     ModelError
-        If the model is invalid, or has dynamic axes that ``shape`` does not fix.
+        If the model is invalid, or has dynamic axes that ``shape`` and ``axes`` do not fix.
     """
-    return ChainSummary(chain_of(model, max_blocks, shape))
+    return ChainSummary(chain_of(model, max_blocks, shape, axes, layer_assignment))
 
 
 class Split(Printable):
@@ -225,6 +250,8 @@ def split(
     folder: StrPath,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
     check: bool = True,
     inputs: StrPath | None = None,
 ) -> Split:
@@ -232,7 +259,7 @@ def split(
 
     Parameters
     ----------
-    model, max_blocks, shape
+    model, max_blocks, shape, axes, layer_assignment
         As for :func:`planner.inspect`.
     cuts
         Inner cuts of the chain, as :func:`planner.inspect` numbers them.
@@ -250,7 +277,7 @@ def split(
     RuntimeSessionError
         If onnxruntime fails, or the inputs cannot be read.
     """
-    chain_model = chain_of(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
     chain = chain_model.chain
     borders = [0, *_checked_cuts(cuts, chain), len(chain)]
     target = Path(folder)

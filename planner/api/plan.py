@@ -141,6 +141,43 @@ class Plan(Printable):
         self._spec, self.path = named, Path(path)
         return self.path
 
+    def annotate(self, path: StrPath, *, model: str | None = None) -> Path:
+        """Write a model with the plan as ONNX's multi-device annotations, and return the path.
+
+        Each route becomes a configuration of the model: its workers are devices, its stages pipeline stages.
+
+        Parameters
+        ----------
+        path
+            ONNX file to write.
+        model
+            Name of the model; needed if the plan uses several.
+
+        Raises
+        ------
+        PlanError
+            If there is no plan, it does not use the model, or the model has no ONNX file.
+        ModelError
+            If the model is too large for one file.
+        """
+        from planner.model.annotate import PlacedStage, Placement, write_annotated
+
+        used = sorted({route.model for source in self.sources.values() for route in source.routes})
+        name = used[0] if model is None and len(used) == 1 else model
+        if name not in used:
+            raise PlanError("which model to annotate", where="model", value=model, expected=f"one of {', '.join(used)}")
+        placements = [
+            Placement(
+                source if len(plan.routes) == 1 else f"{source}, route {number}",
+                [PlacedStage(stage.worker, stage.first_block, stage.last_block) for stage in route.stages],
+            )
+            for source, plan in self.sources.items()
+            for number, route in enumerate(plan.routes)
+            if route.model == name
+        ]
+        write_annotated(self.scenario.load_models()[name], placements, Path(path))
+        return Path(path)
+
     def __repr__(self) -> str:
         return f"<Plan: {self._spec.summary}>" if self._spec is not None else f"<no Plan: {self.status}>"
 

@@ -30,6 +30,8 @@ def profile(
     seed: int = 0,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
     inputs: StrPath | None = None,
     operating_points: Sequence[OperatingPoint] = (),
     progress: Progress | None = show_progress,
@@ -58,6 +60,10 @@ def profile(
         Maximum number of blocks to cut the model into; None for the finest chain. Only for a file.
     shape
         Shapes of inputs with dynamic axes, by name. Only for a file.
+    axes
+        Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Only for a file.
+    layer_assignment
+        Rules for the model's layers, as for :func:`planner.load_chain`. Only for a file.
     inputs
         ``.npz`` file of inputs by name to measure with; random by default.
     operating_points
@@ -73,7 +79,7 @@ def profile(
     from planner.profiling.measure import measure
     from planner.runtime.inputs import read_inputs
 
-    chain_model = chain_of(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
     arrays = None if inputs is None else read_inputs(Path(inputs), chain_model.chain.cuts[0].tensors)
     with reporting(progress, f"measuring {chain_model.chain.name}") as report:
         return measure(
@@ -97,13 +103,15 @@ def estimate(
     device_class: str,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
     operating_points: Sequence[OperatingPoint] = (),
 ) -> Profile:
     """Estimate what each block of a model costs on a device class, from figures published for it.
 
     Parameters
     ----------
-    model, max_blocks, shape, operating_points
+    model, max_blocks, shape, axes, layer_assignment, operating_points
         As for :func:`planner.profile`.
     device_class
         Name of a class with published figures, or a ``.yaml`` file of them.
@@ -116,7 +124,7 @@ def estimate(
     from planner.profiling.device_classes import load_class
     from planner.profiling.estimate import estimate as estimate_chain
 
-    chain_model = chain_of(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
     return estimate_chain(chain_model, load_class(device_class), operating_points=operating_points)
 
 
@@ -127,13 +135,15 @@ def import_profile(
     device_class: str,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
     operating_points: Sequence[OperatingPoint] = (),
 ) -> Profile:
     """Read the costs of a model's blocks from a file that onnxruntime or ``trtexec --exportProfile`` wrote.
 
     Parameters
     ----------
-    model, max_blocks, shape, operating_points
+    model, max_blocks, shape, axes, layer_assignment, operating_points
         As for :func:`planner.profile`.
     path
         The file; its content tells which tool wrote it.
@@ -147,7 +157,7 @@ def import_profile(
     """
     from planner.profiling.importers import import_profile as import_chain_profile
 
-    chain_model = chain_of(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
     return import_chain_profile(
         chain_model, Path(path), device_class=_named(device_class), operating_points=operating_points
     )
@@ -185,13 +195,15 @@ def calibrate(
     predictions: StrPath | None = None,
     max_blocks: int | None = MAX_BLOCKS,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
     progress: Progress | None = show_progress,
 ) -> tuple[OperatingPoint, ...]:
     """Determine the accuracy and the early exits of a model on labelled samples.
 
     Parameters
     ----------
-    model, max_blocks, shape, progress
+    model, max_blocks, shape, axes, layer_assignment, progress
         As for :func:`planner.profile`.
     samples
         ``.npz`` file with an array for each input, by name, and ``label``.
@@ -208,7 +220,7 @@ def calibrate(
     from planner.profiling.operating_points import check_thresholds, load_samples, operating_points, predict
     from planner.profiling.recorded_predictions import save_predictions
 
-    chain_model = chain_of(model, max_blocks, shape)
+    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
     chain = chain_model.chain
     check_thresholds(chain, thresholds)
     with reporting(progress, f"calibrating {chain.name}") as report:

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planner.errors import PlanError
+from planner.errors import PlanError, ScenarioError
 from planner.files import StrPath, write_bytes_atomic
 from planner.project import load_models, unknown_accuracies
 from planner.scenario.catalogue import Catalogue, expanded
@@ -120,6 +120,32 @@ class Scenario(Printable):
             If a file is invalid.
         """
         return load_models(self.path or self._folder / "scenario", self.instance)
+
+    def annotated_pins(self, source: str) -> dict[int, str]:
+        """Return the workers that the annotations of a source's model name for its blocks, as pins of the source.
+
+        Raises
+        ------
+        ScenarioError
+            If there is no such source, it has several models, or the annotations name no worker of the scenario.
+        PlanError, ModelError
+            As for :meth:`load_models`.
+        """
+        if source not in self.sources:
+            expected = f"one of {', '.join(self.sources)}"
+            raise ScenarioError("no such source", where="pins", value=source, expected=expected)
+        names = self.spec.sources[source].models
+        if len(names) > 1:
+            what, expected = "a source with several models cannot be pinned by annotations", "a source with one model"
+            raise ScenarioError(what, where=source, value=list(names), expected=expected)
+        model = self.load_models()[names[0]]
+        pins = {block: device for block, device in enumerate(model.block_devices) if device is not None}
+        wrong = dict.fromkeys(device for device in pins.values() if device not in self.workers)
+        if wrong or not pins:
+            what = "the annotations name a device that is no worker" if wrong else "no annotation names a device"
+            expected = f"one of {', '.join(self.workers)}"
+            raise ScenarioError(what, where=str(model.path), value=next(iter(wrong), None), expected=expected)
+        return pins
 
     def file(self) -> tuple[Path, str]:
         """Return the file of the scenario and the SHA-256 of its content.

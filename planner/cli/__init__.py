@@ -27,6 +27,7 @@ COMMANDS: Final = {
     "profile": "Determine what each block of a model costs on a device.",
     "solve": "Find which worker runs which blocks for which source.",
     "size": "Find the cheapest devices that a scenario needs.",
+    "export": "Write a plan into a model.",
     "compare": "Solve a scenario with all methods and baselines.",
     "pareto": "Find the trade-off between delay and accuracy.",
     "simulate": "Simulate a scenario in virtual time.",

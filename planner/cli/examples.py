@@ -25,6 +25,7 @@ EXAMPLES: Final = {
         "planner size scenario.yaml --catalogue devices.yaml -o sized",
         "planner size scenario.yaml --catalogue devices.yaml --routes shared --json",
     ),
+    "export": ("planner export plan.json --annotate annotated.onnx",),
     "compare": ("planner compare scenario.yaml --time-limit 10s --simulate",),
     "pareto": ("planner pareto scenario.yaml -o front.svg",),
     "simulate": (

@@ -10,7 +10,15 @@ import typer
 import planner
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import picture_to_write
-from planner.cli.shape import FINEST_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
+from planner.cli.shape import (
+    AXIS_OPTION,
+    FINEST_OPTION,
+    LAYER_OPTION,
+    MAX_BLOCKS_OPTION,
+    SHAPE_OPTION,
+    parse_axes,
+    parse_shapes,
+)
 
 
 def command(
@@ -19,6 +27,8 @@ def command(
     max_blocks: int = MAX_BLOCKS_OPTION,
     finest: bool = FINEST_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
+    axis: list[str] | None = AXIS_OPTION,
+    layer_assignment: str = LAYER_OPTION,
     picture: Annotated[
         Path | None,
         typer.Option(help="Also draw costs and cut sizes along the chain, .svg or .png.", callback=picture_to_write),
@@ -26,7 +36,9 @@ def command(
     json: bool = JSON_OPTION,
 ) -> None:
     """Show the blocks and cut points of a model and their costs."""
-    chain = planner.inspect(model, max_blocks=None if finest else max_blocks, shape=parse_shapes(shape))
+    blocks = None if finest else max_blocks
+    shapes, axes = parse_shapes(shape), parse_axes(axis)
+    chain = planner.inspect(model, max_blocks=blocks, shape=shapes, axes=axes, layer_assignment=layer_assignment)
     if picture is not None:
         chain.plot(picture)
     if json:

@@ -13,7 +13,16 @@ from planner.cli import INTERRUPTED
 from planner.cli.examples import epilog
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import file_to_write, picture_to_write
-from planner.cli.shape import INPUTS_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
+from planner.cli.shape import (
+    AXIS_OPTION,
+    INPUTS_OPTION,
+    LAYER_OPTION,
+    MAX_BLOCKS_OPTION,
+    SHAPE_OPTION,
+    parse_axes,
+    parse_shapes,
+    print_axes,
+)
 from planner.errors import UsageError
 
 if TYPE_CHECKING:
@@ -79,6 +88,8 @@ def measure(
     ] = None,
     max_blocks: int = MAX_BLOCKS_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
+    axis: list[str] | None = AXIS_OPTION,
+    layer_assignment: str = LAYER_OPTION,
     inputs: Path | None = INPUTS_OPTION,
     calibrate: Calibrate = None,
     thresholds: Thresholds = None,
@@ -93,7 +104,7 @@ def measure(
     from planner.api.profiles import profile
 
     budget_s = _seconds(budget)
-    chain_model, points = _load(model, max_blocks, shape, calibrate, thresholds, predictions)
+    chain_model, points = _load(model, max_blocks, (shape, axis, layer_assignment), calibrate, thresholds, predictions)
     try:
         measured = profile(
             chain_model,
@@ -122,6 +133,8 @@ def estimate(
     output: Output = None,
     max_blocks: int = MAX_BLOCKS_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
+    axis: list[str] | None = AXIS_OPTION,
+    layer_assignment: str = LAYER_OPTION,
     calibrate: Calibrate = None,
     thresholds: Thresholds = None,
     predictions: Predictions = None,
@@ -130,7 +143,7 @@ def estimate(
     """Estimate the costs on a device from its published figures."""
     from planner.api.profiles import estimate as estimate_profile
 
-    chain_model, points = _load(model, max_blocks, shape, calibrate, thresholds, predictions)
+    chain_model, points = _load(model, max_blocks, (shape, axis, layer_assignment), calibrate, thresholds, predictions)
     _finish(estimate_profile(chain_model, device_class=device_class, operating_points=points), output, json=json)
 
 
@@ -146,6 +159,8 @@ def import_times(
     output: Output = None,
     max_blocks: int = MAX_BLOCKS_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
+    axis: list[str] | None = AXIS_OPTION,
+    layer_assignment: str = LAYER_OPTION,
     calibrate: Calibrate = None,
     thresholds: Thresholds = None,
     predictions: Predictions = None,
@@ -154,7 +169,7 @@ def import_times(
     """Import times that another tool measured."""
     from planner.api.profiles import import_profile
 
-    chain_model, points = _load(model, max_blocks, shape, calibrate, thresholds, predictions)
+    chain_model, points = _load(model, max_blocks, (shape, axis, layer_assignment), calibrate, thresholds, predictions)
     imported = import_profile(chain_model, times, device_class=device_class, operating_points=points)
     _finish(imported, output, json=json)
 
@@ -225,12 +240,15 @@ def diff(
 def _load(
     model: Path,
     max_blocks: int,
-    shape: Sequence[str] | None,
+    described: tuple[Sequence[str] | None, Sequence[str] | None, str],
     data: Path | None,
     thresholds: str | None,
     predictions: Path | None,
 ) -> tuple[ChainModel, tuple[OperatingPoint, ...]]:
-    """Return the model, and its operating points if there is data to calibrate them on."""
+    """Return the model, and its operating points if there is data to calibrate them on.
+
+    ``described`` are the options ``--shape``, ``--axis`` and ``--layer-assignment``.
+    """
     from planner.api.profiles import calibrate
     from planner.model.load import load_chain
 
@@ -238,7 +256,9 @@ def _load(
         if value is not None and data is None:
             raise UsageError("requires --calibrate", where=option, value=str(value), expected="--calibrate DATA")
     confidences = None if thresholds is None else _numbers(thresholds)
-    chain_model = load_chain(model, max_blocks=max_blocks, shape=parse_shapes(shape))
+    shape, axes = parse_shapes(described[0]), parse_axes(described[1])
+    chain_model = load_chain(model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=described[2])
+    print_axes(chain_model)
     if data is None:
         return chain_model, ()
     return chain_model, calibrate(chain_model, data, thresholds=confidences, predictions=predictions)

@@ -18,6 +18,7 @@ from planner.errors import PlannerError, PlannerWarning, UsageError
 if TYPE_CHECKING:
     from planner.api.plan import Plan
 
+ANNOTATED: Final = ":annotated"
 PIN: Final = re.compile(r"(?P<source>.+):(?P<first>\d+)(-(?P<last>\d+))?=(?P<worker>.+)")
 
 
@@ -45,7 +46,12 @@ def command(
         int | None, typer.Option(min=1, help="Maximum number of stages of a sample at one worker.")
     ] = None,
     pin: Annotated[
-        list[str] | None, typer.Option(help="Stage that a worker must run: SOURCE:FIRST-LAST=WORKER. Repeatable.")
+        list[str] | None,
+        typer.Option(
+            metavar="STAGE",
+            help="Stage that a worker must run: SOURCE:FIRST-LAST=WORKER; or SOURCE:annotated, for the stages that "
+            "annotations of its model place. Repeatable.",
+        ),
     ] = None,
     prices: Annotated[
         bool, typer.Option("--prices", help="Show what more memory, more bandwidth or a faster worker would gain.")
@@ -68,7 +74,12 @@ def command(
     loaded = planner.load_scenario(scenario)
     limit_s = read_time_limit(time_limit)
     most_gap = float("inf") if require_gap is None else _read(require_gap, "fraction", "--require-gap")
-    pins = _pins(pin or [], max(loaded.instance.length(model) for model in loaded.spec.models))
+    annotated = [text.removesuffix(ANNOTATED) for text in pin or () if text.endswith(ANNOTATED)]
+    pins = _pins(
+        [text for text in pin or () if not text.endswith(ANNOTATED)],
+        max(loaded.instance.length(model) for model in loaded.spec.models),
+        {source: loaded.annotated_pins(source) for source in annotated},
+    )
     for warning in loaded.warnings:
         typer.echo(f"planner: warning: {warning}", err=True)
     with warnings.catch_warnings():
@@ -138,13 +149,13 @@ def _read(text: str, kind: str, option: str) -> float:
         raise UsageError(fault.what, where=option, value=fault.value, expected=fault.expected) from error
 
 
-def _pins(texts: list[str], longest: int) -> dict[str, dict[int, str]]:
-    """Parse pinned stages of models with up to ``longest`` blocks; the first block beyond is kept, to be refused."""
-    pins: dict[str, dict[int, str]] = {}
+def _pins(texts: list[str], longest: int, pins: dict[str, dict[int, str]]) -> dict[str, dict[int, str]]:
+    """Add pinned stages of models with up to ``longest`` blocks; the first block beyond is kept, to be refused."""
     for text in texts:
         match = PIN.fullmatch(text)
         if match is None:
-            raise UsageError("not a pinned stage", where="--pin", value=text, expected="SOURCE:FIRST-LAST=WORKER")
+            expected = "SOURCE:FIRST-LAST=WORKER or SOURCE:annotated"
+            raise UsageError("not a pinned stage", where="--pin", value=text, expected=expected)
         first, last = int(match["first"]), int(match["last"] or match["first"])
         if last < first:
             raise UsageError(

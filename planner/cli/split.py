@@ -10,7 +10,17 @@ import typer
 import planner
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import folder_to_write
-from planner.cli.shape import FINEST_OPTION, INPUTS_OPTION, MAX_BLOCKS_OPTION, SHAPE_OPTION, parse_shapes
+from planner.cli.shape import (
+    AXIS_OPTION,
+    FINEST_OPTION,
+    INPUTS_OPTION,
+    LAYER_OPTION,
+    MAX_BLOCKS_OPTION,
+    SHAPE_OPTION,
+    parse_axes,
+    parse_shapes,
+    print_axes,
+)
 from planner.errors import UsageError
 
 
@@ -27,12 +37,19 @@ def command(
     max_blocks: int = MAX_BLOCKS_OPTION,
     finest: bool = FINEST_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
+    axis: list[str] | None = AXIS_OPTION,
+    layer_assignment: str = LAYER_OPTION,
     inputs: Path | None = INPUTS_OPTION,
     check: Annotated[bool, typer.Option(help="Compare the chained stages with the whole model.")] = True,
     json: bool = JSON_OPTION,
 ) -> None:
     """Split a model into stage models; check that the chained stages produce the same outputs."""
-    chain_model = planner.load_chain(model, max_blocks=None if finest else max_blocks, shape=parse_shapes(shape))
+    blocks = None if finest else max_blocks
+    shapes, axes = parse_shapes(shape), parse_axes(axis)
+    chain_model = planner.load_chain(
+        model, max_blocks=blocks, shape=shapes, axes=axes, layer_assignment=layer_assignment
+    )
+    print_axes(chain_model)
     numbers = _parse_cuts(cuts, len(chain_model.chain) - 1)
     stages = planner.split(chain_model, cuts=numbers, folder=output, check=check, inputs=inputs)
     if json:

@@ -21,9 +21,9 @@ from onnx import TensorProto, numpy_helper
 
 from planner.model.bound_rules import ANY, FALSE, RULES, TRUE, Interval, lookups, unrelated
 from planner.model.graph import WorkGraph
+from planner.model.inlining import bodies
 from planner.model.sequences import dims_of
 from planner.model.shapes import Shapes
-from planner.model.source import bodies
 from planner.model.walk import is_refused
 
 _EPSILON: Final = 1e-9  # bounds are multiplied and divided before they are rounded

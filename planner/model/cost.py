@@ -16,11 +16,11 @@ import onnx
 from planner.model.extract import Subgraph
 from planner.model.flop import MOVES, node_flop
 from planner.model.graph import Node, WorkGraph
+from planner.model.inlining import bodies
 from planner.model.line import FOLLOWERS, WorkOrder
 from planner.model.lookup import Lookup
 from planner.model.parameters import ParameterRoles, parameter_roles
 from planner.model.shapes import Shapes
-from planner.model.source import bodies
 from planner.model.weights import held_bytes
 
 NOMINAL_FLOP_PER_S = 50e9

@@ -86,6 +86,8 @@ def serialise(source: ModelSource, line: WorkOrder, shapes: Shapes, part: Subgra
     """
     frame = onnx.ModelProto(ir_version=max(source.proto.ir_version, 4), opset_import=source.proto.opset_import)
     frame.producer_name = "planner"
+    frame.metadata_props.extend(source.proto.metadata_props)
+    frame.configuration.extend(source.proto.configuration)
     buffer = io.BytesIO()  # returns its contents without a copy
     buffer.write(frame.SerializeToString(deterministic=True))
     buffer.write(_varint(MODEL_GRAPH << 3 | 2))
@@ -107,7 +109,17 @@ def serialise(source: ModelSource, line: WorkOrder, shapes: Shapes, part: Subgra
 
 def _pieces(
     source: ModelSource, line: WorkOrder, shapes: Shapes, part: Subgraph, name: str
-) -> Iterator[tuple[str, onnx.NodeProto | TensorProto | onnx.SparseTensorProto | onnx.ValueInfoProto | bytes]]:
+) -> Iterator[
+    tuple[
+        str,
+        onnx.NodeProto
+        | TensorProto
+        | onnx.SparseTensorProto
+        | onnx.ValueInfoProto
+        | onnx.StringStringEntryProto
+        | bytes,
+    ]
+]:
     renamed = _blocked_inputs(line, part)
     for original, pooled in renamed.items():
         yield "node", helper.make_node("AveragePool", [original], [pooled], kernel_shape=[1, 1])
@@ -115,6 +127,8 @@ def _pieces(
         proto = source.embedded_node(node.proto)
         yield "node", _with_inputs(proto, renamed) if proto.op_type in SUMS else proto
     yield "name", name.encode()
+    for entry in source.proto.graph.metadata_props:
+        yield "metadata_props", entry
     for weight in part.weights:
         tensor = line.graph.weights[weight]
         if isinstance(tensor, TensorProto):
@@ -146,10 +160,13 @@ def _blocked_inputs(line: WorkOrder, part: Subgraph) -> dict[str, str]:
 
 
 def _with_inputs(node: onnx.NodeProto, names: Mapping[str, str]) -> onnx.NodeProto:
-    """Return a copy of a node with its inputs renamed according to ``names``."""
+    """Return a copy of a node with its inputs, also in its annotations, renamed according to ``names``."""
     copy = onnx.NodeProto()
     copy.CopyFrom(node)
     copy.input[:] = [names.get(name, name) for name in node.input]
+    for annotation in copy.device_configurations:
+        for spec in annotation.sharding_spec:
+            spec.tensor_name = names.get(spec.tensor_name, spec.tensor_name)
     return copy
 
 

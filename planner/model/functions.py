@@ -14,7 +14,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 
 import onnx
-from onnx import inliner
+
+from planner.model.inlining import inline_functions
 
 PREFIXES = ("_inlfunc_{}_", "_inline_{}")
 """Prefix of inlined names by onnxruntime, and by its version 1.16."""
@@ -42,12 +43,17 @@ class RuntimeNode:
     inlined: tuple[str, ...]
 
 
-def inline(model: onnx.ModelProto) -> tuple[onnx.ModelProto, tuple[RuntimeNode, ...]]:
+def inline(model: onnx.ModelProto, where: str) -> tuple[onnx.ModelProto, tuple[RuntimeNode, ...]]:
     """Return a model with its functions inlined, and for each node of its graph what onnxruntime makes of it.
 
-    The second part is empty if ONNX left some call in place.
+    The second part is empty if ONNX left some call in place. The given model is changed.
+
+    Raises
+    ------
+    ModelError
+        If a function calls itself, or is called with the wrong inputs.
     """
-    inlined = inliner.inline_local_functions(model) if model.functions else model
+    inlined = inline_functions(model, where) if model.functions else model
     nodes = _runtime_nodes(model)
     agree = [node.op_type for node in nodes] == [node.op_type for node in inlined.graph.node]
     return inlined, nodes if agree else ()

@@ -24,7 +24,8 @@ import onnx
 
 from planner.errors import ModelError
 from planner.model.flop import ELEMENTWISE, MOVES
-from planner.model.source import ModelSource, bodies
+from planner.model.inlining import bodies
+from planner.model.source import ModelSource
 
 Weight = onnx.TensorProto | onnx.SparseTensorProto
 RANDOM = frozenset(

@@ -137,7 +137,9 @@ class WorkOrder:
         return sum(self.specs[name].bytes for name in self.alive[cut] if name in self.specs)
 
 
-def order_work(graph: WorkGraph, specs: Mapping[str, TensorSpec], costs: Mapping[int, float]) -> WorkOrder:
+def order_work(
+    graph: WorkGraph, specs: Mapping[str, TensorSpec], costs: Mapping[int, float], stages: Mapping[int, int]
+) -> WorkOrder:
     """Order the work so that few bytes are alive, and find the exits.
 
     Outputs are computed one after the other, the one with the least work first, each with the work not yet done for
@@ -153,9 +155,14 @@ def order_work(graph: WorkGraph, specs: Mapping[str, TensorSpec], costs: Mapping
         Tensors of known size.
     costs
         Cost of every work node, by node index.
+    stages
+        Pipeline stage of every work node, by node index, or empty. Stages follow one another.
     """
     work = graph.work()
     phases = _phases(graph, work)
+    if stages:
+        in_turn = sorted(set(stages.values()))
+        phases = [[node for node in phase if stages[node.index] == stage] for stage in in_turn for phase in phases]
     lines = [
         WorkOrder(graph, tuple(node for phase in phases for node in phase), specs, {}),
         WorkOrder(graph, tuple(_greedy(graph, phases, specs)), specs, {}),
@@ -187,7 +194,7 @@ def _exits(line: WorkOrder, costs: Mapping[int, float]) -> dict[str, int]:
     return {name: cut for name, cut in in_chain_order if leaves_early(name, cut)}
 
 
-def _producers(graph: WorkGraph, node: Node) -> set[int]:
+def producers_of(graph: WorkGraph, node: Node) -> set[int]:
     """Return the indices of the work nodes whose results a node needs."""
     tensors, shapes = graph.needs(node.inputs)
     origins = {graph.maker[name].inputs[0] for name in shapes}
@@ -196,7 +203,7 @@ def _producers(graph: WorkGraph, node: Node) -> set[int]:
 
 def _phases(graph: WorkGraph, work: Sequence[Node]) -> list[list[Node]]:
     """Split the work by the outputs that it contributes to, the output with the least work first."""
-    producers = {node.index: _producers(graph, node) for node in work}
+    producers = {node.index: producers_of(graph, node) for node in work}
 
     def ancestors(name: str) -> set[int]:
         tensors, shapes = graph.needs([name])
@@ -238,7 +245,7 @@ def _greedy(graph: WorkGraph, phases: Sequence[Sequence[Node]], specs: Mapping[s
     order: list[Node] = []
     done: set[int] = set()
     for phase in phases:
-        missing = {node.index: _producers(graph, node) - done for node in phase}
+        missing = {node.index: producers_of(graph, node) - done for node in phase}
         while missing:
             ready = [index for index, producers in missing.items() if producers <= done]
             node = min((graph.nodes[index] for index in ready), key=growth)

@@ -13,18 +13,21 @@ from __future__ import annotations
 import hashlib
 import itertools
 import json
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from planner.errors import ModelError
+from planner.errors import ModelError, PlannerWarning
 from planner.files import StrPath
 from planner.model.chain import Block, Chain, Cut, Exit
 from planner.model.coarsen import choose_borders
 
 if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so they are imported inside functions
+    from planner.model.axes import Axes
     from planner.model.cost import NodeCosts
+    from planner.model.device_annotations import PipelineStages
     from planner.model.extract import Subgraph
     from planner.model.functions import RuntimeNode
     from planner.model.line import WorkOrder
@@ -44,6 +47,10 @@ class ChainModel:
         The model file, its work in order, the types of its tensors, and the costs of its nodes.
     borders
         The cut of the line at each cut of the chain.
+    stages
+        Pipeline stages that the model's annotations state.
+    placed
+        Device of each work node by these annotations and the rules for layers; None where they name none.
     """
 
     chain: Chain
@@ -52,11 +59,24 @@ class ChainModel:
     shapes: Shapes
     costs: NodeCosts
     borders: tuple[int, ...]
+    stages: PipelineStages
+    placed: tuple[str | None, ...]
 
     @property
     def path(self) -> Path:
         """File of the model."""
         return self.source.path
+
+    @property
+    def axes(self) -> Axes:
+        """Sizes of the axes that the model names: those that were given, and those that follow."""
+        return self.shapes.axes
+
+    @property
+    def block_devices(self) -> tuple[str | None, ...]:
+        """Device of each block by the model's own annotations; None where they name none, or several."""
+        named = [set(self.placed[first:last]) for first, last in itertools.pairwise(self.borders)]
+        return tuple(devices.pop() if len(devices) == 1 else None for devices in named)
 
     @property
     def uncounted(self) -> Mapping[str, int]:
@@ -129,6 +149,8 @@ def load_chain(
     *,
     max_blocks: int | None = 8,
     shape: Mapping[str, Sequence[int]] | None = None,
+    axes: Mapping[str, int] | None = None,
+    layer_assignment: str = "",
     name: str | None = None,
 ) -> ChainModel:
     """Load an ONNX model as a chain of blocks.
@@ -138,17 +160,24 @@ def load_chain(
     path
         File of the model.
     max_blocks
-        Maximum number of blocks; early exits may force more. None gives the finest chain, with one block per work
-        node.
+        Maximum number of blocks; early exits and the model's own pipeline stages may force more. None gives the finest
+        chain, with one block per work node.
     shape
         Shapes of inputs with dynamic axes, by name.
+    axes
+        Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Other names may follow, see
+        :attr:`ChainModel.axes`.
+    layer_assignment
+        Rules that assign layers, named by the nodes' metadata ``layer_ann``, to devices, as in onnxruntime's
+        ``session.layer_assignment_settings``: ``gpu(encoder); cpu(=head)``. Blocks end where the device changes.
     name
         Name of the chain. Defaults to the stem of the file name.
 
     Raises
     ------
     ModelError
-        If the file is not a valid ONNX model, or has dynamic axes that ``shape`` does not fix.
+        If the file is not a valid ONNX model, has dynamic axes that ``shape`` and ``axes`` do not fix, or
+        has annotations or rules for layers that do not fit it.
     """
     if max_blocks is not None and max_blocks < 1:
         raise ModelError(
@@ -156,29 +185,63 @@ def load_chain(
         )
     from planner.model.bounds import input_bounds
     from planner.model.cost import count_costs
+    from planner.model.device_annotations import read_stages
     from planner.model.graph import build_graph
+    from planner.model.layers import assign, parse_rules
     from planner.model.line import order_work
     from planner.model.shapes import infer_shapes
     from planner.model.source import read_model
 
-    path = Path(path)
+    path, rules = Path(path), parse_rules(layer_assignment)
     source = read_model(path)
     graph = build_graph(source)
-    shapes = infer_shapes(source, graph, shape or {})
+    shapes = infer_shapes(source, graph, shape or {}, axes or {})
     graph = graph.folded(shapes.fixed)
     shapes = shapes.bounded(input_bounds(graph, shapes))
     costs = count_costs(graph, shapes)
-    line = order_work(graph, shapes.specs, costs.time_s)
-    borders = _borders(path, line, shapes, costs, max_blocks)
+    stages = read_stages(source, graph)
+    line = order_work(graph, shapes.specs, costs.time_s, stages.of)
+    placed = _placed(line, stages, assign(rules, graph.work(), str(path)))
+    wishes = _wishes(path, line, stages, placed)
+    borders = _borders(path, line, shapes, costs, max_blocks=max_blocks, wishes=wishes)
     chain = _chain(name or path.stem, source, line, costs, borders)
-    return ChainModel(chain, source, line, shapes, costs, borders)
+    return ChainModel(chain, source, line, shapes, costs, borders, stages, placed)
 
 
-def _borders(path: Path, line: WorkOrder, shapes: Shapes, costs: NodeCosts, max_blocks: int | None) -> tuple[int, ...]:
+def _placed(line: WorkOrder, stages: PipelineStages, layers: Mapping[int, str]) -> tuple[str | None, ...]:
+    """Return the device of each work node by the rules for its layer, or else by its stage.
+
+    Nodes that no rule is about stay with the node before them.
+    """
+    by_layer: list[str | None] = []
+    for node in line.order:
+        by_layer.append(layers.get(node.index, by_layer[-1] if by_layer else None))
+    by_stage = (stages.devices.get(stages.of.get(node.index, -1)) for node in line.order)
+    return tuple(device or other for device, other in zip(by_layer, by_stage, strict=True))
+
+
+def _wishes(path: Path, line: WorkOrder, stages: PipelineStages, placed: Sequence[str | None]) -> list[int]:
+    """Return the cuts at which the model's annotations want a border: between pipeline stages, and between devices."""
+    groups = [(stages.of.get(node.index), device) for node, device in zip(line.order, placed, strict=True)]
+    wanted = [cut for cut in range(1, len(line)) if groups[cut - 1] != groups[cut]]
+    for cut in wanted:
+        if not line.is_sized(cut):
+            tensors = ", ".join(name for name in line.alive[cut] if name not in line.specs)
+            before, after = (repr(node.proto.name or node.outputs[0]) for node in line.order[cut - 1 : cut + 1])
+            what = f"there can be no border between nodes {before} and {after}, where {tensors} would be sent"
+            warnings.warn(f"{path}: {what}", PlannerWarning, stacklevel=3)
+    return [cut for cut in wanted if line.is_sized(cut)]
+
+
+def _borders(
+    path: Path, line: WorkOrder, shapes: Shapes, costs: NodeCosts, *, max_blocks: int | None, wishes: Sequence[int]
+) -> tuple[int, ...]:
     unsized = [cut for cut in (0, *line.exits.values(), len(line)) if not line.is_sized(cut)]
     if unsized:
         tensors = [name for cut in unsized for name in line.alive[cut] if name not in line.specs]
         raise ModelError(shapes.unsized_fault(name, path) for name in dict.fromkeys(tensors))
+    from planner.model.scopes import nesting
+
     if max_blocks is None:
         return (0, *line.borders, len(line))
     cuts = range(len(line) + 1)
@@ -186,8 +249,9 @@ def _borders(path: Path, line: WorkOrder, shapes: Shapes, costs: NodeCosts, max_
         costs.times_s(line),
         cut_bytes=[line.bytes_at(cut) for cut in cuts],
         fused=[cut in line.fused for cut in cuts],
+        nested=nesting([node.proto for node in line.order]),
         allowed=line.borders,
-        forced=sorted(set(line.exits.values())),
+        forced=sorted({*line.exits.values(), *wishes}),
         blocks=max_blocks,
     )
     return (0, *chosen, len(line))
@@ -219,10 +283,13 @@ def _select(line: WorkOrder, first: int, last: int) -> Subgraph:
 
 
 def _block(index: int, line: WorkOrder, costs: NodeCosts, first: int, last: int) -> Block:
+    from planner.model.scopes import block_scope
+
     part = _select(line, first, last)
     head = line.order[first]
+    label = block_scope([node.proto for node in line.order[first:last]]) or head.proto.name or head.outputs[0]
     return Block(
-        name=f"{index}:{head.proto.name or head.outputs[0]}",
+        name=f"{index}:{label}",
         nodes=len(part.nodes),
         flop=sum(costs.flop[node.index] for node in part.nodes),
         parameters=costs.parameters(part),

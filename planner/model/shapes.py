@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -11,6 +12,17 @@ import onnx
 from onnx import TensorProto, TypeProto, helper
 
 from planner.errors import Fault, ModelError
+from planner.model.axes import (
+    Axes,
+    contradictions,
+    given_sizes,
+    is_fixed,
+    is_name,
+    output_sizes,
+    resolve,
+    symbols_of,
+    with_sizes,
+)
 from planner.model.chain import TensorSpec
 from planner.model.elements import tensor_bytes
 from planner.model.graph import WorkGraph
@@ -43,6 +55,8 @@ class Shapes:
         Small tensors whose values follow from constants and shapes.
     refused
         First outputs of the nodes whose types ONNX cannot infer: a branch with one may not be meant for these shapes.
+    axes
+        Sizes of the axes that the model names.
     """
 
     specs: Mapping[str, TensorSpec]
@@ -50,6 +64,7 @@ class Shapes:
     fixed: Mapping[str, TensorProto]
     values: Mapping[str, TensorProto]
     refused: frozenset[str]
+    axes: Axes
 
     def unsized_fault(self, name: str, path: Path) -> Fault:
         """Return a fault that explains why a tensor of the model in ``path`` cannot cross a cut."""
@@ -105,7 +120,9 @@ def _kind_name(kind: TypeProto) -> str:
     return TensorProto.DataType.Name(kind.tensor_type.elem_type).lower() if form == "tensor" else form
 
 
-def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]]) -> Shapes:
+def infer_shapes(
+    source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]], axes: Mapping[str, int]
+) -> Shapes:
     """Infer the types and sizes of a model's tensors.
 
     Parameters
@@ -114,30 +131,55 @@ def infer_shapes(source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequ
         The model.
     shape
         Shapes of inputs with dynamic axes, and of other tensors that ONNX cannot infer.
+    axes
+        Sizes of named axes, by symbol.
 
     Raises
     ------
     ModelError
-        If ``shape`` names an unknown tensor, contradicts the shape of an input or leaves an axis of an input open, or
-        if the model multiplies matrices of incompatible shapes.
+        If ``shape`` names an unknown tensor, contradicts the shape of an input or leaves an axis of an input open, if
+        ``axes`` names an unknown symbol or contradicts other sizes, or if the model multiplies matrices of incompatible
+        shapes.
     """
     unknown = [name for name in shape if name not in graph.inputs and name not in graph.maker]
-    if unknown:
-        expected = f"one of the inputs {', '.join(graph.inputs)}"
-        raise ModelError(Fault("--shape names an unknown tensor", str(source.path), name, expected) for name in unknown)
-    sizes = _axis_sizes(source, shape)
-    input_types = _input_types(source, graph, shape, sizes)
+    expected = f"one of the inputs {', '.join(graph.inputs)}"
+    faults = [Fault("--shape names an unknown tensor", str(source.path), name, expected) for name in unknown]
+    given, wrong = given_sizes(source, shape, axes)
+    if faults + wrong:
+        raise ModelError(faults + wrong)
+
+    def walk(sizes: Mapping[str, int]) -> ShapeWalk:
+        return _walk(source, graph, shape, sizes)
+
+    resolved = resolve(source, given, lambda sizes: walk(sizes).types)
+    if faults := _input_faults(source, graph, shape, resolved.sizes):
+        raise ModelError(faults)
+    walked = walk(resolved.sizes)
+    misfits = [fault for node in graph.nodes if (fault := _product_fault(node.proto, walked))]
+    if faults := [*contradictions(source, axes, resolved.sizes, walked.types), *misfits]:
+        raise ModelError(faults)
+    resolved = replace(resolved, follow={**resolved.follow, **output_sizes(source, walked.types, resolved.sizes)})
+    specs = {name: spec for name, kind in walked.types.items() if (spec := _spec(name, kind))}
+    shape_nodes = [node for node in graph.nodes if node.is_shape and walked.asserted.isdisjoint(node.inputs)]
+    fixed = {name: walked.values[name] for node in shape_nodes for name in node.outputs if name in walked.values}
+    return Shapes(specs, walked.types, fixed, walked.values, frozenset(walked.refused), resolved)
+
+
+def _walk(
+    source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
+) -> ShapeWalk:
+    """Walk the graph with the requested shapes and sizes of named axes; the types hold what follows."""
+    inputs = {
+        value.name: with_sizes(value.type, shape.get(value.name), sizes)
+        for value in source.proto.graph.input
+        if value.name in graph.inputs
+    }
     asserted = set(shape) - set(graph.inputs)
-    walk = ShapeWalk(source, _stated_types(source, shape, sizes), dict(input_types), asserted=asserted)
+    walk = ShapeWalk(source, _stated_types(source, shape, sizes), inputs, asserted=asserted)
     for name, tensor in graph.weights.items():
         walk.weight(name, tensor if isinstance(tensor, TensorProto) else dense(tensor))
     walk.nodes(node.proto for node in graph.nodes)
-    if misfits := [fault for node in graph.nodes if (fault := _product_fault(node.proto, walk))]:
-        raise ModelError(misfits)
-    specs = {name: spec for name, kind in walk.types.items() if (spec := _spec(name, kind))}
-    shape_nodes = [node for node in graph.nodes if node.is_shape and walk.asserted.isdisjoint(node.inputs)]
-    fixed = {name: walk.values[name] for node in shape_nodes for name in node.outputs if name in walk.values}
-    return Shapes(specs, walk.types, fixed, walk.values, frozenset(walk.refused))
+    return walk
 
 
 def _product_fault(node: onnx.NodeProto, walk: ShapeWalk) -> Fault | None:
@@ -162,75 +204,49 @@ def _spec(name: str, kind: TypeProto) -> TensorSpec | None:
     return TensorSpec(name, np.dtype(helper.tensor_dtype_to_np_dtype(element)).name, dims)
 
 
-def _axis_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict[str, int]:
-    """Return the sizes of named axes; an axis shared by several inputs needs to be given only once."""
-    return {
-        dim.dim_param: int(size)
-        for value in source.proto.graph.input
-        for dim, size in zip(value.type.tensor_type.shape.dim, shape.get(value.name, ()), strict=False)
-        if dim.dim_param
-    }
-
-
-def _input_types(
-    source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
-) -> dict[str, TypeProto]:
-    """Return the types of the inputs with the requested shapes."""
-    types: dict[str, TypeProto] = {}
-    faults: list[Fault] = []
-    for value in source.proto.graph.input:
-        if value.name in graph.inputs:
-            types[value.name] = _with_sizes(value.type, shape.get(value.name), sizes)
-            faults += _input_faults(value, types[value.name], shape.get(value.name), str(source.path))
-    if faults:
-        raise ModelError(faults)
-    return types
-
-
 def _stated_types(
     source: ModelSource, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
 ) -> dict[str, TypeProto]:
     """Return the types that the file states for other tensors, completed by the requested shapes."""
     graph = source.proto.graph
     return {
-        value.name: _with_sizes(value.type, shape.get(value.name), sizes)
+        value.name: with_sizes(value.type, shape.get(value.name), sizes)
         for values in (graph.value_info, graph.output)
         for value in values
     }
 
 
-def _with_sizes(kind: TypeProto, requested: Sequence[int] | None, sizes: Mapping[str, int]) -> TypeProto:
-    """Return a type with open axes filled in from the requested shape or by name."""
-    filled = TypeProto()
-    filled.CopyFrom(kind)
-    tensor = filled.tensor_type
-    if requested is not None and not tensor.HasField("shape"):
-        tensor.shape.CopyFrom(onnx.TensorShapeProto(dim=[onnx.TensorShapeProto.Dimension() for _ in requested]))
-    for index, dim in enumerate(tensor.shape.dim if kind.HasField("tensor_type") else ()):
-        if requested is not None and index < len(requested) and not _is_fixed(dim):
-            dim.dim_value = requested[index]
-        elif dim.dim_param in sizes:
-            dim.dim_value = sizes[dim.dim_param]
-    return filled
-
-
-def _is_fixed(dim: onnx.TensorShapeProto.Dimension) -> bool:
-    """Return whether the file fixes an axis; 0 is a legal length, as that of an empty cache."""
-    return dim.HasField("dim_value") and dim.dim_value >= 0
-
-
 def _input_faults(
+    source: ModelSource, graph: WorkGraph, shape: Mapping[str, Sequence[int]], sizes: Mapping[str, int]
+) -> list[Fault]:
+    """Return a fault for each input that has no fixed shape; of those that name the same open axes, for the first."""
+    faults: list[Fault] = []
+    told: set[str] = set()
+    for value in source.proto.graph.input:
+        if value.name in graph.inputs:
+            requested = shape.get(value.name)
+            filled = with_sizes(value.type, requested, sizes)
+            symbols = set(symbols_of(filled))
+            if requested is not None or not symbols or not symbols <= told:
+                faults += _input_fault(value, filled, requested, f"{source.path}, input {value.name!r}")
+            told |= symbols
+    return faults
+
+
+def _input_fault(
     value: onnx.ValueInfoProto, filled: TypeProto, requested: Sequence[int] | None, where: str
 ) -> Iterable[Fault]:
-    where = f"{where}, input {value.name!r}"
     if not value.type.HasField("tensor_type"):
         return [Fault("this input is not a tensor", where, expected="inputs that are tensors")]
     dims = value.type.tensor_type.shape.dim
-    stated = [dim.dim_value if _is_fixed(dim) else dim.dim_param or "?" for dim in dims]
+    stated = [dim.dim_value if is_fixed(dim) else dim.dim_param or "?" for dim in dims]
     if requested is not None and dims_of(filled) != tuple(requested):
         return [Fault("--shape does not match this input", where, list(requested), f"shape {stated}")]
     if dims_of(filled) is None:
         example = ",".join(str(size) if isinstance(size, int) else "1" for size in stated) or "1,3,224,224"
         expected = f"a fixed shape, for example --shape {value.name}={example}"
+        symbols = dict.fromkeys(symbols_of(filled))
+        if symbols and all(is_fixed(dim) or is_name(dim.dim_param) for dim in filled.tensor_type.shape.dim):
+            expected += f" or {' '.join(f'--axis {shlex.quote(symbol)}=1' for symbol in symbols)}"
         return [Fault("this input has dynamic axes", where, stated, expected)]
     return []

@@ -20,6 +20,7 @@ from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from planner.errors import Fault, ModelError
 from planner.model.functions import RuntimeNode, inline
+from planner.model.inlining import bodies
 
 # com.microsoft is the domain of onnxruntime's own operators. Functions defined in the model are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
@@ -83,11 +84,15 @@ class ModelSource:
         """Return the whole model as one self-contained ONNX file."""
         if not self.external:
             return self.path.read_bytes()
+        return bytes(self.copied(embed=True).SerializeToString(deterministic=True))
+
+    def copied(self, *, embed: bool) -> onnx.ModelProto:
+        """Return a copy of the model, with or without its external data."""
         model = onnx.ModelProto()
         model.CopyFrom(self.proto)
-        for tensor in _graph_tensors(model.graph):
+        for tensor in _graph_tensors(model.graph) if embed else ():
             self._fetch(tensor)
-        return bytes(model.SerializeToString(deterministic=True))
+        return model
 
     def _fetch(self, tensor: TensorProto) -> None:
         """Load a tensor's data into the tensor if the data is external."""
@@ -120,11 +125,7 @@ def read_model(path: Path) -> ModelSource:
         external data that is missing, too short or outside the model's folder. There is one fault per file.
     """
     proto, digest = _parse(path)
-    try:
-        proto, runtime_nodes = inline(proto)
-    except (onnx.checker.ValidationError, RuntimeError) as error:
-        what = f"its functions cannot be inlined ({str(error).splitlines()[0]})"
-        raise ModelError(what, where=str(path), expected="functions that ONNX can inline") from None
+    proto, runtime_nodes = inline(proto, str(path))
     _trim_absent(proto.graph, {opset.domain: opset.version for opset in proto.opset_import})
     faults = [*_domain_faults(proto.graph, str(path))]
     tensors = list(_graph_tensors(proto.graph))
@@ -164,14 +165,6 @@ def _schema(node: onnx.NodeProto, versions: Mapping[str, int]) -> defs.OpSchema 
         return defs.get_schema(node.op_type, versions.get(domain, versions.get("ai.onnx", 1)), domain)
     except (defs.SchemaError, TypeError):  # TypeError: a damaged file's names may be bytes, and its versions too large
         return None
-
-
-def bodies(node: onnx.NodeProto) -> Iterator[onnx.GraphProto]:
-    """Yield the bodies of a control-flow node."""
-    for attribute in node.attribute:
-        if attribute.type == onnx.AttributeProto.GRAPH:
-            yield attribute.g
-        yield from attribute.graphs
 
 
 def _parse(path: Path) -> tuple[onnx.ModelProto, hashlib._Hash]:

@@ -31,8 +31,9 @@ from onnx.reference import ReferenceEvaluator
 from planner.errors import ModelError
 from planner.model.contributed import contributed_outputs
 from planner.model.graph import RANDOM
+from planner.model.inlining import bodies
 from planner.model.sequences import SequenceWalk, dims_of
-from planner.model.source import ModelSource, bodies
+from planner.model.source import ModelSource
 
 # Shapes, axes and lengths are small; larger values do not determine shapes.
 SMALL_ELEMENTS = 1024

@@ -21,8 +21,8 @@ from onnx import SparseTensorProto, TensorProto, TypeProto
 
 from planner.model.elements import STRING_OBJECT_BYTES, tensor_bytes
 from planner.model.graph import RANDOM, Node, Weight
+from planner.model.inlining import bodies
 from planner.model.sequences import dims_of
-from planner.model.source import bodies
 from planner.model.walk import constant_value
 
 STRING_INSIDE_BYTES = 15

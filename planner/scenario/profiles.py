@@ -104,6 +104,10 @@ def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str
         words += ["--max-blocks", str(model.max_blocks)]
     for tensor, shape in (model.shape or {}).items():
         words += ["--shape", f"{tensor}={','.join(map(str, shape))}"]
+    for axis, size in (model.axes or {}).items():
+        words += ["--axis", f"{axis}={size}"]
+    if model.layer_assignment:
+        words += ["--layer-assignment", model.layer_assignment]
     return shlex.join([*words, "-o", _shown(file)])
 
 

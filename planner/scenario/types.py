@@ -60,6 +60,11 @@ class ModelSpec(Entry):
     """Maximum number of blocks to cut the model into."""
     shape: dict[str, tuple[Size, ...]] | None = None
     """Shapes of the inputs that have dynamic axes: ``{input: [1, 3, 224, 224]}``."""
+    axes: dict[str, Size] | None = None
+    """Sizes of dynamic axes by the name that the model gives them, once for all inputs: ``{batch: 1}``."""
+    layer_assignment: str | None = None
+    """Rules for layers that the model's nodes name in ``layer_ann``, as in onnxruntime: ``gpu(encoder); cpu(=head)``.
+    Blocks end where the device changes."""
     predictions: str | None = None
     """File of the model's predictions for labelled samples, written by ``planner profile measure --calibrate DATA
     --predictions FILE``, relative to the scenario file. Simulated samples take them in turn and leave at their exits;

@@ -66,9 +66,10 @@ def small_model() -> onnx.ModelProto:
     return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9)
 
 
-def write_case(folder: Path, scenario: str = SCENARIO) -> Path:
+def write_case(folder: Path, scenario: str = SCENARIO, *, external: bool = False) -> Path:
     """Write all files and return the path of the plan: block 0 at home, the others at ``b``."""
-    onnx.save(small_model(), folder / "small.onnx")
+    file = folder / "small.onnx"
+    onnx.save(small_model(), file, save_as_external_data=external, location="small.data", size_threshold=0)
     chain = load_chain(folder / "small.onnx", max_blocks=BLOCKS).chain
     profile = make_profile("small", block_s=[BLOCK_S] * len(chain), cut_bytes=[cut.bytes for cut in chain.cuts])
     profile = profile.model_copy(update={"chain_sha256": chain.chain_sha256})

@@ -10,37 +10,49 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.model import coarsen
-from planner.model.coarsen import BYTES_WEIGHT, FUSION_PENALTY, choose_borders
+from planner.model.coarsen import BYTES_WEIGHT, FUSION_PENALTY, NESTING_WEIGHT, choose_borders
 from planner.model.load import load_chain
 from tests.model.chained import reference
 
+Problem = tuple[list[float], list[int], list[bool], list[float], list[int], list[int], int]
+
 
 @st.composite
-def problems(draw: st.DrawFn) -> tuple[list[float], list[int], list[bool], list[int], list[int], int]:
+def problems(draw: st.DrawFn) -> Problem:
     size = draw(st.integers(2, 9))
     costs = draw(st.lists(st.floats(0.5, 2.0), min_size=size, max_size=size))
     cut_bytes = draw(st.lists(st.integers(1, 100), min_size=size + 1, max_size=size + 1))
     fused = draw(st.lists(st.booleans(), min_size=size + 1, max_size=size + 1))
+    nested = draw(st.lists(st.floats(0.0, 1.0), min_size=size + 1, max_size=size + 1))
     inner = list(range(1, size))
     allowed = sorted(draw(st.sets(st.sampled_from(inner), min_size=1)))
     forced = sorted(draw(st.sets(st.sampled_from(inner), max_size=2)))
-    return costs, cut_bytes, fused, allowed, forced, draw(st.integers(1, size))
+    return costs, cut_bytes, fused, nested, allowed, forced, draw(st.integers(1, size))
 
 
-def score(borders: list[int], costs: list[float], cut_bytes: list[float], fused: list[bool], blocks: int) -> float:
+def score(
+    borders: list[int],
+    costs: list[float],
+    cut_bytes: list[float],
+    *,
+    fused: list[bool],
+    nested: list[float],
+    blocks: int,
+) -> float:
     """Return the objective of the module's docstring, with bytes relative to the median."""
     evenness = blocks * sum((sum(costs[a:b]) / sum(costs)) ** 2 for a, b in pairwise([0, *borders, len(costs)]))
     bytes_term = BYTES_WEIGHT * sum(cut_bytes[cut] for cut in borders) / max(blocks - 1, 1)
-    return evenness + bytes_term + FUSION_PENALTY * sum(fused[cut] for cut in borders)
+    nesting = NESTING_WEIGHT * sum(nested[cut] for cut in borders) / max(blocks - 1, 1)
+    return evenness + bytes_term + nesting + FUSION_PENALTY * sum(fused[cut] for cut in borders)
 
 
 @settings(max_examples=200, deadline=None)
 @given(problems())
-def test_the_chosen_borders_are_optimal(
-    problem: tuple[list[float], list[int], list[bool], list[int], list[int], int],
-) -> None:
-    costs, cut_bytes, fused, allowed, forced, blocks = problem
-    chosen = choose_borders(costs, cut_bytes=cut_bytes, fused=fused, allowed=allowed, forced=forced, blocks=blocks)
+def test_the_chosen_borders_are_optimal(problem: Problem) -> None:
+    costs, cut_bytes, fused, nested, allowed, forced, blocks = problem
+    chosen = choose_borders(
+        costs, cut_bytes=cut_bytes, fused=fused, nested=nested, allowed=allowed, forced=forced, blocks=blocks
+    )
     candidates = sorted({*allowed, *forced})
     assert set(forced) <= set(chosen) <= set(candidates)
     blocks = max(blocks, len(forced) + 1)
@@ -49,19 +61,30 @@ def test_the_chosen_borders_are_optimal(
     ]
     typical = float(np.median([cut_bytes[cut] for cut in candidates]))
     relative = [size / typical for size in cut_bytes]
-    best = min(score(cuts, costs, relative, fused, blocks) for cuts in subsets)
+    best = min(score(cuts, costs, relative, fused=fused, nested=nested, blocks=blocks) for cuts in subsets)
     assert len(chosen) < blocks
-    assert score(chosen, costs, relative, fused, blocks) <= best + 1e-9
+    assert score(chosen, costs, relative, fused=fused, nested=nested, blocks=blocks) <= best + 1e-9
 
 
 def test_a_border_that_costs_more_than_it_evens_out_is_left_out() -> None:
-    choose = partial(choose_borders, [0.01, 1.0, 0.01], cut_bytes=[1] * 4, fused=[False] * 4, allowed=[1, 2], blocks=3)
+    choose = partial(
+        choose_borders,
+        [0.01, 1.0, 0.01],
+        cut_bytes=[1] * 4,
+        fused=[False] * 4,
+        nested=[0.0] * 4,
+        allowed=[1, 2],
+        blocks=3,
+    )
     assert choose(forced=[]) == []
     assert choose(forced=[1, 2]) == [1, 2]
 
 
 def test_a_single_node_has_no_borders() -> None:
-    assert choose_borders([1.0], cut_bytes=[1, 1], fused=[False] * 2, allowed=[], forced=[], blocks=8) == []
+    chosen = choose_borders(
+        [1.0], cut_bytes=[1, 1], fused=[False] * 2, nested=[0.0] * 2, allowed=[], forced=[], blocks=8
+    )
+    assert chosen == []
 
 
 def test_long_chains_are_thinned() -> None:
@@ -71,6 +94,7 @@ def test_long_chains_are_thinned() -> None:
         [1.0] * size,
         cut_bytes=cut_bytes,
         fused=[False] * (size + 1),
+        nested=[0.0] * (size + 1),
         allowed=range(1, size),
         forced=[],
         blocks=4,

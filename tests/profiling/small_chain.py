@@ -44,7 +44,9 @@ class SmallModel:
     @property
     def runtime_nodes(self) -> dict[str, RuntimeNode]:
         model = onnx.load_model_from_string(self.model_bytes())
-        return {node.output[0]: runtime for node, runtime in zip(model.graph.node, inline(model)[1], strict=True)}
+        return {
+            node.output[0]: runtime for node, runtime in zip(model.graph.node, inline(model, "model")[1], strict=True)
+        }
 
     def block_model(self, index: int) -> bytes:
         return self.stage_model(index, index)
