@@ -63,9 +63,9 @@ def test_a_method_ends_at_its_deadline_with_what_it_has(method: str, goal: str) 
 def test_a_partition_ends_at_its_deadline() -> None:
     problem = build_problem(random_instance(0, sources=1, workers=6, blocks=8, goal="throughput"), max_visits=1)
     clock = Clock()
-    outcome = bottleneck_dp.solve(problem, Options(time_limit_s=20, deadline=Deadline(now_s=clock)))
-    assert outcome.status == "no_solution"
-    assert clock.looks < 30
+    outcome = bottleneck_dp.solve(problem, Options(time_limit_s=4, deadline=Deadline(now_s=clock)))
+    assert outcome.status != "optimal"
+    assert clock.looks < 15
 
 
 @pytest.mark.parametrize("limit_s", [1, 10, 100])
@@ -147,7 +147,8 @@ def test_ctrl_c_keeps_the_best_plan() -> None:
 import os, signal
 from planner.solvers import solve
 from tests.instances import random_instance
-stop = lambda *_: os.kill(os.getpid(), signal.{signal.SIGINT.name})
+sent = []
+stop = lambda *_: sent or sent.append(os.kill(os.getpid(), signal.{signal.SIGINT.name}))
 found = solve(random_instance(0, sources=6, workers=8, blocks=10), method="search", gap=0.0, progress=stop)
 print(found.status, found.plan.status)
 """

@@ -26,8 +26,8 @@ from planner.solvers.methods.local_search import method as search
 from planner.solvers.methods.mip import method as milp
 from tests.instances import make_instance, make_profile, random_instance
 
-EXACT = Options(gap=1e-7, time_limit_s=20.0)
-SHARED = Options(gap=1e-6, time_limit_s=20.0)
+EXACT = Options(gap=1e-7)
+SHARED = Options(gap=1e-6)
 BASELINES = ("local", "two-part", "equal", "ar-mdi")
 
 
