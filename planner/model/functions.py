@@ -107,4 +107,5 @@ def _runtime_nodes(model: onnx.ModelProto) -> tuple[RuntimeNode, ...]:
 def _inlined_names(entry: _Entry) -> Iterator[str]:
     if entry.prefix is not None:
         for prefix in PREFIXES:
-            yield from (prefix.format(entry.prefix) + name for name in (entry.proto.name, *entry.proto.output) if name)
+            names = (entry.proto.name, *entry.proto.output)  # a damaged file's names may be bytes
+            yield from (f"{prefix.format(entry.prefix)}{name}" for name in names if name)

@@ -76,7 +76,7 @@ def document(words: list[str | Path], capsys: pytest.CaptureFixture[str]) -> dic
 def test_json_of_one_run(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
     found = document([scenario, "--seed", "3"], capsys)
     expected = {"policy", "seed", "makespan_s", "events", "priority_weighted_delay_s", "sources", "workers"}
-    assert set(found) == expected
+    assert set(found) == expected | {"energy"}
     assert (found["policy"], found["seed"]) == ("local", 3)
     assert set(found["sources"]["gate"]) == SOURCE_KEYS
     assert found["sources"]["yard"]["offered"] == 120

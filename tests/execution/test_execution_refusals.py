@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import queue
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from functools import partial
 from math import nan
 from pathlib import Path
 
@@ -207,12 +210,21 @@ IMPOSSIBLE: dict[str, TaskMessage | RequestMessage] = {
 def test_an_impossible_task_is_refused_with_its_sender_and_the_run_goes_on(in_run: tuple[Raw, Raw]) -> None:
     coordinator, a = in_run
     for what, message in IMPOSSIBLE.items():
-        a.send("b", Frame(data(message), {CUT.name: FITTING} if isinstance(message, TaskMessage) else {}))
-        refused = coordinator.expect(Refused)
+        frame = Frame(data(message), {CUT.name: FITTING} if isinstance(message, TaskMessage) else {})
+        refused = reported(coordinator, partial(a.send, "b", frame))
         assert refused.sender == "a"
         assert what in refused.what
-    a.put_frame("b", Frame(data(TaskMessage(TASK)), {CUT.name: FITTING}), body=NEGATIVE)
-    assert "body.data.size_bytes" in coordinator.refused()
+    negative = Frame(data(TaskMessage(TASK)), {CUT.name: FITTING})
+    assert "body.data.size_bytes" in reported(coordinator, partial(a.put_frame, "b", negative, body=NEGATIVE)).what
+
+
+def reported(coordinator: Raw, send: Callable[[], None]) -> Refused:
+    """Send until the refusal is reported: after several, an agent reports one a second."""
+    for _ in range(20):
+        send()
+        with suppress(queue.Empty):
+            return coordinator.expect(Refused, wait_s=1.5)
+    pytest.fail("no refusal is reported")
 
 
 def test_fragments_out_of_order_are_refused(coordinator: Raw) -> None:

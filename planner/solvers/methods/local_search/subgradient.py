@@ -67,8 +67,7 @@ class Subgradient:
         else:
             self.idle += 1
         if self.idle >= MAX_IDLE_STEPS:
-            self.length, self.idle, self.direction = self.length / 2, 0, None
-            self.lagrangian.move(self.best_prices)
+            self._step_back()
             return
         scaled = self.lagrangian.scaled(slope)
         previous = self.direction or [np.zeros_like(part) for part in scaled]
@@ -76,8 +75,16 @@ class Subgradient:
         steepness = sum(float((a * b).sum()) for a, b in zip(slope, scaled, strict=True))
         best = self.search.best if self.search.incumbents else abs(value) * 1.5 + 1e-9
         length = POLYAK_FACTOR * self.length * max(best - value, 0.0) / max(steepness, 1e-12)
+        if not np.isfinite(length):  # numbers at the limits of floating point
+            self._step_back()
+            return
         moved = (price + length * part for price, part in zip(self.lagrangian.prices, self.direction, strict=True))
         self.lagrangian.move(Multipliers(*moved))
+
+    def _step_back(self) -> None:
+        """Return to the best prices, from which steps are shorter."""
+        self.length, self.idle, self.direction = self.length / 2, 0, None
+        self.lagrangian.move(self.best_prices)
 
     def _tabulate(self) -> None:
         """Introduce price tables for the workers and for the network resources that routes have used most."""
