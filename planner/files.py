@@ -18,6 +18,14 @@ StrPath = str | os.PathLike[str]
 """A path as a caller may give it."""
 
 
+def real_path(path: StrPath) -> Path:
+    """Return the absolute path behind all links; where links form a loop, the path of the first of them.
+
+    ``Path.resolve`` raises ``RuntimeError`` for a loop, before Python 3.13.
+    """
+    return Path(os.path.realpath(path))
+
+
 def cache_folder() -> Path:
     """Return the user's folder for files that can be made again; without a home folder, one in the current folder."""
     base = os.environ.get("XDG_CACHE_HOME")

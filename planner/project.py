@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import Fault, PlanError
-from planner.files import StrPath
+from planner.files import StrPath, real_path
 from planner.plan.types import PlanSpec, ScenarioReference
 from planner.profiling.types import Profile
 from planner.scenario.instance import Instance
@@ -30,7 +30,7 @@ def reference_to(scenario: StrPath, plan: StrPath | None, *, sha256: str | None 
     """
     folder = Path(plan).parent if plan is not None else Path()
     return ScenarioReference(
-        path=Path(os.path.relpath(Path(scenario).resolve(), folder.resolve())).as_posix(),
+        path=Path(os.path.relpath(real_path(scenario), real_path(folder))).as_posix(),
         sha256=sha256 or hashlib.sha256(Path(scenario).read_bytes()).hexdigest(),
     )
 

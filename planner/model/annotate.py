@@ -10,7 +10,7 @@ from typing import Final
 import onnx
 
 from planner.errors import ModelError
-from planner.files import write_bytes_atomic
+from planner.files import real_path, write_bytes_atomic
 from planner.model.extract import PROTOBUF_LIMIT_BYTES
 from planner.model.load import ChainModel
 
@@ -47,7 +47,7 @@ def write_annotated(model: ChainModel, placements: Sequence[Placement], path: Pa
     ModelError
         If the model exceeds the size limit of an ONNX file.
     """
-    beside = path.absolute().parent.resolve() == model.path.absolute().parent.resolve()
+    beside = real_path(path.absolute().parent) == real_path(model.path.absolute().parent)
     proto = model.source.copied(embed=not beside)
     proto.ir_version = max(proto.ir_version, IR_VERSION)
     names = {placement.name for placement in placements}

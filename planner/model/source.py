@@ -19,6 +19,7 @@ from onnx import TensorProto, defs, helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
 from planner.errors import Fault, ModelError
+from planner.files import real_path
 from planner.model.functions import RuntimeNode, inline
 from planner.model.inlining import bodies
 
@@ -135,7 +136,7 @@ def read_model(path: Path) -> ModelSource:
     if faults:
         raise ModelError(faults)
     locations = sorted({ExternalDataInfo(tensor).location for tensor in external})
-    files = {location: (path.parent / location).resolve() for location in locations}
+    files = {location: real_path(path.parent / location) for location in locations}
     for file in files.values():
         own = hashlib.sha256()
         _hash_file(file, own)
@@ -264,8 +265,10 @@ def _external_fault(tensor: TensorProto, path: Path) -> Fault | None:
     except ValueError as error:
         return Fault(f"malformed reference to external data ({error})", where, expected=expected)
     location = info.location
+    if "\0" in location:
+        return Fault("malformed reference to external data", where, location, expected)
     relative = not (PurePosixPath(location).is_absolute() or PureWindowsPath(location).is_absolute())
-    file, folders = (path.parent / location).resolve(), (path.parent.resolve(), path.resolve().parent)
+    file, folders = real_path(path.parent / location), (real_path(path.parent), real_path(path).parent)
     if not (location and relative and any(file.is_relative_to(folder) for folder in folders)):
         return Fault("external data outside the model's folder is not allowed", where, location, expected)
     if not file.is_file():

@@ -207,6 +207,17 @@ def test_a_file_has_one_fault_whatever_the_number_of_its_tensors(tmp_path: Path)
         assert "'v' and 3 more" in str(fault)
 
 
+@pytest.mark.parametrize("location", ["loop.bin", "loop.bin/w.bin", "a\0b", ".", ""])
+def test_paths_that_lead_nowhere_are_refused(tmp_path: Path, location: str) -> None:
+    path = outside(tmp_path)
+    (tmp_path / "loop.bin").symlink_to("loop.bin")
+    proto = onnx.load(path, load_external_data=False)
+    proto.graph.initializer[0].external_data[0].value = location
+    path.write_bytes(proto.SerializeToString())
+    with pytest.raises(ModelError):
+        load_chain(path)
+
+
 def test_a_file_that_shrinks_after_the_model_was_read(tmp_path: Path) -> None:
     model = load_chain(outside(tmp_path), max_blocks=2)
     os.truncate(tmp_path / "w.bin", 1000)
