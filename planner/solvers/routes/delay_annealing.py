@@ -20,6 +20,7 @@ import numpy as np
 
 from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.search_state import Search
+from planner.solvers.routes.random_run import random_run
 
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 0.01, 1e-5
 """Temperatures in units of the first objective."""
@@ -27,8 +28,8 @@ LACK_PENALTY = 3.0
 """Penalty of a worker that needs twice its memory, in units of the first objective."""
 OVERLOAD_SLOPE = 1e4
 """Slope of congestion above the cap."""
-EXCHANGE_SHARE, BLOCK_SHARE, PART_SHARE, NEIGHBOUR_SHARE = 0.3, 0.5, 0.25, 0.4
-"""Shares of the moves: exchanges; single blocks, parts of stages; and moves to the worker of a neighbouring block."""
+EXCHANGE_SHARE, NEIGHBOUR_SHARE = 0.3, 0.4
+"""Shares of the moves that are exchanges, and that go to the worker of a neighbouring block."""
 TOGETHER_SHARE = 0.5
 """Share of the moves that all sources of a model make together: they share the copies of its blocks."""
 MOVES, MAX_IDLE_RUNS = 40_000, 4
@@ -260,17 +261,7 @@ class DelayAnnealing:
     def _run_of_blocks(self) -> tuple[_Chain, int, int]:
         """Return a random run of consecutive blocks on one worker: chain, first block and end."""
         chain, first = self.places[int(self.random.random() * len(self.places))]
-        workers, end, kind = chain.workers, first + 1, self.random.random()
-        if kind < BLOCK_SHARE:
-            return chain, first, end
-        worker, length = workers[end], len(workers) - 2
-        while end < length and workers[end + 1] == worker:
-            end += 1
-        if kind < BLOCK_SHARE + PART_SHARE:
-            return chain, first, first + 1 + int((kind - BLOCK_SHARE) / PART_SHARE * (end - first))
-        while first > 0 and workers[first] == worker:
-            first -= 1
-        return chain, first, end
+        return chain, *random_run(chain.workers, first, self.random)
 
     def _move(self, change: _Change, chain: _Chain, first: int, end: int, new: int) -> bool:
         """Give blocks first .. end − 1, which are on one worker, to another, if pins and paths permit it."""

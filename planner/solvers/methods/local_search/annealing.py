@@ -19,13 +19,12 @@ from random import Random
 import numpy as np
 
 from planner.solvers.core.problem import Array, Choices, Problem, stages
+from planner.solvers.routes.random_run import random_run
 
 FIRST_TEMPERATURE, LAST_TEMPERATURE = 0.05, 0.0005
 """Temperatures in units of relative excess: at first, exceeding a limit by 5 % is accepted in one of e cases."""
 EXCHANGE_SHARE = 0.3
 """Share of the moves that exchange the workers of two runs."""
-BLOCK_SHARE, PART_SHARE = 0.5, 0.25
-"""Shares of the runs that are a single block, and that begin within a stage; the others are whole stages."""
 NEIGHBOUR_SHARE = 0.2
 """Share of the plain moves to the worker of the block before, and the same to that of the block after."""
 TOLERANCE = 1e-12
@@ -228,18 +227,7 @@ class Annealing:
     def _run_of_blocks(self) -> tuple[_Chain, int, int]:
         """Return a random run of consecutive blocks on one worker: chain, first block and end."""
         chain, first = self.places[int(self.random.random() * len(self.places))]
-        workers, end = chain.workers, first + 1
-        kind = self.random.random()
-        if kind < BLOCK_SHARE:
-            return chain, first, end
-        worker, length = workers[end], len(workers) - 2
-        while end < length and workers[end + 1] == worker:
-            end += 1
-        if kind < BLOCK_SHARE + PART_SHARE:
-            return chain, first, first + 1 + int((kind - BLOCK_SHARE) / PART_SHARE * (end - first))
-        while first > 0 and workers[first] == worker:
-            first -= 1
-        return chain, first, end
+        return chain, *random_run(chain.workers, first, self.random)
 
     def _move(self, change: Change, chain: _Chain, first: int, end: int, new: int) -> bool:
         """Give the blocks first .. end − 1, which are on one worker, to another, if pins and paths permit it."""
