@@ -20,7 +20,9 @@ demo: $(VENV)/.demo ## Run the whole workflow on this machine.
 	@$(BIN)/planner demo
 
 test: $(VENV)/.dev ## Run the tests.
-	@$(BIN)/python -m pytest -n 2 --dist loadgroup
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not agents and not nightly"
+	@# Agents and what their runs are held against need the whole machine.
+	@$(BIN)/python -m pytest -m "agents and not nightly"
 
 test-3.%: ## Run the tests on another version of Python, such as `make test-3.10`.
 	@python=$$(.ci/find-python 3.$*) && $(MAKE) test PYTHON="$$python" VENV=.venv-3.$*

@@ -55,16 +55,11 @@ def pytest_configure(config: pytest.Config) -> None:
         config.addinivalue_line("filterwarnings", f"error::{warning}")
 
 
-@pytest.hookimpl(tryfirst=True)  # before pytest-xdist reads the groups
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Mark the tests that run agents, and let one process at a time run them; other files go to any process."""
-    here = Path(__file__).parent
-    for item in items:
-        path = item.path.relative_to(here)
-        with_agents = path.as_posix() in _WITH_AGENTS or path.parts[0] in _WITH_AGENTS
-        if with_agents:
-            item.add_marker("agents")
-        item.add_marker(pytest.mark.xdist_group("agents" if with_agents else path.as_posix()))
+def pytest_itemcollected(item: pytest.Item) -> None:
+    """Mark the tests that run agents."""
+    path = item.path.relative_to(Path(__file__).parent)
+    if path.as_posix() in _WITH_AGENTS or path.parts[0] in _WITH_AGENTS:
+        item.add_marker("agents")
 
 
 @pytest.fixture(autouse=True)

@@ -62,9 +62,10 @@ def _is_whole(spec: TensorSpec) -> bool:
 def _range(spec: TensorSpec) -> tuple[int, int]:
     """Return the smallest and the largest whole number to draw."""
     low, high = spec.bounds or (0, 1)
-    if np.dtype(spec.dtype).kind not in "iu":
+    kind = np.dtype(spec.dtype).kind
+    if kind == "b":
         return low, high
-    limits = np.iinfo(spec.dtype)
+    limits = np.iinfo(spec.dtype) if kind in "iu" else np.finfo(spec.dtype)
     return max(low, int(limits.min)), min(high, int(limits.max))
 
 

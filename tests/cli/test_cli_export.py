@@ -17,13 +17,14 @@ from planner.profiling.store import load_profile, save_profile
 from planner.runtime.session import BlockSession
 from tests.cli.command import planner
 from tests.execution.case import write_case
-from tests.model.chained import inputs_of
+from tests.model.chained import inputs_of, needs_onnxruntime
 
 
 def export(plan: Path, target: Path) -> ChainModel:
     return load_chain(library.load_plan(plan).annotate(target), max_blocks=1)
 
 
+@needs_onnxruntime(1, 23)  # loads IR version 11
 def test_a_plan_in_a_model_is_read_as_it_was_made(tmp_path: Path) -> None:
     plan = write_case(tmp_path)
     found = planner("export", plan, "--annotate", tmp_path / "annotated.onnx")
@@ -39,6 +40,7 @@ def test_a_plan_in_a_model_is_read_as_it_was_made(tmp_path: Path) -> None:
         np.testing.assert_array_equal(array, expected[name])
 
 
+@needs_onnxruntime(1, 23)  # loads IR version 11
 def test_onnxruntime_keeps_what_is_written_and_a_second_export_replaces_it(tmp_path: Path) -> None:
     plan = write_case(tmp_path)
     export(plan, tmp_path / "annotated.onnx")

@@ -195,6 +195,14 @@ def test_data_that_does_not_fit_the_run_is_refused(
     assert message in coordinator.refused()
 
 
+def test_fragments_out_of_order_are_refused(coordinator: Raw) -> None:
+    first, second = (Fragment(9, offset, 12, HEADER, b"1234", asks=False) for offset in (0, 8))
+    for fragment in (first, second):
+        coordinator.put("b", fragment.attachment, bytes(fragment.payload))
+    assert "fragment out of order" in coordinator.refused()
+    assert all(not fragment.asks for fragment in split(HEADER, PAYLOAD))
+
+
 IMPOSSIBLE: dict[str, TaskMessage | RequestMessage] = {
     "a task without stages": TaskMessage(TASK.at(1, ())),
     "no blocks 1 to 9": TaskMessage(TASK, last_block=9),
@@ -225,11 +233,3 @@ def reported(coordinator: Raw, send: Callable[[], None]) -> Refused:
         with suppress(queue.Empty):
             return coordinator.expect(Refused, wait_s=1.5)
     pytest.fail("no refusal is reported")
-
-
-def test_fragments_out_of_order_are_refused(coordinator: Raw) -> None:
-    first, second = (Fragment(9, offset, 12, HEADER, b"1234", asks=False) for offset in (0, 8))
-    for fragment in (first, second):
-        coordinator.put("b", fragment.attachment, bytes(fragment.payload))
-    assert "fragment out of order" in coordinator.refused()
-    assert all(not fragment.asks for fragment in split(HEADER, PAYLOAD))

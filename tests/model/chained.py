@@ -36,10 +36,15 @@ def reference(name: str) -> Path:
     return build_model(name, path) if name in REFERENCE else build_quantised(name, path)
 
 
+def onnxruntime_before(*version: int) -> bool:
+    """Return whether the installed onnxruntime is older than a version."""
+    return tuple(int(part) for part in onnxruntime_version().split(".")[: len(version)]) < version
+
+
 def needs_onnxruntime(*version: int) -> pytest.MarkDecorator:
     """Return a mark for a test of what earlier versions of onnxruntime do not load, or hold otherwise."""
-    found = tuple(int(part) for part in onnxruntime_version().split(".")[: len(version)])
-    return pytest.mark.skipif(found < version, reason=f"onnxruntime {'.'.join(map(str, version))} or later")
+    needed = ".".join(map(str, version))
+    return pytest.mark.skipif(onnxruntime_before(*version), reason=f"onnxruntime {needed} or later")
 
 
 def inputs_of(model: ChainModel, seed: int = 0) -> dict[str, NDArray[Any]]:

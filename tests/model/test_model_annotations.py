@@ -16,7 +16,7 @@ from planner.errors import ModelError
 from planner.model.load import ChainModel, load_chain
 from planner.model.scopes import Scope, scope_of
 from planner.runtime.session import BlockSession
-from tests.model.chained import check_split, floats, reference, save, value
+from tests.model.chained import check_split, floats, needs_onnxruntime, reference, save, value
 
 node = helper.make_node
 WIDTH = 8
@@ -63,6 +63,7 @@ def cut_names(model: ChainModel) -> list[list[str]]:
 LINE = line("MatMul", "Relu", "MatMul", "Relu", "MatMul", "Relu")
 
 
+@needs_onnxruntime(1, 23)  # loads IR version 11
 def test_stages_are_borders_of_blocks_with_their_devices(tmp_path: Path) -> None:
     path = annotated(tmp_path / "m.onnx", LINE, {"n0": 0, "n3": 1})
     model = load_chain(path, max_blocks=1)
@@ -72,6 +73,7 @@ def test_stages_are_borders_of_blocks_with_their_devices(tmp_path: Path) -> None
     assert check_split(model, [1]).bit_equal
 
 
+@needs_onnxruntime(1, 23)  # loads IR version 11
 def test_work_of_parallel_branches_follows_the_stages(tmp_path: Path) -> None:
     nodes = [
         *(node("MatMul", ["x", weight], [f"a{weight}"], name=f"first-{weight}") for weight in "wu"),
@@ -156,6 +158,7 @@ def inner() -> onnx.FunctionProto:
     return helper.make_function("own", "Inner", ["p"], ["r"], nodes, [helper.make_opsetid("", 17)])
 
 
+@needs_onnxruntime(1, 23)  # loads IR version 11
 def test_annotations_of_calls_and_in_functions_are_kept(tmp_path: Path) -> None:
     calls = [node("Layer", [a, "w"], [b], domain="own", name=f"call-{b}") for a, b in pairwise(["x", "m", "y"])]
     for call in calls:
@@ -232,6 +235,7 @@ def residual(path: Path) -> Path:
     return path
 
 
+@needs_onnxruntime(1, 23)  # loads IR version 11
 def test_stage_models_keep_their_annotations_consistent(tmp_path: Path) -> None:
     model = load_chain(residual(tmp_path / "m.onnx"), max_blocks=4)
     renamed = 0

@@ -7,6 +7,7 @@ are small, and threads would only wait for each other.
 
 from __future__ import annotations
 
+import asyncio
 import logging
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -122,7 +123,7 @@ def pricing_pool(threads: int, dask: str | None) -> Iterator[PricingPool]:
     with client:
         try:
             client.wait_for_workers(1, timeout=CONNECT_LIMIT_S)
-        except TimeoutError as error:
+        except (TimeoutError, asyncio.TimeoutError) as error:  # two classes before Python 3.11
             raise SolveError(
                 "the Dask scheduler has no workers", where="dask", value=dask, expected=f"dask worker {dask}"
             ) from error
