@@ -112,10 +112,9 @@ class Program:
 
     def _report_solution(self, event: Any) -> None:
         found = event.data_out
-        values = np.array(found.mip_solution)
-        if values.shape == (self.columns,):  # old versions of highspy do not pass it on
-            objective = float(found.objective_function_value)
-            self._reported = dataclasses.replace(self._reported, objective=objective, values=values)
+        self._reported = dataclasses.replace(
+            self._reported, objective=float(found.objective_function_value), values=np.array(found.mip_solution)
+        )
 
     @property
     def columns(self) -> int:
