@@ -14,7 +14,8 @@ from planner.solvers.compare import Compared, best_bounds, gap_to
 from planner.solvers.compare import compare as compare_methods
 from planner.solvers.pareto import ParetoPoint
 from planner.solvers.pareto import pareto as pareto_points
-from planner.solvers.solve import METHODS, Rank, Routes
+from planner.solvers.ranking import Rank
+from planner.solvers.solve import METHODS, Routes
 from planner.tables import Printable, Table, milliseconds
 
 

@@ -14,7 +14,8 @@ from planner.plan.types import PlanSpec
 from planner.project import reference_to
 from planner.solvers import solve as solve_instance
 from planner.solvers.core.deadline import Expired
-from planner.solvers.solve import Rank, Routes
+from planner.solvers.ranking import Rank
+from planner.solvers.solve import Routes
 from planner.solvers.worth import worth as worth_of
 from planner.solvers.worth import worth_s
 

@@ -86,7 +86,7 @@ def _recursive(functions: Mapping[Key, onnx.FunctionProto]) -> str:
 
 
 def _inherit(node: onnx.NodeProto, call: onnx.NodeProto) -> None:
-    """Give a node the annotations of its call that it lacks, without those of tensors, which are not its own."""
+    """Copy to a node the annotations of its call that it lacks, without those of tensors, which are not its own."""
     keys = {entry.key for entry in node.metadata_props}
     node.metadata_props.extend(entry for entry in call.metadata_props if entry.key not in keys)
     known = {annotation.configuration_id for annotation in node.device_configurations}

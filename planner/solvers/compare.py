@@ -13,7 +13,8 @@ from planner.plan.types import PlanSpec
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solvers.core.interrupt import on_interrupt
-from planner.solvers.solve import METHODS, Rank, check_rank, solve
+from planner.solvers.ranking import Rank, check_rank
+from planner.solvers.solve import METHODS, solve
 
 
 @dataclass(frozen=True)

@@ -8,42 +8,36 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, Final, Literal, NamedTuple, get_args
-
-import numpy as np
+from typing import Any, Final, Literal, NamedTuple
 
 from planner.errors import SolveError
-from planner.plan.evaluate import Evaluation, evaluate
-from planner.plan.journey import Journeys
+from planner.plan.evaluate import Evaluation
 from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
 from planner.solvers.core.deadline import Deadline, Expired, call_until, garbage_kept
-from planner.solvers.core.infeasibility import late
 from planner.solvers.core.interrupt import on_interrupt
-from planner.solvers.core.problem import Choice, Choices, Problem
+from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.search_state import Options, Outcome, Progress, Search
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import known_plans
 from planner.solvers.proof import poor_proof
+from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank
 from planner.solvers.routes.greedy import completed, greedy_rounds
 from planner.solvers.routes.pool import pricing_pool
 
 MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK = 8000, 2000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
 ``delay``, and for the other goals."""
-MAX_EVALUATED = 6
-"""Maximum number of incumbents that are evaluated and ranked, those with the best surrogate objective."""
 MAX_TIGHTENINGS = 4
 """Maximum number of times that deadlines are tightened because queueing makes a plan late."""
 
 LATE_WEIGHT = 4.0
 """Factor on the priority of late sources each time, in the solver's objective only."""
 
-Rank = Literal["evaluated", "surrogate"]
 Routes = Literal["single", "shared"]
 
 
@@ -79,21 +73,6 @@ class Solution:
     status: Status
     plan: PlanSpec | None = None
     reasons: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class _Candidate:
-    """An evaluated incumbent, and the deadlines in seconds that it misses because of queueing, by source."""
-
-    choices: Choices
-    evaluation: Evaluation
-    late: dict[str, float]
-
-    def missed_deadlines(self) -> tuple[str, ...]:
-        """Return one sentence per missed deadline."""
-        return tuple(
-            late(name, self.evaluation.sources[name].delay_s, deadline_s) for name, deadline_s in self.late.items()
-        )
 
 
 def solve(
@@ -169,7 +148,7 @@ def solve(
             options = dataclasses.replace(options, known=known_plans(problem, lambda: deadline.passed))
         method_solve = _load(problem, names, deadline)
         outcome = method_solve(problem, options)
-        best = _best(ordered, problem, outcome, rank, options)
+        best = best_candidate(ordered, problem, outcome, rank, options)
         if best is None:
             return Solution(outcome.status, reasons=outcome.reasons or _unfinished(names[-1], options))
         best = _meet_deadlines(
@@ -260,18 +239,6 @@ def _in_order(instance: Instance, evaluation: Evaluation) -> Evaluation:
     )
 
 
-def check_rank(rank: str) -> None:
-    """Raise an error unless a ranking exists.
-
-    Raises
-    ------
-    SolveError
-        ``rank`` is not one of :data:`Rank`.
-    """
-    if rank not in get_args(Rank):
-        raise SolveError("unknown ranking", where="rank", value=rank, expected=" or ".join(get_args(Rank)))
-
-
 def load_method(name: str) -> Callable[[Problem, Options], Outcome]:
     """Return a method; this imports its module, and with it its solver library."""
     module = importlib.import_module(f"planner.solvers.methods.{METHODS[name].module}")
@@ -282,12 +249,12 @@ def load_method(name: str) -> Callable[[Problem, Options], Outcome]:
 def _meet_deadlines(
     instance: Instance,
     problem: Problem,
-    best: _Candidate,
+    best: Candidate,
     *,
     rank: Rank,
     method_solve: Callable[[Problem, Options], Outcome],
     options: Options,
-) -> _Candidate:
+) -> Candidate:
     """Solve again with tighter deadlines while queueing makes sources late; return the best candidate.
 
     Late sources also weigh more in the objective. Where no plan keeps the tighter deadlines, that alone has to do.
@@ -297,12 +264,12 @@ def _meet_deadlines(
         if not best.late or options.deadline.passed:
             break
         problem = _tighten(problem, best)
-        again = _best(instance, problem, method_solve(problem, options), rank, options)
+        again = best_candidate(instance, problem, method_solve(problem, options), rank, options)
         if again is None and problem.demands != first.demands:
             relaxed = zip(problem.demands, first.demands, strict=True)
             demands = tuple(dataclasses.replace(demand, deadline_s=own.deadline_s) for demand, own in relaxed)
             problem = dataclasses.replace(problem, demands=demands)
-            again = _best(instance, problem, method_solve(problem, options), rank, options)
+            again = best_candidate(instance, problem, method_solve(problem, options), rank, options)
         if again is None:
             break
         best = min(best, again, key=lambda candidate: len(candidate.late))
@@ -363,54 +330,7 @@ def _unfinished(method: str, options: Options) -> tuple[str, ...]:
     return ()
 
 
-def _best(instance: Instance, problem: Problem, outcome: Outcome, rank: Rank, options: Options) -> _Candidate | None:
-    """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one.
-
-    Ranked by evaluated delay, feasible known plans compete as well, however poor their objectives are. After the
-    deadline only the incumbent with the best objective is evaluated.
-    """
-    by_delay = rank == "evaluated" and instance.scenario.objective.goal == "delay"
-    best = sorted(outcome.incumbents, key=problem.objective)
-    known = set(options.known) if by_delay else set()
-    rivals = [choices for choices in best[MAX_EVALUATED:] if choices in known]
-    journeys = Journeys(instance)
-    candidates: list[_Candidate] = []
-    for choices in (*best[:MAX_EVALUATED], *rivals):
-        candidates.append(_candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)))
-        decided = not by_delay and not candidates[-1].late  # the others have worse objectives
-        if decided or options.deadline.passed:
-            break
-    return min(
-        candidates, key=lambda candidate: (len(candidate.late), *_rank(candidate, by_delay=by_delay)), default=None
-    )
-
-
-def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
-    """Return the routes with blocks that no sample reaches at the source's worker, if they fit there."""
-    by_source = []
-    for routes, demand in zip(choices, problem.demands, strict=True):
-        share: dict[tuple[int, tuple[int, ...]], float] = {}
-        for choice in routes:
-            reached = problem.variants[choice.variant].reach[:-1] > 0
-            workers = tuple(np.where(reached, choice.workers, demand.home).tolist())
-            share[choice.variant, workers] = share.get((choice.variant, workers), 0.0) + choice.share
-        by_source.append(tuple(Choice(*route, part) for route, part in share.items()))
-    moved = tuple(by_source)
-    return moved if moved == choices or problem.feasible(moved) else choices
-
-
-def _candidate(journeys: Journeys, instance: Instance, problem: Problem, choices: Choices) -> _Candidate:
-    evaluation = evaluate(instance, problem.routes(choices), journeys)
-    deadlines = {name: spec.deadline_s for name, spec in instance.scenario.sources.items()}
-    late = {
-        name: deadline_s
-        for name, deadline_s in deadlines.items()
-        if deadline_s is not None and evaluation.sources[name].delay_s > deadline_s
-    }
-    return _Candidate(choices, evaluation, late)
-
-
-def _tighten(problem: Problem, best: _Candidate) -> Problem:
+def _tighten(problem: Problem, best: Candidate) -> Problem:
     """Return the problem with tighter deadlines and more weight for late sources.
 
     Deadlines are tightened in proportion to the delay over the deadline.
@@ -431,10 +351,5 @@ def _tighten(problem: Problem, best: _Candidate) -> Problem:
     )
 
 
-def _unloaded_s(problem: Problem, source: int, best: _Candidate) -> float:
+def _unloaded_s(problem: Problem, source: int, best: Candidate) -> float:
     return sum(choice.share * problem.cost(source, choice).unloaded_s for choice in best.choices[source])
-
-
-def _rank(candidate: _Candidate, *, by_delay: bool) -> tuple[float, float]:
-    objective, delay = candidate.evaluation.objective, candidate.evaluation.weighted_delay_s
-    return (delay, objective) if by_delay else (objective, delay)

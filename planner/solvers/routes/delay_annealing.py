@@ -264,7 +264,7 @@ class DelayAnnealing:
         return chain, *random_run(chain.workers, first, self.random)
 
     def _move(self, change: _Change, chain: _Chain, first: int, end: int, new: int) -> bool:
-        """Give blocks first .. end − 1, which are on one worker, to another, if pins and paths permit it."""
+        """Move the blocks first .. end − 1 from one worker to another; return False if pins or paths forbid it."""
         workers = chain.workers
         old, before, after = workers[first + 1], workers[first], workers[end + 1]
         forbidden, latency_s = chain.forbidden[new], self.latency_s

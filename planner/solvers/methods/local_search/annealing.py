@@ -230,7 +230,7 @@ class Annealing:
         return chain, *random_run(chain.workers, first, self.random)
 
     def _move(self, change: Change, chain: _Chain, first: int, end: int, new: int) -> bool:
-        """Give the blocks first .. end − 1, which are on one worker, to another, if pins and paths permit it."""
+        """Move the blocks first .. end − 1 from one worker to another; return False if pins or paths forbid it."""
         workers = chain.workers
         old, before, after = workers[first + 1], workers[first], workers[end + 1]
         forbidden = chain.forbidden[new]
