@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from planner.api.models import Split as Split
     from planner.api.models import inspect as inspect
     from planner.api.models import split as split
+    from planner.api.new import NewScenario as NewScenario
+    from planner.api.new import new as new
     from planner.api.picture import Picture as Picture
     from planner.api.plan import Plan as Plan
     from planner.api.plan import load_plan as load_plan
@@ -43,6 +45,7 @@ if TYPE_CHECKING:
     from planner.api.profiles import scale as scale
     from planner.api.scenario import Scenario as Scenario
     from planner.api.scenario import load_scenario as load_scenario
+    from planner.api.schemas import json_schema as json_schema
     from planner.api.session import Session as Session
     from planner.api.simulation import PolicyComparison as PolicyComparison
     from planner.api.simulation import SimulationResult as SimulationResult
@@ -71,6 +74,7 @@ _MODULES = {
     "BusyError": "planner.execution.session.session",
     "ChainSummary": "planner.api.models",
     "MethodComparison": "planner.api.comparison",
+    "NewScenario": "planner.api.new",
     "ParetoFront": "planner.api.comparison",
     "Picture": "planner.api.picture",
     "Plan": "planner.api.plan",
@@ -93,10 +97,12 @@ _MODULES = {
     "estimate": "planner.api.profiles",
     "import_profile": "planner.api.profiles",
     "inspect": "planner.api.models",
+    "json_schema": "planner.api.schemas",
     "load_chain": "planner.model.load",
     "load_plan": "planner.api.plan",
     "load_profile": "planner.profiling.store",
     "load_scenario": "planner.api.scenario",
+    "new": "planner.api.new",
     "pareto": "planner.api.comparison",
     "policies": "planner.api.policies",
     "profile": "planner.api.profiles",

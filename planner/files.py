@@ -37,6 +37,21 @@ def cache_folder() -> Path:
         return Path(".cache").absolute() / "mdi-planner"
 
 
+def shipped_file(relative: str) -> Path:
+    """Return a file that comes with the project: next to the package in a checkout, inside it where it is installed.
+
+    Raises
+    ------
+    FileNotFoundError
+        It is in neither.
+    """
+    package = Path(__file__).parent
+    for base in (package.parent, package):
+        if (base / relative).is_file():
+            return base / relative
+    raise FileNotFoundError(errno.ENOENT, "is not installed", relative)
+
+
 @contextmanager
 def open_atomic(path: Path, *, private: bool = False) -> Iterator[BinaryIO]:
     """Open a temporary file next to ``path`` that replaces it at the end; parent folders are created.

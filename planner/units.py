@@ -56,6 +56,7 @@ _DEFINITIONS: Final = (
     "minute = 60 * second = min",
     "hour = 3600 * second = h",
     "hertz = 1 / second = Hz",
+    "frame_per_second = 1 / second = fps",
     "percent = 0.01 = %",
     "watt = [power] = W",
     "milliwatt = 1e-3 * watt = mW",
@@ -77,9 +78,9 @@ _DEFINITIONS: Final = (
     ),
 )
 
+_NUMBER: Final = r"(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?"
 _QUANTITY: Final = re.compile(
-    r"\s*(?P<number>[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d+)?)"
-    r"\s*(?P<unit>(?:[A-Za-zµμ]+|%)?\s*(?:/\s*[A-Za-z]+)?)\s*"
+    rf"\s*(?P<number>[+-]?{_NUMBER})\s*(?P<unit>(?:[A-Za-zµμ]+|%)?\s*(?:/\s*[A-Za-zµμ]+)?)\s*", re.ASCII
 )
 
 _SCALES: Final = {
@@ -134,7 +135,11 @@ def read_quantity(value: object, kind: str) -> float:
     number, unit = float(match["number"]), match["unit"].replace("μ", "µ")
     if not unit:
         raise UnitError("a bare number needs a unit", value=value, expected=expected)
-    result = number * _factor(unit, kind, value)
+    try:
+        result = number * _factor(unit, kind)
+    except UnitError as error:
+        spelling = " or ".join(f"{match['number']} {known}" for known in _spellings(unit, kind))
+        raise UnitError(error.faults[0].what, value=value, expected=spelling or expected) from None
     if number < 0:
         raise UnitError("must not be negative", value=value, expected=expected)
     if not math.isfinite(result):
@@ -147,7 +152,7 @@ def describe_quantity(kind: str) -> str:
     return f"{_NOUNS[kind]} such as {EXAMPLES[kind]}"
 
 
-def _factor(unit: str, kind: str, value: object) -> float:
+def _factor(unit: str, kind: str) -> float:
     """Return the number of SI units of ``kind`` in one ``unit``."""
     import pint
 
@@ -156,10 +161,56 @@ def _factor(unit: str, kind: str, value: object) -> float:
         parsed = registry.parse_units("1" + unit if unit.startswith("/") else unit)
         return float(registry.Quantity(1.0, parsed).m_as(SI_UNITS[kind]))
     except pint.DimensionalityError:
-        what = f"the unit {unit!r} does not fit {_NOUNS[kind]}"
+        raise UnitError(f"the unit {unit!r} does not fit {_NOUNS[kind]}") from None
     except pint.UndefinedUnitError:
-        what = f"unknown unit {unit!r}"
-    raise UnitError(what, value=value, expected=describe_quantity(kind))
+        raise UnitError(f"unknown unit {unit!r}") from None
+
+
+_OTHER_SPELLINGS: Final = {
+    "sec": "s", "secs": "s", "msec": "ms", "millis": "ms", "usec": "us", "nsec": "ns", "mins": "min",
+    "hr": "h", "hrs": "h", "percent": "%", "pct": "%",
+}  # fmt: skip
+_PER_SECOND: Final = re.compile(r"(?<=.)(ps|/s(ec)?|/second)$")
+_INFORMATION: Final = re.compile(r"(?P<prefix>[kmgt]?)(?P<binary>i?)(?P<unit>b|bits?|bytes?|o)", re.IGNORECASE)
+
+
+def _spellings(unit: str, kind: str) -> list[str]:
+    """Return the units of ``kind`` that somebody who wrote ``unit`` may have meant, at most two."""
+    compact = unit.replace(" ", "")
+    amount = _PER_SECOND.sub("", compact)
+    if kind in {"memory", "bandwidth"} and (match := _INFORMATION.fullmatch(amount)):
+        prefix = match["prefix"].upper() + "i" if match["binary"] else match["prefix"].upper().replace("K", "k")
+        # A small b is a bit in some texts and a byte in others.
+        names = ("bit", "B") if match["unit"] == "b" else ("bit",) if match["unit"][1:2] == "i" else ("B",)
+        return [prefix + name + ("/s" if kind == "bandwidth" else "") for name in names]
+    meant = _OTHER_SPELLINGS.get(compact.lower(), compact).lower()
+    return [name for name in _names(SI_UNITS[kind]) if name.lower() == meant][:1]
+
+
+@cache
+def _names(dimension: str) -> tuple[str, ...]:
+    """Return the names of all units of a dimension, which is given by one of them, shortest first."""
+    registry = _registry()
+    expected = registry.parse_units(dimension).dimensionality
+    # A definition is `name = value = symbol = symbol …`.
+    parts = [definition.split(" = ") for definition in _DEFINITIONS]
+    names = [name for words in parts for name in (words[0], *words[2:]) if "_" not in name]
+    return tuple(sorted((name for name in names if registry.parse_units(name).dimensionality == expected), key=len))
+
+
+def quantity_pattern(kind: str) -> str:
+    """Return a regular expression (ECMA-262) for quantities of ``kind``; whatever fits it is read."""
+
+    def any_of(dimension: str) -> str:
+        return "|".join(f"{name}s?" if len(name) > 3 else name for name in _names(dimension))
+
+    if kind == "bandwidth":
+        units = rf"({any_of('byte')})\s*/\s*({any_of('second')})"
+    elif kind == "rate":
+        units = rf"(/\s*({any_of('second')})|{any_of('1 / second')})"
+    else:
+        units = f"({any_of(SI_UNITS[kind])})"
+    return rf"^\s*\+?{_NUMBER}\s*{units}\s*$"
 
 
 def format_quantity(value: float, kind: str, *, digits: int | None = None) -> str:

@@ -21,6 +21,7 @@ from planner.errors import Fault, PlannerError
 # In the order of a typical workflow: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
 COMMANDS: Final = {
     "demo": "Profile, plan, simulate and run an example on this machine.",
+    "new": "Write a scenario to start from.",
     "models": "List and build reference models.",
     "inspect": "Show the blocks and cut points of a model.",
     "split": "Split a model into stage models.",
@@ -37,6 +38,7 @@ COMMANDS: Final = {
     "agent": "Run the worker agent on this device.",
     "status": "Show the state of running agents.",
     "probe": "Measure the network between running agents.",
+    "schema": "Print the JSON Schema of a kind of file.",
 }
 
 INTERRUPTED: Final = 130
@@ -66,7 +68,6 @@ def _build(words: Sequence[str]) -> typer.Typer:
     app = typer.Typer(
         cls=_Commands,
         no_args_is_help=True,
-        add_completion=False,
         pretty_exceptions_enable=False,
         rich_markup_mode=None,
         context_settings={"help_option_names": ["-h", "--help"]},
@@ -97,7 +98,13 @@ def _build(words: Sequence[str]) -> typer.Typer:
 
 
 def _requested(words: Sequence[str]) -> str | None:
-    """Return the command that a command line names; None if there is no such command."""
+    """Return the command that a command line names; None if there is no such command.
+
+    A shell that asks for completions tells the command line in the environment.
+    """
+    typed = os.environ.get("COMP_WORDS") or os.environ.get("_TYPER_COMPLETE_ARGS")
+    if "_PLANNER_COMPLETE" in os.environ and typed:
+        words = typed.split()[1:]
     first = next((word for word in words if not word.startswith("-")), None)
     return first if first in COMMANDS else None
 

@@ -15,8 +15,9 @@ from planner.cli.output import JSON_OPTION, print_contents, print_json, print_su
 from planner.cli.places import folder_to_write
 from planner.cli.validate import print_folder, shown_by
 from planner.errors import PlannerError
+from planner.files import shipped_file
 
-EXAMPLE: Final = Path("examples/two-cameras/scenario.yaml")
+EXAMPLE: Final = "examples/two-cameras/scenario.yaml"
 MODEL: Final = "mobilenetv2"
 PROFILING_S: Final = 8.0
 SOLVING_S: Final = 15.0
@@ -48,7 +49,7 @@ def command(
     folder = output or Path("runs") / f"demo-{datetime.now(timezone.utc).astimezone():%Y%m%d-%H%M%S}"
     scenario_path = folder / EXAMPLE
     scenario_path.parent.mkdir(parents=True, exist_ok=True)
-    shutil.copyfile(find_example(), scenario_path)
+    shutil.copyfile(shipped_file(EXAMPLE), scenario_path)
     with RunView() as view:
         progress = shown_by(view)
         view.say(f"building {MODEL}")
@@ -73,18 +74,3 @@ def command(
         print_contents(describe_validation(verdict.validation, TOLERANCE))
     if not verdict.sound:
         raise typer.Exit(1)
-
-
-def find_example() -> Path:
-    """Return the scenario of the example: next to the package in a checkout, inside it when installed.
-
-    Raises
-    ------
-    PlannerError
-        If it is missing.
-    """
-    package = Path(__file__).parents[1]
-    for base in (package.parent, package):
-        if (base / EXAMPLE).is_file():
-            return base / EXAMPLE
-    raise PlannerError("the example is not installed", where=str(package), expected=str(EXAMPLE))

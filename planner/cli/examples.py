@@ -6,6 +6,7 @@ from typing import Final
 
 EXAMPLES: Final = {
     "demo": ("planner demo",),
+    "new": ("planner new street", "planner new desk --from jetsons"),
     "models": ("planner models list", "planner models build resnet50 -o models/resnet50.onnx"),
     "inspect": ("planner inspect models/resnet50.onnx --picture chain.svg",),
     "split": ("planner split models/resnet50.onnx --cuts 3,6 -o parts",),
@@ -52,6 +53,7 @@ EXAMPLES: Final = {
         "planner probe --connect 192.0.2.7:7447 --cert-dir certs -o networks.yaml --picture links.png",
         "planner probe nano orin --connect 192.0.2.7:7447 --cert-dir certs --duration 3s",
     ),
+    "schema": ("planner schema scenario -o scenario.schema.json",),
 }
 
 

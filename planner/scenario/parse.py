@@ -68,7 +68,8 @@ def _read_quantity(value: object, kind: str) -> float:
     try:
         return read_quantity(value, kind)
     except UnitError as error:
-        raise PydanticCustomError("quantity", "{what}", {"what": error.faults[0].what}) from None
+        fault = error.faults[0]
+        raise PydanticCustomError("quantity", "{what}", {"what": fault.what, "expected": fault.expected}) from None
 
 
 _WHATS: Final = {
@@ -99,7 +100,8 @@ def _schema_findings(
                 continue  # pydantic counts wrong entries as absent; each has its own message
             what = _WHATS.get(item["type"], "does not fit").format(**_in_words(item.get("ctx", {}), location, model))
             value = None if item["type"] == "missing" else document.value(location)
-            findings.append(Finding(location, what, value, describe(schema_at(location, model))))
+            expected = item.get("ctx", {}).get("expected") if item["type"] == "quantity" else None
+            findings.append(Finding(location, what, value, expected or describe(schema_at(location, model))))
     findings = [finding for finding in findings if finding.location not in covered]
     return findings, covered + [finding.location for finding in findings]
 

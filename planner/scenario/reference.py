@@ -15,14 +15,14 @@ from planner.units import EXAMPLES, format_quantity
 
 _HEAD: Final = """# Scenario file
 
-A YAML file that describes models, workers, networks and sources, and the objective of a plan for them. Start from a
-copy of `examples/two-cameras/scenario.yaml`. A quantity carries its unit in the value, `bandwidth: 54 Mbit/s`; a bare
-number in its place is an error. Names consist of letters, digits, `_`, `.` and `-`. Paths are relative to the file.
-All errors of a file are reported at once, each with its line.
+A YAML file that describes models, workers, networks and sources, and the objective of a plan for them. `planner new
+NAME` writes one to start from, with a schema by which editors complete and check it. A quantity carries its unit in the
+value, `bandwidth: 54 Mbit/s`; a bare number in its place is an error. Names consist of letters, digits, `_`, `.` and
+`-`. Paths are relative to the file. All errors of a file are reported at once, each with its line.
 
 Units: `ns`, `us`, `ms`, `s`, `min`, `h` for times; `B`, `kB`, `MB`, `GB`, `KiB`, `MiB`, `GiB` for memory; `bit/s`,
-`kbit/s`, `Mbit/s`, `Gbit/s`, `B/s`, `MB/s`, … for bandwidths; `/s`, `/min`, `/h`, `Hz` for rates; `%` for fractions;
-`mW`, `W`, `kW` for powers.
+`kbit/s`, `Mbit/s`, `Gbit/s`, `B/s`, `MB/s`, … for bandwidths; `/s`, `/min`, `/h`, `Hz`, `fps` for rates; `%` for
+fractions; `mW`, `W`, `kW` for powers.
 """
 
 _CATALOGUE: Final = """# Catalogue file
