@@ -10,7 +10,7 @@ LOCKER := .venv-lock
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-newest test-oldest check lock golden bench bench-solve nightly clean
+.PHONY: help demo test test-newest test-oldest test-wheel dist check lock golden bench bench-solve nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -36,6 +36,22 @@ test-oldest: $(LOCKER)/bin/uv ## Run the tests with the lowest versions that pyp
 		--output-file $(LOCKER)/oldest.lock > /dev/null
 	@$(MAKE) test VENV=.venv-oldest LOCK=$(LOCKER)/oldest.lock
 
+test-wheel: $(LOCKER)/bin/uv dist ## Run the tests on the built wheel, without the checkout's package.
+	@rm -rf build/wheel .venv-wheel && mkdir -p build/wheel
+	@tar -xzf dist/*.tar.gz -C build/wheel --strip-components 1 && rm -r build/wheel/planner
+	@$(PYTHON) -m venv .venv-wheel
+	@wheel=$$(ls dist/*.whl) && PIP_CONSTRAINT=$(LOCK) .venv-wheel/bin/python -m pip install --quiet "$$wheel[all,dev]"
+	@cd build/wheel && ../../.venv-wheel/bin/python -m pytest -n 2 --dist loadfile -m "not agents and not nightly"
+	@cd build/wheel && ../../.venv-wheel/bin/python -m pytest -m "agents and not nightly"
+	@# What an agent needs has wheels for the oldest Python on the other architecture.
+	@echo "mdi-planner[cpu] @ file://$$(ls $(CURDIR)/dist/*.whl)" | $(LOCKER)/bin/uv pip compile - --quiet --no-header \
+		--no-annotate --python-platform aarch64-manylinux_2_28 --python-version 3.10 --only-binary :all:
+
+dist: $(VENV)/.dev ## Build the wheel and the source distribution in dist/, and check them.
+	@rm -rf dist
+	@PIP_CONSTRAINT=$(LOCK) $(BIN)/python -m build --outdir dist . > /dev/null
+	@$(BIN)/twine check --strict dist/*
+
 check: $(VENV)/.dev ## Check format, style, types and import order.
 	@$(BIN)/ruff format --check .
 	@$(BIN)/ruff check .
@@ -60,7 +76,7 @@ nightly: $(VENV)/.dev ## Run all tests, including large models and long runs.
 	@HYPOTHESIS_PROFILE=searching $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800
 
 clean: ## Remove the environments, the caches and runs/.
-	rm -rf .venv .venv-* runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "planner needs Python 3.10 or later; choose one with PYTHON=python3.12, for example"; exit 2; }
