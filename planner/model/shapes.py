@@ -27,6 +27,7 @@ from planner.model.chain import TensorSpec
 from planner.model.elements import tensor_bytes
 from planner.model.graph import WorkGraph
 from planner.model.sequences import dims_of
+from planner.model.shape_examples import example_sizes
 from planner.model.source import ModelSource
 from planner.model.walk import ShapeWalk, dense
 
@@ -228,14 +229,15 @@ def _input_faults(
             filled = with_sizes(value.type, requested, sizes)
             symbols = set(symbols_of(filled))
             if requested is not None or not symbols or not symbols <= told:
-                faults += _input_fault(value, filled, requested, f"{source.path}, input {value.name!r}")
+                faults += _input_fault(value, filled, requested, source)
             told |= symbols
     return faults
 
 
 def _input_fault(
-    value: onnx.ValueInfoProto, filled: TypeProto, requested: Sequence[int] | None, where: str
+    value: onnx.ValueInfoProto, filled: TypeProto, requested: Sequence[int] | None, source: ModelSource
 ) -> Iterable[Fault]:
+    where = f"{source.path}, input {value.name!r}"
     if not value.type.HasField("tensor_type"):
         return [Fault("this input is not a tensor", where, expected="inputs that are tensors")]
     dims = value.type.tensor_type.shape.dim
@@ -243,10 +245,11 @@ def _input_fault(
     if requested is not None and dims_of(filled) != tuple(requested):
         return [Fault("--shape does not match this input", where, list(requested), f"shape {stated}")]
     if dims_of(filled) is None:
-        example = ",".join(str(size) if isinstance(size, int) else "1" for size in stated) or "1,3,224,224"
-        expected = f"a fixed shape, for example --shape {value.name}={example}"
+        sizes = example_sizes(value, source.proto)
+        expected = f"a fixed shape, for example --shape {value.name}={','.join(map(str, sizes))}"
         symbols = dict.fromkeys(symbols_of(filled))
         if symbols and all(is_fixed(dim) or is_name(dim.dim_param) for dim in filled.tensor_type.shape.dim):
-            expected += f" or {' '.join(f'--axis {shlex.quote(symbol)}=1' for symbol in symbols)}"
+            by_name = {dim.dim_param: size for dim, size in zip(dims, sizes, strict=True)}
+            expected += f" or {' '.join(f'--axis {shlex.quote(name)}={by_name.get(name, 1)}' for name in symbols)}"
         return [Fault("this input has dynamic axes", where, stated, expected)]
     return []
