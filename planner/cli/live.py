@@ -110,7 +110,9 @@ class RunView(Observer, AbstractContextManager["RunView"]):
         self._stack.close()
 
     def say(self, step: str) -> Tell:
-        """Begin a step of the work; return a callback for its progress."""
+        """Begin a step of the work, in a pipe with a line; return a callback for its progress."""
+        if not self._terminal:
+            self._console.print(step, soft_wrap=True, highlight=False, markup=False)
         for earlier in self._steps.tasks:
             self._steps.update(earlier.id, total=1, completed=1)
         task = self._steps.add_task(step, total=None)

@@ -111,5 +111,8 @@ class _MemoryTransport:
     def shared_names(self) -> frozenset[str]:
         return frozenset()
 
+    def unreachable(self) -> dict[str, str]:
+        return {}
+
     def close(self) -> None:
         self._network.leave(self._name)

@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partial
 
 from planner.errors import ExecuteError, explain
+from planner.execution.wire.diagnosis import in_words
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import Body, Transmit
 from planner.execution.wire.presence import addresses, refuse_shared
@@ -95,7 +96,7 @@ class Membership:
         while absent := self.absent(names):
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
-                what = f"agents did not connect within {timeout_s:g} s"
+                what = f"agents did not connect within {timeout_s:g} s{in_words(self._transport.unreachable())}"
                 raise ExecuteError(what, where="workers", value=", ".join(absent), expected="running agents")
             try:
                 self.next(min(left_s, PRESENCE_PERIOD_S))

@@ -22,6 +22,7 @@ from types import TracebackType
 from typing import Final, TypeVar
 
 from planner.errors import ExecuteError
+from planner.execution.wire.diagnosis import in_words
 from planner.execution.wire.diagnostics import About, Ask, Flood, Flooded, Ping, Pinged
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import Refused, WorkerFault
@@ -126,6 +127,7 @@ class Inquirer:
         absent = [name for name in names if name not in self._present]
         if absent or not self._present:
             what = f"no such agents within {wait_s:g} s" if absent else f"no agents within {wait_s:g} s"
+            what += in_words(self._transport.unreachable())
             raise ExecuteError(what, where="agents", value=", ".join(absent) or None, expected="running agents")
         return tuple(names or sorted(self._present))
 

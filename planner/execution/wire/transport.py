@@ -88,6 +88,10 @@ class Transport(Protocol):
         """Return the names that several agents have (:mod:`planner.execution.wire.presence`)."""
         ...
 
+    def unreachable(self) -> Mapping[str, str]:
+        """Return the addresses to connect to that lead to no member, each with the reason in words."""
+        ...
+
     def close(self) -> None:
         """Leave the network; the others are notified."""
         ...

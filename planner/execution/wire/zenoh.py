@@ -14,13 +14,15 @@ from __future__ import annotations
 import json
 import logging
 import socket
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 import zenoh
 
 from planner.errors import ExecuteError
+from planner.execution.wire.diagnosis import diagnose
 from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execution.wire.frames import Frame, encode
 from planner.execution.wire.presence import Roster, process_of
@@ -103,9 +105,14 @@ def zenoh_connect(
     configuration = _configuration(listens, connects, credentials)
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
-        return ZenohTransport(name, configuration, on_frame, on_presence)
+        find_faults = partial(_unreachable, tuple(connect), credentials)
+        return ZenohTransport(name, configuration, on_frame, on_presence, find_faults)
 
     return opener
+
+
+def _unreachable(addresses: Sequence[str], credentials: Credentials | None) -> dict[str, str]:
+    return {address: fault for address in addresses if (fault := diagnose(address, credentials))}
 
 
 def free_port() -> int:
@@ -149,8 +156,17 @@ def _configuration(listens: Sequence[str], connects: Sequence[str], credentials:
 class ZenohTransport:
     """A member's Zenoh session; see :func:`zenoh_connect`."""
 
-    def __init__(self, name: str, configuration: Mapping[str, Any], on_frame: OnFrame, on_presence: OnPresence) -> None:
+    def __init__(
+        self,
+        name: str,
+        configuration: Mapping[str, Any],
+        on_frame: OnFrame,
+        on_presence: OnPresence,
+        unreachable: Callable[[], Mapping[str, str]] = dict,
+    ) -> None:
         self._name = name
+        self.unreachable = unreachable
+        """See :meth:`planner.execution.wire.transport.Transport.unreachable`."""
         self._receiver = Receiver(name, on_frame)
         config = zenoh.Config()
         for key, value in configuration.items():
