@@ -50,7 +50,7 @@ def command(
     scenario_path = folder / EXAMPLE
     scenario_path.parent.mkdir(parents=True, exist_ok=True)
     shutil.copyfile(shipped_file(EXAMPLE), scenario_path)
-    with RunView() as view:
+    with RunView(announce=True) as view:
         progress = shown_by(view)
         view.say(f"building {MODEL}")
         model = planner.load_chain(planner.build_model(MODEL, folder / "models" / f"{MODEL}.onnx"))
@@ -64,7 +64,8 @@ def command(
     plan.save(folder / "plan.json")
     if not json:
         print_summary(plan)
-    with RunView({name: scenario.instance.samples(name) for name in scenario.sources}) as view:
+    samples = {name: scenario.instance.samples(name) for name in scenario.sources}
+    with RunView(samples, announce=True) as view:
         verdict = planner.validate(plan, seed=seed, tolerance=TOLERANCE, progress=shown_by(view), observer=view)
     pictures = verdict.save(folder / "run")
     if json:

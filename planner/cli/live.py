@@ -81,10 +81,13 @@ class RunView(Observer, AbstractContextManager["RunView"]):
     ----------
     samples
         Number of samples of each source, None if unknown; omit it if there is no run.
+    announce
+        Whether to print a line for each step in a pipe, too.
     """
 
-    def __init__(self, samples: Mapping[str, int | None] | None = None) -> None:
+    def __init__(self, samples: Mapping[str, int | None] | None = None, *, announce: bool = False) -> None:
         self._samples = samples or {}
+        self._announce = announce
         self._sources = {source: _SourceRow() for source in self._samples}
         self._workers: dict[str, _Worker] = {}
         self._running = False
@@ -110,8 +113,8 @@ class RunView(Observer, AbstractContextManager["RunView"]):
         self._stack.close()
 
     def say(self, step: str) -> Tell:
-        """Begin a step of the work, in a pipe with a line; return a callback for its progress."""
-        if not self._terminal:
+        """Begin a step of the work; return a callback for its progress."""
+        if self._announce and not self._terminal:
             self._console.print(step, soft_wrap=True, highlight=False, markup=False)
         for earlier in self._steps.tasks:
             self._steps.update(earlier.id, total=1, completed=1)

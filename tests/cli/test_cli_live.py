@@ -45,6 +45,12 @@ def test_in_a_pipe_a_short_run_says_nothing(capsys: pytest.CaptureFixture[str]) 
     assert capsys.readouterr() == ("", "")
 
 
+def test_a_long_command_may_announce_its_steps_in_a_pipe(capsys: pytest.CaptureFixture[str]) -> None:
+    with RunView(announce=True) as view:
+        view.say("building mobilenetv2")
+    assert capsys.readouterr() == ("", "building mobilenetv2\n")
+
+
 def test_on_a_terminal_it_is_tables_while_the_run_is_on(monkeypatch: pytest.MonkeyPatch) -> None:
     screen = io.StringIO()
     monkeypatch.setattr(live, "Console", lambda **_: Console(file=screen, force_terminal=True, width=100))
