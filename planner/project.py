@@ -15,6 +15,7 @@ from planner.profiling.types import Profile
 from planner.scenario.instance import Instance
 
 if TYPE_CHECKING:
+    from planner.model.chain import Chain
     from planner.model.load import ChainModel
 
 
@@ -151,8 +152,21 @@ def _check_chain(model: ChainModel, profile: Profile) -> None:
             "then solve again",
         )
     raise PlanError(
-        f"the profile of model {name} was made for another chain",
+        f"the profile of model {name} is not of this chain: {_difference(model.chain, profile)}",
         where=str(model.path),
-        value=actual,
-        expected=f"{profile.chain_sha256}; profile the model again, with the scenario's max_blocks, shape and axes",
+        expected="a profile of this file by `planner profile measure`, with the scenario's max_blocks, shape and axes",
     )
+
+
+def _difference(chain: Chain, profile: Profile) -> str:
+    """Return the first difference between a chain and that of a profile, in words."""
+    if len(chain.blocks) != len(profile.blocks):
+        return f"it has {len(chain.blocks)} blocks here and {len(profile.blocks)} in the profile"
+    for block, (here, there) in enumerate(zip(chain.blocks, profile.blocks, strict=True)):
+        if here.name != there.name:
+            return f"block {block} is {here.name!r} here and {there.name!r} in the profile"
+    for cut, there_bytes in zip(chain.cuts, profile.cut_bytes, strict=True):
+        if cut.bytes != there_bytes:
+            what = "the inputs take" if cut.index == 0 else f"cut {cut.index} takes"
+            return f"{what} {cut.bytes} bytes here and {there_bytes} in the profile"
+    return "the model file has other nodes or weights than the one that was profiled"

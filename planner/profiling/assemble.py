@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
 from planner.model.chain import Chain
-from planner.profiling.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile, SegmentError
+from planner.profiling.types import SHAPES, BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile, SegmentError
 
 SHORTEST_S: Final = 1e-9
 
@@ -64,7 +64,7 @@ def assemble(
         chain_sha256=chain.chain_sha256,
         device_class=device_class,
         provenance=provenance,
-        environment=environment,
+        environment={**environment, SHAPES: {tensor.name: list(tensor.shape) for tensor in chain.cuts[0].tensors}},
         stage_overhead_s=costs.stage_overhead_s,
         fusion_saving_s=tuple(costs.fusion_saving_s),
         blocks=tuple(

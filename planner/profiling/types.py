@@ -17,6 +17,9 @@ SCHEMA: Final = "planner/profile/v1"
 WHOLE_ERROR: Final = "whole_error"
 """Key of :attr:`Profile.whole_error` in the environment."""
 
+SHAPES: Final = "shapes"
+"""Key of the shapes of the model's inputs in the environment, by name."""
+
 _BAR: Final = 24
 """Characters of the longest bar in a table."""
 

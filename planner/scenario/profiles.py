@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import os
 import shlex
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 from planner.errors import Fault, ProfileError
 from planner.profiling.store import FORMER_CHAIN, load_profile, profile_path
-from planner.profiling.types import Profile
+from planner.profiling.types import SHAPES, Profile
 from planner.scenario.document import Location, dotted
 from planner.scenario.types import ModelSpec, ScenarioSpec
 
@@ -61,6 +61,7 @@ def find_profiles(
             profile, wrong = _read(file, device_class, entry)
             if profile:
                 by_model[name][device_class] = profile
+                wrong += tuple(_contradictions(name, model, profile, _shown(file), where))
             faults += wrong
         faults += _disagreements(by_model[name], (chains or {}).get(name), entry)
     if faults:
@@ -87,6 +88,26 @@ def _read(file: Path, device_class: str, entry: str) -> tuple[Profile | None, tu
         return profile, ()
     what = f"the profile in {_shown(file)} is of another device class"
     return None, (Fault(what, entry, profile.device_class, device_class),)
+
+
+def _contradictions(
+    name: str, model: ModelSpec, profile: Profile, file: str, where: Callable[[Location], str]
+) -> Iterator[Fault]:
+    """Yield what the scenario says about cutting the model that does not hold for its profile."""
+    if model.path is None:
+        return
+    blocks = len(profile.blocks)
+    if blocks > model.max_blocks:
+        expected = f"{blocks}, or a profile of at most {model.max_blocks} blocks"
+        at = where(("models", name, "max_blocks"))
+        yield Fault(f"the profile in {file} has {blocks} blocks", at, model.max_blocks, expected)
+    profiled = profile.environment.get(SHAPES)
+    for tensor, shape in (model.shape or {}).items():
+        known = profiled.get(tensor) if isinstance(profiled, dict) else None
+        if known is not None and list(shape) != known:
+            what = f"the profile in {file} was made for another shape of input {tensor!r}"
+            expected = f"{known}, or a profile for this shape"
+            yield Fault(what, where(("models", name, "shape", tensor)), list(shape), expected)
 
 
 def _missing(model: ModelSpec, device_class: str, folders: tuple[Path, ...], base: Path, entry: str) -> Fault:

@@ -104,7 +104,7 @@ def test_profiles_that_an_earlier_version_wrote_on_python_3_10_are_told_apart(tm
     told = refusal(JOINED_CHAIN)
     assert "written by an earlier version on Python 3.10" in told
     assert f"expected {CHAIN}; put it into the profiles" in told
-    assert "was made for another chain" in refusal("another")
+    assert "the profile of model small is not of this chain: block 0 is" in refusal("another")
 
 
 def _in_a_hub(folder: Path) -> Path:

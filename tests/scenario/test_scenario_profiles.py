@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+import planner
 from planner.cli import main
 from planner.errors import ProfileError
 from planner.profiling.store import FORMER_CHAIN, profile_path, save_profile
@@ -218,3 +219,20 @@ def test_an_instance_travels_as_json(tmp_path: Path) -> None:
     again = Instance.model_validate_json(instance.model_dump_json())
     assert again == instance
     assert again.resources == ("wifi", "wire:yard>hall", "wire:hall>yard")
+
+
+def test_what_contradicts_the_profile_is_told_in_words(tmp_path: Path) -> None:
+    profile = make_profile("m", block_s=[0.01] * 3).model_copy(update={"environment": {"shapes": {"x": [1, 3, 8, 8]}}})
+    save_profile(profile, profile_path(tmp_path / "profiles", profile.device_class, "m"))
+    scenario = {
+        "profiles": ["profiles"],
+        "models": {"m": {"path": "m.onnx", "max_blocks": 2, "shape": {"x": [1, 3, 9, 8]}}},
+        "workers": {"w": {"device_class": profile.device_class, "memory": "1 GiB"}},
+        "sources": {"s": {"worker": "w", "models": ["m"], "rate": "1 /s"}},
+    }
+    with pytest.raises(ProfileError) as caught:
+        planner.Scenario.from_dict(scenario, folder=tmp_path)
+    assert [(fault.where, fault.value) for fault in caught.value.faults] == [
+        ("models.m.max_blocks", 2),
+        ("models.m.shape.x", [1, 3, 9, 8]),
+    ]
