@@ -7,9 +7,11 @@ of the requested command is imported, so that an agent starts fast and loads no 
 from __future__ import annotations
 
 import importlib
+import importlib.util
 import os
 import sys
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 import typer
@@ -48,6 +50,18 @@ INTERRUPTED: Final = 130
 EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"} | dict.fromkeys(
     ("pyomo", "highspy", "cvxpy", "joblib", "pint", "ruamel"), "plan"
 )
+
+# What a command needs, so that all that is missing is told at once. Those that are absent need no extra.
+NEEDS = {
+    **dict.fromkeys(("new", "schema", "solve", "size", "compare", "pareto", "simulate"), ("plan",)),
+    **dict.fromkeys(("models", "inspect"), ("model",)),
+    **dict.fromkeys(("split", "profile"), ("model", "cpu")),
+    "export": ("plan", "model"),
+    "run": ("plan", "model", "cpu"),
+    **dict.fromkeys(("demo", "validate"), ("plan", "model", "cpu", "report")),
+    "certs": ("certs",),
+    "agent": ("cpu",),
+}
 
 
 class _Commands(TyperGroup):
@@ -138,7 +152,7 @@ def _run(words: Sequence[str]) -> NoReturn:
         typer.echo(text if text.startswith("Usage: ") else f"planner: error: {_usage_fault(error, words)}", err=True)
         sys.exit(2)
     except (PlannerError, ModuleNotFoundError, OSError) as error:
-        if "--debug" in words or (faults := _faults(error)) is None:
+        if "--debug" in words or (faults := _faults(error, _requested(words))) is None:
             raise
         for fault in faults:
             typer.echo(f"planner: error: {fault}", err=True)
@@ -152,7 +166,7 @@ def _print_interrupted() -> None:
     typer.echo("planner: interrupted", err=True)
 
 
-def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault, ...] | None:
+def _faults(error: PlannerError | ModuleNotFoundError | OSError, command: str | None) -> tuple[Fault, ...] | None:
     """Return what the user can fix; None if the error is a defect of planner, such as an unknown missing module."""
     if isinstance(error, PlannerError):
         return error.faults
@@ -162,7 +176,21 @@ def _faults(error: PlannerError | ModuleNotFoundError | OSError) -> tuple[Fault,
     library = (error.name or "").partition(".")[0]
     if library not in EXTRAS:
         return None
-    return (Fault(f"this command requires {library}", expected=f'`pip install "mdi-planner[{EXTRAS[library]}]"`'),)
+    missing = {EXTRAS[library], *(extra for extra in NEEDS.get(command or "", ()) if not _complete(extra))}
+    return (Fault(f"this command requires {library}", expected=f"`{_installation(sorted(missing))}`"),)
+
+
+def _complete(extra: str) -> bool:
+    """Return whether all libraries of an extra are installed."""
+    libraries = [library for library, needed in EXTRAS.items() if needed == extra]
+    return all(sys.modules.get(library) or importlib.util.find_spec(library) for library in libraries)
+
+
+def _installation(extras: Sequence[str]) -> str:
+    """Return the command that installs extras: from the checkout, if this is one, else by name."""
+    root = Path(__file__).parents[2]
+    what = os.path.relpath(root) if (root / "pyproject.toml").is_file() else "mdi-planner"
+    return f'pip install "{what}[{",".join(extras)}]"'
 
 
 def _usage_fault(error: Any, words: Sequence[str]) -> Fault:
