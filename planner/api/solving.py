@@ -11,7 +11,7 @@ from planner.api.scenario import Scenario, scenario_of
 from planner.errors import PlannerWarning
 from planner.files import StrPath
 from planner.plan.types import PlanSpec
-from planner.project import reference_to
+from planner.project import reference_to, unknown_accuracies
 from planner.solvers import solve as solve_instance
 from planner.solvers.core.deadline import Expired
 from planner.solvers.ranking import Rank
@@ -117,6 +117,8 @@ def solve(
     if solution.plan is None:
         return Plan(loaded, None, status=solution.status, reasons=solution.reasons)
     spec = solution.plan
+    if spec.status == "optimal" and any(unknown_accuracies(loaded.instance)):
+        spec = spec.model_copy(update={"status": "feasible"})  # nobody knows whether it is accurate enough
     if worth:
         options = {**spec.options, "time_limit_s": time_limit_s}
         spec = spec.model_copy(update={"worth": worth_of(loaded.instance, spec, kept_s), "options": options})
