@@ -10,7 +10,7 @@ LOCKER := .venv-lock
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-newest test-oldest test-wheel dist check lock golden bench bench-solve nightly clean
+.PHONY: help demo test test-newest test-oldest test-wheel dist check docs lock golden bench bench-solve nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -60,6 +60,9 @@ check: $(VENV)/.dev ## Check format, style, types and import order.
 	@for folder in $(filter-out examples/notebook/,$(sort $(dir $(wildcard examples/*/*.py)))); do $(BIN)/mypy "$$folder" || exit; done
 	@$(BIN)/lint-imports --no-cache
 
+docs: $(VENV)/.dev ## Build the documentation in site/; warnings are errors.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
 lock: $(LOCKER)/bin/uv ## Lock the newest versions of all dependencies, for every supported Python.
 	@$(COMPILE) --universal --python-version 3.10 --output-file $(LOCK) > /dev/null
 
@@ -76,7 +79,7 @@ nightly: $(VENV)/.dev ## Run all tests, including large models and long runs.
 	@HYPOTHESIS_PROFILE=searching $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800
 
 clean: ## Remove the environments, the caches and runs/.
-	rm -rf .venv .venv-* build dist runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
+	rm -rf .venv .venv-* build dist site runs .mypy_cache .ruff_cache .pytest_cache .hypothesis
 
 $(VENV)/bin/python:
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || { echo "planner needs Python 3.10 or later; choose one with PYTHON=python3.12, for example"; exit 2; }

@@ -35,7 +35,7 @@ POLICIES = (ROOT / "docs/policies.md").read_text(encoding="utf-8")
 ARCHITECTURE = (ROOT / "docs/architecture.md").read_text(encoding="utf-8")
 PAGES = [
     page.relative_to(ROOT)
-    for pattern in ("*.md", "docs/*.md", "examples/*/README.md", "profiles/README.md", "models/README.md")
+    for pattern in ("*.md", "docs/**/*.md", "examples/*/README.md", "profiles/README.md", "models/README.md")
     for page in sorted(ROOT.glob(pattern))
 ]
 DEVICE = "192.0.2.7:7447"
