@@ -44,6 +44,10 @@ class Chain:
         Time of each layer by device class, in seconds; each of length L.
     weight_bytes, activation_bytes
         Memory of each layer; each of length L.
+    overhead_s
+        Time that each stage adds by device class, in seconds; 0 where it is missing.
+    sha256
+        Hashes of the model and of its chain, if there is an ONNX file.
     """
 
     name: str
@@ -52,6 +56,8 @@ class Chain:
     times_s: Mapping[str, Sequence[float]]
     weight_bytes: Sequence[int]
     activation_bytes: Sequence[int]
+    overhead_s: Mapping[str, float] = field(default_factory=dict)
+    sha256: tuple[str, str] | None = None
 
 
 @dataclass(frozen=True)
@@ -200,16 +206,17 @@ def _scenario(
 
 def _profile(case: Case, chain: Chain, device_class: str, new_class: str, new_name: str) -> Profile:
     identity = json.dumps([new_name, *chain.layers, *chain.cut_bytes, *chain.weight_bytes])
-    sha256 = hashlib.sha256(identity.encode()).hexdigest()
+    made = hashlib.sha256(identity.encode()).hexdigest()
+    model_sha256, chain_sha256 = chain.sha256 or (made, made)
     costs = zip(chain.layers, chain.times_s[device_class], chain.weight_bytes, chain.activation_bytes, strict=True)
     try:
         return Profile(
-            model=ModelReference(name=new_name, sha256=sha256),
-            chain_sha256=sha256,
+            model=ModelReference(name=new_name, sha256=model_sha256),
+            chain_sha256=chain_sha256,
             device_class=new_class,
             provenance=case.provenance,
             environment={"origin": case.origin},
-            stage_overhead_s=0.0,
+            stage_overhead_s=chain.overhead_s.get(device_class, 0.0),
             fusion_saving_s=(),
             blocks=tuple(
                 BlockCost(

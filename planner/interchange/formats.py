@@ -18,6 +18,9 @@ from planner.scenario.instance import Instance
 READERS: Final = {
     "pipeedge": "PipeEdge: its models, device types and devices files (YAML), or a folder of the three",
     "saga": "SAGA: an instance of a task graph and a network (JSON)",
+    "helix": "Helix: its cluster and machine profile files (INI), and a table of times for each machine type (CSV)",
+    "distilp": "distilp: its model profile and device profiles (JSON), or a folder of them",
+    "nn-meter": "nn-Meter: its predictions (CSV), and the ONNX models that they are for",
 }
 """Formats that become scenarios, each with its files."""
 

@@ -14,6 +14,7 @@ from ruamel.yaml import YAML
 import planner
 from planner.errors import InterchangeError, PlannerError
 from planner.interchange.pipeedge import FILES
+from planner.plan.types import Stage
 
 BATCH = 4
 TIMES_S = {"board": [0.07, 0.04, 0.09, 0.05, 0.06], "server": [0.05, 0.03, 0.07, 0.02, 0.04]}
@@ -109,26 +110,19 @@ def test_every_plan_fits_the_memory_of_pipeedge(tmp_path: Path) -> None:
 
 
 def test_a_schedule_gives_each_device_one_stage(tmp_path: Path) -> None:
-    plan = planner.solve(planner.convert("pipeedge", write(tmp_path, *documents()), tmp_path / "out").scenario)
-    route = plan.sources["samples"].routes[0]
-    first, last = route.stages[0], route.stages[-1]
-    back = route.model_copy(
-        update={
-            "stages": (
-                first.model_copy(update={"last_block": 0}),
-                last.model_copy(
-                    update={"worker": "b-2" if first.worker != "b-2" else "b-1", "first_block": 1, "last_block": 1}
-                ),
-                first.model_copy(update={"first_block": 2, "last_block": 4}),
-            )
-        }
-    )
-    spec = plan.spec.model_copy(
-        update={"sources": {"samples": plan.sources["samples"].model_copy(update={"routes": (back,)})}}
-    )
-    returning = planner.Plan(plan.scenario, spec)
+    scenario = planner.convert("pipeedge", write(tmp_path, *documents()), tmp_path / "out").scenario
+    plan = planner.solve(scenario, method="local")
+    source = plan.sources["samples"]
+    placed = [("b-1", 0, 0), ("b-2", 1, 1), ("b-1", 2, 4)]
+    stages = tuple(Stage(worker=worker, first_block=first, last_block=last) for worker, first, last in placed)
+    route = source.routes[0].model_copy(update={"stages": stages})
+    returning = plan.spec.model_copy(update={"sources": {"samples": source.model_copy(update={"routes": (route,)})}})
     with pytest.raises(InterchangeError, match="max-visits 1"):
-        returning.export("pipeedge")
+        planner.Plan(scenario, returning).export("pipeedge")
+    half = route.model_copy(update={"share": 0.5, "stages": stages[:1]})
+    shared = plan.spec.model_copy(update={"sources": {"samples": source.model_copy(update={"routes": (half, half)})}})
+    with pytest.raises(InterchangeError, match="routes single"):
+        planner.Plan(scenario, shared).export("saga")
 
 
 def test_types_without_a_profile_are_left_out_and_told(tmp_path: Path) -> None:
