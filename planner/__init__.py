@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from planner.api.comparison import ParetoFront as ParetoFront
     from planner.api.comparison import compare as compare
     from planner.api.comparison import pareto as pareto
+    from planner.api.interchange import Conversion as Conversion
+    from planner.api.interchange import convert as convert
     from planner.api.models import ChainSummary as ChainSummary
     from planner.api.models import Split as Split
     from planner.api.models import inspect as inspect
@@ -73,6 +75,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _MODULES = {
     "BusyError": "planner.execution.session.session",
     "ChainSummary": "planner.api.models",
+    "Conversion": "planner.api.interchange",
     "MethodComparison": "planner.api.comparison",
     "NewScenario": "planner.api.new",
     "ParetoFront": "planner.api.comparison",
@@ -93,6 +96,7 @@ _MODULES = {
     "calibrate": "planner.api.profiles",
     "compare": "planner.api.comparison",
     "compare_policies": "planner.api.simulation",
+    "convert": "planner.api.interchange",
     "diff": "planner.api.profiles",
     "estimate": "planner.api.profiles",
     "import_profile": "planner.api.profiles",

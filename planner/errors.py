@@ -97,6 +97,10 @@ class SolveError(PlannerError):
     """A solver is missing, or does not support what was requested."""
 
 
+class InterchangeError(PlannerError):
+    """A file of another project is malformed, or one format cannot hold what another says."""
+
+
 class ExecuteError(PlannerError):
     """Agents or their transport could not carry out a request."""
 

@@ -4,18 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from planner.api.picture import Picture, drawn
 from planner.api.scenario import Scenario, load_scenario, scenario_of
 from planner.errors import PlanError
-from planner.files import StrPath
+from planner.files import StrPath, write_text_atomic
 from planner.plan.store import load_plan as load_spec
 from planner.plan.store import plan_document, save_plan
 from planner.plan.summary import describe_plan
 from planner.plan.types import NetworkUse, PlanPrices, PlanSpec, SourcePlan, Status, WorkerUse
 from planner.project import check_fit, reference_to, referenced_scenario
 from planner.tables import Printable, Table
+
+if TYPE_CHECKING:
+    from planner.interchange.formats import Exported
 
 
 class Plan(Printable):
@@ -177,6 +180,30 @@ class Plan(Printable):
         ]
         write_annotated(self.scenario.load_models()[name], placements, Path(path))
         return Path(path)
+
+    def export(self, format: str, path: StrPath | None = None) -> Exported:  # noqa: A002
+        """Return the plan as another project's schedule, with what that cannot hold; write it to ``path`` if given.
+
+        Parameters
+        ----------
+        format
+            ``pipeedge`` or ``saga``.
+
+        Raises
+        ------
+        PlanError
+            If there is no plan.
+        UsageError
+            If there is no such format.
+        InterchangeError
+            If the format cannot hold the plan.
+        """
+        from planner.interchange.formats import write_plan
+
+        exported = write_plan(format, self.spec, self.scenario.instance)
+        if path is not None:
+            write_text_atomic(Path(path), exported.text)
+        return exported
 
     def __repr__(self) -> str:
         return f"<Plan: {self._spec.summary}>" if self._spec is not None else f"<no Plan: {self.status}>"

@@ -18,6 +18,11 @@ EXAMPLES: Final = {
         "planner profile show profiles/nano-cpu/resnet50.json --picture costs.svg",
         "planner profile diff profiles/nano-cpu/resnet50.json profiles/slow-cpu/resnet50.json",
     ),
+    "convert": (
+        "planner convert --from pipeedge models.yml device_types.yml devices.yml -o converted",
+        "planner convert --from saga instance.json -o converted",
+        "planner convert --from helix cluster.ini machine_profile.ini --set layers=80 -o converted",
+    ),
     "solve": (
         "planner solve scenario.yaml -o plan.json --picture plan.svg",
         "planner solve scenario.yaml --routes shared --time-limit 20s --prices",
@@ -26,7 +31,10 @@ EXAMPLES: Final = {
         "planner size scenario.yaml --catalogue devices.yaml -o sized",
         "planner size scenario.yaml --catalogue devices.yaml --routes shared --json",
     ),
-    "export": ("planner export plan.json --annotate annotated.onnx",),
+    "export": (
+        "planner export plan.json --annotate annotated.onnx",
+        "planner export plan.json --as pipeedge -o schedule.yml",
+    ),
     "compare": ("planner compare scenario.yaml --time-limit 10s --simulate",),
     "pareto": ("planner pareto scenario.yaml -o front.svg",),
     "simulate": (

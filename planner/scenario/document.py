@@ -27,7 +27,7 @@ def dotted(location: Location) -> str:
 
 @dataclass(frozen=True)
 class Document:
-    """A YAML mapping and the file it came from."""
+    """A YAML or JSON mapping and the file it came from."""
 
     path: Path | None
     """The file; None for a mapping that a program made."""
@@ -59,9 +59,11 @@ class Document:
         return inner
 
     def where(self, location: Location) -> str:
-        """Return file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``; without a file, no line."""
+        """Return file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``; lines are those of YAML."""
         if self.path is None:
             return dotted(location)
+        if not hasattr(self.data, "lc"):
+            return f"{self.path}: {dotted(location)}".removesuffix(": ")
         return f"{self.path}:{self.line(location)}: {dotted(location)}".removesuffix(": ")
 
 

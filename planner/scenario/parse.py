@@ -10,7 +10,7 @@ from pydantic_core import PydanticCustomError
 
 from planner.errors import ScenarioError, UnitError
 from planner.scenario.check import Finding
-from planner.scenario.document import Document, Location
+from planner.scenario.document import Document, Location, plain
 from planner.scenario.schema import describe, known_keys, mend, nearest, schema_at
 from planner.units import format_quantity, read_quantity
 
@@ -56,6 +56,22 @@ def parse(document: Document, model: type[_M], version: str, check: Callable[[_M
         findings.sort(key=lambda finding: document.line(finding.location))
         raise ScenarioError(finding.fault(document.where(finding.location)) for finding in findings)
     return contents
+
+
+def parse_entries(document: Document, model: type[_M]) -> _M:
+    """Return the contents of a file that has no version, no quantities and no further rules.
+
+    Raises
+    ------
+    ScenarioError
+        With all errors of the file.
+    """
+    try:
+        return model.model_validate(plain(document.data))
+    except ValidationError as error:
+        findings, _ = _schema_findings(document, error, model)
+        faults = [finding.fault(document.where(finding.location)) for finding in findings]
+    raise ScenarioError(faults)
 
 
 def _validated(data: object, model: type[_M]) -> _M:
