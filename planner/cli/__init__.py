@@ -54,7 +54,7 @@ EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "crypto
 
 # What a command needs, so that all that is missing is told at once. Those that are absent need no extra.
 NEEDS = {
-    **dict.fromkeys(("new", "schema", "solve", "size", "compare", "pareto", "simulate"), ("plan",)),
+    **dict.fromkeys(("new", "schema", "solve", "size", "compare", "pareto", "simulate", "convert"), ("plan",)),
     **dict.fromkeys(("models", "inspect"), ("model",)),
     **dict.fromkeys(("split", "profile"), ("model", "cpu")),
     "export": ("plan", "model"),
