@@ -45,7 +45,7 @@ from planner.execution.wire.messages import (
     Start,
     WorkerFault,
 )
-from planner.execution.wire.presence import addresses
+from planner.execution.wire.presence import whereabouts
 from planner.execution.wire.transport import CONTROL, IDLE_BYTES, Connect
 from planner.runtime.providers import Provider
 
@@ -316,7 +316,7 @@ class Agent:
     def _warn_of_others(self) -> None:
         """Log which other agents have this one's name; the coordinator refuses runs as long as there are any."""
         if self.name in self._transport.shared_names():
-            at = addresses(self._transport, self.name)
+            at = whereabouts(self._transport, self.name)
             _LOG.warning("%s: another agent has this name, and runs are refused: %s", self.name, at)
         else:
             _LOG.info("%s: no other agent has this name any more", self.name)
