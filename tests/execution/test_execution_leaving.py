@@ -21,7 +21,8 @@ from planner.execution.wire.messages import COORDINATOR, DeployedModel
 from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.model.chain import TensorSpec
 from planner.policy.candidate_routes import resident_blocks
-from tests.execution.rig import small_plan
+from tests.execution.fleet import deployment_for, fleet
+from tests.execution.rig import small_instance, small_plan
 from tests.instances import make_instance, make_profile
 
 LEAVES = """
@@ -141,3 +142,12 @@ def test_an_agent_that_warms_up_leaves_after_the_block_at_hand(tmp_path: Path) -
         for agent in agents.values():
             agent.kill()
             agent.communicate()
+
+
+def test_agents_that_leave_before_the_deployment_are_named_at_once(tmp_path: Path) -> None:
+    instance = small_instance()
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        for name in instance.workers:  # the coordinator learns it while it compares clocks, and hears nothing more
+            agents.kill(name)
+        with pytest.raises(ExecuteError, match="agents left before the run started; found 'a, b, c'"):
+            coordinator.run(deployment_for(instance), ready_timeout_s=20.0)
