@@ -164,7 +164,8 @@ def _fault(detail: ErrorDetails, model: type[BaseModel] | None, where: str) -> F
         expected = repr(guess) if guess else f"one of {', '.join(keys)}" if keys else None
     else:
         what, value = _WHATS.get(kind, "does not fit"), None if kind == "missing" else detail["input"]
-        expected = _expected(location, model)
+        least = detail.get("ctx", {}).get("min_length") if kind == "too_short" else None
+        expected = _expected(location, model) if least is None else f"at least {least}"
     return Fault(what, place, None if isinstance(value, dict | list | tuple) else value, expected)
 
 
