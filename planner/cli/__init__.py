@@ -10,15 +10,16 @@ import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from planner.cli.examples import epilog
-from planner.errors import Fault, PlannerError
+from planner.errors import Fault, PlannerError, PlannerWarning
 
 # In the order of a typical workflow: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
 COMMANDS: Final = {
@@ -146,6 +147,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: Sequence[str]) -> NoReturn:
+    other = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, PlannerWarning):
+            typer.echo(f"planner: warning: {message}", err=True)
+        else:
+            other(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        _run_command(words)
+
+
+def _run_command(words: Sequence[str]) -> NoReturn:
     try:
         sys.exit(_build(words)(args=words, prog_name="planner", standalone_mode=False))
     except typer.TyperException as error:

@@ -183,6 +183,7 @@ def load_chain(
         raise ModelError(
             "a chain needs at least one block", where="--max-blocks", value=max_blocks, expected="1 or more"
         )
+    from planner.model.axes import several_sizes
     from planner.model.bounds import input_bounds
     from planner.model.cost import count_costs
     from planner.model.device_annotations import read_stages
@@ -194,17 +195,25 @@ def load_chain(
 
     path, rules = Path(path), parse_rules(layer_assignment)
     source = read_model(path)
-    graph = build_graph(source)
-    shapes = infer_shapes(source, graph, shape or {}, axes or {})
-    graph = graph.folded(shapes.fixed)
-    shapes = shapes.bounded(input_bounds(graph, shapes))
-    costs = count_costs(graph, shapes)
-    stages = read_stages(source, graph)
-    line = order_work(graph, shapes.specs, costs.time_s, stages.of)
-    placed = _placed(line, stages, assign(rules, graph.work(), str(path)))
-    wishes = _wishes(path, line, stages, placed)
-    borders = _borders(path, line, shapes, costs, max_blocks=max_blocks, wishes=wishes)
-    chain = _chain(name or path.stem, source, line, costs, borders)
+    several = several_sizes(source, shape or {})
+    try:
+        graph = build_graph(source)
+        shapes = infer_shapes(source, graph, shape or {}, axes or {})
+        graph = graph.folded(shapes.fixed)
+        shapes = shapes.bounded(input_bounds(graph, shapes))
+        costs = count_costs(graph, shapes)
+        stages = read_stages(source, graph)
+        line = order_work(graph, shapes.specs, costs.time_s, stages.of)
+        placed = _placed(line, stages, assign(rules, graph.work(), str(path)))
+        wishes = _wishes(path, line, stages, placed)
+        borders = _borders(path, line, shapes, costs, max_blocks=max_blocks, wishes=wishes)
+        chain = _chain(name or path.stem, source, line, costs, borders)
+    except ModelError as error:
+        if several:  # likely the reason
+            raise ModelError([*several, *error.faults]) from error
+        raise
+    for fault in several:
+        warnings.warn(f"{fault}; it is left open elsewhere", PlannerWarning, stacklevel=2)
     return ChainModel(chain, source, line, shapes, costs, borders, stages, placed)
 
 

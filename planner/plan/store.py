@@ -7,9 +7,10 @@ from pathlib import Path
 
 from pydantic import ValidationError
 
-from planner.errors import Fault, PlanError
+from planner.errors import PlanError
 from planner.files import StrPath, parse_json, write_text_atomic
 from planner.plan.types import SCHEMA, PlanSpec
+from planner.schemas import schema_faults
 
 
 def load_plan(path: StrPath) -> PlanSpec:
@@ -34,14 +35,7 @@ def load_plan(path: StrPath) -> PlanSpec:
     try:
         return PlanSpec.model_validate_json(text, strict=True)  # a number is neither text nor a boolean
     except ValidationError as error:
-        raise PlanError(
-            Fault(
-                what=fault["msg"],
-                where=f"{path}: {'.'.join(str(part) for part in fault['loc']) or 'plan'}",
-                value=None if fault["type"] == "missing" or isinstance(fault["input"], dict | list) else fault["input"],
-            )
-            for fault in error.errors()
-        ) from error
+        raise PlanError(schema_faults(error, PlanSpec, str(path))) from error
 
 
 def save_plan(plan: PlanSpec, path: StrPath) -> None:

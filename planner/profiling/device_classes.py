@@ -26,6 +26,7 @@ from pydantic import Field, ValidationError
 from planner.base import FrozenModel
 from planner.errors import Fault, ProfileError
 from planner.profiling.types import NonNegative, Positive
+from planner.schemas import schema_faults
 
 FOLDERS: Final = tuple(base / "profiles/classes" for base in (Path(), *Path(__file__).parents[1:3]))
 """Folders of class files: below the working directory, in the installed package, in a checkout of this project."""
@@ -141,9 +142,7 @@ def load_class(name: str) -> DeviceClass:
     try:
         device_class = DeviceClass.model_validate(document)
     except ValidationError as error:
-        raise ProfileError(
-            Fault(fault["msg"], f"{path}: {'.'.join(map(str, fault['loc']))}") for fault in error.errors()
-        ) from error
+        raise ProfileError(schema_faults(error, DeviceClass, str(path))) from error
     unknown = [figure for figure in device_class.figures if figure.source not in device_class.sources]
     if unknown:
         raise ProfileError(

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.errors import ProfileError
-from planner.profiling.assemble import ChainCosts, assemble
+from planner.profiling.assemble import ChainCosts, assemble, checked
 from planner.profiling.device_classes import DeviceClass, Workload, fit
 from planner.profiling.sampling import ProfiledModel
 from planner.profiling.types import OperatingPoint, Profile
@@ -119,29 +119,25 @@ def scale(profile: Profile, by: float, device_class: str) -> Profile:
     Raises
     ------
     ProfileError
-        If ``by`` is not a positive number.
+        If ``by`` is not a positive number, or a time is out of its range.
     """
     if not (by > 0 and math.isfinite(by)):
         raise ProfileError(
             "not a valid ratio of times", where="--by", value=by, expected="a positive number, as in 2.5"
         )
-    blocks = [
-        block.model_copy(update={"mean_s": block.mean_s * by, "std_s": block.std_s * by, "load_s": block.load_s * by})
-        for block in profile.blocks
-    ]
-    return profile.model_copy(
-        update={
-            "device_class": device_class,
-            "provenance": "estimated",
-            "environment": {
-                "scaled_from": profile.device_class,
-                "scaled_by": by,
-                "precision": profile.environment.get("precision", "unknown"),
-                "warnings": [],
-            },
-            "stage_overhead_s": profile.stage_overhead_s * by,
-            "fusion_saving_s": tuple(saving_s * by for saving_s in profile.fusion_saving_s),
-            "blocks": tuple(blocks),
-            "segment_error": None,
-        }
-    )
+    contents = profile.model_dump(by_alias=True) | {
+        "device_class": device_class,
+        "provenance": "estimated",
+        "environment": {
+            "scaled_from": profile.device_class,
+            "scaled_by": by,
+            "precision": profile.environment.get("precision", "unknown"),
+            "warnings": [],
+        },
+        "stage_overhead_s": profile.stage_overhead_s * by,
+        "fusion_saving_s": tuple(saving_s * by for saving_s in profile.fusion_saving_s),
+        "segment_error": None,
+    }
+    for block in contents["blocks"]:
+        block.update({key: block[key] * by for key in ("mean_s", "std_s", "load_s")})
+    return checked(contents, f"profile of {profile.model.name} on {device_class}")

@@ -186,3 +186,9 @@ def test_scaling_multiplies_all_times_and_nothing_else() -> None:
 def test_not_a_ratio(by: float) -> None:
     with pytest.raises(ProfileError, match="--by"):
         scale(profile(), by, "slow")
+
+
+@pytest.mark.parametrize("by", [1e12, 1e-13])
+def test_a_scaled_profile_can_be_read_back_or_is_refused(by: float) -> None:
+    with pytest.raises(ProfileError, match=r"profile of small on new: blocks\[0\]\.mean_s: out of range"):
+        scale(profile(), by, "new")

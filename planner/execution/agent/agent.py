@@ -45,7 +45,7 @@ from planner.execution.wire.messages import (
     Start,
     WorkerFault,
 )
-from planner.execution.wire.presence import addresses
+from planner.execution.wire.presence import whereabouts
 from planner.execution.wire.transport import CONTROL, IDLE_BYTES, Connect
 from planner.runtime.providers import Provider
 
@@ -94,6 +94,7 @@ class Agent:
         self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._run: WorkerRun | None = None
+        self._leaving = False
         self._send_failure: Exception | None = None
         self._present: set[str] = set()
         self._transport = connect(
@@ -112,7 +113,8 @@ class Agent:
     # ---- life of the process ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make :meth:`serve` return."""
+        """Make :meth:`serve` return, at once or after the block that it warms up; signal handlers may call this."""
+        self._leaving = True  # seen while the thread of `serve` is busy
         self._inbox.put(None)
 
     def serve(self) -> None:
@@ -256,6 +258,7 @@ class Agent:
             refusals=self._refusals,
             on_block_end=self._on_block_end,
             on_failure=self._on_run_failure,
+            leaving=lambda: self._leaving,
         )
         self._run.prepare()
 
@@ -316,7 +319,7 @@ class Agent:
     def _warn_of_others(self) -> None:
         """Log which other agents have this one's name; the coordinator refuses runs as long as there are any."""
         if self.name in self._transport.shared_names():
-            at = addresses(self._transport, self.name)
+            at = whereabouts(self._transport, self.name)
             _LOG.warning("%s: another agent has this name, and runs are refused: %s", self.name, at)
         else:
             _LOG.info("%s: no other agent has this name any more", self.name)

@@ -67,6 +67,8 @@ class WorkerRun:
         ``on_block_end(run, result)``: called in the executor's thread; to be passed on to :meth:`on_block_end`.
     on_failure
         ``on_failure(run, error)``: called in a thread of the run that has ended by an exception.
+    leaving
+        Tells whether the agent is to leave, which ends the preparation after the block at hand.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class WorkerRun:
         refusals: Refusals,
         on_block_end: Callable[[WorkerRun, BlockResult], None],
         on_failure: Callable[[WorkerRun, Exception], None],
+        leaving: Callable[[], bool],
     ) -> None:
         self.id = deploy.run
         self.over = False
@@ -96,6 +99,8 @@ class WorkerRun:
         self._refusals = refusals
         self._on_block_end = partial(on_block_end, self)
         self._on_failure = partial(on_failure, self)
+        self._leaving = leaving
+        self._closed = False
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
         self._inputs: dict[str, list[Tensors]] = {}
         self._awaited = frozenset(deploy.warm_up)
@@ -156,7 +161,7 @@ class WorkerRun:
         self._open_models()
         self._draw_inputs()
         self._executor = Executor(self._models, self._on_block_end, self._on_failure, self._processors)
-        warm_up = WarmUp(self._models, self._warm_up_inputs, self._report_problem)
+        warm_up = WarmUp(self._models, self._warm_up_inputs, self._report_problem, self._is_stopping)
         self._warm_up_inputs.clear()
         self._loader = BlockLoader(
             self._name,
@@ -176,9 +181,14 @@ class WorkerRun:
             refuse=self._refusals.add,
         )
         warm_block_s = {model: self._warm_up(warm_up, model) for model in deploy.models}
+        if self._is_stopping():
+            return
         _LOG.info("%s: ready for run %s", self._name, self.id)
         provider = self._provider if isinstance(self._provider, str) else self._provider.name
         self._report(Frame(Ready(worker=self._name, warm_block_s=warm_block_s, provider=provider)))
+
+    def _is_stopping(self) -> bool:
+        return self._closed or self._leaving()
 
     def _open_models(self) -> None:
         for name, model in self._deploy.models.items():
@@ -308,6 +318,7 @@ class WorkerRun:
 
     def close(self) -> None:
         """End the threads after the block at hand."""
+        self._closed = True
         for thread in (self._executor, self._loader):
             if thread is not None:
                 thread.close()

@@ -28,6 +28,7 @@ from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import Refused, WorkerFault
 from planner.execution.wire.presence import refuse_shared, settle
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
+from planner.execution.wire.whereabouts import Whereabouts
 
 PINGS: Final = 20
 SHARING: Final = 1.4
@@ -88,9 +89,9 @@ class Survey:
 
 @dataclass(frozen=True)
 class AgentState:
-    """The description of an agent, and its address; empty if it is only reached through others."""
+    """The description of an agent, and where it runs."""
 
-    address: str
+    whereabouts: Whereabouts
     about: About
 
 
@@ -135,16 +136,16 @@ class Inquirer:
         """Return the states of all agents that have one of these names, by name."""
         settle(self._transport, names, self._wait)
         waiting = {
-            (name, process): address for name in names for process, address in self._transport.processes(name).items()
+            (name, process): known for name in names for process, known in self._transport.processes(name).items()
         }
         states: dict[tuple[str, str], AgentState | None] = dict.fromkeys(waiting)
         for name, process in waiting:
             self._transport.send(f"{name}/{process}", Frame(Ask()), CONTROL)
         while waiting:
             frame, about = self._answer(About, _ANSWER_S)
-            address = waiting.pop((frame.sender, frame.process), None)
-            if address is not None:
-                states[frame.sender, frame.process] = AgentState(address, about)
+            whereabouts = waiting.pop((frame.sender, frame.process), None)
+            if whereabouts is not None:
+                states[frame.sender, frame.process] = AgentState(whereabouts, about)
         return [state for state in states.values() if state is not None]
 
     def refuse_shared(self, names: Iterable[str]) -> None:

@@ -20,6 +20,7 @@ from typing import Final
 from planner.errors import ExecuteError, Fault
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.transport import PRESENCE_PERIOD_S, OnPresence, Transport
+from planner.execution.wire.whereabouts import Whereabouts
 
 SHARED: Final = "shared"
 """What stands for the process of every coordinator."""
@@ -43,26 +44,24 @@ class Roster:
         self._own = own
         self._report = report
         self._lock = threading.Lock()
-        self._processes: dict[str, list[str]] = {}
+        self._processes: dict[str, dict[str, Whereabouts]] = {}
 
-    def add(self, member: str, process: str) -> None:
+    def add(self, member: str, process: str, whereabouts: Whereabouts) -> None:
         """Add a process that is present."""
         if (member, process) == self._own:
             return
         with self._lock:
-            known = self._processes.setdefault(member, [])
-            if process not in known:
-                known.append(process)
+            self._processes.setdefault(member, {})[process] = whereabouts
         self._report(member, True)  # noqa: FBT003 - the transport's signature
 
     def remove(self, member: str, process: str) -> None:
         """Remove a process that has left."""
         with self._lock:
-            known = self._processes.get(member, [])
+            known = self._processes.get(member, {})
             if process not in known:
                 return
-            first = known[0] == process
-            known.remove(process)
+            first = next(iter(known)) == process
+            del known[process]
             others = bool(known)
             if not others:
                 del self._processes[member]
@@ -76,10 +75,10 @@ class Roster:
         with self._lock:
             return next(iter(self._processes.get(member, ())), None)
 
-    def processes(self, member: str) -> tuple[str, ...]:
+    def processes(self, member: str) -> dict[str, Whereabouts]:
         """Return the processes of a member in the order in which they were seen."""
         with self._lock:
-            return tuple(self._processes.get(member, ()))
+            return dict(self._processes.get(member, {}))
 
     def shared_names(self) -> frozenset[str]:
         """Return the names that several agents have, this member included."""
@@ -93,14 +92,13 @@ def process_of(member: str, identifier: str) -> str:
     return SHARED if member == COORDINATOR else identifier
 
 
-def addresses(transport: Transport, member: str) -> str:
-    """Return the addresses of all other agents of a name, as text."""
-    known = transport.processes(member)
-    return ", ".join(address or f"unknown address ({process[:8]})" for process, address in known.items())
+def whereabouts(transport: Transport, member: str) -> str:
+    """Return where all other agents of a name are, as text."""
+    return "; ".join(map(str, transport.processes(member).values()))
 
 
 def settle(transport: Transport, names: Iterable[str], wait: Callable[[float], None]) -> Mapping[str, str]:
-    """Return those of some names that several agents have, with the agents' addresses.
+    """Return those of some names that several agents have, with where the agents are.
 
     The predecessor of an agent that restarts does not count: it is given time to vanish.
 
@@ -113,7 +111,7 @@ def settle(transport: Transport, names: Iterable[str], wait: Callable[[float], N
     until_s = time.monotonic() + SETTLED_S
     while (shared := asked & transport.shared_names()) and (left_s := until_s - time.monotonic()) > 0:
         wait(min(left_s, PRESENCE_PERIOD_S))
-    return {name: addresses(transport, name) for name in sorted(shared)}
+    return {name: whereabouts(transport, name) for name in sorted(shared)}
 
 
 def refuse_shared(transport: Transport, names: Iterable[str], wait: Callable[[float], None]) -> None:
@@ -122,7 +120,7 @@ def refuse_shared(transport: Transport, names: Iterable[str], wait: Callable[[fl
     Raises
     ------
     ExecuteError
-        Names them, with the addresses of the agents.
+        Names them, with where the agents are.
     """
     shared = settle(transport, names, wait)
     if shared:

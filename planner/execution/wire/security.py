@@ -47,9 +47,12 @@ def inbox(member: str, sender: str) -> str:
     return f"{ROOT}/to/{member}/from/{sender}"
 
 
-def alive(member: str) -> str:
-    """Return the key of the presence of a member, given as ``NAME/PROCESS``; ``*`` stands for any."""
-    return f"{ROOT}/alive/{member}"
+def alive(member: str, label: str = "*") -> str:
+    """Return the key of the presence of a member, given as ``NAME/PROCESS``; ``*`` stands for any.
+
+    The label states where it runs (:class:`planner.execution.wire.whereabouts.Whereabouts`).
+    """
+    return f"{ROOT}/alive/{member}/{label}"
 
 
 def check_worker_name(name: str, *, where: str) -> None:

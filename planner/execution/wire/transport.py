@@ -16,6 +16,7 @@ from planner.execution.wire.fragments import Assembler, Fragment, read_fragment
 from planner.execution.wire.frames import Frame, decode
 from planner.execution.wire.messages import COORDINATOR, Deploy, Refused
 from planner.execution.wire.security import check_sender
+from planner.execution.wire.whereabouts import Whereabouts
 
 _LOG = logging.getLogger(__name__)
 
@@ -77,11 +78,8 @@ class Transport(Protocol):
         """Query the present members: each is reported again, as when it joins."""
         ...
 
-    def processes(self, member: str) -> Mapping[str, str]:
-        """Return the other agents of a name, first the one that messages go to, each with its address.
-
-        The address is empty if the agent is only reached through others.
-        """
+    def processes(self, member: str) -> Mapping[str, Whereabouts]:
+        """Return the other agents of a name, first the one that messages go to, each with where it runs."""
         ...
 
     def shared_names(self) -> frozenset[str]:
