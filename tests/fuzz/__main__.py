@@ -7,6 +7,7 @@ import importlib.util
 import resource
 import sys
 import time
+from math import inf
 
 from tests.fuzz.campaign import Campaign
 from tests.fuzz.child import close_all
@@ -20,6 +21,7 @@ def main() -> int:
     parser.add_argument("targets", nargs="*", default=names(), help=f"of {', '.join(names())}; default: all")
     parser.add_argument("--cases", type=int, default=100_000, help="number of cases, of all targets together")
     parser.add_argument("--seed", type=int, default=None, help="for the same cases again; default: new ones")
+    parser.add_argument("--seconds", type=float, default=inf, help="time after which a target's cases end")
     parser.add_argument("--coverage", action="store_true", help="be guided by coverage, for one target (atheris)")
     words = parser.parse_args()
     chosen = [target(name) for name in words.targets]
@@ -30,14 +32,14 @@ def main() -> int:
 
         run_guided(chosen[0].name, words.cases)
     shares = sum(one.share for one in chosen)
-    defects = sum(_run(one, max(1, round(words.cases * one.share / shares)), words.seed) for one in chosen)
+    defects = sum(_run(one, max(1, round(words.cases * one.share / shares)), words) for one in chosen)
     return 1 if defects else 0
 
 
-def _run(chosen: Target, cases: int, seed: int | None) -> int:
+def _run(chosen: Target, cases: int, words: argparse.Namespace) -> int:
     """Run one target's cases; print what they showed, and return the number of defects."""
     begin_s, campaign = time.monotonic(), Campaign(chosen)
-    campaign.run(cases, seed)
+    campaign.run(cases, words.seed, words.seconds)
     close_all()
     peaks = [resource.getrusage(who).ru_maxrss for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     _print(

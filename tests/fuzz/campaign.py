@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import time
 from collections import Counter
+from math import inf
 from typing import Any, Final
 
 from hypothesis import HealthCheck, Phase, given, settings
@@ -10,7 +12,7 @@ from hypothesis import seed as seeded
 
 from tests.fuzz.judge import Defect, Target, judge
 
-_BATCH: Final = 2000
+_BATCH: Final = 500
 """Cases of one search: hypothesis remembers all of a search, which takes memory."""
 
 
@@ -25,17 +27,21 @@ class Campaign:
         self.defects: dict[str, tuple[Any, Defect]] = {}
         """Defects by their places, each with the shortest case that showed it."""
         self.counts = Counter[str]()
+        self._until_s = inf
 
-    def run(self, cases: int, seed: int | None) -> None:
+    def run(self, cases: int, seed: int | None, longest_s: float = inf) -> None:
         """Run about this many cases: hypothesis may draw fewer if it finds no more.
 
         Parameters
         ----------
         seed
             For the same cases again; None for new ones.
+        longest_s
+            Time after which no further case is run.
         """
         end, batch = self.done + cases, 0
-        while self.done < end and batch < 2 + 2 * cases / _BATCH:
+        self._until_s = time.monotonic() + longest_s
+        while self.done < end and batch < 2 + 2 * cases / _BATCH and time.monotonic() < self._until_s:
             search = settings(
                 max_examples=min(_BATCH, end - self.done),
                 database=None,
@@ -50,6 +56,8 @@ class Campaign:
 
     def examine(self, case: Any) -> None:
         """Judge one case."""
+        if time.monotonic() >= self._until_s:
+            return
         self.done += 1
         verdict = judge(self.target, case)
         self.accepted += verdict.accepted
