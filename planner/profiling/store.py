@@ -34,7 +34,7 @@ def profile_path(folder: StrPath, device_class: str, model: str) -> Path:
         If one of them is no plain name, but leads to another folder, for example.
     """
     for what, name in (("device class", device_class), ("model", model)):
-        if name != Path(name).name or name == ".." or len(name.encode(errors="replace")) > _LONGEST_NAME:
+        if name in {"", ".."} or name != Path(name).name or len(name.encode(errors="replace")) > _LONGEST_NAME:
             expected = f"a name of at most {_LONGEST_NAME} bytes without /, such as jetson-nano"
             raise ProfileError(f"the name of a {what} cannot be that of a file", value=name, expected=expected)
     return Path(folder) / device_class / f"{model}.json"
