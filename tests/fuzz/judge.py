@@ -39,6 +39,8 @@ class Target:
         Number of cases relative to other targets: fewer for a slow one.
     alone
         Whether cases are read in a process of their own, which native code may end.
+    finish
+        Ends what ``read`` has started; called after the last case.
     """
 
     name: str
@@ -46,6 +48,7 @@ class Target:
     read: Callable[[Any], object]
     share: float = 1.0
     alone: bool = False
+    finish: Callable[[], object] = lambda: None
 
 
 @dataclass(frozen=True)

@@ -76,6 +76,11 @@ class Rig:
             with self.agent._lock:
                 run.run_due()
 
+    def close(self) -> None:
+        """Let the agent leave."""
+        self.agent.close()
+        self.agent.serve()
+
 
 @cache
 def rig() -> Rig:
@@ -115,4 +120,10 @@ def read(case: tuple[str, bytes, bytes]) -> None:
         raise ExecuteError(told[0])
 
 
-TARGET = Target("agent", messages(), read)
+def finish() -> None:
+    """End the agent of this process."""
+    rig().close()
+    rig.cache_clear()
+
+
+TARGET = Target("agent", messages(), read, finish=finish)
