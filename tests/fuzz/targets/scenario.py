@@ -29,7 +29,7 @@ def read(case: bytes) -> None:
     str(scenario)
     if sum(source.samples for source in scenario.spec.sources.values()) > MOST_SAMPLES:
         return
-    plan = planner.solve(scenario, method=one_of(case, ("local", "search", "colgen")), time_limit_s=0.5, progress=None)
+    plan = planner.solve(scenario, method=one_of(case, ("search", "colgen", "ar-mdi")), time_limit_s=0.5, progress=None)
     plan.to_dict()
     planner.simulate(scenario, plan, policy=one_of(case, ("planned", "adaptive", "ms-mdi", "pa-mdi")), progress=None)
 
