@@ -10,7 +10,7 @@ from tests.fuzz.campaign import Campaign
 from tests.fuzz.child import close_all
 from tests.fuzz.targets import names, target
 
-CASES = 80
+CASES = 60
 """Of a target; about a quarter of a minute for all of them."""
 
 

@@ -23,7 +23,7 @@ def scenario() -> planner.Scenario:
 def seeds() -> list[object]:
     """Return a plan of one route for each source, and one of several."""
     options = [{"method": "search"}, {"method": "colgen", "routes": "shared", "prices": True, "worth": True}]
-    return [planner.solve(scenario(), time_limit_s=5.0, progress=None, **one).to_dict() for one in options]  # type: ignore[arg-type]
+    return [planner.solve(scenario(), time_limit_s=1.0, progress=None, **one).to_dict() for one in options]  # type: ignore[arg-type]
 
 
 def read(case: bytes) -> None:
