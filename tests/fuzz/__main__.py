@@ -24,13 +24,13 @@ def main() -> int:
     parser.add_argument("--seconds", type=float, default=inf, help="time after which a target's cases end")
     parser.add_argument("--coverage", action="store_true", help="be guided by coverage, for one target (atheris)")
     words = parser.parse_args()
-    chosen = [target(name) for name in words.targets]
     if words.coverage:
-        if importlib.util.find_spec("atheris") is None or len(chosen) != 1:
+        if importlib.util.find_spec("atheris") is None or len(words.targets) != 1:
             parser.error("--coverage needs one target, and atheris: `pip install atheris`, on Python 3.11 to 3.13")
         from tests.fuzz.guided import run_guided
 
-        run_guided(chosen[0].name, words.cases)
+        run_guided(words.targets[0], words.cases)
+    chosen = [target(name) for name in words.targets]
     shares = sum(one.share for one in chosen)
     defects = sum(_run(one, max(1, round(words.cases * one.share / shares)), words) for one in chosen)
     return 1 if defects else 0
