@@ -10,7 +10,7 @@ LOCKER := .venv-lock
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-newest test-oldest test-wheel dist check docs lock golden bench bench-solve nightly clean
+.PHONY: help demo test test-newest test-oldest test-wheel dist check docs fuzz lock golden bench bench-solve nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -62,6 +62,9 @@ check: $(VENV)/.dev ## Check format, style, types and import order.
 
 docs: $(VENV)/.dev ## Build the documentation in site/; warnings are errors.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+fuzz: $(VENV)/.dev ## Run 100,000 malformed inputs; CASES=1000 fewer, TARGETS=plan of one reader, SEED=1 the same again.
+	@$(BIN)/python -m tests.fuzz $(TARGETS) --cases $(or $(CASES),100000) $(if $(SEED),--seed $(SEED))
 
 lock: $(LOCKER)/bin/uv ## Lock the newest versions of all dependencies, for every supported Python.
 	@$(COMPILE) --universal --python-version 3.10 --output-file $(LOCK) > /dev/null

@@ -8,6 +8,7 @@ from functools import cache
 from typing import TYPE_CHECKING, Any, Final
 
 from planner.errors import Fault
+from planner.formats.yaml import Location
 from planner.units import describe_quantity
 
 if TYPE_CHECKING:
@@ -15,8 +16,6 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Schema = Mapping[str, Any]
-Location = tuple[int | str, ...]
-"""Keys and indices that lead to a value, from the outermost to the innermost."""
 
 
 @cache

@@ -177,8 +177,8 @@ def _run_command(words: Sequence[str]) -> NoReturn:
     except (PlannerError, ModuleNotFoundError, OSError) as error:
         if "--debug" in words or (faults := _faults(error, _requested(words))) is None:
             raise
-        for fault in faults:
-            typer.echo(f"planner: error: {fault}", err=True)
+        for line in PlannerError(faults).lines():
+            typer.echo(f"planner: error: {line}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):  # while the command's libraries are imported
         _print_interrupted()

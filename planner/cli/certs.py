@@ -17,7 +17,7 @@ def command(
     workers: Annotated[list[str], typer.Argument(metavar="WORKER", help="Names of the workers.")],
     *,
     days: Annotated[
-        int, typer.Option(min=1, metavar="N", help="Number of days that new certificates are valid.")
+        int, typer.Option(min=1, max=36500, metavar="N", help="Number of days that new certificates are valid.")
     ] = 730,
     json: bool = JSON_OPTION,
 ) -> None:

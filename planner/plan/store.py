@@ -8,7 +8,8 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from planner.errors import PlanError
-from planner.files import StrPath, parse_json, write_text_atomic
+from planner.files import StrPath, write_text_atomic
+from planner.formats.json import parse_json
 from planner.plan.types import SCHEMA, PlanSpec
 from planner.schemas import schema_faults
 

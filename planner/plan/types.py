@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from planner.base import FrozenModel
 
 SCHEMA: Final = "planner/plan/v1"
 
 Status = Literal["optimal", "feasible", "infeasible", "no_solution", "interrupted"]
+Block = Annotated[int, Field(ge=0, le=10**6)]
+"""Index of a block; the bound is far beyond any chain."""
 Share = Annotated[float, Field(gt=0, le=1 + 1e-9)]
 
 
@@ -19,8 +21,8 @@ class Stage(FrozenModel):
     """A segment of blocks placed on a worker; ``last_block`` is inclusive."""
 
     worker: str
-    first_block: int = Field(ge=0)
-    last_block: int = Field(ge=0)
+    first_block: Block
+    last_block: Block
 
 
 class Route(FrozenModel):
@@ -123,6 +125,24 @@ class ScenarioReference(FrozenModel):
     sha256: str
 
 
+class _Wishes(BaseModel):
+    """Options of the solver that a plan is checked against."""
+
+    model_config = ConfigDict(strict=True)
+
+    pins: dict[str, dict[Annotated[Block, Field(strict=False)], str]] = {}
+    max_visits: Annotated[int, Field(ge=1)] | None = None
+
+
+def _known_wishes(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        _Wishes.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return options
+
+
 class PlanSpec(FrozenModel):
     """A solution of a scenario: the answer of ``planner solve``, and the input of simulation and execution."""
 
@@ -130,7 +150,7 @@ class PlanSpec(FrozenModel):
     scenario: ScenarioReference | None = None
     chains: dict[str, str] = {}
     """``chain_sha256`` of each model the plan uses."""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(_known_wishes)] = {}
     status: Status
     method: str
     goal: Literal["delay", "throughput", "makespan", "energy"]

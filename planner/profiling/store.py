@@ -9,7 +9,8 @@ from typing import Final
 from pydantic import ValidationError
 
 from planner.errors import ProfileError
-from planner.files import StrPath, parse_json, write_text_atomic
+from planner.files import StrPath, write_text_atomic
+from planner.formats.json import parse_json
 from planner.profiling.types import SCHEMA, Profile
 from planner.schemas import schema_faults
 
@@ -20,8 +21,22 @@ FORMER_CHAIN: Final = (
 """Hint for profiles of one model that name different chains."""
 
 
+_LONGEST_NAME: Final = 200
+"""Bytes of a name; file systems allow 255, and a suffix follows."""
+
+
 def profile_path(folder: StrPath, device_class: str, model: str) -> Path:
-    """Return the file of the profile of ``model`` on ``device_class``."""
+    """Return the file of the profile of ``model`` on ``device_class``.
+
+    Raises
+    ------
+    ProfileError
+        If one of them is no plain name, but leads to another folder, for example.
+    """
+    for what, name in (("device class", device_class), ("model", model)):
+        if name in {"", ".."} or name != Path(name).name or len(name.encode(errors="replace")) > _LONGEST_NAME:
+            expected = f"a name of at most {_LONGEST_NAME} bytes without /, such as jetson-nano"
+            raise ProfileError(f"the name of a {what} cannot be that of a file", value=name, expected=expected)
     return Path(folder) / device_class / f"{model}.json"
 
 

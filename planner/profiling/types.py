@@ -7,7 +7,7 @@ from itertools import pairwise
 from math import inf
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from planner.base import FrozenModel
 from planner.tables import Printable, Table
@@ -19,6 +19,8 @@ WHOLE_ERROR: Final = "whole_error"
 
 SHAPES: Final = "shapes"
 """Key of the shapes of the model's inputs in the environment, by name."""
+FIT: Final = ("figures", "median_error", "worst_error")
+"""Keys of the entry ``fit`` of an estimate's environment."""
 
 _BAR: Final = 24
 """Characters of the longest bar in a table."""
@@ -91,6 +93,16 @@ class SegmentError(FrozenModel):
     segments: PositiveCount
 
 
+def _readable(environment: dict[str, Any]) -> dict[str, Any]:
+    """Check the entries of an environment that are used; others are only shown."""
+    fit, warnings = environment.get("fit"), environment.get("warnings", [])
+    if fit and not (isinstance(fit, dict) and all(isinstance(fit.get(key), int | float) for key in FIT)):
+        raise ValueError(f"fit must have the numbers {', '.join(FIT)}")
+    if not (isinstance(warnings, list | tuple) and all(isinstance(text, str) for text in warnings)):
+        raise ValueError("warnings must be a list of texts")
+    return environment
+
+
 class Profile(Printable, FrozenModel):
     """Measured or estimated costs of a chain of L blocks on a device class."""
 
@@ -99,7 +111,7 @@ class Profile(Printable, FrozenModel):
     chain_sha256: str
     device_class: str
     provenance: Literal["measured", "estimated"]
-    environment: dict[str, Any]
+    environment: Annotated[dict[str, Any], AfterValidator(_readable)]
     """What the costs depend on: device, execution provider, precision, threads, library versions."""
     stage_overhead_s: ExtraSeconds
     """Cost of each stage call in addition to its blocks, in seconds."""

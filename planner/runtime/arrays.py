@@ -11,6 +11,8 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
 
+from planner.formats.npy import MAX_BYTES, read_npy
+
 
 def native(array: ArrayLike) -> NDArray[Any]:
     """Return an array of the same values in this machine's byte order and in C order; a copy only if it is neither.
@@ -26,12 +28,12 @@ def native(array: ArrayLike) -> NDArray[Any]:
     return np.require(plain, plain.dtype.newbyteorder("="), ("C", "A"))
 
 
-def read_array(stream: BinaryIO) -> NDArray[Any]:
+def read_array(stream: BinaryIO, limit_bytes: int = MAX_BYTES) -> NDArray[Any]:
     """Return the next array of a stream in ``.npy`` format.
 
     Raises
     ------
-    EOFError, ValueError
-        If the stream ends early, is not in that format, or holds Python objects.
+    NpyError
+        As for :func:`~planner.formats.npy.read_npy`.
     """
-    return native(np.lib.format.read_array(stream, allow_pickle=False))
+    return native(read_npy(stream, limit_bytes))

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
+from planner.formats.npy import NpyError, open_npz
 from planner.model.chain import TensorSpec
 from planner.runtime.arrays import native
 from planner.runtime.session import BlockRunError, tensor_fault
@@ -77,12 +77,10 @@ def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, NDArray[An
     RuntimeSessionError
         If the file cannot be read, or its arrays are not the inputs of the model; all faults at once.
     """
-    arrays = load_arrays(path)
     names = [spec.name for spec in specs]
+    arrays, others = load_arrays(path, {spec.name: largest_bytes(spec) for spec in specs})
     faults = [
-        Fault("not an input of the model", str(path), name, f"inputs named {', '.join(names)}")
-        for name in arrays
-        if name not in names
+        Fault("not an input of the model", str(path), name, f"inputs named {', '.join(names)}") for name in others
     ]
     misfits = [tensor_fault(spec, arrays.get(spec.name)) for spec in specs]
     faults += [replace(fault, where=f"{path}, {fault.where}") for fault in misfits if fault is not None]
@@ -110,18 +108,31 @@ def hint_at_real_inputs(specs: Iterable[TensorSpec], option: str) -> Iterator[No
         raise BlockRunError(replace(fault, expected=hint) for fault in error.faults) from error
 
 
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz`` file by name.
+def largest_bytes(spec: TensorSpec) -> int:
+    """Return the size of an array that is still read, to tell what does not fit: a larger one is no such tensor."""
+    return 16 * spec.bytes + 2**24
+
+
+def load_arrays(path: Path, limits: Mapping[str, int]) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
+    """Return arrays of an ``.npz`` file by name, and the names of the others, which are not read.
+
+    Parameters
+    ----------
+    limits
+        The names of the arrays to read, and the largest size of each, in bytes.
 
     Raises
     ------
     RuntimeSessionError
-        If the file cannot be read or is not an ``.npz`` file.
+        If the file cannot be read, is not an ``.npz`` file, or one of these arrays is damaged or too large.
     """
     try:
-        # Opened here: where the archive is broken, NumPy leaves a file open that it opened itself.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: native(archive[name]) for name in archive.files}
-    # A single .npy array is not a context manager: a TypeError, before Python 3.11 an AttributeError.
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile) as error:
-        raise RuntimeSessionError("not an .npz file", where=str(path), expected="arrays by name") from error
+        with open_npz(path) as archive:
+            wanted = {name: most for name, most in limits.items() if name in archive.names}
+            arrays = {name: native(archive.read(name, most)) for name, most in wanted.items()}
+            return arrays, tuple(name for name in archive.names if name not in limits)
+    except (OSError, NpyError) as error:
+        value = error.strerror if isinstance(error, OSError) else str(error)
+        raise RuntimeSessionError(
+            "not an .npz file", where=str(path), value=value, expected="arrays by name"
+        ) from error

@@ -7,7 +7,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from planner.scenario.document import Location
+from planner.formats.yaml import Location
+from planner.scenario.document import plain
 from planner.schemas import Schema, resolve, schema_at
 from planner.units import EXAMPLES
 
@@ -31,13 +32,6 @@ def stand_in(schema: Schema) -> Any:
     return schema.get("default") or {"string": "_", "integer": 1, "number": 1.0, "boolean": False}[schema["type"]]
 
 
-def _plain(value: Any) -> Any:
-    """Copy mappings and lists; what a file has once and uses twice (an alias) becomes two."""
-    if isinstance(value, Mapping):
-        return {key: _plain(item) for key, item in value.items()}
-    return [_plain(item) for item in value] if isinstance(value, list) else value
-
-
 def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]], model: type[BaseModel]) -> Any:
     """Return a copy of a file's values: with stand-ins for those that pydantic found wrong, without unknown keys.
 
@@ -46,7 +40,7 @@ def mend(data: Mapping[str, Any], wrong: Iterable[tuple[Location, str]], model: 
     wrong
         Location and pydantic error type of each of them.
     """
-    mended = _plain(data)
+    mended = plain(data)
     for location, kind in wrong:
         *outer, key = location
         entry: Any = mended

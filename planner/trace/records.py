@@ -16,7 +16,8 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from planner.errors import PlannerError
-from planner.files import open_atomic, parse_json
+from planner.files import open_atomic
+from planner.formats.json import parse_json
 from planner.schemas import first_fault
 
 

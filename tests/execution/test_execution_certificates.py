@@ -159,3 +159,9 @@ def test_an_agent_connects_to_a_coordinator_that_starts_later_and_restarts(tmp_p
                 assert coordinator.alive("a").run is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+def test_no_worker_has_the_name_of_the_authority(tmp_path: Path) -> None:
+    with pytest.raises(ExecuteError, match="reserved for the authority; found 'ca'"):
+        make_certificates(tmp_path / "certs", ["a", "ca"], life=LIFE)
+    assert not (tmp_path / "certs").exists()

@@ -24,12 +24,14 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, NamedTuple, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ExecuteError, Fault
+from planner.formats.npy import MAX_BYTES, NpyError
 from planner.model.chain import TensorSpec
 from planner.runtime.arrays import native, read_array
-from planner.runtime.inputs import load_arrays
+from planner.runtime.inputs import largest_bytes, load_arrays
 from planner.runtime.session import tensor_fault
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
@@ -70,7 +72,10 @@ def find_samples(origin: str, specs: Sequence[TensorSpec]) -> Iterable[Sample]:
         return _from_folder(path, specs)
     if path.is_file() and path.suffix == ".npz":
         return _from_file(path, specs)
-    words = shlex.split(origin)
+    try:
+        words = shlex.split(origin)
+    except ValueError:  # a quotation mark without its counterpart
+        words = []
     if not words or shutil.which(words[0]) is None:
         raise ExecuteError("no samples found", where="source", value=origin, expected=EXPECTED)
     return _from_command(words, specs)
@@ -116,7 +121,8 @@ def _read(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
 
 def _arrays(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
     if path.suffix == ".npz":
-        return load_arrays(path)
+        arrays, others = load_arrays(path, {spec.name: largest_bytes(spec) for spec in specs})
+        return arrays | dict.fromkeys(others, np.empty(0))  # which fit nothing
     if len(specs) != 1:
         names = ", ".join(spec.name for spec in specs)
         raise ExecuteError(
@@ -124,14 +130,14 @@ def _arrays(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
         )
     try:
         with path.open("rb") as file:
-            return {specs[0].name: read_array(file)}
-    except (OSError, EOFError, ValueError) as error:
+            return {specs[0].name: read_array(file, largest_bytes(specs[0]))}
+    except (OSError, NpyError) as error:
         raise ExecuteError("not an .npy file", where=str(path), value=str(error)) from error
 
 
 def _from_file(path: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:
     known = {spec.name for spec in specs}
-    arrays = {name: array for name, array in load_arrays(path).items() if name in known}
+    arrays, _others = load_arrays(path, dict.fromkeys(known, MAX_BYTES))
     if missing := [spec.name for spec in specs if spec.name not in arrays]:
         raise ExecuteError(Fault("input is missing", str(path), expected=f"an array {name}") for name in missing)
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
@@ -166,8 +172,8 @@ def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator
                 arrays: Arrays = {}
                 for spec in specs:
                     try:
-                        arrays[spec.name] = read_array(stream)
-                    except (EOFError, ValueError) as error:
+                        arrays[spec.name] = read_array(stream, largest_bytes(spec))
+                    except NpyError as error:
                         raise ExecuteError(
                             "not an array in .npy format", where=where, value=str(error), expected=f"input {spec.name}"
                         ) from error

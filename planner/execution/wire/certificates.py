@@ -74,6 +74,8 @@ def make_certificates(folder: Path, workers: Sequence[str], *, life: timedelta) 
     """
     for worker in workers:
         check_worker_name(worker, where="planner certs")
+        if certificate_file(worker) == AUTHORITY:
+            raise ExecuteError("this name is reserved for the authority", where="planner certs", value=worker)
     try:
         authority = _authority(folder)
         known = read_members(folder) if (folder / MEMBERS).exists() else ()

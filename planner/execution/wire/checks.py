@@ -15,8 +15,21 @@ import numpy as np
 
 from planner.errors import ExecuteError
 from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import Data, Deploy, DeployedModel, Input, Load, Ready, Submit, WarmUpInput
+from planner.execution.wire.messages import (
+    Data,
+    Deploy,
+    DeployedModel,
+    Input,
+    Load,
+    MembershipChange,
+    Ready,
+    Replan,
+    Start,
+    Submit,
+    WarmUpInput,
+)
 from planner.model.chain import TensorSpec
+from planner.plan.types import PlanSpec
 from planner.policy.types import Task
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, SampleRecord
@@ -49,6 +62,25 @@ def check_fits(deploy: Deploy, frame: Frame) -> None:
         _known("model", body.model, deploy.models, frame)
         _check_number("cut", body.cut, len(deploy.models[body.model].block_sha256), frame)
         _check_tensors(frame, deploy.models[body.model].cuts[body.cut])
+    elif isinstance(body, MembershipChange):
+        _known("worker", body.worker, deploy.instance.workers, frame)
+    elif isinstance(body, Start):
+        for worker in body.absent:
+            _known("worker", worker, deploy.instance.workers, frame)
+    elif isinstance(body, Replan):
+        _check_plan(deploy, body.plan, frame)
+
+
+def _check_plan(deploy: Deploy, plan: PlanSpec, frame: Frame) -> None:
+    for source, entry in plan.sources.items():
+        _known("source", source, deploy.instance.sources, frame)
+        for route in entry.routes:
+            _known("model", route.model, deploy.models, frame)
+            last = len(deploy.models[route.model].block_sha256) - 1
+            for stage in route.stages:
+                _known("worker", stage.worker, deploy.instance.workers, frame)
+                _check_number("block", stage.first_block, last, frame)
+                _check_number("block", stage.last_block, last, frame)
 
 
 def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:

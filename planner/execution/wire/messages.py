@@ -48,7 +48,7 @@ class Deploy(FrozenModel):
     plan: PlanSpec | None
     policy: str
     seed: int
-    models: dict[str, DeployedModel]
+    models: Annotated[dict[str, DeployedModel], Field(min_length=1)]
     resident: dict[str, tuple[int, ...]]
     """Blocks of each model to load before the run starts; others are loaded on first use."""
     warm_up: tuple[tuple[str, int], ...] = ()
