@@ -34,6 +34,7 @@ def command(
 
     with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
         states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
+        problems = dict(agents.problems)
     by_name: dict[str, list[AgentState]] = {}
     for state in states:
         by_name.setdefault(state.about.worker, []).append(state)
@@ -45,6 +46,8 @@ def command(
             ("agent", "address", "device", "provider", "versions", ">memory", "policy", "loaded", ">queued", "running"),
             [_row(state) for state in states],
         )
+    for name, what in problems.items():
+        typer.echo(f"planner: warning: {name!r}: {what}", err=True)
     for name, called in by_name.items():
         if len(called) > 1:
             found = ", ".join(state.address or "an unknown address" for state in called)

@@ -230,17 +230,24 @@ class Agent:
         self._report(Frame(about.model_copy(update=self._run.describe() if self._run is not None else {})))
 
     def _on_echo(self, _echo: Echo, frame: Frame) -> None:
-        self._link_probe.handle(frame)
+        self._probe_link(frame, frame.sender)
 
-    def _on_probe(self, _probe: Ping | Flood, frame: Frame) -> None:
+    def _on_probe(self, probe: Ping | Flood, frame: Frame) -> None:
         if self._run is None:
-            self._link_probe.handle(frame)
+            self._probe_link(frame, probe.to)
         else:
             self._refusals.add(frame.sender, "links are not measured during a run")
 
     def _on_chunk(self, _chunk: Chunk, frame: Frame) -> None:
         if self._run is None:
+            self._probe_link(frame, frame.sender)
+
+    def _probe_link(self, frame: Frame, member: str) -> None:
+        """Measure the link to a member that is present: each that is sent to costs a thread."""
+        if member in self._present or member == COORDINATOR:
             self._link_probe.handle(frame)
+        else:
+            self._refusals.add(frame.sender, f"{frame.body.kind}: no such member is present: {member}")
 
     def _on_deploy(self, deploy: Deploy, _frame: Frame) -> None:
         _LOG.info("%s: run %s is deployed with policy %s", self.name, deploy.run, deploy.policy)

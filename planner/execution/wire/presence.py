@@ -12,14 +12,18 @@ until the network misses it. They are different *processes* of one member:
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from planner.errors import ExecuteError, Fault
+from planner.execution.wire.limits import Limits
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.transport import PRESENCE_PERIOD_S, OnPresence, Transport
+
+_LOG = logging.getLogger(__name__)
 
 SHARED: Final = "shared"
 """What stands for the process of every coordinator."""
@@ -37,11 +41,14 @@ class Roster:
         Name and process of this member itself.
     report
         ``report(member, present)``; also called when one of several processes comes or goes.
+    most
+        Largest number of processes; any more count as absent.
     """
 
-    def __init__(self, own: tuple[str, str], report: OnPresence) -> None:
+    def __init__(self, own: tuple[str, str], report: OnPresence, most: int = Limits.members) -> None:
         self._own = own
         self._report = report
+        self._most = most
         self._lock = threading.Lock()
         self._processes: dict[str, list[str]] = {}
 
@@ -50,9 +57,12 @@ class Roster:
         if (member, process) == self._own:
             return
         with self._lock:
-            known = self._processes.setdefault(member, [])
+            known = self._processes.get(member, [])
             if process not in known:
-                known.append(process)
+                if sum(map(len, self._processes.values())) >= self._most:
+                    _LOG.warning("%s: %s is ignored: more than %d members", self._own[0], member, self._most)
+                    return
+                self._processes[member] = [*known, process]
         self._report(member, True)  # noqa: FBT003 - the transport's signature
 
     def remove(self, member: str, process: str) -> None:

@@ -23,6 +23,7 @@ import zenoh
 from planner.errors import ExecuteError
 from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execution.wire.frames import Frame, encode
+from planner.execution.wire.limits import Limits
 from planner.execution.wire.presence import Roster, process_of
 from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
 from planner.execution.wire.threads import surviving
@@ -92,7 +93,8 @@ def zenoh_connect(
     ------
     ExecuteError
         An address is malformed, or outside the loopback interface without certificates, or (when opened) cannot be
-        listened on; or the certificates are not this member's.
+        listened on; or the certificates are not this member's; or a bound in the environment
+        (:mod:`planner.execution.wire.limits`) is invalid.
     """
     credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
     protocol = "tcp" if credentials is None else "tls"
@@ -101,9 +103,10 @@ def zenoh_connect(
     if credentials is None and not insecure:
         refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
     configuration = _configuration(listens, connects, credentials)
+    limits = Limits.from_environment()
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
-        return ZenohTransport(name, configuration, on_frame, on_presence)
+        return ZenohTransport(name, configuration, limits, on_frame, on_presence)
 
     return opener
 
@@ -149,9 +152,16 @@ def _configuration(listens: Sequence[str], connects: Sequence[str], credentials:
 class ZenohTransport:
     """A member's Zenoh session; see :func:`zenoh_connect`."""
 
-    def __init__(self, name: str, configuration: Mapping[str, Any], on_frame: OnFrame, on_presence: OnPresence) -> None:
+    def __init__(
+        self,
+        name: str,
+        configuration: Mapping[str, Any],
+        limits: Limits,
+        on_frame: OnFrame,
+        on_presence: OnPresence,
+    ) -> None:
         self._name = name
-        self._receiver = Receiver(name, on_frame)
+        self._receiver = Receiver(name, on_frame, limits)
         config = zenoh.Config()
         for key, value in configuration.items():
             config.insert_json5(key, json.dumps(value))
@@ -163,7 +173,7 @@ class ZenohTransport:
 
         process = process_of(name, str(self._session.info.zid()))
         self._own = f"{name}/{process}"
-        self._roster = Roster((name, process), on_presence)
+        self._roster = Roster((name, process), on_presence, limits.members)
         presence = surviving(self._presence)
         try:
             self._session.declare_subscriber(inbox(self._own, "*/*"), surviving(self._receive))
