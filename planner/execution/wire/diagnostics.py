@@ -50,6 +50,8 @@ class About(FrozenModel):
     """Number of block models in the cache."""
     present: tuple[str, ...]
     """The other members present, as this agent sees them."""
+    certificate_ends_unix_s: UnixTime | None = None
+    """End of its certificate; None without one."""
     run: str | None = None
     """The current run; None for an idle agent."""
     policy: str | None = None

@@ -97,6 +97,8 @@ def zenoh_connect(
         (:mod:`planner.execution.wire.limits`) is invalid.
     """
     credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
+    if credentials is not None and credentials.own.notice:
+        _LOG.warning("%s: %s", name, credentials.own.notice)
     protocol = "tcp" if credentials is None else "tls"
     listens = [_endpoint(protocol, listen or "127.0.0.1:0")]
     connects = [_endpoint(protocol, address) for address in connect]
