@@ -24,6 +24,7 @@ from planner.errors import ExecuteError
 from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execution.wire.frames import Frame, encode
 from planner.execution.wire.limits import Limits
+from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.presence import Roster, process_of
 from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
 from planner.execution.wire.threads import surviving
@@ -97,7 +98,7 @@ def zenoh_connect(
         (:mod:`planner.execution.wire.limits`) is invalid.
     """
     credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
-    if credentials is not None and credentials.own.notice:
+    if credentials is not None and credentials.own.notice and name == COORDINATOR:  # an agent logs it daily
         _LOG.warning("%s: %s", name, credentials.own.notice)
     protocol = "tcp" if credentials is None else "tls"
     listens = [_endpoint(protocol, listen or "127.0.0.1:0")]
