@@ -64,7 +64,7 @@ def command(
     """Run the worker agent on this device: compute blocks for a coordinator until interrupted."""
     from planner.execution.agent.agent import Agent
     from planner.execution.agent.block_cache import BlockCache
-    from planner.execution.wire.security import check_worker_name
+    from planner.execution.wire.security import Credentials, check_worker_name
     from planner.execution.wire.threads import start_thread
     from planner.execution.wire.zenoh import zenoh_connect
     from planner.files import cache_folder
@@ -95,6 +95,7 @@ def command(
         provider=provider,
         threads=threads,
         processors=parse_cpu_list(processors, where="--processors") if processors is not None else (),
+        certificate_ends_unix_s=(Credentials.read(cert_dir, name).own.ends_unix_s if cert_dir is not None else None),
     )
 
     if told_to_leave:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -31,10 +32,16 @@ def command(
 
     Agents that have one name by mistake are all listed, and a warning tells where they run.
     """
+    from planner.execution.wire.own_certificate import notice_of_end
     from planner.units import read_quantity
 
     with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
         states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
+        problems = dict(agents.problems)
+    for about in (state.about for state in states):
+        ends_unix_s = about.certificate_ends_unix_s
+        if ends_unix_s is not None and (notice := notice_of_end(ends_unix_s - time.time())):
+            problems.setdefault(about.worker, notice)
     by_name: dict[str, list[AgentState]] = {}
     for state in states:
         by_name.setdefault(state.about.worker, []).append(state)
@@ -58,6 +65,8 @@ def command(
             ),
             [_row(state) for state in states],
         )
+    for name, what in problems.items():
+        typer.echo(f"planner: warning: {name!r}: {what}", err=True)
     for name, called in by_name.items():
         if len(called) > 1:
             found = "; ".join(str(state.whereabouts) for state in called)

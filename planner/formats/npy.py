@@ -57,14 +57,7 @@ def read_npy(stream: BinaryIO, limit_bytes: int = MAX_BYTES) -> NDArray[Any]:
     NpyError
         The stream is not in that format, ends early, holds Python objects, or an array larger than ``limit_bytes``.
     """
-    try:
-        shape, fortran, dtype = _header(stream)
-    except _HEADER_FAULTS as error:
-        raise NpyError(f"not a .npy header ({type(error).__name__})") from error
-    if dtype.hasobject:
-        raise NpyError("an array of Python objects")
-    if len(shape) > MAX_AXES or any(type(size) is not int or size < 0 for size in shape):
-        raise NpyError("an impossible shape")
+    shape, fortran, dtype = _header(stream)
     items = math.prod(shape)
     if max(math.prod(max(size, 1) for size in shape), 1) * max(dtype.itemsize, 1) > limit_bytes:
         raise NpyError(f"an array of {items * dtype.itemsize} bytes; at most {limit_bytes} are read")
@@ -74,13 +67,37 @@ def read_npy(stream: BinaryIO, limit_bytes: int = MAX_BYTES) -> NDArray[Any]:
     return array.reshape(shape[::-1]).transpose() if fortran else array.reshape(shape)
 
 
-def _header(stream: BinaryIO) -> tuple[tuple[Any, ...], bool, np.dtype[Any]]:
-    version = npy.read_magic(stream)
-    read: Any = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
-    if read is None and version != (3, 0):
-        raise NpyError(f"version {version} of the format")
-    # Version 3 differs from 2 only in the encoding of names of fields, which no array of a sample has.
-    shape, fortran, dtype = (read or npy.read_array_header_2_0)(stream, max_header_size=_MAX_HEADER)
+def read_npy_stand_in(stream: BinaryIO) -> NDArray[Any]:
+    """Return an array of dtype and shape of the next one of a stream, of which only the header is read.
+
+    Its byte order is that of this machine, and all its elements are one zero in memory, whatever its shape.
+
+    Raises
+    ------
+    NpyError
+        The stream does not begin with the header of an array that :func:`read_npy` reads.
+    """
+    shape, _, dtype = _header(stream)
+    try:
+        return np.broadcast_to(np.zeros((), dtype.newbyteorder("=")), shape)
+    except ValueError as error:  # more elements than an index can tell apart
+        raise NpyError("an impossible shape") from error
+
+
+def _header(stream: BinaryIO) -> tuple[tuple[int, ...], bool, np.dtype[Any]]:
+    try:
+        version = npy.read_magic(stream)
+        read: Any = {(1, 0): npy.read_array_header_1_0, (2, 0): npy.read_array_header_2_0}.get(version)
+        if read is None and version != (3, 0):
+            raise NpyError(f"version {version} of the format")
+        # Version 3 differs from 2 only in the encoding of names of fields, which no array of a sample has.
+        shape, fortran, dtype = (read or npy.read_array_header_2_0)(stream, max_header_size=_MAX_HEADER)
+    except _HEADER_FAULTS as error:
+        raise NpyError(f"not a .npy header ({type(error).__name__})") from error
+    if dtype.hasobject:
+        raise NpyError("an array of Python objects")
+    if len(shape) > MAX_AXES or any(type(size) is not int or size < 0 for size in shape):
+        raise NpyError("an impossible shape")
     return shape, bool(fortran), dtype
 
 
@@ -110,9 +127,19 @@ class Npz:
         NpyError
             As for :func:`read_npy`; or the archive is damaged here, or packed in a way that is not supported.
         """
+        with self._open(name) as stream:
+            return read_npy(stream, limit_bytes)
+
+    def stand_in(self, name: str) -> NDArray[Any]:
+        """Return what :func:`read_npy_stand_in` does of an array; raise what :meth:`read` does."""
+        with self._open(name) as stream:
+            return read_npy_stand_in(stream)
+
+    @contextmanager
+    def _open(self, name: str) -> Iterator[Any]:
         member = f"{name}.npy" if f"{name}.npy" in self._archive.namelist() else name
         with _damage(name), self._archive.open(member) as stream:
-            return read_npy(stream, limit_bytes)  # type: ignore[arg-type] # reads as a file does
+            yield stream
 
 
 @contextmanager

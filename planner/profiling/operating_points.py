@@ -18,7 +18,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import Fault, ProfileError
-from planner.formats.npy import MAX_BYTES
 from planner.model.chain import Chain, TensorSpec
 from planner.profiling.recorded_predictions import RecordedPredictions
 from planner.profiling.sampling import ProfiledModel, Progress
@@ -74,7 +73,7 @@ def load_samples(path: Path, chain: Chain) -> LabelledSamples:
         If the file cannot be read.
     """
     specs = chain.cuts[0].tensors
-    arrays, _others = load_arrays(path, dict.fromkeys((*(spec.name for spec in specs), LABEL), MAX_BYTES))
+    arrays = load_arrays(path, {LABEL, *(spec.name for spec in specs)})
     faults = [fault for spec in specs if (fault := _input_fault(spec, arrays, path))]
     labels = arrays.get(LABEL)
     if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):

@@ -16,7 +16,6 @@ from pydantic import PlainSerializer, PlainValidator
 
 from planner.errors import Fault, ProfileError
 from planner.files import write_bytes_atomic
-from planner.formats.npy import MAX_BYTES
 from planner.runtime.inputs import load_arrays
 
 CONFIDENCE: Final = "confidence"
@@ -85,7 +84,7 @@ def load_predictions(path: Path, exits: int) -> RecordedPredictions:
     RuntimeSessionError
         If the file cannot be read.
     """
-    arrays, _others = load_arrays(path, dict.fromkeys((CONFIDENCE, CORRECT), MAX_BYTES))
+    arrays = load_arrays(path, {CONFIDENCE, CORRECT})
     kinds = {CONFIDENCE: (np.floating, "probabilities"), CORRECT: (np.bool_, "booleans")}
     faults = []
     for name, (kind, noun) in kinds.items():

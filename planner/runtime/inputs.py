@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -12,9 +12,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
-from planner.formats.npy import NpyError, open_npz
 from planner.model.chain import TensorSpec
-from planner.runtime.arrays import native
+from planner.runtime.arrays import open_arrays
 from planner.runtime.session import BlockRunError, tensor_fault
 
 
@@ -78,15 +77,18 @@ def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, NDArray[An
         If the file cannot be read, or its arrays are not the inputs of the model; all faults at once.
     """
     names = [spec.name for spec in specs]
-    arrays, others = load_arrays(path, {spec.name: largest_bytes(spec) for spec in specs})
-    faults = [
-        Fault("not an input of the model", str(path), name, f"inputs named {', '.join(names)}") for name in others
-    ]
-    misfits = [tensor_fault(spec, arrays.get(spec.name)) for spec in specs]
-    faults += [replace(fault, where=f"{path}, {fault.where}") for fault in misfits if fault is not None]
-    if faults:
-        raise RuntimeSessionError(faults)
-    return arrays
+    with open_arrays(path) as file:
+        found = {name: file.stand_in(name) for name in file.names}
+        faults = [
+            Fault("not an input of the model", str(path), name, f"inputs named {', '.join(names)}")
+            for name in found
+            if name not in names
+        ]
+        misfits = [tensor_fault(spec, found.get(spec.name)) for spec in specs]
+        faults += [replace(fault, where=f"{path}, {fault.where}") for fault in misfits if fault is not None]
+        if faults:
+            raise RuntimeSessionError(faults)
+        return {name: file.read(name) for name in names}
 
 
 @contextmanager
@@ -113,26 +115,13 @@ def largest_bytes(spec: TensorSpec) -> int:
     return 16 * spec.bytes + 2**24
 
 
-def load_arrays(path: Path, limits: Mapping[str, int]) -> tuple[dict[str, NDArray[Any]], tuple[str, ...]]:
-    """Return arrays of an ``.npz`` file by name, and the names of the others, which are not read.
-
-    Parameters
-    ----------
-    limits
-        The names of the arrays to read, and the largest size of each, in bytes.
+def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` file by name: those of ``names`` that it has, by default all.
 
     Raises
     ------
     RuntimeSessionError
         If the file cannot be read, is not an ``.npz`` file, or one of these arrays is damaged or too large.
     """
-    try:
-        with open_npz(path) as archive:
-            wanted = {name: most for name, most in limits.items() if name in archive.names}
-            arrays = {name: native(archive.read(name, most)) for name, most in wanted.items()}
-            return arrays, tuple(name for name in archive.names if name not in limits)
-    except (OSError, NpyError) as error:
-        value = error.strerror if isinstance(error, OSError) else str(error)
-        raise RuntimeSessionError(
-            "not an .npz file", where=str(path), value=value, expected="arrays by name"
-        ) from error
+    with open_arrays(path) as file:
+        return {name: file.read(name) for name in file.names if names is None or name in names}

@@ -45,6 +45,7 @@ from planner.execution.wire.messages import (
     Start,
     WorkerFault,
 )
+from planner.execution.wire.own_certificate import EndNotice
 from planner.execution.wire.presence import whereabouts
 from planner.execution.wire.transport import CONTROL, IDLE_BYTES, Connect
 from planner.runtime.providers import Provider
@@ -74,6 +75,8 @@ class Agent:
         Number of threads of a block; by default the number in the deployment.
     processors
         Processors that compute blocks; by default all. The agent's other threads are not restricted.
+    certificate_ends_unix_s
+        End of this agent's certificate, which it announces a month ahead; None without one.
     """
 
     def __init__(
@@ -85,8 +88,11 @@ class Agent:
         provider: str | Provider = "cpu",
         threads: int | None = None,
         processors: Collection[int] = (),
+        certificate_ends_unix_s: float | None = None,
     ) -> None:
         self.name = name
+        self._certificate_ends_unix_s = certificate_ends_unix_s
+        self._end_notice = EndNotice(name, certificate_ends_unix_s)
         self._cache = cache
         self._provider = provider
         self._threads = threads
@@ -161,6 +167,7 @@ class Agent:
             _LOG.debug("%s: the coordinator cannot be reached either", self.name, exc_info=True)
 
     def _next_action(self) -> Action | None:
+        self._end_notice.log_if_due()
         run = self._run  # the executor's thread may drop it meanwhile
         wait_s = run.wait_s if run is not None else inf
         if wait_s > 0:
@@ -227,22 +234,30 @@ class Agent:
             memory_bytes=resident_bytes(),
             cached=len(self._cache),
             present=tuple(sorted(self._present)),
+            certificate_ends_unix_s=self._certificate_ends_unix_s,
             **about_host(),
         )
         self._report(Frame(about.model_copy(update=self._run.describe() if self._run is not None else {})))
 
     def _on_echo(self, _echo: Echo, frame: Frame) -> None:
-        self._link_probe.handle(frame)
+        self._probe_link(frame, frame.sender)
 
-    def _on_probe(self, _probe: Ping | Flood, frame: Frame) -> None:
+    def _on_probe(self, probe: Ping | Flood, frame: Frame) -> None:
         if self._run is None:
-            self._link_probe.handle(frame)
+            self._probe_link(frame, probe.to)
         else:
             self._refusals.add(frame.sender, "links are not measured during a run")
 
     def _on_chunk(self, _chunk: Chunk, frame: Frame) -> None:
         if self._run is None:
+            self._probe_link(frame, frame.sender)
+
+    def _probe_link(self, frame: Frame, member: str) -> None:
+        """Measure the link to a member that is present: each that is sent to costs a thread."""
+        if member in self._present or member == COORDINATOR:
             self._link_probe.handle(frame)
+        else:
+            self._refusals.add(frame.sender, f"{frame.body.kind}: no such member is present: {member}")
 
     def _on_deploy(self, deploy: Deploy, _frame: Frame) -> None:
         _LOG.info("%s: run %s is deployed with policy %s", self.name, deploy.run, deploy.policy)

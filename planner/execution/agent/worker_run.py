@@ -102,6 +102,8 @@ class WorkerRun:
         self._leaving = leaving
         self._closed = False
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
+        self._unchecked = list(reversed(self._announced))
+        """Blocks whose files in the cache remain to be checked, the next one last."""
         self._inputs: dict[str, list[Tensors]] = {}
         self._awaited = frozenset(deploy.warm_up)
         self._warm_up_inputs: dict[tuple[str, int], Tensors] = {}
@@ -151,10 +153,11 @@ class WorkerRun:
             raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self._name)
         if not self._awaited <= self._warm_up_inputs.keys():
             return
-        missing = next((sha256 for sha256 in self._announced if not self._cache.has(sha256)), None)
-        if missing is not None:
-            self._report(Frame(Missing(worker=self._name, sha256=missing)))
-            return
+        while self._unchecked:
+            if not self._cache.has(self._unchecked[-1]):
+                self._report(Frame(Missing(worker=self._name, sha256=self._unchecked[-1])))
+                return
+            self._unchecked.pop()
         if not deploy.emulated:  # in an emulated network all transfers share this host's loopback interface
             paths = instance.paths[self._name]
             self._lanes.route({other: path.hops[0].resource for other, path in paths.items() if path.hops})
@@ -241,6 +244,8 @@ class WorkerRun:
         if problem is not None:
             _LOG.warning("%s: %s", self._name, problem)
             self._report_problem(problem)
+        if self._unchecked and self._unchecked[-1] == body.sha256:
+            self._unchecked.pop()
         if self._driver is None:
             self.prepare()
 
@@ -252,9 +257,12 @@ class WorkerRun:
             self._warm_up_inputs[body.model, body.cut] = frame.tensors
             self.prepare()
 
-    def _on_start(self, body: Start, _frame: Frame) -> None:
+    def _on_start(self, body: Start, frame: Frame) -> None:
         if self._driver is None:
             raise ExecuteError("start arrived before the run was ready", where=self._name)
+        if self._driver.started:
+            self._refusals.add(frame.sender, "start of a run that has started")
+            return
         _LOG.info("%s: run %s starts", self._name, self.id)
         self._driver.start(body)
         early, self._early = self._early, []

@@ -12,15 +12,19 @@ until the network misses it. They are different *processes* of one member:
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from planner.errors import ExecuteError, Fault
+from planner.execution.wire.limits import Limits
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.transport import PRESENCE_PERIOD_S, OnPresence, Transport
 from planner.execution.wire.whereabouts import Whereabouts
+
+_LOG = logging.getLogger(__name__)
 
 SHARED: Final = "shared"
 """What stands for the process of every coordinator."""
@@ -38,11 +42,14 @@ class Roster:
         Name and process of this member itself.
     report
         ``report(member, present)``; also called when one of several processes comes or goes.
+    most
+        Largest number of processes; any more count as absent.
     """
 
-    def __init__(self, own: tuple[str, str], report: OnPresence) -> None:
+    def __init__(self, own: tuple[str, str], report: OnPresence, most: int = Limits.members) -> None:
         self._own = own
         self._report = report
+        self._most = most
         self._lock = threading.Lock()
         self._processes: dict[str, dict[str, Whereabouts]] = {}
 
@@ -51,7 +58,11 @@ class Roster:
         if (member, process) == self._own:
             return
         with self._lock:
-            self._processes.setdefault(member, {})[process] = whereabouts
+            known = self._processes.get(member, {})
+            if process not in known and sum(map(len, self._processes.values())) >= self._most:
+                _LOG.warning("%s: %s is ignored: more than %d members", self._own[0], member, self._most)
+                return
+            self._processes[member] = {**known, process: whereabouts}
         self._report(member, True)  # noqa: FBT003 - the transport's signature
 
     def remove(self, member: str, process: str) -> None:

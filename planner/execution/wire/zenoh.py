@@ -25,6 +25,8 @@ from planner.errors import ExecuteError
 from planner.execution.wire.diagnosis import diagnose
 from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execution.wire.frames import Frame, encode
+from planner.execution.wire.limits import Limits
+from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.presence import SHARED, Roster, process_of
 from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
 from planner.execution.wire.threads import surviving
@@ -98,19 +100,23 @@ def zenoh_connect(
     ------
     ExecuteError
         An address is malformed, or outside the loopback interface without certificates, or (when opened) cannot be
-        listened on; or the certificates are not this member's.
+        listened on; or the certificates are not this member's; or a bound in the environment
+        (:mod:`planner.execution.wire.limits`) is invalid.
     """
     credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
+    if credentials is not None and credentials.own.notice and name == COORDINATOR:  # an agent logs it daily
+        _LOG.warning("%s: %s", name, credentials.own.notice)
     protocol = "tcp" if credentials is None else "tls"
     listens = _endpoint(protocol, listen or "127.0.0.1:0")
     connects = [_endpoint(protocol, address) for address in connect]
     if credentials is None and not insecure:
         refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
     configuration = _configuration(connects, credentials)
+    limits = Limits.from_environment()
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
-        find_faults = partial(_unreachable, tuple(connect), credentials)
-        return ZenohTransport(name, listens, configuration, on_frame, on_presence, unreachable=find_faults)
+        faults = partial(_unreachable, tuple(connect), credentials)
+        return ZenohTransport(name, listens, configuration, on_frame, on_presence, limits=limits, unreachable=faults)
 
     return opener
 
@@ -171,17 +177,18 @@ class ZenohTransport:
         on_frame: OnFrame,
         on_presence: OnPresence,
         *,
+        limits: Limits,
         unreachable: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._name = name
         self.unreachable = unreachable
         """See :meth:`planner.execution.wire.transport.Transport.unreachable`."""
-        self._receiver = Receiver(name, on_frame)
+        self._receiver = Receiver(name, on_frame, limits)
         self._session, address = _open(name, listens, configuration)
         process = process_of(name, str(self._session.info.zid()))
         label = SHARED if process == SHARED else Whereabouts.here(address).label
         self._own = f"{name}/{process}"
-        self._roster = Roster((name, process), on_presence)
+        self._roster = Roster((name, process), on_presence, limits.members)
         presence = surviving(self._presence)
         try:
             self._session.declare_subscriber(inbox(self._own, "*/*"), surviving(self._receive))
