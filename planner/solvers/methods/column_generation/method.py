@@ -101,6 +101,7 @@ def _generate(search: Search) -> Outcome:
     while idle < MAX_IDLE_ROUNDS:
         old_bound, old_best = search.bound, search.best
         master.solve(MASTER_TOLERANCE * max(options.gap, min(search.gap, 1.0)) * max(search.bound, 1e-9))
+        shadow = master.prices()  # later the master has rows that it was never solved with
         for min_share in MIN_SHARES:
             search.offer(master.choices(min_share))
         if search.gap <= options.gap or search.out_of_time:
@@ -108,7 +109,7 @@ def _generate(search: Search) -> Outcome:
         if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
             return _infeasible(problem, options, master)
         near, routes = dict(routes), []
-        for prices in _smoothed_prices(problem, master.prices(), best_prices, idle):
+        for prices in _smoothed_prices(problem, shadow, best_prices, idle):
             bound = search.bound
             routes += _price(search, prices, near)
             best_prices = prices if search.bound > bound else best_prices
@@ -117,7 +118,7 @@ def _generate(search: Search) -> Outcome:
             master.drop(float(np.clip(DROP_SHARE * search.gap, 1e-5, 1e-2)))
         master.add(routes)
         idle = 0 if search.bound > old_bound or search.best < old_best else idle + 1
-    return dataclasses.replace(search.outcome(), prices=master.prices())
+    return dataclasses.replace(search.outcome(), prices=shadow)
 
 
 def _check_every_source_has_a_route(problem: Problem, master: NewtonMaster | LinearMaster) -> None:
