@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from planner.api.profiles import diff as diff
     from planner.api.profiles import estimate as estimate
     from planner.api.profiles import import_profile as import_profile
+    from planner.api.profiles import probe_device as probe_device
     from planner.api.profiles import profile as profile
     from planner.api.profiles import scale as scale
     from planner.api.scenario import Scenario as Scenario
@@ -59,6 +60,9 @@ if TYPE_CHECKING:
     from planner.execution.session.session import SampleError as SampleError
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
+    from planner.profiling.device_probe import DeviceProbe as DeviceProbe
+    from planner.profiling.device_probe import load_probe as load_probe
+    from planner.profiling.device_probe import save_probe as save_probe
     from planner.profiling.store import load_profile as load_profile
     from planner.profiling.store import save_profile as save_profile
     from planner.profiling.types import Profile as Profile
@@ -70,6 +74,7 @@ os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 _MODULES = {
     "BusyError": "planner.execution.session.session",
     "ChainSummary": "planner.api.models",
+    "DeviceProbe": "planner.profiling.device_probe",
     "MethodComparison": "planner.api.comparison",
     "ParetoFront": "planner.api.comparison",
     "Picture": "planner.api.picture",
@@ -95,11 +100,14 @@ _MODULES = {
     "inspect": "planner.api.models",
     "load_chain": "planner.model.load",
     "load_plan": "planner.api.plan",
+    "load_probe": "planner.profiling.device_probe",
     "load_profile": "planner.profiling.store",
     "load_scenario": "planner.api.scenario",
     "pareto": "planner.api.comparison",
     "policies": "planner.api.policies",
+    "probe_device": "planner.api.profiles",
     "profile": "planner.api.profiles",
+    "save_probe": "planner.profiling.device_probe",
     "save_profile": "planner.profiling.store",
     "scale": "planner.api.profiles",
     "simulate": "planner.api.simulation",

@@ -25,6 +25,7 @@ COMMANDS: Final = {
     "inspect": "Show the blocks and cut points of a model.",
     "split": "Split a model into stage models.",
     "profile": "Determine what each block of a model costs on a device.",
+    "probe-device": "Time small models on this device, to fit estimates to it.",
     "solve": "Find which worker runs which blocks for which source.",
     "size": "Find the cheapest devices that a scenario needs.",
     "export": "Write a plan into a model.",
@@ -88,7 +89,7 @@ def _build(words: Sequence[str]) -> typer.Typer:
 
     requested = _requested(words)
     for name in [requested] if requested is not None else COMMANDS:
-        module = importlib.import_module(f"planner.cli.{name}")
+        module = importlib.import_module(f"planner.cli.{name.replace('-', '_')}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, short_help=COMMANDS[name], epilog=epilog(name))
         else:
