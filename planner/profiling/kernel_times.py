@@ -40,6 +40,8 @@ FUSED_SHARE: Final = 0.05
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
 SCALE_PENALTY: Final = 1e-3
 STEPS: Final = 40
+CONVERGED: Final = 1e-7
+"""Relative decrease of the sum of squares in a step, below which the fit ends."""
 SHORT_S: Final = 3e-4
 """Blocks shorter than this count less, because launching and noise make up much of their time."""
 
@@ -181,7 +183,7 @@ def _ridge(rows: Array, time_s: Array, weight: Array, penalty: float) -> Array:
         if trial[0] <= loss:
             shared, own, damping = shared + step[0], own + step[1:], damping / 4
             (loss, residual, slope), before = trial, loss
-            if before - loss < 1e-9 * before:
+            if before - loss < CONVERGED * before:
                 break
         else:
             damping = max(damping, 1e-6) * 8
