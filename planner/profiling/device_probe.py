@@ -12,7 +12,6 @@ from time import perf_counter, thread_time
 from typing import Any, Final, Literal
 
 import numpy as np
-from numpy.typing import NDArray
 from pydantic import Field, ValidationError
 
 from planner.base import FrozenModel
@@ -20,11 +19,12 @@ from planner.errors import Fault, ProfileError, RuntimeSessionError
 from planner.files import StrPath, parse_json, write_text_atomic
 from planner.model.work import KernelWork, Work
 from planner.profiling.environment import device_environment, thermal_environment, thermals, throttle_warnings
-from planner.profiling.sampling import Clock, Progress
+from planner.profiling.sampling import Clock, Progress, cut_names
 from planner.profiling.types import BlockSeconds, ExtraSeconds
 from planner.runtime.inputs import random_inputs
 from planner.runtime.providers import Provider, find_provider, onnxruntime_version
-from planner.runtime.session import SESSION_CONFIG, BlockSession
+from planner.runtime.runner import ChainRunner, Tensor
+from planner.runtime.session import SESSION_CONFIG
 from planner.tables import Printable, Table
 
 SCHEMA: Final = "planner/device-probe/v1"
@@ -82,9 +82,8 @@ class ProbedModel:
 
     name: str
     work: Work
-    session: BlockSession
-    threads: int
-    inputs: dict[str, NDArray[Any]]
+    runner: ChainRunner
+    tensors: dict[str, Tensor]
     times_s: list[float] = field(default_factory=list)
 
 
@@ -153,27 +152,33 @@ def probe_device(
 
 
 def load_models(provider: Provider, threads: int, clock: Clock) -> tuple[list[ProbedModel], list[str]]:
-    """Build and load all models, and run each once; return them with a warning for those that a provider rejects."""
+    """Build and load all models, and run each once; return them with a warning for those that a provider rejects.
+
+    Raises
+    ------
+    RuntimeSessionError
+        If even the first model is rejected.
+    """
     from planner.model.load import load_chain
     from planner.profiling.probe_kernels import probe_models
 
-    models, rejected, first_error = [], [], None
+    models: list[ProbedModel] = []
+    rejected = []
     with tempfile.TemporaryDirectory() as folder:
         for name, build in probe_models():
             loaded = load_chain(build(Path(folder) / "model.onnx"), max_blocks=1)
+            runner = ChainRunner(cut_names(loaded.chain), name=name, provider=provider, threads=threads)
             inputs = random_inputs(loaded.chain.cuts[0].tensors, np.random.default_rng(0))
             try:
-                session = BlockSession(loaded.block_model(0), name=name, provider=provider, threads=threads)
-                session.run(inputs)
-            except RuntimeSessionError as error:
-                first_error = first_error or error
+                runner.load(0, loaded.block_model(0))
+                runner.run_block(0, inputs)
+            except RuntimeSessionError:
+                if not models:
+                    raise
                 rejected.append(name)
                 continue
-            finally:
-                clock.report()
-            models.append(ProbedModel(name, loaded.work(0), session, threads, inputs))
-    if not models and first_error is not None:
-        raise first_error
+            models.append(ProbedModel(name, loaded.work(0), runner, runner.send(0, inputs)))
+            clock.report()
     return models, [f"the provider rejects these models: {', '.join(rejected)}"] if rejected else []
 
 
@@ -182,15 +187,15 @@ def run_rounds(models: list[ProbedModel], clock: Clock) -> int:
 
     Returns the number of rounds.
     """
-    host = models[0].session.provider.device is None
-    now_s = thread_time if host and models[0].threads == 1 else perf_counter
+    runner = models[0].runner
+    now_s = thread_time if runner.provider.device is None and runner.threads == 1 else perf_counter
     rounds = 0
     while rounds < MIN_ROUNDS or not clock.used(1.0):
         for model in models:
-            model.session.run(model.inputs)
+            model.runner.step(0, model.tensors)
             for _ in range(REPEATS):
                 start_s = now_s()
-                model.session.run(model.inputs)
+                model.runner.step(0, model.tensors)
                 model.times_s.append(now_s() - start_s)
         rounds += 1
         clock.report()

@@ -80,8 +80,8 @@ def measured(name: str, rng: np.random.Generator, *, noise: float = 0.0, bias: f
     )
 
 
-def device(rng: np.random.Generator, count: int, **errors: float) -> list[Profile]:
-    return [measured(f"model{number}", rng, **errors) for number in range(count)]
+def device(rng: np.random.Generator, count: int, *, noise: float = 0.0, bias: float = 0.0) -> list[Profile]:
+    return [measured(f"model{number}", rng, noise=noise, bias=bias) for number in range(count)]
 
 
 def probe(rng: np.random.Generator, count: int = 40) -> DeviceProbe:
