@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import pytest
 
@@ -42,7 +43,7 @@ def planned(instance: Instance, *stages: tuple[str, int, int]) -> SourcePlan:
     return with_intervals(instance, evaluate(instance, routes).sources)["camera"]
 
 
-def alone(profile: Profile, rate_per_s: float = 1e-6, goal: str = "delay") -> Instance:
+def alone(profile: Profile, rate_per_s: float = 1e-6, goal: Literal["delay", "throughput"] = "delay") -> Instance:
     return make_instance(
         profiles=[profile],
         workers={"slow": 1.0, "fast": 2.0},
