@@ -1,4 +1,4 @@
-"""Errors of estimates that are fitted to measurements: each model predicted by a fit that did not see it.
+"""Errors of estimates that are fitted to measurements: each model predicted by a fit that saw neither it nor its like.
 
 The models run in short rounds, interleaved, on one pinned processor; the clock is the thread's processor time. Of each
 block the 10 % quantile counts, because other programs only add time. The difference between odd and even rounds is the
@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 import tempfile
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
 from importlib.util import find_spec
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from planner.cli.output import print_table
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE, build_model
-from planner.profiling.adapt import AdaptedClass, adapt, estimate_adapted
+from planner.profiling.adapt import AdaptedClass, adapt
 from planner.profiling.assemble import ChainCosts, assemble
 from planner.profiling.device_probe import DeviceProbe, KernelTime, ProbedModel, load_models, run_rounds
 from planner.profiling.intervals import half_width
@@ -51,13 +51,6 @@ PACKAGED: Final = {
     for name in ("densenet121", "inception_v1", "inception_v2", "shufflenet", "squeezenet")
 }
 """Models that installed packages contain; those of onnx are real architectures with constant weights."""
-
-FAMILIES: Final = (
-    ("mobilenetv2", "mobilenetv2-96"),
-    ("resnet56", "resnet56-exits", "resnet56-exits-fashion"),
-    ("gpt2", "gpt2-small"),
-)
-"""Models that are so alike that one tells the other's times."""
 
 
 @dataclass(frozen=True)
@@ -126,8 +119,7 @@ def run() -> None:
         ("noise: odd against even rounds", *_errors(list(noise.values()), block_noise), "", ""),
         _row("other models", models_only),
         _row("other models and the probe", both),
-        _apart("other families and the probe", profiles, probe, subjects, FAMILIES),
-        _apart("the probe alone", profiles, probe, subjects, [tuple(profiles)]),
+        _from_probe(probe, profiles),
     ]
     print_table(
         f"Error of the time of {len(profiles)} models, each left out of the fit ({GOALS})",
@@ -230,27 +222,21 @@ def _row(name: str, adapted: AdaptedClass) -> tuple[str, ...]:
     )
 
 
-def _apart(
-    name: str,
-    profiles: Mapping[str, Profile],
-    probe: DeviceProbe,
-    subjects: Mapping[str, Subject],
-    families: Sequence[Sequence[str]],
-) -> tuple[str, ...]:
-    """Predict the models of each family from the probe and all models outside of it."""
-    models, blocks, inside, blocks_inside = [], [], [], []
-    alone = [(left_out,) for left_out in profiles if not any(left_out in family for family in families)]
-    for family in [*families, *alone]:
-        adapted = adapt(CLASS, [probe, *(item for key, item in profiles.items() if key not in family)])
-        for left_out in family:
-            estimate = estimate_adapted(subjects[left_out].model, adapted)
-            found_s = [block.mean_s for block in estimate.blocks]
-            true_s = [block.mean_s for block in profiles[left_out].blocks]
-            models.append(float(np.log(sum(found_s) / sum(true_s))))
-            blocks += np.log(np.array(found_s) / true_s).tolist()
-            inside.append(abs(models[-1]) <= adapted.width)
-            blocks_inside += [abs(error) <= adapted.block_width for error in blocks[-len(true_s) :]]
-    return (name, *_errors(models, np.array(blocks)), f"{np.mean(inside):.0%}", f"{np.mean(blocks_inside):.0%}")
+def _from_probe(probe: DeviceProbe, profiles: Mapping[str, Profile]) -> tuple[str, ...]:
+    """Predict all models from the probe alone."""
+    adapted = adapt(CLASS, [probe])
+    models, blocks = [], []
+    for profile in profiles.values():
+        found_s = [adapted.times.time_s(block.work) for block in profile.blocks]
+        true_s = [block.mean_s for block in profile.blocks]
+        models.append(float(np.log(sum(found_s) / sum(true_s))))
+        blocks += np.log(np.array(found_s) / true_s).tolist()
+    return (
+        "the probe alone",
+        *_errors(models, np.array(blocks)),
+        f"{np.mean(np.abs(models) <= adapted.width):.0%}",
+        f"{np.mean(np.abs(blocks) <= adapted.block_width):.0%}",
+    )
 
 
 if __name__ == "__main__":

@@ -118,8 +118,8 @@ def estimate(
     device_class
         Name of a class with published figures, or a ``.yaml`` file of them; with ``adapt`` the name of any class.
     adapt
-        Measured profiles of other models on the class, and probes by :func:`planner.probe_device`, or their files. The
-        class is then fitted to these instead of published figures.
+        Measured profiles of other models on the class, and probes by :func:`planner.probe_device`, their files, or
+        folders of files. The class is then fitted to these instead of published figures.
 
     Raises
     ------

@@ -12,8 +12,7 @@ EXAMPLES: Final = {
     "profile": (
         "planner profile measure models/resnet50.onnx --device-class nano-cpu",
         "planner profile estimate models/resnet50.onnx --device-class jetson-nano",
-        "planner profile estimate models/resnet50.onnx --device-class nano-cpu "
-        "--adapt profiles/nano-cpu/device-probe.json --adapt profiles/nano-cpu/mobilenetv2.json",
+        "planner profile estimate models/resnet50.onnx --device-class nano-cpu --adapt profiles/nano-cpu",
         "planner profile import models/resnet50.onnx times.json --device-class nano-tensorrt",
         "planner profile scale profiles/nano-cpu/resnet50.json --by 2.5 --device-class slow-cpu",
         "planner profile show profiles/nano-cpu/resnet50.json --picture costs.svg",

@@ -137,9 +137,10 @@ def estimate(
     adapt: Annotated[
         list[Path] | None,
         typer.Option(
-            metavar="FILE",
-            help="Fit the class to measurements instead: a measured profile of another model, or a file by `planner "
-            "probe-device`. Repeat the option for several; from 3 models on, the error is known model by model.",
+            metavar="PATH",
+            help="Fit the class to measurements instead: a measured profile of another model, a file by `planner "
+            "probe-device`, or a folder of such files. Repeat the option for several; from 3 models on, the error of "
+            "whole models is known.",
         ),
     ] = None,
     output: Output = None,
@@ -152,7 +153,7 @@ def estimate(
     predictions: Predictions = None,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Estimate the costs on a device from its published figures, or from measurements of other models.
+    """Estimate costs from published figures, or from measurements of other models.
 
     An estimate states its error, and the interval in which 90 % of the times lie.
     """

@@ -1,11 +1,14 @@
 """Fit a device class to a few measurements of it, and estimate other models on it.
 
-Each model is predicted by a fit that did not see it, with a penalty that was chosen on the others (leave-one-model-out
-cross-validation); that gives the errors. With fewer than three models, blocks and probed kernels are left out instead.
+Each model is predicted by a fit that saw neither it nor a model that is like it, with a penalty that was chosen on the
+others (leave-one-out cross-validation); that gives the errors. Models are alike if they have the same mix of operators:
+one architecture in two sizes would tell each other's time, and the error of any other model would be larger. With fewer
+than three kinds of models, blocks and probed kernels are left out instead.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -27,8 +30,13 @@ from planner.profiling.types import EstimateInterval, OperatingPoint, Profile
 
 Measured = Profile | DeviceProbe
 
+Mix = tuple[dict[str, float], dict[str, float]]
+"""Kernels and FLOP by kind of operator."""
+
+ALIKE: Final = 0.995
+"""Cosine between the mixes of two models, from which on they are alike."""
 MIN_MODELS: Final = 3
-"""With fewer measured models, single blocks are left out to determine the errors."""
+"""With fewer kinds of measured models, single blocks are left out to determine the errors."""
 MIN_MEASUREMENTS: Final = 4
 FOLDS: Final = 10
 ROUNDED: Final = 4
@@ -88,7 +96,25 @@ class AdaptedClass:
     @property
     def by_model(self) -> bool:
         """Whether whole models are left out to determine the errors."""
-        return len(self.models) >= MIN_MODELS
+        return len(self.families) >= MIN_MODELS
+
+    @cached_property
+    def families(self) -> list[list[str]]:
+        """Hashes of the measured models, those that are alike together."""
+        mixes: dict[str, list[Mix]] = {}
+        for item in self.measured:
+            if isinstance(item, Profile):
+                mixes.setdefault(item.model.sha256, []).append(_mix(item))
+        families: list[list[str]] = []
+        for sha256, own in mixes.items():
+            alike = [
+                family
+                for family in families
+                if any(_alike(left, right) for member in family for left in mixes[member] for right in own)
+            ]
+            families = [family for family in families if family not in alike]
+            families.append([*(member for family in alike for member in family), sha256])
+        return families
 
     @cached_property
     def times(self) -> KernelTimes:
@@ -158,7 +184,7 @@ class AdaptedClass:
     def _folds(self) -> list[list[str]]:
         """Groups that are left out together."""
         if self.by_model:
-            return [[sha256] for sha256 in self.models]
+            return self.families
         groups = [item.group for item in self._measurements]
         count = min(FOLDS, len(groups))
         return [groups[start::count] for start in range(count)]
@@ -191,17 +217,21 @@ class AdaptedClass:
 
 
 def adapt(device_class: str, measured: Sequence[Measured | StrPath]) -> AdaptedClass:
-    """Fit a device class to measured profiles and device probes of it, or files of them.
+    """Fit a device class to measured profiles and device probes of it.
+
+    Parameters
+    ----------
+    device_class
+        Name of the class.
+    measured
+        Profiles and probes, their files, or folders of files, of which those with estimates are left out.
 
     Raises
     ------
     ProfileError
         If there is nothing to fit, or something is not a measurement of this class; all faults at once.
     """
-    named = [
-        (item.device_class, item) if isinstance(item, Profile | DeviceProbe) else (str(item), _load(item))
-        for item in measured
-    ]
+    named = [pair for item in measured for pair in _named(item)]
     faults = [fault for where, item in named for fault in _faults(device_class, where, item)]
     if not faults:
         faults = _differences(named)
@@ -242,7 +272,7 @@ def estimate_adapted(
     ]
     if not adapted.by_model:
         warnings.append(
-            f"fewer than {MIN_MODELS} models are measured: the interval follows from single blocks, and may be wrong"
+            f"fewer than {MIN_MODELS} different models are measured: the interval follows from single blocks"
         )
     environment = {key: value for key, value in adapted.measured[0].environment.items() if key in COPIED}
     return assemble(
@@ -262,8 +292,42 @@ def estimate_adapted(
     )
 
 
+def _mix(profile: Profile) -> Mix:
+    kinds = sorted({kind for block in profile.blocks for kind in block.work})
+    works = {kind: [block.work[kind] for block in profile.blocks if kind in block.work] for kind in kinds}
+    kernels = {kind: sum(work.kernels for work in of_kind) for kind, of_kind in works.items()}
+    return kernels, {kind: sum(work.flop for work in of_kind) for kind, of_kind in works.items()}
+
+
+def _alike(left: Mix, right: Mix) -> bool:
+    """Return whether two models have the same mix of kernels and of FLOP."""
+    return all(_cosine(a, b) >= ALIKE for a, b in zip(left, right, strict=True))
+
+
+def _cosine(left: dict[str, float], right: dict[str, float]) -> float:
+    lengths = math.hypot(*left.values()) * math.hypot(*right.values())
+    return sum(amount * right.get(kind, 0.0) for kind, amount in left.items()) / lengths if lengths else 1.0
+
+
 def _typical(values: Sequence[float]) -> float:
     return float(np.median(values)) if values else 0.0
+
+
+def _named(item: Measured | StrPath) -> list[tuple[str, Measured]]:
+    """Return a measurement, that of a file, or those of a folder, with where it comes from."""
+    if isinstance(item, Profile | DeviceProbe):
+        return [(item.device_class, item)]
+    if not Path(item).is_dir():
+        return [(str(item), _load(item))]
+    found = [(str(path), _load(path)) for path in sorted(Path(item).glob("*.json"))]
+    kept = [(path, entry) for path, entry in found if isinstance(entry, DeviceProbe) or entry.provenance == "measured"]
+    if not kept:
+        raise ProfileError(
+            "the folder holds no measurements",
+            where=str(item),
+            expected="files by `planner profile measure` or `planner probe-device`",
+        )
+    return kept
 
 
 def _load(path: StrPath) -> Measured:

@@ -151,6 +151,7 @@ def test_estimate_from_a_probe_and_a_measured_profile(
         assert estimate.interval_s is not None
         assert estimate.interval_s[0] < estimate.mean_s < estimate.interval_s[1]
         assert estimate.mean_s == pytest.approx(truth.mean_s, rel=9)
+    capsys.readouterr()
     other = ("--device-class", "elsewhere", "--adapt", probe)
     assert "measured on another device class; found 'here'" in refused(capsys, "profile", "estimate", model, *other)
     itself = ("--device-class", "here", "--adapt", path)

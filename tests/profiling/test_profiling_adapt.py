@@ -29,31 +29,53 @@ TRUTH = KernelTimes(
         ("convolution", "activation_bytes"): 1 / 3e9,
         ("depthwise_convolution", "kernels"): 1e-5,
         ("depthwise_convolution", "flop"): 1 / 2e9,
+        ("depthwise_convolution", "activation_bytes"): 1 / 2e9,
+        ("matrix_product", "kernels"): 1e-5,
+        ("matrix_product", "activation_bytes"): 1 / 4e9,
         ("matrix_product", "flop"): 1 / 12e9,
         ("matrix_product", "weight_bytes"): 1 / 2e9,
+        ("elementwise", "kernels"): 8e-6,
+        ("elementwise", "flop"): 1 / 5e9,
         ("elementwise", "activation_bytes"): 1 / 1.5e9,
     },
     penalty=0.0,
 )
 
 
-def work(rng: np.random.Generator) -> Work:
+def launches(rng: np.random.Generator) -> dict[str, float]:
+    """Return how many operators of each kind a block of a model has; models differ in this."""
+    kinds = ("convolution", "depthwise_convolution", "matrix_product", "elementwise")
+    return {kind: float(np.rint(10 ** rng.uniform(0, 1.3))) for kind in kinds}
+
+
+def work(rng: np.random.Generator, kernels: dict[str, float] | None = None) -> Work:
     def amount(low: float, high: float) -> float:
         return float(10 ** rng.uniform(low, high))
 
-    convolutions = KernelWork(kernels=4.0, flop=amount(7, 9), activation_bytes=amount(5, 7), weight_bytes=0.0)
-    depthwise = KernelWork(kernels=2.0, flop=amount(6, 8), activation_bytes=0.0, weight_bytes=0.0)
-    product = KernelWork(kernels=0.0, flop=amount(6, 9), activation_bytes=0.0, weight_bytes=amount(5, 7))
-    elements = KernelWork(kernels=0.0, flop=0.0, activation_bytes=amount(5, 7), weight_bytes=0.0)
-    kinds = {"convolution": convolutions, "depthwise_convolution": depthwise, "matrix_product": product}
-    chosen = {kind: value for kind, value in kinds.items() if rng.random() < 0.8}
-    return chosen | {"elementwise": elements}
+    count = kernels or launches(rng)
+    flop = {
+        "convolution": amount(7, 9),
+        "depthwise_convolution": amount(6, 8),
+        "matrix_product": amount(6, 9),
+        "elementwise": amount(4, 6),
+    }
+    return {
+        kind: KernelWork(
+            kernels=count[kind],
+            flop=flop[kind],
+            activation_bytes=amount(5, 7),
+            weight_bytes=amount(5, 7) if kind == "matrix_product" else 0.0,
+        )
+        for kind in flop
+        if kind == "elementwise" or rng.random() < 0.8
+    }
 
 
 def measured(name: str, rng: np.random.Generator, *, noise: float = 0.0, bias: float = 0.0, blocks: int = 6) -> Profile:
     """Return a profile of a model of random blocks; ``bias`` is the standard deviation of an error of the whole."""
     factor = float(np.exp(bias * rng.standard_normal()))
-    works = [work(rng) for _ in range(blocks)]
+    kernels = launches(rng)
+    works = [work(rng, kernels) for _ in range(blocks)]
     return Profile(
         model=ModelReference(name=name, sha256=name),
         chain_sha256=name,
@@ -147,6 +169,40 @@ def test_the_error_of_a_model_is_that_of_a_fit_which_did_not_see_it() -> None:
     assert np.mean(np.abs(left_out.block_errors)) == pytest.approx(np.mean(np.abs(unseen)), rel=0.1)
 
 
+def test_a_model_in_two_sizes_is_left_out_as_one() -> None:
+    """The larger one is 1.5 times as slow as its work tells: its small twin must not give that away."""
+    rng = np.random.default_rng(13)
+    profiles = device(rng, 5)
+    larger = [
+        block.model_copy(
+            update={
+                "mean_s": 1.5 * TRUTH.time_s(double),
+                "work": double,
+            }
+        )
+        for block in profiles[0].blocks
+        for double in [{kind: _doubled(item) for kind, item in block.work.items()}]
+    ]
+    twin = profiles[0].model_copy(
+        update={"blocks": tuple(larger), "model": ModelReference(name="twin", sha256="twin"), "chain_sha256": "twin"}
+    )
+    smaller = tuple(block.model_copy(update={"mean_s": 1.5 * block.mean_s}) for block in profiles[0].blocks)
+    adapted = adapt(CLASS, [profiles[0].model_copy(update={"blocks": smaller}), *profiles[1:], twin])
+    assert sorted(map(len, adapted.families)) == [1, 1, 1, 1, 2]
+    errors = {item.name: item.error for item in adapted.left_out}
+    assert errors["twin"] == pytest.approx(1 / 1.5 - 1, abs=0.08)
+    assert errors["model0"] == pytest.approx(1 / 1.5 - 1, abs=0.08)
+
+
+def _doubled(item: KernelWork) -> KernelWork:
+    return KernelWork(
+        kernels=item.kernels,
+        flop=2 * item.flop,
+        activation_bytes=2 * item.activation_bytes,
+        weight_bytes=2 * item.weight_bytes,
+    )
+
+
 def test_two_profiles_of_a_model_are_left_out_together() -> None:
     rng = np.random.default_rng(4)
     profiles = device(rng, 4)
@@ -234,6 +290,19 @@ def test_all_faults_are_told_at_once() -> None:
 def test_a_profile_without_work_was_written_by_an_earlier_version() -> None:
     with pytest.raises(ProfileError, match="earlier versions"):
         adapt("here", [small_profile()])
+
+
+def test_of_a_folder_only_measurements_count(tmp_path: Path) -> None:
+    with pytest.raises(ProfileError, match="no measurements"):
+        adapt(CLASS, [tmp_path])
+    profiles = device(np.random.default_rng(11), 3)
+    guess = profiles[2].model_copy(update={"provenance": "estimated", "device_class": "other"})
+    for profile in (*profiles[:2], guess):
+        save_profile(profile, tmp_path / f"{profile.model.name}.json")
+    save_probe(probe(np.random.default_rng(12)), tmp_path / "device-probe.json")
+    adapted = adapt(CLASS, [tmp_path])
+    assert len(adapted.models) == 2
+    assert adapted.fit["kernels"] == 40
 
 
 def test_too_few_measurements() -> None:
