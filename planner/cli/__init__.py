@@ -29,6 +29,7 @@ COMMANDS: Final = {
     "inspect": "Show the blocks and cut points of a model.",
     "split": "Split a model into stage models.",
     "profile": "Determine what each block of a model costs on a device.",
+    "probe-device": "Time small models on this device, to fit estimates to it.",
     "convert": "Make a scenario of another project's files.",
     "solve": "Find which worker runs which blocks for which source.",
     "size": "Find the cheapest devices that a scenario needs.",
@@ -57,7 +58,7 @@ EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "crypto
 NEEDS = {
     **dict.fromkeys(("new", "schema", "solve", "size", "compare", "pareto", "simulate", "convert"), ("plan",)),
     **dict.fromkeys(("models", "inspect"), ("model",)),
-    **dict.fromkeys(("split", "profile"), ("model", "cpu")),
+    **dict.fromkeys(("split", "profile", "probe-device"), ("model", "cpu")),
     "export": ("plan", "model"),
     "run": ("plan", "model", "cpu"),
     **dict.fromkeys(("demo", "validate"), ("plan", "model", "cpu", "report")),
@@ -105,7 +106,7 @@ def _build(words: Sequence[str]) -> typer.Typer:
 
     requested = _requested(words)
     for name in [requested] if requested is not None else COMMANDS:
-        module = importlib.import_module(f"planner.cli.{name}")
+        module = importlib.import_module(f"planner.cli.{name.replace('-', '_')}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, short_help=COMMANDS[name], epilog=epilog(name))
         else:

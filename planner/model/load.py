@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so t
     from planner.model.line import WorkOrder
     from planner.model.shapes import Shapes
     from planner.model.source import ModelSource
+    from planner.model.work import Work
 
 
 @dataclass(frozen=True)
@@ -128,6 +129,19 @@ class ChainModel:
 
         name = f"{self.chain.name}[{first}:{last + 1}]"
         return serialise(self.source, self.line, self.shapes, self._part(first, last), name)
+
+    def work(self, index: int) -> Work:
+        """Return the work of block ``index`` by kind of operator."""
+        from planner.model.kernels import NodeFacts, work_of
+
+        part = self._part(index, index)
+        nodes = part.nodes
+        flop = {node.proto.output[0]: self.costs.flop[node.index] for node in nodes if node.proto.output}
+        facts = NodeFacts(
+            self.shapes.dims, self.shapes.bytes, lambda proto: flop[proto.output[0]], self.costs.graph.is_free
+        )
+        border_bytes = sum(map(self.shapes.bytes, (*part.inputs, *part.outputs)))
+        return work_of([node.proto for node in nodes], facts, border_bytes)
 
     def model_bytes(self) -> bytes:
         """Return the whole model with external data embedded."""

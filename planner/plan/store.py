@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
@@ -44,7 +45,11 @@ def save_plan(plan: PlanSpec, path: StrPath) -> None:
     write_text_atomic(Path(path), json.dumps(plan_document(plan), indent=2, allow_nan=False) + "\n")
 
 
-def plan_document(plan: PlanSpec) -> dict[str, object]:
+def plan_document(plan: PlanSpec) -> dict[str, Any]:
     """Return the plan as it is written to its file."""
-    document: dict[str, object] = plan.model_dump(mode="json", by_alias=True)
+    document: dict[str, Any] = plan.model_dump(mode="json", by_alias=True)
+    for source in document["sources"].values():  # only estimates have intervals
+        for key in ("delay_interval_s", "rate_interval_per_s"):
+            if source[key] is None:
+                del source[key]
     return document

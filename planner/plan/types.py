@@ -47,6 +47,11 @@ class SourcePlan(FrozenModel):
     """Mean delay by :mod:`planner.plan.evaluate`, in seconds."""
     surrogate_delay_s: float
     """This source's delay as the objective sees it, in seconds."""
+    delay_interval_s: tuple[float, float | None] | None = None
+    """Interval of ``delay_s`` that follows from those of estimated profiles; its end is None where queues may grow
+    without limit. None if all profiles are measured, or no error is known."""
+    rate_interval_per_s: tuple[float, float] | None = None
+    """For the goal ``throughput``: likewise of the samples per second that the plan sustains, up to those asked for."""
     routes: tuple[Route, ...] = Field(min_length=1)
 
 
@@ -164,6 +169,8 @@ class PlanSpec(FrozenModel):
     warning: str | None = None
     """What would help where the gap is above 10 %."""
     provenance: Literal["measured", "estimated"]
+    coverage: float | None = None
+    """Coverage of the intervals of the sources; None without intervals."""
     sources: dict[str, SourcePlan]
     workers: dict[str, WorkerUse]
     networks: dict[str, NetworkUse]

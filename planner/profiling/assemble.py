@@ -10,7 +10,17 @@ from pydantic import ValidationError
 
 from planner.errors import ProfileError
 from planner.model.chain import Chain
-from planner.profiling.types import SCHEMA, SHAPES, ExitPoint, ModelReference, OperatingPoint, Profile, SegmentError
+from planner.model.work import Work
+from planner.profiling.types import (
+    SCHEMA,
+    SHAPES,
+    EstimateInterval,
+    ExitPoint,
+    ModelReference,
+    OperatingPoint,
+    Profile,
+    SegmentError,
+)
 from planner.schemas import schema_faults
 
 SHORTEST_S: Final = 1e-9
@@ -29,7 +39,11 @@ class ChainCosts:
     weight_bytes, activation_bytes
         Measured memory that each block holds, and its peak while it runs, in bytes; length L, or empty to use the
         computed values.
-    stage_overhead_s, fusion_saving_s, segment_error
+    intervals_s
+        Interval of the time of each block; length L, or empty in a measured profile; seconds.
+    works
+        Work of each block by kind of operator; length L, or empty in an estimate.
+    stage_overhead_s, fusion_saving_s, segment_error, interval
         As in :class:`Profile`.
     """
 
@@ -38,9 +52,12 @@ class ChainCosts:
     load_s: Sequence[float] = ()
     weight_bytes: Sequence[int] = ()
     activation_bytes: Sequence[int] = ()
+    intervals_s: Sequence[tuple[float, float]] = ()
+    works: Sequence[Work] = ()
     stage_overhead_s: float = 0.0
     fusion_saving_s: Sequence[float] = field(default=())
     segment_error: SegmentError | None = None
+    interval: EstimateInterval | None = None
 
 
 def assemble(
@@ -67,6 +84,8 @@ def assemble(
         costs.load_s or unknown,
         costs.weight_bytes or [block.weight_bytes for block in chain.blocks],
         costs.activation_bytes or [block.activation_bytes for block in chain.blocks],
+        costs.intervals_s or (None,) * len(chain),
+        costs.works or ({},) * len(chain),
         strict=True,
     )
     contents = {
@@ -87,8 +106,10 @@ def assemble(
                 "flop": block.flop,
                 "parameters": block.parameters,
                 "load_s": load_s,
+                "interval_s": interval_s,
+                "work": dict(work),
             }
-            for block, mean_s, std_s, load_s, weight_bytes, activation_bytes in rows
+            for block, mean_s, std_s, load_s, weight_bytes, activation_bytes, interval_s, work in rows
         ),
         "cut_bytes": tuple(cut.bytes for cut in chain.cuts),
         "exits": tuple(
@@ -96,6 +117,7 @@ def assemble(
         ),
         "operating_points": tuple(operating_points),
         "segment_error": costs.segment_error,
+        "interval": costs.interval,
     }
     return checked(contents, f"profile of {chain.name} on {device_class}")
 

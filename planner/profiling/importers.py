@@ -73,7 +73,11 @@ def import_profile(
     mean_s, variance = _per_block(layers, chain_model)
     return assemble(
         chain_model.chain,
-        ChainCosts(mean_s.tolist(), std_s=np.sqrt(variance).tolist()),
+        ChainCosts(
+            mean_s.tolist(),
+            std_s=np.sqrt(variance).tolist(),
+            works=[chain_model.work(index) for index in range(len(mean_s))],
+        ),
         device_class=device_class,
         provenance="measured",
         environment=environment | {"imported_from": path.name, "warnings": [] if matched > WELL_MATCHED else unknown},

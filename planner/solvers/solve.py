@@ -12,6 +12,7 @@ from typing import Any, Final, Literal, NamedTuple
 
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation
+from planner.plan.interval import coverage, with_intervals
 from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
@@ -198,6 +199,7 @@ def _plan(
     solve_s: float,
 ) -> PlanSpec:
     """Return the evaluated routes as a plan, with the gap to the bound of a method's ``outcome``."""
+    routes = {name: source.routes for name, source in evaluation.sources.items()}
     gap = relative_gap(evaluation.objective, outcome.bound)
     unproven: Status = "interrupted" if outcome.status == "interrupted" else "feasible"
     return PlanSpec(
@@ -216,7 +218,8 @@ def _plan(
         solve_s=solve_s,
         threads=options["threads"],
         provenance="estimated" if instance.provenance == "estimated" else "measured",
-        sources=evaluation.sources,
+        coverage=coverage(instance, routes),
+        sources=with_intervals(instance, evaluation.sources),
         workers=evaluation.workers,
         networks=evaluation.networks,
         energy=evaluation.energy,
