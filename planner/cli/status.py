@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -34,6 +36,7 @@ def command(
 
     with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
         states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
+        unlike = agents.unlike
     by_name: dict[str, list[AgentState]] = {}
     for state in states:
         by_name.setdefault(state.about.worker, []).append(state)
@@ -45,6 +48,11 @@ def command(
             ("agent", "address", "device", "provider", "versions", ">memory", "policy", "loaded", ">queued", "running"),
             [_row(state) for state in states],
         )
+        for state in states:
+            for line in _holding(state):
+                typer.echo(line)
+    for what in unlike:
+        typer.echo(f"planner: warning: {what}", err=True)
     for name, called in by_name.items():
         if len(called) > 1:
             found = ", ".join(state.address or "an unknown address" for state in called)
@@ -69,6 +77,17 @@ def _row(state: AgentState) -> tuple[object, ...]:
     memory = f"{about.memory_bytes / 2**20:.0f} MiB"
     busy = loaded or "–", about.queued, about.running or "–"
     return about.worker, state.address or "–", device, providers, versions, memory, run, *busy
+
+
+def _holding(state: AgentState) -> Iterator[str]:
+    """Say who holds an agent, and how many samples it has dropped."""
+    about = state.about
+    if about.holder is not None:
+        since = datetime.now().astimezone() - timedelta(seconds=about.held_s)
+        yield f"{about.worker} is held by {about.holder}, since {since:%Y-%m-%d %H:%M:%S}"
+    if about.dropped:
+        samples = "1 sample" if about.dropped == 1 else f"{about.dropped} samples"
+        yield f"{about.worker} has dropped {samples} whose coordinator had gone"
 
 
 def _span(blocks: tuple[int, ...]) -> str:

@@ -10,9 +10,15 @@ import typer
 
 import planner
 from planner.cli.live import RunView
-from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
+from planner.cli.members import (
+    CERT_DIR_OPTION,
+    HOME_TIMEOUT_OPTION,
+    INSECURE_OPTION,
+    LATER_OPTION,
+    TAKE_OVER_OPTION,
+)
 from planner.cli.names import POLICIES
-from planner.cli.output import JSON_OPTION, print_json, print_summary
+from planner.cli.output import JSON_OPTION, echo_faults, print_json, print_summary, print_table
 from planner.cli.places import folder_to_write
 from planner.errors import UsageError
 
@@ -85,13 +91,16 @@ def command(
         ),
     ] = None,
     later: list[str] | None = LATER_OPTION,
+    take_over: bool = TAKE_OVER_OPTION,
+    home_timeout: str = HOME_TIMEOUT_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
     """Run a plan on real agents; check that outputs are equal and delays as predicted.
 
-    Exit code 0: the run passed; 1: it did not; 2: invalid input.
+    Exit code 0: the run passed; 1: it did not, or another run took the agents over; 2: invalid input.
     """
     from planner.execution.launch.setting import shortened
+    from planner.execution.wire.claims import TakenOverError
     from planner.units import read_quantity
 
     if (local, netns, bool(connect)).count(True) != 1:
@@ -104,25 +113,36 @@ def command(
     duration_s = read_quantity(duration, "time") if duration is not None else None
     loaded = planner.load_plan(plan, scenario)
     instance = shortened(loaded.scenario.instance, seed=seed, max_samples=samples, duration_s=duration_s)
-    with RunView({name: instance.samples(name) for name in instance.sources}) as view:
-        verdict = planner.validate(
-            loaded,
-            place="remote" if connect else "netns" if netns else "local",
-            paced=not unpaced,
-            connect=connect or (),
-            cert_dir=cert_dir,
-            insecure=insecure,
-            samples=_files(source or ()),
-            max_samples=samples,
-            duration_s=duration_s,
-            policy=policy,
-            seed=seed,
-            tolerance=allowed,
-            calibrate_s=read_quantity(calibrate, "time") if calibrate is not None else 0.0,
-            later=later or (),
-            progress=shown_by(view),
-            observer=view,
-        )
+    view = RunView({name: instance.samples(name) for name in instance.sources})
+    try:
+        with view:
+            verdict = planner.validate(
+                loaded,
+                place="remote" if connect else "netns" if netns else "local",
+                paced=not unpaced,
+                connect=connect or (),
+                cert_dir=cert_dir,
+                insecure=insecure,
+                samples=_files(source or ()),
+                max_samples=samples,
+                duration_s=duration_s,
+                policy=policy,
+                seed=seed,
+                tolerance=allowed,
+                calibrate_s=read_quantity(calibrate, "time") if calibrate is not None else 0.0,
+                later=later or (),
+                take_over=take_over,
+                home_timeout_s=read_quantity(home_timeout, "time"),
+                progress=shown_by(view),
+                observer=view,
+            )
+    except (KeyboardInterrupt, TakenOverError) as error:
+        if view.started and not json:
+            print_table("Samples, without a verdict", *view.tally())
+        if isinstance(error, TakenOverError):
+            echo_faults(error)
+            raise typer.Exit(1) from None
+        raise
     pictures = verdict.save(output) if output is not None else {}
     if json:
         print_json(verdict.to_dict())

@@ -111,5 +111,8 @@ class _MemoryTransport:
     def shared_names(self) -> frozenset[str]:
         return frozenset()
 
+    def unlike(self) -> dict[str, int]:
+        return {}
+
     def close(self) -> None:
         self._network.leave(self._name)

@@ -6,10 +6,13 @@ from typing import get_args
 
 import pytest
 
-from planner.execution.coordinator.run_controller import RunController
+from planner.execution.coordinator.collection import Collection
+from planner.execution.coordinator.preparation import Preparation
+from planner.execution.coordinator.supervision import Supervision
 from planner.execution.wire.messages import ToCoordinator
 
 
-@pytest.mark.parametrize("phase", ["_PREPARING", "_RUNNING", "_COLLECTING"])
-def test_each_phase_handles_or_ignores_every_message_to_the_coordinator(phase: str) -> None:
-    assert getattr(RunController, phase).kinds == set(get_args(ToCoordinator))
+@pytest.mark.parametrize("phase", [Preparation, Supervision, Collection])
+def test_each_phase_handles_or_ignores_every_message_to_the_coordinator(phase: type) -> None:
+    table = phase.HANDLERS  # type: ignore[attr-defined]
+    assert table.kinds == set(get_args(ToCoordinator))

@@ -16,7 +16,7 @@ import planner
 from planner.api.session import Session
 from planner.errors import ExecuteError
 from planner.execution.coordinator.run_result import Observer
-from planner.execution.session.session import AbsentError, BusyError, SampleError
+from planner.execution.session.source import AbsentError, BusyError, SampleError
 from planner.execution.wire.messages import Load
 from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession

@@ -5,13 +5,13 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from planner.errors import ExecuteError, explain
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import Body, Transmit
-from planner.execution.wire.presence import addresses, refuse_shared
+from planner.execution.wire.presence import addresses, refuse_shared, refuse_unlike
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 
@@ -27,6 +27,8 @@ class Membership:
         """Connected agents, as of the last :meth:`next`."""
         self.stopping = False
         """Whether :meth:`stop` was called."""
+        self.abandoned = False
+        """Whether :meth:`abandon` was called."""
         self.on_transmit: Callable[[Transmit], None] | None = None
         """Called in any thread with requests to the emulated network, which are too urgent for the queue."""
         self._inbox: queue.SimpleQueue[Frame | Callable[[], None]] = queue.SimpleQueue()
@@ -55,6 +57,11 @@ class Membership:
 
     def _stop(self) -> None:
         self.stopping = True
+
+    def abandon(self) -> None:
+        """Make :meth:`next` set :attr:`stopping` and :attr:`abandoned` and return: nobody waits for results."""
+        self.abandoned = True  # at once, for work that looks at it in between
+        self.stop()
 
     def fail(self, error: Exception) -> None:
         """Make :meth:`next` raise, because a thread that the run needs has ended with ``error``."""
@@ -102,6 +109,11 @@ class Membership:
             except TimeoutError:
                 self._transport.query_presence()
         self.refuse_shared(names, self._skip)
+        refuse_unlike(self._transport, names)
+
+    def unlike(self) -> Mapping[str, int]:
+        """Return the agents that speak another version of the wire format, with that version."""
+        return self._transport.unlike()
 
     def _skip(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):

@@ -27,6 +27,11 @@ _LOOK_S: Final = 1.0
 """Interval of the checks for agents that end during the start."""
 
 _GRACE_S: Final = 5.0
+"""How long agents may take to leave."""
+
+_GRACE_AFTER_FAILURE_S: Final = 0.5
+"""The same after an exception, such as an interruption."""
+
 _PORT: Final = 7447
 """Port of members in namespaces, where no other process listens."""
 
@@ -118,6 +123,7 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) 
     """
     logs = {name: tempfile.TemporaryFile() for name in commands}  # noqa: SIM115 - closed below
     processes: dict[str, subprocess.Popen[bytes]] = {}
+    grace_s = _GRACE_AFTER_FAILURE_S
     try:
         for name, command in commands.items():
             processes[name] = subprocess.Popen(
@@ -133,8 +139,9 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) 
                 raise ExecuteError("an agent ended", where="local agents", value=output)
         coordinator.await_agents(list(commands), deadline_s - time.monotonic())
         yield
+        grace_s = _GRACE_S
     finally:
-        _stop(list(processes.values()))
+        _stop(list(processes.values()), grace_s)
         for name, process in processes.items():
             if process.returncode:
                 _LOG.warning("agent %s ended with %d: %s", name, process.returncode, _last_words(logs[name]))
@@ -147,11 +154,11 @@ def _last_words(log: IO[bytes]) -> str:
     return log.read().decode(errors="replace").strip()[-500:]
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
+def _stop(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
     for process in processes:
         if process.stdin is not None:
             process.stdin.close()
-    deadline_s = time.monotonic() + _GRACE_S
+    deadline_s = time.monotonic() + grace_s
     for process in processes:
         try:
             process.wait(timeout=max(deadline_s - time.monotonic(), 0.1))

@@ -15,17 +15,18 @@ import itertools
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+from types import TracebackType, UnionType
 from typing import Final, TypeVar
 
 from planner.errors import ExecuteError
+from planner.execution.wire.claims import Claims
 from planner.execution.wire.diagnostics import About, Ask, Flood, Flooded, Ping, Pinged
-from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import Refused, WorkerFault
-from planner.execution.wire.presence import refuse_shared, settle
+from planner.execution.wire.frames import Frame, unlike_version
+from planner.execution.wire.messages import Claimed, Held, Refused, Taken, WorkerFault
+from planner.execution.wire.presence import refuse_shared, refuse_unlike, settle
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 PINGS: Final = 20
@@ -43,7 +44,7 @@ Direction = tuple[str, str]
 Progress = Callable[[int, int], None]
 """Called with the number of finished measurements, and the expected total."""
 
-_Answer = TypeVar("_Answer", About, Flooded, Pinged)
+_Answer = TypeVar("_Answer", About, Flooded, Pinged, Claimed | Held)
 
 
 @dataclass(frozen=True)
@@ -101,6 +102,14 @@ class Inquirer:
         self._present: set[str] = set()
         self._transport = connect(self._inbox.put, lambda member, present: self._inbox.put((member, present)))
 
+    @property
+    def unlike(self) -> list[str]:
+        """What to tell about each present agent that speaks another version of the wire format."""
+        return [str(unlike_version(f"agent {name}", version)) for name, version in self._unlike().items()]
+
+    def _unlike(self) -> Mapping[str, int]:
+        return {name: version for name, version in self._transport.unlike().items() if name in self._present}
+
     def __enter__(self) -> Inquirer:
         return self
 
@@ -130,7 +139,8 @@ class Inquirer:
         return tuple(names or sorted(self._present))
 
     def ask(self, names: Sequence[str]) -> list[AgentState]:
-        """Return the states of all agents that have one of these names, by name."""
+        """Return the states of all agents that have one of these names, by name; not of those of :attr:`unlike`."""
+        names = [name for name in names if name not in self._unlike()]
         settle(self._transport, names, self._wait)
         waiting = {
             (name, process): address for name in names for process, address in self._transport.processes(name).items()
@@ -148,6 +158,28 @@ class Inquirer:
     def refuse_shared(self, names: Iterable[str]) -> None:
         """Refuse names that several agents have; see :func:`planner.execution.wire.presence.refuse_shared`."""
         refuse_shared(self._transport, names, self._wait)
+
+    def claim(self, names: Sequence[str], *, take_over: bool = False) -> None:
+        """Hold agents until this inquirer leaves, so that no run begins on them.
+
+        Raises
+        ------
+        ExecuteError
+            If a run holds one of them, or one does not answer, or speaks another version of the wire format.
+        """
+        refuse_unlike(self._transport, names)
+        claims = Claims(lambda name, body: self._transport.send(name, Frame(body), CONTROL), take_over=take_over)
+        claims.begin(uuid.uuid4().hex)
+        for some in (names[:1], names[1:]):  # whoever gets the first gets all
+            for name in some:
+                claims.ask(name)
+            while claims.waiting:
+                answer = self._answer(Claimed | Held, _ANSWER_S)[1]
+                if isinstance(answer, Claimed):
+                    claims.on_claimed(answer)
+                else:
+                    claims.on_held(answer)
+            claims.refuse_held()
 
     def latency_s(self, direction: Direction, times: int = PINGS) -> float:
         """Measure the latency of a direction, in seconds."""
@@ -167,7 +199,7 @@ class Inquirer:
         }
         return [rates[direction] for direction in directions]
 
-    def _answer(self, kind: type[_Answer], wait_s: float) -> tuple[Frame, _Answer]:
+    def _answer(self, kind: type[_Answer] | UnionType, wait_s: float) -> tuple[Frame, _Answer]:
         until_s = time.monotonic() + wait_s
         while True:
             try:
@@ -177,6 +209,8 @@ class Inquirer:
             body = frame.body if frame is not None else None
             if isinstance(body, Refused | WorkerFault):
                 raise ExecuteError(body.what, where=f"agent {body.worker}")
+            if isinstance(body, Taken):
+                Claims.on_taken(body)
             if frame is not None and isinstance(body, kind):
                 return frame, body
 
@@ -197,7 +231,12 @@ class Inquirer:
 
 
 def survey(
-    inquirer: Inquirer, workers: Sequence[str], *, duration_s: float = 1.5, progress: Progress | None = None
+    inquirer: Inquirer,
+    workers: Sequence[str],
+    *,
+    duration_s: float = 1.5,
+    take_over: bool = False,
+    progress: Progress | None = None,
 ) -> Survey:
     """Measure all directions between these agents, and find out which of them share a medium.
 
@@ -205,6 +244,8 @@ def survey(
     ----------
     duration_s
         Time for which each direction is loaded, in seconds.
+    take_over
+        Whether to end the runs of agents that are in one.
 
     Raises
     ------
@@ -212,6 +253,7 @@ def survey(
         If an agent is in a run, or does not answer, or several agents have one of the names.
     """
     inquirer.refuse_shared(workers)
+    inquirer.claim(workers, take_over=take_over)
     seen = {state.about.worker: state.about.present for state in inquirer.ask(workers)}
     pairs = [(a, b) for a, b in itertools.combinations(workers, 2) if b in seen[a] and a in seen[b]]
     directions = [direction for a, b in pairs for direction in ((a, b), (b, a))]

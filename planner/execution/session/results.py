@@ -16,7 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.execution.session.feed import SampleOutcome
-from planner.execution.session.session import Result
+from planner.execution.session.source import Result
 from planner.files import open_atomic
 
 

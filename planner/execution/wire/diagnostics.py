@@ -2,9 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Literal
+
+from pydantic import Field
 
 from planner.base import FrozenModel
+
+
+class Holder(FrozenModel):
+    """The process whose coordinator holds an agent."""
+
+    host: str
+    process: Annotated[int, Field(ge=0)]
+    command: str
+    """Its command line."""
+
+    def __str__(self) -> str:
+        return f"{self.command!r} on {self.host}, process {self.process}"
 
 
 class Ask(FrozenModel):
@@ -37,6 +51,12 @@ class About(FrozenModel):
     """The other members present, as this agent sees them."""
     run: str | None = None
     """The current run; None for an idle agent."""
+    holder: Holder | None = None
+    """Who holds the agent; None if nobody does."""
+    held_s: float = 0.0
+    """How long it has been held, in seconds."""
+    dropped: int = 0
+    """Number of samples dropped since the agent started, because their coordinator had gone or lost the agent."""
     policy: str | None = None
     device_class: str | None = None
     """The device class of this worker in the run's scenario."""
@@ -88,6 +108,8 @@ class Echo(FrozenModel):
     """One direction of a round trip; ``back`` marks the reply, with the replier's wall clock in seconds since 1970."""
 
     kind: Literal["echo"] = "echo"
+    run: str = ""
+    """The run, or the measurement, to which the round trip belongs."""
     number: int
     back: bool = False
     unix_s: float = 0.0

@@ -362,7 +362,7 @@ class Lanes:
         with self._lock:
             if self._closed:
                 return
-            name = self._lane_of.get(to, f"to {to}")
+            name = self._lane_of.get(to, f"to {to.partition('/')[0]}")  # all coordinators share a lane
             lane = self._lanes.get(name)
             if lane is None:
                 lane = self._lanes[name] = _Lane(name, self._transport, *self._callbacks)

@@ -23,7 +23,7 @@ import zenoh
 from planner.errors import ExecuteError
 from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execution.wire.frames import Frame, encode
-from planner.execution.wire.presence import Roster, process_of
+from planner.execution.wire.presence import Roster, identifier_of, process_of
 from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
 from planner.execution.wire.threads import surviving
 from planner.execution.wire.transport import (
@@ -161,7 +161,7 @@ class ZenohTransport:
             value = ", ".join(configuration["listen/endpoints"])
             raise ExecuteError(f"cannot open the transport: {error}", where=name, value=value) from error
 
-        process = process_of(name, str(self._session.info.zid()))
+        process = process_of(str(self._session.info.zid()))
         self._own = f"{name}/{process}"
         self._roster = Roster((name, process), on_presence)
         presence = surviving(self._presence)
@@ -207,7 +207,7 @@ class ZenohTransport:
             The library refused it.
         """
         if "/" not in to:
-            to = f"{to}/{process_of(to, self._roster.first(to) or '*')}"
+            to = f"{to}/{self._roster.first(to) or '*'}"
         try:
             self._session.put(
                 inbox(to, self._own),
@@ -247,11 +247,15 @@ class ZenohTransport:
     def processes(self, member: str) -> dict[str, str]:
         """Return the other agents of a name, first the one that messages go to, each with its address."""
         links = {str(link.zid): link.dst.partition("/")[2].partition("?")[0] for link in self._session.info.links()}
-        return {process: links.get(process, "") for process in self._roster.processes(member)}
+        return {process: links.get(identifier_of(process), "") for process in self._roster.processes(member)}
 
     def shared_names(self) -> frozenset[str]:
         """Return the names that several agents have."""
         return self._roster.shared_names()
+
+    def unlike(self) -> dict[str, int]:
+        """Return the present members that speak another version of the wire format, with that version."""
+        return self._roster.unlike()
 
     def close(self) -> None:
         """Leave the network; a process that ends without this may hang."""
