@@ -72,7 +72,7 @@ class _Desk(Observer):
     def refuse_failed(self) -> None:
         """Raise the error that has ended the session, as a new exception for each caller."""
         if isinstance(self._error, PlannerError):
-            raise ExecuteError(self._error.faults) from self._error
+            raise type(self._error)(self._error.faults) from self._error
         if self._error is not None:
             raise ExecuteError(f"the session failed: {explain(self._error)}", where="session") from self._error
 
@@ -129,6 +129,16 @@ def _end(coordinator: Coordinator, kind: type[BaseException] | None, *_: object)
         coordinator.stop()
     else:
         coordinator.abandon()
+
+
+def _join(thread: threading.Thread, coordinator: Coordinator) -> None:
+    """Wait for the end of the run; an interruption ends it at once."""
+    try:
+        thread.join()
+    except BaseException:
+        coordinator.abandon()
+        thread.join()
+        raise
 
 
 def check_limit(limit: int) -> None:
@@ -188,7 +198,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         with ExitStack() as stack:
             coordinator = stack.enter_context(self._agents)
             thread = start_thread("session", partial(self._run, coordinator), self._desk.close)
-            stack.callback(thread.join)
+            stack.callback(_join, thread, coordinator)
             stack.push(partial(_end, coordinator))
             self._desk.open.wait()
             self._desk.refuse_failed()
