@@ -247,7 +247,7 @@ class Agent:
             provider=self._provider if isinstance(self._provider, str) else self._provider.name,
             memory_bytes=resident_bytes(),
             cached=len(self._cache),
-            present=tuple(sorted(self._present)),
+            present=tuple(sorted({member.partition("/")[0] for member in self._present})),
             dropped=self._dropped,
             **self._hold.describe(),
             **about_host(),
