@@ -3,7 +3,7 @@
 Nothing is waited for without a bound:
 
 1. A worker that sends nothing for :data:`SILENT_S`, though it reports its load twice a second, counts as having left,
-   even if the network still sees its agent.
+   even if the network still sees its agent. That may have lost the run, so it is claimed again.
 2. An absent worker at which sources live is awaited for the deployment's ``home_timeout_s``; an agent that has
    connected, for the time in which agents must become ready.
 3. A run in which no sample ends for :data:`STALL_S` plus ten times the longest mean time between arrivals is given up,
@@ -58,8 +58,6 @@ class Supervision(Phase):
     def __init__(self, state: RunState) -> None:
         super().__init__(state)
         self._heard_s: dict[str, float] = {}
-        self._silent: set[str] = set()
-        """Workers that count as having left, although the network sees them."""
         self._claim_at_s: dict[str, float] = {}
         """Time of the next claim of each agent that another coordinator holds."""
         self._refused: set[str] = set()
@@ -89,7 +87,7 @@ class Supervision(Phase):
             clock.tick()
             self._follow_members(present)
             if frame is not None:
-                self._heard(frame)
+                self._heard_s[frame.sender] = clock.now_s
                 if self.HANDLERS.handle(self, frame):
                     progress_s = clock.now_s
             self._look_for_overdue()
@@ -120,7 +118,6 @@ class Supervision(Phase):
         present = state.members.present
         for worker in before - present:
             state.failover.on_left(worker)
-            self._silent.discard(worker)
             self._claim_at_s.pop(worker, None)
         state.failover.on_shared(state.members.shared(state.deployment.instance.workers))
         for worker in present - before:
@@ -134,21 +131,14 @@ class Supervision(Phase):
             what = f"speaks version {version} of the wire format, and this coordinator version {VERSION}"
             self._state.failover.on_refusal(worker, what)
 
-    def _heard(self, frame: Frame) -> None:
-        worker = frame.sender
-        self._heard_s[worker] = self._state.clock.now_s
-        if worker in self._silent:
-            self._silent.discard(worker)
-            self._connected(worker)
-
     def _look_for_overdue(self) -> None:
         state = self._state
         now_s = state.clock.now_s
         for worker in state.workers:
             if now_s - self._heard_s.setdefault(worker, now_s) > SILENT_S:
                 del self._heard_s[worker]
-                self._silent.add(worker)
                 state.failover.on_left(worker, f"has sent nothing for {SILENT_S:g} s")
+                self._connected(worker)
         for worker, at_s in list(self._claim_at_s.items()):
             if at_s <= now_s:
                 del self._claim_at_s[worker]
