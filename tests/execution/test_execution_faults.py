@@ -210,8 +210,10 @@ def test_a_home_that_stays_away_fails_its_samples_and_the_others_go_on(tmp_path:
     instance = two_homes(SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         after = After((15, lambda: agents.kill("b")))
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
+        deployment = dataclasses.replace(deployment_for(instance), home_timeout_s=0.2)
+        measured = coordinator.run(deployment, ready_timeout_s=30.0, observer=after)
     assert set(assert_accounted(instance, measured)) <= {"b left", "b was absent"}
+    assert ("b", "has not come back within 0.2 s; its samples fail") in said(measured)
     assert {source for source, _ in measured.outputs} == {"urgent"}
     assert len(measured.outputs) == SAMPLES
 
