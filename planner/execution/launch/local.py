@@ -141,9 +141,9 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) 
         yield
         grace_s = _GRACE_S
     finally:
-        _stop(list(processes.values()), grace_s)
+        killed = _stop(processes, grace_s)
         for name, process in processes.items():
-            if process.returncode:
+            if process.returncode and name not in killed:
                 _LOG.warning("agent %s ended with %d: %s", name, process.returncode, _last_words(logs[name]))
         for log in logs.values():
             log.close()
@@ -154,14 +154,18 @@ def _last_words(log: IO[bytes]) -> str:
     return log.read().decode(errors="replace").strip()[-500:]
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]], grace_s: float) -> None:
-    for process in processes:
+def _stop(processes: Mapping[str, subprocess.Popen[bytes]], grace_s: float) -> set[str]:
+    """End agents; return the names of those that did not leave in time and were killed."""
+    killed = set()
+    for process in processes.values():
         if process.stdin is not None:
             process.stdin.close()
     deadline_s = time.monotonic() + grace_s
-    for process in processes:
+    for name, process in processes.items():
         try:
             process.wait(timeout=max(deadline_s - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
+            killed.add(name)
             process.kill()
             process.wait()
+    return killed
