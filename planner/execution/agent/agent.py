@@ -273,8 +273,8 @@ class Agent:
             return
         if not self._hold.is_by(frame.origin):
             self._drop_lost_run(f"{claim.holder} takes the agent over")
+            _LOG.info("%s: held by %s", self.name, claim.holder)
         self._hold.grant(claim, frame)
-        _LOG.info("%s: held by %s", self.name, claim.holder)
 
     def _on_deploy(self, deploy: Deploy, frame: Frame) -> None:
         if not self._hold.is_by(frame.origin):

@@ -27,8 +27,9 @@ class TakenOverError(ExecuteError):
 @functools.cache
 def this_process() -> Holder:
     """Return what agents tell others about this process while it holds them."""
-    program = Path(sys.argv[0]).name
-    words = ["planner" if program == "__main__.py" else program or "python", *sys.argv[1:]]
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    words = [name or "python", *sys.argv[1:]]
     return Holder(host=socket.gethostname(), process=os.getpid(), command=shlex.join(words)[:_COMMAND_CHARACTERS])
 
 
