@@ -46,6 +46,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
 def _numerics(numerics: Numerics) -> dict[str, Any]:
     return {
         "samples": numerics.samples,
+        "not_received": numerics.not_received,
         "max_abs_error": json_number(numerics.max_abs_error),
         "max_rel_error": json_number(numerics.max_rel_error),
         "tolerances": [
