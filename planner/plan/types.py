@@ -45,6 +45,12 @@ class SourcePlan(FrozenModel):
     """Mean delay by :mod:`planner.plan.evaluate`, in seconds."""
     surrogate_delay_s: float
     """This source's delay as the objective sees it, in seconds."""
+    p50_delay_s: float | None = None
+    """Percentiles by :mod:`planner.plan.distribution`, in seconds; for sources with a deadline or percentiles only."""
+    p95_delay_s: float | None = None
+    p99_delay_s: float | None = None
+    miss_share: float | None = None
+    """Share of samples whose delay exceeds the deadline; None without one."""
     routes: tuple[Route, ...] = Field(min_length=1)
 
 
@@ -133,7 +139,7 @@ class PlanSpec(FrozenModel):
     options: dict[str, Any] = {}
     status: Status
     method: str
-    goal: Literal["delay", "throughput", "makespan", "energy"]
+    goal: Literal["delay", "throughput", "makespan", "energy", "misses"]
     objective: float
     """Value of the surrogate objective, to which ``bound`` and ``gap`` refer, too."""
     bound: float

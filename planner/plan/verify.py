@@ -106,8 +106,10 @@ def _limit_faults(instance: Instance, actual: Evaluation, tolerance: float) -> I
                 yield Fault("busier than the cap", name, utilisation, f"at most {cap:g}")
     for source, own in actual.sources.items():
         spec = instance.scenario.sources[source]
-        if spec.deadline_s is not None and own.delay_s > spec.deadline_s * (1 + tolerance):
-            yield Fault("misses its deadline", f"sources.{source}", own.delay_s, f"at most {spec.deadline_s:g} s")
+        if spec.max_mean_delay_s is not None and own.delay_s > spec.max_mean_delay_s * (1 + tolerance):
+            yield Fault(
+                "above the largest mean delay", f"sources.{source}", own.delay_s, f"at most {spec.max_mean_delay_s:g} s"
+            )
         if spec.min_accuracy is not None and own.accuracy < spec.min_accuracy - tolerance:
             yield Fault("not accurate enough", f"sources.{source}", own.accuracy, f"at least {spec.min_accuracy:g}")
 

@@ -243,6 +243,37 @@ def of_power(location: Location, worker: WorkerSpec, goal: str) -> Iterator[Find
         )
 
 
+def check_time_limits(scenario: ScenarioSpec) -> Iterator[Finding]:
+    """Check that what refers to a deadline has one, and that percentiles are between 0 and 100."""
+    for name, source in scenario.sources.items():
+        location: Location = ("sources", name)
+        needs: tuple[Location, ...] = ((*location, "deadline"),)
+        if source.deadline_s is None and source.miss_at_most is not None:
+            share = format_quantity(source.miss_at_most, "fraction")
+            yield Finding((*location, "miss_at_most"), "without a deadline none is missed", share, _DEADLINE, needs)
+        if source.deadline_s is None and source.late == "drop":
+            yield Finding((*location, "late"), "without a deadline no sample is late", "drop", _DEADLINE, needs)
+        if source.deadline_s is None and scenario.objective.goal == "misses":
+            needs = (("objective", "goal"), *needs)
+            yield Finding((*location, "deadline"), "the goal misses needs it", None, _DEADLINE, needs)
+        for key in source.percentiles_s:
+            if percentile_level(key) is None:
+                expected = "p and a number between 0 and 100, such as p95 or p99.9"
+                yield Finding((*location, "percentile", key), "not a percentile", key, expected)
+
+
+_DEADLINE: Final = "a deadline such as 200 ms"
+
+_PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+
+
+def percentile_level(key: str) -> float | None:
+    """Return the level in (0, 1) of a percentile such as ``p95``; None if it is none."""
+    match = _PERCENTILE.fullmatch(key)
+    level = float(match[1]) / 100 if match else 0.0
+    return level if 0 < level < 1 else None
+
+
 _EVENT_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "leave": (("worker", "network"), ()),
     "join": (("worker", "network"), ()),
@@ -304,6 +335,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_pairs,
     check_memory,
     check_power,
+    check_time_limits,
     check_ring,
     check_events,
 )

@@ -51,7 +51,7 @@ def scenario(folder: Path, goal: str, deadline: str = "") -> Path:
     profile = make_profile("classifier", block_s=[0.01, 0.02, 0.015])
     save_profile(profile, folder / "profiles" / "reference" / "classifier.json")
     path = folder / "scenario.yaml"
-    path.write_text(SCENARIO.replace("GOAL", goal).replace("DEADLINE", deadline and f", deadline: {deadline}"))
+    path.write_text(SCENARIO.replace("GOAL", goal).replace("DEADLINE", deadline and f", max_mean_delay: {deadline}"))
     return path
 
 

@@ -53,7 +53,7 @@ def build_problem(
             home=instance.workers.index(spec.worker),
             volume=float(volume),
             priority=spec.priority,
-            deadline_s=np.inf if spec.deadline_s is None else spec.deadline_s,
+            deadline_s=np.inf if spec.max_mean_delay_s is None else spec.max_mean_delay_s,
             min_accuracy=spec.min_accuracy or 0.0,
             variants=tuple(variant for model in dict.fromkeys(spec.models) for variant in of_model[model]),
         )
