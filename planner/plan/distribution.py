@@ -24,7 +24,7 @@ from __future__ import annotations
 
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from typing import Final, NamedTuple
@@ -33,6 +33,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.plan.journey import Journey, Visit, Way
+from planner.plan.smoothing import Arrivals, Stream, arrivals
 from planner.plan.types import Route
 
 STEPS: Final = 2048
@@ -80,11 +81,20 @@ class DelayDistribution:
 
 
 class Part(NamedTuple):
-    """One of several kinds of time: its rate, mean and variance, in seconds."""
+    """One of several kinds of time: its rate, mean and variance, in seconds.
+
+    ``nests`` is the probability that other work comes during this one as if it had come at random.
+    """
 
     rate_per_s: float
     mean_s: float
     variance: float
+    nests: float = 1.0
+
+    @property
+    def square(self) -> float:
+        """Rate times second moment."""
+        return self.rate_per_s * (self.variance + self.mean_s**2)
 
 
 class Parts:
@@ -94,6 +104,7 @@ class Parts:
         self._parts = _joined([part for part in parts if part.rate_per_s > 0 and part.mean_s > 0])
         self.rate_per_s = sum(part.rate_per_s for part in self._parts)
         self.load = sum(part.rate_per_s * part.mean_s for part in self._parts)
+        self.nested = sum(part.rate_per_s * part.mean_s * part.nests for part in self._parts)
 
     def transform(self, s: Complex) -> Complex:
         """Return A(s)."""
@@ -102,13 +113,14 @@ class Parts:
             total += part.rate_per_s * transform(part.mean_s, part.variance, s)
         return total
 
-    def with_slope(self, s: Complex) -> tuple[Complex, Complex]:
-        """Return A(s) and its derivative."""
+    def within(self, s: Complex, sigma: Complex) -> tuple[Complex, Complex]:
+        """Return A where other work prolongs times as σ says, as far as it nests, and the derivative by σ."""
         total, slope = np.zeros_like(s), np.zeros_like(s)
         for part in self._parts:
-            value = part.rate_per_s * transform(part.mean_s, part.variance, s)
+            at = s + part.nests * (sigma - s)
+            value = part.rate_per_s * transform(part.mean_s, part.variance, at)
             total += value
-            slope -= value * part.mean_s / (1 + s * part.variance / part.mean_s)
+            slope -= part.nests * value * part.mean_s / (1 + at * part.variance / part.mean_s)
         return total, slope
 
 
@@ -129,14 +141,15 @@ def _joined(parts: list[Part]) -> list[Part]:
         one, two = parts[nearest : nearest + 2]
         rate = one.rate_per_s + two.rate_per_s
         mean = (one.rate_per_s * one.mean_s + two.rate_per_s * two.mean_s) / rate
-        square = sum(part.rate_per_s * (part.variance + part.mean_s**2) for part in (one, two)) / rate
-        parts[nearest : nearest + 2] = [Part(rate, mean, max(square - mean**2, 0.0))]
+        square = (one.square + two.square) / rate
+        nests = (one.rate_per_s * one.nests + two.rate_per_s * two.nests) / rate
+        parts[nearest : nearest + 2] = [Part(rate, mean, max(square - mean**2, 0.0), nests)]
     return parts
 
 
 @dataclass
 class Queue:
-    """One class of work at one resource: ``above`` it, its ``own``, and the pieces of what is ``below``."""
+    """One flow at one resource, with its class: work ``above`` it, its ``own``, and the pieces of what is ``below``."""
 
     above: Parts
     own: Parts
@@ -144,7 +157,7 @@ class Queue:
     squares: float
     """Σ λ E S² over the visits of its own and more important classes, plus Σ λ E B² over the pieces of others."""
     shrink: float = 1.0
-    """Mean wait relative to that of Poisson arrivals."""
+    """Mean wait relative to that of Poisson arrivals. At low utilisation fewer samples wait, at high they wait less."""
 
     @property
     def busy(self) -> float:
@@ -158,6 +171,17 @@ class Queue:
             return math.inf
         return self.shrink * self.squares / 2 / ((1 - self.above.load) * (1 - self.busy))
 
+    @property
+    def prolongation(self) -> float:
+        """Mean of a long time, prolonged by more important work, relative to that time: σ'(0)."""
+        return 1 + self.above.load / (1 - self.above.nested)
+
+    @property
+    def memory_s(self) -> float:
+        """Time over which the work at the resource is correlated, in seconds."""
+        free = (1 - self.above.load) * (1 - self.busy)
+        return self.squares / 2 / self.busy * (1 + self.busy) / free / (1 - self.busy)
+
     def prolonged(self, s: Complex) -> Complex:
         """Return σ(s)."""
         above = self.above
@@ -165,12 +189,13 @@ class Queue:
             return s
         sigma = s + above.rate_per_s - above.transform(s)
         for _ in range(NEWTON_STEPS):
-            value, slope = above.with_slope(sigma)
+            value, slope = above.within(s, sigma)
             step = (sigma - s - above.rate_per_s + value) / (1 + slope)
             sigma = sigma - step
             if np.abs(step).max() < TOLERANCE * np.abs(s).max():
                 break
-        wrong = ~(sigma.real > 0) | (np.abs(sigma - s - above.rate_per_s + above.transform(sigma)) > 1e-6 * np.abs(s))
+        error = np.abs(sigma - s - above.rate_per_s + above.within(s, sigma)[0])
+        wrong = ~(sigma.real > 0) | (error > 1e-6 * np.abs(s))
         if wrong.any():
             sigma[wrong] = self._by_iteration(s[wrong])
         return sigma
@@ -178,48 +203,71 @@ class Queue:
     def _by_iteration(self, s: Complex) -> Complex:
         sigma = s + self.above.rate_per_s
         for _ in range(PICARD_STEPS):
-            sigma = s + self.above.rate_per_s - self.above.transform(sigma)
+            sigma = s + self.above.rate_per_s - self.above.within(s, sigma)[0]
         return sigma
 
     def wait(self, s: Complex, sigma: Complex) -> Complex:
-        """Return E e^{−sW}."""
-        idle = max(1 - self.busy - self.below.load, 0.0)
-        part = min(1.0, (1 - self.busy) / self.below.load) if self.below.load > 0 else 0.0
+        """Return E e^{−sW} of Poisson arrivals."""
+        free = max(1 / self.prolongation - self.own.load, 0.0)
+        idle = max(free - self.below.load, 0.0)
+        part = min(1.0, free / self.below.load) if self.below.load > 0 else 0.0
         blocked = part * (self.below.rate_per_s - self.below.transform(sigma))
         return (idle * sigma + blocked) / (s - self.own.rate_per_s + self.own.transform(sigma))
 
 
-class Stream(NamedTuple):
-    """Visits of one kind: their rate, and how important they are (``level`` 0 is the most important)."""
-
-    level: int
-    rate_per_s: float
-    visit: Visit
+Queues = Mapping[tuple[str, int, Hashable], Queue]
+"""The queue of each level and flow at each resource."""
 
 
-def queues(streams: Sequence[Stream]) -> dict[tuple[str, int], Queue]:
-    """Return the queue of each level at each resource that has visits of it."""
-    at: dict[str, list[Stream]] = defaultdict(list)
-    for stream in streams:
-        at[stream.visit.resource].append(stream)
-    found = {}
+def queues(streams: Sequence[Stream], arrivals: Sequence[Arrivals]) -> Queues:
+    """Return all queues of these streams, which arrive as ``arrivals`` says."""
+    at: dict[str, list[tuple[Stream, Arrivals]]] = defaultdict(list)
+    for stream, arrival in zip(streams, arrivals, strict=True):
+        at[stream.visit.resource].append((stream, arrival))
+    found: dict[tuple[str, int, Hashable], Queue] = {}
     for resource, here in at.items():
-        wholes = {level: [part for it in here if it.level == level for part in _wholes(it)] for level in _levels(here)}
-        pieces = {level: [part for it in here if it.level == level for part in _pieces(it)] for level in _levels(here)}
-        for level, own in wholes.items():
-            upper = [part for other, parts in wholes.items() if other <= level for part in parts]
-            lower = [part for other, parts in pieces.items() if other > level for part in parts]
-            found[resource, level] = Queue(
-                above=Parts(part for other, parts in wholes.items() if other < level for part in parts),
-                own=Parts(own),
-                below=Parts(lower),
-                squares=sum(part.rate_per_s * (part.variance + part.mean_s**2) for part in (*upper, *lower)),
-            )
+        for level in sorted({stream.level for stream, _ in here}):
+            above = [(stream, arrival) for stream, arrival in here if stream.level < level]
+            own = [(stream, arrival) for stream, arrival in here if stream.level == level]
+            lower = [part for stream, _ in here if stream.level > level for part in _pieces(stream)]
+            parts = {
+                "above": Parts(_nesting(above, own)),
+                "own": Parts(part for stream, _ in own for part in _wholes(stream)),
+                "below": Parts(lower),
+            }
+            busy = min(parts["above"].load + parts["own"].load, 1.0)
+            blocking = sum(part.square for part in lower)
+            squares = [(sum(part.square for part in _wholes(stream)), arrival) for stream, arrival in (*above, *own)]
+            full = sum(square for square, _ in squares) + blocking
+            for flow in {arrival.flow for _, arrival in own}:
+                felt = sum(square * _felt(arrival, flow, busy) for square, arrival in squares) + blocking
+                found[resource, level, flow] = Queue(**parts, squares=full, shrink=felt / full if full else 0.0)
     return found
 
 
-def _levels(streams: Iterable[Stream]) -> list[int]:
-    return sorted({stream.level for stream in streams})
+def _felt(arrival: Arrivals, flow: Hashable, busy: float) -> float:
+    """Return which part of a stream's contribution to the wait of Poisson arrivals a flow feels.
+
+    Evenly spaced samples do not wait for each other; others meet them at random, yet seldom several of them.
+    """
+    even = 1 - arrival.variability
+    return 1 - even if arrival.flow == flow else 1 - even * busy
+
+
+def _nesting(above: Sequence[tuple[Stream, Arrivals]], own: Sequence[tuple[Stream, Arrivals]]) -> Iterable[Part]:
+    """Yield the times of more important visits: evenly spaced ones do not come while another of them is served.
+
+    In the long busy periods of high utilisation they come as often as ever.
+    """
+    load: dict[Hashable, float] = defaultdict(float)
+    for stream, arrival in above:
+        load[arrival.flow] += stream.rate_per_s * stream.visit.mean_s
+    total = sum(load.values())
+    free = max(1 - total - sum(stream.rate_per_s * stream.visit.mean_s for stream, _ in own), 0.0)
+    for stream, arrival in above:
+        nests = 1 - free * (1 - arrival.variability) * load[arrival.flow] / total if total else 1.0
+        for part in _wholes(stream):
+            yield part._replace(nests=nests)
 
 
 def _wholes(stream: Stream) -> Iterable[Part]:
@@ -248,80 +296,138 @@ class _Legs:
     """The transforms of the legs of one source on one contour; each is made once."""
 
     s: Complex
-    at: Callable[[Visit], Queue]
-    _waits: dict[int, tuple[Complex, Complex]] = field(default_factory=dict)
+    _waits: dict[tuple[int, int], tuple[Complex, Complex]] = field(default_factory=dict)
 
-    def of(self, way: Way, visits: Sequence[Visit]) -> Complex:
-        """Return E e^{−sT} of a way."""
+    def of(self, way: Way, visits: Sequence[Visit], at: Sequence[Queue]) -> Complex:
+        """Return E e^{−sT} of a way, from the queue of each visit."""
         total = np.ones_like(self.s)
+        now_s = 0.0
+        returns: dict[int, _Returns] = {}
         for number, pieces in way.legs:
-            visit = visits[number]
-            wait, sigma = self._wait(self.at(visit))
+            visit, queue = visits[number], at[number]
+            _, sigma = self._wait(queue)
             head_s, variance = visit.piece_s[: pieces - 1].sum(), (visit.piece_std_s[: pieces - 1] ** 2).sum()
-            total *= wait
             if head_s > 0:
                 total *= transform(float(head_s), float(variance), sigma)
             last_s, last_variance = float(visit.piece_s[pieces - 1]), float(visit.piece_std_s[pieces - 1] ** 2)
             if last_s > 0:
                 total *= transform(last_s, last_variance, self.s)
             total *= np.exp(-self.s * visit.latency_s)
+            before = returns.setdefault(id(queue), _Returns(queue, now_s))
+            before.same.append(queue.busy * math.exp(-(now_s - before.left_s) / queue.memory_s))
+            now_s += queue.wait_s + float(head_s) / (1 - queue.above.load) + last_s
+            before.left_s = now_s
+            now_s += visit.latency_s
+        for before in returns.values():
+            total *= self._waits_of(before.queue, before.same)
         return total
 
-    def _wait(self, queue: Queue) -> tuple[Complex, Complex]:
-        known = self._waits.get(id(queue))
-        if known is None:
-            sigma = queue.prolonged(self.s)
-            known = self._waits[id(queue)] = (queue.wait(self.s, sigma), sigma)
-        return known
+    def _waits_of(self, queue: Queue, same: Sequence[float]) -> Complex:
+        """Return E e^{−s ΣW} of the waits of visits to one resource.
+
+        Each is with probability ``same`` the wait of the visit before, else independent of it: who returns soon meets
+        the work that came while it was there.
+        """
+        ends = [np.ones_like(self.s)]  # E e^{−s ΣW} of the waits after each visit, the last one first
+        for first in range(len(same) - 1, -1, -1):
+            total, together = np.zeros_like(self.s), 1.0
+            for after in range(first + 1, len(same) + 1):
+                apart = 1 - same[after] if after < len(same) else 1.0
+                total += together * apart * self._wait(queue, after - first)[0] * ends[len(same) - after]
+                together *= 1 - apart
+            ends.append(total)
+        return ends[-1]
+
+    def _wait(self, queue: Queue, times: int = 1) -> tuple[Complex, Complex]:
+        """Return E e^{−s times W}, and σ(s times)."""
+        key = id(queue), times
+        if key not in self._waits:
+            s = times * self.s
+            self._waits[key] = _shrunk(queue, s), queue.prolonged(s)
+        return self._waits[key]
+
+
+@dataclass
+class _Returns:
+    """Visits to one resource: when the last one ended on average, and how far each depends on the one before."""
+
+    queue: Queue
+    left_s: float
+    same: list[float] = field(default_factory=list)
+
+
+def _shrunk(queue: Queue, s: Complex) -> Complex:
+    """Return E e^{−sW}: fewer samples wait, and they wait less, than if arrivals were Poisson."""
+    if queue.shrink < 1e-6:
+        return np.ones_like(s)
+    waits, of_wait = queue.shrink ** (1 - queue.busy), queue.shrink**queue.busy
+    poisson = queue.wait(of_wait * s, queue.prolonged(of_wait * s))
+    found: Complex = (1 - waits) + waits * poisson
+    return found
 
 
 class Flow(NamedTuple):
-    """The samples of one source: how important they are (``level`` 0 is the most important), rate, and routes."""
+    """The samples of one source: how important they are (``level`` 0 is the most important), rate, and routes.
+
+    ``variability`` is the squared coefficient of variation of the times between arrivals.
+    """
 
     level: int
     rate_per_s: float
     trips: Sequence[tuple[Route, Journey]]
+    variability: float = 1.0
 
 
 def delay_distributions(flows: Mapping[str, Flow], sources: Iterable[str]) -> dict[str, DelayDistribution]:
     """Return the distribution of the delay of each of ``sources``, which wait for the samples of all ``flows``."""
-    found = queues(
-        [
-            Stream(flow.level, flow.rate_per_s * route.share * visit.probability, visit)
-            for flow in flows.values()
-            for route, journey in flow.trips
-            for visit in journey.visits
-        ]
+    streams = [
+        Stream(
+            level=flow.level,
+            rate_per_s=flow.rate_per_s * route.share * visit.probability,
+            visit=visit,
+            source=source,
+            before=tuple(journey.visits[earlier] for earlier in journey.before[number]),
+            variability=flow.variability,
+        )
+        for source, flow in flows.items()
+        for route, journey in flow.trips
+        for number, visit in enumerate(journey.visits)
+    ]
+    arrive = arrivals(streams)
+    found = queues(streams, arrive)
+    in_order = iter(
+        found[stream.visit.resource, stream.level, arrival.flow]
+        for stream, arrival in zip(streams, arrive, strict=True)
     )
-    return {source: _delay_distribution(flows[source], found) for source in sources}
+    waits = {
+        source: [[next(in_order) for _ in trip.visits] for _, trip in flow.trips] for source, flow in flows.items()
+    }
+    return {source: _delay_distribution(flows[source].trips, waits[source]) for source in sources}
 
 
-def _delay_distribution(flow: Flow, found: Mapping[tuple[str, int], Queue]) -> DelayDistribution:
-    def at(visit: Visit) -> Queue:
-        return found[visit.resource, flow.level]
-
-    range_s = max(_range_s(journey, at) for _, journey in flow.trips)
+def _delay_distribution(trips: Sequence[tuple[Route, Journey]], waits: Sequence[Sequence[Queue]]) -> DelayDistribution:
+    """Return the distribution of a source's delay from the queue of each visit of each of its routes."""
+    range_s = max(_range_s(journey, at) for (_, journey), at in zip(trips, waits, strict=True))
     if not math.isfinite(range_s):
         return DelayDistribution(0.0, None)
     step_s = max(range_s, 1e-12) / STEPS
     frequency = 2 * np.pi * np.arange(STEPS // 2 + 1) / (STEPS * step_s)
     s: Complex = (DAMPING / (STEPS * step_s) + 1j * frequency).astype(np.complex128)
-    legs = _Legs(s, at)
+    legs = _Legs(s)
     total = np.zeros_like(s)
-    for route, journey in flow.trips:
+    for (route, journey), at in zip(trips, waits, strict=True):
         for way in journey.ways:
-            total += route.share * way.probability * legs.of(way, journey.visits)
+            total += route.share * way.probability * legs.of(way, journey.visits, at)
     total *= np.exp((SMOOTHING * step_s * s) ** 2 / 2 - MARGIN * step_s * s)
     density = np.fft.irfft(total, STEPS) * np.exp(DAMPING * np.arange(STEPS) / STEPS)
     below = (np.cumsum(density) - density / 2)[MARGIN : STEPS - MARGIN]
     return DelayDistribution(step_s, np.clip(np.maximum.accumulate(below), 0.0, 1.0))
 
 
-def _range_s(journey: Journey, at: Callable[[Visit], Queue]) -> float:
+def _range_s(journey: Journey, at: Sequence[Queue]) -> float:
     """Return a delay that hardly any sample exceeds, in seconds."""
     slowest_s, total_s, variance = 0.0, journey.latency_s, 0.0
-    for visit in journey.visits:
-        queue = at(visit)
+    for visit, queue in zip(journey.visits, at, strict=True):
         free = 1 - queue.above.load
         if queue.busy >= 1:
             return math.inf

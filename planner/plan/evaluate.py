@@ -94,6 +94,17 @@ def surrogate_priorities(instance: Instance) -> NDArray[np.float64]:
     return np.array([spec.priority / (spec.deadline_s or 1.0) if per_s else spec.priority for spec in specs])
 
 
+def variability(instance: Instance, source: str) -> float:
+    """Return the squared coefficient of variation of the times between a source's arrivals, as far as it is known."""
+    arrivals, times = instance.scenario.sources[source].arrivals, instance.traces.get(source, ())
+    if arrivals == "constant":
+        return 0.0
+    if arrivals != "trace" or len(times) < 3:
+        return 1.0
+    between = np.diff(times)
+    return float(between.var() / max(between.mean() ** 2, 1e-300))
+
+
 def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Evaluation:
     """Evaluate fixed ``routes`` on ``instance``.
 
@@ -316,7 +327,7 @@ def _distributions(
         return {}
     level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
     flows = {
-        source: Flow(level[-specs[source].priority], float(rate), samples[source])
+        source: Flow(level[-specs[source].priority], float(rate), samples[source], variability(instance, source))
         for source, rate in zip(instance.sources, rate_per_s, strict=True)
     }
     return delay_distributions(flows, timed)

@@ -126,6 +126,16 @@ class Journey:
     ways: tuple[Way, ...]
 
     @cached_property
+    def before(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the visits that a sample makes before each visit, in order."""
+        found: dict[int, tuple[int, ...]] = {}
+        for way in self.ways:
+            numbers = tuple(number for number, _ in way.legs)
+            for place, number in enumerate(numbers):
+                found.setdefault(number, numbers[:place])
+        return tuple(found.get(number, ()) for number in range(len(self.visits)))
+
+    @cached_property
     def latency_s(self) -> float:
         """Mean latency of a sample, in seconds."""
         return sum(visit.probability * visit.latency_s for visit in self.visits)

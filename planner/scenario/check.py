@@ -10,7 +10,7 @@ from typing import Any, Final
 from planner.errors import Fault
 from planner.scenario.document import Location
 from planner.scenario.schema import nearest
-from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec, WorkerSpec
+from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec, WorkerSpec, percentile_level
 from planner.units import format_quantity
 
 
@@ -256,6 +256,11 @@ def check_time_limits(scenario: ScenarioSpec) -> Iterator[Finding]:
         if source.deadline_s is None and scenario.objective.goal == "misses":
             needs = (("objective", "goal"), *needs)
             yield Finding((*location, "deadline"), "the goal misses needs it", None, _DEADLINE, needs)
+        if scenario.objective.goal == "makespan":
+            for key in ("miss_at_most", "percentile"):
+                if source.miss_at_most is not None if key == "miss_at_most" else source.percentiles_s:
+                    what = "the goal makespan knows no shares of late samples"
+                    yield Finding((*location, key), what, None, "another goal", (("objective", "goal"),))
         for key in source.percentiles_s:
             if percentile_level(key) is None:
                 expected = "p and a number between 0 and 100, such as p95 or p99.9"
@@ -263,16 +268,6 @@ def check_time_limits(scenario: ScenarioSpec) -> Iterator[Finding]:
 
 
 _DEADLINE: Final = "a deadline such as 200 ms"
-
-_PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
-
-
-def percentile_level(key: str) -> float | None:
-    """Return the level in (0, 1) of a percentile such as ``p95``; None if it is none."""
-    match = _PERCENTILE.fullmatch(key)
-    level = float(match[1]) / 100 if match else 0.0
-    return level if 0 < level < 1 else None
-
 
 _EVENT_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "leave": (("worker", "network"), ()),

@@ -7,6 +7,7 @@ context; with it a bare number is refused. Without it (a scenario that one progr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Final, Literal
 
@@ -124,6 +125,16 @@ class NetworkSpec(Entry):
                 "links": tuple(link for link in self.links if link[0] in workers and link[1] in workers),
             }
         )
+
+
+_PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+
+
+def percentile_level(key: str) -> float | None:
+    """Return the level in (0, 1) of a percentile such as ``p95``; None if it is none."""
+    match = _PERCENTILE.fullmatch(key)
+    level = float(match[1]) / 100 if match else 0.0
+    return level if 0 < level < 1 else None
 
 
 class SourceSpec(Entry):

@@ -92,8 +92,8 @@ def test_every_method_names_two_limits_where_two_are_needed(method: str) -> None
     solution = solve(make_instance(sources=sources), method=method)
     assert solution.status == "infeasible"
     assert len(solution.reasons) == 2
-    assert "deadline 1 ms of early" in solution.reasons[0]
-    assert "deadline 2 ms of soon" in solution.reasons[1]
+    assert "max_mean_delay 1 ms of early" in solution.reasons[0]
+    assert "max_mean_delay 2 ms of soon" in solution.reasons[1]
 
 
 NO_ROOM = {

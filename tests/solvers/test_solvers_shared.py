@@ -87,7 +87,9 @@ def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
     assert best(problem, one) == pytest.approx(best(problem, other), rel=1e-3)
     assert one.bound > colgen.solve(free, OPTIONS).bound * 1.01
     hurried = dataclasses.replace(problem, demands=(dataclasses.replace(problem.demands[0], deadline_s=0.01),))
-    assert colgen.solve(hurried, OPTIONS).reasons == ("no worker can meet deadline 10 ms of camera: the best is 20 ms",)
+    assert colgen.solve(hurried, OPTIONS).reasons == (
+        "no worker can meet max_mean_delay 10 ms of camera: the best is 20 ms",
+    )
 
 
 @settings(max_examples=20)
@@ -173,7 +175,7 @@ def test_limits_to_relax_are_named(method: str) -> None:
     assert "busy" in crowd.reasons[0]
     late = solve(make_instance(sources={"camera": {"rate_per_s": 1.0, "max_mean_delay_s": 0.001}}), method=method)
     assert late.status == "infeasible"
-    assert "deadline 1 ms of camera" in late.reasons[0]
+    assert "max_mean_delay 1 ms of camera" in late.reasons[0]
 
 
 @settings(max_examples=10, deadline=None)
