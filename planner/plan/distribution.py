@@ -176,11 +176,13 @@ class Queue:
         """Mean of a long time, prolonged by more important work, relative to that time: σ'(0)."""
         return 1 + self.above.load / (1 - self.above.nested)
 
-    @property
-    def memory_s(self) -> float:
-        """Time over which the work at the resource is correlated, in seconds."""
+    def echo(self, after_s: float) -> float:
+        """Return the probability that a sample that returns ``after_s`` after it left waits as long as before."""
+        if self.squares <= 0 or self.busy <= 0:
+            return 0.0
         free = (1 - self.above.load) * (1 - self.busy)
-        return self.squares / 2 / self.busy * (1 + self.busy) / free / (1 - self.busy)
+        memory_s = self.squares / 2 / self.busy * (1 + self.busy) / free / (1 - self.busy)
+        return self.busy * math.exp(-after_s / memory_s)
 
     def prolonged(self, s: Complex) -> Complex:
         """Return σ(s)."""
@@ -251,7 +253,7 @@ def _felt(arrival: Arrivals, flow: Hashable, busy: float) -> float:
     Evenly spaced samples do not wait for each other; others meet them at random, yet seldom several of them.
     """
     even = 1 - arrival.variability
-    return 1 - even if arrival.flow == flow else 1 - even * busy
+    return 1 - even if arrival.flow == flow and even > 0 else 1 - even * busy
 
 
 def _nesting(above: Sequence[tuple[Stream, Arrivals]], own: Sequence[tuple[Stream, Arrivals]]) -> Iterable[Part]:
@@ -265,7 +267,7 @@ def _nesting(above: Sequence[tuple[Stream, Arrivals]], own: Sequence[tuple[Strea
     total = sum(load.values())
     free = max(1 - total - sum(stream.rate_per_s * stream.visit.mean_s for stream, _ in own), 0.0)
     for stream, arrival in above:
-        nests = 1 - free * (1 - arrival.variability) * load[arrival.flow] / total if total else 1.0
+        nests = 1 - free * max(1 - arrival.variability, 0.0) * load[arrival.flow] / total if total else 1.0
         for part in _wholes(stream):
             yield part._replace(nests=nests)
 
@@ -314,7 +316,7 @@ class _Legs:
                 total *= transform(last_s, last_variance, self.s)
             total *= np.exp(-self.s * visit.latency_s)
             before = returns.setdefault(id(queue), _Returns(queue, now_s))
-            before.same.append(queue.busy * math.exp(-(now_s - before.left_s) / queue.memory_s))
+            before.same.append(queue.echo(now_s - before.left_s))
             now_s += queue.wait_s + float(head_s) / (1 - queue.above.load) + last_s
             before.left_s = now_s
             now_s += visit.latency_s
@@ -360,7 +362,8 @@ def _shrunk(queue: Queue, s: Complex) -> Complex:
     """Return E e^{−sW}: fewer samples wait, and they wait less, than if arrivals were Poisson."""
     if queue.shrink < 1e-6:
         return np.ones_like(s)
-    waits, of_wait = queue.shrink ** (1 - queue.busy), queue.shrink**queue.busy
+    waits = min(queue.shrink ** (1 - queue.busy), 1.0)
+    of_wait = queue.shrink / waits
     poisson = queue.wait(of_wait * s, queue.prolonged(of_wait * s))
     found: Complex = (1 - waits) + waits * poisson
     return found

@@ -16,6 +16,8 @@ MATTERS: Final = 0.01
 def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
     """Return routes, utilisations, prices if known, and the objective with its gap."""
     yield _routes(plan, instance)
+    if any(source.p50_delay_s is not None for source in plan.sources.values()):
+        yield _punctuality(plan, instance)
     yield _loads(plan)
     if plan.energy is not None:
         yield describe_energy(plan.energy, instance)
@@ -69,6 +71,23 @@ def _routes(plan: PlanSpec, instance: Instance) -> Table:
             )
             for name, source in plan.sources.items()
             for route in source.routes
+        ],
+    )
+
+
+def _punctuality(plan: PlanSpec, instance: Instance) -> Table:
+    specs = instance.scenario.sources
+    return Table(
+        "Delays of single samples",
+        ("source", ">median", ">95 %", ">99 %", ">deadline", ">missed"),
+        [
+            (
+                name,
+                *(milliseconds(time_s) for time_s in (source.p50_delay_s, source.p95_delay_s, source.p99_delay_s)),
+                milliseconds(specs[name].deadline_s),
+                "–" if source.miss_share is None else f"{source.miss_share:.2%}",
+            )
+            for name, source in plan.sources.items()
         ],
     )
 

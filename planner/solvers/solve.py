@@ -28,7 +28,7 @@ from planner.solvers.proof import poor_proof
 from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank, refined, single_samples_count
 from planner.solvers.routes.greedy import completed, greedy_rounds
 from planner.solvers.routes.pool import pricing_pool
-from planner.solvers.tails import impossible_limits
+from planner.solvers.tails import impossible_limits, unused_deadlines
 
 MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK = 8000, 2000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
@@ -186,7 +186,8 @@ def solve(
         used_options,
         solve_s=time.monotonic() - started_s,
     )
-    warning = poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS)
+    warnings = (poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS), unused_deadlines(instance))
+    warning = "; ".join(filter(None, warnings)) or None
     return Solution(plan.status, plan.model_copy(update={"warning": warning}))
 
 

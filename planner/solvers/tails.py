@@ -91,6 +91,23 @@ def _cause(instance: Instance, evaluation: Evaluation, source: str) -> str:
     return f": {where} is {busy:.0%} busy with {', '.join(shown)}"
 
 
+def unused_deadlines(instance: Instance) -> str | None:
+    """Return a warning about deadlines that the plan takes no account of; None if there is none."""
+    if instance.scenario.objective.goal == "misses":
+        return None
+    names = [
+        name
+        for name, spec in instance.scenario.sources.items()
+        if spec.deadline_s is not None and spec.miss_at_most is None and not spec.percentiles_s
+    ]
+    if not names:
+        return None
+    return (
+        f"the deadline of {', '.join(names)} limits nothing by itself: miss_at_most limits the share of late samples, "
+        "max_mean_delay the mean delay"
+    )
+
+
 def impossible_limits(instance: Instance, problem: Problem) -> tuple[str, ...]:
     """Return one sentence per limit of single samples that pure work and transfers break on every route."""
     sentences = []
