@@ -390,6 +390,7 @@ def delay_distributions(flows: Mapping[str, Flow], sources: Iterable[str]) -> di
             visit=visit,
             source=source,
             before=tuple(journey.visits[earlier] for earlier in journey.before[number]),
+            after=tuple(journey.visits[later] for later in journey.after[number]),
             variability=flow.variability,
         )
         for source, flow in flows.items()

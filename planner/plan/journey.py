@@ -136,6 +136,16 @@ class Journey:
         return tuple(found.get(number, ()) for number in range(len(self.visits)))
 
     @cached_property
+    def after(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the visits that a sample makes after each visit if it goes as far as any, in order."""
+        found: dict[int, tuple[int, ...]] = {}
+        for way in self.ways:
+            numbers = tuple(number for number, _ in way.legs)
+            for place, number in enumerate(numbers):
+                found[number] = max(found.get(number, ()), numbers[place + 1 :], key=len)
+        return tuple(found.get(number, ()) for number in range(len(self.visits)))
+
+    @cached_property
     def latency_s(self) -> float:
         """Mean latency of a sample, in seconds."""
         return sum(visit.probability * visit.latency_s for visit in self.visits)

@@ -1,14 +1,11 @@
 """How evenly samples arrive at each resource of a fixed plan, relative to Poisson arrivals.
 
-Samples that come from another resource leave it one at a time. With the utilisation ρ_u there, and of its departures a
-share p that comes here at the rate λ, they are ρ_u / λ apart on average while it is busy, which takes the variability
-
-    x = c² + (1 − c²) · max(0, 1 − (gap / m)² (1 − ρ) / (1 − ρ_u)),    c² = 1 − p + p · cv²
-
-from what queues here, where m is the mean time that a sample takes here, prolonged by other work, and ρ the
-utilisation. x is exact for constant times and a single flow, whose wait here and there is that of the slower resource
-alone; it is 1, that of Poisson arrivals, for exponential times. Resources on the way blur what came before by their
-utilisation.
+Samples leave a resource one at a time. With constant times and a single flow, the wait in a row of queues is that of
+the slowest alone (Friedman): at a faster one after it samples never wait for each other, and what they wait at a faster
+one before it, they need not wait there. So of two resources that a flow passes, the faster one counts its samples as
+evenly spaced, as far as c² = 1 − p + p · cv² is below 1: p is the share of the departures of the first that go on to
+the second, cv the coefficient of variation of the times there. For exponential times arrivals are Poisson everywhere.
+Resources on the way blur what came before by their utilisation.
 
 References
 ----------
@@ -45,8 +42,8 @@ class Stream:
     ----------
     source
         Name of the source.
-    before
-        The visits that a sample makes before this one, in order.
+    before, after
+        The visits that a sample makes before and after this one, in order.
     variability
         Squared coefficient of variation of the times between the source's arrivals.
     """
@@ -56,6 +53,7 @@ class Stream:
     visit: Visit
     source: str
     before: tuple[Visit, ...] = ()
+    after: tuple[Visit, ...] = ()
     variability: float = 1.0
 
 
@@ -69,19 +67,25 @@ def _arrivals(stream: Stream, resources: _Resources) -> Arrivals:
     here = stream.visit.resource
     if any(earlier.resource == here for earlier in stream.before):
         return Arrivals(1 + resources.echo(stream), stream.source)
-    best = Arrivals(min(stream.variability, 1.0), stream.source)
-    blur = 0.0
-    for earlier in reversed(stream.before):
-        if earlier.resource != here:
-            found = resources.variability(earlier.resource, here)
-            found += (1 - found) * blur
-            if found < best.variability:
-                best = Arrivals(found, earlier.resource)
-        blur += (1 - blur) * min(resources.load[earlier.resource], 1.0)
-    own = stream.variability + (1 - stream.variability) * blur
-    if stream.before and best.flow == stream.source:
-        best = Arrivals(min(max(own, 0.0), 1.0), stream.source)
-    return best
+    even = _blurred(stream.variability, stream.before, resources)
+    found = [Arrivals(min(even, 1.0), stream.source)]
+    for place, earlier in enumerate(stream.before):
+        if not resources.slower(here, earlier.resource, stream.level):
+            variability = resources.variability(earlier.resource, here)
+            blurred = _blurred(variability, stream.before[place + 1 :], resources)
+            found.append(Arrivals(blurred, ("from", earlier.resource)))
+    for place, later in enumerate(stream.after):
+        if later.resource != here and resources.slower(later.resource, here, stream.level):
+            blurred = _blurred(resources.variability(here, later.resource), stream.after[:place], resources)
+            found.append(Arrivals(blurred, ("to", later.resource)))
+    return min(found, key=lambda arrival: arrival.variability)
+
+
+def _blurred(variability: float, between: Sequence[Visit], resources: _Resources) -> float:
+    """Return a variability after some visits, in whose queues it comes closer to that of Poisson arrivals."""
+    for visit in between:
+        variability += (1 - variability) * min(resources.load[visit.resource], 1.0)
+    return variability
 
 
 class _Resources:
@@ -91,16 +95,21 @@ class _Resources:
         self.load: dict[str, float] = defaultdict(float)
         self._rate: dict[str, float] = defaultdict(float)
         self._squares: dict[str, float] = defaultdict(float)
-        self._between: dict[tuple[str, str], tuple[float, float]] = defaultdict(lambda: (0.0, 0.0))
-        self._known: dict[tuple[str, str], float] = {}
+        self._between: dict[tuple[str, str], tuple[float, float, float]] = defaultdict(lambda: (0.0, 0.0, 0.0))
+        self._by_level: dict[str, dict[int, float]] = defaultdict(lambda: defaultdict(float))
         for stream in streams:
             resource, moments = stream.visit.resource, stream.visit.moments
             self.load[resource] += stream.rate_per_s * moments.mean
+            self._by_level[resource][stream.level] += stream.rate_per_s * moments.mean
             self._rate[resource] += stream.rate_per_s
             self._squares[resource] += stream.rate_per_s * moments.square
-            for earlier in {visit.resource for visit in stream.before}:
-                rate, load = self._between[earlier, resource]
-                self._between[earlier, resource] = rate + stream.rate_per_s, load + stream.rate_per_s * moments.mean
+            for earlier in {visit.resource: visit for visit in stream.before}.values():
+                rate, there, here = self._between[earlier.resource, resource]
+                self._between[earlier.resource, resource] = (
+                    rate + stream.rate_per_s,
+                    there + stream.rate_per_s * earlier.mean_s,
+                    here + stream.rate_per_s * moments.mean,
+                )
 
     def echo(self, stream: Stream) -> float:
         """Return by how much more the returning samples of a stream make others wait than if they came at random.
@@ -122,22 +131,22 @@ class _Resources:
             since_s += earlier.latency_s + earlier.mean_s / (1 - min(self.load[earlier.resource], 0.999))
         return echo_s / stream.visit.mean_s if stream.visit.mean_s > 0 else 0.0
 
-    def variability(self, earlier: str, here: str) -> float:
-        """Return x of the flow from one resource to another."""
-        if (earlier, here) not in self._known:
-            self._known[earlier, here] = self._variability(earlier, here)
-        return self._known[earlier, here]
-
-    def _variability(self, earlier: str, here: str) -> float:
-        rate, load = self._between[earlier, here]
+    def variability(self, earlier: str, later: str) -> float:
+        """Return c² of the flow from one resource to another."""
         busy, departures = self.load[earlier], self._rate[earlier]
-        if busy <= 0 or busy >= 1 or load <= 0:
+        rate, _, _ = self._between[earlier, later]
+        if busy <= 0 or rate <= 0:
             return 1.0
-        others = min(max(self.load[here] - load, 0.0), 0.999)
-        mean_s = load / rate / (1 - others)
-        part, mean_there_s = min(rate / departures, 1.0), busy / departures
-        cv = max(self._squares[earlier] / departures / mean_there_s**2 - 1, 0.0)
-        spread = min(1 - part + part * cv, 1.0)
-        free = max(1 - rate * mean_s, 0.0)
-        even = max(0.0, 1 - (busy / rate / mean_s) ** 2 * free / (1 - busy)) if busy / rate < mean_s else 0.0
-        return spread + (1 - spread) * min(even, 1.0)
+        part, mean_s = min(rate / departures, 1.0), busy / departures
+        cv = max(self._squares[earlier] / departures / mean_s**2 - 1, 0.0)
+        return min(1 - part + part * cv, 1.0)
+
+    def slower(self, later: str, earlier: str, level: int) -> bool:
+        """Return whether samples that come from one resource to another take longer there, with what goes first."""
+        _, there, here = self._between[earlier, later]
+        return self._prolonged(later, here, level) > self._prolonged(earlier, there, level)
+
+    def _prolonged(self, resource: str, load: float, level: int) -> float:
+        """Return a load, prolonged by other work that is as important as a level or more."""
+        first = sum(found for other, found in self._by_level[resource].items() if other <= level)
+        return load / (1 - min(max(first - load, 0.0), 0.999))

@@ -13,7 +13,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from planner.plan.evaluate import Evaluation, legs
+from planner.plan.evaluate import Evaluation, legs, volumes
 from planner.plan.limits import TailLimit, tail_limits
 from planner.scenario.instance import Instance
 from planner.solvers.core.infeasibility import apart, late
@@ -75,18 +75,19 @@ def _cause(instance: Instance, evaluation: Evaluation, source: str) -> str:
     where = max(waits, key=lambda name: waits[name], default=None)
     if where is None or waits[where] <= 0:
         return ""
-    work_s = {
-        name: sum(
+    work = {
+        name: float(volume)
+        * sum(
             route.share * leg.work_s
             for route, own in zip(routes[name], found[name], strict=True)
             for leg in own
             if leg.site.resource == where
         )
-        for name in instance.sources
+        for name, volume in zip(instance.sources, volumes(instance), strict=True)
     }
     use = evaluation.workers.get(where) or evaluation.networks[where]
     busy = use.utilisation
-    names = sorted((name for name in work_s if work_s[name] > 0), key=lambda name: -work_s[name])
+    names = sorted((name for name in work if work[name] > 0), key=lambda name: -work[name])
     shown = names if len(names) <= 3 else [*names[:2], f"{len(names) - 2} more"]
     return f": {where} is {busy:.0%} busy with {', '.join(shown)}"
 
