@@ -1,7 +1,7 @@
 """Evaluated distributions of delay against simulation: percentiles and late samples, on random plans.
 
-Each plan is scaled to a utilisation of its busiest resource. The share of late samples is compared at the deadline that
-a tenth of the simulated samples miss.
+Each plan is scaled to a utilisation of its busiest resource. The share of late samples is compared at a deadline that
+about a tenth of the simulated samples miss.
 """
 
 from __future__ import annotations
@@ -44,23 +44,22 @@ def run() -> None:
         for utilisation in utilisations:
             for name, stages, links in KINDS:
                 errors, seconds = _errors(arrivals, utilisation, stages, links=links)  # type: ignore[arg-type]
-                middle, worst = np.median(errors, axis=0), errors.max(axis=0)
+                spread = np.percentile(errors, (50, 90, 100), axis=0).T * 100
                 rows.append(
                     (
                         arrivals,
                         f"{utilisation:g}",
                         name,
-                        *(f"{m:.1%} / {w:.1%}" for m, w in zip(middle[:-1], worst[:-1], strict=True)),
-                        f"{100 * middle[-1]:.1f} / {100 * worst[-1]:.1f}",
+                        *(" / ".join(f"{error:.1f}" for error in of_figure) for of_figure in spread.tolist()),
                         f"{seconds * 1e3:.0f} ms",
                     )
                 )
-                print_table(
-                    "Errors of evaluated delays against simulation, median / largest of all sources "
-                    "(goal: p95 within 5 % and late samples within 1 point up to 0.8; 10 % and 3 points at 0.9)",
-                    ("arrivals", ">utilisation", "plans", ">p50", ">p95", ">p99", ">late, points", ">time"),
-                    rows[-1:],
-                )
+    print_table(
+        "Errors of evaluated delays against simulation, median / 90 % / largest of all sources "
+        "(goal: p95 within 5 % and late samples within 1 point up to 0.8; 10 % and 3 points at 0.9)",
+        ("arrivals", ">utilisation", "plans", ">p50, %", ">p95, %", ">p99, %", ">late, points", ">time"),
+        rows,
+    )
 
 
 def _errors(
@@ -82,7 +81,8 @@ def _of_sources(evaluation: Evaluation, delays: dict[str, Array]) -> Iterator[li
     for source, measured in delays.items():
         found = evaluation.distributions[source]
         ratios = [found.percentile_s(level) / float(np.quantile(measured, level)) - 1 for level in (0.5, 0.95, 0.99)]
-        yield [*ratios, found.share_beyond(float(np.quantile(measured, 1 - LATE))) - LATE]
+        deadline_s = 1.02 * float(np.quantile(measured, 1 - LATE))  # not where many delays are equal
+        yield [*ratios, found.share_beyond(deadline_s) - float((measured > deadline_s).mean())]
 
 
 def _case(

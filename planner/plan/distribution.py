@@ -252,8 +252,9 @@ def _felt(arrival: Arrivals, flow: Hashable, busy: float) -> float:
 
     Evenly spaced samples do not wait for each other; others meet them at random, yet seldom several of them.
     """
-    even = 1 - arrival.variability
-    return 1 - even if arrival.flow == flow and even > 0 else 1 - even * busy
+    if arrival.flow == flow and arrival.variability < 1:
+        return arrival.variability
+    return 1 - (1 - arrival.for_others) * busy
 
 
 def _nesting(above: Sequence[tuple[Stream, Arrivals]], own: Sequence[tuple[Stream, Arrivals]]) -> Iterable[Part]:
@@ -267,7 +268,7 @@ def _nesting(above: Sequence[tuple[Stream, Arrivals]], own: Sequence[tuple[Strea
     total = sum(load.values())
     free = max(1 - total - sum(stream.rate_per_s * stream.visit.mean_s for stream, _ in own), 0.0)
     for stream, arrival in above:
-        nests = 1 - free * max(1 - arrival.variability, 0.0) * load[arrival.flow] / total if total else 1.0
+        nests = 1 - free * max(1 - arrival.for_others, 0.0) * load[arrival.flow] / total if total else 1.0
         for part in _wholes(stream):
             yield part._replace(nests=nests)
 

@@ -32,6 +32,13 @@ class Arrivals(NamedTuple):
 
     variability: float
     flow: Hashable
+    spared: bool = False
+    """Whether its samples wait less only because they wait elsewhere; others meet them as at random."""
+
+    @property
+    def for_others(self) -> float:
+        """Variability that other flows meet."""
+        return 1.0 if self.spared else self.variability
 
 
 @dataclass(frozen=True)
@@ -77,7 +84,7 @@ def _arrivals(stream: Stream, resources: _Resources) -> Arrivals:
     for place, later in enumerate(stream.after):
         if later.resource != here and resources.slower(later.resource, here, stream.level):
             blurred = _blurred(resources.variability(here, later.resource), stream.after[:place], resources)
-            found.append(Arrivals(blurred, ("to", later.resource)))
+            found.append(Arrivals(blurred, ("to", later.resource), spared=True))
     return min(found, key=lambda arrival: arrival.variability)
 
 
