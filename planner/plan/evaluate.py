@@ -271,6 +271,13 @@ def weighted_means(instance: Instance, sources: Mapping[str, SourcePlan]) -> tup
     return float(weight @ delay), float(weight @ accuracy)
 
 
+def weighted_misses(instance: Instance, sources: Mapping[str, SourcePlan]) -> float:
+    """Return Σ p λ M / Σ p λ over the sources' shares M of samples that miss their deadlines."""
+    weight = volumes(instance) * [spec.priority for spec in instance.scenario.sources.values()]
+    share = np.array([sources[source].miss_share or 0.0 for source in instance.sources])
+    return float(weight @ share / weight.sum())
+
+
 def memory_bytes(instance: Instance, routes: Routes) -> dict[str, float]:
     """Return the memory that each worker needs: its base, each resident block once, and the largest activation."""
     resident: dict[str, set[tuple[str, int]]] = {worker: set() for worker in instance.workers}

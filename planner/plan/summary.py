@@ -44,6 +44,8 @@ def describe_worth(plan: PlanSpec, worth: PlanWorth) -> str:
 def _against_home(plan: PlanSpec, times: float | None) -> str:
     if times is None:
         return "the whole model at home would break a limit"
+    if plan.goal == "misses" and times > 1 + MATTERS:
+        return f"{times:.2g}x fewer misses than the whole model at home"
     throughput = plan.goal == "throughput"
     if times > 1 + MATTERS:
         how = f"{times:.2g}x the throughput of" if throughput else f"{times:.2g}x faster than"
