@@ -26,13 +26,13 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.plan.journey import Journey, Visit, Way
+from planner.plan.service_times import Complex, Part, Parts, transform
 from planner.plan.smoothing import Arrivals, Stream, arrivals
 from planner.plan.types import Route
 
@@ -46,11 +46,8 @@ MARGIN: Final = 6
 """Steps before 0 and before the end of the range that are left to the kernel."""
 TAIL: Final = 14.0
 """The range extends this many mean waits of the slowest leg beyond the mean delay."""
-MAX_PARTS: Final = 8
-"""Most parts of a mixture of times; those of similar means are joined."""
 NEWTON_STEPS, PICARD_STEPS, TOLERANCE = 12, 300, 1e-9
 
-Complex = NDArray[np.complex128]
 Array = NDArray[np.float64]
 
 
@@ -78,73 +75,6 @@ class DelayDistribution:
             return 1.0
         steps = np.arange(len(self.below)) * self.step_s
         return float(1 - np.interp(delay_s, steps, self.below))
-
-
-class Part(NamedTuple):
-    """One of several kinds of time: its rate, mean and variance, in seconds.
-
-    ``nests`` is the probability that other work comes during this one as if it had come at random.
-    """
-
-    rate_per_s: float
-    mean_s: float
-    variance: float
-    nests: float = 1.0
-
-    @property
-    def square(self) -> float:
-        """Rate times second moment."""
-        return self.rate_per_s * (self.variance + self.mean_s**2)
-
-
-class Parts:
-    """A mixture of times; A(s) = Σ rate · E e^{−s time}."""
-
-    def __init__(self, parts: Iterable[Part]) -> None:
-        self._parts = _joined([part for part in parts if part.rate_per_s > 0 and part.mean_s > 0])
-        self.rate_per_s = sum(part.rate_per_s for part in self._parts)
-        self.load = sum(part.rate_per_s * part.mean_s for part in self._parts)
-        self.nested = sum(part.rate_per_s * part.mean_s * part.nests for part in self._parts)
-
-    def transform(self, s: Complex) -> Complex:
-        """Return A(s)."""
-        total = np.zeros_like(s)
-        for part in self._parts:
-            total += part.rate_per_s * transform(part.mean_s, part.variance, s)
-        return total
-
-    def within(self, s: Complex, sigma: Complex) -> tuple[Complex, Complex]:
-        """Return A where other work prolongs times as σ says, as far as it nests, and the derivative by σ."""
-        total, slope = np.zeros_like(s), np.zeros_like(s)
-        for part in self._parts:
-            at = s + part.nests * (sigma - s)
-            value = part.rate_per_s * transform(part.mean_s, part.variance, at)
-            total += value
-            slope -= part.nests * value * part.mean_s / (1 + at * part.variance / part.mean_s)
-        return total, slope
-
-
-def transform(mean_s: float, variance: float, s: Complex) -> Complex:
-    """Return E e^{−s X} of a gamma distributed time X, or of a constant one."""
-    if variance <= 1e-9 * mean_s**2:
-        return np.exp(-s * mean_s)
-    scale_s = variance / mean_s
-    return np.exp(-mean_s / scale_s * np.log1p(s * scale_s))
-
-
-def _joined(parts: list[Part]) -> list[Part]:
-    """Return at most ``MAX_PARTS`` parts with the same rate, mean and variance in all."""
-    while len(parts) > MAX_PARTS:
-        parts.sort(key=lambda part: part.mean_s)
-        apart = [after.mean_s / before.mean_s for before, after in pairwise(parts)]
-        nearest = int(np.argmin(apart))
-        one, two = parts[nearest : nearest + 2]
-        rate = one.rate_per_s + two.rate_per_s
-        mean = (one.rate_per_s * one.mean_s + two.rate_per_s * two.mean_s) / rate
-        square = (one.square + two.square) / rate
-        nests = (one.rate_per_s * one.nests + two.rate_per_s * two.nests) / rate
-        parts[nearest : nearest + 2] = [Part(rate, mean, max(square - mean**2, 0.0), nests)]
-    return parts
 
 
 @dataclass
@@ -305,7 +235,7 @@ class _Legs:
         """Return E e^{−sT} of a way, from the queue of each visit."""
         total = np.ones_like(self.s)
         now_s = 0.0
-        returns: dict[int, _Returns] = {}
+        returns: dict[str, _Returns] = {}
         for number, pieces in way.legs:
             visit, queue = visits[number], at[number]
             _, sigma = self._wait(queue)
@@ -316,16 +246,17 @@ class _Legs:
             if last_s > 0:
                 total *= transform(last_s, last_variance, self.s)
             total *= np.exp(-self.s * visit.latency_s)
-            before = returns.setdefault(id(queue), _Returns(queue, now_s))
+            before = returns.setdefault(visit.resource, _Returns(now_s))
+            before.queues.append(queue)
             before.same.append(queue.echo(now_s - before.left_s))
             now_s += queue.wait_s + float(head_s) / (1 - queue.above.load) + last_s
             before.left_s = now_s
             now_s += visit.latency_s
         for before in returns.values():
-            total *= self._waits_of(before.queue, before.same)
+            total *= self._waits_of(before.queues, before.same)
         return total
 
-    def _waits_of(self, queue: Queue, same: Sequence[float]) -> Complex:
+    def _waits_of(self, queues: Sequence[Queue], same: Sequence[float]) -> Complex:
         """Return E e^{−s ΣW} of the waits of visits to one resource.
 
         Each is with probability ``same`` the wait of the visit before, else independent of it: who returns soon meets
@@ -336,7 +267,7 @@ class _Legs:
             total, together = np.zeros_like(self.s), 1.0
             for after in range(first + 1, len(same) + 1):
                 apart = 1 - same[after] if after < len(same) else 1.0
-                total += together * apart * self._wait(queue, after - first)[0] * ends[len(same) - after]
+                total += together * apart * self._wait(queues[first], after - first)[0] * ends[len(same) - after]
                 together *= 1 - apart
             ends.append(total)
         return ends[-1]
@@ -354,8 +285,8 @@ class _Legs:
 class _Returns:
     """Visits to one resource: when the last one ended on average, and how far each depends on the one before."""
 
-    queue: Queue
     left_s: float
+    queues: list[Queue] = field(default_factory=list)
     same: list[float] = field(default_factory=list)
 
 
