@@ -20,8 +20,12 @@ WHOLE_ERROR: Final = "whole_error"
 
 SHAPES: Final = "shapes"
 """Key of the shapes of the model's inputs in the environment, by name."""
-FIT: Final = ("figures", "median_error", "worst_error")
-"""Keys of the entry ``fit`` of an estimate's environment."""
+_ERRORS: Final = {"median_error": int | float, "worst_error": int | float}
+FIT: Final = {"figures": int, **_ERRORS}
+"""Keys of the entry ``fit`` in the environment of an estimate from published figures, with the types of their values."""
+
+ADAPTED: Final = {"blocks": int, "kernels": int, "left_out": str, **_ERRORS}
+"""Likewise of an estimate that was fitted to measurements."""
 
 _BAR: Final = 24
 """Characters of the longest bar in a table."""
@@ -112,8 +116,10 @@ class SegmentError(FrozenModel):
 def _readable(environment: dict[str, Any]) -> dict[str, Any]:
     """Check the entries of an environment that are used; others are only shown."""
     fit, warnings = environment.get("fit"), environment.get("warnings", [])
-    if fit and not (isinstance(fit, dict) and all(isinstance(fit.get(key), int | float) for key in FIT)):
-        raise ValueError(f"fit must have the numbers {', '.join(FIT)}")
+    if fit:
+        wanted = FIT if isinstance(fit, dict) and "figures" in fit else ADAPTED
+        if not (isinstance(fit, dict) and all(isinstance(fit.get(key), kind) for key, kind in wanted.items())):
+            raise ValueError(f"fit must have {', '.join(wanted)}")
     if not (isinstance(warnings, list | tuple) and all(isinstance(text, str) for text in warnings)):
         raise ValueError("warnings must be a list of texts")
     return environment

@@ -86,7 +86,7 @@ def test_a_folder_is_no_scenario(tmp_path: Path) -> None:
         ("rate: 5 /s", "rate: -5 /s", 14, "sources.gate-camera.rate: must not be negative; found '-5 /s'"),
         ("worker: gate,", "worker: gaet,", 14, "sources.gate-camera.worker: unknown worker; found 'gaet'"),
         ("memory: 3 GiB", "memory: 3 Gib", 7, "workers.gate.memory: unknown unit 'Gib'; found '3 Gib'"),
-        ("deadline:", "dead_line:", 14, "sources.gate-camera.dead_line: unknown key; found 'dead_line'; expected 'dea"),
+        ("deadline:", "dead_line:", 15, "sources.gate-camera.dead_line: unknown key; found 'dead_line'; expected 'dea"),
     ],
 )
 def test_one_change_gives_one_message(tmp_path: Path, old: str, new: str, line: int, message: str) -> None:
