@@ -10,7 +10,7 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from benchmarks.execution import faults, hop, idle, pipeline, prediction, urgent
+from benchmarks.execution import faults, hop, idle, leaving, pipeline, prediction, urgent
 
 GOALS: dict[str, Callable[[], None]] = {
     "overhead": hop.measure_overhead,
@@ -19,6 +19,7 @@ GOALS: dict[str, Callable[[], None]] = {
     "urgent": urgent.measure_urgent,
     "kills": faults.kills,
     "silence": faults.silence,
+    "leaving": leaving.leaving,
     "two-stages": pipeline.two_stages,
     "four-stages": pipeline.four_stages,
     "prediction": prediction.prediction,

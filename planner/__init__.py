@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from planner.api.profiles import diff as diff
     from planner.api.profiles import estimate as estimate
     from planner.api.profiles import import_profile as import_profile
+    from planner.api.profiles import probe_device as probe_device
     from planner.api.profiles import profile as profile
     from planner.api.profiles import scale as scale
     from planner.api.scenario import Scenario as Scenario
@@ -64,6 +65,9 @@ if TYPE_CHECKING:
     from planner.execution.session.session import SampleError as SampleError
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
+    from planner.profiling.device_probe import DeviceProbe as DeviceProbe
+    from planner.profiling.device_probe import load_probe as load_probe
+    from planner.profiling.device_probe import save_probe as save_probe
     from planner.profiling.store import load_profile as load_profile
     from planner.profiling.store import save_profile as save_profile
     from planner.profiling.types import Profile as Profile
@@ -76,6 +80,7 @@ _MODULES = {
     "BusyError": "planner.execution.session.session",
     "ChainSummary": "planner.api.models",
     "Conversion": "planner.api.interchange",
+    "DeviceProbe": "planner.profiling.device_probe",
     "MethodComparison": "planner.api.comparison",
     "NewScenario": "planner.api.new",
     "ParetoFront": "planner.api.comparison",
@@ -104,12 +109,15 @@ _MODULES = {
     "json_schema": "planner.api.schemas",
     "load_chain": "planner.model.load",
     "load_plan": "planner.api.plan",
+    "load_probe": "planner.profiling.device_probe",
     "load_profile": "planner.profiling.store",
     "load_scenario": "planner.api.scenario",
     "new": "planner.api.new",
     "pareto": "planner.api.comparison",
     "policies": "planner.api.policies",
+    "probe_device": "planner.api.profiles",
     "profile": "planner.api.profiles",
+    "save_probe": "planner.profiling.device_probe",
     "save_profile": "planner.profiling.store",
     "scale": "planner.api.profiles",
     "simulate": "planner.api.simulation",

@@ -13,6 +13,26 @@ from typing import Final
 _MOST_CAUSES: Final = 8
 """How many errors of a chain are told: one may be its own cause."""
 
+_MOST_TEXT: Final = 12_000
+"""Number of characters after which further faults of one error are only counted."""
+
+_MOST_CHARACTERS: Final = 240
+"""Length to which a value is shortened in a message, which may be a whole file."""
+
+
+def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
+    """Return a text, without its middle if it is long."""
+    if len(text) <= most:
+        return text
+    return f"{text[: most * 3 // 4]} … {text[-most // 8 :]} ({len(text)} characters)"
+
+
+def _shown(value: object) -> str:
+    try:
+        return repr(value)
+    except ValueError:  # Python limits the digits of an integer
+        return "a number of thousands of digits"
+
 
 @dataclass(frozen=True)
 class Fault:
@@ -36,11 +56,12 @@ class Fault:
     expected: str | None = None
 
     def __str__(self) -> str:
-        text = f"{self.where}: {self.what}" if self.where else self.what
+        what = shortened(self.what, 2 * _MOST_CHARACTERS)
+        text = f"{shortened(self.where)}: {what}" if self.where else what
         if self.value is not None:
-            text += f"; found {self.value!r}"
+            text += f"; found {shortened(_shown(self.value))}"
         if self.expected:
-            text += f"; expected {self.expected}"
+            text += f"; expected {shortened(self.expected, 4 * _MOST_CHARACTERS)}"
         return text
 
 
@@ -58,7 +79,16 @@ class PlannerError(Exception):
         self.faults: tuple[Fault, ...] = (
             (Fault(what, where, value, expected),) if isinstance(what, str) else tuple(what)
         )
-        super().__init__("\n".join(str(fault) for fault in self.faults))
+        super().__init__("\n".join(self.lines()))
+
+    def lines(self) -> list[str]:
+        """Return the faults as text, one each; of very many, the first ones and the number of the others."""
+        lines: list[str] = []
+        for fault in self.faults:
+            if sum(map(len, lines)) > _MOST_TEXT:
+                return [*lines, f"and {len(self.faults) - len(lines)} more errors"]
+            lines.append(str(fault))
+        return lines
 
 
 class PlannerWarning(UserWarning):

@@ -1,18 +1,15 @@
-"""Atomic writes, which a power failure does not leave incomplete either; strict JSON; the folder of caches."""
+"""Atomic writes, which a power failure does not leave incomplete either; the folder of caches."""
 
 from __future__ import annotations
 
 import errno
-import json
-import math
 import os
-import re
 import secrets
 from collections.abc import Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import BinaryIO
 
 StrPath = str | os.PathLike[str]
 """A path as a caller may give it."""
@@ -100,47 +97,6 @@ def write_bytes_atomic(path: Path, data: bytes | memoryview, *, private: bool = 
 def write_text_atomic(path: Path, text: str) -> None:
     """Write ``text`` as UTF-8 to ``path`` atomically; parent folders are created."""
     write_bytes_atomic(path, text.encode())
-
-
-def parse_json(data: str | bytes) -> Any:
-    """Return the value of a JSON text.
-
-    Raises
-    ------
-    ValueError
-        If the text is not JSON, is nested too deeply, or has a number that is not finite (Python's reader accepts
-        ``NaN``, ``Infinity`` and ``1e999``). The message says where it is, as in ``[3].dur``.
-    """
-    strange: list[str] = []
-
-    def number(text: str) -> float:
-        value = float(text)
-        if not math.isfinite(value):
-            strange.append(text if len(text) < 30 else f"a number of {len(text)} characters")
-        return value
-
-    try:
-        text = data if isinstance(data, str) else data.decode(json.detect_encoding(data))
-        huge = re.search(r"\d{300}", text)  # integers are not read by a function otherwise, which would be slow
-        document = json.loads(text, parse_float=number, parse_constant=number, parse_int=number if huge else None)
-        place = next(_strange_places(document), "a repeated key") if strange else ""
-    except RecursionError:
-        raise ValueError("nested too deeply") from None
-    if strange:
-        raise ValueError(f"{place}: a number must be finite; found {strange[0]}")
-    return json.loads(text) if huge else document
-
-
-def _strange_places(value: object, place: str = "") -> Iterator[str]:
-    """Yield the place of each number that is not finite."""
-    if isinstance(value, float) and not math.isfinite(value):
-        yield place.removeprefix(".") or "top level"
-    elif isinstance(value, dict):
-        for key, inner in value.items():
-            yield from _strange_places(inner, f"{place}.{key}")
-    elif isinstance(value, list):
-        for index, inner in enumerate(value):
-            yield from _strange_places(inner, f"{place}[{index}]")
 
 
 def _sync_folder(folder: Path) -> None:

@@ -41,7 +41,7 @@ def test_a_measurement_has_value_time_and_memory(name: str) -> None:
 
 
 def test_only_a_class_that_got_worse_fails_the_check() -> None:
-    auto = Measurement("bottleneck 12 x 4", "auto", "feasible", 1.0, 0.9, 1.0, 100.0)
+    auto = Measurement("bottleneck 12 x 4", "auto", "feasible", 1.0, 0.9, 1.0, 1.0, 100.0)
     before = Results("1.0.0", 10.0, 0, (auto, replace(auto, method="rule greedy", value=0.5)))
     for value, worse in ((1.019, 0), (0.5, 0), (1.03, 2), (None, 2)):
         after = replace(before, measurements=(replace(auto, value=value), before.measurements[1]))

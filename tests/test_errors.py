@@ -38,3 +38,14 @@ def test_an_error_that_is_its_own_cause_has_an_end() -> None:
     error, other = KeyError("t3"), ValueError("x")
     error.__cause__, other.__cause__ = other, error
     assert explain(error).startswith("KeyError: 't3', caused by ValueError: x")
+
+
+def test_long_values_and_many_faults_are_shortened() -> None:
+    value = {"key": ["x" * 100] * 10_000}
+    told = str(ExecuteError("w" * 10_000, where="h" * 10_000, value=value, expected="e" * 10_000))
+    assert len(told) < 3000
+    assert told.count("…") == 4
+    assert "a number of" in str(ExecuteError("no", value=10**5000))
+    many = str(ExecuteError(Fault("wrong", f"line {line}", "x" * 100) for line in range(10_000)))
+    assert len(many) < 20_000
+    assert many.endswith("more errors")

@@ -16,7 +16,7 @@ from benchmarks.solve.rules import RULES
 from planner.cli.output import print_table
 from planner.version import installed_version
 
-METHODS = ("auto", "auto shared", "milp", "search", "ar-mdi")
+METHODS = ("auto", "auto shared", "milp", "ar-mdi")
 
 
 def main() -> None:
@@ -56,7 +56,7 @@ def _applies(instance: str) -> bool:
 def _arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.solve", description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--instance", action="append", choices=list(CLASSES), help="class of instances; repeatable")
-    parser.add_argument("--method", action="append", choices=[*METHODS, "colgen", "convex", "dp", *RULES])
+    parser.add_argument("--method", action="append", choices=[*METHODS, "search", "colgen", "convex", "dp", *RULES])
     parser.add_argument("--small", action="store_true", help="only the small classes, to try this tool")
     parser.add_argument("--limit", type=float, help="time limit of a method in seconds; 10 by default")
     parser.add_argument("--seed", type=int, default=0)

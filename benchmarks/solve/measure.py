@@ -7,7 +7,7 @@ import resource
 import subprocess
 import sys
 from dataclasses import asdict, dataclass
-from time import perf_counter
+from time import perf_counter, process_time
 from typing import Final
 
 from benchmarks.solve.instances import CLASSES
@@ -34,6 +34,8 @@ class Measurement:
         Proven lower bound of the value; None where nothing is proven.
     seconds
         From the call to the plan, with the imports of solver libraries.
+    cpu_s
+        Processor time of the same, which other work on the machine hardly changes.
     peak_mib
         Largest memory of the process, with Python and all libraries.
     """
@@ -44,6 +46,7 @@ class Measurement:
     value: float | None
     bound: float | None
     seconds: float
+    cpu_s: float
     peak_mib: float
 
     @property
@@ -60,20 +63,21 @@ def measured(instance: str, method: str, *, limit_s: float, seed: int) -> Measur
     try:
         done = subprocess.run(words, capture_output=True, text=True, check=False, timeout=PATIENCE * limit_s + 60)
     except subprocess.TimeoutExpired as error:
-        return Measurement(instance, method, "does not end", None, None, float(error.timeout), 0.0)
+        return Measurement(instance, method, "does not end", None, None, float(error.timeout), 0.0, 0.0)
     if done.returncode:
         reason = (done.stderr.strip().splitlines() or ["no message"])[-1]
-        return Measurement(instance, method, f"fails: {reason[:60]}", None, None, 0.0, 0.0)
+        return Measurement(instance, method, f"fails: {reason[:60]}", None, None, 0.0, 0.0, 0.0)
     return Measurement(**json.loads(done.stdout))
 
 
 def measure(name: str, method: str, limit_s: float, seed: int) -> Measurement:
     """Measure in this process."""
     instance = CLASSES[name](seed)
-    start_s = perf_counter()
+    start_s, cpu_s = perf_counter(), process_time()
     found = _by_rule(instance, method) if method in RULES else _by_solver(instance, method, limit_s)
     status, value, bound = found
-    return Measurement(name, method, status, value, bound, perf_counter() - start_s, _peak_mib())
+    took_s = perf_counter() - start_s, process_time() - cpu_s
+    return Measurement(name, method, status, value, bound, *took_s, _peak_mib())
 
 
 def _by_solver(instance: Instance, method: str, limit_s: float) -> tuple[str, float | None, float | None]:

@@ -89,7 +89,7 @@ def got_worse(before: Results, after: Results) -> list[str]:
     return found
 
 
-COLUMNS: Final = ("instance", "method", ">value", ">times auto's", ">gap", ">time", ">memory", "status")
+COLUMNS: Final = ("instance", "method", ">value", ">times auto's", ">gap", ">time", ">processor", ">memory", "status")
 
 
 def rows(results: Results) -> Iterable[tuple[str, ...]]:
@@ -103,6 +103,7 @@ def rows(results: Results) -> Iterable[tuple[str, ...]]:
             "" if each.value is None or auto is None else f"{each.value / auto:.3f}",
             "" if each.gap is None else f"{each.gap:.2%}",
             f"{each.seconds:.1f} s",
+            f"{each.cpu_s:.1f} s",
             f"{each.peak_mib:.0f} MiB",
             each.status,
         )
@@ -119,6 +120,7 @@ def rendered(results: Results) -> str:
     return (
         f"# Solvers of planner {results.version}\n\n"
         f"Made by `make bench-solve`: seed {results.seed}, {results.limit_s:g} s a method, one thread. The value is\n"
-        "that of the scenario's goal; less is better. Instances: [`instances.py`](../solve/instances.py); rules of\n"
-        f"other projects: [`rules.py`](../solve/rules.py).\n\n{table}\n"
+        "that of the scenario's goal; less is better. Where processor time is far below the time, the machine had\n"
+        "other work. Instances: [`instances.py`](../solve/instances.py); rules of other projects:\n"
+        f"[`rules.py`](../solve/rules.py).\n\n{table}\n"
     )

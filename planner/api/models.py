@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any, Final
@@ -285,15 +285,17 @@ def split(
     chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
     chain = chain_model.chain
     borders = [0, *_checked_cuts(cuts, chain), len(chain)]
+    arrays = _check_inputs(chain, inputs) if check else {}
     target = Path(folder)
-    stages = [_write_stage(chain_model, first, end - 1, target) for first, end in pairwise(borders)]
-    document: dict[str, Any] = {
-        "model_sha256": chain.model_sha256,
-        "chain_sha256": chain.chain_sha256,
-        "stages": stages,
-    }
-    if check:
-        document["check"] = _check(chain_model, stages, target, inputs)
+    with _removed_on_failure(target) as written:
+        stages = [_write_stage(chain_model, first, end - 1, target, written) for first, end in pairwise(borders)]
+        document: dict[str, Any] = {
+            "model_sha256": chain.model_sha256,
+            "chain_sha256": chain.chain_sha256,
+            "stages": stages,
+        }
+        if check:
+            document["check"] = _check(chain_model, stages, target, arrays, drawn=not inputs)
     write_text_atomic(target / MANIFEST, json.dumps(document, indent=2) + "\n")
     return Split(target, document)
 
@@ -308,9 +310,25 @@ def _checked_cuts(cuts: Sequence[int], chain: Chain) -> list[int]:
     return sorted(set(cuts))
 
 
-def _write_stage(chain_model: ChainModel, first: int, last: int, folder: Path) -> dict[str, Any]:
+@contextmanager
+def _removed_on_failure(folder: Path) -> Iterator[list[Path]]:
+    """Yield a list of files; if something fails, delete those in it, and the folder unless it was there before."""
+    before, written = folder.exists(), list[Path]()
+    try:
+        yield written
+    except BaseException:
+        for path in written:
+            path.unlink(missing_ok=True)
+        if not before:
+            with suppress(OSError):  # it has files of others
+                folder.rmdir()
+        raise
+
+
+def _write_stage(chain_model: ChainModel, first: int, last: int, folder: Path, written: list[Path]) -> dict[str, Any]:
     file = f"stage-{first}-{last}.onnx"
     stage = chain_model.stage_model(first, last)
+    written.append(folder / file)
     write_bytes_atomic(folder / file, stage)
     return {
         "file": file,
@@ -322,20 +340,30 @@ def _write_stage(chain_model: ChainModel, first: int, last: int, folder: Path) -
     }
 
 
-def _check(
-    chain_model: ChainModel, stages: Sequence[Mapping[str, Any]], folder: Path, inputs: StrPath | None
-) -> dict[str, Any]:
+def _check_inputs(chain: Chain, inputs: StrPath | None) -> dict[str, Any]:
     import numpy as np
 
+    from planner.runtime.inputs import random_inputs, read_inputs
+
+    specs = chain.cuts[0].tensors
+    return read_inputs(Path(inputs), specs) if inputs else random_inputs(specs, np.random.default_rng(0))
+
+
+def _check(
+    chain_model: ChainModel,
+    stages: Sequence[Mapping[str, Any]],
+    folder: Path,
+    arrays: Mapping[str, Any],
+    *,
+    drawn: bool,
+) -> dict[str, Any]:
     from planner.runtime.check import StageModel, check_split
     from planner.runtime.difference import json_number
-    from planner.runtime.inputs import hint_at_real_inputs, random_inputs, read_inputs
+    from planner.runtime.inputs import hint_at_real_inputs
 
     chain = chain_model.chain
-    specs = chain.cuts[0].tensors
-    arrays = read_inputs(Path(inputs), specs) if inputs else random_inputs(specs, np.random.default_rng(0))
     models = [StageModel(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
-    with nullcontext() if inputs else hint_at_real_inputs(specs, "--inputs FILE.npz"):
+    with hint_at_real_inputs(chain.cuts[0].tensors, "--inputs FILE.npz") if drawn else nullcontext():
         found = check_split(chain, chain_model.path, models, arrays)
     return {
         "passed": found.passed,

@@ -16,6 +16,7 @@ from planner.profiling.types import OperatingPoint, Profile
 
 if TYPE_CHECKING:  # the model is loaded with onnx, which the base install lacks
     from planner.model.load import ChainModel
+    from planner.profiling.device_probe import DeviceProbe
 
 
 def profile(
@@ -106,26 +107,73 @@ def estimate(
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
     operating_points: Sequence[OperatingPoint] = (),
+    adapt: Sequence[StrPath | Profile | DeviceProbe] = (),
 ) -> Profile:
-    """Estimate what each block of a model costs on a device class, from figures published for it.
+    """Estimate what each block of a model costs on a device class, from published figures or measurements of the class.
 
     Parameters
     ----------
     model, max_blocks, shape, axes, layer_assignment, operating_points
         As for :func:`planner.profile`.
     device_class
-        Name of a class with published figures, or a ``.yaml`` file of them.
+        Name of a class with published figures, or a ``.yaml`` file of them; with ``adapt`` the name of any class.
+    adapt
+        Measured profiles of other models on the class, and probes by :func:`planner.probe_device`, their files, or
+        folders of files. The class is then fitted to these instead of published figures.
 
     Raises
     ------
     ModelError, ProfileError
-        If the model or the class is invalid or unknown.
+        If the model or the class is invalid or unknown, or a measurement is not one of this class.
     """
     from planner.profiling.device_classes import load_class
     from planner.profiling.estimate import estimate as estimate_chain
 
+    if adapt:
+        from planner.profiling.adapt import adapt as fit_class
+        from planner.profiling.adapt import estimate_adapted
+
+        adapted = fit_class(_named(device_class), adapt)
+        chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
+        return estimate_adapted(chain_model, adapted, operating_points=operating_points)
     chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
     return estimate_chain(chain_model, load_class(device_class), operating_points=operating_points)
+
+
+def probe_device(
+    *,
+    device_class: str,
+    provider: str = "cpu",
+    threads: int = 1,
+    budget_s: float = 60.0,
+    power_mode: str | None = None,
+    progress: Progress | None = show_progress,
+) -> DeviceProbe:
+    """Time small generated models on this device, so that :func:`planner.estimate` can be fitted to it.
+
+    Parameters
+    ----------
+    device_class, provider, threads, power_mode, progress
+        As for :func:`planner.profile`.
+    budget_s
+        Time limit in seconds; a slow device may take longer for the three rounds that it needs.
+
+    Raises
+    ------
+    ProfileError, RuntimeSessionError
+        If a number is out of range, or onnxruntime is missing or lacks the provider.
+    """
+    from planner.profiling.device_probe import probe_device as probe
+
+    with reporting(progress, "probing this device") as report:
+        return probe(
+            _named(device_class),
+            provider=provider,
+            threads=threads,
+            budget_s=budget_s,
+            power_mode=power_mode,
+            progress=report,
+        )
 
 
 def import_profile(

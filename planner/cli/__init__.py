@@ -10,15 +10,16 @@ import importlib
 import importlib.util
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final, NoReturn
+from typing import Any, Final, NoReturn, TextIO
 
 import typer
 from typer.core import TyperGroup
 
 from planner.cli.examples import epilog
-from planner.errors import Fault, PlannerError
+from planner.errors import Fault, PlannerError, PlannerWarning
 
 # In the order of a typical workflow: data flows model -> profile -> scenario -> plan -> simulate | execute -> report.
 COMMANDS: Final = {
@@ -28,6 +29,7 @@ COMMANDS: Final = {
     "inspect": "Show the blocks and cut points of a model.",
     "split": "Split a model into stage models.",
     "profile": "Determine what each block of a model costs on a device.",
+    "probe-device": "Time small models on this device, to fit estimates to it.",
     "convert": "Make a scenario of another project's files.",
     "solve": "Find which worker runs which blocks for which source.",
     "size": "Find the cheapest devices that a scenario needs.",
@@ -54,9 +56,9 @@ EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "crypto
 
 # What a command needs, so that all that is missing is told at once. Those that are absent need no extra.
 NEEDS = {
-    **dict.fromkeys(("new", "schema", "solve", "size", "compare", "pareto", "simulate"), ("plan",)),
+    **dict.fromkeys(("new", "schema", "solve", "size", "compare", "pareto", "simulate", "convert"), ("plan",)),
     **dict.fromkeys(("models", "inspect"), ("model",)),
-    **dict.fromkeys(("split", "profile"), ("model", "cpu")),
+    **dict.fromkeys(("split", "profile", "probe-device"), ("model", "cpu")),
     "export": ("plan", "model"),
     "run": ("plan", "model", "cpu"),
     **dict.fromkeys(("demo", "validate"), ("plan", "model", "cpu", "report")),
@@ -104,7 +106,7 @@ def _build(words: Sequence[str]) -> typer.Typer:
 
     requested = _requested(words)
     for name in [requested] if requested is not None else COMMANDS:
-        module = importlib.import_module(f"planner.cli.{name}")
+        module = importlib.import_module(f"planner.cli.{name.replace('-', '_')}")
         if hasattr(module, "app"):
             app.add_typer(module.app, name=name, short_help=COMMANDS[name], epilog=epilog(name))
         else:
@@ -146,6 +148,27 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def _run(words: Sequence[str]) -> NoReturn:
+    other = warnings.showwarning
+
+    def show(
+        message: Warning | str,
+        category: type[Warning],
+        filename: str,
+        lineno: int,
+        file: TextIO | None = None,
+        line: str | None = None,
+    ) -> None:
+        if issubclass(category, PlannerWarning):
+            typer.echo(f"planner: warning: {message}", err=True)
+        else:
+            other(message, category, filename, lineno, file, line)
+
+    with warnings.catch_warnings():
+        warnings.showwarning = show
+        _run_command(words)
+
+
+def _run_command(words: Sequence[str]) -> NoReturn:
     try:
         sys.exit(_build(words)(args=words, prog_name="planner", standalone_mode=False))
     except typer.TyperException as error:
@@ -155,8 +178,8 @@ def _run(words: Sequence[str]) -> NoReturn:
     except (PlannerError, ModuleNotFoundError, OSError) as error:
         if "--debug" in words or (faults := _faults(error, _requested(words))) is None:
             raise
-        for fault in faults:
-            typer.echo(f"planner: error: {fault}", err=True)
+        for line in PlannerError(faults).lines():
+            typer.echo(f"planner: error: {line}", err=True)
         sys.exit(2)
     except (KeyboardInterrupt, typer.Abort):  # while the command's libraries are imported
         _print_interrupted()

@@ -64,7 +64,7 @@ def command(
     """Run the worker agent on this device: compute blocks for a coordinator until interrupted."""
     from planner.execution.agent.agent import Agent
     from planner.execution.agent.block_cache import BlockCache
-    from planner.execution.wire.security import check_worker_name
+    from planner.execution.wire.security import Credentials, check_worker_name
     from planner.execution.wire.threads import start_thread
     from planner.execution.wire.zenoh import zenoh_connect
     from planner.files import cache_folder
@@ -76,6 +76,18 @@ def command(
     check_worker_name(name, where="--name")
     if provider != "cpu":
         find_provider(provider)  # reports at once what is missing on this device; the CPU is always available
+    agent: Agent | None = None
+    told_to_leave = False
+
+    def stop(_signal: int, _frame: FrameType | None) -> None:
+        nonlocal told_to_leave
+        told_to_leave = True
+        if agent is not None:
+            agent.close()
+
+    # Before the agent opens its transport: an exception there would leave the library's threads behind.
+    signal.signal(signal.SIGINT, stop)
+    signal.signal(signal.SIGTERM, stop)
     agent = Agent(
         name,
         zenoh_connect(name, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure),
@@ -83,13 +95,11 @@ def command(
         provider=provider,
         threads=threads,
         processors=parse_cpu_list(processors, where="--processors") if processors is not None else (),
+        certificate_ends_unix_s=(Credentials.read(cert_dir, name).own.ends_unix_s if cert_dir is not None else None),
     )
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    if told_to_leave:
         agent.close()
-
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
     sys.setswitchinterval(SWITCH_S)
     if until_stdin_closes:
         start_thread("stdin", partial(_close_with_stdin, agent.close), lambda _error: agent.close())

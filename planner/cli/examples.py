@@ -13,11 +13,13 @@ EXAMPLES: Final = {
     "profile": (
         "planner profile measure models/resnet50.onnx --device-class nano-cpu",
         "planner profile estimate models/resnet50.onnx --device-class jetson-nano",
+        "planner profile estimate models/resnet50.onnx --device-class nano-cpu --adapt profiles/nano-cpu",
         "planner profile import models/resnet50.onnx times.json --device-class nano-tensorrt",
         "planner profile scale profiles/nano-cpu/resnet50.json --by 2.5 --device-class slow-cpu",
         "planner profile show profiles/nano-cpu/resnet50.json --picture costs.svg",
         "planner profile diff profiles/nano-cpu/resnet50.json profiles/slow-cpu/resnet50.json",
     ),
+    "probe-device": ("planner probe-device --device-class nano-cpu",),
     "convert": (
         "planner convert --from pipeedge models.yml device_types.yml devices.yml -o converted",
         "planner convert --from saga instance.json -o converted",

@@ -103,7 +103,7 @@ def measure(
     """
     from planner.api.profiles import profile
 
-    budget_s = _seconds(budget)
+    budget_s = seconds(budget)
     chain_model, points = _load(model, max_blocks, (shape, axis, layer_assignment), calibrate, thresholds, predictions)
     try:
         measured = profile(
@@ -128,8 +128,21 @@ def estimate(
     model: Model,
     *,
     device_class: Annotated[
-        str, typer.Option(metavar="CLASS", help="Device class with published figures, or a .yaml file of them.")
+        str,
+        typer.Option(
+            metavar="CLASS",
+            help="Device class with published figures, or a .yaml file of them; with --adapt any device class.",
+        ),
     ],
+    adapt: Annotated[
+        list[Path] | None,
+        typer.Option(
+            metavar="PATH",
+            help="Fit the class to measurements instead: a measured profile of another model, a file by `planner "
+            "probe-device`, or a folder of such files. Repeat the option for several; from 3 models on, the error of "
+            "whole models is known.",
+        ),
+    ] = None,
     output: Output = None,
     max_blocks: int = MAX_BLOCKS_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
@@ -140,11 +153,15 @@ def estimate(
     predictions: Predictions = None,
     json: bool = JSON_OPTION,
 ) -> None:
-    """Estimate the costs on a device from its published figures."""
+    """Estimate costs from published figures, or from measurements of other models.
+
+    An estimate states its error, and the interval in which 90 % of the times lie.
+    """
     from planner.api.profiles import estimate as estimate_profile
 
     chain_model, points = _load(model, max_blocks, (shape, axis, layer_assignment), calibrate, thresholds, predictions)
-    _finish(estimate_profile(chain_model, device_class=device_class, operating_points=points), output, json=json)
+    estimated = estimate_profile(chain_model, device_class=device_class, adapt=adapt or (), operating_points=points)
+    _finish(estimated, output, json=json)
 
 
 @app.command("import", epilog=epilog("profile", "import"))
@@ -273,7 +290,7 @@ def _numbers(text: str) -> list[float]:
         ) from error
 
 
-def _seconds(text: str) -> float:
+def seconds(text: str) -> float:
     """Read a time such as ``10s`` or ``2 min``, without pint, which a device that only profiles does not have."""
     match = re.fullmatch(r"\s*(\d+(?:\.\d+)?)\s*(s|min)\s*", text)
     if match is None:

@@ -78,7 +78,7 @@ def command(
     """
     from planner.execution.session.feed import Feed
     from planner.execution.session.results import ResultFolder
-    from planner.execution.session.samples import find_samples
+    from planner.execution.session.samples import find_samples, first_inputs
 
     if resume and output is None:
         raise UsageError("nothing to resume", where="--resume", expected="--output FOLDER")
@@ -104,16 +104,16 @@ def command(
     skip = folder.has if folder is not None and resume else None
     for own, found in samples.items():
         if isinstance(found, Sequence):
-            own.warm_up(found[0].read())
+            own.warm_up(first_inputs(found))
             totals[own.name] = sum(skip is None or not skip(own.name, sample.name) for sample in found)
     tally = {name: _Tally() for name in places}
     try:
         with view, session:
             for outcome in Feed(samples, in_order=not as_they_come, skip=skip).outcomes():
-                tally[outcome.source].add(outcome)
-                file = folder.write(outcome) if folder is not None else None
+                written = folder.write(outcome) if folder is not None else outcome
+                tally[written.source].add(written)
                 if json:
-                    _print_line(outcome, file)
+                    _print_line(written)
     except KeyboardInterrupt:  # which is how a command that never ends is ended
         _print_tally(tally, json=json)
         raise
@@ -141,12 +141,12 @@ def read_places(options: Iterable[str]) -> dict[str, str]:
     return places
 
 
-def _print_line(outcome: SampleOutcome, file: Path | None) -> None:
+def _print_line(outcome: SampleOutcome) -> None:
     from planner.execution.session.results import as_json, outcome_line
 
     line = outcome_line(outcome)
-    if file is not None:
-        line["file"] = str(file)
+    if outcome.file is not None:
+        line["file"] = str(outcome.file)
     elif outcome.result is not None:
         line["outputs"] = {name: as_json(array) for name, array in outcome.result.outputs.items()}
     sys.stdout.write(json_library.dumps(line, allow_nan=False) + "\n")

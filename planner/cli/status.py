@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import time
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,12 +30,18 @@ def command(
 ) -> None:
     """Show the address, the device, the loaded blocks and the load of running agents.
 
-    Agents that have one name by mistake are all listed, and a warning names them.
+    Agents that have one name by mistake are all listed, and a warning tells where they run.
     """
+    from planner.execution.wire.own_certificate import notice_of_end
     from planner.units import read_quantity
 
     with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
         states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
+        problems = dict(agents.problems)
+    for about in (state.about for state in states):
+        ends_unix_s = about.certificate_ends_unix_s
+        if ends_unix_s is not None and (notice := notice_of_end(ends_unix_s - time.time())):
+            problems.setdefault(about.worker, notice)
     by_name: dict[str, list[AgentState]] = {}
     for state in states:
         by_name.setdefault(state.about.worker, []).append(state)
@@ -42,18 +50,32 @@ def command(
     else:
         print_table(
             "Agents",
-            ("agent", "address", "device", "provider", "versions", ">memory", "policy", "loaded", ">queued", "running"),
+            (
+                "agent",
+                "address",
+                "host (process)",
+                "device",
+                "provider",
+                "versions",
+                ">memory",
+                "policy",
+                "loaded",
+                ">queued",
+                "running",
+            ),
             [_row(state) for state in states],
         )
+    for name, what in problems.items():
+        typer.echo(f"planner: warning: {name!r}: {what}", err=True)
     for name, called in by_name.items():
         if len(called) > 1:
-            found = ", ".join(state.address or "an unknown address" for state in called)
+            found = "; ".join(str(state.whereabouts) for state in called)
             typer.echo(f"planner: warning: {len(called)} agents are called {name}: {found}; runs refuse them", err=True)
 
 
 def _document(first: AgentState, *namesakes: AgentState) -> dict[str, object]:
     """Return the state of an agent, and those of the others of its name."""
-    state = first.about.model_dump(exclude={"kind", "worker"}) | {"address": first.address}
+    state = first.about.model_dump(exclude={"kind", "worker"}) | asdict(first.whereabouts)
     return state | ({"namesakes": [_document(other) for other in namesakes]} if namesakes else {})
 
 
@@ -68,7 +90,9 @@ def _row(state: AgentState) -> tuple[object, ...]:
     run = f"{about.policy}" if about.run else "idle"
     memory = f"{about.memory_bytes / 2**20:.0f} MiB"
     busy = loaded or "–", about.queued, about.running or "–"
-    return about.worker, state.address or "–", device, providers, versions, memory, run, *busy
+    at = state.whereabouts
+    process = f"{at.host} ({at.process_id})"
+    return about.worker, at.address or "–", process, device, providers, versions, memory, run, *busy
 
 
 def _span(blocks: tuple[int, ...]) -> str:

@@ -123,13 +123,21 @@ def command(
             progress=shown_by(view),
             observer=view,
         )
-    pictures = verdict.save(output) if output is not None else {}
+    pictures: Mapping[str, Path] = {}
+    unwritten: OSError | None = None
+    if output is not None:
+        try:
+            pictures = verdict.save(output)
+        except OSError as error:  # the verdict is printed all the same
+            unwritten = error
     if json:
         print_json(verdict.to_dict())
     else:
-        if output is not None:
+        if output is not None and unwritten is None:
             print_folder(output, pictures)
         print_summary(verdict)
+    if unwritten is not None:
+        raise unwritten
     if not verdict.passed:
         raise typer.Exit(1)
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any, TypeVar
 from pydantic import BaseModel, ConfigDict, Field, RootModel
 
 from planner.errors import InterchangeError, ScenarioError
-from planner.files import parse_json
+from planner.formats.json import parse_json
 from planner.scenario.document import Document, read_document
 from planner.scenario.parse import parse_entries
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ast
 import operator
-import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from types import MappingProxyType
@@ -18,7 +17,7 @@ from typing import Final
 import onnx
 from onnx import TypeProto, helper
 
-from planner.errors import Fault, ModelError, PlannerWarning
+from planner.errors import Fault, ModelError
 from planner.model.sequences import dims_of
 from planner.model.source import ModelSource
 
@@ -85,12 +84,22 @@ def given_sizes(
         if wrong:
             what = f"--axis contradicts --shape of input {found[wrong[0]]!r}"
             faults.append(Fault(what, where, f"{symbol}={axes[symbol]}", f"{symbol}={wrong[0]}"))
-        elif len(found) > 1 and symbol not in axes:
-            first, second = list(found)[:2]
-            what = f"--shape of {found[first]} and {found[second]} give axis {symbol!r} the sizes {first} and {second}"
-            warnings.warn(f"{where}: {what}; it is left open elsewhere", PlannerWarning, stacklevel=4)
     agreed = {symbol: next(iter(found)) for symbol, found in requested.items() if len(found) == 1}
     return {**agreed, **axes}, faults
+
+
+def several_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> list[Fault]:
+    """Return the named axes that shapes of inputs give several sizes, which one symbol cannot have.
+
+    Some models call different axes by one name and run all the same, so that this alone is no error.
+    """
+    faults = []
+    for symbol, found in _requested_sizes(source, shape).items():
+        if len(found) > 1:
+            sizes = " and ".join(f"{size} in {name!r}" for size, name in found.items())
+            what = f"inputs give axis {symbol!r} several sizes"
+            faults.append(Fault(what, str(source.path), sizes, f"one size, as with --axis {symbol}={max(found)}"))
+    return faults
 
 
 def _requested_sizes(source: ModelSource, shape: Mapping[str, Sequence[int]]) -> dict[str, dict[int, str]]:

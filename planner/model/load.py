@@ -33,6 +33,7 @@ if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so t
     from planner.model.line import WorkOrder
     from planner.model.shapes import Shapes
     from planner.model.source import ModelSource
+    from planner.model.work import Work
 
 
 @dataclass(frozen=True)
@@ -129,6 +130,19 @@ class ChainModel:
         name = f"{self.chain.name}[{first}:{last + 1}]"
         return serialise(self.source, self.line, self.shapes, self._part(first, last), name)
 
+    def work(self, index: int) -> Work:
+        """Return the work of block ``index`` by kind of operator."""
+        from planner.model.kernels import NodeFacts, work_of
+
+        part = self._part(index, index)
+        nodes = part.nodes
+        flop = {node.proto.output[0]: self.costs.flop[node.index] for node in nodes if node.proto.output}
+        facts = NodeFacts(
+            self.shapes.dims, self.shapes.bytes, lambda proto: flop[proto.output[0]], self.costs.graph.is_free
+        )
+        border_bytes = sum(map(self.shapes.bytes, (*part.inputs, *part.outputs)))
+        return work_of([node.proto for node in nodes], facts, border_bytes)
+
     def model_bytes(self) -> bytes:
         """Return the whole model with external data embedded."""
         return self.source.whole()
@@ -183,6 +197,7 @@ def load_chain(
         raise ModelError(
             "a chain needs at least one block", where="--max-blocks", value=max_blocks, expected="1 or more"
         )
+    from planner.model.axes import several_sizes
     from planner.model.bounds import input_bounds
     from planner.model.cost import count_costs
     from planner.model.device_annotations import read_stages
@@ -194,17 +209,25 @@ def load_chain(
 
     path, rules = Path(path), parse_rules(layer_assignment)
     source = read_model(path)
-    graph = build_graph(source)
-    shapes = infer_shapes(source, graph, shape or {}, axes or {})
-    graph = graph.folded(shapes.fixed)
-    shapes = shapes.bounded(input_bounds(graph, shapes))
-    costs = count_costs(graph, shapes)
-    stages = read_stages(source, graph)
-    line = order_work(graph, shapes.specs, costs.time_s, stages.of)
-    placed = _placed(line, stages, assign(rules, graph.work(), str(path)))
-    wishes = _wishes(path, line, stages, placed)
-    borders = _borders(path, line, shapes, costs, max_blocks=max_blocks, wishes=wishes)
-    chain = _chain(name or path.stem, source, line, costs, borders)
+    several = several_sizes(source, shape or {})
+    try:
+        graph = build_graph(source)
+        shapes = infer_shapes(source, graph, shape or {}, axes or {})
+        graph = graph.folded(shapes.fixed)
+        shapes = shapes.bounded(input_bounds(graph, shapes))
+        costs = count_costs(graph, shapes)
+        stages = read_stages(source, graph)
+        line = order_work(graph, shapes.specs, costs.time_s, stages.of)
+        placed = _placed(line, stages, assign(rules, graph.work(), str(path)))
+        wishes = _wishes(path, line, stages, placed)
+        borders = _borders(path, line, shapes, costs, max_blocks=max_blocks, wishes=wishes)
+        chain = _chain(name or path.stem, source, line, costs, borders)
+    except ModelError as error:
+        if several:  # likely the reason
+            raise ModelError([*several, *error.faults]) from error
+        raise
+    for fault in several:
+        warnings.warn(f"{fault}; it is left open elsewhere", PlannerWarning, stacklevel=2)
     return ChainModel(chain, source, line, shapes, costs, borders, stages, placed)
 
 

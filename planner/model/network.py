@@ -100,6 +100,11 @@ class ModelBuilder:
         self._channels[name] = channels
         return name
 
+    def shape(self, name: str) -> tuple[int, ...]:
+        """Return the shape of a model input with fixed axes."""
+        value = next(value for value in self._graph.input if value.name == name)
+        return tuple(axis.dim_value for axis in value.type.tensor_type.shape.dim)
+
     def split(self, x: str, name: str, parts: int) -> list[str]:
         """Split the last axis into equal parts."""
         outputs = [f"{name}.{part}" for part in range(parts)]

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 from pydantic import ValidationError
 
-from planner.errors import Fault, PlanError
-from planner.files import StrPath, parse_json, write_text_atomic
+from planner.errors import PlanError
+from planner.files import StrPath, write_text_atomic
+from planner.formats.json import parse_json
 from planner.plan.types import SCHEMA, PlanSpec
+from planner.schemas import schema_faults
 
 
 def load_plan(path: StrPath) -> PlanSpec:
@@ -34,14 +37,7 @@ def load_plan(path: StrPath) -> PlanSpec:
     try:
         return PlanSpec.model_validate_json(text, strict=True)  # a number is neither text nor a boolean
     except ValidationError as error:
-        raise PlanError(
-            Fault(
-                what=fault["msg"],
-                where=f"{path}: {'.'.join(str(part) for part in fault['loc']) or 'plan'}",
-                value=None if fault["type"] == "missing" or isinstance(fault["input"], dict | list) else fault["input"],
-            )
-            for fault in error.errors()
-        ) from error
+        raise PlanError(schema_faults(error, PlanSpec, str(path))) from error
 
 
 def save_plan(plan: PlanSpec, path: StrPath) -> None:
@@ -49,7 +45,11 @@ def save_plan(plan: PlanSpec, path: StrPath) -> None:
     write_text_atomic(Path(path), json.dumps(plan_document(plan), indent=2, allow_nan=False) + "\n")
 
 
-def plan_document(plan: PlanSpec) -> dict[str, object]:
+def plan_document(plan: PlanSpec) -> dict[str, Any]:
     """Return the plan as it is written to its file."""
-    document: dict[str, object] = plan.model_dump(mode="json", by_alias=True)
+    document: dict[str, Any] = plan.model_dump(mode="json", by_alias=True)
+    for source in document["sources"].values():  # only estimates have intervals
+        for key in ("delay_interval_s", "rate_interval_per_s"):
+            if source[key] is None:
+                del source[key]
     return document

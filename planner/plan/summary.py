@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
-from planner.plan.types import EnergyUse, PlanPrices, PlanSpec, PlanWorth, Route
+from planner.plan.types import EnergyUse, PlanPrices, PlanSpec, PlanWorth, Route, SourcePlan
 from planner.scenario.instance import Instance
 from planner.tables import Table, milliseconds
 
@@ -16,6 +16,10 @@ MATTERS: Final = 0.01
 def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
     """Return routes, utilisations, prices if known, and the objective with its gap."""
     yield _routes(plan, instance)
+    for name, source in plan.sources.items():
+        if source.rate_interval_per_s is not None:
+            low, high = source.rate_interval_per_s
+            yield f"{name}: the plan sustains {low:.4g} to {high:.4g} samples per second"
     yield _loads(plan)
     if plan.energy is not None:
         yield describe_energy(plan.energy, instance)
@@ -54,9 +58,10 @@ def _against_home(plan: PlanSpec, times: float | None) -> str:
 
 def _routes(plan: PlanSpec, instance: Instance) -> Table:
     accuracy = [">accuracy"] if instance.calibrated else []
+    interval = [f">{plan.coverage:.0%} interval"] if plan.coverage is not None else []
     return Table(
         "Routes",
-        ("source", ">share", "model", "route (worker: blocks)", *accuracy, ">delay", ">surrogate"),
+        ("source", ">share", "model", "route (worker: blocks)", *accuracy, ">delay", *interval, ">surrogate"),
         [
             (
                 name,
@@ -65,12 +70,20 @@ def _routes(plan: PlanSpec, instance: Instance) -> Table:
                 " > ".join(f"{stage.worker}: {stage.first_block}-{stage.last_block}" for stage in route.stages),
                 *([f"{source.accuracy:.1%}"] if accuracy else []),
                 milliseconds(source.delay_s),
+                *([_interval(source)] if interval else []),
                 milliseconds(source.surrogate_delay_s),
             )
             for name, source in plan.sources.items()
             for route in source.routes
         ],
     )
+
+
+def _interval(source: SourcePlan) -> str:
+    if source.delay_interval_s is None:
+        return ""
+    low_s, high_s = source.delay_interval_s
+    return f"{milliseconds(low_s)} to {'infinity' if high_s is None else milliseconds(high_s)}"
 
 
 def _loads(plan: PlanSpec) -> Table:

@@ -5,13 +5,15 @@ from __future__ import annotations
 from functools import cached_property
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
 
 from planner.base import FrozenModel
 
 SCHEMA: Final = "planner/plan/v1"
 
 Status = Literal["optimal", "feasible", "infeasible", "no_solution", "interrupted"]
+Block = Annotated[int, Field(ge=0, le=10**6)]
+"""Index of a block; the bound is far beyond any chain."""
 Share = Annotated[float, Field(gt=0, le=1 + 1e-9)]
 
 
@@ -19,8 +21,8 @@ class Stage(FrozenModel):
     """A segment of blocks placed on a worker; ``last_block`` is inclusive."""
 
     worker: str
-    first_block: int = Field(ge=0)
-    last_block: int = Field(ge=0)
+    first_block: Block
+    last_block: Block
 
 
 class Route(FrozenModel):
@@ -48,6 +50,11 @@ class SourcePlan(FrozenModel):
     """Mean delay by :mod:`planner.plan.evaluate`, in seconds."""
     surrogate_delay_s: float
     """This source's delay as the objective sees it, in seconds."""
+    delay_interval_s: tuple[float, float | None] | None = None
+    """Interval of ``delay_s`` that follows from those of estimated profiles; its end is None where queues may grow
+    without limit. None if all profiles are measured, or no error is known."""
+    rate_interval_per_s: tuple[float, float] | None = None
+    """For the goal ``throughput``: likewise of the samples per second that the plan sustains, up to those asked for."""
     routes: tuple[Route, ...] = Field(min_length=1)
 
 
@@ -129,6 +136,24 @@ class ScenarioReference(FrozenModel):
     sha256: str
 
 
+class _Wishes(BaseModel):
+    """Options of the solver that a plan is checked against."""
+
+    model_config = ConfigDict(strict=True)
+
+    pins: dict[str, dict[Annotated[Block, Field(strict=False)], str]] = {}
+    max_visits: Annotated[int, Field(ge=1)] | None = None
+
+
+def _known_wishes(options: dict[str, Any]) -> dict[str, Any]:
+    try:
+        _Wishes.model_validate(options)
+    except ValidationError as error:
+        first = error.errors()[0]
+        raise ValueError(f"{'.'.join(map(str, first['loc']))}: {first['msg']}") from None
+    return options
+
+
 class PlanSpec(FrozenModel):
     """A solution of a scenario: the answer of ``planner solve``, and the input of simulation and execution."""
 
@@ -136,7 +161,7 @@ class PlanSpec(FrozenModel):
     scenario: ScenarioReference | None = None
     chains: dict[str, str] = {}
     """``chain_sha256`` of each model the plan uses."""
-    options: dict[str, Any] = {}
+    options: Annotated[dict[str, Any], AfterValidator(_known_wishes)] = {}
     """Options of the solver."""
     status: Status
     """Whether the plan is within all limits, and proven to be nearly optimal."""
@@ -157,6 +182,8 @@ class PlanSpec(FrozenModel):
     """What would help where the gap is above 10 %."""
     provenance: Literal["measured", "estimated"]
     """``estimated`` if the costs of any device class are."""
+    coverage: float | None = None
+    """Coverage of the intervals of the sources; None without intervals."""
     sources: dict[str, SourcePlan]
     workers: dict[str, WorkerUse]
     networks: dict[str, NetworkUse]

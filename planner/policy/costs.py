@@ -8,6 +8,7 @@ from copy import copy
 from itertools import accumulate
 from types import MappingProxyType
 
+from planner.profiling.types import Profile
 from planner.scenario.instance import Hop, Instance
 
 
@@ -51,8 +52,7 @@ class CostTable:
             for worker in instance.workers
         }
         self._parameters = {
-            model: [0, *accumulate(block.parameters for block in instance.any_profile(model).blocks)]
-            for model in instance.profiles
+            model: [0, *accumulate(_parameters(instance.any_profile(model)))] for model in instance.profiles
         }
         self._cut_bytes = MappingProxyType({model: instance.cut_bytes(model) for model in instance.profiles})
         self._pace: dict[tuple[str, str], tuple[float, float]] = {
@@ -112,7 +112,7 @@ class CostTable:
         return known_s
 
     def parameters(self, model: str, first: int, last: int) -> int:
-        """Return the number of parameters of blocks ``first`` to ``last``."""
+        """Return the number of parameters of blocks ``first`` to ``last``; of blocks, if the whole model has none."""
         sums = self._parameters[model]
         return sums[last + 1] - sums[first]
 
@@ -151,3 +151,8 @@ class CostTable:
             return ()
         start = ring.index(first)
         return ring[start:] + ring[:start]
+
+
+def _parameters(profile: Profile) -> list[int]:
+    counts = [block.parameters for block in profile.blocks]
+    return counts if any(counts) else [1] * len(counts)

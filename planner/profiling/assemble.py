@@ -2,12 +2,26 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final, Literal
 
+from pydantic import ValidationError
+
+from planner.errors import ProfileError
 from planner.model.chain import Chain
-from planner.profiling.types import SHAPES, BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile, SegmentError
+from planner.model.work import Work
+from planner.profiling.types import (
+    SCHEMA,
+    SHAPES,
+    EstimateInterval,
+    ExitPoint,
+    ModelReference,
+    OperatingPoint,
+    Profile,
+    SegmentError,
+)
+from planner.schemas import schema_faults
 
 SHORTEST_S: Final = 1e-9
 
@@ -25,7 +39,11 @@ class ChainCosts:
     weight_bytes, activation_bytes
         Measured memory that each block holds, and its peak while it runs, in bytes; length L, or empty to use the
         computed values.
-    stage_overhead_s, fusion_saving_s, segment_error
+    intervals_s
+        Interval of the time of each block; length L, or empty in a measured profile; seconds.
+    works
+        Work of each block by kind of operator; length L, or empty in an estimate.
+    stage_overhead_s, fusion_saving_s, segment_error, interval
         As in :class:`Profile`.
     """
 
@@ -34,9 +52,12 @@ class ChainCosts:
     load_s: Sequence[float] = ()
     weight_bytes: Sequence[int] = ()
     activation_bytes: Sequence[int] = ()
+    intervals_s: Sequence[tuple[float, float]] = ()
+    works: Sequence[Work] = ()
     stage_overhead_s: float = 0.0
     fusion_saving_s: Sequence[float] = field(default=())
     segment_error: SegmentError | None = None
+    interval: EstimateInterval | None = None
 
 
 def assemble(
@@ -48,7 +69,13 @@ def assemble(
     environment: dict[str, Any],
     operating_points: Sequence[OperatingPoint],
 ) -> Profile:
-    """Return the profile of ``chain`` on ``device_class``."""
+    """Return the profile of ``chain`` on ``device_class``.
+
+    Raises
+    ------
+    ProfileError
+        If a value is out of its range, such as a time in another unit.
+    """
     unknown = (0.0,) * len(chain)
     rows = zip(
         chain.blocks,
@@ -57,33 +84,53 @@ def assemble(
         costs.load_s or unknown,
         costs.weight_bytes or [block.weight_bytes for block in chain.blocks],
         costs.activation_bytes or [block.activation_bytes for block in chain.blocks],
+        costs.intervals_s or (None,) * len(chain),
+        costs.works or ({},) * len(chain),
         strict=True,
     )
-    return Profile(
-        model=ModelReference(name=chain.name, sha256=chain.model_sha256),
-        chain_sha256=chain.chain_sha256,
-        device_class=device_class,
-        provenance=provenance,
-        environment={**environment, SHAPES: {tensor.name: list(tensor.shape) for tensor in chain.cuts[0].tensors}},
-        stage_overhead_s=costs.stage_overhead_s,
-        fusion_saving_s=tuple(costs.fusion_saving_s),
-        blocks=tuple(
-            BlockCost(
-                name=block.name,
-                mean_s=max(mean_s, SHORTEST_S),
-                std_s=std_s,
-                weight_bytes=weight_bytes,
-                activation_bytes=activation_bytes,
-                flop=block.flop,
-                parameters=block.parameters,
-                load_s=load_s,
-            )
-            for block, mean_s, std_s, load_s, weight_bytes, activation_bytes in rows
+    contents = {
+        "model": ModelReference(name=chain.name, sha256=chain.model_sha256),
+        "chain_sha256": chain.chain_sha256,
+        "device_class": device_class,
+        "provenance": provenance,
+        "environment": {**environment, SHAPES: {tensor.name: list(tensor.shape) for tensor in chain.cuts[0].tensors}},
+        "stage_overhead_s": costs.stage_overhead_s,
+        "fusion_saving_s": tuple(costs.fusion_saving_s),
+        "blocks": tuple(
+            {
+                "name": block.name,
+                "mean_s": max(mean_s, SHORTEST_S),
+                "std_s": std_s,
+                "weight_bytes": weight_bytes,
+                "activation_bytes": activation_bytes,
+                "flop": block.flop,
+                "parameters": block.parameters,
+                "load_s": load_s,
+                "interval_s": interval_s,
+                "work": dict(work),
+            }
+            for block, mean_s, std_s, load_s, weight_bytes, activation_bytes, interval_s, work in rows
         ),
-        cut_bytes=tuple(cut.bytes for cut in chain.cuts),
-        exits=tuple(
+        "cut_bytes": tuple(cut.bytes for cut in chain.cuts),
+        "exits": tuple(
             ExitPoint(name=exit_.name, cut=exit_.cut, result_bytes=exit_.result_bytes) for exit_ in chain.exits
         ),
-        operating_points=tuple(operating_points),
-        segment_error=costs.segment_error,
-    )
+        "operating_points": tuple(operating_points),
+        "segment_error": costs.segment_error,
+        "interval": costs.interval,
+    }
+    return checked(contents, f"profile of {chain.name} on {device_class}")
+
+
+def checked(contents: Mapping[str, Any], where: str) -> Profile:
+    """Return the profile with these contents.
+
+    Raises
+    ------
+    ProfileError
+        If a value is out of its range: one fault per value, with its place in the profile.
+    """
+    try:
+        return Profile.model_validate({"schema": SCHEMA, **contents})
+    except ValidationError as error:
+        raise ProfileError(schema_faults(error, Profile, where)) from error

@@ -25,7 +25,9 @@ from pydantic import Field, ValidationError
 
 from planner.base import FrozenModel
 from planner.errors import Fault, ProfileError
+from planner.formats.yaml import YamlError, parse_yaml
 from planner.profiling.types import NonNegative, Positive
+from planner.schemas import schema_faults
 
 FOLDERS: Final = tuple(base / "profiles/classes" for base in (Path(), *Path(__file__).parents[1:3]))
 """Folders of class files: below the working directory, in the installed package, in a checkout of this project."""
@@ -130,20 +132,20 @@ def load_class(name: str) -> DeviceClass:
     """
     path = Path(name) if name.endswith(".yaml") else _find(name)
     try:
-        from ruamel.yaml import YAML
-        from ruamel.yaml.error import YAMLError
+        document = parse_yaml(path.read_bytes()).value
     except ImportError as error:
         raise ProfileError("estimates require a YAML parser", expected='`pip install "mdi-planner[plan]"`') from error
-    try:
-        document = YAML(typ="safe").load(path)
-    except (OSError, YAMLError, ValueError, RecursionError) as error:
-        raise ProfileError(f"device class cannot be read: {error}", where=str(path)) from error
+    except OSError as error:
+        raise ProfileError(f"device class cannot be read: {error.strerror}", where=str(path)) from error
+    except YamlError as error:
+        raise ProfileError(
+            replace(fault, where=f"{path}:{line}: {'.'.join(map(str, location))}".removesuffix(": "))
+            for line, location, fault in error.faults
+        ) from error
     try:
         device_class = DeviceClass.model_validate(document)
     except ValidationError as error:
-        raise ProfileError(
-            Fault(fault["msg"], f"{path}: {'.'.join(map(str, fault['loc']))}") for fault in error.errors()
-        ) from error
+        raise ProfileError(schema_faults(error, DeviceClass, str(path))) from error
     unknown = [figure for figure in device_class.figures if figure.source not in device_class.sources]
     if unknown:
         raise ProfileError(

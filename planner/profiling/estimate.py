@@ -8,10 +8,11 @@ from collections.abc import Sequence
 import numpy as np
 
 from planner.errors import ProfileError
-from planner.profiling.assemble import ChainCosts, assemble
+from planner.profiling.assemble import SHORTEST_S, ChainCosts, assemble, checked
 from planner.profiling.device_classes import DeviceClass, Workload, fit
+from planner.profiling.intervals import COVERAGE, around, half_width
 from planner.profiling.sampling import ProfiledModel
-from planner.profiling.types import OperatingPoint, Profile
+from planner.profiling.types import EstimateInterval, OperatingPoint, Profile
 
 
 def estimate(
@@ -38,10 +39,13 @@ def estimate(
     -------
     Profile
         Profile with ``provenance: estimated``. ``environment["fit"]`` holds the errors of the figures when predicted
-        from the others. Values that figures do not provide (stage overhead, load time, standard deviation) are 0.
+        from the others; the intervals follow from them. Figures are of whole models: blocks get the same interval,
+        relative to their time, although their errors may be larger. Values that figures do not provide (stage overhead,
+        load time, standard deviation) are 0.
     """
     chain, roofline = chain_model.chain, fit(device_class)
     works = workloads(chain_model) if works is None else works
+    width = half_width(np.log1p(np.array(roofline.errors)))
     # The fixed part is the cost of launching layers, so it is proportional to the number of nodes.
     fixed_s = roofline.fixed_s if device_class.fixed_part == "device" else 0.0
     nodes = sum(block.nodes for block in chain.blocks)
@@ -69,13 +73,16 @@ def estimate(
         "sources": [source.url for source in device_class.sources.values()],
         "warnings": warnings,
     }
+    mean_s = [
+        max(roofline.variable_s(work) + fixed_s * block.nodes / nodes, SHORTEST_S)
+        for block, work in zip(chain.blocks, works, strict=True)
+    ]
     return assemble(
         chain,
         ChainCosts(
-            [
-                roofline.variable_s(work) + fixed_s * block.nodes / nodes
-                for block, work in zip(chain.blocks, works, strict=True)
-            ]
+            mean_s,
+            intervals_s=[around(time_s, width) for time_s in mean_s],
+            interval=EstimateInterval(coverage=COVERAGE, total_s=around(sum(mean_s), width)),
         ),
         device_class=device_class.name,
         provenance="estimated",
@@ -119,29 +126,32 @@ def scale(profile: Profile, by: float, device_class: str) -> Profile:
     Raises
     ------
     ProfileError
-        If ``by`` is not a positive number.
+        If ``by`` is not a positive number, or a time is out of its range.
     """
     if not (by > 0 and math.isfinite(by)):
         raise ProfileError(
             "not a valid ratio of times", where="--by", value=by, expected="a positive number, as in 2.5"
         )
-    blocks = [
-        block.model_copy(update={"mean_s": block.mean_s * by, "std_s": block.std_s * by, "load_s": block.load_s * by})
-        for block in profile.blocks
-    ]
-    return profile.model_copy(
-        update={
-            "device_class": device_class,
-            "provenance": "estimated",
-            "environment": {
-                "scaled_from": profile.device_class,
-                "scaled_by": by,
-                "precision": profile.environment.get("precision", "unknown"),
-                "warnings": [],
-            },
-            "stage_overhead_s": profile.stage_overhead_s * by,
-            "fusion_saving_s": tuple(saving_s * by for saving_s in profile.fusion_saving_s),
-            "blocks": tuple(blocks),
-            "segment_error": None,
-        }
-    )
+    contents = profile.model_dump(by_alias=True) | {
+        "device_class": device_class,
+        "provenance": "estimated",
+        "environment": {
+            "scaled_from": profile.device_class,
+            "scaled_by": by,
+            "precision": profile.environment.get("precision", "unknown"),
+            "warnings": [],
+        },
+        "stage_overhead_s": profile.stage_overhead_s * by,
+        "fusion_saving_s": tuple(saving_s * by for saving_s in profile.fusion_saving_s),
+        "segment_error": None,
+    }
+    for block in contents["blocks"]:
+        block.update({key: block[key] * by for key in ("mean_s", "std_s", "load_s")}, work={})
+        block["interval_s"] = _scaled(block["interval_s"], by)
+    if profile.interval is not None:
+        contents["interval"]["total_s"] = _scaled(profile.interval.total_s, by)
+    return checked(contents, f"profile of {profile.model.name} on {device_class}")
+
+
+def _scaled(interval_s: tuple[float, float] | None, by: float) -> tuple[float, float] | None:
+    return interval_s and (interval_s[0] * by, interval_s[1] * by)

@@ -11,12 +11,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ProfileError
-from planner.files import parse_json
+from planner.formats.json import parse_json
 from planner.profiling import onnxruntime_events, trtexec_times
 from planner.profiling.assemble import ChainCosts, assemble
 from planner.profiling.layers import Layer, ModelNode, model_nodes
 from planner.profiling.sampling import ProfiledModel
-from planner.profiling.types import OperatingPoint, Profile
+from planner.profiling.types import MAX_BLOCK_S, OperatingPoint, Profile
 
 MIN_MATCHED: Final = 0.5
 """Minimum share of the time in layers of the model; with less, the file belongs to another model."""
@@ -53,8 +53,9 @@ def import_profile(
     """
     layers, environment = _read(path, model_nodes(chain_model))
     total_s = sum(layer.mean_s for layer in layers)
-    if total_s <= 0:
-        raise ProfileError("all times are 0", where=str(path), expected="layers that take time")
+    if not 0 < total_s <= MAX_BLOCK_S:
+        expected = f"layers that take time, together at most {MAX_BLOCK_S:g} s"
+        raise ProfileError("impossible times", where=str(path), value=f"{total_s:g} s", expected=expected)
     matched = sum(layer.mean_s for layer in layers if not layer.unknown) / total_s
     unknown = _unknown(layers, total_s)
     name = chain_model.chain.name
@@ -72,7 +73,11 @@ def import_profile(
     mean_s, variance = _per_block(layers, chain_model)
     return assemble(
         chain_model.chain,
-        ChainCosts(mean_s.tolist(), std_s=np.sqrt(variance).tolist()),
+        ChainCosts(
+            mean_s.tolist(),
+            std_s=np.sqrt(variance).tolist(),
+            works=[chain_model.work(index) for index in range(len(mean_s))],
+        ),
         device_class=device_class,
         provenance="measured",
         environment=environment | {"imported_from": path.name, "warnings": [] if matched > WELL_MATCHED else unknown},

@@ -135,6 +135,7 @@ def measure(
             load_s=samples.load_s,
             weight_bytes=[block.held_bytes for block in memory],
             activation_bytes=[block.peak_bytes for block in memory],
+            works=[chain_model.work(index) for index in range(len(chain))],
             stage_overhead_s=fitted.stage_overhead_s,
             fusion_saving_s=samples.fusion_saving_s if len(samples.fusion_saving_s) == len(chain) - 1 else (),
             segment_error=fitted.segment_error,

@@ -80,6 +80,9 @@ def _event(entry: Mapping[str, Any], where: str) -> _Event:
     number = args.get("node_index", args.get("graph_index"))
     if number is not None and not str(number).isdecimal():
         raise ProfileError("malformed event", where=f"{where}.args", value=number, expected="the number of a node")
+    thread = (entry.get("pid"), entry.get("tid"))
+    if not all(part is None or isinstance(part, int | str) for part in thread):
+        raise ProfileError("malformed event", where=where, value=thread, expected="the numbers of process and thread")
     start_us = entry.get("ts")
     if not isinstance(start_us, int | float) or isinstance(start_us, bool):
         raise ProfileError("malformed event", where=f"{where}.ts", value=start_us, expected="a number of microseconds")
@@ -88,7 +91,7 @@ def _event(entry: Mapping[str, Any], where: str) -> _Event:
         operator=str(args.get("op_name", "")),
         number=None if number is None else int(number),
         provider=str(args.get("provider", "")),
-        thread=(entry.get("pid"), entry.get("tid")),
+        thread=thread,
         start_us=start_us,
         time_s=seconds(entry.get("dur"), US, f"{where}.dur"),
     )

@@ -73,7 +73,7 @@ def load_samples(path: Path, chain: Chain) -> LabelledSamples:
         If the file cannot be read.
     """
     specs = chain.cuts[0].tensors
-    arrays = load_arrays(path)
+    arrays = load_arrays(path, {LABEL, *(spec.name for spec in specs)})
     faults = [fault for spec in specs if (fault := _input_fault(spec, arrays, path))]
     labels = arrays.get(LABEL)
     if labels is not None and (labels.ndim != 1 or not np.issubdtype(labels.dtype, np.integer)):

@@ -84,7 +84,7 @@ def load_predictions(path: Path, exits: int) -> RecordedPredictions:
     RuntimeSessionError
         If the file cannot be read.
     """
-    arrays = load_arrays(path)
+    arrays = load_arrays(path, {CONFIDENCE, CORRECT})
     kinds = {CONFIDENCE: (np.floating, "probabilities"), CORRECT: (np.bool_, "booleans")}
     faults = []
     for name, (kind, noun) in kinds.items():

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.model.chain import Chain
+from planner.model.work import Work
 from planner.profiling.timing import Rounds, choose_segments
 from planner.runtime.difference import compare
 from planner.runtime.inputs import hint_at_real_inputs, random_inputs
@@ -47,6 +48,9 @@ class ProfiledModel(Protocol):
     @property
     def runtime_nodes(self) -> Mapping[str, RuntimeNode]:
         """What onnxruntime makes of each node, by the first tensor that the node produces."""
+
+    def work(self, index: int) -> Work:
+        """Return the work of a block by kind of operator."""
 
     def block_model(self, index: int) -> bytes:
         """Return the serialised model of a block."""

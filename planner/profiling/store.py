@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
 
 from pydantic import ValidationError
 
-from planner.errors import Fault, ProfileError
-from planner.files import StrPath, parse_json, write_text_atomic
+from planner.errors import ProfileError
+from planner.files import StrPath, write_text_atomic
+from planner.formats.json import parse_json
 from planner.profiling.types import SCHEMA, Profile
+from planner.schemas import schema_faults
 
 FORMER_CHAIN: Final = (
     "on Python 3.10, earlier versions computed another chain_sha256 for models with external data: in such a profile, "
@@ -20,8 +21,22 @@ FORMER_CHAIN: Final = (
 """Hint for profiles of one model that name different chains."""
 
 
+_LONGEST_NAME: Final = 200
+"""Bytes of a name; file systems allow 255, and a suffix follows."""
+
+
 def profile_path(folder: StrPath, device_class: str, model: str) -> Path:
-    """Return the file of the profile of ``model`` on ``device_class``."""
+    """Return the file of the profile of ``model`` on ``device_class``.
+
+    Raises
+    ------
+    ProfileError
+        If one of them is no plain name, but leads to another folder, for example.
+    """
+    for what, name in (("device class", device_class), ("model", model)):
+        if name in {"", ".."} or name != Path(name).name or len(name.encode(errors="replace")) > _LONGEST_NAME:
+            expected = f"a name of at most {_LONGEST_NAME} bytes without /, such as jetson-nano"
+            raise ProfileError(f"the name of a {what} cannot be that of a file", value=name, expected=expected)
     return Path(folder) / device_class / f"{model}.json"
 
 
@@ -58,7 +73,7 @@ def _validated(document: object, path: Path) -> Profile:
     try:
         return Profile.model_validate(document)
     except ValidationError as error:
-        raise ProfileError(_faults(error, path)) from error
+        raise ProfileError(schema_faults(error, Profile, str(path))) from error
 
 
 def _missing(path: Path) -> ProfileError:
@@ -68,21 +83,3 @@ def _missing(path: Path) -> ProfileError:
         where=str(path),
         expected=f"a file written by `planner profile measure {model}.onnx --device-class {device_class} -o {path}`",
     )
-
-
-def _faults(error: ValidationError, path: Path) -> list[Fault]:
-    faults = error.errors()
-    # A list with invalid entries is reported as empty as well; that fault only follows from theirs.
-    return [
-        Fault(
-            what=fault["msg"].removeprefix("Value error, "),
-            where=f"{path}: {_key(fault['loc'])}".removesuffix(": "),
-            value=None if isinstance(fault["input"], dict) else fault["input"],
-        )
-        for fault in faults
-        if not any(other["loc"][: len(fault["loc"])] == fault["loc"] != other["loc"] for other in faults)
-    ]
-
-
-def _key(location: Sequence[int | str]) -> str:
-    return "".join(f"[{part}]" if isinstance(part, int) else f".{part}" for part in location).lstrip(".")

@@ -11,6 +11,7 @@ from planner.profiling.layers import NOT_IN_MODEL, Layer, ModelNode, by_name, se
 
 SEPARATORS: Final = re.compile(r"\.\.\.|[\s+(),\[\]{}]+")
 MS: Final = 1e-3
+TIMES: Final = ("averageMs", "medianMs", "timeMs")
 
 
 def read_layers(
@@ -27,17 +28,24 @@ def read_layers(
     layers = [
         _layer(entry, named, f"{where}: [{index}]") for index, entry in enumerate(entries) if "averageMs" in entry
     ]
-    runs = next((entry["count"] for entry in entries if "count" in entry), 0)
-    if type(runs) is not int or runs < 0:
-        raise ProfileError("not a number of runs", where=f"{where}: count", value=runs, expected="0 or more")
-    return layers, {"tool": "trtexec", "provider": "tensorrt", "rounds": runs}
+    counts = [
+        _count(entry["count"], f"{where}: [{index}].count") for index, entry in enumerate(entries) if "count" in entry
+    ]
+    return layers, {"tool": "trtexec", "provider": "tensorrt", "rounds": counts[0] if counts else 0}
+
+
+def _count(value: object, where: str) -> int:
+    if type(value) is not int or value < 1:
+        raise ProfileError("not a number of runs", where=where, value=value, expected="a whole number of 1 or more")
+    return value
 
 
 def _layer(entry: Mapping[str, Any], named: Mapping[str, ModelNode], where: str) -> Layer:
     name = entry.get("name")
     if not isinstance(name, str):
         raise ProfileError("a layer without a name", where=where, value=name, expected="a text")
-    mean_s = seconds(entry["averageMs"], MS, f"{where}.averageMs")
+    # Only the average is used; a wrong number beside it tells that the file is damaged.
+    times_s = {key: seconds(entry[key], MS, f"{where}.{key}") for key in TIMES if key in entry}
     found = {named[part].block for part in SEPARATORS.split(name) if part in named}
     between = range(min(found), max(found) + 1) if found and "..." in name else sorted(found)
-    return Layer(name, mean_s, 0.0, tuple(between), "" if found else NOT_IN_MODEL)
+    return Layer(name, times_s["averageMs"], 0.0, tuple(between), "" if found else NOT_IN_MODEL)

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Sequence
 from itertools import pairwise
-from math import inf
+from math import exp, inf, log, sqrt
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import Field, model_validator
+from pydantic import AfterValidator, Field, model_validator
 
 from planner.base import FrozenModel
+from planner.model.work import KernelWork
 from planner.tables import Printable, Table
 
 SCHEMA: Final = "planner/profile/v1"
@@ -19,6 +20,8 @@ WHOLE_ERROR: Final = "whole_error"
 
 SHAPES: Final = "shapes"
 """Key of the shapes of the model's inputs in the environment, by name."""
+FIT: Final = ("figures", "median_error", "worst_error")
+"""Keys of the entry ``fit`` of an estimate's environment."""
 
 _BAR: Final = 24
 """Characters of the longest bar in a table."""
@@ -36,6 +39,16 @@ Finite = Annotated[float, Field(allow_inf_nan=False, strict=True)]
 Probability = Annotated[float, Field(ge=0, le=1, strict=True)]
 Count = Annotated[int, Field(ge=0, le=10**18, strict=True)]
 PositiveCount = Annotated[int, Field(ge=1, le=10**18, strict=True)]
+
+
+def _in_order(interval: tuple[float, float]) -> tuple[float, float]:
+    if interval[0] > interval[1]:
+        raise ValueError(f"the interval {list(interval)} ends before it begins")
+    return interval
+
+
+Interval = Annotated[tuple[BlockSeconds, BlockSeconds], AfterValidator(_in_order)]
+"""Smallest and largest value, in seconds."""
 
 
 class ModelReference(FrozenModel):
@@ -63,6 +76,11 @@ class BlockCost(FrozenModel):
     """Number of trained values."""
     load_s: ExtraSeconds
     """Time to create the block's session from its model file, in seconds."""
+    interval_s: Interval | None = None
+    """Interval of ``mean_s`` in an estimate, with the coverage of :class:`EstimateInterval`, in seconds."""
+    work: dict[str, KernelWork] = {}
+    """Work by kind of operator (:mod:`planner.model.work`), from which estimates for the device class can be fitted;
+    empty in estimates, and in profiles of earlier versions."""
 
 
 class ExitPoint(FrozenModel):
@@ -97,6 +115,24 @@ class SegmentError(FrozenModel):
     """Number of segments that were measured."""
 
 
+def _readable(environment: dict[str, Any]) -> dict[str, Any]:
+    """Check the entries of an environment that are used; others are only shown."""
+    fit, warnings = environment.get("fit"), environment.get("warnings", [])
+    if fit and not (isinstance(fit, dict) and all(isinstance(fit.get(key), int | float) for key in FIT)):
+        raise ValueError(f"fit must have the numbers {', '.join(FIT)}")
+    if not (isinstance(warnings, list | tuple) and all(isinstance(text, str) for text in warnings)):
+        raise ValueError("warnings must be a list of texts")
+    return environment
+
+
+class EstimateInterval(FrozenModel):
+    """Interval of the time of the whole model, in an estimate."""
+
+    coverage: Probability
+    """Share of models, or of blocks, whose time lies in the interval, as far as the errors of the fit tell."""
+    total_s: Interval
+
+
 class Profile(Printable, FrozenModel):
     """Measured or estimated costs of a chain of L blocks on a device class."""
 
@@ -108,7 +144,7 @@ class Profile(Printable, FrozenModel):
     """Name of hardware, execution provider, precision and threads; the scenario uses it."""
     provenance: Literal["measured", "estimated"]
     """Whether the costs were measured on the device."""
-    environment: dict[str, Any]
+    environment: Annotated[dict[str, Any], AfterValidator(_readable)]
     """What the costs depend on: device, execution provider, precision, threads, library versions."""
     stage_overhead_s: ExtraSeconds
     """Cost of each stage call in addition to its blocks, in seconds."""
@@ -121,12 +157,36 @@ class Profile(Printable, FrozenModel):
     exits: tuple[ExitPoint, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
     segment_error: SegmentError | None = None
+    interval: EstimateInterval | None = None
+    """How well an estimate is known; None in a measured profile, and in an estimate whose error is unknown."""
 
     @property
     def whole_error(self) -> float | None:
         """Relative error of the whole model's outputs on this provider, against the CPU's; None if not measured."""
         error = self.environment.get(WHOLE_ERROR)
         return error if isinstance(error, float) and 0 <= error < inf else None
+
+    def factors(self, blocks: Collection[int]) -> tuple[float, float]:
+        """Return the interval of the time that some blocks take together, relative to the estimate; (1, 1) if measured.
+
+        Errors of blocks have a part in common, which shows in the interval of the whole model, and a part of their own,
+        which averages out over many blocks.
+        """
+        if self.interval is None or not blocks:
+            return 1.0, 1.0
+        total_s = sum(block.mean_s for block in self.blocks)
+        chosen = [self.blocks[index] for index in blocks]
+        share = _concentration(chosen)
+        whole_share = _concentration(self.blocks)
+        factors = []
+        for end in (0, 1):
+            whole = log(self.interval.total_s[end] / total_s) ** 2
+            own = [log(block.interval_s[end] / block.mean_s) ** 2 for block in chosen if block.interval_s]
+            extra = max(sum(own) / len(own) - whole, 0.0) if own else 0.0
+            portion = (share - whole_share) / (1 - whole_share) if whole_share < 1 else 0.0
+            width = sqrt(whole + extra * max(portion, 0.0))
+            factors.append(exp(width if end else -width))
+        return factors[0], factors[1]
 
     def contents(self) -> Iterator[Table | str]:
         """Return the costs along the chain, and how reliable they are."""
@@ -155,6 +215,12 @@ class Profile(Printable, FrozenModel):
             if fault := _point_fault(point, count, cuts):
                 raise ValueError(f"operating point {point.name!r}{fault}")
         return self
+
+
+def _concentration(blocks: Sequence[BlockCost]) -> float:
+    """Return Σ t² / (Σ t)²: 1 for one block, 1 / n for n equal ones."""
+    total_s = sum(block.mean_s for block in blocks)
+    return sum((block.mean_s / total_s) ** 2 for block in blocks)
 
 
 def _point_fault(point: OperatingPoint, blocks: int, cuts: list[int]) -> str | None:
@@ -190,22 +256,39 @@ def _describe(profile: Profile) -> Iterator[Table | str]:
     if error is not None:
         yield f"error on {error.segments} held-out segments: median {error.median:.1%}, 95th percentile {error.p95:.1%}"
     if fit:
+        yield _describe_fit(fit)
+    if profile.interval is not None:
+        low_s, high_s = profile.interval.total_s
         yield (
-            f"estimated from {fit['figures']} published figures; relative error of each when predicted from the "
-            f"others: median {fit['median_error']:.0%}, worst {fit['worst_error']:.0%}"
+            f"{profile.interval.coverage:.0%} interval of the whole chain: {1e3 * low_s:.2f} to {1e3 * high_s:.2f} ms "
+            f"({low_s / total_s - 1:+.0%} to {high_s / total_s - 1:+.0%})"
         )
+
+
+def _describe_fit(fit: dict[str, Any]) -> str:
+    """Return how an estimate was fitted and how far it is off."""
+    if "figures" in fit:
+        by = f"{fit['figures']} published figures; relative error of each when predicted from the others"
+    else:
+        by = (
+            f"{fit['blocks']} measured blocks and {fit['kernels']} probed kernels; relative error by "
+            f"leave-one-{fit['left_out']}-out"
+        )
+    return f"estimated from {by}: median {fit['median_error']:.0%}, worst {fit['worst_error']:.0%}"
 
 
 def _block_table(profile: Profile) -> Table:
     longest_s = max(block.mean_s for block in profile.blocks)
+    interval = [] if profile.interval is None else [f">{profile.interval.coverage:.0%} interval"]
     return Table(
         f"{profile.model.name} on {profile.device_class} ({profile.provenance})",
-        (">block", "name", ">ms", ">± ms", "", ">weights MiB", ">peak MiB", ">load ms", ">out KiB"),
+        (">block", "name", ">ms", *interval, ">± ms", "", ">weights MiB", ">peak MiB", ">load ms", ">out KiB"),
         [
             (
                 index,
                 block.name,
                 f"{1e3 * block.mean_s:.3f}",
+                *([_milliseconds(block.interval_s)] if interval else []),
                 f"{1e3 * block.std_s:.3f}",
                 "█" * max(round(_BAR * block.mean_s / longest_s), 1),
                 f"{block.weight_bytes / 2**20:.2f}",
@@ -216,6 +299,10 @@ def _block_table(profile: Profile) -> Table:
             for index, (block, cut_bytes) in enumerate(zip(profile.blocks, profile.cut_bytes[1:], strict=True))
         ],
     )
+
+
+def _milliseconds(interval_s: tuple[float, float] | None) -> str:
+    return "" if interval_s is None else f"{1e3 * interval_s[0]:.3f} to {1e3 * interval_s[1]:.3f}"
 
 
 def _mean_s(profile: Profile, point: OperatingPoint) -> float:

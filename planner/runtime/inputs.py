@@ -2,19 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-from zipfile import BadZipFile
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import TensorSpec
-from planner.runtime.arrays import native
+from planner.runtime.arrays import open_arrays
 from planner.runtime.session import BlockRunError, tensor_fault
 
 
@@ -77,18 +76,19 @@ def read_inputs(path: Path, specs: Sequence[TensorSpec]) -> dict[str, NDArray[An
     RuntimeSessionError
         If the file cannot be read, or its arrays are not the inputs of the model; all faults at once.
     """
-    arrays = load_arrays(path)
     names = [spec.name for spec in specs]
-    faults = [
-        Fault("not an input of the model", str(path), name, f"inputs named {', '.join(names)}")
-        for name in arrays
-        if name not in names
-    ]
-    misfits = [tensor_fault(spec, arrays.get(spec.name)) for spec in specs]
-    faults += [replace(fault, where=f"{path}, {fault.where}") for fault in misfits if fault is not None]
-    if faults:
-        raise RuntimeSessionError(faults)
-    return arrays
+    with open_arrays(path) as file:
+        found = {name: file.stand_in(name) for name in file.names}
+        faults = [
+            Fault("not an input of the model", str(path), name, f"inputs named {', '.join(names)}")
+            for name in found
+            if name not in names
+        ]
+        misfits = [tensor_fault(spec, found.get(spec.name)) for spec in specs]
+        faults += [replace(fault, where=f"{path}, {fault.where}") for fault in misfits if fault is not None]
+        if faults:
+            raise RuntimeSessionError(faults)
+        return {name: file.read(name) for name in names}
 
 
 @contextmanager
@@ -110,18 +110,18 @@ def hint_at_real_inputs(specs: Iterable[TensorSpec], option: str) -> Iterator[No
         raise BlockRunError(replace(fault, expected=hint) for fault in error.faults) from error
 
 
-def load_arrays(path: Path) -> dict[str, NDArray[Any]]:
-    """Return the arrays of an ``.npz`` file by name.
+def largest_bytes(spec: TensorSpec) -> int:
+    """Return the size of an array that is still read, to tell what does not fit: a larger one is no such tensor."""
+    return 16 * spec.bytes + 2**24
+
+
+def load_arrays(path: Path, names: Collection[str] | None = None) -> dict[str, NDArray[Any]]:
+    """Return the arrays of an ``.npz`` file by name: those of ``names`` that it has, by default all.
 
     Raises
     ------
     RuntimeSessionError
-        If the file cannot be read or is not an ``.npz`` file.
+        If the file cannot be read, is not an ``.npz`` file, or one of these arrays is damaged or too large.
     """
-    try:
-        # Opened here: where the archive is broken, NumPy leaves a file open that it opened itself.
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as archive:
-            return {name: native(archive[name]) for name in archive.files}
-    # A single .npy array is not a context manager: a TypeError, before Python 3.11 an AttributeError.
-    except (OSError, EOFError, ValueError, TypeError, AttributeError, BadZipFile) as error:
-        raise RuntimeSessionError("not an .npz file", where=str(path), expected="arrays by name") from error
+    with open_arrays(path) as file:
+        return {name: file.read(name) for name in file.names if names is None or name in names}

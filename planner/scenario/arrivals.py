@@ -37,7 +37,7 @@ def arrival_times(
         The source's arrivals need a rate or a trace, and there is none.
     """
     if source.arrivals == "batch":
-        return iter([0.0] * source.samples)
+        return itertools.repeat(0.0, source.samples)
     if source.arrivals == "trace":
         if trace is None:
             raise ValueError("arrivals: trace need the trace's times")

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from planner.errors import Fault
-from planner.scenario.document import Location
-from planner.scenario.schema import nearest
+from planner.formats.yaml import Location
 from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec, WorkerSpec
+from planner.schemas import nearest
 from planner.units import format_quantity
 
 

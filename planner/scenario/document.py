@@ -5,16 +5,15 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from planner.errors import Fault, ScenarioError
+from planner.formats.limits import text_fault
+from planner.formats.yaml import Location, YamlError, parse_yaml
 
 SCENARIO_KEYS: Final = "models, workers, networks and sources"
-
-Location = tuple[str | int, ...]
-"""Keys and list indices that lead from the top of a file to a value."""
 
 
 def dotted(location: Location) -> str:
@@ -23,6 +22,11 @@ def dotted(location: Location) -> str:
     for key in location:
         text += f"[{key}]" if isinstance(key, int) else f".{key}"
     return text.removeprefix(".")
+
+
+def where(path: Path, line: int, location: Location) -> str:
+    """Return file, line and key path as text; the line 0 is unknown."""
+    return f"{path}:{line}: {dotted(location)}".replace(":0: ", ": ", 1).removesuffix(": ")
 
 
 @dataclass(frozen=True)
@@ -34,22 +38,13 @@ class Document:
     data: Mapping[str, Any]
     sha256: str = ""
     """Hash of the file's content; empty without a file."""
+    lines: Mapping[Location, int] = field(default_factory=dict)
+    """Lines of the values, counted from 1."""
 
     def line(self, location: Location) -> int:
-        """Return the line, counted from 1, of a value, or of the innermost entry around it that the file has."""
-        from ruamel.yaml.comments import CommentedMap, CommentedSeq
-
-        line, inner = 0, self.data
-        for key in location:
-            if isinstance(inner, CommentedSeq) and isinstance(key, int) and key < len(inner):
-                line = inner.lc.item(key)[0]
-            elif isinstance(inner, CommentedMap) and key in inner:
-                # A key that a merge (<<) brought has no line of its own.
-                line = inner.lc.key(key)[0] if key in (inner.lc.data or ()) else line
-            else:
-                break
-            inner = inner[key]
-        return int(line) + 1
+        """Return the line, counted from 1, of a value, or of the innermost entry around it that has one; 0 in JSON."""
+        outer = (location[:length] for length in range(len(location), 0, -1))
+        return next((self.lines[place] for place in outer if place in self.lines), 1 if self.lines else 0)
 
     def value(self, location: Location) -> Any:
         """Return the value at ``location``."""
@@ -59,12 +54,8 @@ class Document:
         return inner
 
     def where(self, location: Location) -> str:
-        """Return file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``; lines are those of YAML."""
-        if self.path is None:
-            return dotted(location)
-        if not hasattr(self.data, "lc"):
-            return f"{self.path}: {dotted(location)}".removesuffix(": ")
-        return f"{self.path}:{self.line(location)}: {dotted(location)}".removesuffix(": ")
+        """Return file, line and key path: ``scenario.yaml:12: sources.gate-camera.rate``; without a file, no line."""
+        return dotted(location) if self.path is None else where(self.path, self.line(location), location)
 
 
 def read_document(path: Path, kind: str = "scenario", keys: str = SCENARIO_KEYS) -> Document:
@@ -80,30 +71,21 @@ def read_document(path: Path, kind: str = "scenario", keys: str = SCENARIO_KEYS)
     ScenarioError
         The file cannot be read, is not YAML, repeats a key, or holds no mapping.
     """
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import MarkedYAMLError, YAMLError
-
     try:
         content = path.read_bytes()
-        data = YAML().load(content.decode("utf-8"))
+        text = parse_yaml(content)
     except FileNotFoundError:
         raise ScenarioError("no such file", where=str(path), expected=f"a {kind} file (YAML)") from None
-    except (OSError, UnicodeDecodeError) as error:
-        raise ScenarioError(f"cannot be read: {error}", where=str(path)) from None
-    except MarkedYAMLError as error:
-        line = f":{error.problem_mark.line + 1}" if error.problem_mark else ""
-        what = f"not valid YAML: {error.problem or error.context}".partition(" with value")[0]
-        raise ScenarioError(what, where=f"{path}{line}") from None
-    except YAMLError as error:
-        raise ScenarioError(f"not valid YAML: {str(error).splitlines()[0]}", where=str(path)) from None
-    except RecursionError:
-        raise ScenarioError("nested too deeply", where=str(path)) from None
-    except ValueError as error:  # Python limits the digits of an integer
-        raise ScenarioError(f"cannot be read: {error}", where=str(path)) from None
-    if not isinstance(data, Mapping):
-        what = "the file is empty" if data is None else "the file holds no mapping"
+    except OSError as error:
+        raise ScenarioError(f"cannot be read: {error.strerror}", where=str(path)) from None
+    except YamlError as error:
+        raise ScenarioError(
+            replace(fault, where=where(path, line, location)) for line, location, fault in error.faults
+        ) from None
+    if not isinstance(text.value, Mapping):
+        what = "the file is empty" if text.value is None else "the file holds no mapping"
         raise ScenarioError(what, where=str(path), expected=f"the keys {keys}")
-    return _named(Document(path, data, hashlib.sha256(content).hexdigest()))
+    return Document(path, text.value, hashlib.sha256(content).hexdigest(), text.lines)
 
 
 def document_of(data: Mapping[str, Any]) -> Document:
@@ -112,9 +94,12 @@ def document_of(data: Mapping[str, Any]) -> Document:
     Raises
     ------
     ScenarioError
-        A key is not text.
+        A key is not text, or a text has a zero byte or is not Unicode.
     """
-    return _named(Document(None, plain(data)))
+    copied = plain(data)
+    if faults := list(_faults(copied, ())):
+        raise ScenarioError(faults)
+    return Document(None, copied)
 
 
 def plain(value: Any) -> Any:
@@ -133,21 +118,18 @@ def plain(value: Any) -> Any:
     return plain(value.item()) if hasattr(value, "item") else value
 
 
-def _named(document: Document) -> Document:
-    if faults := list(_unnamed(document, document.data, ())):
-        raise ScenarioError(faults)
-    return document
-
-
-def _unnamed(document: Document, value: object, location: Location) -> Iterator[Fault]:
-    """Yield an error for each key that YAML does not read as text, such as a bare number."""
+def _faults(value: object, location: Location) -> Iterator[Fault]:
+    """Yield an error for each key of a program's mapping that is not text, and each text that no file can hold."""
     if isinstance(value, Mapping):
         for key, inner in value.items():
-            if isinstance(key, str):
-                yield from _unnamed(document, inner, (*location, key))
+            if not isinstance(key, str):
+                yield Fault("a key must be text", dotted((*location, key)), key, f'quotes around it: "{key}"')
+            elif fault := text_fault(key):
+                yield Fault(fault, dotted(location), key, "printable text")
             else:
-                where = document.where((*location, key))
-                yield Fault("a key must be text", where, key, f'quotes around it: "{key}"')
+                yield from _faults(inner, (*location, key))
     elif isinstance(value, list):
         for index, inner in enumerate(value):
-            yield from _unnamed(document, inner, (*location, index))
+            yield from _faults(inner, (*location, index))
+    elif isinstance(value, str) and (fault := text_fault(value)):
+        yield Fault(fault, dotted(location), value, "printable text")

@@ -9,9 +9,11 @@ from pydantic import BaseModel, ValidationError
 from pydantic_core import PydanticCustomError
 
 from planner.errors import ScenarioError, UnitError
+from planner.formats.yaml import Location
 from planner.scenario.check import Finding
-from planner.scenario.document import Document, Location, plain
-from planner.scenario.schema import describe, known_keys, mend, nearest, schema_at
+from planner.scenario.document import Document, plain
+from planner.scenario.schema import mend
+from planner.schemas import describe, known_keys, nearest, schema_at
 from planner.units import format_quantity, read_quantity
 
 _M = TypeVar("_M", bound=BaseModel)

@@ -5,13 +5,15 @@ from __future__ import annotations
 import os
 import shlex
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 from planner.errors import Fault, ProfileError
+from planner.formats.yaml import Location
 from planner.profiling.store import FORMER_CHAIN, load_profile, profile_path
 from planner.profiling.types import SHAPES, Profile
-from planner.scenario.document import Location, dotted
+from planner.scenario.document import dotted
 from planner.scenario.types import ModelSpec, ScenarioSpec
 
 _SHARED: Final = ("chain_sha256", "cut_bytes", "exits", "operating_points")
@@ -54,7 +56,11 @@ def find_profiles(
         entry = where(("models", name))
         by_model[name] = {}
         for device_class in classes:
-            file = _find(model, device_class, folders)
+            try:
+                file = _find(model, device_class, folders)
+            except ProfileError as error:
+                faults += [replace(fault, where=entry) for fault in error.faults]
+                continue
             if file is None:
                 faults.append(_missing(model, device_class, folders, base, entry))
                 continue

@@ -9,8 +9,8 @@ from typing import Any, Final
 from pydantic import BaseModel
 
 from planner.scenario.catalogue import CatalogueSpec
-from planner.scenario.schema import Schema, file_schema, resolve
 from planner.scenario.types import ScenarioSpec, WorkerSpec
+from planner.schemas import Schema, file_schema, resolve
 from planner.units import EXAMPLES, format_quantity
 
 _HEAD: Final = """# Scenario file

@@ -40,6 +40,7 @@ ProperFraction = Annotated[float, Field(ge=0, lt=1), _quantity("fraction")]
 Watts = Annotated[float, Field(ge=0, le=1e9, allow_inf_nan=False), _quantity("power")]
 Factor = Annotated[float, Field(ge=1e-9, le=1e9, allow_inf_nan=False, strict=True)]
 Count = Annotated[int, Field(ge=1, le=10**12, strict=True)]
+Samples = Annotated[int, Field(ge=1, le=10**8, strict=True)]
 Size = Annotated[int, Field(ge=0, le=10**12, strict=True)]
 
 
@@ -137,7 +138,7 @@ class SourceSpec(Entry):
     """Mean arrival rate; needed unless ``arrivals`` is ``batch`` or ``trace``."""
     priority: Factor = 1.0
     """Positive weight in the objective; larger is more important."""
-    samples: Count = 1000
+    samples: Samples = 1000
     """Number of samples of this source in a run."""
     in_flight: Count | None = None
     """Maximum number of samples in flight; the others wait at the source. Unlimited by default."""

@@ -14,6 +14,8 @@ OUT_OF_TIME: Final = 0.9
 """Fraction of its time limit after which a search counts as ended by it."""
 MORE_TIME: Final = 4.0
 """How many times the time limit is recommended where it ended a search."""
+LEAST_S: Final = 1.0
+"""Least time limit that is recommended, in seconds."""
 SHARED_METHODS: Final = ("colgen", "convex")
 
 
@@ -43,7 +45,7 @@ def _helps(plan: PlanSpec, *, fits_milp: bool) -> Iterator[str]:
     if plan.status == "interrupted":
         yield "no interruption before the time limit"
     elif plan.solve_s >= OUT_OF_TIME * limit_s:
-        longer_s = MORE_TIME * limit_s
+        longer_s = max(MORE_TIME * limit_s, LEAST_S)
         yield f"more time (--time-limit {round(longer_s, -math.floor(math.log10(longer_s))):g}s)"
     shared = plan.method in SHARED_METHODS
     if plan.method == "convex":

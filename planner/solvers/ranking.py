@@ -53,19 +53,22 @@ def best_candidate(
 ) -> Candidate | None:
     """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one.
 
-    Ranked by evaluated delay, feasible known plans compete as well, however poor their objectives are. After the
-    deadline only the incumbent with the best objective is evaluated.
+    The plan to start from competes as well, however poor its objective is, and so do feasible known plans where the
+    evaluated delay ranks them. After the deadline only the plan to start from and the incumbent with the best objective
+    are evaluated.
     """
     by_delay = rank == "evaluated" and instance.scenario.objective.goal == "delay"
     best = sorted(outcome.incumbents, key=problem.objective)
     known = set(options.known) if by_delay else set()
+    started = [choices for choices in best[1:] if choices in options.start]
     rivals = [choices for choices in best[MAX_EVALUATED:] if choices in known]
     journeys = Journeys(instance)
     candidates: list[Candidate] = []
-    for choices in (*best[:MAX_EVALUATED], *rivals):
+    first = (*best[:1], *started)
+    for number, choices in enumerate(dict.fromkeys((*first, *best[:MAX_EVALUATED], *rivals)), start=1):
         candidates.append(_candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)))
         decided = not by_delay and not candidates[-1].late  # the others have worse objectives
-        if decided or options.deadline.passed:
+        if decided or (options.deadline.passed and number >= len(first)):
             break
     return min(
         candidates, key=lambda candidate: (len(candidate.late), *_rank(candidate, by_delay=by_delay)), default=None

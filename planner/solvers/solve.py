@@ -12,18 +12,19 @@ from typing import Any, Final, Literal, NamedTuple
 
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation
+from planner.plan.interval import coverage, with_intervals
 from planner.plan.types import PlanSpec, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
 from planner.solvers.core.deadline import Deadline, Expired, call_until, garbage_kept
 from planner.solvers.core.interrupt import on_interrupt
-from planner.solvers.core.problem import Choice, Problem
+from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Progress, Search
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
-from planner.solvers.methods.known_plans import known_plans
+from planner.solvers.methods.known_plans import known_plans, rule_plans
 from planner.solvers.proof import poor_proof
 from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank
 from planner.solvers.routes.greedy import completed, greedy_rounds
@@ -144,10 +145,14 @@ def solve(
     )
     with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
         options = dataclasses.replace(options, pool=pool)
+        again = bool(options.start) and rank == "surrogate"
         if names[0] not in RULES:
-            options = dataclasses.replace(options, known=known_plans(problem, lambda: deadline.passed))
+            find = rule_plans if again else known_plans
+            options = dataclasses.replace(options, known=find(problem, lambda: deadline.passed))
         method_solve = _load(problem, names, deadline)
         outcome = method_solve(problem, options)
+        if again and outcome.status not in {"optimal", "infeasible"}:  # otherwise no plan would be better by the gap
+            outcome = _beside(outcome, problem, known_plans(problem, lambda: deadline.passed))
         best = best_candidate(ordered, problem, outcome, rank, options)
         if best is None:
             return Solution(outcome.status, reasons=outcome.reasons or _unfinished(names[-1], options))
@@ -194,6 +199,7 @@ def _plan(
     solve_s: float,
 ) -> PlanSpec:
     """Return the evaluated routes as a plan, with the gap to the bound of a method's ``outcome``."""
+    routes = {name: source.routes for name, source in evaluation.sources.items()}
     gap = relative_gap(evaluation.objective, outcome.bound)
     unproven: Status = "interrupted" if outcome.status == "interrupted" else "feasible"
     return PlanSpec(
@@ -212,7 +218,8 @@ def _plan(
         solve_s=solve_s,
         threads=options["threads"],
         provenance="estimated" if instance.provenance == "estimated" else "measured",
-        sources=evaluation.sources,
+        coverage=coverage(instance, routes),
+        sources=with_intervals(instance, evaluation.sources),
         workers=evaluation.workers,
         networks=evaluation.networks,
         energy=evaluation.energy,
@@ -312,6 +319,12 @@ def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callabl
         return _nothing_new
     methods = [loaded[name] for name in names]
     return partial(solve_in_turn, methods=methods, tighter=[loaded[name] for name in tighter])
+
+
+def _beside(outcome: Outcome, problem: Problem, plans: tuple[Choices, ...]) -> Outcome:
+    """Return an outcome with the feasible ones of further plans."""
+    search = Search(problem, Options(start=(*outcome.incumbents, *plans)))
+    return dataclasses.replace(outcome, incumbents=tuple(search.incumbents))
 
 
 def _nothing_new(problem: Problem, options: Options) -> Outcome:

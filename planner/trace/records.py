@@ -16,7 +16,9 @@ from typing import Annotated, Literal, TypeAlias
 from pydantic import Field, TypeAdapter, ValidationError
 
 from planner.errors import PlannerError
-from planner.files import open_atomic, parse_json
+from planner.files import open_atomic
+from planner.formats.json import parse_json
+from planner.schemas import first_fault
 
 
 @dataclass(slots=True)
@@ -177,8 +179,7 @@ def _read_record(line: bytes, where: str) -> Record:
         parse_json(line)
         return _RECORD.validate_json(line, strict=True)
     except ValueError as error:
-        first = error.errors()[0] if isinstance(error, ValidationError) else None
-        reason = f"{'.'.join(map(str, first['loc'][1:]))}: {first['msg']}".removeprefix(": ") if first else str(error)
+        reason = first_fault(error) if isinstance(error, ValidationError) else error
         raise PlannerError(
             f"not a trace record ({reason})",
             where=where,

@@ -35,7 +35,7 @@ def test_commands_are_listed_in_the_order_of_the_work(capsys: pytest.CaptureFixt
         main(["--help"])
     told = capsys.readouterr().out
     _, _, listed = told.partition("\nCommands:")
-    assert re.findall(r"^  (\w+)  ", listed, flags=re.MULTILINE) == list(COMMANDS)
+    assert re.findall(r"^  ([\w-]+)  ", listed, flags=re.MULTILINE) == list(COMMANDS)
     assert "..." not in listed
 
 

@@ -15,6 +15,7 @@ from onnx import helper
 
 from planner.cli import main
 from planner.model.load import load_chain
+from planner.model.work import KINDS
 from planner.profiling.operating_points import load_samples, predict
 from planner.profiling.recorded_predictions import load_predictions
 from planner.profiling.store import load_profile, save_profile
@@ -122,7 +123,39 @@ def test_estimate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     found = load_profile(path)
     assert found.provenance == "estimated"
     assert found.device_class == "jetson-nano"
+    assert found.interval is not None
     assert "published figures" in capsys.readouterr().out
+
+
+def test_estimate_from_a_probe_and_a_measured_profile(
+    model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    probe, path = tmp_path / "probe.json", tmp_path / "p.json"
+    assert run("probe-device", "--device-class", "here", "--budget", "1s", "-o", probe, "--json") == 0
+    document = json.loads(capsys.readouterr().out)
+    assert document == json.loads(probe.read_text())
+    assert document["schema"] == "planner/device-probe/v1"
+    kinds = {kind for kernel in document["kernels"] for kind in kernel["work"]}
+    assert kinds >= set(KINDS) - {"attention"}
+    assert all(kernel["time_s"] > 0 for kernel in document["kernels"])
+    assert document["environment"]["warnings"] == []
+    profile = tmp_path / "measured.json"
+    measured(model, profile)
+    adapted = ("--device-class", "here", "--adapt", probe, "--adapt", profile)
+    assert run("profile", "estimate", model, *adapted, "--max-blocks", 3, "-o", path) == 0
+    found = load_profile(path)
+    assert found.provenance == "estimated"
+    assert found.environment["provider"] == "cpu"
+    assert found.interval is not None
+    for estimate, truth in zip(found.blocks, load_profile(profile).blocks, strict=True):
+        assert estimate.interval_s is not None
+        assert estimate.interval_s[0] < estimate.mean_s < estimate.interval_s[1]
+        assert estimate.mean_s == pytest.approx(truth.mean_s, rel=9)
+    capsys.readouterr()
+    other = ("--device-class", "elsewhere", "--adapt", probe)
+    assert "measured on another device class; found 'here'" in refused(capsys, "profile", "estimate", model, *other)
+    itself = ("--device-class", "here", "--adapt", path)
+    assert "is an estimate" in refused(capsys, "profile", "estimate", model, *itself)
 
 
 def test_scale(tmp_path: Path) -> None:
@@ -213,7 +246,13 @@ def test_bad_input_is_one_message_and_code_2(model: Path, tmp_path: Path, capsys
     assert "too few threads" in refused(capsys, *measure, "--threads", 0)
     moon = ("--device-class", "jetson-moon")
     assert "no such device class; found 'jetson-moon'" in refused(capsys, "profile", "estimate", model, *moon)
+    probe = ("probe-device", *here)
+    assert "unknown provider; found 'gpu'" in refused(capsys, *probe, "--provider", "gpu")
+    assert "no time for a probe" in refused(capsys, *probe, "--budget", "0s")
+    absent = ("--adapt", tmp_path / "absent.json")
+    assert "absent.json" in refused(capsys, "profile", "estimate", model, *here, *absent)
     path = saved(tmp_path, "p.json")
+    assert "earlier versions" in refused(capsys, "profile", "estimate", model, *here, "--adapt", path)
     assert "--by" in refused(capsys, "profile", "scale", path, *here)
     assert "--by" in refused(capsys, "profile", "scale", path, *here, "--by", 0)
     assert "no profile of" in refused(capsys, "profile", "show", tmp_path / "absent.json")

@@ -45,6 +45,7 @@ import sys, numpy as np
 for k in range(3):
     np.save(sys.stdout.buffer, np.zeros({WIDTH}, np.float32))
     np.save(sys.stdout.buffer, np.array([k if k < 2 else {ROWS}]))
+sys.stdout.buffer.write(b"no array")
 """
     command = shlex.join([sys.executable, "-c", code])
     finished = planner(
@@ -58,8 +59,9 @@ for k in range(3):
         np.testing.assert_allclose(line["outputs"]["y"], expected(plan, index), rtol=1e-4, atol=1e-6)
         assert line["delay_s"] > 0
     other = [line for line in found if line["source"] == "other"]
-    assert ["error" in line for line in other] == [False, False, True]
+    assert ["error" in line for line in other] == [False, False, True, True]
     assert other[2]["error"].startswith("b, block 2: ")
+    assert "sample 3: not an array in .npy format" in other[3]["error"]
 
 
 def test_results_go_to_a_folder(plan: Path, tmp_path: Path) -> None:
@@ -81,24 +83,24 @@ def test_a_run_that_is_resumed_does_what_is_missing_and_failures_are_listed_by_n
     frames.mkdir()
     for index, name in enumerate("abcd"):
         np.savez(frames / f"{name}.npz", x=X[index], pick=PICK[index])
-    (frames / "c.npz").write_bytes(b"cut short")
+    (frames / "a.npz").write_bytes((frames / "a.npz").read_bytes().replace(b"NUMPY", b"NUMPI"))
     words = ("run", plan, "--source", f"urgent={frames}", "-o", results)
     finished = planner(*words)
     assert finished.returncode == 1, finished.stderr
-    assert "urgent, c: " in finished.stdout
+    assert "urgent, a: " in finished.stdout
     listed = lines((results / "urgent.jsonl").read_text())
     assert [(line["name"], line["sample"]) for line in listed] == [("a", 0), ("b", 1), ("c", 2), ("d", 3)]
-    assert "not an .npz file" in listed.pop(2)["error"]
-    assert [line["file"] for line in listed] == ["urgent/a.npz", "urgent/b.npz", "urgent/d.npz"]
+    assert "not an .npz file" in listed.pop(0)["error"]
+    assert [line["file"] for line in listed] == ["urgent/b.npz", "urgent/c.npz", "urgent/d.npz"]
     assert all((results / line["file"]).is_file() for line in listed)
 
-    np.savez(frames / "c.npz", x=X[2], pick=PICK[2])
+    np.savez(frames / "a.npz", x=X[0], pick=PICK[0])
     resumed = planner(*words, "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
-    assert [(line["name"], line["sample"]) for line in lines(resumed.stdout)] == [("c", 2)]
-    with np.load(results / "urgent" / "c.npz") as archive:
-        np.testing.assert_allclose(archive["y"], expected(plan, 2), rtol=1e-4, atol=1e-6)
-    assert [line["name"] for line in lines((results / "urgent.jsonl").read_text())] == ["a", "b", "c", "d", "c"]
+    assert [(line["name"], line["sample"]) for line in lines(resumed.stdout)] == [("a", 0)]
+    with np.load(results / "urgent" / "a.npz") as archive:
+        np.testing.assert_allclose(archive["y"], expected(plan, 0), rtol=1e-4, atol=1e-6)
+    assert [line["name"] for line in lines((results / "urgent.jsonl").read_text())] == ["b", "c", "d", "a"]
 
 
 def test_a_source_whose_worker_comes_later_waits_for_it(plan: Path, tmp_path: Path) -> None:

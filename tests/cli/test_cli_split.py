@@ -109,3 +109,11 @@ def test_a_model_of_one_block_has_nothing_to_cut(tmp_path: Path) -> None:
     result = planner("split", path, "--cuts", "1", "-o", tmp_path / "stages")
     assert (result.returncode, result.stdout) == (2, "")
     assert "--cuts: this model is one block" in result.stderr
+
+
+def test_inputs_that_do_not_fit_leave_no_stages(tmp_path: Path) -> None:
+    path = reference("resnet56-exits")
+    np.savez(tmp_path / "inputs.npz", other=np.zeros(3))
+    result = planner("split", path, "--cuts", "3", "--inputs", tmp_path / "inputs.npz", "-o", tmp_path / "parts")
+    assert result.returncode == 2, result.stderr
+    assert not (tmp_path / "parts").exists()

@@ -7,6 +7,7 @@ import threading
 from planner.execution.wire.fragments import Fragment, split
 from planner.execution.wire.frames import Frame, encode
 from planner.execution.wire.transport import Connect, OnAcknowledged, OnFrame, OnPresence, Receiver, Transport
+from planner.execution.wire.whereabouts import Whereabouts
 
 
 class MemoryNetwork:
@@ -105,8 +106,8 @@ class _MemoryTransport:
     def query_presence(self) -> None:
         self._network.query_presence(self._name)
 
-    def processes(self, member: str) -> dict[str, str]:  # noqa: ARG002 - each name is that of one member
-        return {"": ""}
+    def processes(self, member: str) -> dict[str, Whereabouts]:  # noqa: ARG002 - each name is that of one member
+        return {"": Whereabouts()}
 
     def shared_names(self) -> frozenset[str]:
         return frozenset()

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import shutil
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path
@@ -99,6 +101,21 @@ def test_unpaced_agents_complete_and_can_run_again(tmp_path: Path) -> None:
             measured = coordinator.run(deployment, ready_timeout_s=30.0)
             assert len(measured.outputs) == 10
     assert sorted(path.stem for path in (tmp_path / "a").iterdir()) == sorted(set(HASHES))
+
+
+def test_a_cache_that_is_changed_or_removed_while_its_agent_lives_is_filled_again(tmp_path: Path) -> None:
+    instance = small_instance(samples=2)
+    with agents_in_threads(instance.workers, tmp_path) as coordinator:
+        for _ in range(2):
+            measured = coordinator.run(small_deployment(instance, SPLIT), ready_timeout_s=30.0)
+            assert len(measured.outputs) == 4
+            for worker in instance.workers:
+                assert all(BlockCache(tmp_path / worker).has(sha256) for sha256 in HASHES)
+            damaged = BlockCache(tmp_path / "b").path(HASHES[1])
+            whole, times = damaged.read_bytes(), damaged.stat()
+            damaged.write_bytes(whole[:-1] + bytes([whole[-1] ^ 1]))
+            os.utime(damaged, ns=(times.st_atime_ns, times.st_mtime_ns))
+            shutil.rmtree(tmp_path / "a")
 
 
 def test_a_damaged_or_unannounced_block_is_refused(tmp_path: Path) -> None:

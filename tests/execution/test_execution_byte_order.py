@@ -130,7 +130,7 @@ def one_at_a_time(folder: Path) -> Arrays:
 
 def as_inputs(folder: Path) -> Arrays:
     save_arrays(folder / "inputs.npz", GIVEN)
-    return load_arrays(folder / "inputs.npz")
+    return load_arrays(folder / "inputs.npz", GIVEN)
 
 
 def run_by(provider: str | Provider) -> Callable[[Path], Arrays]:

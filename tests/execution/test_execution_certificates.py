@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import shutil
 import signal
 import stat
 import time
@@ -21,6 +22,7 @@ from planner.execution.wire.diagnostics import About, Ask, Ping
 from planner.execution.wire.fragments import split
 from planner.execution.wire.frames import Frame, encode
 from planner.execution.wire.messages import COORDINATOR, BlockFile, Refused
+from planner.execution.wire.own_certificate import EndNotice
 from planner.execution.wire.security import Credentials, is_loopback
 from planner.execution.wire.zenoh import free_port, zenoh_connect
 from tests.execution.raw import Raw, agent_process, raw_member
@@ -118,6 +120,8 @@ def test_members_connect_by_mutual_tls(folder: Path, address: str) -> None:
         assert all(str(link.dst).startswith("tls/") for link in links)
         while coordinator.alive("a").present != (COORDINATOR,):  # its presence may reach a after its question
             time.sleep(0.05)
+        ends_unix_s = coordinator.alive("a").certificate_ends_unix_s
+        assert ends_unix_s == Credentials.read(folder, "a").own.ends_unix_s
 
 
 def test_no_worker_can_impersonate_another_member(folder: Path, address: str) -> None:
@@ -149,6 +153,76 @@ def test_a_stranger_is_rejected(folder: Path, address: str, tmp_path: Path) -> N
             time.sleep(0.05)
 
 
+def test_a_revoked_certificate_is_replaced_by_one_of_another_name_and_never_given_again(tmp_path: Path) -> None:
+    make_certificates(tmp_path, ["a", "b"], life=LIFE)
+    before = (tmp_path / "a" / "a.key").read_bytes()
+    with pytest.raises(ExecuteError, match=r"no certificate to revoke; found 'z'; expected one of _coordinator, a, b"):
+        make_certificates(tmp_path, [], life=LIFE, revoke=["z"])
+    assert make_certificates(tmp_path, [], life=LIFE, revoke=["a"]) == (COORDINATOR, "b")
+    assert not (tmp_path / "a" / "a.key").exists()
+    assert make_certificates(tmp_path, ["a"], life=LIFE) == (COORDINATOR, "b", "a")
+    make_certificates(tmp_path, ["a"], life=LIFE, revoke=["a", COORDINATOR])
+    for member, name in (("a", "a#3"), ("b", "b"), (COORDINATOR, f"{COORDINATOR}#2")):
+        credentials = Credentials.read(tmp_path, member)
+        assert credentials.own.name == credentials.certificates[member] == name
+        assert credentials.members == (COORDINATOR, "b", "a")
+    assert (tmp_path / "a" / "a.key").read_bytes() != before
+
+
+def test_a_stolen_certificate_is_of_no_use_once_it_is_revoked(tmp_path: Path) -> None:
+    folder, stolen = tmp_path / "certs", tmp_path / "stolen"
+    make_certificates(folder, ["a", "b"], life=LIFE)
+    shutil.copytree(folder / "b", stolen)
+    make_certificates(folder, ["b"], life=LIFE, revoke=["b"])
+    address = f"127.0.0.1:{free_port()}"
+    cache = str(tmp_path / "cache")
+    with (
+        agent_process("a", "--listen", address, "--cert-dir", str(folder / "a"), "--cache", cache),
+        raw_member("b", connect=address, cert_dir=stolen) as thief,
+        raw_member(connect=address, cert_dir=folder) as coordinator,
+    ):
+        coordinator.wait_for("a")
+        for _ in range(5):
+            thief.send("a", Frame(Ping(to="a", times=1)))  # would be refused if it were heard
+            assert known_to_a(coordinator) == (COORDINATOR,)
+        with pytest.raises(queue.Empty):
+            coordinator.expect(Refused, wait_s=0.3)
+        with raw_member("b", connect=address, cert_dir=folder) as owner:
+            owner.wait_for("a")
+            while coordinator.alive("a").present != (COORDINATOR, "b"):
+                time.sleep(0.02)
+            owner.send("a", Frame(Ping(to="a", times=1)))
+            assert coordinator.expect(Refused).sender == "b"
+    shutil.copy(folder / "b" / "members.txt", stolen)
+    with pytest.raises(ExecuteError, match=r"revoked, or another's; found 'b'; expected b#2, as in members\.txt"):
+        Credentials.read(stolen, "b")
+
+
+def test_certificates_that_end_within_a_month_are_announced_and_renewed(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    make_certificates(tmp_path, ["a", "b"], life=timedelta(days=20))
+    own = Credentials.read(tmp_path, "a").own
+    assert 19 * 86400 < own.left_s < 20 * 86400
+    assert "ends in 20 days" in own.notice
+    notice = EndNotice("a", own.ends_unix_s)
+    for _ in range(3):
+        notice.log_if_due()
+    assert [record.getMessage().partition(";")[0] for record in caplog.records] == [
+        "a: its certificate ends in 20 days"
+    ]
+    make_certificates(tmp_path, ["a"], life=timedelta(days=31), renew=True)
+    assert Credentials.read(tmp_path, "a").own.notice == ""
+    assert Credentials.read(tmp_path, "a").own.name == "a"
+    assert Credentials.read(tmp_path, "b").own.notice
+    make_certificates(tmp_path, ["a"], life=timedelta(seconds=-1), renew=True)
+    with pytest.raises(ExecuteError, match=r"a\.pem: its certificate has ended"):
+        Credentials.read(tmp_path, "a")
+    shutil.copy(tmp_path / "b" / "b.key", tmp_path / "a" / "a.key")
+    with pytest.raises(ExecuteError, match="not a valid certificate"):
+        Credentials.read(tmp_path, "a")
+
+
 def test_an_agent_connects_to_a_coordinator_that_starts_later_and_restarts(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with agent_process("a", "--connect", address, "--cache", str(tmp_path)) as process:
@@ -159,3 +233,9 @@ def test_an_agent_connects_to_a_coordinator_that_starts_later_and_restarts(tmp_p
                 assert coordinator.alive("a").run is None
         process.send_signal(signal.SIGTERM)
         assert process.wait(20) == 0
+
+
+def test_no_worker_has_the_name_of_the_authority(tmp_path: Path) -> None:
+    with pytest.raises(ExecuteError, match="reserved for the authority; found 'ca'"):
+        make_certificates(tmp_path / "certs", ["a", "ca"], life=LIFE)
+    assert not (tmp_path / "certs").exists()

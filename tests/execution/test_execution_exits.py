@@ -39,7 +39,7 @@ def model() -> ChainModel:
 
 @cache
 def images() -> list[Tensors]:
-    pictures = load_arrays(ROOT / "models" / f"{NAME}.npz")["input"]
+    pictures = load_arrays(ROOT / "models" / f"{NAME}.npz", {"input"})["input"]
     return [{"input": pictures[index : index + 1]} for index in range(SAMPLES)]
 
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import itertools
 import os
 import queue
+import subprocess
 import sys
+import tempfile
+import time
 from pathlib import Path
 
 import pytest
@@ -13,6 +16,7 @@ import pytest
 from planner.errors import ExecuteError
 from planner.execution.agent.executor import BlockJob, Executor
 from planner.execution.launch import local
+from planner.execution.launch.scratch import scratch_folder
 from planner.policy.types import SampleKey
 from planner.runtime.processors import available_processors
 from planner.worker.events import RunBlock
@@ -52,3 +56,44 @@ def test_blocks_are_computed_on_the_processors_that_were_named() -> None:
     compute.close()
     compute.join()
     assert os.sched_getaffinity(0) == set(available_processors())
+
+
+OWNER = """
+import sys
+import tempfile
+import time
+from planner.execution.launch.local import local_agents
+with local_agents(["a"]):
+    print("up", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_what_a_killed_process_leaves_is_removed_once_its_agents_have_ended(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    environment = {**os.environ, "TMPDIR": str(tmp_path)}
+    with subprocess.Popen(
+        [sys.executable, "-c", OWNER], stdin=subprocess.PIPE, stdout=subprocess.PIPE, env=environment
+    ) as owner:
+        assert owner.stdout is not None
+        assert owner.stdout.readline() == b"up\n"
+        (left,) = tmp_path.glob("planner-*")
+        with scratch_folder() as own:
+            assert set(tmp_path.glob("planner-*")) == {left, own.path}
+        owner.kill()
+    deadline_s = time.monotonic() + 30.0
+    while left.exists() and time.monotonic() < deadline_s:
+        with scratch_folder():
+            pass
+        time.sleep(0.05)
+    assert list(tmp_path.iterdir()) == []
+    assert not [path for path in Path("/proc").glob("[0-9]*/cmdline") if str(left) in read(path)]
+
+
+def read(path: Path) -> str:
+    try:
+        return path.read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""

@@ -4,6 +4,8 @@ import json
 import math
 import subprocess
 import sys
+from collections.abc import Iterator
+from typing import get_args
 
 import numpy as np
 import pytest
@@ -12,8 +14,8 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from planner.errors import ExecuteError
-from planner.execution.wire.frames import Frame, decode, encode
-from planner.execution.wire.messages import Data, Deploy, Start
+from planner.execution.wire.frames import Frame, decode, encode, prepare
+from planner.execution.wire.messages import Body, Data, Deploy, Start
 from planner.policy.types import SampleKey, Status, Task
 from planner.worker.events import (
     AnswerMessage,
@@ -109,11 +111,11 @@ def altered(**changes: object) -> bytes:
         (HEADER.replace(b"1.0", b"9" * 400), PAYLOAD, "body.at_unix_s: a number must be finite"),
         (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot be sent"),
         (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [-1]}]), PAYLOAD, "cannot be sent"),
-        (
-            altered(tensors=[{"name": "x", "dtype": "float32", "shape": [2**40, 2**40]}]),
-            PAYLOAD,
-            "does not match its header",
-        ),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [2**40, 2**40]}]), PAYLOAD, "cannot be sent"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [0, 2**63]}]), b"", "cannot be sent"),
+        (altered(tensors=[{"name": "x", "dtype": "bool", "shape": [0, 2**62, 2**62]}]), b"", "cannot be sent"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [1] * 65}]), b"0000", "cannot be sent"),
+        (altered(tensors=[{"name": "x", "dtype": "float32", "shape": [7]}]), PAYLOAD, "does not match its header"),
         (HEADER, PAYLOAD[:-1], "does not match its header"),
         (HEADER, PAYLOAD + b"x", "does not match its header"),
     ],
@@ -148,3 +150,31 @@ def test_validators_and_serializers_are_built_before_a_run() -> None:
 def test_names_may_look_like_numbers_that_are_not_finite() -> None:
     tensors = {name: np.ones(1, np.float32) for name in ("NaN", "-Infinity", "1e999", "9" * 300)}
     assert decode(*encode(Frame(Start(at_unix_s=1.0), tensors))).tensors == tensors
+
+
+def unbounded(schema: object, place: str) -> Iterator[str]:
+    """Yield the places of numbers without bounds; not in what is defined elsewhere, such as a scenario."""
+    if isinstance(schema, dict):
+        if schema.get("type") in {"number", "integer"}:
+            low, high = ({kind, f"exclusive{kind.title()}"} & schema.keys() for kind in ("minimum", "maximum"))
+            if not (low and high):
+                yield place
+        for key, inner in schema.items():
+            yield from unbounded(inner, f"{place}.{key}")
+    elif isinstance(schema, list):
+        for index, inner in enumerate(schema):
+            yield from unbounded(inner, f"{place}[{index}]")
+
+
+def test_every_number_of_every_message_has_bounds() -> None:
+    prepare()
+    bodies = get_args(Body)
+    found = {body.__name__: list(unbounded(body.model_json_schema()["properties"], "")) for body in bodies}
+    assert found == {body.__name__: [] for body in bodies}
+
+
+@pytest.mark.parametrize("value", ["NaN", "-1e18", "1e18", "Infinity", "null", '"soon"', "-1"])
+def test_a_start_at_no_time_of_a_wall_clock_is_refused(value: str) -> None:
+    header, payload = encode(Frame(Start(at_unix_s=12.5)))
+    with pytest.raises(ExecuteError, match=r"malformed header"):
+        decode(header.replace(b"12.5", value.encode()), payload)

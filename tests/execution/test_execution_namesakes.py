@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import platform
 import signal
+import socket
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -26,6 +28,7 @@ from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.presence import Roster
 from planner.execution.wire.transport import Connect
+from planner.execution.wire.whereabouts import Whereabouts
 from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.runtime.input_pool import input_pool
 from planner.trace.records import Incident, SampleRecord
@@ -224,12 +227,12 @@ def test_messages_go_to_the_agent_that_was_there_first(changes: list[tuple[str, 
     for name, number, comes in changes:
         process, before = str(number), roster.first(name)
         if comes:
-            roster.add(name, process)
+            roster.add(name, process, Whereabouts(process_id=number))
             expected[name] += [process] if process not in expected[name] else []
         else:
             roster.remove(name, process)
             expected[name] = [other for other in expected[name] if other != process]
-        assert roster.processes(name) == tuple(expected[name])
+        assert list(roster.processes(name).items()) == [(n, Whereabouts(process_id=int(n))) for n in expected[name]]
         assert roster.first(name) == (expected[name][0] if expected[name] else None)
         assert before is None or comes is False or roster.first(name) == before
         assert present.get(name, False) == bool(expected[name])
@@ -239,32 +242,72 @@ def test_messages_go_to_the_agent_that_was_there_first(changes: list[tuple[str, 
 def test_status_names_them_and_run_and_probe_refuse(tmp_path: Path) -> None:
     plan = write_case(tmp_path)
     np.savez(tmp_path / "x.npz", x=np.zeros((1, WIDTH), np.float32), pick=np.zeros(1, np.int64))
-    agents = Group(tmp_path)
+    agents, namesakes = Group(tmp_path), [Processes(["b"], tmp_path) for _ in range(2)]
     agents.start("a", zenoh_connect("a", listen=agents.address, connect=[]))
-    agents.come("b", "b")
-    eventually(lambda: all(len(agent._present) >= 1 for agent, _ in agents._agents))
+    for one in namesakes:
+        one.address = agents.address
+        one.start("b")
     there = ("--connect", agents.address)
     try:
-        with ThreadPoolExecutor(2) as pool:
-            ended = [
-                pool.submit(planner, "status", *there, "--wait", "6s", "--json"),
-                pool.submit(planner, "run", plan, *there, "--source", f"urgent={tmp_path}"),
-            ]
-            inquirer = Inquirer(zenoh_connect(COORDINATOR, listen=None, connect=[agents.address]))
-            with inquirer, pytest.raises(ExecuteError, match="several agents have this name; found"):
-                survey(inquirer, inquirer.find(("a", "b"), 30.0), duration_s=0.3)
-            status, run = (command.result() for command in ended)
+        with Inquirer(zenoh_connect(COORDINATOR, listen=None, connect=[agents.address])) as inquirer:
+            eventually(lambda: len(inquirer._transport.processes("b")) == 2)
+            with ThreadPoolExecutor(2) as pool:
+                ended = [
+                    pool.submit(planner, "status", *there, "--wait", "6s", "--json"),
+                    pool.submit(planner, "run", plan, *there, "--source", f"urgent={tmp_path}"),
+                ]
+                with pytest.raises(ExecuteError, match="several agents have this name; found"):
+                    survey(inquirer, inquirer.find(("a", "b"), 30.0), duration_s=0.3)
+                status, run = (command.result() for command in ended)
+        states = json.loads(status.stdout)["agents"]
+        first = states["b"]
+        (other,) = first["namesakes"]
+        for state in (first, other):  # each can be reached where it says it is
+            host, _, port = state["address"].rpartition(":")
+            socket.create_connection((host, int(port)), timeout=20.0).close()
     finally:
         agents.close()
-    states = json.loads(status.stdout)["agents"]
-    (other,) = states["b"]["namesakes"]
-    addresses = {states["b"]["address"], other["address"]}
-    assert len(addresses) == 2
+        for one in namesakes:
+            one.close()
+    running = {one.running["b"].pid for one in namesakes}
+    assert {first["process_id"], other["process_id"]} == running
+    assert {first["host"], other["host"]} == {platform.node()}
+    assert len({first["address"], other["address"], agents.address}) == 3
     assert status.returncode == 0
-    assert all(address.startswith("127.0.0.1:") and address in status.stderr for address in addresses)
     assert (run.returncode, run.stdout) == (2, ""), run.stderr
     assert run.stderr.startswith("planner: error: worker b: several agents have this name; found '127.0.0.1:")
     assert len(run.stderr.splitlines()) == 1
+    for state in (first, other):
+        said = f"{state['address']} on {state['host']}, process {state['process_id']}"
+        assert said in status.stderr
+        assert said in run.stderr
+
+
+label_parts = st.text(st.characters(exclude_characters="/*$?#"), max_size=20)
+
+
+@given(st.builds(Whereabouts, label_parts, label_parts, st.integers(0, 2**31)), label_parts)
+def test_whereabouts_are_read_back_or_unknown(known: Whereabouts, other: str) -> None:
+    read = Whereabouts.from_label(known.label)
+    assert read == Whereabouts() or (read.address, read.process_id) == (known.address, known.process_id)
+    assert Whereabouts.from_label(Whereabouts("[::1]:7447", other, 3).label).address == "[::1]:7447"
+    assert str(Whereabouts.from_label(other)).isprintable()
+
+
+@pytest.mark.parametrize(
+    ("listens", "remote", "expected"),
+    [
+        ("0.0.0.0:7447", "192.0.2.7:55001", "192.0.2.7:7447 on edge-1, process 812"),
+        ("[::]:7447", "[2001:db8::7]:55001", "[2001:db8::7]:7447 on edge-1, process 812"),
+        ("192.0.2.7:7447", "192.0.2.7:55001", "192.0.2.7:7447 on edge-1, process 812"),
+        ("127.0.0.1:7447", "192.0.2.7:55001", "127.0.0.1:7447 on edge-1 (192.0.2.7), process 812"),
+        ("0.0.0.0:7447", "", "0.0.0.0:7447 on edge-1, process 812"),
+    ],
+)
+def test_an_agent_is_named_by_its_own_port_and_the_address_that_reaches_it(
+    listens: str, remote: str, expected: str
+) -> None:
+    assert str(Whereabouts(listens, "edge-1", 812).seen(remote)) == expected
 
 
 def test_an_agent_says_that_another_one_has_its_name(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:

@@ -23,7 +23,7 @@ from planner.report.links import draw_links
 from planner.scenario.load import load_scenario
 from planner.scenario.types import NetworkSpec
 from tests.cli.command import planner
-from tests.execution.raw import agent_process
+from tests.execution.raw import agent_process, raw_member
 from tests.execution.test_execution_netns import mixed_instance
 
 SCENARIO = """
@@ -190,3 +190,27 @@ def test_limited_links_are_found_as_they_are(tmp_path: Path) -> None:
     assert all(found.bytes_per_s[way] < 1.3 * 2e6 for way in permutations("cd", 2))
     shared = next(medium for medium in found.media if medium.members == ("b", "c"))
     assert shared.shared
+
+
+def test_nobodys_malformed_message_ends_an_inquiry_and_its_sender_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with (
+        Inquirer(zenoh_connect(COORDINATOR, listen=address, connect=[])) as inquirer,
+        raw_member("x", connect=address) as other,
+        agent_process("b", "--connect", address, "--cache", str(tmp_path)),
+    ):
+        inquirer.find(["b", "x"], 60.0)
+        other.wait_for(COORDINATOR)
+        other.put(COORDINATOR, b"no fragment")
+        while "x" not in inquirer.problems:
+            assert [state.about.worker for state in inquirer.ask(["b"])] == ["b"]
+        assert inquirer.problems.keys() == {"x"}
+        with pytest.raises(ExecuteError, match="agent b: ping: no such member is present: y"):
+            inquirer.latency_s(("b", "y"))
+        monkeypatch.setattr("planner.execution.probe.survey._ANSWER_S", 4.0)
+        assert [state.about.worker for state in inquirer.ask(["b", "x"])] == ["b"]
+        monkeypatch.setattr("planner.execution.probe.survey._ANSWER_S", 0.1)
+        with pytest.raises(ExecuteError, match="agent x: its message is refused: fragment: malformed header"):
+            inquirer.ask(["x"])

@@ -20,12 +20,15 @@ from planner.execution.wire.frames import Frame, encode
 from planner.execution.wire.messages import (
     COORDINATOR,
     BlockFile,
+    Body,
     Data,
     Deploy,
     Load,
+    MembershipChange,
     Missing,
     Ready,
     Refused,
+    Replan,
     Start,
     Stop,
     WorkerFault,
@@ -224,6 +227,28 @@ def test_an_impossible_task_is_refused_with_its_sender_and_the_run_goes_on(in_ru
         assert what in refused.what
     negative = Frame(data(TaskMessage(TASK)), {CUT.name: FITTING})
     assert "body.data.size_bytes" in reported(coordinator, partial(a.put_frame, "b", negative, body=NEGATIVE)).what
+
+
+ROUTE = SPLIT.sources["urgent"].routes[0].model_copy(update={"operating_point": 5})
+ELSEWHERE = SPLIT.model_copy(
+    update={"sources": {"urgent": SPLIT.sources["urgent"].model_copy(update={"routes": (ROUTE,)})}}
+)
+
+COMMANDS: dict[str, Body] = {
+    "start of a run that has started": Start(at_unix_s=0.0),
+    "no such worker; found 'ghost'": Start(at_unix_s=0.0, absent=("ghost",)),
+    "member from _coordinator: no such worker": MembershipChange(run="r", worker="ghost", present=False),
+    "not one file; found ''; expected a tensor file": BlockFile(sha256=HASHES[0]),
+    "no such operating point; found 5": Replan(run="r", plan=ELSEWHERE),
+}
+
+
+def test_a_command_that_does_not_fit_the_run_is_refused_and_the_run_goes_on(in_run: tuple[Raw, Raw]) -> None:
+    coordinator, _ = in_run
+    for what, command in COMMANDS.items():
+        refused = reported(coordinator, partial(coordinator.send, "b", Frame(command)))
+        assert refused.sender == COORDINATOR
+        assert what in refused.what
 
 
 def reported(coordinator: Raw, send: Callable[[], None]) -> Refused:

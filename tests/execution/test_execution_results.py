@@ -1,11 +1,13 @@
-"""The list of what became of samples, when a power cut has torn its last line."""
+"""Files and lists of results after kills and power cuts, and on a full disk."""
 
 from __future__ import annotations
 
 import json
+import resource
 from concurrent.futures import Future
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from planner.errors import ExecuteError
@@ -20,15 +22,62 @@ def failed(number: int) -> SampleOutcome:
     return SampleOutcome("urgent", number, str(number), future)
 
 
+def completed(number: int, size: int = 4) -> SampleOutcome:
+    future: Future[Result] = Future()
+    future.set_result(Result("urgent", number, {"y": np.full(size, number, np.float32)}, 0.5))
+    return SampleOutcome("urgent", number, str(number), future)
+
+
+def names(folder: Path) -> list[str]:
+    return [json.loads(line)["name"] for line in (folder / "urgent.jsonl").read_text().splitlines()]
+
+
 @pytest.mark.parametrize("kept", [0, 1, 2])
 def test_a_torn_line_does_not_run_into_the_next(kept: int, tmp_path: Path) -> None:
     before = ResultFolder(tmp_path, ["urgent"])
     for number in range(3):
-        before.write(failed(number))
+        before.write(completed(number))
     listing = tmp_path / "urgent.jsonl"
     whole = listing.read_bytes().splitlines(keepends=True)
     listing.write_bytes(b"".join(whole[:kept]) + whole[kept][:-1])
     after = ResultFolder(tmp_path, ["urgent", "other"], resume=True)
+    assert [after.has("urgent", str(number)) for number in range(3)] == [number < kept for number in range(3)]
     after.write(failed(7))
-    numbers = [json.loads(line)["sample"] for line in listing.read_text().splitlines()]
-    assert numbers == [*range(kept), 7]
+    assert names(tmp_path) == [*map(str, range(kept)), "7"]
+
+
+def test_a_resumed_list_has_one_line_of_each_sample_whatever_was_lost(tmp_path: Path) -> None:
+    before = ResultFolder(tmp_path, ["urgent"])
+    for number, write in enumerate([completed, failed, completed, completed]):
+        before.write(write(number))
+    listing = tmp_path / "urgent.jsonl"
+    lines = listing.read_text().splitlines(keepends=True)
+    listing.write_text("".join(lines[:3]))  # killed between the file and the line of 3
+    (tmp_path / "urgent" / "2.npz").unlink()
+    after = ResultFolder(tmp_path, ["urgent"], resume=True)
+    assert [number for number in range(4) if not after.has("urgent", str(number))] == [1, 2, 3]
+    for number in (1, 2, 3):
+        after.write(completed(number))
+    assert names(tmp_path) == list("0123")
+
+
+def test_a_result_that_does_not_fit_on_the_disk_fails_by_name_and_the_next_is_written(tmp_path: Path) -> None:
+    folder = ResultFolder(tmp_path, ["urgent"])
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))
+    try:
+        large, small = folder.write(completed(0, size=2**14)), folder.write(completed(1))
+        listed = (tmp_path / "urgent.jsonl").stat().st_size
+        resource.setrlimit(resource.RLIMIT_FSIZE, (listed + 10, limits[1]))
+        unlisted = folder.write(failed(2)), folder.write(completed(3, size=0))
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert large.result is None
+    assert f"{tmp_path / 'urgent' / '0.npz'}: the result cannot be written: " in large.reason
+    assert small.file == tmp_path / "urgent" / "1.npz"
+    assert all(outcome.result is None for outcome in unlisted)
+    folder.write(completed(4))
+    assert names(tmp_path) == ["0", "1", "4"]
+    resumed = ResultFolder(tmp_path, ["urgent"], resume=True)
+    assert [number for number in range(5) if resumed.has("urgent", str(number))] == [1, 4]
+    assert not (tmp_path / "urgent" / "0.npz").exists()

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import shlex
 import sys
-from collections.abc import Iterable
+import tracemalloc
+from collections.abc import Callable, Iterable
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from planner.errors import ExecuteError, RuntimeSessionError
+from planner.errors import ExecuteError, PlannerError, PlannerWarning, RuntimeSessionError
 from planner.execution.session.samples import Arrays, Sample, find_samples, fitting
 from planner.model.chain import TensorSpec
 
@@ -48,8 +49,10 @@ def test_a_folder_holds_a_sample_a_file_in_the_order_of_names(tmp_path: Path) ->
     np.save(tmp_path / "b.npy", batch[1])
     np.save(tmp_path / "a.npy", batch[0][None])
     np.savez(tmp_path / "c.npz", image=batch[2])
-    (tmp_path / "notes.txt").write_text("left alone")
-    found = list(find_samples(str(tmp_path), [IMAGE]))
+    for other in ("notes.txt", "d.jpg", "e.jpg"):
+        (tmp_path / other).write_text("left alone")
+    with pytest.warns(PlannerWarning, match=r"left out; found '2 of \.jpg, 1 of \.txt'"):
+        found = list(find_samples(str(tmp_path), [IMAGE]))
     same(found, [{"image": batch[k : k + 1]} for k in range(3)])
     assert [sample.name for sample in found] == ["a", "b", "c"]
 
@@ -131,3 +134,47 @@ def test_a_file_that_cannot_be_read_keeps_no_other_from_being_read(tmp_path: Pat
     assert first.read().keys() == last.read().keys() == {"image"}
     with pytest.raises(ExecuteError, match=r"b\.npy: not an \.npy file"):
         broken.read()
+
+
+@pytest.mark.parametrize(
+    ("name", "save"),
+    [
+        ("a.npy", lambda path: np.save(path, images(1))),
+        ("a.npz", lambda path: np.savez(path, image=images(1))),
+        ("b.npz", lambda path: np.savez_compressed(path, image=images(1))),
+    ],
+)
+def test_a_damaged_file_fails_with_its_name(tmp_path: Path, name: str, save: Callable[[Path], None]) -> None:
+    path = tmp_path / name
+    save(path)
+    whole = path.read_bytes()
+    (sample,) = find_samples(str(tmp_path), [IMAGE])
+    refused = 0
+    positions = range(0, len(whole), 3)
+    for position in positions:
+        for damaged in (whole[:position], whole[:position] + bytes([whole[position] ^ 1]) + whole[position + 1 :]):
+            path.write_bytes(damaged)
+            try:
+                sample.read()  # some bits do not matter
+            except PlannerError as error:
+                assert name in str(error)  # noqa: PT017 - as above
+                refused += 1
+    assert refused > len(positions)
+
+
+def test_only_arrays_that_are_inputs_of_the_right_size_are_decompressed(tmp_path: Path) -> None:
+    large = np.zeros((2**12, 2**10), np.float32)
+    np.savez_compressed(tmp_path / "all.npz", image=images(2), other=large)
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    np.savez_compressed(folder / "a.npz", image=large)
+    np.savez_compressed(folder / "b.npz", image=images(1), other=large)
+    tracemalloc.start()
+    try:
+        assert len(read_all(find_samples(str(tmp_path / "all.npz"), [IMAGE]))) == 2
+        for sample in find_samples(str(folder), [IMAGE]):
+            with pytest.raises(ExecuteError, match=r"wrong shape|not an input of the model"):
+                sample.read()
+        assert tracemalloc.get_traced_memory()[1] < large.nbytes / 8
+    finally:
+        tracemalloc.stop()

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -118,9 +117,23 @@ def test_a_symbol_of_several_sizes_is_left_open_elsewhere(tmp_path: Path, symbol
     nodes = [node("GlobalAveragePool", ["x"], ["a"]), node("Compress", ["z", "kept"], ["y"], axis=0)]
     inputs = [value("x", [1, 2, symbol, symbol]), value("z", [4, 2]), value("kept", [4], BOOL)]
     path = save(tmp_path / "m.onnx", nodes, inputs, [value("a", [1, 2, 1, 1]), value("y", [symbol, 2])])
-    warned = pytest.warns(PlannerWarning, match="'side' the sizes 4 and 6") if symbol == "side" else nullcontext()
-    with warned, pytest.raises(ModelError, match="tensor 'y': the size of this tensor is unknown"):
+    with pytest.raises(ModelError, match="tensor 'y': the size of this tensor is unknown") as told:
         load_chain(path, shape={"x": (1, 2, 4, 6)})
+    several = [fault.value for fault in told.value.faults if "several sizes" in fault.what]
+    assert several == (["4 in 'x' and 6 in 'x'"] if symbol == "side" else [])
+
+
+@pytest.mark.parametrize(("rows", "expected"), [((0, 3), "0 in 'a' and 3 in 'b'"), ((2, 3), "2 in 'a' and 3 in 'b'")])
+def test_two_sizes_of_one_axis_are_named_before_what_follows(
+    tmp_path: Path, rows: tuple[int, int], expected: str
+) -> None:
+    inputs = [value("a", ["n", 4]), value("b", ["n", 4])]
+    path = save(tmp_path / "m.onnx", [node("Add", ["a", "b"], ["y"])], inputs, [value("y", ["n", 4])])
+    with pytest.raises(ModelError, match=r"^.*m\.onnx: inputs give axis 'n' several sizes") as told:
+        load_chain(path, shape={"a": (rows[0], 4), "b": (rows[1], 4)})
+    assert told.value.faults[0].value == expected
+    with pytest.warns(PlannerWarning, match="inputs give axis 'n' several sizes"):  # one row fits any number of rows
+        assert load_chain(path, shape={"a": (1, 4), "b": (3, 4)}).chain.cuts[-1].tensors[0].shape == (3, 4)
 
 
 def test_an_expression_that_is_given_another_value_is_named(tmp_path: Path) -> None:

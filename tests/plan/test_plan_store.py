@@ -1,12 +1,13 @@
 from __future__ import annotations
 
+import json
 import re
 from pathlib import Path
 
 import pytest
 
 from planner.errors import PlanError
-from planner.plan.store import load_plan, save_plan
+from planner.plan.store import load_plan, plan_document, save_plan
 from planner.plan.types import PlanSpec
 from planner.solvers import solve
 from tests.instances import make_instance
@@ -66,3 +67,24 @@ def test_numbers_are_finite_numbers(plan: PlanSpec, tmp_path: Path, key: str, va
     path.write_text(re.sub(rf'"{key}": [^,\n]*', f'"{key}": {value}', path.read_text(), count=1))
     with pytest.raises(PlanError, match=rf"plan\.json.*{key}"):
         load_plan(path)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [({"pins": 3}, "pins"), ({"pins": {"s": {"x": "a"}}}, r"pins\.s"), ({"max_visits": "x"}, "max_visits")],
+)
+def test_options_that_a_plan_is_checked_against_have_their_types(
+    options: dict[str, object], told: str, plan: PlanSpec, tmp_path: Path
+) -> None:
+    document = plan_document(plan) | {"options": options}
+    (tmp_path / "plan.json").write_text(json.dumps(document))
+    with pytest.raises(PlanError, match=told):
+        load_plan(tmp_path / "plan.json")
+
+
+@pytest.mark.parametrize("block", [10**6 + 1, 2**63, 10**30])
+def test_a_block_that_no_chain_has_is_refused(block: int, plan: PlanSpec, tmp_path: Path) -> None:
+    text = re.sub(r'"last_block": \d+', f'"last_block": {block}', json.dumps(plan_document(plan)))
+    (tmp_path / "plan.json").write_text(text)
+    with pytest.raises(PlanError, match="last_block"):
+        load_plan(tmp_path / "plan.json")

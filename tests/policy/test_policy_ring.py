@@ -108,3 +108,9 @@ def test_ms_mdi_fills_the_shorter_queue_until_both_are_full() -> None:
     assert lengths(policy.route(state.view, "camera")) == {"w0": 6}
     state.queued["local", "camera"] = 2
     assert policy.route(state.view, "camera") is None
+
+
+def test_a_model_without_parameters_is_cut_by_blocks() -> None:
+    costs = costs_of([0, 0, 0, 0])
+    assert cuts_by_parameters(costs, "m", [1.0, 1.0]) == [0, 2, 4]
+    assert costs.parameters("m", 0, 3) == 4

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -11,6 +12,8 @@ from onnx import TensorProto, helper
 
 from planner.model.chain import Block, Chain, Cut, Exit, TensorSpec
 from planner.model.functions import RuntimeNode, inline
+from planner.model.kernels import NodeFacts, work_of
+from planner.model.work import Work
 from planner.profiling.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile, SegmentError
 
 WIDTH = 32
@@ -47,6 +50,17 @@ class SmallModel:
         return {
             node.output[0]: runtime for node, runtime in zip(model.graph.node, inline(model, "model")[1], strict=True)
         }
+
+    def work(self, index: int) -> Work:
+        sizes = {f"t{position}": (1, WIDTH) for position in range(self.length + 1)} | {"w": (WIDTH, WIDTH)}
+        facts = NodeFacts(
+            lookup=lambda name: sizes.get(name, (1, WIDTH)),
+            size_bytes=lambda name: 4 * math.prod(sizes.get(name, (1, WIDTH))),
+            flop=lambda node: 2.0 * WIDTH**2 if node.op_type == "MatMul" else float(WIDTH),
+            is_free=lambda name: name == "w",
+        )
+        model = onnx.load_model_from_string(self.block_model(index))
+        return work_of(model.graph.node, facts, border_bytes=8 * WIDTH)
 
     def block_model(self, index: int) -> bytes:
         return self.stage_model(index, index)

@@ -186,3 +186,31 @@ def test_scaling_multiplies_all_times_and_nothing_else() -> None:
 def test_not_a_ratio(by: float) -> None:
     with pytest.raises(ProfileError, match="--by"):
         scale(profile(), by, "slow")
+
+
+@pytest.mark.parametrize("by", [1e12, 1e-13])
+def test_a_scaled_profile_can_be_read_back_or_is_refused(by: float) -> None:
+    with pytest.raises(ProfileError, match=r"profile of small on new: blocks\[0\]\.mean_s: out of range"):
+        scale(profile(), by, "new")
+
+
+def test_an_estimate_has_an_interval_that_follows_from_the_errors_of_the_figures() -> None:
+    # The figures of these classes agree better in this order.
+    widths = []
+    for name in ("jetson-nano", "jetson-xavier-nx", "jetson-orin-nano"):
+        estimated = estimate(SmallModel(), load_class(name))
+        assert estimated.interval is not None
+        total_s = sum(block.mean_s for block in estimated.blocks)
+        low_s, high_s = estimated.interval.total_s
+        assert low_s < total_s < high_s
+        widths.append(high_s / low_s)
+    assert widths == sorted(widths, reverse=True)
+
+
+def test_scaling_an_estimate_scales_its_interval() -> None:
+    before = estimate(SmallModel(), load_class("jetson-tx2"))
+    slow = scale(before, 2.0, "slow")
+    assert before.interval is not None
+    assert slow.interval is not None
+    assert slow.interval.total_s == pytest.approx([2 * end_s for end_s in before.interval.total_s])
+    assert slow.factors(range(3)) == pytest.approx(before.factors(range(3)))

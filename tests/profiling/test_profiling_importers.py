@@ -119,16 +119,36 @@ def test_absurd_trtexec_times(tmp_path: Path, value: str) -> None:
         import_profile(MODEL, path, device_class="old")
 
 
-@pytest.mark.parametrize("count", [-1, 1.5, True, "100", None])
+@pytest.mark.parametrize("key", ["timeMs", "medianMs"])
+@pytest.mark.parametrize("value", [-1, 1e300, "2.5", None, True])
+def test_absurd_trtexec_times_beside_the_average(tmp_path: Path, key: str, value: object) -> None:
+    document = trtexec(("mul0", 1.0), ("mul1", 2.5))
+    document[2][key] = value
+    with pytest.raises(
+        ProfileError, match=rf"times\.json: \[2\]\.{key}: not a time.*expected a number from 0 to"
+    ) as told:
+        import_profile(MODEL, write(tmp_path, document), device_class="old")
+    assert (told.value.faults[0].value, told.value.faults[0].where) == (value, f"{tmp_path}/times.json: [2].{key}")
+
+
+def test_a_block_that_takes_absurdly_long(tmp_path: Path) -> None:
+    path = write(tmp_path, trtexec(("mul0", 9e8), ("act0", 9e8), ("mul1", 1.0), ("mul2", 1.0)))
+    with pytest.raises(ProfileError, match=r"^profile of small on old: blocks\[0\]\.mean_s: out of range") as told:
+        import_profile(MODEL, path, device_class="old")
+    (fault,) = told.value.faults
+    assert (fault.value, fault.expected) == (1.8e6, "a number of at least 1e-12 and at most 1e+06 (seconds)")
+
+
+@pytest.mark.parametrize("count", [-1, 0, 1.5, True, "100", None])
 def test_absurd_trtexec_counts(tmp_path: Path, count: object) -> None:
     document = [{"count": count}, *trtexec(("mul0", 1.0))[1:]]
-    with pytest.raises(ProfileError, match="count: not a number of runs"):
+    with pytest.raises(ProfileError, match=r"times\.json: \[0\]\.count: not a number of runs"):
         import_profile(MODEL, write(tmp_path, document), device_class="old")
 
 
 def test_no_time_at_all(tmp_path: Path) -> None:
     path = write(tmp_path, trtexec(("mul0", 0.0), ("mul1", 0.0)))
-    with pytest.raises(ProfileError, match="all times are 0"):
+    with pytest.raises(ProfileError, match="impossible times; found '0 s'"):
         import_profile(MODEL, path, device_class="old")
 
 

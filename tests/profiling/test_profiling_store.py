@@ -114,3 +114,20 @@ def test_numbers_of_a_block_are_finite_numbers(tmp_path: Path, key: str, value: 
 def test_sizes_at_cuts_are_whole_numbers(tmp_path: Path, value: object) -> None:
     with pytest.raises(ProfileError, match=r"cut_bytes\[1\]"):
         load_profile(write(tmp_path, document() | {"cut_bytes": [128, value, 128]}))
+
+
+@pytest.mark.parametrize("name", ["..", "../../x", "/x", "a/b", "", "x" * 300])
+def test_a_name_that_leads_elsewhere_is_refused(name: str) -> None:
+    for words in ((name, "m"), ("d", name)):
+        with pytest.raises(ProfileError, match="cannot be that of a file"):
+            profile_path("profiles", *words)
+
+
+@pytest.mark.parametrize(
+    "environment", [{"fit": 3}, {"fit": {"figures": "x"}}, {"warnings": 5}, {"warnings": [1]}, {"warnings": "text"}]
+)
+def test_entries_of_an_environment_that_are_used_are_checked(environment: dict[str, object], tmp_path: Path) -> None:
+    document = profile().model_dump(mode="json", by_alias=True) | {"environment": environment}
+    (tmp_path / "p.json").write_text(json.dumps(document))
+    with pytest.raises(ProfileError, match="environment"):
+        load_profile(tmp_path / "p.json")

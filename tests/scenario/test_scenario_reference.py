@@ -4,8 +4,8 @@ import pytest
 
 from planner.scenario.catalogue import CatalogueSpec
 from planner.scenario.reference import keys_of, scenario_reference
-from planner.scenario.schema import file_schema, nearest
 from planner.scenario.types import ScenarioSpec
+from planner.schemas import file_schema, nearest
 from tests.scenario.golden import DOCS
 
 SECTIONS = ["", "models", "workers", "networks", "sources", "objective", "policy", "events"]

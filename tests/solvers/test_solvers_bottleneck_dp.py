@@ -1,5 +1,8 @@
 from __future__ import annotations
 
+import dataclasses
+
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -36,6 +39,36 @@ def test_its_plan_passes_verification() -> None:
     verify(instance, solution.plan)
 
 
+@pytest.mark.parametrize("seed", range(3))
+def test_workers_that_are_no_use_change_nothing_at_any_number(seed: int) -> None:
+    """The exact method ends at 64 workers; what comes after finds the same where few workers count."""
+    useful = 4
+    many = build_problem(random_instance(seed, sources=1, workers=66, blocks=7, goal="throughput"), max_visits=1)
+    many = dataclasses.replace(many, demands=(dataclasses.replace(many.demands[0], home=0),))
+    (variant,) = many.variants
+    slow = dataclasses.replace(variant, block_s=variant.block_s * np.where(np.arange(66) < useful, 1.0, 1e6))
+    few = dataclasses.replace(
+        many,
+        workers=many.workers[:useful],
+        variants=(
+            dataclasses.replace(variant, block_s=variant.block_s[:, :useful], overhead_s=variant.overhead_s[:useful]),
+        ),
+        hop_resource=many.hop_resource[:useful, :useful],
+        hop_s_per_byte=many.hop_s_per_byte[:useful, :useful],
+        latency_s=many.latency_s[:useful, :useful],
+        memory_bytes=many.memory_bytes[:useful],
+        weight_bytes=tuple(weights[:, :useful] for weights in many.weight_bytes),
+        activation_bytes=tuple(weights[:, :useful] for weights in many.activation_bytes),
+        ring=tuple(range(useful)),
+    )
+    exact = dp.solve(few, Options())
+    assert exact.status == "optimal"
+    found = dp.solve(dataclasses.replace(many, variants=(slow,)), Options())
+    best = min(map(many.objective, found.incumbents))
+    assert best == pytest.approx(exact.bound, rel=2 * dp.QUICK_ACCURACY)
+    assert found.bound <= best
+
+
 @pytest.mark.parametrize(
     ("keys", "max_visits", "expected"),
     [
@@ -43,7 +76,6 @@ def test_its_plan_passes_verification() -> None:
         ({"goal": "delay"}, 1, "the goal throughput"),
         ({}, None, "max_visits 1"),
         ({"links": False}, 1, "point-to-point"),
-        ({"workers": 65, "blocks": 1}, 1, "at most 64 workers"),
     ],
 )
 def test_other_problems_are_refused(keys: dict[str, object], max_visits: int | None, expected: str) -> None:

@@ -9,6 +9,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner.plan.evaluate import evaluate
+from planner.plan.types import PlanSpec
 from planner.scenario.instance import Instance
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem
@@ -17,6 +19,7 @@ from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import known_plans
+from planner.solvers.ranking import Rank
 from planner.solvers.solve import METHODS, load_method
 from tests.instances import random_instance
 
@@ -37,6 +40,13 @@ CLASSES = [
     )
     for goal, size, memory in itertools.product(GOALS, SIZES, (False, True))
 ]
+
+
+@pytest.fixture(scope="module", autouse=True)
+def libraries() -> None:
+    """Import all solver libraries first: on a busy machine that takes longer than the time limits here."""
+    for name in METHODS:
+        load_method(name)
 
 
 def draw(seed: int, goal: str, size: str, *, memory: bool) -> Instance:
@@ -129,6 +139,35 @@ def test_more_time_is_never_worse(goal: str, method: str) -> None:
         outcome = solve_in_turn(problem, options, [load_method(method)])
         values.append(min(map(problem.objective, outcome.incumbents)))
     assert values == sorted(values, reverse=True)
+
+
+@settings(max_examples=8, deadline=None)
+@given(
+    seed=st.integers(0, 10_000),
+    goal=st.sampled_from(GOALS),
+    rank=st.sampled_from(["evaluated", "surrogate"]),
+    first=st.sampled_from(["auto", "search", "milp", *BASELINES]),
+    then=st.sampled_from(["auto", "search", "milp"]),
+    limit_s=st.sampled_from([0.0, 0.2]),
+)
+def test_a_plan_to_start_from_is_never_lost(
+    *, seed: int, goal: str, rank: Rank, first: str, then: str, limit_s: float
+) -> None:
+    """Who goes on from an earlier plan never gets a worse one, whatever found it, and however short the time is."""
+    instance = random_instance(seed, sources=2, workers=3, blocks=4, goal=goal, load=0.3)
+    before = solve(instance, method=first, time_limit_s=0.2, rank=rank).plan
+    if before is not None:
+        after = solve(instance, method=then, time_limit_s=limit_s, rank=rank, start=before).plan
+        assert after is not None
+        by_delay = rank == "evaluated" and goal == "delay"
+        assert worth(instance, after, by_delay=by_delay) <= worth(instance, before, by_delay=by_delay) * (1 + 1e-9)
+
+
+def worth(instance: Instance, plan: PlanSpec, *, by_delay: bool) -> float:
+    """What the plans of a ranking are compared by."""
+    routes = {name: source.routes for name, source in plan.sources.items()}
+    found = evaluate(instance, routes)
+    return found.weighted_delay_s if by_delay else found.objective
 
 
 def test_evaluated_ranking_is_never_worse_than_a_rule() -> None:

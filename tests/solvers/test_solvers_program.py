@@ -66,7 +66,7 @@ def test_every_constraint_of_the_other_programs_has_an_equation(monkeypatch: pyt
         convex._solve(problem, Options())
         limits |= programs[-1].limits.keys()
         master = lp_master.LinearMaster(problem, Scale())
-        cheapest = [pricing.cheapest_route(problem, source, _first_prices(problem)) for source in range(2)]
+        cheapest = [pricing.cheapest_route(problem, source, _first_prices(problem)[0]) for source in range(2)]
         master.add((source, choice) for source, (_, choice) in enumerate(cheapest))
         rows |= {kind for kind, _ in master.rows}
     assert limits == convex.LIMITS.keys()

@@ -245,3 +245,13 @@ def test_unsupported_options_are_refused() -> None:
         solve(make_instance(), routes="many")  # type: ignore[arg-type]  # what is tested
     with pytest.raises(SolveError, match="max_visits"):
         solve(make_instance(), method="convex", max_visits=1)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_prices_are_those_of_the_last_master_that_was_solved(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The last round may add routes on links that no route used before."""
+    monkeypatch.setattr(colgen, "MAX_IDLE_ROUNDS", 1)
+    instance = random_instance(seed, sources=2, workers=6, blocks=8, goal="throughput", load=0.3)
+    outcome = colgen.solve(build_problem(instance), Options(gap=0.0))
+    assert outcome.prices is not None
+    assert outcome.bound <= min(map(build_problem(instance).objective, outcome.incumbents)) * (1 + 1e-9)

@@ -78,7 +78,7 @@ def test_samples_leave_where_they_were_predicted_to(found: dict[str, Any], plan:
 
 def test_accuracy_is_measured_where_there_are_labels(found: dict[str, Any], plan: Path) -> None:
     camera, other = found["sources"]["camera"], found["sources"]["other"]
-    arrays = load_arrays(IMAGES)
+    arrays = load_arrays(IMAGES, {"correct"})
     names = ("exit1", "exit2", None)
     right = [
         bool(arrays["correct"][record.sample, names.index(record.origin.exit)])

@@ -45,7 +45,8 @@ from planner.execution.wire.messages import (
     Start,
     WorkerFault,
 )
-from planner.execution.wire.presence import addresses
+from planner.execution.wire.own_certificate import EndNotice
+from planner.execution.wire.presence import whereabouts
 from planner.execution.wire.transport import CONTROL, IDLE_BYTES, Connect
 from planner.runtime.providers import Provider
 
@@ -74,6 +75,8 @@ class Agent:
         Number of threads of a block; by default the number in the deployment.
     processors
         Processors that compute blocks; by default all. The agent's other threads are not restricted.
+    certificate_ends_unix_s
+        End of this agent's certificate, which it announces a month ahead; None without one.
     """
 
     def __init__(
@@ -85,8 +88,11 @@ class Agent:
         provider: str | Provider = "cpu",
         threads: int | None = None,
         processors: Collection[int] = (),
+        certificate_ends_unix_s: float | None = None,
     ) -> None:
         self.name = name
+        self._certificate_ends_unix_s = certificate_ends_unix_s
+        self._end_notice = EndNotice(name, certificate_ends_unix_s)
         self._cache = cache
         self._provider = provider
         self._threads = threads
@@ -94,6 +100,7 @@ class Agent:
         self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
         self._run: WorkerRun | None = None
+        self._leaving = False
         self._send_failure: Exception | None = None
         self._present: set[str] = set()
         self._transport = connect(
@@ -112,7 +119,8 @@ class Agent:
     # ---- life of the process ----------------------------------------------------------------------------------------
 
     def close(self) -> None:
-        """Make :meth:`serve` return."""
+        """Make :meth:`serve` return, at once or after the block that it warms up; signal handlers may call this."""
+        self._leaving = True  # seen while the thread of `serve` is busy
         self._inbox.put(None)
 
     def serve(self) -> None:
@@ -159,6 +167,7 @@ class Agent:
             _LOG.debug("%s: the coordinator cannot be reached either", self.name, exc_info=True)
 
     def _next_action(self) -> Action | None:
+        self._end_notice.log_if_due()
         run = self._run  # the executor's thread may drop it meanwhile
         wait_s = run.wait_s if run is not None else inf
         if wait_s > 0:
@@ -225,22 +234,30 @@ class Agent:
             memory_bytes=resident_bytes(),
             cached=len(self._cache),
             present=tuple(sorted(self._present)),
+            certificate_ends_unix_s=self._certificate_ends_unix_s,
             **about_host(),
         )
         self._report(Frame(about.model_copy(update=self._run.describe() if self._run is not None else {})))
 
     def _on_echo(self, _echo: Echo, frame: Frame) -> None:
-        self._link_probe.handle(frame)
+        self._probe_link(frame, frame.sender)
 
-    def _on_probe(self, _probe: Ping | Flood, frame: Frame) -> None:
+    def _on_probe(self, probe: Ping | Flood, frame: Frame) -> None:
         if self._run is None:
-            self._link_probe.handle(frame)
+            self._probe_link(frame, probe.to)
         else:
             self._refusals.add(frame.sender, "links are not measured during a run")
 
     def _on_chunk(self, _chunk: Chunk, frame: Frame) -> None:
         if self._run is None:
+            self._probe_link(frame, frame.sender)
+
+    def _probe_link(self, frame: Frame, member: str) -> None:
+        """Measure the link to a member that is present: each that is sent to costs a thread."""
+        if member in self._present or member == COORDINATOR:
             self._link_probe.handle(frame)
+        else:
+            self._refusals.add(frame.sender, f"{frame.body.kind}: no such member is present: {member}")
 
     def _on_deploy(self, deploy: Deploy, _frame: Frame) -> None:
         _LOG.info("%s: run %s is deployed with policy %s", self.name, deploy.run, deploy.policy)
@@ -256,6 +273,7 @@ class Agent:
             refusals=self._refusals,
             on_block_end=self._on_block_end,
             on_failure=self._on_run_failure,
+            leaving=lambda: self._leaving,
         )
         self._run.prepare()
 
@@ -316,7 +334,7 @@ class Agent:
     def _warn_of_others(self) -> None:
         """Log which other agents have this one's name; the coordinator refuses runs as long as there are any."""
         if self.name in self._transport.shared_names():
-            at = addresses(self._transport, self.name)
+            at = whereabouts(self._transport, self.name)
             _LOG.warning("%s: another agent has this name, and runs are refused: %s", self.name, at)
         else:
             _LOG.info("%s: no other agent has this name any more", self.name)

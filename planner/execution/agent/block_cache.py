@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import hashlib
 from pathlib import Path
+from typing import BinaryIO, Final
 
 from planner.errors import ExecuteError
 from planner.files import write_bytes_atomic
+
+_PIECE_BYTES: Final = 2**20
 
 
 class BlockCache:
@@ -18,7 +21,6 @@ class BlockCache:
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
-        self._checked: set[str] = set()
         self._in_memory: dict[str, bytes] = {}
 
     def path(self, sha256: str) -> Path:
@@ -34,14 +36,14 @@ class BlockCache:
         return self._in_memory.get(sha256) or self.path(sha256)
 
     def has(self, sha256: str) -> bool:
-        """Return whether the block model is cached, with the right content."""
-        if sha256 in self._checked or sha256 in self._in_memory:
+        """Return whether the block model is cached; its file is read, as it may have been changed or removed."""
+        if sha256 in self._in_memory:
             return True
-        path = self.path(sha256)
-        if path.is_file() and hashlib.sha256(path.read_bytes()).hexdigest() == sha256:
-            self._checked.add(sha256)
-            return True
-        return False
+        try:
+            with self.path(sha256).open("rb") as file:
+                return _sha256(file) == sha256
+        except OSError:
+            return False
 
     def add(self, sha256: str, data: bytes) -> str | None:
         """Add a block model; return why it could not be written to the folder, None if it was.
@@ -59,5 +61,12 @@ class BlockCache:
         except OSError as error:
             self._in_memory[sha256] = data
             return f"cannot write a block model to {self._folder}, keeping it in memory: {error.strerror}"
-        self._checked.add(sha256)
         return None
+
+
+def _sha256(file: BinaryIO) -> str:
+    """Return the hash of a file, which is not read into memory as a whole."""
+    found = hashlib.sha256()
+    while piece := file.read(_PIECE_BYTES):
+        found.update(piece)
+    return found.hexdigest()

@@ -36,6 +36,12 @@ CHUNK_BYTES: Final = 2**16
 _IN_FLIGHT: Final = 8
 _CHUNK: Final = {"bytes": np.zeros(CHUNK_BYTES, np.uint8)}
 
+_FLOODS: Final = 64
+"""Largest number of floods received at once; of more, the oldest is given up."""
+
+_CHUNKS: Final = 2**18
+"""Largest number of chunks of a flood that count."""
+
 SETTLED: Final = 0.25
 """The rate of a flood is measured between chunks of its second and of its last such share."""
 
@@ -157,10 +163,13 @@ class LinkProbe:
             self._lanes.send(flow.to, Frame(Chunk(flood=flood.flood), _CHUNK), LEVELS, on_arrival)
 
     def _on_chunk(self, chunk: Chunk, frame: Frame) -> None:
+        if len(self._arrivals) == _FLOODS and chunk.flood not in self._arrivals:
+            del self._arrivals[next(iter(self._arrivals))]
         arrivals = self._arrivals.setdefault(chunk.flood, [])
         if not chunk.last:
             size_bytes = sum(tensor.nbytes for tensor in frame.tensors.values())
-            arrivals.append((frame.arrived_s, size_bytes))
+            if len(arrivals) < _CHUNKS:
+                arrivals.append((frame.arrived_s, size_bytes))
             return
         del self._arrivals[chunk.flood]
         size_bytes, took_s = settled(arrivals)

@@ -22,6 +22,8 @@ class WarmUp:
         Tensors by model and cut, as the coordinator has sent them.
     on_problem
         Called with the reason why a block fails; it may well run on the samples of the run.
+    stopping
+        Asked before each block and each of its runs; once it returns True, nothing is loaded or run any more.
     """
 
     def __init__(
@@ -29,10 +31,12 @@ class WarmUp:
         models: Mapping[str, ModelBlocks],
         tensors: Mapping[tuple[str, int], Tensors],
         on_problem: Callable[[str], None],
+        stopping: Callable[[], bool] = lambda: False,
     ) -> None:
         self._models = models
         self._tensors = dict(tensors)
         self._on_problem = on_problem
+        self._stopping = stopping
 
     def warm_up(self, model: str, block: int, runs: int = 1) -> float:
         """Load a block and, if the tensors before it are known, run it some times.
@@ -40,13 +44,15 @@ class WarmUp:
         Returns
         -------
         float
-            The shortest time in seconds; 0 if the block did not run.
+            The shortest time in seconds; 0 if the block did not run, or the warm-up stops.
 
         Raises
         ------
         PlannerError
             If the block cannot be loaded.
         """
+        if self._stopping():
+            return 0.0
         self._models[model].load(block)
         tensors = self._tensors.pop((model, block), None)
         if tensors is None:
@@ -54,6 +60,8 @@ class WarmUp:
         times_s = []
         try:
             for _ in range(runs):
+                if self._stopping():
+                    return 0.0
                 start_s = time.monotonic()
                 outputs = self._models[model].run(block, tensors)
                 times_s.append(time.monotonic() - start_s)
@@ -62,5 +70,6 @@ class WarmUp:
             _LOG.warning("%s", problem)
             self._on_problem(problem)
             return 0.0
+        _LOG.debug("block %d of %s is warm", block, model)
         self._tensors[model, block + 1] = fetch(outputs)
         return min(times_s)

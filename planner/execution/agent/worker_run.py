@@ -67,6 +67,8 @@ class WorkerRun:
         ``on_block_end(run, result)``: called in the executor's thread; to be passed on to :meth:`on_block_end`.
     on_failure
         ``on_failure(run, error)``: called in a thread of the run that has ended by an exception.
+    leaving
+        Tells whether the agent is to leave, which ends the preparation after the block at hand.
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class WorkerRun:
         refusals: Refusals,
         on_block_end: Callable[[WorkerRun, BlockResult], None],
         on_failure: Callable[[WorkerRun, Exception], None],
+        leaving: Callable[[], bool],
     ) -> None:
         self.id = deploy.run
         self.over = False
@@ -96,7 +99,11 @@ class WorkerRun:
         self._refusals = refusals
         self._on_block_end = partial(on_block_end, self)
         self._on_failure = partial(on_failure, self)
+        self._leaving = leaving
+        self._closed = False
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
+        self._unchecked = list(reversed(self._announced))
+        """Blocks whose files in the cache remain to be checked, the next one last."""
         self._inputs: dict[str, list[Tensors]] = {}
         self._awaited = frozenset(deploy.warm_up)
         self._warm_up_inputs: dict[tuple[str, int], Tensors] = {}
@@ -146,17 +153,18 @@ class WorkerRun:
             raise ExecuteError("the deployed scenario has no such worker", where="deploy", value=self._name)
         if not self._awaited <= self._warm_up_inputs.keys():
             return
-        missing = next((sha256 for sha256 in self._announced if not self._cache.has(sha256)), None)
-        if missing is not None:
-            self._report(Frame(Missing(worker=self._name, sha256=missing)))
-            return
+        while self._unchecked:
+            if not self._cache.has(self._unchecked[-1]):
+                self._report(Frame(Missing(worker=self._name, sha256=self._unchecked[-1])))
+                return
+            self._unchecked.pop()
         if not deploy.emulated:  # in an emulated network all transfers share this host's loopback interface
             paths = instance.paths[self._name]
             self._lanes.route({other: path.hops[0].resource for other, path in paths.items() if path.hops})
         self._open_models()
         self._draw_inputs()
         self._executor = Executor(self._models, self._on_block_end, self._on_failure, self._processors)
-        warm_up = WarmUp(self._models, self._warm_up_inputs, self._report_problem)
+        warm_up = WarmUp(self._models, self._warm_up_inputs, self._report_problem, self._is_stopping)
         self._warm_up_inputs.clear()
         self._loader = BlockLoader(
             self._name,
@@ -176,9 +184,14 @@ class WorkerRun:
             refuse=self._refusals.add,
         )
         warm_block_s = {model: self._warm_up(warm_up, model) for model in deploy.models}
+        if self._is_stopping():
+            return
         _LOG.info("%s: ready for run %s", self._name, self.id)
         provider = self._provider if isinstance(self._provider, str) else self._provider.name
         self._report(Frame(Ready(worker=self._name, warm_block_s=warm_block_s, provider=provider)))
+
+    def _is_stopping(self) -> bool:
+        return self._closed or self._leaving()
 
     def _open_models(self) -> None:
         for name, model in self._deploy.models.items():
@@ -231,6 +244,8 @@ class WorkerRun:
         if problem is not None:
             _LOG.warning("%s: %s", self._name, problem)
             self._report_problem(problem)
+        if self._unchecked and self._unchecked[-1] == body.sha256:
+            self._unchecked.pop()
         if self._driver is None:
             self.prepare()
 
@@ -242,9 +257,12 @@ class WorkerRun:
             self._warm_up_inputs[body.model, body.cut] = frame.tensors
             self.prepare()
 
-    def _on_start(self, body: Start, _frame: Frame) -> None:
+    def _on_start(self, body: Start, frame: Frame) -> None:
         if self._driver is None:
             raise ExecuteError("start arrived before the run was ready", where=self._name)
+        if self._driver.started:
+            self._refusals.add(frame.sender, "start of a run that has started")
+            return
         _LOG.info("%s: run %s starts", self._name, self.id)
         self._driver.start(body)
         early, self._early = self._early, []
@@ -308,6 +326,7 @@ class WorkerRun:
 
     def close(self) -> None:
         """End the threads after the block at hand."""
+        self._closed = True
         for thread in (self._executor, self._loader):
             if thread is not None:
                 thread.close()

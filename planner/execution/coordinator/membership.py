@@ -12,7 +12,7 @@ from planner.errors import ExecuteError, explain
 from planner.execution.wire.diagnosis import in_words
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import Body, Transmit
-from planner.execution.wire.presence import addresses, refuse_shared
+from planner.execution.wire.presence import refuse_shared, whereabouts
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 
@@ -113,9 +113,9 @@ class Membership:
         refuse_shared(self._transport, names, wait)
 
     def shared(self, names: Iterable[str]) -> dict[str, str]:
-        """Return those of some names that several agents have, with their addresses."""
+        """Return those of some names that several agents have, with where they are."""
         found = self._transport.shared_names().intersection(names)
-        return {name: addresses(self._transport, name) for name in sorted(found)}
+        return {name: whereabouts(self._transport, name) for name in sorted(found)}
 
     def absent(self, names: Iterable[str]) -> list[str]:
         """Return those of these agents that are not connected."""

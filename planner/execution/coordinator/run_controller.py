@@ -176,7 +176,13 @@ class RunController:
     def _await_ready(self, timeout_s: float) -> None:
         deadline_s = time.monotonic() + timeout_s
         workers = self._workers
-        while waiting := [worker for worker in workers if worker not in self._result.warm_block_s]:
+        while True:
+            # Looked at first: what makes one absent may have been handled before.
+            if absent := self._members.absent(workers):
+                raise ExecuteError("agents left before the run started", where="workers", value=", ".join(absent))
+            waiting = [worker for worker in workers if worker not in self._result.warm_block_s]
+            if not waiting:
+                return
             try:
                 frame = self._members.next(deadline_s - time.monotonic())
             except TimeoutError:
@@ -185,8 +191,6 @@ class RunController:
                 ) from None
             if self._members.stopping:
                 raise ExecuteError("stopped before the agents were ready", where="coordinator")
-            if absent := self._members.absent(workers):
-                raise ExecuteError("agents left before the run started", where="workers", value=", ".join(absent))
             if frame is not None:
                 self._PREPARING.handle(self, frame)
 

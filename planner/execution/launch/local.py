@@ -15,6 +15,7 @@ from typing import IO, Final
 from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.launch.netns import network_namespaces
+from planner.execution.launch.scratch import Scratch, scratch_folder
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.runtime.processors import available_processors
@@ -49,7 +50,7 @@ def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Co
     with (
         _folder(cache) as blocks,
         Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator,
-        _processes(_agents(names, address, blocks), coordinator),
+        _processes(_agents(names, address, blocks.path), coordinator, blocks),
     ):
         yield coordinator
 
@@ -74,20 +75,20 @@ def namespaced_agents(instance: Instance, cache: Path | None = None) -> Iterator
                 *command,
                 *("--listen", f"{layout.addresses[name]}:{_PORT}", "--insecure"),
             ]
-            for name, command in _agents(instance.workers, address, blocks).items()
+            for name, command in _agents(instance.workers, address, blocks.path).items()
         }
         connect = zenoh_connect(COORDINATOR, listen=address, connect=[], insecure=True)
-        with Coordinator(connect) as coordinator, _processes(commands, coordinator):
+        with Coordinator(connect) as coordinator, _processes(commands, coordinator, blocks):
             yield coordinator
 
 
 @contextmanager
-def _folder(cache: Path | None) -> Iterator[Path]:
+def _folder(cache: Path | None) -> Iterator[Scratch]:
     if cache is not None:
-        yield cache
+        yield Scratch(cache)
         return
-    with tempfile.TemporaryDirectory(prefix="planner-") as folder:
-        yield Path(folder)
+    with scratch_folder() as scratch:
+        yield scratch
 
 
 def _agents(names: Sequence[str], address: str, cache: Path) -> dict[str, list[str]]:
@@ -110,7 +111,7 @@ def _agents(names: Sequence[str], address: str, cache: Path) -> dict[str, list[s
 
 
 @contextmanager
-def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) -> Iterator[None]:
+def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator, blocks: Scratch) -> Iterator[None]:
     """Run agents until the context ends.
 
     The standard input of each agent is a pipe from this process; an agent leaves when the pipe closes, which happens
@@ -121,7 +122,12 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator) 
     try:
         for name, command in commands.items():
             processes[name] = subprocess.Popen(
-                command, stdin=subprocess.PIPE, stdout=logs[name], stderr=logs[name], start_new_session=True
+                command,
+                stdin=subprocess.PIPE,
+                stdout=logs[name],
+                stderr=logs[name],
+                start_new_session=True,
+                pass_fds=blocks.descriptors,
             )
         deadline_s = time.monotonic() + _PATIENCE_S
         while coordinator.absent(commands) and time.monotonic() < deadline_s - _LOOK_S:

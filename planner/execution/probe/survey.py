@@ -12,6 +12,7 @@
 from __future__ import annotations
 
 import itertools
+import logging
 import queue
 import time
 import uuid
@@ -21,13 +22,16 @@ from dataclasses import dataclass
 from types import TracebackType
 from typing import Final, TypeVar
 
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, Fault
 from planner.execution.wire.diagnosis import in_words
 from planner.execution.wire.diagnostics import About, Ask, Flood, Flooded, Ping, Pinged
 from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import Refused, WorkerFault
+from planner.execution.wire.messages import COORDINATOR, Refused, WorkerFault
 from planner.execution.wire.presence import refuse_shared, settle
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
+from planner.execution.wire.whereabouts import Whereabouts
+
+_LOG = logging.getLogger(__name__)
 
 PINGS: Final = 20
 SHARING: Final = 1.4
@@ -37,6 +41,7 @@ It is 1 in theory, and 2 for directions that share nothing.
 """
 
 _ANSWER_S: Final = 10.0
+_SILENT: Final = "it did not answer in time"
 
 Direction = tuple[str, str]
 """Sender and receiver."""
@@ -44,7 +49,7 @@ Direction = tuple[str, str]
 Progress = Callable[[int, int], None]
 """Called with the number of finished measurements, and the expected total."""
 
-_Answer = TypeVar("_Answer", About, Flooded, Pinged)
+_Answer = TypeVar("_Answer", Flooded, Pinged)
 
 
 @dataclass(frozen=True)
@@ -88,16 +93,22 @@ class Survey:
 
 @dataclass(frozen=True)
 class AgentState:
-    """The description of an agent, and its address; empty if it is only reached through others."""
+    """The description of an agent, and where it runs."""
 
-    address: str
+    whereabouts: Whereabouts
     about: About
 
 
 class Inquirer:
-    """Sends inquiries to agents; use it as a context manager."""
+    """Sends inquiries to agents; use it as a context manager.
+
+    A message that is refused here ends no inquiry, as anybody may have sent it, and an agent of another version sends
+    no other. Nor does a fault that an agent reports meanwhile: it is about a run.
+    """
 
     def __init__(self, connect: Connect) -> None:
+        self.problems: dict[str, str] = {}
+        """What is wrong with members, by name: a message was refused, or an answer did not come."""
         self._inbox: queue.SimpleQueue[Frame | tuple[str, bool]] = queue.SimpleQueue()
         self._present: set[str] = set()
         self._transport = connect(self._inbox.put, lambda member, present: self._inbox.put((member, present)))
@@ -132,20 +143,34 @@ class Inquirer:
         return tuple(names or sorted(self._present))
 
     def ask(self, names: Sequence[str]) -> list[AgentState]:
-        """Return the states of all agents that have one of these names, by name."""
+        """Return the states of all agents that have one of these names, by name; of those that answer in time.
+
+        Raises
+        ------
+        ExecuteError
+            If none answers.
+        """
         settle(self._transport, names, self._wait)
         waiting = {
-            (name, process): address for name in names for process, address in self._transport.processes(name).items()
+            (name, process): known for name in names for process, known in self._transport.processes(name).items()
         }
         states: dict[tuple[str, str], AgentState | None] = dict.fromkeys(waiting)
         for name, process in waiting:
             self._transport.send(f"{name}/{process}", Frame(Ask()), CONTROL)
+        until_s = time.monotonic() + _ANSWER_S
         while waiting:
-            frame, about = self._answer(About, _ANSWER_S)
-            address = waiting.pop((frame.sender, frame.process), None)
-            if address is not None:
-                states[frame.sender, frame.process] = AgentState(address, about)
-        return [state for state in states.values() if state is not None]
+            frame = self._next(until_s)
+            if frame is None:
+                for name, _ in waiting:
+                    self.problems.setdefault(name, _SILENT)
+                break
+            if isinstance(frame.body, About) and (frame.sender, frame.process) in waiting:
+                whereabouts = waiting.pop((frame.sender, frame.process))
+                states[frame.sender, frame.process] = AgentState(whereabouts, frame.body)
+        answered = [state for state in states.values() if state is not None]
+        if not answered:
+            raise self._unanswered(names)
+        return answered
 
     def refuse_shared(self, names: Iterable[str]) -> None:
         """Refuse names that several agents have; see :func:`planner.execution.wire.presence.refuse_shared`."""
@@ -155,7 +180,8 @@ class Inquirer:
         """Measure the latency of a direction, in seconds."""
         sender, to = direction
         self._transport.send(sender, Frame(Ping(to=to, times=times)), CONTROL)
-        return min(self._answer(Pinged, _ANSWER_S)[1].round_trip_s) / 2
+        pinged = self._answer(Pinged, {sender}, _ANSWER_S, lambda answer: answer.to == to)
+        return min(pinged.round_trip_s) / 2
 
     def bytes_per_s(self, directions: Sequence[Direction], duration_s: float) -> list[float]:
         """Load directions at the same time, and measure the bandwidth of each."""
@@ -163,24 +189,46 @@ class Inquirer:
         for flood, (sender, to) in floods.items():
             self._transport.send(sender, Frame(Flood(flood=flood, to=to, duration_s=duration_s)), CONTROL)
         # On a slow link, data in flight at the end takes a while to arrive.
-        answers = [self._answer(Flooded, 3 * duration_s + 6 * _ANSWER_S)[1] for _ in floods]
-        rates = {
-            floods[answer.flood]: answer.size_bytes / answer.took_s if answer.took_s else 0.0 for answer in answers
-        }
+        wait_s, members = 3 * duration_s + 6 * _ANSWER_S, set(itertools.chain.from_iterable(directions))
+        rates: dict[Direction, float] = {}
+        while floods:
+            answer = self._answer(Flooded, members, wait_s, lambda answer: answer.flood in floods)
+            rates[floods.pop(answer.flood)] = answer.size_bytes / answer.took_s if answer.took_s else 0.0
         return [rates[direction] for direction in directions]
 
-    def _answer(self, kind: type[_Answer], wait_s: float) -> tuple[Frame, _Answer]:
+    def _answer(
+        self, kind: type[_Answer], members: set[str], wait_s: float, wanted: Callable[[_Answer], bool]
+    ) -> _Answer:
+        """Return the answer that is wanted; raise :class:`ExecuteError` if a member refuses or does not answer."""
         until_s = time.monotonic() + wait_s
-        while True:
+        while (frame := self._next(until_s)) is not None:
+            body = frame.body
+            if isinstance(body, kind) and wanted(body):
+                return body
+            if isinstance(body, Refused) and body.worker in members and body.sender == COORDINATOR:
+                raise ExecuteError(body.what, where=f"agent {body.worker}")
+        raise self._unanswered(members)
+
+    def _unanswered(self, members: Iterable[str]) -> ExecuteError:
+        """Return the error of those whose messages were refused; of all if there is none."""
+        known = [member for member in members if member in self.problems] or members
+        return ExecuteError(Fault(self.problems.get(member, _SILENT), where=f"agent {member}") for member in known)
+
+    def _next(self, until_s: float) -> Frame | None:
+        """Return the next message, None if none arrives in time; note whose message was refused here."""
+        frame = None
+        while frame is None:
             try:
                 frame = self._take(until_s - time.monotonic())
             except TimeoutError:
-                raise ExecuteError("an agent did not answer in time", where="agents", value=f"{wait_s:g} s") from None
-            body = frame.body if frame is not None else None
-            if isinstance(body, Refused | WorkerFault):
-                raise ExecuteError(body.what, where=f"agent {body.worker}")
-            if frame is not None and isinstance(body, kind):
-                return frame, body
+                return None
+        body = frame.body
+        if isinstance(body, Refused) and body.worker == COORDINATOR:
+            _LOG.info("a message of %s is refused: %s", body.sender, body.what)
+            self.problems[body.sender] = f"its message is refused: {body.what}"
+        elif isinstance(body, Refused | WorkerFault):
+            _LOG.info("%s reports: %s", body.worker, body.what)
+        return frame
 
     def _wait(self, wait_s: float) -> None:
         with suppress(TimeoutError):

@@ -6,12 +6,13 @@ import queue
 import threading
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from math import inf
+from pathlib import Path
 
-from planner.errors import PlannerError, explain
-from planner.execution.session.samples import Sample
+from planner.errors import explain
+from planner.execution.session.samples import TRIES, Arrays, Sample
 from planner.execution.session.session import AbsentError, Result, SampleError, SourceHandle
 
 
@@ -25,12 +26,19 @@ class SampleOutcome:
         Index of the sample among those of its source, from 0.
     name
         Name of its file, or its number.
+    file
+        File of the result, if it was written to one.
     """
 
     source: str
     number: int
     name: str
     future: Future[Result]
+    file: Path | None = None
+
+    def failed(self, error: Exception) -> SampleOutcome:
+        """Return the outcome of a sample that failed in the end."""
+        return replace(self, future=_failed(error), file=None)
 
     @property
     def result(self) -> Result | None:
@@ -67,8 +75,9 @@ class Feed:
     """Submits the samples of sources, and yields their outcomes.
 
     A sample keeps its slot until the caller asks for the next outcome, so that memory is bounded even if the caller is
-    slow. A sample that cannot be read, or whose source's worker has left, fails on its own. If the first sample of a
-    source cannot be read, the others are likely to be wrong as well, and the feed ends.
+    slow. A sample that cannot be read, or whose source's worker has left, fails on its own. If the iteration over the
+    samples of a source fails, that is the failure of one more sample, the last of this source. If none of the first
+    samples of a source can be read (:data:`~planner.execution.session.samples.TRIES`), the feed ends.
 
     Parameters
     ----------
@@ -122,14 +131,17 @@ class Feed:
 
     def _submit_all(self, source: SourceHandle, samples: Iterable[Sample]) -> None:
         count, error = 0, None
+        unread = _Unread()
         try:
-            for number, sample in enumerate(samples):
+            for number, sample in enumerate(_with_failure(samples)):
                 if self._skip is not None and self._skip(source.name, sample.name):
+                    unread.over = True
                     continue
                 self._slots[source.name].acquire()
-                future = _submit(source, sample, first=number == 0)
+                future = _submit(source, sample, unread)
                 future.add_done_callback(partial(self._on_done, count, source.name, number, sample.name))
                 count += 1
+            unread.end()
         except BaseException as caught:  # noqa: BLE001 - outcomes() raises it
             error = caught
         self._items.put(_End(source.name, count, error))
@@ -138,20 +150,55 @@ class Feed:
         self._items.put(_Ended(index, SampleOutcome(source, number, name, future)))
 
 
-def _submit(source: SourceHandle, sample: Sample, *, first: bool) -> Future[Result]:
+class _Unread:
+    """The errors of the first samples of a source, until one of its samples can be read."""
+
+    def __init__(self) -> None:
+        self.over = False
+        self._errors: list[Exception] = []
+
+    def add(self, error: Exception) -> None:
+        """Add an error; raise the first one if there are too many."""
+        if not self.over:
+            self._errors.append(error)
+        if len(self._errors) == TRIES:
+            self.end()
+
+    def end(self) -> None:
+        """Raise the first error if no sample was read."""
+        if self._errors and not self.over:
+            raise self._errors[0]
+
+
+def _with_failure(samples: Iterable[Sample]) -> Iterator[Sample]:
+    """Yield the samples; if the iteration fails, then one that cannot be read for this reason."""
+    number = 0
+    try:
+        for sample in samples:
+            yield sample
+            number += 1
+    except Exception as error:  # noqa: BLE001 - the sample reports it
+        yield Sample(f"{number:06d}", partial(_raise, error))
+
+
+def _raise(error: Exception) -> Arrays:
+    raise error
+
+
+def _submit(source: SourceHandle, sample: Sample, unread: _Unread) -> Future[Result]:
     try:
         inputs = sample.read()
-    except PlannerError as error:
-        if first:
-            raise
+    except Exception as error:  # noqa: BLE001 - whatever it is, it fails this sample
+        unread.add(error)
         return _failed(error)
+    unread.over = True
     try:
         return source.submit(inputs)
     except AbsentError as error:
         return _failed(error)
 
 
-def _failed(error: PlannerError) -> Future[Result]:
+def _failed(error: Exception) -> Future[Result]:
     future: Future[Result] = Future()
     future.set_exception(error)
     return future

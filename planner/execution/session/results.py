@@ -1,13 +1,17 @@
 """Results in files: the outputs of each sample, and a list of the samples of each source.
 
-``SOURCE/SAMPLE.npz`` holds the outputs of a sample by name, and is written completely or not at all. ``SOURCE.jsonl``
-has one line per sample, in the order in which they were written: its delay and file, or the reason why it failed.
+1. ``SOURCE/SAMPLE.npz`` holds the outputs of a sample by name, and is written completely or not at all.
+2. ``SOURCE.jsonl`` has one line per sample, in the order in which they were written: its delay and file, or the reason
+   why it failed. The line is written after the file.
+3. A sample has a result if there are both its line and its file. A run that is resumed keeps the lines of these samples
+   and runs all others: those that failed, and those whose line or file a kill or a power cut has prevented.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 from zipfile import ZipFile
@@ -15,9 +19,10 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.errors import ExecuteError
 from planner.execution.session.feed import SampleOutcome
 from planner.execution.session.session import Result
-from planner.files import open_atomic
+from planner.files import open_atomic, write_text_atomic
 
 
 class ResultFolder:
@@ -31,35 +36,84 @@ class ResultFolder:
 
     def __init__(self, folder: Path, sources: Iterable[str], *, resume: bool = False) -> None:
         self._folder = folder
+        self._done: set[tuple[str, str]] = set()
         folder.mkdir(parents=True, exist_ok=True)
         for source in sources:
             if resume:
-                _drop_torn_line(self._list(source))
+                self._keep_done(source)
             else:
                 self._list(source).unlink(missing_ok=True)
 
     def has(self, source: str, name: str) -> bool:
-        """Return whether a sample has a result."""
-        return self._file(source, name).is_file()
+        """Return whether a sample had a result when the run was resumed."""
+        return (source, name) in self._done
 
-    def write(self, outcome: SampleOutcome) -> Path | None:
-        """Write the outcome of a sample; return the file of its result, if it has one."""
-        file = None
-        line = outcome_line(outcome)
+    def write(self, outcome: SampleOutcome) -> SampleOutcome:
+        """Write the outcome of a sample; return it with its file, or failed if it cannot be written."""
+        file = self._file(outcome.source, outcome.name)
+        written = outcome
         if outcome.result is not None:
-            file = self._file(outcome.source, outcome.name)
-            _write_outputs(file, outcome.result)
-            line["file"] = str(file.relative_to(self._folder))
+            try:
+                _write_outputs(file, outcome.result)
+                written = replace(outcome, file=file)
+            except OSError as error:
+                written = outcome.failed(_unwritten("result", file, error))
+        try:
+            self._append(written)
+        except OSError as error:
+            if written.result is not None:
+                written = written.failed(_unwritten("line of the result", self._list(outcome.source), error))
+        return written
+
+    def _append(self, outcome: SampleOutcome) -> None:
+        line = outcome_line(outcome)
+        if outcome.file is not None:
+            line["file"] = str(outcome.file.relative_to(self._folder))
+        data = json.dumps(line, allow_nan=False).encode() + b"\n"
         # Unbuffered, so that each line is written at once and as a whole.
         with self._list(outcome.source).open("ab", buffering=0) as listing:
-            listing.write(json.dumps(line, allow_nan=False).encode() + b"\n")
-        return file
+            before = listing.tell()
+            try:
+                if listing.write(data) != len(data):
+                    listing.write(data)  # raises what has kept it from being written as a whole
+            except OSError:
+                listing.truncate(before)
+                raise
+
+    def _keep_done(self, source: str) -> None:
+        """Keep the line of each sample that has a result."""
+        listing = self._list(source)
+        if not listing.is_file():
+            return
+        found = listing.read_text(encoding="utf-8", errors="replace")
+        kept = {}
+        for text in found.splitlines(keepends=True):
+            name = _name_of_result(text)
+            if name is not None and self._file(source, name).is_file():
+                kept[name] = text
+        self._done.update((source, name) for name in kept)
+        if (rewritten := "".join(kept.values())) != found:
+            write_text_atomic(listing, rewritten)
 
     def _list(self, source: str) -> Path:
         return self._folder / f"{source}.jsonl"
 
     def _file(self, source: str, name: str) -> Path:
         return self._folder / source / f"{name}.npz"
+
+
+def _unwritten(what: str, path: Path, error: OSError) -> ExecuteError:
+    return ExecuteError(f"the {what} cannot be written: {error.strerror}", where=str(path))
+
+
+def _name_of_result(text: str) -> str | None:
+    """Return the name of the sample of a complete line, if it has a result."""
+    try:
+        line = json.loads(text) if text.endswith("\n") else None
+    except (ValueError, RecursionError):
+        return None
+    name = line.get("name") if isinstance(line, dict) and "error" not in line else None
+    return name if isinstance(name, str) else None
 
 
 def outcome_line(outcome: SampleOutcome) -> dict[str, Any]:
@@ -76,14 +130,6 @@ def as_json(array: NDArray[Any]) -> Any:
     numbers = array.astype(object)
     numbers[~np.isfinite(array)] = None
     return numbers.tolist()
-
-
-def _drop_torn_line(listing: Path) -> None:
-    """Remove an incomplete last line, which a power cut may leave and the next line would continue."""
-    if listing.is_file():
-        with listing.open("r+b") as file:
-            complete = sum(len(line) for line in file if line.endswith(b"\n"))
-            file.truncate(complete)
 
 
 def _write_outputs(path: Path, result: Result) -> None:

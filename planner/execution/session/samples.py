@@ -1,14 +1,15 @@
 """A user's own samples from a folder, an ``.npz`` file, or the output of a command.
 
 - A folder has one file per sample, ordered by name. An ``.npy`` file holds the input of a model with a single input; an
-  ``.npz`` file holds the inputs by name.
+  ``.npz`` file holds the inputs by name. Other files are left out, with a warning.
 - An ``.npz`` file has one array per input, by name, whose first axis counts the samples. Other arrays are ignored.
 - A command writes arrays in numpy's ``.npy`` format to its standard output, one after the other
   (``numpy.save(sys.stdout.buffer, array)``); each sample consists of one array per input, in the model's order.
 
 The leading axis of length 1 that most models have for the batch may be missing in all of them.
 
-Each sample is read just before it is submitted, so that an unreadable one does not affect the others.
+Each sample is read just before it is submitted, so that an unreadable one does not affect the others. Dtype and shape
+are checked before the data is read or decompressed.
 """
 
 from __future__ import annotations
@@ -16,23 +17,27 @@ from __future__ import annotations
 import shlex
 import shutil
 import subprocess
+import warnings
 from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from types import SimpleNamespace
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, Final, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
-from planner.errors import ExecuteError, Fault
+from planner.errors import ExecuteError, Fault, PlannerError, PlannerWarning
 from planner.model.chain import TensorSpec
-from planner.runtime.arrays import native, read_array
-from planner.runtime.inputs import load_arrays
+from planner.runtime.arrays import native, open_arrays, read_array, read_stand_in
+from planner.runtime.inputs import largest_bytes, load_arrays
 from planner.runtime.session import tensor_fault
 
 Arrays: TypeAlias = dict[str, NDArray[Any]]
+
+TRIES: Final = 8
+"""If so many first samples of a source cannot be read, all others are likely to be wrong as well."""
 
 EXPECTED = "a folder of .npy or .npz files, an .npz file, or a command"
 
@@ -70,10 +75,30 @@ def find_samples(origin: str, specs: Sequence[TensorSpec]) -> Iterable[Sample]:
         return _from_folder(path, specs)
     if path.is_file() and path.suffix == ".npz":
         return _from_file(path, specs)
-    words = shlex.split(origin)
+    try:
+        words = shlex.split(origin)
+    except ValueError:  # a quotation mark without its counterpart
+        words = []
     if not words or shutil.which(words[0]) is None:
         raise ExecuteError("no samples found", where="source", value=origin, expected=EXPECTED)
     return _from_command(words, specs)
+
+
+def first_inputs(samples: Sequence[Sample]) -> Arrays:
+    """Return the inputs of the first sample that can be read.
+
+    Raises
+    ------
+    PlannerError
+        That of the first sample, if none of the first :data:`TRIES` can be read.
+    """
+    errors: list[PlannerError] = []
+    for sample in samples[:TRIES]:
+        try:
+            return sample.read()
+        except PlannerError as error:
+            errors.append(error)
+    raise errors[0]
 
 
 def fitting(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]], where: str) -> Arrays:
@@ -84,7 +109,13 @@ def fitting(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]], whe
     ExecuteError
         If inputs are missing or unknown, or have another dtype or shape; with one fault per input.
     """
-    arrays = {spec.name: _with_batch(spec, native(inputs[spec.name])) for spec in specs if spec.name in inputs}
+    arrays = {name: native(array) for name, array in inputs.items()}
+    _refuse_misfits(specs, arrays, where)
+    return _in_batches(specs, arrays)
+
+
+def _refuse_misfits(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]], where: str) -> None:
+    arrays = _in_batches(specs, inputs)
     unknown = [name for name in inputs if name not in arrays]
     names = ", ".join(spec.name for spec in specs)
     faults = [Fault("not an input of the model", where, name, f"one of {names}") for name in unknown]
@@ -92,7 +123,10 @@ def fitting(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]], whe
     faults += [replace(fault, where=f"{where}, {fault.where}") for fault in misfits if fault is not None]
     if faults:
         raise ExecuteError(faults)
-    return arrays
+
+
+def _in_batches(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]]) -> Arrays:
+    return {spec.name: _with_batch(spec, inputs[spec.name]) for spec in specs if spec.name in inputs}
 
 
 def _with_batch(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
@@ -100,7 +134,13 @@ def _with_batch(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
 
 
 def _from_folder(folder: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:
-    files = sorted(path for path in folder.iterdir() if path.suffix in {".npy", ".npz"})
+    entries = sorted(path for path in folder.iterdir() if not path.name.startswith("."))
+    files = [path for path in entries if path.suffix in {".npy", ".npz"}]
+    others = Counter(path.suffix or "no suffix" for path in entries if path.suffix not in {".npy", ".npz"})
+    if files and others:
+        found = ", ".join(f"{count} of {suffix}" for suffix, count in others.most_common())
+        left_out = Fault("files that are no samples are left out", str(folder), found, "files *.npy or *.npz")
+        warnings.warn(str(left_out), PlannerWarning, stacklevel=3)
     if not files:
         raise ExecuteError("the folder has no samples", where=str(folder), expected="files *.npy or *.npz")
     if duplicates := [name for name, count in Counter(path.stem for path in files).items() if count > 1]:
@@ -111,12 +151,10 @@ def _from_folder(folder: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:
 
 
 def _read(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
-    return fitting(specs, _arrays(path, specs), str(path))
-
-
-def _arrays(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
     if path.suffix == ".npz":
-        return load_arrays(path)
+        with open_arrays(path) as arrays:
+            _refuse_misfits(specs, {name: arrays.stand_in(name) for name in arrays.names}, str(path))
+            return _in_batches(specs, {spec.name: arrays.read(spec.name) for spec in specs})
     if len(specs) != 1:
         names = ", ".join(spec.name for spec in specs)
         raise ExecuteError(
@@ -124,14 +162,15 @@ def _arrays(path: Path, specs: Sequence[TensorSpec]) -> Arrays:
         )
     try:
         with path.open("rb") as file:
-            return {specs[0].name: read_array(file)}
-    except (OSError, EOFError, ValueError) as error:
+            _refuse_misfits(specs, {specs[0].name: read_stand_in(file)}, str(path))
+            file.seek(0)
+            return _in_batches(specs, {specs[0].name: read_array(file)})
+    except (OSError, ValueError) as error:
         raise ExecuteError("not an .npy file", where=str(path), value=str(error)) from error
 
 
 def _from_file(path: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:
-    known = {spec.name for spec in specs}
-    arrays = {name: array for name, array in load_arrays(path).items() if name in known}
+    arrays = load_arrays(path, {spec.name for spec in specs})
     if missing := [spec.name for spec in specs if spec.name not in arrays]:
         raise ExecuteError(Fault("input is missing", str(path), expected=f"an array {name}") for name in missing)
     lengths = {name: len(array) if array.ndim else 0 for name, array in arrays.items()}
@@ -166,8 +205,8 @@ def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator
                 arrays: Arrays = {}
                 for spec in specs:
                     try:
-                        arrays[spec.name] = read_array(stream)
-                    except (EOFError, ValueError) as error:
+                        arrays[spec.name] = read_array(stream, largest_bytes(spec))
+                    except ValueError as error:
                         raise ExecuteError(
                             "not an array in .npy format", where=where, value=str(error), expected=f"input {spec.name}"
                         ) from error

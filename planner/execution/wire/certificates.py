@@ -1,15 +1,17 @@
 """A private certificate authority for a small group of devices, and a certificate for each member.
 
 ``DIR/ca.pem`` and ``DIR/ca.key`` are the authority; its key never leaves ``DIR``. ``DIR/NAME`` is everything that
-member NAME needs and should have: its certificate and key, the authority's certificate, and the names of all members,
-from which it derives who may send what (:mod:`planner.execution.wire.security`).
+member NAME needs and should have: its certificate and key, the authority's certificate, and the names of the valid
+certificates of all members, from which it derives who may send what (:mod:`planner.execution.wire.security`).
+``DIR/revoked.txt`` has the names of the certificates that have been revoked, none of which is given again.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta, timezone
+from itertools import count
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -22,6 +24,7 @@ from planner.execution.wire.security import (
     check_worker_name,
     key_file,
     read_members,
+    reissued,
 )
 from planner.files import write_bytes_atomic, write_text_atomic
 
@@ -29,6 +32,7 @@ if TYPE_CHECKING:
     from cryptography.hazmat.primitives.asymmetric.ec import EllipticCurvePrivateKey
     from cryptography.x509 import Certificate
 
+_REVOKED: Final = "revoked.txt"
 _AUTHORITY_KEY: Final = "ca.key"
 _AUTHORITY_NAME: Final = "planner certificate authority"
 _AUTHORITY_LIFE: Final = timedelta(days=3650)
@@ -51,7 +55,9 @@ class _Signed:
         write_bytes_atomic(certificate_path, self.certificate.public_bytes(Encoding.PEM))
 
 
-def make_certificates(folder: Path, workers: Sequence[str], *, life: timedelta) -> tuple[str, ...]:
+def make_certificates(
+    folder: Path, workers: Sequence[str], *, life: timedelta, revoke: Collection[str] = (), renew: bool = False
+) -> tuple[str, ...]:
     """Create the missing certificates of the workers and of the coordinator; existing ones are kept.
 
     A call with new workers adds their certificates, signed by the same authority, and updates every member's list of
@@ -61,6 +67,10 @@ def make_certificates(folder: Path, workers: Sequence[str], *, life: timedelta) 
     ----------
     life
         Validity of new certificates, from now.
+    revoke
+        Members whose certificates are no longer valid. One that is among ``workers``, or the coordinator, gets another.
+    renew
+        Whether the workers get new certificates of the same names in place of existing ones.
 
     Returns
     -------
@@ -70,24 +80,55 @@ def make_certificates(folder: Path, workers: Sequence[str], *, life: timedelta) 
     Raises
     ------
     ExecuteError
-        A name is invalid, or the folder cannot be used as an authority.
+        A name is invalid, a member whose certificate is to be revoked has none, or the folder cannot be used as an
+        authority.
     """
     for worker in workers:
-        check_worker_name(worker, where="planner certs")
+        if worker != COORDINATOR or not renew:
+            check_worker_name(worker, where="planner certs")
+        if certificate_file(worker) == AUTHORITY:
+            raise ExecuteError("this name is reserved for the authority", where="planner certs", value=worker)
     try:
         authority = _authority(folder)
-        known = read_members(folder) if (folder / MEMBERS).exists() else ()
+        known = read_members(folder) if (folder / MEMBERS).exists() else {}
+        for member in revoke:
+            _revoke(folder, member, known)
         members = tuple(dict.fromkeys((COORDINATOR, *known, *workers)))
+        certificates = {}
         for member in members:
             home = folder / member
-            if not (home / certificate_file(member)).exists():
-                _sign(member, life, authority).write(home / certificate_file(member), home / key_file(member))
+            path = home / certificate_file(member)
+            certificates[member] = known.get(member) or _unused_name(folder, member)
+            if not path.exists() or (renew and member in workers):
+                _sign(certificates[member], life, authority).write(path, home / key_file(member))
             write_bytes_atomic(home / AUTHORITY, (folder / AUTHORITY).read_bytes())
         for home in (folder, *(folder / member for member in members)):
-            write_text_atomic(home / MEMBERS, "".join(f"{member}\n" for member in members))
+            write_text_atomic(home / MEMBERS, "".join(f"{name}\n" for name in certificates.values()))
     except OSError as error:
         raise ExecuteError(f"cannot be used: {error.strerror}", where=str(error.filename or folder)) from error
     return members
+
+
+def _revoke(folder: Path, member: str, known: dict[str, str]) -> None:
+    """Note that a member's certificate is revoked, and remove it."""
+    if member not in known:
+        expected = f"one of {', '.join(known)}" if known else "a folder made by `planner certs`"
+        raise ExecuteError("no certificate to revoke", where="--revoke", value=member, expected=expected)
+    revoked = _revoked(folder)
+    write_text_atomic(folder / _REVOKED, "".join(f"{name}\n" for name in (*revoked, known.pop(member))))
+    for file in (certificate_file(member), key_file(member)):
+        (folder / member / file).unlink(missing_ok=True)
+
+
+def _revoked(folder: Path) -> list[str]:
+    path = folder / _REVOKED
+    return path.read_text(encoding="utf-8").split() if path.exists() else []
+
+
+def _unused_name(folder: Path, member: str) -> str:
+    """Return the first name of a certificate of this member that has not been revoked."""
+    revoked = _revoked(folder)
+    return next(name for number in count(1) if (name := reissued(member, number)) not in revoked)
 
 
 def _authority(folder: Path) -> _Signed:

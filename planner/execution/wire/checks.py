@@ -9,25 +9,48 @@ from __future__ import annotations
 import time
 from collections.abc import Callable, Iterable, Mapping
 from math import isfinite
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 
 from planner.errors import ExecuteError
 from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import Data, Deploy, DeployedModel, Input, Load, Ready, Submit, WarmUpInput
+from planner.execution.wire.messages import (
+    BlockFile,
+    Data,
+    Deploy,
+    DeployedModel,
+    Input,
+    Load,
+    MembershipChange,
+    Ready,
+    Replan,
+    Start,
+    Submit,
+    WarmUpInput,
+)
 from planner.model.chain import TensorSpec
-from planner.policy.types import Task
+from planner.policy.types import Status, Task
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, SampleRecord
-from planner.worker.events import Message, RequestMessage, ResultMessage, StatusMessage, TaskMessage
+from planner.worker.events import (
+    FailureMessage,
+    Message,
+    RequestMessage,
+    ResultMessage,
+    StatusMessage,
+    TaskMessage,
+)
+
+_LAST: Final = 2**53
+"""Bound of the numbers of samples and attempts."""
 
 _BURST: Final = 20
 """Number of refusals reported at once; afterwards one a second."""
 
 
 def check_fits(deploy: Deploy, frame: Frame) -> None:
-    """Check data and inputs against their run.
+    """Check a message to a worker against its run; the ranges of its fields have been checked when it was decoded.
 
     Tensors may be missing: a worker no longer stores those of an attempt that is over.
 
@@ -36,31 +59,95 @@ def check_fits(deploy: Deploy, frame: Frame) -> None:
     ExecuteError
         Names what does not fit, its sender, the value found and the values expected.
     """
-    body = frame.body
-    if isinstance(body, Data):
-        for worker in (frame.sender, body.sender):
-            _known("worker", worker, deploy.instance.workers, frame)
-        _check_message(deploy, body.message, frame)
-    elif isinstance(body, Input | Submit):
-        _known("source", body.source, deploy.instance.sources, frame)
-        model = deploy.instance.scenario.sources[body.source].models[0]
-        _check_tensors(frame, deploy.models[model].cuts[0])
-    elif isinstance(body, WarmUpInput):
-        _known("model", body.model, deploy.models, frame)
-        _check_number("cut", body.cut, len(deploy.models[body.model].block_sha256), frame)
-        _check_tensors(frame, deploy.models[body.model].cuts[body.cut])
+    check = _CHECKS.get(type(frame.body))
+    if check is not None:
+        check(deploy, frame.body, frame)
+
+
+def _check_block_file(_deploy: Deploy, _body: BlockFile, frame: Frame) -> None:
+    if list(frame.tensors) != ["file"] or frame.tensors["file"].dtype != np.uint8:
+        found = ", ".join(f"{name} of {tensor.dtype}" for name, tensor in frame.tensors.items())
+        raise ExecuteError("not one file", where=_where(frame), value=found, expected="a tensor file of uint8")
+
+
+def _check_start(deploy: Deploy, body: Start, frame: Frame) -> None:
+    for worker in body.absent:
+        _known("worker", worker, deploy.instance.workers, frame)
+
+
+def _check_member(deploy: Deploy, body: MembershipChange, frame: Frame) -> None:
+    _known("worker", body.worker, deploy.instance.workers, frame)
+
+
+def _check_replan(deploy: Deploy, body: Replan, frame: Frame) -> None:
+    for source, plan in body.plan.sources.items():
+        _known("source", source, deploy.instance.sources, frame)
+        for route in plan.routes:
+            _known("model", route.model, deploy.models, frame)
+            points = len(deploy.instance.operating_points(route.model))
+            _check_number("operating point", route.operating_point, points - 1, frame)
+            for stage in route.stages:
+                _known("worker", stage.worker, deploy.instance.workers, frame)
+                last = len(deploy.models[route.model].block_sha256) - 1
+                _check_number("block", stage.first_block, stage.last_block, frame)
+                _check_number("block", stage.last_block, last, frame)
+
+
+def _check_data(deploy: Deploy, body: Data, frame: Frame) -> None:
+    for worker in (frame.sender, body.sender, *filter(None, [body.to])):
+        _known("worker", worker, deploy.instance.workers, frame)
+    _check_message(deploy, body.message, frame)
+
+
+def _check_input(deploy: Deploy, body: Input | Submit, frame: Frame) -> None:
+    _known("source", body.source, deploy.instance.sources, frame)
+    _check_tensors(frame, deploy.models[deploy.instance.scenario.sources[body.source].models[0]].cuts[0])
+
+
+def _check_warm_up(deploy: Deploy, body: WarmUpInput, frame: Frame) -> None:
+    _known("model", body.model, deploy.models, frame)
+    _check_number("cut", body.cut, len(deploy.models[body.model].block_sha256), frame)
+    _check_tensors(frame, deploy.models[body.model].cuts[body.cut])
+
+
+_CHECKS: Final[Mapping[type, Callable[[Deploy, Any, Frame], None]]] = {
+    BlockFile: _check_block_file,
+    Start: _check_start,
+    MembershipChange: _check_member,
+    Replan: _check_replan,
+    Data: _check_data,
+    Input: _check_input,
+    Submit: _check_input,
+    WarmUpInput: _check_warm_up,
+}
 
 
 def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:
     if isinstance(message, StatusMessage):
+        _check_status(deploy, message.status, frame)
         return
     _known("source", message.key.source, deploy.instance.sources, frame)
+    for what, number in (("sample", message.key.sample), ("attempt", message.key.attempt)):
+        _check_number(what, number, _LAST, frame)
     if isinstance(message, TaskMessage | RequestMessage):
         _check_task(deploy, message.task, frame)
     if isinstance(message, TaskMessage):
         _check_tensors(frame, deploy.models[message.task.model].cuts[message.task.next_block])
     elif isinstance(message, ResultMessage):
         _check_result(deploy, message, frame)
+    elif isinstance(message, FailureMessage):
+        for worker in message.broken or ():
+            _known("worker", worker, deploy.instance.workers, frame)
+
+
+def _check_status(deploy: Deploy, status: Status, frame: Frame) -> None:
+    instance = deploy.instance
+    for worker, _ in status.links:
+        _known("worker", worker, instance.workers, frame)
+    for source, _ in status.per_parameter_s:
+        _known("source", source, instance.sources, frame)
+    for name, _ in status.booked:
+        _known("worker or network", name, (*instance.workers, *instance.resources), frame)
 
 
 def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
@@ -79,6 +166,7 @@ def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
 
 def _check_result(deploy: Deploy, result: ResultMessage, frame: Frame) -> None:
     origin = result.origin
+    _check_number("cut", result.cut, max(len(model.block_sha256) for model in deploy.models.values()), frame)
     model = origin.model if origin else deploy.instance.scenario.sources[result.key.source].models[0]
     _known("model", model, deploy.models, frame)
     if origin is None or origin.exit is None:

@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
-from typing import Literal
+from typing import Annotated, Final, Literal, TypeAlias
+
+from pydantic import Field
 
 from planner.base import FrozenModel
+
+Count: TypeAlias = Annotated[int, Field(ge=0, le=2**53)]
+
+Amount: TypeAlias = Annotated[float, Field(ge=0, le=1e15, allow_inf_nan=False)]
+"""Seconds, bytes or another quantity; far below where adding one would change nothing."""
+
+RunTime: TypeAlias = Annotated[float, Field(ge=-1e10, le=1e10, allow_inf_nan=False)]
+"""Seconds of a run's clock, which begins at 0; three hundred years either way."""
+
+UnixTime: TypeAlias = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)]
+"""Seconds since 1970 by a wall clock, which may be wrong: a device without a battery boots in 1970."""
+
+LONGEST_FLOOD_S: Final = 600.0
 
 
 class Ask(FrozenModel):
@@ -29,20 +44,22 @@ class About(FrozenModel):
     """Execution providers available on this device."""
     provider: str
     """The execution provider in use."""
-    memory_bytes: int
+    memory_bytes: Count
     """Resident memory of the agent's process."""
-    cached: int
+    cached: Count
     """Number of block models in the cache."""
     present: tuple[str, ...]
     """The other members present, as this agent sees them."""
+    certificate_ends_unix_s: UnixTime | None = None
+    """End of its certificate; None without one."""
     run: str | None = None
     """The current run; None for an idle agent."""
     policy: str | None = None
     device_class: str | None = None
     """The device class of this worker in the run's scenario."""
-    loaded: dict[str, tuple[int, ...]] = {}
+    loaded: dict[str, tuple[Count, ...]] = {}
     """Blocks in memory, by model."""
-    queued: int = 0
+    queued: Count = 0
     """Number of waiting tasks, without the running one."""
     running: str | None = None
     """The sample whose block is running."""
@@ -54,7 +71,7 @@ class Flood(FrozenModel):
     kind: Literal["flood"] = "flood"
     flood: str
     to: str
-    duration_s: float
+    duration_s: Annotated[float, Field(gt=0, le=LONGEST_FLOOD_S, allow_inf_nan=False)]
 
 
 class Chunk(FrozenModel):
@@ -71,9 +88,9 @@ class Flooded(FrozenModel):
     kind: Literal["flooded"] = "flooded"
     worker: str
     flood: str
-    size_bytes: int
+    size_bytes: Count
     """Bytes received once the flow had settled."""
-    took_s: float
+    took_s: Amount
 
 
 class Ping(FrozenModel):
@@ -81,16 +98,16 @@ class Ping(FrozenModel):
 
     kind: Literal["ping"] = "ping"
     to: str
-    times: int
+    times: Annotated[int, Field(ge=1, le=10_000)]
 
 
 class Echo(FrozenModel):
     """One direction of a round trip; ``back`` marks the reply, with the replier's wall clock in seconds since 1970."""
 
     kind: Literal["echo"] = "echo"
-    number: int
+    number: Count
     back: bool = False
-    unix_s: float = 0.0
+    unix_s: UnixTime = 0.0
 
 
 class Pinged(FrozenModel):
@@ -99,4 +116,4 @@ class Pinged(FrozenModel):
     kind: Literal["pinged"] = "pinged"
     worker: str
     to: str
-    round_trip_s: tuple[float, ...]
+    round_trip_s: Annotated[tuple[Amount, ...], Field(min_length=1)]

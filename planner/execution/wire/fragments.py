@@ -127,11 +127,13 @@ class Assembler:
     """Assembles one sender's frames from their fragments, ignoring duplicates.
 
     Its memory is bounded: a frame above ``limit_bytes`` is refused at its first fragment, and the oldest of too many
-    unfinished frames is dropped.
+    unfinished frames is dropped. The receiver of several senders bounds their sum by :meth:`drop_oldest`.
     """
 
     def __init__(self, limit_bytes: int) -> None:
         self.limit_bytes = limit_bytes
+        self.unfinished_bytes = 0
+        """Size of what has arrived of unfinished frames."""
         self._unfinished: dict[int, _Unfinished] = {}
         self._over: dict[int, None] = {}
 
@@ -148,27 +150,39 @@ class Assembler:
         if fragment.offset == 0 and fragment.stream not in self._unfinished and fragment.stream not in self._over:
             self._refuse_oversize(fragment)
             if len(self._unfinished) == _MAX_UNFINISHED:
-                del self._unfinished[next(iter(self._unfinished))]
+                self.drop_oldest()
             self._unfinished[fragment.stream] = _Unfinished(fragment.header, [], 0)
+            self.unfinished_bytes += len(fragment.header)
         unfinished = self._unfinished.get(fragment.stream)
         if unfinished is None or fragment.offset < unfinished.received_bytes:
             return None
         piece = fragment.payload
         unfinished.pieces.append(piece)
         unfinished.received_bytes += len(piece)
+        self.unfinished_bytes += len(piece)
         if (
             fragment.offset + len(piece) != unfinished.received_bytes
             or unfinished.received_bytes > fragment.total_bytes
         ):
-            del self._unfinished[fragment.stream]
+            self._take(fragment.stream)
             raise ExecuteError("a fragment out of order", where="frame", value=fragment.offset)
         if unfinished.received_bytes < fragment.total_bytes:
             return None
-        del self._unfinished[fragment.stream]
+        self._take(fragment.stream)
         self._over[fragment.stream] = None
         if len(self._over) > _REMEMBERED:
             del self._over[next(iter(self._over))]
         return unfinished.header, b"".join(unfinished.pieces) if len(unfinished.pieces) > 1 else unfinished.pieces[0]
+
+    def drop_oldest(self) -> int:
+        """Drop the oldest unfinished frame, whose later fragments are ignored; return its size."""
+        return self._take(next(iter(self._unfinished)))
+
+    def _take(self, stream: int) -> int:
+        taken = self._unfinished.pop(stream)
+        size_bytes = len(taken.header) + taken.received_bytes
+        self.unfinished_bytes -= size_bytes
+        return size_bytes
 
     def _refuse_oversize(self, fragment: Fragment) -> None:
         for what, size, limit in (

@@ -20,7 +20,7 @@ from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
 
 from planner.errors import ExecuteError
 from planner.execution.wire.messages import Body
-from planner.files import parse_json
+from planner.formats.json import parse_json
 from planner.runtime.arrays import native
 
 VERSION: Final = 1
@@ -29,6 +29,12 @@ _DTYPES: Final = frozenset(
     ["bool", "float16", "float32", "float64"]
     + [f"{kind}{bits}" for kind in ("int", "uint") for bits in (8, 16, 32, 64)]
 )
+
+_MAX_AXES: Final = 32
+"""Axes of an array in every supported version of NumPy."""
+
+_MAX_ITEMS: Final = 2**59
+"""More items of eight bytes would be more bytes than an array can have."""
 
 _MAYBE_INFINITE: Final = re.compile(rb"NaN|Infinity|[eE]\+?\d{3}|\d{300}")
 """Found in every header with a number that is not finite; most headers need no closer look."""
@@ -120,6 +126,15 @@ def encode(frame: Frame) -> tuple[bytes, Payload]:
     return header, pieces[0] if len(pieces) == 1 else b"".join(pieces)
 
 
+def _is_possible(shape: tuple[int, ...]) -> bool:
+    """Return whether an array can have this shape, even if it is empty: NumPy counts its other axes, too."""
+    return len(shape) <= _MAX_AXES and min(shape, default=0) >= 0 and math.prod(map(_one_or_more, shape)) < _MAX_ITEMS
+
+
+def _one_or_more(size: int) -> int:
+    return max(size, 1)
+
+
 def decode(header: bytes, payload: Payload, sender: str = "", process: str = "", arrived_s: float = 0.0) -> Frame:
     """Decode a frame of :func:`encode`; its tensors are read-only views of ``payload``.
 
@@ -144,7 +159,7 @@ def decode(header: bytes, payload: Payload, sender: str = "", process: str = "",
     tensors: dict[str, NDArray[Any]] = {}
     offset = 0
     for spec in parsed.tensors:
-        if spec.dtype not in _DTYPES or min(spec.shape, default=0) < 0:
+        if spec.dtype not in _DTYPES or not _is_possible(spec.shape):
             raise ExecuteError("a tensor that cannot be sent", where=spec.name, value=f"{spec.dtype} {spec.shape}")
         dtype = np.dtype(spec.dtype)
         count = math.prod(spec.shape)

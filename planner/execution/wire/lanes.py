@@ -324,6 +324,11 @@ class _Lane:
         heapq.heapify(self._queue)
 
 
+def _own_lane(member: str) -> str:
+    """Return the name of the lane of a member that :meth:`Lanes.route` assigns none."""
+    return f"to {member}"
+
+
 class Lanes:
     """Sends frames through lanes, by level and age; see the module's rules.
 
@@ -362,16 +367,20 @@ class Lanes:
         with self._lock:
             if self._closed:
                 return
-            name = self._lane_of.get(to, f"to {to}")
+            name = self._lane_of.get(to, _own_lane(to))
             lane = self._lanes.get(name)
             if lane is None:
                 lane = self._lanes[name] = _Lane(name, self._transport, *self._callbacks)
         lane.put(_Queued(to, frame, min(level, LEVELS), on_arrival))
 
     def forget(self, member: str) -> None:
-        """Drop everything for a member that has left."""
+        """Drop everything for a member that has left, and end its own lane."""
         for lane in self._all():
             lane.forget(member)
+        with self._lock:
+            own = self._lanes.pop(_own_lane(member), None)
+        if own is not None:
+            own.close(time.monotonic())
 
     def close(self, timeout_s: float = inf) -> None:
         """Accept no more frames, and return once the queued ones have been sent or cannot be, or after a time."""

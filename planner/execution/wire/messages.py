@@ -7,7 +7,20 @@ from typing import Annotated, Final, Literal, TypeAlias
 from pydantic import Field
 
 from planner.base import FrozenModel
-from planner.execution.wire.diagnostics import About, Ask, Chunk, Echo, Flood, Flooded, Ping, Pinged
+from planner.execution.wire.diagnostics import (
+    About,
+    Amount,
+    Ask,
+    Chunk,
+    Count,
+    Echo,
+    Flood,
+    Flooded,
+    Ping,
+    Pinged,
+    RunTime,
+    UnixTime,
+)
 from planner.model.chain import TensorSpec
 from planner.plan.types import PlanSpec
 from planner.policy.types import SampleKey
@@ -18,9 +31,6 @@ from planner.worker.events import Message
 COORDINATOR: Final = "_coordinator"
 """The member name of the coordinator, which also receives messages for the emulated network; reserved."""
 
-_Amount = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-_Count = Annotated[int, Field(ge=0)]
-
 # ---- coordinator to agent -----------------------------------------------------------------------------------------
 
 
@@ -29,7 +39,7 @@ class DeployedModel(FrozenModel):
 
     cuts: tuple[tuple[TensorSpec, ...], ...]
     block_sha256: tuple[str, ...]
-    block_bytes: tuple[int, ...]
+    block_bytes: tuple[Count, ...]
     """Size of each block's file."""
 
     @property
@@ -47,17 +57,17 @@ class Deploy(FrozenModel):
     instance: Instance
     plan: PlanSpec | None
     policy: str
-    seed: int
-    models: dict[str, DeployedModel]
-    resident: dict[str, tuple[int, ...]]
+    seed: Annotated[int, Field(ge=0, le=2**128)]
+    models: Annotated[dict[str, DeployedModel], Field(min_length=1)]
+    resident: dict[str, tuple[Count, ...]]
     """Blocks of each model to load before the run starts; others are loaded on first use."""
-    warm_up: tuple[tuple[str, int], ...] = ()
+    warm_up: tuple[tuple[str, Count], ...] = ()
     """Model and cut of each :class:`WarmUpInput` that is sent, to run the resident blocks after the cut once."""
     paced: bool
     """Whether blocks are slowed down to take the scenario's times."""
     emulated: bool = False
     """Whether a network emulated at the coordinator decides when data arrives (:class:`Transmit`, :class:`Admit`)."""
-    threads: int = 1
+    threads: Annotated[int, Field(ge=1, le=2**16)] = 1
     sent: tuple[str, ...] = ()
     """Sources whose inputs are sent as :class:`Input` before the start; other inputs are drawn from the seed."""
     live: bool = False
@@ -81,7 +91,7 @@ class Start(FrozenModel):
     """Starts the run: its clock reads 0 at this time of the wall clock (seconds since 1970)."""
 
     kind: Literal["start"] = "start"
-    at_unix_s: float
+    at_unix_s: UnixTime
     """By the receiver's wall clock, since the clocks of edge devices differ."""
     joins: bool = False
     """Whether the run is under way: samples that arrived here before now are lost."""
@@ -112,7 +122,7 @@ class Admit(FrozenModel):
     kind: Literal["admit"] = "admit"
     run: str
     transfer: str
-    at_s: float
+    at_s: RunTime
 
 
 class Input(FrozenModel):
@@ -132,7 +142,7 @@ class WarmUpInput(FrozenModel):
     kind: Literal["warm_up"] = "warm_up"
     run: str
     model: str
-    cut: int
+    cut: Count
 
 
 class Submit(FrozenModel):
@@ -141,7 +151,7 @@ class Submit(FrozenModel):
     kind: Literal["submit"] = "submit"
     run: str
     source: str
-    sample: int
+    sample: Count
 
 
 class Stop(FrozenModel):
@@ -166,7 +176,7 @@ class Ready(FrozenModel):
 
     kind: Literal["ready"] = "ready"
     worker: str
-    warm_block_s: dict[str, tuple[_Amount, ...]]
+    warm_block_s: dict[str, tuple[Amount, ...]]
     """Shortest time of each block on this host in seconds, by model; 0 for a block that is not resident."""
     provider: str = "cpu"
     """The execution provider that runs the blocks."""
@@ -187,15 +197,15 @@ class Load(FrozenModel):
     kind: Literal["load"] = "load"
     run: str
     worker: str
-    at_s: _Amount
+    at_s: Amount
     """Time of the run's clock."""
-    queued: _Count
+    queued: Count
     """Number of waiting tasks, without the running one."""
-    busy_s: _Amount
+    busy_s: Amount
     """Computing time since the start, in seconds."""
-    carried_s: dict[str, _Amount] = {}
+    carried_s: dict[str, Amount] = {}
     """For each network resource, the time in seconds that inbound data since the start takes at its bandwidth."""
-    slowness: Annotated[float, Field(gt=0, allow_inf_nan=False)] = 1.0
+    slowness: Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)] = 1.0
     """How many times slower than profiled this worker is at the moment."""
 
 
@@ -215,7 +225,7 @@ class Output(FrozenModel):
 
     kind: Literal["output"] = "output"
     source: str
-    samples: tuple[int, ...]
+    samples: tuple[Count, ...]
 
 
 class Report(FrozenModel):
@@ -223,10 +233,10 @@ class Report(FrozenModel):
 
     kind: Literal["report"] = "report"
     worker: str
-    duplicates: _Count
-    late_blocks: _Count
+    duplicates: Count
+    late_blocks: Count
     """Blocks that took longer on this host than in the scenario."""
-    waited_s: _Amount = 0.0
+    waited_s: Amount = 0.0
     """Time in seconds that the executor's thread was ready to run and got no processor."""
 
 
@@ -259,9 +269,9 @@ class Data(FrozenModel):
     run: str
     sender: str
     message: Message
-    cut: _Count
-    size_bytes: _Count
-    sent_s: Annotated[float, Field(allow_inf_nan=False)]
+    cut: Count
+    size_bytes: Count
+    sent_s: RunTime
     """Time of the run's clock at the sender, or at the worker that forwarded it."""
     transfer: str | None = None
     to: str = ""
@@ -278,10 +288,10 @@ class Transmit(FrozenModel):
     sender: str
     to: str
     key: SampleKey
-    cut: int
-    size_bytes: int
-    priority: float
-    at_s: float
+    cut: Count
+    size_bytes: Count
+    priority: Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)]
+    at_s: RunTime
 
 
 RunMessage: TypeAlias = (

@@ -12,14 +12,19 @@ until the network misses it. They are different *processes* of one member:
 
 from __future__ import annotations
 
+import logging
 import threading
 import time
 from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from planner.errors import ExecuteError, Fault
+from planner.execution.wire.limits import Limits
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.transport import PRESENCE_PERIOD_S, OnPresence, Transport
+from planner.execution.wire.whereabouts import Whereabouts
+
+_LOG = logging.getLogger(__name__)
 
 SHARED: Final = "shared"
 """What stands for the process of every coordinator."""
@@ -37,32 +42,37 @@ class Roster:
         Name and process of this member itself.
     report
         ``report(member, present)``; also called when one of several processes comes or goes.
+    most
+        Largest number of processes; any more count as absent.
     """
 
-    def __init__(self, own: tuple[str, str], report: OnPresence) -> None:
+    def __init__(self, own: tuple[str, str], report: OnPresence, most: int = Limits.members) -> None:
         self._own = own
         self._report = report
+        self._most = most
         self._lock = threading.Lock()
-        self._processes: dict[str, list[str]] = {}
+        self._processes: dict[str, dict[str, Whereabouts]] = {}
 
-    def add(self, member: str, process: str) -> None:
+    def add(self, member: str, process: str, whereabouts: Whereabouts) -> None:
         """Add a process that is present."""
         if (member, process) == self._own:
             return
         with self._lock:
-            known = self._processes.setdefault(member, [])
-            if process not in known:
-                known.append(process)
+            known = self._processes.get(member, {})
+            if process not in known and sum(map(len, self._processes.values())) >= self._most:
+                _LOG.warning("%s: %s is ignored: more than %d members", self._own[0], member, self._most)
+                return
+            self._processes[member] = {**known, process: whereabouts}
         self._report(member, True)  # noqa: FBT003 - the transport's signature
 
     def remove(self, member: str, process: str) -> None:
         """Remove a process that has left."""
         with self._lock:
-            known = self._processes.get(member, [])
+            known = self._processes.get(member, {})
             if process not in known:
                 return
-            first = known[0] == process
-            known.remove(process)
+            first = next(iter(known)) == process
+            del known[process]
             others = bool(known)
             if not others:
                 del self._processes[member]
@@ -76,10 +86,10 @@ class Roster:
         with self._lock:
             return next(iter(self._processes.get(member, ())), None)
 
-    def processes(self, member: str) -> tuple[str, ...]:
+    def processes(self, member: str) -> dict[str, Whereabouts]:
         """Return the processes of a member in the order in which they were seen."""
         with self._lock:
-            return tuple(self._processes.get(member, ()))
+            return dict(self._processes.get(member, {}))
 
     def shared_names(self) -> frozenset[str]:
         """Return the names that several agents have, this member included."""
@@ -93,14 +103,13 @@ def process_of(member: str, identifier: str) -> str:
     return SHARED if member == COORDINATOR else identifier
 
 
-def addresses(transport: Transport, member: str) -> str:
-    """Return the addresses of all other agents of a name, as text."""
-    known = transport.processes(member)
-    return ", ".join(address or f"unknown address ({process[:8]})" for process, address in known.items())
+def whereabouts(transport: Transport, member: str) -> str:
+    """Return where all other agents of a name are, as text."""
+    return "; ".join(map(str, transport.processes(member).values()))
 
 
 def settle(transport: Transport, names: Iterable[str], wait: Callable[[float], None]) -> Mapping[str, str]:
-    """Return those of some names that several agents have, with the agents' addresses.
+    """Return those of some names that several agents have, with where the agents are.
 
     The predecessor of an agent that restarts does not count: it is given time to vanish.
 
@@ -113,7 +122,7 @@ def settle(transport: Transport, names: Iterable[str], wait: Callable[[float], N
     until_s = time.monotonic() + SETTLED_S
     while (shared := asked & transport.shared_names()) and (left_s := until_s - time.monotonic()) > 0:
         wait(min(left_s, PRESENCE_PERIOD_S))
-    return {name: addresses(transport, name) for name in sorted(shared)}
+    return {name: whereabouts(transport, name) for name in sorted(shared)}
 
 
 def refuse_shared(transport: Transport, names: Iterable[str], wait: Callable[[float], None]) -> None:
@@ -122,7 +131,7 @@ def refuse_shared(transport: Transport, names: Iterable[str], wait: Callable[[fl
     Raises
     ------
     ExecuteError
-        Names them, with the addresses of the agents.
+        Names them, with where the agents are.
     """
     shared = settle(transport, names, wait)
     if shared:

@@ -5,6 +5,8 @@
 2. With certificates every link uses mutual TLS: both ends present a certificate of the same private authority.
 3. A certificate's name is the member's name. A message's key names its sender, and a link carries only messages of the
    member whose certificate opened it: no worker can impersonate the coordinator or another worker.
+   A certificate that replaces a revoked one is called ``NAME#2``, then ``NAME#3`` and so on. Each member has the list
+   of the certificates that are valid, and a link of any other carries nothing: Zenoh knows no revocation lists.
 4. A member may subscribe only to messages for itself, and announce only itself.
 5. Only the coordinator sends commands; a worker reports only about itself.
 6. Certificates contain names but no addresses, since devices move.
@@ -14,7 +16,7 @@ from __future__ import annotations
 
 import ipaddress
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, get_args
@@ -22,11 +24,14 @@ from typing import Any, Final, get_args
 from planner.errors import ExecuteError
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import COORDINATOR, Command, Transmit
+from planner.execution.wire.own_certificate import OwnCertificate, read_own_certificate
 
 AUTHORITY: Final = "ca.pem"
 MEMBERS: Final = "members.txt"
 
 _NAME: Final = re.compile(r"\w[\w.-]*")
+_REISSUED: Final = "#"
+"""Joins name and number in the name of a certificate; no name of a worker has it."""
 
 ROOT: Final = "planner/v1"
 """Prefix of all keys."""
@@ -47,9 +52,22 @@ def inbox(member: str, sender: str) -> str:
     return f"{ROOT}/to/{member}/from/{sender}"
 
 
-def alive(member: str) -> str:
-    """Return the key of the presence of a member, given as ``NAME/PROCESS``; ``*`` stands for any."""
-    return f"{ROOT}/alive/{member}"
+def alive(member: str, label: str = "*") -> str:
+    """Return the key of the presence of a member, given as ``NAME/PROCESS``; ``*`` stands for any.
+
+    The label states where it runs (:class:`planner.execution.wire.whereabouts.Whereabouts`).
+    """
+    return f"{ROOT}/alive/{member}/{label}"
+
+
+def member_of(certificate: str) -> str:
+    """Return the member whose certificate has this name."""
+    return certificate.partition(_REISSUED)[0]
+
+
+def reissued(member: str, number: int) -> str:
+    """Return the name of a member's certificate, the first or one that replaces a revoked one."""
+    return member if number == 1 else f"{member}{_REISSUED}{number}"
 
 
 def check_worker_name(name: str, *, where: str) -> None:
@@ -67,8 +85,8 @@ def check_worker_name(name: str, *, where: str) -> None:
         raise ExecuteError("this name is reserved for the coordinator", where=where, value=name)
 
 
-def read_members(folder: Path) -> tuple[str, ...]:
-    """Read the names of all members.
+def read_members(folder: Path) -> dict[str, str]:
+    """Read the names of the valid certificates, by member.
 
     Raises
     ------
@@ -77,7 +95,7 @@ def read_members(folder: Path) -> tuple[str, ...]:
     """
     path = folder / MEMBERS
     try:
-        return tuple(path.read_text(encoding="utf-8").split())
+        return {member_of(name): name for name in path.read_text(encoding="utf-8").split()}
     except (OSError, UnicodeDecodeError) as error:
         raise ExecuteError(
             f"cannot be read: {error}", where=str(path), expected="a folder made by `planner certs`"
@@ -86,11 +104,17 @@ def read_members(folder: Path) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Credentials:
-    """A member's certificate and key, and the names of all members."""
+    """A member's certificate and key, and the names of the valid certificates of all members."""
 
     name: str
     folder: Path
-    members: tuple[str, ...]
+    certificates: Mapping[str, str]
+    own: OwnCertificate
+
+    @property
+    def members(self) -> tuple[str, ...]:
+        """Names of all members."""
+        return tuple(self.certificates)
 
     @classmethod
     def read(cls, folder: Path, name: str) -> Credentials:
@@ -99,10 +123,10 @@ class Credentials:
         Raises
         ------
         ExecuteError
-            A file is missing, or other users may read the key.
+            A file is missing, other users may read the key, or the certificate is not valid, revoked or at its end.
         """
         folder = folder / name if (folder / name).is_dir() else folder
-        members = read_members(folder)
+        certificates = read_members(folder)
         for file in (AUTHORITY, certificate_file(name), key_file(name)):
             if not (folder / file).is_file():
                 expected = f"the folder that `planner certs` made for {name}"
@@ -111,7 +135,16 @@ class Credentials:
         if mode & 0o077:
             where = str(folder / key_file(name))
             raise ExecuteError("other users may read this key", where=where, value=f"{mode:03o}", expected="mode 600")
-        return cls(name, folder, members)
+        certificate = folder / certificate_file(name)
+        own = read_own_certificate(folder / AUTHORITY, certificate, folder / key_file(name))
+        if own.name != certificates.get(name):
+            listed = certificates.get(name) or f"no certificate of {name}"
+            expected = f"{listed}, as in {MEMBERS}"
+            what = "not the valid certificate of this member: revoked, or another's"
+            raise ExecuteError(what, where=str(certificate), value=own.name, expected=expected)
+        if own.left_s <= 0:
+            raise ExecuteError(own.notice, where=str(certificate))
+        return cls(name, folder, certificates, own)
 
     def settings(self) -> dict[str, Any]:
         """Return Zenoh's settings for mutual TLS and access control, by key."""
@@ -154,7 +187,9 @@ class Credentials:
             "enabled": True,
             "default_permission": "deny",
             "rules": rules,
-            "subjects": [{"id": member, "cert_common_names": [member]} for member in self.members],
+            "subjects": [
+                {"id": member, "cert_common_names": [certificate]} for member, certificate in self.certificates.items()
+            ],
             "policies": policies,
         }
 

@@ -13,9 +13,11 @@ from typing import Final, Protocol
 
 from planner.errors import ExecuteError, explain
 from planner.execution.wire.fragments import Assembler, Fragment, read_fragment
-from planner.execution.wire.frames import Frame, decode
+from planner.execution.wire.frames import Frame, Payload, decode
+from planner.execution.wire.limits import Limits
 from planner.execution.wire.messages import COORDINATOR, Deploy, Refused
 from planner.execution.wire.security import check_sender
+from planner.execution.wire.whereabouts import Whereabouts
 
 _LOG = logging.getLogger(__name__)
 
@@ -30,9 +32,6 @@ PRESENCE_PERIOD_S: Final = 1.0
 
 IDLE_BYTES: Final = 2**20
 """Largest message that a worker without a deployment accepts, without its header."""
-
-_REPORT_BYTES: Final = 2**32
-"""The same for the coordinator, which receives the reports of long runs."""
 
 OnAcknowledged = Callable[[Fragment], None]
 
@@ -77,11 +76,8 @@ class Transport(Protocol):
         """Query the present members: each is reported again, as when it joins."""
         ...
 
-    def processes(self, member: str) -> Mapping[str, str]:
-        """Return the other agents of a name, first the one that messages go to, each with its address.
-
-        The address is empty if the agent is only reached through others.
-        """
+    def processes(self, member: str) -> Mapping[str, Whereabouts]:
+        """Return the other agents of a name, first the one that messages go to, each with where it runs."""
         ...
 
     def shared_names(self) -> frozenset[str]:
@@ -109,14 +105,22 @@ Connect = Callable[[OnFrame, OnPresence], Transport]
 
 
 class Receiver:
-    """Turns inbound fragments into frames for ``member``, the same way for all transports."""
+    """Turns inbound fragments into frames for ``member``, the same way for all transports.
 
-    def __init__(self, member: str, on_frame: OnFrame) -> None:
+    It keeps no more of unfinished frames than ``limits`` allows, whoever sends them: of the sender of which it has
+    most, it drops the oldest, and refuses it by name. Nor does it listen to more senders; one of which nothing is
+    unfinished makes room for another.
+    """
+
+    def __init__(self, member: str, on_frame: OnFrame, limits: Limits | None = None) -> None:
         self._member = member
         self._on_frame = on_frame
+        self._limits = limits or Limits()
         self._assemblers: dict[tuple[str, str], Assembler] = {}
+        """By sender and process; the one heard least recently first."""
         self._lock = threading.Lock()
-        self._limit_bytes = _REPORT_BYTES if member == COORDINATOR else IDLE_BYTES
+        self._unfinished_bytes = 0
+        self._limit_bytes = self._limits.unfinished_bytes if member == COORDINATOR else IDLE_BYTES
         self.on_acknowledged: OnAcknowledged = lambda _fragment: None
 
     def limit(self, size_bytes: int) -> None:
@@ -129,11 +133,50 @@ class Receiver:
     def forget(self, sender: str, process: str = "") -> None:
         """Drop the unfinished frames of an process of a member that has left."""
         with self._lock:
-            self._assemblers.pop((sender, process), None)
+            assembler = self._assemblers.pop((sender, process), None)
+            if assembler is not None:
+                self._unfinished_bytes -= assembler.unfinished_bytes
 
-    def _assembler(self, sender: str, process: str) -> Assembler:
+    @property
+    def _most_bytes(self) -> int:
+        """Bound of the size of unfinished frames, by which the largest message of the run is always allowed."""
+        return max(self._limits.unfinished_bytes, self._limit_bytes + IDLE_BYTES)
+
+    def _assemble(self, sender: str, process: str, fragment: Fragment) -> tuple[bytes, Payload] | None:
+        """Return header and payload of the frame that a fragment completes, if any; refuse what exceeds the bounds."""
         with self._lock:
-            return self._assemblers.setdefault((sender, process), Assembler(self._limit_bytes))
+            assembler = self._assemblers.pop((sender, process), None)
+            if assembler is None:
+                self._make_room()
+                assembler = Assembler(self._limit_bytes)
+            self._assemblers[sender, process] = assembler
+            before_bytes = assembler.unfinished_bytes
+            try:
+                whole = assembler.add(fragment)
+            finally:
+                self._unfinished_bytes += assembler.unfinished_bytes - before_bytes
+            dropped = self._drop_excess()
+        for name in dropped:
+            self._refuse(name, f"unfinished messages of more than {self._most_bytes} bytes")
+        return whole
+
+    def _make_room(self) -> None:
+        """Make room for a new sender."""
+        if len(self._assemblers) < self._limits.members:
+            return
+        idle = next((key for key, assembler in self._assemblers.items() if not assembler.unfinished_bytes), None)
+        if idle is None:
+            raise ExecuteError("too many senders", where="frame", expected=f"at most {self._limits.members}")
+        del self._assemblers[idle]
+
+    def _drop_excess(self) -> list[str]:
+        """Drop unfinished frames above the bound; return their senders."""
+        dropped = []
+        while self._unfinished_bytes > self._most_bytes:
+            (sender, _), assembler = max(self._assemblers.items(), key=lambda item: item[1].unfinished_bytes)
+            self._unfinished_bytes -= assembler.drop_oldest()
+            dropped.append(sender)
+        return dropped
 
     def receive(self, sender: str, attachment: bytes, payload: bytes, process: str = "") -> Fragment | None:
         """Handle an inbound fragment; return the acknowledgement to send back at once, if any."""
@@ -144,7 +187,7 @@ class Receiver:
             if fragment.acknowledges:
                 self.on_acknowledged(fragment)
                 return None
-            whole = self._assembler(sender, process).add(fragment)
+            whole = self._assemble(sender, process, fragment)
             if whole is not None:
                 frame = decode(*whole, sender, process, arrived_s)
                 check_sender(frame)

@@ -25,7 +25,9 @@ from planner.errors import ExecuteError
 from planner.execution.wire.diagnosis import diagnose
 from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, Fragment, split
 from planner.execution.wire.frames import Frame, encode
-from planner.execution.wire.presence import Roster, process_of
+from planner.execution.wire.limits import Limits
+from planner.execution.wire.messages import COORDINATOR
+from planner.execution.wire.presence import SHARED, Roster, process_of
 from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
 from planner.execution.wire.threads import surviving
 from planner.execution.wire.transport import (
@@ -38,6 +40,7 @@ from planner.execution.wire.transport import (
     Receiver,
     Transport,
 )
+from planner.execution.wire.whereabouts import Whereabouts
 
 _LOG = logging.getLogger(__name__)
 
@@ -54,6 +57,9 @@ drops some whenever a processor is busy."""
 _QUEUED_BATCHES: Final = 16
 """Batches of 64 KiB in a queue; the library's maximum. With the default of two, the sending thread and the thread that
 writes to the socket keep waiting for each other: a megabyte over loopback takes a third longer."""
+
+_PORTS: Final = 3
+"""Ports that are tried where any would do."""
 
 _LEVELS: Final = {
     "real_time": zenoh.Priority.REAL_TIME,
@@ -94,19 +100,23 @@ def zenoh_connect(
     ------
     ExecuteError
         An address is malformed, or outside the loopback interface without certificates, or (when opened) cannot be
-        listened on; or the certificates are not this member's.
+        listened on; or the certificates are not this member's; or a bound in the environment
+        (:mod:`planner.execution.wire.limits`) is invalid.
     """
     credentials = Credentials.read(cert_dir, name) if cert_dir is not None else None
+    if credentials is not None and credentials.own.notice and name == COORDINATOR:  # an agent logs it daily
+        _LOG.warning("%s: %s", name, credentials.own.notice)
     protocol = "tcp" if credentials is None else "tls"
-    listens = [_endpoint(protocol, listen or "127.0.0.1:0")]
+    listens = _endpoint(protocol, listen or "127.0.0.1:0")
     connects = [_endpoint(protocol, address) for address in connect]
     if credentials is None and not insecure:
         refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
-    configuration = _configuration(listens, connects, credentials)
+    configuration = _configuration(connects, credentials)
+    limits = Limits.from_environment()
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
-        find_faults = partial(_unreachable, tuple(connect), credentials)
-        return ZenohTransport(name, configuration, on_frame, on_presence, find_faults)
+        faults = partial(_unreachable, tuple(connect), credentials)
+        return ZenohTransport(name, listens, configuration, on_frame, on_presence, limits=limits, unreachable=faults)
 
     return opener
 
@@ -115,11 +125,15 @@ def _unreachable(addresses: Sequence[str], credentials: Credentials | None) -> d
     return {address: fault for address in addresses if (fault := diagnose(address, credentials))}
 
 
-def free_port() -> int:
-    """Return a free port of the loopback interface."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+def free_port(host: str = "127.0.0.1") -> int:
+    """Return a free port of an address of this device; 0 if it has no such address."""
+    try:
+        family, kind, _, _, address = socket.getaddrinfo(host.strip("[]"), 0, type=socket.SOCK_STREAM)[0]
+        with socket.socket(family, kind) as probe:
+            probe.bind(address)
+            return int(probe.getsockname()[1])
+    except OSError:
+        return 0
 
 
 def _endpoint(protocol: str, address: str) -> str:
@@ -129,10 +143,9 @@ def _endpoint(protocol: str, address: str) -> str:
     return f"{protocol}/{address}"
 
 
-def _configuration(listens: Sequence[str], connects: Sequence[str], credentials: Credentials | None) -> dict[str, Any]:
+def _configuration(connects: Sequence[str], credentials: Credentials | None) -> dict[str, Any]:
     return {
         "mode": "peer",
-        "listen/endpoints": list(listens),
         "connect/endpoints": list(connects),
         "connect/timeout_ms": -1,
         "connect/exit_on_failure": False,
@@ -159,31 +172,27 @@ class ZenohTransport:
     def __init__(
         self,
         name: str,
+        listens: str,
         configuration: Mapping[str, Any],
         on_frame: OnFrame,
         on_presence: OnPresence,
+        *,
+        limits: Limits,
         unreachable: Callable[[], Mapping[str, str]] = dict,
     ) -> None:
         self._name = name
         self.unreachable = unreachable
         """See :meth:`planner.execution.wire.transport.Transport.unreachable`."""
-        self._receiver = Receiver(name, on_frame)
-        config = zenoh.Config()
-        for key, value in configuration.items():
-            config.insert_json5(key, json.dumps(value))
-        try:
-            self._session = zenoh.open(config)
-        except zenoh.ZError as error:
-            value = ", ".join(configuration["listen/endpoints"])
-            raise ExecuteError(f"cannot open the transport: {error}", where=name, value=value) from error
-
+        self._receiver = Receiver(name, on_frame, limits)
+        self._session, address = _open(name, listens, configuration)
         process = process_of(name, str(self._session.info.zid()))
+        label = SHARED if process == SHARED else Whereabouts.here(address).label
         self._own = f"{name}/{process}"
-        self._roster = Roster((name, process), on_presence)
+        self._roster = Roster((name, process), on_presence, limits.members)
         presence = surviving(self._presence)
         try:
             self._session.declare_subscriber(inbox(self._own, "*/*"), surviving(self._receive))
-            self._token = self._session.liveliness().declare_token(alive(self._own))
+            self._token = self._session.liveliness().declare_token(alive(self._own, label))
             self._session.liveliness().declare_subscriber(alive("*/*"), presence, history=True)
         except BaseException as error:
             self.close()
@@ -202,9 +211,9 @@ class ZenohTransport:
                 _LOG.debug("%s: an acknowledgement is lost", self._name, exc_info=True)
 
     def _presence(self, sample: zenoh.Sample) -> None:
-        member, process = _member(sample)
+        member, process, label = str(sample.key_expr).rsplit("/", 3)[1:]
         if sample.kind == zenoh.SampleKind.PUT:
-            self._roster.add(member, process)
+            self._roster.add(member, process, Whereabouts.from_label(label))
         else:
             self._receiver.forget(member, process)
             self._roster.remove(member, process)
@@ -260,10 +269,12 @@ class ZenohTransport:
         except zenoh.ZError as error:
             raise ExecuteError(f"cannot query the present members: {error}", where=self._name) from error
 
-    def processes(self, member: str) -> dict[str, str]:
-        """Return the other agents of a name, first the one that messages go to, each with its address."""
+    def processes(self, member: str) -> dict[str, Whereabouts]:
+        """Return the other agents of a name, first the one that messages go to, each with where it runs."""
         links = {str(link.zid): link.dst.partition("/")[2].partition("?")[0] for link in self._session.info.links()}
-        return {process: links.get(process, "") for process in self._roster.processes(member)}
+        return {
+            process: known.seen(links.get(process, "")) for process, known in self._roster.processes(member).items()
+        }
 
     def shared_names(self) -> frozenset[str]:
         """Return the names that several agents have."""
@@ -272,6 +283,27 @@ class ZenohTransport:
     def close(self) -> None:
         """Leave the network; a process that ends without this may hang."""
         self._session.close()  # type: ignore[no-untyped-call]  # the library's stub leaves it untyped
+
+
+def _open(name: str, listens: str, configuration: Mapping[str, Any]) -> tuple[zenoh.Session, str]:
+    """Open a session; return it with the address that it listens on.
+
+    The library does not tell which port it takes for port 0. A free one is therefore chosen here, and another one if a
+    different process was faster.
+    """
+    protocol, _, address = listens.partition("/")
+    host, _, port = address.rpartition(":")
+    for left in reversed(range(_PORTS if int(port) == 0 else 1)):
+        chosen = address if int(port) else f"{host}:{free_port(host)}"
+        config = zenoh.Config()
+        for key, value in {"listen/endpoints": [f"{protocol}/{chosen}"], **configuration}.items():
+            config.insert_json5(key, json.dumps(value))
+        try:
+            return zenoh.open(config), chosen
+        except zenoh.ZError as error:
+            if not left:
+                raise ExecuteError(f"cannot open the transport: {error}", where=name, value=listens) from error
+    raise AssertionError
 
 
 def _member(sample: zenoh.Sample) -> tuple[str, str]:

@@ -24,6 +24,8 @@ Integers = NDArray[np.intp]
 Residency = tuple[NDArray[np.bool_], ...]
 """Per model, whether each block resides on each worker; shape [L, D] each."""
 
+MIN_WORK_S = 1e-12
+"""Least time of a whole model, in seconds: speeds must stay finite."""
 MAX_CACHED_ROUTES = 2**16
 """Routes whose costs are kept: methods look at most routes many times. At about 1 kB each they take at most 64 MB."""
 
@@ -180,6 +182,13 @@ class Problem:
     def volume(self) -> Array:
         """Volume of each source; shape [S]."""
         return np.array([demand.volume for demand in self.demands])
+
+    @cached_property
+    def speed(self) -> Array:
+        """Samples per second of each worker alone, as the mean over the sources' first variants; shape [D]."""
+        models = [self.variants[demand.variants[0]] for demand in self.demands]
+        work_s = np.mean([model.reach[:-1] @ model.block_s for model in models], axis=0)
+        return np.asarray(1 / np.maximum(work_s, MIN_WORK_S))
 
     @cached_property
     def sites(self) -> Sites | None:

@@ -7,7 +7,8 @@ workers can do within τ, which leaves few states where τ is close to the optim
 that occur finds the least feasible one.
 
 Only the most promising sets of each size are kept, the beam. The beam widens until nothing had to be dropped, which
-proves the optimum, or until the time limit.
+proves the optimum, or until the time limit. A quicker search, :mod:`planner.solvers.routes.partition_beam`, comes
+first; with more than 64 workers it alone finds routes, and the bound is what all workers together can do.
 
 References
 ----------
@@ -28,6 +29,7 @@ from planner.solvers.core.problem import Array, Choice, Integers, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.explanation import infeasible
 from planner.solvers.routes.ordered_partition import PartitionCosts
+from planner.solvers.routes.partition_beam import PartitionBeam
 from planner.solvers.routes.stage_dp import StagedRoutes
 
 Sets = NDArray[np.uint64]
@@ -36,9 +38,13 @@ Cuts = NDArray[np.bool_]
 """Whether each cut is reachable, by set and last worker; shape [sets, D, L + 1]."""
 
 MAX_WORKERS = 64
-"""The members of a set of workers are the bits of one 64-bit integer."""
+"""The members of a set of workers are the bits of one 64-bit integer; with more workers nothing is proven."""
 BEAMS = (32, 512, 8192)
 """Widths of the beam in turn, in sets; the last is limited by memory as well."""
+QUICK_BEAMS, WIDE_BEAMS = (16, 64), (256, 1024)
+"""Widths of the beam of the quick search in turn, in labels; the wide ones with more workers."""
+QUICK_ACCURACY = 5e-4
+"""Relative accuracy of the binary search by the quick search."""
 MAX_CELLS = 8_000_000
 """Most states times cuts of one size of sets, at one byte each."""
 
@@ -78,16 +84,20 @@ def misfits(problem: Problem) -> list[str]:
         (not separate_links, "a point-to-point link between each two workers"),
         (any(variant.exit_share.any() for variant in variants), "models without exits in use"),
         (np.isfinite(problem.demands[0].deadline_s), "no deadline"),
-        (len(problem.workers) > MAX_WORKERS, f"at most {MAX_WORKERS} workers"),
     ]
     return [requirement for violated, requirement in requirements if violated]
 
 
 def _bisect(search: Search, partition: _Partition) -> float:
     """Offer the best routes of a partition; return a lower bound, the incumbent's value if no route is better."""
+    brief, many = search.options.brief, partition.count > MAX_WORKERS
+    for beam in (*QUICK_BEAMS, *(WIDE_BEAMS if many and not brief else ())):
+        _bisect_quickly(search, partition, beam)
+    if many:
+        return partition.least
     times = partition.times(partition.least * (1 - 1e-9), search.best)
     low, high = 0, len(times)
-    for beam in BEAMS[:-1] if search.options.brief else BEAMS:
+    for beam in BEAMS[:-1] if brief else BEAMS:
         tried = low
         while tried < high and not search.out_of_time:
             middle = (tried + high) // 2
@@ -102,6 +112,19 @@ def _bisect(search: Search, partition: _Partition) -> float:
         if low >= high or search.out_of_time:
             break
     return float(times[low]) if low < len(times) else search.best
+
+
+def _bisect_quickly(search: Search, partition: _Partition, beam: int) -> None:
+    """Offer routes of a partition by the quick search."""
+    low, quick = partition.least, partition.quick
+    while not search.out_of_time and (high := min(search.best, partition.most)) - low > QUICK_ACCURACY * low:
+        middle = (low + high) / 2 if high < 2 * low else float(np.sqrt(low * high))
+        workers = quick.probe(middle, beam, lambda: search.out_of_time)
+        if workers:
+            search.offer(((Choice(partition.variant, workers),),))
+            search.report()
+        if search.best > middle * (1 + 1e-9):
+            low = middle * (1 + 1e-9)
 
 
 class _Layer(NamedTuple):
@@ -130,7 +153,7 @@ class _Partition:
         staged = StagedRoutes.of(problem, 0, self.variant)
         if problem.memory_binds:
             staged = staged.beside(problem.residency(((),)))
-        costs = PartitionCosts.of_bottleneck(staged, np.zeros(len(problem.resources)))
+        self.costs = costs = PartitionCosts.of_bottleneck(staged, np.zeros(len(problem.resources)))
         # stage[i, j, d]: utilisation by blocks i .. j − 1; move[l, d, e]: by cut l sent from d to e.
         self.stage, self.move = costs.stage, costs.move
         self.length, self.count = len(model), len(problem.workers)
@@ -142,9 +165,19 @@ class _Partition:
         self.rest = np.append(np.cumsum(cheapest[::-1])[::-1], 0.0)
 
     @property
+    def quick(self) -> PartitionBeam:
+        """The quick search."""
+        return PartitionBeam(self.costs, self.home, self.price, self.rest)
+
+    @property
     def least(self) -> float:
         """Utilisation of all workers if the work could be divided at will: a lower bound."""
         return float(self.rest[0] / self.price.sum())
+
+    @property
+    def most(self) -> float:
+        """Largest utilisation by a stage or a move that is possible."""
+        return max(float(costs[np.isfinite(costs)].max(initial=0.0)) for costs in (self.stage, self.move))
 
     def times(self, least: float, most: float) -> Array:
         """Return all utilisations from ``least`` to below ``most`` that can be the bottleneck, in ascending order."""

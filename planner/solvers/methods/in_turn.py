@@ -26,6 +26,8 @@ def solve_in_turn(
     tighter
         Methods for a tighter problem, whose plans are valid here but whose bounds are not; they run at the end.
     """
+    if len(methods) == 1 and not tighter:
+        return methods[0](problem, options)
     search = Search(problem, options)
     last = Outcome("no_solution")
     for number, method in enumerate(methods):

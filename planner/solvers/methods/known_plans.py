@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from itertools import chain
 
 import numpy as np
 
@@ -17,18 +18,29 @@ MAX_ARCS = 1_000_000
 
 def known_plans(problem: Problem, stopped: Callable[[], bool]) -> tuple[Choices, ...]:
     """Return the distinct plans of all rules that have one, feasible or not, until ``stopped`` becomes true."""
-    plans: dict[Choices, None] = {}
-    for plan in _plans(problem):
+    return _distinct(chain(_of_rules(problem), _of_orders(problem)), stopped)
+
+
+def rule_plans(problem: Problem, stopped: Callable[[], bool]) -> tuple[Choices, ...]:
+    """Return those of :func:`known_plans` that take next to no time: all but the partitions by order."""
+    return _distinct(_of_rules(problem), stopped)
+
+
+def _distinct(plans: Iterator[Choices | None], stopped: Callable[[], bool]) -> tuple[Choices, ...]:
+    found: dict[Choices, None] = {}
+    for plan in plans:
         if plan is not None:
-            plans[plan] = None
+            found[plan] = None
         if stopped():
             break
-    return tuple(plans)
+    return tuple(found)
 
 
-def _plans(problem: Problem) -> Iterator[Choices | None]:
-    for rule in RULES.values():
-        yield rule(problem)
+def _of_rules(problem: Problem) -> Iterator[Choices | None]:
+    return (rule(problem) for rule in RULES.values())
+
+
+def _of_orders(problem: Problem) -> Iterator[Choices | None]:
     if problem.arcs > MAX_ARCS:
         return
     measure = measure_of(problem)
@@ -40,8 +52,7 @@ def _plans(problem: Problem) -> Iterator[Choices | None]:
 
 def _orders(problem: Problem) -> list[list[int]]:
     """Return orders of the workers: by speed, by memory, and around the ring, without duplicates."""
-    speed = sum(1 / np.maximum(variant.block_s.sum(axis=0), 1e-12) for variant in problem.variants)
-    fastest, largest = np.argsort(-speed, kind="stable"), np.argsort(-problem.memory_bytes, kind="stable")
+    fastest, largest = np.argsort(-problem.speed, kind="stable"), np.argsort(-problem.memory_bytes, kind="stable")
     orders = [fastest, fastest[::-1], *([largest, largest[::-1]] if problem.memory_binds else [])]
     if problem.ring:
         orders.append(np.array(problem.ring))

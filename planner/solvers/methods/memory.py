@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import lacks, tried
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
 from planner.solvers.core.room import fitting, lacks_room
@@ -87,7 +88,10 @@ def _single_routes(search: Search, method: Method) -> Outcome:
     limit_s = search.left_s * SINGLE_TIME_FRACTION
     limit_s = min(limit_s, SINGLE_LIMIT_S) if search.incumbents else limit_s
     single = Search(problem, dataclasses.replace(options, time_limit_s=limit_s, progress=None))
-    responses = BestResponse(single)
+    try:
+        responses = BestResponse(single)
+    except Expired:
+        return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
     responses.fill()
     if not single.incumbents and pack(responses):
         left = dataclasses.replace(options, time_limit_s=min(search.left_s / 2, PROOF_LIMIT_S))

@@ -160,7 +160,13 @@ def _norm(values: Array) -> float:
 
 
 class BestResponse:
-    """Improves plans of a search, including plans that overload resources or exceed memory."""
+    """Improves plans of a search, including plans that overload resources or exceed memory.
+
+    Raises
+    ------
+    Expired
+        The time is over before the stages of all sources are listed.
+    """
 
     def __init__(self, search: Search) -> None:
         self.search = search
@@ -168,7 +174,7 @@ class BestResponse:
         self.measure = measure_of(problem)
         self.staged = [
             [StagedRoutes.of(problem, source, variant) for variant in demand.variants]
-            for source, demand in enumerate(problem.demands)
+            for source, demand in enumerate(search.options.deadline.watch(problem.demands))
         ]
         self.filled: Choices | None = None
         """The best plan that fills workers, perhaps with overload."""

@@ -73,8 +73,12 @@ def _solve(problem: Problem, options: Options) -> Outcome:
 
 def _generate(search: Search) -> Outcome:
     problem, options = search.problem, search.options
-    best_prices = _first_prices(problem)
+    best_prices, *others = _first_prices(problem)
     routes = _price(search, best_prices, {})
+    for prices in others:
+        bound = search.bound
+        routes += _price(search, prices, {})
+        best_prices = prices if search.bound > bound else best_prices
     if np.isinf(search.bound):
         return unroutable_outcome(problem)
     rounds = FIRST_ROUNDS if problem.sites is None else FIRST_ROUNDS_OF_SITES
@@ -97,6 +101,7 @@ def _generate(search: Search) -> Outcome:
     while idle < MAX_IDLE_ROUNDS:
         old_bound, old_best = search.bound, search.best
         master.solve(MASTER_TOLERANCE * max(options.gap, min(search.gap, 1.0)) * max(search.bound, 1e-9))
+        shadow = master.prices()  # later the master has rows that it was never solved with
         for min_share in MIN_SHARES:
             search.offer(master.choices(min_share))
         if search.gap <= options.gap or search.out_of_time:
@@ -104,7 +109,7 @@ def _generate(search: Search) -> Outcome:
         if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
             return _infeasible(problem, options, master)
         near, routes = dict(routes), []
-        for prices in _smoothed_prices(problem, master.prices(), best_prices, idle):
+        for prices in _smoothed_prices(problem, shadow, best_prices, idle):
             bound = search.bound
             routes += _price(search, prices, near)
             best_prices = prices if search.bound > bound else best_prices
@@ -113,7 +118,7 @@ def _generate(search: Search) -> Outcome:
             master.drop(float(np.clip(DROP_SHARE * search.gap, 1e-5, 1e-2)))
         master.add(routes)
         idle = 0 if search.bound > old_bound or search.best < old_best else idle + 1
-    return dataclasses.replace(search.outcome(), prices=master.prices())
+    return dataclasses.replace(search.outcome(), prices=shadow)
 
 
 def _check_every_source_has_a_route(problem: Problem, master: NewtonMaster | LinearMaster) -> None:
@@ -128,15 +133,25 @@ def _check_every_source_has_a_route(problem: Problem, master: NewtonMaster | Lin
             )
 
 
-def _first_prices(problem: Problem) -> Prices:
-    """Return the marginal prices without load, or for the other goals equal prices of all resources and delays."""
+def _first_prices(problem: Problem) -> list[Prices]:
+    """Return the prices at which the first routes are generated, those with the better bound usually last.
+
+    They are the marginal prices without load. For the goals ``throughput`` and ``makespan`` they are equal prices of
+    all resources, and prices of the workers' time alone in proportion to their speeds: these prove what all workers
+    together can do, which a master with many links finds only after many rounds.
+    """
     levels, resources, sources = len(problem.classes.weight), len(problem.resources), len(problem.demands)
     if problem.goal == "delay":
-        return Prices.of_delay(problem, marginal_prices(problem, np.zeros((levels, resources))))
+        return [Prices.of_delay(problem, marginal_prices(problem, np.zeros((levels, resources))))]
     none, late = np.zeros(sources), np.full(sources, (problem.goal == "makespan") / sources)
     if problem.goal == "energy":
-        return Prices(np.repeat(problem.watts[None, :], levels, axis=0), none, none, none)
-    return Prices(np.full((levels, resources), 1 / resources), none, late, none, late)
+        return [Prices(np.repeat(problem.watts[None, :], levels, axis=0), none, none, none)]
+    by_speed = np.zeros(resources)
+    by_speed[: len(problem.workers)] = problem.speed
+    weights = (np.ones(resources), by_speed)
+    return [
+        Prices(np.tile(weight / (weight @ problem.usable), (levels, 1)), none, late, none, late) for weight in weights
+    ]
 
 
 def _smoothed_prices(problem: Problem, prices: Prices, best_prices: Prices, idle: int) -> list[Prices]:

@@ -14,6 +14,7 @@ import dataclasses
 
 import numpy as np
 
+from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import Relaxations, explain_infeasibility, tried, violations
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
@@ -56,6 +57,14 @@ def solve(problem: Problem, options: Options) -> Outcome:
     if unroutable(problem):
         return unroutable_outcome(problem)
     search = Search(problem, options)
+    try:
+        return _solve(search)
+    except Expired:
+        return search.outcome()
+
+
+def _solve(search: Search) -> Outcome:
+    problem, options = search.problem, search.options
     responses = BestResponse(search)
     responses.fill()
     if not search.incumbents and pack(responses):
