@@ -61,8 +61,8 @@ if TYPE_CHECKING:
     from planner.api.validation import validate as validate
     from planner.errors import PlannerError as PlannerError
     from planner.errors import PlannerWarning as PlannerWarning
-    from planner.execution.session.session import BusyError as BusyError
-    from planner.execution.session.session import SampleError as SampleError
+    from planner.execution.session.source import BusyError as BusyError
+    from planner.execution.session.source import SampleError as SampleError
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
     from planner.profiling.device_probe import DeviceProbe as DeviceProbe
@@ -77,7 +77,7 @@ if TYPE_CHECKING:
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 
 _MODULES = {
-    "BusyError": "planner.execution.session.session",
+    "BusyError": "planner.execution.session.source",
     "ChainSummary": "planner.api.models",
     "Conversion": "planner.api.interchange",
     "DeviceProbe": "planner.profiling.device_probe",
@@ -90,7 +90,7 @@ _MODULES = {
     "PlannerWarning": "planner.errors",
     "PolicyComparison": "planner.api.simulation",
     "Profile": "planner.profiling.types",
-    "SampleError": "planner.execution.session.session",
+    "SampleError": "planner.execution.session.source",
     "Scenario": "planner.api.scenario",
     "Session": "planner.api.session",
     "SimulationResult": "planner.api.simulation",

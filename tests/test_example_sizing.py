@@ -30,7 +30,7 @@ def test_the_command_writes_a_scenario_and_a_plan_that_all_other_commands_take(t
     result = planner.simulate(plan.scenario, plan).to_dict()
     assert result["energy"]["average_power_w"] == pytest.approx(plan.spec.energy.average_power_w, rel=0.1)  # type: ignore[union-attr]
     for name, source in plan.spec.sources.items():
-        deadline_s = plan.scenario.spec.sources[name].deadline_s
+        deadline_s = plan.scenario.spec.sources[name].max_mean_delay_s
         assert deadline_s is None or max(source.delay_s, result["sources"][name]["mean_delay_s"]) <= deadline_s
 
 

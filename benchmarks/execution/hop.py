@@ -159,7 +159,7 @@ def measure_hop() -> None:
                 time.sleep(0.004 + 4e-9 * size_bytes)
                 publisher.put(raw, attachment=str(time.monotonic()))
                 time.sleep(0.004 + 4e-9 * size_bytes)
-        sender.send("b", Frame(Stop()), 7)
+        sender.send("b", Frame(Stop(run="r")), 7)
         printed = child.communicate(timeout=60)[0]
     sender.close()
     transport.close()

@@ -119,7 +119,7 @@ def _end(name: str, listen: str, connect: str) -> None:
         sends.stop()
         print(json.dumps(figures))
         came = threading.Event()
-        sender.send(other, Frame(Stop()), LEVELS, came.set)
+        sender.send(other, Frame(Stop(run="r")), LEVELS, came.set)
         came.wait(30)
     else:
         over.wait(170)

@@ -166,7 +166,7 @@ class Scenario(Printable):
         spec = self.spec
         yield Table(
             "Sources",
-            ("source", "worker", "models", ">priority", ">rate", ">deadline", ">min. accuracy"),
+            ("source", "worker", "models", ">priority", ">rate", ">max. mean delay", ">deadline", ">min. accuracy"),
             [
                 (
                     name,
@@ -174,6 +174,7 @@ class Scenario(Printable):
                     ", ".join(source.models),
                     f"{source.priority:g}",
                     f"{source.rate_per_s:g} /s" if source.rate_per_s else source.arrivals,
+                    "–" if source.max_mean_delay_s is None else format_quantity(source.max_mean_delay_s, "time"),
                     "–" if source.deadline_s is None else format_quantity(source.deadline_s, "time"),
                     "–" if source.min_accuracy is None else f"{source.min_accuracy:.1%}",
                 )

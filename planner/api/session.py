@@ -11,11 +11,12 @@ from types import TracebackType
 from planner.api.plan import Plan, plan_of
 from planner.api.scenario import Scenario
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S
-from planner.execution.coordinator.deployment import deploy
+from planner.execution.coordinator.deployment import HOME_TIMEOUT_S, deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.local import local_agents
 from planner.execution.launch.remote import remote_agents, there_at_first
-from planner.execution.session.session import LIMIT, LiveSession, SourceHandle, check_limit
+from planner.execution.session.session import LIMIT, LiveSession, check_limit
+from planner.execution.session.source import SourceHandle
 from planner.files import StrPath
 from planner.solvers.replan.process import ReplanProcess
 
@@ -50,6 +51,11 @@ class Session(AbstractContextManager["Session"]):
         Maximum number of samples of a source in flight.
     later
         Workers that may join after the start; with ``connect`` only.
+    take_over
+        Whether to take agents over from another run, which then ends; with ``connect`` only.
+    home_timeout_s
+        Time in seconds for which a source waits for its own worker, if that is away; its samples wait, too, and are
+        sent to the worker when it is back, again where they had been. After that time they fail.
     observer
         Receives what happens, in addition to the futures.
     ready_timeout_s
@@ -59,7 +65,7 @@ class Session(AbstractContextManager["Session"]):
     ------
     PlannerError
         If there is no plan, or it does not fit its scenario; on entering, if an agent did not come or could not load
-        its blocks.
+        its blocks, or another run holds it.
     """
 
     def __init__(
@@ -73,6 +79,8 @@ class Session(AbstractContextManager["Session"]):
         policy: str = "planned",
         limit: int = LIMIT,
         later: Collection[str] = (),
+        take_over: bool = False,
+        home_timeout_s: float = HOME_TIMEOUT_S,
         observer: Observer | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
@@ -85,6 +93,8 @@ class Session(AbstractContextManager["Session"]):
         self._policy = policy
         self._limit = limit
         self._later = later
+        self._take_over = take_over
+        self._home_timeout_s = home_timeout_s
         self._observer = observer
         self._ready_timeout_s = ready_timeout_s
 
@@ -118,10 +128,17 @@ class Session(AbstractContextManager["Session"]):
             policy=self._policy,
             live=True,
             later=self._later,
+            home_timeout_s=self._home_timeout_s,
             replan=ReplanProcess,
         )
         agents = (
-            remote_agents(self._workers, self._connect, cert_dir=self._cert_dir, insecure=self._insecure)
+            remote_agents(
+                self._workers,
+                self._connect,
+                cert_dir=self._cert_dir,
+                insecure=self._insecure,
+                take_over=self._take_over,
+            )
             if self._connect
             else local_agents(self._workers)
         )

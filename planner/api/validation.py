@@ -13,7 +13,7 @@ from planner.api.progress import Progress, show_progress
 from planner.api.scenario import Scenario
 from planner.errors import UsageError
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S
-from planner.execution.coordinator.deployment import deploy
+from planner.execution.coordinator.deployment import HOME_TIMEOUT_S, deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.remote import remote_agents, there_at_first
 from planner.execution.launch.setting import Setting, in_namespaces, on_this_host, shortened
@@ -116,6 +116,8 @@ def validate(
     tolerance: float = 0.15,
     calibrate_s: float = 0.0,
     later: Collection[str] = (),
+    take_over: bool = False,
+    home_timeout_s: float = HOME_TIMEOUT_S,
     ready_timeout_s: float = READY_TIMEOUT_S,
     progress: Progress | None = show_progress,
     observer: Observer | None = None,
@@ -135,7 +137,7 @@ def validate(
         On this machine: whether blocks and transfers take the scenario's times, or as long as they need here.
     connect
         For ``remote``: ``HOST:PORT`` of one or more running agents, through which the others are found.
-    cert_dir, insecure, later, ready_timeout_s
+    cert_dir, insecure, later, take_over, ready_timeout_s
         As for :class:`planner.Session`.
     samples
         By source, an ``.npz`` file of its own samples: inputs by name; with ``label``, its accuracy is measured.
@@ -152,6 +154,9 @@ def validate(
     calibrate_s
         Before and after the run, run samples for about so long, in seconds, and predict from the costs measured then
         in place of profiles and bandwidths; not for paced agents on this machine. 0 for none.
+    home_timeout_s
+        Time in seconds for which a source waits for its own worker, if that is away. Samples that arrive meanwhile fail
+        in any case, as do those that the worker had.
     progress
         Callback ``progress(step, done, total)``. By default, a bar on a terminal; None for none.
     observer
@@ -183,7 +188,8 @@ def validate(
     instance = shortened(loaded.scenario.instance, seed=seed, max_samples=max_samples, duration_s=duration_s)
     if place == "remote":
         certificates = None if cert_dir is None else Path(cert_dir)
-        setting = Setting(instance, remote_agents(at_first, connect, cert_dir=certificates, insecure=insecure))
+        agents = remote_agents(at_first, connect, cert_dir=certificates, insecure=insecure, take_over=take_over)
+        setting = Setting(instance, agents)
     else:
         setting = (in_namespaces if place == "netns" else on_this_host)(instance, paced=paced)
     deployment = deploy(
@@ -196,6 +202,7 @@ def validate(
         emulation=setting.emulation,
         sent={name: [data.sample(index) for index in range(len(data))] for name, data in own_samples.items()},
         later=later,
+        home_timeout_s=home_timeout_s,
         replan=ReplanProcess,
     )
     with _steps(progress) as say:

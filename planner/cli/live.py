@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
@@ -90,6 +90,8 @@ class RunView(Observer, AbstractContextManager["RunView"]):
         self._announce = announce
         self._sources = {source: _SourceRow() for source in self._samples}
         self._workers: dict[str, _Worker] = {}
+        self.started = False
+        """Whether the run has started."""
         self._running = False
         self._console = Console(stderr=True)
         self._terminal = sys.stderr.isatty()
@@ -126,7 +128,7 @@ class RunView(Observer, AbstractContextManager["RunView"]):
 
     def on_started(self, submit: object) -> None:  # noqa: ARG002 - the observer's signature
         """Start showing the run."""
-        self._running = True
+        self._running = self.started = True
         self._next_line_s = time.monotonic() + LINE_PERIOD_S
 
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002 - the observer's signature
@@ -160,6 +162,16 @@ class RunView(Observer, AbstractContextManager["RunView"]):
     def on_incident(self, incident: Incident) -> None:
         """Print it at once: a run may never end."""
         self._console.print(str(incident), soft_wrap=True, highlight=False, markup=False)
+
+    def tally(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
+        """Return columns and rows of a table of the samples so far, for a run that was ended before its time."""
+        columns = ("source", ">completed", ">failed", ">not received", ">mean delay", ">95 %")
+        rows = []
+        for name, row in self._sources.items():
+            samples = self._samples[name] or 0
+            missing = samples - row.completed - row.failed
+            rows.append((name, row.completed, row.failed, missing, milliseconds(row.mean_s), milliseconds(row.p95_s)))
+        return columns, rows
 
     # ---- rendering ------------------------------------------------------------------------------------------------
 

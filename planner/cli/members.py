@@ -30,6 +30,15 @@ CERT_DIR_OPTION = typer.Option(
 INSECURE_OPTION = typer.Option(
     False, "--insecure", help="Allow addresses other than loopback without certificates. Only for networks you trust."
 )
+TAKE_OVER_OPTION = typer.Option(
+    False, "--take-over", help="Take agents over from another run, which then ends with a message."
+)
+HOME_TIMEOUT_OPTION = typer.Option(
+    "30 s",
+    "--home-timeout",
+    metavar="TIME",
+    help="Time for which a source waits for its own worker, if that is away; then its samples fail.",
+)
 LATER_OPTION = typer.Option(
     None,
     "--later",

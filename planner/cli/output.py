@@ -12,6 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
+from planner.errors import PlannerError
 from planner.tables import WIDTH, Printable, Table, make_console, print_content
 
 JSON_OPTION = typer.Option(False, "--json", help="Print only JSON on stdout.")
@@ -42,6 +43,12 @@ def print_contents(contents: Iterable[Table | str]) -> None:
 
 def _console() -> Console:
     return make_console(width=None if sys.stdout.isatty() else WIDTH)
+
+
+def echo_faults(error: PlannerError) -> None:
+    """Print the faults of an error on stderr, one per line."""
+    for fault in error.faults:
+        typer.echo(f"planner: error: {fault}", err=True)
 
 
 @contextmanager

@@ -7,7 +7,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.members import CERT_DIR_OPTION, CONNECT_OPTION, INSECURE_OPTION, LISTEN_OPTION, WAIT_OPTION, inquirer
+from planner.cli.members import (
+    CERT_DIR_OPTION,
+    CONNECT_OPTION,
+    INSECURE_OPTION,
+    LISTEN_OPTION,
+    TAKE_OVER_OPTION,
+    WAIT_OPTION,
+    inquirer,
+)
 from planner.cli.output import JSON_OPTION, print_json, print_table, progress_bar
 from planner.cli.places import file_to_write, picture_to_write
 from planner.tables import milliseconds
@@ -26,6 +34,7 @@ def command(
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     wait: str = WAIT_OPTION,
+    take_over: bool = TAKE_OVER_OPTION,
     duration: Annotated[str, typer.Option(metavar="TIME", help="Time to load each direction of a link.")] = "1.5 s",
     output: Annotated[
         Path | None,
@@ -49,7 +58,7 @@ def command(
 ) -> None:
     """Measure bandwidth and latency between running agents, and which links share a medium.
 
-    The measurement loads the network. Agents that are in a run refuse to take part.
+    The measurement loads the network. Agents that are in a run refuse to take part, and no run may begin meanwhile.
     """
     from planner.execution.probe.networks import networks_yaml
     from planner.execution.probe.survey import survey
@@ -64,6 +73,7 @@ def command(
             agents,
             names,
             duration_s=duration_s,
+            take_over=take_over,
             progress=lambda done, total: progress.update(task, completed=done, total=total),
         )
     if output is not None:

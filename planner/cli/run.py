@@ -12,11 +12,17 @@ import typer
 
 import planner
 from planner.cli.live import RunView
-from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
+from planner.cli.members import (
+    CERT_DIR_OPTION,
+    HOME_TIMEOUT_OPTION,
+    INSECURE_OPTION,
+    LATER_OPTION,
+    TAKE_OVER_OPTION,
+)
 from planner.cli.names import POLICIES
-from planner.cli.output import print_table
+from planner.cli.output import echo_faults, print_table
 from planner.cli.places import folder_to_write
-from planner.errors import UsageError
+from planner.errors import PlannerError, UsageError
 from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
 
@@ -68,17 +74,21 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="With -o: skip samples that already have results.")] = False,
     later: list[str] | None = LATER_OPTION,
+    take_over: bool = TAKE_OVER_OPTION,
+    home_timeout: str = HOME_TIMEOUT_OPTION,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per sample on stdout.")] = False,
 ) -> None:
     """Run a plan on your own samples.
 
     Samples are read as fast as they are processed. With --json and without -o, the printed lines include the results.
 
-    Exit code 0: every sample has a result; 1: some failed; 2: invalid input.
+    Exit code 0: every sample has a result; 1: some failed, or another run took the agents over; 2: invalid input.
     """
     from planner.execution.session.feed import Feed
     from planner.execution.session.results import ResultFolder
     from planner.execution.session.samples import find_samples, first_inputs
+    from planner.execution.wire.claims import TakenOverError
+    from planner.units import read_quantity
 
     if resume and output is None:
         raise UsageError("nothing to resume", where="--resume", expected="--output FOLDER")
@@ -94,6 +104,8 @@ def command(
         policy=policy,
         limit=limit,
         later=later or (),
+        take_over=take_over,
+        home_timeout_s=read_quantity(home_timeout, "time"),
         observer=view,
     )
     samples = {
@@ -107,15 +119,20 @@ def command(
             own.warm_up(first_inputs(found))
             totals[own.name] = sum(skip is None or not skip(own.name, sample.name) for sample in found)
     tally = {name: _Tally() for name in places}
+    feed = Feed(samples, in_order=not as_they_come, skip=skip)
     try:
         with view, session:
-            for outcome in Feed(samples, in_order=not as_they_come, skip=skip).outcomes():
+            for outcome in feed.outcomes():
                 written = folder.write(outcome) if folder is not None else outcome
                 tally[written.source].add(written)
                 if json:
                     _print_line(written)
-    except KeyboardInterrupt:  # which is how a command that never ends is ended
-        _print_tally(tally, json=json)
+    except (KeyboardInterrupt, PlannerError) as error:  # Ctrl-C is how a command that never ends is ended
+        if any(feed.submitted.values()):
+            _print_tally(tally, json=json, submitted=feed.submitted)
+        if isinstance(error, TakenOverError):
+            echo_faults(error)
+            raise typer.Exit(1) from None
         raise
     _print_tally(tally, json=json)
     if any(own.failed for own in tally.values()):
@@ -171,15 +188,18 @@ class _Tally:
             self.failures.append(f"{outcome.source}, {outcome.name}: {outcome.reason}")
 
 
-def _print_tally(tally: Mapping[str, _Tally], *, json: bool) -> None:
+def _print_tally(tally: Mapping[str, _Tally], *, json: bool, submitted: Mapping[str, int] | None = None) -> None:
+    """Print what became of the samples; ``submitted`` tells of a run that was ended how many there should be."""
     if json:
         return
     rows = []
     for name, own in tally.items():
         p95_s = own.delays.percentiles((95,))[0] if own.delays.count else None
         mean_s = own.delays.mean if own.delays.count else None
-        rows.append((name, own.delays.count, own.failed, milliseconds(mean_s), milliseconds(p95_s)))
-    print_table("Samples", ("source", ">completed", ">failed", ">mean delay", ">95 %"), rows)
+        missing = (submitted[name] - own.delays.count - own.failed,) if submitted is not None else ()
+        rows.append((name, own.delays.count, own.failed, *missing, milliseconds(mean_s), milliseconds(p95_s)))
+    not_received = (">not received",) if submitted is not None else ()
+    print_table("Samples", ("source", ">completed", ">failed", *not_received, ">mean delay", ">95 %"), rows)
     for name, own in tally.items():
         for failure in own.failures:
             typer.echo(failure)

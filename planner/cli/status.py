@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import asdict
+from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -32,16 +34,11 @@ def command(
 
     Agents that have one name by mistake are all listed, and a warning tells where they run.
     """
-    from planner.execution.wire.own_certificate import notice_of_end
     from planner.units import read_quantity
 
     with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
         states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
-        problems = dict(agents.problems)
-    for about in (state.about for state in states):
-        ends_unix_s = about.certificate_ends_unix_s
-        if ends_unix_s is not None and (notice := notice_of_end(ends_unix_s - time.time())):
-            problems.setdefault(about.worker, notice)
+        warnings = [*_problems(agents.problems, states), *agents.unlike]
     by_name: dict[str, list[AgentState]] = {}
     for state in states:
         by_name.setdefault(state.about.worker, []).append(state)
@@ -65,12 +62,28 @@ def command(
             ),
             [_row(state) for state in states],
         )
-    for name, what in problems.items():
-        typer.echo(f"planner: warning: {name!r}: {what}", err=True)
+        for state in states:
+            for line in _holding(state):
+                typer.echo(line)
     for name, called in by_name.items():
         if len(called) > 1:
             found = "; ".join(str(state.whereabouts) for state in called)
-            typer.echo(f"planner: warning: {len(called)} agents are called {name}: {found}; runs refuse them", err=True)
+            warnings.append(f"{len(called)} agents are called {name}: {found}; runs refuse them")
+    for what in warnings:
+        typer.echo(f"planner: warning: {what}", err=True)
+
+
+def _problems(known: Mapping[str, str], states: Iterable[AgentState]) -> Iterator[str]:
+    """Say what is wrong with agents: what was noticed while they were asked, and certificates that end soon."""
+    from planner.execution.wire.own_certificate import notice_of_end
+
+    for name, what in known.items():
+        yield f"{name!r}: {what}"
+    for about in (state.about for state in states):
+        ends_unix_s = about.certificate_ends_unix_s
+        notice = notice_of_end(ends_unix_s - time.time()) if ends_unix_s is not None else None
+        if notice and about.worker not in known:
+            yield f"{about.worker!r}: {notice}"
 
 
 def _document(first: AgentState, *namesakes: AgentState) -> dict[str, object]:
@@ -93,6 +106,17 @@ def _row(state: AgentState) -> tuple[object, ...]:
     at = state.whereabouts
     process = f"{at.host} ({at.process_id})"
     return about.worker, at.address or "–", process, device, providers, versions, memory, run, *busy
+
+
+def _holding(state: AgentState) -> Iterator[str]:
+    """Say who holds an agent, and how many samples it has dropped."""
+    about = state.about
+    if about.holder is not None:
+        since = datetime.now().astimezone() - timedelta(seconds=about.held_s)
+        yield f"{about.worker} is held by {about.holder}, since {since:%Y-%m-%d %H:%M:%S}"
+    if about.dropped:
+        samples = "1 sample" if about.dropped == 1 else f"{about.dropped} samples"
+        yield f"{about.worker} has dropped {samples} whose coordinator had gone"
 
 
 def _span(blocks: tuple[int, ...]) -> str:

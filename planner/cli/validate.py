@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -10,9 +11,15 @@ import typer
 
 import planner
 from planner.cli.live import RunView
-from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, LATER_OPTION
+from planner.cli.members import (
+    CERT_DIR_OPTION,
+    HOME_TIMEOUT_OPTION,
+    INSECURE_OPTION,
+    LATER_OPTION,
+    TAKE_OVER_OPTION,
+)
 from planner.cli.names import POLICIES
-from planner.cli.output import JSON_OPTION, print_json, print_summary
+from planner.cli.output import JSON_OPTION, echo_faults, print_json, print_summary, print_table
 from planner.cli.places import folder_to_write
 from planner.errors import UsageError
 
@@ -85,13 +92,16 @@ def command(
         ),
     ] = None,
     later: list[str] | None = LATER_OPTION,
+    take_over: bool = TAKE_OVER_OPTION,
+    home_timeout: str = HOME_TIMEOUT_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
     """Run a plan on real agents; check that outputs are equal and delays as predicted.
 
-    Exit code 0: the run passed; 1: it did not; 2: invalid input.
+    Exit code 0: the run passed; 1: it did not, or another run took the agents over; 2: invalid input.
     """
     from planner.execution.launch.setting import shortened
+    from planner.execution.wire.claims import TakenOverError
     from planner.units import read_quantity
 
     if (local, netns, bool(connect)).count(True) != 1:
@@ -104,42 +114,55 @@ def command(
     duration_s = read_quantity(duration, "time") if duration is not None else None
     loaded = planner.load_plan(plan, scenario)
     instance = shortened(loaded.scenario.instance, seed=seed, max_samples=samples, duration_s=duration_s)
-    with RunView({name: instance.samples(name) for name in instance.sources}) as view:
-        verdict = planner.validate(
-            loaded,
-            place="remote" if connect else "netns" if netns else "local",
-            paced=not unpaced,
-            connect=connect or (),
-            cert_dir=cert_dir,
-            insecure=insecure,
-            samples=_files(source or ()),
-            max_samples=samples,
-            duration_s=duration_s,
-            policy=policy,
-            seed=seed,
-            tolerance=allowed,
-            calibrate_s=read_quantity(calibrate, "time") if calibrate is not None else 0.0,
-            later=later or (),
-            progress=shown_by(view),
-            observer=view,
-        )
-    pictures: Mapping[str, Path] = {}
-    unwritten: OSError | None = None
-    if output is not None:
-        try:
+    view = RunView({name: instance.samples(name) for name in instance.sources})
+    try:
+        with view:
+            verdict = planner.validate(
+                loaded,
+                place="remote" if connect else "netns" if netns else "local",
+                paced=not unpaced,
+                connect=connect or (),
+                cert_dir=cert_dir,
+                insecure=insecure,
+                samples=_files(source or ()),
+                max_samples=samples,
+                duration_s=duration_s,
+                policy=policy,
+                seed=seed,
+                tolerance=allowed,
+                calibrate_s=read_quantity(calibrate, "time") if calibrate is not None else 0.0,
+                later=later or (),
+                take_over=take_over,
+                home_timeout_s=read_quantity(home_timeout, "time"),
+                progress=shown_by(view),
+                observer=view,
+            )
+    except (KeyboardInterrupt, TakenOverError) as error:
+        if view.started and not json:
+            print_table("Samples, without a verdict", *view.tally())
+        if isinstance(error, TakenOverError):
+            echo_faults(error)
+            raise typer.Exit(1) from None
+        raise
+    with _printed(verdict, json=json):  # even if it cannot be saved
+        if output is not None:
             pictures = verdict.save(output)
-        except OSError as error:  # the verdict is printed all the same
-            unwritten = error
-    if json:
-        print_json(verdict.to_dict())
-    else:
-        if output is not None and unwritten is None:
-            print_folder(output, pictures)
-        print_summary(verdict)
-    if unwritten is not None:
-        raise unwritten
+            if not json:
+                print_folder(output, pictures)
     if not verdict.passed:
         raise typer.Exit(1)
+
+
+@contextmanager
+def _printed(verdict: planner.Verdict, *, json: bool) -> Iterator[None]:
+    """Print a verdict at the end, also after an error."""
+    try:
+        yield
+    finally:
+        if json:
+            print_json(verdict.to_dict())
+        else:
+            print_summary(verdict)
 
 
 def _files(words: Sequence[str]) -> dict[str, str]:

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import PlanError
+from planner.plan.distribution import DelayDistribution, Flow, delay_distributions
 from planner.plan.energy import energy_use, require_power
 from planner.plan.journey import Journey, Journeys, LegSite
 from planner.plan.queueing import Stream, visit_times_s
@@ -33,6 +35,10 @@ class Evaluation:
         Value of the surrogate objective of the scenario's goal.
     weighted_delay_s
         Σ p λ (T + 100 v (1 − A)) with the evaluated delays T; incumbents are ranked by it.
+    weighted_misses
+        Σ p λ times the share of samples that miss their deadlines, over the sources that have one.
+    distributions
+        Distribution of the delay of each source that has a deadline or bounds on percentiles.
     """
 
     sources: dict[str, SourcePlan]
@@ -41,6 +47,8 @@ class Evaluation:
     energy: EnergyUse | None
     objective: float
     weighted_delay_s: float
+    weighted_misses: float = 0.0
+    distributions: Mapping[str, DelayDistribution] = field(default_factory=dict)
 
 
 def volumes(instance: Instance) -> NDArray[np.float64]:
@@ -51,7 +59,7 @@ def volumes(instance: Instance) -> NDArray[np.float64]:
     Raises
     ------
     PlanError
-        The goal is ``delay`` or ``energy``, and a source has no rate.
+        The goal is ``delay``, ``misses`` or ``energy``, and a source has no rate.
     """
     goal = instance.scenario.objective.goal
     specs = instance.scenario.sources
@@ -59,7 +67,7 @@ def volumes(instance: Instance) -> NDArray[np.float64]:
         return np.array([float(spec.samples) for spec in specs.values()])
     rates = {name: _rate_per_s(instance, name) for name in specs}
     missing = [name for name, rate_per_s in rates.items() if rate_per_s is None]
-    if missing and goal in {"delay", "energy"}:
+    if missing and goal in {"delay", "energy", "misses"}:
         raise PlanError(
             f"the goal {goal} needs the rate of every source",
             where=f"sources.{missing[0]}.rate",
@@ -74,6 +82,28 @@ def _rate_per_s(instance: Instance, source: str) -> float | None:
     if stated is not None or len(times) < 2 or times[-1] <= times[0]:
         return stated
     return (len(times) - 1) / (times[-1] - times[0])
+
+
+def surrogate_priorities(instance: Instance) -> NDArray[np.float64]:
+    """Return the weight of each source's delay in the surrogate objective; shape [S].
+
+    It is the priority; for the goal ``misses`` the priority divided by the deadline. Then the surrogate bounds the
+    weighted share of late samples by Markov's inequality: P(T > D) ≤ E T / D.
+    """
+    specs = instance.scenario.sources.values()
+    per_s = instance.scenario.objective.goal == "misses"
+    return np.array([spec.priority / (spec.deadline_s or 1.0) if per_s else spec.priority for spec in specs])
+
+
+def variability(instance: Instance, source: str) -> float:
+    """Return the squared coefficient of variation of the times between a source's arrivals, as far as it is known."""
+    arrivals, times = instance.scenario.sources[source].arrivals, instance.traces.get(source, ())
+    if arrivals == "constant":
+        return 0.0
+    if arrivals != "trace" or len(times) < 3:
+        return 1.0
+    between = np.diff(times)
+    return float(between.var() / max(between.mean() ** 2, 1e-300))
 
 
 def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Evaluation:
@@ -103,20 +133,25 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     latency = np.array([sum(route.share * trip.latency_s for route, trip in samples[s]) for s in instance.sources])
     accuracy = np.array([_accuracy(instance, routes[source]) for source in instance.sources])
     priority = np.array([instance.scenario.sources[source].priority for source in instance.sources])
+    weight = surrogate_priorities(instance)
     if objective.goal == "makespan":
         delay = surrogate = unloaded
         scale = 1 / max(busiest + float(unloaded.max()), 1e-12)
+        spread: Mapping[str, DelayDistribution] = {}
     else:
         scale = sustained(instance, busy) if objective.goal == "throughput" else 1.0
         delay = _queueing_delays(instance, samples, volume * scale) + latency
-        held = numbers(Classes.of(priority), load * scale, kappa(objective.service_cv))
+        spread = _distributions(instance, samples, volume * scale)
+        held = numbers(Classes.of(weight), load * scale, kappa(objective.service_cv))
         surrogate = held / (volume * scale) + latency
+    misses = {source: spread[source].share_beyond(it) for source, it in instance.deadlines.items() if it and spread}
     loss = 100 * objective.accuracy_worth_s * (1 - accuracy)
     energy = energy_use(instance, {name: share * scale for name, share in busy.items()}, float(volume.sum() * scale))
     if objective.goal == "energy":
         require_power(instance)
     value = {
         "delay": float(priority * volume @ (surrogate + loss)),
+        "misses": float(weight * volume @ (surrogate + loss)),
         "throughput": busiest,
         "makespan": busiest + float(unloaded.max()),
         "energy": energy.average_power_w if energy else 0.0,
@@ -128,6 +163,8 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
                 accuracy=float(accuracy[index]),
                 delay_s=float(delay[index]),
                 surrogate_delay_s=float(surrogate[index]),
+                **_percentiles(spread.get(source)),
+                miss_share=misses.get(source),
                 routes=tuple(routes[source]),
             )
             for index, source in enumerate(instance.sources)
@@ -137,6 +174,10 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         energy=energy,
         objective=value,
         weighted_delay_s=float(priority * volume @ (delay + loss)),
+        weighted_misses=sum(
+            priority[index] * volume[index] * misses.get(source, 0.0) for index, source in enumerate(instance.sources)
+        ),
+        distributions=spread,
     )
 
 
@@ -231,6 +272,13 @@ def weighted_means(instance: Instance, sources: Mapping[str, SourcePlan]) -> tup
     return float(weight @ delay), float(weight @ accuracy)
 
 
+def weighted_misses(instance: Instance, sources: Mapping[str, SourcePlan]) -> float:
+    """Return Σ p λ M / Σ p λ over the sources' shares M of samples that miss their deadlines."""
+    weight = volumes(instance) * [spec.priority for spec in instance.scenario.sources.values()]
+    share = np.array([sources[source].miss_share or 0.0 for source in instance.sources])
+    return float(weight @ share / weight.sum())
+
+
 def memory_bytes(instance: Instance, routes: Routes) -> dict[str, float]:
     """Return the memory that each worker needs: its base, each resident block once, and the largest activation."""
     resident: dict[str, set[tuple[str, int]]] = {worker: set() for worker in instance.workers}
@@ -269,6 +317,28 @@ def _loads(instance: Instance, samples: Samples) -> NDArray[np.float64]:
 def _follow(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Samples:
     known = journeys or Journeys(instance)
     return {source: [(route, known.of(source, route)) for route in routes[source]] for source in instance.sources}
+
+
+def _percentiles(found: DelayDistribution | None) -> dict[str, Any]:
+    if found is None:
+        return {}
+    return {f"p{percent}_delay_s": found.percentile_s(percent / 100) for percent in (50, 95, 99)}
+
+
+def _distributions(
+    instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]
+) -> dict[str, DelayDistribution]:
+    """Return the distribution of the delay of each source that has a deadline or bounds on percentiles."""
+    specs = instance.scenario.sources
+    timed = [source for source, spec in specs.items() if spec.deadline_s is not None or spec.percentiles_s]
+    if not timed:
+        return {}
+    level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
+    flows = {
+        source: Flow(level[-specs[source].priority], float(rate), samples[source], variability(instance, source))
+        for source, rate in zip(instance.sources, rate_per_s, strict=True)
+    }
+    return delay_distributions(flows, timed)
 
 
 def _queueing_delays(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> NDArray[np.float64]:

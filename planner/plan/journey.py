@@ -5,7 +5,7 @@ Evaluation and verification start from here. The solvers have their own arrays, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -105,11 +105,45 @@ class Visit:
         )
 
 
+class Way(NamedTuple):
+    """How far a sample goes: to an exit, or to the end.
+
+    Parameters
+    ----------
+    legs
+        Number of each of its visits in the journey, and how many of the visit's pieces are processed.
+    """
+
+    probability: float
+    legs: tuple[tuple[int, int], ...]
+
+
 @dataclass(frozen=True)
 class Journey:
-    """All visits of a sample, in order."""
+    """All visits of a sample, in order, and the ways that samples take through them."""
 
     visits: tuple[Visit, ...]
+    ways: tuple[Way, ...]
+
+    @cached_property
+    def before(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the visits that a sample makes before each visit, in order."""
+        found: dict[int, tuple[int, ...]] = {}
+        for way in self.ways:
+            numbers = tuple(number for number, _ in way.legs)
+            for place, number in enumerate(numbers):
+                found.setdefault(number, numbers[:place])
+        return tuple(found.get(number, ()) for number in range(len(self.visits)))
+
+    @cached_property
+    def after(self) -> tuple[tuple[int, ...], ...]:
+        """Numbers of the visits that a sample makes after each visit if it goes as far as any, in order."""
+        found: dict[int, tuple[int, ...]] = {}
+        for way in self.ways:
+            numbers = tuple(number for number, _ in way.legs)
+            for place, number in enumerate(numbers):
+                found[number] = max(found.get(number, ()), numbers[place + 1 :], key=len)
+        return tuple(found.get(number, ()) for number in range(len(self.visits)))
 
     @cached_property
     def latency_s(self) -> float:
@@ -144,27 +178,42 @@ class Journeys:
         """
         key = self._instance.home(source), route.model, route.operating_point, route.stages
         if key not in self._known:
-            visits = self._visits(source, route)
-            self._known[key] = Journey(tuple(visit for visit in visits if visit.probability > 0))
+            self._known[key] = self._journey(source, route)
         return self._known[key]
 
-    def _visits(self, source: str, route: Route) -> Iterator[Visit]:
+    def _journey(self, source: str, route: Route) -> Journey:
         instance = self._instance
         point = instance.operating_points(route.model)[route.operating_point]
         reach = (*point.reach, point.reach[-1])
         cut_bytes = instance.cut_bytes(route.model)
         home = instance.home(source)
-        yield from self._transfers(source, (home, route.stages[0].worker, 0, float(cut_bytes[0]), reach[0]))
+        visits: list[Visit] = []
+        ways: list[Way] = []
+
+        def pass_through(more: Iterable[Visit]) -> tuple[tuple[int, int], ...]:
+            made = [visit for visit in more if visit.probability > 0]
+            visits.extend(made)
+            first = len(visits) - len(made)
+            return tuple((first + index, len(visit.piece_s)) for index, visit in enumerate(made))
+
+        start = self._transfers(source, (home, route.stages[0].worker, 0, float(cut_bytes[0]), reach[0]))
+        path = pass_through(start)
         for index, stage in enumerate(route.stages):
             known = route.model, route.operating_point, stage
             if known not in self._stages:
                 self._stages[known] = _stage_visit(instance, route.model, stage, point)
-            yield self._stages[known]
+            before, path = path, path + pass_through([self._stages[known]])
             for result in _exit_sends(instance, route.model, stage, reach, home):
-                yield from self._transfers(source, result)
+                _, _, cut, _, leaving = result
+                number, sent = path[-1][0], pass_through(self._transfers(source, result))
+                ways.append(Way(leaving, (*before, (number, cut - stage.first_block), *sent)))
             receiver = route.stages[index + 1].worker if index + 1 < len(route.stages) else home
             cut = stage.last_block + 1
-            yield from self._transfers(source, (stage.worker, receiver, cut, float(cut_bytes[cut]), reach[cut]))
+            onward = (stage.worker, receiver, cut, float(cut_bytes[cut]), reach[cut])
+            path += pass_through(self._transfers(source, onward))
+        if reach[-1] > 0:
+            ways.append(Way(reach[-1], path))
+        return Journey(tuple(visits), tuple(ways))
 
     def _transfers(self, source: str, send: Send) -> tuple[Visit, ...]:
         if send not in self._sends:

@@ -16,6 +16,8 @@ MATTERS: Final = 0.01
 def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
     """Return routes, utilisations, prices if known, and the objective with its gap."""
     yield _routes(plan, instance)
+    if any(source.p50_delay_s is not None for source in plan.sources.values()):
+        yield _punctuality(plan, instance)
     for name, source in plan.sources.items():
         if source.rate_interval_per_s is not None:
             low, high = source.rate_interval_per_s
@@ -46,6 +48,8 @@ def describe_worth(plan: PlanSpec, worth: PlanWorth) -> str:
 def _against_home(plan: PlanSpec, times: float | None) -> str:
     if times is None:
         return "the whole model at home would break a limit"
+    if plan.goal == "misses" and times > 1 + MATTERS:
+        return f"{times:.2g}x fewer misses than the whole model at home"
     throughput = plan.goal == "throughput"
     if times > 1 + MATTERS:
         how = f"{times:.2g}x the throughput of" if throughput else f"{times:.2g}x faster than"
@@ -84,6 +88,23 @@ def _interval(source: SourcePlan) -> str:
         return ""
     low_s, high_s = source.delay_interval_s
     return f"{milliseconds(low_s)} to {'infinity' if high_s is None else milliseconds(high_s)}"
+
+
+def _punctuality(plan: PlanSpec, instance: Instance) -> Table:
+    specs = instance.scenario.sources
+    return Table(
+        "Delays of single samples",
+        ("source", ">median", ">95 %", ">99 %", ">deadline", ">missed"),
+        [
+            (
+                name,
+                *(milliseconds(time_s) for time_s in (source.p50_delay_s, source.p95_delay_s, source.p99_delay_s)),
+                milliseconds(specs[name].deadline_s),
+                "–" if source.miss_share is None else f"{source.miss_share:.2%}",
+            )
+            for name, source in plan.sources.items()
+        ],
+    )
 
 
 def _loads(plan: PlanSpec) -> Table:

@@ -55,6 +55,12 @@ class SourcePlan(FrozenModel):
     without limit. None if all profiles are measured, or no error is known."""
     rate_interval_per_s: tuple[float, float] | None = None
     """For the goal ``throughput``: likewise of the samples per second that the plan sustains, up to those asked for."""
+    p50_delay_s: float | None = None
+    """Percentiles by :mod:`planner.plan.distribution`, in seconds; for sources with a deadline or percentiles only."""
+    p95_delay_s: float | None = None
+    p99_delay_s: float | None = None
+    miss_share: float | None = None
+    """Share of samples whose delay exceeds the deadline; None without one."""
     routes: tuple[Route, ...] = Field(min_length=1)
 
 
@@ -167,7 +173,7 @@ class PlanSpec(FrozenModel):
     """Whether the plan is within all limits, and proven to be nearly optimal."""
     method: str
     """Method that found the plan."""
-    goal: Literal["delay", "throughput", "makespan", "energy"]
+    goal: Literal["delay", "throughput", "makespan", "energy", "misses"]
     objective: float
     """Value of the surrogate objective, to which ``bound`` and ``gap`` refer, too."""
     bound: float

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 from planner.errors import Fault, PlanError
 from planner.plan.evaluate import Evaluation, evaluate
+from planner.plan.limits import tail_limits
 from planner.plan.surrogate import UTILISATION_CAP
 from planner.plan.types import EnergyUse, PlanSpec, Route
 from planner.scenario.instance import Instance
@@ -97,17 +98,29 @@ def _limit_faults(instance: Instance, actual: Evaluation, tolerance: float) -> I
         if use.memory_bytes > memory * (1 + tolerance):
             needed, most = (format_quantity(size, "memory", digits=6) for size in (use.memory_bytes, memory))
             yield Fault("more memory than there is", f"workers.{worker}", needed, f"at most {most}")
-    if instance.scenario.objective.goal in {"delay", "energy"}:
+    if instance.scenario.objective.goal in {"delay", "energy", "misses"}:
         busy = {name: use.utilisation for name, use in actual.workers.items()}
         busy.update({name: use.utilisation for name, use in actual.networks.items()})
         for name, utilisation in busy.items():
             cap = min(UTILISATION_CAP, instance.max_utilisation[name])
             if utilisation > cap + tolerance:
                 yield Fault("busier than the cap", name, utilisation, f"at most {cap:g}")
+    yield from _source_faults(instance, actual, tolerance)
+
+
+def _source_faults(instance: Instance, actual: Evaluation, tolerance: float) -> Iterator[Fault]:
     for source, own in actual.sources.items():
         spec = instance.scenario.sources[source]
-        if spec.deadline_s is not None and own.delay_s > spec.deadline_s * (1 + tolerance):
-            yield Fault("misses its deadline", f"sources.{source}", own.delay_s, f"at most {spec.deadline_s:g} s")
+        if spec.max_mean_delay_s is not None and own.delay_s > spec.max_mean_delay_s * (1 + tolerance):
+            yield Fault(
+                "above the largest mean delay", f"sources.{source}", own.delay_s, f"at most {spec.max_mean_delay_s:g} s"
+            )
+        for limit in tail_limits(spec):
+            distribution = actual.distributions.get(source)
+            if distribution is not None and limit.broken_by(distribution, tolerance):
+                beyond = distribution.share_beyond(limit.bound_s)
+                expected = f"at most {1 - limit.level:g} take more than {limit.bound_s:g} s"
+                yield Fault("too many samples are late", f"sources.{source}", beyond, expected)
         if spec.min_accuracy is not None and own.accuracy < spec.min_accuracy - tolerance:
             yield Fault("not accurate enough", f"sources.{source}", own.accuracy, f"at least {spec.min_accuracy:g}")
 
@@ -119,6 +132,11 @@ def _record_faults(instance: Instance, plan: PlanSpec, actual: Evaluation, toler
         pairs += [
             (f"sources.{source}.{key}", getattr(recorded, key), getattr(own, key))
             for key in ("accuracy", "delay_s", "surrogate_delay_s")
+        ]
+        pairs += [
+            (f"sources.{source}.{key}", stated, getattr(own, key) or 0.0)
+            for key in ("p50_delay_s", "p95_delay_s", "p99_delay_s", "miss_share")
+            if (stated := getattr(recorded, key)) is not None
         ]
     for worker in instance.workers:
         if worker not in plan.workers:

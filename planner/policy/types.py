@@ -72,6 +72,8 @@ class Waiting:
         it comes back.
     service_s
         Computation time it has had so far, in seconds.
+    latest_s
+        Latest time at which its next block may start; after that it is dropped. Infinite for most sources.
     """
 
     task: Task
@@ -80,6 +82,7 @@ class Waiting:
     since_s: float
     place: tuple[float, int]
     service_s: float = 0.0
+    latest_s: float = inf
 
     @property
     def begun(self) -> bool:

@@ -282,8 +282,10 @@ def _about(instance: Instance, plan: PlanSpec, source: str) -> list[str]:
         parts.append(f"{spec.samples} samples")
     elif spec.rate_per_s is not None:
         parts.append(format_quantity(spec.rate_per_s, "rate"))
+    if spec.max_mean_delay_s is not None:
+        parts.append(f"mean ≤ {format_quantity(spec.max_mean_delay_s, 'time')}")
     if spec.deadline_s is not None:
-        parts.append(f"≤ {format_quantity(spec.deadline_s, 'time')}")
+        parts.append(f"deadline {format_quantity(spec.deadline_s, 'time')}")
     if instance.calibrated:
         parts.append(f"accuracy {plan.sources[source].accuracy:.1%}")
     return parts

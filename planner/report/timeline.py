@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 BAR_HEIGHT: Final = 0.72
-_MARKS: Final = {"arrived": "v", "completed": "o", "failed": "X"}
+_MARKS: Final = {"arrived": "v", "completed": "o", "failed": "X", "dropped": "P"}
 _SEPARATED_PX: Final = 5
 """Minimum width of a bar that is separated from its neighbours."""
 _LABEL_PX: Final = 13
@@ -202,7 +202,7 @@ def _draw_samples(axes: Axes, row: int, samples: Sequence[SampleRecord], colour:
     axes.add_collection(LineCollection(lines, colors=colour, linewidths=0.8, alpha=0.6), autolim=False)
     created = [sample.created_s for sample in samples]
     axes.plot(created, [high] * len(created), marker=_MARKS["arrived"], markersize=4, linestyle="none", color=colour)
-    for status in ("completed", "failed"):
+    for status in ("completed", "failed", "dropped"):
         ended = [sample.finished_s for sample in samples if sample.status == status]
         axes.plot(ended, [low] * len(ended), marker=_MARKS[status], markersize=4, linestyle="none", color=colour)
 
@@ -274,7 +274,7 @@ def _legend(colours: dict[str, str], runs: Sequence[Collection[Record]], seconds
     from matplotlib.lines import Line2D
     from matplotlib.patches import Patch
 
-    failed = any(isinstance(record, SampleRecord) and record.status == "failed" for record in chain(*runs))
+    ends = {record.status for record in chain(*runs) if isinstance(record, SampleRecord)}
     labels = any(
         record.end_s - record.start_s > _LABEL_PX * seconds_per_px
         for record in chain(*runs)
@@ -285,7 +285,7 @@ def _legend(colours: dict[str, str], runs: Sequence[Collection[Record]], seconds
         *(
             Line2D([], [], linestyle="none", marker=marker, color=GREY, label=f"sample {kind}")
             for kind, marker in _MARKS.items()
-            if kind != "failed" or failed
+            if kind in {"arrived", "completed"} or kind in ends
         ),
         *([Line2D([], [], linestyle="none", label="number: block, or cut of a transfer")] if labels else []),
     ]

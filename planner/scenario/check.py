@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from planner.errors import Fault
 from planner.formats.yaml import Location
-from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec, WorkerSpec
+from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec, WorkerSpec, percentile_level
 from planner.schemas import nearest
 from planner.units import format_quantity
 
@@ -243,6 +243,32 @@ def of_power(location: Location, worker: WorkerSpec, goal: str) -> Iterator[Find
         )
 
 
+def check_time_limits(scenario: ScenarioSpec) -> Iterator[Finding]:
+    """Check that what refers to a deadline has one, and that percentiles are between 0 and 100."""
+    for name, source in scenario.sources.items():
+        location: Location = ("sources", name)
+        needs: tuple[Location, ...] = ((*location, "deadline"),)
+        if source.deadline_s is None and source.miss_at_most is not None:
+            share = format_quantity(source.miss_at_most, "fraction")
+            yield Finding((*location, "miss_at_most"), "without a deadline none is missed", share, _DEADLINE, needs)
+        if source.deadline_s is None and source.late == "drop":
+            yield Finding((*location, "late"), "without a deadline no sample is late", "drop", _DEADLINE, needs)
+        if source.deadline_s is None and scenario.objective.goal == "misses":
+            needs = (("objective", "goal"), *needs)
+            yield Finding((*location, "deadline"), "the goal misses needs it", None, _DEADLINE, needs)
+        if scenario.objective.goal == "makespan":
+            for key in ("miss_at_most", "percentile"):
+                if source.miss_at_most is not None if key == "miss_at_most" else source.percentiles_s:
+                    what = "the goal makespan knows no shares of late samples"
+                    yield Finding((*location, key), what, None, "another goal", (("objective", "goal"),))
+        for key in source.percentiles_s:
+            if percentile_level(key) is None:
+                expected = "p and a number between 0 and 100, such as p95 or p99.9"
+                yield Finding((*location, "percentile", key), "not a percentile", key, expected)
+
+
+_DEADLINE: Final = "a deadline such as 200 ms"
+
 _EVENT_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
     "leave": (("worker", "network"), ()),
     "join": (("worker", "network"), ()),
@@ -304,6 +330,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_pairs,
     check_memory,
     check_power,
+    check_time_limits,
     check_ring,
     check_events,
 )

@@ -140,6 +140,11 @@ class Instance(FrozenModel):
         """Whether the accuracy of any model is known."""
         return any(self.any_profile(model).operating_points for model in self.profiles)
 
+    @property
+    def deadlines(self) -> dict[str, float | None]:
+        """Deadline of a sample of each source, in seconds."""
+        return {name: spec.deadline_s for name, spec in self.scenario.sources.items()}
+
     @cached_property
     def accuracies(self) -> dict[str, tuple[float, ...]]:
         """Accuracy of each operating point, by model."""

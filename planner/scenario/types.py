@@ -7,6 +7,7 @@ context; with it a bare number is refused. Without it (a scenario that one progr
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Collection
 from typing import Annotated, Any, Final, Literal
 
@@ -127,6 +128,16 @@ class NetworkSpec(Entry):
         )
 
 
+_PERCENTILE: Final = re.compile(r"p(\d{1,2}(?:\.\d+)?)")
+
+
+def percentile_level(key: str) -> float | None:
+    """Return the level in (0, 1) of a percentile such as ``p95``; None if it is none."""
+    match = _PERCENTILE.fullmatch(key)
+    level = float(match[1]) / 100 if match else 0.0
+    return level if 0 < level < 1 else None
+
+
 class SourceSpec(Entry):
     """A stream of samples that arrive at a worker."""
 
@@ -142,8 +153,20 @@ class SourceSpec(Entry):
     """Number of samples of this source in a run."""
     in_flight: Count | None = None
     """Maximum number of samples in flight; the others wait at the source. Unlimited by default."""
-    deadline_s: Duration | None = Field(default=None, alias="deadline")
+    max_mean_delay_s: Duration | None = Field(default=None, alias="max_mean_delay")
     """Bound on the mean delay."""
+    deadline_s: Duration | None = Field(default=None, alias="deadline")
+    """Time from the arrival of a sample by which its result should be back; one whose result comes later, or never,
+    misses it. By itself this bounds nothing: ``miss_at_most`` does, or the goal ``misses``."""
+    miss_at_most: ProperFraction | None = None
+    """Largest share of samples that may miss the deadline."""
+    percentiles_s: dict[str, Duration] = Field(default={}, alias="percentile")
+    """Bounds on percentiles of the delay: ``{p95: 200 ms}``."""
+    late: Literal["finish", "drop"] = "finish"
+    """``finish``: a late sample is finished all the same; ``drop``: no further block of a sample is started once it
+    cannot meet the deadline even without waiting. A dropped sample is counted as such."""
+    queue_timeout_s: Duration | None = Field(default=None, alias="queue_timeout")
+    """Longest time from the arrival of a sample until its first block starts; a sample that waits longer is dropped."""
     min_accuracy: Fraction | None = None
     """Minimum fraction of samples that are answered correctly."""
     arrivals: Literal["poisson", "constant", "batch", "trace"] = "poisson"
@@ -155,9 +178,9 @@ class SourceSpec(Entry):
 class ObjectiveSpec(Entry):
     """The objective of a plan."""
 
-    goal: Literal["delay", "throughput", "makespan", "energy"] = "delay"
-    """Minimise the priority-weighted delay, the load of the bottleneck, the time of a batch, or the average power of
-    the workers."""
+    goal: Literal["delay", "throughput", "makespan", "energy", "misses"] = "delay"
+    """Minimise the priority-weighted delay, the load of the bottleneck, the time of a batch, the average power of
+    the workers, or the priority-weighted share of samples that miss their deadlines."""
     accuracy_worth_s: Seconds = Field(default=0.0, alias="accuracy_worth")
     """Delay that one percentage point of accuracy is worth."""
     service_cv: Annotated[float, Field(ge=0, le=1e3, allow_inf_nan=False, strict=True)] = 1.0

@@ -65,7 +65,7 @@ def simulate_case(
         without the routes over absent workers.
     """
     priorities = {source: spec.priority for source, spec in instance.scenario.sources.items()}
-    accumulator = Accumulator(priorities, instance.workers, instance.accuracies)
+    accumulator = Accumulator(priorities, instance.workers, instance.accuracies, instance.deadlines)
     with nullcontext() if case.trace is None else record_file(case.trace) as write:
         takers = (accumulator.add, *sinks) if write is None else (accumulator.add, write, *sinks)
 

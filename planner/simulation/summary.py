@@ -42,6 +42,8 @@ def describe_runs(runs: Sequence[Replication], instance: Instance) -> Iterator[T
             for source, values in figures["sources"].items()
         ],
     )
+    if any(values["miss_share"] is not None or values["dropped"].mean for values in figures["sources"].values()):
+        yield _punctuality(figures["sources"], instance)
     if instance.calibrated:
         yield Table(
             "Accuracy of the results",
@@ -60,10 +62,28 @@ def describe_runs(runs: Sequence[Replication], instance: Instance) -> Iterator[T
         yield describe_energy(_mean_energy(runs[0].energy, figures["energy"]), instance)
 
 
+def _punctuality(figures: Mapping[str, Any], instance: Instance) -> Table:
+    return Table(
+        "Deadlines",
+        ("source", ">deadline", ">missed", ">dropped", ">latest by"),
+        [
+            (
+                source,
+                milliseconds(instance.scenario.sources[source].deadline_s),
+                _percent(values["miss_share"]),
+                f"{values['dropped'].mean:g}",
+                _delay(values["max_late_s"]),
+            )
+            for source, values in figures.items()
+        ],
+    )
+
+
 def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: Instance) -> Iterator[Table | str]:
     """Return a table of the mean delays under each policy."""
     seeds = _seeds(next(iter(policies.values())))
     figures = {name: _intervals(runs) for name, runs in policies.items()}
+    timed = [source for source, deadline_s in instance.deadlines.items() if deadline_s is not None]
     yield Table(
         f"Mean delays under each policy, the same arrivals for all, {seeds}",
         (
@@ -71,6 +91,7 @@ def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: I
             ">weighted by priority",
             *([">accuracy"] if instance.calibrated else []),
             *(f">{source}, priority {spec.priority:g}" for source, spec in instance.scenario.sources.items()),
+            *(f">{source} missed" for source in timed),
             ">failed",
             ">makespan",
         ),
@@ -80,6 +101,7 @@ def describe_policies(policies: Mapping[str, Sequence[Replication]], instance: I
                 _delay(values["priority_weighted_delay_s"]),
                 *([_percent(_weighted_accuracy(values, instance))] if instance.calibrated else []),
                 *(_delay(source["mean_delay_s"]) for source in values["sources"].values()),
+                *(_percent(values["sources"][source]["miss_share"]) for source in timed),
                 f"{sum(source['failed'].mean for source in values['sources'].values()):g}",
                 f"{values['makespan_s'].mean:.1f} s",
             )
@@ -99,6 +121,9 @@ def _document(run: Replication) -> dict[str, Any]:
                 "offered": source.offered,
                 "completed": source.completed,
                 "failed": source.failed,
+                "dropped": source.dropped,
+                "miss_share": source.miss_share,
+                "max_late_s": source.max_late_s,
                 "mean_delay_s": source.mean_delay_s,
                 "p50_delay_s": source.p50_delay_s,
                 "p95_delay_s": source.p95_delay_s,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -10,30 +11,38 @@ import numpy as np
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.journey import Journeys
+from planner.plan.limits import tail_limits
 from planner.scenario.instance import Instance
-from planner.solvers.core.infeasibility import late
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.search_state import Options, Outcome
+from planner.solvers.tails import Broken, broken_limits, improved
 
 MAX_EVALUATED = 6
 """Maximum number of incumbents that are evaluated and ranked, those with the best surrogate objective."""
+
+MAX_REFINED = 200
+"""Maximum number of plans that are evaluated to refine one by single routes."""
 
 Rank = Literal["evaluated", "surrogate"]
 
 
 @dataclass(frozen=True)
 class Candidate:
-    """An evaluated incumbent, and the deadlines in seconds that it misses because of queueing, by source."""
+    """An evaluated incumbent, and the limits on delay that it breaks because of queueing, by source."""
 
     choices: Choices
     evaluation: Evaluation
-    late: dict[str, float]
+    late: dict[str, Broken]
 
     def missed_deadlines(self) -> tuple[str, ...]:
-        """Return one sentence per missed deadline."""
-        return tuple(
-            late(name, self.evaluation.sources[name].delay_s, deadline_s) for name, deadline_s in self.late.items()
-        )
+        """Return one sentence per source that breaks a limit."""
+        return tuple(broken.sentence for broken in self.late.values())
+
+    @property
+    def lateness(self) -> tuple[float, float]:
+        """Return the number of sources that break limits, and by how much they do."""
+        return len(self.late), sum(1 - broken.ratio for broken in self.late.values())
 
 
 def check_rank(rank: str) -> None:
@@ -51,28 +60,55 @@ def check_rank(rank: str) -> None:
 def best_candidate(
     instance: Instance, problem: Problem, outcome: Outcome, rank: Rank, options: Options
 ) -> Candidate | None:
-    """Return the incumbent that misses the fewest deadlines, and of these the best by ``rank``; None without one.
+    """Return the incumbent that breaks the fewest limits on delay, and of these the best by ``rank``; None without one.
 
     The plan to start from competes as well, however poor its objective is, and so do feasible known plans where the
-    evaluated delay ranks them. After the deadline only the plan to start from and the incumbent with the best objective
-    are evaluated.
+    evaluated delay or misses rank them, or single samples have limits. After the deadline only the plan to start from
+    and the incumbent with the best objective are evaluated.
     """
-    by_delay = rank == "evaluated" and instance.scenario.objective.goal == "delay"
+    by_delay = rank == "evaluated" and instance.scenario.objective.goal in {"delay", "misses"}
     best = sorted(outcome.incumbents, key=problem.objective)
-    known = set(options.known) if by_delay else set()
+    known = set(options.known) if by_delay or any(demand.tail for demand in problem.demands) else set()
     started = [choices for choices in best[1:] if choices in options.start]
     rivals = [choices for choices in best[MAX_EVALUATED:] if choices in known]
     journeys = Journeys(instance)
     candidates: list[Candidate] = []
     first = (*best[:1], *started)
     for number, choices in enumerate(dict.fromkeys((*first, *best[:MAX_EVALUATED], *rivals)), start=1):
-        candidates.append(_candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)))
+        candidates.append(candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)))
         decided = not by_delay and not candidates[-1].late  # the others have worse objectives
         if decided or (options.deadline.passed and number >= len(first)):
             break
-    return min(
-        candidates, key=lambda candidate: (len(candidate.late), *_rank(candidate, by_delay=by_delay)), default=None
-    )
+    return min(candidates, key=lambda it: (*it.lateness, *rank_of(it, instance, rank)), default=None)
+
+
+def single_samples_count(instance: Instance, rank: Rank) -> bool:
+    """Return whether a plan is judged by single samples, not by means alone."""
+    by_misses = rank == "evaluated" and instance.scenario.objective.goal == "misses"
+    return by_misses or any(tail_limits(spec) for spec in instance.scenario.sources.values())
+
+
+def refined(
+    instance: Instance, problem: Problem, best: Candidate, plans: Iterable[Choices], *, rank: Rank, deadline: Deadline
+) -> Candidate:
+    """Return a candidate that is no worse, by other routes of single sources; ``plans`` are those that were found.
+
+    A candidate that breaks no limit is refined for the goal ``misses`` only.
+    """
+    by_misses = rank == "evaluated" and instance.scenario.objective.goal == "misses"
+    if not by_misses and not best.late:
+        return best
+    journeys, tried = Journeys(instance), {best.choices: best}
+
+    def worth(choices: Choices) -> tuple[float, ...]:
+        if choices not in tried:
+            tried[choices] = candidate(journeys, instance, problem, choices)
+        return (*tried[choices].lateness, *rank_of(tried[choices], instance, rank))
+
+    def stopped() -> bool:
+        return deadline.passed or len(tried) > MAX_REFINED
+
+    return tried[improved(problem, best.choices, plans, worth, stopped)]
 
 
 def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
@@ -89,17 +125,16 @@ def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
     return moved if moved == choices or problem.feasible(moved) else choices
 
 
-def _candidate(journeys: Journeys, instance: Instance, problem: Problem, choices: Choices) -> Candidate:
+def candidate(journeys: Journeys, instance: Instance, problem: Problem, choices: Choices) -> Candidate:
+    """Return evaluated routes with the limits that they break."""
     evaluation = evaluate(instance, problem.routes(choices), journeys)
-    deadlines = {name: spec.deadline_s for name, spec in instance.scenario.sources.items()}
-    late = {
-        name: deadline_s
-        for name, deadline_s in deadlines.items()
-        if deadline_s is not None and evaluation.sources[name].delay_s > deadline_s
-    }
-    return Candidate(choices, evaluation, late)
+    return Candidate(choices, evaluation, broken_limits(instance, evaluation))
 
 
-def _rank(candidate: Candidate, *, by_delay: bool) -> tuple[float, float]:
-    objective, delay = candidate.evaluation.objective, candidate.evaluation.weighted_delay_s
-    return (delay, objective) if by_delay else (objective, delay)
+def rank_of(candidate: Candidate, instance: Instance, rank: Rank) -> tuple[float, ...]:
+    """Return by what candidates that break the same limits are ranked; the less the better."""
+    evaluation, goal = candidate.evaluation, instance.scenario.objective.goal
+    evaluated = {"delay": (evaluation.weighted_delay_s,), "misses": (evaluation.weighted_misses,)}.get(goal, ())
+    if rank == "surrogate":
+        return (evaluation.objective, *evaluated)
+    return (*evaluated, evaluation.objective, evaluation.weighted_delay_s)

@@ -26,15 +26,19 @@ from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import known_plans, rule_plans
 from planner.solvers.proof import poor_proof
-from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank
+from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank, refined, single_samples_count
 from planner.solvers.routes.greedy import completed, greedy_rounds
 from planner.solvers.routes.pool import pricing_pool
+from planner.solvers.tails import impossible_limits, unused_deadlines
 
 MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK = 8000, 2000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
 ``delay``, and for the other goals."""
 MAX_TIGHTENINGS = 4
 """Maximum number of times that deadlines are tightened because queueing makes a plan late."""
+
+SEARCHED_PART = 0.8
+"""Part of the time limit after which routes are refined, where single samples count."""
 
 LATE_WEIGHT = 4.0
 """Factor on the priority of late sources each time, in the solver's objective only."""
@@ -129,19 +133,23 @@ def solve(
     ordered = instance.in_order_of_names()
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
     names = _methods(problem, method, routes)
+    if impossible := impossible_limits(ordered, problem):
+        return Solution("infeasible", reasons=impossible)
     if dask is not None and names != (POOLED,):
         raise SolveError("only one method runs on a Dask cluster", where="dask", value=names[-1], expected=POOLED)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
     if "shared" not in METHODS[names[-1]].routes:
         known = tuple(_largest(of_source) for of_source in known)
+    singly = names[0] not in RULES and single_samples_count(ordered, rank)
+    search_s = time_limit_s * (SEARCHED_PART if singly else 1.0)
     options = Options(
-        time_limit_s=time_limit_s,
+        time_limit_s=search_s,
         gap=gap,
         seed=seed,
         threads=threads,
         start=(completed(problem, known),) if any(known) else (),
         progress=progress,
-        deadline=deadline,
+        deadline=deadline.within(search_s),
     )
     with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
         options = dataclasses.replace(options, pool=pool)
@@ -156,14 +164,12 @@ def solve(
         best = best_candidate(ordered, problem, outcome, rank, options)
         if best is None:
             return Solution(outcome.status, reasons=outcome.reasons or _unfinished(names[-1], options))
-        best = _meet_deadlines(
-            ordered,
-            problem,
-            best,
-            rank=rank,
-            method_solve=method_solve,
-            options=options,
-        )
+        plans = (*outcome.incumbents, *options.known)
+        if singly:
+            best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline)
+        if best.late:
+            best = _meet_deadlines(ordered, problem, best, rank=rank, method_solve=method_solve, options=options)
+            best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline) if singly else best
     if best.late:
         return Solution("no_solution", reasons=best.missed_deadlines())
     used_options = {
@@ -185,7 +191,8 @@ def solve(
         used_options,
         solve_s=time.monotonic() - started_s,
     )
-    warning = poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS)
+    warnings = (poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS), unused_deadlines(instance))
+    warning = "; ".join(filter(None, warnings)) or None
     return Solution(plan.status, plan.model_copy(update={"warning": warning}))
 
 
@@ -279,7 +286,7 @@ def _meet_deadlines(
             again = best_candidate(instance, problem, method_solve(problem, options), rank, options)
         if again is None:
             break
-        best = min(best, again, key=lambda candidate: len(candidate.late))
+        best = min(best, again, key=lambda candidate: candidate.lateness)
     return best
 
 
@@ -346,7 +353,7 @@ def _unfinished(method: str, options: Options) -> tuple[str, ...]:
 def _tighten(problem: Problem, best: Candidate) -> Problem:
     """Return the problem with tighter deadlines and more weight for late sources.
 
-    Deadlines are tightened in proportion to the delay over the deadline.
+    Deadlines are tightened in proportion to the evaluated time over its limit.
     """
     return dataclasses.replace(
         problem,
@@ -354,8 +361,7 @@ def _tighten(problem: Problem, best: Candidate) -> Problem:
             dataclasses.replace(
                 demand,
                 priority=demand.priority * LATE_WEIGHT,
-                deadline_s=min(demand.deadline_s, _unloaded_s(problem, source, best))
-                * (best.late[demand.name] / best.evaluation.sources[demand.name].delay_s),
+                deadline_s=min(demand.deadline_s, _unloaded_s(problem, source, best)) * best.late[demand.name].ratio,
             )
             if demand.name in best.late
             else demand

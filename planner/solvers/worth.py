@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from planner.plan.evaluate import evaluate, weighted_means
+from planner.plan.evaluate import evaluate, weighted_means, weighted_misses
 from planner.plan.types import PlanSpec, PlanWorth
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem
@@ -20,6 +20,8 @@ TIME_FRACTION: Final = 0.05
 MOST_S: Final = 1.0
 LEAST_S: Final = 0.1
 """Most and least seconds for this; in between, no longer than the search for the plan took."""
+LEAST_MISSES: Final = 1e-4
+"""Shares of late samples below this count as equal."""
 MAX_DROPPED: Final = 4
 """Maximum number of workers, those with the least utilisation, without which a plan is sought."""
 
@@ -49,9 +51,11 @@ def worth(instance: Instance, plan: PlanSpec, time_limit_s: float) -> PlanWorth:
 
 
 def _value(instance: Instance, plan: PlanSpec) -> float:
-    """Return what the goal is about: the weighted mean delay in seconds, or the objective."""
+    """Return what the goal is about: the weighted mean delay in seconds, the weighted misses, or the objective."""
     if plan.goal == "delay":
         return max(weighted_means(instance, plan.sources)[0], 1e-12)
+    if plan.goal == "misses":
+        return max(weighted_misses(instance, plan.sources), LEAST_MISSES)
     return max(plan.objective, 1e-12)
 
 
@@ -64,6 +68,8 @@ def _value_at_home(instance: Instance, plan: PlanSpec) -> float | None:
     evaluation = evaluate(instance, problem.routes(incumbents[0]))
     if plan.goal == "delay":
         return weighted_means(instance, evaluation.sources)[0]
+    if plan.goal == "misses":
+        return max(weighted_misses(instance, evaluation.sources), LEAST_MISSES)
     return evaluation.objective
 
 

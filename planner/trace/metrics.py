@@ -11,7 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from statistics import fmean, stdev
-from typing import Final, NamedTuple
+from typing import Any, Final, NamedTuple
 
 import numpy as np
 
@@ -106,6 +106,7 @@ class SourceMetrics:
     offered: int
     completed: int
     failed: int
+    """Number of samples that neither completed nor were dropped."""
     mean_delay_s: float | None
     p50_delay_s: float | None
     p95_delay_s: float | None
@@ -118,6 +119,17 @@ class SourceMetrics:
     """Number of completed samples whose result is known to be correct or incorrect."""
     correct: int = 0
     """Number of these samples whose result is correct."""
+    dropped: int = 0
+    """Number of samples that were dropped because they were late or waited too long."""
+    missed: int | None = None
+    """Number of samples whose result came after the deadline or never; None without a deadline."""
+    max_late_s: float | None = None
+    """Largest time by which a sample missed the deadline, a dropped one at least; None if none is known to."""
+
+    @property
+    def miss_share(self) -> float | None:
+        """Share of the offered samples that missed the deadline; None without a deadline or a sample."""
+        return self.missed / self.offered if self.missed is not None and self.offered else None
 
     @property
     def measured_accuracy(self) -> float | None:
@@ -141,8 +153,11 @@ class RunMetrics:
 class _SourceSums:
     """Running sums over the samples of a source."""
 
-    def __init__(self, accuracies: Mapping[str, Sequence[float]]) -> None:
-        self.offered = 0
+    def __init__(self, accuracies: Mapping[str, Sequence[float]], deadline_s: float | None) -> None:
+        self.offered = self.dropped = 0
+        self._deadline_s = deadline_s
+        self._late = 0
+        self._max_late_s: float | None = None
         self.delays = Distribution()
         self.first_s = math.inf
         self.last_s = 0.0
@@ -153,7 +168,13 @@ class _SourceSums:
     def add(self, record: SampleRecord) -> None:
         self.offered += 1
         self.first_s = min(self.first_s, record.created_s)
+        self.dropped += record.status == "dropped"
+        if record.late_s is not None:
+            self._max_late_s = max(record.late_s, self._max_late_s or 0.0)
         if record.status == "completed":
+            if self._deadline_s is not None and record.delay_s > self._deadline_s:
+                self._late += 1
+                self._max_late_s = max(record.delay_s - self._deadline_s, self._max_late_s or 0.0)
             self.delays.add(record.delay_s)
             self.last_s = max(self.last_s, record.finished_s)
             if record.origin is not None and self._accuracies:
@@ -164,15 +185,19 @@ class _SourceSums:
 
     def result(self) -> SourceMetrics:
         completed = self.delays.count
+        failed = self.offered - completed - self.dropped
+        punctuality: dict[str, Any] = {"dropped": self.dropped, "max_late_s": self._max_late_s}
+        if self._deadline_s is not None:
+            punctuality["missed"] = failed + self.dropped + self._late
         if not completed:
-            return SourceMetrics(self.offered, 0, self.offered, None, None, None, None, 0.0)
+            return SourceMetrics(self.offered, 0, failed, None, None, None, None, 0.0, **punctuality)
         p50, p95, p99 = self.delays.percentiles((50, 95, 99))
         span_s = self.last_s - self.first_s
         throughput_per_s = completed / span_s if span_s > 0 else 0.0
         return SourceMetrics(
             offered=self.offered,
             completed=completed,
-            failed=self.offered - completed,
+            failed=failed,
             mean_delay_s=self.delays.mean,
             p50_delay_s=p50,
             p95_delay_s=p95,
@@ -181,6 +206,7 @@ class _SourceSums:
             accuracy=self._accuracy(),
             judged=self._judged,
             correct=self._correct,
+            **punctuality,
         )
 
     def _accuracy(self) -> float | None:
@@ -199,6 +225,8 @@ class Accumulator:
         Names of all workers, including those that computed nothing.
     accuracies
         Accuracy of each operating point, by model. Without them, the expected accuracy is None.
+    deadlines
+        Deadline of a sample of each source in seconds, where there is one.
     """
 
     def __init__(
@@ -206,9 +234,10 @@ class Accumulator:
         priorities: Mapping[str, float],
         workers: Iterable[str],
         accuracies: Mapping[str, Sequence[float]] | None = None,
+        deadlines: Mapping[str, float | None] | None = None,
     ) -> None:
         self._priorities = priorities
-        self._sources = {source: _SourceSums(accuracies or {}) for source in priorities}
+        self._sources = {source: _SourceSums(accuracies or {}, (deadlines or {}).get(source)) for source in priorities}
         self._busy_s = dict.fromkeys(workers, 0.0)
         self._end_s = 0.0
 
@@ -241,9 +270,10 @@ def summarise(
     priorities: Mapping[str, float],
     workers: Iterable[str],
     accuracies: Mapping[str, Sequence[float]] | None = None,
+    deadlines: Mapping[str, float | None] | None = None,
 ) -> RunMetrics:
     """Return the summary of a drained run; for the parameters see :class:`Accumulator`."""
-    accumulator = Accumulator(priorities, workers, accuracies)
+    accumulator = Accumulator(priorities, workers, accuracies, deadlines)
     for record in records:
         accumulator.add(record)
     return accumulator.result()

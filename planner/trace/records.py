@@ -91,16 +91,19 @@ class SampleRecord:
         Origin of the result; None for a failed sample.
     correct
         Whether the result is correct; None if unknown.
+    late_s
+        For a dropped sample, by how much it would have missed its deadline at least, in seconds; None without one.
     """
 
     source: str
     sample: int
     created_s: float
     finished_s: float
-    status: Literal["completed", "failed"]
+    status: Literal["completed", "failed", "dropped"]
     reason: str = ""
     origin: Origin | None = None
     correct: bool | None = None
+    late_s: float | None = None
     kind: Literal["sample"] = "sample"
 
     @property

@@ -46,6 +46,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
 def _numerics(numerics: Numerics) -> dict[str, Any]:
     return {
         "samples": numerics.samples,
+        "not_received": numerics.not_received,
         "max_abs_error": json_number(numerics.max_abs_error),
         "max_rel_error": json_number(numerics.max_rel_error),
         "tolerances": [
@@ -76,6 +77,9 @@ def _metrics(metrics: SourceMetrics, accuracy: float | None) -> dict[str, float 
         "mean_delay_s": metrics.mean_delay_s,
         "p50_delay_s": metrics.p50_delay_s,
         "p95_delay_s": metrics.p95_delay_s,
+        "p99_delay_s": metrics.p99_delay_s,
+        "dropped": metrics.dropped,
+        "miss_share": metrics.miss_share,
         "throughput_per_s": metrics.throughput_per_s,
         "accuracy": accuracy,
     }

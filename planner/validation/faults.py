@@ -29,6 +29,8 @@ def sample_faults(
     """
     if not numerics.samples:
         yield "no outputs to compare"
+    if numerics.not_received:
+        yield f"the outputs of {numerics.not_received} completed samples were not received"
     if not (failed or lost or numerics.unequal):
         return
     reasons, missing = _unfinished(instance, records)

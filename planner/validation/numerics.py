@@ -49,11 +49,13 @@ class Numerics:
     """The largest error of each of the first few of these samples."""
     tolerances: Mapping[tuple[str, str], Tolerance] = field(default_factory=dict)
     """By model and provider."""
+    not_received: int = 0
+    """Number of samples that completed, and whose outputs were not received, such as when their home restarted."""
 
     @property
     def equal(self) -> bool:
-        """Whether the outputs agree; False if there are none."""
-        return self.samples > 0 and self.unequal == 0
+        """Whether the outputs of all completed samples agree; False if there are none."""
+        return self.samples > 0 and self.unequal == 0 and self.not_received == 0
 
 
 def compare(
@@ -74,12 +76,15 @@ def compare(
     limits
         Maximum relative error at which the outputs of a sample count as equal.
     """
-    samples, unequal, absolute, relative = 0, 0, 0.0, 0.0
+    samples, unequal, absolute, relative, not_received = 0, 0, 0.0, 0.0, 0
     differences: list[Difference] = []
     for record in records:
         origin = record.origin if isinstance(record, SampleRecord) else None
+        if origin is None:
+            continue
         result = outputs.get((record.source, record.sample))
-        if origin is None or result is None:
+        if result is None:
+            not_received += 1
             continue
         samples += 1
         known = expected[record.source, origin.model]
@@ -95,4 +100,4 @@ def compare(
             differences.append(Difference(record.source, record.sample, tensor, too_large[tensor], tolerance))
         absolute = max([absolute, *(error.absolute for error in errors.values())])
         relative = max([relative, *(error.relative for error in errors.values())])
-    return Numerics(samples, absolute, relative, unequal, tuple(differences), limits.tolerances)
+    return Numerics(samples, absolute, relative, unequal, tuple(differences), limits.tolerances, not_received)

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from planner.tables import Table, milliseconds
 from planner.units import format_quantity
+from planner.validation.numerics import Numerics
 from planner.validation.verdict import Validation
 
 
@@ -15,7 +16,7 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
     yield from _accuracies(validation)
     numerics = validation.numerics
     yield (
-        f"outputs {'equal' if numerics.equal else 'DIFFER'}: {numerics.samples} samples against the whole model, "
+        f"{_outputs(numerics)}: {numerics.samples} samples against the whole model, "
         f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
         f"duplicates {validation.duplicates}"
     )
@@ -29,6 +30,12 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
         yield f"hosts that were temporarily too slow or busy with other work: {', '.join(validation.host_limits)}"
     failed = [str(check) for check in validation.checks(tolerance) if not check.passed]
     yield f"NOT PASSED: {', '.join(failed)}" if failed else f"passed (mean delays within {tolerance * 100:g} %)"
+
+
+def _outputs(numerics: Numerics) -> str:
+    if numerics.equal:
+        return "outputs equal"
+    return "outputs DIFFER" if numerics.unequal else "outputs not all received"
 
 
 def describe_times(validation: Validation) -> Iterator[Table | str]:

@@ -180,7 +180,7 @@ class _Run:
 def _read(instance: Instance, records: Iterable[Record], latency_s: Mapping[str, float]) -> _Run:
     """Read the records of a run, once; for ``latency_s`` see :class:`LegTimes`."""
     priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
-    metrics = Accumulator(priorities, instance.workers, instance.accuracies)
+    metrics = Accumulator(priorities, instance.workers, instance.accuracies, instance.deadlines)
     legs, busy, blocks = LegTimes(latency_s), BusyTime(instance.resources), Counter[str]()
     for record in records:
         metrics.add(record)

@@ -130,6 +130,8 @@ class Validation:
         numerics = self.numerics
         limit = max((tolerance.limit for tolerance in numerics.tolerances.values()), default=0.0)
         found = f"{numerics.unequal} of {numerics.samples} differ, largest relative error {numerics.max_rel_error:.1e}"
+        if numerics.not_received:
+            found += f", {numerics.not_received} not received"
         yield Check("outputs", numerics.equal, found, f"outputs that differ by at most {limit:.1e}")
 
     def _accuracies(self) -> Iterator[Check]:

@@ -47,12 +47,16 @@ class ResultMessage:
 
 @dataclass(slots=True)
 class FailureMessage:
-    """A block could not be run, or the next worker could not be reached; nothing travels with it."""
+    """A block could not be run, the next worker could not be reached, or the sample was dropped; without tensors."""
 
     key: SampleKey
     reason: str
     broken: tuple[str, str] | None = None
     """Sender and receiver of the hop at which the sample got stuck: it may take another way."""
+    dropped: bool = False
+    """Whether the sample was dropped because it is late or waited too long."""
+    late_s: float | None = None
+    """By how much a dropped sample would have missed its deadline at least, in seconds."""
     kind: Literal["failure"] = "failure"
 
 
@@ -97,9 +101,13 @@ Message: TypeAlias = Annotated[Parcel | Note, Field(discriminator="kind")]
 
 
 class Timer(NamedTuple):
-    """Purpose of a timer: a sample's route, its result, answers to a request, the end of a window, a reservation."""
+    """Purpose of a timer.
 
-    purpose: Literal["route", "result", "answers", "window", "reservation"]
+    It is a sample's route, its result, answers to a request, the end of a window, a reservation, or the latest time at
+    which a waiting sample may go on.
+    """
+
+    purpose: Literal["route", "result", "answers", "window", "reservation", "latest"]
     key: SampleKey
 
 
@@ -259,11 +267,13 @@ class Complete:
 
 @dataclass(slots=True)
 class Fail:
-    """A sample is given up."""
+    """A sample is given up; ``dropped`` and ``late_s`` as in :class:`FailureMessage`."""
 
     key: SampleKey
     created_s: float
     reason: str
+    dropped: bool = False
+    late_s: float | None = None
     kind: Literal["fail"] = "fail"
 
 
@@ -302,4 +312,5 @@ def sample_record(effect: Complete | Fail, now_s: float) -> SampleRecord:
     source, sample, _ = effect.key
     if isinstance(effect, Complete):
         return SampleRecord(source, sample, effect.created_s, now_s, "completed", origin=effect.origin)
-    return SampleRecord(source, sample, effect.created_s, now_s, "failed", effect.reason)
+    status: Literal["failed", "dropped"] = "dropped" if effect.dropped else "failed"
+    return SampleRecord(source, sample, effect.created_s, now_s, status, effect.reason, late_s=effect.late_s)

@@ -11,6 +11,7 @@ from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Policy, SampleKey, Task, WorkerState
 from planner.trace.records import Origin
 from planner.worker.events import Complete, Discard, Fail, FailureMessage, SetTimer, StepOutput, Timer
+from planner.worker.lateness import Lateness
 from planner.worker.patience import Delays, Patience
 
 
@@ -52,8 +53,11 @@ class Home:
         patience: Patience,
         output: StepOutput,
         place: Callable[[Task], None],
+        *,
+        lateness: Lateness,
     ) -> None:
         self._state = state
+        self._lateness = lateness
         self._policy = policy
         self._patience = patience
         self._timed = patience.first_s < inf
@@ -90,6 +94,7 @@ class Home:
         self._pending[source, sample] = _Pending(created_s=self._state.now_s)
         self._reservoirs[source].append(sample)
         self._admit(source)
+        self._limit_wait(source, sample)
 
     def admit(self) -> None:
         """Start the next sample of each source, where the policy and ``in_flight`` allow it."""
@@ -123,13 +128,13 @@ class Home:
         self.admit()
 
     def failed(self, message: FailureMessage) -> None:
-        """Give up a sample whose block could not be run; start a sample again that was turned back on its way."""
+        """Give up a sample that was dropped, or whose block could not be run; start one again that was turned back."""
         identity = (message.key.source, message.key.sample)
         pending = self._pending.get(identity)
         if pending is None or not pending.started or pending.attempt != message.key.attempt:
             return
         if message.broken is None:
-            self._give_up(identity, message.reason)
+            self._give_up(identity, message.reason, dropped=message.dropped, late_s=message.late_s)
         else:
             self._retry(identity)
 
@@ -144,6 +149,15 @@ class Home:
             pending.time_outs += 1
             self._retry((key.source, key.sample))
 
+    def latest(self, key: SampleKey) -> None:
+        """Drop a sample that is still in the reservoir, if it had to leave by now."""
+        pending = self._pending.get((key.source, key.sample))
+        if pending is None or pending.started:
+            return
+        if self._state.now_s >= self._lateness.latest_start_s(key.source, pending.created_s):
+            self._drop((key.source, key.sample), self._lateness.late_start_s(key.source, pending.created_s))
+            self.admit()
+
     def left(self, worker: str) -> None:
         """Start every sample again that a worker that left may have had (rule 8)."""
         lost = [identity for identity, pending in self._pending.items() if pending.may_be_with(worker)]
@@ -153,6 +167,7 @@ class Home:
     def _admit(self, source: str) -> bool:
         """Start the next sample of a source where that is allowed; return whether it was started."""
         reservoir, view = self._reservoirs[source], self._state.view
+        self._drop_late(source)
         if not reservoir or self._in_flight[source] >= self._limits[source]:
             return False
         route = self._policy.route(view, source)
@@ -175,6 +190,9 @@ class Home:
             next_block=0,
             stages=route.stages,
         )
+        if self._state.now_s > self._lateness.latest_s(task, 0):  # along this route, even if not along the fastest
+            self._drop((source, sample), self._lateness.late_s(task, 0))
+            return True
         pending.started_s = self._state.now_s
         if self._timed:
             self._set_timer(task.key, pending)
@@ -207,11 +225,42 @@ class Home:
             self._in_flight[source] -= 1
             self._reservoirs[source].appendleft(sample)
             self._admit(source)
+            self._limit_wait(source, sample)
 
-    def _give_up(self, identity: tuple[str, int], reason: str) -> None:
+    def _limit_wait(self, source: str, sample: int) -> None:
+        """Have a sample looked at again that waits in the reservoir and may not wait for ever."""
+        pending = self._pending.get((source, sample))
+        if pending is not None and not pending.started:
+            latest_s = self._lateness.latest_start_s(source, pending.created_s)
+            if latest_s < inf:
+                self._output.effects.append(
+                    SetTimer(Timer("latest", SampleKey(source, sample, pending.attempt)), latest_s)
+                )
+
+    def _drop_late(self, source: str) -> None:
+        """Drop the first samples in the reservoir that have waited too long."""
+        reservoir = self._reservoirs[source]
+        while reservoir:
+            created_s = self._pending[source, reservoir[0]].created_s
+            if self._state.now_s <= self._lateness.latest_start_s(source, created_s):
+                return
+            self._drop((source, reservoir[0]), self._lateness.late_start_s(source, created_s))
+
+    def _drop(self, identity: tuple[str, int], late_s: float | None) -> None:
+        """End a sample in the reservoir as dropped."""
         pending = self._end(identity)
         if pending is not None:
-            self._output.effects.append(Fail(SampleKey(*identity, pending.attempt), pending.created_s, reason))
+            reason = self._lateness.reason(identity[0], pending.created_s, late_s)
+            key = SampleKey(*identity, pending.attempt)
+            self._output.effects.append(Fail(key, pending.created_s, reason, dropped=True, late_s=late_s))
+
+    def _give_up(
+        self, identity: tuple[str, int], reason: str, *, dropped: bool = False, late_s: float | None = None
+    ) -> None:
+        pending = self._end(identity)
+        if pending is not None:
+            key = SampleKey(*identity, pending.attempt)
+            self._output.effects.append(Fail(key, pending.created_s, reason, dropped, late_s))
             self.admit()
 
     def _end(self, identity: tuple[str, int]) -> _Pending | None:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Hashable
-from heapq import heappop, heappush
+from heapq import heapify, heappop, heappush
 from itertools import count
+from math import inf
 from types import MappingProxyType
 from typing import Final
 
-from planner.policy.types import Policy, Task, Waiting, WorkerState
+from planner.policy.types import Policy, SampleKey, Task, Waiting, WorkerState
 
 _ROUNDING_S: Final = 1e-9
 """Sums of floats do not come back to zero by themselves."""
@@ -31,18 +32,21 @@ class Queues:
         self._heads: dict[Hashable, Waiting] = {}
         self._shown_heads = MappingProxyType(self._heads)
         self._sequence = count()
+        self._limited: dict[SampleKey, Waiting] = {}
         self.changes = 0
         """Number of changes to what waits or runs here."""
         self.running_s = 0.0
         """Expected time of the block that runs, or ran last, in seconds."""
 
-    def add(self, task: Task, last_block: int) -> None:
-        """Add a task to be computed up to ``last_block``."""
+    def add(self, task: Task, last_block: int, latest_s: float = inf) -> Waiting:
+        """Add a task to be computed up to ``last_block``, which has to start until ``latest_s``; return it."""
         state, first = self._state, task.next_block
         work_s = state.costs.stage_s(task.model, state.worker, first, last_block, task.operating_point)
         self._raise(task.priority, work_s)
         place = self._policy.rank(task), next(self._sequence)
-        self.put_back(Waiting(task, first, last_block, state.now_s, place))
+        waiting = Waiting(task, first, last_block, state.now_s, place, latest_s=latest_s)
+        self.put_back(waiting)
+        return waiting
 
     def put_back(self, waiting: Waiting) -> None:
         """Add a task that has blocks left, at the place it had."""
@@ -52,6 +56,8 @@ class Queues:
         heappush(heap, (waiting.place, waiting))
         self._heads[queue] = heap[0][1]
         self._state.queued[queue] = len(heap)
+        if waiting.latest_s < inf:
+            self._limited[waiting.task.key] = waiting
 
     def take(self) -> Waiting | None:
         """Take the first task of the queue that the policy chooses; None when it chooses none or all are empty."""
@@ -60,14 +66,50 @@ class Queues:
         chosen = self._policy.choose(self._state.view, self._shown_heads)
         if chosen is None:
             return None
-        heap = self._heaps[chosen]
-        waiting = heappop(heap)[1]
-        if heap:
-            self._heads[chosen] = heap[0][1]
-            self._state.queued[chosen] = len(heap)
-        else:
-            del self._heads[chosen], self._state.queued[chosen]
+        waiting = heappop(self._heaps[chosen])[1]
+        self._limited.pop(waiting.task.key, None)
+        self._show(chosen)
         return waiting
+
+    def limited(self, key: SampleKey) -> Waiting | None:
+        """Return the task of a sample that waits here and has a latest time; None without one."""
+        return self._limited.get(key)
+
+    def ahead_s(self, waiting: Waiting) -> float:
+        """Return the computation that is served before a task that waits here, as far as its queue tells."""
+        state = self._state
+        before = [other for place, other in self._heaps[self._policy.queue(waiting.task)] if place < waiting.place]
+        return sum(map(self._left_s, before)) + max(state.running_until_s - state.now_s, 0.0)
+
+    def remove(self, waiting: Waiting) -> None:
+        """Remove a task that waits here and will not be computed."""
+        queue = self._policy.queue(waiting.task)
+        heap = self._heaps[queue]
+        heap.remove((waiting.place, waiting))
+        heapify(heap)
+        del self._limited[waiting.task.key]
+        self._show(queue)
+        self.forget(waiting)
+
+    def forget(self, waiting: Waiting) -> None:
+        """Do not count the blocks left of a task that will not be computed."""
+        self.changes += 1
+        self._reduce(waiting.task.priority, self._left_s(waiting))
+
+    def _show(self, queue: Hashable) -> None:
+        """Show the first task of a queue and its length, after a task was taken from it."""
+        heap = self._heaps[queue]
+        if heap:
+            self._heads[queue] = heap[0][1]
+            self._state.queued[queue] = len(heap)
+        else:
+            del self._heads[queue], self._state.queued[queue]
+
+    def _left_s(self, waiting: Waiting) -> float:
+        """Return the computation left of a task that waits here, in seconds."""
+        costs, task = self._state.costs, waiting.task
+        expect = costs.compute_s if waiting.begun else costs.stage_s
+        return expect(task.model, self._state.worker, waiting.next_block, waiting.last_block, task.operating_point)
 
     def begin(self, waiting: Waiting) -> None:
         """Count the next block of a task as running."""

@@ -15,7 +15,9 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     on, then this worker forgets it; or others are asked first (:mod:`planner.worker.clearance_handshake`). A task that
     was cleared beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it
     again, and avoids the broken hop for a while.
-5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task.
+5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task. No block of a
+    sample is started, and no task sent on, later than its source allows (:mod:`planner.worker.lateness`): the sample is
+    dropped, at the latest possible moment if it waits then, and ends as :class:`Fail` with ``dropped``.
 6.  When a block ends and its task has blocks left here, the task goes on at once, unless the policy looks between
     blocks: then it joins its queue again, before those that came later, and rule 5 applies.
 7.  When a task ends, its result goes home if no block is left; else the rest is placed (rule 4). A task also ends, and
@@ -32,6 +34,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import replace
+from math import inf
 from typing import Any, Final
 
 from planner.policy.costs import CostTable
@@ -59,15 +62,18 @@ from planner.worker.events import (
     ResultMessage,
     RunBlock,
     Send,
+    SetTimer,
     StatusMessage,
     StepOutput,
     TaskMessage,
     Tell,
     TimedOut,
+    Timer,
     Transferred,
 )
 from planner.worker.exits import exit_taken
 from planner.worker.home import Home
+from planner.worker.lateness import Lateness
 from planner.worker.pace import Pace
 from planner.worker.patience import Patience
 from planner.worker.queues import Queues
@@ -107,8 +113,12 @@ class Worker:
         self._pace = Pace(self._state)
         self._handshake = ClearanceHandshake(self._state, self._output)
         self._queues = Queues(self._state, policy)
+        self._lateness = Lateness(self._state)
+        self._added: list[Waiting] = []
         self._running: Waiting | None = None
-        self._home = Home(self._state, policy, patience or Patience(), self._output, self._place)
+        self._home = Home(
+            self._state, policy, patience or Patience(), self._output, self._place, lateness=self._lateness
+        )
         self._gate = EventChecks(self._view, self._home, policy)
         self._told = Status()
         self._gossiped = (0, 0)
@@ -160,8 +170,10 @@ class Worker:
         if state.slowness:
             self._queues.rescale(self._pace.forget_old())
         self._handlers[type(event)](event)
-        if self._running is None and (waiting := self._queues.take()) is not None:
+        while self._running is None and (waiting := self._queues.take()) is not None:
             self._run(waiting)
+        if self._added:
+            self._limit_waits()
         if self._policy.gossips and (self._home.starts, self._queues.changes) != self._gossiped:
             self._gossip()
         return effects
@@ -177,6 +189,8 @@ class Worker:
             self._home.look(key)
         elif purpose == "route":
             self._home.due(key.source)
+        elif purpose == "latest":
+            self._on_latest(key)
         elif purpose == "answers":
             self._settle(self._handshake.overdue(key))
         elif purpose == "window":
@@ -214,7 +228,7 @@ class Worker:
         if isinstance(message, TaskMessage):
             self._handshake.release(message.key)
             if message.last_block is not None:
-                self._queues.add(message.task, message.last_block)
+                self._add(message.task, message.last_block)
             else:
                 self._place(message.task)
         elif isinstance(message, ResultMessage):
@@ -248,7 +262,10 @@ class Worker:
 
     def _follow(self, task: Task, decision: Compute | Forward) -> None:
         if isinstance(decision, Compute):
-            self._queues.add(task, decision.last_block)
+            self._add(task, decision.last_block)
+            return
+        if self._state.now_s > self._lateness.latest_s(task, task.next_block):
+            self._drop(task, task.next_block)
             return
         broken = self._view.broken(self.name, decision.worker)
         if broken is not None:
@@ -263,14 +280,53 @@ class Worker:
     def _turn_back(self, task: Task, broken: tuple[str, str]) -> None:
         """Have the task's source send it another way."""
         message = FailureMessage(task.key, "{} does not reach {}".format(*broken), broken)
+        self._report(task, message, task.next_block)
+
+    def _report(self, task: Task, message: FailureMessage, cut: int) -> None:
+        """Forget a task here, and tell its source what became of it."""
         home = self._state.instance.home(task.key.source)
         self._output.effects.append(Discard(task.key))
         if home == self.name:
             self._on_failure(message)
         else:
-            self._output.effects.append(Send(home, message, task.next_block, 0, task.priority))
+            self._output.effects.append(Send(home, message, cut, 0, task.priority))
+
+    def _add(self, task: Task, last_block: int) -> None:
+        latest_s = self._lateness.latest_s(task, task.next_block)
+        waiting = self._queues.add(task, last_block, latest_s)
+        if latest_s < inf:
+            self._added.append(waiting)
+
+    def _limit_waits(self) -> None:
+        """Have the tasks looked at again that joined a queue in this step and may not wait for ever."""
+        for waiting in self._added:
+            if self._queues.limited(waiting.task.key) is waiting:
+                self._output.effects.append(SetTimer(Timer("latest", waiting.task.key), waiting.latest_s))
+        self._added.clear()
+
+    def _on_latest(self, key: SampleKey) -> None:
+        waiting = self._queues.limited(key)
+        if waiting is not None and self._state.now_s >= waiting.latest_s:
+            ahead_s = self._queues.ahead_s(waiting)
+            self._queues.remove(waiting)
+            self._drop(waiting.task, waiting.next_block, ahead_s)
+            self._home.admit()
+        elif waiting is None and self._home.owns(key.source):
+            self._home.latest(key)
+
+    def _drop(self, task: Task, next_block: int, ahead_s: float = 0.0) -> None:
+        """Give up a task that is too late; ``ahead_s`` is the computation here that would have gone first."""
+        late_s = self._lateness.late_s(task, next_block, ahead_s)
+        reason = self._lateness.reason(task.key.source, task.created_s, late_s)
+        self._report(task, FailureMessage(task.key, reason, dropped=True, late_s=late_s), next_block)
 
     def _run(self, waiting: Waiting) -> None:
+        """Run the next block of a task, unless it is too late for that."""
+        if self._state.now_s > waiting.latest_s:
+            self._queues.forget(waiting)
+            self._drop(waiting.task, waiting.next_block)
+            self._home.admit()
+            return
         self._running = waiting
         task = waiting.task
         self._queues.begin(waiting)
@@ -293,10 +349,14 @@ class Worker:
             waiting.last_block = event.block
         waiting.next_block += 1
         waiting.service_s += event.service_s
+        if waiting.latest_s < inf:
+            waiting.latest_s = self._lateness.latest_s(waiting.task, waiting.next_block)
         if event.block == waiting.last_block:
             self._end_task(waiting, exit_)
         elif self._policy.looks_between_blocks:
             self._queues.put_back(waiting)
+            if waiting.latest_s < inf:
+                self._added.append(waiting)
         else:
             self._run(waiting)
 
@@ -333,13 +393,7 @@ class Worker:
         waiting = self._take_running()
         task = waiting.task
         self._queues.drop_rest(waiting)
-        self._output.effects.append(Discard(task.key))
-        message = FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}")
-        home = self._state.instance.home(task.key.source)
-        if home == self.name:
-            self._on_failure(message)
-        else:
-            self._output.effects.append(Send(home, message, event.block, 0, task.priority))
+        self._report(task, FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}"), event.block)
 
     # ---- gossip (rule 9) ------------------------------------------------------------------------------------------
 

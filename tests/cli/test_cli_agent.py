@@ -59,7 +59,8 @@ def test_each_event_is_a_line_with_time_and_level(tmp_path: Path) -> None:
     last = 0
     for event in (
         "info: a: started",
-        "info: a: the coordinator is present",
+        "info: a: a coordinator is present",
+        "info: a: held by ",
         "info: a: run RUN is deployed with policy planned",
         "info: a: ready for run RUN",
         "info: a: run RUN starts",

@@ -51,7 +51,7 @@ def scenario(folder: Path, goal: str, deadline: str = "") -> Path:
     profile = make_profile("classifier", block_s=[0.01, 0.02, 0.015])
     save_profile(profile, folder / "profiles" / "reference" / "classifier.json")
     path = folder / "scenario.yaml"
-    path.write_text(SCENARIO.replace("GOAL", goal).replace("DEADLINE", deadline and f", deadline: {deadline}"))
+    path.write_text(SCENARIO.replace("GOAL", goal).replace("DEADLINE", deadline and f", max_mean_delay: {deadline}"))
     return path
 
 
@@ -98,7 +98,7 @@ def test_every_method_says_why_there_is_no_plan(goal: str, tmp_path: Path) -> No
     assert [(code, document["status"]) for code, document in found] == [(1, "infeasible")] * len(methods)
     told = [document["blame"] for _, document in found]
     assert told == [told[0]] * len(methods)
-    assert "no worker can meet deadline 1 ms of gate: the best is" in told[0][0]
+    assert "no worker can meet max_mean_delay 1 ms of gate: the best is" in told[0][0]
 
 
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])

@@ -26,7 +26,7 @@ workers:
 networks:
   wifi: {kind: shared, members: [nano, xavier, orin], bandwidth: 54 Mbit/s, latency: 3 ms}
 sources:
-  gate: {worker: nano, models: [classifier], rate: 4 /s, priority: 8, deadline: 250 ms}
+  gate: {worker: nano, models: [classifier], rate: 4 /s, priority: 8, max_mean_delay: 250 ms}
   yard: {worker: nano, models: [classifier], rate: 8 /s, priority: 1}
 objective: {goal: delay, accuracy_worth: 50 ms}
 """

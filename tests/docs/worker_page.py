@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, get_args
 
 from planner.files import write_text_atomic
-from planner.worker import clearance_handshake, events, home, pace, queues, worker
+from planner.worker import clearance_handshake, events, home, lateness, pace, queues, worker
 from tests.docs.fields import about
 
 PAGE: Final = Path(__file__).parents[2] / "docs/theory/worker.md"
@@ -25,7 +25,16 @@ MESSAGES: Final[dict[str, type]] = {
     cls.__name__: cls for union in (events.Parcel, events.Note) for cls in get_args(union)
 }
 
-_PARTS: Final = {"_home": "Home", "_handshake": "ClearanceHandshake", "_queues": "Queues", "_pace": "Pace"}
+EVERY: Final = "every step"
+"""Stands for what a step does after the handler of its event."""
+
+_PARTS: Final = {
+    "_home": "Home",
+    "_handshake": "ClearanceHandshake",
+    "_queues": "Queues",
+    "_pace": "Pace",
+    "_lateness": "Lateness",
+}
 """Attributes of the worker that hold a part of its state machine, and their classes."""
 
 _ROW_PX: Final = 44
@@ -47,7 +56,7 @@ simulations under every policy.
 def _functions() -> dict[str, ast.FunctionDef]:
     """Return the methods of the worker and its parts by ``Class.name``."""
     found: dict[str, ast.FunctionDef] = {}
-    for module in (worker, home, clearance_handshake, queues, pace):
+    for module in (worker, home, clearance_handshake, queues, pace, lateness):
         for cls in (node for node in ast.parse(inspect.getsource(module)).body if isinstance(node, ast.ClassDef)):
             found |= {f"{cls.name}.{node.name}": node for node in cls.body if isinstance(node, ast.FunctionDef)}
     return found
@@ -70,10 +79,13 @@ def handlers() -> dict[str, str]:
 
 @cache
 def effects_of(event: str) -> frozenset[str]:
-    """Return the names of the effects that may follow an event: of its handler, and of the rest of the step."""
-    step = _functions()["Worker.step"]
-    rest = [name for node in ast.walk(step) for name in _called("Worker", node)]
-    return frozenset(effect for name in (handlers()[event], *rest) for effect in _reachable(name))
+    """Return the names of the effects that the handler of an event may make, or for ``EVERY`` the rest of the step."""
+    if event == EVERY:
+        step = _functions()["Worker.step"]
+        return frozenset(
+            effect for node in ast.walk(step) for name in _called("Worker", node) for effect in _reachable(name)
+        )
+    return _reachable(handlers()[event])
 
 
 @cache
@@ -113,12 +125,15 @@ def worker_page() -> str:
             "meaning",
             "effects",
             rows=[
-                (f"`{name}`", about(cls), ", ".join(f"`{effect}`" for effect in EFFECTS if effect in effects_of(name)))
-                for name, cls in EVENTS.items()
+                *((f"`{name}`", about(cls), _effects(name)) for name, cls in EVENTS.items()),
+                (
+                    EVERY,
+                    "After any of these: an idle worker serves a queue or drops late samples; policies that gossip do.",
+                    _effects(EVERY),
+                ),
             ],
         )
     ]
-    parts += ["\n`RunBlock` follows where the worker is idle and a queue has a task; `Tell` where a policy gossips.\n"]
     parts += [
         "\n## Effects\n\n",
         _table("effect", "what the driver does", rows=[(f"`{name}`", about(cls)) for name, cls in EFFECTS.items()]),
@@ -128,6 +143,10 @@ def worker_page() -> str:
         _table("message", "meaning", rows=[(f"`{name}`", about(cls)) for name, cls in MESSAGES.items()]),
     ]
     return "".join(parts)
+
+
+def _effects(event: str) -> str:
+    return ", ".join(f"`{effect}`" for effect in EFFECTS if effect in effects_of(event)) or "–"
 
 
 def _rules() -> str:
@@ -152,14 +171,14 @@ def _table(*heads: str, rows: list[tuple[str, ...]]) -> str:
 
 def worker_picture() -> str:
     """Return the table of events and effects as an SVG picture: a line where an effect may follow an event."""
-    height = _ROW_PX * (len(EVENTS) + 1)
-    left = {name: _ROW_PX * (row + 1) for row, name in enumerate(EVENTS)}
+    height = _ROW_PX * (len(EVENTS) + 2)
+    left = {name: _ROW_PX * (row + 1) for row, name in enumerate([*EVENTS, EVERY])}
     right = {name: height * (row + 1) / (len(EFFECTS) + 1) for row, name in enumerate(EFFECTS)}
     lines = [
         f'<path d="M 190 {left[event]} C 330 {left[event]} 330 {right[effect]:g} 470 {right[effect]:g}" '
         f'stroke="{colour}" fill="none" stroke-width="1.5"/>'
         for effect, colour in zip(EFFECTS, _COLOURS, strict=True)
-        for event in EVENTS
+        for event in left
         if effect in effects_of(event)
     ]
     texts = [f'<text x="180" y="{y}" dy="5" text-anchor="end">{name}</text>' for name, y in left.items()]

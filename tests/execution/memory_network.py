@@ -34,6 +34,11 @@ class MemoryNetwork:
 
         return opener
 
+    def joins(self, name: str, other: str) -> bool:
+        """Return whether another member is present for a member."""
+        with self._lock:
+            return other in self._members and frozenset((name, other)) not in self._broken
+
     def deliver(self, to: str, sender: str, origin: Receiver, fragment: Fragment) -> Fragment | None:
         """Deliver a fragment if both members are present; return the acknowledgement."""
         with self._lock:
@@ -106,13 +111,16 @@ class _MemoryTransport:
     def query_presence(self) -> None:
         self._network.query_presence(self._name)
 
-    def processes(self, member: str) -> dict[str, Whereabouts]:  # noqa: ARG002 - each name is that of one member
-        return {"": Whereabouts()}
+    def processes(self, member: str) -> dict[str, Whereabouts]:
+        return {"": Whereabouts()} if self._network.joins(self._name, member) else {}
 
     def shared_names(self) -> frozenset[str]:
         return frozenset()
 
     def unreachable(self) -> dict[str, str]:
+        return {}
+
+    def unlike(self) -> dict[str, int]:
         return {}
 
     def close(self) -> None:

@@ -14,10 +14,11 @@ from typing import Any, TypeVar
 
 import zenoh
 
+from planner.execution.wire.claims import this_process
 from planner.execution.wire.diagnostics import About, Ask
 from planner.execution.wire.fragments import split
 from planner.execution.wire.frames import Frame, encode
-from planner.execution.wire.messages import COORDINATOR, Body, Refused
+from planner.execution.wire.messages import COORDINATOR, Body, Claim, Claimed, Refused
 from planner.execution.wire.security import inbox
 from planner.execution.wire.transport import CONTROL
 from planner.execution.wire.zenoh import ZenohTransport, zenoh_connect
@@ -39,8 +40,11 @@ class Raw:
         self.transport = transport
 
     def wait_for(self, member: str) -> None:
-        while self._next() != (member, True):
-            pass
+        while True:
+            found = self._next()
+            # A coordinator is reported with its process.
+            if isinstance(found, tuple) and found[1] and found[0].partition("/")[0] == member:
+                return
 
     def put(self, to: str, attachment: bytes, payload: bytes = b"", sender: str | None = None) -> None:
         """Send any bytes in the name of any member."""
@@ -73,6 +77,11 @@ class Raw:
 
     def refused(self) -> str:
         return self.expect(Refused).what
+
+    def hold(self, agent: str) -> None:
+        """Claim an agent."""
+        self.send(agent, Frame(Claim(run="r", holder=this_process())))
+        self.expect(Claimed)
 
     def alive(self, agent: str) -> About:
         """Request an agent's description, which shows that it still handles messages."""

@@ -16,8 +16,9 @@ from planner.execution.agent.agent import Agent
 from planner.execution.agent.block_cache import BlockCache
 from planner.execution.coordinator.run_result import RunResult
 from planner.execution.launch.emulated import EmulatedNetwork
+from planner.execution.wire.claims import this_process
 from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import COORDINATOR, BlockFile, Deploy, Missing, Refused
+from planner.execution.wire.messages import COORDINATOR, BlockFile, Claim, Claimed, Deploy, Missing, Refused
 from planner.execution.wire.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.input_pool import input_pool
@@ -131,7 +132,7 @@ def test_a_damaged_or_unannounced_block_is_refused(tmp_path: Path) -> None:
     said: list[Frame] = []
     transport = network.connect(COORDINATOR)(said.append, lambda _member, _present: None)
     agent = Agent("a", network.connect("a"), cache)
-    transport.send("a", Frame(BlockFile(sha256="0" * 64)), CONTROL)
+    transport.send("a", Frame(BlockFile(run="r", sha256="0" * 64)), CONTROL)
     agent.close()
     agent.serve()
     (refused,) = (frame.body for frame in said)
@@ -161,10 +162,14 @@ def test_missing_files_are_requested_one_by_one(tmp_path: Path) -> None:
         run="r", instance=instance, plan=SPLIT, policy="planned", seed=3, models=dict(deployment.models),
         resident={}, paced=True,
     )  # fmt: skip
+    transport.send("a", Frame(Claim(run="r", holder=this_process())), CONTROL)
     transport.send("a", Frame(deploy), CONTROL)
     agent.close()
     agent.serve()
-    assert [frame.body for frame in said] == [Missing(worker="a", sha256=HASHES[0])]
+    assert [frame.body for frame in said] == [
+        Claimed(run="r", worker="a"),
+        Missing(run="r", worker="a", sha256=HASHES[0]),
+    ]
 
 
 def test_a_host_slower_than_the_workers_it_emulates_is_refused(tmp_path: Path) -> None:

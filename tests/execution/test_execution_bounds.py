@@ -18,7 +18,7 @@ from planner.execution.wire.whereabouts import Whereabouts
 from planner.execution.wire.zenoh import free_port
 from tests.execution.raw import agent_process, raw_member
 
-HEADER, _ = encode(Frame(Stop()))
+HEADER, _ = encode(Frame(Stop(run="r")))
 PIECE = bytes(2**18)
 
 

@@ -94,7 +94,7 @@ def submitted(_folder: Path) -> Arrays:
 
 
 def sent(_folder: Path) -> Arrays:
-    return decode(*encode(Frame(Start(at_unix_s=1.0), GIVEN))).tensors
+    return decode(*encode(Frame(Start(run="r", at_unix_s=1.0), GIVEN))).tensors
 
 
 def in_a_folder(folder: Path) -> Arrays:

@@ -148,7 +148,7 @@ def test_a_stranger_is_rejected(folder: Path, address: str, tmp_path: Path) -> N
     ):
         coordinator.wait_for("a")
         stranger.send("a", Frame(Ping(to="a", times=1)))
-        stranger.send("a", Frame(BlockFile(sha256="0" * 64), {"file": np.zeros(1, np.uint8)}))
+        stranger.send("a", Frame(BlockFile(run="r", sha256="0" * 64), {"file": np.zeros(1, np.uint8)}))
         while coordinator.alive("a").present != (COORDINATOR,):  # its presence may reach a after its question
             time.sleep(0.05)
 

@@ -10,6 +10,8 @@ import pytest
 
 from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import Coordinator
+from planner.execution.probe.survey import Inquirer
+from planner.execution.wire import presence
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.transport import OnFrame, OnPresence, Transport
 from planner.execution.wire.zenoh import free_port, zenoh_connect
@@ -94,3 +96,25 @@ def test_an_agent_whose_arrival_was_missed_is_discovered() -> None:
             coordinator.await_agents(["a", "b"], 0.1)
     assert next(heard) >= 2
     agent.close()
+
+
+def test_agents_of_another_version_are_named_instead_of_used(monkeypatch: pytest.MonkeyPatch) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with monkeypatch.context() as patch:
+        patch.setattr(presence, "VERSION", 9)
+        other = zenoh_connect("a", listen=address, connect=[])(lambda _frame: None, lambda _member, _present: None)
+    told = "a: another version of the wire format; found 9; expected 2; install the same version of planner"
+    try:
+        with (
+            Coordinator(zenoh_connect(COORDINATOR, listen=None, connect=[address])) as coordinator,
+            pytest.raises(ExecuteError, match=f"worker {told}"),
+        ):
+            coordinator.await_agents(["a"], 30.0)
+        with Inquirer(zenoh_connect(COORDINATOR, listen=None, connect=[address])) as inquirer:
+            assert inquirer.ask(inquirer.find(["a"], 30.0)) == []
+            (warning,) = inquirer.unlike
+            assert warning.startswith(f"agent {told}")
+            with pytest.raises(ExecuteError, match=f"worker {told}"):
+                inquirer.claim(["a"])
+    finally:
+        other.close()

@@ -56,8 +56,8 @@ def test_what_a_stranger_sends_is_refused_and_listed_and_costs_no_sample(tmp_pat
 
         def meddle() -> None:
             for _ in range(100):
-                stranger.send("a", Frame(Stop()), CONTROL)
-                stranger.send(COORDINATOR, Frame(Stop()), CONTROL)
+                stranger.send("a", Frame(Stop(run="r")), CONTROL)
+                stranger.send(COORDINATOR, Frame(Stop(run="r")), CONTROL)
 
         after = After((15, meddle))
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
@@ -78,7 +78,7 @@ def test_ends_of_samples_that_are_not_its_own_are_not_taken_from_a_worker(tmp_pa
             for source, sample in (("urgent", SAMPLES - 1), ("nobody's", 0), ("other", SAMPLES)):
                 record = SampleRecord(source, sample, 0.0, 0.0, "failed", "forged")
                 b._report(Frame(Ended(run=b._run.id, worker="b", samples=(record,))))
-                b._report(Frame(Output(source=source, samples=(sample,)), {"t3": np.zeros(4)}))
+                b._report(Frame(Output(run=b._run.id, source=source, samples=(sample,)), {"t3": np.zeros(4)}))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -210,8 +210,10 @@ def test_a_home_that_stays_away_fails_its_samples_and_the_others_go_on(tmp_path:
     instance = two_homes(SAMPLES)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         after = After((15, lambda: agents.kill("b")))
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=after)
+        deployment = dataclasses.replace(deployment_for(instance), home_timeout_s=0.2)
+        measured = coordinator.run(deployment, ready_timeout_s=30.0, observer=after)
     assert set(assert_accounted(instance, measured)) <= {"b left", "b was absent"}
+    assert ("b", "has not come back within 0.2 s; its samples fail") in said(measured)
     assert {source for source, _ in measured.outputs} == {"urgent"}
     assert len(measured.outputs) == SAMPLES
 

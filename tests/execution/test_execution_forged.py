@@ -11,7 +11,7 @@ import pytest
 
 from planner.errors import ExecuteError
 from planner.execution.wire.frames import Frame, Tensors
-from planner.execution.wire.messages import COORDINATOR, Deploy, Ended, Load, Log, Missing, Ready
+from planner.execution.wire.messages import COORDINATOR, Claim, Claimed, Deploy, Ended, Load, Log, Missing, Ready
 from planner.execution.wire.transport import CONTROL
 from planner.policy.types import SampleKey
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord, encode_records
@@ -68,7 +68,7 @@ def test_invalid_logs_are_refused_and_listed_and_change_nothing(tmp_path: Path) 
             run = b._run.id
             for tensors in NOT_TAKEN.values():
                 b._report(Frame(Log(run=run, worker="b"), tensors))
-            stranger.send(COORDINATOR, Frame(Ready(worker="x", warm_block_s={})), CONTROL)
+            stranger.send(COORDINATOR, Frame(Ready(run=run, worker="x", warm_block_s={})), CONTROL)
             stranger.send(COORDINATOR, Frame(Log(run=run, worker="x"), packed()), CONTROL)
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
@@ -145,7 +145,7 @@ def test_loads_and_requests_that_do_not_fit_the_run_are_refused(tmp_path: Path) 
             load = Load(run=b._run.id, worker="b", at_s=0.1, queued=0, busy_s=0.0)
             b._report(Frame(load.model_copy(update={"carried_s": {"cable": 0.1}})))
             b._report(Frame(load.model_copy(update={"queued": -1})))
-            b._report(Frame(Missing(worker="b", sha256="0" * 64)))
+            b._report(Frame(Missing(run=b._run.id, worker="b", sha256="0" * 64)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=Watching((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -171,8 +171,10 @@ def test_a_worker_that_reports_the_wrong_blocks_as_ready_is_at_fault(
     with fleet(tmp_path, "a", "c") as (agents, coordinator):
 
         def answer(frame: Frame) -> None:
-            if isinstance(frame.body, Deploy):
-                forger.send(COORDINATOR, Frame(Ready(worker="b", warm_block_s=times)), CONTROL)
+            if isinstance(frame.body, Claim):
+                forger.send(COORDINATOR, Frame(Claimed(run=frame.body.run, worker="b")), CONTROL)
+            elif isinstance(frame.body, Deploy):
+                forger.send(COORDINATOR, Frame(Ready(run=frame.body.run, worker="b", warm_block_s=times)), CONTROL)
 
         forger = agents.network.connect("b")(answer, lambda _member, _present: None)
         coordinator.await_agents(["b"], 30.0)

@@ -58,7 +58,7 @@ def test_messages_are_decoded_as_encoded(message: Message) -> None:
     )
 )
 def test_tensors_are_decoded_bit_for_bit_including_scalars_and_empty_ones(tensor: np.ndarray) -> None:
-    found = decode(*encode(Frame(Start(at_unix_s=1.0), {"first": tensor, "again": tensor}))).tensors
+    found = decode(*encode(Frame(Start(run="r", at_unix_s=1.0), {"first": tensor, "again": tensor}))).tensors
     for name in ("first", "again"):
         assert (found[name].dtype, found[name].shape) == (tensor.dtype, tensor.shape)
         assert found[name].tobytes() == tensor.tobytes()
@@ -71,12 +71,12 @@ def test_a_tensor_of_a_dtype_that_cannot_be_sent_is_refused_by_its_sender(tensor
     with pytest.raises(
         ExecuteError, match=r"^x: a tensor of a dtype that cannot be sent; found '.*'; expected one of "
     ):
-        encode(Frame(Start(at_unix_s=1.0), {"x": tensor}))
+        encode(Frame(Start(run="r", at_unix_s=1.0), {"x": tensor}))
 
 
 def test_a_tensor_in_another_byte_order_keeps_its_values() -> None:
     tensor = np.arange(6, dtype=np.dtype(np.float32).newbyteorder("S"))
-    found = decode(*encode(Frame(Start(at_unix_s=1.0), {"x": tensor}))).tensors["x"]
+    found = decode(*encode(Frame(Start(run="r", at_unix_s=1.0), {"x": tensor}))).tensors["x"]
     np.testing.assert_array_equal(found, np.arange(6, dtype=np.float32), strict=True)
 
 
@@ -90,7 +90,8 @@ def test_a_deployment_is_sent_without_its_files() -> None:
     assert decode(*encode(Frame(deploy))).body == deploy
 
 
-HEADER, PAYLOAD = (bytes(part) for part in encode(Frame(Start(at_unix_s=1.0), {"x": np.zeros((2, 3), np.float32)})))
+START = Frame(Start(run="r", at_unix_s=1.0), {"x": np.zeros((2, 3), np.float32)})
+HEADER, PAYLOAD = (bytes(part) for part in encode(START))
 
 
 def altered(**changes: object) -> bytes:
@@ -102,11 +103,24 @@ def altered(**changes: object) -> bytes:
     [
         (b"\x80\x04pickle", PAYLOAD, "malformed header"),
         (b"", PAYLOAD, "malformed header"),
-        (altered(v=2), PAYLOAD, "unsupported wire format; found 2; expected version 1"),
+        (altered(v=9), PAYLOAD, "another version of the wire format; found 9; expected 2; install the same version"),
+        (altered(v=1, body={"kind": "stop"}), PAYLOAD, "another version of the wire format; found 1; expected 2"),
         (altered(body={"kind": "shutdown"}), PAYLOAD, "malformed header"),
-        (altered(body={"kind": "start", "at_unix_s": "now"}), PAYLOAD, "body.start.at_unix_s: malformed header"),
-        (altered(body={"kind": "start", "at_unix_s": math.nan}), PAYLOAD, "body.at_unix_s: a number must be finite"),
-        (altered(body={"kind": "start", "at_unix_s": -math.inf}), PAYLOAD, "body.at_unix_s: a number must be finite"),
+        (
+            altered(body={"kind": "start", "run": "r", "at_unix_s": "now"}),
+            PAYLOAD,
+            "body.start.at_unix_s: malformed header",
+        ),
+        (
+            altered(body={"kind": "start", "run": "r", "at_unix_s": math.nan}),
+            PAYLOAD,
+            "body.at_unix_s: a number must be finite",
+        ),
+        (
+            altered(body={"kind": "start", "run": "r", "at_unix_s": -math.inf}),
+            PAYLOAD,
+            "body.at_unix_s: a number must be finite",
+        ),
         (HEADER.replace(b"1.0", b"1e999"), PAYLOAD, "body.at_unix_s: a number must be finite"),
         (HEADER.replace(b"1.0", b"9" * 400), PAYLOAD, "body.at_unix_s: a number must be finite"),
         (altered(tensors=[{"name": "x", "dtype": "object", "shape": [3]}]), PAYLOAD, "cannot be sent"),
@@ -149,7 +163,7 @@ def test_validators_and_serializers_are_built_before_a_run() -> None:
 
 def test_names_may_look_like_numbers_that_are_not_finite() -> None:
     tensors = {name: np.ones(1, np.float32) for name in ("NaN", "-Infinity", "1e999", "9" * 300)}
-    assert decode(*encode(Frame(Start(at_unix_s=1.0), tensors))).tensors == tensors
+    assert decode(*encode(Frame(Start(run="r", at_unix_s=1.0), tensors))).tensors == tensors
 
 
 def unbounded(schema: object, place: str) -> Iterator[str]:
@@ -175,6 +189,6 @@ def test_every_number_of_every_message_has_bounds() -> None:
 
 @pytest.mark.parametrize("value", ["NaN", "-1e18", "1e18", "Infinity", "null", '"soon"', "-1"])
 def test_a_start_at_no_time_of_a_wall_clock_is_refused(value: str) -> None:
-    header, payload = encode(Frame(Start(at_unix_s=12.5)))
+    header, payload = encode(Frame(Start(run="r", at_unix_s=12.5)))
     with pytest.raises(ExecuteError, match=r"malformed header"):
         decode(header.replace(b"12.5", value.encode()), payload)

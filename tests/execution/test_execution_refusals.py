@@ -79,19 +79,20 @@ def coordinator(members: tuple[Raw, Raw]) -> Raw:
 def in_run(members: tuple[Raw, Raw]) -> Iterator[tuple[Raw, Raw]]:
     """Deploy and start a run on the agent."""
     coordinator, a = members
+    coordinator.hold("b")
     coordinator.send("b", deploy_frame("r"))
     blocks = dict(zip(HASHES, FILES, strict=True))
     while isinstance(asked := coordinator.expect(Missing, Ready), Missing):
         block = np.frombuffer(blocks[asked.sha256], np.uint8)
-        coordinator.send("b", Frame(BlockFile(sha256=asked.sha256), {"file": block}))
-    coordinator.send("b", Frame(Start(at_unix_s=0.0)))
+        coordinator.send("b", Frame(BlockFile(run="r", sha256=asked.sha256), {"file": block}))
+    coordinator.send("b", Frame(Start(run="r", at_unix_s=0.0)))
     coordinator.expect(Load)
     yield coordinator, a
     assert coordinator.alive("b").run == "r"
     coordinator.send("b", deploy_frame("over"))
 
 
-HEADER, PAYLOAD = encode(Frame(Stop()))
+HEADER, PAYLOAD = encode(Frame(Stop(run="r")))
 
 
 @pytest.mark.parametrize(
@@ -100,8 +101,11 @@ HEADER, PAYLOAD = encode(Frame(Stop()))
         (b"", "malformed header"),
         (b"\x80\x04\x95pickle", "malformed header"),
         (Fragment(1, 0, 0, b"\x80\x04\x95pickle").attachment, "malformed header"),
-        (Fragment(2, 0, 0, b'{"v": 1, "body": {"kind": "shutdown"}}').attachment, "malformed header"),
-        (Fragment(3, 0, 0, HEADER.replace(b'"v":1', b'"v":2')).attachment, "unsupported wire format; found 2"),
+        (Fragment(2, 0, 0, b'{"v": 2, "body": {"kind": "shutdown"}}').attachment, "malformed header"),
+        (
+            Fragment(3, 0, 0, HEADER.replace(b'"v":2', b'"v":9')).attachment,
+            "another version of the wire format; found 9",
+        ),
         (Fragment(4, 0, 2**40, HEADER).attachment, "oversize message; found 1099511627776; expected at most 1048576"),
     ],
     ids=["nothing", "pickle", "pickled header", "unknown kind", "other version", "oversize"],
@@ -113,14 +117,14 @@ def test_malformed_messages_are_refused(coordinator: Raw, attachment: bytes, mes
 
 
 def test_an_oversize_message_is_refused_at_its_first_fragment(coordinator: Raw) -> None:
-    whole = Frame(BlockFile(sha256="0" * 64), {"file": np.zeros(5_000_000, np.uint8)})
+    whole = Frame(BlockFile(run="r", sha256="0" * 64), {"file": np.zeros(5_000_000, np.uint8)})
     coordinator.send("b", whole)
     assert "oversize message; found 5000000" in coordinator.refused()
     assert coordinator.alive("b").run is None
 
 
 def test_an_unannounced_block_is_refused(coordinator: Raw) -> None:
-    coordinator.send("b", Frame(BlockFile(sha256="0" * 64), {"file": np.zeros(8, np.uint8)}))
+    coordinator.send("b", Frame(BlockFile(run="r", sha256="0" * 64), {"file": np.zeros(8, np.uint8)}))
     assert "was not announced" in coordinator.refused()
 
 
@@ -128,10 +132,11 @@ def test_a_damaged_block_ends_only_the_run(tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     with raw_member(listen=address) as own, agent_process("b", "--connect", address, "--cache", str(tmp_path)):
         own.wait_for("b")
+        own.hold("b")
         own.send("b", deploy_frame("r"))
         asked = own.expect(Missing)
         damaged = np.frombuffer(FILES[0][:-1] + b"x", np.uint8)
-        own.send("b", Frame(BlockFile(sha256=asked.sha256), {"file": damaged}))
+        own.send("b", Frame(BlockFile(run="r", sha256=asked.sha256), {"file": damaged}))
         assert "damaged block model" in own.expect(WorkerFault).what
         assert own.alive("b").run is None
         assert list(tmp_path.iterdir()) == []
@@ -164,7 +169,7 @@ def test_only_the_coordinator_deploys(members: tuple[Raw, Raw]) -> None:
 
 def test_a_worker_reports_only_about_itself(members: tuple[Raw, Raw]) -> None:
     coordinator, a = members
-    a.send(COORDINATOR, Frame(Ready(worker="b", warm_block_s={})))
+    a.send(COORDINATOR, Frame(Ready(run="r", worker="b", warm_block_s={})))
     assert "this member may not send 'ready'; found 'a'" in coordinator.refused()
 
 
@@ -235,10 +240,10 @@ ELSEWHERE = SPLIT.model_copy(
 )
 
 COMMANDS: dict[str, Body] = {
-    "start of a run that has started": Start(at_unix_s=0.0),
-    "no such worker; found 'ghost'": Start(at_unix_s=0.0, absent=("ghost",)),
+    "start of a run that has started": Start(run="r", at_unix_s=0.0),
+    "no such worker; found 'ghost'": Start(run="r", at_unix_s=0.0, absent=("ghost",)),
     "member from _coordinator: no such worker": MembershipChange(run="r", worker="ghost", present=False),
-    "not one file; found ''; expected a tensor file": BlockFile(sha256=HASHES[0]),
+    "not one file; found ''; expected a tensor file": BlockFile(run="r", sha256=HASHES[0]),
     "no such operating point; found 5": Replan(run="r", plan=ELSEWHERE),
 }
 

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 
 from planner.errors import ExecuteError
+from planner.execution.coordinator.awake_clock import AwakeClock
 from planner.execution.coordinator.failover import Failover
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.wire.frames import Tensors
@@ -68,7 +69,8 @@ class Table:
         self._calls = queue.SimpleQueue[Callable[[], None]]()
         deployment = dataclasses.replace(deployment_for(INSTANCE), replan=solver.start)
         self.failover = Failover(
-            deployment, "run", send=lambda worker, body: self.sent.append((worker, body)), deploy=lambda _worker: None,
+            deployment, "run", clock=AwakeClock(), ready_timeout_s=SOON_S,
+            send=lambda worker, body: self.sent.append((worker, body)), claim=lambda _worker: None,
             call=self._calls.put, on_incident=lambda _incident: None,
         )  # fmt: skip
         self.failover.open()

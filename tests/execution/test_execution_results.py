@@ -13,7 +13,7 @@ import pytest
 from planner.errors import ExecuteError
 from planner.execution.session.feed import SampleOutcome
 from planner.execution.session.results import ResultFolder
-from planner.execution.session.session import Result
+from planner.execution.session.source import Result
 
 
 def failed(number: int) -> SampleOutcome:

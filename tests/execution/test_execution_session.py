@@ -6,7 +6,6 @@ import os
 import signal
 import threading
 from collections.abc import Iterator
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -16,7 +15,7 @@ import planner
 from planner.api.session import Session
 from planner.errors import ExecuteError
 from planner.execution.coordinator.run_result import Observer
-from planner.execution.session.session import AbsentError, BusyError, SampleError
+from planner.execution.session.source import AbsentError, BusyError, SampleError
 from planner.execution.wire.messages import Load
 from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
@@ -125,7 +124,7 @@ def test_an_input_may_not_be_given_without_a_limit(plan: Path) -> None:
 
 def test_samples_of_a_source_whose_worker_dies_fail_and_no_more_are_taken(plan: Path) -> None:
     earlier = agents()
-    with Session(plan) as session:
+    with Session(plan, home_timeout_s=0.5) as session:
         source = session.source("urgent")
         source.submit(inputs(0)).result(30.0)
         home, other = sorted(agents() - earlier, key=cmdline)
@@ -145,25 +144,21 @@ def test_samples_of_a_source_whose_worker_dies_fail_and_no_more_are_taken(plan: 
     assert errors[0] is not errors[1]  # a shared one would collect the tracebacks of all callers
 
 
-def test_a_worker_that_comes_later_is_waited_for_and_the_run_is_over_when_the_session_is(
-    plan: Path, tmp_path: Path
-) -> None:
+def test_samples_wait_for_a_worker_that_comes_later_and_fail_when_it_does_not(plan: Path, tmp_path: Path) -> None:
     address = f"127.0.0.1:{free_port()}"
     options = ("--cache", str(tmp_path))
-    with agent_process("b", "--listen", address, *options), ThreadPoolExecutor() as pool:
-        with Session(plan, connect=[address], later=["a"]) as session:
+    with agent_process("b", "--listen", address, *options):
+        with Session(plan, connect=[address], later=["a"], limit=LIMIT) as session:
             source = session.source("urgent")
-            with pytest.raises(AbsentError, match="urgent: the worker of the source is absent; found 'a'"):
+            waiting = [source.submit(inputs(seed), block=False) for seed in range(LIMIT)]
+            with pytest.raises(BusyError):
                 source.submit(inputs(0), block=False)
-            with pytest.raises(AbsentError):
-                source.submit(inputs(0), timeout_s=0.05)
-            waiting = pool.submit(source.submit, inputs(0))
             with agent_process("a", "--connect", address, *options):
-                assert waiting.result(60.0).result(30.0).sample == 0
-        with Session(plan, connect=[address], later=["a"]) as session:
-            waiting = pool.submit(session.source("urgent").submit, inputs(0))
-        with pytest.raises(ExecuteError, match="the session is closed"):
-            waiting.result(30.0)
+                assert [future.result(60.0).sample for future in waiting] == list(range(LIMIT))
+        with Session(plan, connect=[address], later=["a"], home_timeout_s=0.1) as session:
+            never = session.source("urgent").submit(inputs(0))
+            with pytest.raises(SampleError, match=r"a left, and did not come back within 0\.1 s"):
+                never.result(30.0)
 
 
 def cmdline(pid: int) -> bytes:

@@ -16,8 +16,19 @@ from planner.execution.agent.block_loader import BlockLoader
 from planner.execution.agent.executor import BlockJob, BlockResult, Executor, ModelBlocks
 from planner.execution.agent.warm_up import WarmUp
 from planner.execution.launch.emulated import EmulatedNetwork
+from planner.execution.wire.claims import this_process
 from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import COORDINATOR, BlockFile, Deploy, Missing, Ready, Transmit, WorkerFault
+from planner.execution.wire.messages import (
+    COORDINATOR,
+    BlockFile,
+    Claim,
+    Claimed,
+    Deploy,
+    Missing,
+    Ready,
+    Transmit,
+    WorkerFault,
+)
 from planner.execution.wire.threads import start_thread, surviving
 from planner.execution.wire.transport import CONTROL
 from planner.policy.types import SampleKey
@@ -77,11 +88,13 @@ def test_an_executor_thread_that_fails_ends_the_run_and_not_the_agent(tmp_path: 
             run=run, instance=deployment.instance, plan=SPLIT, policy="planned", seed=3,
             models=dict(deployment.models), resident={}, paced=False,
         )  # fmt: skip
+        transport.send("a", Frame(Claim(run=run, holder=this_process())), CONTROL)
+        assert said.get(timeout=30.0).body == Claimed(run=run, worker="a")
         transport.send("a", Frame(deploy), CONTROL)
         while not isinstance(body := said.get(timeout=30.0).body, Ready):
             assert isinstance(body, Missing)
             data = np.frombuffer(FILES[HASHES.index(body.sha256)], np.uint8)
-            transport.send("a", Frame(BlockFile(sha256=body.sha256), {"file": data}), CONTROL)
+            transport.send("a", Frame(BlockFile(run=run, sha256=body.sha256), {"file": data}), CONTROL)
         fault = said.get(timeout=30.0).body
         assert isinstance(fault, WorkerFault)
         assert (fault.run, fault.what) == (run, "the agent fails: OSError: [Errno 22] Invalid argument")
@@ -142,7 +155,8 @@ def test_a_transfer_between_unconnected_members_is_refused_and_the_run_goes_on(t
 @pytest.mark.parametrize("changed", [{"at_s": float("nan")}, {"priority": float("inf")}, {"size_bytes": -1}])
 def test_an_invalid_transfer_is_refused(changed: dict[str, float]) -> None:
     request = Transmit(
-        transfer="a/0", sender="a", to="b", key=SampleKey("urgent", 0, 0), cut=1, size_bytes=1, priority=1.0, at_s=0.0
-    )
+        run="r", transfer="a/0", sender="a", to="b", key=SampleKey("urgent", 0, 0), cut=1, size_bytes=1, priority=1.0,
+        at_s=0.0,
+    )  # fmt: skip
     with pytest.raises(ExecuteError, match="transmit from a: not a valid transfer; found"):
         EmulatedNetwork(small_instance()).transmit(request.model_copy(update=changed))

@@ -94,7 +94,7 @@ def test_broken_wishes_are_found(instance: Instance, plan: PlanSpec, options: di
     ("keys", "message"),
     [
         ({"rate_per_s": 49.0}, "busier than the cap"),
-        ({"deadline_s": 0.001}, "misses its deadline"),
+        ({"max_mean_delay_s": 0.001}, "above the largest mean delay"),
         ({"min_accuracy": 1.0}, "not accurate enough"),
     ],
 )

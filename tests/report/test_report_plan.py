@@ -16,7 +16,7 @@ from planner.scenario.instance import Instance
 from planner.scenario.types import ObjectiveSpec
 from tests.instances import MIB, make_instance, make_profile, random_instance
 
-GATE = {"rate_per_s": 4.0, "priority": 8.0, "deadline_s": 0.25}
+GATE = {"rate_per_s": 4.0, "priority": 8.0, "max_mean_delay_s": 0.25}
 YARD = {"rate_per_s": 8.0, "priority": 1.0}
 
 

@@ -18,7 +18,8 @@ networks:
   wifi: {kind: shared, members: [gate, yard], bandwidth: 54 Mbit/s, latency: 3 ms, relay: access-point}
   wire: {kind: point-to-point, links: [[yard, hall]], bandwidth: 1 Gbit/s}
 sources:
-  gate-camera: {worker: gate, models: [classifier], rate: 5 /s, priority: 8, deadline: 250 ms, min_accuracy: 85 %}
+  gate-camera: {worker: gate, models: [classifier], rate: 5 /s, priority: 8,
+    max_mean_delay: 250 ms, deadline: 400 ms, min_accuracy: 85 %}
   yard-camera: {worker: yard, models: [classifier, tagger], arrivals: batch, samples: 20}
 objective: {goal: delay, accuracy_worth: 50 ms}
 policy: {ring: [gate, yard, hall], neighbours: {gate: [yard]}}

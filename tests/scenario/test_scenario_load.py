@@ -25,7 +25,7 @@ def test_quantities_become_si(tmp_path: Path) -> None:
     assert scenario.networks["wifi"].bandwidth_bytes_per_s == pytest.approx(6.75e6)
     assert scenario.networks["wifi"].latency_s == pytest.approx(3e-3)
     camera = scenario.sources["gate-camera"]
-    assert (camera.rate_per_s, camera.deadline_s, camera.min_accuracy) == pytest.approx((5.0, 0.25, 0.85))
+    assert (camera.rate_per_s, camera.max_mean_delay_s, camera.deadline_s) == pytest.approx((5.0, 0.25, 0.4))
     assert scenario.objective.accuracy_worth_s == pytest.approx(0.05)
     assert [event.at_s for event in scenario.events] == pytest.approx([60.0, 120.0])
     assert scenario.networks["wire"].links == (("yard", "hall"),)

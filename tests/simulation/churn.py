@@ -38,7 +38,9 @@ def instances(draw: st.DrawFn, *, events: int = 8, network_loss: bool = True) ->
         name: spec.model_copy(update={"overlap": draw(st.booleans())}) for name, spec in scenario.workers.items()
     }
     sources = {
-        name: spec.model_copy(update={"arrivals": draw(st.sampled_from(["poisson", "constant", "batch"]))})
+        name: spec.model_copy(
+            update={"arrivals": draw(st.sampled_from(["poisson", "constant", "batch"])), **draw(_time_limits())}
+        )
         for name, spec in scenario.sources.items()
     }
     names = instance.workers
@@ -49,6 +51,17 @@ def instances(draw: st.DrawFn, *, events: int = 8, network_loss: bool = True) ->
     )
     update = {"events": tuple(happens), "workers": workers, "sources": sources, "policy": policy}
     return instance.model_copy(update={"scenario": scenario.model_copy(update=update)})
+
+
+def _time_limits() -> st.SearchStrategy[dict[str, Any]]:
+    """Deadlines and timeouts of a source's samples, from hopeless to generous; often none."""
+    some_s = st.floats(0.001, 0.5)
+    dropping = st.fixed_dictionaries(
+        {"deadline_s": some_s, "late": st.just("drop")}, optional={"queue_timeout_s": some_s}
+    )
+    return (
+        st.just({}) | st.fixed_dictionaries({}, optional={"deadline_s": some_s, "queue_timeout_s": some_s}) | dropping
+    )
 
 
 def _others(names: tuple[str, ...], name: str) -> st.SearchStrategy[tuple[str, ...]]:

@@ -30,7 +30,7 @@ def fleets(seed: int, *, goal: str = "delay", links: bool = False, deadlines: bo
         f"s{index}": {
             "rate_per_s": float(random.uniform(3.0, 16.0)),
             "priority": float(random.choice([1.0, 5.0])),
-            "deadline_s": float(random.uniform(0.03, 0.2)) if deadlines else None,
+            "max_mean_delay_s": float(random.uniform(0.03, 0.2)) if deadlines else None,
         }
         for index in range(int(random.integers(1, 3)))
     }

@@ -49,7 +49,7 @@ def tiny_problem(goal: str = "delay") -> Problem:
             },
         },
         sources={
-            "gate": {"rate_per_s": 5.0, "priority": 8.0, "deadline_s": 0.25, "samples": 5},
+            "gate": {"rate_per_s": 5.0, "priority": 8.0, "max_mean_delay_s": 0.25, "samples": 5},
             "yard": {"rate_per_s": 10.0, "min_accuracy": 0.85, "samples": 10},
         },
         objective=ObjectiveSpec.model_validate({"goal": goal, "accuracy_worth": 0.05}),

@@ -62,7 +62,7 @@ def test_measures_stay_those_of_routes_with_exits_and_pins() -> None:
     instance = make_instance(
         profiles=[profile],
         workers={"a": 1.0, "b": 2.0, "c": 3.0},
-        sources={"camera": {"rate_per_s": 5.0, "deadline_s": 1.0}, "other": {"rate_per_s": 5.0, "worker": "b"}},
+        sources={"camera": {"rate_per_s": 5.0, "max_mean_delay_s": 1.0}, "other": {"rate_per_s": 5.0, "worker": "b"}},
     )
     problem = dataclasses.replace(build_problem(instance, pins={"camera": {3: "a"}}), goal="makespan")
     annealing = check(problem, 0)

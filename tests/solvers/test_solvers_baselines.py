@@ -57,9 +57,9 @@ def test_a_baseline_that_does_not_fit_gives_the_reason() -> None:
 
 
 def test_reasons_of_a_baseline_concern_its_routes_only() -> None:
-    sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.018}}
+    sources = {"camera": {"rate_per_s": 1.0, "max_mean_delay_s": 0.018}}
     late = solve(make_instance(sources=sources), method="local")
-    assert late.reasons == ("camera would take 20 ms, its deadline is 18 ms",)
+    assert late.reasons == ("camera would take 20 ms, its max_mean_delay is 18 ms",)
     assert solve(make_instance(sources=sources)).plan is not None
     pinned = solve(make_instance(), method="local", pins={"camera": {0: "fast"}})
     assert pinned.reasons == ("the route of camera would violate its pins, use a missing path or exceed max_visits",)

@@ -85,15 +85,15 @@ def test_one_limit_relaxed_much_is_preferred_to_two_relaxed_little() -> None:
 @pytest.mark.parametrize("method", ["milp", "exhaustive", "search", "colgen", "convex"])
 def test_every_method_names_two_limits_where_two_are_needed(method: str) -> None:
     sources = {
-        "early": {"rate_per_s": 1.0, "deadline_s": 0.001},
-        "soon": {"rate_per_s": 1.0, "deadline_s": 0.002},
+        "early": {"rate_per_s": 1.0, "max_mean_delay_s": 0.001},
+        "soon": {"rate_per_s": 1.0, "max_mean_delay_s": 0.002},
         "any": {"rate_per_s": 1.0},
     }
     solution = solve(make_instance(sources=sources), method=method)
     assert solution.status == "infeasible"
     assert len(solution.reasons) == 2
-    assert "deadline 1 ms of early" in solution.reasons[0]
-    assert "deadline 2 ms of soon" in solution.reasons[1]
+    assert "max_mean_delay 1 ms of early" in solution.reasons[0]
+    assert "max_mean_delay 2 ms of soon" in solution.reasons[1]
 
 
 NO_ROOM = {
@@ -170,8 +170,8 @@ def test_column_generation_names_the_same_limits_over_generated_routes(
     goal: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     sources = {
-        "early": {"rate_per_s": 1.0, "deadline_s": 0.001, "samples": 5},
-        "soon": {"rate_per_s": 1.0, "deadline_s": 0.002, "samples": 5},
+        "early": {"rate_per_s": 1.0, "max_mean_delay_s": 0.001, "samples": 5},
+        "soon": {"rate_per_s": 1.0, "max_mean_delay_s": 0.002, "samples": 5},
         "any": {"rate_per_s": 1.0, "samples": 5},
     }
     instance = make_instance(sources=sources, objective=ObjectiveSpec.model_validate({"goal": goal}))

@@ -197,7 +197,7 @@ def test_a_failure_of_clarabel_is_an_error(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_relaxations_not_found_in_time_are_not_named() -> None:
-    problem = build_problem(make_instance(sources={"camera": {"rate_per_s": 1.0, "deadline_s": 0.001}}))
+    problem = build_problem(make_instance(sources={"camera": {"rate_per_s": 1.0, "max_mean_delay_s": 0.001}}))
     options = Options()
     options.stop.set()
     assert relaxations(problem, options) is None

@@ -59,7 +59,7 @@ def extreme_instances(draw: st.DrawFn) -> Instance:
             "rate_per_s": one(1.0, 1e-12, 1e-3, 5.0, 1e12),
             "priority": one(1.0, 1e-9, 1e9),
             "samples": int(one(10, 1, 1e9)),
-            "deadline_s": draw(st.sampled_from([None, 1e-9, 1e-2, 1.0, 1e9])),
+            "max_mean_delay_s": draw(st.sampled_from([None, 1e-9, 1e-2, 1.0, 1e9])),
         }
         for index in range(draw(st.integers(1, 2)))
     }
@@ -154,8 +154,8 @@ def test_a_lack_of_memory_is_worded_in_its_size(lack_bytes: float, words: str) -
 
 
 def test_a_delay_and_its_deadline_never_look_equal() -> None:
-    assert late("camera", 0.0210001, 0.021) == "camera would take 21.0001 ms, its deadline is 21 ms"
-    assert late("camera", 7200.0, 1e-6) == "camera would take 2 h, its deadline is 1 us"
+    assert late("camera", 0.0210001, 0.021) == "camera would take 21.0001 ms, its max_mean_delay is 21 ms"
+    assert late("camera", 7200.0, 1e-6) == "camera would take 2 h, its max_mean_delay is 1 us"
 
 
 def test_one_missing_byte_is_told() -> None:

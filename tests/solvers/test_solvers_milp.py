@@ -131,7 +131,11 @@ def test_arrays_and_evaluation_agree_on_any_route(seed: int, *, links: bool, dat
     [
         ({"a": {"memory_bytes": 200.5 * MIB}}, {"rate_per_s": 1.0}, r"worker a lacks 1\.88 MiB"),
         ({"a": 1.0}, {"rate_per_s": 100.0}, "worker a would be 200% busy, 95% is allowed"),
-        ({"a": 1.0}, {"rate_per_s": 1.0, "deadline_s": 0.01}, "deadline 10 ms of camera: the best is 20 ms"),
+        (
+            {"a": 1.0},
+            {"rate_per_s": 1.0, "max_mean_delay_s": 0.01},
+            "max_mean_delay 10 ms of camera: the best is 20 ms",
+        ),
         ({"a": 1.0}, {"rate_per_s": 1.0, "min_accuracy": 0.95}, r"accuracy 95\.0%: the best is 90\.0%"),
     ],
 )
@@ -150,18 +154,18 @@ def test_the_limits_to_relax_are_named(
 
 def test_a_deadline_missed_by_queueing_alone_does_not_prove_infeasibility() -> None:
     instance = make_instance(
-        workers={"a": 1.0}, networks={}, sources={"camera": {"rate_per_s": 40.0, "deadline_s": 0.021}}
+        workers={"a": 1.0}, networks={}, sources={"camera": {"rate_per_s": 40.0, "max_mean_delay_s": 0.021}}
     )
     solution = solve(instance)
     assert solution.status == "no_solution"
-    assert "its deadline is 21 ms" in solution.reasons[0]
+    assert "its max_mean_delay is 21 ms" in solution.reasons[0]
 
 
 def test_a_deadline_missed_by_queueing_leads_to_another_plan() -> None:
     instance = random_instance(0, load=0.35, blocks=5)
     free = solve(instance, rank="surrogate").plan
     assert free is not None
-    spec = instance.scenario.sources["s0"].model_copy(update={"deadline_s": 0.9 * free.sources["s0"].delay_s})
+    spec = instance.scenario.sources["s0"].model_copy(update={"max_mean_delay_s": 0.9 * free.sources["s0"].delay_s})
     sources = {**instance.scenario.sources, "s0": spec}
     promised = instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
     solution = solve(promised)

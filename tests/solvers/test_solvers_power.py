@@ -142,7 +142,7 @@ def test_the_energy_of_a_plan_agrees_with_its_simulation(goal: str) -> None:
 @pytest.mark.parametrize("method", sorted(METHODS.keys() - {"dp", *BASELINES}))
 def test_a_deadline_costs_energy(method: str) -> None:
     """At home a sample takes 80 ms; a deadline of 60 ms needs the faster worker, which draws more."""
-    instance = of_two("energy").with_sources({"camera": {"deadline_s": 0.06}})
+    instance = of_two("energy").with_sources({"camera": {"max_mean_delay_s": 0.06}})
     plan = solve(instance, method=method).plan
     assert plan is not None
     verify(instance, plan)

@@ -38,7 +38,7 @@ def test_duals_are_the_derivatives_of_the_optimum(goal: str, *, links: bool) -> 
 
 def test_duals_hold_where_a_deadline_binds() -> None:
     two: Mapping[str, Mapping[str, Any]] = {
-        "one": {"rate_per_s": 20.0, "priority": 1.0, "deadline_s": 0.018},
+        "one": {"rate_per_s": 20.0, "priority": 1.0, "max_mean_delay_s": 0.018},
         "two": {"rate_per_s": 20.0, "priority": 8.0},
     }
     problem = build_problem(make_instance(sources=two))
@@ -92,7 +92,7 @@ def burdened(problem: Problem, worker: int, priority: float, load: float) -> Pro
 @pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
 def test_the_price_of_a_deadline_is_the_derivative_by_it(goal: str) -> None:
     """The path to the fast worker has a long latency, so the deadline permits only a part of the samples there."""
-    sources = {"camera": {"rate_per_s": 20.0, "deadline_s": 0.03, "samples": 20}}
+    sources = {"camera": {"rate_per_s": 20.0, "max_mean_delay_s": 0.03, "samples": 20}}
     far = NetworkSpec(kind="shared", members=("slow", "fast"), bandwidth_bytes_per_s=1e8, latency_s=0.02)
     instance = make_instance(
         sources=sources, networks={"far": far}, objective=ObjectiveSpec.model_validate({"goal": goal})

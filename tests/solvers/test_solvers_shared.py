@@ -77,7 +77,7 @@ def test_operating_points_may_be_mixed(goal: str, min_accuracy: float) -> None:
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])
 def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
     """The fast worker is best for the bottleneck, but its latency is too long for some of the samples."""
-    sources = {"camera": {"rate_per_s": 20.0, "deadline_s": 0.03, "samples": 20}}
+    sources = {"camera": {"rate_per_s": 20.0, "max_mean_delay_s": 0.03, "samples": 20}}
     network = NetworkSpec(kind="shared", members=("slow", "fast"), bandwidth_bytes_per_s=1e8, latency_s=0.02)
     instance = make_instance(sources=sources, workers={"slow": 1.0, "fast": 4.0}, networks={"far": network})
     problem = dataclasses.replace(build_problem(instance), goal=goal)
@@ -87,7 +87,9 @@ def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
     assert best(problem, one) == pytest.approx(best(problem, other), rel=1e-3)
     assert one.bound > colgen.solve(free, OPTIONS).bound * 1.01
     hurried = dataclasses.replace(problem, demands=(dataclasses.replace(problem.demands[0], deadline_s=0.01),))
-    assert colgen.solve(hurried, OPTIONS).reasons == ("no worker can meet deadline 10 ms of camera: the best is 20 ms",)
+    assert colgen.solve(hurried, OPTIONS).reasons == (
+        "no worker can meet max_mean_delay 10 ms of camera: the best is 20 ms",
+    )
 
 
 @settings(max_examples=20)
@@ -171,9 +173,9 @@ def test_limits_to_relax_are_named(method: str) -> None:
     crowd = solve(make_instance(sources={"camera": {"rate_per_s": 400.0}}), method=method)
     assert crowd.status == "infeasible"
     assert "busy" in crowd.reasons[0]
-    late = solve(make_instance(sources={"camera": {"rate_per_s": 1.0, "deadline_s": 0.001}}), method=method)
+    late = solve(make_instance(sources={"camera": {"rate_per_s": 1.0, "max_mean_delay_s": 0.001}}), method=method)
     assert late.status == "infeasible"
-    assert "deadline 1 ms of camera" in late.reasons[0]
+    assert "max_mean_delay 1 ms of camera" in late.reasons[0]
 
 
 @settings(max_examples=10, deadline=None)

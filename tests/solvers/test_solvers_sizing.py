@@ -52,7 +52,8 @@ def keeps_limits(instance: Instance, routes: Mapping[str, list[Route]]) -> bool:
     result = evaluate(instance, routes)
     busy = {name: use.utilisation for name, use in (*result.workers.items(), *result.networks.items())}  # type: ignore[attr-defined]
     return all(share <= min(0.95, instance.max_utilisation[name]) for name, share in busy.items()) and all(
-        result.sources[name].delay_s <= (spec.deadline_s or np.inf) for name, spec in instance.scenario.sources.items()
+        result.sources[name].delay_s <= (spec.max_mean_delay_s or np.inf)
+        for name, spec in instance.scenario.sources.items()
     )
 
 

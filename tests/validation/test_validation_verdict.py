@@ -120,6 +120,15 @@ def test_no_output_is_no_agreement() -> None:
     assert not compared({}).equal
 
 
+def test_outputs_that_were_not_received_are_counted_and_no_agreement() -> None:
+    outputs = right_outputs()
+    ended = [SampleRecord(*key, 0.0, 1.0, "completed", origin=Origin("small")) for key in outputs]
+    del outputs["other", 13]
+    found = compare(INSTANCE, outputs, ended, expected(), limits(small=TOLERANCE))
+    assert (found.samples, found.not_received, found.unequal, found.equal) == (39, 1, 0, False)
+    assert verdict(simulated(), numerics=found).faults == ("the outputs of 1 completed samples were not received",)
+
+
 def verdict(
     measured: list[Record], late_blocks: int = 0, waited_s: float = 0.0, numerics: Numerics | None = None
 ) -> Validation:

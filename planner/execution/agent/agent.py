@@ -4,8 +4,8 @@ The path of an inbound frame:
 
 1. The transport's thread assembles and decodes it and checks who may send it (:mod:`planner.execution.wire.transport`),
    then puts it in the agent's inbox.
-2. The agent's thread looks up its handler here: diagnostics are answered, ``deploy`` replaces the run at hand, and
-   everything else goes to that run.
+2. The agent's thread looks up its handler here: diagnostics are answered, ``claim`` decides which coordinator holds the
+   agent (:mod:`planner.execution.agent.hold`), its ``deploy`` replaces the run at hand, and the rest goes to that run.
 3. :meth:`WorkerRun.handle <planner.execution.agent.worker_run.WorkerRun.handle>` drops frames of other runs, refuses
    content that does not fit the deployment, and keeps what arrives before ``start`` until then. It handles the messages
    of a run's life cycle; the rest goes to the driver.
@@ -29,6 +29,7 @@ from typing import TypeAlias, get_args
 from planner.errors import ExecuteError, PlannerError, explain
 from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.executor import BlockResult
+from planner.execution.agent.hold import Hold
 from planner.execution.agent.link_probe import LinkProbe, about_host, resident_bytes
 from planner.execution.agent.worker_run import WorkerRun
 from planner.execution.wire.checks import Refusals
@@ -39,10 +40,11 @@ from planner.execution.wire.lanes import Lanes
 from planner.execution.wire.messages import (
     COORDINATOR,
     BlockFile,
+    Claim,
     Deploy,
     Refused,
     RunMessage,
-    Start,
+    Submit,
     WorkerFault,
 )
 from planner.execution.wire.own_certificate import EndNotice
@@ -103,8 +105,11 @@ class Agent:
         self._leaving = False
         self._send_failure: Exception | None = None
         self._present: set[str] = set()
+        self._dropped = 0
+        """Number of samples whose coordinator had gone."""
+        self._hold = Hold(name, lambda to, frame: self._lanes.send(to, frame, CONTROL), self._present)
         self._transport = connect(
-            lambda frame: self._inbox.put(partial(self._on_frame, frame)),
+            self._on_inbound,
             lambda member, present: self._inbox.put(partial(self._on_presence, member, present=present)),
         )
         self._lanes = Lanes(
@@ -113,7 +118,7 @@ class Agent:
             on_unsent=lambda error: self._inbox.put(partial(self._raise, error)),
             on_failure=self._leave,
         )
-        self._link_probe = LinkProbe(name, self._lanes)
+        self._link_probe = LinkProbe(name, self._lanes, self._report)
         self._refusals = Refusals(self._report_refusal)
 
     # ---- life of the process ----------------------------------------------------------------------------------------
@@ -160,9 +165,9 @@ class Agent:
         if self._send_failure is None:
             return
         what = f"the agent leaves because it can no longer send: {explain(self._send_failure)}"
-        fault = WorkerFault(worker=self.name, what=what, run=run.id if run is not None else None)
+        fault = WorkerFault(worker=self.name, what=what, run=run.id if run is not None else None, dropped=True)
         try:
-            self._transport.send(COORDINATOR, Frame(fault), CONTROL)
+            self._transport.send(self._hold.by, Frame(fault), CONTROL)
         except Exception:  # noqa: BLE001 - the transport has already failed
             _LOG.debug("%s: the coordinator cannot be reached either", self.name, exc_info=True)
 
@@ -193,7 +198,9 @@ class Agent:
             self._fail(f"the agent fails: {explain(error)}")
 
     def _fail(self, what: str) -> None:
-        fault = WorkerFault(worker=self.name, what=what, run=self._run.id if self._run is not None else None)
+        fault = WorkerFault(
+            worker=self.name, what=what, run=self._run.id if self._run is not None else None, dropped=True
+        )
         self._drop_run()
         self._report(Frame(fault))
 
@@ -208,14 +215,30 @@ class Agent:
         if run is not None:
             run.close()
 
+    def _drop_lost_run(self, why: str) -> None:
+        """Drop the run at hand, if any, because its coordinator has gone or has lost the agent."""
+        if self._run is None:
+            return
+        samples = self._run.unfinished
+        self._dropped += samples
+        _LOG.warning("%s: the run ends because %s; %d samples are dropped", self.name, why, samples)
+        self._drop_run()
+
     def _report(self, frame: Frame) -> None:
-        self._lanes.send(COORDINATOR, frame, CONTROL)
+        """Send a frame to the coordinator that holds the agent, or to all if none does."""
+        self._lanes.send(self._hold.by, frame, CONTROL)
 
     def _report_refusal(self, sender: str, what: str) -> None:
         _LOG.warning("%s: refused: %s", self.name, what)
-        self._report(Frame(Refused(worker=self.name, sender=sender, what=what)))
+        run = self._run.id if self._run is not None else None
+        self._report(Frame(Refused(worker=self.name, sender=sender, what=what, run=run)))
 
     # ---- inbound frames ---------------------------------------------------------------------------------------------
+
+    def _on_inbound(self, frame: Frame) -> None:
+        """Queue a frame, in the transport's thread; a claim that is refused is answered at once."""
+        if not (isinstance(frame.body, Claim) and self._hold.refuses(frame.body, frame)):
+            self._inbox.put(partial(self._on_frame, frame))
 
     def _on_frame(self, frame: Frame) -> None:
         if type(frame.body) in self._HANDLERS.kinds:
@@ -227,17 +250,20 @@ class Agent:
         """Report what the transport refused."""
         self._refusals.add(refused.sender, refused.what)
 
-    def _on_ask(self, _ask: Ask, _frame: Frame) -> None:
+    def _on_ask(self, _ask: Ask, frame: Frame) -> None:
         about = About(
             worker=self.name,
             provider=self._provider if isinstance(self._provider, str) else self._provider.name,
             memory_bytes=resident_bytes(),
             cached=len(self._cache),
-            present=tuple(sorted(self._present)),
+            present=tuple(sorted({member.partition("/")[0] for member in self._present})),
             certificate_ends_unix_s=self._certificate_ends_unix_s,
+            dropped=self._dropped,
+            **self._hold.describe(),
             **about_host(),
         )
-        self._report(Frame(about.model_copy(update=self._run.describe() if self._run is not None else {})))
+        described = about.model_copy(update=self._run.describe() if self._run is not None else {})
+        self._lanes.send(frame.origin, Frame(described), CONTROL)
 
     def _on_echo(self, _echo: Echo, frame: Frame) -> None:
         self._probe_link(frame, frame.sender)
@@ -259,7 +285,18 @@ class Agent:
         else:
             self._refusals.add(frame.sender, f"{frame.body.kind}: no such member is present: {member}")
 
-    def _on_deploy(self, deploy: Deploy, _frame: Frame) -> None:
+    def _on_claim(self, claim: Claim, frame: Frame) -> None:
+        if self._hold.refuses(claim, frame):
+            return
+        if not self._hold.is_by(frame.origin):
+            self._drop_lost_run(f"{claim.holder} takes the agent over")
+            _LOG.info("%s: held by %s", self.name, claim.holder)
+        self._hold.grant(claim, frame)
+
+    def _on_deploy(self, deploy: Deploy, frame: Frame) -> None:
+        if not self._hold.is_by(frame.origin):
+            self._refusals.add(frame.sender, "a deployment by a coordinator that does not hold this agent")
+            return
         _LOG.info("%s: run %s is deployed with policy %s", self.name, deploy.run, deploy.policy)
         self._drop_run(deploy.largest_bytes)
         self._run = WorkerRun(
@@ -269,6 +306,7 @@ class Agent:
             provider=self._provider,
             threads=self._threads,
             processors=self._processors,
+            coordinator=frame.origin,
             lanes=self._lanes,
             refusals=self._refusals,
             on_block_end=self._on_block_end,
@@ -277,21 +315,16 @@ class Agent:
         )
         self._run.prepare()
 
-    def _on_block_file(self, body: BlockFile, frame: Frame) -> None:
-        if self._run is None or not self._run.announces(body.sha256):
-            self._refusals.add(frame.sender, f"a block model that was not announced: {body.sha256}")
-        else:
-            self._run.handle(frame)
-
-    def _on_start(self, _start: Start, frame: Frame) -> None:
-        if self._run is None:
-            raise ExecuteError("start arrived before the run was ready", where=self.name)
-        self._run.handle(frame)
-
-    def _on_run_message(self, _body: RunMessage, frame: Frame) -> None:
+    def _on_run_message(self, body: RunMessage, frame: Frame) -> None:
         run = self._run
-        if run is None:
-            return  # late, of an earlier run
+        if run is None or run.id != body.run:  # late, of an earlier run
+            self._dropped += isinstance(body, Submit)
+            if isinstance(body, BlockFile):
+                self._refusals.add(frame.sender, f"a block model that was not announced: {body.sha256}")
+            return
+        if frame.sender == COORDINATOR and not self._hold.is_by(frame.origin):
+            self._refusals.add(frame.sender, f"{body.kind} by a coordinator that does not hold this agent")
+            return
         run.handle(frame)
         if run.over:
             _LOG.info("%s: run %s has ended", self.name, run.id)
@@ -305,9 +338,8 @@ class Agent:
         Ping: _on_probe,
         Flood: _on_probe,
         Chunk: _on_chunk,
+        Claim: _on_claim,
         Deploy: _on_deploy,
-        BlockFile: _on_block_file,
-        Start: _on_start,
     })  # fmt: skip
 
     # ---- what other threads report ----------------------------------------------------------------------------------
@@ -317,18 +349,16 @@ class Agent:
             self._warn_of_others()
             return
         if present != (member in self._present):
-            who = "the coordinator" if member == COORDINATOR else member
+            who = "a coordinator" if member.startswith(COORDINATOR) else member
             _LOG.info("%s: %s %s", self.name, who, "is present" if present else "left")
         (self._present.add if present else self._present.discard)(member)
         if not present:
             self._lanes.forget(member)
-        if self._run is None:
-            return
-        if member == COORDINATOR and not present:
+        if self._hold.is_by(member) and not present:
             # Nobody waits for this run any more, and the next coordinator will deploy its own.
-            _LOG.warning("%s: the run ends because its coordinator left", self.name)
-            self._drop_run()
-        else:
+            self._drop_lost_run("its coordinator left")
+            self._hold.release()
+        elif self._run is not None:
             self._run.on_link(member, present=present)
 
     def _warn_of_others(self) -> None:

@@ -165,6 +165,11 @@ class Driver:
         self._reporter.report_all(self._executor.waited_s)
 
     @property
+    def unfinished(self) -> int:
+        """Number of samples of this worker's sources that have arrived and not ended."""
+        return len(self._worker.pending)
+
+    @property
     def queued(self) -> int:
         """Number of tasks that wait here."""
         return self._worker.queued

@@ -13,7 +13,8 @@ import platform
 import sys
 import threading
 import time
-from collections.abc import Sequence
+import uuid
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
@@ -26,7 +27,6 @@ from planner.execution.wire.diagnostics import Chunk, Echo, Flood, Flooded, Ping
 from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.lanes import Lanes
-from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.transport import CONTROL, LEVELS
 from planner.profiling.environment import device_environment
 from planner.runtime.providers import PROVIDERS, import_onnxruntime
@@ -93,6 +93,8 @@ class _Pings:
     """Round trips under measurement."""
 
     times: int
+    measurement: str
+    """Identifies the measurement in its messages."""
     sent_s: float = 0.0
     round_trip_s: list[float] = field(default_factory=list)
 
@@ -107,11 +109,18 @@ class _Outflow:
 
 
 class LinkProbe:
-    """Measures the links of one agent; called in the agent's thread, except for the callbacks of its lanes."""
+    """Measures the links of one agent; called in the agent's thread, except for the callbacks of its lanes.
 
-    def __init__(self, name: str, lanes: Lanes) -> None:
+    Parameters
+    ----------
+    report
+        Sends a measurement to the coordinator that asked for it.
+    """
+
+    def __init__(self, name: str, lanes: Lanes, report: Callable[[Frame], None]) -> None:
         self._name = name
         self._lanes = lanes
+        self._report = report
         self._pings: dict[str, _Pings] = {}
         self._arrivals: dict[str, list[tuple[float, int]]] = {}
         self._lock = threading.Lock()
@@ -121,31 +130,31 @@ class LinkProbe:
         self._HANDLERS.handle(self, frame)
 
     def _on_ping(self, ping: Ping, _frame: Frame) -> None:
-        self._pings[ping.to] = _Pings(ping.times)
+        self._pings[ping.to] = _Pings(ping.times, uuid.uuid4().hex)
         self._send_echo(ping.to)
 
     def _send_echo(self, to: str) -> None:
         pings = self._pings[to]
         pings.sent_s = time.monotonic()
-        self._lanes.send(to, Frame(Echo(number=len(pings.round_trip_s))), CONTROL)
+        self._lanes.send(to, Frame(Echo(run=pings.measurement, number=len(pings.round_trip_s))), CONTROL)
 
     def _on_echo(self, echo: Echo, frame: Frame) -> None:
         if echo.back:
-            self._end_round_trip(frame.sender, echo.number)
+            self._end_round_trip(frame.sender, echo)
         else:
-            self._lanes.send(frame.sender, Frame(Echo(number=echo.number, back=True, unix_s=time.time())), CONTROL)
+            answer = echo.model_copy(update={"back": True, "unix_s": time.time()})
+            self._lanes.send(frame.origin, Frame(answer), CONTROL)
 
-    def _end_round_trip(self, to: str, number: int) -> None:
+    def _end_round_trip(self, to: str, echo: Echo) -> None:
         pings = self._pings.get(to)
-        if pings is None or number != len(pings.round_trip_s):
+        if pings is None or (echo.run, echo.number) != (pings.measurement, len(pings.round_trip_s)):
             return  # of an earlier measurement
         pings.round_trip_s.append(time.monotonic() - pings.sent_s)
         if len(pings.round_trip_s) < pings.times:
             self._send_echo(to)
             return
         del self._pings[to]
-        report = Pinged(worker=self._name, to=to, round_trip_s=tuple(pings.round_trip_s))
-        self._lanes.send(COORDINATOR, Frame(report), CONTROL)
+        self._report(Frame(Pinged(worker=self._name, to=to, round_trip_s=tuple(pings.round_trip_s))))
 
     def _on_flood(self, flood: Flood, _frame: Frame) -> None:
         flow = _Outflow(flood.to, time.monotonic() + flood.duration_s, _IN_FLIGHT)
@@ -173,8 +182,7 @@ class LinkProbe:
             return
         del self._arrivals[chunk.flood]
         size_bytes, took_s = settled(arrivals)
-        report = Flooded(worker=self._name, flood=chunk.flood, size_bytes=size_bytes, took_s=took_s)
-        self._lanes.send(COORDINATOR, Frame(report), CONTROL)
+        self._report(Frame(Flooded(worker=self._name, flood=chunk.flood, size_bytes=size_bytes, took_s=took_s)))
 
     _HANDLERS = Dispatch["LinkProbe", None]({
         Ping: _on_ping,

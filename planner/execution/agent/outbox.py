@@ -45,8 +45,8 @@ class Outbox:
         transfer = f"{self._name}/{next(self._transfers)}" if self._deploy.emulated else None
         if transfer is not None:
             request = Transmit(
-                transfer=transfer, sender=self._name, to=send.to, key=send.message.key, cut=send.cut,
-                size_bytes=send.size_bytes, priority=send.priority, at_s=now_s,
+                run=self._deploy.run, transfer=transfer, sender=self._name, to=send.to, key=send.message.key,
+                cut=send.cut, size_bytes=send.size_bytes, priority=send.priority, at_s=now_s,
             )  # fmt: skip
             self._send(COORDINATOR, Frame(request), CONTROL)
         data = Data(

@@ -76,7 +76,7 @@ class Reporter:
         self._failing.add((model, block))
         what = f"block {block} of {model} fails: {reason}"
         _LOG.warning("%s: %s", self._name, what)
-        self._report(Frame(WorkerFault(worker=self._name, what=what)))
+        self._report(Frame(WorkerFault(worker=self._name, what=what, run=self._run)))
 
     def report_all(self, waited_s: float) -> None:
         """Report, at the end of the run, the rest of the log, the outputs and the totals.
@@ -88,9 +88,13 @@ class Reporter:
         """
         self._send_log()
         for source, samples, tensors in self.log.outputs():
-            self._report(Frame(Output(source=source, samples=tuple(samples)), tensors), LEVELS)
+            self._report(Frame(Output(run=self._run, source=source, samples=tuple(samples)), tensors), LEVELS)
         report = Report(
-            worker=self._name, duplicates=self.log.duplicates, late_blocks=self.log.late_blocks, waited_s=waited_s
+            run=self._run,
+            worker=self._name,
+            duplicates=self.log.duplicates,
+            late_blocks=self.log.late_blocks,
+            waited_s=waited_s,
         )
         self._report(Frame(report), LEVELS)
 

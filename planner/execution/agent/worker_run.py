@@ -63,6 +63,8 @@ class WorkerRun:
     ----------
     provider, threads, processors
         As for :class:`~planner.execution.agent.agent.Agent`.
+    coordinator
+        Address of the coordinator that deployed the run: what is meant for the coordinator goes there.
     on_block_end
         ``on_block_end(run, result)``: called in the executor's thread; to be passed on to :meth:`on_block_end`.
     on_failure
@@ -80,6 +82,7 @@ class WorkerRun:
         provider: str | Provider,
         threads: int | None,
         processors: Collection[int],
+        coordinator: str,
         lanes: Lanes,
         refusals: Refusals,
         on_block_end: Callable[[WorkerRun, BlockResult], None],
@@ -95,6 +98,7 @@ class WorkerRun:
         self._provider = provider
         self._threads = threads
         self._processors = processors
+        self._coordinator = coordinator
         self._lanes = lanes
         self._refusals = refusals
         self._on_block_end = partial(on_block_end, self)
@@ -115,12 +119,20 @@ class WorkerRun:
         self._early: list[Callable[[], None]] = []
         """What arrived before the start and is handled right after it."""
 
+    def _send(self, to: str, frame: Frame, level: int) -> None:
+        self._lanes.send(self._coordinator if to == COORDINATOR else to, frame, level)
+
     def _report(self, frame: Frame) -> None:
-        self._lanes.send(COORDINATOR, frame, CONTROL)
+        self._send(COORDINATOR, frame, CONTROL)
 
     def _report_problem(self, what: str) -> None:
         """Report a problem that does not end the run."""
-        self._report(Frame(WorkerFault(worker=self._name, what=what)))
+        self._report(Frame(WorkerFault(worker=self._name, what=what, run=self.id)))
+
+    @property
+    def unfinished(self) -> int:
+        """Number of samples of this worker's sources that have not ended."""
+        return self._driver.unfinished if self._driver is not None else 0
 
     def describe(self) -> dict[str, Any]:
         """Return the fields of :class:`~planner.execution.wire.diagnostics.About` that describe the run."""
@@ -135,10 +147,6 @@ class WorkerRun:
         }
 
     # ---- preparation ------------------------------------------------------------------------------------------------
-
-    def announces(self, sha256: str) -> bool:
-        """Return whether a block model belongs to the run."""
-        return sha256 in self._announced
 
     def prepare(self) -> None:
         """Await the inputs of the warm-up; then request a block model that is missing; when none is, report readiness.
@@ -155,7 +163,7 @@ class WorkerRun:
             return
         while self._unchecked:
             if not self._cache.has(self._unchecked[-1]):
-                self._report(Frame(Missing(worker=self._name, sha256=self._unchecked[-1])))
+                self._report(Frame(Missing(run=self.id, worker=self._name, sha256=self._unchecked[-1])))
                 return
             self._unchecked.pop()
         if not deploy.emulated:  # in an emulated network all transfers share this host's loopback interface
@@ -178,7 +186,7 @@ class WorkerRun:
             self._name,
             deploy,
             self._inputs,
-            send=self._lanes.send,
+            send=self._send,
             executor=self._executor,
             follow=self._loader.follow,
             refuse=self._refusals.add,
@@ -188,7 +196,7 @@ class WorkerRun:
             return
         _LOG.info("%s: ready for run %s", self._name, self.id)
         provider = self._provider if isinstance(self._provider, str) else self._provider.name
-        self._report(Frame(Ready(worker=self._name, warm_block_s=warm_block_s, provider=provider)))
+        self._report(Frame(Ready(run=self.id, worker=self._name, warm_block_s=warm_block_s, provider=provider)))
 
     def _is_stopping(self) -> bool:
         return self._closed or self._leaving()
@@ -223,15 +231,13 @@ class WorkerRun:
     # ---- inbound messages -------------------------------------------------------------------------------------------
 
     def handle(self, frame: Frame) -> None:
-        """Handle a message of the run; one of an earlier run is dropped, one that does not fit the deployment refused.
+        """Handle a message of the run; one that does not fit the deployment is refused.
 
         Raises
         ------
         PlannerError
             The run cannot go on.
         """
-        if getattr(frame.body, "run", self.id) != self.id:
-            return
         try:
             check_fits(self._deploy, frame)
         except ExecuteError as error:
@@ -240,6 +246,9 @@ class WorkerRun:
             self._HANDLERS.handle(self, frame)
 
     def _on_block_file(self, body: BlockFile, frame: Frame) -> None:
+        if body.sha256 not in self._announced:
+            self._refusals.add(frame.sender, f"a block model that was not announced: {body.sha256}")
+            return
         problem = self._cache.add(body.sha256, frame.tensors["file"].tobytes())
         if problem is not None:
             _LOG.warning("%s: %s", self._name, problem)

@@ -27,10 +27,13 @@ class ClockOffsets:
     ----------
     send
         ``send(worker, echo)`` sends a message to an agent.
+    run
+        The run for which they are compared; other answers do not count.
     """
 
-    def __init__(self, send: Callable[[str, Echo], None]) -> None:
+    def __init__(self, send: Callable[[str, Echo], None], run: str) -> None:
         self._send = send
+        self._run = run
         self._comparisons: dict[str, _RoundTrips] = {}
 
     def compare(self, worker: str) -> None:
@@ -41,12 +44,12 @@ class ClockOffsets:
     def _ask(self, worker: str) -> None:
         comparison = self._comparisons[worker]
         comparison.sent_s = time.time()
-        self._send(worker, Echo(number=len(comparison.trips)))
+        self._send(worker, Echo(run=self._run, number=len(comparison.trips)))
 
     def on_echo(self, worker: str, echo: Echo) -> None:
         """Record a worker's answer."""
         comparison = self._comparisons.get(worker)
-        if comparison is None or not echo.back or echo.number != len(comparison.trips):
+        if comparison is None or not echo.back or (echo.run, echo.number) != (self._run, len(comparison.trips)):
             return
         now_s = time.time()
         comparison.trips.append((now_s - comparison.sent_s, echo.unix_s - (comparison.sent_s + now_s) / 2))

@@ -7,8 +7,10 @@ from typing import Final
 
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.membership import Membership
-from planner.execution.coordinator.run_controller import RunController
+from planner.execution.coordinator.phase import RunState
+from planner.execution.coordinator.run_controller import run_controlled
 from planner.execution.coordinator.run_result import Observer, RunResult
+from planner.execution.wire.claims import Claims
 from planner.execution.wire.transport import Connect
 
 READY_TIMEOUT_S: Final = 120.0
@@ -16,10 +18,17 @@ READY_TIMEOUT_S: Final = 120.0
 
 
 class Coordinator:
-    """Runs deployments on agents; use it as a context manager."""
+    """Runs deployments on agents; use it as a context manager.
 
-    def __init__(self, connect: Connect) -> None:
+    Parameters
+    ----------
+    take_over
+        Whether to take agents that another coordinator holds; its run then ends.
+    """
+
+    def __init__(self, connect: Connect, *, take_over: bool = False) -> None:
         self._members = Membership(connect)
+        self._claims = Claims(self._members.send, take_over=take_over)
 
     def __enter__(self) -> Coordinator:
         return self
@@ -59,11 +68,19 @@ class Coordinator:
 
         Raises
         ------
+        TakenOverError
+            If another coordinator takes over one of the agents.
         ExecuteError
-            If an agent does not become ready, or this host is slower than a worker that it emulates.
+            If another coordinator holds an agent, an agent does not become ready, or this host is slower than a worker
+            that it emulates.
         """
-        return RunController(self._members, deployment, observer or Observer()).run(ready_timeout_s)
+        state = RunState(self._members, self._claims, deployment, observer or Observer(), ready_timeout_s)
+        return run_controlled(state)
 
     def stop(self) -> None:
-        """End a live run; may be called in any thread."""
+        """End a live run, and wait for the reports of its agents; may be called in any thread."""
         self._members.stop()
+
+    def abandon(self) -> None:
+        """End a run at once, whatever it does, without its reports; may be called in any thread."""
+        self._members.abandon()

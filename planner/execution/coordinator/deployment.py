@@ -29,6 +29,9 @@ SLACK: Final = 1.1
 IN_FLIGHT: Final = 32
 """Default maximum number of in-flight samples of a source, which bounds the agents' memory."""
 
+HOME_TIMEOUT_S: Final = 30.0
+"""Default time for which a source waits for its worker to come back."""
+
 
 class Emulation(Protocol):
     """A network emulated on this host (:mod:`planner.execution.launch.emulated`)."""
@@ -87,6 +90,8 @@ class Deployment:
         Starts the solver that adapts the plan when workers leave, come back or slow down; None to keep the plan.
     later
         Workers that may be absent at the start: they join the run when they connect.
+    home_timeout_s
+        Time in seconds for which a source waits for its worker, if that is absent.
     warm_up
         Computes what agents warm their blocks up with.
     """
@@ -104,6 +109,7 @@ class Deployment:
     live: bool = False
     replan: Callable[[TakeAnswer], LiveReplanner] | None = None
     later: frozenset[str] = frozenset()
+    home_timeout_s: float = HOME_TIMEOUT_S
     warm_up: WarmUp = field(default_factory=WarmUp, compare=False)
 
     @property
@@ -136,6 +142,7 @@ def deploy(
     sent: Mapping[str, Sequence[Tensors]] | None = None,
     live: bool = False,
     later: Collection[str] = (),
+    home_timeout_s: float = HOME_TIMEOUT_S,
     replan: StartReplanner | None = None,
 ) -> Deployment:
     """Return a deployment: split the scenario's models into blocks, and bound the in-flight samples of each source.
@@ -173,6 +180,7 @@ def deploy(
         live=live,
         replan=partial(replan, instance, plan) if replan and plan is not None and needs_plan(policy) else None,
         later=frozenset(later),
+        home_timeout_s=home_timeout_s,
     )
 
 

@@ -1,9 +1,9 @@
 """Reaction of the coordinator to workers that leave a run, come back to it, or slow down.
 
 A worker that leaves, on its own or by a fault, is removed from the run: the others are informed, and the plan is solved
-again for the remaining workers. An agent of its name that connects during the run receives the deployment, and joins
-the run as soon as it is ready. A worker that runs much slower than profiled stays, but the plan is solved again with
-its current speed.
+again for the remaining workers. An agent of its name that connects during the run is claimed, receives the deployment,
+and joins the run as soon as it is ready. A source waits for its worker for a time that the deployment sets. A worker
+that runs much slower than profiled stays, but the plan is solved again with its current speed.
 
 Plans are solved in the background. Everything else, including the answers, is handled in the coordinator's thread.
 """
@@ -17,6 +17,7 @@ from math import inf
 from statistics import median
 from typing import Final
 
+from planner.execution.coordinator.awake_clock import AwakeClock
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.wire.messages import Body, MembershipChange, Replan, Start, WorkerFault
 from planner.execution.wire.presence import SETTLED_S
@@ -33,10 +34,14 @@ class Failover:
 
     Parameters
     ----------
+    clock
+        Measures how long workers are absent.
+    ready_timeout_s
+        Maximum time in seconds for an agent that has connected to become ready.
     send
         ``send(worker, body)`` sends a message to an agent.
-    deploy
-        Deploys the run to a worker.
+    claim
+        Claims the agent of a worker, to which the run is then deployed.
     call
         Runs a function in the coordinator's thread; may be called in any thread.
     on_incident
@@ -48,22 +53,31 @@ class Failover:
         deployment: Deployment,
         run: str,
         *,
+        clock: AwakeClock,
+        ready_timeout_s: float,
         send: Callable[[str, Body], None],
-        deploy: Callable[[str], None],
+        claim: Callable[[str], None],
         call: Callable[[Callable[[], None]], None],
         on_incident: Callable[[Incident], None],
     ) -> None:
         self._deployment = deployment
         self._workers = deployment.instance.workers
+        self._homes = frozenset(map(deployment.instance.home, deployment.instance.sources))
         self._run = run
+        self._clock = clock
+        self._ready_timeout_s = ready_timeout_s
         self._send = send
-        self._deploy = deploy
+        self._claim = claim
         self._call = call
         self._on_incident = on_incident
         self.start_unix_s: float | None = None
         """Wall-clock time at which the run's clock reads 0."""
         self._replanner: LiveReplanner | None = None
-        self._joining: set[str] = set()
+        self._joining: dict[str, float] = {}
+        """Time since which each worker that has connected is awaited."""
+        self._away_s: dict[str, float] = {}
+        """Time since which each absent worker is awaited."""
+        self._given_up: set[str] = set()
         self._shared: Mapping[str, str] = {}
         self._shared_since_s = -inf
         self._told_shared: set[str] = set()
@@ -94,40 +108,72 @@ class Failover:
             replanner.close()
 
     def expects(self, worker: str) -> bool:
-        """Return whether samples of a worker can still end: it is in the run, or joining it."""
-        return worker not in self.absent or worker in self._joining
+        """Return whether samples of a worker can still end: it is in the run, joining it, or awaited."""
+        return worker not in self.absent or worker in self._joining or self._is_awaited(worker)
+
+    def _is_awaited(self, worker: str) -> bool:
+        return self._clock.now_s - self._away_s[worker] < self._deployment.home_timeout_s
+
+    def is_joining(self, worker: str) -> bool:
+        """Return whether a worker has connected and is about to join the run."""
+        return worker in self._joining
+
+    def overdue(self) -> list[str]:
+        """Return the absent homes of sources that are no longer awaited, each once, after noting what is overdue."""
+        now_s = self._clock.now_s
+        for worker, since_s in list(self._joining.items()):
+            if now_s - since_s > self._ready_timeout_s:
+                del self._joining[worker]
+                self._note(worker, f"is not ready after {self._ready_timeout_s:g} s")
+        over = [
+            worker
+            for worker in self._workers
+            if worker in self._homes & self.absent and worker not in self._given_up and not self.expects(worker)
+        ]
+        self._given_up.update(over)
+        for worker in over:
+            self._note(worker, f"has not come back within {self._deployment.home_timeout_s:g} s; its samples fail")
+        return over
 
     def start_without(self, workers: Collection[str]) -> None:
         """Begin without some workers, with a plan that avoids them."""
         if workers:
             self.absent |= set(workers)
             self.left_s |= dict.fromkeys(workers, 0.0)
+            self._away_s |= dict.fromkeys(workers, self._clock.now_s)
             for worker in sorted(workers):
                 self._note(worker, "has not connected yet")
             self._replan()
 
     def on_left(self, worker: str, what: str = "left") -> None:
         """Continue without a worker."""
-        self._joining.discard(worker)
+        self._joining.pop(worker, None)
         self._held.discard(worker)
         if worker not in self._workers or worker in self.absent:
             return
         self.absent.add(worker)
         self.left_s[worker] = self.now_s
+        self._away_s[worker] = self._clock.now_s
         self._note(worker, what)
         self._send_all(MembershipChange(run=self._run, worker=worker, present=False))
         self._replan()
 
     def on_connected(self, worker: str) -> None:
-        """Deploy the run to an absent worker that has connected, unless several agents have the name of any worker."""
+        """Claim an absent worker that has connected, unless several agents have the name of any worker."""
         if worker not in self.absent:
             return
         if self._shared:
             self._held.add(worker)
             return
-        self._joining.add(worker)
-        self._note(worker, "connected")
-        self._deploy(worker)
+        if worker not in self._joining:
+            self._note(worker, "connected")
+        self._joining[worker] = self._clock.now_s
+        self._claim(worker)
+
+    def on_refusal(self, worker: str, why: str) -> None:
+        """Note why the agent of a worker cannot join the run."""
+        self._joining.pop(worker, None)
+        self._note(worker, why)
 
     def on_shared(self, shared: Mapping[str, str]) -> None:
         """Take note of the workers' names that several agents have, with the agents' addresses.
@@ -155,10 +201,12 @@ class Failover:
         """Let a worker join the run once it has the deployment."""
         if worker not in self._joining or self.start_unix_s is None:
             return
-        self._joining.discard(worker)
+        del self._joining[worker]
         self.absent.discard(worker)
+        self._given_up.discard(worker)
         self._note(worker, "joined the run")
-        self._send(worker, Start(at_unix_s=self.start_unix_s, joins=True, absent=tuple(sorted(self.absent))))
+        start = Start(run=self._run, at_unix_s=self.start_unix_s, joins=True, absent=tuple(sorted(self.absent)))
+        self._send(worker, start)
         self._send_all(MembershipChange(run=self._run, worker=worker, present=True))
         self._replan()
 
@@ -174,19 +222,19 @@ class Failover:
             self._replan()
 
     def on_fault(self, fault: WorkerFault) -> None:
-        """Note a fault that an agent reports; continue without the worker if the fault ends its part of the run."""
-        if fault.run == self._run:
+        """Note a fault in this run; continue without the worker if the fault ends its part of it."""
+        if fault.run == self._run and fault.dropped:
             self.on_left(fault.worker, fault.what)
-        else:
+        elif fault.run == self._run:
             self._note(fault.worker, fault.what)
 
     def on_refused(self, sender: str, what: str) -> None:
         """Note that a message was refused."""
         self._note(sender, f"was refused: {what}")
 
-    def on_problem(self, what: str) -> None:
-        """Note a problem of the coordinator that does not keep the run from going on."""
-        self._note("", what)
+    def on_problem(self, what: str, worker: str = "") -> None:
+        """Note a problem, of the coordinator or with a worker, that does not keep the run from going on."""
+        self._note(worker, what)
 
     def _note(self, worker: str, what: str) -> None:
         if len(self.incidents) < _MOST_INCIDENTS:

@@ -5,14 +5,14 @@ from __future__ import annotations
 import contextlib
 import queue
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import partial
 
 from planner.errors import ExecuteError, explain
 from planner.execution.wire.diagnosis import in_words
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import Body, Transmit
-from planner.execution.wire.presence import refuse_shared, whereabouts
+from planner.execution.wire.presence import refuse_shared, refuse_unlike, whereabouts
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 
 
@@ -28,6 +28,8 @@ class Membership:
         """Connected agents, as of the last :meth:`next`."""
         self.stopping = False
         """Whether :meth:`stop` was called."""
+        self.abandoned = False
+        """Whether :meth:`abandon` was called."""
         self.on_transmit: Callable[[Transmit], None] | None = None
         """Called in any thread with requests to the emulated network, which are too urgent for the queue."""
         self._inbox: queue.SimpleQueue[Frame | Callable[[], None]] = queue.SimpleQueue()
@@ -56,6 +58,11 @@ class Membership:
 
     def _stop(self) -> None:
         self.stopping = True
+
+    def abandon(self) -> None:
+        """Make :meth:`next` set :attr:`stopping` and :attr:`abandoned` and return: nobody waits for results."""
+        self.abandoned = True  # at once, for work that looks at it in between
+        self.stop()
 
     def fail(self, error: Exception) -> None:
         """Make :meth:`next` raise, because a thread that the run needs has ended with ``error``."""
@@ -103,6 +110,11 @@ class Membership:
             except TimeoutError:
                 self._transport.query_presence()
         self.refuse_shared(names, self._skip)
+        refuse_unlike(self._transport, names)
+
+    def unlike(self) -> Mapping[str, int]:
+        """Return the agents that speak another version of the wire format, with that version."""
+        return self._transport.unlike()
 
     def _skip(self, timeout_s: float) -> None:
         with contextlib.suppress(TimeoutError):
@@ -120,6 +132,13 @@ class Membership:
     def absent(self, names: Iterable[str]) -> list[str]:
         """Return those of these agents that are not connected."""
         return [name for name in names if name not in self.present]
+
+    def gone(self, names: Iterable[str]) -> list[str]:
+        """Return those that are not connected, and under whose name no other agent is.
+
+        Where one of several agents of a name leaves, the name counts as absent until the change to the next is handled.
+        """
+        return [name for name in self.absent(names) if not self._transport.processes(name)]
 
     def close(self) -> None:
         """Close the connection."""

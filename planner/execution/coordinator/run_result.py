@@ -30,6 +30,9 @@ class Observer:
     def on_joined(self, worker: str) -> None:
         """Handle that an absent worker has joined the run."""
 
+    def on_given_up(self, worker: str) -> None:
+        """Handle that an absent worker has been awaited for as long as its sources wait; it may still join."""
+
     def on_incident(self, incident: Incident) -> None:
         """Handle a fault, or the recovery from one."""
 

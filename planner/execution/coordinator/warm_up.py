@@ -8,7 +8,7 @@ source of the model, or on a drawn input.
 from __future__ import annotations
 
 import logging
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 from planner.errors import PlannerError, RuntimeSessionError, explain
@@ -31,6 +31,8 @@ class WarmUp:
         """First sample of each source that is known before the run and not sent with it."""
         self.problems: list[str] = []
         """Why blocks cannot be warmed up."""
+        self.stopped: Callable[[], bool] = lambda: False
+        """Asked between blocks; the computation ends early, without an error, if it answers True."""
         self._tensors: dict[str, dict[int, Tensors]] | None = None
 
     def of_worker(self, deployment: Deployment, worker: str) -> dict[tuple[str, int], Tensors]:
@@ -55,6 +57,8 @@ class WarmUp:
         try:
             tensors = self._input(deployment, name)
             for cut in range(max(cuts, default=-1) + 1):
+                if self.stopped():
+                    break
                 if cut > 0:
                     runner.load(cut - 1, deployment.blocks[model.block_sha256[cut - 1]])
                     tensors = runner.run_block(cut - 1, tensors)

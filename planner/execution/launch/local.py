@@ -28,6 +28,11 @@ _LOOK_S: Final = 1.0
 """Interval of the checks for agents that end during the start."""
 
 _GRACE_S: Final = 5.0
+"""How long agents may take to leave."""
+
+_GRACE_AFTER_FAILURE_S: Final = 0.5
+"""The same after an exception, such as an interruption."""
+
 _PORT: Final = 7447
 """Port of members in namespaces, where no other process listens."""
 
@@ -119,6 +124,7 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator, 
     """
     logs = {name: tempfile.TemporaryFile() for name in commands}  # noqa: SIM115 - closed below
     processes: dict[str, subprocess.Popen[bytes]] = {}
+    grace_s = _GRACE_AFTER_FAILURE_S
     try:
         for name, command in commands.items():
             processes[name] = subprocess.Popen(
@@ -139,10 +145,11 @@ def _processes(commands: Mapping[str, Sequence[str]], coordinator: Coordinator, 
                 raise ExecuteError("an agent ended", where="local agents", value=output)
         coordinator.await_agents(list(commands), deadline_s - time.monotonic())
         yield
+        grace_s = _GRACE_S
     finally:
-        _stop(list(processes.values()))
+        killed = _stop(processes, grace_s)
         for name, process in processes.items():
-            if process.returncode:
+            if process.returncode and name not in killed:
                 _LOG.warning("agent %s ended with %d: %s", name, process.returncode, _last_words(logs[name]))
         for log in logs.values():
             log.close()
@@ -153,14 +160,18 @@ def _last_words(log: IO[bytes]) -> str:
     return log.read().decode(errors="replace").strip()[-500:]
 
 
-def _stop(processes: Sequence[subprocess.Popen[bytes]]) -> None:
-    for process in processes:
+def _stop(processes: Mapping[str, subprocess.Popen[bytes]], grace_s: float) -> set[str]:
+    """End agents; return the names of those that did not leave in time and were killed."""
+    killed = set()
+    for process in processes.values():
         if process.stdin is not None:
             process.stdin.close()
-    deadline_s = time.monotonic() + _GRACE_S
-    for process in processes:
+    deadline_s = time.monotonic() + grace_s
+    for name, process in processes.items():
         try:
             process.wait(timeout=max(deadline_s - time.monotonic(), 0.1))
         except subprocess.TimeoutExpired:
+            killed.add(name)
             process.kill()
             process.wait()
+    return killed

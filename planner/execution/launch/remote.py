@@ -17,7 +17,12 @@ _PATIENCE_S: Final = 15.0
 
 @contextmanager
 def remote_agents(
-    names: Sequence[str], addresses: Sequence[str], *, cert_dir: Path | None = None, insecure: bool = False
+    names: Sequence[str],
+    addresses: Sequence[str],
+    *,
+    cert_dir: Path | None = None,
+    insecure: bool = False,
+    take_over: bool = False,
 ) -> Iterator[Coordinator]:
     """Return a coordinator that has found the agents with these names.
 
@@ -27,6 +32,8 @@ def remote_agents(
         ``HOST:PORT`` of at least one agent; the others are found through it.
     cert_dir, insecure
         As for :func:`~planner.execution.wire.zenoh.zenoh_connect`.
+    take_over
+        As for :class:`~planner.execution.coordinator.coordinator.Coordinator`.
 
     Raises
     ------
@@ -35,7 +42,7 @@ def remote_agents(
         not connect.
     """
     connect = zenoh_connect(COORDINATOR, listen=None, connect=addresses, cert_dir=cert_dir, insecure=insecure)
-    with Coordinator(connect) as coordinator:
+    with Coordinator(connect, take_over=take_over) as coordinator:
         coordinator.await_agents(names, _PATIENCE_S)
         yield coordinator
 

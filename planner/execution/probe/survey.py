@@ -16,18 +16,20 @@ import logging
 import queue
 import time
 import uuid
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from types import TracebackType
+from functools import partial
+from types import TracebackType, UnionType
 from typing import Final, TypeVar
 
 from planner.errors import ExecuteError, Fault
+from planner.execution.wire.claims import Claims
 from planner.execution.wire.diagnosis import in_words
 from planner.execution.wire.diagnostics import About, Ask, Flood, Flooded, Ping, Pinged
-from planner.execution.wire.frames import Frame
-from planner.execution.wire.messages import COORDINATOR, Refused, WorkerFault
-from planner.execution.wire.presence import refuse_shared, settle
+from planner.execution.wire.frames import Frame, unlike_version
+from planner.execution.wire.messages import COORDINATOR, Claimed, Held, Refused, Taken, WorkerFault
+from planner.execution.wire.presence import refuse_shared, refuse_unlike, settle
 from planner.execution.wire.transport import CONTROL, PRESENCE_PERIOD_S, Connect
 from planner.execution.wire.whereabouts import Whereabouts
 
@@ -49,7 +51,7 @@ Direction = tuple[str, str]
 Progress = Callable[[int, int], None]
 """Called with the number of finished measurements, and the expected total."""
 
-_Answer = TypeVar("_Answer", Flooded, Pinged)
+_Answer = TypeVar("_Answer", Flooded, Pinged, Claimed | Held)
 
 
 @dataclass(frozen=True)
@@ -99,6 +101,10 @@ class AgentState:
     about: About
 
 
+def _is_of(members: set[str], answer: Claimed | Held) -> bool:
+    return answer.worker in members
+
+
 class Inquirer:
     """Sends inquiries to agents; use it as a context manager.
 
@@ -112,6 +118,14 @@ class Inquirer:
         self._inbox: queue.SimpleQueue[Frame | tuple[str, bool]] = queue.SimpleQueue()
         self._present: set[str] = set()
         self._transport = connect(self._inbox.put, lambda member, present: self._inbox.put((member, present)))
+
+    @property
+    def unlike(self) -> list[str]:
+        """What to tell about each present agent that speaks another version of the wire format."""
+        return [str(unlike_version(f"agent {name}", version)) for name, version in self._unlike().items()]
+
+    def _unlike(self) -> Mapping[str, int]:
+        return {name: version for name, version in self._transport.unlike().items() if name in self._present}
 
     def __enter__(self) -> Inquirer:
         return self
@@ -143,13 +157,14 @@ class Inquirer:
         return tuple(names or sorted(self._present))
 
     def ask(self, names: Sequence[str]) -> list[AgentState]:
-        """Return the states of all agents that have one of these names, by name; of those that answer in time.
+        """Return the states of all agents that have one of these names, by name; not of those of :attr:`unlike`.
 
         Raises
         ------
         ExecuteError
-            If none answers.
+            If none answers in time.
         """
+        names = [name for name in names if name not in self._unlike()]
         settle(self._transport, names, self._wait)
         waiting = {
             (name, process): known for name in names for process, known in self._transport.processes(name).items()
@@ -168,13 +183,35 @@ class Inquirer:
                 whereabouts = waiting.pop((frame.sender, frame.process))
                 states[frame.sender, frame.process] = AgentState(whereabouts, frame.body)
         answered = [state for state in states.values() if state is not None]
-        if not answered:
+        if waiting and not answered:
             raise self._unanswered(names)
         return answered
 
     def refuse_shared(self, names: Iterable[str]) -> None:
         """Refuse names that several agents have; see :func:`planner.execution.wire.presence.refuse_shared`."""
         refuse_shared(self._transport, names, self._wait)
+
+    def claim(self, names: Sequence[str], *, take_over: bool = False) -> None:
+        """Hold agents until this inquirer leaves, so that no run begins on them.
+
+        Raises
+        ------
+        ExecuteError
+            If a run holds one of them, or one does not answer, or speaks another version of the wire format.
+        """
+        refuse_unlike(self._transport, names)
+        claims = Claims(lambda name, body: self._transport.send(name, Frame(body), CONTROL), take_over=take_over)
+        claims.begin(uuid.uuid4().hex)
+        for some in (names[:1], names[1:]):  # whoever gets the first gets all
+            for name in some:
+                claims.ask(name)
+            while waiting := set(claims.waiting):
+                answer: Claimed | Held = self._answer(Claimed | Held, waiting, _ANSWER_S, partial(_is_of, waiting))
+                if isinstance(answer, Claimed):
+                    claims.on_claimed(answer)
+                else:
+                    claims.on_held(answer)
+            claims.refuse_held()
 
     def latency_s(self, direction: Direction, times: int = PINGS) -> float:
         """Measure the latency of a direction, in seconds."""
@@ -197,7 +234,7 @@ class Inquirer:
         return [rates[direction] for direction in directions]
 
     def _answer(
-        self, kind: type[_Answer], members: set[str], wait_s: float, wanted: Callable[[_Answer], bool]
+        self, kind: type[_Answer] | UnionType, members: set[str], wait_s: float, wanted: Callable[[_Answer], bool]
     ) -> _Answer:
         """Return the answer that is wanted; raise :class:`ExecuteError` if a member refuses or does not answer."""
         until_s = time.monotonic() + wait_s
@@ -223,6 +260,8 @@ class Inquirer:
             except TimeoutError:
                 return None
         body = frame.body
+        if isinstance(body, Taken):
+            Claims.on_taken(body)
         if isinstance(body, Refused) and body.worker == COORDINATOR:
             _LOG.info("a message of %s is refused: %s", body.sender, body.what)
             self.problems[body.sender] = f"its message is refused: {body.what}"
@@ -247,7 +286,12 @@ class Inquirer:
 
 
 def survey(
-    inquirer: Inquirer, workers: Sequence[str], *, duration_s: float = 1.5, progress: Progress | None = None
+    inquirer: Inquirer,
+    workers: Sequence[str],
+    *,
+    duration_s: float = 1.5,
+    take_over: bool = False,
+    progress: Progress | None = None,
 ) -> Survey:
     """Measure all directions between these agents, and find out which of them share a medium.
 
@@ -255,6 +299,8 @@ def survey(
     ----------
     duration_s
         Time for which each direction is loaded, in seconds.
+    take_over
+        Whether to end the runs of agents that are in one.
 
     Raises
     ------
@@ -262,6 +308,7 @@ def survey(
         If an agent is in a run, or does not answer, or several agents have one of the names.
     """
     inquirer.refuse_shared(workers)
+    inquirer.claim(workers, take_over=take_over)
     seen = {state.about.worker: state.about.present for state in inquirer.ask(workers)}
     pairs = [(a, b) for a, b in itertools.combinations(workers, 2) if b in seen[a] and a in seen[b]]
     directions = [direction for a, b in pairs for direction in ((a, b), (b, a))]

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from planner.errors import explain
 from planner.execution.session.samples import TRIES, Arrays, Sample
-from planner.execution.session.session import AbsentError, Result, SampleError, SourceHandle
+from planner.execution.session.source import AbsentError, Result, SampleError, SourceHandle
 
 
 @dataclass(frozen=True)
@@ -99,6 +99,8 @@ class Feed:
         self._skip = skip
         self._slots = {source.name: threading.Semaphore(2 * source.limit) for source in samples}
         self._yielded = dict.fromkeys(self._slots, 0)
+        self.submitted = dict.fromkeys(self._slots, 0)
+        """Number of samples of each source that have been submitted, or failed before."""
         self._held: dict[tuple[str, int], _Ended] = {}
         self._items: queue.SimpleQueue[_Ended | _End] = queue.SimpleQueue()
 
@@ -141,6 +143,7 @@ class Feed:
                 future = _submit(source, sample, unread)
                 future.add_done_callback(partial(self._on_done, count, source.name, number, sample.name))
                 count += 1
+                self.submitted[source.name] = count
             unread.end()
         except BaseException as caught:  # noqa: BLE001 - outcomes() raises it
             error = caught

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 
 from planner.errors import ExecuteError
 from planner.execution.session.feed import SampleOutcome
-from planner.execution.session.session import Result
+from planner.execution.session.source import Result
 from planner.files import open_atomic, write_text_atomic
 
 

@@ -3,25 +3,29 @@
 Each source has at most ``limit`` in-flight samples; if there are as many, :meth:`SourceHandle.submit` waits for one of
 them to end, or raises :class:`BusyError`. So a slow worker slows the caller down, and memory is bounded. Futures are
 those of :mod:`concurrent.futures`; ``await asyncio.wrap_future(future)`` waits for one in a coroutine.
+
+A source keeps the inputs of its in-flight samples. While its worker is away, those and new ones wait here, within the
+same limit; when it is back they are sent to it, again where they had been. If it is away for longer than the deployment
+allows, they fail.
 """
 
 from __future__ import annotations
 
+import sys
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Future, wait
+from collections.abc import Callable, Sequence
+from concurrent.futures import wait
 from contextlib import AbstractContextManager, ExitStack
-from dataclasses import dataclass
+from dataclasses import replace
 from functools import partial
-from typing import Any, Final, TypeVar
-
-from numpy.typing import NDArray
+from types import TracebackType
+from typing import Final, TypeVar
 
 from planner.errors import ExecuteError, PlannerError, explain
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer
-from planner.execution.session.samples import fitting
+from planner.execution.session.source import Result, SampleError, SourceHandle
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Load
 from planner.execution.wire.threads import start_thread
@@ -34,151 +38,14 @@ LIMIT: Final = 4
 _Self = TypeVar("_Self", bound="LiveSession")
 
 
-class BusyError(ExecuteError):
-    """The maximum number of samples of a source is in flight."""
-
-
-class AbsentError(ExecuteError):
-    """The worker of a source is not in the run."""
-
-
-class SampleError(ExecuteError):
-    """A sample failed; the message names it and the reason."""
-
-    def __init__(self, source: str, sample: int, reason: str) -> None:
-        super().__init__(f"the sample failed: {reason}", where=f"{source}, sample {sample}")
-        self.source, self.sample, self.reason = source, sample, reason
-
-
-@dataclass(frozen=True)
-class Result:
-    """Result of a sample.
-
-    Parameters
-    ----------
-    sample
-        Number of the sample, counted from 0 for each source.
-    outputs
-        The model's outputs by name.
-    delay_s
-        Time from the sample's arrival at the source's worker to the arrival of its result there, in seconds.
-    """
-
-    source: str
-    sample: int
-    outputs: Mapping[str, NDArray[Any]]
-    delay_s: float
-
-
-class SourceHandle:
-    """Accepts the samples of one source; created by :meth:`LiveSession.source`."""
-
-    def __init__(self, desk: _Desk, name: str, limit: int) -> None:
-        self._desk = desk
-        self.name = name
-        self.limit = limit
-        self._slots = threading.BoundedSemaphore(limit)
-        self._lock = threading.Lock()
-        self._submitted = 0
-        self._pending: dict[int, Future[Result]] = {}
-
-    @property
-    def inputs(self) -> Sequence[TensorSpec]:
-        """Inputs of the source's model."""
-        return self._desk.inputs(self.name)
-
-    @property
-    def pending(self) -> list[Future[Result]]:
-        """Futures of the in-flight samples."""
-        with self._lock:
-            return list(self._pending.values())
-
-    def warm_up(self, inputs: Mapping[str, NDArray[Any]]) -> None:
-        """Let the agents warm up with a sample instead of a drawn input; only before the session is entered.
-
-        Raises
-        ------
-        ExecuteError
-            If an input is missing or unknown, or has another dtype or shape.
-        """
-        self._desk.warm_up(self.name, fitting(self.inputs, inputs, self.name))
-
-    def submit(
-        self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, timeout_s: float | None = None
-    ) -> Future[Result]:
-        """Submit a sample.
-
-        Parameters
-        ----------
-        inputs
-            The model's inputs by name; the leading axis of length 1 may be missing. They must not be modified later.
-        block, timeout_s
-            Whether to wait, and how long, while ``limit`` samples are in flight, and for the source's worker if it may
-            connect later.
-
-        Returns
-        -------
-        concurrent.futures.Future
-            Future of a :class:`Result`, which raises :class:`SampleError` if the sample fails. Its callbacks must not
-            wait for other samples.
-
-        Raises
-        ------
-        ExecuteError
-            If an input is missing or unknown, or has another dtype or shape, or the session is closed or has failed.
-        BusyError
-            If ``limit`` samples are still in flight.
-        AbsentError
-            If the source's worker has left, or has not connected yet.
-        """
-        arrays = fitting(self.inputs, inputs, self.name)
-        self._desk.await_home(self.name, timeout_s if block else 0.0)
-        if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
-            raise BusyError("too many in-flight samples", where=self.name, expected=f"at most {self.limit}")
-        future: Future[Result] = Future()
-        future.set_running_or_notify_cancel()
-        # Under the lock, so that samples are sent in the order of their numbers.
-        with self._lock:
-            sample = self._submitted
-            try:
-                self._desk.send(self.name, sample, arrays)
-            except BaseException:
-                self._slots.release()
-                raise
-            self._submitted += 1
-            self._pending[sample] = future
-        return future
-
-    def end(self, sample: int, outcome: Result | SampleError) -> None:
-        """Complete the future of a sample."""
-        with self._lock:
-            future = self._pending.pop(sample, None)
-        if future is None:
-            return
-        self._slots.release()
-        if isinstance(outcome, Result):
-            future.set_result(outcome)
-        else:
-            future.set_exception(outcome)
-
-    def fail_all(self, reason: str) -> None:
-        """Fail all in-flight samples."""
-        with self._lock:
-            samples = list(self._pending)
-        for sample in samples:
-            self.end(sample, SampleError(self.name, sample, reason))
-
-
 class _Desk(Observer):
     """Sends submitted samples to the run, and completes their futures in the coordinator's thread."""
 
     def __init__(self, deployment: Deployment, limit: int, also: Observer) -> None:
         self._deployment = deployment
         self._also = also
-        self._changed = threading.Condition()
         self._submit: Callable[[str, int, Tensors], None] | None = None
         self._error: Exception | None = None
-        self._absent: set[str] = set()
         self.open = threading.Event()
         """Set once samples may be submitted, or the run has failed."""
         self.sources = {name: SourceHandle(self, name, limit) for name in deployment.instance.sources}
@@ -190,32 +57,28 @@ class _Desk(Observer):
     def warm_up(self, source: str, inputs: Tensors) -> None:
         self._deployment.warm_up.first[source] = inputs
 
-    def await_home(self, source: str, timeout_s: float | None) -> None:
-        """Wait for the worker of a source if it is absent and may connect later."""
-        home = self._deployment.instance.home(source)
-        if home in self._deployment.later:
-            with self._changed:
-                self._changed.wait_for(lambda: self._error is not None or home not in self._absent, timeout_s)
+    def home(self, source: str) -> str:
+        return self._deployment.instance.home(source)
+
+    def _at(self, worker: str) -> list[SourceHandle]:
+        """Return the sources of a worker."""
+        return [source for name, source in self.sources.items() if self.home(name) == worker]
 
     def send(self, source: str, sample: int, inputs: Tensors) -> None:
-        self.refuse_failed()
-        home = self._deployment.instance.home(source)
-        if home in self._absent or self._submit is None:
-            raise AbsentError("the worker of the source is absent", where=source, value=home)
+        if self._submit is None:
+            raise ExecuteError("the session is not open", where="session", expected="`with` around its use")
         self._submit(source, sample, inputs)
 
     def refuse_failed(self) -> None:
         """Raise the error that has ended the session, as a new exception for each caller."""
         if isinstance(self._error, PlannerError):
-            raise ExecuteError(self._error.faults) from self._error
+            raise type(self._error)(self._error.faults) from self._error
         if self._error is not None:
             raise ExecuteError(f"the session failed: {explain(self._error)}", where="session") from self._error
 
     def close(self, error: Exception) -> None:
         """Accept no more samples, and fail those in flight."""
-        with self._changed:
-            self._error = self._error or error
-            self._changed.notify_all()
+        self._error = self._error or error
         self.open.set()
         for source in self.sources.values():
             source.fail_all(explain(error))
@@ -227,30 +90,55 @@ class _Desk(Observer):
 
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         source, number = sample.source, sample.sample
+        handle = self.sources[source]
+        sample = replace(sample, created_s=sample.created_s - handle.waited_s(number))
         if sample.status == "completed":
-            self.sources[source].end(number, Result(source, number, outputs, sample.delay_s))
+            first = handle.end(number, Result(source, number, outputs, sample.delay_s))
         else:
-            self.sources[source].end(number, SampleError(source, number, sample.reason))
-        self._also.on_ended(sample, outputs)
+            first = handle.end(number, SampleError(source, number, sample.reason))
+        if first:  # it may have ended twice if it was sent again
+            self._also.on_ended(sample, outputs)
 
     def on_load(self, load: Load) -> None:
+        for source in self._at(load.worker):
+            source.fail_stalled()
         self._also.on_load(load)
 
     def on_left(self, worker: str) -> None:
-        self._absent.add(worker)
-        for name, source in self.sources.items():
-            if self._deployment.instance.home(name) == worker:
-                source.fail_all(f"{worker} left")
+        for source in self._at(worker):
+            source.home_left()
         self._also.on_left(worker)
 
     def on_joined(self, worker: str) -> None:
-        with self._changed:
-            self._absent.discard(worker)
-            self._changed.notify_all()
+        for source in self._at(worker):
+            source.home_joined()
         self._also.on_joined(worker)
+
+    def on_given_up(self, worker: str) -> None:
+        for source in self._at(worker):
+            source.give_up(f"{worker} left, and did not come back within {self._deployment.home_timeout_s:g} s")
+        self._also.on_given_up(worker)
 
     def on_incident(self, incident: Incident) -> None:
         self._also.on_incident(incident)
+
+
+def _end(coordinator: Coordinator, kind: type[BaseException] | None, *_: object) -> None:
+    """End the run: in order, or at once after an exception."""
+    if kind is None:
+        coordinator.stop()
+    else:
+        coordinator.abandon()
+
+
+def _join(thread: threading.Thread, coordinator: Coordinator) -> None:
+    """Wait for the end of the run; an interruption ends it at once."""
+    try:
+        thread.join()
+    except BaseException:
+        coordinator.abandon()
+        thread.join()
+        raise
 
 
 def check_limit(limit: int) -> None:
@@ -268,7 +156,8 @@ def check_limit(limit: int) -> None:
 class LiveSession(AbstractContextManager["LiveSession"]):
     """A live run that accepts samples; use it as a context manager.
 
-    On exit it waits for the in-flight samples; after an exception it fails them instead.
+    On exit it waits for the in-flight samples and the agents' reports; after an exception it fails them instead, and
+    waits for nothing.
 
     Parameters
     ----------
@@ -309,18 +198,29 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         with ExitStack() as stack:
             coordinator = stack.enter_context(self._agents)
             thread = start_thread("session", partial(self._run, coordinator), self._desk.close)
-            stack.callback(thread.join)
-            stack.callback(coordinator.stop)
+            stack.callback(_join, thread, coordinator)
+            stack.push(partial(_end, coordinator))
             self._desk.open.wait()
             self._desk.refuse_failed()
             self._stack = stack.pop_all()
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if kind is None:
-            wait([future for source in self._desk.sources.values() for future in source.pending])
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        try:
+            if kind is None:
+                wait([future for source in self._desk.sources.values() for future in source.pending])
+        except BaseException:
+            self._close(*sys.exc_info())
+            raise
+        self._close(kind, error, trace)
+
+    def _close(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._desk.close(ExecuteError("the session is closed", where="session"))
-        self._stack.close()
+        self._stack.__exit__(kind, error, trace)
 
     def source(self, name: str) -> SourceHandle:
         """Return the handle of a source.

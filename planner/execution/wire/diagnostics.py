@@ -22,6 +22,18 @@ UnixTime: TypeAlias = Annotated[float, Field(ge=0, le=1e10, allow_inf_nan=False)
 LONGEST_FLOOD_S: Final = 600.0
 
 
+class Holder(FrozenModel):
+    """The process whose coordinator holds an agent."""
+
+    host: str
+    process: Count
+    command: str
+    """Its command line."""
+
+    def __str__(self) -> str:
+        return f"{self.command!r} on {self.host}, process {self.process}"
+
+
 class Ask(FrozenModel):
     """Requests an agent's description."""
 
@@ -54,6 +66,12 @@ class About(FrozenModel):
     """End of its certificate; None without one."""
     run: str | None = None
     """The current run; None for an idle agent."""
+    holder: Holder | None = None
+    """Who holds the agent; None if nobody does."""
+    held_s: Amount = 0.0
+    """How long it has been held, in seconds."""
+    dropped: Count = 0
+    """Number of samples dropped since the agent started, because their coordinator had gone or lost the agent."""
     policy: str | None = None
     device_class: str | None = None
     """The device class of this worker in the run's scenario."""
@@ -105,6 +123,8 @@ class Echo(FrozenModel):
     """One direction of a round trip; ``back`` marks the reply, with the replier's wall clock in seconds since 1970."""
 
     kind: Literal["echo"] = "echo"
+    run: str = ""
+    """The run, or the measurement, to which the round trip belongs."""
     number: Count
     back: bool = False
     unix_s: UnixTime = 0.0

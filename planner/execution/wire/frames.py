@@ -23,7 +23,8 @@ from planner.execution.wire.messages import Body
 from planner.formats.json import parse_json
 from planner.runtime.arrays import native
 
-VERSION: Final = 1
+VERSION: Final = 2
+"""Version of the messages and their format; members of different versions do not understand each other."""
 
 _DTYPES: Final = frozenset(
     ["bool", "float16", "float32", "float64"]
@@ -81,6 +82,11 @@ Payload: TypeAlias = bytes | memoryview
 """Concatenated bytes of a frame's tensors."""
 
 
+def address_of(member: str, process: str) -> str:
+    """Return the address of one process of a member; its name where the transport tells no processes apart."""
+    return f"{member}/{process}" if process else member
+
+
 @dataclass(frozen=True, slots=True)
 class Frame:
     """A message with its tensors."""
@@ -90,9 +96,14 @@ class Frame:
     sender: str = ""
     """The sender by the transport's account; empty on an outbound frame."""
     process: str = ""
-    """Which of the agents of the sender's name has sent it, as the sender by the transport's account."""
+    """Which of the members of the sender's name has sent it, as the sender by the transport's account."""
     arrived_s: float = 0.0
     """Arrival by this process's monotonic clock, before any queueing here."""
+
+    @property
+    def origin(self) -> str:
+        """The address of the sender, to which an answer goes."""
+        return address_of(self.sender, self.process)
 
 
 def _sendable(name: str, tensor: NDArray[Any]) -> NDArray[Any]:
@@ -151,11 +162,12 @@ def decode(header: bytes, payload: Payload, sender: str = "", process: str = "",
     try:
         parsed = _headers().validate_json(header)
     except ValidationError as error:
+        _refuse_version(header)
         first = error.errors()[0]
         where = ".".join(map(str, first["loc"]))
         raise ExecuteError(f"malformed header: {first['msg']}", where=where or "header") from error
     if parsed.v != VERSION:
-        raise ExecuteError("unsupported wire format", where="header", value=parsed.v, expected=f"version {VERSION}")
+        raise unlike_version("header", parsed.v)
     tensors: dict[str, NDArray[Any]] = {}
     offset = 0
     for spec in parsed.tensors:
@@ -171,3 +183,23 @@ def decode(header: bytes, payload: Payload, sender: str = "", process: str = "",
     if offset != len(payload) or len(tensors) != len(parsed.tensors):
         raise ExecuteError("the size of the payload does not match its header", where="frame", value=len(payload))
     return Frame(parsed.body, tensors, sender, process, arrived_s)
+
+
+def _refuse_version(header: bytes) -> None:
+    """Refuse a header of another version, which need not have the fields of this one."""
+    try:
+        version = parse_json(header).get("v")
+    except (ValueError, AttributeError):
+        return
+    if isinstance(version, int) and version != VERSION:
+        raise unlike_version("header", version)
+
+
+def unlike_version(where: str, version: int) -> ExecuteError:
+    """Return the error that a member speaks another version of the wire format."""
+    return ExecuteError(
+        "another version of the wire format",
+        where=where,
+        value=version,
+        expected=f"{VERSION}; install the same version of planner on all devices",
+    )

@@ -325,8 +325,8 @@ class _Lane:
 
 
 def _own_lane(member: str) -> str:
-    """Return the name of the lane of a member that :meth:`Lanes.route` assigns none."""
-    return f"to {member}"
+    """Return the name of the lane of a member that :meth:`Lanes.route` assigns none; all coordinators share one."""
+    return f"to {member.partition('/')[0]}"
 
 
 class Lanes:

@@ -16,6 +16,7 @@ from planner.execution.wire.diagnostics import (
     Echo,
     Flood,
     Flooded,
+    Holder,
     Ping,
     Pinged,
     RunTime,
@@ -48,8 +49,19 @@ class DeployedModel(FrozenModel):
         return max(*self.block_bytes, *(sum(tensor.bytes for tensor in cut) for cut in self.cuts))
 
 
+class Claim(FrozenModel):
+    """Requests an agent for a coordinator, which holds it from then on until it leaves or another takes it over."""
+
+    kind: Literal["claim"] = "claim"
+    run: str
+    holder: Holder
+    """Who requests it."""
+    take_over: bool = False
+    """Whether to take it from a coordinator that holds it."""
+
+
 class Deploy(FrozenModel):
-    """Everything an agent needs to act as one worker of one run."""
+    """Everything an agent needs to act as one worker of one run; only its holder may send it."""
 
     kind: Literal["deploy"] = "deploy"
     run: str
@@ -84,6 +96,7 @@ class BlockFile(FrozenModel):
     """A block model requested by :class:`Missing`; its bytes travel as the tensor ``file``."""
 
     kind: Literal["block_file"] = "block_file"
+    run: str
     sha256: str
 
 
@@ -91,6 +104,7 @@ class Start(FrozenModel):
     """Starts the run: its clock reads 0 at this time of the wall clock (seconds since 1970)."""
 
     kind: Literal["start"] = "start"
+    run: str
     at_unix_s: UnixTime
     """By the receiver's wall clock, since the clocks of edge devices differ."""
     joins: bool = False
@@ -158,15 +172,49 @@ class Stop(FrozenModel):
     """Ends the run and requests the report."""
 
     kind: Literal["stop"] = "stop"
+    run: str
 
 
 # ---- agent to coordinator -----------------------------------------------------------------------------------------
+
+
+class Claimed(FrozenModel):
+    """The agent is held by the coordinator that claimed it."""
+
+    kind: Literal["claimed"] = "claimed"
+    run: str
+    worker: str
+
+
+class Held(FrozenModel):
+    """The agent refuses a claim, because another coordinator holds it."""
+
+    kind: Literal["held"] = "held"
+    run: str
+    """The run for which it was claimed."""
+    worker: str
+    holder: Holder
+    holder_run: str
+    """The run for which it is held."""
+    held_s: Amount
+    """How long it has been held, in seconds."""
+
+
+class Taken(FrozenModel):
+    """Another coordinator has taken the agent over from the one that is told."""
+
+    kind: Literal["taken"] = "taken"
+    run: str
+    """The run for which it was held."""
+    worker: str
+    by: Holder
 
 
 class Missing(FrozenModel):
     """Requests a block model that the agent's cache lacks; one at a time."""
 
     kind: Literal["missing"] = "missing"
+    run: str
     worker: str
     sha256: str
 
@@ -175,6 +223,7 @@ class Ready(FrozenModel):
     """The worker has loaded its blocks."""
 
     kind: Literal["ready"] = "ready"
+    run: str
     worker: str
     warm_block_s: dict[str, tuple[Amount, ...]]
     """Shortest time of each block on this host in seconds, by model; 0 for a block that is not resident."""
@@ -224,6 +273,7 @@ class Output(FrozenModel):
     """The output tensors shared by some completed samples, sent after :class:`Stop`."""
 
     kind: Literal["output"] = "output"
+    run: str
     source: str
     samples: tuple[Count, ...]
 
@@ -232,6 +282,7 @@ class Report(FrozenModel):
     """The totals of a worker; its last message of a run."""
 
     kind: Literal["report"] = "report"
+    run: str
     worker: str
     duplicates: Count
     late_blocks: Count
@@ -247,7 +298,9 @@ class WorkerFault(FrozenModel):
     worker: str
     what: str
     run: str | None = None
-    """The run that it has dropped; None if it has not."""
+    """The run in which it occurred; None if there is none."""
+    dropped: bool = False
+    """Whether the worker has dropped that run."""
 
 
 class Refused(FrozenModel):
@@ -257,6 +310,8 @@ class Refused(FrozenModel):
     worker: str
     sender: str
     what: str
+    run: str | None = None
+    """The run that the agent is in; None if there is none."""
 
 
 # ---- agent to agent, and to the emulated network --------------------------------------------------------------------
@@ -284,6 +339,7 @@ class Transmit(FrozenModel):
     """Requests a transfer from the emulated network, beginning at ``at_s``."""
 
     kind: Literal["transmit"] = "transmit"
+    run: str
     transfer: str
     sender: str
     to: str
@@ -300,7 +356,8 @@ RunMessage: TypeAlias = (
 """What one run of an agent receives."""
 
 Command: TypeAlias = (
-    Deploy
+    Claim
+    | Deploy
     | BlockFile
     | Input
     | WarmUpInput
@@ -317,7 +374,22 @@ Command: TypeAlias = (
 """What only the coordinator sends."""
 
 AgentReport: TypeAlias = (
-    Missing | Ready | Ended | Load | Log | Output | Report | WorkerFault | Refused | About | Flooded | Pinged | Transmit
+    Claimed
+    | Held
+    | Taken
+    | Missing
+    | Ready
+    | Ended
+    | Load
+    | Log
+    | Output
+    | Report
+    | WorkerFault
+    | Refused
+    | About
+    | Flooded
+    | Pinged
+    | Transmit
 )
 """What only agents send, to the coordinator; ``Transmit`` goes on to the emulated network."""
 

@@ -7,7 +7,9 @@ until the network misses it. They are different *processes* of one member:
    that appears under the name of one of its workers.
 2. When that process leaves, the member is reported as having left; if there is another one, it joins again.
 3. Nothing is deployed while several agents have the name of a worker.
-4. All coordinators count as one process, since `planner status` may ask while a run is on.
+4. Several coordinators may be present, since `planner status` may ask while a run is on: each is a member of its own,
+   known by its address.
+5. A process tells its version of the wire format: those of another version are named instead of waited for.
 """
 
 from __future__ import annotations
@@ -19,15 +21,13 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Final
 
 from planner.errors import ExecuteError, Fault
+from planner.execution.wire.frames import VERSION, unlike_version
 from planner.execution.wire.limits import Limits
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.transport import PRESENCE_PERIOD_S, OnPresence, Transport
 from planner.execution.wire.whereabouts import Whereabouts
 
 _LOG = logging.getLogger(__name__)
-
-SHARED: Final = "shared"
-"""What stands for the process of every coordinator."""
 
 SETTLED_S: Final = 2.0
 """Time after which the predecessor of an agent that restarts no longer counts as present."""
@@ -55,8 +55,9 @@ class Roster:
 
     def add(self, member: str, process: str, whereabouts: Whereabouts) -> None:
         """Add a process that is present."""
-        if (member, process) == self._own:
+        if (member, process) == self._own or member == self._own[0] == COORDINATOR:
             return
+        member = _reported(member, process)
         with self._lock:
             known = self._processes.get(member, {})
             if process not in known and sum(map(len, self._processes.values())) >= self._most:
@@ -67,6 +68,7 @@ class Roster:
 
     def remove(self, member: str, process: str) -> None:
         """Remove a process that has left."""
+        member = _reported(member, process)
         with self._lock:
             known = self._processes.get(member, {})
             if process not in known:
@@ -97,10 +99,48 @@ class Roster:
             here = {self._own[0]: 1}
             return frozenset(name for name, known in self._processes.items() if len(known) + here.get(name, 0) > 1)
 
+    def unlike(self) -> dict[str, int]:
+        """Return the members that speak another version of the wire format, with that version."""
+        with self._lock:
+            versions = {name: version_of(next(iter(known))) for name, known in self._processes.items()}
+        return {name: version for name, version in versions.items() if version != VERSION}
 
-def process_of(member: str, identifier: str) -> str:
+
+def _reported(member: str, process: str) -> str:
+    """Return the name under which a member is reported."""
+    return f"{member}/{process}" if member == COORDINATOR else member
+
+
+def process_of(identifier: str) -> str:
     """Return how a process of a member is told from others of its name, given its identifier in the network."""
-    return SHARED if member == COORDINATOR else identifier
+    return f"{VERSION}-{identifier}"
+
+
+def identifier_of(process: str) -> str:
+    """Return the identifier in the network of a process."""
+    return process.rpartition("-")[2]
+
+
+def version_of(process: str) -> int:
+    """Return the version of the wire format that a process speaks; the first version did not tell it."""
+    version = process.rpartition("-")[0]
+    return int(version) if version.isdecimal() else 1
+
+
+def refuse_unlike(transport: Transport, names: Iterable[str]) -> None:
+    """Refuse members that speak another version of the wire format.
+
+    Raises
+    ------
+    ExecuteError
+        Names them, with their versions.
+    """
+    found = transport.unlike()
+    faults = [
+        fault for name in names if name in found for fault in unlike_version(f"worker {name}", found[name]).faults
+    ]
+    if faults:
+        raise ExecuteError(faults)
 
 
 def whereabouts(transport: Transport, member: str) -> str:

@@ -88,6 +88,10 @@ class Transport(Protocol):
         """Return the addresses to connect to that lead to no member, each with the reason in words."""
         ...
 
+    def unlike(self) -> Mapping[str, int]:
+        """Return the present members that speak another version of the wire format, with that version."""
+        ...
+
     def close(self) -> None:
         """Leave the network; the others are notified."""
         ...
@@ -98,7 +102,8 @@ OnFrame = Callable[[Frame], None]
 
 OnPresence = Callable[[str, bool], None]
 """Called in any thread when another member joins (True) or leaves (False); also for those present already, possibly
-several times, and when another agent of a present member's name comes or goes, even if the name is one's own."""
+several times, and when another agent of a present member's name comes or goes, even if the name is one's own. Each
+coordinator is a member of its own, known by its address."""
 
 Connect = Callable[[OnFrame, OnPresence], Transport]
 """Opens a member's transport."""
@@ -193,7 +198,8 @@ class Receiver:
                 check_sender(frame)
                 if isinstance(frame.body, Deploy):
                     # The messages after a deployment may be as large as it announces, even before the agent handles it.
-                    self.limit(frame.body.largest_bytes)
+                    # It may yet be refused, and the run at hand go on: the limit is only ever raised here.
+                    self.limit(max(frame.body.largest_bytes, self._limit_bytes))
                 self._on_frame(frame)
         except ExecuteError as error:
             self._refuse(sender, str(error))

@@ -27,7 +27,7 @@ from planner.execution.wire.fragments import MAX_HEADER_BYTES, MAX_PIECE_BYTES, 
 from planner.execution.wire.frames import Frame, encode
 from planner.execution.wire.limits import Limits
 from planner.execution.wire.messages import COORDINATOR
-from planner.execution.wire.presence import SHARED, Roster, process_of
+from planner.execution.wire.presence import Roster, identifier_of, process_of
 from planner.execution.wire.security import Credentials, alive, inbox, refuse_open
 from planner.execution.wire.threads import surviving
 from planner.execution.wire.transport import (
@@ -185,8 +185,8 @@ class ZenohTransport:
         """See :meth:`planner.execution.wire.transport.Transport.unreachable`."""
         self._receiver = Receiver(name, on_frame, limits)
         self._session, address = _open(name, listens, configuration)
-        process = process_of(name, str(self._session.info.zid()))
-        label = SHARED if process == SHARED else Whereabouts.here(address).label
+        process = process_of(str(self._session.info.zid()))
+        label = Whereabouts.here(address).label
         self._own = f"{name}/{process}"
         self._roster = Roster((name, process), on_presence, limits.members)
         presence = surviving(self._presence)
@@ -232,7 +232,7 @@ class ZenohTransport:
             The library refused it.
         """
         if "/" not in to:
-            to = f"{to}/{process_of(to, self._roster.first(to) or '*')}"
+            to = f"{to}/{self._roster.first(to) or '*'}"
         try:
             self._session.put(
                 inbox(to, self._own),
@@ -273,12 +273,17 @@ class ZenohTransport:
         """Return the other agents of a name, first the one that messages go to, each with where it runs."""
         links = {str(link.zid): link.dst.partition("/")[2].partition("?")[0] for link in self._session.info.links()}
         return {
-            process: known.seen(links.get(process, "")) for process, known in self._roster.processes(member).items()
+            process: known.seen(links.get(identifier_of(process), ""))
+            for process, known in self._roster.processes(member).items()
         }
 
     def shared_names(self) -> frozenset[str]:
         """Return the names that several agents have."""
         return self._roster.shared_names()
+
+    def unlike(self) -> dict[str, int]:
+        """Return the present members that speak another version of the wire format, with that version."""
+        return self._roster.unlike()
 
     def close(self) -> None:
         """Leave the network; a process that ends without this may hang."""

@@ -11,7 +11,8 @@ import numpy as np
 
 from planner.errors import SolveError
 from planner.plan.energy import require_power
-from planner.plan.evaluate import volumes
+from planner.plan.evaluate import surrogate_priorities, volumes
+from planner.plan.limits import tail_limits
 from planner.plan.surrogate import kappa
 from planner.plan.types import Route
 from planner.scenario.instance import Instance
@@ -52,16 +53,19 @@ def build_problem(
             name=name,
             home=instance.workers.index(spec.worker),
             volume=float(volume),
-            priority=spec.priority,
-            deadline_s=np.inf if spec.deadline_s is None else spec.deadline_s,
+            priority=float(weight),
+            deadline_s=np.inf if spec.max_mean_delay_s is None else spec.max_mean_delay_s,
             min_accuracy=spec.min_accuracy or 0.0,
             variants=tuple(variant for model in dict.fromkeys(spec.models) for variant in of_model[model]),
+            tail=bool(tail_limits(spec)),
         )
-        for (name, spec), volume in zip(scenario.sources.items(), volumes(instance), strict=True)
+        for (name, spec), volume, weight in zip(
+            scenario.sources.items(), volumes(instance), surrogate_priorities(instance), strict=True
+        )
     )
     hop_resource, hop_s_per_byte, latency_s = _paths(instance)
     return Problem(
-        goal=scenario.objective.goal,
+        goal="delay" if scenario.objective.goal == "misses" else scenario.objective.goal,
         kappa=kappa(scenario.objective.service_cv),
         loss_s=100 * scenario.objective.accuracy_worth_s,
         workers=instance.workers,

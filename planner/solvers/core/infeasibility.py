@@ -59,9 +59,9 @@ def violations(problem: Problem, choices: Choices) -> tuple[str, ...]:
 
 
 def late(source: str, delay_s: float, deadline_s: float) -> str:
-    """Return the sentence that a source's routes miss its deadline."""
+    """Return the sentence that a source's routes exceed its largest mean delay."""
     delay, deadline = apart(_time, delay_s, deadline_s, 3)
-    return f"{source} would take {delay}, its deadline is {deadline}"
+    return f"{source} would take {delay}, its max_mean_delay is {deadline}"
 
 
 def lacks(worker: str, lack_bytes: float) -> str:
@@ -105,7 +105,7 @@ def _sentence(problem: Problem, kind: str, index: int, amount: float) -> str:
     demand = problem.demands[index]
     if kind == "late_s":
         best, deadline = apart(_time, demand.deadline_s + amount, demand.deadline_s, 3)
-        return f"no worker can meet deadline {deadline} of {demand.name}: the best is {best}"
+        return f"no worker can meet max_mean_delay {deadline} of {demand.name}: the best is {best}"
     best, required = apart(_percent, demand.min_accuracy - amount, demand.min_accuracy, 3)
     return f"no model of {demand.name} reaches accuracy {required}: the best is {best}"
 

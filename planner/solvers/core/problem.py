@@ -70,7 +70,11 @@ class Variant:
 
 @dataclass(frozen=True)
 class Demand:
-    """A source: ``volume`` is its rate in samples per second, or its number of samples for ``makespan``."""
+    """A source: ``volume`` is its rate in samples per second, or its number of samples for ``makespan``.
+
+    ``priority`` is its weight in the objective, and ``deadline_s`` bounds its mean delay without waiting. ``tail`` says
+    that single samples have limits, which only the evaluation of a plan knows.
+    """
 
     name: str
     home: int
@@ -79,6 +83,7 @@ class Demand:
     deadline_s: float
     min_accuracy: float
     variants: tuple[int, ...]
+    tail: bool = False
 
 
 @dataclass(frozen=True)

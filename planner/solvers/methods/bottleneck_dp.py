@@ -83,7 +83,7 @@ def misfits(problem: Problem) -> list[str]:
         (problem.max_visits != 1, "max_visits 1"),
         (not separate_links, "a point-to-point link between each two workers"),
         (any(variant.exit_share.any() for variant in variants), "models without exits in use"),
-        (np.isfinite(problem.demands[0].deadline_s), "no deadline"),
+        (np.isfinite(problem.demands[0].deadline_s) or problem.demands[0].tail, "no limit on delay"),
     ]
     return [requirement for violated, requirement in requirements if violated]
 

@@ -59,7 +59,7 @@ LIMITS: Final[Mapping[str, Equation]] = {
     ),
     "longest": Equation("The longest delay without waiting.", r"\sum_{a} u_a f_{sa} \le U \quad \forall s"),
     "deadline": Equation(
-        "Work and transfers without waiting keep the deadline; waiting is evaluated on each plan.",
+        "Work and transfers without waiting keep the largest mean delay; waiting is evaluated on each plan.",
         r"\sum_{a} u_a f_{sa} \le T_s \quad \forall s: T_s < \infty",
     ),
     "accuracy": Equation(

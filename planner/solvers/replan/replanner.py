@@ -41,7 +41,7 @@ def solve_again(instance: Instance, plan: PlanSpec, situation: Situation, time_l
     remaining = situation.applied(instance)
     # The goal delay needs the rates of all sources.
     rated = all(source.rate_per_s is not None for source in remaining.scenario.sources.values())
-    if not remaining.sources or (remaining.scenario.objective.goal == "delay" and not rated):
+    if not remaining.sources or (remaining.scenario.objective.goal in {"delay", "misses"} and not rated):
         return None
     # Ranking by evaluated delay would take as long as the search.
     return solve(

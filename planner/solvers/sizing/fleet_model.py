@@ -61,7 +61,7 @@ EQUATIONS: Final[Mapping[str, Equation]] = {
         r"-M_i \le \epsilon^M_i \le M_i (n_i - 1) \quad \forall i",
     ),
     "own_work": Equation(
-        "The utilisation of a resource by each source with a deadline.",
+        "The utilisation of a resource by each source with a largest mean delay.",
         r"b_{sr} = \sum_{a} \lambda_s t_{ar} f_{sa} \quad \forall s: T_s < \infty, r",
     ),
     "own_waiting": Equation(
@@ -70,7 +70,7 @@ EQUATIONS: Final[Mapping[str, Equation]] = {
         r"\quad \forall s: T_s < \infty, r, \theta",
     ),
     "mean_delay": Equation(
-        "By Little's law, the mean number of samples keeps the deadline.",
+        "By Little's law, the mean number of samples keeps the largest mean delay.",
         r"\sum_{r} N_{sr} + \lambda_s \sum_{a} \tau_a f_{sa} \le \lambda_s T_s \quad \forall s: T_s < \infty",
     ),
     "excluded": Equation(

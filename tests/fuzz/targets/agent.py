@@ -13,8 +13,19 @@ from hypothesis import strategies as st
 from planner.errors import ExecuteError, PlannerError
 from planner.execution.agent.agent import Agent
 from planner.execution.agent.block_cache import BlockCache
+from planner.execution.wire.diagnostics import Holder
 from planner.execution.wire.frames import Frame, encode
-from planner.execution.wire.messages import COORDINATOR, Admit, Input, MembershipChange, Replan, Start, Stop, Submit
+from planner.execution.wire.messages import (
+    COORDINATOR,
+    Admit,
+    Claim,
+    Input,
+    MembershipChange,
+    Replan,
+    Start,
+    Stop,
+    Submit,
+)
 from planner.execution.wire.transport import Receiver
 from tests.execution.memory_network import MemoryNetwork
 from tests.execution.rig import FILES, HASHES, SPLIT
@@ -27,7 +38,7 @@ PEERS = [*(Frame(data, {"t1": ROW, "t0": ROW} if index < 2 else {}) for index, d
 COMMANDS = [
     Frame(Submit(run=RUN, source="urgent", sample=1), {"t0": ROW}), Frame(Input(run=RUN, source="urgent"), {"t0": ROW}),
     Frame(Admit(run=RUN, transfer="x", at_s=1.0)), Frame(MembershipChange(run=RUN, worker="c", present=False)),
-    Frame(Replan(run=RUN, plan=SPLIT)), Frame(Stop()),
+    Frame(Replan(run=RUN, plan=SPLIT)), Frame(Stop(run=RUN)),
 ]  # fmt: skip
 """Sent by the coordinator; a deployment and diagnostics are among the frames of :mod:`tests.fuzz.targets.frames`."""
 ENCODED = [
@@ -56,7 +67,8 @@ class Rig:
     def deploy(self) -> None:
         """Deploy and start a run."""
         live = DEPLOY.model_copy(update={"live": True, "paced": False})
-        for body in (live, Start(at_unix_s=time.time())):
+        claim = Claim(run=RUN, holder=Holder(host="h", process=1, command="fuzz"))
+        for body in (claim, live, Start(run=RUN, at_unix_s=time.time())):
             header, payload = encode(Frame(body))
             deliver(self.receiver, COORDINATOR, header, bytes(payload))
             self.work()

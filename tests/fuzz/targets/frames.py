@@ -61,14 +61,15 @@ DATA = [Data(run=RUN, sender="b", message=message, cut=1, size_bytes=256, sent_s
 ROW = np.zeros((1, 32), np.float32)
 FRAMES = [
     *(Frame(data, {"t1": ROW, "t0": ROW} if index < 2 else {}) for index, data in enumerate(DATA)),
-    Frame(Start(at_unix_s=1.0)), Frame(Input(run=RUN, source="urgent"), {"t0": ROW}), Frame(Echo(number=1, unix_s=2.0)),
+    Frame(Start(run=RUN, at_unix_s=1.0)), Frame(Input(run=RUN, source="urgent"), {"t0": ROW}),
+    Frame(Echo(number=1, unix_s=2.0)),
     Frame(WarmUpInput(run=RUN, model="small", cut=0), {"t0": ROW}), Frame(Ping(to="b", times=3)),
     Frame(Flood(flood="f", to="b", duration_s=0.1)), Frame(DEPLOY),
-    Frame(Ready(worker="b", warm_block_s={"small": (0.1, 0.1, 0.0)})),
+    Frame(Ready(run=RUN, worker="b", warm_block_s={"small": (0.1, 0.1, 0.0)})),
     Frame(Ended(run=RUN, worker="b", samples=(END,))),
     Frame(Load(run=RUN, worker="b", at_s=1.0, queued=1, busy_s=0.5, carried_s={"wifi": 0.1})),
     Frame(Log(run=RUN, worker="b"), {"records": np.zeros(9, np.uint8), "steps": np.zeros(9, np.uint8)}),
-    Frame(Report(worker="b", duplicates=0, late_blocks=0)),
+    Frame(Report(run=RUN, worker="b", duplicates=0, late_blocks=0)),
 ]  # fmt: skip
 ENCODED = [(json.loads(header), bytes(payload)) for header, payload in map(encode, FRAMES)]
 

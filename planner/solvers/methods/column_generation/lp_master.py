@@ -32,7 +32,7 @@ ROWS: Final[Mapping[str, Equation]] = {
     "share": Equation("The shares of each source add up to 1.", r"\sum_{j \in J_s} \pi_j = 1 \quad \forall s"),
     "delay": Equation("The longest delay without waiting.", r"\sum_{j \in J_s} u_j \pi_j \le U \quad \forall s"),
     "late_s": Equation(
-        "Work and transfers without waiting keep the deadline.",
+        "Work and transfers without waiting keep the largest mean delay.",
         r"\sum_{j \in J_s} u_j \pi_j \le T_s (1 + \epsilon^T_s) \quad \forall s: T_s < \infty",
     ),
     "inaccuracy": Equation(

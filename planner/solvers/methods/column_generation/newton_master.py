@@ -55,7 +55,7 @@ PROGRAM: Final[Mapping[str, Equation]] = {
     ),
     "capacity": Equation("No resource is busier than its cap.", r"\sigma_{Kr} \le c_r \quad \forall r"),
     "deadline": Equation(
-        "Work and transfers without waiting keep the deadline.",
+        "Work and transfers without waiting keep the largest mean delay.",
         r"\sum_{j \in J_s} \frac{u_j}{T_s} \pi_j \le 1 \quad \forall s: T_s < \infty",
     ),
     "accuracy": Equation(

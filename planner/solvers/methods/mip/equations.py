@@ -27,7 +27,9 @@ VARIABLES: Final[Mapping[str, Equation]] = {
     "longest_delay": Equation("Longest delay of a sample that never waits.", r"U \ge 0"),
     "overload": Equation("By how much a cap is relaxed; 0 but in the elastic filter.", r"\epsilon^c_r \ge 0"),
     "lack": Equation("By how much a memory is enlarged; 0 but in the elastic filter.", r"\epsilon^M_d \ge 0"),
-    "late": Equation("By how much a deadline is relaxed; 0 but in the elastic filter.", r"\epsilon^T_s \ge 0"),
+    "late": Equation(
+        "By how much a largest mean delay is relaxed; 0 but in the elastic filter.", r"\epsilon^T_s \ge 0"
+    ),
     "inaccuracy": Equation(
         "By how much a minimum accuracy is relaxed; 0 but in the elastic filter.", r"\epsilon^A_s \ge 0"
     ),
@@ -68,7 +70,7 @@ CONSTRAINTS: Final[Mapping[str, Equation]] = {
         r"\sum_{m,l} \beta_{mld} h_{mld} + g_d \le M_d + \epsilon^M_d \quad \forall d",
     ),
     "deadline": Equation(
-        "Work and transfers without waiting keep the deadline; waiting is evaluated on each plan.",
+        "Work and transfers without waiting keep the largest mean delay; waiting is evaluated on each plan.",
         r"\sum_{a} u_a f_{sa} \le T_s + \epsilon^T_s \quad \forall s: T_s < \infty",
     ),
     "accuracy": Equation(

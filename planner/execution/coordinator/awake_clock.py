@@ -1,0 +1,25 @@
+"""A clock that stands still while this process does."""
+
+from __future__ import annotations
+
+import time
+from typing import Final
+
+_LONGEST_TICK_S: Final = 5.0
+
+
+class AwakeClock:
+    """Seconds for which this process was awake, as of the last :meth:`tick`.
+
+    A coordinator that was stopped, or whose device slept, must not conclude that everybody else was silent meanwhile.
+    """
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+        self._ticked_s = time.monotonic()
+
+    def tick(self) -> None:
+        """Advance the clock; to be called at least every few seconds."""
+        now_s = time.monotonic()
+        self.now_s += min(now_s - self._ticked_s, _LONGEST_TICK_S)
+        self._ticked_s = now_s

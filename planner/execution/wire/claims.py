@@ -1,0 +1,140 @@
+"""A coordinator's claims: an agent belongs to one coordinator at a time (:mod:`planner.execution.agent.hold`)."""
+
+from __future__ import annotations
+
+import functools
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Final
+
+from planner.errors import ExecuteError, Fault
+from planner.execution.wire.diagnostics import Holder
+from planner.execution.wire.messages import Body, Claim, Claimed, Held, Taken
+
+_COMMAND_CHARACTERS: Final = 200
+"""Maximum length of a command line that is sent."""
+
+
+class TakenOverError(ExecuteError):
+    """Another coordinator has taken over an agent of the run."""
+
+
+@functools.cache
+def this_process() -> Holder:
+    """Return what agents tell others about this process while it holds them."""
+    program = Path(sys.argv[0])
+    name = program.parent.name if program.name == "__main__.py" else program.name
+    words = [name or "python", *sys.argv[1:]]
+    return Holder(host=socket.gethostname(), process=os.getpid(), command=shlex.join(words)[:_COMMAND_CHARACTERS])
+
+
+class Claims:
+    """The agents that a coordinator holds, from one run to the next.
+
+    Parameters
+    ----------
+    send
+        ``send(worker, body)`` sends a message to an agent.
+    take_over
+        Whether to take agents from other coordinators. An agent that was lost to another coordinator is not taken back.
+    """
+
+    def __init__(self, send: Callable[[str, Body], None], *, take_over: bool = False) -> None:
+        self._send = send
+        self._take_over = take_over
+        self._run = ""
+        self._owned: set[str] = set()
+        """Agents that have granted a claim, which may be lost since."""
+        self._waiting: set[str] = set()
+        self._held: dict[str, Held] = {}
+
+    def begin(self, run: str) -> None:
+        """Claim agents for another run from now on."""
+        self._run = run
+        self._waiting.clear()
+        self._held.clear()
+
+    def ask(self, worker: str) -> None:
+        """Claim an agent; its answer is passed to :meth:`on_claimed` or :meth:`on_held`."""
+        self._waiting.add(worker)
+        take_over = self._take_over and worker not in self._owned
+        self._send(worker, Claim(run=self._run, holder=this_process(), take_over=take_over))
+
+    @property
+    def waiting(self) -> list[str]:
+        """Agents that have not answered."""
+        return sorted(self._waiting)
+
+    def on_claimed(self, claimed: Claimed) -> bool:
+        """Record that an agent is held by this coordinator; return whether it was claimed for this run."""
+        if claimed.run != self._run or claimed.worker not in self._waiting:
+            return False
+        self._waiting.discard(claimed.worker)
+        self._owned.add(claimed.worker)
+        return True
+
+    def on_held(self, held: Held) -> bool:
+        """Record that an agent is held by another coordinator; return whether it was claimed for this run.
+
+        Raises
+        ------
+        TakenOverError
+            If it had granted a claim before.
+        """
+        if held.run != self._run or held.worker not in self._waiting:
+            return False
+        self._waiting.discard(held.worker)
+        if held.worker in self._owned:
+            raise _taken_over(held.worker, held.holder)
+        self._held[held.worker] = held
+        return True
+
+    @staticmethod
+    def on_taken(taken: Taken) -> None:
+        """Raise :class:`TakenOverError`: the run cannot go on."""
+        raise _taken_over(taken.worker, taken.by)
+
+    def refuse_held(self) -> None:
+        """Refuse agents that other coordinators hold.
+
+        Raises
+        ------
+        ExecuteError
+            Names them, with who holds them and since when.
+        """
+        if self._held:
+            raise held_error(self._held)
+
+
+def describe_held(held: Held) -> str:
+    """Return who holds an agent, and since when."""
+    since = datetime.now().astimezone() - timedelta(seconds=held.held_s)
+    return f"{held.holder}, run {held.holder_run[:8]}, since {since:%Y-%m-%d %H:%M:%S} ({held.held_s:.0f} s)"
+
+
+def held_error(held: Mapping[str, Held]) -> ExecuteError:
+    """Return the error that other coordinators hold some agents; one fault for each of these coordinators."""
+    expected = "agents that no run holds: wait for its end, or say --take-over (take_over=True) to end it"
+    by_holder: dict[tuple[Holder, str], list[str]] = {}
+    for worker, answer in sorted(held.items()):
+        by_holder.setdefault((answer.holder, answer.holder_run), []).append(worker)
+    return ExecuteError(
+        [
+            Fault("held by another run", _named(workers), describe_held(held[workers[0]]), expected)
+            for workers in by_holder.values()
+        ]
+    )
+
+
+def _taken_over(worker: str, by: Holder) -> TakenOverError:
+    return TakenOverError("taken over by another run, so this run ends", where=_named([worker]), value=str(by))
+
+
+def _named(workers: Iterable[str]) -> str:
+    names = list(workers)
+    return f"{'worker' if len(names) == 1 else 'workers'} {', '.join(names)}"

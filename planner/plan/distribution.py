@@ -1,0 +1,374 @@
+"""The distribution of the delay of a fixed plan, by transforms: percentiles, and the share of late samples.
+
+As in :mod:`planner.plan.queueing`, each worker and network is a priority M/G/1 queue that is preempted between pieces
+only, and a delay is the sum of independent legs. For class k at one resource, with A_H(s) = Σ_{j<k} λ_j E e^{−s S_j}
+over the visits S of more important classes, A_k likewise over its own, A_L over the pieces B of less important ones,
+Λ their rates at s = 0 and ρ the utilisation by all:
+
+    σ(s)   = s + Λ_H − A_H(σ(s))                                     the time s, prolonged by more important work
+    E e^{−sW} = [(1 − ρ) σ + Λ_L − A_L(σ)] / [s − Λ_k + A_k(σ)]      the wait before the first piece
+    E e^{−sT} = E e^{−sW} · E e^{−σ (S − S_last)} · E e^{−s S_last}
+
+The times of visits and of pieces are gamma distributed with their means and variances, and constant without variance.
+The product over the legs of a way, mixed over the ways of a sample, is inverted by a fast Fourier transform on a damped
+contour, smoothed by a normal kernel as wide as the step.
+
+References
+----------
+R. W. Conway, W. L. Maxwell, L. W. Miller, "Theory of Scheduling" (1967), section 8-6.
+J. Abate, W. Whitt, "The Fourier-series method for inverting transforms of probability distributions", Queueing Systems
+10 (1992).
+"""
+
+from __future__ import annotations
+
+import math
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Final, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.plan.journey import Journey, Visit, Way
+from planner.plan.service_times import Complex, Part, Parts, transform
+from planner.plan.smoothing import Arrivals, Stream, arrivals
+from planner.plan.types import Route
+
+STEPS: Final = 2048
+"""Number of steps of the inversion."""
+DAMPING: Final = 16.0
+"""Exponent by which the density is damped over the range, so that what lies beyond hardly matters."""
+SMOOTHING: Final = 1.2
+"""Standard deviation of the kernel, in steps."""
+MARGIN: Final = 6
+"""Steps before 0 and before the end of the range that are left to the kernel."""
+TAIL: Final = 14.0
+"""The range extends this many mean waits of the slowest leg beyond the mean delay."""
+NEWTON_STEPS, PICARD_STEPS, TOLERANCE = 12, 300, 1e-9
+
+Array = NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class DelayDistribution:
+    """Distribution of a delay: ``below`` [n] is the probability of at most n ``step_s``; None if it is infinite."""
+
+    step_s: float
+    below: Array | None
+
+    def percentile_s(self, level: float) -> float:
+        """Return the delay that a share ``level`` in (0, 1) of the samples does not exceed, in seconds."""
+        if self.below is None:
+            return math.inf
+        after = int(np.searchsorted(self.below, level))
+        if after >= len(self.below):
+            return after * self.step_s
+        low = float(self.below[after - 1]) if after else 0.0
+        part = (level - low) / max(float(self.below[after]) - low, 1e-300)
+        return (after - 1 + part) * self.step_s
+
+    def share_beyond(self, delay_s: float) -> float:
+        """Return the share of samples whose delay exceeds ``delay_s``."""
+        if self.below is None:
+            return 1.0
+        steps = np.arange(len(self.below)) * self.step_s
+        return float(1 - np.interp(delay_s, steps, self.below))
+
+
+@dataclass
+class Queue:
+    """One flow at one resource, with its class: work ``above`` it, its ``own``, and the pieces of what is ``below``."""
+
+    above: Parts
+    own: Parts
+    below: Parts
+    squares: float
+    """Σ λ E S² over the visits of its own and more important classes, plus Σ λ E B² over the pieces of others."""
+    shrink: float = 1.0
+    """Mean wait relative to that of Poisson arrivals. At low utilisation fewer samples wait, at high they wait less."""
+
+    @property
+    def busy(self) -> float:
+        """Utilisation by its own and more important classes."""
+        return self.above.load + self.own.load
+
+    @property
+    def wait_s(self) -> float:
+        """Mean wait before the first piece, in seconds; infinite if there is more work than time."""
+        if self.busy >= 1:
+            return math.inf
+        return self.shrink * self.squares / 2 / ((1 - self.above.load) * (1 - self.busy))
+
+    @property
+    def prolongation(self) -> float:
+        """Mean of a long time, prolonged by more important work, relative to that time: σ'(0)."""
+        return 1 + self.above.load / (1 - self.above.nested)
+
+    def echo(self, after_s: float) -> float:
+        """Return the probability that a sample that returns ``after_s`` after it left waits as long as before."""
+        if self.squares <= 0 or self.busy <= 0:
+            return 0.0
+        free = (1 - self.above.load) * (1 - self.busy)
+        memory_s = self.squares / 2 / self.busy * (1 + self.busy) / free / (1 - self.busy)
+        return self.busy * math.exp(-after_s / memory_s)
+
+    def prolonged(self, s: Complex) -> Complex:
+        """Return σ(s)."""
+        above = self.above
+        if above.rate_per_s == 0:
+            return s
+        sigma = s + above.rate_per_s - above.transform(s)
+        for _ in range(NEWTON_STEPS):
+            value, slope = above.within(s, sigma)
+            step = (sigma - s - above.rate_per_s + value) / (1 + slope)
+            sigma = sigma - step
+            if np.abs(step).max() < TOLERANCE * np.abs(s).max():
+                break
+        error = np.abs(sigma - s - above.rate_per_s + above.within(s, sigma)[0])
+        wrong = ~(sigma.real > 0) | (error > 1e-6 * np.abs(s))
+        if wrong.any():
+            sigma[wrong] = self._by_iteration(s[wrong])
+        return sigma
+
+    def _by_iteration(self, s: Complex) -> Complex:
+        sigma = s + self.above.rate_per_s
+        for _ in range(PICARD_STEPS):
+            sigma = s + self.above.rate_per_s - self.above.within(s, sigma)[0]
+        return sigma
+
+    def wait(self, s: Complex, sigma: Complex) -> Complex:
+        """Return E e^{−sW} of Poisson arrivals."""
+        free = max(1 / self.prolongation - self.own.load, 0.0)
+        idle = max(free - self.below.load, 0.0)
+        part = min(1.0, free / self.below.load) if self.below.load > 0 else 0.0
+        blocked = part * (self.below.rate_per_s - self.below.transform(sigma))
+        return (idle * sigma + blocked) / (s - self.own.rate_per_s + self.own.transform(sigma))
+
+
+Queues = Mapping[tuple[str, int, Hashable], Queue]
+"""The queue of each level and flow at each resource."""
+
+
+def queues(streams: Sequence[Stream], arrivals: Sequence[Arrivals]) -> Queues:
+    """Return all queues of these streams, which arrive as ``arrivals`` says."""
+    at: dict[str, list[tuple[Stream, Arrivals]]] = defaultdict(list)
+    for stream, arrival in zip(streams, arrivals, strict=True):
+        at[stream.visit.resource].append((stream, arrival))
+    found: dict[tuple[str, int, Hashable], Queue] = {}
+    for resource, here in at.items():
+        for level in sorted({stream.level for stream, _ in here}):
+            above = [(stream, arrival) for stream, arrival in here if stream.level < level]
+            own = [(stream, arrival) for stream, arrival in here if stream.level == level]
+            lower = [part for stream, _ in here if stream.level > level for part in _pieces(stream)]
+            parts = {
+                "above": Parts(_nesting(above, own)),
+                "own": Parts(part for stream, _ in own for part in _wholes(stream)),
+                "below": Parts(lower),
+            }
+            busy = min(parts["above"].load + parts["own"].load, 1.0)
+            blocking = sum(part.square for part in lower)
+            squares = [(sum(part.square for part in _wholes(stream)), arrival) for stream, arrival in (*above, *own)]
+            full = sum(square for square, _ in squares) + blocking
+            for flow in {arrival.flow for _, arrival in own}:
+                felt = sum(square * _felt(arrival, flow, busy) for square, arrival in squares) + blocking
+                found[resource, level, flow] = Queue(**parts, squares=full, shrink=felt / full if full else 0.0)
+    return found
+
+
+def _felt(arrival: Arrivals, flow: Hashable, busy: float) -> float:
+    """Return which part of a stream's contribution to the wait of Poisson arrivals a flow feels.
+
+    Evenly spaced samples do not wait for each other; others meet them at random, yet seldom several of them.
+    """
+    if arrival.flow == flow and arrival.variability < 1:
+        return arrival.variability
+    return 1 - (1 - arrival.for_others) * busy
+
+
+def _nesting(above: Sequence[tuple[Stream, Arrivals]], own: Sequence[tuple[Stream, Arrivals]]) -> Iterable[Part]:
+    """Yield the times of more important visits: evenly spaced ones do not come while another of them is served.
+
+    In the long busy periods of high utilisation they come as often as ever.
+    """
+    load: dict[Hashable, float] = defaultdict(float)
+    for stream, arrival in above:
+        load[arrival.flow] += stream.rate_per_s * stream.visit.mean_s
+    total = sum(load.values())
+    free = max(1 - total - sum(stream.rate_per_s * stream.visit.mean_s for stream, _ in own), 0.0)
+    for stream, arrival in above:
+        nests = 1 - free * max(1 - arrival.for_others, 0.0) * load[arrival.flow] / total if total else 1.0
+        for part in _wholes(stream):
+            yield part._replace(nests=nests)
+
+
+def _wholes(stream: Stream) -> Iterable[Part]:
+    """Yield the times of whole visits, by the piece after which they end."""
+    visit = stream.visit
+    ends = -np.diff(np.append(visit.survival, 0.0))
+    means, variances = np.cumsum(visit.piece_s), np.cumsum(visit.piece_std_s**2)
+    for end in np.flatnonzero(ends > 0).tolist():
+        yield Part(stream.rate_per_s * float(ends[end]), float(means[end]), float(variances[end]))
+
+
+def _pieces(stream: Stream) -> Iterable[Part]:
+    """Yield the times of pieces; equal ones together."""
+    visit = stream.visit
+    rates: dict[tuple[float, float], float] = defaultdict(float)
+    for share, mean_s, std_s in zip(
+        visit.survival.tolist(), visit.piece_s.tolist(), visit.piece_std_s.tolist(), strict=True
+    ):
+        rates[mean_s, std_s] += stream.rate_per_s * share
+    for (mean_s, std_s), rate in rates.items():
+        yield Part(rate, mean_s, std_s**2)
+
+
+@dataclass
+class _Legs:
+    """The transforms of the legs of one source on one contour; each is made once."""
+
+    s: Complex
+    _waits: dict[tuple[int, int], tuple[Complex, Complex]] = field(default_factory=dict)
+
+    def of(self, way: Way, visits: Sequence[Visit], at: Sequence[Queue]) -> Complex:
+        """Return E e^{−sT} of a way, from the queue of each visit."""
+        total = np.ones_like(self.s)
+        now_s = 0.0
+        returns: dict[str, _Returns] = {}
+        for number, pieces in way.legs:
+            visit, queue = visits[number], at[number]
+            _, sigma = self._wait(queue)
+            head_s, variance = visit.piece_s[: pieces - 1].sum(), (visit.piece_std_s[: pieces - 1] ** 2).sum()
+            if head_s > 0:
+                total *= transform(float(head_s), float(variance), sigma)
+            last_s, last_variance = float(visit.piece_s[pieces - 1]), float(visit.piece_std_s[pieces - 1] ** 2)
+            if last_s > 0:
+                total *= transform(last_s, last_variance, self.s)
+            total *= np.exp(-self.s * visit.latency_s)
+            before = returns.setdefault(visit.resource, _Returns(now_s))
+            before.queues.append(queue)
+            before.same.append(queue.echo(now_s - before.left_s))
+            now_s += queue.wait_s + float(head_s) / (1 - queue.above.load) + last_s
+            before.left_s = now_s
+            now_s += visit.latency_s
+        for before in returns.values():
+            total *= self._waits_of(before.queues, before.same)
+        return total
+
+    def _waits_of(self, queues: Sequence[Queue], same: Sequence[float]) -> Complex:
+        """Return E e^{−s ΣW} of the waits of visits to one resource.
+
+        Each is with probability ``same`` the wait of the visit before, else independent of it: who returns soon meets
+        the work that came while it was there.
+        """
+        ends = [np.ones_like(self.s)]  # E e^{−s ΣW} of the waits after each visit, the last one first
+        for first in range(len(same) - 1, -1, -1):
+            total, together = np.zeros_like(self.s), 1.0
+            for after in range(first + 1, len(same) + 1):
+                apart = 1 - same[after] if after < len(same) else 1.0
+                total += together * apart * self._wait(queues[first], after - first)[0] * ends[len(same) - after]
+                together *= 1 - apart
+            ends.append(total)
+        return ends[-1]
+
+    def _wait(self, queue: Queue, times: int = 1) -> tuple[Complex, Complex]:
+        """Return E e^{−s times W}, and σ(s times)."""
+        key = id(queue), times
+        if key not in self._waits:
+            s = times * self.s
+            self._waits[key] = _shrunk(queue, s), queue.prolonged(s)
+        return self._waits[key]
+
+
+@dataclass
+class _Returns:
+    """Visits to one resource: when the last one ended on average, and how far each depends on the one before."""
+
+    left_s: float
+    queues: list[Queue] = field(default_factory=list)
+    same: list[float] = field(default_factory=list)
+
+
+def _shrunk(queue: Queue, s: Complex) -> Complex:
+    """Return E e^{−sW}: fewer samples wait, and they wait less, than if arrivals were Poisson."""
+    if queue.shrink < 1e-6:
+        return np.ones_like(s)
+    waits = min(queue.shrink ** (1 - queue.busy), 1.0)
+    of_wait = queue.shrink / waits
+    poisson = queue.wait(of_wait * s, queue.prolonged(of_wait * s))
+    found: Complex = (1 - waits) + waits * poisson
+    return found
+
+
+class Flow(NamedTuple):
+    """The samples of one source: how important they are (``level`` 0 is the most important), rate, and routes.
+
+    ``variability`` is the squared coefficient of variation of the times between arrivals.
+    """
+
+    level: int
+    rate_per_s: float
+    trips: Sequence[tuple[Route, Journey]]
+    variability: float = 1.0
+
+
+def delay_distributions(flows: Mapping[str, Flow], sources: Iterable[str]) -> dict[str, DelayDistribution]:
+    """Return the distribution of the delay of each of ``sources``, which wait for the samples of all ``flows``."""
+    streams = [
+        Stream(
+            level=flow.level,
+            rate_per_s=flow.rate_per_s * route.share * visit.probability,
+            visit=visit,
+            source=source,
+            before=tuple(journey.visits[earlier] for earlier in journey.before[number]),
+            after=tuple(journey.visits[later] for later in journey.after[number]),
+            variability=flow.variability,
+        )
+        for source, flow in flows.items()
+        for route, journey in flow.trips
+        for number, visit in enumerate(journey.visits)
+    ]
+    arrive = arrivals(streams)
+    found = queues(streams, arrive)
+    in_order = iter(
+        found[stream.visit.resource, stream.level, arrival.flow]
+        for stream, arrival in zip(streams, arrive, strict=True)
+    )
+    waits = {
+        source: [[next(in_order) for _ in trip.visits] for _, trip in flow.trips] for source, flow in flows.items()
+    }
+    return {source: _delay_distribution(flows[source].trips, waits[source]) for source in sources}
+
+
+def _delay_distribution(trips: Sequence[tuple[Route, Journey]], waits: Sequence[Sequence[Queue]]) -> DelayDistribution:
+    """Return the distribution of a source's delay from the queue of each visit of each of its routes."""
+    range_s = max(_range_s(journey, at) for (_, journey), at in zip(trips, waits, strict=True))
+    if not math.isfinite(range_s):
+        return DelayDistribution(0.0, None)
+    step_s = max(range_s, 1e-12) / STEPS
+    frequency = 2 * np.pi * np.arange(STEPS // 2 + 1) / (STEPS * step_s)
+    s: Complex = (DAMPING / (STEPS * step_s) + 1j * frequency).astype(np.complex128)
+    legs = _Legs(s)
+    total = np.zeros_like(s)
+    for (route, journey), at in zip(trips, waits, strict=True):
+        for way in journey.ways:
+            total += route.share * way.probability * legs.of(way, journey.visits, at)
+    total *= np.exp((SMOOTHING * step_s * s) ** 2 / 2 - MARGIN * step_s * s)
+    density = np.fft.irfft(total, STEPS) * np.exp(DAMPING * np.arange(STEPS) / STEPS)
+    below = (np.cumsum(density) - density / 2)[MARGIN : STEPS - MARGIN]
+    return DelayDistribution(step_s, np.clip(np.maximum.accumulate(below), 0.0, 1.0))
+
+
+def _range_s(journey: Journey, at: Sequence[Queue]) -> float:
+    """Return a delay that hardly any sample exceeds, in seconds."""
+    slowest_s, total_s, variance = 0.0, journey.latency_s, 0.0
+    for visit, queue in zip(journey.visits, at, strict=True):
+        free = 1 - queue.above.load
+        if queue.busy >= 1:
+            return math.inf
+        waits = min(1.0, queue.busy + queue.below.load)
+        slowest_s = max(slowest_s, queue.wait_s / max(waits, 0.05))
+        total_s += queue.wait_s + float(visit.piece_s.sum()) / free
+        variance += float((visit.piece_std_s**2).sum()) / free**2
+    return 1.2 * total_s + TAIL * slowest_s + 6 * math.sqrt(variance)
