@@ -7,6 +7,8 @@ Names, types and defaults are those of the classes. The meaning of a field is th
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import inspect
 import re
 import types
 from collections.abc import Iterator
@@ -17,8 +19,6 @@ from typing import Annotated, Any, Final, Literal, NamedTuple, Union, cast, get_
 import griffe
 from pydantic import BaseModel
 from pydantic_core import PydanticUndefined
-
-import planner
 
 _NAMES: Final = {
     float: "number",
@@ -94,7 +94,9 @@ def _classes(hint: Any) -> Iterator[type]:
 
 @cache
 def _module(name: str) -> Any:
-    return griffe.load(name, search_paths=[Path(planner.__file__).parents[1]], try_relative_path=False)
+    """Return a module as it is written; griffe's loader would read all of the package."""
+    path = Path(inspect.getfile(importlib.import_module(name)))
+    return griffe.visit(name, filepath=path, code=path.read_text(encoding="utf-8"))
 
 
 def _meanings(cls: type) -> dict[str, str]:
