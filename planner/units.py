@@ -127,6 +127,13 @@ def read_quantity(value: object, kind: str) -> float:
     ------
     UnitError
         If ``value`` is not a valid quantity of ``kind``. The error names the value and an example of valid input.
+
+    Examples
+    --------
+    >>> read_quantity("54 Mbit/s", "bandwidth")
+    6750000.0
+    >>> read_quantity("85 %", "fraction")
+    0.85
     """
     expected = describe_quantity(kind)
     match = _QUANTITY.fullmatch(str(value))
@@ -220,6 +227,13 @@ def format_quantity(value: float, kind: str, *, digits: int | None = None) -> st
     ----------
     digits
         Significant digits. By default there are three, and for memory one decimal.
+
+    Examples
+    --------
+    >>> format_quantity(6.75e6, "bandwidth")
+    '54 Mbit/s'
+    >>> format_quantity(0.0125, "time")
+    '12.5 ms'
     """
     scales = _SCALES[kind]
     size = abs(value) or 1.0

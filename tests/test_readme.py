@@ -22,6 +22,7 @@ from planner.execution.wire.certificates import make_certificates
 from planner.execution.wire.zenoh import free_port
 from planner.scenario.load import load_instance, load_scenario
 from tests.cli.command import parse
+from tests.docs.formats_page import RESULT, result_paths
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -39,6 +40,8 @@ PAGES = [
     for page in sorted(ROOT.glob(pattern))
 ]
 DEVICE = "192.0.2.7:7447"
+MAY_BE_EMPTY = ("faults", "incidents", "host_limits")
+"""Lists of a result that say what went wrong."""
 
 
 def commands(text: str) -> list[str]:
@@ -118,6 +121,7 @@ def test_the_commands_of_the_readme_work(folder: Path) -> None:
         assert (folder / made).is_file(), made
     result = json.loads((folder / "runs/first/result.json").read_text())
     assert (result["lost"], result["failed"]) == (0, 0)
+    assert {path for path in RESULT if not path.startswith(MAY_BE_EMPTY)} <= set(result_paths(result)) <= set(RESULT)
     assert result["numerics"]["max_rel_error"] <= 1e-4
 
 

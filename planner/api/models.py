@@ -175,6 +175,11 @@ def inspect(
     ------
     ModelError
         If the model is invalid, or has dynamic axes that ``shape`` and ``axes`` do not fix.
+
+    Examples
+    --------
+    >>> inspect("models/resnet56-exits-fashion.onnx", max_blocks=4).blocks[1].name
+    '1:stage1.0.slice'
     """
     return ChainSummary(chain_of(model, max_blocks, shape, axes, layer_assignment))
 

@@ -40,6 +40,11 @@ def json_schema(kind: str) -> dict[str, Any]:
     ------
     UsageError
         There is no such kind.
+
+    Examples
+    --------
+    >>> json_schema("plan")["required"][:3]
+    ['status', 'method', 'goal']
     """
     if kind not in _FILES:
         raise UsageError("no such kind of file", where="schema", value=kind, expected=f"one of {', '.join(_FILES)}")

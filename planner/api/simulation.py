@@ -140,6 +140,13 @@ def simulate(
         If the scenario or the plan is invalid, or they do not belong together.
     UsageError
         If the policy is unknown, or follows a plan and there is none.
+
+    Examples
+    --------
+    >>> import planner
+    >>> result = planner.simulate("examples/exits/scenario.yaml", policy="pa-mdi", progress=None)
+    >>> sorted(result.to_dict()["sources"])
+    ['gate-camera', 'yard-camera']
     """
     loaded, followed = _loaded(scenario, plan)
     name = policy or ("planned" if followed is not None else "local")

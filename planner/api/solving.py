@@ -88,6 +88,13 @@ def solve(
         If the scenario is invalid.
     SolveError
         If the method is unknown, or cannot do what was asked.
+
+    Examples
+    --------
+    >>> import planner
+    >>> plan = planner.solve("examples/exits/scenario.yaml", routes="shared", gap=0.05, progress=None)
+    >>> plan.status
+    'optimal'
     """
     loaded = scenario_of(scenario)
     for warning in loaded.warnings:

@@ -47,6 +47,19 @@ def visit_times_s(streams: Sequence[Stream]) -> list[float]:
     """Return the mean time of each stream's visits in seconds: waiting and work, without latency.
 
     The time is infinite for a class that is offered more work than its resource can do.
+
+    Examples
+    --------
+    Urgent visits of 10 ms at 20 /s wait for others of 100 ms at 5 /s, in one piece or in ten:
+
+    >>> from planner.plan.journey import LegSite
+    >>> def visit(*piece_s):
+    ...     site = LegSite("worker", first=0, last=0, transfer=False)
+    ...     return Visit(site, 1.0, np.array(piece_s), np.zeros(len(piece_s)), np.ones(len(piece_s)))
+    >>> urgent = Stream(level=0, rate_per_s=20, visit=visit(0.01))
+    >>> whole, cut = (Stream(level=1, rate_per_s=5, visit=visit(*pieces)) for pieces in ([0.1], [0.01] * 10))
+    >>> [round(1e3 * visit_times_s([urgent, other])[0], 1) for other in (whole, cut)]
+    [42.5, 14.4]
     """
     queues: dict[str, list[ClassMember]] = defaultdict(list)
     for number, stream in enumerate(streams):

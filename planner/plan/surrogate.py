@@ -33,7 +33,13 @@ def kappa(service_cv: float) -> float:
 
 
 def congestion(sigma: Array, kappa: float) -> Array:
-    """Return the mean number of samples G(σ) at a resource of utilisation ``sigma``; infinite from 1 on."""
+    """Return the mean number of samples G(σ) at a resource of utilisation ``sigma``; infinite from 1 on.
+
+    Examples
+    --------
+    >>> congestion(np.array([0.5, 1.0]), kappa=1.0)
+    array([ 1., inf])
+    """
     free = 1 - sigma
     with np.errstate(divide="ignore"):
         return np.where(free > 0, sigma + kappa * sigma**2 / np.where(free > 0, free, 1.0), np.inf)

@@ -29,8 +29,10 @@ class Route(FrozenModel):
     """The ordered stages of one sample, and the share of the source's samples that take it."""
 
     share: Share = 1.0
+    """Fraction of the source's samples that take it, in (0, 1]."""
     model: str
     operating_point: int = 0
+    """Index among the operating points of the model."""
     stages: tuple[Stage, ...] = Field(min_length=1)
 
     @cached_property
@@ -43,6 +45,7 @@ class SourcePlan(FrozenModel):
     """Routes of one source, with what is expected of them."""
 
     accuracy: float
+    """Expected fraction of correct answers, in [0, 1]; 1 for models without operating points."""
     delay_s: float
     """Mean delay by :mod:`planner.plan.evaluate`, in seconds."""
     surrogate_delay_s: float
@@ -65,13 +68,16 @@ class WorkerUse(FrozenModel):
     """Load of a worker under the plan."""
 
     utilisation: float
+    """Share of its time for which it computes; for the goal ``makespan`` its work of the whole batch, in seconds."""
     memory_bytes: float
+    """Agent, resident blocks and the largest activation."""
 
 
 class NetworkUse(FrozenModel):
     """Load of a network resource under the plan."""
 
     utilisation: float
+    """Share of the time for which it carries something; for the goal ``makespan`` as for workers."""
 
 
 class WorkerEnergy(FrozenModel):
@@ -162,19 +168,26 @@ class PlanSpec(FrozenModel):
     chains: dict[str, str] = {}
     """``chain_sha256`` of each model the plan uses."""
     options: Annotated[dict[str, Any], AfterValidator(_known_wishes)] = {}
+    """Options of the solver."""
     status: Status
+    """Whether the plan is within all limits, and proven to be nearly optimal."""
     method: str
+    """Method that found the plan."""
     goal: Literal["delay", "throughput", "makespan", "energy", "misses"]
     objective: float
     """Value of the surrogate objective, to which ``bound`` and ``gap`` refer, too."""
     bound: float
+    """Proven: no plan has a lower objective."""
     gap: float
+    """(objective − bound) / max(|objective|, 1e-9)."""
     solve_s: float
+    """Time from the call to the plan, in seconds."""
     threads: int = 1
     """Threads of the solver; with several, the same search may end with another plan."""
     warning: str | None = None
     """What would help where the gap is above 10 %."""
     provenance: Literal["measured", "estimated"]
+    """``estimated`` if the costs of any device class are."""
     coverage: float | None = None
     """Coverage of the intervals of the sources; None without intervals."""
     sources: dict[str, SourcePlan]

@@ -75,7 +75,9 @@ class BlockCost(FrozenModel):
     activation_bytes: Count
     """Peak size of the tensors alive while the block runs, in bytes."""
     flop: NonNegative
+    """Floating-point operations of one run."""
     parameters: Count
+    """Number of trained values."""
     load_s: ExtraSeconds
     """Time to create the block's session from its model file, in seconds."""
     interval_s: Interval | None = None
@@ -91,6 +93,7 @@ class ExitPoint(FrozenModel):
     name: str
     cut: PositiveCount
     result_bytes: Count
+    """Size of its result, in bytes."""
 
 
 class OperatingPoint(FrozenModel):
@@ -109,8 +112,11 @@ class SegmentError(FrozenModel):
     """Relative error of predicted times compared with measured times on random held-out segments."""
 
     median: NonNegative
+    """Median over the segments."""
     p95: NonNegative
+    """95th percentile."""
     segments: PositiveCount
+    """Number of segments that were measured."""
 
 
 def _readable(environment: dict[str, Any]) -> dict[str, Any]:
@@ -139,8 +145,11 @@ class Profile(Printable, FrozenModel):
     schema_: Literal["planner/profile/v1"] = Field(default=SCHEMA, alias="schema")
     model: ModelReference
     chain_sha256: str
+    """Hash of the model, the shapes and the borders of its blocks: costs of different chains do not mix."""
     device_class: str
+    """Name of hardware, execution provider, precision and threads; the scenario uses it."""
     provenance: Literal["measured", "estimated"]
+    """Whether the costs were measured on the device."""
     environment: Annotated[dict[str, Any], AfterValidator(_readable)]
     """What the costs depend on: device, execution provider, precision, threads, library versions."""
     stage_overhead_s: ExtraSeconds

@@ -36,7 +36,15 @@ class BlockRecord:
 
 @dataclass(slots=True)
 class TransferRecord:
-    """Data of a sample crossed a network resource: the activations at ``cut``, or the result."""
+    """Data of a sample crossed a network resource: the activations at ``cut``, or the result.
+
+    Parameters
+    ----------
+    resource
+        A shared medium, or ``network:sender>receiver`` for a direction of a link.
+    size_bytes
+        Size of the tensors, in bytes.
+    """
 
     resource: str
     sender: str
@@ -73,8 +81,12 @@ class SampleRecord:
 
     Parameters
     ----------
+    created_s
+        Time at which the sample arrived, in seconds.
     finished_s
         Time at which the result arrived or the sample was given up, in seconds.
+    reason
+        Why it failed; empty if it completed.
     origin
         Origin of the result; None for a failed sample.
     correct

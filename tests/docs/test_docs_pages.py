@@ -3,20 +3,71 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
+from ruamel.yaml import YAML
 
 import planner
-from tests.docs.cli_page import PAGE, cli_page
+from planner.scenario.load import load_instance
+from planner.scenario.reference import keys_of
+from tests.docs import cli_page, example_page, formats_page, worker_page
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 
+COMMENTS = {"models.axes", "models.layer_assignment"}
+"""Keys that the annotated scenario shows as comments only: its model has no axes with names, and names no layers."""
 
-def test_the_page_of_commands_is_up_to_date() -> None:
-    assert PAGE.read_text(encoding="utf-8") == cli_page(), "write it with: python -m tests.docs.cli_page"
+
+@pytest.mark.parametrize(
+    ("path", "made"),
+    [
+        (cli_page.PAGE, cli_page.cli_page),
+        (formats_page.PAGE, formats_page.formats_page),
+        (example_page.PAGE, example_page.example_page),
+        (worker_page.PAGE, worker_page.worker_page),
+        (worker_page.PICTURE, worker_page.worker_picture),
+    ],
+    ids=lambda value: value.name if isinstance(value, Path) else "",
+)
+def test_generated_pages_are_up_to_date(path: Path, made: Callable[[], str]) -> None:
+    assert path.read_text(encoding="utf-8") == made(), "write it with: make golden"
+
+
+def test_the_annotated_scenario_can_be_loaded_and_uses_every_key() -> None:
+    load_instance(example_page.SCENARIO)
+    document = YAML(typ="safe").load(example_page.SCENARIO.read_text(encoding="utf-8"))
+    assert set(_schema_keys()) - set(_keys(document, "")) == COMMENTS
+
+
+def _schema_keys(section: str = "") -> Iterator[str]:
+    """Yield each key of a scenario file, as ``section.key``."""
+    for key in keys_of(section):
+        path = f"{section}.{key.name}".lstrip(".")
+        yield path
+        if "keys below" in key.type:
+            yield from _schema_keys(path)
+
+
+def _keys(value: object, section: str) -> Iterator[str]:
+    """Yield the keys of a scenario file likewise, without the names of workers, sources and so on."""
+    entries = value if isinstance(value, list) else [value]
+    for entry in entries:
+        if not isinstance(entry, dict):
+            continue
+        if section in {"models", "workers", "networks", "sources"}:
+            for inner in entry.values():
+                for key, below in inner.items():
+                    yield f"{section}.{key}"
+                    yield from _keys(below, f"{section}.{key}")
+            continue
+        for key, below in entry.items():
+            path = f"{section}.{key}".lstrip(".")
+            yield path
+            yield from _keys(below, path)
 
 
 def test_every_public_name_is_in_the_reference() -> None:
