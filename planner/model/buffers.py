@@ -15,7 +15,7 @@ The nodes of the part become operations on buffers, as onnxruntime optimises the
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Final
@@ -64,9 +64,39 @@ def run_bytes(graph: WorkGraph, shapes: Shapes, part: Subgraph, pooled: dict[str
     pooled
         Names of the copies that its block model makes of inputs (:func:`~planner.model.extract.pooled_inputs`).
     """
-    plan = _Plan(graph, shapes, part, pooled)
-    plan.add_all()
-    return arena_bytes(plan.steps, [Buffer(name) for name in part.outputs])
+    outputs = [Buffer(name) for name in part.outputs]
+
+    def arena_of(order: Sequence[Node]) -> int:
+        plan = _Plan(graph, shapes, part, pooled)
+        plan.add_all(order)
+        return arena_bytes(plan.steps, outputs)
+
+    # Optimisation renumbers nodes, on which the order of branches depends. Of two likely orders, the worse one counts.
+    depth_first = _depth_first(part)
+    return max(arena_of(order) for order in ([part.nodes] if depth_first == part.nodes else [part.nodes, depth_first]))
+
+
+def _depth_first(part: Subgraph) -> tuple[Node, ...]:
+    """Return the nodes in the order in which onnxruntime runs a graph.
+
+    It goes from the last outputs to the inputs, depth first, and of a node's inputs to the one made last first.
+    (``onnxruntime/core/graph/graph_viewer.cc``)
+    """
+    makers = {name: place for place, node in enumerate(part.nodes) for name in node.outputs}
+    before = [sorted({makers[name] for name in node.inputs if name in makers}) for node in part.nodes]
+    read = {place for places in before for place in places}
+    stack = [(place, False) for place in range(len(part.nodes)) if place not in read]
+    order: list[Node] = []
+    seen: set[int] = set()
+    while stack:
+        place, done = stack.pop()
+        if done:
+            order.append(part.nodes[place])
+        elif place not in seen:
+            seen.add(place)
+            stack.append((place, True))
+            stack += [(earlier, False) for earlier in before[place]]
+    return tuple(order)
 
 
 @dataclass
@@ -103,35 +133,14 @@ class _Plan:
     def makers(self) -> dict[str, Node]:
         return {name: node for node in self.part.nodes for name in node.outputs}
 
-    def add_all(self) -> None:
-        """Add the operations of all nodes."""
+    def add_all(self, order: Sequence[Node]) -> None:
+        """Add the operations of all nodes, in this order."""
         self.exists.update(Buffer(name) for name in self.part.inputs)
         for name, copy in self.pooled.items():
             self._write((self._read(name, blocked=True),), copy, blocked=True)
-        for node in self._execution_order():
+        for node in order:
             if node.index not in self.included and not self.constant.issuperset(node.outputs):
                 self._add(node)
-
-    def _execution_order(self) -> list[Node]:
-        """Return the nodes in the order in which onnxruntime runs them.
-
-        It goes from the last outputs to the inputs, depth first, and of a node's inputs to the one made last first.
-        (``GraphViewer`` in ``onnxruntime/core/graph/graph_viewer.cc``)
-        """
-        position = {node.index: place for place, node in enumerate(self.part.nodes)}
-        stack = [(node, False) for node in self.part.nodes if not any(map(self.users.get, node.outputs))]
-        order: list[Node] = []
-        seen: set[int] = set()
-        while stack:
-            node, done = stack.pop()
-            if done:
-                order.append(node)
-            elif node.index not in seen:
-                seen.add(node.index)
-                stack.append((node, True))
-                before = {self.makers[name].index: self.makers[name] for name in node.inputs if name in self.makers}
-                stack += [(before[index], False) for index in sorted(before, key=position.__getitem__)]
-        return order
 
     def _add(self, node: Node) -> None:
         operator = node.proto.op_type
