@@ -112,6 +112,12 @@ def _einsum(node: onnx.NodeProto, lookup: Lookup) -> int:
     return sum(math.prod(shape_of(name, lookup)) for name in (*node.input, node.output[0])) * FLOAT_BYTES
 
 
+def _resize(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count two positions and two weights for each row and column."""
+    mode = attribute(node, "mode", b"nearest")
+    return 4 * FLOAT_BYTES * sum(shape_of(node.output[0], lookup)[2:]) if mode == b"linear" else 0
+
+
 def _scatter(node: onnx.NodeProto, lookup: Lookup) -> int:
     """Count the indices, which become offsets."""
     return math.prod(shape_of(node.input[1], lookup)) * POINTER_BYTES
@@ -169,6 +175,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "MultiHeadAttention": _multi_head_attention,
     "QLinearConv": lambda node, lookup: _integer_conv(node, lookup, 3),
     "RNN": _recurrent(1),
+    "Resize": _resize,
     "ScatterElements": _scatter,
     "Softmax": _softmax,
     "Sum": _variadic,
