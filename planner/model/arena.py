@@ -34,6 +34,14 @@ class Buffer(NamedTuple):
     blocked: bool = False
 
 
+class Write(NamedTuple):
+    """A buffer that is written, with its size in bytes and the shape of its tensor."""
+
+    buffer: Buffer
+    size_bytes: int
+    shape: tuple[int, ...] | None
+
+
 @dataclass(frozen=True)
 class Step:
     """An operation on buffers.
@@ -43,7 +51,7 @@ class Step:
     reads
         Buffers that are read. Those that no step writes are inputs, which lie outside the arena.
     writes
-        Buffers that are written, with their sizes in bytes.
+        Buffers that are written.
     scratch_bytes
         Further memory needed during the operation.
     over
@@ -53,7 +61,7 @@ class Step:
     """
 
     reads: tuple[Buffer, ...]
-    writes: tuple[tuple[Buffer, int], ...]
+    writes: tuple[Write, ...]
     scratch_bytes: int = 0
     over: tuple[Buffer, ...] = ()
     view: Buffer | None = None
@@ -127,8 +135,8 @@ class _Place:
 
     Parameters
     ----------
-    size_bytes
-        Size.
+    size_bytes, shape
+        Size, and shape of the first tensor.
     first, last
         Steps before which it is taken and after which it is returned.
     buffers
@@ -136,6 +144,7 @@ class _Place:
     """
 
     size_bytes: int
+    shape: tuple[int, ...] | None
     first: int
     last: int
     buffers: set[Buffer] = field(default_factory=set)
@@ -177,7 +186,7 @@ def _run(arena: Arena, steps: Sequence[Step], places: Sequence[_Place]) -> None:
 class _Plan:
     """Places of the buffers of a run, which onnxruntime plans when it creates a session.
 
-    A buffer lies where its step says, else where an earlier buffer of the same size has lain that is no longer needed,
+    A buffer lies where its step says, else where an earlier buffer of the same shape has lain that is no longer needed,
     else in a new place. A place is held until its last buffer is no longer needed. Outputs have places of their own.
     (``onnxruntime/core/framework/allocation_planner.cc``)
     """
@@ -190,19 +199,20 @@ class _Plan:
         self._place_of: dict[Buffer, _Place] = {}
         self._unused: list[_Place] = []
         for index, step in enumerate(steps):
-            for buffer, size_bytes in step.writes:
-                self._write(index, step, buffer, size_bytes)
-            for buffer in (*step.reads, *(buffer for buffer, _ in step.writes)):
+            for write in step.writes:
+                self._write(index, step, write)
+            for buffer in (*step.reads, *(write.buffer for write in step.writes)):
                 if self._last_use.get(buffer, -1) <= index:
                     self._leave(buffer)
 
-    def _write(self, index: int, step: Step, buffer: Buffer, size_bytes: int) -> None:
+    def _write(self, index: int, step: Step, write: Write) -> None:
+        buffer = write.buffer
         if step.view is not None:
             place = self._place_of.get(step.view)  # none for a view of an input, which lies outside the arena
-        elif size_bytes:
-            place = None if buffer in self._kept else self._earlier(index, step, size_bytes)
+        elif write.size_bytes:
+            place = None if buffer in self._kept else self._earlier(index, step, write)
             if place is None:
-                place = _Place(size_bytes, index, index)
+                place = _Place(write.size_bytes, write.shape, index, index)
                 self.places.append(place)
         else:
             place = None
@@ -211,14 +221,14 @@ class _Plan:
             place.last = max(place.last, index, self._last_use.get(buffer, index))
             self._place_of[buffer] = place
 
-    def _earlier(self, index: int, step: Step, size_bytes: int) -> _Place | None:
+    def _earlier(self, index: int, step: Step, write: Write) -> _Place | None:
         for buffer in step.over:
             place = self._place_of.get(buffer)
             dies = self._last_use[buffer] == index
-            if dies and place and place.buffers == {buffer} and place.size_bytes == size_bytes:
+            if dies and place and place.buffers == {buffer} and place.size_bytes == write.size_bytes:
                 return place
         for place in self._unused:
-            if place.size_bytes == size_bytes:
+            if (place.size_bytes, place.shape) == (write.size_bytes, write.shape):
                 self._unused.remove(place)
                 return place
         return None

@@ -22,7 +22,7 @@ from typing import Final
 
 from onnx import TensorProto
 
-from planner.model.arena import Buffer, Step, arena_bytes
+from planner.model.arena import Buffer, Step, Write, arena_bytes
 from planner.model.extract import Subgraph
 from planner.model.graph import Node, WorkGraph
 from planner.model.inlining import bodies
@@ -168,7 +168,7 @@ class _Plan:
         """Return a buffer of a tensor, copied into the wanted layout if it only exists in the other."""
         wanted, other = Buffer(name, blocked), Buffer(name, not blocked)
         if wanted not in self.exists and other in self.exists:
-            self._step(Step((other,), ((wanted, self._bytes(wanted)),)))
+            self._step(Step((other,), (self._sized(wanted),)))
         return wanted
 
     def _write(
@@ -179,17 +179,24 @@ class _Plan:
         blocked: bool = False,
         over: tuple[Buffer, ...] = (),
         scratch: int = 0,
+        shape: tuple[int, ...] | None = None,
     ) -> None:
         written = Buffer(name, blocked)
         # An output never takes the place of another tensor.
         over = () if name in self.part.outputs and not blocked else over
-        self._step(Step(reads, ((written, self._bytes(written)),), scratch, over))
+        self._step(Step(reads, (self._sized(written)._replace(shape=shape or self._shape(name)),), scratch, over))
         if blocked and name in self.part.outputs:
             self._read(name, blocked=False)
 
     def _step(self, step: Step) -> None:
         self.steps.append(step)
-        self.exists.update(buffer for buffer, _ in step.writes)
+        self.exists.update(write.buffer for write in step.writes)
+
+    def _sized(self, buffer: Buffer) -> Write:
+        return Write(buffer, self._bytes(buffer), self._shape(buffer.tensor))
+
+    def _shape(self, name: str) -> tuple[int, ...] | None:
+        return self.shapes.dims(self._original.get(name, name))
 
     def _bytes(self, buffer: Buffer) -> int:
         dims = self.shapes.dims(buffer.tensor)
@@ -274,9 +281,13 @@ class _Plan:
         scratch = self._scratch(node)
         if len(node.outputs) == 1:
             over = reads if node.proto.op_type in IN_PLACE else ()
-            self._write(reads, self._include(node, node.outputs[0]), over=over, scratch=scratch)
+            output = self._include(node, node.outputs[0])
+            shape = self._shape(output)
+            if node.proto.op_type == "MatMul" and output != node.outputs[0] and shape is not None:
+                shape = (math.prod(shape[:-1]), *shape[-1:])  # a product with a bias has two dimensions
+            self._write(reads, output, over=over, scratch=scratch, shape=shape)
         else:
-            writes = tuple((Buffer(name), self.shapes.bytes(name)) for name in node.outputs)
+            writes = tuple(self._sized(Buffer(name)) for name in node.outputs)
             self._step(Step(reads, writes, scratch))
 
     def _view(self, node: Node, name: str) -> None:
@@ -284,7 +295,7 @@ class _Plan:
         if output in self.part.outputs:
             self._write((read,), output)
         else:
-            self._step(Step((read,), ((Buffer(output), 0),), view=read))
+            self._step(Step((read,), (Write(Buffer(output), 0, None),), view=read))
 
     def _scratch(self, node: Node) -> int:
         inner = sum(map(self.shapes.bytes, _inner(node)))
@@ -298,7 +309,7 @@ class _Plan:
         made = [name for name in node.inputs if name in self.constant and self._maker(name) == "DequantizeLinear"]
         weights = tuple(map(Buffer, made))
         for weight in weights:
-            self._step(Step((), ((weight, self._bytes(weight)),)))
+            self._step(Step((), (self._sized(weight),)))
         return weights
 
     # Quantised operators.
