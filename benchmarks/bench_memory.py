@@ -25,14 +25,23 @@ LEAST_BYTES: Final = MIB // 2
 
 BUILT: Final[dict[str, Callable[[Path], Path]]] = {
     "mobilenetv2": lambda path: build_model("mobilenetv2", path),
+    "mobilenetv2-96": lambda path: build_model("mobilenetv2-96", path),
     "mobilenetv2-int8": lambda path: build_quantised("mobilenetv2-int8", path),
     "resnet50": lambda path: build_model("resnet50", path),
+    "resnet56": lambda path: build_model("resnet56", path),
     "resnet56-exits": lambda path: build_model("resnet56-exits", path),
+    "resnet56-int8": lambda path: build_quantised("resnet56-int8", path),
+    "gpt2-small": lambda path: build_model("gpt2-small", path),
     "gpt2, 4 layers": lambda path: gpt2(path, layers=4, width=768, heads=12, vocabulary=5000, tokens=64),
 }
 PACKAGED: Final = {
     "magika": ("magika", "models/standard_v3_3/model.onnx", {"bytes": [1, 2048]}),
     "text-detector": ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_det_infer.onnx", {"x": [1, 3, 640, 640]}),
+    "text-direction": (
+        "rapidocr_onnxruntime",
+        "models/ch_ppocr_mobile_v2.0_cls_infer.onnx",
+        {"x": [1, 3, 48, 192]},
+    ),
     "text-recogniser": ("rapidocr_onnxruntime", "models/ch_PP-OCRv4_rec_infer.onnx", {"x": [1, 3, 48, 320]}),
 }
 
@@ -80,7 +89,10 @@ def _measure(model: ChainModel) -> list[BlockMemory]:
     crossing = [tensors]
     for index in range(len(model.chain)):
         crossing.append(crossing[-1] | BlockSession(model.block_model(index)).run(crossing[-1]))
-    measured = [measure_memory(model.block_model(index), crossing[index]) for index in range(len(model.chain))]
+    measured = []
+    for index, cut in enumerate(model.chain.cuts[:-1]):
+        passing = [tensor.name for tensor in cut.tensors]
+        measured.append(measure_memory(model.block_model(index), crossing[index], passing=passing))
     if None in measured:
         raise RuntimeError("this system does not let a process reset its high-water mark")
     return [memory for memory in measured if memory is not None]

@@ -48,7 +48,8 @@ class Block:
     weight_bytes
         Memory that onnxruntime holds for the weights on a CPU, counted in the same way.
     activation_bytes
-        Peak size of the tensors alive while the block runs, including its inputs and outputs.
+        Memory for tensors while the block runs on a CPU, including its inputs and outputs, tensors that pass by it, and
+        what onnxruntime's arena holds beside them.
     """
 
     name: str

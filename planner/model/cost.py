@@ -13,7 +13,8 @@ from functools import cached_property
 
 import onnx
 
-from planner.model.extract import Subgraph
+from planner.model.buffers import run_bytes
+from planner.model.extract import Subgraph, pooled_inputs
 from planner.model.flop import MOVES, node_flop
 from planner.model.graph import Node, WorkGraph
 from planner.model.inlining import bodies
@@ -62,26 +63,13 @@ class NodeCosts:
         """Return the memory that onnxruntime holds for the constants of a part, in bytes."""
         return held_bytes(part.nodes, part.outputs, self.graph.weights, self.shapes.types)
 
-    def peak_bytes(self, line: WorkOrder, first: int, last: int) -> int:
-        """Return the peak number of bytes alive between two cuts, including tensors that only pass through."""
-        return max(
-            sum(map(self.shapes.bytes, (*line.alive[position], *node.outputs, *self._dequantised(node))))
-            for position, node in enumerate(line.order[first:last], first)
-        )
+    def peak_bytes(self, line: WorkOrder, first: int, part: Subgraph) -> int:
+        """Return the memory for the tensors of a part after cut ``first``, in bytes.
 
-    def _dequantised(self, node: Node) -> list[str]:
-        """Return the weights that are dequantised for a node, unless it computes with the quantised numbers.
-
-        It does so if its activations are dequantised, too.
+        It includes all tensors that cross the cut: inputs stay until the run ends, and others pass by.
         """
-        dequantised = [name for name in node.inputs if self._maker(name) == "DequantizeLinear"]
-        weights = [name for name in dequantised if self.graph.is_free(name)]
-        return weights if len(weights) == len(dequantised) else []
-
-    def _maker(self, name: str) -> str | None:
-        """Return the operator that produces a tensor."""
-        maker = self.graph.maker.get(name)
-        return maker.proto.op_type if maker else None
+        crossing = sum(map(self.shapes.bytes, line.alive[first]))
+        return crossing + run_bytes(self.graph, self.shapes, part, pooled_inputs(line, part))
 
     def times_s(self, line: WorkOrder) -> list[float]:
         """Return the nominal time of each node of a line in seconds.

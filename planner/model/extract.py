@@ -120,7 +120,7 @@ def _pieces(
         | bytes,
     ]
 ]:
-    renamed = _blocked_inputs(line, part)
+    renamed = pooled_inputs(line, part)
     for original, pooled in renamed.items():
         yield "node", helper.make_node("AveragePool", [original], [pooled], kernel_shape=[1, 1])
     for node in part.nodes:
@@ -140,7 +140,7 @@ def _pieces(
             yield field, onnx.ValueInfoProto(name=tensor_name, type=shapes.type_of(tensor_name))
 
 
-def _blocked_inputs(line: WorkOrder, part: Subgraph) -> dict[str, str]:
+def pooled_inputs(line: WorkOrder, part: Subgraph) -> dict[str, str]:
     """Return names for the copies, in onnxruntime's blocked layout (NCHWc), of inputs that a sum needs in that layout.
 
     onnxruntime fuses a convolution with the sum that follows it, as in a residual network, only if the other summand

@@ -317,5 +317,5 @@ def _block(index: int, line: WorkOrder, costs: NodeCosts, first: int, last: int)
         flop=sum(costs.flop[node.index] for node in part.nodes),
         parameters=costs.parameters(part),
         weight_bytes=costs.weight_bytes(part),
-        activation_bytes=costs.peak_bytes(line, first, last),
+        activation_bytes=costs.peak_bytes(line, first, part),
     )

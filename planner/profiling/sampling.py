@@ -258,8 +258,9 @@ class Sampler:
         self.samples.whole_error = compare(found, expected).max_rel_error
 
     def _memory(self, index: int) -> BlockMemory | None:
-        name = f"{self._model.chain.name}, block {index}"
-        return measure_memory(self._model.block_model(index), self._cut_tensors[index], name=name)
+        """Return the memory of a block, with the tensors that pass by it."""
+        name, crossing = f"{self._model.chain.name}, block {index}", self._cut_tensors[index]
+        return measure_memory(self._model.block_model(index), crossing, name=name, passing=crossing)
 
 
 def cut_names(chain: Chain) -> Sequence[Sequence[str]]:

@@ -5,7 +5,8 @@ from __future__ import annotations
 import contextlib
 import ctypes
 import re
-from collections.abc import Iterator, Mapping
+import sys
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -17,6 +18,7 @@ from planner.runtime.session import BlockSession
 _STATUS: Final = Path("/proc/self/status")
 _CLEAR: Final = Path("/proc/self/clear_refs")
 _MMAP_THRESHOLD: Final = -3  # M_MMAP_THRESHOLD of the GNU C library, and its smallest and largest default
+_NO_HUGE_PAGES: Final = 41  # PR_SET_THP_DISABLE of Linux
 _SMALLEST_PIECE_BYTES: Final = 128 * 1024
 _LARGEST_PIECE_BYTES: Final = 32 * 1024 * 1024
 
@@ -40,7 +42,9 @@ class BlockMemory:
     peak_bytes: int
 
 
-def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: str = "") -> BlockMemory | None:
+def measure_memory(
+    model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: str = "", passing: Iterable[str] = ()
+) -> BlockMemory | None:
     """Load and run a block on the CPU, and return by how much this process's resident memory rises.
 
     Parameters
@@ -51,6 +55,9 @@ def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: s
         Inputs of the block. Their size is added to the peak, because they are alive while the block runs.
     name
         Name of the block in messages.
+    passing
+        Names of tensors that the worker holds meanwhile, because they cross the cut before the block. They are added to
+        the peak, too.
 
     Returns
     -------
@@ -58,7 +65,7 @@ def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: s
         Memory of the block, accurate to about 0.25 MiB; None if the system does not let a process reset its
         high-water mark (Linux does).
     """
-    with _large_pieces_from_the_system():
+    with _large_pieces_from_the_system(), _small_pages():
         _trim_heap()
         before_bytes = _status_bytes("RssAnon")
         session = BlockSession(model, name=name, shared_arena=False)
@@ -72,8 +79,8 @@ def measure_memory(model: bytes, tensors: Mapping[str, NDArray[Any]], *, name: s
         for _ in range(RUNS):
             session.run(tensors)
         risen_bytes = _status_bytes("VmHWM") - idle_bytes
-    inputs_bytes = sum(tensors[name].nbytes for name in session.input_names)
-    return BlockMemory(max(held_bytes, 0), max(risen_bytes, 0) + inputs_bytes)
+    around_bytes = sum(tensors[name].nbytes for name in {*session.input_names, *passing})
+    return BlockMemory(max(held_bytes, 0), max(risen_bytes, 0) + around_bytes)
 
 
 @contextlib.contextmanager
@@ -91,6 +98,20 @@ def _large_pieces_from_the_system() -> Iterator[None]:
     finally:
         if library is not None:
             library.mallopt(_MMAP_THRESHOLD, _LARGEST_PIECE_BYTES)
+
+
+@contextlib.contextmanager
+def _small_pages() -> Iterator[None]:
+    """Let memory become resident in pages of 4 KiB: numpy asks for pages of 2 MiB, of which a part may be needed."""
+    library = _c_library()
+    if library is None or sys.platform != "linux":
+        yield
+        return
+    library.prctl(_NO_HUGE_PAGES, 1, 0, 0, 0)
+    try:
+        yield
+    finally:
+        library.prctl(_NO_HUGE_PAGES, 0, 0, 0, 0)
 
 
 def _c_library() -> ctypes.CDLL | None:

@@ -46,12 +46,12 @@ def _run(model: ChainModel, first: int, last: int, crossing: Arrays, *, optimise
     return dict(crossing) | BlockSession(model.stage_model(first, last), optimise=optimise).run(crossing)
 
 
-def packaged(name: str) -> ChainModel:
+def packaged(name: str, max_blocks: int | None = None) -> ChainModel:
     package, file, shape = PACKAGED[name]
     spec = find_spec(package)
     if spec is None or spec.origin is None:
         pytest.skip(f"the package {package}, which contains this model, is not installed")
-    return load_chain(Path(spec.origin).parent / file, max_blocks=None, shape=shape)
+    return load_chain(Path(spec.origin).parent / file, max_blocks=max_blocks, shape=shape)
 
 
 @pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.nightly) for name in INT8)])

@@ -360,12 +360,13 @@ def test_no_cut_where_onnxruntime_cannot_pass_the_type_to_numpy(tmp_path: Path, 
         node("Cast", ["narrow"], ["b"], to=TensorProto.FLOAT),
         node("Tanh", ["b"], ["y"]),
     ]
-    path = save(tmp_path / "m.onnx", nodes, [value("x", [8, 100])], [value("y", [8, 100])], opset=23, ir_version=11)
+    path = save(tmp_path / "m.onnx", nodes, [value("x", [80, 1000])], [value("y", [80, 1000])], opset=23, ir_version=11)
     model = load_chain(path, max_blocks=None)
     assert crossing_names(model) == [["x"], ["a"], ["b"], ["y"]]
     assert model.uncut == {"narrow": f"{name.lower()}, which onnxruntime does not pass to numpy"}
     assert model.uncounted == {}
-    assert model.chain.blocks[1].activation_bytes == 800 * (32 + bits) // 8
+    tensors_bytes = 80_000 * (32 + bits + 32) // 8
+    assert 0 <= model.chain.blocks[1].activation_bytes - tensors_bytes - 2**20 // 32 <= 4096  # the arena's table
     if name != "FLOAT4E2M1":  # which onnxruntime cannot convert on a CPU
         assert_every_cut(model)
 

@@ -18,7 +18,7 @@ from onnx import NodeProto, TensorProto, helper, numpy_helper
 from planner.model.load import load_chain
 from planner.runtime.memory import measure_memory
 from planner.runtime.session import BlockSession
-from tests.model.chained import BOOL, INT64, floats, inputs_of, needs_onnxruntime, reference, value
+from tests.model.chained import BOOL, INT64, floats, needs_onnxruntime, value
 
 MIB = 2**20
 SIZE = 512  # a weight of this many rows and columns takes 1 MiB
@@ -189,29 +189,3 @@ def test_the_weights_of_a_block_take_the_memory_that_is_said(tmp_path: Path) -> 
     if not held:
         pytest.skip("this system does not let a process reset its high-water mark")
     assert {name: (said[name], held[name]) for name in models if abs(said[name] - held[name]) > TOLERANCE_BYTES} == {}
-
-
-def held_by_blocks(names: Sequence[str]) -> dict[str, tuple[int, int]]:
-    """Return the memory said and held, of each block of reference models, once sessions of all blocks have run."""
-    found: dict[str, tuple[int, int]] = {}
-    for name in names:
-        model = load_chain(reference(name))
-        crossing = [inputs_of(model)]
-        for index in range(len(model.chain)):
-            crossing.append(crossing[-1] | BlockSession(model.block_model(index)).run(crossing[-1]))
-        for index, block in enumerate(model.chain.blocks):
-            memory = measure_memory(model.block_model(index), crossing[index])
-            if memory is not None:
-                found[f"{name}, {block.name}"] = block.weight_bytes, memory.held_bytes
-    return found
-
-
-@needs_onnxruntime(1, 32)
-@pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process reset its high-water mark")
-def test_the_weights_of_models_take_the_memory_that_is_said() -> None:
-    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
-        found = executor.submit(held_by_blocks, ["mobilenetv2", "resnet56-exits", "gpt2-small"]).result()
-    if not found:
-        pytest.skip("this system does not let a process reset its high-water mark")
-    # In addition, a session itself takes up to a third of a MiB.
-    assert {name: pair for name, pair in found.items() if not -MIB / 4 < pair[1] - pair[0] < MIB / 2} == {}

@@ -1,0 +1,183 @@
+"""Scratch memory of operators on a CPU, beside their inputs and outputs.
+
+onnxruntime reports it for each node (``session.collect_node_memory_stats_to_file``).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from typing import Final
+
+import numpy as np
+import onnx
+
+from planner.model.lookup import Lookup, Rule, attribute, output_elements, shape_of
+
+FLOAT_BYTES: Final = 4
+POINTER_BYTES: Final = 8
+SEGMENT_BYTES: Final = 128 * 128 * FLOAT_BYTES
+"""Part of the unrolled input that a convolution with few filters holds at a time, per thread."""
+
+FLASH_BYTES: Final = 2**18
+"""Scores that attention holds at a time if it has no mask."""
+
+
+def scratch_bytes(node: onnx.NodeProto, lookup: Lookup, *, integer: bool = False) -> int:
+    """Return the scratch memory of a node in bytes.
+
+    Parameters
+    ----------
+    node
+        The node.
+    lookup
+        Shapes of tensors.
+    integer
+        Whether the node computes with 8 bits, because its inputs are dequantised and its output is quantised.
+
+    Raises
+    ------
+    UnknownShapeError
+        If a shape is unknown.
+    """
+    if integer:
+        return _integer_conv(node, lookup) if node.op_type == "Conv" else 0
+    rule = RULES.get(node.op_type)
+    return rule(node, lookup) if rule else 0
+
+
+def _conv(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the unrolled input of one group (im2col), as a whole if there are more filters than pixels."""
+    weight = shape_of(node.input[1], lookup)
+    pixels = math.prod(shape_of(node.output[0], lookup)[2:])
+    if math.prod(weight[2:]) == 1:
+        return 0
+    whole = math.prod(weight[1:]) * pixels * FLOAT_BYTES
+    filters = weight[0] // attribute(node, "group", 1)
+    return whole if filters > pixels else min(whole, SEGMENT_BYTES)
+
+
+def _conv_transpose(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the product of one group's input with its weights, before overlapping pixels are added."""
+    weight = shape_of(node.input[1], lookup)
+    return math.prod(weight[1:]) * math.prod(shape_of(node.input[0], lookup)[2:]) * FLOAT_BYTES
+
+
+def _integer_conv(node: onnx.NodeProto, lookup: Lookup, weight: int = 1) -> int:
+    """Count the addresses of the pixels under a depthwise kernel, or else the unrolled input.
+
+    Sums of 32 bits are written to memory if the input channels do not come in fours.
+    """
+    shape = shape_of(node.input[weight], lookup)
+    pixels = math.prod(shape_of(node.output[0], lookup)[2:])
+    kernel = math.prod(shape[2:])
+    if shape[1] == 1:
+        return kernel * pixels * POINTER_BYTES
+    unrolled = shape[1] * kernel * pixels if kernel > 1 else 0
+    return unrolled + (shape[0] * pixels * FLOAT_BYTES if shape[1] % 4 else 0)
+
+
+def _where(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count both selections, each as large as the condition and the choice together."""
+    condition, *choices = (shape_of(name, lookup) for name in node.input)
+    return sum(math.prod(np.broadcast_shapes(condition, choice)) for choice in choices) * FLOAT_BYTES
+
+
+def _outputs(count: int) -> Rule:
+    """Return a rule for operators that onnxruntime computes in steps, with so many further results of the same size."""
+    return lambda node, lookup: count * output_elements(node, lookup) * FLOAT_BYTES
+
+
+def _variadic(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count one partial result if there are more than two inputs."""
+    return output_elements(node, lookup) * FLOAT_BYTES if len(node.input) > 2 else 0
+
+
+def _softmax(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count copies of input and output with the axis last."""
+    shape = shape_of(node.output[0], lookup)
+    axis = attribute(node, "axis", -1)
+    return 0 if axis in (-1, len(shape) - 1) else 2 * math.prod(shape) * FLOAT_BYTES
+
+
+def _lrn(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the squares, and the squares with further channels at both ends."""
+    batch, channels, *image = shape_of(node.output[0], lookup)
+    size: int = attribute(node, "size", 1)
+    return (2 * batch * channels + size) * math.prod(image) * FLOAT_BYTES
+
+
+def _einsum(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the inputs and the output, each with its axes in another order."""
+    return sum(math.prod(shape_of(name, lookup)) for name in (*node.input, node.output[0])) * FLOAT_BYTES
+
+
+def _resize(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count two positions and two weights for each row and column."""
+    mode = attribute(node, "mode", b"nearest")
+    return 4 * FLOAT_BYTES * sum(shape_of(node.output[0], lookup)[2:]) if mode == b"linear" else 0
+
+
+def _scatter(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the indices, which become offsets."""
+    return math.prod(shape_of(node.input[1], lookup)) * POINTER_BYTES
+
+
+def _recurrent(gates: int) -> Rule:
+    """Return a rule for a recurrent operator: all gates of all steps, and a reversed copy of input and output."""
+
+    def count(node: onnx.NodeProto, lookup: Lookup) -> int:
+        steps, batch, features = shape_of(node.input[0], lookup)
+        directions, _, hidden = shape_of(node.input[2], lookup)
+        elements = directions * batch * hidden * (gates * steps + gates + 2)
+        if attribute(node, "direction", b"forward") != b"forward":
+            elements += steps * batch * (features + hidden)
+        return elements * FLOAT_BYTES
+
+    return count
+
+
+def _attention(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the scores of all pairs of queries and keys, and the mask."""
+    query, key = (shape_of(name, lookup) for name in node.input[:2])
+    heads = query[1] if len(query) == 4 else attribute(node, "q_num_heads", 1)
+    pairs = query[-2] * key[-2]
+    return (query[0] * heads + 1) * pairs * FLOAT_BYTES
+
+
+def _multi_head_attention(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count queries, keys and values by head; the scores too if there is a mask, else those of a few rows."""
+    shapes = [shape_of(name, lookup) for name in node.input[:3] if name]
+    heads: int = attribute(node, "num_heads", 1)
+    scores = shapes[0][0] * heads * shapes[0][1] * shapes[-1][1] * FLOAT_BYTES
+    if not any(node.input[3:]):
+        scores = min(scores, FLASH_BYTES)
+    return sum(map(math.prod, shapes)) * FLOAT_BYTES + scores
+
+
+RULES: Final[Mapping[str, Rule]] = {
+    "Attention": _attention,
+    "Conv": _conv,
+    "ConvInteger": _integer_conv,
+    "ConvTranspose": _conv_transpose,
+    "Einsum": _einsum,
+    "FusedConv": _conv,
+    "GRU": _recurrent(3),
+    "GroupNormalization": _outputs(3),
+    "HardSwish": _outputs(1),
+    "LRN": _lrn,
+    "LSTM": _recurrent(4),
+    "LogSoftmax": _softmax,
+    "Max": _variadic,
+    "Mean": _variadic,
+    "Min": _variadic,
+    "Mish": _outputs(1),
+    "MultiHeadAttention": _multi_head_attention,
+    "QLinearConv": lambda node, lookup: _integer_conv(node, lookup, 3),
+    "RNN": _recurrent(1),
+    "Resize": _resize,
+    "ScatterElements": _scatter,
+    "Softmax": _softmax,
+    "Sum": _variadic,
+    "Where": _where,
+}

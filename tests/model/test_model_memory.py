@@ -1,0 +1,168 @@
+"""Memory that is said for each block of every model, against what onnxruntime takes: weights and peaks of runs."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ProcessPoolExecutor
+from importlib.util import find_spec
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, Final, NamedTuple
+
+import pytest
+from numpy.typing import NDArray
+
+from planner.model.load import ChainModel, load_chain
+from planner.model.reference import REFERENCE
+from planner.runtime.memory import measure_memory
+from planner.runtime.quantise import QUANTISED
+from planner.runtime.session import BlockSession
+from tests.model.chained import inputs_of, needs_onnxruntime, reference
+from tests.model.indexed import WRITERS
+from tests.model.memory_kinds import KINDS
+from tests.model.test_model_cuts import PACKAGED, packaged
+from tests.model.test_model_quantised import llama, llama_inputs
+
+MIB: Final = 2**20
+TRAINED: Final = Path(__file__).parents[2] / "models/resnet56-exits-fashion.onnx"
+QUICK: Final = (
+    "mobilenetv2-96",
+    "resnet56",
+    "resnet56-exits",
+    "resnet56-int8",
+    "mobilenetv2-int8",
+    "gpt2-small",
+    "trained",
+    "llama-int4",
+)
+LARGE: Final = ("mobilenetv2", "resnet50", "gpt2")
+ACCURACY_BYTES: Final = 3 * MIB // 10
+"""Accuracy of a measurement. It includes up to 0.25 MiB that quantised products keep for each thread."""
+TRIES: Final = 3
+NODE_BYTES: Final = 8 * 1024
+"""Memory that a session takes for each node, beside weights."""
+
+
+class Memory(NamedTuple):
+    """Memory of a block that is said and measured, in bytes."""
+
+    weights_said: int
+    weights: int
+    peak_said: int
+    peak: int
+    nodes: int
+
+
+Found = dict[str, dict[str, Memory]]
+"""Memory of blocks, by model and block."""
+
+
+def measured(model: ChainModel, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Memory]:
+    """Return the memory of each block; what is too much is measured again, since other parts of a process can add."""
+    crossing = dict(inputs)
+    found: dict[str, Memory] = {}
+    for index, (block, cut) in enumerate(zip(model.chain.blocks, model.chain.cuts[:-1], strict=True)):
+        data, passing = model.block_model(index), [tensor.name for tensor in cut.tensors]
+        held, peak = sys.maxsize, sys.maxsize
+        for _ in range(TRIES):
+            memory = measure_memory(data, crossing, passing=passing)
+            if memory is None:
+                return {}
+            held, peak = min(held, memory.held_bytes), min(peak, memory.peak_bytes)
+            if peak - ACCURACY_BYTES <= block.activation_bytes and held - ACCURACY_BYTES <= block.weight_bytes:
+                break
+        found[block.name] = Memory(block.weight_bytes, held, block.activation_bytes, peak, block.nodes)
+        crossing |= BlockSession(data).run(crossing)
+    return found
+
+
+def load(name: str, folder: Path) -> ChainModel:
+    """Return a model of the tests by name."""
+    if name in WRITERS:
+        write, shape = WRITERS[name]
+        return load_chain(write(folder / "model.onnx"), shape=shape)
+    if name in PACKAGED:
+        return packaged(name, max_blocks=8)
+    if name == "text-detector, large":
+        return load_chain(packaged("text-detector").path, shape={"x": [1, 3, 640, 640]})
+    if name == "llama-int4":
+        return llama(4)
+    return load_chain(TRAINED if name == "trained" else reference(name))
+
+
+def memory_of_models(names: Iterable[str], folder: Path) -> Found:
+    """Return the memory of the blocks of each model."""
+    found: Found = {}
+    for name in names:
+        model = load(name, folder)
+        inputs = llama_inputs(4) if name == "llama-int4" else inputs_of(model)
+        found[name] = measured(model, inputs)
+    return found
+
+
+def memory_of_kinds(names: Iterable[str], folder: Path) -> Found:
+    """Return the memory of models of one block."""
+    found: Found = {}
+    for name in names:
+        (folder / "kind.onnx").write_bytes(KINDS[name].model())
+        found[name] = measured(load_chain(folder / "kind.onnx", max_blocks=1), KINDS[name].inputs())
+    return found
+
+
+def measure(function: Callable[[Iterable[str], Path], Found], names: Iterable[str], folder: Path) -> Found:
+    """Measure in a process of its own: what threads of other tests allocate meanwhile would count, too."""
+    if sys.platform != "linux":
+        pytest.skip("only Linux lets a process reset its high-water mark")
+    with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+        found = executor.submit(function, list(names), folder).result()
+    if not any(found.values()):
+        pytest.skip("this system does not let a process reset its high-water mark")
+    assert set(found) == set(names)
+    assert all(found.values())
+    return found
+
+
+def wrong_peaks(found: Found, most: float) -> dict[str, tuple[float, float]]:
+    """Return what is said and measured, in MiB, of blocks that need more than is said, or far less."""
+    return {
+        f"{name}, {block}": (memory.peak_said / MIB, memory.peak / MIB)
+        for name, blocks in found.items()
+        for block, memory in blocks.items()
+        if not memory.peak - ACCURACY_BYTES <= memory.peak_said <= most * memory.peak + ACCURACY_BYTES
+    }
+
+
+@needs_onnxruntime(1, 32)
+def test_the_peak_of_each_kind_of_operator_is_not_more_than_is_said(tmp_path: Path) -> None:
+    found = measure(memory_of_kinds, KINDS, tmp_path)
+    assert min(memory.peak for blocks in found.values() for memory in blocks.values()) > MIB
+    assert wrong_peaks(found, 1.6) == {}
+
+
+def check_models(names: Iterable[str], folder: Path) -> None:
+    found = measure(memory_of_models, names, folder)
+    assert wrong_peaks(found, 2.0) == {}
+    # The largest peak of a model decides whether it fits into memory.
+    largest = {name: {"": max(blocks.values(), key=lambda memory: memory.peak_said)} for name, blocks in found.items()}
+    assert wrong_peaks(largest, 1.6) == {}
+    wrong = {
+        f"{name}, {block}": memory
+        for name, blocks in found.items()
+        for block, memory in blocks.items()
+        if not -ACCURACY_BYTES <= memory.weights - memory.weights_said <= ACCURACY_BYTES + NODE_BYTES * memory.nodes
+    }
+    assert wrong == {}
+
+
+@needs_onnxruntime(1, 32)
+def test_the_blocks_of_models_take_the_memory_that_is_said(tmp_path: Path) -> None:
+    installed = [name for name, (package, *_) in PACKAGED.items() if find_spec(package)]
+    check_models([*QUICK, *WRITERS, *installed], tmp_path)
+
+
+@pytest.mark.nightly
+@needs_onnxruntime(1, 32)
+def test_the_blocks_of_large_models_take_the_memory_that_is_said(tmp_path: Path) -> None:
+    assert {*QUICK, *LARGE} >= {*REFERENCE, *QUANTISED}
+    check_models([*LARGE, *(["text-detector, large"] if find_spec("rapidocr_onnxruntime") else [])], tmp_path)
