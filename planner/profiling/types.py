@@ -20,9 +20,10 @@ WHOLE_ERROR: Final = "whole_error"
 
 SHAPES: Final = "shapes"
 """Key of the shapes of the model's inputs in the environment, by name."""
+
 _ERRORS: Final = {"median_error": int | float, "worst_error": int | float}
 FIT: Final = {"figures": int, **_ERRORS}
-"""Keys of the entry ``fit`` in the environment of an estimate from published figures, with the types of their values."""
+"""Keys of the entry ``fit`` in the environment of an estimate from published figures, with the types of values."""
 
 ADAPTED: Final = {"blocks": int, "kernels": int, "left_out": str, **_ERRORS}
 """Likewise of an estimate that was fitted to measurements."""
