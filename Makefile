@@ -10,7 +10,7 @@ LOCKER := .venv-lock
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-newest test-oldest test-wheel dist check docs lock golden bench bench-solve nightly clean
+.PHONY: help demo test test-newest test-oldest test-wheel dist check docs lock golden bench bench-solve campaign nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -74,6 +74,9 @@ bench: $(VENV)/.dev ## Print measured ratios: speed against alternatives, and pr
 
 bench-solve: $(VENV)/.dev ## Measure solvers on public instances and keep the results; CHECK=1 compares with those kept.
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.solve $(if $(CHECK),--check)
+
+campaign: $(VENV)/.dev ## Run 10,000 random runs of the workers under faults; DASK=tcp://HOST:PORT uses a cluster.
+	@$(BIN)/python -m tests.campaign $(if $(DASK),--dask $(DASK),--processes 2)
 
 nightly: $(VENV)/.dev ## Run all tests, including large models and long runs.
 	@HYPOTHESIS_PROFILE=searching $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800
