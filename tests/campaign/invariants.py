@@ -10,7 +10,7 @@ from planner.plan.types import PlanSpec, Route
 from planner.policy.adaptive import aged_priority
 from planner.policy.candidate_routes import extended_candidate_routes
 from planner.policy.costs import CostTable
-from planner.policy.types import SampleKey, Waiting
+from planner.policy.types import SampleKey, Task, Waiting
 from planner.scenario.instance import Instance
 from planner.trace.records import Record, SampleRecord
 from planner.worker.events import (
@@ -70,7 +70,9 @@ class _Checks:
         self._running: dict[str, tuple[Worker, SampleKey, int]] = {}
         self._stores: dict[Worker, dict[SampleKey, int]] = defaultdict(dict)
         """The cut whose tensors a worker has of an attempt, as an agent stores them."""
-        self._asked: dict[tuple[str, SampleKey], float] = {}
+        self._asked: dict[tuple[str, str, SampleKey], Task] = {}
+        """The last task for which a worker was asked, by that worker and who asked."""
+        self._cleared: set[tuple[str, str, SampleKey, int]] = set()
         self._ended: Counter[tuple[str, int]] = Counter()
         self._most_entries = 250
         if case.policy == "adaptive":  # knows the legs of each route, and what is booked on each resource
@@ -172,13 +174,22 @@ class _Checks:
             self._fail("backlog", f"{worker.name} expects {dict(known)} and has {dict(expected)}")
 
     def _check_clearance(self, worker: Worker, event: Event, effects: list[Effect]) -> None:
+        """Check that the highest priority is cleared, and that a task is sent to no worker that did not clear it."""
         if isinstance(event, Received) and isinstance(event.message, RequestMessage):
-            self._asked[worker.name, event.message.key] = event.message.task.priority
-        answered = [
-            (self._asked.get((worker.name, effect.message.key), 0.0), effect.message.completion_s is not None)
-            for effect in effects
-            if isinstance(effect, Tell) and isinstance(effect.message, AnswerMessage)
-        ]
+            self._asked[worker.name, event.sender, event.message.key] = event.message.task
+        answered = []
+        for effect in effects:
+            if isinstance(effect, Tell) and isinstance(effect.message, AnswerMessage):
+                clears = effect.message.completion_s is not None
+                task = self._asked[worker.name, effect.to, effect.message.key]
+                answered.append((task.priority, clears))
+                if clears:
+                    self._cleared.add((worker.name, effect.to, task.key, task.next_block))
+            elif isinstance(effect, Send) and isinstance(effect.message, TaskMessage):
+                task = effect.message.task
+                asked = effect.message.last_block is not None
+                if asked and (effect.to, worker.name, task.key, task.next_block) not in self._cleared:
+                    self._fail("clearance", f"{effect.to} did not clear {task.key} from block {task.next_block} on")
         cleared = [priority for priority, clear in answered if clear]
         if len(cleared) > 1 or (cleared and cleared[0] < max(priority for priority, _ in answered)):
             self._fail("clearance", f"{worker.name} cleared {cleared} of {answered}")

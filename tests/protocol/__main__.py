@@ -11,7 +11,7 @@ import typer
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage, WorkerUse
 from planner.scenario.instance import Instance
 from tests.instances import make_instance, make_profile
-from tests.protocol.explore import Exploration, Explored, Failure
+from tests.protocol.explore import Exploration, Explored, Failure, TooManyStatesError
 
 HAND_OVER: Final = ("planned", "adaptive", "ddi", "mdi", "ar-mdi", "ms-mdi", "pa-mdi")
 """Policies under which a sample may leave its home."""
@@ -62,17 +62,23 @@ def main() -> None:
     parser.add_argument("--policy", action="append", choices=HAND_OVER, help="only this one; repeatable")
     parser.add_argument("--failure", action="append", choices=FAILURES, help="only this one; repeatable")
     parser.add_argument("--sources", type=int, choices=(1, 2), action="append", help="only so many; repeatable")
+    parser.add_argument("--most", type=int, default=300_000, help="states after which a run is left (300000)")
     given = parser.parse_args()
     for policy in given.policy or HAND_OVER:
         for sources in given.sources or (1, 2):
             for failure in given.failure or FAILURES:
+                instance, plan = small_run(sources=sources)
                 start_s = time.process_time()
-                found = explore(policy, failure, sources=sources)
-                typer.echo(
-                    f"{policy}, {sources} source(s), failure {failure}: {found.states} states, "
-                    f"{found.transitions} transitions, {found.ends} ends, {found.local_states} states of workers, "
-                    f"{time.process_time() - start_s:.1f} s"
-                )
+                try:
+                    found = Exploration(instance, policy, plan, failure).run(given.most)
+                    told = (
+                        f"{found.states} states, {found.transitions} transitions, {found.ends} ends, "
+                        f"{found.local_states} states of workers"
+                    )
+                except TooManyStatesError as error:
+                    told = str(error)
+                spent_s = time.process_time() - start_s
+                typer.echo(f"{policy}, {sources} source(s), failure {failure}: {told}, {spent_s:.1f} s")
 
 
 if __name__ == "__main__":

@@ -1,8 +1,8 @@
 """All interleavings of a small run: deliveries, ends of blocks, arrivals, timers, and one failure at any moment.
 
-Time stands still until a source's patience ends, and nothing else can happen; timers of a hand-shake may fire at any
-moment, in any order. Messages between two workers arrive in their order, notes and parcels apart, after any time;
-members that come and go are noticed after any time.
+The clock of a worker stands still until one of its timers fires, which may be at any moment, in order of their times;
+only a source's patience lasts until nothing else can happen. Messages between two workers arrive in their order, notes
+and parcels apart, after any time; members that come and go are noticed after any time.
 """
 
 from __future__ import annotations
@@ -64,7 +64,6 @@ class World(NamedTuple):
         How many failures may still happen.
     """
 
-    now_s: float
     locals: tuple[int, ...]
     channels: tuple[tuple[tuple[str, str, str], tuple[int, ...]], ...]
     timers: tuple[tuple[float, str, Timer], ...]
@@ -75,6 +74,10 @@ class World(NamedTuple):
 
 class ProtocolViolationError(AssertionError):
     """An invariant does not hold; the message has the steps that lead there."""
+
+
+class TooManyStatesError(RuntimeError):
+    """There are more states than were to be explored."""
 
 
 @dataclass(frozen=True)
@@ -112,14 +115,20 @@ class Exploration:
     def run(self, most: int = 2_000_000) -> Explored:
         """Explore everything.
 
+        Parameters
+        ----------
+        most
+            Number of states after which to stop.
+
         Raises
         ------
+        TooManyStatesError
+            There are more.
         ProtocolViolationError
             A sample ends twice or never, a block runs twice at once, somebody keeps something for ever, or the run
             can get to where it never ends.
         """
         first = World(
-            0.0,
             tuple(self._locals.new(name) for name in self._names),
             (),
             (),
@@ -137,7 +146,7 @@ class Exploration:
                 goes_on |= by_itself
                 if following not in self._parents:
                     if len(self._parents) >= most:
-                        raise RuntimeError(f"more than {most} states")
+                        raise TooManyStatesError(f"more than {most} states, all of which keep the rules")
                     self._parents[following] = world, what
                     self._check(following)
                     todo.append(following)
@@ -177,14 +186,14 @@ class Exploration:
             yield from self._crashes(world)
 
     def _time_out(self, world: World) -> Iterator[tuple[str, World, bool]]:
-        """Fire any timer of a hand-shake; or the first of a source's, whose patience outlasts everything else."""
+        """Fire the first timer of any worker; a source's patience outlasts everything else."""
         idle = not world.channels and not any(self._running(world))
+        seen: set[str] = set()
         for index, (at_s, name, timer) in enumerate(world.timers):
-            patient = timer.purpose == "result"
-            if not patient or (idle and index == 0):
+            if name not in seen and (idle or timer.purpose != "result"):
                 rest = world._replace(timers=world.timers[:index] + world.timers[index + 1 :])
-                later = rest._replace(now_s=max(world.now_s, at_s)) if patient else rest
-                yield f"at {name}: {timer}", self._step(later, name, TimedOut(timer)), True
+                yield f"at {name}: {timer}", self._step(rest, name, TimedOut(timer), at_s), True
+            seen.add(name)
 
     def _arrive(self, world: World, index: int, source: str) -> World:
         sample = world.to_come[index]
@@ -230,11 +239,11 @@ class Exploration:
 
     # ---- a step -----------------------------------------------------------------------------------------------------
 
-    def _step(self, world: World, name: str, event: Event) -> World:
+    def _step(self, world: World, name: str, event: Event, at_s: float = 0.0) -> World:
         index = self._names.index(name)
         if world.locals[index] < 0:
             return world
-        number, effects = self._locals.step(world.locals[index], world.now_s, event)
+        number, effects = self._locals.step(world.locals[index], at_s, event)
         world = world._replace(locals=(*world.locals[:index], number, *world.locals[index + 1 :]))
         for effect in effects:
             world = self._carry_out(world, name, effect)

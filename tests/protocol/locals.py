@@ -64,15 +64,16 @@ class Locals:
         """Return the state of a worker that has done nothing yet."""
         return self._number(self._make(name), ())
 
-    def step(self, number: int, now_s: float, event: Event) -> tuple[int, tuple[Effect, ...]]:
-        """Return the state after an event, and what the worker asks for."""
+    def step(self, number: int, at_s: float, event: Event) -> tuple[int, tuple[Effect, ...]]:
+        """Return the state after an event at a time, or now if that has passed, and what the worker asks for."""
+        local = self.states[number]
+        now_s = max(at_s, local.history[-1][0] if local.history else 0.0)
         asked = number, now_s, repr(event)
         found = self._steps.get(asked)
         if found is None:
-            local = self.states[number]
             worker = self._make(local.worker)
-            for at_s, earlier in local.history:
-                worker.step(at_s, earlier)
+            for before_s, earlier in local.history:
+                worker.step(before_s, earlier)
             effects = tuple(worker.step(now_s, event))
             found = self._number(worker, (*local.history, (now_s, event))), effects
             self._steps[asked] = found
