@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import planner
 from planner import cluster
 from planner.errors import ScenarioError, UsageError
 from planner.plan.types import PlanSpec
@@ -98,12 +99,11 @@ def test_what_a_cluster_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch, tm
         unregister("only-here")
     pytest.importorskip("distributed", reason="Dask is not installed")
     monkeypatch.setattr(cluster, "CONNECT_LIMIT_S", 0.5)
-    for runs in (
-        lambda: simulate_cases(INSTANCE, None, [RunSpec("ddi", 0)], dask="nowhere"),
-        lambda: compare(INSTANCE, methods=["local"], dask="tcp://127.0.0.1:1"),
-    ):
-        with pytest.raises(UsageError, match="no Dask scheduler answers"):
-            next(runs())  # type: ignore[no-untyped-call]
+    scenario = ROOT / "examples" / "jetsons" / "scenario.yaml"
+    with pytest.raises(UsageError, match="no Dask scheduler answers"):
+        planner.simulate(scenario, policy="ddi", replications=2, dask="nowhere")
+    with pytest.raises(UsageError, match="no Dask scheduler answers"):
+        planner.compare(scenario, methods=["local"], dask="tcp://127.0.0.1:1")
 
 
 def test_a_case_travels_as_json() -> None:
