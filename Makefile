@@ -12,7 +12,7 @@ SBOM := dist/sbom.cdx.json
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-newest test-oldest test-wheel dist check docs fuzz lock audit sbom golden bench bench-solve nightly clean
+.PHONY: help demo test test-newest test-oldest test-wheel dist check docs fuzz lock audit sbom golden bench bench-solve campaign nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -89,6 +89,10 @@ bench: $(VENV)/.dev ## Print measured ratios: speed against alternatives, and pr
 
 bench-solve: $(VENV)/.dev ## Measure solvers on public instances and keep the results; CHECK=1 compares with those kept.
 	@OPENBLAS_NUM_THREADS=1 OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.solve $(if $(CHECK),--check)
+
+campaign: $(VENV)/.dev ## Run 10,000 random runs under faults and explore the protocol; DASK=tcp://HOST:PORT uses a cluster.
+	@$(BIN)/python -m tests.campaign $(if $(DASK),--dask $(DASK),--processes 2)
+	@$(BIN)/python -m tests.protocol
 
 nightly: $(VENV)/.dev ## Run all tests, including large models and long runs.
 	@HYPOTHESIS_PROFILE=searching $(BIN)/python -m pytest -m "nightly or not nightly" --timeout 1800

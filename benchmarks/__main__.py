@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all."""
+"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all; ``soak [--minutes N]`` takes long."""
 
 from __future__ import annotations
 
@@ -7,10 +7,14 @@ import pkgutil
 import sys
 
 import benchmarks
+from benchmarks import soak
 
 
 def main() -> None:
     """Run the benchmarks named on the command line."""
+    if sys.argv[1:2] == ["soak"]:
+        soak.main(sys.argv[2:])
+        return
     modules = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
     known = [name.removeprefix("bench_") for name in modules if name.startswith("bench_")]
     names = sys.argv[1:] or known

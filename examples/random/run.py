@@ -4,17 +4,18 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
 from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Final
+from typing import Final, TypeAlias
 
 from recipe import at_load, draw, solved
 
 from planner.cli.output import print_table, progress_bar
+from planner.cluster import on_cluster
 from planner.files import write_text_atomic
 from planner.report.figure import GREY, PALETTE, new_figure
 from planner.simulation.replications import RunSpec, simulate_case
@@ -26,6 +27,10 @@ OURS: Final = ("planned", "adaptive")
 LOADS: Final = (0.3, 0.5, 0.7, 0.9)
 TOLERANCE: Final = 0.02
 """By how much ours may be worse."""
+ROUND: Final = 64
+"""Units that a cluster is given at once."""
+Unit: TypeAlias = tuple[int, float, int, int]
+"""What :func:`run_unit` takes."""
 
 
 @dataclass(frozen=True)
@@ -62,20 +67,20 @@ def run_unit(scenario: int, load: float, samples: int, replications: int) -> Out
     return Outcome(scenario, load, delays_s)
 
 
-def run_all(scenarios: Sequence[int], samples: int, replications: int, processes: int, log: Path) -> list[Outcome]:
+def run_all(
+    scenarios: Sequence[int], samples: int, replications: int, log: Path, *, processes: int = 1, dask: str | None = None
+) -> list[Outcome]:
     """Simulate all scenarios at all loads; units that the log has from an earlier run are not run again."""
     header = {"samples": samples, "replications": replications}
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     outcomes = [Outcome(**json.loads(line)) for line in lines[1:]] if lines and json.loads(lines[0]) == header else []
     done = {(outcome.scenario, outcome.load) for outcome in outcomes}
     todo = [(index, load) for index in scenarios for load in LOADS if (index, load) not in done]
-    with (
-        progress_bar() as progress,
-        ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool,
-    ):
-        futures = [pool.submit(run_unit, index, load, samples, replications) for index, load in todo]
-        for future in progress.track(as_completed(futures), total=len(futures), description="scenarios"):
-            outcomes.append(future.result())
+    units = [(index, load, samples, replications) for index, load in todo]
+    with progress_bar() as progress:
+        done_now = _on_cluster(units, dask) if dask is not None else _in_processes(units, processes)
+        for outcome in progress.track(done_now, total=len(units), description="scenarios"):
+            outcomes.append(outcome)
             rows = [json.dumps(header), *(json.dumps(asdict(outcome)) for outcome in outcomes)]
             write_text_atomic(log, "\n".join(rows) + "\n")
     wanted = {(index, load) for index in scenarios for load in LOADS}
@@ -83,6 +88,22 @@ def run_all(scenarios: Sequence[int], samples: int, replications: int, processes
         (outcome for outcome in outcomes if (outcome.scenario, outcome.load) in wanted),
         key=lambda outcome: (outcome.load, outcome.scenario),
     )
+
+
+def _in_processes(units: Sequence[Unit], processes: int) -> Iterator[Outcome]:
+    with ProcessPoolExecutor(processes, mp_context=get_context("spawn")) as pool:
+        for future in as_completed([pool.submit(run_unit, *unit) for unit in units]):
+            yield future.result()
+
+
+def _on_cluster(units: Sequence[Unit], dask: str) -> Iterator[Outcome]:
+    """Run units in rounds, so that an interrupted run has lost no more than one."""
+    import recipe
+    from cloudpickle import register_pickle_by_value
+
+    register_pickle_by_value(recipe)  # a module of this folder, which the cluster does not have
+    for first in range(0, len(units), ROUND):
+        yield from on_cluster(dask, run_unit, units[first : first + ROUND])
 
 
 def summary(outcomes: Sequence[Outcome], ours: str) -> list[dict[str, float | int | str]]:
@@ -164,6 +185,7 @@ def main() -> None:
     parser.add_argument("--samples", type=int, default=300, help="samples offered in a run, by all sources together")
     parser.add_argument("--replications", type=int, default=5, help="runs with different seeds, 2 or more")
     parser.add_argument("--processes", type=int, default=1, help="processes side by side")
+    parser.add_argument("--dask", help="scheduler of a Dask cluster on which to run: tcp://HOST:PORT")
     given = parser.parse_args()
     scenarios, samples, replications = (
         (2, 40, 2) if given.quick else (given.scenarios, given.samples, given.replications)
@@ -171,7 +193,8 @@ def main() -> None:
     output: Path = given.output
     output.mkdir(parents=True, exist_ok=True)
     numbers = range(given.first, given.first + scenarios)
-    outcomes = run_all(numbers, samples, replications, given.processes, output / "outcomes.jsonl")
+    log = output / "outcomes.jsonl"
+    outcomes = run_all(numbers, samples, replications, log, processes=given.processes, dask=given.dask)
     rows = [row for ours in OURS for row in summary(outcomes, ours)]
     write_text_atomic(output / "summary.json", json.dumps(rows, indent=2, ensure_ascii=False) + "\n")
     draw_gains(outcomes, output / "gains.png")

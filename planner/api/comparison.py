@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 from planner.api.picture import Picture, drawn
@@ -113,6 +114,7 @@ def compare(
     seed: int = 0,
     threads: int = 1,
     simulate: bool = False,
+    dask: str | None = None,
     progress: Progress | None = show_progress,
 ) -> MethodComparison:
     """Solve a scenario by every method and by the baselines.
@@ -129,6 +131,9 @@ def compare(
         As for :func:`planner.solve`.
     simulate
         Whether to simulate each plan, too.
+    dask
+        Address of the scheduler of a Dask cluster, such as ``tcp://10.0.0.1:8786``, on which methods run side by side.
+        The planner must be installed there in the same version.
 
     Raises
     ------
@@ -136,30 +141,38 @@ def compare(
         If the scenario is invalid.
     SolveError
         If a method or the ranking is unknown.
+    UsageError
+        If the cluster cannot be used.
     """
     loaded = scenario_of(scenario)
     chosen = list(METHODS) if methods is None else list(methods)
     with reporting(progress, "solving") as report:
         results: list[Compared] = []
         for result in compare_methods(
-            loaded.instance, methods=chosen, time_limit_s=time_limit_s, rank=rank, seed=seed, threads=threads
+            loaded.instance,
+            methods=chosen,
+            time_limit_s=time_limit_s,
+            rank=rank,
+            seed=seed,
+            threads=threads,
+            dask=dask,
         ):
             results.append(result)
             report(len(results), len(chosen))
-    return MethodComparison(loaded, results, _simulated(loaded, results, seed) if simulate else {})
+    return MethodComparison(loaded, results, _simulated(loaded, results, seed, dask) if simulate else {})
 
 
-def _simulated(scenario: Scenario, results: Iterable[Compared], seed: int) -> dict[str, float | None]:
+def _simulated(scenario: Scenario, results: Iterable[Compared], seed: int, dask: str | None) -> dict[str, float | None]:
     """Return the simulated delay of each method's plan, weighted by priority; all meet the same arrivals."""
+    from planner.cluster import on_cluster
     from planner.simulation.replications import RunSpec, simulate_case
     from planner.solvers.replan.replanner import replanner
 
-    runs = {
-        result.method: simulate_case(scenario.instance, result.plan, RunSpec("planned", seed), replanner=replanner)
-        for result in results
-        if result.plan is not None
-    }
-    return {method: run.metrics.priority_weighted_delay_s for method, run in runs.items()}
+    plans = {result.method: result.plan for result in results if result.plan is not None}
+    instance, simulated = scenario.instance, partial(simulate_case, replanner=replanner)
+    cases = [(instance, plan, RunSpec("planned", seed)) for plan in plans.values()]
+    runs = on_cluster(dask, simulated, cases, shared=[instance]) if dask else [simulated(*case) for case in cases]
+    return {method: run.metrics.priority_weighted_delay_s for method, run in zip(plans, runs, strict=True)}
 
 
 class ParetoFront(Printable):

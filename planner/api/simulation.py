@@ -109,6 +109,7 @@ def simulate(
     seed: int = 0,
     replications: int = 1,
     processes: int | None = 1,
+    dask: str | None = None,
     folder: StrPath | None = None,
     progress: Progress | None = show_progress,
 ) -> SimulationResult:
@@ -129,6 +130,9 @@ def simulate(
     processes
         Number of processes for several runs; None for one per processor. With more than one, a script must guard its
         code by ``if __name__ == "__main__":``. A policy that only this process knows runs in this process.
+    dask
+        Address of the scheduler of a Dask cluster on which to simulate, such as ``tcp://10.0.0.1:8786``. The planner
+        must be installed there in the same version. Such runs write no traces.
     folder
         Folder to write with the traces and pictures of the runs.
     progress
@@ -139,7 +143,7 @@ def simulate(
     ScenarioError, ProfileError, PlanError
         If the scenario or the plan is invalid, or they do not belong together.
     UsageError
-        If the policy is unknown, or follows a plan and there is none.
+        If the policy is unknown, or follows a plan and there is none; or if the cluster cannot be used.
 
     Examples
     --------
@@ -156,6 +160,7 @@ def simulate(
         [name],
         _seeds(seed, replications),
         processes=processes,
+        dask=dask,
         folder=folder,
         progress=progress,
     )
@@ -172,6 +177,7 @@ def compare_policies(
     seed: int = 0,
     replications: int = 1,
     processes: int | None = 1,
+    dask: str | None = None,
     folder: StrPath | None = None,
     progress: Progress | None = show_progress,
 ) -> PolicyComparison:
@@ -181,7 +187,7 @@ def compare_policies(
     ----------
     policies
         Names of the policies. Defaults to the built-in ones; without a plan, those that need none.
-    scenario, plan, seed, replications, processes, folder, progress
+    scenario, plan, seed, replications, processes, dask, folder, progress
         As for :func:`planner.simulate`.
 
     Raises
@@ -200,6 +206,7 @@ def compare_policies(
         list(policies),
         _seeds(seed, replications),
         processes=processes,
+        dask=dask,
         folder=folder,
         progress=progress,
     )
@@ -231,6 +238,7 @@ def _run(
     seeds: Sequence[int],
     *,
     processes: int | None,
+    dask: str | None,
     folder: StrPath | None,
     progress: Progress | None,
 ) -> dict[str, list[Replication]]:
@@ -239,7 +247,7 @@ def _run(
         make_policy(name, instance, plan)  # an error before any run
     output = None if folder is None else Path(folder)
     with reporting(progress, "simulating") as report:
-        if len(policies) * len(seeds) == 1:
+        if len(policies) * len(seeds) == 1 and dask is None:
             trace = None if output is None else output / "trace.jsonl"
             return {policies[0]: [_run_one(instance, plan, RunSpec(policies[0], seeds[0], trace), report)]}
         cases = [
@@ -248,7 +256,7 @@ def _run(
             for seed in seeds
         ]
         runs: list[Replication] = []
-        for run in simulate_cases(instance, plan, cases, processes=processes, replanner=replanner):
+        for run in simulate_cases(instance, plan, cases, processes=processes, dask=dask, replanner=replanner):
             runs.append(run)
             report(len(runs), len(cases))
     runs.sort(key=lambda run: run.case.seed)

@@ -26,6 +26,9 @@ def command(
     seed: Annotated[int, typer.Option(min=0, help="Seed of all random choices.")] = 0,
     threads: Annotated[int, typer.Option(min=1, help="Number of threads that a solver may use.")] = 1,
     simulate: Annotated[bool, typer.Option("--simulate", help="Also simulate each plan.")] = False,
+    dask: Annotated[
+        str | None, typer.Option(help="Scheduler of a Dask cluster on which methods run side by side: tcp://HOST:PORT.")
+    ] = None,
     output: Path | None = PICTURE_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -43,6 +46,7 @@ def command(
         seed=seed,
         threads=threads,
         simulate=simulate,
+        dask=dask,
     )
     if output is not None:
         comparison.plot(output)

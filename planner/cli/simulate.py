@@ -30,6 +30,9 @@ def command(
     ] = None,
     seed: Annotated[int, typer.Option(min=0, help="Seed of arrivals and block times.")] = 0,
     repeat: Annotated[int, typer.Option(min=1, help="Number of independent runs, with consecutive seeds.")] = 1,
+    dask: Annotated[
+        str | None, typer.Option(help="Scheduler of a Dask cluster on which to simulate: tcp://HOST:PORT.")
+    ] = None,
     output: Annotated[
         Path | None,
         typer.Option("--output", "-o", help="Folder to write traces and pictures to.", callback=folder_to_write),
@@ -41,7 +44,7 @@ def command(
     With --repeat figures are means over the runs, with 95 % confidence intervals. With --policy all each policy meets
     the same arrivals; those that follow a plan take part when there is one.
     """
-    options: dict[str, Any] = {"seed": seed, "replications": repeat, "processes": None, "folder": output}
+    options: dict[str, Any] = {"seed": seed, "replications": repeat, "processes": None, "dask": dask, "folder": output}
     result: SimulationResult | PolicyComparison
     if policy == ALL:
         result = planner.compare_policies(scenario, plan, **options)

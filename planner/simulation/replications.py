@@ -13,9 +13,12 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, ProcessPoolExecutor, wait
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
+from planner.cluster import on_cluster
+from planner.errors import UsageError
 from planner.plan.energy import energy_use
 from planner.plan.replan import MakeReplan
 from planner.plan.types import EnergyUse, PlanSpec
@@ -93,23 +96,34 @@ def simulate_cases(
     cases: Sequence[RunSpec],
     *,
     processes: int | None = None,
+    dask: str | None = None,
     replanner: MakeReplan | None = None,
 ) -> Iterator[Replication]:
-    """Simulate independent runs in parallel processes.
+    """Simulate independent runs in parallel processes, here or on a cluster.
 
     Parameters
     ----------
     processes
         Number of processes; by default that of the processors. A policy that is registered in this process only runs
         in this process.
+    dask
+        Address of the scheduler of a Dask cluster, where the runs are made instead; it keeps no traces.
     replanner
         As for :func:`simulate_case`; must be a function of a module, because it is pickled.
 
     Yields
     ------
     Replication
-        Each run as soon as it ends, not in the order of ``cases``.
+        Each run as soon as it ends, not in the order of ``cases``; on a cluster all in the end.
+
+    Raises
+    ------
+    UsageError
+        The cluster cannot be used, it does not know a policy, or a trace was asked for.
     """
+    if dask is not None:
+        yield from _on_cluster(instance, plan, cases, dask, replanner)
+        return
     count = min(processes or os.cpu_count() or 1, len(cases))
     if not all(known_elsewhere(case.policy) for case in cases):
         count = 1
@@ -121,6 +135,23 @@ def simulate_cases(
         while pending:
             done, pending = wait(pending, timeout=_WAKE_S, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
+
+
+def _on_cluster(
+    instance: Instance, plan: PlanSpec | None, cases: Sequence[RunSpec], dask: str, replanner: MakeReplan | None
+) -> list[Replication]:
+    for case in cases:
+        if case.trace is not None:
+            raise UsageError("runs on a Dask cluster write no traces", where="dask", expected="no folder for them")
+        if not known_elsewhere(case.policy):
+            raise UsageError(
+                "a policy that only this process knows does not run on a Dask cluster",
+                where="dask",
+                value=case.policy,
+                expected="a built-in policy, or one of a package that is installed there",
+            )
+    there = partial(simulate_case, replanner=replanner)
+    return on_cluster(dask, there, ((instance, plan, case) for case in cases), shared=[instance])
 
 
 @contextmanager

@@ -200,13 +200,13 @@ class Simulator:
         path = self._instance.path(name, send.to)
         if path is None:
             raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
-        received = partial(self._step, send.to, Received(name, send.message))
+        received = Received(name, send.message)
         device = self._devices[name]
         device.sending()
 
         def deliver(at_s: float) -> None:
             self._events += 1
-            self._heap.at(at_s, received)
+            self._deliver(send.to, received, at_s)
 
         def occupied(hop: Hop, start_s: float, end_s: float) -> None:
             key = send.message.key
@@ -231,8 +231,11 @@ class Simulator:
     def _on_tell(self, worker: Worker, tell: Tell) -> None:
         latency_s = self._costs.latency_s(worker.name, tell.to)
         if latency_s < inf:
-            received = Received(worker.name, tell.message)
-            self._heap.at(self._heap.now_s + latency_s, partial(self._step, tell.to, received))
+            self._deliver(tell.to, Received(worker.name, tell.message), self._heap.now_s + latency_s)
+
+    def _deliver(self, to: str, received: Received, at_s: float) -> None:
+        """Hand a message to whoever has the receiver's name by then."""
+        self._heap.at(at_s, partial(self._step, to, received))
 
     def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
         self._heap.at(timer.at_s, partial(self._step_same, worker, TimedOut(timer.timer)))

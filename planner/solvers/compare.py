@@ -6,7 +6,9 @@ import threading
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from time import perf_counter
+from typing import NamedTuple
 
+from planner.cluster import on_cluster
 from planner.errors import SolveError
 from planner.plan.evaluate import weighted_means
 from planner.plan.types import PlanSpec
@@ -49,39 +51,67 @@ def compare(
     rank: Rank = "surrogate",
     seed: int = 0,
     threads: int = 1,
+    dask: str | None = None,
 ) -> Iterator[Compared]:
     """Yield the result of each of ``methods`` on ``instance`` as soon as it is available.
 
     The time limit is for each method. By default a method returns its plan with the best surrogate objective, to which
     bounds and gaps refer.
 
+    Parameters
+    ----------
+    dask
+        Address of the scheduler of a Dask cluster, where the methods run side by side; results come all in the end.
+
     Raises
     ------
     SolveError
         A method or the ranking is unknown.
+    UsageError
+        The cluster cannot be used.
     """
     check_rank(rank)
     names = list(methods)
     for method in names:
         if method not in METHODS:
             raise SolveError("unknown method", where="method", value=method, expected=", ".join(METHODS))
+    limits = _Limits(time_limit_s, rank, seed, threads)
+    if dask is not None:
+        yield from on_cluster(dask, _result, ((instance, method, limits) for method in names), shared=[instance])
+        return
     stop = threading.Event()
     for method in names:
-        started_s = perf_counter()
-        try:
-            with on_interrupt(stop):
-                solution = solve(
-                    instance, method=method, time_limit_s=time_limit_s, rank=rank, seed=seed, threads=threads
-                )
-        except SolveError as error:
-            reasons = tuple(str(fault) for fault in error.faults)
-            yield Compared(method, "refused", perf_counter() - started_s, reasons=reasons)
-            continue
-        plan = solution.plan
-        delay_s = weighted_means(instance, plan.sources)[0] if plan else None
-        yield Compared(method, solution.status, perf_counter() - started_s, plan, solution.reasons, delay_s)
+        with on_interrupt(stop):
+            result = _result(instance, method, limits)
+        yield result
         if stop.is_set():
             return
+
+
+class _Limits(NamedTuple):
+    time_limit_s: float
+    rank: Rank
+    seed: int
+    threads: int
+
+
+def _result(instance: Instance, method: str, limits: _Limits) -> Compared:
+    started_s = perf_counter()
+    try:
+        solution = solve(
+            instance,
+            method=method,
+            time_limit_s=limits.time_limit_s,
+            rank=limits.rank,
+            seed=limits.seed,
+            threads=limits.threads,
+        )
+    except SolveError as error:
+        reasons = tuple(str(fault) for fault in error.faults)
+        return Compared(method, "refused", perf_counter() - started_s, reasons=reasons)
+    plan = solution.plan
+    delay_s = weighted_means(instance, plan.sources)[0] if plan else None
+    return Compared(method, solution.status, perf_counter() - started_s, plan, solution.reasons, delay_s)
 
 
 def best_bounds(results: Sequence[Compared]) -> dict[str, float]:

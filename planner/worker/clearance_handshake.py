@@ -27,6 +27,7 @@ class _Open:
     task: Task
     ask: Ask
     awaited: set[str]
+    until_s: float
     offers: dict[str, float] = field(default_factory=dict)
 
 
@@ -63,28 +64,33 @@ class ClearanceHandshake:
         self._open: dict[SampleKey, _Open] = {}
         self._requests: list[tuple[str, RequestMessage]] = []
         self._reserved: SampleKey | None = None
+        self._reserved_until_s = 0.0
 
     def ask(self, task: Task, ask: Ask) -> None:
         """Send requests for a task (rule 1)."""
-        self._open[task.key] = _Open(task, ask, set(ask.workers))
         self._output.effects.extend(Tell(worker, RequestMessage(task, ask.last_block)) for worker in ask.workers)
-        wait_s = max(patience_s(self._view, worker) for worker in ask.workers)
-        self._output.effects.append(SetTimer(Timer("answers", task.key), self._view.now_s + wait_s))
+        until_s = self._view.now_s + max(patience_s(self._view, worker) for worker in ask.workers)
+        self._open[task.key] = _Open(task, ask, set(ask.workers), until_s)
+        self._output.effects.append(SetTimer(Timer("answers", task.key), until_s))
 
     def answered(self, sender: str, answer: AnswerMessage) -> Settled | None:
-        """Take an answer; return the task when it was the last one."""
+        """Take an answer; return the task when it was the last one. A late one, about earlier blocks, says nothing."""
         request = self._open.get(answer.key)
-        if request is None or sender not in request.awaited:
+        if request is None or sender not in request.awaited or answer.next_block != request.task.next_block:
             return None
         request.awaited.discard(sender)
         if answer.completion_s is not None:
             request.offers[sender] = answer.completion_s
-        return None if request.awaited else self.overdue(answer.key)
+        return None if request.awaited else self._settle(answer.key)
 
     def overdue(self, key: SampleKey) -> Settled | None:
-        """Settle for the answers that are there; None when that was done before."""
-        request = self._open.pop(key, None)
-        return None if request is None else Settled(request.task, request.ask, request.offers)
+        """Settle for the answers that are there; None when that was done before, or the timer was of earlier blocks."""
+        request = self._open.get(key)
+        return None if request is None or self._view.now_s < request.until_s else self._settle(key)
+
+    def _settle(self, key: SampleKey) -> Settled:
+        request = self._open.pop(key)
+        return Settled(request.task, request.ask, request.offers)
 
     def requested(self, sender: str, request: RequestMessage) -> None:
         """Gather a request (rule 2)."""
@@ -103,19 +109,24 @@ class ClearanceHandshake:
             if entry is best and self._reserved is None and not self._outranked(request.task.priority):
                 completion_s = self._completion_s(request)
                 self._reserved = request.key
-                until_s = self._view.now_s + patience_s(self._view, sender)
-                self._output.effects.append(SetTimer(Timer("reservation", request.key), until_s))
-            self._output.effects.append(Tell(sender, AnswerMessage(request.key, completion_s)))
+                self._reserved_until_s = self._view.now_s + patience_s(self._view, sender)
+                self._output.effects.append(SetTimer(Timer("reservation", request.key), self._reserved_until_s))
+            self._output.effects.append(Tell(sender, AnswerMessage(request.key, completion_s, request.task.next_block)))
 
     def release(self, key: SampleKey) -> None:
-        """End a reservation: its task has come, or its time is over (rule 3)."""
+        """End a reservation whose task has come (rule 3)."""
         if self._reserved == key:
             self._reserved = None
+
+    def expire(self, key: SampleKey) -> None:
+        """End a reservation whose time is over (rule 3); a timer of an earlier one ends nothing."""
+        if self._view.now_s >= self._reserved_until_s:
+            self.release(key)
 
     def forget(self, worker: str) -> list[Settled]:
         """Do without the answers of a worker that left; return the tasks that waited for nothing else."""
         waiting = [key for key, request in self._open.items() if worker in request.awaited]
-        settled = (self.answered(worker, AnswerMessage(key, None)) for key in waiting)
+        settled = (self.answered(worker, AnswerMessage(key, None, self._open[key].task.next_block)) for key in waiting)
         return [entry for entry in settled if entry is not None]
 
     def _outranked(self, priority: float) -> bool:

@@ -80,6 +80,8 @@ class AnswerMessage:
 
     key: SampleKey
     completion_s: float | None
+    next_block: int
+    """The first block of the request, which tells it from others for the same attempt."""
     kind: Literal["answer"] = "answer"
 
 

@@ -105,10 +105,11 @@ class Home:
     def sent(self, key: SampleKey, worker: str) -> None:
         """Record that a task was sent on from here.
 
-        Where that worker is not on its sample's route, any worker may have the sample from now on.
+        Where that worker is not on its sample's route, any worker may have the sample from now on. Tasks of earlier
+        attempts say nothing of where the last one is.
         """
         pending = self._pending.get((key.source, key.sample))
-        if pending is not None and not pending.may_be_with(worker):
+        if pending is not None and pending.attempt == key.attempt and not pending.may_be_with(worker):
             pending.via = None
 
     def due(self, source: str) -> None:

@@ -196,7 +196,7 @@ class Worker:
         elif purpose == "window":
             self._handshake.close_window()
         else:
-            self._handshake.release(key)
+            self._handshake.expire(key)
 
     def _on_transferred(self, event: Transferred) -> None:
         self._pace.transferred(event.to, event.size_bytes, event.took_s)

@@ -35,7 +35,7 @@ MESSAGES: list[Message] = [
     ResultMessage(KEY, 3),
     FailureMessage(KEY, "no memory"),
     RequestMessage(TASK, 4),
-    AnswerMessage(KEY, None),
+    AnswerMessage(KEY, None, 1),
     StatusMessage(Status(backlog_s=((8.0, 0.25),), queued=(("camera", 3),), per_parameter_s=(("camera", 1e-9),))),
 ]
 

@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from planner import cluster as dask_cluster
 from planner.errors import SolveError
 from planner.solvers.core import sites as sites_module
 from planner.solvers.core.build import build_problem
@@ -159,7 +160,7 @@ def test_what_dask_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch) -> None
     with pytest.raises(SolveError, match="expected colgen"):
         solve(fleet, method="milp", dask="tcp://127.0.0.1:8786")
     distributed = pytest.importorskip("distributed", reason="Dask is not installed")
-    monkeypatch.setattr(pool, "CONNECT_LIMIT_S", 0.5)
+    monkeypatch.setattr(dask_cluster, "CONNECT_LIMIT_S", 0.5)
     for address in ("tcp://127.0.0.1:1", "nowhere", "ftp://127.0.0.1:8786", ""):
         with pytest.raises(SolveError, match="no Dask scheduler answers"):
             solve(fleet, method="colgen", dask=address)

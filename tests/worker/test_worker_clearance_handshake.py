@@ -100,8 +100,8 @@ def test_the_way_home_of_the_result_counts_with_the_last_block() -> None:
 def test_the_task_goes_where_transfer_and_completion_are_least() -> None:
     holder = worker("slow")
     holder.step(0.0, Arrived("urgent", 0))
-    assert holder.step(0.002, Received("other", AnswerMessage(key("urgent"), BLOCK_S / 2))) == []
-    effects = holder.step(0.003, Received("fast", AnswerMessage(key("urgent"), BLOCK_S / 4)))
+    assert holder.step(0.002, Received("other", AnswerMessage(key("urgent"), BLOCK_S / 2, 0))) == []
+    effects = holder.step(0.003, Received("fast", AnswerMessage(key("urgent"), BLOCK_S / 4, 0)))
     (send,) = (effect for effect in effects if isinstance(effect, Send))
     assert send.to == "fast"
     assert isinstance(send.message, TaskMessage)
@@ -112,8 +112,8 @@ def test_the_task_goes_where_transfer_and_completion_are_least() -> None:
 def test_without_a_better_offer_it_is_computed_here(refusal: float | None) -> None:
     holder = worker("slow")
     holder.step(0.0, Arrived("urgent", 0))
-    holder.step(0.002, Received("other", AnswerMessage(key("urgent"), refusal)))
-    effects = holder.step(0.003, Received("fast", AnswerMessage(key("urgent"), None)))
+    holder.step(0.002, Received("other", AnswerMessage(key("urgent"), refusal, 0)))
+    effects = holder.step(0.003, Received("fast", AnswerMessage(key("urgent"), None, 0)))
     assert RunBlock(key("urgent"), "m", 0, begins_stage=True) in effects
 
 
@@ -121,11 +121,24 @@ def test_what_does_not_answer_in_time_or_has_left_is_not_waited_for() -> None:
     late, left = worker("slow"), worker("slow")
     for holder in (late, left):
         holder.step(0.0, Arrived("urgent", 0))
-        holder.step(0.002, Received("other", AnswerMessage(key("urgent"), None)))
+        holder.step(0.002, Received("other", AnswerMessage(key("urgent"), None, 0)))
     run = RunBlock(key("urgent"), "m", 0, begins_stage=True)
     assert run in late.step(0.006, TimedOut(Timer("answers", key("urgent"))))
     assert run in left.step(0.003, Left("fast"))
-    assert late.step(0.007, Received("fast", AnswerMessage(key("urgent"), 0.0))) == []
+    assert late.step(0.007, Received("fast", AnswerMessage(key("urgent"), 0.0, 0))) == []
+
+
+def test_late_answers_and_timers_of_earlier_blocks_say_nothing_of_later_ones() -> None:
+    holder = worker("slow")
+    holder.step(0.0, Arrived("urgent", 0))
+    assert holder.step(0.006, TimedOut(Timer("answers", key("urgent"))))  # computed here, for nobody answered
+    effects = holder.step(0.007, BlockEnded(key("urgent"), 0, BLOCK_S))
+    (timer,) = (effect for effect in effects if isinstance(effect, SetTimer))
+    assert holder.step(0.008, Received("fast", AnswerMessage(key("urgent"), 0.0, 0))) == []
+    assert holder.step(0.009, Received("other", AnswerMessage(key("urgent"), None, 1))) == []
+    assert holder.step(0.010, TimedOut(timer.timer)) == []  # set for the first block
+    effects = holder.step(timer.at_s, TimedOut(timer.timer))
+    assert RunBlock(key("urgent"), "m", 1, begins_stage=True) in effects
 
 
 def test_the_highest_priority_is_cleared_and_the_others_are_refused() -> None:
@@ -160,7 +173,7 @@ def test_a_clearance_reserves_until_the_task_comes_or_its_time_is_over() -> None
         event: Event = TimedOut(reservation.timer)
         if ending == "comes":
             event = Received("slow", TaskMessage(request("urgent", 8.0).task, 0))
-        asked.step(0.008, event)
+        asked.step(0.008 if ending == "comes" else reservation.at_s, event)
         asked.step(0.009, Received("other", request("urgent", 8.0, sample=2)))
         cleared = answers(asked.step(0.011, TimedOut(Timer("window", key("urgent", 2)))))
         assert cleared[("other", "urgent")] is not None

@@ -7,8 +7,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
+from planner.policy.base import BasePolicy
 from planner.policy.registry import make_policy
-from planner.policy.types import SampleKey, Status, Task
+from planner.policy.types import SampleKey, Status, Task, View
 from planner.scenario.types import PaceParameters
 from planner.worker.events import (
     Arrived,
@@ -147,6 +148,37 @@ def test_failures_of_earlier_attempts_say_nothing_of_the_one_on_its_way() -> Non
     for block in range(BLOCKS):
         effects = home.step(0.3 + block, BlockEnded(key(0, 1), block, BLOCK_S))
     assert [effect.key for effect in effects if isinstance(effect, Complete)] == [key(0, 1)]
+
+
+class Holding(BasePolicy):
+    """Sends samples from "home" over "near" to "far", and holds the next ones back where ``holds`` is set."""
+
+    holds = False
+
+    def route(self, view: View, source: str) -> Route | None:  # noqa: ARG002
+        """Return the route, unless samples are held back."""
+        stages = (("home", 0, 0), ("near", 1, 2), ("far", 3, 3))
+        route = Route(model="m", stages=tuple(Stage(worker=w, first_block=a, last_block=b) for w, a, b in stages))
+        return None if self.holds else route
+
+
+def test_a_sample_that_waits_to_start_again_is_not_lost_with_where_its_earlier_attempt_goes() -> None:
+    policy = Holding()
+    home = Worker("home", INSTANCE, policy)
+    home.step(0.0, Arrived("camera", 0))
+    policy.holds = True
+    home.step(0.1, Left("far"))  # the sample waits to start again, while its first block still runs
+    assert sends(home.step(0.2, BlockEnded(key(0), 0, BLOCK_S))) == ["near"]
+    home.step(0.3, Left("near"))
+    assert home._view.in_flight == {"camera": 0}
+    policy.holds = False
+    home.step(0.4, Joined("near"))
+    home.step(0.5, Joined("far"))
+    started = [effect.key for effect in home.step(0.6, Arrived("camera", 1)) if isinstance(effect, RunBlock)]
+    assert started == [key(0, 1)]
+    home.step(0.7, Received("far", ResultMessage(key(0, 1), BLOCKS)))
+    assert home._view.in_flight == {"camera": 1}
+    assert list(home.pending) == [key(1)]
 
 
 # ---- new plans ------------------------------------------------------------------------------------------------------

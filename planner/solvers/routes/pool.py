@@ -7,21 +7,17 @@ are small, and threads would only wait for each other.
 
 from __future__ import annotations
 
-import asyncio
-import logging
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import numpy as np
 
+from planner.cluster import cluster_errors, dask_client
 from planner.errors import SolveError
 from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.pricing import Priced, cheapest_routes
-
-CONNECT_LIMIT_S = 10.0
-"""How long to wait for a scheduler, and then for its first worker."""
 
 
 class PricingPool:
@@ -72,10 +68,11 @@ class PricingPool:
             if self._client is not None:
                 # The problem is sent once; each round sends prices only.
                 keys = {"backend": "dask", "client": self._client, "scatter": [problem], "n_jobs": -1}
-            with self._cluster_errors(), parallel_config(**keys):
+            with cluster_errors(SolveError), parallel_config(**keys):
                 self._parallel = Parallel(batch_size=1)
             self._problem = problem
-        with self._cluster_errors():
+        # In this process there is no cluster to blame.
+        with cluster_errors(SolveError) if self._client is not None else nullcontext():
             found: list[list[Priced]] = self._parallel(
                 delayed(cheapest_routes)(
                     problem, prices, {source: near[source] for source in sources if source in near}, sources
@@ -83,18 +80,6 @@ class PricingPool:
                 for sources in parts
             )
         return found
-
-    @contextmanager
-    def _cluster_errors(self) -> Iterator[None]:
-        """Turn any failure of a cluster into an error of ours; in this process there is none to turn."""
-        try:
-            yield
-        except Exception as error:
-            if self._client is None:
-                raise
-            raise SolveError(
-                "the Dask cluster failed", where="dask", value=f"{type(error).__name__}: {error}"
-            ) from error
 
 
 @contextmanager
@@ -109,24 +94,7 @@ def pricing_pool(threads: int, dask: str | None) -> Iterator[PricingPool]:
     if dask is None:
         yield PricingPool(threads)
         return
-    try:
-        from distributed import Client
-    except ImportError as error:
-        raise SolveError(
-            "Dask is not installed", where="dask", value=dask, expected="pip install 'mdi-planner[dask]'"
-        ) from error
-    logging.getLogger("distributed").setLevel(logging.CRITICAL)  # failures are reported once, as errors
-    try:
-        client = Client(dask, timeout=CONNECT_LIMIT_S, set_as_default=False)
-    except (OSError, ValueError, TypeError) as error:
-        raise SolveError("no Dask scheduler answers", where="dask", value=dask, expected="tcp://HOST:PORT") from error
-    with client:
-        try:
-            client.wait_for_workers(1, timeout=CONNECT_LIMIT_S)
-        except (TimeoutError, asyncio.TimeoutError) as error:  # two classes before Python 3.11
-            raise SolveError(
-                "the Dask scheduler has no workers", where="dask", value=dask, expected=f"dask worker {dask}"
-            ) from error
+    with dask_client(dask, SolveError) as client:
         yield PricingPool(client=client)
 
 

@@ -1,0 +1,1 @@
+"""Campaign: random runs of the worker state machine under faults; ``python -m tests.campaign --help``."""
