@@ -14,6 +14,7 @@ from planner.scenario.types import (
     ModelSpec,
     NetworkSpec,
     ObjectiveSpec,
+    PolicySpec,
     PowerSpec,
     ScenarioSpec,
     SourceSpec,
@@ -75,6 +76,7 @@ def make_instance(
     sources: Mapping[str, Mapping[str, Any]] | None = None,
     networks: Mapping[str, NetworkSpec] | None = None,
     objective: ObjectiveSpec | None = None,
+    policy: PolicySpec | None = None,
 ) -> Instance:
     """An instance; by default one source at the slower of two workers on a shared network.
 
@@ -108,6 +110,7 @@ def make_instance(
             for name, keys in wanted.items()
         },
         objective=objective or ObjectiveSpec(),
+        policy=policy or PolicySpec(),
     )
     by_class: dict[str, dict[str, Profile]] = {}
     for profile in found:

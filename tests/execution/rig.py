@@ -17,7 +17,7 @@ from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.candidate_routes import resident_blocks
 from planner.scenario.instance import Instance
 from planner.scenario.paths import find_paths
-from planner.scenario.types import NetworkSpec
+from planner.scenario.types import NetworkSpec, PaceParameters, PolicySpec
 from tests.execution.memory_network import MemoryNetwork
 from tests.instances import make_instance, make_profile
 from tests.profiling.small_chain import SmallModel
@@ -28,8 +28,11 @@ FILES = [MODEL.block_model(index) for index in range(BLOCKS)]
 HASHES = tuple(hashlib.sha256(data).hexdigest() for data in FILES)
 
 
-def small_instance(samples: int = 12, rate_per_s: float = 60.0) -> Instance:
-    """Return an instance with two sources at the first of three workers, whose blocks take 4 ms there."""
+def small_instance(samples: int = 12, rate_per_s: float = 60.0, slow: float = 1000.0) -> Instance:
+    """Return an instance with two sources at the first of three workers, whose blocks take 4 ms there.
+
+    A worker counts as slow from ``slow`` times the profiled time on: by default never, however busy the host is.
+    """
     cut_bytes = [cut.bytes for cut in MODEL.chain.cuts]
     return make_instance(
         profiles=[make_profile("small", block_s=[0.004] * BLOCKS, cut_bytes=cut_bytes)],
@@ -38,6 +41,7 @@ def small_instance(samples: int = 12, rate_per_s: float = 60.0) -> Instance:
             "urgent": {"rate_per_s": rate_per_s, "priority": 8.0, "samples": samples},
             "other": {"rate_per_s": rate_per_s, "priority": 1.0, "samples": samples},
         },
+        policy=PolicySpec(pace=PaceParameters(slow=slow)),
     )
 
 

@@ -27,6 +27,7 @@ from planner.policy.types import SampleKey
 from planner.runtime.providers import Provider
 from planner.runtime.runner import Tensor
 from planner.scenario.instance import Instance
+from planner.scenario.types import PaceParameters
 from planner.trace.records import SampleRecord, TransferRecord
 from planner.worker.events import Arrived, BlockEnded, FailureMessage, Joined, Left, Received, Replanned
 from planner.worker.worker import Worker
@@ -106,7 +107,7 @@ def test_the_plan_is_solved_again_and_what_agents_did_with_it_can_be_replayed(tm
 
 @pytest.mark.parametrize("policy", ["planned", "adaptive"])
 def test_a_worker_that_becomes_slow_is_listed_and_planned_for_anew(policy: str, tmp_path: Path) -> None:
-    instance = small_instance(samples=100, rate_per_s=30.0)
+    instance = small_instance(samples=100, rate_per_s=30.0, slow=PaceParameters().slow)
     with fleet(tmp_path, *instance.workers) as (agents, coordinator):
         c = agents.agent("c")
 
@@ -126,10 +127,10 @@ def test_a_worker_that_becomes_slow_is_listed_and_planned_for_anew(policy: str, 
         )
     assert assert_accounted(instance, measured) == {}
     assert len(measured.outputs) == 200
-    told = said(measured)
-    assert told[0][0] == "c"
-    assert told[0][1].endswith("x slower than profiled")
-    (replanned_s, *_) = [one.at_s for one in measured.incidents if one.what.startswith("new plan by ")]
+    told = [one for one in measured.incidents if one.worker == "c"]  # a busy host may slow down others too
+    assert told[0].what.endswith("x slower than profiled")
+    new_plans = [one.at_s for one in measured.incidents if one.what.startswith("new plan by ")]
+    replanned_s = min(at_s for at_s in new_plans if at_s >= told[0].at_s)
     before, after = (
         [r for name in "abc" for r in ran_at(measured, name, after_s) if r.start_s < until_s]
         for after_s, until_s in ((0.0, replanned_s), (replanned_s + 0.5, np.inf))

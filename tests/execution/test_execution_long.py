@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gc
 import io
+import time
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -39,10 +40,11 @@ def planners_objects() -> Counter[type]:
 
 
 class Scales(Observer):
-    """Counts the objects of all members when the last sample has ended."""
+    """Counts the objects of all members when the last sample has ended, and what was done at last has been told."""
 
-    def __init__(self, coordinator: Coordinator, *, live: bool) -> None:
+    def __init__(self, coordinator: Coordinator, before: Counter[type], *, live: bool) -> None:
         self._coordinator = coordinator
+        self._before = before
         self._live = live
         self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
         self._handed_in = self._ended = 0
@@ -60,11 +62,18 @@ class Scales(Observer):
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
         self._ended += 1
         if self._ended == SAMPLES:
-            self.kept = planners_objects()
+            self._weigh()
         if self._live and self._ended < SAMPLES:
             self._hand_in()
         elif self._live:
             self._coordinator.stop()
+
+    def _weigh(self) -> None:
+        until_s = time.monotonic() + 20.0
+        self.kept = planners_objects() - self._before
+        while max(self.kept.values(), default=0) >= SAMPLES / 4 and time.monotonic() < until_s:
+            time.sleep(0.1)  # agents tell every half second what they did
+            self.kept = planners_objects() - self._before
 
 
 @pytest.mark.parametrize("live", [False, True], ids=["measured", "live"])
@@ -76,14 +85,12 @@ def test_members_keep_no_objects_of_samples_that_have_ended(
     instance = small_instance(samples=SAMPLES // 2, rate_per_s=100.0)
     deployment = replace(small_deployment(instance, SPLIT), live=live)
     with agents_in_threads(instance.workers, tmp_path) as coordinator:
-        scales = Scales(coordinator, live=live)
+        scales = Scales(coordinator, before, live=live)
         measured = coordinator.run(deployment, ready_timeout_s=30.0, observer=scales)
     made: Counter[type] = Counter(type(record) for record in measured.records)
     made[Step] = sum(map(len, measured.steps.values()))
-    kept = scales.kept - before
-    assert kept
-    # What was done in the last half second has not been told yet; it is far from half of all.
-    assert {kind: number for kind, number in kept.items() if number >= max(made[kind], SAMPLES) / 2} == {}
+    assert scales.kept
+    assert {kind: number for kind, number in scales.kept.items() if number >= max(made[kind], SAMPLES) / 4} == {}
     if not live:
         assert made[SampleRecord] == SAMPLES
         assert len(measured.outputs) == SAMPLES

@@ -133,12 +133,12 @@ class Membership:
         """Return those of these agents that are not connected."""
         return [name for name in names if name not in self.present]
 
-    def gone(self, names: Iterable[str]) -> list[str]:
-        """Return those that are not connected, and under whose name no other agent is.
+    def gone(self, names: Sequence[str]) -> list[str]:
+        """Return those under whose name no agent is, once the change of one of them has been handled.
 
         Where one of several agents of a name leaves, the name counts as absent until the change to the next is handled.
         """
-        return [name for name in self.absent(names) if not self._transport.processes(name)]
+        return [name for name in names if not self._transport.processes(name)] if self.absent(names) else []
 
     def close(self) -> None:
         """Close the connection."""

@@ -38,7 +38,7 @@ PEERS = [*(Frame(data, {"t1": ROW, "t0": ROW} if index < 2 else {}) for index, d
 COMMANDS = [
     Frame(Submit(run=RUN, source="urgent", sample=1), {"t0": ROW}), Frame(Input(run=RUN, source="urgent"), {"t0": ROW}),
     Frame(Admit(run=RUN, transfer="x", at_s=1.0)), Frame(MembershipChange(run=RUN, worker="c", present=False)),
-    Frame(Replan(run=RUN, plan=SPLIT)), Frame(Stop(run=RUN)),
+    Frame(Replan(run=RUN, plan=SPLIT)), Frame(Stop(run=RUN)), Frame(Start(run=RUN, at_unix_s=1.0)),
 ]  # fmt: skip
 """Sent by the coordinator; a deployment and diagnostics are among the frames of :mod:`tests.fuzz.targets.frames`."""
 ENCODED = [
