@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -28,12 +27,11 @@ def test_a_new_scenario_fits_its_schema_and_can_be_planned(tmp_path: Path, examp
 
 
 @pytest.mark.nightly
-def test_the_steps_lead_to_a_simulated_plan(tmp_path: Path) -> None:
+def test_the_steps_lead_to_a_simulated_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = planner("new", tmp_path, "--from", "jetsons")
+    monkeypatch.chdir(tmp_path)
     for line in made.stdout.partition("next:")[2].split("\n  planner ")[1:]:
-        finished = subprocess.run(
-            [sys.executable, "-m", "planner", *line.split()], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        finished = planner(*line.split())
         assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "plan.json").is_file()
 
@@ -65,12 +63,13 @@ COMPLETION = {
     ("line", "word"),
     [("planner val", "validate"), ("planner profile me", "measure"), ("planner solve --pri", "--prices")],
 )
-def test_shells_complete_commands_and_options(shell: str, line: str, word: str) -> None:
-    asked = {**os.environ, "_PLANNER_COMPLETE": f"complete_{shell}", **COMPLETION[shell](line)}
-    answer = subprocess.run(
-        [sys.executable, "-c", "from planner.cli import main; main()"],
-        env=asked, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_shells_complete_commands_and_options(
+    shell: str, line: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"_PLANNER_COMPLETE": f"complete_{shell}", **COMPLETION[shell](line)}
+    for name, text in asked.items():
+        monkeypatch.setenv(name, text)
+    answer = planner()
     assert word in answer.stdout
     assert answer.stderr == ""
 

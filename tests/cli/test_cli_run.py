@@ -14,7 +14,7 @@ import pytest
 
 from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
-from tests.cli.command import planner
+from tests.cli.command import planner, planner_process
 from tests.execution.case import ROWS, WIDTH, write_case
 from tests.execution.raw import agent_process
 
@@ -48,7 +48,7 @@ for k in range(3):
 sys.stdout.buffer.write(b"no array")
 """
     command = shlex.join([sys.executable, "-c", code])
-    finished = planner(
+    finished = planner_process(
         "run", plan, "--source", f"urgent={plan.parent / 'samples.npz'}", "--source", f"other={command}", "--json"
     )
     assert finished.returncode == 1, finished.stderr  # the command's last sample makes a block raise
@@ -108,7 +108,7 @@ def test_a_source_whose_worker_comes_later_waits_for_it(plan: Path, tmp_path: Pa
     options = ("--cache", str(tmp_path / "blocks"))
     words = ("run", plan, "--source", f"urgent={plan.parent / 'samples.npz'}", "--connect", address, "--later", "a")
     with agent_process("b", "--listen", address, *options), ThreadPoolExecutor() as pool:
-        running = pool.submit(planner, *words, "--json")
+        running = pool.submit(planner_process, *words, "--json")
         with agent_process("a", "--connect", address, *options):
             finished = running.result()
     assert finished.returncode == 0, finished.stderr
