@@ -118,7 +118,7 @@ def make_instance(
 def _direct_paths(
     workers: Mapping[str, WorkerSpec], networks: Mapping[str, NetworkSpec]
 ) -> dict[str, dict[str, NetworkPath]]:
-    joining: dict[tuple[str, str], str] = {}
+    joining: dict[tuple[str, ...], str] = {}
     for name, network in networks.items():
         linked = chain.from_iterable(permutations(link) for link in network.links)
         for pair in chain(linked, permutations(network.members, 2)):

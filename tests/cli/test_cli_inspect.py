@@ -38,6 +38,7 @@ def test_max_blocks_and_finest() -> None:
     assert blocks == [4, 208]
 
 
+@pytest.mark.slow
 def test_table_and_picture(tmp_path: Path) -> None:
     pictures = [tmp_path / "first.svg", tmp_path / "second.svg"]
     for run, picture in zip((planner, planner_process), pictures, strict=True):  # processes hash words differently

@@ -89,12 +89,14 @@ def checkout(tmp_path: Path) -> dict[str, str]:
     ],
     ids=["command", "agent"],
 )
+@pytest.mark.slow
 def test_the_version_is_unknown_in_a_checkout_that_is_not_installed(words: list[str], checkout: dict[str, str]) -> None:
     command = [sys.executable, "-S", *words]  # without site, the environment's own packages are not looked for
     finished = subprocess.run(command, capture_output=True, text=True, check=False, env=checkout)
     assert (finished.stdout, finished.returncode) == ("planner unknown\n", 0), finished.stderr
 
 
+@pytest.mark.slow
 def test_bad_usage_ends_a_process_with_2() -> None:
     ended = planner_process("solve", "x.yaml", "--nonsense")
     assert (ended.returncode, ended.stdout) == (2, "")

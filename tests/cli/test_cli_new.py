@@ -20,7 +20,7 @@ def test_a_new_scenario_fits_its_schema_and_can_be_planned(tmp_path: Path, examp
     first, *_ = scenario.read_text(encoding="utf-8").splitlines()
     assert first == "# yaml-language-server: $schema=scenario.schema.json"
     assert (scenario.parent / "scenario.schema.json").is_file()
-    assert check("scenario", scenario).returncode == 0
+    assert check("scenario", scenario).exit_code == 0
     steps = [line.strip() for line in made.stdout.partition("next:")[2].splitlines() if line.strip()]
     assert steps[0] == f"cd {scenario.parent}"
     assert all(parse(step) == 0 for step in steps[1:])
@@ -78,6 +78,7 @@ BASH = shutil.which("bash") or ""
 
 
 @pytest.mark.skipif(not BASH, reason="bash is not installed")
+@pytest.mark.slow
 def test_bash_completes_by_the_script_that_is_shown(tmp_path: Path) -> None:
     script = planner("--show-completion", "bash")
     assert script.returncode == 0, script.stderr
