@@ -47,6 +47,7 @@ _WITH_AGENTS = (
 _SLOW = (
     "fuzz",
     "solvers",
+    "cli/test_cli_compare.py",
     "cli/test_cli_extras.py",
     "cli/test_cli_json.py",
     "docs",
