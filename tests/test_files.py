@@ -58,6 +58,7 @@ def test_who_may_read_a_file_is_up_to_the_umask_unless_it_is_private(umask: int,
     assert modes == {"open": 0o666 & ~umask, "plain": 0o666 & ~umask, "private": 0o600}
 
 
+@pytest.mark.slow
 def test_files_of_other_threads_keep_to_the_umask_meanwhile(tmp_path: Path) -> None:
     program = """
 import os, sys, threading, time

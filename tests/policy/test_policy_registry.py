@@ -198,6 +198,7 @@ def test_without_the_package_another_process_says_what_is_missing(tmp_path: Path
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_package_that_does_not_do_what_it_says_is_reported(tmp_path: Path, module: str, message: str) -> None:
     install(tmp_path, module)
     told = in_another_process(tmp_path)
