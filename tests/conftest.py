@@ -47,9 +47,12 @@ _WITH_AGENTS = (
 _SLOW = (
     "fuzz",
     "solvers",
+    "api/test_api_plan.py",
     "cli/test_cli_compare.py",
     "cli/test_cli_extras.py",
     "cli/test_cli_json.py",
+    "cli/test_cli_simulate.py",
+    "cli/test_cli_solve.py",
     "docs",
     "interchange",
     "simulation/test_simulation_invariants.py",
