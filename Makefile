@@ -12,7 +12,7 @@ SBOM := dist/sbom.cdx.json
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-newest test-oldest test-wheel dist check docs fuzz lock audit sbom golden bench bench-solve campaign nightly clean
+.PHONY: help demo test test-fast test-newest test-oldest test-wheel dist check docs fuzz lock audit sbom golden bench bench-solve campaign nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -25,6 +25,9 @@ test: $(VENV)/.dev ## Run the tests.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not agents and not nightly"
 	@# Agents and what their runs are held against need the whole machine.
 	@$(BIN)/python -m pytest -m "agents and not nightly"
+
+test-fast: $(VENV)/.dev ## Run the tests that start no processes and need no long searches.
+	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not agents and not slow and not nightly"
 
 test-3.%: ## Run the tests on another version of Python, such as `make test-3.10`.
 	@python=$$(.ci/find-python 3.$*) && $(MAKE) test PYTHON="$$python" VENV=.venv-3.$*

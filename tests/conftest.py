@@ -4,19 +4,22 @@ from __future__ import annotations
 
 import os
 import signal
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import settings
 
 import planner  # noqa: F401 - before any test imports onnxruntime, which decides then what it sends
+from tests.examples import SEARCHING
 
 # A busy machine is no failure, and a run is repeatable; `make nightly` looks for new examples.
 settings.register_profile("repeatable", deadline=None, derandomize=True)
-settings.register_profile("searching", deadline=None)
+settings.register_profile(SEARCHING, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
 # A shell that runs the tests in the background has Ctrl-C ignored, by them and all they start; some test what it does.
@@ -41,6 +44,29 @@ _WITH_AGENTS = (
 )
 """What runs agents or whole examples. Two of these tests at once would be too much for two cores."""
 
+_SLOW = (
+    "fuzz",
+    "solvers",
+    "api/test_api_plan.py",
+    "cli/test_cli_compare.py",
+    "cli/test_cli_extras.py",
+    "cli/test_cli_json.py",
+    "cli/test_cli_simulate.py",
+    "cli/test_cli_solve.py",
+    "docs",
+    "interchange",
+    "simulation/test_simulation_invariants.py",
+    "simulation/test_simulation_theory.py",
+    "test_example_ms_mdi.py",
+    "test_example_pa_mdi.py",
+    "test_example_random.py",
+    "test_example_sizing.py",
+    "test_lazy_imports.py",
+    "test_packaging.py",
+    "test_silent.py",
+)
+"""What starts processes in almost all of its tests, or searches for long. Single tests have the marker themselves."""
+
 _LASTING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which it ends with the process."""
 
@@ -53,13 +79,22 @@ def pytest_configure(config: pytest.Config) -> None:
         "pytest.PytestUnhandledThreadExceptionWarning",
     ):
         config.addinivalue_line("filterwarnings", f"error::{warning}")
+    if "not slow" in config.option.markexpr:
+        sys.addaudithook(_refuse_processes)
+
+
+def _refuse_processes(event: str, arguments: tuple[Any, ...]) -> None:
+    """Fail a test of `make test-fast` that starts Python."""
+    if event == "subprocess.Popen" and sys.executable in (arguments[0], *arguments[1][:1]):
+        raise RuntimeError("a test that starts a process has the marker slow")
 
 
 def pytest_itemcollected(item: pytest.Item) -> None:
-    """Mark the tests that run agents."""
+    """Mark the tests that run agents, and those that `make test-fast` leaves out."""
     path = item.path.relative_to(Path(__file__).parent)
-    if path.as_posix() in _WITH_AGENTS or path.parts[0] in _WITH_AGENTS:
-        item.add_marker("agents")
+    for marker, places in {"agents": _WITH_AGENTS, "slow": _SLOW}.items():
+        if path.as_posix() in places or path.parts[0] in places:
+            item.add_marker(marker)
 
 
 @pytest.fixture(autouse=True)

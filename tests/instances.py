@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from itertools import permutations
+from itertools import chain, permutations
 from typing import Any
 
 import numpy as np
@@ -121,21 +121,25 @@ def make_instance(
 def _direct_paths(
     workers: Mapping[str, WorkerSpec], networks: Mapping[str, NetworkSpec]
 ) -> dict[str, dict[str, NetworkPath]]:
+    joining: dict[tuple[str, ...], str] = {}
+    for name, network in networks.items():
+        linked = chain.from_iterable(permutations(link) for link in network.links)
+        for pair in chain(linked, permutations(network.members, 2)):
+            joining.setdefault(pair, name)
     paths: dict[str, dict[str, NetworkPath]] = {}
     for sender, receiver in permutations(workers, 2):
-        for name, network in networks.items():
-            linked = any({sender, receiver} == set(link) for link in network.links)
-            if not linked and not {sender, receiver} <= set(network.members):
-                continue
-            hop = Hop(
-                sender=sender,
-                receiver=receiver,
-                resource=name if network.kind == "shared" else f"{name}:{sender}>{receiver}",
-                bytes_per_s=network.bandwidth_bytes_per_s / (2 if network.relay == "access-point" else 1),
-                latency_s=network.latency_s,
-            )
-            paths.setdefault(sender, {})[receiver] = NetworkPath(hops=(hop,))
-            break
+        if (sender, receiver) not in joining:
+            continue
+        name = joining[sender, receiver]
+        network = networks[name]
+        hop = Hop(
+            sender=sender,
+            receiver=receiver,
+            resource=name if network.kind == "shared" else f"{name}:{sender}>{receiver}",
+            bytes_per_s=network.bandwidth_bytes_per_s / (2 if network.relay == "access-point" else 1),
+            latency_s=network.latency_s,
+        )
+        paths.setdefault(sender, {})[receiver] = NetworkPath(hops=(hop,))
     return paths
 
 

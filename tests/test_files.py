@@ -45,6 +45,7 @@ def in_own_process(program: str, *arguments: object, umask: int) -> None:
     subprocess.run(command, check=True, umask=umask)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("umask", [0o002, 0o022, 0o077])
 def test_who_may_read_a_file_is_up_to_the_umask_unless_it_is_private(umask: int, tmp_path: Path) -> None:
     program = (
@@ -57,6 +58,7 @@ def test_who_may_read_a_file_is_up_to_the_umask_unless_it_is_private(umask: int,
     assert modes == {"open": 0o666 & ~umask, "plain": 0o666 & ~umask, "private": 0o600}
 
 
+@pytest.mark.slow
 def test_files_of_other_threads_keep_to_the_umask_meanwhile(tmp_path: Path) -> None:
     program = """
 import os, sys, threading, time
@@ -114,6 +116,7 @@ def test_a_file_is_on_the_disk_before_its_name_and_the_name_at_the_end(
     assert synced == [("the file", b"old"), ("new/folder", b"new")]
 
 
+@pytest.mark.slow
 def test_caches_are_where_the_user_wants_them_and_a_user_without_a_home_has_some(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

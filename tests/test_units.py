@@ -180,6 +180,7 @@ def test_every_suggestion_is_read() -> None:
                     assert read_quantity(text, kind) > 0
 
 
+@pytest.mark.slow
 def test_writing_needs_no_pint() -> None:
     code = "import sys, planner.units as u; u.format_quantity(1.0, 'time'); sys.exit('pint' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from check_jsonschema import main as checker
+from click.testing import CliRunner, Result
 
 import planner
 from planner.api.schemas import SCHEMA_KINDS
@@ -22,9 +22,8 @@ sources: {s: {worker: w, models: [m], rate: 4 /s}}
 """
 
 
-def check(kind: str, *files: Path) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "check_jsonschema", "--schemafile", str(FOLDER / f"{kind}.schema.json")]
-    return subprocess.run([*command, *map(str, files)], capture_output=True, text=True, check=False)
+def check(kind: str, *files: Path) -> Result:
+    return CliRunner().invoke(checker, ["--schemafile", str(FOLDER / f"{kind}.schema.json"), *map(str, files)])
 
 
 @pytest.mark.parametrize("kind", SCHEMA_KINDS)
@@ -45,7 +44,7 @@ def test_what_comes_with_the_project_fits(tmp_path: Path) -> None:
     }.items():
         checked = check(kind, *files)
         assert files, kind
-        assert checked.returncode == 0, checked.stdout
+        assert checked.exit_code == 0, checked.output
 
 
 @pytest.mark.parametrize(
@@ -63,7 +62,7 @@ def test_what_comes_with_the_project_fits(tmp_path: Path) -> None:
 def test_the_checker_refuses_what_the_reader_refuses(tmp_path: Path, right: str, wrong: str) -> None:
     path = tmp_path / "scenario.yaml"
     path.write_text(SCENARIO.replace(right, wrong), encoding="utf-8")
-    assert check("scenario", path).returncode == 1
+    assert check("scenario", path).exit_code == 1
     with pytest.raises(planner.PlannerError):
         planner.load_scenario(path)
 

@@ -16,14 +16,14 @@ from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, read_records
 from planner.worker.events import STEPS
 from planner.worker.worker import Worker
-from tests.cli.command import planner, start_planner
+from tests.cli.command import planner, planner_process, start_planner
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, dict[str, Any]]:
     """The demo's folder, and what it printed."""
     folder = tmp_path_factory.mktemp("demo")
-    finished = planner("demo", "--json", "-o", folder)
+    finished = planner_process("demo", "--json", "-o", folder)
     assert finished.returncode == 0, finished.stderr
     return folder, json.loads(finished.stdout)
 

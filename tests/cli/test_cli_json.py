@@ -1,10 +1,8 @@
-"""With ``--json`` a process writes JSON alone to its descriptor 1, where libraries below Python write as well."""
+"""With ``--json`` a command writes JSON alone to descriptor 1, where libraries below Python write as well."""
 
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, Final
@@ -33,17 +31,6 @@ sources:
   gate: {worker: nano, models: [classifier], rate: 5 /s, samples: 20DEADLINE}
 objective: {goal: GOAL}
 """
-ONE_BY_ONE: Final = r"""
-import os, sys
-from planner.cli import main
-for line in sys.argv[1:]:
-    try:
-        main(line.split("\t"))
-    except SystemExit as end:
-        sys.stdout.flush()
-        os.write(1, b"\0%d\0" % (end.code or 0))
-"""
-"""After the document of each command its exit code, between zeros."""
 
 
 def scenario(folder: Path, goal: str, deadline: str = "") -> Path:
@@ -63,14 +50,9 @@ def printed(*words: str | Path, code: int = 0) -> Any:
 
 
 def all_printed(lines: Iterable[Sequence[str | Path]]) -> list[tuple[int, Any]]:
-    """Run commands with ``--json`` in one process, which is quicker; give exit code and document of each."""
-    words = ["\t".join([*map(str, line), "--json"]) for line in lines]
-    done = subprocess.run([sys.executable, "-c", ONE_BY_ONE, *words], capture_output=True, timeout=240, check=True)
-    parts = done.stdout.split(b"\0")[:-1]
-    return [
-        (int(code), json.loads(document) if document else None)
-        for document, code in zip(parts[::2], parts[1::2], strict=True)
-    ]
+    """Run commands with ``--json`` and give exit code and document of each."""
+    done = [planner(*line, "--json") for line in lines]
+    return [(one.returncode, json.loads(one.stdout) if one.stdout else None) for one in done]
 
 
 def solving(path: Path, method: str) -> list[str | Path]:

@@ -1,6 +1,5 @@
 from __future__ import annotations
 
-import os
 import shutil
 import subprocess
 import sys
@@ -21,19 +20,18 @@ def test_a_new_scenario_fits_its_schema_and_can_be_planned(tmp_path: Path, examp
     first, *_ = scenario.read_text(encoding="utf-8").splitlines()
     assert first == "# yaml-language-server: $schema=scenario.schema.json"
     assert (scenario.parent / "scenario.schema.json").is_file()
-    assert check("scenario", scenario).returncode == 0
+    assert check("scenario", scenario).exit_code == 0
     steps = [line.strip() for line in made.stdout.partition("next:")[2].splitlines() if line.strip()]
     assert steps[0] == f"cd {scenario.parent}"
     assert all(parse(step) == 0 for step in steps[1:])
 
 
 @pytest.mark.nightly
-def test_the_steps_lead_to_a_simulated_plan(tmp_path: Path) -> None:
+def test_the_steps_lead_to_a_simulated_plan(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     made = planner("new", tmp_path, "--from", "jetsons")
+    monkeypatch.chdir(tmp_path)
     for line in made.stdout.partition("next:")[2].split("\n  planner ")[1:]:
-        finished = subprocess.run(
-            [sys.executable, "-m", "planner", *line.split()], cwd=tmp_path, capture_output=True, text=True, check=False
-        )
+        finished = planner(*line.split())
         assert finished.returncode == 0, finished.stderr
     assert (tmp_path / "plan.json").is_file()
 
@@ -65,12 +63,13 @@ COMPLETION = {
     ("line", "word"),
     [("planner val", "validate"), ("planner profile me", "measure"), ("planner solve --pri", "--prices")],
 )
-def test_shells_complete_commands_and_options(shell: str, line: str, word: str) -> None:
-    asked = {**os.environ, "_PLANNER_COMPLETE": f"complete_{shell}", **COMPLETION[shell](line)}
-    answer = subprocess.run(
-        [sys.executable, "-c", "from planner.cli import main; main()"],
-        env=asked, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+def test_shells_complete_commands_and_options(
+    shell: str, line: str, word: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = {"_PLANNER_COMPLETE": f"complete_{shell}", **COMPLETION[shell](line)}
+    for name, text in asked.items():
+        monkeypatch.setenv(name, text)
+    answer = planner()
     assert word in answer.stdout
     assert answer.stderr == ""
 
@@ -79,6 +78,7 @@ BASH = shutil.which("bash") or ""
 
 
 @pytest.mark.skipif(not BASH, reason="bash is not installed")
+@pytest.mark.slow
 def test_bash_completes_by_the_script_that_is_shown(tmp_path: Path) -> None:
     script = planner("--show-completion", "bash")
     assert script.returncode == 0, script.stderr

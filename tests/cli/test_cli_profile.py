@@ -127,6 +127,7 @@ def test_estimate(model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str
     assert "published figures" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_estimate_from_a_probe_and_a_measured_profile(
     model: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -289,6 +290,7 @@ def _other_chain(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_ctrl_c_keeps_what_was_measured(model: Path, tmp_path: Path) -> None:
     path = tmp_path / "p.json"
     words = [

@@ -145,6 +145,7 @@ def test_replications_are_printed_with_their_intervals(scenario: Path, capsys: p
 
 
 @pytest.mark.parametrize(("processes", "sent"), [(1, os.killpg), (2, os.killpg), (2, os.kill)])
+@pytest.mark.slow
 def test_an_interrupt_ends_all_runs_at_once_and_leaves_nothing_half_written(
     scenario: Path, tmp_path: Path, processes: int, sent: Callable[[int, int], None]
 ) -> None:

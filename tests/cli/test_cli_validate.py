@@ -13,7 +13,7 @@ import pytest
 
 from planner.execution.launch.netns import unavailable
 from planner.execution.wire.zenoh import free_port
-from tests.cli.command import planner
+from tests.cli.command import planner, planner_process
 from tests.execution.case import write_case
 
 WIDE = ("--tolerance", "10000 %")
@@ -26,7 +26,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def validated(*words: str | Path) -> dict[str, Any]:
-    finished = planner("validate", *words, *WIDE, "--json")
+    finished = planner_process("validate", *words, *WIDE, "--json")
     assert finished.returncode == 0, finished.stderr + finished.stdout
     document: dict[str, Any] = json.loads(finished.stdout)
     assert (document["passed"], document["lost"], document["failed"], document["duplicates"]) == (True, 0, 0, 0)
@@ -59,7 +59,7 @@ def test_at_this_machines_own_speed_and_what_is_said_of_it(plan: Path, tmp_path:
 
 def test_a_tolerance_that_is_not_met_is_no_and_the_tables_say_why(plan: Path) -> None:
     here = ("--local", "--unpaced", "--duration", "0.5s", "--calibrate", "0.2s")
-    finished = planner("validate", plan, *here, "--tolerance", "0.01 %")
+    finished = planner_process("validate", plan, *here, "--tolerance", "0.01 %")
     assert finished.returncode == 1
     assert "before the run" in finished.stdout
     assert "predicted from the profiles: urgent" in finished.stdout

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from functools import cache
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import numpy as np
 import onnx
@@ -68,6 +70,22 @@ def small_model() -> onnx.ModelProto:
 
 def write_case(folder: Path, scenario: str = SCENARIO, *, external: bool = False) -> Path:
     """Write all files and return the path of the plan: block 0 at home, the others at ``b``."""
+    for name, content in _files(scenario, external=external).items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content)
+    return folder / "plan.json"
+
+
+@cache
+def _files(scenario: str, *, external: bool) -> dict[str, bytes]:
+    """Return the contents of all files by their places in the folder, made once: planning takes seconds."""
+    with TemporaryDirectory() as name:
+        folder = Path(name)
+        _make(folder, scenario, external=external)
+        return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def _make(folder: Path, scenario: str, *, external: bool) -> None:
     file = folder / "small.onnx"
     onnx.save(small_model(), file, save_as_external_data=external, location="small.data", size_threshold=0)
     chain = load_chain(folder / "small.onnx", max_blocks=BLOCKS).chain
@@ -80,4 +98,3 @@ def write_case(folder: Path, scenario: str = SCENARIO, *, external: bool = False
     assert solution.plan is not None
     named = solution.plan.model_copy(update={"scenario": reference_to(folder / "scenario.yaml", folder / "plan.json")})
     save_plan(named, folder / "plan.json")
-    return folder / "plan.json"

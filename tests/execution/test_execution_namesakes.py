@@ -32,7 +32,7 @@ from planner.execution.wire.whereabouts import Whereabouts
 from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.runtime.input_pool import input_pool
 from planner.trace.records import Incident, SampleRecord
-from tests.cli.command import planner
+from tests.cli.command import planner_process
 from tests.execution.case import WIDTH, write_case
 from tests.execution.fleet import Threads, assert_accounted, deployment_for
 from tests.execution.processes import Processes
@@ -253,8 +253,8 @@ def test_status_names_them_and_run_and_probe_refuse(tmp_path: Path) -> None:
             eventually(lambda: len(inquirer._transport.processes("b")) == 2)
             with ThreadPoolExecutor(2) as pool:
                 ended = [
-                    pool.submit(planner, "status", *there, "--wait", "6s", "--json"),
-                    pool.submit(planner, "run", plan, *there, "--source", f"urgent={tmp_path}"),
+                    pool.submit(planner_process, "status", *there, "--wait", "6s", "--json"),
+                    pool.submit(planner_process, "run", plan, *there, "--source", f"urgent={tmp_path}"),
                 ]
                 with pytest.raises(ExecuteError, match="several agents have this name; found"):
                     survey(inquirer, inquirer.find(("a", "b"), 30.0), duration_s=0.3)

@@ -177,6 +177,7 @@ def held_bytes(models: dict[str, bytes]) -> dict[str, int]:
 
 @needs_onnxruntime(1, 32)
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process reset its high-water mark")
+@pytest.mark.slow
 def test_the_weights_of_a_block_take_the_memory_that_is_said(tmp_path: Path) -> None:
     models = {name: build(nodes, weights, **others) for name, (nodes, weights, others) in MODELS.items()}
     said: dict[str, int] = {}

@@ -176,11 +176,13 @@ def install(folder: Path, module: str) -> None:
     (info / "entry_points.txt").write_text(f"[{ENTRY_POINTS}]\npackaged = my_policies\n")
 
 
+@pytest.mark.slow
 def test_a_policy_of_an_installed_package_is_known_to_every_process(tmp_path: Path) -> None:
     install(tmp_path, MODULE.format(name="packaged"))
     assert in_another_process(tmp_path) == "Idle\n"
 
 
+@pytest.mark.slow
 def test_without_the_package_another_process_says_what_is_missing(tmp_path: Path) -> None:
     assert "in a package that is installed here, on each agent's device too" in in_another_process(tmp_path)
 
@@ -196,6 +198,7 @@ def test_without_the_package_another_process_says_what_is_missing(tmp_path: Path
         ),
     ],
 )
+@pytest.mark.slow
 def test_a_package_that_does_not_do_what_it_says_is_reported(tmp_path: Path, module: str, message: str) -> None:
     install(tmp_path, module)
     told = in_another_process(tmp_path)

@@ -54,6 +54,7 @@ def memory_of(models: Sequence[bytes], size_bytes: int) -> list[BlockMemory | No
 
 @pytest.mark.skipif(sys.platform != "linux", reason="only Linux lets a process reset its high-water mark")
 @pytest.mark.parametrize("mebibytes", [4, 32])
+@pytest.mark.slow
 def test_the_peak_is_that_of_the_tensors_alive_and_weights_are_held(mebibytes: int) -> None:
     size = mebibytes * MIB
     # A separate process: memory allocated meanwhile by threads of other tests would count, too.

@@ -121,12 +121,14 @@ def test_only_offered_providers_are_found() -> None:
         find_provider("gpu", offered)
 
 
+@pytest.mark.slow
 def test_runtime_needs_no_onnx() -> None:
     code = "import sys, planner.runtime.runner, planner.runtime.inputs; print('onnx' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.slow
 def test_without_onnxruntime_the_message_names_the_package_to_install(tmp_path: Path) -> None:
     # The import really fails: a module of that name that raises shadows the installed package.
     (tmp_path / "onnxruntime.py").write_text("raise ImportError('not here')")

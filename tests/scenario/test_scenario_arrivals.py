@@ -75,6 +75,7 @@ def test_what_is_missing_is_said() -> None:
         times(source("trace"))
 
 
+@pytest.mark.slow
 def test_an_agent_loads_no_library_for_people() -> None:
     code = (
         "import sys, planner.scenario.arrivals, planner.scenario.instance;"

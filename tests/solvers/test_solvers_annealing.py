@@ -16,6 +16,7 @@ from planner.solvers.methods import exhaustive
 from planner.solvers.methods.local_search import method as local_search
 from planner.solvers.methods.local_search.annealing import Annealing
 from planner.solvers.methods.local_search.peak_bound import PeakBound
+from tests.examples import examples
 from tests.instances import make_instance, make_profile, random_instance
 
 
@@ -88,7 +89,7 @@ def check(problem: Problem, seed: int) -> Annealing:
     return annealing
 
 
-@settings(max_examples=8, deadline=None)
+@examples(4, nightly=40)
 @given(seed=st.integers(0, 10_000), goal=st.sampled_from(["throughput", "makespan"]), links=st.booleans())
 def test_the_bound_holds_and_the_search_finds_the_optimum(seed: int, goal: str, *, links: bool) -> None:
     problem = build_problem(random_instance(seed, sources=2, workers=3, blocks=3, goal=goal, links=links))

@@ -10,18 +10,18 @@ from tests.instances import make_instance, make_profile, random_instance
 BASELINES = ["local", "two-part", "equal", "ar-mdi"]
 
 
-@pytest.mark.parametrize("method", BASELINES)
 @pytest.mark.parametrize("seed", range(4))
-def test_no_baseline_beats_the_optimum(method: str, seed: int) -> None:
+def test_no_baseline_beats_the_optimum(seed: int) -> None:
     instance = random_instance(seed, load=0.1)
-    solution = solve(instance, method=method)
-    if solution.plan is None:
-        assert solution.reasons
-        return
-    verify(instance, solution.plan)
     optimum = solve(instance, rank="surrogate").plan
-    assert optimum is not None
-    assert solution.plan.objective >= optimum.objective * (1 - 1e-4)
+    for method in BASELINES:
+        solution = solve(instance, method=method)
+        if solution.plan is None:
+            assert solution.reasons, method
+            continue
+        verify(instance, solution.plan)
+        assert optimum is not None, method
+        assert solution.plan.objective >= optimum.objective * (1 - 1e-4), method
 
 
 def test_segments_follow_ring_and_speed() -> None:

@@ -49,7 +49,7 @@ TASK = Task(KEY, "small", 0, 8.0, 0.5, 1, SPLIT.sources["urgent"].routes[0].stag
 PARCELS: list[Message] = [
     TaskMessage(TASK), TaskMessage(TASK, 1), ResultMessage(KEY, 3), ResultMessage(KEY, 3, Origin("small")),
     FailureMessage(KEY, "no memory"), FailureMessage(KEY, "gone", ("a", "b")), RequestMessage(TASK, 2),
-    AnswerMessage(KEY, None), AnswerMessage(KEY, 0.5),
+    AnswerMessage(KEY, None, 1), AnswerMessage(KEY, 0.5, 1),
     StatusMessage(Status(backlog_s=((8.0, 0.25),), queued=(("urgent", 3),), per_parameter_s=(("urgent", 1e-9),))),
 ]  # fmt: skip
 DEPLOY = Deploy(
