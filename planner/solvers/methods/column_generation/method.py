@@ -87,7 +87,8 @@ def _generate(search: Search) -> Outcome:
     scale = Scale.of(problem, min(first, key=problem.objective))
     kind = NewtonMaster if problem.goal == "delay" else LinearMaster
     master = kind(problem, scale, options.deadline)
-    for choices in (*options.start, *first):
+    known = sorted(search.incumbents, key=lambda choices: search.incumbents[choices])[:1]
+    for choices in (*options.start, *known, *first):
         search.offer(choices)
         master.add(
             (source, Choice(choice.variant, choice.workers))
