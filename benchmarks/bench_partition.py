@@ -20,7 +20,8 @@ import numpy as np
 
 from planner.cli.output import print_table
 from planner.solvers.core.deadline import Deadline
-from planner.solvers.core.problem import Choice, Demand, Problem, Variant
+from planner.solvers.core.demand import Demand, Variant
+from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import by_speed_plan, equal_plan

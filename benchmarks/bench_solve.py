@@ -19,8 +19,9 @@ from typing import Any, Final
 import numpy as np
 
 from planner.cli.output import print_table
+from planner.solvers.core.demand import Demand, Variant
 from planner.solvers.core.highs import SilentHighs
-from planner.solvers.core.problem import Choices, Demand, Problem, Variant, normalised
+from planner.solvers.core.problem import Choices, Problem, normalised
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.column_generation import method as colgen

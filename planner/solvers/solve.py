@@ -24,7 +24,7 @@ from planner.solvers.core.search_state import Options, Outcome, Progress, Search
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
-from planner.solvers.methods.known_plans import known_plans, rule_plans
+from planner.solvers.methods.known_plans import MAX_ARCS, PEAK_GOALS, known_plans, rule_plans
 from planner.solvers.proof import poor_proof
 from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank, refined, single_samples_count
 from planner.solvers.routes.greedy import completed, greedy_rounds
@@ -156,11 +156,11 @@ def solve(
         again = bool(options.start) and rank == "surrogate"
         if names[0] not in RULES:
             find = rule_plans if again else known_plans
-            options = dataclasses.replace(options, known=find(problem, lambda: deadline.passed))
+            options = dataclasses.replace(options, known=find(problem, deadline))
         method_solve = _load(problem, names, deadline)
         outcome = method_solve(problem, options)
         if again and outcome.status not in {"optimal", "infeasible"}:  # otherwise no plan would be better by the gap
-            outcome = _beside(outcome, problem, known_plans(problem, lambda: deadline.passed))
+            outcome = _beside(outcome, problem, known_plans(problem, deadline))
         best = best_candidate(ordered, problem, outcome, rank, options)
         if best is None:
             return Solution(outcome.status, reasons=outcome.reasons or _unfinished(names[-1], options))
@@ -311,11 +311,20 @@ def _single_methods(problem: Problem) -> tuple[str, ...]:
     return ("search",) if problem.arcs > most else ("search", "milp")
 
 
+def _tighter_methods(problem: Problem) -> tuple[str, ...]:
+    """Return methods for single routes, which may find better plans than those for shared ones.
+
+    Where memory binds, these round the resident blocks. Linear programs over large instances converge slowly.
+    """
+    if problem.memory_binds:
+        return _single_methods(problem)
+    large = problem.goal not in PEAK_GOALS or problem.arcs > MAX_ARCS
+    return () if large else tuple(name for name in _single_methods(problem) if name != "milp")
+
+
 def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callable[[Problem, Options], Outcome]:
     """Return the methods, which run in turn; where their libraries cannot be imported in time, what uses none."""
-    # Where memory binds, methods for shared routes round the resident blocks and may miss better single routes.
-    rounds = problem.memory_binds and METHODS[names[-1]].routes == ("shared",)
-    tighter = _single_methods(problem) if rounds else ()
+    tighter = _tighter_methods(problem) if METHODS[names[-1]].routes == ("shared",) else ()
 
     def load() -> dict[str, Callable[[Problem, Options], Outcome]]:
         return {name: load_method(name) for name in (*names, *tighter)}

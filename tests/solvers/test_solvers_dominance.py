@@ -15,6 +15,7 @@ from planner.scenario.instance import Instance
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.deadline import Deadline
+from planner.solvers.core.problem import Problem
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
@@ -93,7 +94,7 @@ def test_every_method_keeps_a_known_plan(goal: str, method: str) -> None:
     """Even stopped before it begins, a method returns the best plan that it was given."""
     instance = random_instance(4, sources=1, workers=3, blocks=4, goal=goal, load=0.2)
     problem = build_problem(instance, max_visits=1 if method == "dp" else None)
-    known = tuple(plan for plan in known_plans(problem, lambda: False) if problem.feasible(plan))
+    known = tuple(plan for plan in known_plans(problem, Deadline()) if problem.feasible(plan))
     outcome: Outcome = load_method(method)(problem, Options(known=known, time_limit_s=0.0))
     assert min(map(problem.objective, outcome.incumbents)) <= min(map(problem.objective, known))
 
@@ -110,7 +111,7 @@ def test_rules_give_plans_of_the_right_shape(
     seed: int, goal: str, size: str, visits: int | None, *, memory: bool
 ) -> None:
     problem = build_problem(draw(seed, goal, size, memory=memory), max_visits=visits)
-    plans = known_plans(problem, lambda: False)
+    plans = known_plans(problem, Deadline())
     assert len(plans) >= 1
     for plan in plans:
         for source, (choice,) in enumerate(plan):
@@ -123,22 +124,49 @@ def test_rules_of_the_command_line_are_known_plans() -> None:
     assert set(BASELINES) <= set(RULES)
 
 
+def within(problem: Problem, looks: int) -> Options:
+    """Options with a clock that advances by a fixed amount at each look: work is the same on any machine."""
+    ticks = itertools.count()
+    return Options(
+        gap=1e-9,
+        known=known_plans(problem, Deadline()),
+        deadline=Deadline.after(looks * 1e-3, lambda: next(ticks) * 1e-3),
+    )
+
+
 @pytest.mark.parametrize("goal", GOALS)
 @pytest.mark.parametrize("method", ["search", "colgen"])
 def test_more_time_is_never_worse(goal: str, method: str) -> None:
-    """With a clock that advances by a fixed amount at each look, the work within a limit is the same on any machine."""
     problem = build_problem(random_instance(11, sources=2, workers=4, blocks=6, goal=goal, load=0.4))
     values = []
     for looks in (10, 30, 100, 300):
-        ticks = itertools.count()
-        options = Options(
-            gap=1e-9,
-            known=known_plans(problem, lambda: False),
-            deadline=Deadline.after(looks * 1e-3, lambda ticks=ticks: next(ticks) * 1e-3),  # type: ignore[misc]  # mypy cannot infer a default's type
-        )
-        outcome = solve_in_turn(problem, options, [load_method(method)])
+        outcome = solve_in_turn(problem, within(problem, looks), [load_method(method)])
         values.append(min(map(problem.objective, outcome.incumbents)))
     assert values == sorted(values, reverse=True)
+
+
+@pytest.mark.parametrize("goal", ["throughput", "makespan"])
+@pytest.mark.parametrize("size", [(1, 6, 24), (3, 5, 10)], ids=["one", "three"])
+@pytest.mark.parametrize("seed", range(3))
+def test_shared_routes_are_not_worse_at_the_same_limit(goal: str, size: tuple[int, int, int], seed: int) -> None:
+    """Neither has proven much by then, so that what counts is from which plans they start."""
+    sources, workers, blocks = size
+    instance = random_instance(seed, sources=sources, workers=workers, blocks=blocks, goal=goal, links=True, load=0.4)
+    problem = build_problem(instance)
+    single, shared = (
+        min(map(problem.objective, solve_in_turn(problem, within(problem, 100), *methods).incumbents))
+        for methods in ([[load_method("search")]], [[load_method("colgen")], [load_method("search")]])
+    )
+    assert shared <= single * (1 + 1e-4)
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_a_known_plan_is_nearly_the_best_partition(seed: int) -> None:
+    instance = random_instance(seed, sources=1, workers=7, blocks=24, goal="throughput", links=True)
+    free, partition = build_problem(instance), build_problem(instance, max_visits=1)
+    outcome = load_method("dp")(partition, Options())
+    assert outcome.status == "optimal"
+    assert min(map(free.objective, known_plans(free, Deadline()))) <= outcome.bound * 1.02
 
 
 @settings(max_examples=8, deadline=None)

@@ -12,7 +12,8 @@ from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem
-from planner.solvers.core.problem import Demand, Problem, Variant
+from planner.solvers.core.demand import Demand, Variant
+from planner.solvers.core.problem import Problem
 from planner.solvers.core.search_state import Options
 from planner.solvers.methods import exhaustive
 from planner.solvers.methods.convex import solve as convex

@@ -16,7 +16,8 @@ from planner.plan.limits import tail_limits
 from planner.plan.surrogate import kappa
 from planner.plan.types import Route
 from planner.scenario.instance import Instance
-from planner.solvers.core.problem import Array, Choice, Choices, Demand, Integers, Problem, Variant, normalised
+from planner.solvers.core.demand import Demand, Variant
+from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
 
 
 def build_problem(

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from planner.plan.surrogate import UTILISATION_CAP, Classes, weighted_number
 from planner.plan.types import Route, Stage
+from planner.solvers.core.demand import Demand, Variant
 from planner.solvers.core.sites import Sites
 
 Array = NDArray[np.float64]
@@ -28,62 +29,6 @@ MIN_WORK_S = 1e-12
 """Least time of a whole model, in seconds: speeds must stay finite."""
 MAX_CACHED_ROUTES = 2**16
 """Routes whose costs are kept: methods look at most routes many times. At about 1 kB each they take at most 64 MB."""
-
-
-@dataclass(frozen=True)
-class Variant:
-    """A model at one of its operating points, L blocks on D workers.
-
-    Parameters
-    ----------
-    model, operating_point
-        Index of the model in the problem, and of its operating point.
-    accuracy
-        Fraction of samples classified correctly.
-    reach
-        Probability that a sample reaches block l, the last repeated for the result; shape [L + 1].
-    block_s
-        Time of each block on each worker; shape [L, D], seconds.
-    overhead_s
-        Time to start a stage on each worker; shape [D], seconds.
-    cut_bytes
-        Bytes across each cut; shape [L + 1].
-    exit_bytes
-        Mean bytes per sample sent home by an exit after block l; shape [L].
-    exit_share
-        Probability that a sample leaves through an exit after block l; shape [L].
-    """
-
-    model: int
-    operating_point: int
-    accuracy: float
-    reach: Array
-    block_s: Array
-    overhead_s: Array
-    cut_bytes: Array
-    exit_bytes: Array
-    exit_share: Array
-
-    def __len__(self) -> int:
-        return len(self.exit_bytes)
-
-
-@dataclass(frozen=True)
-class Demand:
-    """A source: ``volume`` is its rate in samples per second, or its number of samples for ``makespan``.
-
-    ``priority`` is its weight in the objective, and ``deadline_s`` bounds its mean delay without waiting. ``tail`` says
-    that single samples have limits, which only the evaluation of a plan knows.
-    """
-
-    name: str
-    home: int
-    volume: float
-    priority: float
-    deadline_s: float
-    min_accuracy: float
-    variants: tuple[int, ...]
-    tail: bool = False
 
 
 @dataclass(frozen=True)

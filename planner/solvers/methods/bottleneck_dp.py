@@ -17,6 +17,7 @@ Y. Hu et al., "PipeEdge: Pipeline parallelism for large-scale model inference on
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -25,7 +26,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import SolveError
-from planner.solvers.core.problem import Array, Choice, Integers, Problem
+from planner.solvers.core.deadline import Deadline
+from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.explanation import infeasible
 from planner.solvers.routes.ordered_partition import PartitionCosts
@@ -59,16 +61,35 @@ def solve(problem: Problem, options: Options) -> Outcome:
     """
     if requirements := misfits(problem):
         raise SolveError("not the problem this method solves", where="method dp", expected=", ".join(requirements))
-    search = Search(problem, options)
-    demand = problem.demands[0]
-    accurate = [variant for variant in demand.variants if problem.variants[variant].accuracy >= demand.min_accuracy]
-    partitions = [_Partition(problem, variant) for variant in accurate]
+    search, partitions = Search(problem, options), _partitions(problem)
     search.raise_bound(min((partition.least for partition in partitions), default=0.0))
     bounds = [_bisect(search, partition) for partition in partitions]
     if not search.incumbents and np.isinf(min(bounds, default=np.inf)):
         return infeasible(problem, options)
     search.raise_bound(min(bounds))
     return search.outcome()
+
+
+def quick_plan(problem: Problem, deadline: Deadline) -> Choices | None:
+    """Return the best bottleneck partition that the quick search finds, for a problem of any goal.
+
+    It is a plan of a tighter problem, with one visit to a worker; None if this method does not apply to that.
+    """
+    tighter = dataclasses.replace(problem, goal="throughput", max_visits=1)
+    if misfits(tighter):
+        return None
+    search = Search(tighter, Options(deadline=deadline))
+    for partition in _partitions(tighter):
+        for beam in QUICK_BEAMS:
+            _bisect_quickly(search, partition, beam)
+    return min(search.incumbents, key=tighter.objective, default=None)
+
+
+def _partitions(problem: Problem) -> list[_Partition]:
+    """Return the partition problems of the variants that are accurate enough."""
+    demand = problem.demands[0]
+    accurate = [variant for variant in demand.variants if problem.variants[variant].accuracy >= demand.min_accuracy]
+    return [_Partition(problem, variant) for variant in accurate]
 
 
 def misfits(problem: Problem) -> list[str]:
@@ -115,16 +136,21 @@ def _bisect(search: Search, partition: _Partition) -> float:
 
 
 def _bisect_quickly(search: Search, partition: _Partition, beam: int) -> None:
-    """Offer routes of a partition by the quick search."""
+    """Offer routes of a partition by the quick search; at once none if it finds none just below the best."""
     low, quick = partition.least, partition.quick
+    first = bool(search.incumbents)
     while not search.out_of_time and (high := min(search.best, partition.most)) - low > QUICK_ACCURACY * low:
         middle = (low + high) / 2 if high < 2 * low else float(np.sqrt(low * high))
+        middle = max(middle, high * (1 - QUICK_ACCURACY)) if first else middle
         workers = quick.probe(middle, beam, lambda: search.out_of_time)
         if workers:
             search.offer(((Choice(partition.variant, workers),),))
             search.report()
         if search.best > middle * (1 + 1e-9):
+            if first:
+                break
             low = middle * (1 + 1e-9)
+        first = False
 
 
 class _Layer(NamedTuple):

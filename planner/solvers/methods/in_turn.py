@@ -11,7 +11,7 @@ from planner.solvers.core.search_state import Options, Outcome, Search
 Method = Callable[[Problem, Options], Outcome]
 
 BRIEF_FRACTION = 0.5
-"""Fraction of the time left that a method may take before the last one."""
+"""Fraction of the time left that a method may take if others follow."""
 MAX_HANDED_OVER = 4
 """Number of plans, the best ones, that a method hands over."""
 
@@ -24,7 +24,8 @@ def solve_in_turn(
     Parameters
     ----------
     tighter
-        Methods for a tighter problem, whose plans are valid here but whose bounds are not; they run at the end.
+        Methods for a tighter problem, whose plans are valid here but whose bounds are not; they run after ``methods``,
+        of which the last one then continues from a better plan.
     """
     if len(methods) == 1 and not tighter:
         return methods[0](problem, options)
@@ -32,27 +33,38 @@ def solve_in_turn(
     last = Outcome("no_solution")
     for number, method in enumerate(methods):
         final = number == len(methods) - 1
-        best = sorted(search.incumbents, key=lambda choices: search.incumbents[choices])[:MAX_HANDED_OVER]
-        last = method(
-            problem,
-            dataclasses.replace(
-                options,
-                time_limit_s=search.left_s * (1.0 if final else BRIEF_FRACTION),
-                known=(*options.known, *best),
-                brief=not final,
-            ),
-        )
-        for choices in last.incumbents:
-            search.offer(choices)
-        search.raise_bound(last.bound)
-        if search.gap <= options.gap or search.out_of_time or last.status == "infeasible":
+        part = 1.0 if final and not tighter else BRIEF_FRACTION
+        last = method(problem, _continued(search, part, brief=not final))
+        _take(search, last)
+        if _ended(search) or last.status == "infeasible":
             break
-    if tighter and last.status != "infeasible" and search.gap > options.gap and not search.out_of_time:
-        limited = dataclasses.replace(
-            options, time_limit_s=search.left_s, known=tuple(search.incumbents), progress=None
-        )
+    if tighter and last.status != "infeasible" and not _ended(search):
+        best = search.best
+        limited = dataclasses.replace(_continued(search, BRIEF_FRACTION), known=tuple(search.incumbents), progress=None)
         for choices in solve_in_turn(problem, limited, tighter).incumbents:
             search.offer(choices)
+        if search.best < best and not _ended(search):
+            last = methods[-1](problem, _continued(search, 1.0))
+            _take(search, last)
     if not search.incumbents:
         return last
     return dataclasses.replace(search.outcome(), prices=last.prices, reasons=last.reasons)
+
+
+def _continued(search: Search, part: float, *, brief: bool = False) -> Options:
+    """Return options to continue from the best plans so far, for a part of the time left."""
+    best = sorted(search.incumbents, key=lambda choices: search.incumbents[choices])[:MAX_HANDED_OVER]
+    options = search.options
+    return dataclasses.replace(
+        options, time_limit_s=search.left_s * part, known=(*options.known, *best), brief=brief or options.brief
+    )
+
+
+def _take(search: Search, outcome: Outcome) -> None:
+    for choices in outcome.incumbents:
+        search.offer(choices)
+    search.raise_bound(outcome.bound)
+
+
+def _ended(search: Search) -> bool:
+    return search.gap <= search.options.gap or search.out_of_time

@@ -2,36 +2,40 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from itertools import chain
 
 import numpy as np
 
+from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.methods.baselines import RULES
+from planner.solvers.methods.bottleneck_dp import quick_plan
 from planner.solvers.routes.best_response import measure_of
 from planner.solvers.routes.ordered_partition import ordered_routes
 
 MAX_ARCS = 1_000_000
-"""With more arcs in all, partitions by order take longer than a method that shares routes."""
+"""With more arcs in all, partitions by order and searches for single routes take longer than sharing routes."""
+PEAK_GOALS = frozenset({"throughput", "makespan"})
+"""The goals that depend on the busiest resource."""
 
 
-def known_plans(problem: Problem, stopped: Callable[[], bool]) -> tuple[Choices, ...]:
-    """Return the distinct plans of all rules that have one, feasible or not, until ``stopped`` becomes true."""
-    return _distinct(chain(_of_rules(problem), _of_orders(problem)), stopped)
+def known_plans(problem: Problem, deadline: Deadline) -> tuple[Choices, ...]:
+    """Return the distinct plans of all rules that have one, feasible or not, until the ``deadline``."""
+    return _distinct(chain(_of_rules(problem), _of_orders(problem), _of_partition(problem, deadline)), deadline)
 
 
-def rule_plans(problem: Problem, stopped: Callable[[], bool]) -> tuple[Choices, ...]:
-    """Return those of :func:`known_plans` that take next to no time: all but the partitions by order."""
-    return _distinct(_of_rules(problem), stopped)
+def rule_plans(problem: Problem, deadline: Deadline) -> tuple[Choices, ...]:
+    """Return those of :func:`known_plans` that take next to no time: all but the partitions."""
+    return _distinct(_of_rules(problem), deadline)
 
 
-def _distinct(plans: Iterator[Choices | None], stopped: Callable[[], bool]) -> tuple[Choices, ...]:
+def _distinct(plans: Iterator[Choices | None], deadline: Deadline) -> tuple[Choices, ...]:
     found: dict[Choices, None] = {}
     for plan in plans:
         if plan is not None:
             found[plan] = None
-        if stopped():
+        if deadline.passed:
             break
     return tuple(found)
 
@@ -48,6 +52,12 @@ def _of_orders(problem: Problem) -> Iterator[Choices | None]:
         yield ordered_routes(problem, order)
         if problem.goal != "throughput":
             yield ordered_routes(problem, order, measure)
+
+
+def _of_partition(problem: Problem, deadline: Deadline) -> Iterator[Choices | None]:
+    """Yield a bottleneck partition over any order of the workers, for goals that depend on the bottleneck."""
+    if problem.goal in PEAK_GOALS and problem.arcs <= MAX_ARCS:
+        yield quick_plan(problem, deadline)
 
 
 def _orders(problem: Problem) -> list[list[int]]:

@@ -8,7 +8,8 @@ from typing import Protocol
 import numpy as np
 
 from planner.plan.surrogate import congestion
-from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, Variant, stages
+from planner.solvers.core.demand import Variant
+from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, stages
 from planner.solvers.core.search_state import Search
 from planner.solvers.routes.fill import Filling
 from planner.solvers.routes.stage_dp import CostOfLoad, StagedRoutes

@@ -13,7 +13,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.solvers.core.problem import Array, Integers, Problem, Variant
+from planner.solvers.core.demand import Variant
+from planner.solvers.core.problem import Array, Integers, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.core.sites import Sites
 from planner.solvers.routes.shortest_path import MIN_REACH

@@ -22,7 +22,7 @@ import numpy as np
 from planner.errors import SolveError
 from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import explain_infeasibility
-from planner.solvers.core.problem import Choice, Problem
+from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
@@ -87,7 +87,7 @@ def _generate(search: Search) -> Outcome:
     scale = Scale.of(problem, min(first, key=problem.objective))
     kind = NewtonMaster if problem.goal == "delay" else LinearMaster
     master = kind(problem, scale, options.deadline)
-    for choices in (*options.start, *first):
+    for choices in (*options.start, *_best_known(search), *first):
         search.offer(choices)
         master.add(
             (source, Choice(choice.variant, choice.workers))
@@ -119,6 +119,13 @@ def _generate(search: Search) -> Outcome:
         master.add(routes)
         idle = 0 if search.bound > old_bound or search.best < old_best else idle + 1
     return dataclasses.replace(search.outcome(), prices=shadow)
+
+
+def _best_known(search: Search) -> list[Choices]:
+    """Return the best plan so far where a good one to begin with matters: a linear master converges slowly."""
+    if search.problem.goal == "delay":
+        return []
+    return sorted(search.incumbents, key=lambda choices: search.incumbents[choices])[:1]
 
 
 def _check_every_source_has_a_route(problem: Problem, master: NewtonMaster | LinearMaster) -> None:

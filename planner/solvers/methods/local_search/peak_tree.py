@@ -15,27 +15,32 @@ from planner.solvers.methods.local_search.peak_bound import PeakBound
 
 Pins = dict[str, dict[int, int]]
 
-NODES_PER_STEP = 5
-"""Nodes between two runs of annealing."""
-MAX_NODES = 400
-"""Nodes after which a value nearer to the bound is tried."""
+MIN_NODES_PER_STEP, ARCS_PER_STEP = 5, 500_000
+"""Least nodes between two runs of annealing; in small problems more, whose arcs add up to this number: about the time
+of a run."""
+MAX_NODES = 120
+"""Nodes after which another value is tried."""
+PARTS = (0.5, 0.75, 0.25, 0.6, 0.1, 0.03)
+"""Values to try in turn, as fractions of the way from the bound to the incumbent. A larger one may need fewer nodes."""
 MIN_STEP = 1e-3
-"""Relative distance of a value from the bound below which the tree is given up."""
+"""Relative distance of the incumbent from the bound below which the tree is given up."""
 
 
 class PeakTree:
     """The tree for one value at a time.
 
-    ``part`` is how far the value is from the bound to the incumbent; ``helps`` tells whether a value was proven.
+    ``tries`` counts the values that took too many nodes since one was proven; ``helps`` tells whether any was.
     """
 
     def __init__(self, search: Search, bound: PeakBound) -> None:
         self.search, self.bound = search, bound
-        self.part, self.helps = 0.5, False
+        self.tries, self.helps, self.turn = 0, False, 0
+        self.nodes_per_step = max(MIN_NODES_PER_STEP, ARCS_PER_STEP // max(search.problem.arcs, 1))
         self._restart()
 
     def _restart(self) -> None:
-        self.value = self.bound.low + self.part * (self.search.best - self.bound.low)
+        part = PARTS[self.turn % len(PARTS)]
+        self.value = self.bound.low + part * (self.search.best - self.bound.low)
         self.open: list[Pins] = [self.search.problem.pins]
         self.nodes = 0
 
@@ -43,10 +48,10 @@ class PeakTree:
         """Close some nodes; return whether further steps may help."""
         if self.value >= self.search.best:
             self._restart()
-        if self.value - self.bound.low <= MIN_STEP * self.value:
+        if self.tries == len(PARTS) or self.search.best - self.bound.low <= MIN_STEP * self.value:
             return False
-        for _ in range(NODES_PER_STEP):
-            if not self.open or self.search.out_of_time:
+        for _ in range(self.nodes_per_step):
+            if not self.open or self.nodes >= MAX_NODES or self.search.out_of_time:
                 break
             self.nodes += 1
             self._close(self.open.pop())
@@ -54,10 +59,11 @@ class PeakTree:
             return False
         if not self.open:
             self.bound.prove(self.value)
-            self.helps = True
+            self.helps, self.tries = True, 0
             self._restart()
         elif self.nodes >= MAX_NODES:
-            self.part /= 3
+            self.tries += 1
+            self.turn += 1
             self._restart()
         return True
 
