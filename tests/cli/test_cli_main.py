@@ -247,15 +247,3 @@ def test_all_faults_of_a_scenario_are_reported_at_once(tmp_path: Path) -> None:
         strict=True,
     ):
         assert all(word in line for word in words), line
-
-
-def test_a_missing_extra_is_named() -> None:
-    """The base install knows all commands, and says what to install for those that need more."""
-    root = Path(__file__).parents[2]
-    code = "import sys; sys.modules['ruamel'] = None; from planner.cli import main; main(['solve', 'x.yaml'])"
-    found = subprocess.run(
-        [sys.executable, "-c", code.replace("x.yaml", str(root / "examples/two-cameras/scenario.yaml"))],
-        capture_output=True, text=True, check=False,
-    )  # fmt: skip
-    assert found.returncode == 2
-    assert 'pip install "mdi-planner[plan]"' in found.stderr
