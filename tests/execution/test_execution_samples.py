@@ -84,6 +84,7 @@ def test_a_command_is_read_as_it_writes_and_ends_with_its_reader() -> None:
         ("np.save(out, np.zeros((2, 3)))", "sample 0, input image: wrong dtype; found 'float64'; expected float32"),
         ("out.write(b'hello, world')", r"sample 0: not an array in \.npy format"),
         ("np.save(out, np.array([{}]), allow_pickle=True)", "not an array in"),
+        (f"out.write(b'hello') # {'long ' * 100}", r" characters\), sample 0: not an array in \.npy format"),
         ("sys.exit(3)", "the command failed; found 'exit code 3'"),
     ],
 )

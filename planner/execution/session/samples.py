@@ -14,6 +14,7 @@ are checked before the data is read or decompressed.
 
 from __future__ import annotations
 
+import os
 import shlex
 import shutil
 import subprocess
@@ -28,7 +29,7 @@ from typing import Any, Final, NamedTuple, TypeAlias
 
 from numpy.typing import NDArray
 
-from planner.errors import ExecuteError, Fault, PlannerError, PlannerWarning
+from planner.errors import ExecuteError, Fault, PlannerError, PlannerWarning, shortened
 from planner.model.chain import TensorSpec
 from planner.runtime.arrays import native, open_arrays, read_array, read_stand_in
 from planner.runtime.inputs import largest_bytes, load_arrays
@@ -38,6 +39,9 @@ Arrays: TypeAlias = dict[str, NDArray[Any]]
 
 TRIES: Final = 8
 """If so many first samples of a source cannot be read, all others are likely to be wrong as well."""
+
+_MOST_OF_COMMAND: Final = 160
+"""Length to which a command is shortened in a message, which goes on to name the sample and the input."""
 
 EXPECTED = "a folder of .npy or .npz files, an .npz file, or a command"
 
@@ -71,9 +75,10 @@ def find_samples(origin: str, specs: Sequence[TensorSpec]) -> Iterable[Sample]:
         If an ``.npz`` file cannot be read.
     """
     path = Path(origin)
-    if path.is_dir():
+    # Not by the path's own methods, which raise for a command that is too long for the name of a file.
+    if os.path.isdir(origin):  # noqa: PTH112
         return _from_folder(path, specs)
-    if path.is_file() and path.suffix == ".npz":
+    if os.path.isfile(origin) and path.suffix == ".npz":  # noqa: PTH113
         return _from_file(path, specs)
     try:
         words = shlex.split(origin)
@@ -193,7 +198,7 @@ def _numbered(index: int) -> str:
 
 
 def _from_command(words: Sequence[str], specs: Sequence[TensorSpec]) -> Iterator[Sample]:
-    command = shlex.join(words)
+    command = shortened(shlex.join(words), _MOST_OF_COMMAND)
     with subprocess.Popen(words, stdout=subprocess.PIPE, stdin=subprocess.DEVNULL) as process:
         pipe: Any = process.stdout
         # Given the file itself, numpy would ask for its position, which a pipe does not have.
