@@ -101,7 +101,7 @@ def test_caches_of_grouped_attention_follow(tmp_path: Path, packed: int) -> None
         (
             {},
             {"batch": 1, "past": 5},
-            r"input 'x': .*found \['batch', 'seq', 8\]; .*or --axis seq=1\n.*--axis total=1$",
+            r"input 'x': .*found \['batch', 'seq', 8\]; .*or --axis seq=16\n.*--axis total=1$",
         ),
     ],
 )

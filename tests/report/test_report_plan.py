@@ -67,7 +67,7 @@ def test_the_picture_shows_all_of_a_plan(tmp_path: Path) -> None:
         assert f">{label}<" in text
     assert text.count(">wifi<") > 2  # on bars of routes, and as a label of its own bar
     assert all(f">{share}<" in text for share in ("75.0%", "25.0%", "100.0%"))
-    assert ">priority 8, 4 /s, ≤ 250 ms<" in text
+    assert ">priority 8, 4 /s, mean ≤ 250 ms<" in text
     assert ">yard<" in text
     assert text.index(">gate<") < text.index(">yard<")  # the most important first
     for flow in plan.sources.values():
