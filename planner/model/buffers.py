@@ -140,7 +140,10 @@ class _Plan:
             self._write((self._read(name, blocked=True),), copy, blocked=True)
         for node in order:
             if node.index not in self.included and not self.constant.issuperset(node.outputs):
-                self._add(node)
+                try:
+                    self._add(node)
+                except MISFITS:  # onnxruntime says what is wrong with the node
+                    self._misfit(node)
 
     def _add(self, node: Node) -> None:
         operator = node.proto.op_type
@@ -161,6 +164,11 @@ class _Plan:
             self._write(reads, node.outputs[0], blocked=True, over=over)
         else:
             self._plain(node, names)
+
+    def _misfit(self, node: Node) -> None:
+        """Add a node of which only the tensors are known."""
+        reads = tuple(self._read(name, blocked=False) for name in node.inputs if name not in self.constant)
+        self._step(Step(reads, tuple(self._sized(Buffer(name)) for name in node.outputs)))
 
     # Layouts.
 
