@@ -20,8 +20,8 @@ WHOLE_ERROR: Final = "whole_error"
 
 SHAPES: Final = "shapes"
 """Key of the shapes of the model's inputs in the environment, by name."""
-FIT: Final = ("figures", "median_error", "worst_error")
-"""Keys of the entry ``fit`` of an estimate's environment."""
+_FIT_ERRORS: Final = ("median_error", "worst_error")
+"""Keys of the entry ``fit`` of every estimate's environment; the others depend on what it was fitted to."""
 
 _BAR: Final = 24
 """Characters of the longest bar in a table."""
@@ -112,8 +112,14 @@ class SegmentError(FrozenModel):
 def _readable(environment: dict[str, Any]) -> dict[str, Any]:
     """Check the entries of an environment that are used; others are only shown."""
     fit, warnings = environment.get("fit"), environment.get("warnings", [])
-    if fit and not (isinstance(fit, dict) and all(isinstance(fit.get(key), int | float) for key in FIT)):
-        raise ValueError(f"fit must have the numbers {', '.join(FIT)}")
+    if fit:
+        if not isinstance(fit, dict):
+            raise ValueError("fit must be a mapping")
+        numbers = (*(("figures",) if "figures" in fit else ("blocks", "kernels")), *_FIT_ERRORS)
+        if not all(isinstance(fit.get(key), int | float) for key in numbers):
+            raise ValueError(f"fit must have the numbers {', '.join(numbers)}")
+        if "figures" not in fit and not isinstance(fit.get("left_out"), str):
+            raise ValueError("fit must say what was left_out")
     if not (isinstance(warnings, list | tuple) and all(isinstance(text, str) for text in warnings)):
         raise ValueError("warnings must be a list of texts")
     return environment
