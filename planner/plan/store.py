@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 
 from pydantic import ValidationError
 
@@ -48,8 +48,14 @@ def save_plan(plan: PlanSpec, path: StrPath) -> None:
 def plan_document(plan: PlanSpec) -> dict[str, Any]:
     """Return the plan as it is written to its file."""
     document: dict[str, Any] = plan.model_dump(mode="json", by_alias=True)
-    for source in document["sources"].values():  # only estimates have intervals
-        for key in ("delay_interval_s", "rate_interval_per_s"):
+    for source in document["sources"].values():
+        for key in _OPTIONAL:
             if source[key] is None:
                 del source[key]
     return document
+
+
+_OPTIONAL: Final = (
+    "delay_interval_s", "rate_interval_per_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "miss_share",
+)  # fmt: skip
+"""Keys of a source that only estimates, or only sources with limits on single samples, have."""
