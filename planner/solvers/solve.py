@@ -19,7 +19,7 @@ from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
 from planner.solvers.core.deadline import Deadline, Expired, call_until, garbage_kept
 from planner.solvers.core.interrupt import on_interrupt
-from planner.solvers.core.problem import Choice, Choices, Problem
+from planner.solvers.core.problem import Choices, Problem, largest
 from planner.solvers.core.search_state import Options, Outcome, Progress, Search
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
@@ -139,7 +139,7 @@ def solve(
         raise SolveError("only one method runs on a Dask cluster", where="dask", value=names[-1], expected=POOLED)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
     if "shared" not in METHODS[names[-1]].routes:
-        known = tuple(_largest(of_source) for of_source in known)
+        known = tuple(largest(of_source) for of_source in known)
     singly = names[0] not in RULES and single_samples_count(ordered, rank)
     search_s = time_limit_s * (SEARCHED_PART if singly else 1.0)
     options = Options(
@@ -231,11 +231,6 @@ def _plan(
         networks=evaluation.networks,
         energy=evaluation.energy,
     )
-
-
-def _largest(routes: tuple[Choice, ...]) -> tuple[Choice, ...]:
-    """Return the route with the largest share alone; nothing if there is none."""
-    return tuple(dataclasses.replace(choice, share=1.0) for choice in sorted(routes, key=lambda it: -it.share)[:1])
 
 
 def _in_order(instance: Instance, evaluation: Evaluation) -> Evaluation:

@@ -8,7 +8,7 @@ result) and on each arc between two workers for the transfer and for starting a 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field, fields
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
 from typing import Any
 
@@ -42,6 +42,11 @@ class Choice:
 
 Choices = tuple[tuple[Choice, ...], ...]
 """The routes of every source."""
+
+
+def largest(routes: tuple[Choice, ...]) -> tuple[Choice, ...]:
+    """Return the route with the largest share alone; nothing if there is none."""
+    return tuple(replace(choice, share=1.0) for choice in sorted(routes, key=lambda it: -it.share)[:1])
 
 
 @dataclass(frozen=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
-from planner.solvers.core.problem import Problem
+from planner.solvers.core.problem import Choices, Problem, largest
 from planner.solvers.core.search_state import Options, Outcome, Search
 
 Method = Callable[[Problem, Options], Outcome]
@@ -24,7 +24,8 @@ def solve_in_turn(
     Parameters
     ----------
     tighter
-        Methods for a tighter problem, whose plans are valid here but whose bounds are not; they run after ``methods``,
+        Methods for one route per source, whose plans are valid here but whose bounds are not; they run after
+        ``methods``,
         of which the last one then continues from a better plan.
     """
     if len(methods) == 1 and not tighter:
@@ -40,7 +41,10 @@ def solve_in_turn(
             break
     if tighter and last.status != "infeasible" and not _ended(search):
         best = search.best
-        limited = dataclasses.replace(_continued(search, BRIEF_FRACTION), known=tuple(search.incumbents), progress=None)
+        continued = _continued(search, BRIEF_FRACTION)
+        limited = dataclasses.replace(
+            continued, start=_singly(continued.start), known=_singly(search.incumbents), progress=None
+        )
         for choices in solve_in_turn(problem, limited, tighter).incumbents:
             search.offer(choices)
         if search.best < best and not _ended(search):
@@ -49,6 +53,11 @@ def solve_in_turn(
     if not search.incumbents:
         return last
     return dataclasses.replace(search.outcome(), prices=last.prices, reasons=last.reasons)
+
+
+def _singly(plans: Iterable[Choices]) -> tuple[Choices, ...]:
+    """Return plans with the largest route of each source alone, each once."""
+    return tuple(dict.fromkeys(tuple(map(largest, choices)) for choices in plans))
 
 
 def _continued(search: Search, part: float, *, brief: bool = False) -> Options:
