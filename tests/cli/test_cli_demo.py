@@ -36,8 +36,10 @@ def test_no_sample_is_lost_and_outputs_agree(demo: tuple[Path, dict[str, Any]]) 
     assert set(result["sources"]) == {"gate-camera", "yard-camera"}
     for source in result["sources"].values():
         for side in ("predicted", "measured"):
-            keys = {"mean_delay_s", "p50_delay_s", "p95_delay_s", "throughput_per_s", "accuracy"}
-            assert set(source[side]) == keys
+            assert set(source[side]) == {
+                "mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "throughput_per_s", "accuracy",
+                "miss_share", "dropped",
+            }  # fmt: skip
 
 
 def test_the_folder_holds_everything_and_pictures(demo: tuple[Path, dict[str, Any]]) -> None:

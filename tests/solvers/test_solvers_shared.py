@@ -21,6 +21,8 @@ from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods import convex, exhaustive
 from planner.solvers.methods.column_generation import method as colgen
+from planner.solvers.methods.in_turn import solve_in_turn
+from planner.solvers.methods.local_search import method as local_search
 from planner.solvers.routes import pricing
 from planner.solvers.routes.pricing import cheapest_route, lagrangian_bound
 from tests.instances import make_instance, make_profile, random_instance
@@ -52,6 +54,17 @@ def test_both_methods_find_the_same_optimum(seed: int, *, links: bool, load: flo
     else:
         assert one.reasons
         assert other.reasons
+
+
+@pytest.mark.parametrize("goal", ["throughput", "makespan"])
+def test_methods_for_single_routes_continue_from_shared_ones(goal: str) -> None:
+    problem = build_problem(random_instance(3, sources=3, blocks=4, links=True, load=0.6, goal=goal))
+    shared = convex.solve(problem, OPTIONS).incumbents
+    assert any(len(of_source) > 1 for choices in shared for of_source in choices)
+    unproven = Outcome("feasible", incumbents=shared)
+    options = dataclasses.replace(OPTIONS, start=shared[:1], gap=0.0, time_limit_s=4.0)
+    found = solve_in_turn(problem, options, [lambda _problem, _options: unproven], [local_search.solve])
+    assert best(problem, found) <= best(problem, unproven)
 
 
 @settings(max_examples=25, deadline=None)
