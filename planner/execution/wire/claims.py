@@ -16,8 +16,8 @@ from planner.errors import ExecuteError, Fault
 from planner.execution.wire.diagnostics import Holder
 from planner.execution.wire.messages import Body, Claim, Claimed, Held, Taken
 
-_COMMAND_CHARACTERS: Final = 200
-"""Maximum length of a command line that is sent."""
+_COMMAND_CHARACTERS: Final = 80
+"""Maximum length of a command line that is sent; a message has room for it, the host, the process and the run."""
 
 
 class TakenOverError(ExecuteError):
