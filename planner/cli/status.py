@@ -74,7 +74,7 @@ def command(
 
 
 def _problems(known: Mapping[str, str], states: Iterable[AgentState]) -> Iterator[str]:
-    """Say what is wrong with agents: what was noticed while they were asked, and certificates that end soon."""
+    """Yield what is wrong with agents: what was noticed while they were asked, and certificates that end soon."""
     from planner.execution.wire.own_certificate import notice_of_end
 
     for name, what in known.items():
@@ -109,7 +109,7 @@ def _row(state: AgentState) -> tuple[object, ...]:
 
 
 def _holding(state: AgentState) -> Iterator[str]:
-    """Say who holds an agent, and how many samples it has dropped."""
+    """Yield who holds an agent, and how many samples it has dropped, as lines for people."""
     about = state.about
     if about.holder is not None:
         since = datetime.now().astimezone() - timedelta(seconds=about.held_s)

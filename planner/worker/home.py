@@ -129,7 +129,7 @@ class Home:
         self.admit()
 
     def failed(self, message: FailureMessage) -> None:
-        """Give up a sample that was dropped, or whose block could not be run; start one again that was turned back."""
+        """End a sample that was dropped, or whose block could not be run; start one again that was turned back."""
         identity = (message.key.source, message.key.sample)
         pending = self._pending.get(identity)
         if pending is None or not pending.started or pending.attempt != message.key.attempt:

@@ -108,7 +108,7 @@ def slow_deployment(workers: Sequence[str]) -> Deployment:
 
 
 def blocks_warmed(agent: subprocess.Popen[str], told: signal.Signals) -> int:
-    """Give an agent a signal once its first block is warm; return how many blocks it warmed up until it ended."""
+    """Send an agent a signal once its first block is warm; return how many blocks it warmed up until it ended."""
     assert agent.stderr is not None
     warmed = 0
     for line in agent.stderr:
