@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import socket
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Any, Final, TypeVar
@@ -27,14 +28,17 @@ def dask_client(address: str, error: type[PlannerError] = UsageError) -> Iterato
     """
     try:
         from distributed import Client
+        from distributed.comm.addressing import get_address_host_port
     except ImportError as missing:
         raise error(
             "Dask is not installed", where="dask", value=address, expected="pip install 'mdi-planner[dask]'"
         ) from missing
     logging.getLogger("distributed").setLevel(logging.CRITICAL)  # failures are reported once, as errors
     try:
+        # A client that cannot connect leaves sockets and threads behind, so something must listen there.
+        socket.create_connection(get_address_host_port(address), CONNECT_LIMIT_S).close()
         client = Client(address, timeout=CONNECT_LIMIT_S, set_as_default=False)
-    except (OSError, ValueError, TypeError) as refusal:
+    except (OSError, OverflowError, TypeError, ValueError) as refusal:
         raise error("no Dask scheduler answers", where="dask", value=address, expected="tcp://HOST:PORT") from refusal
     with client:
         try:

@@ -110,6 +110,17 @@ def no_thread_is_left() -> Iterator[None]:
         pytest.fail(f"threads left behind: {', '.join(names)}")
 
 
+@pytest.fixture(autouse=True)
+def signals_are_handled_as_before() -> Iterator[None]:
+    """Fail a test after which Ctrl-C, or a request to end, does something else than before."""
+    before = {number: signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)}
+    yield
+    after = {number: signal.getsignal(number) for number in before}
+    for number, handler in before.items():
+        signal.signal(number, handler)
+    assert after == before
+
+
 @pytest.fixture(scope="module", autouse=True)
 def no_process_is_left() -> Iterator[None]:
     """Fail a module that leaves processes; a single test may leave one to a fixture that is the module's."""

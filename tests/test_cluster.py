@@ -87,7 +87,6 @@ def test_errors_of_the_work_and_of_the_cluster_are_told_apart(address: str) -> N
         cluster.on_cluster(address, _breaks, [(1,)])
 
 
-@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # Dask leaves sockets of failed clients
 def test_what_a_cluster_cannot_do_is_refused(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="no traces"):
         next(simulate_cases(INSTANCE, None, [RunSpec("ddi", 0, tmp_path / "trace.jsonl")], dask="tcp://127.0.0.1:1"))

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
@@ -79,31 +80,46 @@ def command(
     agent: Agent | None = None
     told_to_leave = False
 
-    def stop(_signal: int, _frame: FrameType | None) -> None:
+    def stop() -> None:
         nonlocal told_to_leave
         told_to_leave = True
         if agent is not None:
             agent.close()
 
     # Before the agent opens its transport: an exception there would leave the library's threads behind.
-    signal.signal(signal.SIGINT, stop)
-    signal.signal(signal.SIGTERM, stop)
-    agent = Agent(
-        name,
-        zenoh_connect(name, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure),
-        BlockCache(cache or cache_folder() / "blocks"),
-        provider=provider,
-        threads=threads,
-        processors=parse_cpu_list(processors, where="--processors") if processors is not None else (),
-        certificate_ends_unix_s=(Credentials.read(cert_dir, name).own.ends_unix_s if cert_dir is not None else None),
-    )
+    with _on_signals(stop):
+        agent = Agent(
+            name,
+            zenoh_connect(name, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure),
+            BlockCache(cache or cache_folder() / "blocks"),
+            provider=provider,
+            threads=threads,
+            processors=parse_cpu_list(processors, where="--processors") if processors is not None else (),
+            certificate_ends_unix_s=(
+                Credentials.read(cert_dir, name).own.ends_unix_s if cert_dir is not None else None
+            ),
+        )
+        if told_to_leave:
+            agent.close()
+        sys.setswitchinterval(SWITCH_S)
+        if until_stdin_closes:
+            start_thread("stdin", partial(_close_with_stdin, agent.close), lambda _error: agent.close())
+        agent.serve()
 
-    if told_to_leave:
-        agent.close()
-    sys.setswitchinterval(SWITCH_S)
-    if until_stdin_closes:
-        start_thread("stdin", partial(_close_with_stdin, agent.close), lambda _error: agent.close())
-    agent.serve()
+
+@contextmanager
+def _on_signals(stop: Callable[[], None]) -> Iterator[None]:
+    """Call ``stop`` on Ctrl-C and on a request to end, inside the context."""
+
+    def handle(_signal: int, _frame: FrameType | None) -> None:
+        stop()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def _close_with_stdin(close: Callable[[], None]) -> None:
