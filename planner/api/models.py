@@ -364,7 +364,7 @@ def _check(
     chain = chain_model.chain
     models = [StageModel(stage["first_block"], stage["last_block"], folder / stage["file"]) for stage in stages]
     with hint_at_real_inputs(chain.cuts[0].tensors, "--inputs FILE.npz") if drawn else nullcontext():
-        found = check_split(chain, chain_model.path, models, arrays)
+        found = check_split(chain, chain_model.model_bytes() if chain_model.state else chain_model.path, models, arrays)
     return {
         "passed": found.passed,
         "tolerance": found.tolerance.limit,

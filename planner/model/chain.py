@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import Final
 
 import numpy as np
 
@@ -17,18 +18,53 @@ class TensorSpec:
     """Name, numpy dtype name and shape of a tensor at a cut.
 
     ``bounds`` are the smallest and the largest value of a model's input that is an index, or chooses a branch; None if
-    the model states none. They serve to draw inputs.
+    the model states none. They serve to draw inputs. The axes in ``varies`` may have another length in another run.
     """
 
     name: str
     dtype: str
     shape: tuple[int, ...]
     bounds: tuple[int, int] | None = None
+    varies: tuple[int, ...] = ()
 
     @property
     def bytes(self) -> int:
         """Size of the tensor's data in bytes."""
         return math.prod(self.shape) * np.dtype(self.dtype).itemsize
+
+    def fits(self, shape: tuple[int, ...]) -> bool:
+        """Return whether a tensor may have this shape."""
+        return len(shape) == len(self.shape) and all(
+            length == wanted or axis in self.varies
+            for axis, (length, wanted) in enumerate(zip(shape, self.shape, strict=True))
+        )
+
+
+SEQUENCE: Final = TensorSpec("planner.sequence", "int64", (2,), bounds=(-1, -1))
+"""Crosses the cuts of a model with state: number of the sequence that a run continues, and how many runs it has had.
+
+A run with a negative number belongs to no sequence: it starts from a drawn state, which is not kept.
+"""
+
+
+STATE_METADATA: Final = "planner.state"
+"""Entry of a block model's metadata that describes the state that stays with the block, as JSON."""
+
+
+@dataclass(frozen=True)
+class StatePair:
+    """State that stays with a block from one run to the next of a sequence.
+
+    Parameters
+    ----------
+    before
+        The input with the state before a run.
+    after
+        Name of the output with the state after it, of the same type; one of the axes may have grown.
+    """
+
+    before: TensorSpec
+    after: str
 
 
 @dataclass(frozen=True)
@@ -50,6 +86,8 @@ class Block:
     activation_bytes
         Memory for tensors while the block runs on a CPU, including its inputs and outputs, tensors that pass by it, and
         what onnxruntime's arena holds beside them.
+    state_bytes
+        Memory for the state of one sequence after a run of the given lengths; see :mod:`planner.model.state`.
     """
 
     name: str
@@ -58,6 +96,7 @@ class Block:
     parameters: int
     weight_bytes: int
     activation_bytes: int
+    state_bytes: int = 0
 
 
 @dataclass(frozen=True)

@@ -68,7 +68,7 @@ class NodeCosts:
 
         It includes all tensors that cross the cut: inputs stay until the run ends, and others pass by.
         """
-        crossing = sum(map(self.shapes.bytes, line.alive[first]))
+        crossing = sum(map(self.shapes.bytes, (*line.alive[first], *part.state)))
         return crossing + run_bytes(self.graph, self.shapes, part, pooled_inputs(line, part))
 
     def times_s(self, line: WorkOrder) -> list[float]:

@@ -18,6 +18,7 @@ from planner.model.graph import Node
 from planner.model.line import WorkOrder
 from planner.model.shapes import Shapes
 from planner.model.source import ModelSource
+from planner.model.state import metadata, pairs_of
 
 # ONNX models are protobuf messages; these field numbers are part of the format.
 MODEL_GRAPH = onnx.ModelProto.DESCRIPTOR.fields_by_name["graph"].number
@@ -38,24 +39,28 @@ class Subgraph:
     weights
         Names of the initializers and fixed shapes used.
     inputs
-        Tensors used of those that cross the cut before the part.
+        Tensors used of those that cross the cut before the part, followed by the state before a run.
     outputs
-        Tensors produced of those that cross the cut after the part, followed by the exits produced.
+        Tensors produced of those that cross the cut after the part, followed by the exits and the state produced.
+    state
+        The inputs that are state.
     """
 
     nodes: tuple[Node, ...]
     weights: tuple[str, ...]
     inputs: tuple[str, ...]
     outputs: tuple[str, ...]
+    state: tuple[str, ...] = ()
 
 
 def extract_subgraph(line: WorkOrder, first: int, last: int) -> Subgraph:
     """Return the part of a line between cut ``first`` and cut ``last``."""
     graph = line.graph
-    crossing = line.alive[first]
-    available = set(crossing)
+    crossing, state = line.alive[first], line.state_in(first, last)
+    available = {*crossing, *state}
     outputs = [name for name in line.alive[last] if name not in available]
     outputs += [name for name, cut in line.exits.items() if first < cut <= last]
+    outputs += [after for before in state if (after := graph.state[before]) not in outputs]
     nodes = {node.index: node for node in line.order[first:last]}
     stack = [*outputs, *(name for node in nodes.values() for name in node.inputs)]
     used: set[str] = set()
@@ -71,8 +76,9 @@ def extract_subgraph(line: WorkOrder, first: int, last: int) -> Subgraph:
     return Subgraph(
         nodes=tuple(sorted(nodes.values(), key=line.rank)),
         weights=tuple(name for name in graph.weights if name in used and name not in available),
-        inputs=tuple(name for name in crossing if name in used),
+        inputs=(*(name for name in crossing if name in used), *state),
         outputs=tuple(outputs),
+        state=state,
     )
 
 
@@ -87,6 +93,8 @@ def serialise(source: ModelSource, line: WorkOrder, shapes: Shapes, part: Subgra
     frame = onnx.ModelProto(ir_version=max(source.proto.ir_version, 4), opset_import=source.proto.opset_import)
     frame.producer_name = "planner"
     frame.metadata_props.extend(source.proto.metadata_props)
+    if part.state:
+        frame.metadata_props.append(metadata(pairs_of(shapes, {name: line.graph.state[name] for name in part.state})))
     frame.configuration.extend(source.proto.configuration)
     buffer = io.BytesIO()  # returns its contents without a copy
     buffer.write(frame.SerializeToString(deterministic=True))

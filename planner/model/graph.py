@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 
 import onnx
@@ -81,6 +81,8 @@ class WorkGraph:
         The node that produces each tensor.
     light
         Model inputs whose cheap functions are free.
+    state
+        The model's state: outputs by inputs, see :mod:`planner.model.state`.
     """
 
     nodes: tuple[Node, ...]
@@ -89,6 +91,7 @@ class WorkGraph:
     weights: dict[str, Weight]
     maker: dict[str, Node]
     light: frozenset[str]
+    state: Mapping[str, str] = field(default_factory=dict)
 
     @cached_property
     def free(self) -> frozenset[int]:

@@ -51,6 +51,22 @@ class WorkOrder:
         return made
 
     @cached_property
+    def state_places(self) -> dict[str, range]:
+        """Positions of the nodes from the first to the last that use a state before a run or make it after one."""
+        places: dict[str, range] = {}
+        for before, after in self.graph.state.items():
+            users = [at for at, (tensors, _) in enumerate(self.needs[:-1]) if before in tensors]
+            shapes = [at for at, (_, names) in enumerate(self.needs) for name in names if self._origin(name) == before]
+            makers = [self.made[after] - 1] if self.made.get(after) else []
+            last = max(users + makers, default=0)
+            places[before] = range(min([*users, *makers, *shapes], default=0), last + 1)
+        return places
+
+    def state_in(self, first: int, last: int) -> tuple[str, ...]:
+        """Return the inputs with state, as before a run, of the nodes between two cuts."""
+        return tuple(before for before, places in self.state_places.items() if first <= places.start < last)
+
+    @cached_property
     def _ranks(self) -> list[tuple[int, int, int]]:
         positions = {node.index: position for position, node in enumerate(self.order)}
         ranks: list[tuple[int, int, int]] = []
@@ -69,8 +85,13 @@ class WorkOrder:
     @cached_property
     def needs(self) -> list[tuple[set[str], set[str]]]:
         """Tensors and shapes that each work node needs, traced through free nodes, then those that the outputs need."""
-        final = [name for name in self.graph.outputs if name not in self.exits]
-        return [*(self.graph.needs(node.inputs) for node in self.order), self.graph.needs(final)]
+        return [*(self.graph.needs(node.inputs) for node in self.order), self.graph.needs(self._final)]
+
+    @property
+    def _final(self) -> tuple[str, ...]:
+        """The outputs that are available at the last cut only."""
+        kept = self.graph.state.values()
+        return tuple(name for name in self.graph.outputs if name not in self.exits and name not in kept)
 
     @cached_property
     def last_use(self) -> dict[str, int]:
@@ -85,34 +106,46 @@ class WorkOrder:
         """Tensors that cross each cut, in the order in which they are produced."""
         entering: list[list[str]] = [[] for _ in range(len(self) + 1)]
         for name, cut in self.made.items():
-            entering[cut].append(name)
+            if name not in self.graph.state:
+                entering[cut].append(name)
         for name, origin in self._shape_origins().items():
-            entering[self.made[origin]].append(name)
+            places = self.state_places.get(origin)
+            entering[self.made[origin] if places is None else places.start + 1].append(name)
         alive: list[tuple[str, ...]] = []
         crossing: list[str] = []
         for cut, fresh in enumerate(entering):
             crossing = [name for name in (*crossing, *fresh) if self.last_use.get(name, -1) >= cut]
             alive.append(tuple(name for name in crossing if not self._shape_is_implied(name, cut)))
-        alive[0] = self.graph.inputs
-        alive[-1] = tuple(name for name in self.graph.outputs if name not in self.exits)
+        alive[0] = tuple(name for name in self.graph.inputs if name not in self.graph.state)
+        alive[-1] = self._final
         return alive
 
     def _shape_origins(self) -> dict[str, str]:
         """Return the tensor to which each needed shape belongs."""
-        return {name: self.graph.maker[name].inputs[0] for _, shapes in self.needs for name in sorted(shapes)}
+        return {name: self._origin(name) for _, shapes in self.needs for name in sorted(shapes)}
+
+    def _origin(self, shape: str) -> str:
+        return self.graph.maker[shape].inputs[0]
 
     def _shape_is_implied(self, name: str, cut: int) -> bool:
         """Return whether a tensor is a shape that the receiver can take from the tensor itself."""
-        return name not in self.made and self.last_use.get(self.graph.maker[name].inputs[0], -1) >= cut
+        if name in self.made or self._origin(name) in self.graph.state:
+            return False
+        return self.last_use.get(self._origin(name), -1) >= cut
 
     def is_sized(self, cut: int) -> bool:
         """Return whether every tensor that crosses a cut has a known size and a type that numpy supports."""
         return all(name in self.specs for name in self.alive[cut])
 
+    def can_end_block(self, cut: int) -> bool:
+        """Return whether a block can end at an inner cut: all that crosses can be sent, and no state is torn."""
+        torn = any(places.start < cut < places.stop for places in self.state_places.values())
+        return self.is_sized(cut) and not torn
+
     @cached_property
     def borders(self) -> list[int]:
         """Inner cuts at which the chain can be cut."""
-        return [cut for cut in range(1, len(self)) if self.is_sized(cut)]
+        return [cut for cut in range(1, len(self)) if self.can_end_block(cut)]
 
     @cached_property
     def fused(self) -> set[int]:
@@ -177,7 +210,8 @@ EXIT_WORK_LEFT = 0.01
 
 def _exits(line: WorkOrder, costs: Mapping[int, float]) -> dict[str, int]:
     """Return the early outputs in chain order: unused by other nodes, and of the final output's type and shape."""
-    ready = {name: line.made[name] for name in line.graph.outputs if line.made.get(name)}
+    kept = line.graph.state.values()
+    ready = {name: line.made[name] for name in line.graph.outputs if line.made.get(name) and name not in kept}
     if not ready:
         return {}
     final = line.specs.get(max(ready, key=lambda name: ready[name]))

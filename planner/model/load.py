@@ -4,8 +4,10 @@ A *block model* is a self-contained, valid ONNX model. Its inputs are the tensor
 the cut before it. Its outputs are the tensors that the block produces of those crossing the cut after it, followed by
 the exits that it produces. A tensor that only passes through is neither an input nor an output: the runner keeps it by
 name and passes it on. Chained in this way, the block models produce all outputs of the model, those of the last cut and
-the exits. A block model may contain additional poolings over one element. They leave all values unchanged and let
-onnxruntime fuse the same operators as in the whole model (see :mod:`planner.model.extract`).
+the exits. What a model keeps from one run to the next stays with the block that uses it: the state before and after a
+run are further inputs and outputs of the block model, whose metadata names them (:mod:`planner.model.state`). A block
+model may contain additional poolings over one element. They leave all values unchanged and let onnxruntime fuse the
+same operators as in the whole model (see :mod:`planner.model.extract`).
 """
 
 from __future__ import annotations
@@ -15,13 +17,13 @@ import itertools
 import json
 import warnings
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from planner.errors import ModelError, PlannerWarning
 from planner.files import StrPath
-from planner.model.chain import Block, Chain, Cut, Exit
+from planner.model.chain import SEQUENCE, Block, Chain, Cut, Exit, StatePair
 from planner.model.coarsen import choose_borders
 
 if TYPE_CHECKING:  # these modules need onnx, which the base install lacks, so they are imported inside functions
@@ -143,9 +145,27 @@ class ChainModel:
         border_bytes = sum(map(self.shapes.bytes, (*part.inputs, *part.outputs)))
         return work_of([node.proto for node in nodes], facts, border_bytes)
 
+    @property
+    def state(self) -> Mapping[int, tuple[StatePair, ...]]:
+        """State that stays with each block; without blocks that have none."""
+        from planner.model.state import pairs_of
+
+        kept = {
+            block: self.line.state_in(first, last)
+            for block, (first, last) in enumerate(itertools.pairwise(self.borders))
+        }
+        return {
+            block: pairs_of(self.shapes, {name: self.line.graph.state[name] for name in names})
+            for block, names in kept.items()
+            if names
+        }
+
     def model_bytes(self) -> bytes:
-        """Return the whole model with external data embedded."""
-        return self.source.whole()
+        """Return the whole model with external data embedded, and its state described as in block models."""
+        from planner.model.state import described
+
+        pairs = [pair for pairs in self.state.values() for pair in pairs]
+        return described(self.source.whole(), pairs) if pairs else self.source.whole()
 
     def joined_chain_sha256(self) -> str:
         """Return the ``chain_sha256`` of earlier versions on Python 3.10, if the model has external data."""
@@ -165,6 +185,7 @@ def load_chain(
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
+    state: Mapping[str, str] | None = None,
     name: str | None = None,
 ) -> ChainModel:
     """Load an ONNX model as a chain of blocks.
@@ -184,14 +205,17 @@ def load_chain(
     layer_assignment
         Rules that assign layers, named by the nodes' metadata ``layer_ann``, to devices, as in onnxruntime's
         ``session.layer_assignment_settings``: ``gpu(encoder); cpu(=head)``. Blocks end where the device changes.
+    state
+        Inputs with the state before a run, and the outputs with the state after it; empty to send state like any other
+        tensor. Defaults to pairs that are named by convention, see :mod:`planner.model.state`.
     name
         Name of the chain. Defaults to the stem of the file name.
 
     Raises
     ------
     ModelError
-        If the file is not a valid ONNX model, has dynamic axes that ``shape`` and ``axes`` do not fix, or
-        has annotations or rules for layers that do not fit it.
+        If the file is not a valid ONNX model, has dynamic axes that ``shape`` and ``axes`` do not fix, has annotations
+        or rules for layers that do not fit it, or lacks the ``state``.
     """
     if max_blocks is not None and max_blocks < 1:
         raise ModelError(
@@ -206,6 +230,7 @@ def load_chain(
     from planner.model.line import order_work
     from planner.model.shapes import infer_shapes
     from planner.model.source import read_model
+    from planner.model.state import find_state, with_varying_axes
 
     path, rules = Path(path), parse_rules(layer_assignment)
     source = read_model(path)
@@ -213,6 +238,9 @@ def load_chain(
     try:
         graph = build_graph(source)
         shapes = infer_shapes(source, graph, shape or {}, axes or {})
+        if kept := find_state(source, graph, shapes, state):
+            shapes = with_varying_axes(source, graph, shapes, kept, shape or {})
+            graph = replace(graph, state=kept)
         graph = graph.folded(shapes.fixed)
         shapes = shapes.bounded(input_bounds(graph, shapes))
         costs = count_costs(graph, shapes)
@@ -248,12 +276,12 @@ def _wishes(path: Path, line: WorkOrder, stages: PipelineStages, placed: Sequenc
     groups = [(stages.of.get(node.index), device) for node, device in zip(line.order, placed, strict=True)]
     wanted = [cut for cut in range(1, len(line)) if groups[cut - 1] != groups[cut]]
     for cut in wanted:
-        if not line.is_sized(cut):
-            tensors = ", ".join(name for name in line.alive[cut] if name not in line.specs)
+        if not line.can_end_block(cut):
+            tensors = ", ".join(name for name in line.alive[cut] if name not in line.specs) or "state"
             before, after = (repr(node.proto.name or node.outputs[0]) for node in line.order[cut - 1 : cut + 1])
             what = f"there can be no border between nodes {before} and {after}, where {tensors} would be sent"
             warnings.warn(f"{path}: {what}", PlannerWarning, stacklevel=3)
-    return [cut for cut in wanted if line.is_sized(cut)]
+    return [cut for cut in wanted if line.can_end_block(cut)]
 
 
 def _borders(
@@ -281,11 +309,19 @@ def _borders(
 
 
 def _chain(name: str, source: ModelSource, line: WorkOrder, costs: NodeCosts, borders: Sequence[int]) -> Chain:
+    spans = list(itertools.pairwise(borders))
+    with_state = [block for block, (first, last) in enumerate(spans) if line.state_in(first, last)]
     cuts = tuple(
-        Cut(index, tuple(line.specs[tensor] for tensor in line.alive[cut])) for index, cut in enumerate(borders)
+        Cut(
+            index,
+            (
+                *(line.specs[tensor] for tensor in line.alive[cut]),
+                *([SEQUENCE] if index <= max(with_state, default=-1) else []),
+            ),
+        )
+        for index, cut in enumerate(borders)
     )
-    spans = enumerate(itertools.pairwise(borders))
-    blocks = tuple(_block(index, line, costs, first, last) for index, (first, last) in spans)
+    blocks = tuple(_block(index, line, costs, first, last) for index, (first, last) in enumerate(spans))
     exits = tuple(Exit(tensor, borders.index(cut), line.specs[tensor].bytes) for tensor, cut in line.exits.items())
     return Chain(name, source.sha256, _chain_sha256(source.sha256, cuts, exits), blocks, cuts, exits)
 
@@ -318,4 +354,5 @@ def _block(index: int, line: WorkOrder, costs: NodeCosts, first: int, last: int)
         parameters=costs.parameters(part),
         weight_bytes=costs.weight_bytes(part),
         activation_bytes=costs.peak_bytes(line, first, part),
+        state_bytes=sum(costs.shapes.bytes(line.graph.state[name]) for name in part.state),
     )

@@ -87,6 +87,21 @@ class Shapes:
         }
         return replace(self, specs={**self.specs, **found})
 
+    def compared(self, other: Shapes) -> Shapes:
+        """Return the same with the axes that vary: those of other lengths in ``other``, the shapes of another run."""
+
+        def varying(spec: TensorSpec) -> tuple[int, ...]:
+            lengths = other.dims(spec.name)
+            if lengths is None or len(lengths) != len(spec.shape):
+                return spec.varies
+            return tuple(axis for axis, length in enumerate(spec.shape) if lengths[axis] != length)
+
+        return replace(
+            self,
+            specs={name: replace(spec, varies=varying(spec)) for name, spec in self.specs.items()},
+            fixed={name: value for name, value in self.fixed.items() if other.fixed.get(name) == value},
+        )
+
     def uncut_reason(self, name: str) -> str:
         """Return the reason why a tensor cannot cross a cut, in a few words."""
         kind = self.types.get(name, TypeProto())
@@ -108,10 +123,12 @@ class Shapes:
     def type_of(self, name: str) -> TypeProto:
         """Return the type of a tensor that crosses a cut.
 
-        If ONNX refuses a branch for these shapes, axes are left open, since onnxruntime would refuse it likewise.
+        Axes that vary are left open; and all axes if ONNX refuses a branch for these shapes, since onnxruntime would
+        refuse it likewise.
         """
         spec = self.specs[name]
-        shape = [None] * len(spec.shape) if self.refused else spec.shape
+        open_axes = range(len(spec.shape)) if self.refused else spec.varies
+        shape = [None if axis in open_axes else length for axis, length in enumerate(spec.shape)]
         return helper.make_tensor_type_proto(helper.np_dtype_to_tensor_dtype(np.dtype(spec.dtype)), shape)
 
 

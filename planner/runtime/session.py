@@ -12,9 +12,10 @@ from typing import Any, Final
 from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
-from planner.model.chain import TensorSpec
+from planner.model.chain import SEQUENCE, TensorSpec
 from planner.runtime.arrays import native
 from planner.runtime.providers import Provider, find_provider, import_onnxruntime
+from planner.runtime.state import SequenceStates, StateError, state_of
 
 DeviceTensor = Any
 """A tensor in a device's memory (``onnxruntime.OrtValue``; the library ships no types)."""
@@ -99,12 +100,17 @@ class BlockSession:
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             raise RuntimeSessionError(f"onnxruntime rejects the model: {_first_line(error)}", where=where) from error
         self._check_fallback(where)
-        self.inputs = tuple(_spec(argument, where) for argument in self._session.get_inputs())
-        self.outputs = tuple(_spec(argument, where) for argument in self._session.get_outputs())
+        pairs = state_of(self._session.get_modelmeta().custom_metadata_map)
+        self._states = SequenceStates(pairs, self._place) if pairs else None
+        kept = {name for pair in pairs for name in (pair.before.name, pair.after)}
+        inputs = tuple(_spec(argument, where) for argument in self._session.get_inputs())
+        outputs = tuple(_spec(argument, where) for argument in self._session.get_outputs())
+        self.inputs = tuple(spec for spec in inputs if spec.name not in kept) + ((SEQUENCE,) if pairs else ())
+        self.outputs = tuple(spec for spec in outputs if spec.name not in kept)
         self.input_names = tuple(spec.name for spec in self.inputs)
         self.output_names = tuple(spec.name for spec in self.outputs)
         # Created once: creating them for each run costs a few per cent of the time of a small block.
-        self._outputs = list(self.output_names)
+        self._inputs, self._outputs = [spec.name for spec in inputs], [spec.name for spec in outputs]
         self._run_options = self._library.RunOptions()
         self._run_options.log_severity_level = 4  # errors are raised, so they need not be logged, too
 
@@ -155,11 +161,15 @@ class BlockSession:
         """
         # onnxruntime checks its inputs. A second check would slow down small blocks, so it only explains failures.
         try:
-            needed = {name: native(tensors[name]) for name in self.input_names}
+            if self._states is not None:
+                return self._run_with_state(tensors, self._states)
+            needed = {name: native(tensors[name]) for name in self._inputs}
             if self.provider.device is None:
                 made = self._session.run(self._outputs, needed, self._run_options)
                 return dict(zip(self._outputs, made, strict=True))
             return download(self._run_bound(upload(needed, self.provider)))
+        except StateError:
+            raise
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
             candidates = (tensor_fault(spec, tensors.get(spec.name)) for spec in self.inputs)
             faults = [
@@ -170,18 +180,34 @@ class BlockSession:
     def run_on_device(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
         """Run the block on tensors in device memory (see :func:`upload`); its outputs stay there."""
         try:
-            return self._run_bound(tensors)
+            if self._states is None:
+                return self._run_bound(tensors)
+            return self._states.after(tensors, self._run_bound({**tensors, **self._states.before(tensors)}))
+        except StateError:
+            raise
         except Exception as error:  # see `run`
             raise self._failure(error) from error
+
+    def _run_with_state(self, tensors: Mapping[str, NDArray[Any]], states: SequenceStates) -> dict[str, NDArray[Any]]:
+        if self.provider.device is not None:
+            given = {name: tensors[name] for name in self.input_names}
+            return download(self.run_on_device(upload(given, self.provider)))
+        together = {**tensors, **states.before(tensors)}
+        needed = {name: native(together[name]) for name in self._inputs}
+        made = self._session.run(self._outputs, needed, self._run_options)
+        return states.after(tensors, dict(zip(self._outputs, made, strict=True)))
+
+    def _place(self, arrays: dict[str, NDArray[Any]]) -> dict[str, DeviceTensor]:
+        return arrays if self.provider.device is None else upload(arrays, self.provider)
 
     def _failure(self, error: Exception) -> BlockRunError:
         return BlockRunError(f"onnxruntime fails to run the block: {_first_line(error)}", where=self._where)
 
     def _run_bound(self, tensors: Mapping[str, DeviceTensor]) -> dict[str, DeviceTensor]:
         binding = self._session.io_binding()
-        for name in self.input_names:
+        for name in self._inputs:
             binding.bind_ortvalue_input(name, tensors[name])
-        for name in self.output_names:
+        for name in self._outputs:
             binding.bind_output(name, self.provider.device)
         self._session.run_with_iobinding(binding, self._run_options)
         return dict(zip(self._outputs, binding.get_outputs(), strict=True))
@@ -216,7 +242,8 @@ def _spec(argument: Any, where: str) -> TensorSpec:
             "tensor type not supported by numpy", where=f"{where}, {argument.name}", value=argument.type
         )
     shape = tuple(length if isinstance(length, int) else ANY_LENGTH for length in argument.shape)
-    return TensorSpec(argument.name, _DTYPES[argument.type], shape)
+    varies = tuple(axis for axis, length in enumerate(shape) if length == ANY_LENGTH)
+    return TensorSpec(argument.name, _DTYPES[argument.type], shape, varies=varies)
 
 
 def tensor_fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
@@ -227,15 +254,9 @@ def tensor_fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
     if tensor.dtype.name != spec.dtype:
         return Fault("wrong dtype", where, tensor.dtype.name, spec.dtype)
     # For an unknown rank, onnxruntime reports an empty shape, as for a scalar.
-    if spec.shape and not _fits(tensor.shape, spec.shape):
+    if spec.shape and not spec.fits(tensor.shape):
         return Fault("wrong shape", where, list(tensor.shape), str(list(spec.shape)))
     return None
-
-
-def _fits(shape: tuple[int, ...], wanted: tuple[int, ...]) -> bool:
-    return len(shape) == len(wanted) and all(
-        want in (ANY_LENGTH, length) for length, want in zip(shape, wanted, strict=True)
-    )
 
 
 def _first_line(error: Exception) -> str:

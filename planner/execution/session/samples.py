@@ -135,7 +135,8 @@ def _in_batches(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]])
 
 
 def _with_batch(spec: TensorSpec, array: NDArray[Any]) -> NDArray[Any]:
-    return array[None] if spec.shape[:1] == (1,) and array.shape == spec.shape[1:] else array
+    lacks_batch = spec.shape[:1] == (1,) and 0 not in spec.varies and spec.fits((1, *array.shape))
+    return array[None] if lacks_batch else array
 
 
 def _from_folder(folder: Path, specs: Sequence[TensorSpec]) -> Sequence[Sample]:

@@ -11,6 +11,7 @@ allows, they fail.
 
 from __future__ import annotations
 
+import itertools
 import sys
 import threading
 from collections.abc import Callable, Sequence
@@ -46,6 +47,7 @@ class _Desk(Observer):
         self._also = also
         self._submit: Callable[[str, int, Tensors], None] | None = None
         self._error: Exception | None = None
+        self._sequences = itertools.count()
         self.open = threading.Event()
         """Set once samples may be submitted, or the run has failed."""
         self.sources = {name: SourceHandle(self, name, limit) for name in deployment.instance.sources}
@@ -56,6 +58,18 @@ class _Desk(Observer):
 
     def warm_up(self, source: str, inputs: Tensors) -> None:
         self._deployment.warm_up.first[source] = inputs
+
+    def next_sequence(self, source: str) -> int:
+        plan, policy = self._deployment.plan, self._deployment.policy
+        routes = plan.sources[source].routes if plan is not None else ()
+        if policy != "planned" or len(routes) != 1:
+            raise ExecuteError(
+                "the runs of a sequence must take one route, on which its state is",
+                where=source,
+                value=f"policy {policy}" if policy != "planned" else f"{len(routes)} routes",
+                expected="policy planned, and a plan by `planner solve --routes single`",
+            )
+        return next(self._sequences)
 
     def home(self, source: str) -> str:
         return self._deployment.instance.home(source)

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
-from typing import Any, Final, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 from numpy.typing import NDArray
 
@@ -15,6 +15,9 @@ from planner.errors import ExecuteError
 from planner.execution.session.samples import fitting
 from planner.execution.wire.frames import Tensors
 from planner.model.chain import TensorSpec
+
+if TYPE_CHECKING:
+    from planner.execution.session.generation import Generation
 
 STALLED_S: Final = 900.0
 """The samples in flight of a source fail if none of them ends for this time. Their worker gives each up before."""
@@ -78,6 +81,10 @@ class Desk(Protocol):
 
     def refuse_failed(self) -> None:
         """Raise the error that has ended the session, if any."""
+        ...
+
+    def next_sequence(self, source: str) -> int:
+        """Return the number of a new sequence; raise an error if runs of one might take several routes."""
         ...
 
 
@@ -177,6 +184,42 @@ class SourceHandle:
             self._submitted += 1
             self._pending[sample] = waiting
         return future
+
+    def next_sequence(self) -> int:
+        """Return the number of a new sequence of a model with state, which no other source of the session has.
+
+        Raises
+        ------
+        ExecuteError
+            If the runs of a sequence might take several routes, so that they would not find its state.
+        """
+        return self._desk.next_sequence(self.name)
+
+    def generate(self, tokens: Sequence[int], *, max_new: int = 256, stop: Collection[int] = ()) -> Generation:
+        """Generate tokens after a prompt, greedily.
+
+        Parameters
+        ----------
+        tokens
+            The prompt.
+        max_new
+            Largest number of tokens to generate.
+        stop
+            Tokens after which the sequence ends.
+
+        Returns
+        -------
+        Generation
+            Iterator of the tokens; it runs the model when it is asked for the next one.
+
+        Raises
+        ------
+        ExecuteError
+            If the source's model keeps no state, has inputs of unknown meaning, or might take several routes.
+        """
+        from planner.execution.session.generation import Generation
+
+        return Generation(self, tokens, max_new, stop)
 
     def _send(self, sample: int, waiting: _InFlight) -> None:
         """Send a sample to its worker, unless that is away."""

@@ -187,9 +187,9 @@ def _check_tensors(frame: Frame, cut: tuple[TensorSpec, ...]) -> None:
     specs = {spec.name: spec for spec in cut}
     for name, tensor in frame.tensors.items():
         _known("tensor", name, specs, frame)
-        dtype, shape = np.dtype(specs[name].dtype), specs[name].shape
-        if (tensor.dtype, tensor.shape) != (dtype, shape):
-            found, expected = f"{tensor.dtype} {list(tensor.shape)}", f"{dtype} {list(shape)}"
+        spec = specs[name]
+        if tensor.dtype != np.dtype(spec.dtype) or not spec.fits(tensor.shape):
+            found, expected = f"{tensor.dtype} {list(tensor.shape)}", f"{spec.dtype} {list(spec.shape)}"
             raise ExecuteError(
                 "a tensor that does not fit the cut", where=f"{_where(frame)}: {name}", value=found, expected=expected
             )

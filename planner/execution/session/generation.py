@@ -1,0 +1,191 @@
+"""Sequences of a live run: a prompt, then steps that feed the model's choice back, while its state stays with the blocks.
+
+Each run of a sequence is a sample: the prompt first, then one token at a time. When the state of a sequence is lost,
+because a worker left or its blocks moved, the sequence starts again: its prompt and the tokens so far become the prompt
+of a new one. No token is lost or given twice, since they are chosen here.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from concurrent.futures import Future
+from dataclasses import dataclass, field
+from typing import Any, Final, Protocol
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import ExecuteError
+from planner.execution.session.source import Result, SampleError
+from planner.model.chain import SEQUENCE, TensorSpec
+
+MAX_RESTARTS: Final = 5
+"""A sequence fails after it has been started again this often without a new token."""
+
+
+class SequenceSource(Protocol):
+    """What generation needs of a source of a live run."""
+
+    name: str
+
+    @property
+    def inputs(self) -> Sequence[TensorSpec]:
+        """Inputs of the source's model."""
+        ...
+
+    def next_sequence(self) -> int:
+        """Return the number of a new sequence, which no other source of the run has."""
+        ...
+
+    def submit(self, inputs: Mapping[str, NDArray[Any]]) -> Future[Result]:
+        """Submit a sample."""
+        ...
+
+
+@dataclass
+class Generation(Iterator[int]):
+    """The tokens of a sequence, one by one as they are generated, greedily.
+
+    Parameters
+    ----------
+    source
+        The source whose model generates.
+    prompt
+        Tokens to begin with.
+    max_new
+        Largest number of tokens to generate.
+    stop
+        Tokens after which the sequence ends; the last one generated is one of them.
+
+    Raises
+    ------
+    ExecuteError
+        If the source's model keeps no state, or has inputs of unknown meaning, or there is no prompt.
+    SampleError
+        While tokens are taken, if a run fails for another reason than lost state, or again and again.
+    """
+
+    source: SequenceSource
+    prompt: Sequence[int]
+    max_new: int
+    stop: Collection[int] = ()
+    tokens: list[int] = field(default_factory=list)
+    """Those generated so far."""
+    times_s: list[float] = field(default_factory=list)
+    """When each was there, in seconds since the generation began."""
+    restarts: int = 0
+    """How often the sequence was started again."""
+
+    def __post_init__(self) -> None:
+        if not self.prompt:
+            raise ExecuteError("a prompt needs a token", where=self.source.name, expected="one or more tokens")
+        if self.max_new < 1:
+            raise ExecuteError("too few tokens", where="max_new", value=self.max_new, expected="1 or more")
+        self._roles = _roles(self.source)
+        self._begin_s = time.monotonic()
+        self._number, self._runs = self.source.next_sequence(), 0
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time to the first token, in seconds; None before it."""
+        return self.times_s[0] if self.times_s else None
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time per token after the first, in seconds; None before the second."""
+        return (self.times_s[-1] - self.times_s[0]) / (len(self.times_s) - 1) if len(self.times_s) > 1 else None
+
+    def __next__(self) -> int:
+        """Return the next token."""
+        if len(self.tokens) >= self.max_new or (self.tokens and self.tokens[-1] in self.stop):
+            raise StopIteration
+        for attempt in range(MAX_RESTARTS + 1):
+            try:
+                token = self._run()
+            except SampleError:
+                if attempt == MAX_RESTARTS:
+                    raise
+                self.restarts += 1
+                self._number, self._runs = self.source.next_sequence(), 0
+                continue
+            break
+        self._runs += 1
+        self.tokens.append(token)
+        self.times_s.append(time.monotonic() - self._begin_s)
+        return token
+
+    def _run(self) -> int:
+        """Run the model on the tokens that it has not seen, and return the likeliest next one."""
+        known = [*self.prompt, *self.tokens]
+        fresh = known if self._runs == 0 else known[-1:]
+        inputs = {spec.name: _fill(spec, role, known, fresh) for spec, role in self._roles.items()}
+        inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
+        return _likeliest(self.source.name, self.source.submit(inputs).result().outputs)
+
+
+def _roles(source: SequenceSource) -> dict[TensorSpec, str]:
+    """Return what each input of a model is: the tokens, their positions, or the mask of all tokens.
+
+    Raises
+    ------
+    ExecuteError
+        If the model keeps no state or has other inputs.
+    """
+    specs = [spec for spec in source.inputs if spec.name != SEQUENCE.name]
+    if len(specs) == len(source.inputs):
+        raise ExecuteError(
+            "the model of this source keeps no state",
+            where=source.name,
+            expected="a model with past and present inputs",
+        )
+    roles = {spec: _role(spec) for spec in specs}
+    tokens = [spec.name for spec, role in roles.items() if role == "tokens"]
+    if len(tokens) != 1:
+        found = ", ".join(tokens) or ", ".join(spec.name for spec in specs)
+        raise ExecuteError("it is unclear which input has the tokens", where=source.name, value=found, expected="one")
+    unknown = [f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec, role in roles.items() if role == "unknown"]
+    if unknown:
+        raise ExecuteError(
+            "inputs of unknown meaning", where=source.name, value=", ".join(unknown), expected="tokens, mask, positions"
+        )
+    fixed = [spec.name for spec, role in roles.items() if role != "unknown" and 1 not in spec.varies]
+    if fixed:
+        raise ExecuteError(
+            "the model takes a fixed number of tokens",
+            where=source.name,
+            value=", ".join(fixed),
+            expected="an input whose second axis is open and named",
+        )
+    return roles
+
+
+def _role(spec: TensorSpec) -> str:
+    if len(spec.shape) != 2 or spec.shape[0] != 1:
+        return "unknown"
+    name = spec.name.lower()
+    if "mask" in name:
+        return "mask"
+    if np.dtype(spec.dtype).kind not in "iu":
+        return "unknown"
+    return "positions" if "position" in name else "tokens"
+
+
+def _fill(spec: TensorSpec, role: str, known: Sequence[int], fresh: Sequence[int]) -> NDArray[Any]:
+    if role == "mask":
+        return np.ones((1, len(known)), spec.dtype)
+    if role == "positions":
+        return np.arange(len(known) - len(fresh), len(known), dtype=spec.dtype)[None]
+    return np.array([fresh], spec.dtype)
+
+
+def _likeliest(source: str, outputs: Mapping[str, NDArray[Any]]) -> int:
+    """Return the token of the largest logit after the last position."""
+    logits = {name: array for name, array in outputs.items() if array.ndim >= 2 and array.dtype.kind == "f"}
+    named = {name: array for name, array in logits.items() if "logits" in name.lower()} or logits
+    if len(named) != 1:
+        raise ExecuteError(
+            "it is unclear which output has the logits", where=source, value=", ".join(outputs), expected="one"
+        )
+    last = next(iter(named.values())).reshape(-1, next(iter(named.values())).shape[-1])[-1]
+    return int(last.argmax())
