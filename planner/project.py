@@ -130,6 +130,7 @@ def load_models(scenario_path: Path, instance: Instance) -> Mapping[str, ChainMo
             shape=spec.shape,
             axes=spec.axes,
             layer_assignment=spec.layer_assignment or "",
+            state=spec.state,
             name=name,
         )
         _check_chain(model, instance.any_profile(name))

@@ -31,15 +31,19 @@ UNCUT_SHOWN: Final = 3
 
 def chain_of(
     model: StrPath | ChainModel,
+    *,
     max_blocks: int | None,
     shape: Mapping[str, Sequence[int]] | None,
     axes: Mapping[str, int] | None,
     layer_assignment: str,
+    state: Mapping[str, str] | None,
 ) -> ChainModel:
     """Return a model that is given as such or as a file, as a chain of blocks."""
     if isinstance(model, ChainModel):
         return model
-    return load_chain(model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment)
+    return load_chain(
+        model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
+    )
 
 
 class ChainSummary(Printable):
@@ -155,6 +159,7 @@ def inspect(
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
+    state: Mapping[str, str] | None = None,
 ) -> ChainSummary:
     """Show a model as a chain of blocks.
 
@@ -168,8 +173,8 @@ def inspect(
         Shapes of inputs with dynamic axes, by name. Only for a file.
     axes
         Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Only for a file.
-    layer_assignment
-        Rules for the model's layers, as for :func:`planner.load_chain`. Only for a file.
+    layer_assignment, state
+        Rules for the model's layers, and its state, as for :func:`planner.load_chain`. Only for a file.
 
     Raises
     ------
@@ -181,7 +186,9 @@ def inspect(
     >>> inspect("models/resnet56-exits-fashion.onnx", max_blocks=4).blocks[1].name
     '1:stage1.0.slice'
     """
-    return ChainSummary(chain_of(model, max_blocks, shape, axes, layer_assignment))
+    return ChainSummary(
+        chain_of(model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state)
+    )
 
 
 class Split(Printable):
@@ -257,6 +264,7 @@ def split(
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
+    state: Mapping[str, str] | None = None,
     check: bool = True,
     inputs: StrPath | None = None,
 ) -> Split:
@@ -264,7 +272,7 @@ def split(
 
     Parameters
     ----------
-    model, max_blocks, shape, axes, layer_assignment
+    model, max_blocks, shape, axes, layer_assignment, state
         As for :func:`planner.inspect`.
     cuts
         Inner cuts of the chain, as :func:`planner.inspect` numbers them.
@@ -282,7 +290,9 @@ def split(
     RuntimeSessionError
         If onnxruntime fails, or the inputs cannot be read.
     """
-    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
+    chain_model = chain_of(
+        model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
+    )
     chain = chain_model.chain
     borders = [0, *_checked_cuts(cuts, chain), len(chain)]
     arrays = _check_inputs(chain, inputs) if check else {}

@@ -33,6 +33,7 @@ def profile(
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
+    state: Mapping[str, str] | None = None,
     inputs: StrPath | None = None,
     operating_points: Sequence[OperatingPoint] = (),
     progress: Progress | None = show_progress,
@@ -63,8 +64,8 @@ def profile(
         Shapes of inputs with dynamic axes, by name. Only for a file.
     axes
         Sizes of dynamic axes by the name that the model gives them: ``{"batch": 1}``. Only for a file.
-    layer_assignment
-        Rules for the model's layers, as for :func:`planner.load_chain`. Only for a file.
+    layer_assignment, state
+        Rules for the model's layers, and its state, as for :func:`planner.load_chain`. Only for a file.
     inputs
         ``.npz`` file of inputs by name to measure with; random by default.
     operating_points
@@ -80,7 +81,9 @@ def profile(
     from planner.profiling.measure import measure
     from planner.runtime.inputs import read_inputs
 
-    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
+    chain_model = chain_of(
+        model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
+    )
     arrays = None if inputs is None else read_inputs(Path(inputs), chain_model.chain.cuts[0].tensors)
     with reporting(progress, f"measuring {chain_model.chain.name}") as report:
         return measure(
@@ -106,6 +109,7 @@ def estimate(
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
+    state: Mapping[str, str] | None = None,
     operating_points: Sequence[OperatingPoint] = (),
     adapt: Sequence[StrPath | Profile | DeviceProbe] = (),
 ) -> Profile:
@@ -113,7 +117,7 @@ def estimate(
 
     Parameters
     ----------
-    model, max_blocks, shape, axes, layer_assignment, operating_points
+    model, max_blocks, shape, axes, layer_assignment, state, operating_points
         As for :func:`planner.profile`.
     device_class
         Name of a class with published figures, or a ``.yaml`` file of them; with ``adapt`` the name of any class.
@@ -134,9 +138,13 @@ def estimate(
         from planner.profiling.adapt import estimate_adapted
 
         adapted = fit_class(_named(device_class), adapt)
-        chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
+        chain_model = chain_of(
+            model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
+        )
         return estimate_adapted(chain_model, adapted, operating_points=operating_points)
-    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
+    chain_model = chain_of(
+        model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
+    )
     return estimate_chain(chain_model, load_class(device_class), operating_points=operating_points)
 
 
@@ -185,13 +193,14 @@ def import_profile(
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
+    state: Mapping[str, str] | None = None,
     operating_points: Sequence[OperatingPoint] = (),
 ) -> Profile:
     """Read the costs of a model's blocks from a file that onnxruntime or ``trtexec --exportProfile`` wrote.
 
     Parameters
     ----------
-    model, max_blocks, shape, axes, layer_assignment, operating_points
+    model, max_blocks, shape, axes, layer_assignment, state, operating_points
         As for :func:`planner.profile`.
     path
         The file; its content tells which tool wrote it.
@@ -205,7 +214,9 @@ def import_profile(
     """
     from planner.profiling.importers import import_profile as import_chain_profile
 
-    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
+    chain_model = chain_of(
+        model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
+    )
     return import_chain_profile(
         chain_model, Path(path), device_class=_named(device_class), operating_points=operating_points
     )
@@ -245,13 +256,14 @@ def calibrate(
     shape: Mapping[str, Sequence[int]] | None = None,
     axes: Mapping[str, int] | None = None,
     layer_assignment: str = "",
+    state: Mapping[str, str] | None = None,
     progress: Progress | None = show_progress,
 ) -> tuple[OperatingPoint, ...]:
     """Determine the accuracy and the early exits of a model on labelled samples.
 
     Parameters
     ----------
-    model, max_blocks, shape, axes, layer_assignment, progress
+    model, max_blocks, shape, axes, layer_assignment, state, progress
         As for :func:`planner.profile`.
     samples
         ``.npz`` file with an array for each input, by name, and ``label``.
@@ -268,7 +280,9 @@ def calibrate(
     from planner.profiling.operating_points import check_thresholds, load_samples, operating_points, predict
     from planner.profiling.recorded_predictions import save_predictions
 
-    chain_model = chain_of(model, max_blocks, shape, axes, layer_assignment)
+    chain_model = chain_of(
+        model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
+    )
     chain = chain_model.chain
     check_thresholds(chain, thresholds)
     with reporting(progress, f"calibrating {chain.name}") as report:

@@ -53,6 +53,10 @@ EXAMPLES: Final = {
         "planner run plan.json --source gate-camera=frames/ -o results --resume",
         "planner run plan.json --source 'gate-camera=python camera.py' --json --as-they-come",
     ),
+    "generate": (
+        "planner generate plan.json --source assistant --text 'Once upon a time' --stream",
+        "planner generate plan.json --source assistant --tokens 5,17,99 --max-new 20 --json",
+    ),
     "certs": ("planner certs certs nano xavier orin",),
     "agent": (
         "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano",

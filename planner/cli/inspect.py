@@ -16,8 +16,10 @@ from planner.cli.shape import (
     LAYER_OPTION,
     MAX_BLOCKS_OPTION,
     SHAPE_OPTION,
+    STATE_OPTION,
     parse_axes,
     parse_shapes,
+    parse_state,
 )
 
 
@@ -29,6 +31,7 @@ def command(
     shape: list[str] | None = SHAPE_OPTION,
     axis: list[str] | None = AXIS_OPTION,
     layer_assignment: str = LAYER_OPTION,
+    state: list[str] | None = STATE_OPTION,
     picture: Annotated[
         Path | None,
         typer.Option(help="Also draw costs and cut sizes along the chain, .svg or .png.", callback=picture_to_write),
@@ -38,7 +41,9 @@ def command(
     """Show the blocks and cut points of a model and their costs."""
     blocks = None if finest else max_blocks
     shapes, axes = parse_shapes(shape), parse_axes(axis)
-    chain = planner.inspect(model, max_blocks=blocks, shape=shapes, axes=axes, layer_assignment=layer_assignment)
+    chain = planner.inspect(
+        model, max_blocks=blocks, shape=shapes, axes=axes, layer_assignment=layer_assignment, state=parse_state(state)
+    )
     if picture is not None:
         chain.plot(picture)
     if json:

@@ -23,6 +23,7 @@ app = typer.Typer(
 @app.command("list", epilog=epilog("models", "list"))
 def list_models(*, json: bool = JSON_OPTION) -> None:
     """List the reference models."""
+    from planner.model.decoders import DECODERS
     from planner.model.reference import REFERENCE
     from planner.runtime.quantise import QUANTISED
 
@@ -39,6 +40,11 @@ def list_models(*, json: bool = JSON_OPTION) -> None:
         name: {**rows[original], "summary": f"{original} in int8 (QDQ), quantised by onnxruntime"}
         for name, original in QUANTISED.items()
     }
+    # A decoder takes any number of tokens, on which its work depends.
+    rows |= {
+        name: {"summary": model.summary, "input_shape": None, "parameters": model.parameters, "macs": None}
+        for name, model in DECODERS.items()
+    }
     if json:
         print_json({"models": [{"name": name, **row} for name, row in rows.items()]})
     else:
@@ -46,7 +52,12 @@ def list_models(*, json: bool = JSON_OPTION) -> None:
             "Reference models",
             ["name", "description", ">parameters", ">MACs"],
             [
-                (name, row["summary"], f"{row['parameters'] / 1e6:.3f} M", f"{row['macs'] / 1e6:.1f} M")
+                (
+                    name,
+                    row["summary"],
+                    f"{row['parameters'] / 1e6:.3f} M",
+                    "–" if row["macs"] is None else f"{row['macs'] / 1e6:.1f} M",
+                )
                 for name, row in rows.items()
             ],
         )
@@ -70,13 +81,14 @@ def build(
     json: bool = JSON_OPTION,
 ) -> None:
     """Build a reference model. Its weights are the same every time."""
+    from planner.model.decoders import DECODERS, build_decoder
     from planner.model.reference import REFERENCE, build_model
     from planner.runtime.quantise import QUANTISED, build_quantised
 
-    if name not in (known := [*REFERENCE, *QUANTISED]):
+    if name not in (known := [*REFERENCE, *QUANTISED, *DECODERS]):
         raise UsageError("no such reference model", where="NAME", value=name, expected=f"one of {', '.join(known)}")
     path = output or Path("models") / f"{name}.onnx"
-    (build_quantised if name in QUANTISED else build_model)(name, path)
+    (build_quantised if name in QUANTISED else build_decoder if name in DECODERS else build_model)(name, path)
     if json:
         print_json({"name": name, "file": str(path), "bytes": path.stat().st_size})
     else:

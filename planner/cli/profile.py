@@ -19,8 +19,10 @@ from planner.cli.shape import (
     LAYER_OPTION,
     MAX_BLOCKS_OPTION,
     SHAPE_OPTION,
+    STATE_OPTION,
     parse_axes,
     parse_shapes,
+    parse_state,
     print_axes,
 )
 from planner.errors import UsageError
@@ -90,6 +92,7 @@ def measure(
     shape: list[str] | None = SHAPE_OPTION,
     axis: list[str] | None = AXIS_OPTION,
     layer_assignment: str = LAYER_OPTION,
+    state: list[str] | None = STATE_OPTION,
     inputs: Path | None = INPUTS_OPTION,
     calibrate: Calibrate = None,
     thresholds: Thresholds = None,
@@ -104,7 +107,9 @@ def measure(
     from planner.api.profiles import profile
 
     budget_s = seconds(budget)
-    chain_model, points = _load(model, max_blocks, (shape, axis, layer_assignment), calibrate, thresholds, predictions)
+    chain_model, points = _load(
+        model, max_blocks, (shape, axis, layer_assignment, state), calibrate, thresholds, predictions
+    )
     try:
         measured = profile(
             chain_model,
@@ -148,6 +153,7 @@ def estimate(
     shape: list[str] | None = SHAPE_OPTION,
     axis: list[str] | None = AXIS_OPTION,
     layer_assignment: str = LAYER_OPTION,
+    state: list[str] | None = STATE_OPTION,
     calibrate: Calibrate = None,
     thresholds: Thresholds = None,
     predictions: Predictions = None,
@@ -159,7 +165,9 @@ def estimate(
     """
     from planner.api.profiles import estimate as estimate_profile
 
-    chain_model, points = _load(model, max_blocks, (shape, axis, layer_assignment), calibrate, thresholds, predictions)
+    chain_model, points = _load(
+        model, max_blocks, (shape, axis, layer_assignment, state), calibrate, thresholds, predictions
+    )
     estimated = estimate_profile(chain_model, device_class=device_class, adapt=adapt or (), operating_points=points)
     _finish(estimated, output, json=json)
 
@@ -178,6 +186,7 @@ def import_times(
     shape: list[str] | None = SHAPE_OPTION,
     axis: list[str] | None = AXIS_OPTION,
     layer_assignment: str = LAYER_OPTION,
+    state: list[str] | None = STATE_OPTION,
     calibrate: Calibrate = None,
     thresholds: Thresholds = None,
     predictions: Predictions = None,
@@ -186,7 +195,9 @@ def import_times(
     """Import times that another tool measured."""
     from planner.api.profiles import import_profile
 
-    chain_model, points = _load(model, max_blocks, (shape, axis, layer_assignment), calibrate, thresholds, predictions)
+    chain_model, points = _load(
+        model, max_blocks, (shape, axis, layer_assignment, state), calibrate, thresholds, predictions
+    )
     imported = import_profile(chain_model, times, device_class=device_class, operating_points=points)
     _finish(imported, output, json=json)
 
@@ -257,14 +268,14 @@ def diff(
 def _load(
     model: Path,
     max_blocks: int,
-    described: tuple[Sequence[str] | None, Sequence[str] | None, str],
+    described: tuple[Sequence[str] | None, Sequence[str] | None, str, Sequence[str] | None],
     data: Path | None,
     thresholds: str | None,
     predictions: Path | None,
 ) -> tuple[ChainModel, tuple[OperatingPoint, ...]]:
     """Return the model, and its operating points if there is data to calibrate them on.
 
-    ``described`` are the options ``--shape``, ``--axis`` and ``--layer-assignment``.
+    ``described`` are the options ``--shape``, ``--axis``, ``--layer-assignment`` and ``--state``.
     """
     from planner.api.profiles import calibrate
     from planner.model.load import load_chain
@@ -274,7 +285,14 @@ def _load(
             raise UsageError("requires --calibrate", where=option, value=str(value), expected="--calibrate DATA")
     confidences = None if thresholds is None else _numbers(thresholds)
     shape, axes = parse_shapes(described[0]), parse_axes(described[1])
-    chain_model = load_chain(model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=described[2])
+    chain_model = load_chain(
+        model,
+        max_blocks=max_blocks,
+        shape=shape,
+        axes=axes,
+        layer_assignment=described[2],
+        state=parse_state(described[3]),
+    )
     print_axes(chain_model)
     if data is None:
         return chain_model, ()

@@ -32,6 +32,14 @@ LAYER_OPTION = typer.Option(
     help="Devices of the layers that nodes name in `layer_ann`, as for onnxruntime: 'gpu(encoder); cpu(=head)'.",
     show_default=False,
 )
+STATE_OPTION = typer.Option(
+    None,
+    "--state",
+    metavar="INPUT=OUTPUT",
+    help="State that stays with its block between the runs of a sequence, such as h=h_out; or 'none' to send all "
+    "tensors. Repeatable.",
+    show_default="by convention, as past_key_values.* and present.*",
+)
 MAX_BLOCKS_OPTION = typer.Option(8, "--max-blocks", metavar="N", help="Maximum number of blocks to cut the model into.")
 FINEST_OPTION = typer.Option(False, "--finest", help="Cut the model at every possible point; overrides --max-blocks.")
 INPUTS_OPTION = typer.Option(
@@ -81,6 +89,27 @@ def parse_axes(options: Iterable[str] | None) -> dict[str, int]:
         if axes.setdefault(name, size) != size:
             raise UsageError(f"two sizes of axis {name!r}", where="--axis", value=option, expected="one size for each")
     return axes
+
+
+def parse_state(options: Iterable[str] | None) -> dict[str, str] | None:
+    """Parse pairs of an input and an output; None if there are none, empty for ``none``.
+
+    Raises
+    ------
+    UsageError
+        If an option is not a pair, or an input has two.
+    """
+    given = list(options or ())
+    if given == ["none"]:
+        return {}
+    state: dict[str, str] = {}
+    for option in given:
+        before, _, after = option.partition("=")
+        if not before or not after:
+            raise UsageError("not a state", where="--state", value=option, expected="INPUT=OUTPUT, or none alone")
+        if state.setdefault(before, after) != after:
+            raise UsageError(f"two states of {before}", where="--state", value=option, expected="one output for each")
+    return state or None
 
 
 def print_axes(model: ChainModel) -> None:

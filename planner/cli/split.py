@@ -17,8 +17,10 @@ from planner.cli.shape import (
     LAYER_OPTION,
     MAX_BLOCKS_OPTION,
     SHAPE_OPTION,
+    STATE_OPTION,
     parse_axes,
     parse_shapes,
+    parse_state,
     print_axes,
 )
 from planner.errors import UsageError
@@ -39,6 +41,7 @@ def command(
     shape: list[str] | None = SHAPE_OPTION,
     axis: list[str] | None = AXIS_OPTION,
     layer_assignment: str = LAYER_OPTION,
+    state: list[str] | None = STATE_OPTION,
     inputs: Path | None = INPUTS_OPTION,
     check: Annotated[bool, typer.Option(help="Compare the chained stages with the whole model.")] = True,
     json: bool = JSON_OPTION,
@@ -47,7 +50,7 @@ def command(
     blocks = None if finest else max_blocks
     shapes, axes = parse_shapes(shape), parse_axes(axis)
     chain_model = planner.load_chain(
-        model, max_blocks=blocks, shape=shapes, axes=axes, layer_assignment=layer_assignment
+        model, max_blocks=blocks, shape=shapes, axes=axes, layer_assignment=layer_assignment, state=parse_state(state)
     )
     print_axes(chain_model)
     numbers = _parse_cuts(cuts, len(chain_model.chain) - 1)

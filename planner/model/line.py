@@ -52,10 +52,10 @@ class WorkOrder:
 
     @cached_property
     def state_places(self) -> dict[str, range]:
-        """Positions of the nodes from the first to the last that use a state before a run or make it after one."""
+        """Positions of the nodes from the first to the last that use a state, or make the one after a run."""
         places: dict[str, range] = {}
         for before, after in self.graph.state.items():
-            users = [at for at, (tensors, _) in enumerate(self.needs[:-1]) if before in tensors]
+            users = [at for at, (tensors, _) in enumerate(self.needs[:-1]) if not tensors.isdisjoint({before, after})]
             shapes = [at for at, (_, names) in enumerate(self.needs) for name in names if self._origin(name) == before]
             makers = [self.made[after] - 1] if self.made.get(after) else []
             last = max(users + makers, default=0)
@@ -214,7 +214,8 @@ def _exits(line: WorkOrder, costs: Mapping[int, float]) -> dict[str, int]:
     ready = {name: line.made[name] for name in line.graph.outputs if line.made.get(name) and name not in kept}
     if not ready:
         return {}
-    final = line.specs.get(max(ready, key=lambda name: ready[name]))
+    last = max(ready, key=lambda name: ready[name])  # more state may be computed after it
+    final = line.specs.get(last)
     used = {name for tensors, _ in line.needs[:-1] for name in tensors}
     total = sum(costs[node.index] for node in line.order)
 
@@ -222,7 +223,7 @@ def _exits(line: WorkOrder, costs: Mapping[int, float]) -> dict[str, int]:
         spec = line.specs.get(name)
         remaining = sum(costs[node.index] for node in line.order[cut:])
         like_final = spec is not None and final is not None and (spec.dtype, spec.shape) == (final.dtype, final.shape)
-        return like_final and name not in used and remaining > EXIT_WORK_LEFT * total
+        return like_final and name != last and name not in used and remaining > EXIT_WORK_LEFT * total
 
     in_chain_order = sorted(ready.items(), key=lambda item: item[1])
     return {name: cut for name, cut in in_chain_order if leaves_early(name, cut)}

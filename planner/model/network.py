@@ -36,6 +36,7 @@ class ModelBuilder:
         self._opset = opset
         self._random = np.random.default_rng(seed)
         self._channels: dict[str, int] = {}
+        self._domains: set[str] = set()
 
     def input(self, name: str, shape: Sequence[int | str], element: int = TensorProto.FLOAT) -> str:
         """Add a model input; a name in ``shape`` denotes a dynamic axis."""
@@ -56,14 +57,38 @@ class ModelBuilder:
 
     def weight(self, name: str, shape: Sequence[int], std: float) -> str:
         """Add a weight of normally distributed float32 values."""
-        values = self._random.standard_normal(tuple(shape), dtype=np.float32)
-        values *= np.float32(std)
-        return self.constant(name, values)
+        return self.constant(name, self.drawn(shape, std))
+
+    def drawn(self, shape: Sequence[int], std: float) -> NDArray[np.float32]:
+        """Return normally distributed values, the next of the random stream."""
+        return self._random.standard_normal(tuple(shape), dtype=np.float32) * np.float32(std)
 
     def node(self, operator: str, inputs: Sequence[str], name: str, **attributes: Any) -> str:
         """Add a node with one output, which has the node's name."""
-        self._graph.node.append(helper.make_node(operator, inputs, [name], name=name, **attributes))
-        return name
+        return self.nodes(operator, inputs, [name], **attributes)[0]
+
+    def nodes(self, operator: str, inputs: Sequence[str], names: Sequence[str], **attributes: Any) -> Sequence[str]:
+        """Add a node with the outputs ``names``; the first is also the node's name."""
+        self._graph.node.append(helper.make_node(operator, inputs, names, name=names[0], **attributes))
+        return names
+
+    def product_4bit(self, x: str, name: str, weight: NDArray[np.float32], block: int) -> str:
+        """Add a product with a weight (rows, columns) that is held in 4 bits, with a scale for each block of rows.
+
+        (``com.microsoft::MatMulNBits``)
+        """
+        rows, columns = weight.shape
+        blocks = -(-rows // block)
+        padded = np.zeros((columns, blocks * block), np.float32)
+        padded[:, :rows] = weight.T
+        grouped = padded.reshape(columns, blocks, block)
+        scales = np.maximum(np.abs(grouped).max(axis=-1), np.float32(1e-12)) / np.float32(7)
+        steps = (np.clip(np.rint(grouped / scales[..., None]), -8, 7) + 8).astype(np.uint8)
+        packed = steps[..., 0::2] | steps[..., 1::2] << 4
+        given = [x, self.constant(f"{name}.weight", packed), self.constant(f"{name}.scales", scales)]
+        shape = {"K": rows, "N": columns, "bits": 4, "block_size": block}
+        self._domains.add("com.microsoft")
+        return self.node("MatMulNBits", given, name, domain="com.microsoft", **shape)
 
     def conv(self, x: str, name: str, channels: int, kernel: int, *, stride: int = 1, groups: int = 1) -> str:
         """Add a convolution without bias, padded so that stride 1 keeps the size."""
@@ -131,7 +156,9 @@ class ModelBuilder:
 
     def save(self, path: Path) -> Path:
         """Write the model to ``path``, and return ``path``."""
-        model = onnx.ModelProto(ir_version=8, producer_name="planner", graph=self._graph)
+        ir_version = 8 if self._opset <= 20 else 11
+        model = onnx.ModelProto(ir_version=ir_version, producer_name="planner", graph=self._graph)
         model.opset_import.append(helper.make_opsetid("", self._opset))
+        model.opset_import.extend(helper.make_opsetid(domain, 1) for domain in sorted(self._domains))
         write_bytes_atomic(path, model.SerializeToString(deterministic=True))
         return path

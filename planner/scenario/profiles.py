@@ -135,6 +135,9 @@ def _command(model: ModelSpec, device_class: str, file: Path, base: Path) -> str
         words += ["--axis", f"{axis}={size}"]
     if model.layer_assignment:
         words += ["--layer-assignment", model.layer_assignment]
+    if model.state is not None:
+        pairs = [f"{before}={after}" for before, after in model.state.items()] or ["none"]
+        words += [word for pair in pairs for word in ("--state", pair)]
     return shlex.join([*words, "-o", _shown(file)])
 
 

@@ -67,6 +67,10 @@ class ModelSpec(Entry):
     layer_assignment: str | None = None
     """Rules for layers that the model's nodes name in ``layer_ann``, as in onnxruntime: ``gpu(encoder); cpu(=head)``.
     Blocks end where the device changes."""
+    state: dict[str, str] | None = None
+    """Inputs and outputs that are the state of a sequence before and after a run: ``{past_k: present_k}``. It stays
+    with the block that uses it. ``{}`` for none; by default what is named by convention, as ``past_key_values.0.key``
+    and ``present.0.key``."""
     predictions: str | None = None
     """File of the model's predictions for labelled samples, written by ``planner profile measure --calibrate DATA
     --predictions FILE``, relative to the scenario file. Simulated samples take them in turn and leave at their exits;

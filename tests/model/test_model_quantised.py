@@ -26,7 +26,7 @@ PAST = 8
 def llama(tokens: int) -> ChainModel:
     shape = {"input_ids": [1, tokens], "attention_mask": [1, PAST + tokens]}
     caches = [f"past_key_values.{layer}.{part}" for layer in range(LAYERS) for part in ("key", "value")]
-    return load_chain(LLAMA, shape=shape | {name: [1, GROUPS, PAST, WIDTH] for name in caches})
+    return load_chain(LLAMA, shape=shape | {name: [1, GROUPS, PAST, WIDTH] for name in caches}, state={})
 
 
 def llama_inputs(tokens: int) -> dict[str, NDArray[Any]]:

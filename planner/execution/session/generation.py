@@ -1,4 +1,4 @@
-"""Sequences of a live run: a prompt, then steps that feed the model's choice back, while its state stays with the blocks.
+"""Sequences of a live run: a prompt, then steps that feed the model's choice back; its state stays with the blocks.
 
 Each run of a sequence is a sample: the prompt first, then one token at a time. When the state of a sequence is lost,
 because a worker left or its blocks moved, the sequence starts again: its prompt and the tokens so far become the prompt
@@ -32,6 +32,11 @@ class SequenceSource(Protocol):
     @property
     def inputs(self) -> Sequence[TensorSpec]:
         """Inputs of the source's model."""
+        ...
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """Outputs of the source's model."""
         ...
 
     def next_sequence(self) -> int:
@@ -83,6 +88,9 @@ class Generation(Iterator[int]):
         if self.max_new < 1:
             raise ExecuteError("too few tokens", where="max_new", value=self.max_new, expected="1 or more")
         self._roles = _roles(self.source)
+        self._logits = _logits(self.source)
+        self._check_tokens("prompt", self.prompt)
+        self._check_tokens("stop", self.stop)
         self._begin_s = time.monotonic()
         self._number, self._runs = self.source.next_sequence(), 0
 
@@ -121,7 +129,19 @@ class Generation(Iterator[int]):
         fresh = known if self._runs == 0 else known[-1:]
         inputs = {spec.name: _fill(spec, role, known, fresh) for spec, role in self._roles.items()}
         inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
-        return _likeliest(self.source.name, self.source.submit(inputs).result().outputs)
+        logits = self.source.submit(inputs).result().outputs[self._logits.name]
+        return int(logits.reshape(-1, logits.shape[-1])[-1].argmax())
+
+    def _check_tokens(self, what: str, tokens: Collection[int]) -> None:
+        size = self._logits.shape[-1]
+        outside = [token for token in tokens if not 0 <= token < size]
+        if outside:
+            raise ExecuteError(
+                f"the {what} has a token outside the vocabulary",
+                where=self.source.name,
+                value=outside[0],
+                expected=f"0 to {size - 1}",
+            )
 
 
 def _roles(source: SequenceSource) -> dict[TensorSpec, str]:
@@ -179,13 +199,11 @@ def _fill(spec: TensorSpec, role: str, known: Sequence[int], fresh: Sequence[int
     return np.array([fresh], spec.dtype)
 
 
-def _likeliest(source: str, outputs: Mapping[str, NDArray[Any]]) -> int:
-    """Return the token of the largest logit after the last position."""
-    logits = {name: array for name, array in outputs.items() if array.ndim >= 2 and array.dtype.kind == "f"}
-    named = {name: array for name, array in logits.items() if "logits" in name.lower()} or logits
+def _logits(source: SequenceSource) -> TensorSpec:
+    """Return the output that scores each token of the vocabulary as the next one."""
+    scores = [spec for spec in source.outputs if len(spec.shape) >= 2 and np.dtype(spec.dtype).kind == "f"]
+    named = [spec for spec in scores if "logits" in spec.name.lower()] or scores
     if len(named) != 1:
-        raise ExecuteError(
-            "it is unclear which output has the logits", where=source, value=", ".join(outputs), expected="one"
-        )
-    last = next(iter(named.values())).reshape(-1, next(iter(named.values())).shape[-1])[-1]
-    return int(last.argmax())
+        found = ", ".join(spec.name for spec in source.outputs)
+        raise ExecuteError("it is unclear which output has the logits", where=source.name, value=found, expected="one")
+    return named[0]

@@ -53,8 +53,13 @@ class _Desk(Observer):
         self.sources = {name: SourceHandle(self, name, limit) for name in deployment.instance.sources}
 
     def inputs(self, source: str) -> Sequence[TensorSpec]:
-        model = self._deployment.instance.scenario.sources[source].models[0]
-        return self._deployment.models[model].cuts[0]
+        return self._cuts(source)[0]
+
+    def outputs(self, source: str) -> Sequence[TensorSpec]:
+        return self._cuts(source)[-1]
+
+    def _cuts(self, source: str) -> Sequence[Sequence[TensorSpec]]:
+        return self._deployment.models[self._deployment.instance.scenario.sources[source].models[0]].cuts
 
     def warm_up(self, source: str, inputs: Tensors) -> None:
         self._deployment.warm_up.first[source] = inputs

@@ -67,6 +67,10 @@ class Desk(Protocol):
         """Return the inputs of a source's model."""
         ...
 
+    def outputs(self, source: str) -> Sequence[TensorSpec]:
+        """Return the outputs of a source's model."""
+        ...
+
     def home(self, source: str) -> str:
         """Return the worker of a source."""
         ...
@@ -120,6 +124,11 @@ class SourceHandle:
     def inputs(self) -> Sequence[TensorSpec]:
         """Inputs of the source's model."""
         return self._desk.inputs(self.name)
+
+    @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """Outputs of the source's model."""
+        return self._desk.outputs(self.name)
 
     @property
     def pending(self) -> list[Future[Result]]:
