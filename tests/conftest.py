@@ -34,12 +34,14 @@ _WITH_AGENTS = (
     "api/test_api_execution.py",
     "cli/test_cli_agent.py",
     "cli/test_cli_demo.py",
+    "cli/test_cli_generate.py",
     "cli/test_cli_live.py",
     "cli/test_cli_run.py",
     "cli/test_cli_validate.py",
     "test_example_changing.py",
     "test_example_exits.py",
     "test_example_notebook.py",
+    "test_example_tokens.py",
     "test_readme.py",
 )
 """What runs agents or whole examples. Two of these tests at once would be too much for two cores."""

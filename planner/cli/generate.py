@@ -31,6 +31,14 @@ def command(
     ] = None,
     max_new: Annotated[int, typer.Option(min=1, metavar="N", help="Largest number of tokens to generate.")] = 64,
     stop: Annotated[str, typer.Option(metavar="LIST", help="Tokens after which it ends.", show_default="none")] = "",
+    chunk: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Largest number of tokens of the prompt in a run.", show_default="all"),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option(min=0.0, metavar="X", help="Draw tokens at this temperature; 0 takes the likeliest.")
+    ] = 0.0,
+    seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the drawn tokens.")] = 0,
     stream: Annotated[bool, typer.Option("--stream", help="Print each token as soon as it is known.")] = False,
     connect: Annotated[
         list[str] | None,
@@ -51,7 +59,7 @@ def command(
     """Continue a prompt, token by token, with the model of a source on the workers of its route.
 
     The state of the model, such as the keys and values of attention, stays on the workers. When it is lost, since a
-    worker left, the sequence starts again from its tokens. The likeliest token is taken each time.
+    worker left, the sequence starts again from its tokens.
     """
     if (tokens is None) == (text is None):
         raise UsageError("one prompt is needed", expected="--tokens LIST or --text TEXT")
@@ -64,7 +72,9 @@ def command(
         plan, scenario=scenario, connect=connect or (), cert_dir=cert_dir, insecure=insecure, take_over=take_over
     )
     with session:
-        generation = session.source(source).generate(prompt, max_new=max_new, stop=ends)
+        generation = session.source(source).generate(
+            prompt, max_new=max_new, stop=ends, chunk=chunk, temperature=temperature, seed=seed
+        )
         for token in generation:
             if stream and not json:
                 sys.stdout.write(f"{token}\n" if text is None else words.decode([token]))

@@ -88,6 +88,32 @@ def agents(folder: Path) -> Iterator[tuple[str, dict[str, subprocess.Popen[bytes
             process.communicate(timeout=60)
 
 
+def test_a_prompt_in_chunks_gives_the_same_tokens(plans: dict[str, planner.Plan]) -> None:
+    prompt = [5, 17, 99, 3, 84, 24, 83, 249, 146, 24, 83]
+    with planner.Session(plans["two"]) as session:
+        source = session.source("urgent")
+        whole, *chunked = ([*source.generate(prompt, max_new=6, chunk=chunk)] for chunk in (None, 1, 4, 11, 50))
+    assert chunked == [whole] * 4
+
+
+def test_drawn_tokens_follow_their_seed(plans: dict[str, planner.Plan]) -> None:
+    with planner.Session(plans["one"]) as session:
+        source = session.source("urgent")
+
+        def drawn(temperature: float, seed: int) -> list[int]:
+            return [*source.generate([5, 17], max_new=8, temperature=temperature, seed=seed)]
+
+        assert drawn(1.0, 1) == drawn(1.0, 1) != drawn(1.0, 2)
+        assert drawn(1e-6, 3) == drawn(0.0, 0)
+
+
+def test_generation_ends_at_a_stop_token(plans: dict[str, planner.Plan]) -> None:
+    case = EXPECTED["llama-fp32"][0]
+    with planner.Session(plans["one"]) as session:
+        found = [*session.source("urgent").generate(case["prompt"], stop=[249])]
+    assert found == case["tokens"][: case["tokens"].index(249) + 1]
+
+
 def test_a_killed_worker_costs_no_token(plans: dict[str, planner.Plan], tmp_path: Path) -> None:
     case = EXPECTED["llama-fp32"][0]
     with agents(tmp_path) as (address, running), planner.Session(plans["two"], connect=[address]) as session:

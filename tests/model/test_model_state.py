@@ -46,7 +46,7 @@ def test_a_decoder_with_a_cache_equals_its_twin_without(name: str) -> None:
         right = BlockSession(reference("gpt2-small")).run({"input_ids": ids})["logits"]
     else:
         sizes = {"layers": 4, "width": 256, "heads": 8, "key_heads": 4, "hidden": 704, "vocabulary": 1000}
-        twin = llama(Path(FOLDER.name) / f"{name}-twin.onnx", int4=name.endswith("int4"), cache=False, **sizes)  # type: ignore[arg-type]
+        twin = llama(Path(FOLDER.name) / f"{name}-twin.onnx", int4=name.endswith("int4"), cache=False, **sizes)
         right = BlockSession(twin).run(
             {
                 "input_ids": np.array([known]),

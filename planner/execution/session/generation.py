@@ -1,8 +1,9 @@
 """Sequences of a live run: a prompt, then steps that feed the model's choice back; its state stays with the blocks.
 
-Each run of a sequence is a sample: the prompt first, then one token at a time. When the state of a sequence is lost,
-because a worker left or its blocks moved, the sequence starts again: its prompt and the tokens so far become the prompt
-of a new one. No token is lost or given twice, since they are chosen here.
+Each run of a sequence is a sample: the prompt first, whole or in chunks, then one token at a time. Other samples get
+their turn between the runs, so that a long prompt in chunks does not hold up urgent sources. When the state of a
+sequence is lost, because a worker left or its blocks moved, the sequence starts again: its prompt and the tokens so far
+become the prompt of a new one. No token is lost or given twice, since they are chosen here.
 """
 
 from __future__ import annotations
@@ -50,7 +51,7 @@ class SequenceSource(Protocol):
 
 @dataclass
 class Generation(Iterator[int]):
-    """The tokens of a sequence, one by one as they are generated, greedily.
+    """The tokens of a sequence, one by one as they are generated.
 
     Parameters
     ----------
@@ -62,6 +63,12 @@ class Generation(Iterator[int]):
         Largest number of tokens to generate.
     stop
         Tokens after which the sequence ends; the last one generated is one of them.
+    chunk
+        Largest number of tokens of the prompt in a run; None for all.
+    temperature
+        Temperature of the distribution from which a token is drawn; 0 for the likeliest token.
+    seed
+        Seed of the drawn tokens.
 
     Raises
     ------
@@ -75,24 +82,33 @@ class Generation(Iterator[int]):
     prompt: Sequence[int]
     max_new: int
     stop: Collection[int] = ()
+    chunk: int | None = None
+    temperature: float = 0.0
+    seed: int = 0
     tokens: list[int] = field(default_factory=list)
     """Those generated so far."""
     times_s: list[float] = field(default_factory=list)
     """When each was there, in seconds since the generation began."""
     restarts: int = 0
     """How often the sequence was started again."""
+    begin_s: float = field(default_factory=time.monotonic)
+    """When the generation began, by the monotonic clock."""
 
     def __post_init__(self) -> None:
         if not self.prompt:
             raise ExecuteError("a prompt needs a token", where=self.source.name, expected="one or more tokens")
         if self.max_new < 1:
             raise ExecuteError("too few tokens", where="max_new", value=self.max_new, expected="1 or more")
+        if self.chunk is not None and self.chunk < 1:
+            raise ExecuteError("too few tokens", where="chunk", value=self.chunk, expected="1 or more")
+        if not 0.0 <= self.temperature < np.inf:
+            raise ExecuteError("no temperature", where="temperature", value=self.temperature, expected="0 or more")
         self._roles = _roles(self.source)
         self._logits = _logits(self.source)
         self._check_tokens("prompt", self.prompt)
         self._check_tokens("stop", self.stop)
-        self._begin_s = time.monotonic()
-        self._number, self._runs = self.source.next_sequence(), 0
+        self._random = np.random.default_rng(self.seed)
+        self._begin_sequence()
 
     @property
     def ttft_s(self) -> float | None:
@@ -110,27 +126,40 @@ class Generation(Iterator[int]):
             raise StopIteration
         for attempt in range(MAX_RESTARTS + 1):
             try:
-                token = self._run()
+                scores = self._scores()
             except SampleError:
                 if attempt == MAX_RESTARTS:
                     raise
                 self.restarts += 1
-                self._number, self._runs = self.source.next_sequence(), 0
+                self._begin_sequence()
                 continue
             break
-        self._runs += 1
-        self.tokens.append(token)
-        self.times_s.append(time.monotonic() - self._begin_s)
-        return token
+        self.tokens.append(self._choose(scores))
+        self.times_s.append(time.monotonic() - self.begin_s)
+        return self.tokens[-1]
 
-    def _run(self) -> int:
-        """Run the model on the tokens that it has not seen, and return the likeliest next one."""
+    def _begin_sequence(self) -> None:
+        self._number, self._runs, self._seen = self.source.next_sequence(), 0, 0
+
+    def _scores(self) -> NDArray[Any]:
+        """Run the model on the tokens that it has not seen, and return the logits after the last one."""
         known = [*self.prompt, *self.tokens]
-        fresh = known if self._runs == 0 else known[-1:]
-        inputs = {spec.name: _fill(spec, role, known, fresh) for spec, role in self._roles.items()}
-        inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
-        logits = self.source.submit(inputs).result().outputs[self._logits.name]
-        return int(logits.reshape(-1, logits.shape[-1])[-1].argmax())
+        logits = np.empty(0)
+        while self._seen < len(known):
+            end = len(known) if self.chunk is None else min(self._seen + self.chunk, len(known))
+            inputs = {spec.name: _fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
+            inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
+            logits = self.source.submit(inputs).result().outputs[self._logits.name]
+            self._runs, self._seen = self._runs + 1, end
+        last: NDArray[Any] = logits.reshape(-1, logits.shape[-1])[-1]
+        return last
+
+    def _choose(self, logits: NDArray[Any]) -> int:
+        if self.temperature == 0:
+            return int(logits.argmax())
+        scaled = logits.astype(np.float64) / self.temperature
+        likelihoods = np.exp(scaled - scaled.max())
+        return int(self._random.choice(len(likelihoods), p=likelihoods / likelihoods.sum()))
 
     def _check_tokens(self, what: str, tokens: Collection[int]) -> None:
         size = self._logits.shape[-1]
@@ -191,12 +220,13 @@ def _role(spec: TensorSpec) -> str:
     return "positions" if "position" in name else "tokens"
 
 
-def _fill(spec: TensorSpec, role: str, known: Sequence[int], fresh: Sequence[int]) -> NDArray[Any]:
+def _fill(spec: TensorSpec, role: str, known: Sequence[int], seen: int) -> NDArray[Any]:
+    """Return an input of a run on the tokens of ``known`` after the first ``seen``."""
     if role == "mask":
         return np.ones((1, len(known)), spec.dtype)
     if role == "positions":
-        return np.arange(len(known) - len(fresh), len(known), dtype=spec.dtype)[None]
-    return np.array([fresh], spec.dtype)
+        return np.arange(seen, len(known), dtype=spec.dtype)[None]
+    return np.array([known[seen:]], spec.dtype)
 
 
 def _logits(source: SequenceSource) -> TensorSpec:

@@ -204,8 +204,17 @@ class SourceHandle:
         """
         return self._desk.next_sequence(self.name)
 
-    def generate(self, tokens: Sequence[int], *, max_new: int = 256, stop: Collection[int] = ()) -> Generation:
-        """Generate tokens after a prompt, greedily.
+    def generate(
+        self,
+        tokens: Sequence[int],
+        *,
+        max_new: int = 256,
+        stop: Collection[int] = (),
+        chunk: int | None = None,
+        temperature: float = 0.0,
+        seed: int = 0,
+    ) -> Generation:
+        """Generate tokens after a prompt.
 
         Parameters
         ----------
@@ -215,6 +224,11 @@ class SourceHandle:
             Largest number of tokens to generate.
         stop
             Tokens after which the sequence ends.
+        chunk
+            Largest number of tokens of the prompt in one run; None for all. Urgent samples of other sources get their
+            turn between the runs.
+        temperature, seed
+            Temperature of the distribution from which tokens are drawn, and the seed of the draws; 0 for the likeliest.
 
         Returns
         -------
@@ -228,7 +242,7 @@ class SourceHandle:
         """
         from planner.execution.session.generation import Generation
 
-        return Generation(self, tokens, max_new, stop)
+        return Generation(self, tokens, max_new, stop, chunk, temperature, seed)
 
     def _send(self, sample: int, waiting: _InFlight) -> None:
         """Send a sample to its worker, unless that is away."""
