@@ -28,7 +28,7 @@ CONVENTIONS: Final[Sequence[tuple[str, Sequence[str]]]] = (
     (r"past\.(.+)", (r"present.\1",)),
     (r"past_(.+)", (r"present_\1",)),
     # recurrent models, such as voice detectors
-    (r"(state|h|c|hidden|cell)", (r"\1N", r"\1n", r"\1_n", r"\1_out", r"new_\1", r"next_\1")),
+    (r"(state)", (r"\1N", r"\1_out")),
 )
 """Patterns of an input's name, and what the output that belongs to it may be called."""
 

@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 
-COMMENTS = {"models.axes", "models.layer_assignment"}
+COMMENTS = {"models.axes", "models.layer_assignment", "models.state"}
 """Keys that the annotated scenario shows as comments only: its model has no axes with names, and names no layers."""
 
 

@@ -149,10 +149,10 @@ def test_state_of_a_fixed_size_by_its_given_names(tmp_path: Path) -> None:
 
 
 def test_a_state_that_several_layers_use_is_not_torn(tmp_path: Path) -> None:
-    model = load_chain(recurrent(tmp_path / "m.onnx", layers=3, shared=True), max_blocks=None)
+    model = load_chain(recurrent(tmp_path / "m.onnx", layers=3, shared=True, prefix="state"), max_blocks=None)
     (pairs,) = model.state.values()
-    assert [pair.after for pair in pairs] == ["h_out"]
-    places = model.line.state_places["h"]
+    assert [pair.after for pair in pairs] == ["state_out"]
+    places = model.line.state_places["state"]
     assert not set(model.borders) & set(range(places.start + 1, places.stop))
     assert len(places) > 1
 
