@@ -82,6 +82,8 @@ class Deploy(FrozenModel):
     threads: Annotated[int, Field(ge=1, le=2**16)] = 1
     sent: tuple[str, ...] = ()
     """Sources whose inputs are sent as :class:`Input` before the start; other inputs are drawn from the seed."""
+    beside: tuple[str, ...] = ()
+    """Runs of the same coordinator that go on beside this one, until their samples have ended; others are dropped."""
     live: bool = False
     """Whether samples are sent as :class:`Submit` during the run, and each result is returned with its :class:`Ended`;
     such a run may be endless, so nothing is kept for a report."""
@@ -169,7 +171,7 @@ class Submit(FrozenModel):
 
 
 class Stop(FrozenModel):
-    """Ends the run and requests the report."""
+    """Ends the run and requests the report; drops, without one, a run that has not started."""
 
     kind: Literal["stop"] = "stop"
     run: str
