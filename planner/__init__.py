@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from planner.api.comparison import ParetoFront as ParetoFront
     from planner.api.comparison import compare as compare
     from planner.api.comparison import pareto as pareto
+    from planner.api.difference import Difference as Difference
+    from planner.api.difference import difference as difference
     from planner.api.interchange import Conversion as Conversion
     from planner.api.interchange import convert as convert
     from planner.api.models import ChainSummary as ChainSummary
@@ -80,6 +82,7 @@ _MODULES = {
     "BusyError": "planner.execution.session.source",
     "ChainSummary": "planner.api.models",
     "Conversion": "planner.api.interchange",
+    "Difference": "planner.api.difference",
     "DeviceProbe": "planner.profiling.device_probe",
     "MethodComparison": "planner.api.comparison",
     "NewScenario": "planner.api.new",
@@ -103,6 +106,7 @@ _MODULES = {
     "compare_policies": "planner.api.simulation",
     "convert": "planner.api.interchange",
     "diff": "planner.api.profiles",
+    "difference": "planner.api.difference",
     "estimate": "planner.api.profiles",
     "import_profile": "planner.api.profiles",
     "inspect": "planner.api.models",

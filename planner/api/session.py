@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Collection, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
+from planner.api.applying import APPLY_TIME_LIMIT_S, plan_for
+from planner.api.difference import Difference, difference
 from planner.api.plan import Plan, plan_of
 from planner.api.scenario import Scenario
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S
-from planner.execution.coordinator.deployment import HOME_TIMEOUT_S, deploy
+from planner.execution.coordinator.deployment import HOME_TIMEOUT_S, Deployment, deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.local import local_agents
 from planner.execution.launch.remote import remote_agents, there_at_first
@@ -31,7 +34,7 @@ class Session(AbstractContextManager["Session"]):
             outputs = future.result().outputs
 
     On leaving, the session waits for the samples in flight; after an exception it does not, and they fail. The plan is
-    solved again when workers leave, come back or become slow.
+    solved again when workers leave, come back or become slow. :meth:`apply` replaces it, and the scenario, meanwhile.
 
     Parameters
     ----------
@@ -86,6 +89,8 @@ class Session(AbstractContextManager["Session"]):
     ) -> None:
         check_limit(limit)
         self.plan = plan_of(plan, scenario)
+        """The plan that takes new samples."""
+        self._applying = threading.Lock()
         self._workers = there_at_first(self.plan.scenario.workers, later, connect)
         self._connect = connect
         self._cert_dir = Path(cert_dir) if cert_dir is not None else None
@@ -117,20 +122,56 @@ class Session(AbstractContextManager["Session"]):
         """
         return self._live.source(name)
 
-    @cached_property
-    def _live(self) -> LiveSession:
-        """The session proper; the models are loaded when it is needed first."""
-        scenario = self.plan.scenario
-        deployment = deploy(
-            scenario.instance,
-            self.plan.spec,
-            scenario.load_models(),
+    def apply(
+        self, new: Plan | Scenario | StrPath, *, time_limit_s: float = APPLY_TIME_LIMIT_S, dry_run: bool = False
+    ) -> Difference:
+        """Replace the plan while the session goes on, and return how the new one differs; no sample is lost.
+
+        The agents load what they need for it while the old plan goes on. Samples that are submitted from then on follow
+        the new plan, and those in flight end on their old routes. Sources that it adds can be used when this returns;
+        those that it lacks take no more samples. Workers that it adds must run as agents which the others can reach; a
+        session that has started its agents itself starts those, too.
+
+        Parameters
+        ----------
+        new
+            A plan or its file (JSON); or a scenario or its file (YAML), which is solved in a process of its own,
+            beginning with the present routes.
+        time_limit_s
+            Time limit of that search, in seconds.
+        dry_run
+            Whether to return the difference only, and change nothing.
+
+        Raises
+        ------
+        PlannerError
+            If there is no plan, or it does not fit its scenario or the agents; the old plan goes on.
+        """
+        with self._applying:
+            plan = plan_for(new, self.plan, time_limit_s)
+            found = difference(self.plan, plan)
+            if dry_run:
+                return found
+            self._live.apply(self._deployment(plan))
+            self.plan = plan
+        return found
+
+    def _deployment(self, plan: Plan, later: Collection[str] = ()) -> Deployment:
+        return deploy(
+            plan.scenario.instance,
+            plan.spec,
+            plan.scenario.load_models(),
             policy=self._policy,
             live=True,
-            later=self._later,
+            later=later,
             home_timeout_s=self._home_timeout_s,
             replan=ReplanProcess,
         )
+
+    @cached_property
+    def _live(self) -> LiveSession:
+        """The session proper; the models are loaded when it is needed first."""
+        deployment = self._deployment(self.plan, self._later)
         agents = (
             remote_agents(
                 self._workers,
