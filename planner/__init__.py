@@ -67,6 +67,7 @@ if TYPE_CHECKING:
     from planner.execution.session.source import SampleError as SampleError
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
+    from planner.plan.drift import DriftRules as DriftRules
     from planner.profiling.device_probe import DeviceProbe as DeviceProbe
     from planner.profiling.device_probe import load_probe as load_probe
     from planner.profiling.device_probe import save_probe as save_probe
@@ -84,6 +85,7 @@ _MODULES = {
     "Conversion": "planner.api.interchange",
     "Difference": "planner.api.difference",
     "DeviceProbe": "planner.profiling.device_probe",
+    "DriftRules": "planner.plan.drift",
     "MethodComparison": "planner.api.comparison",
     "NewScenario": "planner.api.new",
     "ParetoFront": "planner.api.comparison",

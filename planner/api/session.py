@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
 from planner.api.applying import APPLY_TIME_LIMIT_S, plan_for
+from planner.api.auto import AutoApply, Meter
 from planner.api.difference import Difference, difference
 from planner.api.plan import Plan, plan_of
 from planner.api.scenario import Scenario
@@ -20,7 +21,9 @@ from planner.execution.launch.local import local_agents
 from planner.execution.launch.remote import remote_agents, there_at_first
 from planner.execution.session.session import LIMIT, LiveSession, check_limit
 from planner.execution.session.source import SourceHandle
+from planner.execution.wire.diagnostics import LinkSpeed
 from planner.files import StrPath
+from planner.plan.drift import DriftRules
 from planner.solvers.replan.process import ReplanProcess
 
 
@@ -64,6 +67,10 @@ class Session(AbstractContextManager["Session"]):
     ready_timeout_s
         Time within which all agents must have loaded their blocks, in seconds.
 
+    auto
+        Rules by which the session makes its plan again by itself, for the rates and speeds that it measures, and takes
+        the old one back where that was worse; what it does is told as incidents. None: it does not.
+
     Raises
     ------
     PlannerError
@@ -86,6 +93,7 @@ class Session(AbstractContextManager["Session"]):
         home_timeout_s: float = HOME_TIMEOUT_S,
         observer: Observer | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
+        auto: DriftRules | None = None,
     ) -> None:
         check_limit(limit)
         self.plan = plan_of(plan, scenario)
@@ -100,16 +108,25 @@ class Session(AbstractContextManager["Session"]):
         self._later = later
         self._take_over = take_over
         self._home_timeout_s = home_timeout_s
-        self._observer = observer
+        self._observer = observer or Observer()
+        self._rules = auto
+        self._meter = Meter(self._observer)
+        self._auto: AutoApply | None = None
         self._ready_timeout_s = ready_timeout_s
 
     def __enter__(self) -> Session:
         self._live.__enter__()
+        if self._rules is not None:
+            self._auto = AutoApply(
+                self._rules, self._meter, lambda: self.plan, self._replace, self._observer.on_incident
+            )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._auto is not None:
+            self._auto.stop()
         self._live.__exit__(kind, error, trace)
 
     def source(self, name: str) -> SourceHandle:
@@ -121,6 +138,15 @@ class Session(AbstractContextManager["Session"]):
             If the scenario has no such source.
         """
         return self._live.source(name)
+
+    @property
+    def links(self) -> Mapping[tuple[str, str], LinkSpeed]:
+        """Speed of the links from one worker to another, measured by the samples' own transfers.
+
+        Each has ``bytes_per_s``, the number of ``transfers`` and, by the sender's last report, ``age_s``, the time in
+        seconds since the last one. Only transfers of 32 KiB or more over an idle link count.
+        """
+        return self._live.links
 
     def apply(
         self, new: Plan | Scenario | StrPath, *, time_limit_s: float = APPLY_TIME_LIMIT_S, dry_run: bool = False
@@ -147,11 +173,17 @@ class Session(AbstractContextManager["Session"]):
         PlannerError
             If there is no plan, or it does not fit its scenario or the agents; the old plan goes on.
         """
+        if dry_run:
+            return difference(self.plan, plan_for(new, self.plan, time_limit_s))
+        found = self._replace(new, time_limit_s)
+        if self._auto is not None:
+            self._auto.reset()
+        return found
+
+    def _replace(self, new: Plan | Scenario | StrPath, time_limit_s: float = APPLY_TIME_LIMIT_S) -> Difference:
         with self._applying:
             plan = plan_for(new, self.plan, time_limit_s)
             found = difference(self.plan, plan)
-            if dry_run:
-                return found
             self._live.apply(self._deployment(plan))
             self.plan = plan
         return found
@@ -187,6 +219,6 @@ class Session(AbstractContextManager["Session"]):
             deployment,
             agents,
             limit=self._limit,
-            observer=self._observer,
+            observer=self._observer if self._rules is None else self._meter,
             ready_timeout_s=self._ready_timeout_s,
         )

@@ -33,6 +33,7 @@ EXAMPLES: Final = {
         "planner size scenario.yaml --catalogue devices.yaml -o sized",
         "planner size scenario.yaml --catalogue devices.yaml --routes shared --json",
     ),
+    "diff": ("planner diff plan.json other.json",),
     "export": (
         "planner export plan.json --annotate annotated.onnx",
         "planner export plan.json --as pipeedge -o schedule.yml",
@@ -52,6 +53,10 @@ EXAMPLES: Final = {
         "planner run plan.json --source gate-camera=frames/ -o results",
         "planner run plan.json --source gate-camera=frames/ -o results --resume",
         "planner run plan.json --source 'gate-camera=python camera.py' --json --as-they-come",
+    ),
+    "apply": (
+        "planner apply scenario.yaml --to http://127.0.0.1:8000 --dry-run",
+        "planner apply plan.json --to http://127.0.0.1:8000",
     ),
     "certs": ("planner certs certs nano xavier orin",),
     "agent": (

@@ -63,7 +63,7 @@ def command(
             [_row(state) for state in states],
         )
         for state in states:
-            for line in _holding(state):
+            for line in (*_holding(state), *_links(state)):
                 typer.echo(line)
     for name, called in by_name.items():
         if len(called) > 1:
@@ -117,6 +117,17 @@ def _holding(state: AgentState) -> Iterator[str]:
     if about.dropped:
         samples = "1 sample" if about.dropped == 1 else f"{about.dropped} samples"
         yield f"{about.worker} has dropped {samples} whose coordinator had gone"
+
+
+def _links(state: AgentState) -> Iterator[str]:
+    """Yield how fast the links of an agent are, by what runs have sent over them, as lines for people."""
+    from planner.units import format_quantity
+
+    about = state.about
+    for to, link in sorted(about.links.items()):
+        count = "1 transfer" if link.transfers == 1 else f"{link.transfers} transfers"
+        speed, age = format_quantity(link.bytes_per_s, "bandwidth"), format_quantity(link.age_s, "time")
+        yield f"{about.worker} sends to {to} at {speed}, by {count}, the last {age} ago"
 
 
 def _span(blocks: tuple[int, ...]) -> str:

@@ -274,6 +274,7 @@ class Agent:
             present=tuple(sorted({member.partition("/")[0] for member in self._present})),
             certificate_ends_unix_s=self._certificate_ends_unix_s,
             dropped=self._dropped,
+            links=self._workbench.links.describe(),
             **self._hold.describe(),
             **about_host(),
         )
@@ -388,6 +389,7 @@ class Agent:
             _LOG.info("%s: no other agent has this name any more", self.name)
 
     def _on_transfer(self, to: str, size_bytes: int, took_s: float) -> None:
+        self._workbench.links.add(to, size_bytes, took_s)
         for run in self._all_runs():
             self._guard(partial(run.on_transfer, to, size_bytes, took_s), run)
 

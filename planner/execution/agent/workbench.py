@@ -1,4 +1,4 @@
-"""What the runs of one agent share: the loaded blocks, and the right to compute."""
+"""What the runs of one agent share: the loaded blocks, the right to compute, and what is known of the links."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable, Hashable
 from weakref import WeakValueDictionary
 
 from planner.execution.agent.executor import ModelBlocks
+from planner.execution.agent.link_speeds import LinkSpeeds
 
 
 class Workbench:
@@ -15,6 +16,7 @@ class Workbench:
     def __init__(self) -> None:
         self.turn = threading.Lock()
         """Held while a block runs: an agent runs one block at a time, whichever run it is of."""
+        self.links = LinkSpeeds()
         self._models: WeakValueDictionary[Hashable, ModelBlocks] = WeakValueDictionary()
 
     def blocks(self, key: Hashable, make: Callable[[], ModelBlocks]) -> ModelBlocks:

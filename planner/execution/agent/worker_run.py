@@ -204,6 +204,7 @@ class WorkerRun:
             send=self._send,
             executor=self._executor,
             follow=self._loader.follow,
+            links=self._workbench.links.describe,
             refuse=self._refusals.add,
         )
         self._preparing = start_thread("prepare", partial(self._load, warm_up), self._on_failure, awaited_at_exit=True)

@@ -70,15 +70,15 @@ class Coordinator:
         """Receive nothing more; the connection ends with the last coordinator that uses it (:meth:`another`)."""
         self._members.close()
 
-    def await_agents(self, names: Sequence[str], timeout_s: float) -> None:
-        """Wait until all these agents are connected.
+    def await_agents(self, names: Sequence[str], timeout_s: float, expected: str = "running agents") -> None:
+        """Wait until all these agents are connected; ``expected`` tells what to do where some are not.
 
         Raises
         ------
         ExecuteError
             If some do not connect in time.
         """
-        self._members.wait_for(names, timeout_s)
+        self._members.wait_for(names, timeout_s, expected)
 
     def absent(self, names: Iterable[str]) -> list[str]:
         """Return those of these agents that are not connected."""

@@ -151,8 +151,8 @@ class Membership:
         item()
         return None
 
-    def wait_for(self, names: Sequence[str], timeout_s: float) -> None:
-        """Wait until all these agents are connected.
+    def wait_for(self, names: Sequence[str], timeout_s: float, expected: str = "running agents") -> None:
+        """Wait until all these agents are connected; ``expected`` tells what to do where some are not.
 
         Raises
         ------
@@ -164,7 +164,7 @@ class Membership:
             left_s = deadline_s - time.monotonic()
             if left_s <= 0:
                 what = f"agents did not connect within {timeout_s:g} s{in_words(self._transport.unreachable())}"
-                raise ExecuteError(what, where="workers", value=", ".join(absent), expected="running agents")
+                raise ExecuteError(what, where="workers", value=", ".join(absent), expected=expected)
             try:
                 self.next(min(left_s, PRESENCE_PERIOD_S))
             except TimeoutError:

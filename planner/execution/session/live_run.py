@@ -12,6 +12,7 @@ from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.source import Result, SampleError, SourceHandle
+from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Load
 from planner.execution.wire.threads import start_thread
@@ -47,6 +48,8 @@ class LiveRun(Observer):
         """Set once samples may be submitted, or the run has failed."""
         self.absent: set[str] = set()
         """Workers that are not in the run."""
+        self.links: dict[tuple[str, str], LinkSpeed] = {}
+        """Speed of the links between workers, as the senders last told."""
         self.error: Exception | None = None
         """What has ended the run, if that was an error."""
         self._observer = observer
@@ -171,6 +174,7 @@ class LiveRun(Observer):
         """Look for samples that will not end."""
         for source in self._at(load.worker):
             source.fail_stalled()
+        self.links |= {(load.worker, to): speed for to, speed in load.links.items()}
         if not self._draining:
             self._observer.on_load(load)
 

@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import sys
 import threading
+from collections.abc import Mapping
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -29,6 +30,7 @@ from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.live_run import LiveRun
 from planner.execution.session.source import SourceHandle
+from planner.execution.wire.diagnostics import LinkSpeed
 
 LIMIT: Final = 4
 """Default maximum number of in-flight samples of a source."""
@@ -136,6 +138,11 @@ class LiveSession(AbstractContextManager["LiveSession"]):
             known = ", ".join(self._handles)
             raise ExecuteError("no such source", where="source", value=name, expected=f"one of {known}")
         return self._handles[name]
+
+    @property
+    def links(self) -> Mapping[tuple[str, str], LinkSpeed]:
+        """Speed of the links from one worker to another, by the samples' own transfers."""
+        return dict(self._runs[-1].links)
 
     def apply(self, deployment: Deployment) -> None:
         """Replace the plan: samples submitted from now on follow the new one, those in flight end on their old routes.

@@ -17,6 +17,7 @@ from planner.execution.wire.diagnostics import (
     Flood,
     Flooded,
     Holder,
+    LinkSpeed,
     Ping,
     Pinged,
     RunTime,
@@ -258,6 +259,8 @@ class Load(FrozenModel):
     """For each network resource, the time in seconds that inbound data since the start takes at its bandwidth."""
     slowness: Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)] = 1.0
     """How many times slower than profiled this worker is at the moment."""
+    links: dict[str, LinkSpeed] = {}
+    """Speed of the links to other workers, from the run's own data."""
 
 
 class Log(FrozenModel):
