@@ -61,6 +61,13 @@ def command(
     ] = None,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
+    discover: Annotated[
+        bool,
+        typer.Option(
+            "--discover",
+            help="Announce this agent on the local network by multicast, and connect to those that do likewise.",
+        ),
+    ] = False,
     install_service: Annotated[
         str | None,
         typer.Option(
@@ -93,7 +100,7 @@ def command(
         options = {
             "--name": name, "--connect": connect, "--listen": listen, "--cache": cache, "--provider": provider,
             "--threads": threads, "--processors": processors, "--log-level": log_level, "--cert-dir": cert_dir,
-            "--insecure": insecure,
+            "--insecure": insecure, "--discover": discover,
         }  # fmt: skip
         _keep_service(name, _service_command(options), install_service, remove_service)
         return
@@ -115,7 +122,14 @@ def command(
     with _on_signals(stop):
         agent = Agent(
             name,
-            zenoh_connect(name, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure),
+            zenoh_connect(
+                name,
+                listen=listen,
+                connect=connect or [],
+                cert_dir=cert_dir,
+                insecure=insecure,
+                discover=discover,
+            ),
             BlockCache(cache or cache_folder() / "blocks"),
             provider=provider,
             threads=threads,

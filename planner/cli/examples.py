@@ -60,10 +60,14 @@ EXAMPLES: Final = {
     ),
     "certs": ("planner certs certs nano xavier orin",),
     "agent": (
+        "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano --install-service user",
         "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano",
         "planner agent --name orin --connect 192.0.2.7:7447 --cert-dir certs/orin --provider cuda",
     ),
-    "status": ("planner status --connect 192.0.2.7:7447 --cert-dir certs",),
+    "status": (
+        "planner status --connect 192.0.2.7:7447 --cert-dir certs",
+        "planner status --discover --cert-dir certs",
+    ),
     "probe": (
         "planner probe --connect 192.0.2.7:7447 --cert-dir certs -o networks.yaml --picture links.png",
         "planner probe nano orin --connect 192.0.2.7:7447 --cert-dir certs --duration 3s",

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.members import CERT_DIR_OPTION, CONNECT_OPTION, INSECURE_OPTION, LISTEN_OPTION, WAIT_OPTION, inquirer
+from planner.cli.members import (
+    CERT_DIR_OPTION,
+    CONNECT_OPTION,
+    DISCOVER_OPTION,
+    INSECURE_OPTION,
+    LISTEN_OPTION,
+    WAIT_OPTION,
+    inquirer,
+)
 from planner.cli.output import JSON_OPTION, print_json, print_table
 
 if TYPE_CHECKING:
@@ -27,6 +35,7 @@ def command(
     listen: str | None = LISTEN_OPTION,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
+    discover: bool = DISCOVER_OPTION,
     wait: str = WAIT_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -36,7 +45,7 @@ def command(
     """
     from planner.units import read_quantity
 
-    with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
+    with inquirer(connect, listen, cert_dir, insecure=insecure, discover=discover) as agents:
         states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
         warnings = [*_problems(agents.problems, states), *agents.unlike]
     by_name: dict[str, list[AgentState]] = {}
