@@ -5,24 +5,32 @@ from __future__ import annotations
 import json
 import urllib.error
 import urllib.request
-from collections.abc import Mapping
+from dataclasses import asdict
 from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Annotated, Any, Final
 from urllib.parse import urlsplit
 
-from pydantic import ValidationError
+from pydantic import Field, ValidationError
 
 from planner.api.difference import Difference
 from planner.api.plan import Plan, load_plan
 from planner.api.scenario import Scenario, load_scenario
-from planner.errors import Fault, PlanError, PlannerError, ScenarioError, UsageError
+from planner.base import FrozenModel
+from planner.errors import ExecuteError, Fault, PlanError, PlannerError, UsageError
 from planner.files import StrPath
+from planner.formats.json import parse_json
 from planner.plan.difference import PlanDifference
 from planner.plan.types import PlanSpec
 from planner.project import check_fit, unknown_accuracies
 
+if TYPE_CHECKING:
+    from planner.api.session import Session
+
 APPLY_TIME_LIMIT_S: Final = 10.0
 """Default time limit of the search for a plan that replaces another, in seconds."""
+
+MAX_REQUEST_BYTES: Final = 2**24
+"""Size of the largest request to apply something."""
 
 _PATIENCE_S: Final = 600.0
 """How long a service may take to solve a scenario and to load its blocks."""
@@ -82,54 +90,74 @@ def plan_for(new: Plan | Scenario | StrPath, old: Plan, time_limit_s: float = AP
     return plan
 
 
-# ---- a service elsewhere --------------------------------------------------------------------------------------------
+class ApplyRequest(FrozenModel):
+    """The body of a request that has a service apply a plan or a scenario.
 
-
-def request_of(new: Plan | Scenario, *, time_limit_s: float, dry_run: bool) -> dict[str, Any]:
-    """Return the JSON body of the request that has a service apply a plan or a scenario."""
-    scenario = new.scenario if isinstance(new, Plan) else new
-    plan = {"plan": new.spec.model_dump(mode="json", by_alias=True)} if isinstance(new, Plan) else {}
-    return {"scenario": scenario.to_dict(), **plan, "time_limit_s": time_limit_s, "dry_run": dry_run}
-
-
-def requested(body: Mapping[str, Any], running: Plan) -> tuple[Plan | Scenario, float, bool]:
-    """Return what a request asks a service to apply, the time limit in seconds, and whether it is a trial.
-
-    Paths in the scenario are relative to the folder of the scenario that runs.
-
-    Raises
-    ------
-    PlannerError
-        If the body is malformed, the scenario invalid, or the plan does not fit it.
+    Paths in the scenario are relative to the folder of the scenario that runs there.
     """
-    unknown = body.keys() - {"scenario", "plan", "time_limit_s", "dry_run"}
-    limit_s, dry_run, document = (
-        body.get("time_limit_s", APPLY_TIME_LIMIT_S),
-        body.get("dry_run", False),
-        body.get("scenario"),
-    )
-    if unknown:
-        raise UsageError(
-            "unknown key", where="request", value=sorted(unknown)[0], expected="scenario, plan, time_limit_s, dry_run"
-        )
-    if not isinstance(limit_s, (int, float)) or isinstance(limit_s, bool) or not 0 < limit_s <= _PATIENCE_S / 2:
-        raise UsageError(
-            "not a time limit", where="time_limit_s", value=limit_s, expected=f"seconds, at most {_PATIENCE_S / 2:g}"
-        )
-    if not isinstance(dry_run, bool):
-        raise UsageError("neither true nor false", where="dry_run", value=dry_run)
-    if not isinstance(document, dict):
-        raise ScenarioError("the request has no scenario", where="scenario", expected="the keys of a scenario file")
-    scenario = Scenario.from_dict(document, folder=running.scenario.folder)
-    if "plan" not in body:
-        return scenario, float(limit_s), dry_run
+
+    scenario: dict[str, Any]
+    """The keys of a scenario file."""
+    plan: PlanSpec | None = None
+    """The contents of a plan file for the scenario; None to solve it."""
+    time_limit_s: Annotated[float, Field(gt=0, le=_PATIENCE_S / 2, allow_inf_nan=False)] = APPLY_TIME_LIMIT_S
+    """Time limit of that search."""
+    dry_run: bool = False
+
+    @classmethod
+    def read(cls, content: bytes) -> ApplyRequest:
+        """Read a body.
+
+        Raises
+        ------
+        UsageError
+            If it is none, with one fault per key.
+        """
+        if len(content) > MAX_REQUEST_BYTES:
+            expected = f"{MAX_REQUEST_BYTES} bytes at most"
+            raise UsageError("too long", where="request", value=len(content), expected=expected)
+        try:
+            return cls.model_validate(parse_json(content))
+        except ValidationError as error:
+            raise UsageError([
+                Fault(each["msg"], ".".join(map(str, ("request", *each["loc"]))), None) for each in error.errors()
+            ]) from None  # fmt: skip
+        except ValueError as error:
+            raise UsageError(f"not JSON: {error}", where="request") from None
+
+    def resolved(self, running: Plan) -> Plan | Scenario:
+        """Return the plan or the scenario.
+
+        Raises
+        ------
+        PlannerError
+            If the scenario is invalid, or the plan does not fit it.
+        """
+        scenario = Scenario.from_dict(self.scenario, folder=running.scenario.folder)
+        return Plan(scenario, self.plan) if self.plan is not None else scenario
+
+
+def answer_request(session: Session, content: bytes) -> tuple[int, dict[str, Any]]:
+    """Apply what a request asks for to a session; return the status of the response, and its JSON document.
+
+    The document is that of the :class:`~planner.api.difference.Difference`, with status 200; or else ``errors``, a list
+    of ``what``, ``where``, ``value`` and ``expected``. It takes as long as solving and loading take.
+
+    Parameters
+    ----------
+    content
+        The body of the request: JSON of an :class:`ApplyRequest`.
+    """
     try:
-        spec = PlanSpec.model_validate(body["plan"])
-    except ValidationError as error:
-        first = error.errors()[0]
-        raise PlanError(first["msg"], where=".".join(map(str, ("plan", *first["loc"])))) from None
-    check_fit(spec, scenario.instance, "plan")
-    return Plan(scenario, spec), float(limit_s), dry_run
+        request = ApplyRequest.read(content)
+        new = request.resolved(session.plan)
+        return 200, session.apply(new, time_limit_s=request.time_limit_s, dry_run=request.dry_run).to_dict()
+    except PlannerError as error:
+        faults = [{**asdict(each), "value": None if each.value is None else str(each.value)} for each in error.faults]
+        return (409 if isinstance(error, ExecuteError) else 400), {"errors": faults}
+
+
+# ---- a service elsewhere --------------------------------------------------------------------------------------------
 
 
 def apply_at(
@@ -152,7 +180,11 @@ def apply_at(
     parts = urlsplit(url)
     if parts.scheme not in {"http", "https"} or not parts.netloc:
         raise UsageError("not the address of a service", where="--to", value=url, expected="http://HOST:PORT")
-    body = json.dumps(request_of(read_new(new), time_limit_s=time_limit_s, dry_run=dry_run)).encode()
+    read = read_new(new)
+    scenario = read.scenario if isinstance(read, Plan) else read
+    plan = {"plan": read.to_dict()} if isinstance(read, Plan) else {}
+    document = {"scenario": scenario.to_dict(), **plan, "time_limit_s": time_limit_s, "dry_run": dry_run}
+    body = json.dumps(document).encode()
     request = urllib.request.Request(  # noqa: S310 - the scheme has been checked
         f"{url.rstrip('/')}/apply", body, {"Content-Type": "application/json"}, method="POST"
     )

@@ -20,11 +20,11 @@ import planner
 from planner.api.session import Session
 from planner.errors import ExecuteError, PlannerError
 from planner.execution.coordinator.run_result import Observer
-from planner.execution.session.source import Result
+from planner.execution.session.source import Result, SampleError
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
-from planner.trace.records import SampleRecord
+from planner.trace.records import Incident, SampleRecord
 from tests.execution.case import ROWS, WIDTH, write_case
 from tests.execution.raw import agent_process
 from tests.execution.test_execution_session import agents, cmdline
@@ -255,3 +255,46 @@ def test_it_is_refused_where_the_session_is_not_open(plan: planner.Plan) -> None
     session = Session(plan)
     with pytest.raises(ExecuteError, match="the session is not open"):
         session.apply(plan)
+
+
+class Told(Observer):
+    """Waits for incidents."""
+
+    def __init__(self) -> None:
+        self._changed = threading.Condition()
+        self._told: list[str] = []
+
+    def on_incident(self, incident: Incident) -> None:
+        with self._changed:
+            self._told.append(incident.what)
+            self._changed.notify_all()
+
+    def wait_for(self, words: str) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: any(words in what for what in self._told), 120.0), self._told
+
+
+def test_a_plan_is_made_for_what_is_measured_and_taken_back_when_samples_fail(plan: planner.Plan) -> None:
+    told = Told()
+    rules = planner.DriftRules(window_s=5.0, interval_s=1.0, worse=1e9)
+    done = threading.Event()
+    with Session(plan, observer=told, auto=rules) as session:
+
+        def feed(name: str) -> None:  # at a quarter of the rate that the plan expects, at most
+            while not done.wait(0.1):
+                session.source(name).submit({"x": np.zeros((1, WIDTH), np.float32), "pick": np.array([0])}).result(60.0)
+
+        threads = [threading.Thread(target=feed, args=(name,), daemon=True) for name in ("urgent", "other")]
+        for thread in threads:
+            thread.start()
+        told.wait_for("new plan, because")
+        rates = {name: source.rate_per_s for name, source in session.plan.scenario.spec.sources.items()}
+        assert all(rate is not None and rate <= 40 / rules.drift for rate in rates.values())
+        bad = {"x": np.zeros((1, WIDTH), np.float32), "pick": np.array([ROWS])}
+        with pytest.raises(SampleError):
+            session.source("other").submit(bad).result(60.0)
+        told.wait_for("back to the one before")
+        done.set()
+        for thread in threads:
+            thread.join(60.0)
+        assert session.plan is plan

@@ -15,6 +15,8 @@ allows, they fail.
 
 from __future__ import annotations
 
+import atexit
+import logging
 import sys
 import threading
 from collections.abc import Mapping
@@ -31,6 +33,8 @@ from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.live_run import LiveRun
 from planner.execution.session.source import SourceHandle
 from planner.execution.wire.diagnostics import LinkSpeed
+
+_LOG = logging.getLogger(__name__)
 
 LIMIT: Final = 4
 """Default maximum number of in-flight samples of a source."""
@@ -105,6 +109,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
             stack.push(self._end_runs)
             self._start(self._runs[0], coordinator)
             self._stack = stack.pop_all()
+        atexit.register(self._leave_at_exit)
         return self
 
     def __exit__(
@@ -118,9 +123,16 @@ class LiveSession(AbstractContextManager["LiveSession"]):
             raise
         self._close(kind, error, trace)
 
+    def _leave_at_exit(self) -> None:
+        """Leave a session that the program did not leave: the library's connection would keep the process for ever."""
+        _LOG.warning("a session was not left before the program ended; use it as a context manager")
+        error = ExecuteError("the program ended", where="session", expected="`with` around the session's use")
+        self._close(type(error), error, None)
+
     def _close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        atexit.unregister(self._leave_at_exit)
         self._error = self._error or ExecuteError("the session is closed", where="session")
         for run in list(self._runs):
             run.fail(self._error)
