@@ -19,10 +19,10 @@ COPY models models
 COPY profiles profiles
 COPY wheels wheels
 RUN python3 -m venv /opt/planner \
-    && /opt/planner/bin/pip install --no-cache-dir wheels/onnxruntime_gpu-*.whl "numpy<2" . \
+    && /opt/planner/bin/pip install --no-cache-dir . wheels/onnxruntime_gpu-*.whl \
     && useradd --system --uid 7447 --groups video planner \
     && install -d -o planner /var/cache/planner
-USER planner
+USER 7447
 VOLUME /var/cache/planner
 EXPOSE 7447
 STOPSIGNAL SIGTERM

@@ -14,7 +14,7 @@ RUN python -m venv /opt/planner && /opt/planner/bin/pip install --no-cache-dir -
 FROM python:3.12-slim-bookworm
 COPY --from=build /opt/planner /opt/planner
 RUN useradd --system --uid 7447 planner && install -d -o planner /var/cache/planner
-USER planner
+USER 7447
 # Blocks of models, by content hash: a container that is replaced need not fetch them again.
 VOLUME /var/cache/planner
 EXPOSE 7447

@@ -16,7 +16,7 @@ RUN python -m venv /opt/planner && /opt/planner/bin/pip install --no-cache-dir -
 FROM python:3.12-slim-bookworm
 COPY --from=build /opt/planner /opt/planner
 RUN useradd --system --uid 7447 --create-home planner
-USER planner
+USER 7447
 WORKDIR /project
 EXPOSE 8000 8001
 # Requests in flight are answered before it ends.

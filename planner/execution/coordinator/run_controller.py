@@ -36,11 +36,11 @@ def run_controlled(state: RunState) -> RunResult:
 
 
 def _prepare(state: RunState) -> None:
-    """Prepare a run; have the agents drop it if that fails, since they may go on with another one."""
+    """Prepare a run; have the agents drop it if that fails while they go on with another one."""
     try:
         Preparation(state).run()
     except Exception:
-        for worker in state.workers:
+        for worker in state.workers if state.members.beside else ():
             state.send(worker, Stop(run=state.id))
         raise
 

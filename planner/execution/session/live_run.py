@@ -29,6 +29,8 @@ class LiveRun(Observer):
         Those of the deployment's sources.
     observer
         Informed of what happens while the run takes new samples, and later of the ends of its samples.
+    first
+        Whether it is the first run of its session.
     on_over
         Called in the run's thread at its end.
     """
@@ -40,6 +42,7 @@ class LiveRun(Observer):
         observer: Observer,
         *,
         ready_timeout_s: float,
+        first: bool,
         on_over: Callable[[LiveRun], None],
     ) -> None:
         self.deployment = deployment
@@ -54,6 +57,7 @@ class LiveRun(Observer):
         """What has ended the run, if that was an error."""
         self._observer = observer
         self._ready_timeout_s = ready_timeout_s
+        self._first = first
         self._on_over = on_over
         self._submit: Callable[[str, int, Tensors], None] | None = None
         self._draining = False
@@ -155,7 +159,8 @@ class LiveRun(Observer):
         """Take samples from now on."""
         self._submit = submit
         self.open.set()
-        self._observer.on_started(submit)
+        if self._first:
+            self._observer.on_started(submit)
 
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         """Complete the future of a sample."""

@@ -201,6 +201,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
             {name: self._handles.get(name) or SourceHandle(name, self._limit) for name in names},
             self._observer,
             ready_timeout_s=self._ready_timeout_s,
+            first=not self._runs,
             on_over=self._on_over,
         )
 
