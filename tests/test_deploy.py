@@ -19,9 +19,9 @@ from planner.cli import COMMANDS, _build
 from planner.execution.launch.systemd import MARK, unit_name, unit_path, unit_text
 from tests.cli.command import planner
 
-try:
+if sys.version_info >= (3, 11):
     import tomllib
-except ModuleNotFoundError:
+else:
     import tomli as tomllib
 
 ROOT = Path(__file__).parents[1]

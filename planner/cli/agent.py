@@ -177,8 +177,10 @@ def _keep_service(name: str, command: Sequence[str], install: str | None, remove
 
 
 def _scope(text: str, where: str, *others: str) -> Literal["system", "user"]:
-    if text == "system" or text == "user":  # noqa: PLR1714 - narrows the type
-        return text
+    if text == "system":
+        return "system"
+    if text == "user":
+        return "user"
     raise UsageError("no such scope", where=where, value=text, expected=" | ".join(("user", "system", *others)))
 
 

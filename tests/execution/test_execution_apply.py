@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import signal
+import socket
 import threading
 import time
 from collections import Counter
@@ -230,19 +231,22 @@ def test_a_worker_that_is_killed_meanwhile_costs_the_new_plan_or_nothing(plan: p
 
 
 def test_an_agent_that_does_not_come_costs_nothing(plan: planner.Plan, tmp_path: Path) -> None:
-    address, cache = f"127.0.0.1:{free_port()}", ("--cache", str(tmp_path / "cache"))
+    address, second = (f"127.0.0.1:{free_port()}" for _ in range(2))
+    cache = ("--cache", str(tmp_path / "cache"))
     lan = {"lan": {**plan.scenario.to_dict()["networks"]["lan"], "members": ["a", "b", "c"]}}
     worker = {"device_class": "reference", "memory": "1 GiB", "speed": 4.0}
     larger = changed(plan, workers={"c": worker}, networks=lan)
     with (
         agent_process("a", "--listen", address, *cache),
-        agent_process("b", "--connect", address, *cache),
-        feeding(plan, connect=[address]) as (session, feeder, _),
+        agent_process("b", "--listen", second, "--connect", address, *cache),
+        ready(address, second),
+        feeding(plan, connect=[address, second]) as (session, feeder, _),
     ):
         with pytest.raises(ExecuteError, match=r"did not connect within 15 s.*found 'c'"):
             session.apply(larger, time_limit_s=TIME_LIMIT_S)
         feeder.more("urgent")
-        with agent_process("c", "--connect", address, *cache):
+        third_address = f"127.0.0.1:{free_port()}"
+        with agent_process("c", "--listen", third_address, "--connect", address, *cache), ready(third_address):
             session.apply(larger, time_limit_s=TIME_LIMIT_S)
             feeder.more("urgent")
             session.apply(plan)
@@ -255,6 +259,18 @@ def test_it_is_refused_where_the_session_is_not_open(plan: planner.Plan) -> None
     session = Session(plan)
     with pytest.raises(ExecuteError, match="the session is not open"):
         session.apply(plan)
+
+
+@contextmanager
+def ready(*addresses: str) -> Iterator[None]:
+    """Wait until agents listen, which takes them a while on a busy machine."""
+    for address in addresses:
+        host, _, port = address.partition(":")
+        until_s = time.monotonic() + 60.0
+        while socket.socket().connect_ex((host, int(port))):
+            assert time.monotonic() < until_s
+            time.sleep(0.1)
+    yield
 
 
 class Told(Observer):

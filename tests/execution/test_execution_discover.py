@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import socket
+from datetime import timedelta
 from pathlib import Path
 
 import pytest
@@ -33,7 +34,7 @@ def own_group(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_agents_are_found_without_an_address_by_those_whose_certificates_fit(tmp_path: Path) -> None:
     folders = [tmp_path / name for name in ("ours", "theirs")]
     for folder in folders:
-        make_certificates(folder, ["a", "b"])
+        make_certificates(folder, ["a", "b"], life=timedelta(days=2))
     ours, theirs = folders
     cache = ("--cache", str(tmp_path / "cache"))
     with (

@@ -12,7 +12,7 @@ from tests.instances import make_instance, make_profile
 
 def instance(workers: tuple[str, ...] = ("box", "cabinet", "office"), **sources: dict[str, object]) -> Instance:
     return make_instance(
-        profiles=[make_profile("small", block_s=[0.004] * 4, cut_bytes=[100.0] * 5)],
+        profiles=[make_profile("small", block_s=[0.004] * 4, cut_bytes=[100] * 5)],
         workers=dict.fromkeys(workers, 1.0),
         sources=sources or {"yard": {"rate_per_s": 5.0, "priority": 1.0, "samples": 10}},
     )
@@ -80,7 +80,7 @@ def test_settings_of_sources_are_named() -> None:
 
 
 def test_sources_and_workers_come_and_go() -> None:
-    gate = {"rate_per_s": 5.0, "priority": 1.0, "samples": 10}
+    gate: dict[str, object] = {"rate_per_s": 5.0, "priority": 1.0, "samples": 10}
     old, new = plan(0.04, CABINET), plan(0.03, OFFICE, source="gate")
     found = plan_difference(instance(("box", "cabinet")), old, instance(("box", "office"), gate=gate), new)
     assert {name: source.what for name, source in found.sources.items()} == {"yard": "removed", "gate": "added"}

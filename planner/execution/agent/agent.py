@@ -107,6 +107,8 @@ class Agent:
         self._lock = threading.RLock()
         self._runs: dict[str, WorkerRun] = {}
         """The runs at hand by their identifiers, the newest last."""
+        self._failing: WorkerRun | None = None
+        """The run whose action raised an exception."""
         self._workbench = Workbench()
         self._leaving = False
         self._send_failure: Exception | None = None
@@ -199,16 +201,25 @@ class Agent:
     def _all_runs(self) -> list[WorkerRun]:
         return list(self._runs.values())  # the executor's thread may drop one meanwhile
 
+    def _in_run(self, run: WorkerRun, action: Action) -> None:
+        """Perform an action of a run, to which :meth:`_guard` then attributes an exception."""
+        try:
+            action()
+        except Exception:
+            self._failing = run
+            raise
+
     def _guard(self, action: Action, run: WorkerRun | None = None) -> None:
         """Perform an action; an exception ends its run, or all if it is of none, and is reported, but not the agent."""
+        self._failing = run
         try:
             action()
         except PlannerError as error:
             _LOG.warning("%s: the run fails", self.name, exc_info=True)
-            self._fail(explain(error), run)
+            self._fail(explain(error), self._failing)
         except Exception as error:  # noqa: BLE001 - reported to the coordinator; the agent goes on
             _LOG.exception("%s: the run fails", self.name)
-            self._fail(f"the agent fails: {explain(error)}", run)
+            self._fail(f"the agent fails: {explain(error)}", self._failing)
 
     def _fail(self, what: str, failed: WorkerRun | None) -> None:
         runs = self._all_runs() if failed is None else [failed]
@@ -331,7 +342,7 @@ class Agent:
             leaving=lambda: self._leaving,
         )
         self._drop_runs([])  # the limit is now that of the new run, too
-        self._guard(run.prepare, run)
+        self._in_run(run, run.prepare)
 
     def _on_run_message(self, body: RunMessage, frame: Frame) -> None:
         run = self._runs.get(body.run)
@@ -343,7 +354,7 @@ class Agent:
         if frame.sender == COORDINATOR and not self._hold.is_by(frame.origin):
             self._refusals.add(frame.sender, f"{body.kind} by a coordinator that does not hold this agent")
             return
-        self._guard(partial(run.handle, frame), run)
+        self._in_run(run, partial(run.handle, frame))
         if run.over:
             _LOG.info("%s: run %s has ended", self.name, run.id)
             self._drop_runs([run])
@@ -409,4 +420,4 @@ class Agent:
 
     def _end_run(self, run: WorkerRun, error: Exception) -> None:
         if self._runs.get(run.id) is run:
-            self._guard(partial(self._raise, error), run)
+            self._in_run(run, partial(self._raise, error))
