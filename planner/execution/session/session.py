@@ -15,7 +15,6 @@ allows, they fail.
 
 from __future__ import annotations
 
-import atexit
 import logging
 import sys
 import threading
@@ -31,6 +30,7 @@ from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinat
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.live_run import LiveRun
+from planner.execution.session.program_end import ProgramEnd
 from planner.execution.session.source import SourceHandle
 from planner.execution.wire.diagnostics import LinkSpeed
 
@@ -100,16 +100,18 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         """Held while a plan is applied."""
         self._error: Exception | None = None
         self._stack = ExitStack()
+        self._program_end = ProgramEnd(self._leave_at_end)
         self._first = self._new_run(deployment)
         self._switch(self._first)
 
     def __enter__(self: _Self) -> _Self:
+        self._program_end = ProgramEnd(self._leave_at_end)
         with ExitStack() as stack:
             coordinator = stack.enter_context(self._agents)
             stack.push(self._end_runs)
             self._start(self._runs[0], coordinator)
             self._stack = stack.pop_all()
-        atexit.register(self._leave_at_exit)
+        self._program_end.watch()
         return self
 
     def __exit__(
@@ -123,8 +125,8 @@ class LiveSession(AbstractContextManager["LiveSession"]):
             raise
         self._close(kind, error, trace)
 
-    def _leave_at_exit(self) -> None:
-        """Leave a session that the program did not leave: the library's connection would keep the process for ever."""
+    def _leave_at_end(self) -> None:
+        """Leave a session that the program has not left."""
         _LOG.warning("a session was not left before the program ended; use it as a context manager")
         error = ExecuteError("the program ended", where="session", expected="`with` around the session's use")
         self._close(type(error), error, None)
@@ -132,7 +134,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
     def _close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        atexit.unregister(self._leave_at_exit)
+        self._program_end.stop()
         self._error = self._error or ExecuteError("the session is closed", where="session")
         for run in list(self._runs):
             run.fail(self._error)
