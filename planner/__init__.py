@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from planner.api.comparison import ParetoFront as ParetoFront
     from planner.api.comparison import compare as compare
     from planner.api.comparison import pareto as pareto
+    from planner.api.difference import Difference as Difference
+    from planner.api.difference import difference as difference
     from planner.api.interchange import Conversion as Conversion
     from planner.api.interchange import convert as convert
     from planner.api.models import ChainSummary as ChainSummary
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from planner.execution.session.source import SampleError as SampleError
     from planner.model.load import load_chain as load_chain
     from planner.model.reference import build_model as build_model
+    from planner.plan.drift import DriftRules as DriftRules
     from planner.profiling.device_probe import DeviceProbe as DeviceProbe
     from planner.profiling.device_probe import load_probe as load_probe
     from planner.profiling.device_probe import save_probe as save_probe
@@ -80,7 +83,9 @@ _MODULES = {
     "BusyError": "planner.execution.session.source",
     "ChainSummary": "planner.api.models",
     "Conversion": "planner.api.interchange",
+    "Difference": "planner.api.difference",
     "DeviceProbe": "planner.profiling.device_probe",
+    "DriftRules": "planner.plan.drift",
     "MethodComparison": "planner.api.comparison",
     "NewScenario": "planner.api.new",
     "ParetoFront": "planner.api.comparison",
@@ -103,6 +108,7 @@ _MODULES = {
     "compare_policies": "planner.api.simulation",
     "convert": "planner.api.interchange",
     "diff": "planner.api.profiles",
+    "difference": "planner.api.difference",
     "estimate": "planner.api.profiles",
     "import_profile": "planner.api.profiles",
     "inspect": "planner.api.models",

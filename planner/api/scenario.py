@@ -77,6 +77,11 @@ class Scenario(Printable):
         return self.instance.workers
 
     @property
+    def folder(self) -> Path:
+        """Folder to which its paths are relative."""
+        return self._folder
+
+    @property
     def warnings(self) -> tuple[str, ...]:
         """Limits in the scenario that have no effect, and why."""
         return tuple(unknown_accuracies(self.instance))

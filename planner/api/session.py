@@ -2,22 +2,28 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+import threading
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import AbstractContextManager
 from functools import cached_property
 from pathlib import Path
 from types import TracebackType
 
+from planner.api.applying import APPLY_TIME_LIMIT_S, plan_for
+from planner.api.auto import AutoApply, Meter
+from planner.api.difference import Difference, difference
 from planner.api.plan import Plan, plan_of
 from planner.api.scenario import Scenario
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S
-from planner.execution.coordinator.deployment import HOME_TIMEOUT_S, deploy
+from planner.execution.coordinator.deployment import HOME_TIMEOUT_S, Deployment, deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.local import local_agents
 from planner.execution.launch.remote import remote_agents, there_at_first
 from planner.execution.session.session import LIMIT, LiveSession, check_limit
 from planner.execution.session.source import SourceHandle
+from planner.execution.wire.diagnostics import LinkSpeed
 from planner.files import StrPath
+from planner.plan.drift import DriftRules
 from planner.solvers.replan.process import ReplanProcess
 
 
@@ -31,7 +37,7 @@ class Session(AbstractContextManager["Session"]):
             outputs = future.result().outputs
 
     On leaving, the session waits for the samples in flight; after an exception it does not, and they fail. The plan is
-    solved again when workers leave, come back or become slow.
+    solved again when workers leave, come back or become slow. :meth:`apply` replaces it, and the scenario, meanwhile.
 
     Parameters
     ----------
@@ -61,6 +67,10 @@ class Session(AbstractContextManager["Session"]):
     ready_timeout_s
         Time within which all agents must have loaded their blocks, in seconds.
 
+    auto
+        Rules by which the session makes its plan again by itself, for the rates and speeds that it measures, and takes
+        the old one back where that was worse; what it does is told as incidents. None: it does not.
+
     Raises
     ------
     PlannerError
@@ -83,9 +93,12 @@ class Session(AbstractContextManager["Session"]):
         home_timeout_s: float = HOME_TIMEOUT_S,
         observer: Observer | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
+        auto: DriftRules | None = None,
     ) -> None:
         check_limit(limit)
         self.plan = plan_of(plan, scenario)
+        """The plan that takes new samples."""
+        self._applying = threading.Lock()
         self._workers = there_at_first(self.plan.scenario.workers, later, connect)
         self._connect = connect
         self._cert_dir = Path(cert_dir) if cert_dir is not None else None
@@ -95,16 +108,25 @@ class Session(AbstractContextManager["Session"]):
         self._later = later
         self._take_over = take_over
         self._home_timeout_s = home_timeout_s
-        self._observer = observer
+        self._observer = observer or Observer()
+        self._rules = auto
+        self._meter = Meter(self._observer)
+        self._auto: AutoApply | None = None
         self._ready_timeout_s = ready_timeout_s
 
     def __enter__(self) -> Session:
         self._live.__enter__()
+        if self._rules is not None:
+            self._auto = AutoApply(
+                self._rules, self._meter, lambda: self.plan, self._replace, self._observer.on_incident
+            )
         return self
 
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        if self._auto is not None:
+            self._auto.stop()
         self._live.__exit__(kind, error, trace)
 
     def source(self, name: str) -> SourceHandle:
@@ -117,20 +139,71 @@ class Session(AbstractContextManager["Session"]):
         """
         return self._live.source(name)
 
-    @cached_property
-    def _live(self) -> LiveSession:
-        """The session proper; the models are loaded when it is needed first."""
-        scenario = self.plan.scenario
-        deployment = deploy(
-            scenario.instance,
-            self.plan.spec,
-            scenario.load_models(),
+    @property
+    def links(self) -> Mapping[tuple[str, str], LinkSpeed]:
+        """Speed of the links from one worker to another, measured by the samples' own transfers.
+
+        Each has ``bytes_per_s``, the number of ``transfers`` and, by the sender's last report, ``age_s``, the time in
+        seconds since the last one. Only transfers of 32 KiB or more over an idle link count.
+        """
+        return self._live.links
+
+    def apply(
+        self, new: Plan | Scenario | StrPath, *, time_limit_s: float = APPLY_TIME_LIMIT_S, dry_run: bool = False
+    ) -> Difference:
+        """Replace the plan while the session goes on, and return how the new one differs; no sample is lost.
+
+        The agents load what they need for it while the old plan goes on. Samples that are submitted from then on follow
+        the new plan, and those in flight end on their old routes. Sources that it adds can be used when this returns;
+        those that it lacks take no more samples. Workers that it adds must run as agents which the others can reach; a
+        session that has started its agents itself starts those, too.
+
+        Parameters
+        ----------
+        new
+            A plan or its file (JSON); or a scenario or its file (YAML), which is solved in a process of its own,
+            beginning with the present routes.
+        time_limit_s
+            Time limit of that search, in seconds.
+        dry_run
+            Whether to return the difference only, and change nothing.
+
+        Raises
+        ------
+        PlannerError
+            If there is no plan, or it does not fit its scenario or the agents; the old plan goes on.
+        """
+        if dry_run:
+            return difference(self.plan, plan_for(new, self.plan, time_limit_s))
+        found = self._replace(new, time_limit_s)
+        if self._auto is not None:
+            self._auto.reset()
+        return found
+
+    def _replace(self, new: Plan | Scenario | StrPath, time_limit_s: float = APPLY_TIME_LIMIT_S) -> Difference:
+        with self._applying:
+            plan = plan_for(new, self.plan, time_limit_s)
+            found = difference(self.plan, plan)
+            self._live.apply(self._deployment(plan))
+            self.plan = plan
+        return found
+
+    def _deployment(self, plan: Plan, later: Collection[str] = ()) -> Deployment:
+        return deploy(
+            plan.scenario.instance,
+            plan.spec,
+            plan.scenario.load_models(),
             policy=self._policy,
             live=True,
-            later=self._later,
+            later=later,
             home_timeout_s=self._home_timeout_s,
             replan=ReplanProcess,
         )
+
+    @cached_property
+    def _live(self) -> LiveSession:
+        """The session proper; the models are loaded when it is needed first."""
+        deployment = self._deployment(self.plan, self._later)
         agents = (
             remote_agents(
                 self._workers,
@@ -146,6 +219,6 @@ class Session(AbstractContextManager["Session"]):
             deployment,
             agents,
             limit=self._limit,
-            observer=self._observer,
+            observer=self._observer if self._rules is None else self._meter,
             ready_timeout_s=self._ready_timeout_s,
         )

@@ -33,6 +33,7 @@ COMMANDS: Final = {
     "convert": "Make a scenario of another project's files.",
     "solve": "Find which worker runs which blocks for which source.",
     "size": "Find the cheapest devices that a scenario needs.",
+    "diff": "Show how one plan differs from another.",
     "export": "Write a plan into a model, or as another project's schedule.",
     "compare": "Solve a scenario with all methods and baselines.",
     "pareto": "Find the trade-off between delay and accuracy.",
@@ -40,6 +41,7 @@ COMMANDS: Final = {
     "validate": "Run a plan on real agents and compare with its prediction.",
     "run": "Run a plan on your own samples.",
     "generate": "Continue a prompt, token by token, on a plan's workers.",
+    "apply": "Have a running service follow another plan.",
     "certs": "Create certificates for workers and coordinator.",
     "agent": "Run the worker agent on this device.",
     "status": "Show the state of running agents.",
@@ -57,7 +59,9 @@ EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "crypto
 
 # What a command needs, so that all that is missing is told at once. Those that are absent need no extra.
 NEEDS = {
-    **dict.fromkeys(("new", "schema", "solve", "size", "compare", "pareto", "simulate", "convert"), ("plan",)),
+    **dict.fromkeys(
+        ("new", "schema", "solve", "size", "compare", "pareto", "simulate", "convert", "diff", "apply"), ("plan",)
+    ),
     **dict.fromkeys(("models", "inspect"), ("model",)),
     **dict.fromkeys(("split", "profile", "probe-device"), ("model", "cpu")),
     "export": ("plan", "model"),

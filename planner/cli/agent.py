@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final
+from typing import Annotated, Final, Literal
 
 import typer
 
 from planner.cli.logs import LEVELS, log_to_stderr
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
+from planner.errors import UsageError
 
 SWITCH_S: Final = 5e-4
 """Time in seconds after which a thread yields the interpreter to another. Python's default is ten times as long, which
@@ -60,9 +61,31 @@ def command(
     ] = None,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
+    discover: Annotated[
+        bool,
+        typer.Option(
+            "--discover",
+            help="Announce this agent on the local network by multicast, and connect to those that do likewise.",
+        ),
+    ] = False,
+    install_service: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SCOPE",
+            help="Write a systemd unit that runs this agent with these options: `user` or `system`. `print` shows that "
+            "of the system. Starts nothing.",
+        ),
+    ] = None,
+    remove_service: Annotated[
+        str | None,
+        typer.Option(metavar="SCOPE", help="Remove the unit that --install-service has written: `user` or `system`."),
+    ] = None,
     until_stdin_closes: Annotated[bool, typer.Option("--until-stdin-closes", hidden=True)] = False,
 ) -> None:
-    """Run the worker agent on this device: compute blocks for a coordinator until interrupted."""
+    """Run the worker agent on this device: compute blocks for a coordinator until interrupted.
+
+    With --install-service or --remove-service, write or remove the systemd unit that runs it, and run nothing.
+    """
     from planner.execution.agent.agent import Agent
     from planner.execution.agent.block_cache import BlockCache
     from planner.execution.wire.security import Credentials, check_worker_name
@@ -72,6 +95,15 @@ def command(
     from planner.runtime.processors import parse_cpu_list
     from planner.runtime.providers import find_provider
 
+    if install_service is not None or remove_service is not None:
+        check_worker_name(name, where="--name")
+        options = {
+            "--name": name, "--connect": connect, "--listen": listen, "--cache": cache, "--provider": provider,
+            "--threads": threads, "--processors": processors, "--log-level": log_level, "--cert-dir": cert_dir,
+            "--insecure": insecure, "--discover": discover,
+        }  # fmt: skip
+        _keep_service(name, _service_command(options), install_service, remove_service)
+        return
     # An agent started by another command logs problems only.
     log_to_stderr(log_level or ("warning" if until_stdin_closes else "info"))
     check_worker_name(name, where="--name")
@@ -90,7 +122,14 @@ def command(
     with _on_signals(stop):
         agent = Agent(
             name,
-            zenoh_connect(name, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure),
+            zenoh_connect(
+                name,
+                listen=listen,
+                connect=connect or [],
+                cert_dir=cert_dir,
+                insecure=insecure,
+                discover=discover,
+            ),
             BlockCache(cache or cache_folder() / "blocks"),
             provider=provider,
             threads=threads,
@@ -105,6 +144,56 @@ def command(
         if until_stdin_closes:
             start_thread("stdin", partial(_close_with_stdin, agent.close), lambda _error: agent.close())
         agent.serve()
+
+
+def _keep_service(name: str, command: Sequence[str], install: str | None, remove: str | None) -> None:
+    """Write, print or remove the unit of this agent."""
+    from planner.execution.launch.systemd import (
+        install_unit,
+        manage,
+        remove_unit,
+        unit_name,
+        unit_path,
+        unit_text,
+    )
+
+    if install is not None and remove is not None:
+        raise UsageError("installed and removed at once", where="planner agent", expected="one of the two options")
+    if remove is not None:
+        scope = _scope(remove, "--remove-service")
+        path = unit_path(name, scope)
+        typer.echo(f"removed {path}; now: {manage(scope)} daemon-reload" if remove_unit(name, scope) else f"no {path}")
+        return
+    scope = "system" if install == "print" else _scope(str(install), "--install-service", "print")
+    text = unit_text(name, command, scope)
+    if install == "print":
+        typer.echo(text, nl=False)
+        return
+    written, path = install_unit(name, text, scope), unit_path(name, scope)
+    typer.echo(f"wrote {path}" if written else f"{path} is as it should be")
+    typer.echo(f"start it: {manage(scope)} daemon-reload && {manage(scope)} enable --now {unit_name(name)}")
+    if scope == "user":
+        typer.echo("let it start with the device, not with your first login: loginctl enable-linger")
+
+
+def _scope(text: str, where: str, *others: str) -> Literal["system", "user"]:
+    if text == "system":
+        return "system"
+    if text == "user":
+        return "user"
+    raise UsageError("no such scope", where=where, value=text, expected=" | ".join(("user", "system", *others)))
+
+
+def _service_command(options: Mapping[str, object]) -> list[str]:
+    """Return the command of a service, with absolute paths."""
+    words = [sys.executable, "-m", "planner", "agent"]
+    for option, value in options.items():
+        for one in value if isinstance(value, list) else [value]:
+            if one is True:
+                words.append(option)
+            elif one is not None and one is not False:
+                words += [option, str(one.absolute() if isinstance(one, Path) else one)]
+    return words
 
 
 @contextmanager

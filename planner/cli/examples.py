@@ -33,6 +33,7 @@ EXAMPLES: Final = {
         "planner size scenario.yaml --catalogue devices.yaml -o sized",
         "planner size scenario.yaml --catalogue devices.yaml --routes shared --json",
     ),
+    "diff": ("planner diff plan.json other.json",),
     "export": (
         "planner export plan.json --annotate annotated.onnx",
         "planner export plan.json --as pipeedge -o schedule.yml",
@@ -57,12 +58,20 @@ EXAMPLES: Final = {
         "planner generate plan.json --source assistant --text 'Once upon a time' --stream",
         "planner generate plan.json --source assistant --tokens 5,17,99 --max-new 20 --json",
     ),
+    "apply": (
+        "planner apply scenario.yaml --to http://127.0.0.1:8000 --dry-run",
+        "planner apply plan.json --to http://127.0.0.1:8000",
+    ),
     "certs": ("planner certs certs nano xavier orin",),
     "agent": (
+        "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano --install-service user",
         "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano",
         "planner agent --name orin --connect 192.0.2.7:7447 --cert-dir certs/orin --provider cuda",
     ),
-    "status": ("planner status --connect 192.0.2.7:7447 --cert-dir certs",),
+    "status": (
+        "planner status --connect 192.0.2.7:7447 --cert-dir certs",
+        "planner status --discover --cert-dir certs",
+    ),
     "probe": (
         "planner probe --connect 192.0.2.7:7447 --cert-dir certs -o networks.yaml --picture links.png",
         "planner probe nano orin --connect 192.0.2.7:7447 --cert-dir certs --duration 3s",

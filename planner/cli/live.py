@@ -163,6 +163,11 @@ class RunView(Observer, AbstractContextManager["RunView"]):
         """Print it at once: a run may never end."""
         self._console.print(str(incident), soft_wrap=True, highlight=False, markup=False)
 
+    @property
+    def away(self) -> list[str]:
+        """Workers that are not in the run, or were not at its end."""
+        return sorted(name for name, worker in self._workers.items() if worker.state == "disconnected")
+
     def tally(self) -> tuple[Sequence[str], Sequence[Sequence[object]]]:
         """Return columns and rows of a table of the samples so far, for a run that was ended before its time."""
         columns = ("source", ">completed", ">failed", ">not received", ">mean delay", ">95 %")

@@ -47,21 +47,30 @@ LATER_OPTION = typer.Option(
 )
 
 
-def inquirer(connect: list[str] | None, listen: str | None, cert_dir: Path | None, *, insecure: bool) -> Inquirer:
+DISCOVER_OPTION = typer.Option(
+    False, "--discover", help="Find agents on the local network that were started with --discover."
+)
+
+
+def inquirer(
+    connect: list[str] | None, listen: str | None, cert_dir: Path | None, *, insecure: bool, discover: bool = False
+) -> Inquirer:
     """Connect to agents, to query them and to measure their links.
 
     Raises
     ------
     UsageError
-        If there is neither an address to connect to nor one to listen on.
+        If there is neither an address to connect to nor one to listen on, and none is to be discovered.
     """
     from planner.errors import UsageError
     from planner.execution.probe.survey import Inquirer
     from planner.execution.wire.messages import COORDINATOR
     from planner.execution.wire.zenoh import zenoh_connect
 
-    if not connect and listen is None:
+    if not connect and listen is None and not discover:
         raise UsageError("no address of an agent given", where="planner", expected="--connect HOST:PORT")
     return Inquirer(
-        zenoh_connect(COORDINATOR, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure)
+        zenoh_connect(
+            COORDINATOR, listen=listen, connect=connect or [], cert_dir=cert_dir, insecure=insecure, discover=discover
+        )
     )

@@ -135,6 +135,7 @@ def command(
             raise typer.Exit(1) from None
         raise
     _print_tally(tally, json=json)
+    _tell_away(view.away, connected=bool(connect))
     if any(own.failed for own in tally.values()):
         raise typer.Exit(1)
 
@@ -156,6 +157,15 @@ def read_places(options: Iterable[str]) -> dict[str, str]:
             raise UsageError("a source is named twice", where="--source", value=name)
         places[name] = place
     return places
+
+
+def _tell_away(workers: Iterable[str], *, connected: bool) -> None:
+    """Tell which workers were not in the run at its end, and what helps."""
+    for worker in workers:
+        what = f"planner: warning: {worker} was not in the run at its end"
+        if connected:
+            what += f"; an agent of that name joins as soon as it connects, and --later {worker} starts without it"
+        typer.echo(what, err=True)
 
 
 def _print_line(outcome: SampleOutcome) -> None:

@@ -11,7 +11,15 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from planner.cli.members import CERT_DIR_OPTION, CONNECT_OPTION, INSECURE_OPTION, LISTEN_OPTION, WAIT_OPTION, inquirer
+from planner.cli.members import (
+    CERT_DIR_OPTION,
+    CONNECT_OPTION,
+    DISCOVER_OPTION,
+    INSECURE_OPTION,
+    LISTEN_OPTION,
+    WAIT_OPTION,
+    inquirer,
+)
 from planner.cli.output import JSON_OPTION, print_json, print_table
 
 if TYPE_CHECKING:
@@ -27,6 +35,7 @@ def command(
     listen: str | None = LISTEN_OPTION,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
+    discover: bool = DISCOVER_OPTION,
     wait: str = WAIT_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -36,7 +45,7 @@ def command(
     """
     from planner.units import read_quantity
 
-    with inquirer(connect, listen, cert_dir, insecure=insecure) as agents:
+    with inquirer(connect, listen, cert_dir, insecure=insecure, discover=discover) as agents:
         states = agents.ask(agents.find(workers or (), read_quantity(wait, "time")))
         warnings = [*_problems(agents.problems, states), *agents.unlike]
     by_name: dict[str, list[AgentState]] = {}
@@ -63,7 +72,7 @@ def command(
             [_row(state) for state in states],
         )
         for state in states:
-            for line in _holding(state):
+            for line in (*_holding(state), *_links(state)):
                 typer.echo(line)
     for name, called in by_name.items():
         if len(called) > 1:
@@ -117,6 +126,17 @@ def _holding(state: AgentState) -> Iterator[str]:
     if about.dropped:
         samples = "1 sample" if about.dropped == 1 else f"{about.dropped} samples"
         yield f"{about.worker} has dropped {samples} whose coordinator had gone"
+
+
+def _links(state: AgentState) -> Iterator[str]:
+    """Yield how fast the links of an agent are, by what runs have sent over them, as lines for people."""
+    from planner.units import format_quantity
+
+    about = state.about
+    for to, link in sorted(about.links.items()):
+        count = "1 transfer" if link.transfers == 1 else f"{link.transfers} transfers"
+        speed, age = format_quantity(link.bytes_per_s, "bandwidth"), format_quantity(link.age_s, "time")
+        yield f"{about.worker} sends to {to} at {speed}, by {count}, the last {age} ago"
 
 
 def _span(blocks: tuple[int, ...]) -> str:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
+import subprocess
+import sys
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -170,3 +172,36 @@ def agents() -> set[int]:
     own = str(os.getpid())
     children = (Path("/proc") / own / "task" / own / "children").read_text().split()
     return {int(pid) for pid in children if b"\0agent\0" in cmdline(int(pid))}
+
+
+def test_an_array_in_place_of_a_dictionary_says_what_is_meant(session: Session) -> None:
+    array = np.zeros((1, WIDTH), np.float32)
+    with pytest.raises(
+        ExecuteError, match=r"urgent: not the inputs by name; found 'an array of float32'; expected .*x"
+    ):
+        session.source("urgent").submit(array)  # type: ignore[arg-type]
+
+
+def test_samples_outside_with_are_refused_in_words(plan: Path) -> None:
+    session = Session(plan)
+    with pytest.raises(ExecuteError, match="the session is not open; expected `with` around its use"):
+        session.source("urgent").submit(inputs(0))
+
+
+LEFT_OPEN = """
+import sys, numpy as np, planner
+if __name__ == "__main__":
+    session = planner.Session(sys.argv[1])
+    session.__enter__()
+    inputs = {"x": np.zeros(32, np.float32), "pick": np.array([0])}
+    print(session.source("urgent").submit(inputs).result(60.0).sample, flush=True)
+    if len(sys.argv) > 2:
+        raise SystemExit(3)
+"""
+
+
+@pytest.mark.parametrize(("words", "code"), [((), 0), (("exit",), 3)])
+def test_a_session_that_is_not_left_does_not_keep_the_program(plan: Path, words: tuple[str, ...], code: int) -> None:
+    command = [sys.executable, "-c", LEFT_OPEN, str(plan), *words]
+    ended = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
+    assert (ended.returncode, ended.stdout) == (code, "0\n"), ended.stderr

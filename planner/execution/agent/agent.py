@@ -6,13 +6,16 @@ The path of an inbound frame:
    then puts it in the agent's inbox.
 2. The agent's thread looks up its handler here: diagnostics are answered, ``claim`` decides which coordinator holds the
    agent (:mod:`planner.execution.agent.hold`), its ``deploy`` replaces the run at hand, and the rest goes to that run.
-3. :meth:`WorkerRun.handle <planner.execution.agent.worker_run.WorkerRun.handle>` drops frames of other runs, refuses
-   content that does not fit the deployment, and keeps what arrives before ``start`` until then. It handles the messages
-   of a run's life cycle; the rest goes to the driver.
+3. :meth:`WorkerRun.handle <planner.execution.agent.worker_run.WorkerRun.handle>` refuses content that does not fit the
+   deployment, and keeps what arrives before ``start`` until then. It handles the messages of a run's life cycle; the
+   rest goes to the driver.
 4. :class:`~planner.execution.agent.driver.Driver` stores the tensors, steps the worker's state machine and carries out
    its effects: a block for the executor, a frame for the outbox, a report for the coordinator.
 
 A run that fails is reported (``fault``) and dropped; the agent waits for the next one.
+
+When a coordinator replaces its plan, the agent has two runs for a while: the new one, which takes the new samples, and
+the old one until its samples have ended. They share the loaded blocks and the processor, one block at a time.
 """
 
 from __future__ import annotations
@@ -20,7 +23,7 @@ from __future__ import annotations
 import logging
 import queue
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from functools import partial
 from math import inf
@@ -31,6 +34,7 @@ from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.executor import BlockResult
 from planner.execution.agent.hold import Hold
 from planner.execution.agent.link_probe import LinkProbe, about_host, resident_bytes
+from planner.execution.agent.workbench import Workbench
 from planner.execution.agent.worker_run import WorkerRun
 from planner.execution.wire.checks import Refusals
 from planner.execution.wire.diagnostics import About, Ask, Chunk, Echo, Flood, Ping
@@ -101,7 +105,11 @@ class Agent:
         self._processors = processors
         self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
-        self._run: WorkerRun | None = None
+        self._runs: dict[str, WorkerRun] = {}
+        """The runs at hand by their identifiers, the newest last."""
+        self._failing: WorkerRun | None = None
+        """The run whose action raised an exception."""
+        self._workbench = Workbench()
         self._leaving = False
         self._send_failure: Exception | None = None
         self._present: set[str] = set()
@@ -158,10 +166,10 @@ class Agent:
     def _finish(self) -> None:
         """End the run at hand; after a send failure, try once to report it without the lanes."""
         with self._lock:
-            run = self._run
-            self._drop_run()
-        if run is not None:
-            run.join()
+            run, runs = self._run, list(self._runs.values())
+            self._drop_runs(runs)
+        for each in runs:
+            each.join()
         if self._send_failure is None:
             return
         what = f"the agent leaves because it can no longer send: {explain(self._send_failure)}"
@@ -173,56 +181,74 @@ class Agent:
 
     def _next_action(self) -> Action | None:
         self._end_notice.log_if_due()
-        run = self._run  # the executor's thread may drop it meanwhile
-        wait_s = run.wait_s if run is not None else inf
+        wait_s = min((run.wait_s for run in self._all_runs()), default=inf)
         if wait_s > 0:
             try:
                 return self._inbox.get(timeout=min(wait_s, _LONGEST_WAIT_S))
             except queue.Empty:
                 pass
-        return partial(self._run_due, run)
+        return self._run_due
 
-    def _run_due(self, run: WorkerRun | None) -> None:
-        if run is not None and run is self._run:
-            run.run_due()
+    def _run_due(self) -> None:
+        for run in self._all_runs():
+            self._guard(run.run_due, run)
 
-    def _guard(self, action: Action) -> None:
-        """Perform an action; an exception ends the run, and is reported, but not the agent."""
+    @property
+    def _run(self) -> WorkerRun | None:
+        """The newest run."""
+        return next(reversed(self._all_runs()), None)
+
+    def _all_runs(self) -> list[WorkerRun]:
+        return list(self._runs.values())  # the executor's thread may drop one meanwhile
+
+    def _in_run(self, run: WorkerRun, action: Action) -> None:
+        """Perform an action of a run, to which :meth:`_guard` then attributes an exception."""
+        try:
+            action()
+        except Exception:
+            self._failing = run
+            raise
+
+    def _guard(self, action: Action, run: WorkerRun | None = None) -> None:
+        """Perform an action; an exception ends its run, or all if it is of none, and is reported, but not the agent."""
+        self._failing = run
         try:
             action()
         except PlannerError as error:
             _LOG.warning("%s: the run fails", self.name, exc_info=True)
-            self._fail(explain(error))
+            self._fail(explain(error), self._failing)
         except Exception as error:  # noqa: BLE001 - reported to the coordinator; the agent goes on
             _LOG.exception("%s: the run fails", self.name)
-            self._fail(f"the agent fails: {explain(error)}")
+            self._fail(f"the agent fails: {explain(error)}", self._failing)
 
-    def _fail(self, what: str) -> None:
-        fault = WorkerFault(
-            worker=self.name, what=what, run=self._run.id if self._run is not None else None, dropped=True
-        )
-        self._drop_run()
-        self._report(Frame(fault))
+    def _fail(self, what: str, failed: WorkerRun | None) -> None:
+        runs = self._all_runs() if failed is None else [failed]
+        self._drop_runs(runs)
+        ids: list[str | None] = [each.id for each in runs]
+        for run in ids or [None]:
+            self._report(Frame(WorkerFault(worker=self.name, what=what, run=run, dropped=True)))
 
     @staticmethod
     def _raise(error: Exception) -> None:
         """Raise, in the agent's thread, what failed in another one."""
         raise error
 
-    def _drop_run(self, limit_bytes: int = IDLE_BYTES) -> None:
-        run, self._run = self._run, None
-        self._transport.limit(limit_bytes)
-        if run is not None:
+    def _drop_runs(self, runs: Iterable[WorkerRun]) -> None:
+        for run in runs:
+            if self._runs.get(run.id) is run:
+                del self._runs[run.id]
             run.close()
+        self._transport.limit(max((run.largest_bytes for run in self._runs.values()), default=IDLE_BYTES))
 
-    def _drop_lost_run(self, why: str) -> None:
-        """Drop the run at hand, if any, because its coordinator has gone or has lost the agent."""
-        if self._run is None:
+    def _drop_lost_runs(self, why: str) -> None:
+        """Drop the runs at hand, if any, because their coordinator has gone or has lost the agent."""
+        runs = self._all_runs()
+        if not runs:
             return
-        samples = self._run.unfinished
+        samples = sum(run.unfinished for run in runs)
         self._dropped += samples
         _LOG.warning("%s: the run ends because %s; %d samples are dropped", self.name, why, samples)
-        self._drop_run()
+        self._drop_runs(runs)
 
     def _report(self, frame: Frame) -> None:
         """Send a frame to the coordinator that holds the agent, or to all if none does."""
@@ -259,6 +285,7 @@ class Agent:
             present=tuple(sorted({member.partition("/")[0] for member in self._present})),
             certificate_ends_unix_s=self._certificate_ends_unix_s,
             dropped=self._dropped,
+            links=self._workbench.links.describe(),
             **self._hold.describe(),
             **about_host(),
         )
@@ -289,7 +316,7 @@ class Agent:
         if self._hold.refuses(claim, frame):
             return
         if not self._hold.is_by(frame.origin):
-            self._drop_lost_run(f"{claim.holder} takes the agent over")
+            self._drop_lost_runs(f"{claim.holder} takes the agent over")
             _LOG.info("%s: held by %s", self.name, claim.holder)
         self._hold.grant(claim, frame)
 
@@ -298,8 +325,8 @@ class Agent:
             self._refusals.add(frame.sender, "a deployment by a coordinator that does not hold this agent")
             return
         _LOG.info("%s: run %s is deployed with policy %s", self.name, deploy.run, deploy.policy)
-        self._drop_run(deploy.largest_bytes)
-        self._run = WorkerRun(
+        self._drop_runs([run for run in self._all_runs() if run.id not in deploy.beside or run.id == deploy.run])
+        run = self._runs[deploy.run] = WorkerRun(
             self.name,
             deploy,
             self._cache,
@@ -309,15 +336,17 @@ class Agent:
             coordinator=frame.origin,
             lanes=self._lanes,
             refusals=self._refusals,
+            workbench=self._workbench,
             on_block_end=self._on_block_end,
             on_failure=self._on_run_failure,
             leaving=lambda: self._leaving,
         )
-        self._run.prepare()
+        self._drop_runs([])  # the limit is now that of the new run, too
+        self._in_run(run, run.prepare)
 
     def _on_run_message(self, body: RunMessage, frame: Frame) -> None:
-        run = self._run
-        if run is None or run.id != body.run:  # late, of an earlier run
+        run = self._runs.get(body.run)
+        if run is None:  # late, of an earlier run
             self._dropped += isinstance(body, Submit)
             if isinstance(body, BlockFile):
                 self._refusals.add(frame.sender, f"a block model that was not announced: {body.sha256}")
@@ -325,10 +354,10 @@ class Agent:
         if frame.sender == COORDINATOR and not self._hold.is_by(frame.origin):
             self._refusals.add(frame.sender, f"{body.kind} by a coordinator that does not hold this agent")
             return
-        run.handle(frame)
+        self._in_run(run, partial(run.handle, frame))
         if run.over:
             _LOG.info("%s: run %s has ended", self.name, run.id)
-            self._drop_run()
+            self._drop_runs([run])
 
     _HANDLERS = Dispatch["Agent", None]({
         **dict.fromkeys(get_args(RunMessage), _on_run_message),
@@ -356,10 +385,11 @@ class Agent:
             self._lanes.forget(member)
         if self._hold.is_by(member) and not present:
             # Nobody waits for this run any more, and the next coordinator will deploy its own.
-            self._drop_lost_run("its coordinator left")
+            self._drop_lost_runs("its coordinator left")
             self._hold.release()
-        elif self._run is not None:
-            self._run.on_link(member, present=present)
+            return
+        for run in self._all_runs():
+            self._guard(partial(run.on_link, member, present=present), run)
 
     def _warn_of_others(self) -> None:
         """Log which other agents have this one's name; the coordinator refuses runs as long as there are any."""
@@ -370,23 +400,24 @@ class Agent:
             _LOG.info("%s: no other agent has this name any more", self.name)
 
     def _on_transfer(self, to: str, size_bytes: int, took_s: float) -> None:
-        if self._run is not None:
-            self._run.on_transfer(to, size_bytes, took_s)
+        self._workbench.links.add(to, size_bytes, took_s)
+        for run in self._all_runs():
+            self._guard(partial(run.on_transfer, to, size_bytes, took_s), run)
 
     def _on_block_end(self, run: WorkerRun, result: BlockResult) -> None:
         """Handle the end of a block, in the executor's thread."""
         with self._lock:
-            if run is not self._run:
+            if self._runs.get(run.id) is not run:
                 return
             wait_s = run.wait_s
-            self._guard(partial(run.on_block_end, result))
+            self._guard(partial(run.on_block_end, result), run)
             if run.wait_s < wait_s:
-                self._inbox.put(partial(self._run_due, run))  # wakes the agent's thread, which waits for longer
+                self._inbox.put(self._run_due)  # wakes the agent's thread, which waits for longer
 
     def _on_run_failure(self, run: WorkerRun, error: Exception) -> None:
         """End a run, one of whose threads has failed; called in that thread."""
         self._inbox.put(partial(self._end_run, run, error))
 
     def _end_run(self, run: WorkerRun, error: Exception) -> None:
-        if run is self._run:
-            raise error
+        if self._runs.get(run.id) is run:
+            self._in_run(run, partial(self._raise, error))

@@ -55,7 +55,7 @@ class BlockLoader:
         self._models = models
         self._warm_up = warm_up
         self._on_problem = on_problem
-        self._needed: Mapping[str, Sequence[int]] = deploy.resident
+        self._need(deploy.resident)
         self._plans: queue.SimpleQueue[PlanSpec | None] = queue.SimpleQueue()
         self._thread = start_thread("block loader", self._work, on_failure, awaited_at_exit=True)
 
@@ -78,6 +78,7 @@ class BlockLoader:
             except Exception as error:  # noqa: BLE001 - the run goes on; samples that need the block fail
                 _LOG.warning("%s: a block of the new plan cannot be loaded", self._name, exc_info=True)
                 self._on_problem(f"a block of the new plan cannot be loaded: {explain(error)}")
+        self._need({})
 
     def _next_plan(self) -> PlanSpec | None:
         """Wait for a new plan, or None at the end; meanwhile unload idle blocks."""
@@ -88,14 +89,19 @@ class BlockLoader:
                 pass
             self._unload()
 
+    def _need(self, needed: Mapping[str, Sequence[int]]) -> None:
+        for model, blocks in self._models.items():
+            blocks.need(self._deploy.run, needed.get(model, ()))
+
     def _load(self, plan: PlanSpec) -> None:
-        self._needed = resident_blocks(self._deploy.instance, self._deploy.policy, plan).get(self._name, {})
-        for model, blocks in self._needed.items():
+        needed = resident_blocks(self._deploy.instance, self._deploy.policy, plan).get(self._name, {})
+        self._need(needed)
+        for model, blocks in needed.items():
             for block in sorted(blocks):
                 if block not in self._models[model].loaded:
                     self._warm_up.warm_up(model, block)
 
     def _unload(self) -> None:
-        for model, blocks in self._models.items():
-            for block in set(blocks.loaded).difference(self._needed.get(model, ())):
+        for blocks in self._models.values():
+            for block in blocks.idle:
                 blocks.unload(block, unused_s=_IDLE_S)

@@ -16,6 +16,7 @@ from planner.execution.agent.executor import BlockJob, BlockResult, Executor
 from planner.execution.agent.outbox import Outbox, SendFrame
 from planner.execution.agent.reporter import Reporter
 from planner.execution.agent.tensors import TensorStore
+from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import Admit, Data, Deploy, MembershipChange, Replan, Start, Submit
@@ -66,6 +67,8 @@ class Driver:
         Runs the blocks; its results are to be passed to :meth:`on_block_end`.
     follow
         Called with each new plan, to load the blocks that it needs here.
+    links
+        Returns what is known of the links to other agents.
     """
 
     def __init__(
@@ -77,6 +80,7 @@ class Driver:
         send: SendFrame,
         executor: Executor,
         follow: Callable[[PlanSpec], None],
+        links: Callable[[], Mapping[str, LinkSpeed]],
         refuse: Callable[[str, str], None],
     ) -> None:
         instance = deploy.instance
@@ -88,6 +92,7 @@ class Driver:
         self._inputs = inputs
         self._executor = executor
         self._follow = follow
+        self._links = links
         self._refuse = refuse
         self._worker = Worker(name, instance, make_policy(deploy.policy, instance, deploy.plan), costs=self._costs)
         self._store = TensorStore(deploy, inputs)
@@ -158,7 +163,13 @@ class Driver:
             if isinstance(event, Arrived) and not self._deploy.live:
                 self._schedule_arrival(event.source)
             self._step(event)
-        self._reporter.report_due(self._worker, self.now_s)
+        self._reporter.report_due(self._worker, self.now_s, self._link_speeds)
+
+    def _link_speeds(self) -> dict[str, LinkSpeed]:
+        """Return the speed of the links to other workers; an emulated network's are not those of this host."""
+        if self._deploy.emulated:
+            return {}
+        return {worker: speed for worker, speed in self._links().items() if worker in self._instance.workers}
 
     def report(self) -> None:
         """Report the end of the run: the rest of the log, the outputs, and the totals."""

@@ -6,7 +6,8 @@ import logging
 import queue
 import threading
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -81,6 +82,16 @@ class ModelBlocks:
         self._loading = threading.Lock()
         self._running = threading.Lock()
         self._used_s: dict[int, float] = {}
+        self._needed: dict[str, frozenset[int]] = {}
+
+    def need(self, run: str, blocks: Iterable[int]) -> None:
+        """Take note of the blocks that a run needs, in place of those that it needed before."""
+        self._needed[run] = frozenset(blocks)
+
+    @property
+    def idle(self) -> frozenset[int]:
+        """The blocks in memory that no run needs."""
+        return self._runner.loaded.difference(*list(self._needed.values()))
 
     @property
     def loaded(self) -> tuple[int, ...]:
@@ -142,6 +153,8 @@ class Executor:
         Called in the thread with the exception that ended it; a failing block does not end it.
     processors
         Processors to run on; by default all.
+    turn
+        Entered for each job, so that the executors of one agent take turns.
     """
 
     def __init__(
@@ -150,8 +163,10 @@ class Executor:
         on_result: Callable[[BlockResult], None],
         on_failure: Callable[[Exception], None],
         processors: Collection[int] = (),
+        turn: AbstractContextManager[object] | None = None,
     ) -> None:
         self._models = models
+        self._turn = turn or nullcontext()
         self._on_result = on_result
         self._processors = processors
         self._jobs: queue.SimpleQueue[BlockJob | None] = queue.SimpleQueue()
@@ -181,7 +196,9 @@ class Executor:
     def _work(self) -> None:
         with pinned_to(self._processors):
             while (job := self._jobs.get()) is not None:
-                self._on_result(self._run(job))
+                with self._turn:
+                    result = self._run(job)
+                self._on_result(result)
 
     def _run(self, job: BlockJob) -> BlockResult:
         try:

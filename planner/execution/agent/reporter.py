@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import logging
+from collections.abc import Callable
 from math import inf
 from typing import Final
 
 from planner.execution.agent.event_log import EventLog
 from planner.execution.agent.outbox import SendFrame
+from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import COORDINATOR, Deploy, Ended, Load, Log, Output, Report, WorkerFault
 from planner.execution.wire.transport import CONTROL, LEVELS
@@ -41,7 +43,7 @@ class Reporter:
         """Time at which :meth:`report_due` has something to send."""
         return min(self._next_load_s, self._next_ends_s)
 
-    def report_due(self, worker: Worker, now_s: float) -> None:
+    def report_due(self, worker: Worker, now_s: float, links: Callable[[], dict[str, LinkSpeed]]) -> None:
         """Send the ends of samples, the load and the log, each when it is due."""
         if self._next_ends_s <= now_s:
             self._send_ends()
@@ -55,6 +57,7 @@ class Reporter:
                 busy_s=self.log.busy_s,
                 carried_s=self.log.carried_s,
                 slowness=worker.slowness(now_s),
+                links=links(),
             )
             self._report(Frame(load))
             self._send_log()

@@ -5,26 +5,29 @@ The life cycle:
 1. *Deployed*. Tensors for the warm-up arrive as ``warm_up``. Then blocks that are not in the cache are requested
    (``missing``) one after the other; each arrives as ``block_file``. Inputs that the coordinator provides arrive as
    ``input``.
-2. *Prepared*. With all blocks there, the sessions are created and warmed up (``ready``).
+2. *Prepared*. With all blocks there, the sessions are created and warmed up in a thread (``ready``), while another run
+   of the agent may go on.
 3. *Running*. ``start`` sets the clock. Other workers may have started a moment earlier: what they sent before waits
    until then.
-4. *Over*. ``stop`` asks for the outputs and the report.
+4. *Over*. ``stop`` asks for the outputs and the report; before the start it drops the run.
 """
 
 from __future__ import annotations
 
 import logging
+import threading
 from collections.abc import Callable, Collection
 from functools import partial
 from math import inf
 from typing import Any, Final
 
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, PlannerError
 from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.block_loader import BlockLoader
 from planner.execution.agent.driver import Driver
 from planner.execution.agent.executor import BlockResult, Executor, ModelBlocks
 from planner.execution.agent.warm_up import WarmUp
+from planner.execution.agent.workbench import Workbench
 from planner.execution.wire.checks import Refusals, check_fits
 from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import Frame, Tensors
@@ -47,6 +50,7 @@ from planner.execution.wire.messages import (
     WarmUpInput,
     WorkerFault,
 )
+from planner.execution.wire.threads import start_thread
 from planner.execution.wire.transport import CONTROL
 from planner.runtime.input_pool import input_pool
 from planner.runtime.providers import Provider
@@ -65,6 +69,8 @@ class WorkerRun:
         As for :class:`~planner.execution.agent.agent.Agent`.
     coordinator
         Address of the coordinator that deployed the run: what is meant for the coordinator goes there.
+    workbench
+        Shared by the runs of the agent.
     on_block_end
         ``on_block_end(run, result)``: called in the executor's thread; to be passed on to :meth:`on_block_end`.
     on_failure
@@ -85,6 +91,7 @@ class WorkerRun:
         coordinator: str,
         lanes: Lanes,
         refusals: Refusals,
+        workbench: Workbench,
         on_block_end: Callable[[WorkerRun, BlockResult], None],
         on_failure: Callable[[WorkerRun, Exception], None],
         leaving: Callable[[], bool],
@@ -101,6 +108,7 @@ class WorkerRun:
         self._coordinator = coordinator
         self._lanes = lanes
         self._refusals = refusals
+        self._workbench = workbench
         self._on_block_end = partial(on_block_end, self)
         self._on_failure = partial(on_failure, self)
         self._leaving = leaving
@@ -115,7 +123,8 @@ class WorkerRun:
         self._executor: Executor | None = None
         self._loader: BlockLoader | None = None
         self._driver: Driver | None = None
-        """Present once the run is prepared."""
+        """Present once all blocks are there."""
+        self._preparing: threading.Thread | None = None
         self._early: list[Callable[[], None]] = []
         """What arrived before the start and is handled right after it."""
 
@@ -134,6 +143,11 @@ class WorkerRun:
         """Number of samples of this worker's sources that have not ended."""
         return self._driver.unfinished if self._driver is not None else 0
 
+    @property
+    def largest_bytes(self) -> int:
+        """Size of the largest message that the run needs, in bytes."""
+        return self._deploy.largest_bytes
+
     def describe(self) -> dict[str, Any]:
         """Return the fields of :class:`~planner.execution.wire.diagnostics.About` that describe the run."""
         running = self._driver.running if self._driver is not None else None
@@ -149,12 +163,12 @@ class WorkerRun:
     # ---- preparation ------------------------------------------------------------------------------------------------
 
     def prepare(self) -> None:
-        """Await the inputs of the warm-up; then request a block model that is missing; when none is, report readiness.
+        """Await the inputs of the warm-up; then request a block model that is missing; when none is, load the blocks.
 
         Raises
         ------
         PlannerError
-            The scenario has no such worker, a block model cannot be loaded, or the policy cannot be created.
+            The scenario has no such worker, or the policy cannot be created.
         """
         deploy, instance = self._deploy, self._deploy.instance
         if self._name not in instance.workers:
@@ -171,7 +185,8 @@ class WorkerRun:
             self._lanes.route({other: path.hops[0].resource for other, path in paths.items() if path.hops})
         self._open_models()
         self._draw_inputs()
-        self._executor = Executor(self._models, self._on_block_end, self._on_failure, self._processors)
+        turn = self._workbench.turn
+        self._executor = Executor(self._models, self._on_block_end, self._on_failure, self._processors, turn)
         warm_up = WarmUp(self._models, self._warm_up_inputs, self._report_problem, self._is_stopping)
         self._warm_up_inputs.clear()
         self._loader = BlockLoader(
@@ -189,9 +204,18 @@ class WorkerRun:
             send=self._send,
             executor=self._executor,
             follow=self._loader.follow,
+            links=self._workbench.links.describe,
             refuse=self._refusals.add,
         )
-        warm_block_s = {model: self._warm_up(warm_up, model) for model in deploy.models}
+        self._preparing = start_thread("prepare", partial(self._load, warm_up), self._on_failure, awaited_at_exit=True)
+
+    def _load(self, warm_up: WarmUp) -> None:
+        """Load the blocks and report readiness, in a thread of its own."""
+        try:
+            warm_block_s = {model: self._warm_up(warm_up, model) for model in self._deploy.models}
+        except PlannerError as error:  # of the input, and reported: nothing to log
+            self._on_failure(error)
+            return
         if self._is_stopping():
             return
         _LOG.info("%s: ready for run %s", self._name, self.id)
@@ -203,13 +227,20 @@ class WorkerRun:
 
     def _open_models(self) -> None:
         for name, model in self._deploy.models.items():
-            self._models[name] = ModelBlocks(
-                tuple(tuple(tensor.name for tensor in cut) for cut in model.cuts),
-                tuple(self._cache.block(sha256) for sha256 in model.block_sha256),
-                self._deploy.instance.any_profile(name).exits,
-                provider=self._provider,
-                threads=self._threads or self._deploy.threads,
-                processors=self._processors,
+            cuts = tuple(tuple(tensor.name for tensor in cut) for cut in model.cuts)
+            exits = self._deploy.instance.any_profile(name).exits
+            threads = self._threads or self._deploy.threads
+            self._models[name] = self._workbench.blocks(
+                (cuts, model.block_sha256, tuple((each.name, each.cut) for each in exits), threads),
+                partial(
+                    ModelBlocks,
+                    cuts,
+                    tuple(self._cache.block(sha256) for sha256 in model.block_sha256),
+                    exits,
+                    provider=self._provider,
+                    threads=threads,
+                    processors=self._processors,
+                ),
             )
 
     def _draw_inputs(self) -> None:
@@ -222,10 +253,14 @@ class WorkerRun:
                 self._inputs[source] = list(pool)
 
     def _warm_up(self, warm_up: WarmUp, model: str) -> tuple[float, ...]:
-        """Load the resident blocks and run each a few times; return the shortest times in seconds, 0 if not run."""
+        """Load the resident blocks and run each a few times; return the shortest times in seconds, 0 if not run.
+
+        A block that another run of the agent uses runs only once, for the blocks after it.
+        """
         shortest_s = [0.0] * len(self._deploy.models[model].block_sha256)
         for block in sorted(self._deploy.resident.get(model, ())):
-            shortest_s[block] = warm_up.warm_up(model, block, _WARM_RUNS)
+            used = self._deploy.beside and block in self._models[model].loaded
+            shortest_s[block] = warm_up.warm_up(model, block, 1 if used else _WARM_RUNS)
         return tuple(shortest_s)
 
     # ---- inbound messages -------------------------------------------------------------------------------------------
@@ -281,7 +316,7 @@ class WorkerRun:
     def _on_stop(self, _stop: Stop, _frame: Frame) -> None:
         if self._driver is not None and self._driver.started:
             self._driver.report()
-            self.over = True
+        self.over = True
 
     def _on_driver_message(self, _body: RunMessage, frame: Frame) -> None:
         if self._driver is not None and self._driver.started:
@@ -342,6 +377,6 @@ class WorkerRun:
 
     def join(self) -> None:
         """Wait until the threads have ended."""
-        for thread in (self._executor, self._loader):
+        for thread in (self._preparing, self._executor, self._loader):
             if thread is not None:
                 thread.join()

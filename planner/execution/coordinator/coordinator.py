@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Final
 
 from planner.execution.coordinator.deployment import Deployment
-from planner.execution.coordinator.membership import Membership
+from planner.execution.coordinator.membership import Membership, Switchboard
 from planner.execution.coordinator.phase import RunState
 from planner.execution.coordinator.run_controller import run_controlled
 from planner.execution.coordinator.run_result import Observer, RunResult
@@ -17,34 +17,68 @@ READY_TIMEOUT_S: Final = 120.0
 """Default time limit for agents to load their blocks; some execution providers compile a block for minutes."""
 
 
+_FIND_S: Final = 15.0
+"""Time within which further agents must connect."""
+
+
 class Coordinator:
     """Runs deployments on agents; use it as a context manager.
 
     Parameters
     ----------
+    connect
+        Opens the transport; or the membership to use, of one that is open.
     take_over
         Whether to take agents that another coordinator holds; its run then ends.
     """
 
-    def __init__(self, connect: Connect, *, take_over: bool = False) -> None:
-        self._members = Membership(connect)
+    def __init__(self, connect: Connect | Membership, *, take_over: bool = False) -> None:
+        self._members = connect if isinstance(connect, Membership) else Membership(Switchboard(connect))
         self._claims = Claims(self._members.send, take_over=take_over)
+        self.start_agents: Callable[[Coordinator, Sequence[str]], None] = _await_them
+        """``start_agents(coordinator, names)`` returns once these further agents are connected."""
 
-    def __enter__(self) -> Coordinator:
-        return self
+    def another(self) -> Coordinator:
+        """Return a coordinator with the same connection, for a run beside this one's; may be called in any thread.
 
-    def __exit__(self, *_: object) -> None:
-        self._members.close()
+        The connection is closed by the last one of them.
+        """
+        other = Coordinator(self._members.another())
+        other._claims = self._claims.another()
+        other.start_agents = self.start_agents
+        return other
 
-    def await_agents(self, names: Sequence[str], timeout_s: float) -> None:
-        """Wait until all these agents are connected.
+    def find_agents(self, names: Sequence[str]) -> None:
+        """Wait until all these agents are connected; those that are not are started if this coordinator can do so.
 
         Raises
         ------
         ExecuteError
             If some do not connect in time.
         """
-        self._members.wait_for(names, timeout_s)
+        missing = self.absent(names)
+        if missing:
+            self.start_agents(self, missing)
+
+    def __enter__(self) -> Coordinator:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Receive nothing more; the connection ends with the last coordinator that uses it (:meth:`another`)."""
+        self._members.close()
+
+    def await_agents(self, names: Sequence[str], timeout_s: float, expected: str = "running agents") -> None:
+        """Wait until all these agents are connected; ``expected`` tells what to do where some are not.
+
+        Raises
+        ------
+        ExecuteError
+            If some do not connect in time.
+        """
+        self._members.wait_for(names, timeout_s, expected)
 
     def absent(self, names: Iterable[str]) -> list[str]:
         """Return those of these agents that are not connected."""
@@ -84,3 +118,7 @@ class Coordinator:
     def abandon(self) -> None:
         """End a run at once, whatever it does, without its reports; may be called in any thread."""
         self._members.abandon()
+
+
+def _await_them(coordinator: Coordinator, names: Sequence[str]) -> None:
+    coordinator.await_agents(names, _FIND_S)

@@ -55,7 +55,7 @@ class RunState:
         observer: Observer,
         ready_timeout_s: float,
     ) -> None:
-        self.id = uuid.uuid4().hex
+        self.id = members.run = uuid.uuid4().hex
         self.members = members
         self.claims = claims
         self.deployment = deployment
@@ -104,6 +104,7 @@ class RunState:
             paced=deployment.paced,
             emulated=deployment.emulation is not None,
             sent=tuple(deployment.sent),
+            beside=tuple(other.run for other in self.members.beside if other.run is not None),
             live=deployment.live,
         )
         self.send(worker, deploy)

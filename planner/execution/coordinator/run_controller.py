@@ -14,7 +14,7 @@ from planner.execution.coordinator.preparation import Preparation
 from planner.execution.coordinator.run_result import RunResult
 from planner.execution.coordinator.supervision import Supervision
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import Admit, Start, Submit, Transmit
+from planner.execution.wire.messages import Admit, Start, Stop, Submit, Transmit
 from planner.execution.wire.transport import urgency_levels
 
 _START_DELAY_S: Final = 0.3
@@ -24,7 +24,7 @@ def run_controlled(state: RunState) -> RunResult:
     """Deploy, run and collect; see :meth:`~planner.execution.coordinator.coordinator.Coordinator.run`."""
     failover, result = state.failover, state.result
     with contextlib.closing(failover):
-        Preparation(state).run()
+        _prepare(state)
         with _emulation(state):
             _start(state)
             Supervision(state).run()
@@ -33,6 +33,16 @@ def run_controlled(state: RunState) -> RunResult:
     if not state.deployment.live:
         result.records.extend(state.completions.unreported(failover.left_s, failover.now_s))
     return result
+
+
+def _prepare(state: RunState) -> None:
+    """Prepare a run; have the agents drop it if that fails while they go on with another one."""
+    try:
+        Preparation(state).run()
+    except Exception:
+        for worker in state.workers if state.members.beside else ():
+            state.send(worker, Stop(run=state.id))
+        raise
 
 
 @contextlib.contextmanager
@@ -47,10 +57,11 @@ def _emulation(state: RunState) -> Iterator[None]:
 
 
 def _start(state: RunState) -> None:
-    """Tell all workers to start at the same time."""
+    """Tell all workers to start at the same time; a run beside another one continues its clock."""
     emulation, failover, members = state.deployment.emulation, state.failover, state.members
-    at_unix_s = time.time() + _START_DELAY_S
-    state.result.start_unix_s = failover.start_unix_s = at_unix_s
+    begun_unix_s = [other.start_unix_s for other in members.beside if other.start_unix_s is not None]
+    at_unix_s = begun_unix_s[0] if begun_unix_s else time.time() + _START_DELAY_S
+    state.result.start_unix_s = failover.start_unix_s = members.start_unix_s = at_unix_s
     if emulation is not None:
         carry = emulation.transmit
 

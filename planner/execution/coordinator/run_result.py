@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from planner.execution.coordinator.collected import Outputs, StepLogs
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Load
+from planner.plan.types import PlanSpec
+from planner.scenario.instance import Instance
 from planner.trace.records import Incident, SampleRecord
 from planner.trace.store import RecordStore
 
@@ -32,6 +34,9 @@ class Observer:
 
     def on_given_up(self, worker: str) -> None:
         """Handle that an absent worker has been awaited for as long as its sources wait; it may still join."""
+
+    def on_applied(self, instance: Instance, plan: PlanSpec | None) -> None:
+        """Handle that another plan takes the new samples of a live session; in the thread that applied it."""
 
     def on_incident(self, incident: Incident) -> None:
         """Handle a fault, or the recovery from one."""

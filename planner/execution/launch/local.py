@@ -8,7 +8,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
 from typing import IO, Final
 
@@ -55,8 +55,14 @@ def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Co
     with (
         _folder(cache) as blocks,
         Coordinator(zenoh_connect(COORDINATOR, listen=address, connect=[])) as coordinator,
-        _processes(_agents(names, address, blocks.path), coordinator, blocks),
+        ExitStack() as processes,
     ):
+
+        def start(finder: Coordinator, further: Sequence[str]) -> None:
+            processes.enter_context(_processes(_agents(further, address, blocks.path), finder, blocks))
+
+        start(coordinator, names)
+        coordinator.start_agents = start
         yield coordinator
 
 

@@ -43,7 +43,7 @@ def remote_agents(
     """
     connect = zenoh_connect(COORDINATOR, listen=None, connect=addresses, cert_dir=cert_dir, insecure=insecure)
     with Coordinator(connect, take_over=take_over) as coordinator:
-        coordinator.await_agents(names, _PATIENCE_S)
+        coordinator.await_agents(names, _PATIENCE_S, "running agents; --later WORKER (later=[...]) starts without one")
         yield coordinator
 
 

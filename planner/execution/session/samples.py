@@ -27,6 +27,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, Final, NamedTuple, TypeAlias
 
+import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ExecuteError, Fault, PlannerError, PlannerWarning, shortened
@@ -112,8 +113,13 @@ def fitting(specs: Sequence[TensorSpec], inputs: Mapping[str, NDArray[Any]], whe
     Raises
     ------
     ExecuteError
-        If inputs are missing or unknown, or have another dtype or shape; with one fault per input.
+        If they are not arrays by name, or inputs are missing or unknown, or have another dtype or shape; with one fault
+        per input.
     """
+    if not isinstance(inputs, Mapping):
+        example = ", ".join(f'"{spec.name}": ...' for spec in specs)
+        found = f"an array of {inputs.dtype}" if isinstance(inputs, np.ndarray) else type(inputs).__name__
+        raise ExecuteError("not the inputs by name", where=where, value=found, expected=f"a dictionary: {{{example}}}")
     arrays = {name: native(array) for name, array in inputs.items()}
     _refuse_misfits(specs, arrays, where)
     return _in_batches(specs, arrays)

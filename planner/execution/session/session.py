@@ -4,6 +4,10 @@ Each source has at most ``limit`` in-flight samples; if there are as many, :meth
 them to end, or raises :class:`BusyError`. So a slow worker slows the caller down, and memory is bounded. Futures are
 those of :mod:`concurrent.futures`; ``await asyncio.wrap_future(future)`` waits for one in a coroutine.
 
+Another plan can replace the one at hand (:meth:`LiveSession.apply`): a run of its own
+(:mod:`planner.execution.session.live_run`) that takes the samples from then on, while those in flight end in the run
+before.
+
 A source keeps the inputs of its in-flight samples. While its worker is away, those and new ones wait here, within the
 same limit; when it is back they are sent to it, again where they had been. If it is away for longer than the deployment
 allows, they fail.
@@ -11,153 +15,31 @@ allows, they fail.
 
 from __future__ import annotations
 
-import itertools
+import logging
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Mapping
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
-from functools import partial
 from types import TracebackType
 from typing import Final, TypeVar
 
-from planner.errors import ExecuteError, PlannerError, explain
+from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer
-from planner.execution.session.source import Result, SampleError, SourceHandle
-from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import Load
-from planner.execution.wire.threads import start_thread
-from planner.model.chain import TensorSpec
-from planner.trace.records import Incident, SampleRecord
+from planner.execution.session.live_run import LiveRun
+from planner.execution.session.program_end import ProgramEnd
+from planner.execution.session.source import SourceHandle
+from planner.execution.wire.diagnostics import LinkSpeed
+
+_LOG = logging.getLogger(__name__)
 
 LIMIT: Final = 4
 """Default maximum number of in-flight samples of a source."""
 
 _Self = TypeVar("_Self", bound="LiveSession")
-
-
-class _Desk(Observer):
-    """Sends submitted samples to the run, and completes their futures in the coordinator's thread."""
-
-    def __init__(self, deployment: Deployment, limit: int, also: Observer) -> None:
-        self._deployment = deployment
-        self._also = also
-        self._submit: Callable[[str, int, Tensors], None] | None = None
-        self._error: Exception | None = None
-        self._sequences = itertools.count()
-        self.open = threading.Event()
-        """Set once samples may be submitted, or the run has failed."""
-        self.sources = {name: SourceHandle(self, name, limit) for name in deployment.instance.sources}
-
-    def inputs(self, source: str) -> Sequence[TensorSpec]:
-        return self._cuts(source)[0]
-
-    def outputs(self, source: str) -> Sequence[TensorSpec]:
-        return self._cuts(source)[-1]
-
-    def _cuts(self, source: str) -> Sequence[Sequence[TensorSpec]]:
-        return self._deployment.models[self._deployment.instance.scenario.sources[source].models[0]].cuts
-
-    def warm_up(self, source: str, inputs: Tensors) -> None:
-        self._deployment.warm_up.first[source] = inputs
-
-    def next_sequence(self, source: str) -> int:
-        plan, policy = self._deployment.plan, self._deployment.policy
-        routes = plan.sources[source].routes if plan is not None else ()
-        if policy != "planned" or len(routes) != 1:
-            raise ExecuteError(
-                "the runs of a sequence must take one route, on which its state is",
-                where=source,
-                value=f"policy {policy}" if policy != "planned" else f"{len(routes)} routes",
-                expected="policy planned, and a plan by `planner solve --routes single`",
-            )
-        return next(self._sequences)
-
-    def home(self, source: str) -> str:
-        return self._deployment.instance.home(source)
-
-    def _at(self, worker: str) -> list[SourceHandle]:
-        """Return the sources of a worker."""
-        return [source for name, source in self.sources.items() if self.home(name) == worker]
-
-    def send(self, source: str, sample: int, inputs: Tensors) -> None:
-        if self._submit is None:
-            raise ExecuteError("the session is not open", where="session", expected="`with` around its use")
-        self._submit(source, sample, inputs)
-
-    def refuse_failed(self) -> None:
-        """Raise the error that has ended the session, as a new exception for each caller."""
-        if isinstance(self._error, PlannerError):
-            raise type(self._error)(self._error.faults) from self._error
-        if self._error is not None:
-            raise ExecuteError(f"the session failed: {explain(self._error)}", where="session") from self._error
-
-    def close(self, error: Exception) -> None:
-        """Accept no more samples, and fail those in flight."""
-        self._error = self._error or error
-        self.open.set()
-        for source in self.sources.values():
-            source.fail_all(explain(error))
-
-    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
-        self._submit = submit
-        self.open.set()
-        self._also.on_started(submit)
-
-    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
-        source, number = sample.source, sample.sample
-        handle = self.sources[source]
-        sample = replace(sample, created_s=sample.created_s - handle.waited_s(number))
-        if sample.status == "completed":
-            first = handle.end(number, Result(source, number, outputs, sample.delay_s))
-        else:
-            first = handle.end(number, SampleError(source, number, sample.reason))
-        if first:  # it may have ended twice if it was sent again
-            self._also.on_ended(sample, outputs)
-
-    def on_load(self, load: Load) -> None:
-        for source in self._at(load.worker):
-            source.fail_stalled()
-        self._also.on_load(load)
-
-    def on_left(self, worker: str) -> None:
-        for source in self._at(worker):
-            source.home_left()
-        self._also.on_left(worker)
-
-    def on_joined(self, worker: str) -> None:
-        for source in self._at(worker):
-            source.home_joined()
-        self._also.on_joined(worker)
-
-    def on_given_up(self, worker: str) -> None:
-        for source in self._at(worker):
-            source.give_up(f"{worker} left, and did not come back within {self._deployment.home_timeout_s:g} s")
-        self._also.on_given_up(worker)
-
-    def on_incident(self, incident: Incident) -> None:
-        self._also.on_incident(incident)
-
-
-def _end(coordinator: Coordinator, kind: type[BaseException] | None, *_: object) -> None:
-    """End the run: in order, or at once after an exception."""
-    if kind is None:
-        coordinator.stop()
-    else:
-        coordinator.abandon()
-
-
-def _join(thread: threading.Thread, coordinator: Coordinator) -> None:
-    """Wait for the end of the run; an interruption ends it at once."""
-    try:
-        thread.join()
-    except BaseException:
-        coordinator.abandon()
-        thread.join()
-        raise
 
 
 def check_limit(limit: int) -> None:
@@ -207,21 +89,29 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
         check_limit(limit)
-        self._deployment = deployment
         self._agents = agents
+        self._limit = limit
+        self._observer = observer or Observer()
         self._ready_timeout_s = ready_timeout_s
-        self._desk = _Desk(deployment, limit, observer or Observer())
+        self._handles: dict[str, SourceHandle] = {}
+        self._runs: list[LiveRun] = []
+        """The runs that are not over, the one that takes new samples last."""
+        self._changing = threading.Lock()
+        """Held while a plan is applied."""
+        self._error: Exception | None = None
         self._stack = ExitStack()
+        self._program_end = ProgramEnd(self._leave_at_end)
+        self._first = self._new_run(deployment)
+        self._switch(self._first)
 
     def __enter__(self: _Self) -> _Self:
+        self._program_end = ProgramEnd(self._leave_at_end)
         with ExitStack() as stack:
             coordinator = stack.enter_context(self._agents)
-            thread = start_thread("session", partial(self._run, coordinator), self._desk.close)
-            stack.callback(_join, thread, coordinator)
-            stack.push(partial(_end, coordinator))
-            self._desk.open.wait()
-            self._desk.refuse_failed()
+            stack.push(self._end_runs)
+            self._start(self._runs[0], coordinator)
             self._stack = stack.pop_all()
+        self._program_end.watch()
         return self
 
     def __exit__(
@@ -229,16 +119,25 @@ class LiveSession(AbstractContextManager["LiveSession"]):
     ) -> None:
         try:
             if kind is None:
-                wait([future for source in self._desk.sources.values() for future in source.pending])
+                wait([future for source in self._handles.values() for future in source.pending])
         except BaseException:
             self._close(*sys.exc_info())
             raise
         self._close(kind, error, trace)
 
+    def _leave_at_end(self) -> None:
+        """Leave a session that the program has not left."""
+        _LOG.warning("a session was not left before the program ended; use it as a context manager")
+        error = ExecuteError("the program ended", where="session", expected="`with` around the session's use")
+        self._close(type(error), error, None)
+
     def _close(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._desk.close(ExecuteError("the session is closed", where="session"))
+        self._program_end.stop()
+        self._error = self._error or ExecuteError("the session is closed", where="session")
+        for run in list(self._runs):
+            run.fail(self._error)
         self._stack.__exit__(kind, error, trace)
 
     def source(self, name: str) -> SourceHandle:
@@ -249,15 +148,107 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         ExecuteError
             If the scenario has no such source.
         """
-        if name not in self._desk.sources:
-            known = ", ".join(self._desk.sources)
+        if name not in self._handles:
+            known = ", ".join(self._handles)
             raise ExecuteError("no such source", where="source", value=name, expected=f"one of {known}")
-        return self._desk.sources[name]
+        return self._handles[name]
 
-    def _run(self, coordinator: Coordinator) -> None:
+    @property
+    def links(self) -> Mapping[tuple[str, str], LinkSpeed]:
+        """Speed of the links from one worker to another, by the samples' own transfers."""
+        return dict(self._runs[-1].links)
+
+    def apply(self, deployment: Deployment) -> None:
+        """Replace the plan: samples submitted from now on follow the new one, those in flight end on their old routes.
+
+        The agents load the blocks that they need for it while the old plan goes on. Sources that the deployment lacks
+        take no more samples. Returns once the new plan takes samples.
+
+        Parameters
+        ----------
+        deployment
+            A live deployment.
+
+        Raises
+        ------
+        ExecuteError
+            If an agent does not connect, leaves meanwhile or cannot load its blocks, or the session is not open; the
+            old plan goes on.
+        """
+        with self._changing:
+            old = self._runs[-1]
+            old.refuse_failed()
+            coordinator = old.coordinator.another()
+            try:
+                away = {name for name in deployment.instance.workers if name in old.absent}
+                deployment = replace(deployment, later=deployment.later | away)
+                coordinator.find_agents([name for name in deployment.instance.workers if name not in deployment.later])
+                run = self._new_run(deployment)
+                self._start(run, coordinator)
+            except BaseException:
+                coordinator.close()
+                raise
+            self._switch(run)
+            self._observer.on_applied(deployment.instance, deployment.plan)
+            old.drain()
+            if self._error is not None:  # the session has ended meanwhile
+                run.fail(self._error)
+                run.abandon()
+            run.refuse_failed()
+
+    def _new_run(self, deployment: Deployment) -> LiveRun:
+        names = deployment.instance.sources
+        return LiveRun(
+            deployment,
+            {name: self._handles.get(name) or SourceHandle(name, self._limit) for name in names},
+            self._observer,
+            ready_timeout_s=self._ready_timeout_s,
+            first=not self._runs,
+            on_over=self._on_over,
+        )
+
+    @staticmethod
+    def _start(run: LiveRun, coordinator: Coordinator) -> None:
+        """Return once a run is ready for samples."""
+        run.start(coordinator)
         try:
-            coordinator.run(self._deployment, ready_timeout_s=self._ready_timeout_s, observer=self._desk)
-        except PlannerError as error:  # raised in the threads that submit samples: nothing to log
-            self._desk.close(error)
-        else:
-            self._desk.close(ExecuteError("the run has ended", where="session"))
+            run.open.wait()
+            run.refuse_failed()
+        except BaseException:
+            run.abandon()
+            run.join()
+            raise
+
+    def _switch(self, run: LiveRun) -> None:
+        """Let a run take the new samples."""
+        self._runs.append(run)
+        self._handles = {**self._handles, **run.handles}
+        for name, handle in self._handles.items():
+            handle.move(run if name in run.handles else None)
+
+    def _on_over(self, run: LiveRun) -> None:
+        """Forget a run that is over, in its thread; the newest one still tells what has ended it."""
+        for handle in run.handles.values():
+            handle.forget(run)
+        if self._runs[-1] is not run:
+            self._runs = [each for each in self._runs if each is not run]
+        if run is not self._first:  # whose coordinator belongs to the caller
+            run.coordinator.close()
+
+    def _end_runs(self, kind: type[BaseException] | None, *_: object) -> None:
+        """End the runs: in order, or at once after an exception or an interruption."""
+        runs = list(self._runs)
+        for run in runs:
+            if kind is None:
+                run.stop()
+            else:
+                run.abandon()
+        try:
+            for run in runs:
+                run.join()
+        except BaseException:
+            for run in runs:
+                run.abandon()
+            for run in runs:
+                run.join()
+            raise

@@ -61,7 +61,7 @@ class Result:
 
 
 class Desk(Protocol):
-    """What a source needs of its session."""
+    """What a source needs of the run to which it sends samples."""
 
     def inputs(self, source: str) -> Sequence[TensorSpec]:
         """Return the inputs of a source's model."""
@@ -84,7 +84,7 @@ class Desk(Protocol):
         ...
 
     def refuse_failed(self) -> None:
-        """Raise the error that has ended the session, if any."""
+        """Raise the error that has ended the run, if any."""
         ...
 
     def next_sequence(self, source: str) -> int:
@@ -98,37 +98,59 @@ class _InFlight:
 
     future: Future[Result]
     inputs: Tensors
+    desk: Desk
+    """The run that it belongs to."""
     submitted_s: float = field(default_factory=time.monotonic)
     sent_s: float | None = None
     """When it was last sent to its worker; None while that is away."""
 
 
 class SourceHandle:
-    """Accepts the samples of one source; created by :meth:`LiveSession.source`."""
+    """Accepts the samples of one source; created by :meth:`LiveSession.source`.
 
-    def __init__(self, desk: Desk, name: str, limit: int) -> None:
-        self._desk = desk
+    Each sample belongs to the run to which it was submitted, and ends there; another plan gets those that come later.
+    """
+
+    def __init__(self, name: str, limit: int) -> None:
+        self._desk: Desk | None = None
+        """The run that takes new samples; None while no plan has this source."""
         self.name = name
         self.limit = limit
         self._slots = threading.BoundedSemaphore(limit)
         self._lock = threading.Lock()
         self._submitted = 0
         self._pending: dict[int, _InFlight] = {}
-        self._away = False
-        """Whether the source's worker is not in the run."""
-        self._given_up = False
-        """Whether the worker is no longer awaited."""
+        self._away: set[Desk] = set()
+        """The runs in which the source's worker is not."""
+        self._given_up: set[Desk] = set()
+        """The runs in which that worker is no longer awaited."""
         self._last_end_s = time.monotonic()
+
+    @property
+    def _open_desk(self) -> Desk:
+        if self._desk is None:
+            raise ExecuteError("the plan has no such source any more", where="source", value=self.name)
+        return self._desk
 
     @property
     def inputs(self) -> Sequence[TensorSpec]:
         """Inputs of the source's model."""
-        return self._desk.inputs(self.name)
+        return self._open_desk.inputs(self.name)
+
+    def move(self, desk: Desk | None) -> None:
+        """Give samples to another run from now on, or take none any more."""
+        with self._lock:
+            self._desk = desk
+
+    def in_flight(self, desk: Desk) -> int:
+        """Return the number of samples of a run that have not ended."""
+        with self._lock:
+            return sum(waiting.desk is desk for waiting in self._pending.values())
 
     @property
     def outputs(self) -> Sequence[TensorSpec]:
         """Outputs of the source's model."""
-        return self._desk.outputs(self.name)
+        return self._open_desk.outputs(self.name)
 
     @property
     def pending(self) -> list[Future[Result]]:
@@ -144,7 +166,7 @@ class SourceHandle:
         ExecuteError
             If an input is missing or unknown, or has another dtype or shape.
         """
-        self._desk.warm_up(self.name, fitting(self.inputs, inputs, self.name))
+        self._open_desk.warm_up(self.name, fitting(self.inputs, inputs, self.name))
 
     def submit(
         self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, timeout_s: float | None = None
@@ -167,25 +189,30 @@ class SourceHandle:
         Raises
         ------
         ExecuteError
-            If an input is missing or unknown, or has another dtype or shape, or the session is closed or has failed.
+            If an input is missing or unknown, or has another dtype or shape, or the session is closed or has failed, or
+            its plan has no such source any more.
         BusyError
             If ``limit`` samples are still in flight.
         AbsentError
             If the source's worker has left, or has not connected yet, and is no longer awaited.
         """
-        arrays = fitting(self.inputs, inputs, self.name)
+        expected = self.inputs
+        arrays = fitting(expected, inputs, self.name)
         if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
             raise BusyError("too many in-flight samples", where=self.name, expected=f"at most {self.limit}")
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()
         # Under the lock, so that samples are sent in the order of their numbers.
         with self._lock:
-            sample, waiting = self._submitted, _InFlight(future, arrays)
             try:
-                self._desk.refuse_failed()
-                if self._given_up:
-                    home = self._desk.home(self.name)
+                desk, sample = self._open_desk, self._submitted
+                desk.refuse_failed()
+                if desk.inputs(self.name) != expected:  # of another plan, which came while this waited
+                    arrays = fitting(desk.inputs(self.name), inputs, self.name)
+                if desk in self._given_up:
+                    home = desk.home(self.name)
                     raise AbsentError("the worker of the source is absent", where=self.name, value=home)
+                waiting = _InFlight(future, arrays, desk)
                 self._send(sample, waiting)
             except BaseException:
                 self._slots.release()
@@ -202,7 +229,7 @@ class SourceHandle:
         ExecuteError
             If the runs of a sequence might take several routes, so that they would not find its state.
         """
-        return self._desk.next_sequence(self.name)
+        return self._open_desk.next_sequence(self.name)
 
     def generate(
         self,
@@ -246,29 +273,37 @@ class SourceHandle:
 
     def _send(self, sample: int, waiting: _InFlight) -> None:
         """Send a sample to its worker, unless that is away."""
-        if not self._away:
-            self._desk.send(self.name, sample, waiting.inputs)
+        if waiting.desk not in self._away:
+            waiting.desk.send(self.name, sample, waiting.inputs)
             waiting.sent_s = waiting.submitted_s if waiting.sent_s is None else time.monotonic()
 
-    def home_left(self) -> None:
-        """Keep samples until the source's worker is back."""
+    def home_left(self, desk: Desk) -> None:
+        """Keep the samples of a run until the source's worker is back."""
         with self._lock:
-            self._away = True
+            self._away.add(desk)
 
-    def home_joined(self) -> None:
+    def home_joined(self, desk: Desk) -> None:
         """Send the samples that wait for the source's worker, in order, those that it had before once more."""
         with self._lock:
-            self._away = self._given_up = False
+            self._away.discard(desk)
+            self._given_up.discard(desk)
             self._last_end_s = time.monotonic()
             for sample, waiting in self._pending.items():
-                self._send(sample, waiting)
-                waiting.sent_s = time.monotonic()
+                if waiting.desk is desk:
+                    self._send(sample, waiting)
+                    waiting.sent_s = time.monotonic()
 
-    def give_up(self, reason: str) -> None:
-        """Fail all samples, and accept none until the source's worker is back."""
+    def give_up(self, desk: Desk, reason: str) -> None:
+        """Fail all samples of a run, and accept none for it until the source's worker is back."""
         with self._lock:
-            self._given_up = True
-        self.fail_all(reason)
+            self._given_up.add(desk)
+        self.fail_all(reason, desk)
+
+    def forget(self, desk: Desk) -> None:
+        """Take note that a run is over."""
+        with self._lock:
+            self._away.discard(desk)
+            self._given_up.discard(desk)
 
     def waited_s(self, sample: int) -> float:
         """Return the time from the submission of a sample until it was last sent, in seconds."""
@@ -290,10 +325,10 @@ class SourceHandle:
             ended.future.set_exception(outcome)
         return True
 
-    def fail_all(self, reason: str) -> None:
-        """Fail all in-flight samples."""
+    def fail_all(self, reason: str, desk: Desk | None = None) -> None:
+        """Fail the in-flight samples of a run, or of all runs."""
         with self._lock:
-            samples = list(self._pending)
+            samples = [sample for sample, waiting in self._pending.items() if desk in {None, waiting.desk}]
         for sample in samples:
             self.end(sample, SampleError(self.name, sample, reason))
 

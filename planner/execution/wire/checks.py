@@ -221,7 +221,7 @@ def check_ready(models: Mapping[str, DeployedModel], frame: Frame, ready: Ready)
 
 
 def check_load(instance: Instance, frame: Frame, load: Load) -> None:
-    """Check that a load names only networks of the scenario.
+    """Check that a load names only networks and workers of the scenario.
 
     Raises
     ------
@@ -230,6 +230,8 @@ def check_load(instance: Instance, frame: Frame, load: Load) -> None:
     """
     for resource in load.carried_s:
         _known("network", resource, instance.resources, frame)
+    for worker in load.links:
+        _known("worker", worker, instance.workers, frame)
 
 
 def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:

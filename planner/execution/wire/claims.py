@@ -53,6 +53,12 @@ class Claims:
         self._waiting: set[str] = set()
         self._held: dict[str, Held] = {}
 
+    def another(self) -> Claims:
+        """Return the claims of a run beside this one, by the same coordinator."""
+        other = Claims(self._send, take_over=self._take_over)
+        other._owned = self._owned
+        return other
+
     def begin(self, run: str) -> None:
         """Claim agents for another run from now on."""
         self._run = run

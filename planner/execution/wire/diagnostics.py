@@ -34,6 +34,17 @@ class Holder(FrozenModel):
         return f"{self.command!r} on {self.host}, process {self.process}"
 
 
+class LinkSpeed(FrozenModel):
+    """Speed of the link to another agent, from transfers of a run's own data."""
+
+    bytes_per_s: Amount
+    """That of the fastest of the last few transfers over an otherwise idle link."""
+    transfers: Count
+    """Number of transfers that were measured."""
+    age_s: Amount
+    """Time since the last one, in seconds."""
+
+
 class Ask(FrozenModel):
     """Requests an agent's description."""
 
@@ -81,6 +92,8 @@ class About(FrozenModel):
     """Number of waiting tasks, without the running one."""
     running: str | None = None
     """The sample whose block is running."""
+    links: dict[str, LinkSpeed] = {}
+    """Speed of the links to other agents, where a run has sent enough over them."""
 
 
 class Flood(FrozenModel):

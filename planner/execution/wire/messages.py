@@ -17,6 +17,7 @@ from planner.execution.wire.diagnostics import (
     Flood,
     Flooded,
     Holder,
+    LinkSpeed,
     Ping,
     Pinged,
     RunTime,
@@ -82,6 +83,8 @@ class Deploy(FrozenModel):
     threads: Annotated[int, Field(ge=1, le=2**16)] = 1
     sent: tuple[str, ...] = ()
     """Sources whose inputs are sent as :class:`Input` before the start; other inputs are drawn from the seed."""
+    beside: tuple[str, ...] = ()
+    """Runs of the same coordinator that go on beside this one, until their samples have ended; others are dropped."""
     live: bool = False
     """Whether samples are sent as :class:`Submit` during the run, and each result is returned with its :class:`Ended`;
     such a run may be endless, so nothing is kept for a report."""
@@ -169,7 +172,7 @@ class Submit(FrozenModel):
 
 
 class Stop(FrozenModel):
-    """Ends the run and requests the report."""
+    """Ends the run and requests the report; drops, without one, a run that has not started."""
 
     kind: Literal["stop"] = "stop"
     run: str
@@ -256,6 +259,8 @@ class Load(FrozenModel):
     """For each network resource, the time in seconds that inbound data since the start takes at its bandwidth."""
     slowness: Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)] = 1.0
     """How many times slower than profiled this worker is at the moment."""
+    links: dict[str, LinkSpeed] = {}
+    """Speed of the links to other workers, from the run's own data."""
 
 
 class Log(FrozenModel):

@@ -1,7 +1,8 @@
 """The transport over Eclipse Zenoh, by TCP or by mutual TLS.
 
-Members are peers that find each other by gossip from the coordinator's address. Each declares a liveliness token, from
-which the others learn that it joins and leaves.
+Members are peers that find each other by gossip from the coordinator's address; those that are asked to also announce
+themselves to the local network by multicast, and connect to whoever does likewise. Each declares a liveliness token,
+from which the others learn that it joins and leaves.
 
 Two members have one link. A second link for urgent data would keep it out of the socket buffer that bulk data fills,
 but Zenoh numbers the messages of a priority and drops those that arrive out of order, as some do while a second link is
@@ -11,8 +12,10 @@ limits the data in buffers.
 
 from __future__ import annotations
 
+import ipaddress
 import json
 import logging
+import os
 import socket
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
@@ -58,6 +61,11 @@ _QUEUED_BATCHES: Final = 16
 """Batches of 64 KiB in a queue; the library's maximum. With the default of two, the sending thread and the thread that
 writes to the socket keep waiting for each other: a megabyte over loopback takes a third longer."""
 
+GROUP: Final = "PLANNER_DISCOVERY_GROUP"
+"""Environment variable of the multicast group by which members find each other."""
+
+_DEFAULT_GROUP: Final = "224.0.0.224:7448"
+
 _PORTS: Final = 3
 """Ports that are tried where any would do."""
 
@@ -82,6 +90,7 @@ def zenoh_connect(
     connect: Sequence[str],
     cert_dir: Path | None = None,
     insecure: bool = False,
+    discover: bool = False,
 ) -> Connect:
     """Return a function that opens the transport of member ``name``.
 
@@ -95,11 +104,15 @@ def zenoh_connect(
         The member's folder made by ``planner certs``; all links then use mutual TLS.
     insecure
         Whether to allow addresses outside the loopback interface without certificates.
+    discover
+        Whether to announce this member on the local network by multicast, and to connect to members that do likewise.
+        Certificates decide who is let in, as for any other connection.
 
     Raises
     ------
     ExecuteError
-        An address is malformed, or outside the loopback interface without certificates, or (when opened) cannot be
+        An address is malformed, or outside the loopback interface without certificates, or members are to be discovered
+        without certificates, or (when opened) cannot be
         listened on; or the certificates are not this member's; or a bound in the environment
         (:mod:`planner.execution.wire.limits`) is invalid.
     """
@@ -111,7 +124,10 @@ def zenoh_connect(
     connects = [_endpoint(protocol, address) for address in connect]
     if credentials is None and not insecure:
         refuse_open([address.rpartition(":")[0] for address in (*connect, *([listen] if listen else ()))])
-    configuration = _configuration(connects, credentials)
+        if discover:
+            expected = "certificates (--cert-dir, made by `planner certs`), or --insecure on a network you trust"
+            raise ExecuteError("whoever answers would be connected to", where="--discover", expected=expected)
+    configuration = _configuration(connects, credentials, discovery_group() if discover else None)
     limits = Limits.from_environment()
 
     def opener(on_frame: OnFrame, on_presence: OnPresence) -> Transport:
@@ -143,7 +159,31 @@ def _endpoint(protocol: str, address: str) -> str:
     return f"{protocol}/{address}"
 
 
-def _configuration(connects: Sequence[str], credentials: Credentials | None) -> dict[str, Any]:
+def discovery_group() -> str:
+    """Return the multicast group by which members find each other: ``ADDRESS:PORT``.
+
+    It is not that of other programs that use the library, which would be connected to otherwise.
+
+    Raises
+    ------
+    ExecuteError
+        If that in the environment is none.
+    """
+    text = os.environ.get(GROUP, _DEFAULT_GROUP)
+    address, _, port = text.rpartition(":")
+    try:
+        if ipaddress.ip_address(address.strip("[]")).is_multicast and 0 < int(port) < 2**16:
+            return text
+    except ValueError:
+        pass
+    raise ExecuteError(
+        "not a multicast group", where=GROUP, value=text, expected=f"ADDRESS:PORT, e.g. {_DEFAULT_GROUP}"
+    )
+
+
+def _configuration(
+    connects: Sequence[str], credentials: Credentials | None, group: str | None = None
+) -> dict[str, Any]:
     return {
         "mode": "peer",
         "connect/endpoints": list(connects),
@@ -152,7 +192,8 @@ def _configuration(connects: Sequence[str], credentials: Credentials | None) -> 
         "connect/retry": {"period_init_ms": 200, "period_max_ms": 2000, "period_increase_factor": 2},
         # Without multicast there is no reason to wait half a second for discovered peers.
         "scouting/delay": 0,
-        "scouting/multicast/enabled": False,
+        "scouting/multicast/enabled": group is not None,
+        **({"scouting/multicast/address": group} if group is not None else {}),
         # On one machine that emulates a network, shared memory would make links unlike any real ones.
         "transport/shared_memory/enabled": False,
         "transport/unicast/max_links": 1,

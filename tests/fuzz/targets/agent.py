@@ -119,12 +119,12 @@ def read(case: tuple[str, bytes, bytes]) -> None:
     try:
         agent.work()
     except PlannerError as error:
-        agent.agent._drop_run()  # as an agent does
+        agent.agent._drop_runs(agent.agent._all_runs())  # as an agent does
         if sender != COORDINATOR:
             raise AssertionError("a worker's message ends the run of another one") from error
         raise
     except Exception:
-        agent.agent._drop_run()
+        agent.agent._drop_runs(agent.agent._all_runs())
         raise
     if defects := [what for what in told if "cannot be handled" in what]:
         raise AssertionError(defects[0])

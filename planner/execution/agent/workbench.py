@@ -1,0 +1,27 @@
+"""What the runs of one agent share: the loaded blocks, the right to compute, and what is known of the links."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Hashable
+from weakref import WeakValueDictionary
+
+from planner.execution.agent.executor import ModelBlocks
+from planner.execution.agent.link_speeds import LinkSpeeds
+
+
+class Workbench:
+    """Shared by the runs of an agent, so that a block that two of them need is in memory once."""
+
+    def __init__(self) -> None:
+        self.turn = threading.Lock()
+        """Held while a block runs: an agent runs one block at a time, whichever run it is of."""
+        self.links = LinkSpeeds()
+        self._models: WeakValueDictionary[Hashable, ModelBlocks] = WeakValueDictionary()
+
+    def blocks(self, key: Hashable, make: Callable[[], ModelBlocks]) -> ModelBlocks:
+        """Return the blocks of a model that a run at hand has under a key, or new ones."""
+        found = self._models.get(key)
+        if found is None:
+            found = self._models[key] = make()
+        return found
