@@ -79,7 +79,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "pytest.PytestUnhandledThreadExceptionWarning",
     ):
         config.addinivalue_line("filterwarnings", f"error::{warning}")
-    if "not slow" in config.option.markexpr:
+    if "not slow" in config.option.markexpr and config.getoption("dist", "no") == "no":  # else workers run the tests
         sys.addaudithook(_refuse_processes)
 
 
