@@ -132,6 +132,14 @@ def choosing(folder: Path, first: Path) -> Iterator[str]:
     yield from commands("guides/choosing.md")
 
 
+def deadlines(folder: Path, first: Path) -> Iterator[str]:
+    shutil.copytree(first, folder, dirs_exist_ok=True)
+    text = (folder / "scenario.yaml").read_text(encoding="utf-8")
+    text = re.sub(r"^sources:\n(?:  .*\n)+", yaml_of("guides/deadlines.md"), text, flags=re.MULTILINE)
+    (folder / "scenario.yaml").write_text(text, encoding="utf-8")
+    yield from commands("guides/deadlines.md")
+
+
 def exits(folder: Path, first: Path) -> Iterator[str]:  # noqa: ARG001
     shutil.copy(ROOT / "models/resnet56-exits-fashion.onnx", folder / "model.onnx")
     with np.load(ROOT / "models/resnet56-exits-fashion.npz") as whole:
@@ -197,6 +205,7 @@ def solving(folder: Path, first: Path) -> Iterator[str]:
 GUIDES: Final[dict[str, Callable[[Path, Path], Iterator[str]]]] = {
     "start/own-model.md": own_model,
     "guides/choosing.md": choosing,
+    "guides/deadlines.md": deadlines,
     "guides/exits.md": exits,
     "guides/profiling.md": profiling,
     "policies.md": policies,
@@ -239,5 +248,5 @@ def test_every_piece_of_yaml_is_used() -> None:
         ):
             assert YAML(typ="safe").load(dedent(block))
             with_yaml.add(path.relative_to(DOCS).as_posix())
-    used = {"start/own-model.md", "guides/exits.md", "policies.md"}
+    used = {"start/own-model.md", "guides/deadlines.md", "guides/exits.md", "policies.md"}
     assert with_yaml == used | {"guide.md", "reference/scenario-example.md"}

@@ -106,6 +106,7 @@ def test_equations_become_mathml_and_dollars_in_code_stay() -> None:
             assert ElementTree.fromstring(equation).tag.endswith("math")  # noqa: S314 - our own
             assert "\\" not in equation, equation  # a command that is not known stays as it is
         outside_code = re.sub(r"^```.*?^```$|^ {4}.*?$|`[^`\n]+`", "", markdown, flags=re.MULTILINE | re.DOTALL)
-        assert "$" not in outside_code, path
+        assert "$$" not in outside_code, path
+        assert not re.search(r"\$.+\$", outside_code), path
         assert hooks.on_page_content(markdown, page=page).count("<math") == len(page.meta["equations"])
         assert bool(page.meta["equations"]) == (path.name == "program.md")
