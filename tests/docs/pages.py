@@ -9,10 +9,11 @@ from typing import Final
 QUICKLY: Final = {
     "profile measure": ("--budget", "5s"),
     "probe-device": ("--budget", "10s"),
-    "solve": ("--time-limit", "10s"),
-    "compare": ("--time-limit", "5s"),
+    "solve": ("--time-limit", "6s"),
+    "compare": ("--time-limit", "2s"),
     "pareto": ("--time-limit", "5s"),
-    "validate": ("--samples", "40"),
+    "simulate": ("--repeat", "2"),
+    "validate": ("--samples", "20"),
 }
 """Options that keep tests short, by command."""
 
@@ -27,9 +28,10 @@ def commands(text: str) -> list[str]:
 
 
 def quick_words(command: str) -> list[str]:
-    """Return the words of a command after ``planner``, with an option that keeps it short."""
+    """Return the words of a command after ``planner``, with the option that keeps it short."""
     words = shlex.split(command)[1:]
     for name, (option, value) in QUICKLY.items():
-        if words[: len(name.split())] == name.split() and option not in words:
-            words += [option, value]
+        if words[: len(name.split())] == name.split():
+            given = words.index(option) if option in words else len(words)
+            words[given : given + 2] = [option, value]
     return words

@@ -150,10 +150,8 @@ def exits(folder: Path, first: Path) -> Iterator[str]:  # noqa: ARG001
     text = (folder / "exits/scenario.yaml").read_text(encoding="utf-8")
     text = re.sub(r"^(?:sources|objective):.*\n(?:  .*\n)*", "", text, flags=re.MULTILINE)
     own = yaml_of("guides/exits.md").replace("gate-box", "camera-box").replace("[model]", "[fashion]")
-    (folder / "scenario.yaml").write_text(
-        text.replace("path: ", "path: exits/").replace("predictions: ", "predictions: exits/") + own
-    )
-    yield compared
+    (folder / "exits/scenario.yaml").write_text(text + own, encoding="utf-8")
+    yield compared.replace("scenario.yaml", "exits/scenario.yaml")
 
 
 def profiling(folder: Path, first: Path) -> Iterator[str]:

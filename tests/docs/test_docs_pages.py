@@ -33,6 +33,7 @@ COMMENTS = {"models.axes", "models.layer_assignment"}
         (example_page.PAGE, example_page.example_page),
         (worker_page.PAGE, worker_page.worker_page),
         (worker_page.PICTURE, worker_page.worker_picture),
+        (worker_page.STATES, worker_page.states_picture),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )
