@@ -46,7 +46,9 @@ _WITH_AGENTS = (
 """What runs agents or whole examples. Two of these tests at once would be too much for two cores."""
 
 _SLOW = (
+    "campaign",
     "fuzz",
+    "protocol",
     "solvers",
     "api/test_api_plan.py",
     "cli/test_cli_compare.py",
@@ -58,6 +60,7 @@ _SLOW = (
     "interchange",
     "simulation/test_simulation_invariants.py",
     "simulation/test_simulation_theory.py",
+    "test_cluster.py",
     "test_example_ms_mdi.py",
     "test_example_pa_mdi.py",
     "test_example_random.py",
