@@ -37,7 +37,6 @@ _WITH_AGENTS = (
     "cli/test_cli_live.py",
     "cli/test_cli_run.py",
     "cli/test_cli_validate.py",
-    "docs/test_docs_commands.py",
     "test_example_changing.py",
     "test_example_exits.py",
     "test_example_notebook.py",
