@@ -12,7 +12,7 @@ SBOM := dist/sbom.cdx.json
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
-.PHONY: help demo test test-fast test-newest test-oldest test-wheel dist check docs fuzz lock audit sbom golden bench bench-solve campaign nightly clean
+.PHONY: help demo test test-fast test-newest test-oldest test-wheel test-aarch64 dist check docs fuzz lock audit sbom golden bench bench-solve campaign nightly clean
 .DEFAULT_GOAL := help
 
 help: ## List the targets.
@@ -52,6 +52,9 @@ test-wheel: $(LOCKER)/bin/uv dist ## Run the tests on the built wheel, without t
 	@echo "mdi-planner[cpu] @ file://$$(ls $(CURDIR)/dist/*.whl)" | $(LOCKER)/bin/uv pip compile - --quiet --no-header \
 		--no-annotate --python-platform aarch64-manylinux_2_28 --python-version 3.10 --only-binary :all:
 
+test-aarch64: $(LOCKER)/bin/uv dist ## Run all policies on an aarch64 agent, under qemu-user; needs Debian and the network.
+	@$(BIN)/python -m tests.aarch64 dist/*.whl --uv $(LOCKER)/bin/uv $(if $(AARCH64_PYTHON),--python $(AARCH64_PYTHON))
+
 dist: $(VENV)/.dev ## Build the wheel and the source distribution in dist/, and check them.
 	@rm -rf dist
 	@PIP_CONSTRAINT=$(LOCK) $(BIN)/python -m build --outdir dist . > /dev/null
@@ -73,6 +76,10 @@ fuzz: $(VENV)/.dev ## Run 100,000 malformed inputs; CASES=1000 fewer, TARGETS=pl
 
 lock: $(LOCKER)/bin/uv ## Lock the newest versions of all dependencies, for every supported Python.
 	@$(COMPILE) --universal --python-version 3.10 --output-file $(LOCK) > /dev/null
+	@# What JetPack 6 can have, for `make test-aarch64`; qemu-user 7.2 starts no onnxruntime from 1.27 on.
+	@echo "onnxruntime==1.23.2" | $(LOCKER)/bin/uv pip compile - pyproject.toml --extra cpu --quiet --upgrade --universal \
+		--python-version 3.10 --generate-hashes --no-annotate --custom-compile-command "make lock" --no-emit-index-url \
+		--no-emit-find-links --output-file tests/aarch64/requirements.txt > /dev/null
 
 audit: $(AUDITOR)/bin/pip-audit ## Check the locked versions for published vulnerabilities; needs the network.
 	@# Strict, so that a version that cannot be looked up is no clean one.

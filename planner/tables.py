@@ -16,6 +16,9 @@ if TYPE_CHECKING:  # an agent prints no table and starts without rich
 WIDTH: Final = 120
 """Width of a line, in characters, where no terminal determines it."""
 
+NAME: Final = 40
+"""Longest name of a tensor or a layer in a table, in characters; exporters make some of hundreds."""
+
 _UNLIMITED: Final = 10_000
 """Wider than any table, in characters."""
 
@@ -140,3 +143,13 @@ def _width(table: rich_table.Table, *, maximum: bool) -> int:
 
 def _escape(value: object) -> str:
     return html.escape(str(value))
+
+
+def short_name(name: str) -> str:
+    """Return a name without its middle if it is long.
+
+    >>> short_name("model_1/conv2d_4/BiasAdd;model_1/conv2d_4/BiasAdd;model_1/conv2d_2/Conv2D1__376:0")
+    'model_1/conv2d_4/BiasAdd;m…onv2D1__376:0'
+    """
+    tail = NAME // 3
+    return name if len(name) <= NAME else f"{name[: NAME - tail - 1]}…{name[-tail:]}"

@@ -47,7 +47,9 @@ _WITH_AGENTS = (
 """What runs agents or whole examples. Two of these tests at once would be too much for two cores."""
 
 _SLOW = (
+    "campaign",
     "fuzz",
+    "protocol",
     "solvers",
     "api/test_api_plan.py",
     "cli/test_cli_compare.py",
@@ -59,6 +61,7 @@ _SLOW = (
     "interchange",
     "simulation/test_simulation_invariants.py",
     "simulation/test_simulation_theory.py",
+    "test_cluster.py",
     "test_example_ms_mdi.py",
     "test_example_pa_mdi.py",
     "test_example_random.py",
@@ -81,7 +84,7 @@ def pytest_configure(config: pytest.Config) -> None:
         "pytest.PytestUnhandledThreadExceptionWarning",
     ):
         config.addinivalue_line("filterwarnings", f"error::{warning}")
-    if "not slow" in config.option.markexpr:
+    if "not slow" in config.option.markexpr and config.getoption("dist", "no") == "no":  # else workers run the tests
         sys.addaudithook(_refuse_processes)
 
 

@@ -18,6 +18,7 @@ else:
 ROOT = Path(__file__).parents[1]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))
 LOCK = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+AARCH64 = (ROOT / "tests/aarch64/requirements.txt").read_text(encoding="utf-8")
 PYTHONS = [
     found[1]
     for classifier in PROJECT["project"]["classifiers"]
@@ -38,13 +39,13 @@ def promised() -> list[Requirement]:
     return [requirement for requirement in requirements if requirement.name != project["name"]]
 
 
-def locked(python: str) -> dict[str, str]:
+def locked(python: str, lock: str = LOCK) -> dict[str, str]:
     """The version of each package on Linux with a version of Python."""
     environment = {"python_version": python, "python_full_version": f"{python}.0", "sys_platform": "linux"}
     versions: dict[str, str] = {}
-    for line in LOCK.splitlines():
-        if not line.lstrip().startswith("#"):
-            pin = Requirement(line)
+    for line in lock.splitlines():
+        if not line.lstrip().startswith(("#", "--hash")):
+            pin = Requirement(line.rstrip(" \\"))
             if pin.marker is None or pin.marker.evaluate(environment):
                 assert pin.name not in versions, f"{pin.name} is locked twice on Python {python}"
                 (only,) = pin.specifier
@@ -75,6 +76,16 @@ def test_every_dependency_has_a_lower_bound() -> None:
         assert [bound.operator for bound in requirement.specifier] == [">="], requirement
 
 
-def test_the_lock_names_no_place_to_download_from() -> None:
-    assert "://" not in LOCK
+@pytest.mark.parametrize("python", ["3.10", "3.11"])
+def test_an_agent_on_aarch64_is_locked_within_its_bounds(python: str) -> None:
+    versions = locked(python, AARCH64)
+    project = PROJECT["project"]
+    for requirement in map(Requirement, [*project["dependencies"], *project["optional-dependencies"]["cpu"]]):
+        assert requirement.specifier.contains(versions[canonicalize_name(requirement.name)]), requirement
+    assert versions["onnxruntime"] == "1.23.2"
+
+
+def test_the_locks_name_no_place_to_download_from() -> None:
+    assert "://" not in LOCK + AARCH64
     assert not re.search(r"^\s*-", LOCK, flags=re.MULTILINE)
+    assert "-index" not in AARCH64

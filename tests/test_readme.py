@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import shlex
 import shutil
 import subprocess
 import sys
@@ -23,6 +22,7 @@ from planner.execution.wire.zenoh import free_port
 from planner.scenario.load import load_instance, load_scenario
 from tests.cli.command import parse
 from tests.docs.formats_page import RESULT, result_paths
+from tests.docs.pages import commands, quick_words
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -44,12 +44,6 @@ MAY_BE_EMPTY = ("faults", "incidents", "host_limits")
 """Lists of a result that say what went wrong."""
 
 
-def commands(text: str) -> list[str]:
-    """Return the commands of a page, without comments, joined where a backslash ends a line."""
-    joined = re.sub(r" *\\\n +", " ", text)
-    return [line.partition(" #")[0].strip() for line in re.findall(r"^    (planner .+)$", joined, flags=re.MULTILINE)]
-
-
 def program(text: str) -> str:
     """Return the only program of a page."""
     (found,) = re.findall(r"^```python\n(.*?)^```$", text, flags=re.MULTILINE | re.DOTALL)
@@ -58,7 +52,7 @@ def program(text: str) -> str:
 
 def run_command(command: str, folder: Path) -> None:
     """Run a command of a page; a validation may end with 1, since delays may be off on a busy machine."""
-    words = [sys.executable, "-m", *shlex.split(command)]
+    words = [sys.executable, "-m", "planner", *quick_words(command)]
     ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder, timeout=240)
     allowed = {0, 1} if "validate" in words else {0}
     assert ended.returncode in allowed, f"{command}\n{ended.stdout}\n{ended.stderr}"

@@ -16,7 +16,7 @@ from planner.errors import ModelError
 from planner.files import StrPath, write_bytes_atomic, write_text_atomic
 from planner.model.chain import Block, Chain, Cut
 from planner.model.load import ChainModel, load_chain
-from planner.tables import Printable, Table
+from planner.tables import Printable, Table, short_name
 
 MANIFEST: Final = "manifest.json"
 
@@ -83,10 +83,10 @@ class ChainSummary(Printable):
     def contents(self) -> Iterator[Table | str]:
         """Return a table of the blocks, each with the cut after it."""
         chain = self.chain
-        exits = {exit_.cut: exit_.name for exit_ in chain.exits}
+        exits = {exit_.cut: short_name(exit_.name) for exit_ in chain.exits}
         rows = []
         for index, (block, cut) in enumerate(zip(chain.blocks, chain.cuts[1:], strict=True)):
-            crossing = ", ".join(f"{tensor.name} {list(tensor.shape)}" for tensor in cut.tensors)
+            crossing = ", ".join(f"{short_name(tensor.name)} {list(tensor.shape)}" for tensor in cut.tensors)
             rows.append(
                 (
                     index,
@@ -226,8 +226,8 @@ class Split(Printable):
                 (
                     stage["file"],
                     f"{stage['first_block']}..{stage['last_block']}",
-                    ", ".join(stage["inputs"]),
-                    ", ".join(stage["outputs"]),
+                    ", ".join(map(short_name, stage["inputs"])),
+                    ", ".join(map(short_name, stage["outputs"])),
                 )
                 for stage in stages
             ],

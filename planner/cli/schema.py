@@ -25,7 +25,7 @@ def command(
 
     Editors with a YAML language server read it from the first line of a file:
 
-    # yaml-language-server: $schema=scenario.schema.json
+    `# yaml-language-server: $schema=scenario.schema.json`
 
     `planner new` writes such a line.
     """

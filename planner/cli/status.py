@@ -106,6 +106,8 @@ def _row(state: AgentState) -> tuple[object, ...]:
     device = about.device_class or " ".join(
         value for key in ("device", "l4t", "power_mode") if (value := about.device.get(key))
     )
+    if architecture := about.device.get("architecture"):
+        device = f"{device} ({architecture})" if device else architecture
     providers = f"{about.provider} (of {', '.join(about.providers)})" if about.providers else "no onnxruntime"
     versions = f"planner {about.version}, onnxruntime {about.onnxruntime}, Python {about.python}"
     loaded = ", ".join(f"{model}: {_span(blocks)}" for model, blocks in about.loaded.items() if blocks)

@@ -44,7 +44,7 @@ from planner.plan.types import PlanSpec, Route
 from planner.policy.backlog_forecast import BacklogForecast
 from planner.policy.base import PriorityPolicy
 from planner.policy.candidate_routes import extended_candidate_routes, whole_model_at_home
-from planner.policy.types import Booking, Status, Task, View, Waiting
+from planner.policy.types import Booking, Status, Task, View, Waiting, resource_of
 from planner.scenario.instance import Instance
 from planner.scenario.types import AdaptiveParameters
 
@@ -182,7 +182,7 @@ class Adaptive(PriorityPolicy):
         self._take(view.worker, self._own_status(view))
 
     def _take(self, worker: str, status: Status) -> None:
-        resource = _resource(worker)
+        resource = resource_of(worker)
         self._waiting[resource] = status.waiting
         self._forecasts[resource].told(status.at_s, [*status.backlog_s, (inf, status.running_s)])
 
@@ -261,11 +261,6 @@ def aged_priority(task: Task, now_s: float, ageing_s: float) -> float:
     return task.priority * (1 + (now_s - task.created_s) / ageing_s)
 
 
-def _resource(worker: str) -> str:
-    """Return the name of a worker among the resources; no network's name begins like this."""
-    return f"@{worker}"
-
-
 def _option(view: View, source: str, route: Route) -> _Option:
     """Work out what a route's stages and transfers take on their own, and how many samples come to each."""
     instance, costs, model = view.instance, view.costs, route.model
@@ -277,7 +272,7 @@ def _option(view: View, source: str, route: Route) -> _Option:
     for worker, first, last in ((stage.worker, stage.first_block, stage.last_block) for stage in route.stages):
         legs += _hops(view, at, worker, sizes[first], reach[first])
         work_s = costs.stage_s(model, worker, first, last, route.operating_point)
-        legs.append(_RouteLeg(_resource(worker), work_s, share=reach[first]))
+        legs.append(_RouteLeg(resource_of(worker), work_s, share=reach[first]))
         for exit_ in instance.any_profile(model).exits:
             if first < exit_.cut <= last + 1:
                 leaving = reach[exit_.cut - 1] - reach[exit_.cut]

@@ -121,7 +121,8 @@ class Status:
     waiting
         Number of waiting tasks, by priority.
     booked
-        What the samples started here since the last status will ask of which worker or network.
+        What the samples started here since the last status will ask of which network, by its name, or worker, by that
+        of :func:`resource_of`.
     """
 
     at_s: float = field(default=0.0, compare=False)
@@ -133,6 +134,11 @@ class Status:
     links: tuple[tuple[str, float], ...] = ()
     waiting: tuple[tuple[float, int], ...] = ()
     booked: tuple[tuple[str, Booking], ...] = ()
+
+
+def resource_of(worker: str) -> str:
+    """Return the name of a worker among what samples ask of, which no network has."""
+    return f"@{worker}"
 
 
 @dataclass(slots=True)

@@ -9,7 +9,7 @@ from typing import Any
 from planner.errors import ProfileError
 from planner.profiling.store import FORMER_CHAIN
 from planner.profiling.types import Profile
-from planner.tables import Printable, Table
+from planner.tables import Printable, Table, short_name
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class ProfileDiff(Printable):
     def contents(self) -> Iterator[Table | str]:
         """Return the times of the blocks, side by side, and the differences between the environments."""
         rows = [
-            *zip(self.names, self.before_s, self.after_s, strict=True),
+            *zip(map(short_name, self.names), self.before_s, self.after_s, strict=True),
             ("whole chain", sum(self.before_s), sum(self.after_s)),
         ]
         yield Table(

@@ -11,7 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from planner.base import FrozenModel
 from planner.model.work import KernelWork
-from planner.tables import Printable, Table
+from planner.tables import Printable, Table, short_name
 
 SCHEMA: Final = "planner/profile/v1"
 
@@ -293,7 +293,7 @@ def _block_table(profile: Profile) -> Table:
         [
             (
                 index,
-                block.name,
+                short_name(block.name),
                 f"{1e3 * block.mean_s:.3f}",
                 *([_milliseconds(block.interval_s)] if interval else []),
                 f"{1e3 * block.std_s:.3f}",

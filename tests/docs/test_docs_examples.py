@@ -25,8 +25,12 @@ PROGRAMS = [
     for page in sorted((ROOT / "docs").rglob("*.md"))
     for program in re.findall(r"^```python\n(.*?)^```$", page.read_text(encoding="utf-8"), re.MULTILINE | re.DOTALL)
 ]
-TROUBLE = ROOT / "docs/guides/troubleshooting.md"
-MESSAGES = re.findall(r"^\| `([^`]+)`", TROUBLE.read_text(encoding="utf-8"), re.MULTILINE)
+TROUBLE = [ROOT / "docs/guides/troubleshooting.md", ROOT / "docs/start/own-model.md"]
+MESSAGES = [
+    message
+    for page in TROUBLE
+    for message in re.findall(r"^\| `([^`]+)`", page.read_text(encoding="utf-8"), re.MULTILINE)
+]
 
 
 def test_there_are_examples_messages_and_programs() -> None:

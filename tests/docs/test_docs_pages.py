@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
+from xml.etree import ElementTree
 
 import pytest
 from ruamel.yaml import YAML
@@ -30,6 +33,7 @@ COMMENTS = {"models.axes", "models.layer_assignment", "models.state"}
         (example_page.PAGE, example_page.example_page),
         (worker_page.PAGE, worker_page.worker_page),
         (worker_page.PICTURE, worker_page.worker_picture),
+        (worker_page.STATES, worker_page.states_picture),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )
@@ -88,3 +92,22 @@ def test_every_page_is_in_the_navigation() -> None:
 def test_links_to_files_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\((?!https?:|#)([^)#\s]+)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), target
+
+
+def test_equations_become_mathml_and_dollars_in_code_stay() -> None:
+    spec = importlib.util.spec_from_file_location("hooks", DOCS / "hooks.py")
+    assert spec is not None
+    assert spec.loader is not None
+    hooks = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(hooks)
+    for path in PAGES:
+        page, text = SimpleNamespace(meta={}), path.read_text(encoding="utf-8")
+        markdown = hooks.on_page_markdown(text, page=page)
+        for equation in page.meta["equations"]:
+            assert ElementTree.fromstring(equation).tag.endswith("math")  # noqa: S314 - our own
+            assert "\\" not in equation, equation  # a command that is not known stays as it is
+        outside_code = re.sub(r"^```.*?^```$|^ {4}.*?$|`[^`\n]+`", "", markdown, flags=re.MULTILINE | re.DOTALL)
+        assert "$$" not in outside_code, path
+        assert not re.search(r"\$.+\$", outside_code), path
+        assert hooks.on_page_content(markdown, page=page).count("<math") == len(page.meta["equations"])
+        assert bool(page.meta["equations"]) == (path.name == "program.md")

@@ -11,6 +11,7 @@ from planner.scenario.instance import Instance
 from planner.trace.records import Record
 from planner.worker.events import Effect, Event
 from tests.docs.worker_page import EVENTS, EVERY, effects_of, handlers
+from tests.docs.worker_states import transitions
 from tests.simulation.churn import cases
 from tests.simulation.observed import ObservedSimulator
 
@@ -37,3 +38,16 @@ def test_workers_do_nothing_that_the_page_does_not_say(case: tuple[Instance, Pla
     instance, plan = case
     ObservedSimulator(instance, policy=policy, plan=plan, seed=seed, sink=records.append, observe=observe).run()
     assert records
+
+
+def test_other_runs_have_no_other_states() -> None:
+    shown, others = transitions(), transitions(range(10_000, 10_060))
+    for known, found in zip(shown, others, strict=True):
+        assert set(found) <= set(known)
+
+
+def test_every_sample_and_task_ends_where_the_picture_says() -> None:
+    samples, tasks = transitions()
+    assert {end for _, end in samples} - {start for start, _ in samples} == {"completed", "failed", "dropped"}
+    assert ("runs", "queued") in tasks  # between blocks, under policies that look there
+    assert ("completed", "in flight") not in samples

@@ -15,9 +15,11 @@ from typing import Final, get_args
 from planner.files import write_text_atomic
 from planner.worker import clearance_handshake, events, home, lateness, pace, queues, worker
 from tests.docs.fields import about
+from tests.docs.worker_states import PLACES, numbered, states_picture, transitions
 
 PAGE: Final = Path(__file__).parents[2] / "docs/theory/worker.md"
 PICTURE: Final = Path(__file__).parents[2] / "docs/images/worker.svg"
+STATES: Final = Path(__file__).parents[2] / "docs/images/worker-states.svg"
 
 EVENTS: Final = {cls.__name__: cls for cls in get_args(events.Event)}
 EFFECTS: Final = {cls.__name__: cls for cls in get_args(events.Effect)}
@@ -49,6 +51,19 @@ simulations under every policy.
 
 ![Events on the left, effects on the right; a line where the effect may follow](../images/worker.svg)
 
+"""
+
+_STATES: Final = """
+## States
+
+A worker has no table of states: what it holds tells them. These are all that were observed in random runs under every
+policy and with every kind of fault; a test looks for others. The number of an arrow is that of its row in the tables.
+A message stands for its being received; `TimedOut` has what the time was set for.
+
+![States of samples and tasks, with arrows that have numbers](../images/worker-states.svg)
+
+A sample whose attempt is over without a result is in flight again, or waits. A task that comes while the worker is idle
+runs in the same step.
 """
 
 
@@ -118,7 +133,7 @@ def _called(cls: str, node: ast.AST) -> Iterator[str]:
 
 def worker_page() -> str:
     """Return the page as Markdown."""
-    parts = [_HEAD, _rules(), "\n## Events, and the effects that may follow\n\n"]
+    parts = [_HEAD, _rules(), *_states(), "\n## Events, and the effects that may follow\n\n"]
     parts += [
         _table(
             "event",
@@ -143,6 +158,24 @@ def worker_page() -> str:
         _table("message", "meaning", rows=[(f"`{name}`", about(cls)) for name, cls in MESSAGES.items()]),
     ]
     return "".join(parts)
+
+
+def _states() -> Iterator[str]:
+    """Yield the section on states: a table below the picture for each kind."""
+    yield _STATES
+    for found, places, title in zip(transitions(), PLACES, ("A sample at its home", "A task at a worker"), strict=True):
+        pairs = numbered(found, places)
+        yield f"\n### {title}\n\n"
+        yield _table(
+            "",
+            "from",
+            "to",
+            "on",
+            rows=[
+                (str(number), start, end, ", ".join(f"`{name}`" for name in sorted(found[start, end])))
+                for number, (start, end) in enumerate(pairs, start=1)
+            ],
+        )
 
 
 def _effects(event: str) -> str:
@@ -196,6 +229,7 @@ def main() -> None:
     """Write the page and its picture."""
     write_text_atomic(PAGE, worker_page())
     write_text_atomic(PICTURE, worker_picture())
+    write_text_atomic(STATES, states_picture())
 
 
 if __name__ == "__main__":

@@ -23,12 +23,23 @@ from planner.execution.wire.transport import CONTROL
 from planner.policy.registry import POLICIES, make_policy
 from planner.runtime.input_pool import input_pool
 from planner.runtime.session import BlockSession
+from planner.scenario.instance import Instance
 from planner.simulation.simulator import simulate
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import Complete, RunBlock, Send
 from planner.worker.worker import Worker
 from tests.execution.memory_network import MemoryNetwork
-from tests.execution.rig import BLOCKS, FILES, HASHES, MODEL, SPLIT, agents_in_threads, small_deployment, small_instance
+from tests.execution.rig import (
+    BLOCKS,
+    FILES,
+    HASHES,
+    MODEL,
+    SPLIT,
+    agents_in_threads,
+    small_deployment,
+    small_instance,
+    small_plan,
+)
 
 ROUTES = dict[tuple[str, int], list[tuple[str, int]]]
 
@@ -211,3 +222,19 @@ def test_a_slow_worker_slows_admission_and_samples_in_flight_stay_bounded(tmp_pa
 def effect_key(effect: RunBlock | Send) -> tuple[str, int]:
     source, sample, _ = effect.key if isinstance(effect, RunBlock) else effect.message.key
     return source, sample
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_nothing_that_two_homes_tell_each_other_is_refused(policy: str, tmp_path: Path) -> None:
+    one = small_instance()
+    sources = one.scenario.sources | {"other": one.scenario.sources["other"].model_copy(update={"worker": "b"})}
+    scenario = one.scenario.model_copy(update={"sources": sources})
+    instance = Instance(scenario=scenario, profiles=one.profiles, paths=one.paths)
+    there = small_plan([("b", 0, 1), ("c", 2, 2)]).sources["other"]
+    plan = SPLIT.model_copy(update={"sources": SPLIT.sources | {"other": there}})
+    deployment = small_deployment(instance, plan, policy, EmulatedNetwork(instance))
+    with agents_in_threads(instance.workers, tmp_path) as coordinator:
+        measurement = coordinator.run(deployment, ready_timeout_s=30.0)
+    ended = [record.status for record in measurement.records if isinstance(record, SampleRecord)]
+    assert ended == ["completed"] * sum(map(instance.samples, instance.sources))
+    assert measurement.incidents == []

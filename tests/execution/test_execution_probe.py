@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import platform
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from itertools import accumulate, combinations, permutations
@@ -141,7 +142,9 @@ def test_status_and_probe_over_loopback(tmp_path: Path) -> None:
             assert about["queued"] == 0
             assert "cpu" in about["providers"]
             assert about["memory_bytes"] > 2**20
-        assert "idle" in planner_process("status", "a", "b", "--connect", address, "--wait", "30 s").stdout
+        shown = planner_process("status", "a", "b", "--connect", address, "--wait", "30 s").stdout
+        assert "idle" in shown
+        assert shown.count(f"({platform.machine()})") == 2
         output = tmp_path / "networks.yaml"
         words = ("--connect", address, "--wait", "30 s", "--duration", "0.2 s", "-o", str(output), "--json")
         probed = planner_process("probe", "a", "b", *words)

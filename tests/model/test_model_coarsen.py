@@ -6,6 +6,7 @@ from functools import partial
 from itertools import combinations, pairwise
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,6 +47,7 @@ def score(
     return evenness + bytes_term + nesting + FUSION_PENALTY * sum(fused[cut] for cut in borders)
 
 
+@pytest.mark.slow
 @settings(max_examples=200, deadline=None)
 @given(problems())
 def test_the_chosen_borders_are_optimal(problem: Problem) -> None:

@@ -133,6 +133,7 @@ def wrong_peaks(found: Found, most: float) -> dict[str, tuple[float, float]]:
     }
 
 
+@pytest.mark.slow
 @needs_onnxruntime(1, 32)
 def test_the_peak_of_each_kind_of_operator_is_not_more_than_is_said(tmp_path: Path) -> None:
     found = measure(memory_of_kinds, KINDS, tmp_path)
@@ -155,6 +156,7 @@ def check_models(names: Iterable[str], folder: Path) -> None:
     assert wrong == {}
 
 
+@pytest.mark.slow
 @needs_onnxruntime(1, 32)
 def test_the_blocks_of_models_take_the_memory_that_is_said(tmp_path: Path) -> None:
     installed = [name for name, (package, *_) in PACKAGED.items() if find_spec(package)]

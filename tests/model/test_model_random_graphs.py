@@ -6,6 +6,7 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from onnx import NodeProto, helper
@@ -47,6 +48,7 @@ def graphs(draw: st.DrawFn) -> tuple[list[NodeProto], list[str], list[str]]:
     return draw(st.permutations(nodes)), inputs, outputs
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(graph=graphs(), dynamic=st.booleans(), max_blocks=st.integers(1, 4))
 def test_any_graph_can_be_cut_anywhere(

@@ -152,6 +152,7 @@ def test_candidate_routes_include_the_plans_and_respect_memory() -> None:
             assert (len(stages) > 8) == wide
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", [0, 1, 3, 6])
 def test_adaptive_is_never_much_worse_than_its_plan_on_random_instances(seed: int) -> None:
     """Same arrivals; at a load where queues matter."""

@@ -105,6 +105,7 @@ def places(value: Any, place: tuple[Any, ...] = ()) -> list[tuple[Any, ...]]:
     return [place, *(found for key, item in inner for found in places(item, (*place, key)))][0 if place else 1 :]
 
 
+@pytest.mark.slow
 @settings(max_examples=150, deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(places(DOCUMENT)), st.sampled_from(["set", "delete", "rename"]), ODD)))
 def test_any_damage_is_reported_with_its_line(damage: list[tuple[tuple[Any, ...], str, Any]]) -> None:

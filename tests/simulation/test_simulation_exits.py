@@ -144,6 +144,7 @@ def test_a_result_that_leaves_early_is_small_and_spares_what_is_behind() -> None
     assert blocks == {sample: set(range(last[name])) for sample, name in exits.items()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("load", [0.02, 0.6], ids=["unloaded", "loaded"])
 @pytest.mark.parametrize("stages", [[("slow", 0, 7)], [("slow", 0, 3), ("fast", 4, 7)]], ids=["one", "two"])
 def test_delays_are_those_that_evaluation_expects(stages: list[tuple[str, int, int]], load: float) -> None:

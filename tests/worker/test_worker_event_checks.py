@@ -164,7 +164,7 @@ def test_a_worker_that_refused_events_is_as_one_that_never_saw_them(
                 for now_s, event in misfits(worker, instance, plan):
                     with pytest.raises(ProtocolError):
                         worker.step(now_s, event)
-                    assert snapshot(worker) == before, event
+                assert snapshot(worker) == before
             assert worker.step(step.now_s, step.event) == step.effects
 
 

@@ -30,7 +30,7 @@ from planner.execution.wire.messages import (
     WarmUpInput,
 )
 from planner.model.chain import TensorSpec
-from planner.policy.types import Status, Task
+from planner.policy.types import Status, Task, resource_of
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Record, SampleRecord
 from planner.worker.events import (
@@ -147,7 +147,7 @@ def _check_status(deploy: Deploy, status: Status, frame: Frame) -> None:
     for source, _ in status.per_parameter_s:
         _known("source", source, instance.sources, frame)
     for name, _ in status.booked:
-        _known("worker or network", name, (*instance.workers, *instance.resources), frame)
+        _known("worker or network", name, (*map(resource_of, instance.workers), *instance.resources), frame)
 
 
 def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:

@@ -1,0 +1,1 @@
+"""Agents of another architecture: aarch64 under qemu-user, beside one of this machine's own."""
