@@ -34,7 +34,7 @@ def test_skipped_moves_are_never_on_a_shortest_path(seed: int, workers: int, spr
     prices = Prices.of_delay(problem, np.repeat(of_class[None], len(problem.classes.weight), axis=0))
     for source, demand in enumerate(problem.demands):
         variant = demand.variants[0]
-        graph = LayeredGraph.of(problem, source, variant, *prices.of_source(problem, source, variant))
+        graph = LayeredGraph.of(problem, source, variant, prices)
         price, path = graph.cheapest()
         all_looked_at, _ = graph.counted(Visits((), 0, workers))
         near = tuple(random.integers(0, workers, len(path)).tolist())

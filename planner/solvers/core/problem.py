@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -99,6 +100,9 @@ class Problem:
         Delay in seconds that losing all accuracy is worth: 100 × ``accuracy_worth``.
     most_load
         Utilisation that no stage and no transfer of a route may exceed by itself; unlimited by default.
+    room_parts
+        Per model, the part of each worker's room for weights that a block takes for one source, where blocks may be
+        resident in part; shape [L, D] each. Empty, as by default, if that is no limit.
     """
 
     goal: str
@@ -124,6 +128,7 @@ class Problem:
     load_w: Array | float = 0.0
     idle_w: float = 0.0
     most_load: float = np.inf
+    room_parts: tuple[Array, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields alone: what is cached cannot be sent to another process, or is found there again."""
@@ -320,12 +325,20 @@ class Problem:
         weights, largest = self.resident_bytes(self.residency(choices))
         return weights + largest
 
+    def room_used(self, choice: Choice) -> Array:
+        """Return the part of each worker's room that a route takes with its share of samples; shape [D]."""
+        parts = self.room_parts[self.variants[choice.variant].model]
+        used = parts[np.arange(len(parts)), choice.workers]
+        return choice.share * np.bincount(choice.workers, used, len(self.workers))
+
     def feasible(self, choices: Choices, tolerance: float = 1e-6) -> bool:
         """Return whether routes satisfy all limits but the cap; deadlines count work and transfers without waiting.
 
         Memory is counted in whole bytes and has no tolerance.
         """
         if self.memory_binds and (self.memory_used(choices) > self.memory_bytes).any():
+            return False
+        if self.room_parts and (sum(map(self.room_used, chain.from_iterable(choices))) > 1 + tolerance).any():
             return False
         for source, routes in enumerate(choices):
             demand = self.demands[source]

@@ -20,22 +20,22 @@ MAX_VISIT_STATES = 1024
 
 PRICING: Final[Mapping[str, Equation]] = {
     "price_of_route": Equation(
-        "What a route costs at the prices of load, latency, time and accuracy.",
+        "What a route costs at the prices of load, latency, time, accuracy and memory.",
         r"C_j = \lambda_s \sum_{r} \psi_{kr} t_{jr} + \lambda_s \chi_s \tau_j + \xi_s u_j "
-        r"+ \lambda_s \chi_s \omega (1 - A_j) - \eta_s A_j",
+        r"+ \lambda_s \chi_s \omega (1 - A_j) - \eta_s A_j + \sum_{d} \rho_d m_{jd}",
     ),
     "cheapest_route": Equation(
         "The cheapest route of a source, by a shortest path in the layered graph: the price is a sum over its arcs.",
         r"C_s = \min_{j} C_j = \min_{o \in O_s} \Big( \min_{\text{paths}} \sum_{a} \big( "
-        r"\lambda_s \sum_{r} \psi_{kr} t_{ar} + \lambda_s \chi_s \tau_a + \xi_s u_a \big) "
+        r"\lambda_s \sum_{r} \psi_{kr} t_{ar} + \lambda_s \chi_s \tau_a + \xi_s u_a + \rho_d m_{ad} \big) "
         r"+ \lambda_s \chi_s \omega (1 - A_o) - \eta_s A_o \Big)",
     ),
 }
-"""The pricing of routes, by name; ψ, χ, ξ and η are the prices of load, latency, time and accuracy."""
+"""The pricing of routes, by name; ψ, χ, ξ, η and ρ are the prices of load, latency, time, accuracy and memory."""
 BOUNDS: Final[Mapping[str, Equation]] = {
     "limit_worth": Equation(
-        "What the limits of the sources are worth at their prices; part of each bound.",
-        r"\Lambda = \sum_{s} (\eta_s A_s - \xi_s T_s)",
+        "What the limits of sources and memory are worth at their prices; part of each bound.",
+        r"\Lambda = \sum_{s} (\eta_s A_s - \xi_s T_s) - \sum_{d} \rho_d",
     ),
     "lagrangian_bound": Equation(
         "Goal delay: the cheapest routes, and each resource at its best utilisation for the prices of its load.",
@@ -102,7 +102,7 @@ def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice |
     demand = problem.demands[source]
     best, chosen = np.inf, Choice(demand.variants[0], (demand.home,) * len(problem.variants[demand.variants[0]]))
     for variant in demand.variants:
-        graph = LayeredGraph.of(problem, source, variant, *prices.of_source(problem, source, variant))
+        graph = LayeredGraph.of(problem, source, variant, prices)
         path = _path(problem, graph, near.workers if near and near.variant == variant else ())
         price = _priced(problem, source, variant, prices, *path)
         if price < best:
@@ -119,7 +119,7 @@ def cheapest_split(problem: Problem, source: int, prices: Prices) -> Choice:
     options: list[tuple[bool, float, Choice]] = []
     for variant in demand.variants:
         model = problem.variants[variant]
-        graph = LayeredGraph.of(problem, source, variant, *prices.of_source(problem, source, variant))
+        graph = LayeredGraph.of(problem, source, variant, prices)
         price, cut, worker = graph.cheapest_split(demand.home)
         price += demand.volume * prices.latency[source] * problem.loss_s * (1 - model.accuracy)
         workers = (demand.home,) * cut + (worker,) * (len(model) - cut)
@@ -207,9 +207,9 @@ def limits_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
 
 
 def limit_worth(problem: Problem, prices: Prices) -> float:
-    """Return what the limits of the sources are worth at ``prices``: minimum accuracies, less deadlines."""
+    """Return what limits are worth at ``prices``: minimum accuracies, less deadlines, less the room for weights."""
     return sum(
         float(prices.accuracy[source]) * demand.min_accuracy
         - (float(prices.second[source]) * demand.deadline_s if np.isfinite(demand.deadline_s) else 0.0)
         for source, demand in enumerate(problem.demands)
-    )
+    ) - float(np.sum(prices.memory))

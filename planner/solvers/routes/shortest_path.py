@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.solvers.core.problem import Array, Integers, Problem, stages
-from planner.solvers.core.resource_prices import Moves
+from planner.solvers.core.resource_prices import Moves, Prices
 
 MIN_REACH = 1e-12
 """Replaces a reach of 0, so that a missing path keeps an infinite price."""
@@ -45,8 +45,9 @@ class LayeredGraph:
     first_of_stage: Integers | None = None
 
     @classmethod
-    def of(cls, problem: Problem, source: int, variant: int, second: Array, moves: Moves) -> LayeredGraph:
-        """Return the graph at the prices of a ``second`` of each resource [R] and of ``moves``."""
+    def of(cls, problem: Problem, source: int, variant: int, prices: Prices) -> LayeredGraph:
+        """Return the graph at some shadow prices."""
+        second, moves = prices.of_source(problem, source, variant)
         model, home = problem.variants[variant], problem.demands[source].home
         count = len(problem.workers)
         to_home, from_home = moves.per_byte[home], moves.per_byte[:, home]
@@ -56,6 +57,8 @@ class LayeredGraph:
         begin = model.overhead_s * second[:count]
         node[0] += model.reach[0] * (begin + model.cut_bytes[0] * from_home + moves.latency[:, home])
         node[-1] += model.reach[-1] * (model.cut_bytes[-1] * to_home + moves.latency[home])
+        if (block_price := prices.of_blocks(problem, source, variant)) is not None:
+            node += block_price
         node[~problem.runs(source, variant)] = np.inf
         scale = np.maximum(model.reach[:-1], MIN_REACH)
         limited = np.isfinite(problem.most_load)

@@ -116,7 +116,7 @@ def cheapest_paths(
             moves[key] = SiteMoves.of(problem, sites, prices.of_class[level] + limits, latency + limits)
         for first in range(0, len(members), MAX_ROWS):
             rows = members[first : first + MAX_ROWS]
-            program = _Program(problem, moves[key], variant, rows)
+            program = _Program(problem, moves[key], variant, rows, prices)
             for source, price, path in zip(rows, *program.solve(), strict=True):
                 found[source, variant] = price, path
     return found
@@ -125,11 +125,14 @@ def cheapest_paths(
 class _Program:
     """The dynamic program of B sources of one variant at the same prices."""
 
-    def __init__(self, problem: Problem, moves: SiteMoves, variant: int, sources: list[int]) -> None:
+    def __init__(self, problem: Problem, moves: SiteMoves, variant: int, sources: list[int], prices: Prices) -> None:
         self.moves, self.sites = moves, moves.sites
         self.model: Variant = problem.variants[variant]
         self.begin = (self.model.overhead_s * moves.second[: len(problem.workers)])[self.sites.members]
         self.node = self._nodes(problem, variant, sources)
+        if problem.room_parts:
+            of_blocks = [prices.of_blocks(problem, source, variant) for source in sources]
+            self.node += np.stack(of_blocks, axis=1)[:, :, self.sites.members]
 
     def _nodes(self, problem: Problem, variant: int, sources: list[int]) -> Array:
         """Return the prices of the blocks, with input, result and results of exits; shape [L, B, S, n]."""

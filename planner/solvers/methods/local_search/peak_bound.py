@@ -19,6 +19,7 @@ import numpy as np
 
 from planner.solvers.core.problem import Problem
 from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.room import without_binary_residency
 from planner.solvers.core.search_state import Outcome, Search
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.routes.pricing import cheapest_route
@@ -39,9 +40,9 @@ class PeakBound:
     def __init__(self, search: Search) -> None:
         self.search = search
         problem = search.problem
-        unlimited = np.full(len(problem.workers), np.inf)
+        relaxed = without_binary_residency(problem) if problem.memory_binds else problem
         demands = tuple(dataclasses.replace(demand, deadline_s=np.inf, min_accuracy=0.0) for demand in problem.demands)
-        self.shared = dataclasses.replace(problem, memory_bytes=unlimited, max_visits=None)
+        self.shared = dataclasses.replace(relaxed, max_visits=None)
         self.relaxed = dataclasses.replace(self.shared, demands=demands)
         self.low, self.high, self.step = 0.0, np.inf, FIRST_STEP
 
