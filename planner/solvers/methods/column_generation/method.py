@@ -74,15 +74,7 @@ def _solve(problem: Problem, options: Options) -> Outcome:
 
 def _generate(search: Search) -> Outcome:
     problem, options = search.problem, search.options
-    best_prices, *others = _first_prices(problem)
-    routes = _price(search, best_prices, {})
-    for prices in others:
-        bound = search.bound
-        routes += _price(search, prices, {})
-        best_prices = prices if search.bound > bound else best_prices
-    if problem.room_parts and np.isfinite(search.bound):
-        best_prices, more = ascend(search, best_prices, lambda prices: _price(search, prices, dict(routes)))
-        routes += more
+    best_prices, routes = _first_routes(search)
     if np.isinf(search.bound):
         return unroutable_outcome(problem)
     rounds = FIRST_ROUNDS if problem.sites is None else FIRST_ROUNDS_OF_SITES
@@ -125,8 +117,22 @@ def _generate(search: Search) -> Outcome:
     return dataclasses.replace(search.outcome(), prices=shadow)
 
 
+def _first_routes(search: Search) -> tuple[Prices, list[tuple[int, Choice]]]:
+    """Return the first routes, and the prices that prove the best bound so far."""
+    best_prices, *others = _first_prices(search.problem)
+    routes = _price(search, best_prices, {})
+    for prices in others:
+        bound = search.bound
+        routes += _price(search, prices, {})
+        best_prices = prices if search.bound > bound else best_prices
+    if search.problem.room_parts and np.isfinite(search.bound):
+        best_prices, more = ascend(search, best_prices, lambda prices: _price(search, prices, dict(routes)))
+        routes += more
+    return best_prices, routes
+
+
 def _best_known(search: Search) -> list[Choices]:
-    """Return the best plan so far where it matters: a linear master converges slowly, and memory rules out most routes."""
+    """Return the best plan so far where it matters: to a linear master, or where memory rules out most routes."""
     if search.problem.goal == "delay" and not search.problem.room_parts:
         return []
     return sorted(search.incumbents, key=lambda choices: search.incumbents[choices])[:1]
