@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -14,6 +15,7 @@ from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.shortest_path import LayeredGraph, Visits
 from planner.solvers.routes.site_pricing import cheapest_paths
+from planner.solvers.routes.together import MAX_WORKERS, cheapest_paths_together
 
 MAX_VISIT_STATES = 1024
 """Maximum number of visit states of a shortest path; it costs time and memory in proportion to them."""
@@ -74,19 +76,42 @@ def cheapest_routes(
         By source, a route that may be nearly the cheapest.
     """
     near, sources = near or {}, range(len(problem.demands)) if sources is None else sources
+    if problem.sites is None and len(problem.workers) <= MAX_WORKERS:
+        return _together(problem, prices, sources)
     if problem.sites is None:
         return [cheapest_route(problem, source, prices, near.get(source)) for source in sources]
     paths = cheapest_paths(problem, problem.sites, prices, sources)
     found = []
     for source in sources:
-        best = min(
-            (_priced(problem, source, variant, prices, *paths[source, variant]), variant)
-            for variant in problem.demands[source].variants
-        )
-        choice = Choice(best[1], paths[source, best[1]][1])
+        best, choice = _best_variant(problem, source, prices, paths)
         counted = problem.visited_too_often(choice.workers)
-        found.append(cheapest_route(problem, source, prices) if counted else (best[0], choice))
+        found.append(cheapest_route(problem, source, prices) if counted else (best, choice))
     return found
+
+
+def _best_variant(
+    problem: Problem, source: int, prices: Prices, paths: Mapping[tuple[int, int], tuple[float, tuple[int, ...]]]
+) -> Priced:
+    """Return the cheapest of the cheapest paths of a source's variants."""
+    variants = problem.demands[source].variants
+    price, variant = min(
+        (_priced(problem, source, variant, prices, *paths[source, variant]), variant) for variant in variants
+    )
+    return price, Choice(variant, paths[source, variant][1])
+
+
+def _together(problem: Problem, prices: Prices, sources: Sequence[int]) -> list[Priced]:
+    """Return the cheapest routes of sources, of which those with the same number of blocks are searched together."""
+    alike: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for source in sources:
+        for variant in problem.demands[source].variants:
+            alike[len(problem.variants[variant])].append((source, variant))
+    found: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {}
+    for pairs in alike.values():
+        graphs = [LayeredGraph.of(problem, *pair, prices) for pair in pairs]
+        for pair, graph, path in zip(pairs, graphs, cheapest_paths_together(graphs), strict=True):
+            found[pair] = _counted(problem, graph, path)
+    return [_best_variant(problem, source, prices, found) for source in sources]
 
 
 def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice | None = None) -> Priced:
@@ -143,12 +168,23 @@ def unroutable(problem: Problem) -> bool:
 
 
 def _path(problem: Problem, graph: LayeredGraph, near: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
-    """Return the price of the cheapest path through a graph, and its workers.
+    """Return the price of the cheapest path through a graph, and its workers; a ``near`` path bounds the search."""
+    if graph.first_of_stage is not None:
+        (path,) = cheapest_paths_together([graph])
+    else:
+        path = graph.cheapest(near)
+    return _counted(problem, graph, path)
+
+
+def _counted(
+    problem: Problem, graph: LayeredGraph, path: tuple[float, tuple[int, ...]]
+) -> tuple[float, tuple[int, ...]]:
+    """Return the price of the cheapest path within the limit of visits, and its workers, given the ``path`` without it.
 
     Visits are counted only at workers that a cheapest path visits too often; these are added one round after another.
     If that takes too many states, the price is a lower bound and the route visits some worker too often.
     """
-    price, workers = graph.cheapest(near)
+    price, workers = path
     visits = Visits((), problem.max_visits or 0, len(problem.workers))
     while excessive := problem.visited_too_often(workers):
         visits = dataclasses.replace(visits, counted=visits.counted + excessive)

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.solvers.core.problem import Array, Integers, Problem, stages
+from planner.solvers.core.problem import Array, Integers, Problem
 from planner.solvers.core.resource_prices import Moves, Prices
 
 MIN_REACH = 1e-12
@@ -66,57 +66,10 @@ class LayeredGraph:
         return cls(node, moves, model.cut_bytes[:-1], scale, _most_bytes(problem, source), first)
 
     def cheapest(self, near: tuple[int, ...] = ()) -> tuple[float, tuple[int, ...]]:
-        """Return the price of the cheapest path, and its workers; a ``near`` path bounds the search."""
-        price, workers = self._cheapest_of_blocks(near)
-        first = self.first_of_stage
-        if first is None or all(begin >= first[last + 1, worker] for worker, begin, last in stages(workers)):
-            return price, workers
-        return self._cheapest_of_stages(first)
+        """Return the price of the cheapest path, and its workers; a ``near`` path bounds the search.
 
-    def _cheapest_of_stages(self, first: Integers) -> tuple[float, tuple[int, ...]]:
-        """Return the price of the cheapest path without stages that begin too early, and its workers."""
-        length, count = self.node.shape
-        everyone, infinite = np.arange(count), np.isinf(self.node)
-        until = np.vstack([np.zeros(count), np.cumsum(np.where(infinite, 0.0, self.node), axis=0)])
-        last_infinite = np.maximum.accumulate(np.where(infinite, np.arange(1, length + 1)[:, None], 0), axis=0)
-        first = np.maximum(first, np.vstack([np.zeros((1, count), dtype=np.intp), last_infinite]))
-        least_first = first.min(axis=1)
-        sender, begin_of = np.zeros((length, count), dtype=np.intp), np.zeros((length + 1, count), dtype=np.intp)
-        too_early = np.arange(length)[:, None] < first[:, None, :]
-        moves = self._moves_between_stages()
-        begun = np.full((length, count), np.inf)  # the price until a stage begins, less that of all blocks before
-        begun[0] = 0.0
-        for cut in range(1, length + 1):
-            low = min(int(least_first[cut]), cut - 1)
-            price = np.where(too_early[cut, low:cut], np.inf, begun[low:cut])
-            begin_of[cut] = price.argmin(axis=0)
-            end = price[begin_of[cut], everyone] + until[cut]
-            begin_of[cut] += low
-            if cut < length:
-                moved = moves[cut]
-                moved += end
-                sender[cut] = moved.argmin(axis=1)
-                begun[cut] = moved[everyone, sender[cut]] - until[cut]
-        worker, cut = int(end.argmin()), length
-        workers: list[int] = []
-        while cut:
-            begin = int(begin_of[cut, worker])
-            workers = [worker] * (cut - begin) + workers
-            worker, cut = int(sender[begin, worker]), begin
-        return float(end.min()), tuple(workers)
-
-    def _moves_between_stages(self) -> Array:
-        """Return the prices of moves across each cut, infinite for staying; [L, D, D], receivers before senders."""
-        size, scale = self.cut_bytes[:, None, None], self.scale[:, None, None]
-        moves = scale * (self.moves.base + size * self.moves.per_byte)
-        if self.most_bytes is not None:
-            moves[scale * size > self.most_bytes] = np.inf
-        everyone = np.arange(moves.shape[1])
-        moves[:, everyone, everyone] = np.inf
-        return moves
-
-    def _cheapest_of_blocks(self, near: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
-        """Return the price of the cheapest path whatever the length of its stages, and its workers."""
+        Stages that begin too early are not excluded here.
+        """
         length, count = self.node.shape
         enter, upper = self._bounds()
         upper = min(upper, self.price(near)) * (1 + ROUNDING) if near else upper
