@@ -72,7 +72,7 @@ def _infeasible(search: Search, method: Method) -> Outcome:
     problem, unlimited = search.problem, np.full(len(search.problem.workers), np.inf)
     options = dataclasses.replace(search.options, time_limit_s=search.left_s)
     outcome = method(dataclasses.replace(problem, memory_bytes=unlimited), options)
-    return outcome if outcome.status == "infeasible" else _without_room(problem, search.options)
+    return outcome if outcome.status == "infeasible" else _without_room(search)
 
 
 def _lacking(problem: Problem) -> tuple[str, ...]:
@@ -102,8 +102,7 @@ def _single_routes(search: Search, method: Method) -> Outcome:
         return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
     responses.fill()
     if not single.incumbents and pack(responses):
-        left = dataclasses.replace(options, time_limit_s=min(search.left_s / 2, PROOF_LIMIT_S))
-        return infeasible(problem, left) if problem.arcs <= PROOF_MAX_ARCS else _without_room(problem, options)
+        return _without_room(search)
     limited = LimitedSearch(responses, np.random.default_rng(options.seed))
     for _ in range(SINGLE_ROUNDS):
         limited.improve()
@@ -115,8 +114,12 @@ def _single_routes(search: Search, method: Method) -> Outcome:
     return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
 
 
-def _without_room(problem: Problem, options: Options) -> Outcome:
-    return Outcome("infeasible", reasons=tried(problem, options.time_limit_s))
+def _without_room(search: Search) -> Outcome:
+    """Return the least relaxations if their program is small enough, or what was tried."""
+    problem, options = search.problem, search.options
+    if problem.arcs > PROOF_MAX_ARCS:
+        return Outcome("infeasible", reasons=tried(problem, options.time_limit_s))
+    return infeasible(problem, dataclasses.replace(options, time_limit_s=min(search.left_s / 2, PROOF_LIMIT_S)))
 
 
 def _share(search: Search, method: Method, resident: Residency) -> Outcome:
