@@ -69,7 +69,7 @@ LIMITS: Final[Mapping[str, Equation]] = {
     ),
     "memory": Equation(
         "Blocks that are resident in part keep within the room for weights of each worker.",
-        r"\sum_{s,a} m_{ad} f_{sa} \le 1 \quad \forall d",
+        r"\sum_{s,a} H_{ad} f_{sa} \le 1 \quad \forall d",
     ),
 }
 """The constraints of the program, by name."""

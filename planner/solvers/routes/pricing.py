@@ -24,20 +24,20 @@ PRICING: Final[Mapping[str, Equation]] = {
     "price_of_route": Equation(
         "What a route costs at the prices of load, latency, time, accuracy and memory.",
         r"C_j = \lambda_s \sum_{r} \psi_{kr} t_{jr} + \lambda_s \chi_s \tau_j + \xi_s u_j "
-        r"+ \lambda_s \chi_s \omega (1 - A_j) - \eta_s A_j + \sum_{d} \rho_d m_{jd}",
+        r"+ \lambda_s \chi_s \omega (1 - A_j) - \eta_s A_j + \sum_{d} \nu_d H_{jd}",
     ),
     "cheapest_route": Equation(
         "The cheapest route of a source, by a shortest path in the layered graph: the price is a sum over its arcs.",
         r"C_s = \min_{j} C_j = \min_{o \in O_s} \Big( \min_{\text{paths}} \sum_{a} \big( "
-        r"\lambda_s \sum_{r} \psi_{kr} t_{ar} + \lambda_s \chi_s \tau_a + \xi_s u_a + \rho_d m_{ad} \big) "
+        r"\lambda_s \sum_{r} \psi_{kr} t_{ar} + \lambda_s \chi_s \tau_a + \xi_s u_a + \nu_d H_{ad} \big) "
         r"+ \lambda_s \chi_s \omega (1 - A_o) - \eta_s A_o \Big)",
     ),
 }
-"""The pricing of routes, by name; ψ, χ, ξ, η and ρ are the prices of load, latency, time, accuracy and memory."""
+"""The pricing of routes, by name; ψ, χ, ξ, η and ν are the prices of load, latency, time, accuracy and memory."""
 BOUNDS: Final[Mapping[str, Equation]] = {
     "limit_worth": Equation(
         "What the limits of sources and memory are worth at their prices; part of each bound.",
-        r"\Lambda = \sum_{s} (\eta_s A_s - \xi_s T_s) - \sum_{d} \rho_d",
+        r"\Lambda = \sum_{s} (\eta_s A_s - \xi_s T_s) - \sum_{d} \nu_d",
     ),
     "lagrangian_bound": Equation(
         "Goal delay: the cheapest routes, and each resource at its best utilisation for the prices of its load.",

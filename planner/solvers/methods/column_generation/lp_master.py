@@ -42,7 +42,7 @@ ROWS: Final[Mapping[str, Equation]] = {
     ),
     "memory": Equation(
         "The room for weights of each worker, of which each route takes a part.",
-        r"\sum_{j} m_{jd} \pi_j \le 1 + \epsilon^M_d \quad \forall d",
+        r"\sum_{j} H_{jd} \pi_j \le 1 + \epsilon^M_d \quad \forall d",
     ),
     "load": Equation(
         "The largest relative utilisation, or for the goal energy the cap.",

@@ -65,7 +65,7 @@ PROGRAM: Final[Mapping[str, Equation]] = {
     ),
     "memory": Equation(
         "Routes keep within the room for weights of each worker, of which each takes a part.",
-        r"\sum_{j} m_{jd} \pi_j \le 1 \quad \forall d",
+        r"\sum_{j} H_{jd} \pi_j \le 1 \quad \forall d",
     ),
     "augmented_lagrangian": Equation(
         "What the Newton steps minimise: each limit g ≤ 0 enters with its multiplier μ and a stiffness ρ.",

@@ -45,12 +45,18 @@ class PeakBound:
         self.shared = dataclasses.replace(relaxed, max_visits=None)
         self.relaxed = dataclasses.replace(self.shared, demands=demands)
         self.low, self.high, self.step = 0.0, np.inf, FIRST_STEP
+        self.delay_part = 0.0
+        """The longest delay of the best shared routes for ``makespan``, as a part of their objective."""
 
     def share(self) -> Outcome:
         """Return the outcome of shared routes without memory limits, and raise the bound to theirs."""
         outcome = self._solve(self.shared, SHARED_TIME_FRACTION)
         self.search.raise_bound(outcome.bound)
         self.low = self.search.bound
+        if self.search.problem.goal == "makespan" and outcome.incumbents:
+            best = min(outcome.incumbents, key=self.shared.objective)
+            busiest = float((self.shared.load(best).sum(axis=0) / self.shared.usable).max())
+            self.delay_part = 1 - busiest / self.shared.objective(best)
         return outcome
 
     def raise_once(self) -> bool:
