@@ -91,7 +91,7 @@ SYMBOLS: Final[Mapping[str, str]] = {
     r"\xi": "price of a second of delay without waiting: of its largest mean, and of the longest route for makespan",
     r"\eta": "price of accuracy",
     r"\nu": "price of all the room for weights of a worker",
-    "H": "part of a worker's room for weights that a block or a route takes, divided by the number of sources of its model",
+    "H": "part of a worker's room for weights that a block or a route takes, divided among the sources of its model",
     r"\Lambda": "worth of the limits of sources and of memory",
     r"\mu": "multiplier of a limit; price per load in the bound of `search`",
     r"\rho": "stiffness of the augmented Lagrangian",
