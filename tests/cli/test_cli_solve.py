@@ -74,24 +74,25 @@ def test_a_plan_is_drawn(scenario: Path, capsys: pytest.CaptureFixture[str], tmp
 def test_an_accuracy_that_nobody_knows_is_not_told(
     scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
-    main_ok(["solve", str(scenario)])
+    quickly = ["--method", "two-part"]
+    main_ok(["solve", str(scenario), *quickly])
     assert "accuracy" not in capsys.readouterr().out
-    main_ok(["pareto", str(scenario), "--points", "0"])
+    main_ok(["pareto", str(scenario), "--points", "0", *quickly])
     assert "no profile of this scenario knows an accuracy" in capsys.readouterr().err
     asking = scenario.with_name("asking.yaml")
     asking.write_text(SCENARIO.replace("priority: 1}", "priority: 1, min_accuracy: 90 %}"))
-    main_ok(["solve", str(asking)])
+    main_ok(["solve", str(asking), *quickly])
     unkept = "sources.yard.min_accuracy has no effect: the accuracy of classifier is not known"
     assert unkept in capsys.readouterr().err
     path = tmp_path / "profiles" / "reference" / "classifier.json"
     points = [{"name": name, "accuracy": known, "reach": [1.0] * 8} for name, known in (("day", 0.9), ("night", 0.8))]
     document = json.loads(path.read_text()) | {"operating_points": points}
     path.write_text(json.dumps(document))
-    main_ok(["solve", str(scenario)])
+    main_ok(["solve", str(scenario), *quickly])
     told = capsys.readouterr().out
     assert "accuracy" in told
     assert "classifier (day)" in told
-    main_ok(["solve", str(asking)])
+    main_ok(["solve", str(asking), *quickly])
     assert unkept not in capsys.readouterr().err
 
 

@@ -145,6 +145,27 @@ def test_more_time_is_never_worse(goal: str, method: str) -> None:
     assert values == sorted(values, reverse=True)
 
 
+@pytest.mark.parametrize("goal", GOALS)
+@pytest.mark.parametrize("seed", [11, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(10))])
+def test_the_second_method_goes_on_from_the_same_plans_whatever_the_limit(goal: str, seed: int) -> None:
+    """It makes the same steps then, so that more time is never worse for both together, either."""
+    tight = seed % 2 == 0
+    instance = random_instance(seed, sources=2, workers=3, blocks=4, goal=goal, load=0.4, tight_memory=tight)
+    problem = build_problem(instance, max_visits=1 if tight else None)
+    handed_over = []
+
+    def second(_problem: Problem, options: Options) -> Outcome:
+        handed_over.append(set(options.known))
+        return Outcome("feasible", options.known)
+
+    values = []
+    for looks in (20, 200, 10_000, 20_000):
+        outcome = solve_in_turn(problem, within(problem, looks), [load_method("search"), second])
+        values.append(min(map(problem.objective, outcome.incumbents), default=float("inf")))
+    assert values == sorted(values, reverse=True)
+    assert all(plans == handed_over[0] for plans in handed_over)
+
+
 @pytest.mark.parametrize("goal", ["throughput", "makespan"])
 @pytest.mark.parametrize("size", [(1, 6, 24), (3, 5, 10)], ids=["one", "three"])
 @pytest.mark.parametrize("seed", range(3))

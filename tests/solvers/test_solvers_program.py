@@ -9,6 +9,7 @@ from typing import Any
 import pyomo.environ as pyo
 import pytest
 
+from planner.solvers.core.room import without_binary_residency
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options
 from planner.solvers.methods import convex
@@ -62,7 +63,7 @@ def test_every_constraint_of_the_other_programs_has_an_equation(monkeypatch: pyt
 
     monkeypatch.setattr(convex, "_ConvexProgram", kept)
     for goal in program.GOALS:
-        problem = dataclasses.replace(tiny_problem(goal), max_visits=None)
+        problem = without_binary_residency(dataclasses.replace(tiny_problem(goal), max_visits=None))
         convex._solve(problem, Options())
         limits |= programs[-1].limits.keys()
         master = lp_master.LinearMaster(problem, Scale())

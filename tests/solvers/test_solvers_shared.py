@@ -6,7 +6,7 @@ from typing import Any
 import cvxpy
 import numpy as np
 import pytest
-from hypothesis import example, given, settings
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from planner.errors import SolveError
@@ -25,7 +25,9 @@ from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.local_search import method as local_search
 from planner.solvers.routes import pricing
 from planner.solvers.routes.pricing import cheapest_route, lagrangian_bound
+from tests.examples import examples
 from tests.instances import make_instance, make_profile, random_instance
+from tests.solvers.test_solvers_dominance import within
 from tests.solvers.test_solvers_milp import tiny_instances, with_exits
 
 OPTIONS = Options(gap=1e-4)
@@ -36,7 +38,7 @@ def best(problem: Problem, outcome: Outcome) -> float:
     return min(problem.objective(choices) for choices in outcome.incumbents)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(10, nightly=100)
 @given(
     seed=st.integers(0, 10_000),
     links=st.booleans(),
@@ -62,12 +64,12 @@ def test_methods_for_single_routes_continue_from_shared_ones(goal: str) -> None:
     shared = convex.solve(problem, OPTIONS).incumbents
     assert any(len(of_source) > 1 for choices in shared for of_source in choices)
     unproven = Outcome("feasible", incumbents=shared)
-    options = dataclasses.replace(OPTIONS, start=shared[:1], gap=0.0, time_limit_s=4.0)
+    options = dataclasses.replace(within(problem, 200), start=shared[:1], known=())
     found = solve_in_turn(problem, options, [lambda _problem, _options: unproven], [local_search.solve])
     assert best(problem, found) <= best(problem, unproven)
 
 
-@settings(max_examples=25, deadline=None)
+@examples(8, nightly=100)
 @given(tiny_instances())
 def test_sharing_is_never_worse_than_one_route_per_source(instance: Instance) -> None:
     problem = build_problem(instance)
@@ -105,7 +107,7 @@ def test_a_deadline_binds_whatever_the_goal(goal: str) -> None:
     )
 
 
-@settings(max_examples=20)
+@examples(8, nightly=80)
 @example(seed=9078, blocks=3, max_visits=1, goal="delay")
 @given(
     seed=st.integers(0, 10_000),
@@ -191,7 +193,7 @@ def test_limits_to_relax_are_named(method: str) -> None:
     assert "max_mean_delay 1 ms of camera" in late.reasons[0]
 
 
-@settings(max_examples=10, deadline=None)
+@examples(5, nightly=40)
 @given(tiny_instances())
 def test_every_shared_plan_passes_verification(instance: Instance) -> None:
     solution = solve(instance, routes="shared")

@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pytest
-from hypothesis import assume, example, given, settings
+from hypothesis import assume, example, given
 from hypothesis import strategies as st
 
 from planner.errors import SolveError
@@ -22,6 +22,7 @@ from planner.solvers.core.search_state import Options
 from planner.solvers.sizing.fleet import Counts, Kind
 from planner.solvers.sizing.fleet_model import FleetModel
 from planner.solvers.sizing.method import FleetSolution, size
+from tests.examples import examples
 from tests.solvers.fleets import Fleet, fleets
 
 
@@ -63,7 +64,7 @@ def check(fleet: Fleet, solution: FleetSolution) -> None:
     assert solution.bound <= solution.price * (1 + 1e-9)
 
 
-@settings(max_examples=12, deadline=None)
+@examples(4, nightly=60)
 @given(seed=st.integers(0, 10_000), goal=st.sampled_from(["delay", "energy", "throughput"]), links=st.booleans())
 @example(seed=1213, goal="delay", links=False)  # HiGHS 1.16 fails on it, when it starts from a plan
 def test_without_deadlines_the_cheapest_fleet_is_found_and_proven(seed: int, goal: str, *, links: bool) -> None:
@@ -80,7 +81,7 @@ def test_without_deadlines_the_cheapest_fleet_is_found_and_proven(seed: int, goa
     assert solution.bound <= oracle * (1 + 1e-9)
 
 
-@settings(max_examples=6, deadline=None)
+@examples(3, nightly=30)
 @given(seed=st.integers(0, 10_000), links=st.booleans())
 def test_with_deadlines_the_bound_holds_for_every_fleet(seed: int, *, links: bool) -> None:
     """Of plans that keep deadlines despite queueing a solver may overlook some, but never says that there is none."""
@@ -95,7 +96,7 @@ def test_with_deadlines_the_bound_holds_for_every_fleet(seed: int, *, links: boo
         assert solution.price >= oracle * (1 - 1e-9)  # type: ignore[operator]  # assumed above
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", [0, 1, *(pytest.param(seed, marks=pytest.mark.nightly) for seed in range(2, 4))])
 def test_with_deadlines_the_cheapest_fleet_is_found(seed: int) -> None:
     fleet, kinds = fleets(seed, links=seed % 2 == 0, deadlines=True)
     oracle = next(price for price, counts in all_fleets(kinds) if has_plan(fleet(counts)))
@@ -104,7 +105,7 @@ def test_with_deadlines_the_cheapest_fleet_is_found(seed: int) -> None:
     assert solution.price == pytest.approx(oracle)
 
 
-@settings(max_examples=5, deadline=None)
+@examples(2, nightly=30)
 @given(seed=st.integers(0, 10_000), links=st.booleans())
 def test_shared_routes_need_no_dearer_fleet(seed: int, *, links: bool) -> None:
     fleet, kinds = fleets(seed, links=links)

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property, lru_cache
+from itertools import chain
 from typing import Any
 
 import numpy as np
@@ -18,6 +19,7 @@ from numpy.typing import NDArray
 from planner.plan.surrogate import UTILISATION_CAP, Classes, weighted_number
 from planner.plan.types import Route, Stage
 from planner.solvers.core.demand import Demand, Variant
+from planner.solvers.core.light import first_of_stage, light_blocks
 from planner.solvers.core.sites import Sites
 
 Array = NDArray[np.float64]
@@ -97,7 +99,10 @@ class Problem:
     loss_s
         Delay in seconds that losing all accuracy is worth: 100 × ``accuracy_worth``.
     most_load
-        Utilisation that no block and no transfer of a route may exceed by itself; unlimited by default.
+        Utilisation that no stage and no transfer of a route may exceed by itself; unlimited by default.
+    room_parts
+        Per model, the part of each worker's room for weights that a block takes for one source, where blocks may be
+        resident in part; shape [L, D] each. Empty, as by default, if that is no limit.
     """
 
     goal: str
@@ -123,6 +128,7 @@ class Problem:
     load_w: Array | float = 0.0
     idle_w: float = 0.0
     most_load: float = np.inf
+    room_parts: tuple[Array, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
         """Return the fields alone: what is cached cannot be sent to another process, or is found there again."""
@@ -207,20 +213,30 @@ class Problem:
         if self.resident is not None:
             allowed &= self.resident[model.model]
         if self.most_load < np.inf:
-            allowed &= self._light(demand, model)
+            usable = self.usable[: len(self.workers)]
+            allowed &= light_blocks(demand, model, self.most_load, usable, self.hop_s_per_byte.max(axis=2))
         for block, worker in self.pins.get(demand.name, {}).items():
             allowed[block, np.arange(len(self.workers)) != worker] = False
         return allowed
 
-    def _light(self, demand: Demand, model: Variant) -> NDArray[np.bool_]:
-        """Return whether no load of a block, its input from and its results to the source exceeds ``most_load``."""
-        per_byte = self.hop_s_per_byte.max(axis=2)
-        to_home, from_home = per_byte[:, demand.home], per_byte[demand.home]
-        seconds = model.reach[:-1, None] * model.block_s / self.usable[: len(self.workers)]
-        seconds = np.maximum(seconds, model.exit_bytes[:, None] * to_home)
-        seconds[0] = np.maximum(seconds[0], model.reach[0] * model.cut_bytes[0] * from_home)
-        seconds[-1] = np.maximum(seconds[-1], model.reach[-1] * model.cut_bytes[-1] * to_home)
-        return np.asarray(demand.volume * seconds <= self.most_load)
+    @cached_property
+    def _cached_first_of_stage(self) -> Callable[[int, int], Integers]:
+        return lru_cache(maxsize=None)(self._first_of_stage)  # one entry per source and variant
+
+    def first_of_stage(self, source: int, variant: int) -> Integers:
+        """Return the first block of the longest stage before each cut that :attr:`most_load` permits; [L + 1, D]."""
+        return self._cached_first_of_stage(source, variant)
+
+    def _first_of_stage(self, source: int, variant: int) -> Integers:
+        usable = self.usable[: len(self.workers)]
+        return first_of_stage(self.demands[source], self.variants[variant], self.most_load, usable)
+
+    def has_heavy_stage(self, source: int, variant: int, workers: tuple[int, ...]) -> bool:
+        """Return whether a stage of a route exceeds :attr:`most_load`."""
+        if np.isinf(self.most_load):
+            return False
+        first = self.first_of_stage(source, variant)
+        return any(begin < first[last + 1, worker] for worker, begin, last in stages(workers))
 
     @cached_property
     def _cached_cost(self) -> Callable[[int, int, tuple[int, ...]], Cost]:
@@ -309,12 +325,20 @@ class Problem:
         weights, largest = self.resident_bytes(self.residency(choices))
         return weights + largest
 
+    def room_used(self, choice: Choice) -> Array:
+        """Return the part of each worker's room that a route takes with its share of samples; shape [D]."""
+        parts = self.room_parts[self.variants[choice.variant].model]
+        used = parts[np.arange(len(parts)), choice.workers]
+        return choice.share * np.bincount(choice.workers, used, len(self.workers))
+
     def feasible(self, choices: Choices, tolerance: float = 1e-6) -> bool:
         """Return whether routes satisfy all limits but the cap; deadlines count work and transfers without waiting.
 
         Memory is counted in whole bytes and has no tolerance.
         """
         if self.memory_binds and (self.memory_used(choices) > self.memory_bytes).any():
+            return False
+        if self.room_parts and (sum(map(self.room_used, chain.from_iterable(choices))) > 1 + tolerance).any():
             return False
         for source, routes in enumerate(choices):
             demand = self.demands[source]
@@ -338,7 +362,8 @@ class Problem:
     def _allowed(self, source: int, variant: int, workers: tuple[int, ...]) -> bool:
         runs = self.runs(source, variant)[np.arange(len(workers)), workers]
         linked = np.isfinite(self._cached_cost(source, variant, workers).latency_s)
-        return bool(runs.all()) and bool(linked) and not self.visited_too_often(workers)
+        heavy = self.has_heavy_stage(source, variant, workers)
+        return bool(runs.all()) and bool(linked) and not heavy and not self.visited_too_often(workers)
 
     def visited_too_often(self, workers: tuple[int, ...]) -> tuple[int, ...]:
         """Return the workers that a route visits more often than ``max_visits``."""

@@ -73,6 +73,8 @@ class Prices:
         Shadow price of the minimum accuracy of each source; shape [S].
     late
         The part of ``second`` that belongs to the longest route; shape [S].
+    memory
+        Price of all the room of each worker for weights, where blocks may be resident in part; shape [D].
     """
 
     of_class: Array
@@ -80,6 +82,7 @@ class Prices:
     second: Array
     accuracy: Array
     late: Array | float = 0.0
+    memory: Array | float = 0.0
 
     @classmethod
     def of_delay(cls, problem: Problem, of_class: Array) -> Prices:
@@ -110,6 +113,12 @@ class Prices:
             second, latency = self.of_class[level] + limits, float(self.latency[source] + limits)
             self._of_similar_sources[key] = second, Moves.of(problem, overhead_s, second, latency)
         return self._of_similar_sources[key]
+
+    def of_blocks(self, problem: Problem, source: int, variant: int) -> Array | None:
+        """Return what a sample per second pays for the memory of each block on each worker [L, D]; None if nothing."""
+        if not problem.room_parts:
+            return None
+        return problem.room_parts[problem.variants[variant].model] * self.memory / problem.volume[source]
 
 
 def smooth_congestion(sigma: Array, kappa: float) -> tuple[Array, Array, Array]:

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -190,6 +190,23 @@ def fitting(problem: Problem) -> Residency:
     if problem.resident is None:
         return fits
     return tuple(fit & allowed for fit, allowed in zip(fits, problem.resident, strict=True))
+
+
+def without_binary_residency(problem: Problem) -> Problem:
+    """Return the relaxation in which blocks may be resident in part, as much as samples use them.
+
+    A block on a worker takes at least the largest share, over the sources, of the samples that run it there. That is at
+    least the mean share over all sources that may use its model, to which the room of a worker is a linear limit.
+    """
+    unlimited = np.full(len(problem.workers), np.inf)
+    room, fits = room_for_weights(problem), fitting(problem)
+    parts = []
+    for model, (weights, fit) in enumerate(zip(problem.weight_bytes, fits, strict=True)):
+        users = sum(any(problem.variants[v].model == model for v in demand.variants) for demand in problem.demands)
+        part = np.zeros(weights.shape)
+        np.divide(weights, max(users, 1) * room, out=part, where=fit & (room > 0))
+        parts.append(part)
+    return replace(problem, memory_bytes=unlimited, resident=fits, room_parts=tuple(parts))
 
 
 def room_for_weights(problem: Problem) -> Array:

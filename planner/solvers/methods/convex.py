@@ -29,6 +29,7 @@ from planner.solvers.methods.memory import solve_with_memory
 from planner.solvers.routes.arcs import Arc, move_arcs, node_arcs
 from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.pricing import cheapest_routes, proven_bound, unroutable
+from planner.solvers.routes.widest_path import widest_path
 
 cp: Any = cvxpy
 """Untyped, because its type hints cover only a part of its API."""
@@ -65,6 +66,10 @@ LIMITS: Final[Mapping[str, Equation]] = {
     "accuracy": Equation(
         "The minimum accuracy is reached.",
         r"\sum_{o,d} A_o f_{s,(o0d)} \ge A_s \quad \forall s: A_s > 0",
+    ),
+    "memory": Equation(
+        "Blocks that are resident in part keep within the room for weights of each worker.",
+        r"\sum_{s,a} H_{ad} f_{sa} \le 1 \quad \forall d",
     ),
 }
 """The constraints of the program, by name."""
@@ -145,6 +150,8 @@ def _minimise(search: Search) -> Outcome:
         if least_relaxations(problem, options, shared=True):
             return infeasible(problem, options, shared=True)
         raise
+    if status in INFEASIBLE and problem.room_parts:  # the caller, who relaxed memory, looks for the reasons
+        return Outcome("infeasible")
     if status in INFEASIBLE:
         return infeasible(problem, options, shared=True)
     if program.x.value is None:
@@ -247,9 +254,17 @@ class _ConvexProgram:
             ]
             minimum = np.array([demands[source].min_accuracy for source in self.accurate])
             self.limits["accuracy"] = _by_source(self.problem, arcs, values)[self.accurate] @ self.x >= minimum
+        if self.problem.room_parts:
+            self.limits["memory"] = _room_used(self.problem, arcs) @ self.x <= 1
 
     def prices(self) -> Prices:
         """Return the shadow prices at the optimum."""
+        prices = self._prices()
+        everyone = np.arange(len(self.problem.workers))
+        return dataclasses.replace(prices, memory=self.scale.objective * self._price("memory", everyone, len(everyone)))
+
+    def _prices(self) -> Prices:
+        """Return the shadow prices of all limits but memory."""
         problem = self.problem
         sources = len(problem.demands)
         everything = np.arange(len(problem.resources))
@@ -314,6 +329,16 @@ def _by_source(problem: Problem, arcs: list[tuple[_Flow, Arc]], values: list[flo
     return sparse.csr_array((values, (rows, range(len(arcs)))), shape=(len(problem.demands), len(arcs)))
 
 
+def _room_used(problem: Problem, arcs: list[tuple[_Flow, Arc]]) -> Any:
+    """Return the part of each worker's room for weights per unit of each arc's flow; shape [D, arcs]."""
+    used = np.zeros(len(arcs))
+    for column, (flow, arc) in enumerate(arcs):
+        if arc.seconds and arc.sender == arc.worker:  # a block, neither a move nor staying
+            used[column] = problem.room_parts[problem.variants[flow.variant].model][arc.block, arc.worker]
+    rows = [arc.worker for _, arc in arcs]
+    return sparse.csr_array((used, (rows, range(len(arcs)))), shape=(len(problem.workers), len(arcs)))
+
+
 def _conservation(problem: Problem, flows: list[_Flow], x: Any) -> Any:
     """Return the constraint of flow conservation: one unit per source, and inflow equals outflow at each node."""
     entries: list[tuple[int, int, float]] = []
@@ -360,27 +385,10 @@ def _choices(problem: Problem, flows: list[_Flow], x: Array, min_share: float) -
             flowing[arc.block, arc.sender, arc.worker] = x[column]
             column += 1
         for _ in range(len(flow.nodes)):
-            share, workers = _widest(first, flowing)
+            share, workers = widest_path(first, flowing)
             if share < min_share:
                 break
             by_source[flow.source].append(Choice(flow.variant, workers, share))
             first[workers[0]] -= share
             flowing[np.arange(1, length), workers[:-1], workers[1:]] -= share
     return tuple(normalised(routes) for routes in by_source)
-
-
-def _widest(first: Array, flowing: Array) -> tuple[float, tuple[int, ...]]:
-    """Return the largest share of a route and the route: a widest path, whose width is the least flow on it.
-
-    ``first`` [D] is the flow into the first block, ``flowing`` [L, D, D] that between workers.
-    """
-    width = first
-    senders = []
-    for flow in flowing[1:]:
-        through = np.minimum(width[:, None], flow)
-        senders.append(through.argmax(axis=0))
-        width = through.max(axis=0)
-    workers = [int(width.argmax())]
-    for sender in reversed(senders):
-        workers.append(int(sender[workers[-1]]))
-    return float(width.max()), tuple(reversed(workers))

@@ -10,8 +10,11 @@ from planner.solvers.core.search_state import Options, Outcome, Search
 
 Method = Callable[[Problem, Options], Outcome]
 
-BRIEF_FRACTION = 0.5
-"""Fraction of the time left that a method may take if others follow."""
+BRIEF_S = 20.0
+"""Most seconds of a method that another one for the same routes follows; usually it ends by itself long before.
+Whatever the time limit, it takes the same steps and hands over the same plans, so that more time is never worse."""
+TIGHTER_FRACTION = 0.5
+"""Fraction of the time left for methods that find single routes among shared ones, and for those before them."""
 MAX_HANDED_OVER = 4
 """Number of plans, the best ones, that a method hands over."""
 
@@ -34,21 +37,21 @@ def solve_in_turn(
     last = Outcome("no_solution")
     for number, method in enumerate(methods):
         final = number == len(methods) - 1
-        part = 1.0 if final and not tighter else BRIEF_FRACTION
-        last = method(problem, _continued(search, part, brief=not final))
+        limit_s = search.left_s * (TIGHTER_FRACTION if tighter else 1.0) if final else BRIEF_S
+        last = method(problem, _continued(search, limit_s, brief=not final))
         _take(search, last)
         if _ended(search) or last.status == "infeasible":
             break
     if tighter and last.status != "infeasible" and not _ended(search):
         best = search.best
-        continued = _continued(search, BRIEF_FRACTION)
+        continued = _continued(search, search.left_s * TIGHTER_FRACTION)
         limited = dataclasses.replace(
             continued, start=_singly(continued.start), known=_singly(search.incumbents), progress=None
         )
         for choices in solve_in_turn(problem, limited, tighter).incumbents:
             search.offer(choices)
         if search.best < best and not _ended(search):
-            last = methods[-1](problem, _continued(search, 1.0))
+            last = methods[-1](problem, _continued(search, search.left_s))
             _take(search, last)
     if not search.incumbents:
         return last
@@ -60,12 +63,12 @@ def _singly(plans: Iterable[Choices]) -> tuple[Choices, ...]:
     return tuple(dict.fromkeys(tuple(map(largest, choices)) for choices in plans))
 
 
-def _continued(search: Search, part: float, *, brief: bool = False) -> Options:
-    """Return options to continue from the best plans so far, for a part of the time left."""
+def _continued(search: Search, limit_s: float, *, brief: bool = False) -> Options:
+    """Return options to continue from the best plans so far, for ``limit_s`` seconds at most."""
     best = sorted(search.incumbents, key=lambda choices: search.incumbents[choices])[:MAX_HANDED_OVER]
     options = search.options
     return dataclasses.replace(
-        options, time_limit_s=search.left_s * part, known=(*options.known, *best), brief=brief or options.brief
+        options, time_limit_s=limit_s, known=(*options.known, *best), brief=brief or options.brief
     )
 
 

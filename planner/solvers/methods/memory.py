@@ -1,8 +1,8 @@
 """Memory limits for methods that share routes: relax, round the resident blocks, and solve again.
 
-Whether a block is resident on a worker is binary even for shared routes. Without memory limits the problem is convex,
-and its lower bound holds for the whole problem. If the relaxed routes exceed a worker's memory, the worker keeps the
-blocks with the most work per byte, all others are forbidden there, and the problem is solved again.
+Whether a block is resident on a worker is binary even for shared routes. If blocks could be resident in part, the
+problem would be convex; its lower bound holds for the whole problem. If these routes exceed a worker's memory, the
+worker keeps the blocks with the most work per byte, all others are forbidden there, and the problem is solved again.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import numpy as np
 from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import lacks, tried
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
-from planner.solvers.core.room import fitting, lacks_room
+from planner.solvers.core.room import fitting, lacks_room, without_binary_residency
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.explanation import infeasible
 from planner.solvers.routes.best_response import BestResponse
@@ -37,24 +37,24 @@ SINGLE_LIMIT_S = 5.0
 
 
 def solve_with_memory(problem: Problem, options: Options, method: Method) -> Outcome:
-    """Solve with a ``method`` that ignores memory limits."""
+    """Solve with a ``method`` that knows memory only as a limit on shares of blocks."""
     if not problem.memory_binds:
         return method(problem, options)
     if lacking := _lacking(problem):
         return Outcome("infeasible", reasons=lacking)
     search = Search(problem, options)
-    unlimited = dataclasses.replace(problem, memory_bytes=np.full(len(problem.workers), np.inf))
-    allowed: Residency = tuple(np.ones(weights.shape, dtype=bool) for weights in problem.weight_bytes)
+    relaxed = without_binary_residency(problem)
+    allowed = fitting(problem)
     outcome, attempt = Outcome("no_solution"), 0
     for attempt in range(len(problem.workers) + 1):
         outcome = method(
-            dataclasses.replace(unlimited, resident=allowed),
+            dataclasses.replace(relaxed, resident=allowed),
             dataclasses.replace(options, time_limit_s=search.left_s * SHARED_TIME_FRACTION),
         )
         if attempt == 0:
-            search.raise_bound(outcome.bound)
             if outcome.status == "infeasible":
-                return outcome
+                return _infeasible(search, method)
+            search.raise_bound(outcome.bound)
         for choices in outcome.incumbents:
             search.offer(choices)
         half_over = search.elapsed_s >= SHARED_TIME_FRACTION * options.time_limit_s
@@ -65,6 +65,14 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
     if attempt == 0 and search.incumbents:
         return dataclasses.replace(search.outcome(), prices=outcome.prices)
     return dataclasses.replace(_single_routes(search, method), prices=outcome.prices)
+
+
+def _infeasible(search: Search, method: Method) -> Outcome:
+    """Return the reasons of limits other than memory, or what was tried to keep within memory."""
+    problem, unlimited = search.problem, np.full(len(search.problem.workers), np.inf)
+    options = dataclasses.replace(search.options, time_limit_s=search.left_s)
+    outcome = method(dataclasses.replace(problem, memory_bytes=unlimited), options)
+    return outcome if outcome.status == "infeasible" else _without_room(search)
 
 
 def _lacking(problem: Problem) -> tuple[str, ...]:
@@ -94,8 +102,7 @@ def _single_routes(search: Search, method: Method) -> Outcome:
         return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
     responses.fill()
     if not single.incumbents and pack(responses):
-        left = dataclasses.replace(options, time_limit_s=min(search.left_s / 2, PROOF_LIMIT_S))
-        return infeasible(problem, left) if problem.arcs <= PROOF_MAX_ARCS else _without_room(problem, options)
+        return _without_room(search)
     limited = LimitedSearch(responses, np.random.default_rng(options.seed))
     for _ in range(SINGLE_ROUNDS):
         limited.improve()
@@ -107,8 +114,12 @@ def _single_routes(search: Search, method: Method) -> Outcome:
     return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
 
 
-def _without_room(problem: Problem, options: Options) -> Outcome:
-    return Outcome("infeasible", reasons=tried(problem, options.time_limit_s))
+def _without_room(search: Search) -> Outcome:
+    """Return the least relaxations if their program is small enough, or what was tried."""
+    problem, options = search.problem, search.options
+    if problem.arcs > PROOF_MAX_ARCS:
+        return Outcome("infeasible", reasons=tried(problem, options.time_limit_s))
+    return infeasible(problem, dataclasses.replace(options, time_limit_s=min(search.left_s / 2, PROOF_LIMIT_S)))
 
 
 def _share(search: Search, method: Method, resident: Residency) -> Outcome:

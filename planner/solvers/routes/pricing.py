@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -14,28 +15,29 @@ from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.shortest_path import LayeredGraph, Visits
 from planner.solvers.routes.site_pricing import cheapest_paths
+from planner.solvers.routes.together import MAX_WORKERS, cheapest_paths_together
 
 MAX_VISIT_STATES = 1024
 """Maximum number of visit states of a shortest path; it costs time and memory in proportion to them."""
 
 PRICING: Final[Mapping[str, Equation]] = {
     "price_of_route": Equation(
-        "What a route costs at the prices of load, latency, time and accuracy.",
+        "What a route costs at the prices of load, latency, time, accuracy and memory.",
         r"C_j = \lambda_s \sum_{r} \psi_{kr} t_{jr} + \lambda_s \chi_s \tau_j + \xi_s u_j "
-        r"+ \lambda_s \chi_s \omega (1 - A_j) - \eta_s A_j",
+        r"+ \lambda_s \chi_s \omega (1 - A_j) - \eta_s A_j + \sum_{d} \nu_d H_{jd}",
     ),
     "cheapest_route": Equation(
         "The cheapest route of a source, by a shortest path in the layered graph: the price is a sum over its arcs.",
         r"C_s = \min_{j} C_j = \min_{o \in O_s} \Big( \min_{\text{paths}} \sum_{a} \big( "
-        r"\lambda_s \sum_{r} \psi_{kr} t_{ar} + \lambda_s \chi_s \tau_a + \xi_s u_a \big) "
+        r"\lambda_s \sum_{r} \psi_{kr} t_{ar} + \lambda_s \chi_s \tau_a + \xi_s u_a + \nu_d H_{ad} \big) "
         r"+ \lambda_s \chi_s \omega (1 - A_o) - \eta_s A_o \Big)",
     ),
 }
-"""The pricing of routes, by name; ψ, χ, ξ and η are the prices of load, latency, time and accuracy."""
+"""The pricing of routes, by name; ψ, χ, ξ, η and ν are the prices of load, latency, time, accuracy and memory."""
 BOUNDS: Final[Mapping[str, Equation]] = {
     "limit_worth": Equation(
-        "What the limits of the sources are worth at their prices; part of each bound.",
-        r"\Lambda = \sum_{s} (\eta_s A_s - \xi_s T_s)",
+        "What the limits of sources and memory are worth at their prices; part of each bound.",
+        r"\Lambda = \sum_{s} (\eta_s A_s - \xi_s T_s) - \sum_{d} \nu_d",
     ),
     "lagrangian_bound": Equation(
         "Goal delay: the cheapest routes, and each resource at its best utilisation for the prices of its load.",
@@ -74,19 +76,42 @@ def cheapest_routes(
         By source, a route that may be nearly the cheapest.
     """
     near, sources = near or {}, range(len(problem.demands)) if sources is None else sources
+    if problem.sites is None and len(problem.workers) <= MAX_WORKERS:
+        return _together(problem, prices, sources)
     if problem.sites is None:
         return [cheapest_route(problem, source, prices, near.get(source)) for source in sources]
     paths = cheapest_paths(problem, problem.sites, prices, sources)
     found = []
     for source in sources:
-        best = min(
-            (_priced(problem, source, variant, prices, *paths[source, variant]), variant)
-            for variant in problem.demands[source].variants
-        )
-        choice = Choice(best[1], paths[source, best[1]][1])
+        best, choice = _best_variant(problem, source, prices, paths)
         counted = problem.visited_too_often(choice.workers)
-        found.append(cheapest_route(problem, source, prices) if counted else (best[0], choice))
+        found.append(cheapest_route(problem, source, prices) if counted else (best, choice))
     return found
+
+
+def _best_variant(
+    problem: Problem, source: int, prices: Prices, paths: Mapping[tuple[int, int], tuple[float, tuple[int, ...]]]
+) -> Priced:
+    """Return the cheapest of the cheapest paths of a source's variants."""
+    variants = problem.demands[source].variants
+    price, variant = min(
+        (_priced(problem, source, variant, prices, *paths[source, variant]), variant) for variant in variants
+    )
+    return price, Choice(variant, paths[source, variant][1])
+
+
+def _together(problem: Problem, prices: Prices, sources: Sequence[int]) -> list[Priced]:
+    """Return the cheapest routes of sources, of which those with the same number of blocks are searched together."""
+    alike: dict[int, list[tuple[int, int]]] = defaultdict(list)
+    for source in sources:
+        for variant in problem.demands[source].variants:
+            alike[len(problem.variants[variant])].append((source, variant))
+    found: dict[tuple[int, int], tuple[float, tuple[int, ...]]] = {}
+    for pairs in alike.values():
+        graphs = [LayeredGraph.of(problem, *pair, prices) for pair in pairs]
+        for pair, graph, path in zip(pairs, graphs, cheapest_paths_together(graphs), strict=True):
+            found[pair] = _counted(problem, graph, path)
+    return [_best_variant(problem, source, prices, found) for source in sources]
 
 
 def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice | None = None) -> Priced:
@@ -102,7 +127,7 @@ def cheapest_route(problem: Problem, source: int, prices: Prices, near: Choice |
     demand = problem.demands[source]
     best, chosen = np.inf, Choice(demand.variants[0], (demand.home,) * len(problem.variants[demand.variants[0]]))
     for variant in demand.variants:
-        graph = LayeredGraph.of(problem, source, variant, *prices.of_source(problem, source, variant))
+        graph = LayeredGraph.of(problem, source, variant, prices)
         path = _path(problem, graph, near.workers if near and near.variant == variant else ())
         price = _priced(problem, source, variant, prices, *path)
         if price < best:
@@ -119,7 +144,7 @@ def cheapest_split(problem: Problem, source: int, prices: Prices) -> Choice:
     options: list[tuple[bool, float, Choice]] = []
     for variant in demand.variants:
         model = problem.variants[variant]
-        graph = LayeredGraph.of(problem, source, variant, *prices.of_source(problem, source, variant))
+        graph = LayeredGraph.of(problem, source, variant, prices)
         price, cut, worker = graph.cheapest_split(demand.home)
         price += demand.volume * prices.latency[source] * problem.loss_s * (1 - model.accuracy)
         workers = (demand.home,) * cut + (worker,) * (len(model) - cut)
@@ -143,12 +168,23 @@ def unroutable(problem: Problem) -> bool:
 
 
 def _path(problem: Problem, graph: LayeredGraph, near: tuple[int, ...]) -> tuple[float, tuple[int, ...]]:
-    """Return the price of the cheapest path through a graph, and its workers.
+    """Return the price of the cheapest path through a graph, and its workers; a ``near`` path bounds the search."""
+    if graph.first_of_stage is not None:
+        (path,) = cheapest_paths_together([graph])
+    else:
+        path = graph.cheapest(near)
+    return _counted(problem, graph, path)
+
+
+def _counted(
+    problem: Problem, graph: LayeredGraph, path: tuple[float, tuple[int, ...]]
+) -> tuple[float, tuple[int, ...]]:
+    """Return the price of the cheapest path within the limit of visits, and its workers, given the ``path`` without it.
 
     Visits are counted only at workers that a cheapest path visits too often; these are added one round after another.
     If that takes too many states, the price is a lower bound and the route visits some worker too often.
     """
-    price, workers = graph.cheapest(near)
+    price, workers = path
     visits = Visits((), problem.max_visits or 0, len(problem.workers))
     while excessive := problem.visited_too_often(workers):
         visits = dataclasses.replace(visits, counted=visits.counted + excessive)
@@ -207,9 +243,9 @@ def limits_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:
 
 
 def limit_worth(problem: Problem, prices: Prices) -> float:
-    """Return what the limits of the sources are worth at ``prices``: minimum accuracies, less deadlines."""
+    """Return what limits are worth at ``prices``: minimum accuracies, less deadlines, less the room for weights."""
     return sum(
         float(prices.accuracy[source]) * demand.min_accuracy
         - (float(prices.second[source]) * demand.deadline_s if np.isfinite(demand.deadline_s) else 0.0)
         for source, demand in enumerate(problem.demands)
-    )
+    ) - float(np.sum(prices.memory))

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from planner.solvers.core.problem import Array, Integers, Problem
-from planner.solvers.core.resource_prices import Moves
+from planner.solvers.core.resource_prices import Moves, Prices
 
 MIN_REACH = 1e-12
 """Replaces a reach of 0, so that a missing path keeps an infinite price."""
@@ -33,7 +33,8 @@ class LayeredGraph:
 
     ``node`` [L, D] holds those of the blocks, including input and result; a move across cut l costs
     ``scale``_l (base + per_byte · ``cut_bytes``_l), both [L]. There is no move with ``scale``_l · ``cut_bytes``_l above
-    ``most_bytes`` [D, D], receivers as rows.
+    ``most_bytes`` [D, D], receivers as rows, and no stage that ends before cut l on worker d and begins before
+    ``first_of_stage`` [L + 1, D].
     """
 
     node: Array
@@ -41,10 +42,12 @@ class LayeredGraph:
     cut_bytes: Array
     scale: Array
     most_bytes: Array | None = None
+    first_of_stage: Integers | None = None
 
     @classmethod
-    def of(cls, problem: Problem, source: int, variant: int, second: Array, moves: Moves) -> LayeredGraph:
-        """Return the graph at the prices of a ``second`` of each resource [R] and of ``moves``."""
+    def of(cls, problem: Problem, source: int, variant: int, prices: Prices) -> LayeredGraph:
+        """Return the graph at some shadow prices."""
+        second, moves = prices.of_source(problem, source, variant)
         model, home = problem.variants[variant], problem.demands[source].home
         count = len(problem.workers)
         to_home, from_home = moves.per_byte[home], moves.per_byte[:, home]
@@ -54,12 +57,19 @@ class LayeredGraph:
         begin = model.overhead_s * second[:count]
         node[0] += model.reach[0] * (begin + model.cut_bytes[0] * from_home + moves.latency[:, home])
         node[-1] += model.reach[-1] * (model.cut_bytes[-1] * to_home + moves.latency[home])
+        if (block_price := prices.of_blocks(problem, source, variant)) is not None:
+            node += block_price
         node[~problem.runs(source, variant)] = np.inf
         scale = np.maximum(model.reach[:-1], MIN_REACH)
-        return cls(node, moves, model.cut_bytes[:-1], scale, _most_bytes(problem, source))
+        limited = np.isfinite(problem.most_load)
+        first = problem.first_of_stage(source, variant) if limited else None
+        return cls(node, moves, model.cut_bytes[:-1], scale, _most_bytes(problem, source), first)
 
     def cheapest(self, near: tuple[int, ...] = ()) -> tuple[float, tuple[int, ...]]:
-        """Return the price of the cheapest path, and its workers; a ``near`` path bounds the search."""
+        """Return the price of the cheapest path, and its workers; a ``near`` path bounds the search.
+
+        Stages that begin too early are not excluded here.
+        """
         length, count = self.node.shape
         enter, upper = self._bounds()
         upper = min(upper, self.price(near)) * (1 + ROUNDING) if near else upper

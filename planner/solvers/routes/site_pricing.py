@@ -116,7 +116,7 @@ def cheapest_paths(
             moves[key] = SiteMoves.of(problem, sites, prices.of_class[level] + limits, latency + limits)
         for first in range(0, len(members), MAX_ROWS):
             rows = members[first : first + MAX_ROWS]
-            program = _Program(problem, moves[key], variant, rows)
+            program = _Program(problem, moves[key], variant, rows, prices)
             for source, price, path in zip(rows, *program.solve(), strict=True):
                 found[source, variant] = price, path
     return found
@@ -125,11 +125,14 @@ def cheapest_paths(
 class _Program:
     """The dynamic program of B sources of one variant at the same prices."""
 
-    def __init__(self, problem: Problem, moves: SiteMoves, variant: int, sources: list[int]) -> None:
+    def __init__(self, problem: Problem, moves: SiteMoves, variant: int, sources: list[int], prices: Prices) -> None:
         self.moves, self.sites = moves, moves.sites
         self.model: Variant = problem.variants[variant]
         self.begin = (self.model.overhead_s * moves.second[: len(problem.workers)])[self.sites.members]
         self.node = self._nodes(problem, variant, sources)
+        if problem.room_parts:
+            of_blocks = [prices.of_blocks(problem, source, variant) for source in sources]
+            self.node += np.stack(of_blocks, axis=1)[:, :, self.sites.members]
 
     def _nodes(self, problem: Problem, variant: int, sources: list[int]) -> Array:
         """Return the prices of the blocks, with input, result and results of exits; shape [L, B, S, n]."""
@@ -163,8 +166,8 @@ class _Program:
         """Return the price of each source's cheapest path, and its workers."""
         price = [self.node[0]]
         left = [np.zeros(0)]
-        for block in range(1, len(self.model)):
-            within, up, across, down = self._cut(block)
+        cuts = [self._cut(block) for block in range(1, len(self.model))]
+        for block, (within, up, across, down) in enumerate(cuts, start=1):
             before = price[-1]
             least = before.copy()
             for slot in range(before.shape[2]):
@@ -173,16 +176,16 @@ class _Program:
             arrived = (left[-1][:, :, None] + across).min(axis=1)
             np.minimum(least, arrived[:, :, None] + down, out=least)
             price.append(least + self.node[block])
-        return price[-1].min(axis=(1, 2)).tolist(), self._paths(price, left)
+        return price[-1].min(axis=(1, 2)).tolist(), self._paths(price, left, cuts)
 
-    def _paths(self, price: list[Array], left: list[Array]) -> list[Path]:
+    def _paths(self, price: list[Array], left: list[Array], cuts: list[tuple[Array, ...]]) -> list[Path]:
         """Return the workers of the cheapest paths, found from their ends back."""
         rows = np.arange(len(price[0]))
         last = price[-1].reshape(len(rows), -1).argmin(axis=1)
         site, slot = np.divmod(last, price[0].shape[2])
         path = [self.sites.members[site, slot]]
         for block in range(len(self.model) - 1, 0, -1):
-            within, up, across, down = self._cut(block)
+            within, up, across, down = cuts[block - 1]
             before = price[block - 1]
             near = before[rows, site] + within[site, :, slot]
             near_slot = near.argmin(axis=1)

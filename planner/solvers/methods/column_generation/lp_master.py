@@ -26,7 +26,8 @@ CAP_MARGIN = 1e-6
 """Relative amount by which caps are tightened, so that the final shares satisfy them despite tolerances."""
 
 Row = tuple[str, int]
-"""Kind and index of a row: ``share``, ``delay``, ``late_s`` and ``inaccuracy`` of a source, ``load`` of a resource."""
+"""Kind and index of a row: ``share``, ``delay``, ``late_s`` and ``inaccuracy`` of a source, ``load`` of a resource, or
+``memory`` of a worker."""
 
 ROWS: Final[Mapping[str, Equation]] = {
     "share": Equation("The shares of each source add up to 1.", r"\sum_{j \in J_s} \pi_j = 1 \quad \forall s"),
@@ -38,6 +39,10 @@ ROWS: Final[Mapping[str, Equation]] = {
     "inaccuracy": Equation(
         "The minimum accuracy is reached.",
         r"\sum_{j \in J_s} A_j \pi_j \ge A_s (1 - \epsilon^A_s) \quad \forall s: A_s > 0",
+    ),
+    "memory": Equation(
+        "The room for weights of each worker, of which each route takes a part.",
+        r"\sum_{j} H_{jd} \pi_j \le 1 + \epsilon^M_d \quad \forall d",
     ),
     "load": Equation(
         "The largest relative utilisation, or for the goal energy the cap.",
@@ -54,7 +59,7 @@ OBJECTIVES: Final[Mapping[str, Equation]] = {
     ),
     "violation": Equation(
         "While the known routes violate limits, instead of the goal: the sum of the relative violations.",
-        r"\min \sum_{s} (\epsilon^T_s + \epsilon^A_s) + \sum_{r} \epsilon^c_r",
+        r"\min \sum_{s} (\epsilon^T_s + \epsilon^A_s) + \sum_{r} \epsilon^c_r + \sum_{d} \epsilon^M_d",
     ),
 }
 
@@ -86,6 +91,9 @@ class LinearMaster:
             if demand.min_accuracy > 0:
                 self.slacks["inaccuracy", source] = slack = self.program.add_column()
                 self._row("inaccuracy", source, demand.min_accuracy, INFINITY, {slack: demand.min_accuracy})
+        for worker in range(len(problem.workers) if problem.room_parts else 0):
+            self.slacks["memory", worker] = slack = self.program.add_column()
+            self._row("memory", worker, -INFINITY, 1.0, {slack: -1.0})
         if problem.goal == "energy":
             for resource, cap in enumerate((problem.caps * ((1 - CAP_MARGIN) / scale.load)).tolist()):
                 self.slacks["load", resource] = slack = self.program.add_column()
@@ -108,6 +116,9 @@ class LinearMaster:
             entries["delay", source] = self.scale.costs(cost.unloaded_s)
             entries["late_s", source] = ratio(cost.unloaded_s, demand.deadline_s, MOST)
             entries["inaccuracy", source] = self.problem.variants[choice.variant].accuracy
+            if self.problem.room_parts:
+                used = enumerate(self.problem.room_used(choice).tolist())
+                entries |= {("memory", worker): part for worker, part in used if part > 0}
             load = demand.volume * cost.seconds
             for resource, part in zip(cost.resources.tolist(), load.tolist(), strict=True):
                 entries["load", resource] = self.scale.loads(part)
@@ -173,6 +184,7 @@ class LinearMaster:
             second=worth * self._duals("late_s", sources) / deadline_s + late,
             accuracy=worth * self._duals("inaccuracy", sources),
             late=late,
+            memory=worth * self._duals("memory", len(self.problem.workers)),
         )
 
     hard_prices = prices

@@ -27,6 +27,7 @@ from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.column_generation.lp_master import LinearMaster
+from planner.solvers.methods.column_generation.memory_ascent import ascend
 from planner.solvers.methods.column_generation.newton_master import NewtonMaster
 from planner.solvers.methods.explanation import ELASTIC_MAX_ARCS, infeasible, unroutable_outcome
 from planner.solvers.methods.memory import solve_with_memory
@@ -48,7 +49,7 @@ FIRST_ROUNDS_OF_SITES = 24
 WARM_START_ROUNDS = 1
 """Rounds of successive averages before the first master: without a warm start, where workers form sites (a round is
 cheap there, and many sources need many routes), and with a warm start."""
-MAX_IDLE_ROUNDS = 12
+MAX_IDLE_ROUNDS, MAX_IDLE_ROUNDS_WITHOUT_PLAN = 12, 100
 """Rounds without a better bound or incumbent after which the search ends: the rest is rounding."""
 
 
@@ -73,12 +74,7 @@ def _solve(problem: Problem, options: Options) -> Outcome:
 
 def _generate(search: Search) -> Outcome:
     problem, options = search.problem, search.options
-    best_prices, *others = _first_prices(problem)
-    routes = _price(search, best_prices, {})
-    for prices in others:
-        bound = search.bound
-        routes += _price(search, prices, {})
-        best_prices = prices if search.bound > bound else best_prices
+    best_prices, routes = _first_routes(search)
     if np.isinf(search.bound):
         return unroutable_outcome(problem)
     rounds = FIRST_ROUNDS if problem.sites is None else FIRST_ROUNDS_OF_SITES
@@ -98,7 +94,7 @@ def _generate(search: Search) -> Outcome:
     master.add(routes)
     _check_every_source_has_a_route(problem, master)
     idle = 0
-    while idle < MAX_IDLE_ROUNDS:
+    while idle < (MAX_IDLE_ROUNDS if search.incumbents else MAX_IDLE_ROUNDS_WITHOUT_PLAN):
         old_bound, old_best = search.bound, search.best
         master.solve(MASTER_TOLERANCE * max(options.gap, min(search.gap, 1.0)) * max(search.bound, 1e-9))
         shadow = master.prices()  # later the master has rows that it was never solved with
@@ -121,9 +117,23 @@ def _generate(search: Search) -> Outcome:
     return dataclasses.replace(search.outcome(), prices=shadow)
 
 
+def _first_routes(search: Search) -> tuple[Prices, list[tuple[int, Choice]]]:
+    """Return the first routes, and the prices that prove the best bound so far."""
+    best_prices, *others = _first_prices(search.problem)
+    routes = _price(search, best_prices, {})
+    for prices in others:
+        bound = search.bound
+        routes += _price(search, prices, {})
+        best_prices = prices if search.bound > bound else best_prices
+    if search.problem.room_parts and np.isfinite(search.bound):
+        best_prices, more = ascend(search, best_prices, lambda prices: _price(search, prices, dict(routes)))
+        routes += more
+    return best_prices, routes
+
+
 def _best_known(search: Search) -> list[Choices]:
-    """Return the best plan so far where a good one to begin with matters: a linear master converges slowly."""
-    if search.problem.goal == "delay":
+    """Return the best plan so far where it matters: to a linear master, or where memory rules out most routes."""
+    if search.problem.goal == "delay" and not search.problem.room_parts:
         return []
     return sorted(search.incumbents, key=lambda choices: search.incumbents[choices])[:1]
 
@@ -174,6 +184,8 @@ def _smoothed_prices(problem: Problem, prices: Prices, best_prices: Prices, idle
 
 def _infeasible(problem: Problem, options: Options, master: NewtonMaster | LinearMaster) -> Outcome:
     """Return the outcome with the least relaxations, over all routes if their arcs fit one program."""
+    if problem.room_parts:  # the caller, who relaxed memory, looks for the reasons
+        return Outcome("infeasible")
     if problem.arcs <= ELASTIC_MAX_ARCS:
         return infeasible(problem, options, shared=True)
     relaxations = shared_relaxations(problem, master.columns, options)

@@ -13,6 +13,7 @@ D. P. Bertsekas, "Constrained Optimization and Lagrange Multiplier Methods" (198
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Final
@@ -62,6 +63,10 @@ PROGRAM: Final[Mapping[str, Equation]] = {
         "No more accuracy is lost than may be.",
         r"\sum_{j \in J_s} \frac{1 - A_j}{1 - A_s} \pi_j \le 1 \quad \forall s: A_s > 0",
     ),
+    "memory": Equation(
+        "Routes keep within the room for weights of each worker, of which each takes a part.",
+        r"\sum_{j} H_{jd} \pi_j \le 1 \quad \forall d",
+    ),
     "augmented_lagrangian": Equation(
         "What the Newton steps minimise: each limit g ≤ 0 enters with its multiplier μ and a stiffness ρ.",
         r"\sum_{k,r} w_k G(\sigma_{kr}) + \sum_{j} \phi_j \pi_j "
@@ -75,7 +80,8 @@ class NewtonMaster:
     """Shares of routes, extended by new routes every round.
 
     The limits of a source are its unloaded delay divided by its deadline and its lost accuracy divided by the accuracy
-    that may be lost; each is at most 1. Attributes over columns have n rows, in the order in which routes were added.
+    that may be lost; that of a worker is the part of its room for weights. Each is at most 1. Attributes over columns
+    have n rows, in the order in which routes were added.
     """
 
     def __init__(self, problem: Problem, scale: Scale, deadline: Deadline | None = None) -> None:
@@ -92,7 +98,8 @@ class NewtonMaster:
         self.loss = np.array(
             [1 / max(1 - demand.min_accuracy, 1e-9) if demand.min_accuracy else 0.0 for demand in demands]
         )
-        self.limits = np.flatnonzero(np.concatenate([self.lateness, self.loss]) > 0)
+        self.rooms = np.ones(len(problem.workers) if problem.room_parts else 0)
+        self.limits = np.flatnonzero(np.concatenate([self.lateness, self.loss, self.rooms]) > 0)
         self.limit_use = np.zeros((0, len(self.limits)))
         self.capacity_price = np.zeros(len(problem.resources))
         self.limit_price = np.zeros(len(self.limits))
@@ -110,13 +117,15 @@ class NewtonMaster:
             return False
         problem = self.problem
         routed = {source for source, _ in self.columns}
-        limit_use = np.zeros((len(fresh), 2 * len(problem.demands)))
+        limit_use = np.zeros((len(fresh), 2 * len(problem.demands) + len(self.rooms)))
         share, fixed = np.full(len(fresh), NEW_SHARE), np.zeros(len(fresh))
         for row, (source, choice) in enumerate(fresh):
             cost = problem.cost(source, choice)
             lost = 1 - problem.variants[choice.variant].accuracy
             limit_use[row, source] = min(self.lateness[source] * cost.unloaded_s, MOST)
             limit_use[row, len(problem.demands) + source] = self.loss[source] * lost
+            if problem.room_parts:
+                limit_use[row, 2 * len(problem.demands) :] = problem.room_used(choice)
             fixed[row] = min(problem.fixed_cost(source, choice, cost.latency_s), self.most_fixed)
             if source not in routed:
                 share[row] = 1.0
@@ -190,13 +199,15 @@ class NewtonMaster:
         """Return the shadow prices at the present shares."""
         demands = self.problem.demands
         point = self._evaluate(self.share)
-        limit_price = np.zeros(2 * len(demands))
+        limit_price = np.zeros(2 * len(demands) + len(self.rooms))
         limit_price[self.limits] = point.limit_price
+        of_sources, of_rooms = limit_price[: 2 * len(demands)], limit_price[2 * len(demands) :]
         return Prices(
             of_class=self._of_class(point),
             latency=np.array([demand.priority for demand in demands]),
-            second=limit_price[: len(demands)] * self.lateness,
-            accuracy=limit_price[len(demands) :] * self.loss,
+            second=of_sources[: len(demands)] * self.lateness,
+            accuracy=of_sources[len(demands) :] * self.loss,
+            memory=of_rooms if len(of_rooms) else 0.0,
         )
 
     def _of_class(self, point: _Point) -> Array:
@@ -210,7 +221,7 @@ class NewtonMaster:
         """Return the prices of the limits alone, which can prove that no routes satisfy all of them."""
         prices = self.prices()
         of_class = np.repeat(self.capacity_price[None, :], len(prices.of_class), axis=0)
-        return Prices(of_class, np.zeros_like(prices.latency), prices.second, prices.accuracy)
+        return dataclasses.replace(prices, of_class=of_class, latency=np.zeros_like(prices.latency))
 
     def choices(self, min_share: float) -> Choices:
         """Return the routes with a share of at least ``min_share``; the shares of each source add up to 1."""
@@ -286,9 +297,9 @@ class NewtonMaster:
         sites = self.problem.sites
         if sites is None:
             return Curved(rows, curvature, np.zeros(len(curvature), dtype=np.intp))
-        demands = np.concatenate([np.arange(len(self.problem.demands))] * 2)[self.limits][active]
-        homes = np.array([self.problem.demands[source].home for source in demands.tolist()], dtype=np.intp)
-        site = np.append(sites.of_resource(len(self.problem.resources))[self.used[used]], sites.of_worker[homes])
+        homes = [demand.home for demand in self.problem.demands]
+        near = np.array([*homes, *homes, *range(len(self.rooms))], dtype=np.intp)[self.limits][active]
+        site = np.append(sites.of_resource(len(self.problem.resources))[self.used[used]], sites.of_worker[near])
         return Curved(rows, curvature, site)
 
     def _nest(self) -> tuple[sparse.csr_array, Integers, Integers]:

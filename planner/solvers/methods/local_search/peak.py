@@ -12,8 +12,9 @@ from planner.solvers.methods.local_search.peak_tree import PeakTree
 
 TARGETS = (0.3, 0.6, 0.9)
 """Targets of the runs in turn, as fractions of the way from the bound to the incumbent."""
-DELAYS = (1.0, 2.0, 0.7)
-"""Target delays for ``makespan`` in turn, as multiples of the longest unloaded delay so far."""
+DELAYS = (1.0, None, 2.0, 0.7)
+"""Target delays for ``makespan`` in turn, as multiples of the longest unloaded delay so far; None is that of the best
+shared routes in proportion."""
 FIRST_RAISES = 10
 """Steps that raise the bound before the first target depends on it."""
 MAX_IDLE_RUNS, MAX_IDLE_RUNS_BRIEF = 60, 6
@@ -27,6 +28,8 @@ class PeakSearch:
         self.search, self.problem = search, search.problem
         self.random = Random(search.options.seed)  # noqa: S311  # not cryptographic, and faster than numpy's
         self.runs = 0
+        self.delay_part = 0.0
+        """The longest delay of the best shared routes, as a part of their objective; 0 if it is not known."""
 
     def anneal(self, choices: Choices, value: float) -> bool:
         """Anneal routes with this objective ``value`` towards a better one; return whether it was found."""
@@ -47,8 +50,11 @@ class PeakSearch:
 
     def _split(self, choices: Choices, value: float, target: float) -> tuple[float, float]:
         """Return a load and a delay that add up to ``target``; delays around that of the routes take turns."""
+        factor = DELAYS[self.runs // len(TARGETS) % len(DELAYS)]
+        if factor is None and self.delay_part > 0:
+            return target * (1 - self.delay_part), target * self.delay_part
         delay_s = value - float((self.problem.load(choices).sum(axis=0) / self.problem.usable).max())
-        delay_s *= DELAYS[self.runs // len(TARGETS) % len(DELAYS)]
+        delay_s *= factor or 1.0
         delay_s = min(delay_s, target / 2) if delay_s < value / 2 else target * delay_s / value
         return target - delay_s, delay_s
 
@@ -65,6 +71,7 @@ class PeakSearch:
 
     def search_on(self, bound: PeakBound) -> None:
         """Raise the bound and anneal in turn until the time limit, or until neither has helped for long."""
+        self.delay_part = bound.delay_part
         raises = all(bound.raise_once() for _ in range(FIRST_RAISES))
         tree, branches = PeakTree(self.search, bound), True
         idle, most = 0, MAX_IDLE_RUNS_BRIEF if self.search.options.brief else MAX_IDLE_RUNS

@@ -1,9 +1,9 @@
 """Lower bound on one route per source for ``throughput`` and ``makespan``: shared routes without heavy loads.
 
-A single route puts the whole load of a block on one worker and that of a transfer on one network, whereas shared routes
-may split it. Routes with an objective up to v contain no block and no transfer with a load above v, so the bound of
+A single route puts the whole load of a stage on one worker and that of a transfer on one network, whereas shared routes
+may split it. Routes with an objective up to v contain no stage and no transfer with a load above v, so the bound of
 shared routes without them holds for these. If it exceeds v, then v is a lower bound on single routes. A bisection finds
-the largest such v.
+the largest such v. For ``makespan``, the longest delay leaves less of v for loads, and light routes take longer.
 
 References
 ----------
@@ -19,6 +19,7 @@ import numpy as np
 
 from planner.solvers.core.problem import Problem
 from planner.solvers.core.resource_prices import Prices
+from planner.solvers.core.room import without_binary_residency
 from planner.solvers.core.search_state import Outcome, Search
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.routes.pricing import cheapest_route
@@ -29,6 +30,8 @@ ACCURACY = 1e-3
 """Relative accuracy of the bisection, and optimality gap of each of its steps."""
 FIRST_STEP = 0.01
 """First relative step above the bound of shared routes; where it proves nothing, heavy loads hardly matter."""
+DELAY_ROUNDS = 4
+"""Times that the least delay of routes without heavy loads lowers what counts as heavy."""
 
 
 class PeakBound:
@@ -37,18 +40,23 @@ class PeakBound:
     def __init__(self, search: Search) -> None:
         self.search = search
         problem = search.problem
-        unlimited = np.full(len(problem.workers), np.inf)
+        relaxed = without_binary_residency(problem) if problem.memory_binds else problem
         demands = tuple(dataclasses.replace(demand, deadline_s=np.inf, min_accuracy=0.0) for demand in problem.demands)
-        self.shared = dataclasses.replace(problem, memory_bytes=unlimited, max_visits=None)
+        self.shared = dataclasses.replace(relaxed, max_visits=None)
         self.relaxed = dataclasses.replace(self.shared, demands=demands)
-        self.delay_s = _least_delay_s(problem) if problem.goal == "makespan" else 0.0
         self.low, self.high, self.step = 0.0, np.inf, FIRST_STEP
+        self.delay_part = 0.0
+        """The longest delay of the best shared routes for ``makespan``, as a part of their objective."""
 
     def share(self) -> Outcome:
         """Return the outcome of shared routes without memory limits, and raise the bound to theirs."""
         outcome = self._solve(self.shared, SHARED_TIME_FRACTION)
         self.search.raise_bound(outcome.bound)
         self.low = self.search.bound
+        if self.search.problem.goal == "makespan" and outcome.incumbents:
+            best = min(outcome.incumbents, key=self.shared.objective)
+            busiest = float((self.shared.load(best).sum(axis=0) / self.shared.usable).max())
+            self.delay_part = 1 - busiest / self.shared.objective(best)
         return outcome
 
     def raise_once(self) -> bool:
@@ -74,7 +82,13 @@ class PeakBound:
 
     def without_heavy_loads(self, value: float, pins: dict[str, dict[int, int]]) -> Outcome:
         """Return the outcome of shared routes without loads that would exceed ``value`` alone, with more ``pins``."""
-        return self._solve(dataclasses.replace(self.relaxed, most_load=value - self.delay_s, pins=pins))
+        problem = dataclasses.replace(self.relaxed, most_load=value, pins=pins)
+        for _ in range(DELAY_ROUNDS if problem.goal == "makespan" else 0):
+            most_load = value - _least_delay_s(problem)
+            if most_load <= 0:  # also where no light route is left
+                return Outcome("infeasible")
+            problem = dataclasses.replace(problem, most_load=most_load)
+        return self._solve(problem)
 
     def _solve(self, problem: Problem, part: float = 1.0) -> Outcome:
         options = self.search.options

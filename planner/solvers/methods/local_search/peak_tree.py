@@ -15,9 +15,8 @@ from planner.solvers.methods.local_search.peak_bound import PeakBound
 
 Pins = dict[str, dict[int, int]]
 
-MIN_NODES_PER_STEP, ARCS_PER_STEP = 5, 500_000
-"""Least nodes between two runs of annealing; in small problems more, whose arcs add up to this number: about the time
-of a run."""
+ARCS_PER_STEP = 100_000
+"""Nodes between two runs of annealing are as many as have this number of arcs in all: they take about as long."""
 MAX_NODES = 120
 """Nodes after which another value is tried."""
 PARTS = (0.5, 0.75, 0.25, 0.6, 0.1, 0.03)
@@ -35,7 +34,7 @@ class PeakTree:
     def __init__(self, search: Search, bound: PeakBound) -> None:
         self.search, self.bound = search, bound
         self.tries, self.helps, self.turn = 0, False, 0
-        self.nodes_per_step = max(MIN_NODES_PER_STEP, ARCS_PER_STEP // max(search.problem.arcs, 1))
+        self.nodes_per_step = max(1, ARCS_PER_STEP // max(search.problem.arcs, 1))
         self._restart()
 
     def _restart(self) -> None:
