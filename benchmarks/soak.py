@@ -20,6 +20,7 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
+from planner.execution.coordinator.completions import NumberSet
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.wire.frames import Tensors
@@ -60,7 +61,8 @@ class _Samples(Observer):
         self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
         self.stopping = False
         self.handed_in = 0
-        self.ended: Counter[int] = Counter()
+        self.ended = NumberSet()  # the memory of this process is measured, too
+        self.twice = 0
         self.failed: Counter[str] = Counter()
 
     def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
@@ -73,7 +75,7 @@ class _Samples(Observer):
         self.handed_in += 1
 
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
-        self.ended[sample.sample] += 1
+        self.twice += not self.ended.add(sample.sample)
         if sample.status == "failed":
             self.failed[sample.reason] += 1
         if not self.stopping:
@@ -144,10 +146,9 @@ def soak(minutes: float) -> None:
         finally:
             agents.close()
     lost = samples.handed_in - len(samples.ended)
-    twice = sum(times > 1 for times in samples.ended.values())
     print(
-        f"{minutes:g} minutes, {disturber.kills} kills: {samples.handed_in} samples, {lost} lost, {twice} ended twice, "
-        f"{samples.failed.total()} failed {dict(samples.failed) or ''}"
+        f"{minutes:g} minutes, {disturber.kills} kills: {samples.handed_in} samples, {lost} lost, "
+        f"{samples.twice} ended twice, {samples.failed.total()} failed {dict(samples.failed) or ''}"
     )
     for name in ("coordinator", "a"):
         _report(name, disturber.looks[name], skip_s=60 * minutes * SETTLES)

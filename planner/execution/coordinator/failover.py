@@ -17,6 +17,7 @@ from math import inf
 from statistics import median
 from typing import Final
 
+from planner.errors import shortened
 from planner.execution.coordinator.awake_clock import AwakeClock
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.wire.messages import Body, MembershipChange, Replan, Start, WorkerFault
@@ -27,6 +28,9 @@ from planner.worker.pace import Slowed
 
 _MOST_INCIDENTS: Final = 10_000
 """Maximum number of incidents that are kept, since a live run may never end."""
+
+_MOST_CHARACTERS: Final = 2000
+"""Length to which the text of an incident is shortened, which another member may have sent."""
 
 
 class Failover:
@@ -238,7 +242,7 @@ class Failover:
 
     def _note(self, worker: str, what: str) -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
-            incident = Incident(self.now_s, worker, what)
+            incident = Incident(self.now_s, worker, shortened(what, _MOST_CHARACTERS))
             self.incidents.append(incident)
             self._on_incident(incident)
 

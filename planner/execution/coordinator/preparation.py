@@ -135,7 +135,7 @@ class Preparation(Phase):
             state.result.steps.begin(ready.worker)
 
     def _on_fault(self, fault: WorkerFault, _frame: Frame) -> None:
-        if self._is_ours(fault.run) and fault.dropped:
+        if self._is_ours(fault.run) and fault.dropped and fault.worker in self._state.workers:
             raise ExecuteError(fault.what, where=f"agent {fault.worker}")
         self._state.failover.on_fault(fault)
 
