@@ -50,7 +50,8 @@ def _start(state: RunState) -> None:
     """Tell all workers to start at the same time."""
     emulation, failover, members = state.deployment.emulation, state.failover, state.members
     at_unix_s = time.time() + _START_DELAY_S
-    state.result.start_unix_s = failover.start_unix_s = at_unix_s
+    state.result.start_unix_s = at_unix_s
+    failover.begin(at_unix_s)
     if emulation is not None:
         carry = emulation.transmit
 

@@ -114,7 +114,7 @@ class Rig:
             state.claims.ask(worker)
             state.result.steps.begin(worker)
             state.clocks.compare(worker)
-        state.failover.start_unix_s = time.time()
+        state.failover.begin(time.time())
         desk.on_started(self._submit)
         if self._live:
             for source in desk.sources.values():
