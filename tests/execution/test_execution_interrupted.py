@@ -31,7 +31,7 @@ from planner.execution.wire.messages import (
     Taken,
 )
 from planner.execution.wire.transport import CONTROL
-from planner.trace.records import SampleRecord
+from planner.trace.records import Origin, SampleRecord
 from tests.execution.fleet import deployment_for
 from tests.execution.memory_network import MemoryNetwork
 from tests.execution.rig import MODEL, small_instance
@@ -120,3 +120,16 @@ def test_a_session_whose_agents_are_taken_over_says_so_to_all_callers() -> None:
                 source.submit(INPUTS).result(FOREVER_S)
             with pytest.raises(TakenOverError, match="worker a: taken over by another run, so this run ends; found "):
                 source.submit(INPUTS)
+
+
+def test_a_result_that_does_not_fit_its_model_fails_its_sample() -> None:
+    def incomplete(name: str, body: Body) -> Iterator[Body]:
+        assert isinstance(body, Submit)
+        record = SampleRecord(body.source, body.sample, 0.0, 0.1, "completed", origin=Origin("small"))
+        yield Ended(run=body.run, worker=name, samples=(record,))
+
+    with scripted(Submit, incomplete, live=True) as coordinator:
+        deployment = deployment_for(INSTANCE, live=True)
+        session = LiveSession(deployment, nullcontext(coordinator), ready_timeout_s=FOREVER_S)
+        with session, pytest.raises(SampleError, match="the sample failed: its outputs do not fit its model"):
+            session.source("urgent").submit(INPUTS).result(FOREVER_S)
