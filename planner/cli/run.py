@@ -22,7 +22,7 @@ from planner.cli.members import (
 from planner.cli.names import POLICIES
 from planner.cli.output import echo_faults, print_table
 from planner.cli.places import folder_to_write
-from planner.errors import PlannerError, UsageError
+from planner.errors import PlannerError, UsageError, printable
 from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
 
@@ -186,7 +186,7 @@ class _Tally:
             return
         self.failed += 1
         if self.failed <= FAILURES_SHOWN:
-            self.failures.append(f"{outcome.source}, {outcome.name}: {outcome.reason}")
+            self.failures.append(printable(f"{outcome.source}, {outcome.name}: {outcome.reason}"))
 
 
 def _print_tally(tally: Mapping[str, _Tally], *, json: bool, submitted: Mapping[str, int] | None = None) -> None:

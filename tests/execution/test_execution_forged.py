@@ -208,10 +208,11 @@ def test_who_is_not_in_a_run_does_not_end_it_and_texts_are_bounded(tmp_path: Pat
             stranger.send(COORDINATOR, Frame(Taken(run=run, worker="x", by=this_process())), CONTROL)
             stranger.send(COORDINATOR, Frame(WorkerFault(run=run, worker="x", what="gone", dropped=True)), CONTROL)
             b._report(Frame(Taken(run="another", worker="b", by=this_process())))
-            b._report(Frame(WorkerFault(run=run, worker="b", what="no memory " * 100_000)))
+            b._report(Frame(WorkerFault(run=run, worker="b", what="\x1b[2J no memory " * 100_000)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
         stranger.close()
     assert assert_accounted(instance, measured) == {}
     assert [worker for worker, _ in said(measured)] == ["b"]
-    assert len(said(measured)[0][1]) < 3000
+    assert len(said(measured)[0][1]) < 5000
+    assert said(measured)[0][1].startswith("\\x1b[2J no memory")

@@ -17,7 +17,7 @@ from math import inf
 from statistics import median
 from typing import Final
 
-from planner.errors import shortened
+from planner.errors import printable, shortened
 from planner.execution.coordinator.awake_clock import AwakeClock, unset_clock_s
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.wire.messages import Body, MembershipChange, Replan, Start, WorkerFault
@@ -246,7 +246,7 @@ class Failover:
 
     def _note(self, worker: str, what: str) -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
-            incident = Incident(self.now_s, worker, shortened(what, _MOST_CHARACTERS))
+            incident = Incident(self.now_s, worker, printable(shortened(what, _MOST_CHARACTERS)))
             self.incidents.append(incident)
             self._on_incident(incident)
 
