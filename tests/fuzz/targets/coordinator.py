@@ -107,7 +107,7 @@ class Rig:
         desk = _Desk(deployment, 4, Observer())
         state = RunState(self._members, Claims(self._members.send), deployment, desk, 1.0)
         state.id = state.failover._run = state.clocks._run = RUN
-        state.refusals.add = lambda _sender, what: self.told.append(what)  # type: ignore[method-assign]
+        state.refusals.add = lambda sender, what: self.told.append(what)  # type: ignore[method-assign]  # noqa: ARG005
         self._members.on_transmit = self._emulation.transmit
         state.claims.begin(RUN)
         for worker in state.workers:

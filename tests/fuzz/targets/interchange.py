@@ -12,6 +12,7 @@ from typing import Any, Final
 from hypothesis import strategies as st
 
 import planner
+from planner.interchange.pipeedge import FILES
 from planner.profiling.adapt import adapt
 from planner.profiling.device_probe import load_probe
 from tests.fuzz.judge import Target
@@ -26,7 +27,7 @@ from tests.interchange import test_saga as saga
 from tests.profiling.small_chain import SmallModel
 
 DOCUMENTS: Final[dict[str, dict[str, Any]]] = {
-    "pipeedge": dict(zip(pipeedge.FILES, pipeedge.documents(), strict=True)),
+    "pipeedge": dict(zip(FILES, pipeedge.documents(), strict=True)),
     "saga": {"instance.json": saga.instance()},
     "distilp": {"model_profile.json": distilp.MODEL, "device-0.json": distilp.CPU, "device-1.json": distilp.GPU},
     "probe": {
