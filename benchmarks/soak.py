@@ -1,8 +1,9 @@
 """``python -m benchmarks soak --minutes 30``: a long run in which an agent is killed every 20 s.
 
-Prints the slopes of the resident memory, the file descriptors and the threads of the coordinator, of the agent that is
-never killed (the home of both sources), and of those that are killed, each over the lives it had; and which samples
-were lost or ended twice. The first minutes are left out: caches fill, and memory allocators settle.
+Samples go through a session, as a user's do. Prints the slopes of the resident memory, the file descriptors and the
+threads of the coordinator, of the agent that is never killed (the home of both sources), and of those that are killed,
+each over the lives it had; and which samples were lost or ended twice. The first minutes are left out: caches fill, and
+memory allocators settle.
 """
 
 from __future__ import annotations
@@ -14,19 +15,21 @@ import threading
 import time
 from argparse import ArgumentParser
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from concurrent.futures import Future
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Final, NamedTuple
 
 import numpy as np
 
+from planner.execution.coordinator.completions import NumberSet
 from planner.execution.coordinator.coordinator import Coordinator
-from planner.execution.coordinator.run_result import Observer
-from planner.execution.wire.frames import Tensors
+from planner.execution.session.session import LiveSession
+from planner.execution.session.source import Result, SampleError
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.zenoh import zenoh_connect
 from planner.runtime.input_pool import input_pool
-from planner.trace.records import SampleRecord
 from tests.execution.fleet import deployment_for
 from tests.execution.processes import Processes
 from tests.execution.rig import MODEL, small_instance
@@ -52,42 +55,31 @@ class Look(NamedTuple):
     threads: int
 
 
-class _Samples(Observer):
-    """Hands in a sample for each that has ended, until it is told to stop."""
+class _Tally:
+    """What became of the samples; its memory does not grow with their number, for it is measured, too."""
 
-    def __init__(self, coordinator: Coordinator) -> None:
-        self._coordinator = coordinator
-        self._inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
-        self.stopping = False
+    def __init__(self) -> None:
         self.handed_in = 0
-        self.ended: Counter[int] = Counter()
+        self.ended = NumberSet()
+        self.twice = 0
         self.failed: Counter[str] = Counter()
 
-    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
-        self._submit = submit
-        for _ in range(IN_FLIGHT):
-            self._hand_in()
-
-    def _hand_in(self) -> None:
-        self._submit("urgent", self.handed_in, self._inputs)
-        self.handed_in += 1
-
-    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
-        self.ended[sample.sample] += 1
-        if sample.status == "failed":
-            self.failed[sample.reason] += 1
-        if not self.stopping:
-            self._hand_in()
-        elif len(self.ended) == self.handed_in:
-            self._coordinator.stop()
+    def add(self, future: Future[Result]) -> None:
+        """Count an end; called in the coordinator's thread."""
+        error = future.exception()
+        if error is None:
+            self.twice += not self.ended.add(future.result().sample)
+        elif isinstance(error, SampleError):
+            self.twice += not self.ended.add(error.sample)
+            self.failed[error.reason] += 1
 
 
 class _Disturber(threading.Thread):
     """Kills the agents "b" and "c" by turns, and looks at all processes."""
 
-    def __init__(self, agents: Processes, samples: _Samples, seconds: float) -> None:
+    def __init__(self, agents: Processes, seconds: float) -> None:
         super().__init__()
-        self._agents, self._samples, self._seconds = agents, samples, seconds
+        self._agents, self._seconds = agents, seconds
         self.kills = 0
         self.looks: dict[str, list[Look]] = {}
 
@@ -110,7 +102,6 @@ class _Disturber(threading.Thread):
             time.sleep(LOOK_EVERY_S)
         if away:
             self._agents.start(away)
-        self._samples.stopping = True
 
     def _look(self, name: str, process: int, at_s: float) -> None:
         folder = Path("/proc") / str(process)
@@ -132,22 +123,28 @@ def soak(minutes: float) -> None:
         instance = small_instance()
         agents = Processes(instance.workers, Path(folder))
         agents.complete()
+        tally = _Tally()
+        inputs = input_pool(MODEL.chain.cuts[0].tensors, seed=3, source_index=0, samples=1)[0]
+        deployment = dataclasses.replace(deployment_for(instance, live=True), paced=True)
         try:
             with Coordinator(zenoh_connect(COORDINATOR, listen=agents.address, connect=[])) as coordinator:
                 coordinator.await_agents(instance.workers, _PATIENCE_S)
-                samples = _Samples(coordinator)
-                disturber = _Disturber(agents, samples, 60 * minutes)
-                disturber.start()
-                deployment = dataclasses.replace(deployment_for(instance, live=True), paced=True)
-                coordinator.run(deployment, ready_timeout_s=_PATIENCE_S, observer=samples)
+                disturber = _Disturber(agents, 60 * minutes)
+                session = LiveSession(
+                    deployment, nullcontext(coordinator), limit=IN_FLIGHT, ready_timeout_s=_PATIENCE_S
+                )
+                with session:
+                    disturber.start()
+                    while disturber.is_alive():
+                        session.source("urgent").submit(inputs).add_done_callback(tally.add)
+                        tally.handed_in += 1
                 disturber.join()
         finally:
             agents.close()
-    lost = samples.handed_in - len(samples.ended)
-    twice = sum(times > 1 for times in samples.ended.values())
+    lost = tally.handed_in - len(tally.ended)
     print(
-        f"{minutes:g} minutes, {disturber.kills} kills: {samples.handed_in} samples, {lost} lost, {twice} ended twice, "
-        f"{samples.failed.total()} failed {dict(samples.failed) or ''}"
+        f"{minutes:g} minutes, {disturber.kills} kills: {tally.handed_in} samples, {lost} lost, "
+        f"{tally.twice} ended twice, {tally.failed.total()} failed {dict(tally.failed) or ''}"
     )
     for name in ("coordinator", "a"):
         _report(name, disturber.looks[name], skip_s=60 * minutes * SETTLES)

@@ -6,6 +6,7 @@ message and exits with code 2. Library users catch :class:`PlannerError` or the 
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Final
@@ -20,11 +21,20 @@ _MOST_CHARACTERS: Final = 240
 """Length to which a value is shortened in a message, which may be a whole file."""
 
 
+_CONTROLS: Final = re.compile("[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Control characters, but for the tabulator and the end of a line; also those that turn the direction of text."""
+
+
 def shortened(text: str, most: int = _MOST_CHARACTERS) -> str:
     """Return a text, without its middle if it is long."""
     if len(text) <= most:
         return text
     return f"{text[: most * 3 // 4]} … {text[-most // 8 :]} ({len(text)} characters)"
+
+
+def printable(text: str) -> str:
+    """Return a text with control characters escaped: what another device sends must not control a terminal."""
+    return _CONTROLS.sub(lambda found: ascii(found[0])[1:-1], text)
 
 
 def _shown(value: object) -> str:
@@ -62,7 +72,7 @@ class Fault:
             text += f"; found {shortened(_shown(self.value))}"
         if self.expected:
             text += f"; expected {shortened(self.expected, 4 * _MOST_CHARACTERS)}"
-        return text
+        return printable(text)
 
 
 class PlannerError(Exception):

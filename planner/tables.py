@@ -9,6 +9,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from planner.errors import printable
+
 if TYPE_CHECKING:  # an agent prints no table and starts without rich
     from rich import table as rich_table
     from rich.console import Console
@@ -71,7 +73,7 @@ class Table:
         from rich.cells import cell_len
         from rich.table import Table as RichTable
 
-        cells = [[str(cell) for cell in row] for row in self.rows]
+        cells = [[printable(str(cell)) for cell in row] for row in self.rows]
         table = RichTable(title=self.title, title_justify="left", title_style="bold")
         for index, column in enumerate(self.columns):
             right = column.startswith(">")
@@ -125,7 +127,7 @@ def print_content(content: Table | str, console: Console) -> None:
     if isinstance(content, Table):
         content.print(console)
     else:
-        console.print(content, soft_wrap=True)
+        console.print(printable(content), soft_wrap=True)
 
 
 def milliseconds(time_s: float | None) -> str:

@@ -72,6 +72,22 @@ def test_the_random_scenarios_run_there(address: str, tmp_path: Path) -> None:
     assert len(json.loads((tmp_path / "summary.json").read_text(encoding="utf-8"))) > 0
 
 
+@pytest.mark.nightly
+def test_the_random_batches_are_the_same_there(address: str, tmp_path: Path) -> None:
+    command = [sys.executable, str(ROOT / "examples" / "random" / "batches.py")]
+    command += ["--scenarios", "1", "--samples", "60"]
+    found = []
+    for folder, where in (("here", []), ("there", ["--dask", address])):
+        words = [*command, *where, "-o", str(tmp_path / folder)]
+        done = subprocess.run(words, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        found += json.loads((tmp_path / folder / "batches.json").read_text(encoding="utf-8"))
+    here, there = found
+    assert min(here["fluid_s"], there["fluid_s"]) > 0
+    assert here["makespan_s"]["ddi"] == there["makespan_s"]["ddi"]  # the others depend on a plan that a limit may end
+    assert here["makespan_s"].keys() == there["makespan_s"].keys()
+
+
 def _refuses(_case: int) -> None:
     raise ScenarioError("this one is wrong", where="here")
 

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import io
+
 import pytest
 
-from planner.errors import ExecuteError, Fault, explain
+from planner.errors import ExecuteError, Fault, explain, printable
+from planner.tables import Table, make_console, print_content
 
 
 def raised(call: str) -> BaseException:
@@ -49,3 +52,15 @@ def test_long_values_and_many_faults_are_shortened() -> None:
     many = str(ExecuteError(Fault("wrong", f"line {line}", "x" * 100) for line in range(10_000)))
     assert len(many) < 20_000
     assert many.endswith("more errors")
+
+
+@pytest.mark.parametrize("control", ["\x1b[2J", "\x9b2J", "\x07", "\r", "\x7f", "\u202e", "\x00"])
+def test_no_text_controls_a_terminal(control: str) -> None:
+    text = f"one {control}two\n\tthree – “é”"
+    assert control[0] not in printable(text)
+    assert printable(text).replace(ascii(control[0])[1:-1], control[0]) == text
+    assert control[0] not in str(ExecuteError(text, where=text, value=text, expected=text))
+    file = io.StringIO()
+    print_content(Table("t", ["a"], [[text]]), make_console(file, width=80))
+    print_content(text, make_console(file, width=80))
+    assert control[0] not in file.getvalue()

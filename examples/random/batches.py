@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 from argparse import ArgumentParser
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from itertools import starmap
 from pathlib import Path
 from statistics import median
 from typing import Final
@@ -13,6 +14,7 @@ from typing import Final
 from recipe import at_load, draw, solved
 
 from planner.cli.output import print_table, progress_bar
+from planner.cluster import on_cluster
 from planner.files import write_text_atomic
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, ObjectiveSpec, SourceSpec
@@ -79,6 +81,18 @@ def run_one(number: int, samples: int, slower: float | None = None) -> Outcome:
     return Outcome(number, fluid_s, {policy: metrics.makespan_s for policy, metrics in runs.items()})
 
 
+def run_all(cases: Sequence[tuple[int, int, float | None]], dask: str | None = None) -> Iterator[Outcome]:
+    """Yield the outcome of each case of :func:`run_one`, one after the other or from a Dask cluster."""
+    if dask is None:
+        yield from starmap(run_one, cases)
+        return
+    import recipe
+    from cloudpickle import register_pickle_by_value
+
+    register_pickle_by_value(recipe)  # a module of this folder, which the cluster does not have
+    yield from on_cluster(dask, run_one, cases)
+
+
 def print_ratios(outcomes: Sequence[Outcome]) -> None:
     """Print how many times longer than a fluid each policy takes."""
     rows = []
@@ -97,10 +111,11 @@ def main() -> None:
     parser.add_argument("--scenarios", type=int, default=50, help="how many")
     parser.add_argument("--samples", type=int, default=2000, help="samples of a batch, of all sources together")
     parser.add_argument("--slow", type=float, metavar="FACTOR", help="how much slower the busiest worker becomes")
+    parser.add_argument("--dask", help="scheduler of a Dask cluster on which to run: tcp://HOST:PORT")
     given = parser.parse_args()
+    cases = [(number, given.samples, given.slow) for number in range(given.first, given.first + given.scenarios)]
     with progress_bar() as progress:
-        numbers = progress.track(range(given.first, given.first + given.scenarios), description="batches")
-        outcomes = [run_one(number, given.samples, given.slow) for number in numbers]
+        outcomes = list(progress.track(run_all(cases, given.dask), total=len(cases), description="batches"))
     document = json.dumps([asdict(outcome) for outcome in outcomes], indent=2)
     write_text_atomic(given.output / "batches.json", document + "\n")
     print_ratios(outcomes)

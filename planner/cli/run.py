@@ -22,7 +22,7 @@ from planner.cli.members import (
 from planner.cli.names import POLICIES
 from planner.cli.output import echo_faults, print_table
 from planner.cli.places import folder_to_write
-from planner.errors import PlannerError, UsageError
+from planner.errors import PlannerError, UsageError, printable
 from planner.tables import milliseconds
 from planner.trace.metrics import Distribution
 
@@ -85,7 +85,7 @@ def command(
     Exit code 0: every sample has a result; 1: some failed, or another run took the agents over; 2: invalid input.
     """
     from planner.execution.session.feed import Feed
-    from planner.execution.session.results import ResultFolder
+    from planner.execution.session.results import folder_of_run
     from planner.execution.session.samples import find_samples, first_inputs
     from planner.execution.wire.claims import TakenOverError
     from planner.units import read_quantity
@@ -112,7 +112,8 @@ def command(
         own: find_samples(place, own.inputs)
         for own, place in ((session.source(name), place) for name, place in places.items())
     }
-    folder = ResultFolder(output, places, resume=resume) if output is not None else None
+    instance = session.plan.scenario.instance
+    folder = folder_of_run(output, instance, places, resume=resume) if output is not None else None
     skip = folder.has if folder is not None and resume else None
     for own, found in samples.items():
         if isinstance(found, Sequence):
@@ -195,7 +196,7 @@ class _Tally:
             return
         self.failed += 1
         if self.failed <= FAILURES_SHOWN:
-            self.failures.append(f"{outcome.source}, {outcome.name}: {outcome.reason}")
+            self.failures.append(printable(f"{outcome.source}, {outcome.name}: {outcome.reason}"))
 
 
 def _print_tally(tally: Mapping[str, _Tally], *, json: bool, submitted: Mapping[str, int] | None = None) -> None:

@@ -21,6 +21,7 @@ from planner.cli.members import (
     inquirer,
 )
 from planner.cli.output import JSON_OPTION, print_json, print_table
+from planner.errors import printable
 
 if TYPE_CHECKING:
     from planner.execution.probe.survey import AgentState
@@ -73,13 +74,13 @@ def command(
         )
         for state in states:
             for line in (*_holding(state), *_links(state)):
-                typer.echo(line)
+                typer.echo(printable(line))
     for name, called in by_name.items():
         if len(called) > 1:
             found = "; ".join(str(state.whereabouts) for state in called)
             warnings.append(f"{len(called)} agents are called {name}: {found}; runs refuse them")
     for what in warnings:
-        typer.echo(f"planner: warning: {what}", err=True)
+        typer.echo(f"planner: warning: {printable(what)}", err=True)
 
 
 def _problems(known: Mapping[str, str], states: Iterable[AgentState]) -> Iterator[str]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from planner.errors import ExecuteError
+from planner.execution.agent.block_cache import BlockCache
 from planner.execution.wire.diagnostics import Echo
 from planner.execution.wire.fragments import Fragment, split
 from planner.execution.wire.frames import Frame, encode
@@ -17,6 +18,7 @@ from planner.execution.wire.transport import Receiver
 from planner.execution.wire.whereabouts import Whereabouts
 from planner.execution.wire.zenoh import free_port
 from tests.execution.raw import agent_process, raw_member
+from tests.execution.rig import FILES, HASHES
 
 HEADER, _ = encode(Frame(Stop(run="r")))
 PIECE = bytes(2**18)
@@ -104,3 +106,13 @@ def test_messages_in_made_up_names_cost_an_agent_no_thread(tmp_path: Path) -> No
             other.send("b", Frame(Echo(number=5)))
             assert other.expect(Echo).back
         assert coordinator.alive("b").worker == "b"
+
+
+def test_an_agent_that_can_write_no_file_keeps_the_block_models_of_one_run(tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    cache = BlockCache(tmp_path / "file" / "blocks")
+    for sha256, content in zip(HASHES, FILES, strict=True):
+        assert "keeping it in memory" in (cache.add(sha256, content) or "")
+    cache.forget_others(HASHES[:1])
+    assert [cache.has(sha256) for sha256 in HASHES] == [True, False, False]
+    assert cache.block(HASHES[0]) == FILES[0]

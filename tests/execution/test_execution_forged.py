@@ -10,8 +10,21 @@ import numpy as np
 import pytest
 
 from planner.errors import ExecuteError
+from planner.execution.wire.claims import this_process
 from planner.execution.wire.frames import Frame, Tensors
-from planner.execution.wire.messages import COORDINATOR, Claim, Claimed, Deploy, Ended, Load, Log, Missing, Ready
+from planner.execution.wire.messages import (
+    COORDINATOR,
+    Claim,
+    Claimed,
+    Deploy,
+    Ended,
+    Load,
+    Log,
+    Missing,
+    Ready,
+    Taken,
+    WorkerFault,
+)
 from planner.execution.wire.transport import CONTROL
 from planner.policy.types import SampleKey
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord, encode_records
@@ -181,3 +194,25 @@ def test_a_worker_that_reports_the_wrong_blocks_as_ready_is_at_fault(
         with pytest.raises(ExecuteError, match=f"ready from b: {told}"):
             coordinator.run(deployment_for(instance), ready_timeout_s=30.0)
         forger.close()
+
+
+def test_who_is_not_in_a_run_does_not_end_it_and_texts_are_bounded(tmp_path: Path) -> None:
+    instance = small_instance(samples=SAMPLES)
+    with fleet(tmp_path, *instance.workers) as (agents, coordinator):
+        b = agents.agent("b")
+        stranger = agents.network.connect("x")(lambda _frame: None, lambda _member, _present: None)
+
+        def forge() -> None:
+            assert b._run is not None
+            run = b._run.id
+            stranger.send(COORDINATOR, Frame(Taken(run=run, worker="x", by=this_process())), CONTROL)
+            stranger.send(COORDINATOR, Frame(WorkerFault(run=run, worker="x", what="gone", dropped=True)), CONTROL)
+            b._report(Frame(Taken(run="another", worker="b", by=this_process())))
+            b._report(Frame(WorkerFault(run=run, worker="b", what="\x1b[2J no memory " * 100_000)))
+
+        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
+        stranger.close()
+    assert assert_accounted(instance, measured) == {}
+    assert [worker for worker, _ in said(measured)] == ["b"]
+    assert len(said(measured)[0][1]) < 5000
+    assert said(measured)[0][1].startswith("\\x1b[2J no memory")

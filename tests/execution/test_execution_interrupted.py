@@ -7,11 +7,13 @@ import signal
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
 import pytest
 
+from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.session.session import LiveSession
 from planner.execution.session.source import SampleError
@@ -31,7 +33,7 @@ from planner.execution.wire.messages import (
     Taken,
 )
 from planner.execution.wire.transport import CONTROL
-from planner.trace.records import SampleRecord
+from planner.trace.records import Origin, SampleRecord
 from tests.execution.fleet import deployment_for
 from tests.execution.memory_network import MemoryNetwork
 from tests.execution.rig import MODEL, small_instance
@@ -120,3 +122,44 @@ def test_a_session_whose_agents_are_taken_over_says_so_to_all_callers() -> None:
                 source.submit(INPUTS).result(FOREVER_S)
             with pytest.raises(TakenOverError, match="worker a: taken over by another run, so this run ends; found "):
                 source.submit(INPUTS)
+
+
+def test_a_result_that_does_not_fit_its_model_fails_its_sample() -> None:
+    def incomplete(name: str, body: Body) -> Iterator[Body]:
+        assert isinstance(body, Submit)
+        record = SampleRecord(body.source, body.sample, 0.0, 0.1, "completed", origin=Origin("small"))
+        yield Ended(run=body.run, worker=name, samples=(record,))
+
+    with scripted(Submit, incomplete, live=True) as coordinator:
+        deployment = deployment_for(INSTANCE, live=True)
+        session = LiveSession(deployment, nullcontext(coordinator), ready_timeout_s=FOREVER_S)
+        with session, pytest.raises(SampleError, match="the sample failed: its outputs do not fit its model"):
+            session.source("urgent").submit(INPUTS).result(FOREVER_S)
+
+
+@pytest.mark.parametrize("silent", ["a", "b", "c", ""])
+def test_agents_are_claimed_in_an_order_that_all_coordinators_share(
+    silent: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Then two that want some of the same agents never both fail, each for want of one that the other holds."""
+    monkeypatch.setattr("planner.execution.coordinator.preparation._CLAIM_S", 0.2)
+    names, claimed = INSTANCE.workers, []
+    scenario = INSTANCE.scenario
+    turned = scenario.model_copy(update={"workers": dict(reversed(scenario.workers.items()))})
+    deployment = replace(deployment_for(INSTANCE), instance=INSTANCE.model_copy(update={"scenario": turned}))
+    network = MemoryNetwork()
+
+    def take(name: str, frame: Frame) -> None:
+        if isinstance(frame.body, Claim):
+            claimed.append(name)
+            if name != silent:
+                members[name].send(COORDINATOR, Frame(Claimed(run=frame.body.run, worker=name)), CONTROL)
+        else:
+            coordinator.abandon()
+
+    members = {name: network.connect(name)(partial(take, name), lambda _member, _present: None) for name in names}
+    with Coordinator(network.connect(COORDINATOR)) as coordinator:
+        coordinator.await_agents(names, 30.0)
+        with pytest.raises(ExecuteError):
+            coordinator.run(deployment, ready_timeout_s=FOREVER_S)
+    assert claimed == [name for name in "abc" if not silent or name <= silent]

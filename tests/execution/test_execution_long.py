@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import gc
 import io
+import sys
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -20,11 +23,27 @@ from planner.execution.coordinator.collected import Outputs, StepLogs
 from planner.execution.coordinator.completions import CompletionTracker, NumberSet
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.coordinator.run_result import Observer
-from planner.execution.wire.frames import Tensors
+from planner.execution.session.session import LiveSession
+from planner.execution.wire.frames import Frame, Tensors
+from planner.execution.wire.messages import (
+    COORDINATOR,
+    Body,
+    Claim,
+    Claimed,
+    Deploy,
+    Ended,
+    Load,
+    Ready,
+    Report,
+    Stop,
+    Submit,
+)
+from planner.execution.wire.transport import CONTROL
 from planner.policy.types import SampleKey
 from planner.runtime.input_pool import input_pool
-from planner.trace.records import SampleRecord
+from planner.trace.records import Origin, SampleRecord
 from planner.worker.events import STEPS, Arrived, Effect, SetTimer, Step, TimedOut, Timer
+from tests.execution.memory_network import MemoryNetwork
 from tests.execution.rig import MODEL, SPLIT, agents_in_threads, small_deployment, small_instance
 
 SAMPLES = 1000
@@ -97,6 +116,45 @@ def test_members_keep_no_objects_of_samples_that_have_ended(
     else:
         assert len(measured.records) == 0
         assert not any(measured.steps.values())
+
+
+def _answers(name: str, body: Body) -> Iterator[Frame]:
+    """Yield what a worker answers that ends each sample at once, and reports its load now and then."""
+    if isinstance(body, Claim):
+        yield Frame(Claimed(run=body.run, worker=name))
+    elif isinstance(body, Deploy):
+        yield Frame(Ready(run=body.run, worker=name, warm_block_s={}))
+    elif isinstance(body, Submit):
+        record = SampleRecord(body.source, body.sample, 0.0, 0.1, "completed", origin=Origin("small"))
+        yield Frame(Ended(run=body.run, worker=name, samples=(record,)), {"t3": np.ones((1, 32), np.float32)})
+        if body.sample % 10 == 0:
+            yield Frame(Load(run=body.run, worker=name, at_s=float(body.sample), queued=0, busy_s=0.1))
+    elif isinstance(body, Stop):
+        yield Frame(Report(run=body.run, worker=name, duplicates=0, late_blocks=0))
+
+
+def test_a_live_coordinator_keeps_no_memory_of_samples_that_have_ended() -> None:
+    """Counted are all blocks of memory, not only the planner's objects: a number in a dict is one."""
+    network, instance, taken = MemoryNetwork(), small_instance(), SAMPLES
+
+    def take(name: str, frame: Frame) -> None:
+        for answer in _answers(name, frame.body):
+            members[name].send(COORDINATOR, answer, CONTROL)
+
+    members = {
+        name: network.connect(name)(partial(take, name), lambda _member, _present: None) for name in instance.workers
+    }
+    blocks = []
+    with Coordinator(network.connect(COORDINATOR)) as coordinator:
+        deployment = replace(small_deployment(instance, SPLIT), live=True)
+        with LiveSession(deployment, nullcontext(coordinator), ready_timeout_s=30.0) as session:
+            source = session.source("urgent")
+            for number in range(2 * taken):
+                assert source.submit({"t0": np.ones((1, 32), np.float32)}).result(30.0).sample == number
+                if number + 1 in {taken, 2 * taken}:
+                    gc.collect()
+                    blocks.append(sys.getallocatedblocks())
+    assert blocks[1] - blocks[0] < taken / 4
 
 
 @given(st.lists(st.integers(0, 60), max_size=80))

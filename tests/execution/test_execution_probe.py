@@ -18,7 +18,9 @@ from planner.execution.agent.link_probe import CHUNK_BYTES, settled
 from planner.execution.launch.netns import network_namespaces, unavailable
 from planner.execution.probe.networks import networks_yaml
 from planner.execution.probe.survey import Direction, Inquirer, Medium, Survey, _media, survey
-from planner.execution.wire.messages import COORDINATOR
+from planner.execution.wire.claims import this_process
+from planner.execution.wire.frames import Frame
+from planner.execution.wire.messages import COORDINATOR, Taken
 from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.report.links import draw_links
 from planner.scenario.load import load_scenario
@@ -206,6 +208,7 @@ def test_nobodys_malformed_message_ends_an_inquiry_and_its_sender_is_named(
     ):
         inquirer.find(["b", "x"], 60.0)
         other.wait_for(COORDINATOR)
+        other.send(COORDINATOR, Frame(Taken(run="r", worker="x", by=this_process())))
         other.put(COORDINATOR, b"no fragment")
         while "x" not in inquirer.problems:
             assert [state.about.worker for state in inquirer.ask(["b"])] == ["b"]

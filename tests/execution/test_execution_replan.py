@@ -125,7 +125,7 @@ def test_nothing_is_followed_once_the_run_is_over(solver: Solver, table: Table) 
 
 
 def test_the_first_plan_is_there_again_without_a_search(solver: Solver, table: Table) -> None:
-    table.failover.start_unix_s = time.time()
+    table.failover.begin(time.time())
     solver.child().send_signal(signal.SIGSTOP)
     table.failover.on_left("b")
     solver.solving(Situation.of({"b"}, {}))

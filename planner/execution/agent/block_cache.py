@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Container
 from pathlib import Path
 from typing import BinaryIO, Final
 
@@ -15,8 +16,8 @@ _PIECE_BYTES: Final = 2**20
 class BlockCache:
     """A folder of block models, each verified against the hash that names it.
 
-    Models that cannot be written, because the folder is full or read-only, are kept in memory, so that a run does not
-    depend on the folder.
+    Models that cannot be written, because the folder is full or read-only, are kept in memory until a run that does not
+    need them, so that a run does not depend on the folder.
     """
 
     def __init__(self, folder: Path) -> None:
@@ -34,6 +35,10 @@ class BlockCache:
     def block(self, sha256: str) -> Path | bytes:
         """Return a cached block model: the path of its file, or its content if it is in memory."""
         return self._in_memory.get(sha256) or self.path(sha256)
+
+    def forget_others(self, needed: Container[str]) -> None:
+        """Drop the block models in memory that are not needed; what is in the folder stays."""
+        self._in_memory = {sha256: data for sha256, data in self._in_memory.items() if sha256 in needed}
 
     def has(self, sha256: str) -> bool:
         """Return whether the block model is cached; its file is read, as it may have been changed or removed."""

@@ -114,6 +114,7 @@ class WorkerRun:
         self._leaving = leaving
         self._closed = False
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
+        cache.forget_others(self._announced)
         self._unchecked = list(reversed(self._announced))
         """Blocks whose files in the cache remain to be checked, the next one last."""
         self._inputs: dict[str, list[Tensors]] = {}

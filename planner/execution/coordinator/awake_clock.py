@@ -1,11 +1,17 @@
-"""A clock that stands still while this process does."""
+"""Clocks: one that stands still while this process does, and one that goes on and is never set."""
 
 from __future__ import annotations
 
+import sys
 import time
 from typing import Final
 
 _LONGEST_TICK_S: Final = 5.0
+
+
+def unset_clock_s() -> float:
+    """Return the time in seconds of a clock that nobody sets; on Linux, it goes on while the device sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 
 class AwakeClock:

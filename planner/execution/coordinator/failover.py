@@ -17,7 +17,8 @@ from math import inf
 from statistics import median
 from typing import Final
 
-from planner.execution.coordinator.awake_clock import AwakeClock
+from planner.errors import printable, shortened
+from planner.execution.coordinator.awake_clock import AwakeClock, unset_clock_s
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.wire.messages import Body, MembershipChange, Replan, Start, WorkerFault
 from planner.execution.wire.presence import SETTLED_S
@@ -27,6 +28,9 @@ from planner.worker.pace import Slowed
 
 _MOST_INCIDENTS: Final = 10_000
 """Maximum number of incidents that are kept, since a live run may never end."""
+
+_MOST_CHARACTERS: Final = 2000
+"""Length to which the text of an incident is shortened, which another member may have sent."""
 
 
 class Failover:
@@ -70,8 +74,8 @@ class Failover:
         self._claim = claim
         self._call = call
         self._on_incident = on_incident
-        self.start_unix_s: float | None = None
-        """Wall-clock time at which the run's clock reads 0."""
+        self._start_s: float | None = None
+        """Time of :func:`unset_clock_s` at which the run's clock reads 0."""
         self._replanner: LiveReplanner | None = None
         self._joining: dict[str, float] = {}
         """Time since which each worker that has connected is awaited."""
@@ -94,7 +98,11 @@ class Failover:
     @property
     def now_s(self) -> float:
         """Time of the run's clock; 0 before the start."""
-        return 0.0 if self.start_unix_s is None else time.time() - self.start_unix_s
+        return 0.0 if self._start_s is None else unset_clock_s() - self._start_s
+
+    def begin(self, at_unix_s: float) -> None:
+        """Take note of the wall-clock time at which the run's clock reads 0; the wall clock may be set later."""
+        self._start_s = unset_clock_s() + (at_unix_s - time.time())
 
     def open(self) -> None:
         """Start the background solver, which takes a while to become ready."""
@@ -199,13 +207,13 @@ class Failover:
 
     def on_ready(self, worker: str) -> None:
         """Let a worker join the run once it has the deployment."""
-        if worker not in self._joining or self.start_unix_s is None:
+        if worker not in self._joining or self._start_s is None:
             return
         del self._joining[worker]
         self.absent.discard(worker)
         self._given_up.discard(worker)
         self._note(worker, "joined the run")
-        start = Start(run=self._run, at_unix_s=self.start_unix_s, joins=True, absent=tuple(sorted(self.absent)))
+        start = Start(run=self._run, at_unix_s=time.time() - self.now_s, joins=True, absent=tuple(sorted(self.absent)))
         self._send(worker, start)
         self._send_all(MembershipChange(run=self._run, worker=worker, present=True))
         self._replan()
@@ -238,7 +246,7 @@ class Failover:
 
     def _note(self, worker: str, what: str) -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
-            incident = Incident(self.now_s, worker, what)
+            incident = Incident(self.now_s, worker, printable(shortened(what, _MOST_CHARACTERS)))
             self.incidents.append(incident)
             self._on_incident(incident)
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import uuid
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from functools import partial
 from math import inf
 
@@ -24,7 +25,7 @@ from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.failover import Failover
 from planner.execution.coordinator.membership import Membership
 from planner.execution.coordinator.run_result import Observer, RunResult
-from planner.execution.wire.checks import Refusals, check_end, check_log
+from planner.execution.wire.checks import Refusals, check_end, check_live_result, check_log
 from planner.execution.wire.claims import Claims
 from planner.execution.wire.diagnostics import Echo
 from planner.execution.wire.frames import Frame
@@ -42,6 +43,7 @@ from planner.execution.wire.messages import (
     Taken,
     WarmUpInput,
 )
+from planner.trace.records import SampleRecord
 
 
 class RunState:
@@ -160,11 +162,18 @@ class Phase:
                 return False
         for sample in ended.samples:
             if state.deployment.live:
-                state.observer.on_ended(sample, frame.tensors)
+                state.observer.on_ended(self._fitting(sample, frame), frame.tensors)
             elif state.completions.add(sample):
                 state.result.records.append(sample)
                 state.observer.on_ended(sample, frame.tensors)
         return True
+
+    def _fitting(self, sample: SampleRecord, frame: Frame) -> SampleRecord:
+        """Return the end of a sample of a live run, as failed if its outputs are not those of its model."""
+        deployment = self._state.deployment
+        if self._passes(frame, partial(check_live_result, deployment.instance, deployment.models, frame, sample)):
+            return sample
+        return replace(sample, status="failed", reason="its outputs do not fit its model", origin=None)
 
     def take_log(self, log: Log, frame: Frame) -> None:
         """Keep what a worker has logged."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import ClassVar, Final
 
 from planner.errors import ExecuteError
@@ -56,9 +56,10 @@ class Preparation(Phase):
         failover.open()
         failover.start_without(deployment.later - members.present)
         members.refuse_shared(state.workers, self._handle_for)
-        # Whoever gets the first one gets all, where two coordinators ask for the same agents at the same time.
-        self._claim(state.workers[:1])
-        self._claim(state.workers[1:])
+        # One after the other, in an order that all coordinators share: of several that ask for the same agents at the
+        # same time, at least one gets all of its own.
+        for worker in sorted(state.workers):
+            self._claim(worker)
         deployment.warm_up.stopped = lambda: members.abandoned
         deployment.warm_up.compute(deployment)
         for problem in deployment.warm_up.problems:
@@ -76,10 +77,9 @@ class Preparation(Phase):
         if deployment.paced:
             check_host_speed(deployment.instance, state.result.warm_block_s)
 
-    def _claim(self, workers: Iterable[str]) -> None:
+    def _claim(self, worker: str) -> None:
         claims = self._state.claims
-        for worker in workers:
-            claims.ask(worker)
+        claims.ask(worker)
         self._await(lambda: claims.waiting, _CLAIM_S, f"agents did not answer within {_CLAIM_S:g} s")
         claims.refuse_held()
 
@@ -135,7 +135,7 @@ class Preparation(Phase):
             state.result.steps.begin(ready.worker)
 
     def _on_fault(self, fault: WorkerFault, _frame: Frame) -> None:
-        if self._is_ours(fault.run) and fault.dropped:
+        if self._is_ours(fault.run) and fault.dropped and fault.worker in self._state.workers:
             raise ExecuteError(fault.what, where=f"agent {fault.worker}")
         self._state.failover.on_fault(fault)
 

@@ -61,7 +61,8 @@ def _start(state: RunState) -> None:
     emulation, failover, members = state.deployment.emulation, state.failover, state.members
     begun_unix_s = [other.start_unix_s for other in members.beside if other.start_unix_s is not None]
     at_unix_s = begun_unix_s[0] if begun_unix_s else time.time() + _START_DELAY_S
-    state.result.start_unix_s = failover.start_unix_s = members.start_unix_s = at_unix_s
+    state.result.start_unix_s = members.start_unix_s = at_unix_s
+    failover.begin(at_unix_s)
     if emulation is not None:
         carry = emulation.transmit
 

@@ -87,7 +87,7 @@ class Supervision(Phase):
             clock.tick()
             self._follow_members(present)
             if frame is not None:
-                self._heard_s[frame.sender] = clock.now_s
+                self._hear(frame.sender)
                 if self.HANDLERS.handle(self, frame):
                     progress_s = clock.now_s
             self._look_for_overdue()
@@ -130,6 +130,10 @@ class Supervision(Phase):
         elif worker in self._state.failover.absent:
             what = f"speaks version {version} of the wire format, and this coordinator version {VERSION}"
             self._state.failover.on_refusal(worker, what)
+
+    def _hear(self, sender: str) -> None:
+        if sender in self._state.deployment.instance.workers:  # not one of any number of made-up names
+            self._heard_s[sender] = self._state.clock.now_s
 
     def _look_for_overdue(self) -> None:
         state = self._state

@@ -117,6 +117,8 @@ class Inquirer:
         """What is wrong with members, by name: a message was refused, or an answer did not come."""
         self._inbox: queue.SimpleQueue[Frame | tuple[str, bool]] = queue.SimpleQueue()
         self._present: set[str] = set()
+        self._claims: Claims | None = None
+        """Once agents are held."""
         self._transport = connect(self._inbox.put, lambda member, present: self._inbox.put((member, present)))
 
     @property
@@ -202,9 +204,9 @@ class Inquirer:
         refuse_unlike(self._transport, names)
         claims = Claims(lambda name, body: self._transport.send(name, Frame(body), CONTROL), take_over=take_over)
         claims.begin(uuid.uuid4().hex)
-        for some in (names[:1], names[1:]):  # whoever gets the first gets all
-            for name in some:
-                claims.ask(name)
+        self._claims = claims
+        for name in sorted(names):  # in an order that all coordinators share
+            claims.ask(name)
             while waiting := set(claims.waiting):
                 answer: Claimed | Held = self._answer(Claimed | Held, waiting, _ANSWER_S, partial(_is_of, waiting))
                 if isinstance(answer, Claimed):
@@ -260,8 +262,8 @@ class Inquirer:
             except TimeoutError:
                 return None
         body = frame.body
-        if isinstance(body, Taken):
-            Claims.on_taken(body)
+        if isinstance(body, Taken) and self._claims is not None:
+            self._claims.on_taken(body)
         if isinstance(body, Refused) and body.worker == COORDINATOR:
             _LOG.info("a message of %s is refused: %s", body.sender, body.what)
             self.problems[body.sender] = f"its message is refused: {body.what}"

@@ -21,7 +21,6 @@ from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
 from planner.trace.records import Incident, SampleRecord
 
-
 _SEQUENCES: Final = itertools.count()
 """Numbers of sequences, which no other of this process has."""
 

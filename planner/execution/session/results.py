@@ -5,12 +5,15 @@
    why it failed. The line is written after the file.
 3. A sample has a result if there are both its line and its file. A run that is resumed keeps the lines of these samples
    and runs all others: those that failed, and those whose line or file a kill or a power cut has prevented.
+4. ``run.json`` states where the samples of each source come from, and the hashes of its models. Only a run of the same
+   samples and models is resumed: those of others may have the same names.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterable
+import os
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -19,10 +22,12 @@ from zipfile import ZipFile
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, Fault
 from planner.execution.session.feed import SampleOutcome
 from planner.execution.session.source import Result
 from planner.files import open_atomic, write_text_atomic
+from planner.formats.json import parse_json
+from planner.scenario.instance import Instance
 
 
 class ResultFolder:
@@ -30,14 +35,29 @@ class ResultFolder:
 
     Parameters
     ----------
+    sources
+        Each source with what its results are of, as JSON data.
     resume
         Whether to keep existing results with their lines. Otherwise the lists start empty.
+
+    Raises
+    ------
+    ExecuteError
+        If the results to be kept are not of the same, or ``run.json`` cannot be read.
     """
 
-    def __init__(self, folder: Path, sources: Iterable[str], *, resume: bool = False) -> None:
+    def __init__(self, folder: Path, sources: Mapping[str, Any], *, resume: bool = False) -> None:
         self._folder = folder
         self._done: set[tuple[str, str]] = set()
         folder.mkdir(parents=True, exist_ok=True)
+        record = folder / "run.json"
+        kept = _read_record(record) if resume else {}
+        if different := [source for source in sources if kept.get(source, sources[source]) != sources[source]]:
+            raise ExecuteError(
+                Fault("its results are of other samples or models", f"{record}, {source}", kept[source], str(expected))
+                for source, expected in ((source, sources[source]) for source in different)
+            )
+        write_text_atomic(record, json.dumps({**kept, **sources}, indent=2) + "\n")
         for source in sources:
             if resume:
                 self._keep_done(source)
@@ -100,6 +120,63 @@ class ResultFolder:
 
     def _file(self, source: str, name: str) -> Path:
         return self._folder / source / f"{name}.npz"
+
+
+def folder_of_run(folder: Path, instance: Instance, places: Mapping[str, str], *, resume: bool) -> ResultFolder:
+    """Return a folder for the results of a run, or of one that is resumed.
+
+    Parameters
+    ----------
+    places
+        Where the samples of each source come from: a folder, a file or a command.
+
+    Raises
+    ------
+    ExecuteError
+        As :class:`ResultFolder`, or if results would overwrite samples.
+    """
+    refuse_overwriting(folder, places)
+    models = {source: instance.scenario.sources[source].models for source in places}
+    of = {
+        source: {
+            "samples": str(Path(place).resolve()) if os.path.exists(place) else place,  # noqa: PTH110 - a long command
+            "models": {model: instance.any_profile(model).chain_sha256 for model in models[source]},
+        }
+        for source, place in places.items()
+    }
+    return ResultFolder(folder, of, resume=resume)
+
+
+def refuse_overwriting(folder: Path, places: Mapping[str, str]) -> None:
+    """Refuse samples that lie where results would be written.
+
+    Raises
+    ------
+    ExecuteError
+        If one does.
+    """
+    for source, place in places.items():
+        if os.path.exists(place):  # noqa: PTH110 - a command may be too long for a path
+            samples = Path(place).resolve()
+            for own in places:
+                if (folder / own).resolve() in (samples, samples.parent):
+                    expected = "another --output FOLDER"
+                    raise ExecuteError(
+                        "results would overwrite the samples", where=f"source {source}", value=place, expected=expected
+                    )
+
+
+def _read_record(path: Path) -> dict[str, Any]:
+    """Return the contents of ``run.json``; nothing if there is none."""
+    try:
+        found = parse_json(path.read_bytes())
+    except FileNotFoundError:
+        return {}
+    except (OSError, ValueError) as error:
+        raise ExecuteError("cannot be read", where=str(path), value=str(error)) from error
+    if not isinstance(found, dict):
+        raise ExecuteError("not a record of a run", where=str(path), expected="a JSON object")
+    return found
 
 
 def _unwritten(what: str, path: Path, error: OSError) -> ExecuteError:

@@ -32,7 +32,7 @@ from planner.execution.wire.messages import (
 from planner.model.chain import TensorSpec
 from planner.policy.types import Status, Task, resource_of
 from planner.scenario.instance import Instance
-from planner.trace.records import BlockRecord, Record, SampleRecord
+from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
 from planner.worker.events import (
     FailureMessage,
     Message,
@@ -134,7 +134,9 @@ def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:
     if isinstance(message, TaskMessage):
         _check_tensors(frame, deploy.models[message.task.model].cuts[message.task.next_block])
     elif isinstance(message, ResultMessage):
-        _check_result(deploy, message, frame)
+        longest = max(len(model.block_sha256) for model in deploy.models.values())
+        _check_number("cut", message.cut, longest, frame)
+        _check_result(deploy.instance, deploy.models, message.key.source, message.origin, frame)
     elif isinstance(message, FailureMessage):
         for worker in message.broken or ():
             _known("worker", worker, deploy.instance.workers, frame)
@@ -164,15 +166,15 @@ def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
         _known("worker", stage.worker, deploy.instance.workers, frame)
 
 
-def _check_result(deploy: Deploy, result: ResultMessage, frame: Frame) -> None:
-    origin = result.origin
-    _check_number("cut", result.cut, max(len(model.block_sha256) for model in deploy.models.values()), frame)
-    model = origin.model if origin else deploy.instance.scenario.sources[result.key.source].models[0]
-    _known("model", model, deploy.models, frame)
+def _check_result(
+    instance: Instance, models: Mapping[str, DeployedModel], source: str, origin: Origin | None, frame: Frame
+) -> None:
+    model = origin.model if origin else instance.scenario.sources[source].models[0]
+    _known("model", model, models, frame)
     if origin is None or origin.exit is None:
-        _check_tensors(frame, deploy.models[model].cuts[-1])
+        _check_tensors(frame, models[model].cuts[-1])
         return
-    result_bytes = {point.name: point.result_bytes for point in deploy.instance.any_profile(model).exits}
+    result_bytes = {point.name: point.result_bytes for point in instance.any_profile(model).exits}
     _known("exit", origin.exit, result_bytes, frame)
     for name, tensor in frame.tensors.items():
         _known("tensor", name, (origin.exit,), frame)
@@ -249,6 +251,29 @@ def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:
         _check_number("operating point", point, len(instance.operating_points(model)) - 1, frame)
         if record.origin.exit is not None:
             _known("exit", record.origin.exit, tuple(point.name for point in instance.any_profile(model).exits), frame)
+
+
+def check_live_result(
+    instance: Instance, models: Mapping[str, DeployedModel], frame: Frame, record: SampleRecord
+) -> None:
+    """Check that the tensors with the end of a sample of a live run are its whole result, if it has one.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_fits`.
+    """
+    origin = record.origin
+    if record.status != "completed":
+        return
+    _check_result(instance, models, record.source, origin, frame)
+    if origin is not None and origin.exit is not None:
+        expected = {origin.exit}
+    else:
+        model = origin.model if origin is not None else instance.scenario.sources[record.source].models[0]
+        expected = {spec.name for spec in models[model].cuts[-1]}
+    if missing := expected - frame.tensors.keys():
+        raise ExecuteError("an incomplete result", where=_where(frame), expected=f"also {', '.join(sorted(missing))}")
 
 
 def check_output(instance: Instance, models: Mapping[str, DeployedModel], frame: Frame, source: str) -> None:

@@ -100,10 +100,10 @@ class Claims:
         self._held[held.worker] = held
         return True
 
-    @staticmethod
-    def on_taken(taken: Taken) -> None:
-        """Raise :class:`TakenOverError`: the run cannot go on."""
-        raise _taken_over(taken.worker, taken.by)
+    def on_taken(self, taken: Taken) -> None:
+        """Raise :class:`TakenOverError` if an agent of this run is taken over: the run cannot go on."""
+        if taken.run == self._run and taken.worker in self._owned:
+            raise _taken_over(taken.worker, taken.by)
 
     def refuse_held(self) -> None:
         """Refuse agents that other coordinators hold.
