@@ -53,6 +53,10 @@ EXAMPLES: Final = {
         "planner run plan.json --source gate-camera=frames/ -o results --resume",
         "planner run plan.json --source 'gate-camera=python camera.py' --json --as-they-come",
     ),
+    "report": (
+        "planner report plan.json -o report.html",
+        "planner report runs/simulated runs/first -o report.html --trace trace.json",
+    ),
     "certs": ("planner certs certs nano xavier orin",),
     "agent": (
         "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano",
