@@ -194,7 +194,7 @@ def _folder(folder: Path) -> list[Run]:
 
 
 def _simulated(folder: Path) -> dict[str, list[Path]]:
-    """Return the traces of a simulation by policy, each in the order of the seeds; one of a single run has no policy."""
+    """Return the traces of a simulation by policy, in the order of the seeds; that of a single run has no policy."""
     if (folder / "trace.jsonl").is_file():
         return {"": [folder / "trace.jsonl"]}
     by_policy: dict[str, list[tuple[int, Path]]] = {}

@@ -36,7 +36,8 @@ def write_run_folder(
 
     It holds ``instance.json`` (scenario, profiles and paths), ``plan.json``, the traces ``predicted.jsonl`` and
     ``measured.jsonl``, the step log of each worker in ``steps/``, which can be replayed, the verdict ``result.json``,
-    the command in ``run.json``, and the pictures. The traces are read piece by piece, so that a long run fits into memory.
+    the command in ``run.json``, and the pictures. The traces are read piece by piece, so that a long run fits into
+    memory.
 
     Parameters
     ----------

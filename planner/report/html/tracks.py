@@ -199,7 +199,7 @@ class TraceColumns:
             sample_count=len(ended["source"]),
             samples=_pack_samples(ended, tick_s),
             delays={name: _delays(ended, index, (deadlines or {}).get(name)) for index, name in enumerate(names)},
-            queues=_queues(slices, ended, tracks, names, latency_s, end_s),
+            queues=_queues(slices, ended, tracks, names, latency_s=latency_s, end_s=end_s),
         )
 
     def _names(self, kind: str) -> dict[str, int]:
@@ -292,6 +292,7 @@ def _queues(
     ended: Columns,
     tracks: Sequence[tuple[Literal["worker", "link"], str]],
     sources: Sequence[str],
+    *,
     latency_s: Floats,
     end_s: float,
 ) -> tuple[Series, ...]:

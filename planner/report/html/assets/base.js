@@ -10,7 +10,7 @@ function fill(node, attributes, children) {
     else if (key === "style") Object.assign(node.style, value);
     else node.setAttribute(key, value);
   }
-  for (const child of children.flat()) {
+  for (const child of children.flat(Infinity)) {
     if (child !== null && child !== undefined) node.append(child);
   }
   return node;

@@ -103,11 +103,11 @@ function legsChart(legs, labels) {
     shown.forEach((leg, index) => {
       const top = index * row + 4;
       const group = s("g", {}, s("text", { x: left - 8, y: top + 17, "text-anchor": "end" }, clipped(leg.place, Math.floor(left / 6.4))));
-      const bars = [[leg.predicted, top, 0.5], [leg.measured, top + 12, 1]].filter(([pair]) => pair);
-      for (const [[wait, work], y, opacity] of bars) {
+      const bars = [[leg.predicted, top, 5], [leg.measured, top + 7, 13]].filter(([pair]) => pair);
+      for (const [[wait, work], y, tall] of bars) {
         group.append(
-          s("rect", { x: x(0), y, width: Math.max(x(wait) - x(0), 0), height: 11, fill: "var(--wait)", opacity }),
-          s("rect", { x: x(wait), y, width: Math.max(x(wait + work) - x(wait), 0.5), height: 11, fill: leg.transfer ? "var(--send)" : "var(--compute)", opacity }),
+          s("rect", { x: x(0), y, width: Math.max(x(wait) - x(0), 0), height: tall, fill: "var(--wait)" }),
+          s("rect", { x: x(wait), y, width: Math.max(x(wait + work) - x(wait), 0.5), height: tall, fill: leg.transfer ? "var(--send)" : "var(--compute)" }),
         );
       }
       if (leg.predicted && leg.measured) {
@@ -123,7 +123,7 @@ function legsChart(legs, labels) {
 const legsLegend = (labels) =>
   legend([
     [chip("var(--compute)"), "computing"], [chip("var(--send)"), "sending"], [chip("var(--wait)"), "waiting"],
-    ["", `above, lighter: ${labels[0]}; below: ${labels[1]}`],
+    ["", `above, thin: ${labels[0]}; below: ${labels[1]}`],
   ]);
 
 /* rows: [{name, kind, colour, lines: [{values, dash, text}]}], each with the same number of parts of the run */
