@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from planner.report.figure import COMPUTING, FAINT, GREY, SENDING, WAITING, add_summary, new_figure, source_colours
+from planner.report.figure import (
+    COMPUTING,
+    FAINT,
+    GREY,
+    PIXELS,
+    SENDING,
+    WAITING,
+    add_summary,
+    new_figure,
+    source_colours,
+)
 from planner.units import format_quantity
 
 if TYPE_CHECKING:
@@ -20,6 +30,8 @@ COLUMNS: Final = 2
 MAX_LEGS: Final = 12
 """Maximum number of legs drawn per source: those that take the most time."""
 
+_FRAME_PX, _PANEL_PX, _LEG_PX = 40, 150, 58
+"""Heights of what is around all panels, around one, and of a leg."""
 _PREDICTED, _MEASURED = 0.16, 0.4
 """Heights of bars."""
 
@@ -59,8 +71,10 @@ def draw_legs(sources: Mapping[str, Sequence[DrawnLeg]], path: Path) -> None:
         File to write, ``.svg`` or ``.png``.
     """
     columns = max(1, min(COLUMNS, len(sources)))
-    with new_figure(path) as figure:
-        grid = figure.subplots(max(1, math.ceil(len(sources) / columns)), columns, squeeze=False)
+    rows = max(1, math.ceil(len(sources) / columns))
+    most = max((min(len(legs), MAX_LEGS) for legs in sources.values()), default=1)
+    with new_figure(path, (PIXELS[0], _FRAME_PX + rows * (_PANEL_PX + _LEG_PX * max(most, 1)))) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False)
         for index, axes in enumerate(grid.flat):
             axes.set_visible(index < len(sources))
         colours = source_colours(sources)

@@ -12,7 +12,7 @@ from planner.report.figure import FAINT, PIXELS, new_figure, text_colour
 from planner.units import format_quantity
 
 _CELL_PX: Final = (190, 92)
-_FRAME_PX: Final = (330, 170)
+_FRAME_PX: Final = (200, 170)
 """Width and height of a cell, and of what is around the cells."""
 
 
@@ -38,10 +38,6 @@ def draw_links(
         axes = figure.add_subplot()
         axes.set_facecolor(FAINT)
         image = axes.imshow(megabits, cmap="cividis", norm="log", aspect="auto")
-        bar = figure.colorbar(image, label="Bandwidth [Mbit/s]")
-        for axis in (bar.ax.yaxis,):
-            axis.set_major_formatter(lambda value, _: f"{value:,.10g}")
-            axis.set_minor_formatter(lambda value, _: f"{value:,.10g}")
         for (sender, receiver), rate in bytes_per_s.items():
             red, green, blue, _ = image.to_rgba(np.array([rate * 8 / 1e6]))[0]
             colour = text_colour(f"#{int(red * 255):02x}{int(green * 255):02x}{int(blue * 255):02x}")
@@ -54,4 +50,4 @@ def draw_links(
         axes.spines[:].set_visible(False)
         axes.set_xlabel("Receiver")
         axes.set_ylabel("Sender")
-        axes.set_title("Bandwidth and latency between agents")
+        axes.set_title("Bandwidth and latency between agents, the darker the slower")

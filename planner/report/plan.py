@@ -278,25 +278,25 @@ def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band]) -> None:
 
 
 def _draw_leg(axes: Axes, middle: float, pieces: Sequence[Piece], labels: Sequence[str], px_per_s: float) -> str:
-    """Draw the pieces of a leg, write the longest label that fits into one of them, and return this label."""
+    """Draw the pieces of a leg, write the longest label that fits into the last one, and return this label."""
     for piece in pieces:
         if piece.length_s > 0:
             # A pixel separates the piece from the next one; pieces thinner than a pixel may not be drawn.
             shown_px = max(piece.length_s * px_per_s - 1, 1)
             axes.barh(middle, shown_px / px_per_s, _BAR, left=piece.start_s, color=piece.colour, linewidth=0)
+    work = pieces[-1]
     for label in labels:
-        for piece in reversed(pieces):
-            if _width_px(label) + 10 < piece.length_s * px_per_s:
-                axes.text(
-                    piece.start_s + piece.length_s / 2,
-                    middle,
-                    label,
-                    ha="center",
-                    va="center",
-                    fontsize=_LABEL_POINTS,
-                    color=text_colour(piece.colour),
-                )
-                return label
+        if _width_px(label) + 10 < work.length_s * px_per_s:
+            axes.text(
+                work.start_s + work.length_s / 2,
+                middle,
+                label,
+                ha="center",
+                va="center",
+                fontsize=_LABEL_POINTS,
+                color=text_colour(work.colour),
+            )
+            return label
     return ""
 
 

@@ -29,8 +29,9 @@ function scaled(value, units, step) {
     value /= step;
     index += 1;
   }
-  return `${digits(value)} ${units[index]}`;
+  return `${plain(value)} ${units[index]}`;
 }
+const plain = (value) => (Math.abs(value) >= 1000 ? Math.round(value).toLocaleString("en-US") : String(Number(value.toPrecision(3))));
 const missing = (value) => value === null || value === undefined || Number.isNaN(value);
 function time(seconds) {
   if (missing(seconds)) return "–";
@@ -43,7 +44,7 @@ function time(seconds) {
 }
 const bytes = (value) => (missing(value) ? "–" : scaled(value, ["B", "KiB", "MiB", "GiB", "TiB"], 1024));
 const bits = (value) => (missing(value) ? "–" : scaled(value * 8, ["bit/s", "kbit/s", "Mbit/s", "Gbit/s"], 1000));
-const rate = (value) => (missing(value) ? "–" : `${digits(value)} /s`);
+const rate = (value) => (missing(value) ? "–" : `${plain(value)} /s`);
 const percent = (value) => (missing(value) ? "–" : `${(value * 100).toFixed(1)} %`);
 const signed = (value) => (missing(value) ? "–" : `${value < 0 ? "−" : "+"}${Math.abs(value * 100).toFixed(1)} %`);
 const count = (value) => (missing(value) ? "–" : value.toLocaleString("en-US"));

@@ -39,7 +39,7 @@ function distribution(lines, marks) {
     const height = 210;
     const shown = lines.filter((entry) => entry.quantiles.length);
     const near = (entry) => entry.quantiles[entry.levels.findIndex((level) => level >= 0.99)];
-    const high = 1.05 * Math.max(...shown.map(near), ...marks.map((mark) => mark.value), 1e-6);
+    const high = 1.05 * Math.max(...shown.map(near), ...marks.map((mark) => mark.value), ...lines.map((entry) => entry.mean ?? 0), 1e-6);
     const [unit, xTicks] = timeTicks(high, width / 80);
     const { root, scaleX, scaleY } = frame(width, height, {
       x: [0, high], y: [0, 1], xLabel: `delay [${unit}]`, yLabel: "share of samples [%]", xTicks,
@@ -51,12 +51,12 @@ function distribution(lines, marks) {
         s("text", { x: scaleX(value) - 4, y: PAD.top + 10, "text-anchor": "end", class: "t-bad" }, text),
       );
     }
-    for (const entry of shown) {
+    for (const entry of lines) {
       const points = entry.quantiles.map((value, index) => [Math.min(value, high), entry.levels[index]]);
       const last = points.findIndex(([value]) => value >= high);
       const kept = (last < 0 ? points : points.slice(0, last + 1)).map(([value, level]) => [scaleX(value), scaleY(level)]);
       const style = { fill: "none", stroke: entry.colour, "stroke-width": entry.width, "stroke-dasharray": entry.dash };
-      root.append(withTip(s("path", { ...style, d: line(kept) }), entry.text));
+      if (kept.length) root.append(withTip(s("path", { ...style, d: line(kept) }), entry.text));
       if (!missing(entry.mean) && entry.mean <= high) {
         const x = scaleX(entry.mean);
         root.append(withTip(s("path", { d: `M${x} ${height - PAD.bottom}l-4 -8h8Z`, fill: entry.colour }), `mean, ${entry.text}: ${time(entry.mean)}`));

@@ -16,7 +16,7 @@ function places(count, width) {
     });
     return { points, height: Math.max(...points.map((point) => point[1]), t) + t / 2 + 26 };
   }
-  const height = Math.max(250, 110 + 42 * count);
+  const height = count < 3 ? 130 : Math.max(260, 110 + 42 * count);
   const [rx, ry] = [Math.min((width - w) / 2 - 4, 150 + 55 * count), height / 2 - t / 2 - 24];
   return {
     points: Array.from({ length: count }, (_, index) => {
@@ -190,7 +190,7 @@ function routesTable(plan, colours, sources) {
       const first = index === 0;
       rows.push([
         first ? named(colours, name) : "",
-        first && spec ? digits(spec.priority) : "",
+        first && spec ? plain(spec.priority) : "",
         first && spec && !missing(spec.rate_per_s) ? rate(spec.rate_per_s) : "",
         percent(route.share),
         h("span", { class: "route" }, routeText(route.stages)),

@@ -1,6 +1,5 @@
 // The report: what the runs have in common first, then each part with the runs side by side.
 
-const GOALS = { delay: "weighted delay", misses: "weighted misses", throughput: "largest utilisation", makespan: "makespan", energy: "average power" };
 const data = JSON.parse(document.getElementById("data").textContent);
 const page = document.getElementById("page");
 const sourcesOf = (run) => [
@@ -25,7 +24,8 @@ function overview() {
   };
   add("kind", (run) => (run.verdict ? h("span", {}, "validation ", badge(run.verdict.passed, run.verdict.passed ? "passed" : "not passed")) : run.kind));
   add("plan", (run) => run.plan && `${run.plan.status}, by ${run.plan.method} in ${time(run.plan.solve_s)}`);
-  add("goal", (run) => run.plan && `${GOALS[run.plan.goal] ?? run.plan.goal}: ${run.plan.objective.toPrecision(5)}`);
+  add("goal", (run) => run.plan && goalLine(run));
+  add("objective (surrogate)", (run) => run.plan && String(Number(run.plan.objective.toPrecision(5))));
   add("gap to the bound", (run) => run.plan && (run.plan.bound > 0 ? `${(run.plan.gap * 100).toFixed(2)} %` : "no bound"));
   add("costs", (run) => run.plan && run.plan.provenance);
   add("length of the run", (run) => measuredOf(run) && time(measuredOf(run).end_s));
@@ -33,6 +33,17 @@ function overview() {
     rows.push([named(colours, source), ...data.runs.map((run) => sourceLine(run, source))]);
   }
   return table(["", ...data.runs.map((run) => run.name)], rows);
+}
+function goalLine(run) {
+  const { plan, scene } = run;
+  if (plan.goal === "throughput") return `throughput: busiest device or network at ${percent(plan.objective)}`;
+  if (plan.goal === "makespan") return `batch done in ${time(plan.objective)}`;
+  if (plan.goal === "energy") return `average power ${plain(plan.objective)} W`;
+  const weights = new Map((scene?.sources ?? []).map((source) => [source.name, source.priority * (source.rate_per_s ?? 1)]));
+  const total = [...weights.values()].reduce((sum, weight) => sum + weight, 0);
+  const mean = (value) => Object.entries(plan.sources).reduce((sum, [name, entry]) => sum + (weights.get(name) ?? 0) * (value(entry) ?? 0), 0) / total;
+  if (!total) return plan.goal;
+  return plan.goal === "misses" ? `${percent(mean((entry) => entry.miss_share))} late, weighted by priority and rate` : `mean delay ${time(mean((entry) => entry.delay_s))}, weighted by priority and rate`;
 }
 function sourceLine(run, source) {
   const delays = measuredOf(run) && own(measuredOf(run).delays, source);
@@ -113,6 +124,11 @@ function delaysPart() {
         rows.push([text, count(delays.completed), count(delays.failed + delays.dropped), time(delays.mean_s), time(delays.p50_s), time(delays.p95_s), time(delays.p99_s)]);
       }
       const planned = run.plan && own(run.plan.sources, source);
+      if (planned && !predictedOf(run)) {
+        const levels = [0.5, 0.95, 0.99];
+        const known = levels.map((level) => planned[`p${level * 100}_delay_s`]);
+        lines.unshift({ quantiles: known.some(missing) ? [] : known, levels, mean: planned.delay_s, text: `${tag}plan`, colour: "var(--soft)", width: 1.5, dash: "5 3" });
+      }
       if (planned) rows.push([`${tag}plan`, "", "", time(planned.delay_s), time(planned.p50_delay_s), time(planned.p95_delay_s), time(planned.p99_delay_s)]);
     });
     const deadline = runs.map((run) => run.scene?.sources.find((one) => one.name === source)?.deadline_s).find((value) => !missing(value));
@@ -156,7 +172,7 @@ function profilesPart() {
 
 function originOf(run) {
   return h("div", {}, run.notes.map((note) => h("p", { class: "small" }, note)), run.command ? h("pre", {}, run.command) : null,
-    run.files.length ? table(["file", "SHA-256"], run.files.map((file) => [file.name, h("code", { class: "hash" }, file.sha256)])) : null,
+    run.files.length ? h("ul", { class: "plain" }, run.files.map((file) => h("li", {}, file.name, h("br"), h("code", { class: "hash" }, file.sha256)))) : null,
     run.version ? h("p", { class: "small soft" }, `written by planner ${run.version}`) : null);
 }
 
@@ -181,16 +197,16 @@ async function main() {
   if (mapped.length) parts.push(["routes", "Routes", "Arrows carry samples between workers, the thicker the more per second. Point at anything for its figures.", [mapLegend(colours), sideBySide(mapped, routesOf)]]);
   const traced = having((run) => run.traces.length);
   if (traced.length) {
-    parts.push(["delays", "Delays", `Share of a source's samples that took no longer than a time; triangles mark means. Dashed grey: ${traced.some(predictedOf) ? "predicted" : "none"}; in the source's colour: the run${many ? ", with a pattern for each run" : ""}.`, [delaysPart()]]);
+    parts.push(["delays", "Delays", `Share of a source's samples that took no longer than a time; triangles mark means. Grey: ${traced.some(predictedOf) ? "predicted" : "planned"}; in the source's colour: the run${many ? ", with a pattern for each run" : ""}.`, [delaysPart()]]);
     parts.push(["timeline", "Timeline", "Drag to move, + and − or Ctrl + wheel to zoom, drag in the overview to choose a time. A click follows a sample. Numbers are blocks, or cuts of transfers.", [legendOf(), h("div", { id: "timelines" }, h("p", { class: "soft" }, "unpacking …"))]]);
   }
   const legged = having((run) => Object.keys(run.legs).length);
   if (legged.length) parts.push(["legs", "Legs", "Mean time of a source's samples at each stage and transfer; those of a source add up to its mean delay.", legged.map((run) => h("div", {}, many ? h("h3", {}, run.name) : null, legsLegend(run.labels), h("div", { class: "grid" }, Object.entries(run.legs).map(([source, legs]) => h("div", {}, h("h3", {}, named(colours, source)), legsChart(legs, run.labels))))))]);
   if (traced.length) parts.push(["queues", "Queues", `Number of samples that wait at each worker and link, and in flight; the largest is on the right.${traced.some(predictedOf) ? " Dashed grey: predicted." : ""}`, [sideBySide(traced, queuesOf)]]);
-  const searched = having((run) => run.plan?.search?.length > 1);
+  const searched = having((run) => run.plan?.search?.length);
   if (searched.length) parts.push(["bound", "The solver's bound", "Best objective so far and proven bound; the plan is optimal where they meet.", [legend([[chip("var(--ink)"), "best plan"], [chip("var(--send)"), "bound, dashed"]]), sideBySide(searched, (run) => boundChart(run.plan.search))]]);
   if (having((run) => run.profiles.length).length) parts.push(["profiles", "Profiles", "Where the costs come from. The error is that of segments that were not used to make the profile.", [profilesPart()]]);
-  parts.push(["origin", "Commands and hashes", null, [sideBySide(data.runs, originOf)]]);
+  parts.push(["origin", "Commands and hashes", "SHA-256 of the files that were read, and of those that a plan refers to.", [sideBySide(data.runs, originOf)]]);
   page.append(h("header", {}, h("h1", {}, data.title), h("span", { class: "soft small" }, `report by planner ${data.version}`)),
     h("nav", { "aria-label": "Parts of the report" }, parts.map(([id, title]) => h("a", { href: `#${id}` }, title))),
     ...parts.map(([id, title, note, content]) => section(id, title, note, content)));
