@@ -137,7 +137,7 @@ async function poll() {
 page.append(h("header", {}, title, health),
   section("map", "Now", null, parts.map),
   section("delays", "Delays", "Samples of the last minute; the dashed line is the mean that the plan predicts.", parts.delays),
-  h("div", { class: "grid wide" },
+  h("div", { class: "grid wide events" },
     section("changes", "Changes of the plan", null, parts.changes),
     section("incidents", "Incidents", null, parts.incidents)),
   section("links", "Links", null, parts.links));

@@ -143,7 +143,7 @@ function drawCard(root, worker, [x, y], scene, colours) {
   const over = worker.utilisation > 1;
   const group = s(
     "g",
-    { opacity: gone ? 0.6 : 1 },
+    {},
     s("rect", {
       x: left, y: top, width: CARD.width, height: CARD.height, rx: 5, fill: "var(--panel)",
       stroke: gone ? "var(--alert)" : "var(--send)", "stroke-dasharray": gone ? "4 3" : null,
