@@ -68,7 +68,7 @@ class Colours {
 }
 const css = (name) => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
 const chip = (colour) => h("span", { class: "chip", style: { background: colour } });
-const named = (colours, source) => h("span", {}, chip(colours.of(source)), source);
+const named = (colours, source) => h("span", { class: "name" }, chip(colours.of(source)), source);
 const badge = (good, text) => h("span", { class: `badge ${good ? "good" : "bad"}` }, text);
 
 function table(head, rows) {
@@ -85,6 +85,7 @@ function table(head, rows) {
     ),
   );
 }
+const stats = (pairs) => h("div", { class: "stats" }, pairs.map(([title, value]) => h("div", {}, h("span", {}, title), value)));
 function section(id, title, note, ...content) {
   return h("section", { id }, h("h2", {}, title), note ? h("p", { class: "note" }, note) : null, content);
 }

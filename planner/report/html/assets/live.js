@@ -70,8 +70,8 @@ function sourcesPart(state) {
     return h("div", {}, h("h3", {}, named(colours, name)),
       h("p", { class: "small" }, `mean ${time(delay.mean)}`, h("span", { class: ratio > 0.15 ? "bad" : "soft" }, ` (predicted ${time(predicted)}${missing(ratio) ? "" : `, ${signed(ratio)}`})`)),
       scatter(points, predicted, colours.of(name), state.now_unix_s),
-      table([">rate", ">completed", ">failed", ">dropped", ">in flight", ">median", ">95 %", ">99 %"],
-        [[rate(source.rate_per_s), count(source.completed), count(source.failed), count(source.dropped), count(source.waiting), time(delay.p50), time(delay.p95), time(delay.p99)]]));
+      stats([["rate", rate(source.rate_per_s)], ["completed", count(source.completed)], ["failed", count(source.failed)], ["dropped", count(source.dropped)],
+        ["in flight", count(source.waiting)], ["median", time(delay.p50)], ["95 %", time(delay.p95)], ["99 %", time(delay.p99)]]));
   }));
 }
 const SPAN = 60;
@@ -110,7 +110,7 @@ function show(state) {
   parts.map.replaceChildren(mapLegend(colours), mapOf(sceneOf(state), colours), state.plan ? routesTable(state.plan, colours, specs) : h("p", { class: "soft" }, "no plan"));
   parts.delays.replaceChildren(sourcesPart(state));
   const links = Object.entries(state.links ?? {});
-  parts.links.replaceChildren(links.length ? table(["link", ">sent", ">bandwidth, measured", ">age of the measurement"], links.map(([name, link]) => [name, bytes(link.bytes), bits(link.bandwidth_bytes_per_s), time(link.age_s)])) : h("p", { class: "soft" }, "nothing was sent yet"));
+  parts.links.replaceChildren(links.length ? table(["link", ">sent", ">bandwidth", ">measured, ago"], links.map(([name, link]) => [h("span", { class: "name" }, name.replace("->", " → ")), bytes(link.bytes), bits(link.bandwidth_bytes_per_s), time(link.age_s)])) : h("p", { class: "soft" }, "nothing was sent yet"));
   const bad = new Set(["error", "critical", "warning"]);
   parts.incidents.replaceChildren(events([...(state.incidents ?? [])].reverse().map((entry) => h("li", {}, h("span", { class: "soft" }, clock(entry.unix_s)), h("span", { class: bad.has(entry.severity) ? "bad" : "" }, entry.text))), "none so far"));
   parts.changes.replaceChildren(events([...(state.changes ?? [])].reverse().map((entry) => h("li", {}, h("span", { class: "soft" }, clock(entry.unix_s)), h("span", {}, entry.lines.map((text) => h("div", {}, text))))), "the plan has not changed"));

@@ -66,8 +66,9 @@ function mapOf(scene, colours) {
     const { points, height } = places(scene.workers.length, width);
     const at = new Map(scene.workers.map((worker, index) => [worker.name, points[index]]));
     const root = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Map of workers, networks and routes" });
-    drawNetworks(root, scene.networks, at, [width / 2, height / 2]);
+    const labels = drawNetworks(root, scene.networks, at, [width / 2, height / 2]);
     drawRoutes(root, scene, at, colours);
+    drawLabels(root, labels);
     scene.workers.forEach((worker, index) => drawCard(root, worker, points[index], scene, colours));
     box.replaceChildren(root);
   });
@@ -91,6 +92,10 @@ function drawNetworks(root, networks, at, centre) {
       labels.push([[(from[0] + to[0]) / 2, (from[1] + to[1]) / 2], { ...network, label: text ?? network.label }]);
     }
   });
+  return labels;
+}
+
+function drawLabels(root, labels) {
   for (const [[x, y], network] of labels) {
     const text = clipped(network.label, 34);
     const half = text.length * 3.1 + 8;
