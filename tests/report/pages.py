@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 import subprocess
 from html.parser import HTMLParser
@@ -23,6 +22,8 @@ from tests.instances import make_instance, make_profile
 
 HOSTILE = '</script><img src=x onerror=alert(1)>"&\u2028'
 """A name that ends elements, attributes and lines of scripts."""
+
+_NO_PAGE = "not an origin"
 
 EMPTY_ELEMENTS = {"meta", "link", "img", "br", "input"}
 
@@ -135,12 +136,15 @@ def browser() -> str:
 def opened(
     folder: Path, address: str, *, width: int = 1280, scheme: str = "light", patience_ms: int = 8000
 ) -> tuple[str, list[str], list[str]]:
-    """Open a page in a headless Chromium; return its elements as text, messages of its console, and its requests."""
+    """Open a page in a headless Chromium; return its elements as text, messages of its console, and what it asks for.
+
+    Names are not resolved, so that the browser contacts nobody by itself.
+    """
     log = folder / "net.json"
     command = [
         browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
         "--disable-component-update", "--disable-default-apps", "--disable-sync", "--disable-extensions",
-        "--no-default-browser-check", "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-default-browser-check", "--disable-dev-shm-usage",
         f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--enable-logging=stderr",
         f"--log-net-log={log}", f"--virtual-time-budget={patience_ms}", "--dump-dom",
         f"--blink-settings=preferredColorScheme={'0' if scheme == 'dark' else '1'}",
@@ -148,5 +152,7 @@ def opened(
     ]  # fmt: skip
     done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=True, encoding="utf-8")
     said = [line for line in done.stderr.splitlines() if ":CONSOLE" in line]
-    requested = sorted(set(re.findall(r'"url":"([^"]+)"', log.read_text(encoding="utf-8"))))
-    return done.stdout, said, [url for url in requested if not url.startswith(("data:", "chrome"))]
+    events = [event.get("params", {}) for event in json.loads(log.read_text(encoding="utf-8"))["events"]]
+    # The browser's own requests, and that for the page itself, come from no page.
+    requested = {it["url"] for it in events if "url" in it and it.get("initiator", _NO_PAGE) != _NO_PAGE}
+    return done.stdout, said, sorted(url for url in requested if not url.startswith("data:"))
