@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from planner.api.profiles import probe_device as probe_device
     from planner.api.profiles import profile as profile
     from planner.api.profiles import scale as scale
+    from planner.api.report import write_report as write_report
     from planner.api.scenario import Scenario as Scenario
     from planner.api.scenario import load_scenario as load_scenario
     from planner.api.schemas import json_schema as json_schema
@@ -131,6 +132,7 @@ _MODULES = {
     "solve": "planner.api.solving",
     "split": "planner.api.models",
     "validate": "planner.api.validation",
+    "write_report": "planner.api.report",
 }
 """The module of each public name; ``policies`` is one itself."""
 

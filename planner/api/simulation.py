@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -10,9 +11,11 @@ from planner.api.picture import Picture, drawn
 from planner.api.plan import Plan, plan_of
 from planner.api.progress import Progress, reporting, show_progress
 from planner.api.scenario import Scenario, scenario_of
-from planner.files import StrPath
+from planner.files import StrPath, write_text_atomic
+from planner.plan.store import save_plan
 from planner.plan.types import PlanSpec
 from planner.policy.registry import make_policy, needs_plan
+from planner.project import reference_to
 from planner.scenario.instance import Instance
 from planner.simulation.replications import Replication, RunSpec, simulate_case, simulate_cases
 from planner.simulation.summary import describe_policies, describe_runs, runs_document
@@ -134,7 +137,8 @@ def simulate(
         Address of the scheduler of a Dask cluster on which to simulate, such as ``tcp://10.0.0.1:8786``. The planner
         must be installed there in the same version. Such runs write no traces.
     folder
-        Folder to write with the traces and pictures of the runs.
+        Folder to write with the traces and pictures of the runs, their figures (``result.json``) and what they were
+        made of (``instance.json``, ``plan.json``, ``run.json``), for :func:`planner.write_report`.
     progress
         Callback ``progress(step, done, total)``. By default, a bar on a terminal; None for none.
 
@@ -165,7 +169,7 @@ def simulate(
         progress=progress,
     )
     result = SimulationResult(loaded, name, runs[name])
-    _draw(folder, loaded, followed, result)
+    _write(folder, loaded, followed, result)
     return result
 
 
@@ -211,7 +215,7 @@ def compare_policies(
         progress=progress,
     )
     comparison = PolicyComparison({name: SimulationResult(loaded, name, done) for name, done in runs.items()})
-    _draw(folder, loaded, followed, comparison)
+    _write(folder, loaded, followed, comparison)
     return comparison
 
 
@@ -286,19 +290,29 @@ def _run_one(
     return run
 
 
-# ---- pictures -------------------------------------------------------------------------------------------------------
+# ---- what is written ------------------------------------------------------------------------------------------------
 
 
-def _draw(
+def _write(
     folder: StrPath | None, scenario: Scenario, plan: PlanSpec | None, result: SimulationResult | PolicyComparison
 ) -> None:
+    """Write the pictures of a run, its figures, and what it was made of."""
     if folder is None:
         return
-    result.plot(Path(folder) / "delays.png")
+    from planner.report.origin import write_origin
+
+    output = Path(folder)
+    result.plot(output / "delays.png")
+    write_text_atomic(output / "instance.json", scenario.instance.model_dump_json(by_alias=False, indent=1))
+    write_text_atomic(output / "result.json", json.dumps(result.to_dict(), indent=2, allow_nan=False) + "\n")
+    write_origin(output, "simulation")
     if plan is not None:
         from planner.report.plan import draw_plan
 
-        draw_plan(scenario.instance, plan, Path(folder) / "plan.png")
+        draw_plan(scenario.instance, plan, output / "plan.png")
+        path = scenario.path
+        reference = None if path is None else reference_to(path, output / "plan.json", sha256=scenario.file()[1])
+        save_plan(plan.model_copy(update={"scenario": reference}), output / "plan.json")
 
 
 def _delays(metrics: Mapping[str, Sequence[RunMetrics]], path: StrPath | None) -> Picture:

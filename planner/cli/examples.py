@@ -62,6 +62,10 @@ EXAMPLES: Final = {
         "planner apply scenario.yaml --to http://127.0.0.1:8000 --dry-run",
         "planner apply plan.json --to http://127.0.0.1:8000",
     ),
+    "report": (
+        "planner report plan.json -o report.html",
+        "planner report runs/simulated runs/first -o report.html --trace trace.json",
+    ),
     "certs": ("planner certs certs nano xavier orin",),
     "agent": (
         "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano --install-service user",

@@ -314,6 +314,21 @@ def _loads(instance: Instance, samples: Samples) -> NDArray[np.float64]:
     return load
 
 
+def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, float]]:
+    """Return what each source adds to the utilisation of each worker and network, as :func:`evaluate` counts it.
+
+    Raises
+    ------
+    PlanError
+        As :func:`evaluate` does.
+    """
+    load = _loads(instance, _follow(instance, routes)) * volumes(instance)[:, None]
+    return {
+        name: dict(zip(instance.sources, column, strict=True))
+        for name, column in zip((*instance.workers, *instance.resources), load.T.tolist(), strict=True)
+    }
+
+
 def _follow(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Samples:
     known = journeys or Journeys(instance)
     return {source: [(route, known.of(source, route)) for route in routes[source]] for source in instance.sources}

@@ -52,6 +52,8 @@ def plan_document(plan: PlanSpec) -> dict[str, Any]:
         for key in _OPTIONAL:
             if source[key] is None:
                 del source[key]
+    if not plan.search:
+        del document["search"]
     return document
 
 

@@ -15,6 +15,8 @@ Status = Literal["optimal", "feasible", "infeasible", "no_solution", "interrupte
 Block = Annotated[int, Field(ge=0, le=10**6)]
 """Index of a block; the bound is far beyond any chain."""
 Share = Annotated[float, Field(gt=0, le=1 + 1e-9)]
+SearchStep = tuple[float, float | None, float]
+"""Seconds since the start of a search, the best objective so far (None without a plan), and the bound so far."""
 
 
 class Stage(FrozenModel):
@@ -182,6 +184,10 @@ class PlanSpec(FrozenModel):
     """(objective − bound) / max(|objective|, 1e-9)."""
     solve_s: float
     """Time from the call to the plan, in seconds."""
+    search: tuple[SearchStep, ...] = ()
+    """How objective and bound approached each other: seconds since the start, the best objective so far (null without
+    a plan) and the bound so far, each time that one improved; of a long search not each time. Where queueing makes a
+    source late, it ends before deadlines are tightened."""
     threads: int = 1
     """Threads of the solver; with several, the same search may end with another plan."""
     warning: str | None = None

@@ -15,14 +15,21 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-# M. Okabe and K. Ito, "Color Universal Design" (2008), without black and yellow. The colours also differ in lightness.
-PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#D55E00")
+# A hue is a source, and in pictures without sources one of several things that are compared. From M. Okabe and K. Ito,
+# "Color Universal Design" (2008), without black, yellow and red, and a brown. The colours also differ in lightness.
+PALETTE: Final = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#56B4E9", "#7F5539")
+# What a sample does is a shade of grey.
+COMPUTING: Final = "#39444E"
+SENDING: Final = "#8493A0"
+WAITING: Final = "#CCD4DA"
+# Red is what is wrong.
+ALERT: Final = "#B3122B"
+INK: Final = "#1B2228"
 GREY: Final = "#595959"
 FAINT: Final = "#E6E6E6"
-ALERT: Final = PALETTE[5]
 
-MIN_ROWS: Final = 6
-"""Minimum number of rows for which a panel has room, so that a few bars do not become too high."""
+PIXELS: Final = (1600, 900)
+"""Width and, unless a picture needs less or more, height of a picture."""
 
 _FORMATS: Final = {".svg": "svg", ".png": "png"}
 
@@ -69,8 +76,8 @@ def picture_format(path: Path) -> str:
 
 
 @contextmanager
-def new_figure(path: Path) -> Iterator[Figure]:
-    """Yield an empty figure of 1600 × 900 pixels, and save it to ``path`` (``.svg`` or ``.png``) at the end.
+def new_figure(path: Path, pixels: tuple[int, int] = PIXELS) -> Iterator[Figure]:
+    """Yield an empty figure of some width and height, and save it to ``path`` (``.svg`` or ``.png``) at the end.
 
     Raises
     ------
@@ -85,7 +92,7 @@ def new_figure(path: Path) -> Iterator[Figure]:
         raise UsageError("cannot draw pictures", where=str(path), expected=expected) from None
     kind = picture_format(path)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(16, 9), dpi=100, layout="constrained")
+        figure = Figure(figsize=(pixels[0] / 100, pixels[1] / 100), dpi=100, layout="constrained")
         yield figure
         buffer = io.BytesIO()
         figure.savefig(buffer, format=kind, metadata={"Date": None} if kind == "svg" else None)

@@ -8,7 +8,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, Protocol
 
-from planner.report.figure import FAINT, GREY, PALETTE, add_summary, new_figure
+from planner.report.figure import (
+    COMPUTING,
+    FAINT,
+    GREY,
+    PIXELS,
+    SENDING,
+    WAITING,
+    add_summary,
+    new_figure,
+    source_colours,
+)
 from planner.units import format_quantity
 
 if TYPE_CHECKING:
@@ -20,9 +30,10 @@ COLUMNS: Final = 2
 MAX_LEGS: Final = 12
 """Maximum number of legs drawn per source: those that take the most time."""
 
-_BAR: Final = 0.36
-_FAINT_ALPHA: Final = 0.45
-_WAIT, _COMPUTE, _TRANSFER = PALETTE[1], PALETTE[0], PALETTE[2]
+_FRAME_PX, _PANEL_PX, _LEG_PX = 40, 150, 58
+"""Heights of what is around all panels, around one, and of a leg."""
+_PREDICTED, _MEASURED = 0.16, 0.4
+"""Heights of bars."""
 
 
 class LegLabel(Protocol):
@@ -60,12 +71,15 @@ def draw_legs(sources: Mapping[str, Sequence[DrawnLeg]], path: Path) -> None:
         File to write, ``.svg`` or ``.png``.
     """
     columns = max(1, min(COLUMNS, len(sources)))
-    with new_figure(path) as figure:
-        grid = figure.subplots(max(1, math.ceil(len(sources) / columns)), columns, squeeze=False)
+    rows = max(1, math.ceil(len(sources) / columns))
+    most = max((min(len(legs), MAX_LEGS) for legs in sources.values()), default=1)
+    with new_figure(path, (PIXELS[0], _FRAME_PX + rows * (_PANEL_PX + _LEG_PX * max(most, 1)))) as figure:
+        grid = figure.subplots(rows, columns, squeeze=False)
         for index, axes in enumerate(grid.flat):
             axes.set_visible(index < len(sources))
+        colours = source_colours(sources)
         for axes, (source, legs) in zip(grid.flat, sources.items(), strict=False):
-            axes.set_title(source, pad=24)
+            axes.set_title(source, pad=24, color=colours[source])
             _draw_source(axes, legs)
         figure.legend(handles=_legend(), loc="outside upper right", ncols=5, frameon=False)
 
@@ -81,13 +95,13 @@ def _draw_source(axes: Axes, legs: Sequence[DrawnLeg]) -> None:
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     for row, leg in enumerate(rows):
-        colours = (_WAIT, _TRANSFER if leg.site.transfer else _COMPUTE)
-        for (wait_s, work_s), middle, alpha in (
-            (leg.predicted, row - _BAR / 2, _FAINT_ALPHA),
-            (leg.measured, row + _BAR / 2, 1.0),
+        colours = (WAITING, SENDING if leg.site.transfer else COMPUTING)
+        for (wait_s, work_s), middle, height in (
+            (leg.predicted, row - _MEASURED / 2 - _PREDICTED / 2 + 0.06, _PREDICTED),
+            (leg.measured, row + _PREDICTED / 2 + 0.04, _MEASURED),
         ):
             lengths_ms, starts_ms = [1e3 * wait_s, 1e3 * work_s], [0.0, 1e3 * wait_s]
-            axes.barh([middle] * 2, lengths_ms, 0.9 * _BAR, left=starts_ms, color=colours, alpha=alpha, linewidth=0)
+            axes.barh([middle] * 2, lengths_ms, height, left=starts_ms, color=colours, linewidth=0)
         predicted_s, measured_s = _times(leg)
         axes.annotate(
             f"{round(1e3 * (measured_s - predicted_s), 1) + 0.0:+} ms",  # + 0.0 avoids a negative zero
@@ -125,9 +139,8 @@ def _legend() -> list[object]:
     from matplotlib.patches import Patch
 
     return [
-        Patch(color=_WAIT, label="waiting"),
-        Patch(color=_COMPUTE, label="computing"),
-        Patch(color=_TRANSFER, label="transfer"),
-        Patch(color=GREY, alpha=_FAINT_ALPHA, label="above: predicted"),
-        Patch(color=GREY, label="below: measured"),
+        Patch(color=WAITING, label="waiting"),
+        Patch(color=COMPUTING, label="computing"),
+        Patch(color=SENDING, label="sending"),
+        Patch(color="none", label="above, thin: predicted; below: measured"),
     ]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from planner.plan.types import PlanSpec
-from planner.report.figure import ALERT, FAINT, GREY, MIN_ROWS, shortened, write_beside, write_inside
+from planner.report.figure import ALERT, FAINT, GREY, shortened, write_beside, write_inside
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
 
@@ -26,8 +26,14 @@ def loads(plan: PlanSpec) -> dict[str, float]:
     return workers | {name: use.utilisation for name, use in plan.networks.items()}
 
 
-def draw_loads(axes: Axes, instance: Instance, plan: PlanSpec, colours: Mapping[str, str]) -> None:
-    """Draw a bar for each worker in its colour, with a thin bar for its memory, and a grey bar for each network.
+def draw_loads(
+    axes: Axes,
+    instance: Instance,
+    plan: PlanSpec,
+    by_source: Mapping[str, Mapping[str, float]],
+    colours: Mapping[str, str],
+) -> None:
+    """Draw a bar for each worker and network, divided by source, and a thin bar for the memory of each worker.
 
     A full bar means a utilisation of 100 % or, for the goal ``makespan``, the largest work of all.
     """
@@ -37,25 +43,35 @@ def draw_loads(axes: Axes, instance: Instance, plan: PlanSpec, colours: Mapping[
     drawn = set(sorted(used, key=lambda name: -load[name])[:MAX_LOADS])
     names = [name for name in load if name in drawn]
     axes.set_title("Work of the batch" if batch else "Utilisation")
-    axes.set_xlabel("thin bars: memory needed of memory available", fontsize=10)
+    unit = "Work [time]" if batch else "Utilisation [%]"
+    axes.set_xlabel(f"{unit}; thin bars: memory needed of memory available", fontsize=10)
     axes.set_xlim(0, 1)
     ticks = (0.0, 0.5, 1.0)
     axes.set_xticks(ticks, [format_quantity(tick * full, "time") if batch else f"{tick:.0%}" for tick in ticks])
-    axes.set_ylim(max(len(names) + (len(load) > len(names)), MIN_ROWS) - 0.5, -0.5)
+    axes.set_ylim(len(names) + (len(load) > len(names)) - 0.5, -0.5)
     axes.set_yticks(range(len(names)), [shortened(name) for name in names], fontsize=10)
     axes.tick_params(axis="y", length=0)
     for row, name in enumerate(names):
         label = format_quantity(load[name], "time") if batch else f"{load[name]:.1%}"
         write_beside(axes, row, label, 46, color="black" if load[name] <= full else ALERT)
-        share = min(load[name] / full, 1)
+        middle = row - 0.12 if name in plan.workers else row
+        _draw_load(axes, middle, {source: part / full for source, part in by_source[name].items()}, colours)
         if name in plan.workers:
-            axes.barh(row - 0.12, (1, share), 0.5, color=(FAINT, colours[name]), linewidth=0)
             _draw_memory(axes, row, plan.workers[name].memory_bytes, instance.worker(name).memory_bytes)
-        else:
-            axes.barh(row, (1, share), 0.5, color=(FAINT, GREY), linewidth=0)
     if len(load) > len(names):
         largest = max(load[name] for name in load if name not in drawn) / full
         write_inside(axes, len(names), f"and {len(load) - len(names)} more, at most {max(largest, 0.001):.1%}")
+
+
+def _draw_load(axes: Axes, middle: float, parts: Mapping[str, float], colours: Mapping[str, str]) -> None:
+    """Draw what each source adds to a load, as far as a full bar goes."""
+    axes.barh(middle, 1, 0.5, color=FAINT, linewidth=0)
+    begun = 0.0
+    for source, part in parts.items():
+        shown = min(part, 1 - begun)
+        if shown > 0:
+            axes.barh(middle, shown, 0.5, left=begun, color=colours[source], linewidth=0)
+        begun += max(shown, 0.0)
 
 
 def _draw_memory(axes: Axes, row: int, needed_bytes: float, available_bytes: float) -> None:

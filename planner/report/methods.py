@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from planner.report.figure import FAINT, GREY, PALETTE, new_figure, text_colour
+from planner.report.figure import COMPUTING, FAINT, GREY, INK, SENDING, new_figure, text_colour
 from planner.solvers.compare import Compared
 from planner.units import format_quantity
 
@@ -34,20 +34,22 @@ def draw_methods(
     with new_figure(path) as figure:
         delays, quality, times = figure.subplots(1, 3, sharey=True, width_ratios=(2, 1, 1))
         evaluated_ms = [(result.delay_s or 0.0) * 1e3 for result in results]
-        delays.barh(rows, evaluated_ms, color=PALETTE[0], height=0.6)
+        delays.barh(rows, evaluated_ms, color=COMPUTING, height=0.6)
         for row, result in enumerate(results):
             label = result.status if result.delay_s is None else format_quantity(result.delay_s, "time")
-            colour = GREY if result.delay_s is None else text_colour(PALETTE[0])
+            colour = GREY if result.delay_s is None else text_colour(COMPUTING)
             delays.annotate(label, (0, row), (8, 0), textcoords="offset points", va="center", color=colour)
             delay_s = (simulated or {}).get(result.method)
             if delay_s is not None:
-                delays.plot(delay_s * 1e3, row, "D", color=PALETTE[1], markeredgecolor="black", markersize=9)
+                delays.plot(
+                    delay_s * 1e3, row, "D", color="white", markeredgecolor=INK, markeredgewidth=2, markersize=9
+                )
         if simulated:
             figure.legend(handles=_legend(), loc="outside upper right", ncols=2, frameon=False)
         delays.set_title("Delay, weighted by priority")
         delays.set_xlabel("Delay [ms]")
         quality.set_title("Gap to the best bound")
-        quality.barh(rows, [(gaps[result.method] or 0.0) * 100 for result in results], color=PALETTE[2], height=0.6)
+        quality.barh(rows, [(gaps[result.method] or 0.0) * 100 for result in results], color=SENDING, height=0.6)
         quality.set_xlabel("Gap [%]")
         times.set_title("Solve time")
         times.barh(rows, [result.solve_s for result in results], color=GREY, height=0.6)
@@ -64,6 +66,6 @@ def _legend() -> list[object]:
     from matplotlib.lines import Line2D
 
     return [
-        Line2D([], [], color=PALETTE[0], linewidth=12, label="evaluated"),
-        Line2D([], [], color=PALETTE[1], linestyle="none", marker="D", markeredgecolor="black", label="simulated"),
+        Line2D([], [], color=COMPUTING, linewidth=12, label="evaluated"),
+        Line2D([], [], color="white", linestyle="none", marker="D", markeredgecolor=INK, label="simulated"),
     ]

@@ -3,28 +3,39 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from planner.plan.evaluate import PlannedLeg, alone_at_home, legs, sustained
+from planner.plan.evaluate import (
+    PlannedLeg,
+    alone_at_home,
+    legs,
+    loads_by_source,
+    sustained,
+    weighted_means,
+    weighted_misses,
+)
 from planner.plan.journey import LegSite
 from planner.plan.types import PlanSpec, Route
 from planner.report.figure import (
     ALERT,
+    COMPUTING,
     FAINT,
     GREY,
-    MIN_ROWS,
-    PALETTE,
+    PIXELS,
+    SENDING,
+    WAITING,
     new_figure,
     shortened,
+    source_colours,
     text_colour,
     write_beside,
     write_inside,
 )
-from planner.report.loads import draw_loads, loads
+from planner.report.loads import MAX_LOADS, draw_loads, loads
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
 
@@ -37,12 +48,17 @@ MAX_ROUTES: Final = 6
 MAX_HEIGHT: Final = 33.0
 """Maximum height in rows. If it is too small, fewer routes are drawn per source, and the last sources are left out."""
 
+LEAST_PX: Final = 360
+MIN_LOADS: Final = 0.85
+"""Rows of routes beside one bar of a device or network."""
+
+_FRAME_PX, _ROW_PX = 190, 84
+"""Height of what is not a row, and of a row, as long as there are few."""
 _REST: Final = 0.75
 _GAP: Final = 0.35
 _BAR: Final = 0.74
 
 _POINTS_PER_PX: Final = 0.72
-_PANEL_POINTS: Final = 520.0  # approximate height of a panel
 _LABEL_POINTS: Final = 9.0
 _COLUMNS: Final = (-52.0, -6.0, 58.0, 142.0)  # right ends of the columns beside the bars, see `write_beside`
 _ALL: Final = 1 - 1e-9
@@ -93,23 +109,43 @@ def draw_plan(instance: Instance, plan: PlanSpec, path: Path) -> None:
         File to write, ``.svg`` or ``.png``.
     """
     bands, left_out = _bands(instance, plan)
-    colours = _worker_colours(instance.workers)
-    with new_figure(path) as figure:
+    colours = source_colours(instance.sources)
+    rows = max(bands[-1].bottom + bool(left_out) + _GAP, MIN_LOADS * min(len(loads(plan)), MAX_LOADS))
+    height = min(max(_FRAME_PX + round(_ROW_PX * rows), LEAST_PX), PIXELS[1])
+    with new_figure(path, (PIXELS[0], height)) as figure:
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08, wspace=0.03)
         routes, uses = figure.subplots(1, 2, width_ratios=(2.7, 1))
-        _draw_frame(routes, instance, plan, bands, left_out)
-        draw_loads(uses, instance, plan, colours)
-        figure.suptitle(plan.summary, x=0.01, ha="left", fontsize=11)
+        _draw_frame(routes, instance, plan, bands, left_out, colours=colours)
+        draw_loads(uses, instance, plan, loads_by_source(instance, _routes(plan)), colours)
+        figure.suptitle(headline(instance, plan), x=0.01, ha="left", fontsize=13, fontweight="bold")
         figure.legend(handles=_legend(bands), loc="outside lower center", ncols=6, frameon=False, fontsize=10)
         # Which labels fit into a bar is known only after the layout of the panels.
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
-        _draw_bars(routes, instance, bands, colours)
+        _draw_bars(routes, instance, bands)
+
+
+def headline(instance: Instance, plan: PlanSpec) -> str:
+    """Return what a plan achieves, with its unit, and how far that is proven."""
+    mean_s, _ = weighted_means(instance, plan.sources)
+    value = {
+        "delay": f"mean delay {_time(mean_s)}, weighted by priority and rate",
+        "misses": f"{weighted_misses(instance, plan.sources):.2%} of the samples late, weighted by priority and rate",
+        "throughput": f"busiest device or network at {plan.objective:.1%}",
+        "makespan": f"batch done in {_time(plan.objective)}",
+        "energy": f"average power {plan.objective:.4g} W",
+    }[plan.goal]
+    proof = f"gap {plan.gap:.2%}" if plan.bound > 0 else "no bound"
+    return f"{value}    |    {plan.status}, {proof}, by {plan.method} in {plan.solve_s:.2f} s; costs {plan.provenance}"
+
+
+def _routes(plan: PlanSpec) -> dict[str, tuple[Route, ...]]:
+    return {source: flow.routes for source, flow in plan.sources.items()}
 
 
 def _bands(instance: Instance, plan: PlanSpec) -> tuple[list[Band], list[str]]:
     """Return the sources that are drawn, the most important first, and the names of those that are not."""
-    legs_of = legs(instance, {source: flow.routes for source, flow in plan.sources.items()})
+    legs_of = legs(instance, _routes(plan))
     order = sorted(plan.sources, key=lambda source: -instance.scenario.sources[source].priority)
     counts = [len(plan.sources[source].routes) for source in order]
 
@@ -133,10 +169,19 @@ def _bands(instance: Instance, plan: PlanSpec) -> tuple[list[Band], list[str]]:
 # ---- routes ---------------------------------------------------------------------------------------------------------
 
 
-def _draw_frame(axes: Axes, instance: Instance, plan: PlanSpec, bands: Sequence[Band], left_out: Sequence[str]) -> None:
+def _draw_frame(
+    axes: Axes,
+    instance: Instance,
+    plan: PlanSpec,
+    bands: Sequence[Band],
+    left_out: Sequence[str],
+    *,
+    colours: Mapping[str, str],
+) -> None:
     """Draw everything except the bars: names of sources, shares of routes, and delays."""
-    height = max(bands[-1].bottom + bool(left_out), MIN_ROWS) + _GAP
-    line = 13 * height / _PANEL_POINTS
+    height = bands[-1].bottom + bool(left_out) + _GAP
+    panel_points = (axes.get_figure().get_size_inches()[1] - _FRAME_PX / 100) * 72
+    line = 13 * height / max(panel_points, 72)
     axes.set_ylim(height, -2.8 * line)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
@@ -152,7 +197,23 @@ def _draw_frame(axes: Axes, instance: Instance, plan: PlanSpec, bands: Sequence[
         write_inside(axes, bands[-1].bottom + 0.6, _left_out(instance, plan, left_out))
     for band in bands:
         axes.axhspan(band.top - 0.05, band.bottom + 0.05, color=FAINT, alpha=0.35, linewidth=0)
+        axes.add_patch(_stripe(axes, band, colours[band.source]))
         _write_band(axes, instance, plan, band, line)
+
+
+def _stripe(axes: Axes, band: Band, colour: str) -> Any:
+    """Return the mark of a source at the left side of its rows."""
+    from matplotlib.patches import Rectangle
+
+    return Rectangle(
+        (-0.008, band.top - 0.05),
+        0.008,
+        band.bottom - band.top + 0.1,
+        transform=axes.get_yaxis_transform(),
+        color=colour,
+        linewidth=0,
+        clip_on=False,
+    )
 
 
 def _write_band(axes: Axes, instance: Instance, plan: PlanSpec, band: Band, line: float) -> None:
@@ -176,7 +237,7 @@ def _write_band(axes: Axes, instance: Instance, plan: PlanSpec, band: Band, line
     write_beside(axes, middle, _at_home(instance, band), home_at, color=GREY)
 
 
-def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band], colours: Mapping[str, str]) -> None:
+def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band]) -> None:
     """Draw the bars of the routes, with as many labels in and after them as fit."""
     width_px = axes.get_window_extent().width
     rows = [
@@ -195,10 +256,9 @@ def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band], colours: M
             if not math.isfinite(leg.wait_s):
                 all_named = False
                 break
-            colour = GREY if leg.site.transfer else colours[leg.site.resource]
             pieces = [
-                Piece(end_s, leg.wait_s, _lighter(colour)),
-                Piece(end_s + leg.wait_s, leg.work_s, colour),
+                Piece(end_s, leg.wait_s, WAITING),
+                Piece(end_s + leg.wait_s, leg.work_s, SENDING if leg.site.transfer else COMPUTING),
             ]
             label = _draw_leg(axes, middle, pieces, _labels(leg), px_per_s)
             all_named = all_named and (leg.site.transfer or label.startswith(f"{leg.site.resource}: "))
@@ -218,25 +278,25 @@ def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band], colours: M
 
 
 def _draw_leg(axes: Axes, middle: float, pieces: Sequence[Piece], labels: Sequence[str], px_per_s: float) -> str:
-    """Draw the pieces of a leg, write the longest label that fits into one of them, and return this label."""
+    """Draw the pieces of a leg, write the longest label that fits into the last one, and return this label."""
     for piece in pieces:
         if piece.length_s > 0:
             # A pixel separates the piece from the next one; pieces thinner than a pixel may not be drawn.
             shown_px = max(piece.length_s * px_per_s - 1, 1)
             axes.barh(middle, shown_px / px_per_s, _BAR, left=piece.start_s, color=piece.colour, linewidth=0)
+    work = pieces[-1]
     for label in labels:
-        for piece in reversed(pieces):
-            if _width_px(label) + 10 < piece.length_s * px_per_s:
-                axes.text(
-                    piece.start_s + piece.length_s / 2,
-                    middle,
-                    label,
-                    ha="center",
-                    va="center",
-                    fontsize=_LABEL_POINTS,
-                    color=text_colour(piece.colour),
-                )
-                return label
+        if _width_px(label) + 10 < work.length_s * px_per_s:
+            axes.text(
+                work.start_s + work.length_s / 2,
+                middle,
+                label,
+                ha="center",
+                va="center",
+                fontsize=_LABEL_POINTS,
+                color=text_colour(work.colour),
+            )
+            return label
     return ""
 
 
@@ -245,7 +305,8 @@ def _labels(leg: PlannedLeg) -> list[str]:
     name = leg.site.resource
     if leg.site.transfer:
         network, _, link = name.partition(":")
-        return [name, link or network]
+        took = _time(leg.work_s)
+        return [f"{name}: {took}", f"{link or network}: {took}", name, link or network, took]
     share = f" ({leg.probability:.0%})" if leg.probability < _ALL else ""
     short = f"{name}: {_blocks(leg.site)}"
     return [f"{leg.site}{share}", f"{short}{share}", short, name]
@@ -325,20 +386,6 @@ def _condition(instance: Instance, plan: PlanSpec) -> str:
 # ---- small helpers --------------------------------------------------------------------------------------------------
 
 
-def _worker_colours(workers: Iterable[str]) -> dict[str, str]:
-    """Return a colour for each worker: six colours, the same darker, and then all of them again."""
-    dark = [
-        "#" + "".join(f"{int(colour[start : start + 2], 16) * 9 // 16:02x}" for start in (1, 3, 5))
-        for colour in PALETTE
-    ]
-    colours = (*PALETTE, *dark)
-    return {worker: colours[index % len(colours)] for index, worker in enumerate(workers)}
-
-
-def _lighter(colour: str) -> str:
-    return "#" + "".join(f"{255 - (255 - int(colour[start : start + 2], 16)) * 2 // 5:02x}" for start in (1, 3, 5))
-
-
 @cache
 def _width_px(text: str) -> float:
     """Return the width of a label in pixels."""
@@ -368,10 +415,10 @@ def _legend(bands: Sequence[Band]) -> list[object]:
     waiting = any(leg.wait_s > 0 for leg in drawn)
     partial = any(leg.probability < _ALL for leg in drawn if not leg.site.transfer)
     return [
-        Patch(color=PALETTE[0], label="computing, in the worker's colour"),
-        *([Patch(color=_lighter(PALETTE[0]), label="waiting for the worker")] if waiting else []),
-        Patch(color=GREY, label="sending"),
-        *([Patch(color=_lighter(GREY), label="waiting for the network")] if waiting else []),
+        Patch(color=COMPUTING, label="computing"),
+        Patch(color=SENDING, label="sending"),
+        *([Patch(color=WAITING, label="waiting for what follows")] if waiting else []),
+        Patch(color="none", label="coloured: the source, and its part of each load"),
         *(
             [Patch(color="none", label="(62%): share of samples that get this far; times are means over all")]
             if partial

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import math
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,11 +14,12 @@ from typing import Any, Final, Literal, NamedTuple
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation
 from planner.plan.interval import coverage, with_intervals
-from planner.plan.types import PlanSpec, Status
+from planner.plan.types import PlanSpec, SearchStep, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
 from planner.solvers.core.deadline import Deadline, Expired, call_until, garbage_kept
+from planner.solvers.core.history import History
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Choices, Problem, largest
 from planner.solvers.core.search_state import Options, Outcome, Progress, Search
@@ -128,6 +130,7 @@ def solve(
         The goal is ``delay`` and a source has no rate.
     """
     started_s = time.monotonic()
+    history = History(started_s, progress)
     deadline = Deadline.after(time_limit_s)
     check_rank(rank)
     ordered = instance.in_order_of_names()
@@ -148,7 +151,7 @@ def solve(
         seed=seed,
         threads=threads,
         start=(completed(problem, known),) if any(known) else (),
-        progress=progress,
+        progress=history,
         deadline=deadline.within(search_s),
     )
     with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
@@ -161,6 +164,8 @@ def solve(
         outcome = method_solve(problem, options)
         if again and outcome.status not in {"optimal", "infeasible"}:  # otherwise no plan would be better by the gap
             outcome = _beside(outcome, problem, known_plans(problem, deadline))
+        history.add(min(map(problem.objective, outcome.incumbents), default=math.inf), outcome.bound)
+        options = dataclasses.replace(options, progress=progress)  # what follows may be another problem
         best = best_candidate(ordered, problem, outcome, rank, options)
         if best is None:
             return Solution(outcome.status, reasons=outcome.reasons or _unfinished(names[-1], options))
@@ -190,6 +195,7 @@ def solve(
         outcome,
         used_options,
         solve_s=time.monotonic() - started_s,
+        search=tuple(history.steps),
     )
     warnings = (poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS), unused_deadlines(instance))
     warning = "; ".join(filter(None, warnings)) or None
@@ -204,6 +210,7 @@ def _plan(
     options: dict[str, Any],
     *,
     solve_s: float,
+    search: tuple[SearchStep, ...],
 ) -> PlanSpec:
     """Return the evaluated routes as a plan, with the gap to the bound of a method's ``outcome``."""
     routes = {name: source.routes for name, source in evaluation.sources.items()}
@@ -223,6 +230,7 @@ def _plan(
         bound=min(outcome.bound, evaluation.objective),
         gap=gap,
         solve_s=solve_s,
+        search=search,
         threads=options["threads"],
         provenance="estimated" if instance.provenance == "estimated" else "measured",
         coverage=coverage(instance, routes),

@@ -170,11 +170,17 @@ def read_records(path: Path) -> list[Record]:
     PlannerError
         If the file cannot be read, or a line is not a record.
     """
+    return list(iter_records(path))
+
+
+def iter_records(path: Path) -> Iterator[Record]:
+    """Yield the records written by :func:`write_records` one at a time; errors are those of :func:`read_records`."""
     try:
-        lines = path.read_bytes().splitlines()
+        with path.open("rb") as file:
+            for number, line in enumerate(file, start=1):
+                yield _read_record(line.rstrip(b"\r\n"), f"{path}:{number}")
     except OSError as error:
         raise PlannerError("cannot read the trace", where=str(path), value=error.strerror) from error
-    return [_read_record(line, f"{path}:{number}") for number, line in enumerate(lines, start=1)]
 
 
 def _read_record(line: bytes, where: str) -> Record:

@@ -12,6 +12,7 @@ from planner.plan.store import save_plan
 from planner.plan.types import PlanSpec
 from planner.report.delays import draw_delays
 from planner.report.legs import draw_legs
+from planner.report.origin import write_origin
 from planner.report.timeline import busiest_window, draw_timeline
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord, write_records
@@ -35,7 +36,8 @@ def write_run_folder(
 
     It holds ``instance.json`` (scenario, profiles and paths), ``plan.json``, the traces ``predicted.jsonl`` and
     ``measured.jsonl``, the step log of each worker in ``steps/``, which can be replayed, the verdict ``result.json``,
-    and the pictures. The traces are read piece by piece, so that a long run fits into memory.
+    the command in ``run.json``, and the pictures. The traces are read piece by piece, so that a long run fits into
+    memory.
 
     Parameters
     ----------
@@ -52,6 +54,7 @@ def write_run_folder(
             validation.measurement.steps.write(worker, file)
     document = validation_document(validation, tolerance)
     write_text_atomic(folder / "result.json", json.dumps(document, indent=2, allow_nan=False) + "\n")
+    write_origin(folder, "validation")
     return _draw(folder, instance, validation)
 
 

@@ -48,7 +48,7 @@ def test_table_and_picture(tmp_path: Path) -> None:
     assert pictures[0].read_bytes() == pictures[1].read_bytes()
     drawn = ET.fromstring(pictures[0].read_text())  # noqa: S314 - our own file
     assert drawn.tag.endswith("svg")
-    assert "KiB that cross each cut" in pictures[0].read_text()
+    assert "Size of each cut [KiB]" in pictures[0].read_text()
 
 
 def test_dynamic_axes_need_a_shape(dynamic: Path) -> None:

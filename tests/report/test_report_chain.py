@@ -25,7 +25,7 @@ def test_the_picture_of_a_chain_shows_exits_and_is_reproducible_in_each_format(t
     assert drawn.startswith(b"<?xml" if kind == "svg" else b"\x89PNG")
     if kind == "svg":
         text = drawn.decode()
-        labels = ("resnet56-exits-fashion: 8 blocks", "block border", "early exit", "MFLOP per node")
+        labels = ("resnet56-exits-fashion: 8 blocks", "block border", "early exit", "Work of each node [MFLOP]")
         assert all(text.count(f">{label}<") == 1 for label in labels)
 
 

@@ -23,7 +23,7 @@ def test_differences_of_legs_and_their_total_are_shown(tmp_path: Path) -> None:
     assert text.count(">+5.5 ms<") == 1
     assert text.count(">+0.0 ms<") == 1  # a value that rounds to zero has no minus sign
     assert ">total 38.9 ms (predicted 33.4 ms)<" in text
-    assert all(text.count(f">{label}<") == 1 for label in ("waiting", "computing", "transfer"))
+    assert all(text.count(f">{label}<") == 1 for label in ("waiting", "computing", "sending"))
 
 
 def test_only_the_longest_legs_are_drawn_in_order(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from planner.plan.evaluate import evaluate
 from planner.plan.types import PlanSpec, Route, Stage
 from planner.profiling.types import ExitPoint, OperatingPoint
 from planner.report.loads import MAX_LOADS
-from planner.report.plan import MAX_HEIGHT, MAX_ROUTES, draw_plan
+from planner.report.plan import MAX_HEIGHT, MAX_ROUTES, draw_plan, headline
 from planner.scenario.instance import Instance
 from planner.scenario.types import ObjectiveSpec
 from tests.instances import MIB, make_instance, make_profile, random_instance
@@ -62,10 +62,12 @@ def test_the_picture_shows_all_of_a_plan(tmp_path: Path) -> None:
     instance = make_instance(profiles=[profile], sources={"yard": YARD, "gate": GATE})
     text = drawn(tmp_path, instance, SPLIT)
     plan = planned(instance, SPLIT)
-    assert f">{plan.summary}<" in text
+    assert "mean delay" in headline(instance, plan)
+    assert f">{headline(instance, plan)}<" in text
     for label in ("slow: block 0", "fast: block 1", "slow: blocks 0-1", "fast: blocks 0-1"):
         assert f">{label}<" in text
-    assert text.count(">wifi<") > 2  # on bars of routes, and as a label of its own bar
+    assert text.count(">wifi") > 2  # on bars of routes, with the time that sending takes, and beside its own bar
+    assert ">wifi: 1" in text
     assert all(f">{share}<" in text for share in ("75.0%", "25.0%", "100.0%"))
     assert ">priority 8, 4 /s, mean ≤ 250 ms<" in text
     assert ">yard<" in text
@@ -74,7 +76,7 @@ def test_the_picture_shows_all_of_a_plan(tmp_path: Path) -> None:
         assert f">{1e3 * flow.delay_s:.3g} ms<" in text
     assert f">{plan.networks['wifi'].utilisation:.1%}<" in text
     assert f">{plan.workers['slow'].memory_bytes / MIB:.0f} MiB of 4.0 GiB<" in text
-    assert ">waiting for the worker<" in text
+    assert ">waiting for what follows<" in text
     assert "more" not in text
 
 
