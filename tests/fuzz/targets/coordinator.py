@@ -13,13 +13,14 @@ from hypothesis import strategies as st
 
 from planner.errors import ExecuteError, PlannerError
 from planner.execution.coordinator.collection import Collection
-from planner.execution.coordinator.membership import Membership
+from planner.execution.coordinator.membership import Membership, Switchboard
 from planner.execution.coordinator.phase import RunState
 from planner.execution.coordinator.preparation import Preparation
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.coordinator.supervision import Supervision
 from planner.execution.launch.emulated import EmulatedNetwork
-from planner.execution.session.session import _Desk
+from planner.execution.session.live_run import LiveRun
+from planner.execution.session.source import SourceHandle
 from planner.execution.wire.claims import Claims
 from planner.execution.wire.diagnostics import About, Echo, Flooded, Holder, Pinged
 from planner.execution.wire.frames import Frame, Tensors, encode
@@ -91,7 +92,7 @@ class Rig:
         network = MemoryNetwork()
         for name in (*INSTANCE.workers, "x"):
             network.connect(name)(lambda _frame: None, lambda _member, _present: None)
-        self._members = Membership(network.connect(COORDINATOR))
+        self._members = Membership(Switchboard(network.connect(COORDINATOR)))
         self.receiver: Receiver = network._members[COORDINATOR][0]
         self._emulation = EmulatedNetwork(INSTANCE)
         self._emulation.start(time.time(), self._admit, lambda _record: None, self._members.fail)
@@ -104,8 +105,11 @@ class Rig:
     def begin(self) -> None:
         """Begin a run, which all workers have been asked for and are deployed to."""
         deployment = dataclasses.replace(DEPLOYMENT, live=self._live)
-        desk = _Desk(deployment, 4, Observer())
-        state = RunState(self._members, Claims(self._members.send), deployment, desk, 1.0)
+        sources = {name: SourceHandle(name, 4) for name in INSTANCE.sources}
+        run = LiveRun(deployment, sources, Observer(), ready_timeout_s=1.0, first=True, on_over=lambda _run: None)
+        for source in sources.values():
+            source.move(run)
+        state = RunState(self._members, Claims(self._members.send), deployment, run, 1.0)
         state.id = state.failover._run = state.clocks._run = RUN
         state.refusals.add = lambda sender, what: self.told.append(what)  # type: ignore[method-assign]  # noqa: ARG005
         self._members.on_transmit = self._emulation.transmit
@@ -115,9 +119,9 @@ class Rig:
             state.result.steps.begin(worker)
             state.clocks.compare(worker)
         state.failover.begin(time.time())
-        desk.on_started(self._submit)
+        run.on_started(self._submit)
         if self._live:
-            for source in desk.sources.values():
+            for source in sources.values():
                 source.submit({"t0": ROW})
                 source.submit({"t0": ROW})
         self.state = state
