@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from planner.api.scenario import Scenario as Scenario
     from planner.api.scenario import load_scenario as load_scenario
     from planner.api.schemas import json_schema as json_schema
+    from planner.api.service import Service as Service
     from planner.api.session import Session as Session
     from planner.api.simulation import PolicyComparison as PolicyComparison
     from planner.api.simulation import SimulationResult as SimulationResult
@@ -92,6 +93,7 @@ _MODULES = {
     "Profile": "planner.profiling.types",
     "SampleError": "planner.execution.session.source",
     "Scenario": "planner.api.scenario",
+    "Service": "planner.api.service",
     "Session": "planner.api.session",
     "SimulationResult": "planner.api.simulation",
     "Sizing": "planner.api.sizing",

@@ -39,6 +39,7 @@ COMMANDS: Final = {
     "simulate": "Simulate a scenario in virtual time.",
     "validate": "Run a plan on real agents and compare with its prediction.",
     "run": "Run a plan on your own samples.",
+    "serve": "Run a plan as a service that answers standard protocols.",
     "certs": "Create certificates for workers and coordinator.",
     "agent": "Run the worker agent on this device.",
     "status": "Show the state of running agents.",
@@ -50,8 +51,10 @@ INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, by the convention of shells."""
 
 # The extra of the distribution that installs a library.
-EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"} | dict.fromkeys(
-    ("pyomo", "highspy", "cvxpy", "joblib", "pint", "ruamel"), "plan"
+EXTRAS = (
+    {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"}
+    | dict.fromkeys(("pyomo", "highspy", "cvxpy", "joblib", "pint", "ruamel"), "plan")
+    | dict.fromkeys(("starlette", "uvicorn", "grpc", "prometheus_client"), "serve")
 )
 
 # What a command needs, so that all that is missing is told at once. Those that are absent need no extra.
@@ -61,6 +64,7 @@ NEEDS = {
     **dict.fromkeys(("split", "profile", "probe-device"), ("model", "cpu")),
     "export": ("plan", "model"),
     "run": ("plan", "model", "cpu"),
+    "serve": ("plan", "model", "cpu", "serve"),
     **dict.fromkeys(("demo", "validate"), ("plan", "model", "cpu", "report")),
     "certs": ("certs",),
     "agent": ("cpu",),

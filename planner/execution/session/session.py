@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import wait
 from contextlib import AbstractContextManager, ExitStack
 from dataclasses import replace
@@ -24,12 +24,13 @@ from typing import Final, TypeVar
 from planner.errors import ExecuteError, PlannerError, explain
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
-from planner.execution.coordinator.run_result import Observer
+from planner.execution.coordinator.run_result import Observer, SendSample
 from planner.execution.session.source import Result, SampleError, SourceHandle
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Load
 from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
+from planner.plan.types import PlanSpec
 from planner.trace.records import Incident, SampleRecord
 
 LIMIT: Final = 4
@@ -44,15 +45,27 @@ class _Desk(Observer):
     def __init__(self, deployment: Deployment, limit: int, also: Observer) -> None:
         self._deployment = deployment
         self._also = also
-        self._submit: Callable[[str, int, Tensors], None] | None = None
+        self._submit: SendSample | None = None
         self._error: Exception | None = None
         self.open = threading.Event()
         """Set once samples may be submitted, or the run has failed."""
         self.sources = {name: SourceHandle(self, name, limit) for name in deployment.instance.sources}
 
     def inputs(self, source: str) -> Sequence[TensorSpec]:
+        return self._cuts(source)[0]
+
+    def outputs(self, source: str) -> Sequence[TensorSpec]:
+        return self._cuts(source)[-1]
+
+    def _cuts(self, source: str) -> Sequence[Sequence[TensorSpec]]:
         model = self._deployment.instance.scenario.sources[source].models[0]
-        return self._deployment.models[model].cuts[0]
+        return self._deployment.models[model].cuts
+
+    def check_priority(self, source: str, priority: float) -> None:
+        known = {spec.priority for spec in self._deployment.instance.scenario.sources.values()}
+        if priority not in known:
+            expected = f"one of {', '.join(f'{own:g}' for own in sorted(known))}"
+            raise ExecuteError("no source has this priority", where=source, value=priority, expected=expected)
 
     def warm_up(self, source: str, inputs: Tensors) -> None:
         self._deployment.warm_up.first[source] = inputs
@@ -64,10 +77,12 @@ class _Desk(Observer):
         """Return the sources of a worker."""
         return [source for name, source in self.sources.items() if self.home(name) == worker]
 
-    def send(self, source: str, sample: int, inputs: Tensors) -> None:
+    def send(
+        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+    ) -> None:
         if self._submit is None:
             raise ExecuteError("the session is not open", where="session", expected="`with` around its use")
-        self._submit(source, sample, inputs)
+        self._submit(source, sample, inputs, priority=priority, within_s=within_s)
 
     def refuse_failed(self) -> None:
         """Raise the error that has ended the session, as a new exception for each caller."""
@@ -82,8 +97,9 @@ class _Desk(Observer):
         self.open.set()
         for source in self.sources.values():
             source.fail_all(explain(error))
+        self._also.on_closed(self._error)
 
-    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: SendSample) -> None:
         self._submit = submit
         self.open.set()
         self._also.on_started(submit)
@@ -95,7 +111,8 @@ class _Desk(Observer):
         if sample.status == "completed":
             first = handle.end(number, Result(source, number, outputs, sample.delay_s))
         else:
-            first = handle.end(number, SampleError(source, number, sample.reason))
+            dropped = sample.status == "dropped"
+            first = handle.end(number, SampleError(source, number, sample.reason, dropped=dropped))
         if first:  # it may have ended twice if it was sent again
             self._also.on_ended(sample, outputs)
 
@@ -121,6 +138,9 @@ class _Desk(Observer):
 
     def on_incident(self, incident: Incident) -> None:
         self._also.on_incident(incident)
+
+    def on_replanned(self, plan: PlanSpec) -> None:
+        self._also.on_replanned(plan)
 
 
 def _end(coordinator: Coordinator, kind: type[BaseException] | None, *_: object) -> None:

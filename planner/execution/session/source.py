@@ -31,9 +31,11 @@ class AbsentError(ExecuteError):
 class SampleError(ExecuteError):
     """A sample failed; the message names it and the reason."""
 
-    def __init__(self, source: str, sample: int, reason: str) -> None:
+    def __init__(self, source: str, sample: int, reason: str, *, dropped: bool = False) -> None:
         super().__init__(f"the sample failed: {reason}", where=f"{source}, sample {sample}")
         self.source, self.sample, self.reason = source, sample, reason
+        self.dropped = dropped
+        """Whether it was dropped because it was late, waited too long, or its time was up."""
 
 
 @dataclass(frozen=True)
@@ -64,6 +66,14 @@ class Desk(Protocol):
         """Return the inputs of a source's model."""
         ...
 
+    def outputs(self, source: str) -> Sequence[TensorSpec]:
+        """Return the outputs of a source's model."""
+        ...
+
+    def check_priority(self, source: str, priority: float) -> None:
+        """Check that some source has a priority."""
+        ...
+
     def home(self, source: str) -> str:
         """Return the worker of a source."""
         ...
@@ -72,7 +82,9 @@ class Desk(Protocol):
         """Let the agents warm up with a sample."""
         ...
 
-    def send(self, source: str, sample: int, inputs: Tensors) -> None:
+    def send(
+        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+    ) -> None:
         """Send a sample to the worker of its source."""
         ...
 
@@ -87,9 +99,16 @@ class _InFlight:
 
     future: Future[Result]
     inputs: Tensors
+    priority: float | None = None
+    within_s: float | None = None
     submitted_s: float = field(default_factory=time.monotonic)
     sent_s: float | None = None
     """When it was last sent to its worker; None while that is away."""
+
+    @property
+    def left_s(self) -> float | None:
+        """What is left of its time, in seconds; None without a limit."""
+        return None if self.within_s is None else self.submitted_s + self.within_s - time.monotonic()
 
 
 class SourceHandle:
@@ -115,6 +134,11 @@ class SourceHandle:
         return self._desk.inputs(self.name)
 
     @property
+    def outputs(self) -> Sequence[TensorSpec]:
+        """Outputs of the source's model; of several models of the same task, those of the first."""
+        return self._desk.outputs(self.name)
+
+    @property
     def pending(self) -> list[Future[Result]]:
         """Futures of the in-flight samples."""
         with self._lock:
@@ -131,7 +155,13 @@ class SourceHandle:
         self._desk.warm_up(self.name, fitting(self.inputs, inputs, self.name))
 
     def submit(
-        self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, timeout_s: float | None = None
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        block: bool = True,
+        timeout_s: float | None = None,
+        priority: float | None = None,
+        within_s: float | None = None,
     ) -> Future[Result]:
         """Submit a sample.
 
@@ -141,6 +171,10 @@ class SourceHandle:
             The model's inputs by name; the leading axis of length 1 may be missing. They must not be modified later.
         block, timeout_s
             Whether to wait, and how long, while ``limit`` samples are in flight.
+        priority
+            Priority of one of the sources, with which the sample is served in place of that of its own.
+        within_s
+            Time for the result, in seconds: the sample is dropped if a block of it would start later.
 
         Returns
         -------
@@ -151,20 +185,23 @@ class SourceHandle:
         Raises
         ------
         ExecuteError
-            If an input is missing or unknown, or has another dtype or shape, or the session is closed or has failed.
+            If an input is missing or unknown, or has another dtype or shape, or no source has the priority, or the
+            session is closed or has failed.
         BusyError
             If ``limit`` samples are still in flight.
         AbsentError
             If the source's worker has left, or has not connected yet, and is no longer awaited.
         """
         arrays = fitting(self.inputs, inputs, self.name)
+        if priority is not None:
+            self._desk.check_priority(self.name, priority)
         if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
             raise BusyError("too many in-flight samples", where=self.name, expected=f"at most {self.limit}")
         future: Future[Result] = Future()
         future.set_running_or_notify_cancel()
         # Under the lock, so that samples are sent in the order of their numbers.
         with self._lock:
-            sample, waiting = self._submitted, _InFlight(future, arrays)
+            sample, waiting = self._submitted, _InFlight(future, arrays, priority, within_s)
             try:
                 self._desk.refuse_failed()
                 if self._given_up:
@@ -181,7 +218,8 @@ class SourceHandle:
     def _send(self, sample: int, waiting: _InFlight) -> None:
         """Send a sample to its worker, unless that is away."""
         if not self._away:
-            self._desk.send(self.name, sample, waiting.inputs)
+            left_s = None if waiting.left_s is None else max(waiting.left_s, 0.0)
+            self._desk.send(self.name, sample, waiting.inputs, priority=waiting.priority, within_s=left_s)
             waiting.sent_s = waiting.submitted_s if waiting.sent_s is None else time.monotonic()
 
     def home_left(self) -> None:
@@ -194,9 +232,18 @@ class SourceHandle:
         with self._lock:
             self._away = self._given_up = False
             self._last_end_s = time.monotonic()
+            late = [
+                sample
+                for sample, waiting in self._pending.items()
+                if waiting.left_s is not None and waiting.left_s <= 0
+            ]
             for sample, waiting in self._pending.items():
-                self._send(sample, waiting)
-                waiting.sent_s = time.monotonic()
+                if sample not in late:
+                    self._send(sample, waiting)
+                    waiting.sent_s = time.monotonic()
+        for sample in late:
+            reason = f"its time was up before {self._desk.home(self.name)} was back"
+            self.end(sample, SampleError(self.name, sample, reason, dropped=True))
 
     def give_up(self, reason: str) -> None:
         """Fail all samples, and accept none until the source's worker is back."""
