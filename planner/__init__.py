@@ -72,6 +72,7 @@ if TYPE_CHECKING:
     from planner.profiling.store import load_profile as load_profile
     from planner.profiling.store import save_profile as save_profile
     from planner.profiling.types import Profile as Profile
+    from planner.serve.state import ServiceState as ServiceState
 
 # onnxruntime from 1.29 on writes an identifier of the device under the home folder and contacts a host on the internet.
 # It decides that while it is imported. A value that the user has set stays.
@@ -94,6 +95,7 @@ _MODULES = {
     "SampleError": "planner.execution.session.source",
     "Scenario": "planner.api.scenario",
     "Service": "planner.api.service",
+    "ServiceState": "planner.serve.state",
     "Session": "planner.api.session",
     "SimulationResult": "planner.api.simulation",
     "Sizing": "planner.api.sizing",

@@ -149,13 +149,14 @@ def read_request(message: Any, left_s: float | None) -> InferenceRequest:
         timeout_us = min(timeout_us, left_us) if timeout_us else left_us
     for output in message.outputs:
         check_output(output.name, _parameters(output.parameters))
+    for entry in message.inputs:
+        refuse_shared_memory(f"input {entry.name}", _parameters(entry.parameters))
     inputs: dict[str, NDArray[Any]] = {}
     raw = message.raw_input_contents
     if raw and len(raw) != len(message.inputs):
         found = f"{len(raw)} for {len(message.inputs)} inputs"
         raise RefusalError(Reason.INVALID, f"raw_input_contents has not one entry for each input; found {found}")
     for index, entry in enumerate(message.inputs):
-        refuse_shared_memory(f"input {entry.name}", _parameters(entry.parameters))
         if entry.name in inputs:
             raise RefusalError(Reason.INVALID, f"input {entry.name}: it is there twice")
         if raw and entry.HasField("contents"):
