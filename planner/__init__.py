@@ -52,6 +52,7 @@ if TYPE_CHECKING:
     from planner.api.scenario import Scenario as Scenario
     from planner.api.scenario import load_scenario as load_scenario
     from planner.api.schemas import json_schema as json_schema
+    from planner.api.service import Service as Service
     from planner.api.session import Session as Session
     from planner.api.simulation import PolicyComparison as PolicyComparison
     from planner.api.simulation import SimulationResult as SimulationResult
@@ -75,6 +76,7 @@ if TYPE_CHECKING:
     from planner.profiling.store import load_profile as load_profile
     from planner.profiling.store import save_profile as save_profile
     from planner.profiling.types import Profile as Profile
+    from planner.serve.state import ServiceState as ServiceState
 
 # onnxruntime from 1.29 on writes an identifier of the device under the home folder and contacts a host on the internet.
 # It decides that while it is imported. A value that the user has set stays.
@@ -98,6 +100,8 @@ _MODULES = {
     "Profile": "planner.profiling.types",
     "SampleError": "planner.execution.session.source",
     "Scenario": "planner.api.scenario",
+    "Service": "planner.api.service",
+    "ServiceState": "planner.serve.state",
     "Session": "planner.api.session",
     "SimulationResult": "planner.api.simulation",
     "Sizing": "planner.api.sizing",

@@ -30,6 +30,7 @@ _GRACE_S = 20.0
 
 _WITH_AGENTS = (
     "execution",
+    "serve",
     "validation",
     "api/test_api_execution.py",
     "cli/test_cli_agent.py",

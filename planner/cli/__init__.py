@@ -43,6 +43,7 @@ COMMANDS: Final = {
     "generate": "Continue a prompt, token by token, on a plan's workers.",
     "apply": "Have a running service follow another plan.",
     "report": "Show plans and runs as one HTML page.",
+    "serve": "Run a plan as a service that answers standard protocols.",
     "certs": "Create certificates for workers and coordinator.",
     "agent": "Run the worker agent on this device.",
     "status": "Show the state of running agents.",
@@ -54,8 +55,10 @@ INTERRUPTED: Final = 130
 """Exit code after Ctrl-C, by the convention of shells."""
 
 # The extra of the distribution that installs a library.
-EXTRAS = {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"} | dict.fromkeys(
-    ("pyomo", "highspy", "cvxpy", "joblib", "pint", "ruamel"), "plan"
+EXTRAS = (
+    {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"}
+    | dict.fromkeys(("pyomo", "highspy", "cvxpy", "joblib", "pint", "ruamel"), "plan")
+    | dict.fromkeys(("starlette", "uvicorn", "grpc", "prometheus_client"), "serve")
 )
 
 # What a command needs, so that all that is missing is told at once. Those that are absent need no extra.
@@ -68,6 +71,7 @@ NEEDS = {
     "export": ("plan", "model"),
     **dict.fromkeys(("run", "generate"), ("plan", "model", "cpu")),
     "report": ("plan",),
+    "serve": ("plan", "model", "cpu", "serve"),
     **dict.fromkeys(("demo", "validate"), ("plan", "model", "cpu", "report")),
     "certs": ("certs",),
     "agent": ("cpu",),

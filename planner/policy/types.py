@@ -40,6 +40,8 @@ class Task:
         The block to run next; L when only the result is left.
     stages
         The stages ahead, the current one first; empty under a policy that decides from worker to worker.
+    latest_s
+        Time of the run's clock after which none of its blocks is started; None without such a limit.
     """
 
     key: SampleKey
@@ -49,10 +51,13 @@ class Task:
     created_s: float
     next_block: int
     stages: tuple[Stage, ...]
+    latest_s: float | None = None
 
     def at(self, next_block: int, stages: tuple[Stage, ...]) -> Task:
         """Return the task with less work left; spelt out, since ``replace`` takes several times as long."""
-        return Task(self.key, self.model, self.operating_point, self.priority, self.created_s, next_block, stages)
+        return Task(
+            self.key, self.model, self.operating_point, self.priority, self.created_s, next_block, stages, self.latest_s
+        )
 
 
 @dataclass(slots=True)

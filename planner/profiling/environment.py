@@ -54,13 +54,18 @@ def thermals(root: Path = ROOT) -> Thermals:
     """Return the mean clock of the cores, the highest zone temperature, and the number of throttling events so far."""
     system = root / "sys/devices/system/cpu"
     clocks = _numbers(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
-    zones = _numbers((root / "sys/class/thermal").glob("thermal_zone*/temp"))
     throttled = _numbers(system.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     return Thermals(
         clock_hz=1e3 * sum(clocks) / len(clocks) if clocks else None,
-        temperature_celsius=max(zones) / 1e3 if zones else None,
+        temperature_celsius=temperature_celsius(root),
         throttle_count=int(sum(throttled)) if throttled else None,
     )
+
+
+def temperature_celsius(root: Path = ROOT) -> float | None:
+    """Return the highest temperature that the system reports; None where it reports none."""
+    zones = _numbers((root / "sys/class/thermal").glob("thermal_zone*/temp"))
+    return max(zones) / 1e3 if zones else None
 
 
 def thermal_environment(before: Thermals, after: Thermals) -> dict[str, Any]:

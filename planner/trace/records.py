@@ -116,12 +116,14 @@ class SampleRecord:
 class Incident:
     """A failure in a real run, or the recovery from one.
 
-    ``worker`` is the worker concerned; empty for the run as a whole.
+    ``worker`` is the worker concerned; empty for the run as a whole. ``severity`` is ``info`` for a recovery, and
+    ``error`` where the run goes on without a worker.
     """
 
     at_s: float
     worker: str
     what: str
+    severity: Literal["info", "warning", "error"] = "warning"
 
     def __str__(self) -> str:
         return f"at {self.at_s:.2f} s: {self.worker} {self.what}".replace(":  ", ": ")

@@ -80,6 +80,8 @@ class EventChecks:
             raise ProtocolError(f"a sample of {event.source} arrived at {self._view.worker}, which is not its home")
         if self._home.holds(event.source, event.sample):
             raise ProtocolError(f"sample {event.sample} of {event.source} arrived twice")
+        if not (isfinite(event.priority or 0.0) and isfinite(event.within_s or 0.0)):
+            raise ProtocolError(f"a sample of priority {event.priority}, to be done within {event.within_s} s")
 
     def _received(self, event: Received, _: Waiting | None) -> None:
         message = event.message
@@ -102,6 +104,8 @@ class EventChecks:
             raise ProtocolError(f"no operating point {task.operating_point} of {task.model}")
         elif not (isfinite(task.created_s) and isfinite(task.priority)):
             raise ProtocolError(f"a task of priority {task.priority}, created at {task.created_s} s")
+        elif not isfinite(task.latest_s or 0.0):
+            raise ProtocolError(f"a task to be started by {task.latest_s} s")
         elif self._follows_stages and last_block is None and not task.stages:
             raise ProtocolError(f"a task without stages, from block {task.next_block} of {task.model} on")
         self._stages(task, length)

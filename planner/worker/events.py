@@ -122,6 +122,10 @@ class Arrived:
 
     source: str
     sample: int
+    priority: float | None = None
+    """Its priority; None for that of its source."""
+    within_s: float | None = None
+    """Time from now after which no block of it is started, in seconds; None without such a limit."""
     kind: Literal["arrived"] = "arrived"
 
 

@@ -20,6 +20,10 @@ class _Pending:
     """A sample whose result is not back yet."""
 
     created_s: float
+    priority: float | None = None
+    """Its own priority; None for that of its source."""
+    latest_s: float | None = None
+    """Latest time at which one of its blocks may start; None without a limit of its own."""
     started_s: float = 0.0
     attempt: int = 0
     time_outs: int = 0
@@ -31,6 +35,10 @@ class _Pending:
     def may_be_with(self, worker: str) -> bool:
         """Return whether a worker, not its own, may have it."""
         return self.via is None or worker in self.via
+
+
+def _priority(pending: _Pending, of_source: float) -> float:
+    return of_source if pending.priority is None else pending.priority
 
 
 class Home:
@@ -89,12 +97,25 @@ class Home:
         """Return whether a sample has arrived and not ended."""
         return (source, sample) in self._pending
 
-    def arrived(self, source: str, sample: int) -> None:
-        """Take a new sample."""
-        self._pending[source, sample] = _Pending(created_s=self._state.now_s)
-        self._reservoirs[source].append(sample)
+    def arrived(
+        self, source: str, sample: int, *, priority: float | None = None, within_s: float | None = None
+    ) -> None:
+        """Take a new sample, with a priority and a limit of time of its own if it has them."""
+        now_s = self._state.now_s
+        self._pending[source, sample] = _Pending(now_s, priority, None if within_s is None else now_s + within_s)
+        self._reservoirs[source].insert(self._place_in_reservoir(source, priority), sample)
         self._admit(source)
         self._limit_wait(source, sample)
+
+    def _place_in_reservoir(self, source: str, priority: float | None) -> int:
+        """Return the place of a new sample: behind all of its priority and above."""
+        reservoir = self._reservoirs[source]
+        place = len(reservoir)
+        if priority is not None:
+            own = self._state.priorities[source]
+            while place and _priority(self._pending[source, reservoir[place - 1]], own) < priority:
+                place -= 1
+        return place
 
     def admit(self) -> None:
         """Start the next sample of each source, where the policy and ``in_flight`` allow it."""
@@ -155,7 +176,7 @@ class Home:
         pending = self._pending.get((key.source, key.sample))
         if pending is None or pending.started:
             return
-        if self._state.now_s >= self._lateness.latest_start_s(key.source, pending.created_s):
+        if self._state.now_s >= self._lateness.latest_start_s(key.source, pending.created_s, pending.latest_s):
             self._drop((key.source, key.sample), self._lateness.late_start_s(key.source, pending.created_s))
             self.admit()
 
@@ -186,10 +207,11 @@ class Home:
             key=SampleKey(source, sample, pending.attempt),
             model=route.model,
             operating_point=route.operating_point,
-            priority=self._policy.priority(view, source),
+            priority=_priority(pending, self._policy.priority(view, source)),
             created_s=pending.created_s,
             next_block=0,
             stages=route.stages,
+            latest_s=pending.latest_s,
         )
         if self._state.now_s > self._lateness.latest_s(task, 0):  # along this route, even if not along the fastest
             self._drop((source, sample), self._lateness.late_s(task, 0))
@@ -232,7 +254,7 @@ class Home:
         """Have a sample looked at again that waits in the reservoir and may not wait for ever."""
         pending = self._pending.get((source, sample))
         if pending is not None and not pending.started:
-            latest_s = self._lateness.latest_start_s(source, pending.created_s)
+            latest_s = self._lateness.latest_start_s(source, pending.created_s, pending.latest_s)
             if latest_s < inf:
                 self._output.effects.append(
                     SetTimer(Timer("latest", SampleKey(source, sample, pending.attempt)), latest_s)
@@ -242,16 +264,16 @@ class Home:
         """Drop the first samples in the reservoir that have waited too long."""
         reservoir = self._reservoirs[source]
         while reservoir:
-            created_s = self._pending[source, reservoir[0]].created_s
-            if self._state.now_s <= self._lateness.latest_start_s(source, created_s):
+            first = self._pending[source, reservoir[0]]
+            if self._state.now_s <= self._lateness.latest_start_s(source, first.created_s, first.latest_s):
                 return
-            self._drop((source, reservoir[0]), self._lateness.late_start_s(source, created_s))
+            self._drop((source, reservoir[0]), self._lateness.late_start_s(source, first.created_s))
 
     def _drop(self, identity: tuple[str, int], late_s: float | None) -> None:
         """End a sample in the reservoir as dropped."""
         pending = self._end(identity)
         if pending is not None:
-            reason = self._lateness.reason(identity[0], pending.created_s, late_s)
+            reason = self._lateness.reason(identity[0], pending.created_s, late_s, pending.latest_s)
             key = SampleKey(*identity, pending.attempt)
             self._output.effects.append(Fail(key, pending.created_s, reason, dropped=True, late_s=late_s))
 

@@ -1,4 +1,4 @@
-"""Until when a sample may go on: the rules ``late: drop`` and ``queue_timeout`` of its source.
+"""Until when a sample may go on: its own limit, and the rules ``late: drop`` and ``queue_timeout`` of its source.
 
 A sample whose source says ``late: drop`` cannot meet its deadline when its remaining work and transfers, without any
 waiting, take longer than the time that is left. They are expected by the profiles and by the speeds measured since:
@@ -32,18 +32,22 @@ class Lateness:
     def latest_s(self, task: Task, next_block: int) -> float:
         """Return the latest time at which a task at this worker may start a block or be sent on; infinite without."""
         source = task.key.source
+        own_s = inf if task.latest_s is None else task.latest_s
         if source not in self._limited:
-            return inf
+            return own_s
         due_s, timeout_s = self._due_s.get(source), self._timeout_s.get(source)
         latest_s = inf if due_s is None else task.created_s + due_s - self._least_s(task, next_block)
-        return latest_s if timeout_s is None or next_block else min(latest_s, task.created_s + timeout_s)
+        if timeout_s is not None and not next_block:
+            latest_s = min(latest_s, task.created_s + timeout_s)
+        return min(latest_s, own_s)
 
-    def latest_start_s(self, source: str, created_s: float) -> float:
+    def latest_start_s(self, source: str, created_s: float, own_s: float | None = None) -> float:
         """Return the latest time at which a sample may leave the reservoir of its source, whatever its route."""
+        own_s = inf if own_s is None else own_s
         if source not in self._limited:
-            return inf
+            return own_s
         due_s = self._due_s.get(source, inf) - self._least_at_start_s[source]
-        return created_s + min(due_s, self._timeout_s.get(source, inf))
+        return min(created_s + min(due_s, self._timeout_s.get(source, inf)), own_s)
 
     def late_s(self, task: Task, next_block: int, ahead_s: float = 0.0) -> float | None:
         """Return by how much a task would miss its deadline at least, if it waited for ``ahead_s`` more, in seconds."""
@@ -53,8 +57,10 @@ class Lateness:
         """Return by how much a sample in the reservoir would miss its deadline at least, in seconds."""
         return self._missed_by_s(source, created_s, self._least_at_start_s[source])
 
-    def reason(self, source: str, created_s: float, late_s: float | None) -> str:
+    def reason(self, source: str, created_s: float, late_s: float | None, own_s: float | None = None) -> str:
         """Return in words why a sample is dropped now."""
+        if own_s is not None and self._state.now_s >= own_s:
+            return f"its time of {format_quantity(own_s - created_s, 'time')} is up"
         timeout_s, waited_s = self._timeout_s.get(source), self._state.now_s - created_s
         if timeout_s is not None and (source not in self._due_s or not late_s) and waited_s >= timeout_s:
             limit = format_quantity(timeout_s, "time")

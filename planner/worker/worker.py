@@ -181,7 +181,7 @@ class Worker:
     # ---- a source's samples, and who is there (rules 2, 3, 8: planner.worker.home) ---------------------------------
 
     def _on_arrived(self, event: Arrived) -> None:
-        self._home.arrived(event.source, event.sample)
+        self._home.arrived(event.source, event.sample, priority=event.priority, within_s=event.within_s)
 
     def _on_timed_out(self, event: TimedOut) -> None:
         purpose, key = event.timer
@@ -317,7 +317,7 @@ class Worker:
     def _drop(self, task: Task, next_block: int, ahead_s: float = 0.0) -> None:
         """Drop a task that is too late; ``ahead_s`` is the computation here that would have gone first."""
         late_s = self._lateness.late_s(task, next_block, ahead_s)
-        reason = self._lateness.reason(task.key.source, task.created_s, late_s)
+        reason = self._lateness.reason(task.key.source, task.created_s, late_s, task.latest_s)
         self._report(task, FailureMessage(task.key, reason, dropped=True, late_s=late_s), next_block)
 
     def _run(self, waiting: Waiting) -> None:

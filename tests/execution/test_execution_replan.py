@@ -66,12 +66,13 @@ class Table:
 
     def __init__(self, solver: Solver) -> None:
         self.sent: list[tuple[str, Body]] = []
+        self.told: list[PlanSpec] = []
         self._calls = queue.SimpleQueue[Callable[[], None]]()
         deployment = dataclasses.replace(deployment_for(INSTANCE), replan=solver.start)
         self.failover = Failover(
             deployment, "run", clock=AwakeClock(), ready_timeout_s=SOON_S,
             send=lambda worker, body: self.sent.append((worker, body)), claim=lambda _worker: None,
-            call=self._calls.put, on_incident=lambda _incident: None,
+            call=self._calls.put, on_incident=lambda _incident: None, on_replanned=self.told.append,
         )  # fmt: skip
         self.failover.open()
 

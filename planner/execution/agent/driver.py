@@ -198,7 +198,7 @@ class Driver:
 
     def _on_submit(self, submit: Submit, frame: Frame) -> None:
         self._store.submit(submit.source, submit.sample, frame.tensors)
-        arrived = Arrived(submit.source, submit.sample)
+        arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s)
         if self.now_s < 0:  # the coordinator's clock is ahead of this one
             self._schedule(0.0, arrived)
         else:
@@ -300,6 +300,7 @@ class Driver:
     def _schedule_receipt(self, at_s: float, data: Data, tensors: Tensors) -> None:
         path = self._instance.path(data.sender, self.name)
         self._reporter.log.add_carried(path.hops if path is not None else (), data.size_bytes)
+        self._reporter.log.add_received(data.sender, data.size_bytes)
         self._store_parcel(data, tensors)
         self._schedule(at_s, Received(data.sender, data.message))
 
@@ -311,6 +312,8 @@ class Driver:
         path = self._instance.path(data.sender, self.name)
         hop = path.hops[-1] if path and path.hops else None
         self._reporter.log.add_carried([hop] if hop is not None else [], data.size_bytes)
+        if data.to in {"", self.name}:
+            self._reporter.log.add_received(data.sender, data.size_bytes)
         self._reporter.log.add(
             TransferRecord(
                 hop.resource if hop else f"{data.sender}>{self.name}",

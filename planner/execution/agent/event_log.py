@@ -47,12 +47,17 @@ class EventLog:
         """Computing time since the start, in seconds."""
         self.carried_s: dict[str, float] = {}
         """For each network resource, the time in seconds that inbound data since the start takes at its bandwidth."""
+        self.received_bytes: dict[str, int] = {}
+        """Size of the tensors that have arrived from each worker since the start, in bytes."""
+        self.blocks = 0
+        """Number of blocks computed since the start."""
         self.late_blocks = 0
         self.duplicates = 0
 
     def add_block(self, record: BlockRecord, *, late: bool) -> None:
         """Record that a block was run."""
         self.busy_s += record.end_s - record.start_s
+        self.blocks += 1
         self.late_blocks += late
         self.add(record)
 
@@ -60,6 +65,10 @@ class EventLog:
         """Count inbound data for each hop that it took."""
         for hop in hops:
             self.carried_s[hop.resource] = self.carried_s.get(hop.resource, 0.0) + size_bytes / hop.bytes_per_s
+
+    def add_received(self, sender: str, size_bytes: int) -> None:
+        """Count inbound data by the worker from which it came."""
+        self.received_bytes[sender] = self.received_bytes.get(sender, 0) + size_bytes
 
     def add(self, record: Record) -> None:
         """Record a block or a transfer."""

@@ -13,6 +13,7 @@ from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import COORDINATOR, Deploy, Ended, Load, Log, Output, Report, WorkerFault
 from planner.execution.wire.transport import CONTROL, LEVELS
+from planner.profiling.environment import temperature_celsius
 from planner.trace.records import SampleRecord
 from planner.worker.worker import Worker
 
@@ -20,6 +21,8 @@ _LOG = logging.getLogger(__name__)
 
 LOAD_PERIOD_S: Final = 0.5
 """Period of the reports of a worker's load and log."""
+
+_TEMPERATURE_PERIOD_S: Final = 5.0
 
 _BATCH_S: Final = 0.2
 """Ends of samples are batched for this long unless the run is live: each message costs both ends some work."""
@@ -37,6 +40,8 @@ class Reporter:
         self._ended: list[SampleRecord] = []
         self._next_ends_s = inf
         self._failing: set[tuple[str, int]] = set()
+        self._temperature: float | None = None
+        self._next_temperature_s = 0.0
 
     @property
     def next_due_s(self) -> float:
@@ -55,12 +60,22 @@ class Reporter:
                 at_s=now_s,
                 queued=worker.queued,
                 busy_s=self.log.busy_s,
+                blocks=self.log.blocks,
                 carried_s=self.log.carried_s,
+                received_bytes=self.log.received_bytes,
+                temperature_celsius=self._temperature_celsius(now_s),
                 slowness=worker.slowness(now_s),
                 links=links(),
             )
             self._report(Frame(load))
             self._send_log()
+
+    def _temperature_celsius(self, now_s: float) -> float | None:
+        """Return the device's temperature, which some devices take milliseconds to read."""
+        if self._next_temperature_s <= now_s:
+            self._next_temperature_s = now_s + _TEMPERATURE_PERIOD_S
+            self._temperature = temperature_celsius()
+        return self._temperature
 
     def add_end(self, record: SampleRecord, now_s: float) -> None:
         """Report the end of a sample with the next batch."""

@@ -15,7 +15,7 @@ from collections.abc import Callable, Collection, Mapping
 from functools import partial
 from math import inf
 from statistics import median
-from typing import Final
+from typing import Final, Literal
 
 from planner.errors import printable, shortened
 from planner.execution.coordinator.awake_clock import AwakeClock, unset_clock_s
@@ -23,6 +23,7 @@ from planner.execution.coordinator.deployment import Deployment
 from planner.execution.wire.messages import Body, MembershipChange, Replan, Start, WorkerFault
 from planner.execution.wire.presence import SETTLED_S
 from planner.plan.replan import LiveReplanner, ReplanAnswer, Situation
+from planner.plan.types import PlanSpec
 from planner.trace.records import Incident
 from planner.worker.pace import Slowed
 
@@ -50,6 +51,8 @@ class Failover:
         Runs a function in the coordinator's thread; may be called in any thread.
     on_incident
         Called with each incident that is kept.
+    on_replanned
+        Called with each plan that replaces the one before.
     """
 
     def __init__(
@@ -63,6 +66,7 @@ class Failover:
         claim: Callable[[str], None],
         call: Callable[[Callable[[], None]], None],
         on_incident: Callable[[Incident], None],
+        on_replanned: Callable[[PlanSpec], None],
     ) -> None:
         self._deployment = deployment
         self._workers = deployment.instance.workers
@@ -74,6 +78,7 @@ class Failover:
         self._claim = claim
         self._call = call
         self._on_incident = on_incident
+        self._on_replanned = on_replanned
         self._start_s: float | None = None
         """Time of :func:`unset_clock_s` at which the run's clock reads 0."""
         self._replanner: LiveReplanner | None = None
@@ -140,7 +145,9 @@ class Failover:
         ]
         self._given_up.update(over)
         for worker in over:
-            self._note(worker, f"has not come back within {self._deployment.home_timeout_s:g} s; its samples fail")
+            self._note(
+                worker, f"has not come back within {self._deployment.home_timeout_s:g} s; its samples fail", "error"
+            )
         return over
 
     def start_without(self, workers: Collection[str]) -> None:
@@ -162,7 +169,7 @@ class Failover:
         self.absent.add(worker)
         self.left_s[worker] = self.now_s
         self._away_s[worker] = self._clock.now_s
-        self._note(worker, what)
+        self._note(worker, what, "error")
         self._send_all(MembershipChange(run=self._run, worker=worker, present=False))
         self._replan()
 
@@ -174,7 +181,7 @@ class Failover:
             self._held.add(worker)
             return
         if worker not in self._joining:
-            self._note(worker, "connected")
+            self._note(worker, "connected", "info")
         self._joining[worker] = self._clock.now_s
         self._claim(worker)
 
@@ -198,7 +205,7 @@ class Failover:
                 self._note(worker, f"is the name of several agents: {shared[worker]}; the first one runs on")
             self._told_shared |= shared.keys()
         for worker in sorted(self._told_shared - shared.keys()):
-            self._note(worker, "is the name of one agent again")
+            self._note(worker, "is the name of one agent again", "info")
         self._told_shared &= shared.keys()
         if not shared:
             held, self._held = self._held, set()
@@ -212,7 +219,7 @@ class Failover:
         del self._joining[worker]
         self.absent.discard(worker)
         self._given_up.discard(worker)
-        self._note(worker, "joined the run")
+        self._note(worker, "joined the run", "info")
         start = Start(run=self._run, at_unix_s=time.time() - self.now_s, joins=True, absent=tuple(sorted(self.absent)))
         self._send(worker, start)
         self._send_all(MembershipChange(run=self._run, worker=worker, present=True))
@@ -226,7 +233,10 @@ class Failover:
         self._last_slowness[worker] = slowness
         if self._slowed.told(worker, median((known, before, slowness))):
             now = self._slowed.slowness.get(worker)
-            self._note(worker, f"runs {now:.2g}x slower than profiled" if now else "is back to its profiled speed")
+            if now:
+                self._note(worker, f"runs {now:.2g}x slower than profiled")
+            else:
+                self._note(worker, "is back to its profiled speed", "info")
             self._replan()
 
     def on_fault(self, fault: WorkerFault) -> None:
@@ -244,9 +254,9 @@ class Failover:
         """Note a problem, of the coordinator or with a worker, that does not keep the run from going on."""
         self._note(worker, what)
 
-    def _note(self, worker: str, what: str) -> None:
+    def _note(self, worker: str, what: str, severity: Literal["info", "warning", "error"] = "warning") -> None:
         if len(self.incidents) < _MOST_INCIDENTS:
-            incident = Incident(self.now_s, worker, printable(shortened(what, _MOST_CHARACTERS)))
+            incident = Incident(self.now_s, worker, printable(shortened(what, _MOST_CHARACTERS)), severity)
             self.incidents.append(incident)
             self._on_incident(incident)
 
@@ -275,5 +285,6 @@ class Failover:
             self._note("", "no new plan: keeping the old one without the routes over absent workers")
         else:
             solved = f"new plan by {answer.plan.method}, solved in {answer.plan.solve_s:.2f} s"
-            self._note("", "back to the first plan" if answer.situation.as_planned else solved)
+            self._note("", "back to the first plan" if answer.situation.as_planned else solved, "info")
             self._send_all(Replan(run=self._run, plan=answer.plan))
+            self._on_replanned(answer.plan)

@@ -75,6 +75,7 @@ class RunState:
             claim=claims.ask,
             call=members.call,
             on_incident=observer.on_incident,
+            on_replanned=observer.on_replanned,
         )
         self.refusals = Refusals(self.failover.on_refused)
         self.result = RunResult()

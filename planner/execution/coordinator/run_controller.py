@@ -80,9 +80,12 @@ def _start(state: RunState) -> None:
     sources = state.deployment.instance.scenario.sources
     levels = urgency_levels({name: source.priority for name, source in sources.items()})
 
-    def submit(source: str, sample: int, inputs: Tensors) -> None:
-        message = Submit(run=state.id, source=source, sample=sample)
-        members.send(sources[source].worker, message, inputs, levels[sources[source].priority])
+    def submit(
+        source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+    ) -> None:
+        message = Submit(run=state.id, source=source, sample=sample, priority=priority, within_s=within_s)
+        level = levels[sources[source].priority if priority is None else priority]
+        members.send(sources[source].worker, message, inputs, level)
 
     state.observer.on_started(submit)
 

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Protocol
 
 from planner.execution.coordinator.collected import Outputs, StepLogs
 from planner.execution.wire.frames import Tensors
@@ -14,11 +14,21 @@ from planner.trace.records import Incident, SampleRecord
 from planner.trace.store import RecordStore
 
 
+class SendSample(Protocol):
+    """Sends a sample of a live run to the worker of its source."""
+
+    def __call__(
+        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+    ) -> None:
+        """Send a sample, with a priority and a limit of time of its own if it has them."""
+        ...
+
+
 class Observer:
     """Informed of events during a run, in the coordinator's thread; the methods of this base class do nothing."""
 
-    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
-        """Handle the start of the run; ``submit(source, sample, inputs)`` submits a sample of a live run."""
+    def on_started(self, submit: SendSample) -> None:
+        """Handle the start of the run; ``submit`` sends the samples of a live run."""
 
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
         """Handle the end of a sample; ``outputs`` are empty except in a live run."""
@@ -40,6 +50,12 @@ class Observer:
 
     def on_incident(self, incident: Incident) -> None:
         """Handle a fault, or the recovery from one."""
+
+    def on_replanned(self, plan: PlanSpec) -> None:
+        """Handle that another plan applies from now on."""
+
+    def on_closed(self, error: Exception) -> None:
+        """Handle that a live run takes no more samples; ``error`` is why. Called in any thread, maybe repeatedly."""
 
 
 @dataclass

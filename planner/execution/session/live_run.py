@@ -12,13 +12,14 @@ from typing import Final
 from planner.errors import ExecuteError, PlannerError, explain
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.coordinator.deployment import Deployment
-from planner.execution.coordinator.run_result import Observer
+from planner.execution.coordinator.run_result import Observer, SendSample
 from planner.execution.session.source import Result, SampleError, SourceHandle
 from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Load
 from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
+from planner.plan.types import PlanSpec
 from planner.trace.records import Incident, SampleRecord
 
 _SEQUENCES: Final = itertools.count()
@@ -64,7 +65,7 @@ class LiveRun(Observer):
         self._ready_timeout_s = ready_timeout_s
         self._first = first
         self._on_over = on_over
-        self._submit: Callable[[str, int, Tensors], None] | None = None
+        self._submit: SendSample | None = None
         self._draining = False
         self._coordinator: Coordinator | None = None
         self._thread: threading.Thread | None = None
@@ -111,6 +112,8 @@ class LiveRun(Observer):
         self.open.set()
         for handle in self.handles.values():
             handle.fail_all(explain(error), self)
+        if self._submit is not None and not self._draining:
+            self._observer.on_closed(self.error)
 
     def drain(self) -> None:
         """Stop the run once its last sample has ended; no more are submitted to it."""
@@ -160,11 +163,20 @@ class LiveRun(Observer):
         """Let the agents warm up with a sample."""
         self.deployment.warm_up.first[source] = inputs
 
-    def send(self, source: str, sample: int, inputs: Tensors) -> None:
+    def check_priority(self, source: str, priority: float) -> None:
+        """Check that some source has a priority."""
+        known = {spec.priority for spec in self.deployment.instance.scenario.sources.values()}
+        if priority not in known:
+            expected = f"one of {', '.join(f'{own:g}' for own in sorted(known))}"
+            raise ExecuteError("no source has this priority", where=source, value=priority, expected=expected)
+
+    def send(
+        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+    ) -> None:
         """Send a sample to the worker of its source."""
         if self._submit is None:
             raise _not_entered()
-        self._submit(source, sample, inputs)
+        self._submit(source, sample, inputs, priority=priority, within_s=within_s)
 
     def refuse_failed(self) -> None:
         """Raise the error that has ended the run, if any, as a new exception for each caller."""
@@ -179,7 +191,7 @@ class LiveRun(Observer):
 
     # ---- what happens to it ----------------------------------------------------------------------------------------
 
-    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: SendSample) -> None:
         """Take samples from now on."""
         self._submit = submit
         self.open.set()
@@ -194,7 +206,8 @@ class LiveRun(Observer):
         if sample.status == "completed":
             first = handle.end(number, Result(source, number, outputs, sample.delay_s))
         else:
-            first = handle.end(number, SampleError(source, number, sample.reason))
+            dropped = sample.status == "dropped"
+            first = handle.end(number, SampleError(source, number, sample.reason, dropped=dropped))
         if first:  # it may have ended twice if it was sent again
             self._observer.on_ended(sample, outputs)
         self._stop_if_drained()
@@ -235,6 +248,11 @@ class LiveRun(Observer):
     def on_incident(self, incident: Incident) -> None:
         """Pass it on."""
         self._observer.on_incident(incident)
+
+    def on_replanned(self, plan: PlanSpec) -> None:
+        """Pass it on."""
+        if not self._draining:
+            self._observer.on_replanned(plan)
 
 
 def _not_entered() -> ExecuteError:

@@ -34,9 +34,11 @@ class AbsentError(ExecuteError):
 class SampleError(ExecuteError):
     """A sample failed; the message names it and the reason."""
 
-    def __init__(self, source: str, sample: int, reason: str) -> None:
+    def __init__(self, source: str, sample: int, reason: str, *, dropped: bool = False) -> None:
         super().__init__(f"the sample failed: {reason}", where=f"{source}, sample {sample}")
         self.source, self.sample, self.reason = source, sample, reason
+        self.dropped = dropped
+        """Whether it was dropped because it was late, waited too long, or its time was up."""
 
 
 @dataclass(frozen=True)
@@ -71,6 +73,10 @@ class Desk(Protocol):
         """Return the outputs of a source's model."""
         ...
 
+    def check_priority(self, source: str, priority: float) -> None:
+        """Check that some source has a priority."""
+        ...
+
     def home(self, source: str) -> str:
         """Return the worker of a source."""
         ...
@@ -79,7 +85,9 @@ class Desk(Protocol):
         """Let the agents warm up with a sample."""
         ...
 
-    def send(self, source: str, sample: int, inputs: Tensors) -> None:
+    def send(
+        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+    ) -> None:
         """Send a sample to the worker of its source."""
         ...
 
@@ -100,9 +108,16 @@ class _InFlight:
     inputs: Tensors
     desk: Desk
     """The run that it belongs to."""
+    priority: float | None = None
+    within_s: float | None = None
     submitted_s: float = field(default_factory=time.monotonic)
     sent_s: float | None = None
     """When it was last sent to its worker; None while that is away."""
+
+    @property
+    def left_s(self) -> float | None:
+        """What is left of its time, in seconds; None without a limit."""
+        return None if self.within_s is None else self.submitted_s + self.within_s - time.monotonic()
 
 
 class SourceHandle:
@@ -149,7 +164,7 @@ class SourceHandle:
 
     @property
     def outputs(self) -> Sequence[TensorSpec]:
-        """Outputs of the source's model."""
+        """Outputs of the source's model; of several models of the same task, those of the first."""
         return self._open_desk.outputs(self.name)
 
     @property
@@ -169,7 +184,13 @@ class SourceHandle:
         self._open_desk.warm_up(self.name, fitting(self.inputs, inputs, self.name))
 
     def submit(
-        self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, timeout_s: float | None = None
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        block: bool = True,
+        timeout_s: float | None = None,
+        priority: float | None = None,
+        within_s: float | None = None,
     ) -> Future[Result]:
         """Submit a sample.
 
@@ -179,6 +200,10 @@ class SourceHandle:
             The model's inputs by name; the leading axis of length 1 may be missing. They must not be modified later.
         block, timeout_s
             Whether to wait, and how long, while ``limit`` samples are in flight.
+        priority
+            Priority of one of the sources, with which the sample is served in place of that of its own.
+        within_s
+            Time for the result, in seconds: the sample is dropped if a block of it would start later.
 
         Returns
         -------
@@ -189,8 +214,8 @@ class SourceHandle:
         Raises
         ------
         ExecuteError
-            If an input is missing or unknown, or has another dtype or shape, or the session is closed or has failed, or
-            its plan has no such source any more.
+            If an input is missing or unknown, or has another dtype or shape, or no source has the priority, or the
+            session is closed or has failed, or its plan has no such source any more.
         BusyError
             If ``limit`` samples are still in flight.
         AbsentError
@@ -198,6 +223,8 @@ class SourceHandle:
         """
         expected = self.inputs
         arrays = fitting(expected, inputs, self.name)
+        if priority is not None:
+            self._open_desk.check_priority(self.name, priority)
         if not self._slots.acquire(blocking=block, timeout=timeout_s if block else None):
             raise BusyError("too many in-flight samples", where=self.name, expected=f"at most {self.limit}")
         future: Future[Result] = Future()
@@ -212,7 +239,7 @@ class SourceHandle:
                 if desk in self._given_up:
                     home = desk.home(self.name)
                     raise AbsentError("the worker of the source is absent", where=self.name, value=home)
-                waiting = _InFlight(future, arrays, desk)
+                waiting = _InFlight(future, arrays, desk, priority, within_s)
                 self._send(sample, waiting)
             except BaseException:
                 self._slots.release()
@@ -274,7 +301,8 @@ class SourceHandle:
     def _send(self, sample: int, waiting: _InFlight) -> None:
         """Send a sample to its worker, unless that is away."""
         if waiting.desk not in self._away:
-            waiting.desk.send(self.name, sample, waiting.inputs)
+            left_s = None if waiting.left_s is None else max(waiting.left_s, 0.0)
+            waiting.desk.send(self.name, sample, waiting.inputs, priority=waiting.priority, within_s=left_s)
             waiting.sent_s = waiting.submitted_s if waiting.sent_s is None else time.monotonic()
 
     def home_left(self, desk: Desk) -> None:
@@ -288,10 +316,18 @@ class SourceHandle:
             self._away.discard(desk)
             self._given_up.discard(desk)
             self._last_end_s = time.monotonic()
+            late = [
+                sample
+                for sample, waiting in self._pending.items()
+                if waiting.desk is desk and waiting.left_s is not None and waiting.left_s <= 0
+            ]
             for sample, waiting in self._pending.items():
-                if waiting.desk is desk:
+                if waiting.desk is desk and sample not in late:
                     self._send(sample, waiting)
                     waiting.sent_s = time.monotonic()
+        for sample in late:
+            reason = f"its time was up before {desk.home(self.name)} was back"
+            self.end(sample, SampleError(self.name, sample, reason, dropped=True))
 
     def give_up(self, desk: Desk, reason: str) -> None:
         """Fail all samples of a run, and accept none for it until the source's worker is back."""

@@ -104,6 +104,19 @@ def _check_input(deploy: Deploy, body: Input | Submit, frame: Frame) -> None:
     _check_tensors(frame, deploy.models[deploy.instance.scenario.sources[body.source].models[0]].cuts[0])
 
 
+def _check_submit(deploy: Deploy, body: Submit, frame: Frame) -> None:
+    _check_input(deploy, body, frame)
+    if body.priority is not None:
+        _check_priority(deploy, body.priority, frame)
+
+
+def _check_priority(deploy: Deploy, priority: float, frame: Frame) -> None:
+    priorities = {source.priority for source in deploy.instance.scenario.sources.values()}
+    if priority not in priorities:
+        expected = f"one of {', '.join(f'{known:g}' for known in sorted(priorities))}"
+        raise ExecuteError("no such priority", where=_where(frame), value=priority, expected=expected)
+
+
 def _check_warm_up(deploy: Deploy, body: WarmUpInput, frame: Frame) -> None:
     _known("model", body.model, deploy.models, frame)
     _check_number("cut", body.cut, len(deploy.models[body.model].block_sha256), frame)
@@ -117,7 +130,7 @@ _CHECKS: Final[Mapping[type, Callable[[Deploy, Any, Frame], None]]] = {
     Replan: _check_replan,
     Data: _check_data,
     Input: _check_input,
-    Submit: _check_input,
+    Submit: _check_submit,
     WarmUpInput: _check_warm_up,
 }
 
@@ -154,10 +167,7 @@ def _check_status(deploy: Deploy, status: Status, frame: Frame) -> None:
 
 def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
     _known("model", task.model, deploy.models, frame)
-    priorities = [source.priority for source in deploy.instance.scenario.sources.values()]
-    if task.priority not in priorities:
-        expected = f"one of {', '.join(f'{priority:g}' for priority in sorted(set(priorities)))}"
-        raise ExecuteError("no such priority", where=_where(frame), value=task.priority, expected=expected)
+    _check_priority(deploy, task.priority, frame)
     length = len(deploy.models[task.model].block_sha256)
     blocks = [task.next_block, *(block for stage in task.stages for block in (stage.first_block, stage.last_block))]
     for block in blocks:
@@ -232,7 +242,7 @@ def check_load(instance: Instance, frame: Frame, load: Load) -> None:
     """
     for resource in load.carried_s:
         _known("network", resource, instance.resources, frame)
-    for worker in load.links:
+    for worker in (*load.links, *load.received_bytes):
         _known("worker", worker, instance.workers, frame)
 
 

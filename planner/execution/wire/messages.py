@@ -169,6 +169,10 @@ class Submit(FrozenModel):
     run: str
     source: str
     sample: Count
+    priority: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    """Priority of one of the sources, in place of that of the sample's own."""
+    within_s: Amount | None = None
+    """Time after its arrival, in seconds, after which no block of it is started; None without such a limit."""
 
 
 class Stop(FrozenModel):
@@ -255,8 +259,14 @@ class Load(FrozenModel):
     """Number of waiting tasks, without the running one."""
     busy_s: Amount
     """Computing time since the start, in seconds."""
+    blocks: Count = 0
+    """Number of blocks computed since the start."""
     carried_s: dict[str, Amount] = {}
     """For each network resource, the time in seconds that inbound data since the start takes at its bandwidth."""
+    received_bytes: dict[str, Count] = {}
+    """Size of the samples' tensors that have arrived from each worker since the start, without what it passed on."""
+    temperature_celsius: Annotated[float, Field(ge=-300, le=1e4, allow_inf_nan=False)] | None = None
+    """Highest temperature that the device reports; None where it reports none."""
     slowness: Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)] = 1.0
     """How many times slower than profiled this worker is at the moment."""
     links: dict[str, LinkSpeed] = {}

@@ -1,0 +1,136 @@
+"""A plan that runs on agents and takes requests by standard protocols."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, ExitStack
+from types import TracebackType
+from typing import Any
+
+from planner.api.plan import Plan, plan_of
+from planner.api.scenario import Scenario
+from planner.api.session import Session
+from planner.execution.wire.security import refuse_open
+from planner.files import StrPath
+from planner.serve.gateway import Gateway
+from planner.serve.server import Address, Server, bind, read_address
+from planner.serve.watch import Watch
+
+LIMIT = 32
+"""Default maximum number of requests in flight of a source."""
+
+
+class Service(AbstractContextManager["Service"]):
+    """A plan that runs on agents and answers the Open Inference Protocol, as a context manager.
+
+    ::
+
+        with planner.Service(plan, listen="127.0.0.1:8000") as service:
+            service.wait()
+
+    Each source is a model. On leaving, new requests are refused and those in flight are answered; then the agents are
+    released.
+
+    Parameters
+    ----------
+    plan
+        The plan, or its file.
+    listen
+        ``HOST:PORT`` of the HTTP server; port 0 is a free one.
+    grpc_listen
+        The same of the gRPC server; None for no such server.
+    name
+        Name of the service in its state; that of the plan's file by default.
+    grace_s
+        Time in seconds for requests in flight on leaving; those that take longer fail.
+    limit
+        Maximum number of requests in flight of a source; further ones are refused until some have a result.
+    access_log
+        Whether to log each request to the logger ``planner.access``.
+    insecure
+        Whether the servers may listen on other than the loopback interface, where anyone who reaches them may send
+        requests; and whether agents there may do without certificates.
+    scenario, options
+        As for :class:`planner.Session`.
+
+    Raises
+    ------
+    PlannerError
+        As for :class:`planner.Session`; or if an address is malformed, in use, or not on the loopback interface.
+    """
+
+    def __init__(
+        self,
+        plan: Plan | StrPath,
+        *,
+        listen: str = "127.0.0.1:8000",
+        grpc_listen: str | None = None,
+        name: str | None = None,
+        grace_s: float = 30.0,
+        limit: int = LIMIT,
+        access_log: bool = False,
+        insecure: bool = False,
+        scenario: Scenario | StrPath | None = None,
+        **options: Any,
+    ) -> None:
+        self._http_address = read_address(listen, "listen")
+        self._grpc_address = read_address(grpc_listen, "grpc_listen") if grpc_listen is not None else None
+        if not insecure:
+            refuse_open([address.host for address in (self._http_address, self._grpc_address) if address is not None])
+        loaded = plan_of(plan, scenario)
+        self.plan = loaded
+        self._name = name or (loaded.path.stem if loaded.path is not None else "planner")
+        self._grace_s = grace_s
+        self._access_log = access_log
+        self._watch = Watch(loaded.scenario.instance, loaded.spec)
+        self._session = Session(loaded, limit=limit, insecure=insecure, observer=self._watch, **options)
+        self._stack = ExitStack()
+        self.address = ""
+        """``HOST:PORT`` of the HTTP server, once entered."""
+        self.grpc_address: str | None = None
+        """``HOST:PORT`` of the gRPC server, once entered; None without one."""
+
+    @property
+    def url(self) -> str:
+        """URL of the HTTP server."""
+        return f"http://{self.address}"
+
+    @property
+    def session(self) -> Session:
+        """The session that carries out the requests; its samples are not counted among those of the service."""
+        return self._session
+
+    def __enter__(self) -> Service:
+        with ExitStack() as stack:
+            http = bind(self._http_address, "listen")
+            stack.callback(http.close)
+            if self._grpc_address is not None and self._grpc_address.port:
+                bind(self._grpc_address, "grpc_listen").close()  # to tell at once that it is in use
+            stack.enter_context(self._session)
+            gateway = Gateway(self.plan.scenario.instance, self._session, self._watch)
+            self.address = str(Address(self._http_address.host, http.getsockname()[1]))
+            server = Server(
+                self._name, gateway, http, self._grpc_address, grace_s=self._grace_s, access_log=self._access_log
+            )
+            stack.enter_context(server)
+            if self._grpc_address is not None and server.grpc_port is not None:
+                self.grpc_address = str(Address(self._grpc_address.host, server.grpc_port))
+            self._stack = stack.pop_all()
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
+
+    def wait(self, timeout_s: float | None = None) -> bool:
+        """Wait until the session takes no more samples; return whether that is so.
+
+        Raises
+        ------
+        PlannerError
+            That for which the session has ended, such as another run that took the agents over.
+        """
+        over = self._watch.over.wait(timeout_s)
+        if over and self._watch.error is not None:
+            raise self._watch.error
+        return over

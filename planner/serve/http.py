@@ -1,0 +1,192 @@
+"""The HTTP side of the service: the REST protocol, health, metrics, and the state for a live page."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import Any, Final, TypeAlias
+
+from prometheus_client import CollectorRegistry
+from prometheus_client.exposition import choose_encoder
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import Route
+
+from planner.serve import rest
+from planner.serve.about import EXTENSIONS, PLATFORM, SERVER, metadata_version
+from planner.serve.gateway import VERSION, Gateway
+from planner.serve.refusals import Reason, RefusalError
+from planner.serve.state import service_state
+from planner.serve.tensors import largest_text_bytes
+from planner.serve.traffic import Traffic
+
+Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
+
+_LARGE_BYTES: Final = 2**20
+"""Bodies from this size on are read and written in another thread, so that no other request waits for that."""
+
+_HEADER_BYTES: Final = 2**16
+"""Room for all that is not numbers in a request."""
+
+_NOT_OFFERED: Final = {
+    "systemsharedmemory": "shared memory is not offered; send and receive the data itself",
+    "cudasharedmemory": "shared memory is not offered; send and receive the data itself",
+    "repository/models": "models are those of the plan; they are not loaded or unloaded by clients",
+}
+
+
+def page() -> Response | None:
+    """Return the live page; None where there is none."""
+    return None
+
+
+class HttpService:
+    """Endpoints of one service."""
+
+    def __init__(self, gateway: Gateway, traffic: Traffic, registry: CollectorRegistry, name: str) -> None:
+        self._gateway = gateway
+        self._traffic = traffic
+        self._registry = registry
+        self._name = name
+        self._limit_bytes = {
+            model: _HEADER_BYTES + largest_text_bytes(served.inputs) for model, served in gateway.models.items()
+        }
+
+    def application(self) -> Starlette:
+        """Return the ASGI application."""
+        model = "/v2/models/{model}"
+        version = model + "/versions/{version}"
+        routes = [
+            Route("/", self.page),
+            Route("/metrics", self.metrics),
+            Route("/state", self.state),
+            Route("/v2", self.server),
+            Route("/v2/health/live", self.live),
+            Route("/v2/health/ready", self.ready),
+            Route("/v2/repository/index", self.index, methods=["POST"]),
+            *(Route(path, self.model) for path in (model, version)),
+            *(Route(f"{path}/ready", self.model_ready) for path in (model, version)),
+            *(Route(f"{path}/infer", self.infer, methods=["POST"]) for path in (model, version)),
+            *(
+                Route(f"/v2/{path}/{{rest:path}}", _refuser(message), methods=["GET", "POST"])
+                for path, message in _NOT_OFFERED.items()
+            ),
+        ]
+        return Starlette(routes=routes, exception_handlers={HTTPException: _on_http, RefusalError: _on_refusal})
+
+    # ---- the protocol -----------------------------------------------------------------------------------------------
+
+    async def server(self, _request: Request) -> Response:
+        """Describe the server."""
+        return JSONResponse({"name": SERVER, "version": metadata_version(), "extensions": list(EXTENSIONS)})
+
+    async def live(self, _request: Request) -> Response:
+        """Tell that the process runs."""
+        return Response()
+
+    async def ready(self, _request: Request) -> Response:
+        """Tell whether requests are taken, for one model at least."""
+        return Response(status_code=200 if self._gateway.ready else Reason.UNAVAILABLE.http)
+
+    async def index(self, _request: Request) -> Response:
+        """List the models."""
+        states = {True: ("READY", ""), False: ("UNAVAILABLE", "the worker of the source is absent")}
+        entries = []
+        for name in self._gateway.models:
+            state, reason = states[self._gateway.is_ready(name)]
+            entries.append({"name": name, "version": VERSION, "state": state, "reason": reason})
+        return JSONResponse(entries)
+
+    async def model(self, request: Request) -> Response:
+        """Describe a model."""
+        name = request.path_params["model"]
+        served = self._gateway.model(name, request.path_params.get("version", ""))
+        inputs, outputs = rest.tensors_document(served.inputs), rest.tensors_document(served.outputs)
+        document = {"name": name, "versions": [VERSION], "platform": PLATFORM, "inputs": inputs, "outputs": outputs}
+        return JSONResponse(document)
+
+    async def model_ready(self, request: Request) -> Response:
+        """Tell whether a model takes requests."""
+        name = request.path_params["model"]
+        self._gateway.model(name, request.path_params.get("version", ""))
+        return Response(status_code=200 if self._gateway.is_ready(name) else Reason.UNAVAILABLE.http)
+
+    async def infer(self, request: Request) -> Response:
+        """Run a model."""
+        name = request.path_params["model"]
+        with self._traffic.request(name, "http"):
+            self._gateway.model(name)  # before a body is read that may be for no model
+            received_s = time.monotonic()
+            body = await _body(request, self._limit_bytes[name])
+
+            def read() -> rest.ReadRequest:
+                encoding = request.headers.get("content-encoding", "").strip().lower()
+                plain = rest.decompressed(body, encoding, self._limit_bytes[name])
+                version = request.path_params.get("version", "")
+                return rest.read_request(name, version, plain, request.headers.get(rest.HEADER_LENGTH), received_s)
+
+            asked = await _here_or_aside(read, len(body))
+            outputs = await self._gateway.infer(asked.request)
+
+            def write() -> rest.Response:
+                return rest.compressed(rest.write_response(asked, outputs), request.headers.get("accept-encoding", ""))
+
+            answer = await _here_or_aside(write, sum(array.nbytes for array in outputs.values()))
+        return Response(answer.body, headers=dict(answer.headers))
+
+    # ---- what is seen -----------------------------------------------------------------------------------------------
+
+    async def metrics(self, request: Request) -> Response:
+        """Return all metrics in the format of Prometheus, or of OpenMetrics for a client that accepts it."""
+        encode, content_type = choose_encoder(request.headers.get("accept", ""))
+        return Response(encode(self._registry), headers={"Content-Type": content_type})
+
+    async def state(self, _request: Request) -> Response:
+        """Return the state of the service."""
+        state = service_state(self._name, self._gateway)
+        return Response(state.model_dump_json(by_alias=True), media_type="application/json")
+
+    async def page(self, _request: Request) -> Response:
+        """Return the live page."""
+        return page() or _error(404, "there is no page; the state is at /state, and metrics are at /metrics")
+
+
+async def _here_or_aside(work: Callable[[], Any], size_bytes: int) -> Any:
+    return work() if size_bytes < _LARGE_BYTES else await asyncio.to_thread(work)
+
+
+async def _body(request: Request, limit_bytes: int) -> bytes:
+    """Return the body of a request, of which no more is received than any request of the model needs."""
+    pieces, total = [], 0
+    async for piece in request.stream():
+        total += len(piece)
+        if total > limit_bytes:
+            raise rest.too_large(limit_bytes)
+        pieces.append(piece)
+    return pieces[0] if len(pieces) == 1 else b"".join(pieces)
+
+
+def _refuser(message: str) -> Endpoint:
+    async def refuse(_request: Request) -> Response:
+        raise RefusalError(Reason.UNSUPPORTED, message)
+
+    return refuse
+
+
+def _error(status: int, message: str, headers: dict[str, str] | None = None) -> Response:
+    return JSONResponse({"error": message}, status, headers)
+
+
+async def _on_refusal(_request: Request, error: Exception) -> Response:
+    assert isinstance(error, RefusalError)  # noqa: S101 - what the handler is registered for
+    headers = {"Retry-After": str(error.retry_after_s)} if error.retry_after_s is not None else None
+    return _error(error.reason.http, error.message, headers)
+
+
+async def _on_http(request: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)  # noqa: S101 - what the handler is registered for
+    what = "no such address" if error.status_code == 404 else error.detail
+    return _error(error.status_code, f"{what}: {request.method} {request.url.path}", dict(error.headers or {}))

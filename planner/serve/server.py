@@ -1,0 +1,220 @@
+"""The servers of a service, HTTP and gRPC, on one event loop in a thread of their own.
+
+1. Addresses are bound before the session opens, so that one in use is told at once; connections are accepted once it
+   is open.
+2. Results come from the session's thread to the event loop as futures; no request has a thread of its own.
+3. To end, new requests are refused, those in flight are answered, within a time that is given; then connections close.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import socket
+import threading
+from contextlib import AbstractContextManager, suppress
+from types import TracebackType
+from typing import Final, NamedTuple
+
+import grpc.aio
+import uvicorn
+
+from planner.errors import ExecuteError, UsageError
+from planner.execution.wire.threads import start_thread
+from planner.serve.gateway import Gateway
+from planner.serve.http import HttpService
+from planner.serve.metrics import registry_of
+from planner.serve.rpc import GrpcService
+from planner.serve.traffic import Traffic
+
+_LOG = logging.getLogger(__name__)
+
+_KEEP_ALIVE_S: Final = 75
+"""How long an idle connection stays open; longer than the pools of most clients keep one."""
+
+_LAST_ANSWERS_S: Final = 2
+"""How long responses that have been computed may take to be sent at the end."""
+
+
+class Address(NamedTuple):
+    """Where a server listens; port 0 is a free one."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+def read_address(text: str, where: str) -> Address:
+    """Read ``HOST:PORT``; an IPv6 address has brackets.
+
+    Raises
+    ------
+    UsageError
+        If it is not of this form.
+    """
+    host, _, port = text.rpartition(":")
+    bare = host[1:-1] if host.startswith("[") and host.endswith("]") else host
+    if not bare or (":" in bare) != (bare != host) or not (port.isascii() and port.isdigit() and int(port) < 2**16):
+        raise UsageError("not an address", where=where, value=text, expected="HOST:PORT, such as 127.0.0.1:8000")
+    return Address(bare, int(port))
+
+
+def bind(address: Address, where: str) -> socket.socket:
+    """Return a socket bound to an address, which does not accept connections yet.
+
+    Raises
+    ------
+    ExecuteError
+        If this device has no such address, or it is in use.
+    """
+    try:
+        flags = socket.AI_PASSIVE
+        family, kind, protocol, _, found = socket.getaddrinfo(*address, type=socket.SOCK_STREAM, flags=flags)[0]
+        # With its protocol: without one, asyncio would leave the delay of small packets on, 40 ms for each response.
+        bound = socket.socket(family, kind, protocol)
+    except OSError as error:
+        raise _unusable(address, where, error) from error
+    try:
+        bound.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        bound.bind(found)
+    except OSError as error:
+        bound.close()
+        raise _unusable(address, where, error) from error
+    return bound
+
+
+def _unusable(address: Address, where: str, error: OSError) -> ExecuteError:
+    what = f"cannot listen: {error.strerror}"
+    return ExecuteError(what, where=where, value=str(address), expected="a free address of this device")
+
+
+class Server(AbstractContextManager["Server"]):
+    """HTTP and gRPC servers; use it as a context manager, inside that of the session.
+
+    Parameters
+    ----------
+    name
+        Name of the service, shown in its state.
+    http
+        A bound socket, which the server closes.
+    grpc_address
+        None for no gRPC.
+    grace_s
+        Time in seconds for requests in flight at the end.
+
+    Raises
+    ------
+    ExecuteError
+        On entry, if a server does not start.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        gateway: Gateway,
+        http: socket.socket,
+        grpc_address: Address | None,
+        *,
+        grace_s: float,
+        access_log: bool = False,
+    ) -> None:
+        self._gateway = gateway
+        self._http = http
+        self._grpc_address = grpc_address
+        self._grace_s = grace_s
+        traffic = Traffic(access_log=access_log)
+        application = HttpService(gateway, traffic, registry_of(gateway, traffic), name).application()
+        config = uvicorn.Config(
+            application,
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            proxy_headers=False,
+            ws="none",
+            timeout_keep_alive=_KEEP_ALIVE_S,
+            timeout_graceful_shutdown=_LAST_ANSWERS_S,
+        )
+        self._uvicorn = uvicorn.Server(config)
+        self._grpc_service = GrpcService(gateway, traffic)
+        self._started = threading.Event()
+        self._error: Exception | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._stop: asyncio.Event | None = None
+        self._thread: threading.Thread | None = None
+        self.grpc_port: int | None = None
+        """Port of the gRPC server, once it listens."""
+
+    def __enter__(self) -> Server:
+        self._thread = start_thread("serve", self._run, self._fail)
+        self._started.wait()
+        if self._error is not None:
+            self._thread.join()
+            raise ExecuteError(f"the servers cannot start: {self._error}", where="serve") from self._error
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        loop, stop = self._loop, self._stop
+        if loop is not None and stop is not None:
+            with suppress(RuntimeError):  # the loop has ended
+                loop.call_soon_threadsafe(stop.set)
+        if self._thread is not None:
+            self._thread.join()
+
+    def _fail(self, error: Exception) -> None:
+        self._error = error
+        self._gateway.watch.on_closed(ExecuteError(f"the servers failed: {error}", where="serve"))
+        self._started.set()
+
+    def _run(self) -> None:
+        try:
+            asyncio.run(self._serve())
+        finally:
+            self._http.close()
+
+    async def _serve(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        rpc = await self._start_grpc()
+        http = asyncio.create_task(self._uvicorn.serve(sockets=[self._http]))
+        try:
+            while not self._uvicorn.started and not http.done():
+                await asyncio.sleep(0.005)
+            if http.done():
+                http.result()
+            self._started.set()
+            await self._stop.wait()
+            self._gateway.closing = True
+            await self._drain()
+        finally:
+            if rpc is not None:
+                await rpc.stop(_LAST_ANSWERS_S)
+            self._uvicorn.should_exit = True
+            await http
+
+    async def _start_grpc(self) -> grpc.aio.Server | None:
+        if self._grpc_address is None:
+            return None
+        options = [
+            ("grpc.so_reuseport", 0),
+            ("grpc.max_receive_message_length", self._grpc_service.largest_request_bytes),
+            ("grpc.max_send_message_length", -1),
+        ]
+        rpc = grpc.aio.server(options=options)
+        rpc.add_generic_rpc_handlers((self._grpc_service,))
+        try:
+            self.grpc_port = rpc.add_insecure_port(str(self._grpc_address))
+        except RuntimeError as error:
+            raise ExecuteError("cannot listen", where="--grpc-listen", value=str(self._grpc_address)) from error
+        await rpc.start()
+        return rpc
+
+    async def _drain(self) -> None:
+        """Wait for requests in flight."""
+        try:
+            await asyncio.wait_for(self._gateway.idle(), self._grace_s)
+        except asyncio.TimeoutError:
+            _LOG.warning("requests were in flight for %g s after the end was asked for; they fail", self._grace_s)

@@ -1,0 +1,349 @@
+"""What a service does beside answering: limits of time and number, priorities, lost workers, its end, its state."""
+
+from __future__ import annotations
+
+import json
+import os
+import queue
+import re
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import numpy as np
+import pytest
+import tritonclient.grpc
+import tritonclient.http
+from prometheus_client.parser import text_string_to_metric_families
+from tritonclient.utils import InferenceServerException
+
+import planner
+from planner.errors import ExecuteError, UsageError
+from planner.execution.wire.zenoh import free_port
+from planner.plan.store import load_plan
+from planner.serve.state import ServiceState
+from tests.execution.case import ROWS, WIDTH, write_case
+from tests.execution.raw import agent_process
+from tests.execution.test_execution_session import agents, cmdline
+from tests.serve.case import tensor
+
+HTTP, GRPC = tritonclient.http, tritonclient.grpc
+LIMIT = 3
+LONG_S = 60.0
+
+
+@pytest.fixture(scope="module")
+def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return write_case(tmp_path_factory.mktemp("case"))
+
+
+def inputs(library: Any, pick: int = 0) -> list[Any]:
+    return [
+        tensor(library, "x", np.ones((1, WIDTH), np.float32)),
+        tensor(library, "pick", np.array([pick])),
+    ]
+
+
+def client(service: planner.Service, library: Any) -> Any:
+    address = service.address if library is HTTP else service.grpc_address
+    return library.InferenceServerClient(address, **({"concurrency": 8} if library is HTTP else {}))
+
+
+def get(service: planner.Service, path: str) -> tuple[int, bytes]:
+    try:
+        with urlopen(service.url + path) as response:
+            return response.status, response.read()
+    except HTTPError as error:
+        with error:
+            return error.code, error.read()
+
+
+def state(service: planner.Service) -> ServiceState:
+    return ServiceState.model_validate_json(get(service, "/state")[1])
+
+
+def metrics(service: planner.Service) -> dict[tuple[str, tuple[str, ...]], float]:
+    text = get(service, "/metrics")[1].decode()
+    return {
+        (sample.name, tuple(sample.labels.values())): sample.value
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+    }
+
+
+def soon(holds: Callable[[], bool]) -> None:
+    deadline_s = time.monotonic() + LONG_S
+    while not holds():
+        assert time.monotonic() < deadline_s
+        time.sleep(0.05)
+
+
+@contextmanager
+def stopped(pid: int) -> Iterator[None]:
+    os.kill(pid, signal.SIGSTOP)
+    try:
+        yield
+    finally:
+        os.kill(pid, signal.SIGCONT)
+
+
+class TestWithStoppedWorker:
+    """Requests that stay in flight because the worker after the first is stopped."""
+
+    @pytest.fixture(scope="class")
+    def running(self, plan: Path) -> Iterator[tuple[planner.Service, int]]:
+        earlier = agents()
+        with planner.Service(plan, listen="127.0.0.1:0", grpc_listen="127.0.0.1:0", limit=LIMIT) as service:
+            _, other = sorted(agents() - earlier, key=cmdline)
+            yield service, other
+
+    @pytest.mark.parametrize("library", [HTTP, GRPC], ids=["http", "grpc"])
+    def test_a_request_whose_time_is_up_is_answered_and_not_computed(
+        self, running: tuple[planner.Service, int], library: Any
+    ) -> None:
+        service, other = running
+        made = client(service, library)
+        assert made.infer("urgent", inputs(library), timeout=60_000_000).as_numpy("y") is not None
+        soon(lambda: state(service).workers["b"].blocks_done is not None)
+        with stopped(other):
+            with pytest.raises(InferenceServerException) as late:
+                made.infer("urgent", inputs(library), timeout=300_000)
+            assert late.value.status() in {"504", "StatusCode.DEADLINE_EXCEEDED"}
+        before = state(service).sources["urgent"]
+        soon(lambda: state(service).sources["urgent"].waiting == 0)
+        after = state(service).sources["urgent"]
+        assert (after.dropped - before.dropped, after.completed) == (1, before.completed)
+        assert made.infer("urgent", inputs(library)).as_numpy("y") is not None
+        made.close()
+
+    def test_the_deadline_of_a_grpc_client_counts(self, running: tuple[planner.Service, int]) -> None:
+        service, other = running
+        made, before = client(service, GRPC), state(service).sources["urgent"].dropped
+        with stopped(other), pytest.raises(InferenceServerException) as late:
+            made.infer("urgent", inputs(GRPC), client_timeout=0.3)
+        assert late.value.status() == "StatusCode.DEADLINE_EXCEEDED"
+        soon(lambda: state(service).sources["urgent"].dropped == before + 1)
+        made.close()
+
+    @pytest.mark.parametrize("library", [HTTP, GRPC], ids=["http", "grpc"])
+    def test_more_requests_than_the_limit_are_told_to_come_again(
+        self, running: tuple[planner.Service, int], library: Any
+    ) -> None:
+        service, other = running
+        made = client(service, library)
+        with ThreadPoolExecutor(LIMIT) as pool:
+            with stopped(other):
+                held = [pool.submit(client(service, library).infer, "other", inputs(library)) for _ in range(LIMIT)]
+                soon(lambda: state(service).sources["other"].waiting == LIMIT)
+                with pytest.raises(InferenceServerException) as busy:
+                    made.infer("other", inputs(library))
+                assert busy.value.status() in {"429", "StatusCode.RESOURCE_EXHAUSTED"}
+                assert int(retry_after(service)) >= 1
+                assert made.infer is not None
+            assert [one.result(LONG_S).as_numpy("y").shape for one in held] == [(1, WIDTH)] * LIMIT
+        assert made.infer("other", inputs(library)).as_numpy("y") is not None
+        made.close()
+
+
+def retry_after(service: planner.Service) -> str:
+    body = {
+        "inputs": [
+            {"name": "x", "datatype": "FP32", "shape": [1, WIDTH], "data": [0] * WIDTH},
+            {"name": "pick", "datatype": "INT64", "shape": [1], "data": [0]},
+        ]
+    }
+    with pytest.raises(HTTPError) as refused:
+        urlopen(Request(f"{service.url}/v2/models/other/infer", json.dumps(body).encode()))
+    with refused.value as error:
+        assert error.code == 429
+        return str(error.headers["Retry-After"])
+
+
+def test_the_state_and_the_metrics_count_what_happened(plan: Path) -> None:
+    with planner.Service(plan, listen="127.0.0.1:0", grpc_listen="127.0.0.1:0", name="yard") as service:
+        for library in (HTTP, GRPC):
+            made = client(service, library)
+            for level in (0, 1, 2, 7):
+                assert made.infer("other", inputs(library), priority=level).as_numpy("y") is not None
+            with pytest.raises(InferenceServerException):
+                made.infer("urgent", inputs(library, pick=ROWS))
+            made.close()
+        soon(lambda: (state(service).workers["b"].blocks_done or 0) >= 16)
+        now, counted = state(service), metrics(service)
+        assert now.name == "yard"
+        assert now.plan["schema"] == "planner/plan/v1"
+        assert (now.sources["other"].completed, now.sources["urgent"].failed) == (8, 2)
+        assert len(now.sources["other"].recent) == 8
+        assert now.sources["other"].delay_s.p99 is not None
+        assert now.sources["urgent"].delay_s.mean is None
+        assert now.sources["urgent"].predicted_mean_delay_s == load_plan(plan).sources["urgent"].delay_s
+        assert now.links["a->b"].bytes >= 10 * 4 * WIDTH
+        assert now.workers["a"].present
+        assert now.started_unix_s < now.now_unix_s
+        assert counted["planner_samples_total", ("other", "completed")] == 8
+        assert counted["planner_samples_total", ("urgent", "failed")] == 2
+        assert counted["planner_delay_seconds_count", ("other",)] == 8
+        assert counted["planner_delay_seconds_bucket", ("other", "+Inf")] == 8
+        assert counted["planner_requests_total", ("other", "grpc", "OK")] == 4
+        assert counted["planner_requests_total", ("urgent", "http", "INTERNAL")] == 1
+        assert counted["planner_worker_present", ("b",)] == 1
+        assert counted["planner_link_bytes_total", ("a", "b")] == now.links["a->b"].bytes
+        assert ("process_open_fds", ()) in counted
+        assert get(service, "/")[0] == 404
+
+
+def test_names_that_clients_invent_do_not_become_metrics(plan: Path) -> None:
+    with planner.Service(plan, listen="127.0.0.1:0") as service:
+        for number in range(5):
+            assert get(service, f"/v2/models/m{number}")[0] == 404
+            with pytest.raises(HTTPError) as refused:
+                urlopen(Request(f"{service.url}/v2/models/m{number}/infer", b"{}"))
+            refused.value.close()
+        assert not any("m1" in labels for _, labels in metrics(service))
+        assert metrics(service)["planner_requests_total", ("", "http", "NOT_FOUND")] == 5
+
+
+def test_a_worker_that_is_killed_costs_no_request(plan: Path, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    options = ("--cache", str(tmp_path))
+    with (
+        agent_process("a", "--listen", address, *options),
+        agent_process("b", "--connect", address, *options) as b,
+        planner.Service(plan, connect=[address], listen="127.0.0.1:0", grpc_listen="127.0.0.1:0") as service,
+    ):
+        done = queue.SimpleQueue[Any]()
+        ending = threading.Event()
+
+        def ask(library: Any) -> None:
+            made = client(service, library)
+            while not ending.is_set():
+                try:
+                    done.put(made.infer("urgent", inputs(library)).as_numpy("y"))
+                except InferenceServerException as error:
+                    done.put(error)
+            made.close()
+
+        askers = [threading.Thread(target=ask, args=(library,)) for library in (HTTP, GRPC)]
+        for asker in askers:
+            asker.start()
+        for _ in range(20):
+            assert done.get(timeout=LONG_S) is not None
+        b.kill()
+        soon(lambda: not state(service).workers["b"].present)
+        soon(lambda: state(service).plan["sources"]["urgent"]["routes"][0]["stages"][0]["worker"] == "a")
+        for _ in range(20):
+            done.get(timeout=LONG_S)
+        ending.set()
+        for asker in askers:
+            asker.join()
+        while not done.empty():
+            outcome = done.get()
+            assert not isinstance(outcome, InferenceServerException), outcome
+        now = state(service)
+        assert (now.incidents[0].severity, now.incidents[0].text) == ("error", "b left")
+        assert any("urgent" in line for change in now.changes for line in change.lines)
+        assert metrics(service)["planner_worker_present", ("b",)] == 0
+        assert get(service, "/v2/models/urgent/ready")[0] == 200
+
+
+def test_a_source_whose_worker_is_gone_is_not_ready(plan: Path) -> None:
+    earlier = agents()
+    with planner.Service(plan, listen="127.0.0.1:0", home_timeout_s=0.2) as service:
+        home, _ = sorted(agents() - earlier, key=cmdline)
+        assert get(service, "/v2/health/ready")[0] == 200
+        os.kill(home, signal.SIGKILL)
+        soon(lambda: get(service, "/v2/models/urgent/ready")[0] == 503)
+        assert get(service, "/v2/health/ready")[0] == 503
+        assert get(service, "/v2/health/live")[0] == 200
+        soon(lambda: "has not come back" in state(service).incidents[-1].text)
+        made = client(service, HTTP)
+        with pytest.raises(InferenceServerException) as absent:
+            made.infer("urgent", inputs(HTTP))
+        assert absent.value.status() == "503"
+        made.close()
+
+
+# ---- the command ----------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def serving(plan: Path, *words: str) -> Iterator[tuple[subprocess.Popen[str], dict[str, Any]]]:
+    """Run the command; give the process and the addresses that it logs."""
+    command = [sys.executable, "-m", "planner", "serve", str(plan), "--listen", "127.0.0.1:0", *words]
+    process = subprocess.Popen([*command, "--log-format", "json"], stderr=subprocess.PIPE, text=True)
+    assert process.stderr is not None
+    try:
+        for line in process.stderr:
+            entry = json.loads(line)
+            if "http" in entry:
+                yield process, entry
+                return
+        raise AssertionError("it ended early")
+    finally:
+        process.kill()
+        process.wait()
+        process.stderr.close()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_service_that_is_told_to_end_answers_what_is_in_flight(plan: Path, number: signal.Signals) -> None:
+    with serving(plan, "--grpc-listen", "127.0.0.1:0", "--access-log") as (process, addresses):
+        own = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        (other,) = (int(pid) for pid in own if b"\0agent\0--name\0b\0" in cmdline(int(pid)))
+        with ThreadPoolExecutor(2) as pool, HTTP.InferenceServerClient(addresses["http"]) as made:
+            made.infer("urgent", inputs(HTTP))
+            with stopped(other):
+                held = [
+                    pool.submit(HTTP.InferenceServerClient(addresses["http"]).infer, "urgent", inputs(HTTP)),
+                    pool.submit(GRPC.InferenceServerClient(addresses["grpc"]).infer, "urgent", inputs(GRPC)),
+                ]
+                service = f"http://{addresses['http']}"
+                soon(lambda: json.loads(urlopen(f"{service}/state").read())["sources"]["urgent"]["waiting"] == 2)
+                process.send_signal(number)
+                soon(lambda: not made.is_server_ready())
+                with pytest.raises(InferenceServerException) as refused:
+                    made.infer("urgent", inputs(HTTP))
+                assert refused.value.status() == "503"
+            for one in held:
+                assert one.result(LONG_S).as_numpy("y").shape == (1, WIDTH)
+        assert process.stderr is not None
+        entries = [json.loads(line) for line in process.stderr]
+        assert process.wait(LONG_S) == 0
+    assert entries[-1]["message"] == "ended"
+    assert {"OK", "UNAVAILABLE"} == {entry["code"] for entry in entries if entry["logger"] == "planner.access"}
+    assert not [pid for pid in own if Path(f"/proc/{pid}").exists()]
+
+
+def test_a_service_whose_agents_are_taken_over_ends_and_says_by_whom(plan: Path, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    options = ("--cache", str(tmp_path))
+    with (
+        agent_process("a", "--listen", address, *options),
+        agent_process("b", "--connect", address, *options),
+        serving(plan, "--connect", address, "--grpc-listen", "off") as (process, _),
+    ):
+        with planner.Session(plan, connect=[address], take_over=True) as session:
+            assert process.wait(LONG_S) == 1
+            assert session.source("urgent").inputs
+        assert process.stderr is not None
+        assert re.search(r"planner: error: .*taken over", process.stderr.read())
+
+
+def test_addresses_are_checked_before_agents_start(plan: Path) -> None:
+    with pytest.raises(UsageError, match="listen: not an address"):
+        planner.Service(plan, listen="8000")
+    with pytest.raises(ExecuteError, match="outside the loopback interface"):
+        planner.Service(plan, listen="0.0.0.0:8000")
+    with planner.Service(plan, listen="127.0.0.1:0", grpc_listen="[::1]:0") as service:
+        for words in ({"listen": service.address}, {"listen": "127.0.0.1:0", "grpc_listen": service.grpc_address}):
+            with pytest.raises(ExecuteError, match="cannot listen"), planner.Service(plan, **words):  # type: ignore[arg-type]
+                pass
