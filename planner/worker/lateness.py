@@ -53,8 +53,10 @@ class Lateness:
         """Return by how much a sample in the reservoir would miss its deadline at least, in seconds."""
         return self._missed_by_s(source, created_s, self._least_at_start_s[source])
 
-    def reason(self, source: str, created_s: float, late_s: float | None) -> str:
+    def reason(self, source: str, created_s: float, late_s: float | None, *, refused: bool = False) -> str:
         """Return in words why a sample is dropped now."""
+        if refused:
+            return f"refused: expected to miss its deadline by {format_quantity(late_s or 0.0, 'time')}"
         timeout_s, waited_s = self._timeout_s.get(source), self._state.now_s - created_s
         if timeout_s is not None and (source not in self._due_s or not late_s) and waited_s >= timeout_s:
             limit = format_quantity(timeout_s, "time")
