@@ -65,7 +65,8 @@ class Bursts:
     def of_times(cls, times_s: Sequence[float]) -> Bursts | None:
         """Return those of recorded times; None for too few, and if they are no more variable than Poisson arrivals.
 
-        The bursts are as strong as the dispersion allows while no more than half of the time is busy.
+        The dispersion tells the variance of the rate and how fast it changes; the share of the time that is busy follows
+        from the skewness of the rate.
         """
         times = np.asarray(times_s)
         span_s = float(times[-1] - times[0]) if len(times) > 1 else 0.0
@@ -73,18 +74,30 @@ class Bursts:
             return None
         rate_per_s = (len(times) - 1) / span_s
         windows_s = np.geomspace(1 / rate_per_s, span_s / WINDOWS, 32)
-        counts = [np.histogram(times, np.arange(times[0], times[-1], window_s))[0] for window_s in windows_s.tolist()]
+        counts = [_counts(times, window_s) for window_s in windows_s.tolist()]
         dispersion = np.array([count.var() / count.mean() for count in counts])
         most = float(dispersion.max()) - 1
         if most <= 0.2:  # noqa: PLR2004 - by chance
             return None
         half_s = float(windows_s[int(np.argmax(dispersion - 1 >= most / 2))])
         change_per_s = HALF / half_s
-        odds = min(2 * rate_per_s / (most * change_per_s), 1.0)
-        share = odds / (1 + odds)
+        odds = 2 * rate_per_s / (most * change_per_s)  # with more, less than nothing would come between bursts
+        skewness = _skewness_of_rate(_counts(times, max(half_s / 4, 2 / rate_per_s)))
+        share = min(odds / (1 + odds), (1 - skewness / math.sqrt(4 + skewness**2)) / 2)
         above = math.sqrt(most * change_per_s * (1 - share) / (2 * rate_per_s * share))
         calm = max(1 - above * share / (1 - share), 0.0)
         return cls(calm, 1 + above, share * change_per_s, (1 - share) * change_per_s)
+
+
+def _counts(times: Array, window_s: float) -> Array:
+    return np.histogram(times, np.arange(times[0], times[-1], window_s))[0].astype(float)
+
+
+def _skewness_of_rate(counts: Array) -> float:
+    """Return the skewness of the rate by factorial cumulants, to which Poisson arrivals do not contribute."""
+    mean, variance = counts.mean(), counts.var()
+    second, third = variance - mean, ((counts - mean) ** 3).mean() - 3 * variance + 2 * mean
+    return float(max(third, 0.0) / second**1.5) if second > 0 else 0.0
 
 
 class Modulation:

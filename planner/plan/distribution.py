@@ -181,7 +181,10 @@ def queues(streams: Sequence[Stream], arrivals: Sequence[Arrivals]) -> Queues:
             }
             busy = min(parts["above"].load + parts["own"].load, 1.0)
             blocking = sum(part.square for part in lower)
-            squares = [(sum(part.square for part in wholes(stream.rate_per_s, stream.visit)), arrival) for stream, arrival in (*above, *own)]
+            squares = [
+                (sum(part.square for part in wholes(stream.rate_per_s, stream.visit)), arrival)
+                for stream, arrival in (*above, *own)
+            ]
             full = sum(square for square, _ in squares) + blocking
             crowds = _modulations([*above, *own]) if busy < 1 else {}
             for flow, source in {_queue(*one) for one in own}:
@@ -332,7 +335,9 @@ def _shrunk(queue: Queue, s: Complex) -> Complex:
     poisson = queue.wait(of_wait * s, sigma)
     found: Complex = (1 - waits) + waits * poisson
     for modulation, own in queue.bursts:
-        found = found * modulation.prolonged(sigma, of_wait * s - queue.own.rate_per_s + queue.own.transform(sigma), own=own)
+        found = found * modulation.prolonged(
+            sigma, of_wait * s - queue.own.rate_per_s + queue.own.transform(sigma), own=own
+        )
     return found
 
 

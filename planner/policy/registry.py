@@ -96,9 +96,7 @@ _BUILT_IN: Final = (
     Registration(
         "least-laxity", LeastLaxity, needs_plan=False, description="As ddi, and there the least time to spare first."
     ),
-    Registration(
-        "planned", Planned, needs_plan=True, description="The plan's routes by their shares."
-    ),
+    Registration("planned", Planned, needs_plan=True, description="The plan's routes by their shares."),
     Registration(
         "adaptive",
         _adaptive,

@@ -163,8 +163,7 @@ def _of_bursts(location: Location, source: SourceSpec) -> Iterator[Finding]:
             (*location, "bursts", "every"),
             "bursts alone bring more than the mean rate",
             format_quantity(bursts.every_s, "time"),
-            f"{bursts.factor:g} times their length or more: "
-            f"{format_quantity(bursts.factor * bursts.length_s, 'time')}",
+            f"{bursts.factor:g} times their length or more: {format_quantity(bursts.factor * bursts.length_s, 'time')}",
             ((*location, "bursts", "factor"), (*location, "bursts", "length")),
         )
 

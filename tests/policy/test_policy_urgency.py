@@ -106,7 +106,9 @@ def test_adaptive_leaves_what_cannot_be_saved_for_later() -> None:
     """Of late samples that are finished all the same, others that are not late yet do not wait for them."""
     both = {"rate_per_s": 60.0, "samples": 300, "deadline_s": 0.1}
     instance = make_instance(workers={"one": 1.0}, networks={}, sources={"a": both})
-    adaptive, planned = (metrics_of(instance, policy)[0].sources["a"].miss_share or 0.0 for policy in ("adaptive", "planned"))
+    adaptive, planned = (
+        metrics_of(instance, policy)[0].sources["a"].miss_share or 0.0 for policy in ("adaptive", "planned")
+    )
     assert adaptive < 0.7 * planned
 
 
