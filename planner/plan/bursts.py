@@ -20,7 +20,8 @@ References
 ----------
 H. Heffes, D. M. Lucantoni, "A Markov modulated characterization of packetized voice and data traffic", IEEE Journal on
 Selected Areas in Communications 4 (1986).
-W. Fischer, K. Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18 (1993).
+W. Fischer, K. Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18
+(1993).
 """
 
 from __future__ import annotations
@@ -65,8 +66,8 @@ class Bursts:
     def of_times(cls, times_s: Sequence[float]) -> Bursts | None:
         """Return those of recorded times; None for too few, and if they are no more variable than Poisson arrivals.
 
-        The dispersion tells the variance of the rate and how fast it changes; the share of the time that is busy follows
-        from the skewness of the rate.
+        The dispersion tells the variance of the rate and how fast it changes; the skewness of the rate, which share of
+        the time is busy.
         """
         times = np.asarray(times_s)
         span_s = float(times[-1] - times[0]) if len(times) > 1 else 0.0
@@ -77,7 +78,7 @@ class Bursts:
         counts = [_counts(times, window_s) for window_s in windows_s.tolist()]
         dispersion = np.array([count.var() / count.mean() for count in counts])
         most = float(dispersion.max()) - 1
-        if most <= 0.2:  # noqa: PLR2004 - by chance
+        if most <= 0.2:  # by chance
             return None
         half_s = float(windows_s[int(np.argmax(dispersion - 1 >= most / 2))])
         change_per_s = HALF / half_s

@@ -160,9 +160,8 @@ class Adaptive(PriorityPolicy):
                 best, best_cost, best_times_s, best_delay_s = option, cost, times_s, delay_s
         if best is None:
             return whole_model_at_home(view.instance, source)
-        if source in self._refusable and deadline_s is not None:
-            if best_cost > priority * (1 + self._parameters.miss_weight) * deadline_s:
-                return Refuse(max(best_delay_s - deadline_s, 0.0))
+        if deadline_s is not None and source in self._refusable and best_cost > priority * self._miss_s(deadline_s):
+            return Refuse(max(best_delay_s - deadline_s, 0.0))
         self._surplus[source] += best.accuracy - least
         for leg, time_s in zip(best.legs, best_times_s, strict=True):
             booking = Booking(time_s, priority, leg.share * leg.work_s)
@@ -196,6 +195,10 @@ class Adaptive(PriorityPolicy):
         resource = _resource(worker)
         self._waiting[resource] = status.waiting
         self._forecasts[resource].told(status.at_s, [*status.backlog_s, (inf, status.running_s)])
+
+    def _miss_s(self, deadline_s: float) -> float:
+        """Return the delay that costs as much as a missed deadline, in seconds."""
+        return (1 + self._parameters.miss_weight) * deadline_s
 
     def _missed(self, delay_s: float, least_s: float, deadline_s: float) -> float:
         """Return the probability that a sample takes longer than its deadline, by its expected delay."""

@@ -1,9 +1,9 @@
-"""``edf`` and ``least-laxity``: the worker that is expected to be done first, and there the most urgent sample first.
+"""``edf`` and ``least-laxity``: the worker that is expected to be done first, and there the most urgent sample.
 
-Both send each sample, whole, as ``ddi`` does, and look between blocks; priorities say nothing. ``edf`` serves the sample
-whose deadline is next; ``least-laxity`` the one with the least time to spare, that is the time to its deadline less the
-computation that is left. The laxities of all samples that wait shrink alike, so their order changes only when one has
-been computed in part. Samples of sources without a deadline come last, the oldest first.
+Both send each sample, whole, as ``ddi`` does, and look between blocks; priorities say nothing. ``edf`` serves the
+sample whose deadline is next; ``least-laxity`` the one with the least time to spare, that is the time to its deadline
+less the computation that is left. The laxities of all samples that wait shrink alike, so their order changes only when
+one has been computed in part. Samples of sources without a deadline come last, the oldest first.
 
 References
 ----------

@@ -77,7 +77,7 @@ class Urgency:
         return OwnQueue(task.priority, task.key) if task.key.source in self.deadline_s else task.priority
 
     def choose(self, view: View, heads: Mapping[Hashable, Waiting], ageing_s: float = inf) -> Hashable:
-        """Choose the queue to serve; tasks without a deadline and hopeless ones go by priority, which grows with age."""
+        """Choose the queue to serve; tasks without a deadline and hopeless ones go by priority that grows with age."""
         now_s, jobs = view.now_s, []
         best: Hashable = None
         highest = -inf

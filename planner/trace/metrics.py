@@ -49,6 +49,39 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(fmean(values), quantile * stdev(values) / len(values) ** 0.5)
 
 
+_Z: Final = 1.959964
+"""97.5th percentile of the normal distribution."""
+
+
+class Bounds(NamedTuple):
+    """An interval of fractions."""
+
+    low: float
+    high: float
+
+
+def wilson(correct: float, samples: int) -> Bounds:
+    """Return the 95 % confidence interval of a probability, given an observed fraction.
+
+    It contains each probability p for which the fraction lies within 1.96 standard deviations, √(p(1−p)/n), of p.
+
+    Parameters
+    ----------
+    correct
+        Observed fraction.
+    samples
+        Number of independent samples; 1 or more.
+
+    References
+    ----------
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    """
+    shrink = 1 + _Z**2 / samples
+    middle = (correct + _Z**2 / (2 * samples)) / shrink
+    half = _Z / shrink * math.sqrt(correct * (1 - correct) / samples + (_Z / (2 * samples)) ** 2)
+    return Bounds(max(middle - half, 0.0), min(middle + half, 1.0))
+
+
 class Distribution:
     """Mean and percentiles of a stream of values, in bounded memory.
 

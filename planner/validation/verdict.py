@@ -7,9 +7,8 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from planner.execution.coordinator.run_result import RunResult
-from planner.trace.metrics import SourceMetrics
+from planner.trace.metrics import Bounds, SourceMetrics, wilson
 from planner.trace.records import Record
-from planner.validation.accuracy import Bounds, wilson
 from planner.validation.energy import EnergyComparison
 from planner.validation.legs import LegComparison, explain
 from planner.validation.numerics import Numerics

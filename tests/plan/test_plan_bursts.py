@@ -104,7 +104,7 @@ def test_a_recorded_trace_prolongs_waits_as_its_bursts_do() -> None:
 
 
 def test_evenly_spaced_and_poisson_traces_have_no_bursts() -> None:
-    assert Bursts.of_times(np.arange(1000) / 10) is None
+    assert Bursts.of_times((np.arange(1000) / 10).tolist()) is None
     assert Bursts.of_times([0.0, 1.0]) is None
     poisson = SourceSpec(worker="a", models=("m",), rate_per_s=10.0, samples=5000)
     found = Bursts.of_times(times_of(poisson).tolist())

@@ -58,7 +58,7 @@ class Vandal(PriorityPolicy):
                 write()
             self.refused.add(f"{type(of).__name__}.{what}")
 
-    def route(self, view: View, source: str) -> Route | float | None:
+    def route(self, view: View, source: str) -> Route | Refuse | float | None:
         self._vandalise(view)
         self._vandalise(view.costs)
         return super().route(view, source)

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from planner.plan.types import PlanSpec
-from planner.policy.adaptive import aged_priority
 from planner.policy.registry import POLICIES
 from planner.policy.types import Task, Waiting
+from planner.policy.urgency import aged_priority
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec
 from planner.simulation.simulator import Simulator
