@@ -20,13 +20,13 @@ profiles: [{ROOT}/profiles]
 models:
   fashion: {{path: {ROOT}/models/resnet56-exits-fashion.onnx}}
 workers:
-  box:    {{device_class: x86-64, memory: 512 MiB, speed: 0.03}}
-  helper: {{device_class: x86-64, memory: 512 MiB, speed: 0.03}}
+  box:    {{device_class: x86-64, memory: 512 MiB, speed: 0.012}}
+  helper: {{device_class: x86-64, memory: 512 MiB, speed: 0.012}}
 networks:
   lan: {{kind: shared, members: [box, helper], bandwidth: 20 Mbit/s, latency: 2 ms}}
 sources:
-  camera: {{worker: box, models: [fashion], rate: 6 /s, priority: 8, deadline: 600 ms, late: LATE, samples: {SAMPLES}}}
-  other: {{worker: box, models: [fashion], rate: 6 /s, deadline: 400 ms, late: LATE, samples: {SAMPLES}}}
+  camera: {{worker: box, models: [fashion], rate: 4 /s, priority: 8, deadline: 900 ms, late: LATE, samples: {SAMPLES}}}
+  other: {{worker: box, models: [fashion], rate: 4 /s, deadline: 600 ms, late: LATE, samples: {SAMPLES}}}
 events:
   - {{at: 2 s, source: other, action: rate, rate: 60 /s}}
 """
