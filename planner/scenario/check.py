@@ -158,6 +158,10 @@ def _of_bursts(location: Location, source: SourceSpec) -> Iterator[Finding]:
     elif source.arrivals != "mmpp" and bursts is not None:
         what = f"arrivals: {source.arrivals} have no bursts"
         yield Finding((*location, "bursts"), what, None, "arrivals: mmpp, or no bursts:", needs)
+    elif bursts is not None and bursts.length_s >= bursts.every_s:
+        what, expected = "bursts never end", "a time longer than their length"
+        every = format_quantity(bursts.every_s, "time")
+        yield Finding((*location, "bursts", "every"), what, every, expected, ((*location, "bursts", "length"),))
     elif bursts is not None and bursts.factor * bursts.length_s > bursts.every_s:
         yield Finding(
             (*location, "bursts", "every"),

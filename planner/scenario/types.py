@@ -141,12 +141,12 @@ def percentile_level(key: str) -> float | None:
 class BurstSpec(Entry):
     """Bursts of a source: a Poisson process whose rate switches between two values at random times (MMPP)."""
 
-    factor: Annotated[float, Field(gt=1, le=1e6, allow_inf_nan=False, strict=True)]
+    factor: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False, strict=True)]
     """Rate during a burst, relative to the mean rate."""
     length_s: Duration = Field(alias="length")
     """Mean length of a burst."""
     every_s: Duration = Field(alias="every")
-    """Mean time from the beginning of a burst to that of the next; at least ``factor`` times the length."""
+    """Mean time from the beginning of a burst to that of the next; more than its length, at least ``factor`` times."""
 
     @property
     def share(self) -> float:
