@@ -7,13 +7,15 @@ about a tenth of the simulated samples miss.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from time import process_time
 from typing import Final, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.cli.output import print_table
+from planner.cli.output import print_table, progress_bar
 from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.scenario.instance import Instance
@@ -21,17 +23,23 @@ from planner.simulation.simulator import Simulator
 from planner.trace.records import Record, SampleRecord
 from tests.instances import random_instance
 
-SAMPLES: Final = 20_000
+SAMPLES: Final = 6_000
 """Samples of the source with the highest rate."""
-PLANS: Final = 5
+PLANS: Final = 4
 """Plans of each kind."""
+FIRST: Final = 100
+"""Number of the first plan; constants of the approximation were chosen on others."""
+PROCESSES: Final = 2
 KINDS: Final = (
     ("one worker a source, links", 1, True),
     ("one worker a source, one medium", 1, False),
     ("up to three stages, links", 3, True),
     ("up to three stages, one medium", 3, False),
 )
-UTILISATIONS: Final = (0.6, 0.8, 0.9)
+UTILISATIONS: Final[dict[Literal["poisson", "constant"], tuple[float, ...]]] = {
+    "poisson": (0.6, 0.8, 0.9),
+    "constant": (0.8,),
+}
 LATE: Final = 0.1
 
 Array = NDArray[np.float64]
@@ -39,42 +47,65 @@ Array = NDArray[np.float64]
 
 def run() -> None:
     """Print the errors next to their goals."""
+    cases = [
+        (arrivals, utilisation, kind)
+        for arrivals, utilisations in UTILISATIONS.items()
+        for utilisation in utilisations
+        for kind in KINDS
+    ]
     rows = []
-    for arrivals, utilisations in (("poisson", UTILISATIONS), ("constant", (0.8,))):
-        for utilisation in utilisations:
-            for name, stages, links in KINDS:
-                errors, seconds = _errors(arrivals, utilisation, stages, links=links)  # type: ignore[arg-type]
-                spread = np.percentile(errors, (50, 90, 100), axis=0).T * 100
-                rows.append(
-                    (
-                        arrivals,
-                        f"{utilisation:g}",
-                        name,
-                        *(" / ".join(f"{error:.1f}" for error in of_figure) for of_figure in spread.tolist()),
-                        f"{seconds * 1e3:.0f} ms",
-                    )
+    with ProcessPoolExecutor(PROCESSES, mp_context=get_context("spawn")) as pool, progress_bar() as progress:
+        found = [pool.submit(_errors, arrivals, utilisation, *kind[1:]) for arrivals, utilisation, kind in cases]
+        for (arrivals, utilisation, kind), future in progress.track(
+            zip(cases, found, strict=True), total=len(cases), description="simulating"
+        ):
+            errors, seconds = future.result()
+            spread = np.percentile(np.abs(errors), (50, 90, 100), axis=0).T * 100
+            too_high_s = np.median(errors[:, 1]) * 100
+            rows.append(
+                (
+                    arrivals,
+                    f"{utilisation:g}",
+                    kind[0],
+                    *(" / ".join(f"{error:.1f}" for error in of_figure) for of_figure in spread.tolist()),
+                    f"{too_high_s:+.1f}",
+                    f"{seconds * 1e3:.0f} ms",
                 )
+            )
     print_table(
         "Errors of evaluated delays against simulation, median / 90 % / largest of all sources "
         "(goal: p95 within 5 % and late samples within 1 point up to 0.8; 10 % and 3 points at 0.9)",
-        ("arrivals", ">utilisation", "plans", ">p50, %", ">p95, %", ">p99, %", ">late, points", ">time"),
+        (
+            "arrivals",
+            ">utilisation",
+            "plans",
+            ">p50, %",
+            ">p95, %",
+            ">p99, %",
+            ">late, points",
+            ">p95 signed, %",
+            ">time",
+        ),
         rows,
     )
 
 
 def _errors(
-    arrivals: Literal["poisson", "constant"], utilisation: float, stages: int, *, links: bool
+    arrivals: Literal["poisson", "constant"],
+    utilisation: float,
+    stages: int,
+    links: bool,  # noqa: FBT001 - a column of the table of kinds
 ) -> tuple[Array, float]:
-    """Return the absolute errors of each source, shape [sources, 4], and the seconds of an evaluation."""
+    """Return the errors of each source, shape [sources, 4], and the seconds of an evaluation."""
     errors: list[list[float]] = []
     seconds = 0.0
-    for seed in range(100, 100 + PLANS):
+    for seed in range(FIRST, FIRST + PLANS):
         instance, routes = _case(seed, utilisation, arrivals, stages, links=links)
         begin_s = process_time()
         evaluation = evaluate(instance, routes)
         seconds += process_time() - begin_s
         errors += _of_sources(evaluation, _simulated(instance, routes))
-    return np.abs(np.array(errors)), seconds / PLANS
+    return np.array(errors), seconds / PLANS
 
 
 def _of_sources(evaluation: Evaluation, delays: dict[str, Array]) -> Iterator[list[float]]:

@@ -45,7 +45,7 @@ class WithoutAgeing(Adaptive):
 def makers(instance: Instance, plan: PlanSpec) -> dict[str, Callable[[], Policy]]:
     """Give what is compared."""
     return {
-        "planned": partial(Planned, plan),
+        "planned": partial(Planned, instance, plan),
         "adaptive without ageing": partial(WithoutAgeing, instance, plan),
         "adaptive": partial(Adaptive, instance, plan),
     }

@@ -12,6 +12,7 @@ from planner.errors import PlannerWarning
 from planner.files import StrPath
 from planner.plan.types import PlanSpec
 from planner.project import reference_to, unknown_accuracies
+from planner.simulation.tails import broken_in_simulation
 from planner.solvers import solve as solve_instance
 from planner.solvers.core.deadline import Expired
 from planner.solvers.ranking import Rank
@@ -126,6 +127,9 @@ def solve(
     spec = solution.plan
     if spec.status == "optimal" and any(unknown_accuracies(loaded.instance)):
         spec = spec.model_copy(update={"status": "feasible"})  # nobody knows whether it is accurate enough
+    broken = list(broken_in_simulation(loaded.instance, spec)) if spec.status != "interrupted" else []
+    if broken:
+        spec = spec.model_copy(update={"warning": "; ".join(filter(None, (spec.warning, *broken)))})
     if worth:
         options = {**spec.options, "time_limit_s": time_limit_s}
         spec = spec.model_copy(update={"worth": worth_of(loaded.instance, spec, kept_s), "options": options})

@@ -9,6 +9,8 @@ over the visits S of more important classes, A_k likewise over its own, A_L over
     E e^{−sW} = [(1 − ρ) σ + Λ_L − A_L(σ)] / [s − Λ_k + A_k(σ)]      the wait before the first piece
     E e^{−sT} = E e^{−sW} · E e^{−σ (S − S_last)} · E e^{−s S_last}
 
+Bursts of a source prolong W as :mod:`planner.plan.bursts` has it.
+
 The times of visits and of pieces are gamma distributed with their means and variances, and constant without variance.
 The product over the legs of a way, mixed over the ways of a sample, is inverted by a fast Fourier transform on a damped
 contour, smoothed by a normal kernel as wide as the step.
@@ -31,8 +33,9 @@ from typing import Final, NamedTuple
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.plan.bursts import Bursts, Modulation
 from planner.plan.journey import Journey, Visit, Way
-from planner.plan.service_times import Complex, Part, Parts, transform
+from planner.plan.service_times import Complex, Part, Parts, transform, wholes
 from planner.plan.smoothing import Arrivals, Stream, arrivals
 from planner.plan.types import Route
 
@@ -88,6 +91,8 @@ class Queue:
     """Σ λ E S² over the visits of its own and more important classes, plus Σ λ E B² over the pieces of others."""
     shrink: float = 1.0
     """Mean wait relative to that of Poisson arrivals. At low utilisation fewer samples wait, at high they wait less."""
+    bursts: tuple[tuple[Modulation, bool], ...] = ()
+    """Of sources of its own and more important classes, and whether it is the flow of that source."""
 
     @property
     def busy(self) -> float:
@@ -99,7 +104,14 @@ class Queue:
         """Mean wait before the first piece, in seconds; infinite if there is more work than time."""
         if self.busy >= 1:
             return math.inf
-        return self.shrink * self.squares / 2 / ((1 - self.above.load) * (1 - self.busy))
+        free, free_above = 1 - self.busy, 1 - self.above.load
+        crowd_s = sum(modulation.longer_s(own=own) for modulation, own in self.bursts)
+        return self.shrink * self.squares / 2 / (free_above * free) + crowd_s / free_above
+
+    @property
+    def longest_s(self) -> float:
+        """A wait that is a typical unit of the longest ones, in seconds."""
+        return self.wait_s / max(min(1.0, self.busy + self.below.load), 0.05) if not self.bursts else 4 * self.wait_s
 
     @property
     def prolongation(self) -> float:
@@ -164,16 +176,48 @@ def queues(streams: Sequence[Stream], arrivals: Sequence[Arrivals]) -> Queues:
             lower = [part for stream, _ in here if stream.level > level for part in _pieces(stream)]
             parts = {
                 "above": Parts(_nesting(above, own)),
-                "own": Parts(part for stream, _ in own for part in _wholes(stream)),
+                "own": Parts(part for stream, _ in own for part in wholes(stream.rate_per_s, stream.visit)),
                 "below": Parts(lower),
             }
             busy = min(parts["above"].load + parts["own"].load, 1.0)
             blocking = sum(part.square for part in lower)
-            squares = [(sum(part.square for part in _wholes(stream)), arrival) for stream, arrival in (*above, *own)]
+            squares = [
+                (sum(part.square for part in wholes(stream.rate_per_s, stream.visit)), arrival)
+                for stream, arrival in (*above, *own)
+            ]
             full = sum(square for square, _ in squares) + blocking
-            for flow in {arrival.flow for _, arrival in own}:
+            crowds = _modulations([*above, *own]) if busy < 1 else {}
+            for flow, source in {_queue(*one) for one in own}:
                 felt = sum(square * _felt(arrival, flow, busy) for square, arrival in squares) + blocking
-                found[resource, level, flow] = Queue(**parts, squares=full, shrink=felt / full if full else 0.0)
+                found[resource, level, (flow, source)] = Queue(
+                    **parts,
+                    squares=full,
+                    shrink=felt / full if full else 0.0,
+                    bursts=tuple((modulation, name == source) for name, modulation in crowds.items()),
+                )
+    return found
+
+
+def _queue(stream: Stream, arrival: Arrivals) -> tuple[Hashable, str | None]:
+    """Return the flow of a stream, and its source if it comes in bursts.
+
+    Of two resources that samples pass, their bursts count at the slower one only.
+    """
+    return arrival.flow, stream.source if stream.bursts and arrival.flow == stream.source else None
+
+
+def _modulations(streams: Sequence[tuple[Stream, Arrivals]]) -> dict[str, Modulation]:
+    """Return the bursts of each source that has some, in the work of these streams."""
+    crowds = {stream.source: stream.bursts for stream, arrival in streams if _queue(stream, arrival)[1]}
+    if not crowds:
+        return {}
+    everything = Parts(part for stream, _ in streams for part in wholes(stream.rate_per_s, stream.visit))
+    found = {}
+    for source, bursts in crowds.items():
+        own = [stream for stream, arrival in streams if _queue(stream, arrival)[1] == source]
+        parts = Parts(part for stream in own for part in wholes(stream.rate_per_s, stream.visit))
+        if bursts is not None:
+            found[source] = Modulation(bursts, everything, parts)
     return found
 
 
@@ -199,17 +243,8 @@ def _nesting(above: Sequence[tuple[Stream, Arrivals]], own: Sequence[tuple[Strea
     free = max(1 - total - sum(stream.rate_per_s * stream.visit.mean_s for stream, _ in own), 0.0)
     for stream, arrival in above:
         nests = 1 - free * max(1 - arrival.for_others, 0.0) * load[arrival.flow] / total if total else 1.0
-        for part in _wholes(stream):
+        for part in wholes(stream.rate_per_s, stream.visit):
             yield part._replace(nests=nests)
-
-
-def _wholes(stream: Stream) -> Iterable[Part]:
-    """Yield the times of whole visits, by the piece after which they end."""
-    visit = stream.visit
-    ends = -np.diff(np.append(visit.survival, 0.0))
-    means, variances = np.cumsum(visit.piece_s), np.cumsum(visit.piece_std_s**2)
-    for end in np.flatnonzero(ends > 0).tolist():
-        yield Part(stream.rate_per_s * float(ends[end]), float(means[end]), float(variances[end]))
 
 
 def _pieces(stream: Stream) -> Iterable[Part]:
@@ -296,8 +331,13 @@ def _shrunk(queue: Queue, s: Complex) -> Complex:
         return np.ones_like(s)
     waits = min(queue.shrink ** (1 - queue.busy), 1.0)
     of_wait = queue.shrink / waits
-    poisson = queue.wait(of_wait * s, queue.prolonged(of_wait * s))
+    sigma = queue.prolonged(of_wait * s)
+    poisson = queue.wait(of_wait * s, sigma)
     found: Complex = (1 - waits) + waits * poisson
+    for modulation, own in queue.bursts:
+        found = found * modulation.prolonged(
+            sigma, of_wait * s - queue.own.rate_per_s + queue.own.transform(sigma), own=own
+        )
     return found
 
 
@@ -305,12 +345,14 @@ class Flow(NamedTuple):
     """The samples of one source: how important they are (``level`` 0 is the most important), rate, and routes.
 
     ``variability`` is the squared coefficient of variation of the times between arrivals.
+    ``bursts`` are those of the source, if there are any.
     """
 
     level: int
     rate_per_s: float
     trips: Sequence[tuple[Route, Journey]]
     variability: float = 1.0
+    bursts: Bursts | None = None
 
 
 def delay_distributions(flows: Mapping[str, Flow], sources: Iterable[str]) -> dict[str, DelayDistribution]:
@@ -324,6 +366,7 @@ def delay_distributions(flows: Mapping[str, Flow], sources: Iterable[str]) -> di
             before=tuple(journey.visits[earlier] for earlier in journey.before[number]),
             after=tuple(journey.visits[later] for later in journey.after[number]),
             variability=flow.variability,
+            bursts=flow.bursts,
         )
         for source, flow in flows.items()
         for route, journey in flow.trips
@@ -332,7 +375,7 @@ def delay_distributions(flows: Mapping[str, Flow], sources: Iterable[str]) -> di
     arrive = arrivals(streams)
     found = queues(streams, arrive)
     in_order = iter(
-        found[stream.visit.resource, stream.level, arrival.flow]
+        found[stream.visit.resource, stream.level, _queue(stream, arrival)]
         for stream, arrival in zip(streams, arrive, strict=True)
     )
     waits = {
@@ -367,8 +410,7 @@ def _range_s(journey: Journey, at: Sequence[Queue]) -> float:
         free = 1 - queue.above.load
         if queue.busy >= 1:
             return math.inf
-        waits = min(1.0, queue.busy + queue.below.load)
-        slowest_s = max(slowest_s, queue.wait_s / max(waits, 0.05))
+        slowest_s = max(slowest_s, queue.longest_s)
         total_s += queue.wait_s + float(visit.piece_s.sum()) / free
         variance += float((visit.piece_std_s**2).sum()) / free**2
     return 1.2 * total_s + TAIL * slowest_s + 6 * math.sqrt(variance)

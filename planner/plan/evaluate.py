@@ -10,6 +10,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import PlanError
+from planner.plan.bursts import Bursts
 from planner.plan.distribution import DelayDistribution, Flow, delay_distributions
 from planner.plan.energy import energy_use, require_power
 from planner.plan.journey import Journey, Journeys, LegSite
@@ -104,6 +105,14 @@ def variability(instance: Instance, source: str) -> float:
         return 1.0
     between = np.diff(times)
     return float(between.var() / max(between.mean() ** 2, 1e-300))
+
+
+def bursts(instance: Instance, source: str) -> Bursts | None:
+    """Return the bursts of a source; None if its arrivals are no more variable than Poisson ones."""
+    spec = instance.scenario.sources[source]
+    if spec.arrivals == "mmpp" and spec.bursts is not None:
+        return Bursts.of_spec(spec.bursts)
+    return Bursts.of_times(instance.traces.get(source, ())) if spec.arrivals == "trace" else None
 
 
 def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Evaluation:
@@ -350,7 +359,13 @@ def _distributions(
         return {}
     level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
     flows = {
-        source: Flow(level[-specs[source].priority], float(rate), samples[source], variability(instance, source))
+        source: Flow(
+            level[-specs[source].priority],
+            float(rate),
+            samples[source],
+            variability(instance, source),
+            bursts(instance, source),
+        )
         for source, rate in zip(instance.sources, rate_per_s, strict=True)
     }
     return delay_distributions(flows, timed)
@@ -370,9 +385,16 @@ def _queueing_times_s(instance: Instance, samples: Samples, rate_per_s: NDArray[
     """Return the mean time of each visit of each route of each source, in order."""
     specs = instance.scenario.sources
     level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
+    crowds = {source: bursts(instance, source) for source in instance.sources}
     return visit_times_s(
         [
-            Stream(level[-specs[source].priority], float(rate) * route.share * visit.probability, visit)
+            Stream(
+                level[-specs[source].priority],
+                float(rate) * route.share * visit.probability,
+                visit,
+                source,
+                crowds[source],
+            )
             for source, rate in zip(instance.sources, rate_per_s, strict=True)
             for route, trip in samples[source]
             for visit in trip.visits

@@ -6,7 +6,8 @@ piece of a visit and σ_k the utilisation by classes 1..k, the most important fi
     W_k = [Σ_{j≤k} λ_j E S_j² + Σ_{j>k} λ_j Σ_b E B_jb²] / 2 / ((1 − σ_{k−1}) (1 − σ_k))
     T_k = W_k + (S_k − S_last) / (1 − σ_{k−1}) + S_last
 
-With one piece per visit this is Cobham's formula; less important work delays by the rest of one piece at most.
+With one piece per visit this is Cobham's formula; less important work delays by the rest of one piece at most. Bursts
+prolong W_k as :mod:`planner.plan.bursts` has it.
 
 References
 ----------
@@ -23,16 +24,23 @@ from typing import NamedTuple
 
 import numpy as np
 
+from planner.plan.bursts import Bursts, Modulation
 from planner.plan.journey import Moments, Visit
+from planner.plan.service_times import Parts, wholes
 
 
 @dataclass(frozen=True)
 class Stream:
-    """Visits of one kind: their rate, and how important they are (``level`` 0 is the most important)."""
+    """Visits of one kind: their rate, and how important they are (``level`` 0 is the most important).
+
+    ``bursts`` are those of their source, whose name matters only then.
+    """
 
     level: int
     rate_per_s: float
     visit: Visit
+    source: str = ""
+    bursts: Bursts | None = None
 
 
 class ClassMember(NamedTuple):
@@ -85,6 +93,23 @@ def _waits(queue: Sequence[ClassMember]) -> Iterable[tuple[ClassMember, float, f
             for member in queue
         )
         wait_s = rest / 2 / ((1 - busy_above) * (1 - busy)) if busy < 1 else np.inf
+        longer_s = _longer_s([member.stream for member in queue if member.stream.level <= level], busy)
         for member in peers:
-            yield member, wait_s, busy_above
+            crowd_s = sum(by_own[source == member.stream.source] for source, by_own in longer_s.items())
+            yield member, wait_s + crowd_s / (1 - busy_above) if crowd_s else wait_s, busy_above
         busy_above = busy
+
+
+def _longer_s(streams: Sequence[Stream], busy: float) -> dict[str, tuple[float, float]]:
+    """Return for each source with bursts how much longer others, and its own samples, wait for the work of streams."""
+    crowds = {stream.source: stream.bursts for stream in streams if stream.bursts is not None}
+    if not crowds or busy >= 1:
+        return {}
+    everything = Parts(part for stream in streams for part in wholes(stream.rate_per_s, stream.visit))
+    found = {}
+    for source, bursts in crowds.items():
+        own = [stream for stream in streams if stream.source == source]
+        parts = Parts(part for stream in own for part in wholes(stream.rate_per_s, stream.visit))
+        modulation = Modulation(bursts, everything, parts)
+        found[source] = modulation.longer_s(own=False), modulation.longer_s(own=True)
+    return found

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import pairwise
 from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
+
+from planner.plan.journey import Visit
 
 MAX_PARTS: Final = 8
 """Most parts of a mixture of times; those of similar means are joined."""
@@ -80,3 +82,11 @@ def _joined(parts: list[Part]) -> list[Part]:
         nests = (one.rate_per_s * one.nests + two.rate_per_s * two.nests) / rate
         parts[nearest : nearest + 2] = [Part(rate, mean, max(square - mean**2, 0.0), nests)]
     return parts
+
+
+def wholes(rate_per_s: float, visit: Visit) -> Iterator[Part]:
+    """Yield the times of whole visits, by the piece after which they end."""
+    ends = -np.diff(np.append(visit.survival, 0.0))
+    means, variances = np.cumsum(visit.piece_s), np.cumsum(visit.piece_std_s**2)
+    for end in np.flatnonzero(ends > 0).tolist():
+        yield Part(rate_per_s * float(ends[end]), float(means[end]), float(variances[end]))

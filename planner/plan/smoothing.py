@@ -21,6 +21,7 @@ from collections.abc import Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
+from planner.plan.bursts import Bursts
 from planner.plan.journey import Visit
 
 ECHO: Final = 1.2
@@ -53,6 +54,8 @@ class Stream:
         The visits that a sample makes before and after this one, in order.
     variability
         Squared coefficient of variation of the times between the source's arrivals.
+    bursts
+        The source's bursts, if it has any.
     """
 
     level: int
@@ -62,6 +65,7 @@ class Stream:
     before: tuple[Visit, ...] = ()
     after: tuple[Visit, ...] = ()
     variability: float = 1.0
+    bursts: Bursts | None = None
 
 
 def arrivals(streams: Sequence[Stream]) -> list[Arrivals]:

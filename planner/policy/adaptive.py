@@ -37,14 +37,15 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
-from math import inf
+from math import exp, inf
 from typing import Final, NamedTuple
 
 from planner.plan.types import PlanSpec, Route
 from planner.policy.backlog_forecast import BacklogForecast
 from planner.policy.base import PriorityPolicy
 from planner.policy.candidate_routes import extended_candidate_routes, whole_model_at_home
-from planner.policy.types import Booking, Status, Task, View, Waiting, resource_of
+from planner.policy.types import Booking, Refuse, Status, Task, View, Waiting, resource_of
+from planner.policy.urgency import OwnQueue, Urgency, aged_priority
 from planner.scenario.instance import Instance
 from planner.scenario.types import AdaptiveParameters
 
@@ -129,29 +130,38 @@ class Adaptive(PriorityPolicy):
         self._waiting: dict[str, tuple[tuple[float, int], ...]] = {}
         self._known: dict[str, int] = {}
         self._unannounced: list[tuple[str, Booking]] = []
+        self._urgency = Urgency(instance, instance.scenario.policy.order)
+        self._refusable = self._urgency.drops if instance.scenario.policy.admission else frozenset[str]()
         self._surplus = dict.fromkeys(instance.sources, 0.0)
         """By how much the accuracies promised so far exceed the required ones, in all."""
 
     # ---- routes ---------------------------------------------------------------------------------------------------
 
-    def route(self, view: View, source: str) -> Route:
-        """Return the passable route of least marginal cost."""
+    def route(self, view: View, source: str) -> Route | Refuse:
+        """Return the passable route of least marginal cost; refuse a sample if that costs more than to miss it."""
         self._learn(view)
         home, priority = view.instance.home(source), view.priorities[source]
         least = view.instance.scenario.sources[source].min_accuracy or 0.0
         floor = least - self._surplus[source] - _ROUNDING
         prices: dict[str, _MarginalPrice] = {}
-        best, best_cost, best_times_s = None, inf, []
+        deadline_s = self._urgency.deadline_s.get(source)
+        best, best_cost, best_times_s, best_delay_s = None, inf, [], inf
         for option in self._options_of(view, source):
             if priority * option.least_s >= best_cost:
                 break
             if option.accuracy < floor or not view.passable(home, option.route):
                 continue
-            cost, times_s = self._cost(view, option, priority, prices)
+            delay_s, others, times_s = self._cost(view, option, priority, prices)
+            cost = priority * (delay_s + option.loss_s) + others
+            if deadline_s is not None:
+                missed = self._missed(delay_s, option.least_s - option.loss_s, deadline_s)
+                cost += priority * self._parameters.miss_weight * deadline_s * missed
             if cost < best_cost:
-                best, best_cost, best_times_s = option, cost, times_s
+                best, best_cost, best_times_s, best_delay_s = option, cost, times_s, delay_s
         if best is None:
             return whole_model_at_home(view.instance, source)
+        if deadline_s is not None and source in self._refusable and best_cost > priority * self._miss_s(deadline_s):
+            return Refuse(max(best_delay_s - deadline_s, 0.0))
         self._surplus[source] += best.accuracy - least
         for leg, time_s in zip(best.legs, best_times_s, strict=True):
             booking = Booking(time_s, priority, leg.share * leg.work_s)
@@ -186,11 +196,20 @@ class Adaptive(PriorityPolicy):
         self._waiting[resource] = status.waiting
         self._forecasts[resource].told(status.at_s, [*status.backlog_s, (inf, status.running_s)])
 
+    def _miss_s(self, deadline_s: float) -> float:
+        """Return the delay that costs as much as a missed deadline, in seconds."""
+        return (1 + self._parameters.miss_weight) * deadline_s
+
+    def _missed(self, delay_s: float, least_s: float, deadline_s: float) -> float:
+        """Return the probability that a sample takes longer than its deadline, by its expected delay."""
+        spread_s = self._parameters.doubt * max(delay_s - least_s, 0.05 * least_s)
+        return 1 / (1 + exp(min(max((deadline_s - delay_s) / spread_s, -50.0), 50.0)))
+
     def _cost(
         self, view: View, option: _Option, priority: float, prices: dict[str, _MarginalPrice]
-    ) -> tuple[float, list[float]]:
-        """Return the marginal cost of a route, and when the sample would come to each of its legs."""
-        time_s, delay_s, others, times_s = view.now_s, option.loss_s, 0.0, []
+    ) -> tuple[float, float, list[float]]:
+        """Return a sample's delay on a route, what that costs others, and when it would come to each of its legs."""
+        time_s, delay_s, others, times_s = view.now_s, 0.0, 0.0, []
         for resource, work_s, latency_s, share, onward in option.legs:
             forecast = self._forecasts[resource]
             price = prices.get(resource)
@@ -205,7 +224,7 @@ class Adaptive(PriorityPolicy):
             delay_s += share * own_s
             if onward:
                 time_s += own_s
-        return priority * delay_s + others, times_s
+        return delay_s, others, times_s
 
     def _price(self, view: View, resource: str, priority: float) -> _MarginalPrice:
         largest, later = self._parameters.largest_utilisation, self._parameters.later_weight
@@ -241,10 +260,14 @@ class Adaptive(PriorityPolicy):
             at_s=view.now_s,
             backlog_s=tuple((priority, round(work_s / step_s) * step_s) for priority, work_s in view.backlog_s.items()),
             running_s=round(max(view.running_until_s - view.now_s, 0.0) / step_s) * step_s,
-            waiting=tuple((queue, number) for queue, number in view.queued.items() if isinstance(queue, float)),
+            waiting=_waiting(view),
         )
 
     # ---- service --------------------------------------------------------------------------------------------------
+
+    def queue(self, task: Task) -> Hashable:
+        """Put each task with a deadline into a queue of its own, others by priority."""
+        return self._urgency.queue(task)
 
     def rank(self, task: Task) -> float:
         """Put the oldest first."""
@@ -253,12 +276,20 @@ class Adaptive(PriorityPolicy):
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
         """Serve the highest aged priority; the first of a queue has the highest of its class."""
         now_s, ageing_s = view.now_s, self._parameters.ageing_s
+        if self._urgency.deadline_s:
+            return self._urgency.choose(view, heads, ageing_s)
         return max(heads, key=lambda queue: aged_priority(heads[queue].task, now_s, ageing_s))
 
 
-def aged_priority(task: Task, now_s: float, ageing_s: float) -> float:
-    """Return the current priority of a task, which grows by its first one every ``ageing_s`` seconds."""
-    return task.priority * (1 + (now_s - task.created_s) / ageing_s)
+def _waiting(view: View) -> tuple[tuple[float, int], ...]:
+    """Return the number of tasks that wait, by priority."""
+    counts: dict[float, int] = defaultdict(int)
+    for queue, number in view.queued.items():
+        if isinstance(queue, OwnQueue):
+            counts[queue.priority] += number
+        elif isinstance(queue, float):
+            counts[queue] += number
+    return tuple(counts.items())
 
 
 def _option(view: View, source: str, route: Route) -> _Option:

@@ -7,7 +7,7 @@ from math import inf
 
 from planner.plan.types import PlanSpec, Route
 from planner.policy.candidate_routes import whole_model_at_home
-from planner.policy.types import Ask, Compute, Decision, Forward, Status, Task, View, Waiting
+from planner.policy.types import Ask, Compute, Decision, Forward, Refuse, Status, Task, View, Waiting
 
 
 class BasePolicy:
@@ -20,7 +20,7 @@ class BasePolicy:
         """Return the current priority of the source."""
         return view.priorities[source]
 
-    def route(self, view: View, source: str) -> Route | float | None:
+    def route(self, view: View, source: str) -> Route | Refuse | float | None:
         """Return the whole model at the source."""
         return whole_model_at_home(view.instance, source)
 

@@ -26,6 +26,7 @@ from planner.policy.adaptive import Adaptive
 from planner.policy.ar_mdi import ArMdi, Mdi
 from planner.policy.batch import Batch
 from planner.policy.ddi import Ddi
+from planner.policy.deadlines import Edf, LeastLaxity
 from planner.policy.ms_mdi import MsMdi
 from planner.policy.pa_mdi import PaMdi
 from planner.policy.routed import Local, Planned
@@ -91,9 +92,11 @@ _BUILT_IN: Final = (
         "ms-mdi", _ms_mdi, needs_plan=False, description="At home or round the ring, by queue lengths: MS-MDI."
     ),
     Registration("pa-mdi", _pa_mdi, needs_plan=False, description="Block by block to a neighbour that agrees: PA-MDI."),
+    Registration("edf", Edf, needs_plan=False, description="As ddi, and there the earliest deadline first."),
     Registration(
-        "planned", lambda _, plan: Planned(plan), needs_plan=True, description="The plan's routes by their shares."
+        "least-laxity", LeastLaxity, needs_plan=False, description="As ddi, and there the least time to spare first."
     ),
+    Registration("planned", Planned, needs_plan=True, description="The plan's routes by their shares."),
     Registration(
         "adaptive",
         _adaptive,

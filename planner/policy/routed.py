@@ -8,7 +8,9 @@ from typing import Final
 from planner.plan.types import PlanSpec, Route
 from planner.policy.base import BasePolicy, PriorityPolicy
 from planner.policy.candidate_routes import whole_model_at_home
-from planner.policy.types import View
+from planner.policy.types import Refuse, Task, View
+from planner.policy.urgency import Urgency
+from planner.scenario.instance import Instance
 
 _GOLDEN: Final = (5**0.5 - 1) / 2
 
@@ -23,11 +25,16 @@ class Planned(PriorityPolicy):
     The route of a source's n-th sample is the one whose cumulated share holds the n-th term of the additive recurrence
     n φ mod 1 with the golden ratio φ, which of all such sequences keeps the shares most evenly over any run of samples.
     When a worker has left, or a hop is broken, the routes over it drop out; a source with none left computes at home.
+
+    Within a class, the least slack goes first (:mod:`planner.policy.urgency`), so that delays remain those of priority
+    queues, which plans are evaluated by. A sample is refused if what is served before it at home makes it late.
     """
 
     looks_between_blocks = True
 
-    def __init__(self, plan: PlanSpec) -> None:
+    def __init__(self, instance: Instance, plan: PlanSpec) -> None:
+        self._urgency = Urgency(instance, "priority")
+        self._admission = instance.scenario.policy.admission
         self._routes: dict[str, tuple[Route, ...]] = {}
         self._follow(plan)
         self._drawn: dict[str, int] = defaultdict(int)
@@ -39,8 +46,17 @@ class Planned(PriorityPolicy):
         """Draw from another plan's routes from now on."""
         self._follow(plan)
 
-    def route(self, view: View, source: str) -> Route:
-        """Draw one of the plan's routes by its share."""
+    def route(self, view: View, source: str) -> Route | Refuse:
+        """Draw one of the plan's routes by its share; refuse a sample that what waits here makes late."""
+        route = self._draw(view, source)
+        late_s = self._urgency.late_at_home_s(view, source, route) if self._admission else 0.0
+        return Refuse(late_s) if late_s > 0 else route
+
+    def rank(self, task: Task) -> float:
+        """Put the one first that has to go on first; without deadlines, first come, first served."""
+        return self._urgency.latest_s(task)
+
+    def _draw(self, view: View, source: str) -> Route:
         home = view.instance.home(source)
         routes = [route for route in self._routes[source] if view.passable(home, route)]
         if not routes:

@@ -330,6 +330,13 @@ class Ask:
 Decision: TypeAlias = Compute | Forward | Ask
 
 
+@dataclass(slots=True)
+class Refuse:
+    """Drop the next sample of a source before it starts, since it would be late by ``late_s`` seconds at least."""
+
+    late_s: float
+
+
 class Policy(Protocol):
     """The decisions of one worker; :class:`planner.policy.base.BasePolicy` has sensible defaults for most.
 
@@ -345,10 +352,11 @@ class Policy(Protocol):
         """Return the priority of the next sample of ``source``, this worker's own."""
         ...
 
-    def route(self, view: View, source: str) -> Route | float | None:
+    def route(self, view: View, source: str) -> Route | Refuse | float | None:
         """Return the next sample's route.
 
-        A time leaves the sample in the reservoir until then; None leaves it there until something happens.
+        A time leaves the sample in the reservoir until then; None leaves it there until something happens. Only samples
+        of a source with ``late: drop`` are refused.
         """
         ...
 
@@ -365,7 +373,10 @@ class Policy(Protocol):
         ...
 
     def rank(self, task: Task) -> float:
-        """Return the task's rank in its queue: the least is served first, equals first come, first served."""
+        """Return the task's rank in its queue: the least is served first, equals first come, first served.
+
+        It is asked again when a task comes back with blocks left.
+        """
         ...
 
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:

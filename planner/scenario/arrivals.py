@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import itertools
-from collections import deque
 from collections.abc import Iterable, Iterator, Sequence
 
 import numpy as np
 
 from planner.scenario.instance import Instance
-from planner.scenario.types import SourceSpec
+from planner.scenario.types import BurstSpec, SourceSpec
 
 
 def source_rng(seed: int, source_index: int) -> np.random.Generator:
@@ -27,14 +26,14 @@ def arrival_times(
     source
         Its ``samples`` is the number of times; a shorter trace ends early.
     rng
-        Used by Poisson arrivals only; see :func:`source_rng`.
+        Used by random arrivals only; see :func:`source_rng`.
     trace
         For ``arrivals: trace``: the times in seconds, never decreasing.
 
     Raises
     ------
     ValueError
-        The source's arrivals need a rate or a trace, and there is none.
+        The source's arrivals need a rate, bursts or a trace, and there are none.
     """
     if source.arrivals == "batch":
         return itertools.repeat(0.0, source.samples)
@@ -46,10 +45,26 @@ def arrival_times(
         raise ValueError(f"arrivals: {source.arrivals} need a rate")
     if source.arrivals == "constant":
         return (index / source.rate_per_s for index in range(source.samples))
-    return itertools.accumulate(rng.exponential(1 / source.rate_per_s) for _ in range(source.samples))
+    times = itertools.accumulate(rng.exponential(1 / source.rate_per_s) for _ in range(source.samples))
+    if source.arrivals == "poisson":
+        return times
+    if source.bursts is None:
+        raise ValueError("arrivals: mmpp need bursts")
+    return warp(times, _switches(source.bursts, rng.spawn(1)[0]))
 
 
-def warp(times: Iterable[float], factors: Sequence[tuple[float, float]]) -> Iterator[float]:
+def _switches(bursts: BurstSpec, rng: np.random.Generator) -> Iterator[tuple[float, float]]:
+    """Yield when the rate changes, and its factor from then on: both states last exponentially distributed times."""
+    calm_s = bursts.every_s - bursts.length_s
+    busy = bool(rng.random() < bursts.share)
+    at_s = 0.0
+    while True:
+        yield at_s, bursts.factor if busy else bursts.calm
+        at_s += rng.exponential(bursts.length_s if busy else calm_s)
+        busy = not busy
+
+
+def warp(times: Iterable[float], factors: Iterable[tuple[float, float]]) -> Iterator[float]:
     """Return the times, after time has passed faster or slower from certain moments on.
 
     Parameters
@@ -60,12 +75,13 @@ def warp(times: Iterable[float], factors: Sequence[tuple[float, float]]) -> Iter
         ``(from_s, factor)``, in order of time: the seconds of ``times`` that pass in one second from then on.
     """
     begin_s, passed_s, factor = 0.0, 0.0, 1.0
-    changes = deque(factors)
+    changes = iter(factors)
+    change = next(changes, None)
     for time_s in times:
-        while changes and (changes[0][0] - begin_s) * factor <= time_s - passed_s:
-            from_s, next_factor = changes.popleft()
-            passed_s += (from_s - begin_s) * factor
-            begin_s, factor = from_s, next_factor
+        while change is not None and (change[0] - begin_s) * factor <= time_s - passed_s:
+            passed_s += (change[0] - begin_s) * factor
+            begin_s, factor = change
+            change = next(changes, None)
         yield begin_s + (time_s - passed_s) / factor
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from planner.errors import Fault
 from planner.formats.yaml import Location
-from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec, WorkerSpec, percentile_level
+from planner.scenario.types import EventSpec, PolicySpec, ScenarioSpec, SourceSpec, WorkerSpec, percentile_level
 from planner.schemas import nearest
 from planner.units import format_quantity
 
@@ -136,15 +136,40 @@ def check_arrivals(scenario: ScenarioSpec) -> Iterator[Finding]:
     for name, source in scenario.sources.items():
         location = ("sources", name)
         needs: tuple[Location, ...] = ((*location, "arrivals"), (*location, "trace"))
-        if source.rate_per_s is None and source.arrivals in ("poisson", "constant"):
+        if source.rate_per_s is None and source.arrivals in ("poisson", "constant", "mmpp"):
             what, expected = f"arrivals: {source.arrivals} need a rate", "a rate such as 10 /s"
             yield Finding((*location, "rate"), what, None, expected, needs)
+        yield from _of_bursts(location, source)
         if source.arrivals == "trace" and source.trace is None:
             expected = "a text file of times in seconds, one per line"
             yield Finding((*location, "trace"), "arrivals: trace need a file", None, expected, needs)
         if source.arrivals != "trace" and source.trace is not None:
             what = f"arrivals: {source.arrivals} take no file of times"
             yield Finding((*location, "trace"), what, source.trace, "arrivals: trace, or no trace:", needs)
+
+
+def _of_bursts(location: Location, source: SourceSpec) -> Iterator[Finding]:
+    """Yield whether bursts are missing, out of place, or bring more than the mean rate alone."""
+    needs: tuple[Location, ...] = ((*location, "arrivals"), (*location, "bursts"))
+    bursts = source.bursts
+    if source.arrivals == "mmpp" and bursts is None:
+        expected = "bursts such as {factor: 5, length: 2 s, every: 30 s}"
+        yield Finding((*location, "bursts"), "arrivals: mmpp need bursts", None, expected, needs)
+    elif source.arrivals != "mmpp" and bursts is not None:
+        what = f"arrivals: {source.arrivals} have no bursts"
+        yield Finding((*location, "bursts"), what, None, "arrivals: mmpp, or no bursts:", needs)
+    elif bursts is not None and bursts.length_s >= bursts.every_s:
+        what, expected = "bursts never end", "a time longer than their length"
+        every = format_quantity(bursts.every_s, "time")
+        yield Finding((*location, "bursts", "every"), what, every, expected, ((*location, "bursts", "length"),))
+    elif bursts is not None and bursts.factor * bursts.length_s > bursts.every_s:
+        yield Finding(
+            (*location, "bursts", "every"),
+            "bursts alone bring more than the mean rate",
+            format_quantity(bursts.every_s, "time"),
+            f"{bursts.factor:g} times their length or more: {format_quantity(bursts.factor * bursts.length_s, 'time')}",
+            ((*location, "bursts", "factor"), (*location, "bursts", "length")),
+        )
 
 
 def check_network_kinds(scenario: ScenarioSpec) -> Iterator[Finding]:

@@ -142,6 +142,27 @@ def percentile_level(key: str) -> float | None:
     return level if 0 < level < 1 else None
 
 
+class BurstSpec(Entry):
+    """Bursts of a source: a Poisson process whose rate switches between two values at random times (MMPP)."""
+
+    factor: Annotated[float, Field(ge=1, le=1e6, allow_inf_nan=False, strict=True)]
+    """Rate during a burst, relative to the mean rate."""
+    length_s: Duration = Field(alias="length")
+    """Mean length of a burst."""
+    every_s: Duration = Field(alias="every")
+    """Mean time from the beginning of a burst to that of the next; more than its length, at least ``factor`` times."""
+
+    @property
+    def share(self) -> float:
+        """Share of the time that bursts take."""
+        return self.length_s / self.every_s
+
+    @property
+    def calm(self) -> float:
+        """Rate between bursts, relative to the mean rate."""
+        return (1 - self.factor * self.share) / (1 - self.share)
+
+
 class SourceSpec(Entry):
     """A stream of samples that arrive at a worker."""
 
@@ -173,8 +194,12 @@ class SourceSpec(Entry):
     """Longest time from the arrival of a sample until its first block starts; a sample that waits longer is dropped."""
     min_accuracy: Fraction | None = None
     """Minimum fraction of samples that are answered correctly."""
-    arrivals: Literal["poisson", "constant", "batch", "trace"] = "poisson"
-    """``poisson``: random; ``constant``: evenly spaced; ``batch``: all at the start; ``trace``: read from a file."""
+    arrivals: Literal["poisson", "constant", "mmpp", "batch", "trace"] = "poisson"
+    """``poisson``: random; ``constant``: evenly spaced; ``mmpp``: random, in bursts; ``batch``: all at the start;
+    ``trace``: read from a file."""
+    bursts: BurstSpec | None = None
+    """For ``arrivals: mmpp``: ``{factor: 5, length: 2 s, every: 30 s}`` for bursts of 2 s that come every 30 s on
+    average, during which five times the mean rate comes."""
     trace: str | None = None
     """For ``arrivals: trace``: text file of arrival times in seconds, one per line, relative to the scenario file."""
 
@@ -191,6 +216,10 @@ class ObjectiveSpec(Entry):
     """Coefficient of variation of service times in the solver's objective."""
 
 
+ServiceOrder = Literal["priority", "slack", "value"]
+"""How workers order samples that have deadlines; see :mod:`planner.policy.urgency`."""
+
+
 class AdaptiveParameters(Entry):
     """Constants of the policy ``adaptive`` for the goals ``delay`` and ``throughput``."""
 
@@ -204,6 +233,10 @@ class AdaptiveParameters(Entry):
     """Utilisation by measured rates is taken to be at most this: rates are measured on few samples."""
     rate_memory_s: Duration = Field(default=5.0, alias="rate_memory")
     """Arrival rates are averages over about this long."""
+    miss_weight: Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)] = 4.0
+    """A missed deadline costs as much as a delay of this many deadlines."""
+    doubt: Annotated[float, Field(gt=0, allow_inf_nan=False, strict=True)] = 0.3
+    """Uncertainty of an expected wait, relative to it, for the probability that a sample misses its deadline."""
     most_bookings: Count = 64
     """Number of bookings kept for each worker and network; beyond it, the last ones of a priority are merged."""
     backlog_step_s: Duration = Field(default=1e-3, alias="backlog_step")
@@ -263,6 +296,13 @@ class PolicySpec(Entry):
     """Under ``ms-mdi``, a queue at a source takes samples from the reservoir while it is shorter than this."""
     literal: bool = False
     """Whether ``ms-mdi`` follows equation (2) of its paper as printed, which can leave workers idle."""
+    order: ServiceOrder = "value"
+    """How workers serve samples that have deadlines under ``planned`` and ``adaptive``. ``priority``: the highest
+    priority first, then the least slack; ``slack``: the least slack first; ``value``: the earliest due first, without
+    the samples that are worth least where not all can be in time."""
+    admission: bool = True
+    """Whether ``planned`` and ``adaptive`` refuse a sample at its source when it is expected to be late on every route,
+    or to cost others more than it is worth; only where its source says ``late: drop``."""
     adaptive: AdaptiveParameters = AdaptiveParameters()
     """Constants of ``adaptive`` for the goals ``delay`` and ``throughput``."""
     batch: BatchParameters = BatchParameters()

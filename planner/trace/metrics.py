@@ -49,6 +49,39 @@ def interval(values: Sequence[float]) -> Interval:
     return Interval(fmean(values), quantile * stdev(values) / len(values) ** 0.5)
 
 
+_Z: Final = 1.959964
+"""97.5th percentile of the normal distribution."""
+
+
+class Bounds(NamedTuple):
+    """An interval of fractions."""
+
+    low: float
+    high: float
+
+
+def wilson(correct: float, samples: int) -> Bounds:
+    """Return the 95 % confidence interval of a probability, given an observed fraction.
+
+    It contains each probability p for which the fraction lies within 1.96 standard deviations, √(p(1−p)/n), of p.
+
+    Parameters
+    ----------
+    correct
+        Observed fraction.
+    samples
+        Number of independent samples; 1 or more.
+
+    References
+    ----------
+    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
+    """
+    shrink = 1 + _Z**2 / samples
+    middle = (correct + _Z**2 / (2 * samples)) / shrink
+    half = _Z / shrink * math.sqrt(correct * (1 - correct) / samples + (_Z / (2 * samples)) ** 2)
+    return Bounds(max(middle - half, 0.0), min(middle + half, 1.0))
+
+
 class Distribution:
     """Mean and percentiles of a stream of values, in bounded memory.
 
@@ -94,6 +127,17 @@ class Distribution:
             result.append(middles[below] + rank % 1 * (middles[above] - middles[below]))
         return result
 
+    def percentile_interval(self, percent: float) -> tuple[float, float]:
+        """Return the 95 % confidence interval of a percentile of at least one value.
+
+        It is between two order statistics (normal approximation of the binomial distribution; W. J. Conover, "Practical
+        Nonparametric Statistics", section 3.2), and ends at the least or the largest value where there are few. It
+        takes the values as independent: those of samples that wait for each other make it too narrow.
+        """
+        half = 196 * math.sqrt(percent / 100 * (1 - percent / 100) / self.count)
+        low, high = self.percentiles((max(percent - half, 0.0), min(percent + half, 100.0)))
+        return low, high
+
     def _count(self, value: float) -> None:
         index = math.floor(math.log(max(value, SMALLEST) / SMALLEST) / BIN_WIDTH)
         self._bins[index] = self._bins.get(index, 0) + 1
@@ -125,6 +169,10 @@ class SourceMetrics:
     """Number of samples whose result came after the deadline or never; None without a deadline."""
     max_late_s: float | None = None
     """Largest time by which a sample missed the deadline, a dropped one at least; None if none is known to."""
+    p50_interval_s: tuple[float, float] | None = None
+    p95_interval_s: tuple[float, float] | None = None
+    p99_interval_s: tuple[float, float] | None = None
+    """95 % confidence intervals of these percentiles, see :meth:`Distribution.percentile_interval`."""
 
     @property
     def miss_share(self) -> float | None:
@@ -206,6 +254,9 @@ class _SourceSums:
             accuracy=self._accuracy(),
             judged=self._judged,
             correct=self._correct,
+            p50_interval_s=self.delays.percentile_interval(50),
+            p95_interval_s=self.delays.percentile_interval(95),
+            p99_interval_s=self.delays.percentile_interval(99),
             **punctuality,
         )
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import replace
-from math import sqrt
-from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,38 +18,6 @@ from planner.validation.references import References
 
 Labels = Mapping[str, NDArray[np.int64]]
 """Classes of the inputs of some sources, in the order of the inputs."""
-
-_Z: Final = 1.959964
-"""97.5th percentile of the normal distribution."""
-
-
-class Bounds(NamedTuple):
-    """An interval of fractions."""
-
-    low: float
-    high: float
-
-
-def wilson(correct: float, samples: int) -> Bounds:
-    """Return the 95 % confidence interval of a probability, given an observed fraction.
-
-    It contains each probability p for which the fraction lies within 1.96 standard deviations, √(p(1−p)/n), of p.
-
-    Parameters
-    ----------
-    correct
-        Observed fraction.
-    samples
-        Number of independent samples; 1 or more.
-
-    References
-    ----------
-    E. B. Wilson, "Probable inference, the law of succession, and statistical inference", JASA 22 (1927).
-    """
-    shrink = 1 + _Z**2 / samples
-    middle = (correct + _Z**2 / (2 * samples)) / shrink
-    half = _Z / shrink * sqrt(correct * (1 - correct) / samples + (_Z / (2 * samples)) ** 2)
-    return Bounds(max(middle - half, 0.0), min(middle + half, 1.0))
 
 
 def recorded_predictions(

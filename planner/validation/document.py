@@ -21,6 +21,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
         "failed": validation.failed,
         "duplicates": validation.duplicates,
         "faults": list(validation.faults),
+        "drops": list(validation.drops),
         "incidents": [asdict(incident) for incident in validation.measurement.incidents],
         "host_limited": validation.host_limited,
         "host_limits": list(validation.host_limits),
@@ -31,6 +32,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
                 "measured": _metrics(comparison.measured, comparison.measured.measured_accuracy),
                 "error_ratio": comparison.error_ratio,
                 "accuracy_interval": comparison.accuracy_interval,
+                "intervals": {figure.name: figure.interval for figure in comparison.figures},
                 "explanation": comparison.explanation,
                 "legs": [_leg(leg) for leg in comparison.legs],
             }

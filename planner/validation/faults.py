@@ -47,6 +47,17 @@ def sample_faults(
     yield from _others(numerics.unequal, "differ")
 
 
+def sample_drops(records: Iterable[Record]) -> Iterator[str]:
+    """Describe the first samples that were dropped: which, and why; the reason says how late they would have been."""
+    count = 0
+    for record in records:
+        if isinstance(record, SampleRecord) and record.status == "dropped":
+            count += 1
+            if count <= NAMED:
+                yield f"{_named((record.source, record.sample))} was dropped: {record.reason}"
+    yield from _others(count, "were dropped")
+
+
 def _unfinished(instance: Instance, records: Iterable[Record]) -> tuple[dict[_Key, str], list[_Key]]:
     """Return the first samples that failed, with their reasons, and the first that never ended."""
     ended = {source: NumberSet() for source in instance.sources}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from typing import Final
 
 from planner.tables import Table, milliseconds
 from planner.units import format_quantity
@@ -13,6 +14,7 @@ from planner.validation.verdict import Validation
 def describe_validation(validation: Validation, tolerance: float) -> Iterator[Table | str]:
     """Yield predicted and measured delays side by side, and the verdict."""
     yield _delays(validation)
+    yield _figures(validation)
     yield from _accuracies(validation)
     numerics = validation.numerics
     yield (
@@ -24,6 +26,7 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
         if own.limit > own.base or own.exact is not None:
             yield f"{model} on {own}"
     yield from validation.faults
+    yield from validation.drops
     for incident in validation.measurement.incidents:
         yield str(incident)
     if validation.host_limits:
@@ -107,6 +110,31 @@ def _delays(validation: Validation) -> Table:
             for name, source in validation.sources.items()
         ],
     )
+
+
+def _figures(validation: Validation) -> Table:
+    def text(name: str, value: float) -> str:
+        return milliseconds(value) if name.endswith("_s") else f"{value:.1%}"
+
+    return Table(
+        "Percentiles of delays and late samples, with the 95 % interval of what was measured",
+        ("source", "figure", ">predicted", ">measured", ">interval", "prediction"),
+        [
+            (
+                name,
+                _FIGURES[figure.name],
+                text(figure.name, figure.predicted),
+                text(figure.name, figure.measured),
+                f"{text(figure.name, figure.interval.low)} to {text(figure.name, figure.interval.high)}",
+                "within" if figure.within else "outside",
+            )
+            for name, source in validation.sources.items()
+            for figure in source.figures
+        ],
+    )
+
+
+_FIGURES: Final = {"p50_delay_s": "p50", "p95_delay_s": "p95", "p99_delay_s": "p99", "miss_share": "late or dropped"}
 
 
 def _accuracies(validation: Validation) -> Iterator[str]:

@@ -22,7 +22,7 @@ from planner.trace.store import RecordStore
 from planner.validation.accuracy import Labels, recorded_predictions, with_correctness
 from planner.validation.calibration_run import CalibrationRuns, InSituCosts, calibrate, with_in_situ_costs
 from planner.validation.energy import compare_energy
-from planner.validation.faults import sample_faults
+from planner.validation.faults import sample_drops, sample_faults
 from planner.validation.legs import BusyTime, Legs, LegTimes, compare_legs, latencies
 from planner.validation.limits import measure_limits, reference_runs
 from planner.validation.numerics import Numerics, compare
@@ -224,6 +224,7 @@ def judge(
         host_limits=_host_limits(instance, measurement, measured),
         numerics=numerics,
         faults=tuple(sample_faults(instance, measurement.records, numerics, failed=failed, lost=lost)),
+        drops=tuple(sample_drops(measurement.records)),
         sources={
             source: SourceComparison(
                 simulated.metrics.sources[source], sources[source], inputs[source], tuple(legs[source])

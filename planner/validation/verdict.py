@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from planner.execution.coordinator.run_result import RunResult
-from planner.trace.metrics import SourceMetrics
+from planner.trace.metrics import Bounds, SourceMetrics, wilson
 from planner.trace.records import Record
-from planner.validation.accuracy import Bounds, wilson
 from planner.validation.energy import EnergyComparison
 from planner.validation.legs import LegComparison, explain
 from planner.validation.numerics import Numerics
@@ -25,6 +25,20 @@ class Check:
 
     def __str__(self) -> str:
         return f"{self.name} ({self.found}; expected {self.expected})"
+
+
+class Figure(NamedTuple):
+    """A figure of a source, predicted and measured, and the 95 % confidence interval of what was measured."""
+
+    name: str
+    predicted: float
+    measured: float
+    interval: Bounds
+
+    @property
+    def within(self) -> bool:
+        """Whether the prediction is in the interval."""
+        return self.interval.low <= self.predicted <= self.interval.high
 
 
 @dataclass(frozen=True)
@@ -50,6 +64,28 @@ class SourceComparison:
         if self.measured.measured_accuracy is None:
             return None
         return wilson(self.measured.measured_accuracy, min(self.measured.judged, self.inputs))
+
+    @property
+    def miss_interval(self) -> Bounds | None:
+        """95 % confidence interval of the measured share of late samples; None without a deadline or a sample."""
+        share = self.measured.miss_share
+        return None if share is None else wilson(share, self.measured.offered)
+
+    @property
+    def figures(self) -> tuple[Figure, ...]:
+        """Percentiles of the delay and, with a deadline, the share of late samples, as far as there are any."""
+        return tuple(self._figures())
+
+    def _figures(self) -> Iterator[Figure]:
+        predicted, measured = self.predicted, self.measured
+        intervals = (measured.p50_interval_s, measured.p95_interval_s, measured.p99_interval_s)
+        for percent, interval in zip((50, 95, 99), intervals, strict=True):
+            name = f"p{percent}_delay_s"
+            promised, found = getattr(predicted, name), getattr(measured, name)
+            if promised is not None and found is not None and interval is not None:
+                yield Figure(name, promised, found, Bounds(*interval))
+        if predicted.miss_share is not None and measured.miss_share is not None and self.miss_interval is not None:
+            yield Figure("miss_share", predicted.miss_share, measured.miss_share, self.miss_interval)
 
     @property
     def accurate(self) -> bool:
@@ -96,6 +132,8 @@ class Validation:
     numerics: Numerics
     faults: tuple[str, ...]
     """Descriptions of samples that failed or were lost, and of outputs that differ."""
+    drops: tuple[str, ...]
+    """Descriptions of samples that were dropped, with how late they would have been."""
     sources: dict[str, SourceComparison]
     predicted: Collection[Record]
     measurement: RunResult

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from math import inf
 
 from planner.policy.candidate_routes import whole_model_at_home
-from planner.policy.types import Policy, SampleKey, Task, WorkerState
+from planner.policy.types import Policy, Refuse, SampleKey, Task, WorkerState
 from planner.trace.records import Origin
 from planner.worker.events import Complete, Discard, Fail, FailureMessage, SetTimer, StepOutput, Timer
 from planner.worker.lateness import Lateness
@@ -193,6 +193,9 @@ class Home:
         if not reservoir or self._in_flight[source] >= self._limits[source]:
             return False
         route = self._policy.route(view, source)
+        if isinstance(route, Refuse):
+            self._drop((source, reservoir[0]), route.late_s, refused=True)
+            return self._admit(source)
         if isinstance(route, float):
             self._ask_again(source, route)
         if route is None or isinstance(route, float):
@@ -269,11 +272,13 @@ class Home:
                 return
             self._drop((source, reservoir[0]), self._lateness.late_start_s(source, first.created_s))
 
-    def _drop(self, identity: tuple[str, int], late_s: float | None) -> None:
+    def _drop(self, identity: tuple[str, int], late_s: float | None, *, refused: bool = False) -> None:
         """End a sample in the reservoir as dropped."""
         pending = self._end(identity)
         if pending is not None:
-            reason = self._lateness.reason(identity[0], pending.created_s, late_s, pending.latest_s)
+            reason = self._lateness.reason(
+                identity[0], pending.created_s, late_s, own_s=pending.latest_s, refused=refused
+            )
             key = SampleKey(*identity, pending.attempt)
             self._output.effects.append(Fail(key, pending.created_s, reason, dropped=True, late_s=late_s))
 

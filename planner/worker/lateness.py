@@ -57,8 +57,18 @@ class Lateness:
         """Return by how much a sample in the reservoir would miss its deadline at least, in seconds."""
         return self._missed_by_s(source, created_s, self._least_at_start_s[source])
 
-    def reason(self, source: str, created_s: float, late_s: float | None, own_s: float | None = None) -> str:
+    def reason(
+        self,
+        source: str,
+        created_s: float,
+        late_s: float | None,
+        *,
+        own_s: float | None = None,
+        refused: bool = False,
+    ) -> str:
         """Return in words why a sample is dropped now."""
+        if refused:
+            return f"refused: expected to miss its deadline by {format_quantity(late_s or 0.0, 'time')}"
         if own_s is not None and self._state.now_s >= own_s:
             return f"its time of {format_quantity(own_s - created_s, 'time')} is up"
         timeout_s, waited_s = self._timeout_s.get(source), self._state.now_s - created_s

@@ -45,11 +45,16 @@ class Queues:
         self._raise(task.priority, work_s)
         place = self._policy.rank(task), next(self._sequence)
         waiting = Waiting(task, first, last_block, state.now_s, place, latest_s=latest_s)
-        self.put_back(waiting)
+        self._put(waiting)
         return waiting
 
-    def put_back(self, waiting: Waiting) -> None:
-        """Add a task that has blocks left, at the place it had."""
+    def come_back(self, waiting: Waiting) -> None:
+        """Add a task that has blocks left; among equals it keeps the place it had."""
+        task = waiting.task
+        waiting.place = self._policy.rank(task.at(waiting.next_block, task.stages)), waiting.place[1]
+        self._put(waiting)
+
+    def _put(self, waiting: Waiting) -> None:
         self.changes += 1
         queue = self._policy.queue(waiting.task)
         heap = self._heaps[queue]

@@ -354,7 +354,7 @@ class Worker:
         if event.block == waiting.last_block:
             self._end_task(waiting, exit_)
         elif self._policy.looks_between_blocks:
-            self._queues.put_back(waiting)
+            self._queues.come_back(waiting)
             if waiting.latest_s < inf:
                 self._added.append(waiting)
         else:

@@ -7,10 +7,10 @@ from collections.abc import Mapping
 from typing import NoReturn
 
 from planner.plan.types import PlanSpec, Route
-from planner.policy.adaptive import aged_priority
 from planner.policy.candidate_routes import extended_candidate_routes
 from planner.policy.costs import CostTable
 from planner.policy.types import SampleKey, Task, Waiting
+from planner.policy.urgency import aged_priority
 from planner.scenario.instance import Instance
 from planner.trace.records import Record, SampleRecord
 from planner.worker.events import (

@@ -76,7 +76,7 @@ def test_a_registered_policy_is_simulated_by_its_name(always_fast: str) -> None:
 
 
 def test_a_policy_may_need_a_plan() -> None:
-    register("mine", lambda _instance, plan: Planned(plan), needs_plan=True)
+    register("mine", Planned, needs_plan=True)
     try:
         assert needs_plan("mine")
         with pytest.raises(UsageError, match=r"policy 'mine' follows a plan, and none was given; expected --plan PLAN"):

@@ -11,7 +11,7 @@ import pytest
 from planner.plan.types import Route
 from planner.policy.base import PriorityPolicy
 from planner.policy.costs import CostTable
-from planner.policy.types import Status, View, Waiting, WorkerState
+from planner.policy.types import Refuse, Status, View, Waiting, WorkerState
 from planner.worker.events import Arrived, BlockEnded, Event, FailureMessage, Left, Received, StatusMessage
 from planner.worker.worker import Worker
 from tests.instances import make_instance
@@ -58,7 +58,7 @@ class Vandal(PriorityPolicy):
                 write()
             self.refused.add(f"{type(of).__name__}.{what}")
 
-    def route(self, view: View, source: str) -> Route | float | None:
+    def route(self, view: View, source: str) -> Route | Refuse | float | None:
         self._vandalise(view)
         self._vandalise(view.costs)
         return super().route(view, source)

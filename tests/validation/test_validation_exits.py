@@ -11,8 +11,8 @@ import pytest
 
 from planner.cli import main
 from planner.runtime.inputs import load_arrays
+from planner.trace.metrics import wilson
 from planner.trace.records import SampleRecord, read_records
-from planner.validation.accuracy import wilson
 
 ROOT = Path(__file__).parents[2]
 IMAGES = ROOT / "models" / "resnet56-exits-fashion.npz"
