@@ -37,8 +37,7 @@ TRUTH = KernelTimes(
         ("elementwise", "kernels"): 8e-6,
         ("elementwise", "flop"): 1 / 5e9,
         ("elementwise", "activation_bytes"): 1 / 1.5e9,
-    },
-    penalty=0.0,
+    }
 )
 
 
@@ -127,8 +126,10 @@ def logs(adapted: AdaptedClass, profile: Profile) -> list[float]:
 def test_a_fit_recovers_a_device_of_any_speed(unit: float) -> None:
     rng = np.random.default_rng(0)
     works = [work(rng) for _ in range(80)]
-    slower = KernelTimes({key: unit * value for key, value in TRUTH.seconds.items()}, penalty=0.0)
-    fitted = Fitter([Measurement(str(index), item, slower.time_s(item)) for index, item in enumerate(works)]).fit(1e-4)
+    slower = KernelTimes({key: unit * value for key, value in TRUTH.seconds.items()})
+    fitted = Fitter([Measurement(str(index), item, slower.time_s(item)) for index, item in enumerate(works)]).fit(
+        penalties=[1e-4]
+    )
     for item in [work(rng) for _ in range(20)]:
         assert fitted.time_s(item) == pytest.approx(slower.time_s(item), rel=0.02)
     for key in (("convolution", "flop"), ("depthwise_convolution", "flop"), ("matrix_product", "weight_bytes")):
