@@ -264,6 +264,40 @@ def test_a_probe_alone_gives_an_estimate(tmp_path: Path) -> None:
     assert np.abs(logs(adapted, measured("new", rng))).max() < 0.1
 
 
+def slower(item: DeviceProbe, factor: float) -> DeviceProbe:
+    kernels = tuple(kernel.model_copy(update={"time_s": factor * kernel.time_s}) for kernel in item.kernels)
+    return item.model_copy(update={"kernels": kernels})
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_a_probe_of_a_slow_moment_does_not_shift_estimates(factor: float) -> None:
+    """The models, which were measured at other moments, tell how fast the device is otherwise."""
+    rng = np.random.default_rng(14)
+    adapted = adapt(CLASS, [slower(probe(rng), factor), *device(rng, 8, noise=0.03)])
+    errors = [logs(adapted, measured(f"new{number}", rng)) for number in range(5)]
+    assert abs(np.median(errors)) < 0.07
+    assert adapted.fit["median_error"] < 0.1
+
+
+def test_measured_models_do_not_make_estimates_worse_than_a_probe_alone() -> None:
+    """Models have errors that go the same way in all of their blocks; what is estimated has none."""
+    alone, together = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        probed, models = probe(rng), device(rng, 8, noise=0.1, bias=0.15)
+        new = [measured(f"new{number}", rng) for number in range(5)]
+        for errors, known in ((alone, [probed]), (together, [probed, *models])):
+            adapted = adapt(CLASS, known)
+            errors += [_whole(adapted, profile) for profile in new]
+    assert np.median(np.abs(together)) < np.median(np.abs(alone)) + 0.08
+    assert np.mean(np.abs(together) <= np.log(1.15)) >= 0.9
+
+
+def _whole(adapted: AdaptedClass, profile: Profile) -> float:
+    predicted_s = sum(adapted.times.time_s(block.work) for block in profile.blocks)
+    return float(np.log(predicted_s / sum(block.mean_s for block in profile.blocks)))
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
