@@ -1,12 +1,13 @@
 """Errors of estimates that are fitted to measurements: each model predicted by a fit that saw neither it nor its like.
 
-The models run in short rounds, interleaved, on one pinned processor; the clock is the thread's processor time. Of each
-block the 10 % quantile counts, because other programs only add time. The difference between odd and even rounds is the
-noise of the measurement itself.
+The models and those of the probe run in short rounds, interleaved, on one pinned processor; the clock is the thread's
+processor time. Of each block the 10 % quantile counts, because other programs only add time. The difference between odd
+and even rounds is the noise of the measurement itself.
 """
 
 from __future__ import annotations
 
+import math
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
@@ -25,7 +26,7 @@ from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE, build_model
 from planner.profiling.adapt import AdaptedClass, adapt
 from planner.profiling.assemble import ChainCosts, assemble
-from planner.profiling.device_probe import DeviceProbe, KernelTime, ProbedModel, load_models, run_rounds
+from planner.profiling.device_probe import DeviceProbe, KernelTime, ProbedModel, load_models, run_round
 from planner.profiling.intervals import half_width
 from planner.profiling.sampling import Clock
 from planner.profiling.types import ModelReference, Profile
@@ -33,11 +34,10 @@ from planner.runtime.inputs import random_inputs
 from planner.runtime.providers import find_provider
 from planner.runtime.session import BlockSession
 
-ROUNDS: Final = 6
-ROUND_S: Final = 0.1
+ROUNDS: Final = 14
+ROUND_S: Final = 0.05
 """Processor time of a model in a round; it runs at least three times."""
 QUIET: Final = 0.1
-PROBE_S: Final = 45.0
 CLASS: Final = "bench"
 GOALS: Final = "goals: median 8 %, 90 % of them within 15 %"
 
@@ -105,8 +105,7 @@ def run() -> None:
     pinned = os.sched_getaffinity(0)
     os.sched_setaffinity(0, {max(pinned)})
     try:
-        subjects = _measure()
-        probed = _probe()
+        subjects, probed = _measure()
     finally:
         os.sched_setaffinity(0, pinned)
     probe = _as_probe(probed)
@@ -141,16 +140,18 @@ def run() -> None:
     )
 
 
-def _measure() -> dict[str, Subject]:
+def _measure() -> tuple[dict[str, Subject], list[ProbedModel]]:
     subjects = {}
     with tempfile.TemporaryDirectory() as folder:
         for name, load in _models(Path(folder)):
             subjects[name] = _subject(load())
+    probed, _ = load_models(find_provider("cpu"), 1, Clock(math.inf, None))
     rng = np.random.default_rng(1)
     for _ in range(ROUNDS):
         for name in rng.permutation(list(subjects)):
             subjects[name].run_round()
-    return subjects
+        run_round(probed)
+    return subjects, probed
 
 
 def _models(folder: Path) -> Iterator[tuple[str, Callable[[], ChainModel]]]:
@@ -175,12 +176,6 @@ def _subject(model: ChainModel) -> Subject:
     for session in sessions:
         tensors.append(tensors[-1] | session.run(tensors[-1]))
     return Subject(model, sessions, tensors)
-
-
-def _probe() -> list[ProbedModel]:
-    models, _ = load_models(find_provider("cpu"), 1, Clock(PROBE_S, None))
-    run_rounds(models, Clock(PROBE_S, None))
-    return models
 
 
 def _as_probe(models: list[ProbedModel]) -> DeviceProbe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from difflib import get_close_matches
 from functools import cache
@@ -16,6 +17,37 @@ if TYPE_CHECKING:
     from pydantic_core import ErrorDetails
 
 Schema = Mapping[str, Any]
+
+FILES: Final = {
+    "planner/scenario/": "a scenario",
+    "planner/plan/": "a plan",
+    "planner/profile/": "a profile",
+    "planner/device-probe/": "a device probe",
+    "planner/device-class/": "a device class",
+    "planner/catalogue/": "a catalogue of devices",
+}
+"""Kinds of files by the beginning of their key ``schema``."""
+
+
+def kind_of(schema: object) -> str:
+    """Return what a file with this key ``schema`` is, as in ``a plan``; empty for none of :data:`FILES`."""
+    return next((kind for start, kind in FILES.items() if isinstance(schema, str) and schema.startswith(start)), "")
+
+
+def schema_fault(stated: object, expected: str, where: str) -> Fault:
+    """Return the fault of a file whose key ``schema`` is not the expected one: of another kind or another version."""
+    wanted = kind_of(expected)
+    found = kind_of(stated)
+    other = found not in ("", wanted)
+    what = f"the file is {found}, not {wanted}" if other else f"not {wanted} of this version"
+    return Fault(what, where, stated, expected)
+
+
+def stated_schema(text: str | bytes) -> str | None:
+    """Return the key ``schema`` of a text in YAML or JSON, which need not be valid; None for a text of no such kind."""
+    content = text if isinstance(text, str) else text.decode(errors="replace")
+    match = re.search(r"""^[{\s]*["']?schema["']?\s*:\s*["']?(planner/[a-z-]+/v\d+)""", content, re.MULTILINE)
+    return match[1] if match else None
 
 
 @cache

@@ -53,7 +53,7 @@ class Step:
     writes
         Buffers that are written.
     scratch_bytes
-        Further memory needed during the operation.
+        Sizes of further buffers needed during the operation, all at the same time.
     over
         Buffers whose place the first output takes if it has the same size and no later step reads them.
     view
@@ -62,7 +62,7 @@ class Step:
 
     reads: tuple[Buffer, ...]
     writes: tuple[Write, ...]
-    scratch_bytes: int = 0
+    scratch_bytes: tuple[int, ...] = ()
     over: tuple[Buffer, ...] = ()
     view: Buffer | None = None
 
@@ -177,8 +177,9 @@ def _run(arena: Arena, steps: Sequence[Step], places: Sequence[_Place]) -> None:
     for index in range(len(steps) + 1):
         for place in starting[index]:
             pieces[id(place)] = arena.allocate(place.size_bytes)
-        if index < len(steps) and steps[index].scratch_bytes:
-            arena.free(arena.allocate(steps[index].scratch_bytes))
+        if index < len(steps):
+            for piece in [arena.allocate(size_bytes) for size_bytes in steps[index].scratch_bytes]:
+                arena.free(piece)
         for place in ending[index]:
             arena.free(pieces.pop(id(place)))
 

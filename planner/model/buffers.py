@@ -27,7 +27,7 @@ from planner.model.extract import Subgraph
 from planner.model.graph import Node, WorkGraph
 from planner.model.inlining import bodies
 from planner.model.lookup import MISFITS, attribute
-from planner.model.scratch import scratch_bytes
+from planner.model.scratch import scratch_pieces
 from planner.model.shapes import Shapes
 
 BLOCK_CHANNELS: Final = 16
@@ -186,7 +186,7 @@ class _Plan:
         *,
         blocked: bool = False,
         over: tuple[Buffer, ...] = (),
-        scratch: int = 0,
+        scratch: tuple[int, ...] = (),
         shape: tuple[int, ...] | None = None,
     ) -> None:
         written = Buffer(name, blocked)
@@ -305,10 +305,10 @@ class _Plan:
         else:
             self._step(Step((read,), (Write(Buffer(output), 0, None),), view=read))
 
-    def _scratch(self, node: Node) -> int:
-        inner = sum(map(self.shapes.bytes, _inner(node)))
+    def _scratch(self, node: Node, *, integer: bool = False) -> tuple[int, ...]:
+        inner = tuple(filter(None, [sum(map(self.shapes.bytes, _inner(node)))]))
         try:
-            return inner + scratch_bytes(node.proto, self.shapes.dims)
+            return inner + scratch_pieces(node.proto, self.shapes.dims, integer=integer)
         except MISFITS:
             return inner
 
@@ -357,13 +357,7 @@ class _Plan:
         names = [self.makers[name].inputs[0] for name in names]
         blocked = node.proto.op_type == "Conv" or all(Buffer(name, blocked=True) in self.exists for name in names)
         reads = tuple(self._read(name, blocked=blocked) for name in names)
-        self._write(reads, path[-1].outputs[0], blocked=blocked, scratch=self._integer_scratch(node))
-
-    def _integer_scratch(self, node: Node) -> int:
-        try:
-            return scratch_bytes(node.proto, self.shapes.dims, integer=True)
-        except MISFITS:
-            return 0
+        self._write(reads, path[-1].outputs[0], blocked=blocked, scratch=self._scratch(node, integer=True))
 
 
 def _inner(node: Node) -> Iterator[str]:

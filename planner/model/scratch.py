@@ -6,13 +6,17 @@ onnxruntime reports it for each node (``session.collect_node_memory_stats_to_fil
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import numpy as np
 import onnx
 
-from planner.model.lookup import Lookup, Rule, attribute, output_elements, shape_of
+from planner.model.lookup import Lookup, attribute, output_elements, shape_of
+
+Pieces = tuple[int, ...]
+"""Sizes in bytes of what is allocated at the same time."""
+Rule = Callable[[onnx.NodeProto, Lookup], int | Pieces]
 
 FLOAT_BYTES: Final = 4
 POINTER_BYTES: Final = 8
@@ -22,9 +26,16 @@ SEGMENT_BYTES: Final = 128 * 128 * FLOAT_BYTES
 FLASH_BYTES: Final = 2**18
 """Scores that attention holds at a time if it has no mask."""
 
+POINT_BYTES: Final = 56
+"""Four places, four weights and a mask of a point that is sampled from an image."""
+CACHED_BYTES: Final = 48
+"""An entry of a hash table from an integer to a number, with the memory around it and its share of the table."""
+SYMMETRIC_GROUPS: Final = 16
+"""Depthwise convolutions with 8 bits are computed without sums in memory if their channels come in so many."""
 
-def scratch_bytes(node: onnx.NodeProto, lookup: Lookup, *, integer: bool = False) -> int:
-    """Return the scratch memory of a node in bytes.
+
+def scratch_pieces(node: onnx.NodeProto, lookup: Lookup, *, integer: bool = False) -> Pieces:
+    """Return the sizes of the scratch buffers of a node, which are alive at the same time, in bytes.
 
     Parameters
     ----------
@@ -40,10 +51,9 @@ def scratch_bytes(node: onnx.NodeProto, lookup: Lookup, *, integer: bool = False
     UnknownShapeError
         If a shape is unknown.
     """
-    if integer:
-        return _integer_conv(node, lookup) if node.op_type == "Conv" else 0
-    rule = RULES.get(node.op_type)
-    return rule(node, lookup) if rule else 0
+    rule = INTEGER_RULES.get(node.op_type) if integer else RULES.get(node.op_type)
+    pieces = rule(node, lookup) if rule else 0
+    return tuple(filter(None, pieces if isinstance(pieces, tuple) else (pieces,)))
 
 
 def _conv(node: onnx.NodeProto, lookup: Lookup) -> int:
@@ -63,18 +73,19 @@ def _conv_transpose(node: onnx.NodeProto, lookup: Lookup) -> int:
     return math.prod(weight[1:]) * math.prod(shape_of(node.input[0], lookup)[2:]) * FLOAT_BYTES
 
 
-def _integer_conv(node: onnx.NodeProto, lookup: Lookup, weight: int = 1) -> int:
+def _integer_conv(node: onnx.NodeProto, lookup: Lookup, weight: int = 1) -> Pieces:
     """Count the addresses of the pixels under a depthwise kernel, or else the unrolled input.
 
-    Sums of 32 bits are written to memory if the input channels do not come in fours.
+    Sums of 32 bits are written to memory if the input channels do not come in fours, or those of a depthwise
+    convolution in sixteens. (``qlinearconv.cc``, and ``MlasConvSymPackWSize``)
     """
     shape = shape_of(node.input[weight], lookup)
     pixels = math.prod(shape_of(node.output[0], lookup)[2:])
     kernel = math.prod(shape[2:])
+    sums = shape[0] * pixels * FLOAT_BYTES
     if shape[1] == 1:
-        return kernel * pixels * POINTER_BYTES
-    unrolled = shape[1] * kernel * pixels if kernel > 1 else 0
-    return unrolled + (shape[0] * pixels * FLOAT_BYTES if shape[1] % 4 else 0)
+        return (sums if shape[0] % SYMMETRIC_GROUPS else 0, kernel * pixels * POINTER_BYTES)
+    return (sums if shape[1] % 4 else 0, shape[1] * kernel * pixels if kernel > 1 else 0)
 
 
 def _where(node: onnx.NodeProto, lookup: Lookup) -> int:
@@ -113,9 +124,25 @@ def _einsum(node: onnx.NodeProto, lookup: Lookup) -> int:
 
 
 def _resize(node: onnx.NodeProto, lookup: Lookup) -> int:
-    """Count two positions and two weights for each row and column."""
+    """Count two positions and two weights for each row and column.
+
+    With cubic weights, rows of a channel that are interpolated along the other axis are kept in a hash table: four of
+    the input for each of the output, and no more than there are, with those beyond the edges.
+    """
     mode = attribute(node, "mode", b"nearest")
+    image = shape_of(node.output[0], lookup)[-2:]
+    if mode == b"cubic" and len(image) == 2:
+        rows = min(shape_of(node.input[0], lookup)[-2] + 3, 4 * image[0])
+        return rows * image[1] * CACHED_BYTES
     return 4 * FLOAT_BYTES * sum(shape_of(node.output[0], lookup)[2:]) if mode == b"linear" else 0
+
+
+def _grid_sample(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count what is known of each point of an image, if it is interpolated linearly with zeros around it."""
+    points = shape_of(node.output[0], lookup)[2:]
+    mode, around = attribute(node, "mode", b"linear"), attribute(node, "padding_mode", b"zeros")
+    planned = mode in (b"linear", b"bilinear") and around == b"zeros" and not attribute(node, "align_corners", 0)
+    return math.prod(points) * POINT_BYTES if planned and len(points) == 2 else 0
 
 
 def _scatter(node: onnx.NodeProto, lookup: Lookup) -> int:
@@ -137,12 +164,12 @@ def _recurrent(gates: int) -> Rule:
     return count
 
 
-def _attention(node: onnx.NodeProto, lookup: Lookup) -> int:
+def _attention(node: onnx.NodeProto, lookup: Lookup) -> Pieces:
     """Count the scores of all pairs of queries and keys, and the mask."""
     query, key = (shape_of(name, lookup) for name in node.input[:2])
     heads = query[1] if len(query) == 4 else attribute(node, "q_num_heads", 1)
     pairs = query[-2] * key[-2]
-    return (query[0] * heads + 1) * pairs * FLOAT_BYTES
+    return (query[0] * heads * pairs * FLOAT_BYTES, pairs * FLOAT_BYTES)
 
 
 def _multi_head_attention(node: onnx.NodeProto, lookup: Lookup) -> int:
@@ -163,6 +190,7 @@ RULES: Final[Mapping[str, Rule]] = {
     "Einsum": _einsum,
     "FusedConv": _conv,
     "GRU": _recurrent(3),
+    "GridSample": _grid_sample,
     "GroupNormalization": _outputs(3),
     "HardSwish": _outputs(1),
     "LRN": _lrn,
@@ -181,3 +209,4 @@ RULES: Final[Mapping[str, Rule]] = {
     "Sum": _variadic,
     "Where": _where,
 }
+INTEGER_RULES: Final[Mapping[str, Rule]] = {"Conv": _integer_conv}

@@ -22,12 +22,14 @@ from planner.errors import Fault, ModelError
 from planner.files import real_path
 from planner.model.functions import RuntimeNode, inline
 from planner.model.inlining import bodies
+from planner.schemas import kind_of, stated_schema
 
 # com.microsoft is the domain of onnxruntime's own operators. Functions defined in the model are inlined.
 KNOWN_DOMAINS = frozenset({"", "ai.onnx", "ai.onnx.ml", "com.microsoft"})
 KNOWN_TYPES = frozenset(helper.get_all_tensor_dtypes())
 
 HASH_CHUNK_BYTES = 1 << 22
+_BEGINNING_BYTES = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -181,6 +183,10 @@ def _parse(path: Path) -> tuple[onnx.ModelProto, hashlib._Hash]:
     except (OSError, ValueError) as error:  # ValueError: an empty file cannot be mapped
         raise ModelError(f"cannot be read ({error})", where=str(path), expected=expected) from None
     except DecodeError:
+        with path.open("rb") as file:
+            kind = kind_of(stated_schema(file.read(_BEGINNING_BYTES)))
+        if kind:
+            raise ModelError(f"the file is {kind}, not a model", where=str(path), expected=expected) from None
         raise ModelError("not an ONNX file, or truncated", where=str(path), expected=expected) from None
     if not (proto.opset_import and proto.graph.node and proto.graph.output):
         raise ModelError("contains no ONNX graph with nodes and outputs", where=str(path), expected=expected)

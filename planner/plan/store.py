@@ -12,7 +12,7 @@ from planner.errors import PlanError
 from planner.files import StrPath, write_text_atomic
 from planner.formats.json import parse_json
 from planner.plan.types import SCHEMA, PlanSpec
-from planner.schemas import schema_faults
+from planner.schemas import schema_fault, schema_faults, stated_schema
 
 
 def load_plan(path: StrPath) -> PlanSpec:
@@ -29,11 +29,15 @@ def load_plan(path: StrPath) -> PlanSpec:
     except OSError as error:
         what = f"cannot read the plan: {error.strerror}"
         raise PlanError(what, where=str(path), expected="a plan by `planner solve`") from error
+    except UnicodeDecodeError as error:
+        raise PlanError(f"not a JSON file: {error}", where=str(path), expected="a plan by `planner solve`") from error
     except ValueError as error:
+        if stated := stated_schema(text):
+            raise PlanError([schema_fault(stated, SCHEMA, f"{path}: schema")]) from None
         raise PlanError(f"not a JSON file: {error}", where=str(path), expected="a plan by `planner solve`") from error
     stated = document.get("schema") if isinstance(document, dict) else None
     if stated != SCHEMA:
-        raise PlanError("not a plan of this version", where=f"{path}: schema", value=stated, expected=SCHEMA)
+        raise PlanError([schema_fault(stated, SCHEMA, f"{path}: schema")])
     try:
         return PlanSpec.model_validate_json(text, strict=True)  # a number is neither text nor a boolean
     except ValidationError as error:

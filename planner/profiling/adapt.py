@@ -1,7 +1,7 @@
 """Fit a device class to a few measurements of it, and estimate other models on it.
 
-Each model is predicted by a fit that saw neither it nor a model that is like it, with a penalty that was chosen on the
-others (leave-one-out cross-validation); that gives the errors. Models are alike if they have the same mix of operators:
+Each model is predicted by a fit that saw neither it nor a model that is like it (leave-one-out cross-validation); that
+gives the errors. Models are alike if they have the same mix of operators:
 one architecture in two sizes would tell each other's time, and the error of any other model would be larger. With fewer
 than three kinds of models, blocks and probed kernels are left out instead.
 """
@@ -24,7 +24,7 @@ from planner.profiling.assemble import SHORTEST_S, ChainCosts, assemble
 from planner.profiling.device_probe import SCHEMA as PROBE_SCHEMA
 from planner.profiling.device_probe import DeviceProbe, load_probe
 from planner.profiling.intervals import COVERAGE, around, half_width
-from planner.profiling.kernel_times import PENALTIES, Fitter, KernelTimes, Measurement
+from planner.profiling.kernel_times import Fitter, KernelTimes, Measurement
 from planner.profiling.sampling import ProfiledModel
 from planner.profiling.store import load_profile
 from planner.profiling.types import EstimateInterval, OperatingPoint, Profile
@@ -120,21 +120,12 @@ class AdaptedClass:
     @cached_property
     def times(self) -> KernelTimes:
         """Coefficients fitted to all measurements."""
-        return self._fitter.fit(self.penalty)
-
-    @cached_property
-    def penalty(self) -> float:
-        """Penalty with the least errors in cross-validation."""
-        return self._choose_penalty(without=None)
+        return self._fitter.fit()
 
     @cached_property
     def left_out(self) -> tuple[LeftOut, ...]:
         """Each model, or each block, predicted without it."""
-        return tuple(
-            self._trials[self._choose_penalty(without=fold)][fold][index]
-            for fold in range(len(self._folds))
-            for index in range(len(self._trials[PENALTIES[0]][fold]))
-        )
+        return tuple(item for fold in self._folds for item in self._leave_out(fold))
 
     @cached_property
     def width(self) -> float:
@@ -155,7 +146,6 @@ class AdaptedClass:
             "models": sorted(self.models.values()),
             "blocks": len(self._measurements) - kernels,
             "kernels": kernels,
-            "penalty": self.penalty,
             "left_out": "model" if self.by_model else "block",
             "median_error": float(np.median(errors)),
             "p90_error": float(np.percentile(errors, 90)),
@@ -169,12 +159,11 @@ class AdaptedClass:
         for number, item in enumerate(self.measured):
             if isinstance(item, DeviceProbe):
                 named = [(f"{number}:{kernel.name}", kernel.work, kernel.time_s) for kernel in item.kernels]
-                found += [Measurement(name, work, time_s) for name, work, time_s in named]
+                found += [Measurement(name, work, time_s, number) for name, work, time_s in named]
                 continue
             for index, block in enumerate(item.blocks):
                 group = item.model.sha256 if self.by_model else f"{number}:{index}"
-                whole = f"{number}" if self.by_model else None
-                found.append(Measurement(group, block.work, block.mean_s, whole))
+                found.append(Measurement(group, block.work, block.mean_s, number, self.by_model))
         return found
 
     @cached_property
@@ -190,13 +179,8 @@ class AdaptedClass:
         count = min(FOLDS, len(groups))
         return [groups[start::count] for start in range(count)]
 
-    @cached_property
-    def _trials(self) -> dict[float, list[list[LeftOut]]]:
-        """What is left out, by penalty and fold."""
-        return {penalty: [self._leave_out(fold, penalty) for fold in self._folds] for penalty in PENALTIES}
-
-    def _leave_out(self, fold: list[str], penalty: float) -> list[LeftOut]:
-        times = self._fitter.fit(penalty, without=frozenset(fold))
+    def _leave_out(self, fold: list[str]) -> list[LeftOut]:
+        times = self._fitter.fit(without=frozenset(fold))
         found = []
         for group in fold:
             rows = [item for item in self._measurements if item.group == group]
@@ -205,16 +189,6 @@ class AdaptedClass:
             error = sum(predicted) / sum(item.time_s for item in rows) - 1
             found.append(LeftOut(self.models.get(group, group), float(error), tuple(logs)))
         return found
-
-    def _choose_penalty(self, without: int | None) -> float:
-        """Return the penalty with the least errors of all folds but one."""
-        losses = {
-            penalty: sum(
-                np.log1p(item.error) ** 2 for fold, items in enumerate(folds) if fold != without for item in items
-            )
-            for penalty, folds in self._trials.items()
-        }
-        return min(losses, key=lambda penalty: losses[penalty])
 
 
 def adapt(device_class: str, measured: Sequence[Measured | StrPath]) -> AdaptedClass:

@@ -27,11 +27,12 @@ from planner.base import FrozenModel
 from planner.errors import Fault, ProfileError
 from planner.formats.yaml import YamlError, parse_yaml
 from planner.profiling.types import NonNegative, Positive
-from planner.schemas import schema_faults
+from planner.schemas import schema_fault, schema_faults
 
 FOLDERS: Final = tuple(base / "profiles/classes" for base in (Path(), *Path(__file__).parents[1:3]))
 """Folders of class files: below the working directory, in the installed package, in a checkout of this project."""
 
+SCHEMA: Final = "planner/device-class/v1"
 BYTES: Final = {"float16": 2, "float32": 4, "int8": 1}
 
 
@@ -142,6 +143,9 @@ def load_class(name: str) -> DeviceClass:
             replace(fault, where=f"{path}:{line}: {'.'.join(map(str, location))}".removesuffix(": "))
             for line, location, fault in error.faults
         ) from error
+    stated = document.get("schema") if isinstance(document, dict) else None
+    if stated is not None and stated != SCHEMA:
+        raise ProfileError([schema_fault(stated, SCHEMA, f"{path}: schema")])
     try:
         device_class = DeviceClass.model_validate(document)
     except ValidationError as error:

@@ -26,6 +26,7 @@ from planner.runtime.inputs import random_inputs
 from planner.runtime.providers import Provider, find_provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner, Tensor
 from planner.runtime.session import SESSION_CONFIG
+from planner.schemas import schema_fault, stated_schema
 from planner.tables import Printable, Table
 
 SCHEMA: Final = "planner/device-probe/v1"
@@ -188,19 +189,24 @@ def run_rounds(models: list[ProbedModel], clock: Clock) -> int:
 
     Returns the number of rounds.
     """
-    runner = models[0].runner
-    now_s = thread_time if runner.provider.device is None and runner.threads == 1 else perf_counter
     rounds = 0
     while rounds < MIN_ROUNDS or not clock.used(1.0):
-        for model in models:
-            model.runner.step(0, model.tensors)
-            for _ in range(REPEATS):
-                start_s = now_s()
-                model.runner.step(0, model.tensors)
-                model.times_s.append(now_s() - start_s)
+        run_round(models)
         rounds += 1
         clock.report()
     return rounds
+
+
+def run_round(models: list[ProbedModel]) -> None:
+    """Run all models in turn."""
+    runner = models[0].runner
+    now_s = thread_time if runner.provider.device is None and runner.threads == 1 else perf_counter
+    for model in models:
+        model.runner.step(0, model.tensors)
+        for _ in range(REPEATS):
+            start_s = now_s()
+            model.runner.step(0, model.tensors)
+            model.times_s.append(now_s() - start_s)
 
 
 def _summary(times_s: list[float]) -> tuple[float, float]:
@@ -223,12 +229,19 @@ def load_probe(path: StrPath) -> DeviceProbe:
     ProfileError
         If the file is missing, is not JSON, or contains invalid values: with one fault per value.
     """
+    content = b""
     try:
-        document = parse_json(Path(path).read_bytes())
+        content = Path(path).read_bytes()
+        document = parse_json(content)
     except OSError as error:
         raise ProfileError(f"device probe cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:
+        if stated := stated_schema(content):
+            raise ProfileError([schema_fault(stated, SCHEMA, f"{path}: schema")]) from None
         raise ProfileError(f"device probe is not JSON: {error}", where=str(path)) from error
+    stated = document.get("schema") if isinstance(document, dict) else None
+    if stated != SCHEMA:
+        raise ProfileError([schema_fault(stated, SCHEMA, f"{path}: schema")])
     try:
         return DeviceProbe.model_validate(document)
     except ValidationError as error:

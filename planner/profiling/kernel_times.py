@@ -7,8 +7,13 @@ The time of a block is::
 with positive coefficients for each kind: an additive roofline. A few measurements do not determine all of them. They
 are therefore fitted as *corrections*: the logarithm of a coefficient is that of a nominal device, plus one that all
 coefficients share (the device is faster or slower), plus one of its own, which is penalised by its square (ridge
-regression). The penalty is chosen by cross-validation over groups of measurements. Squares of relative errors are
+regression). Each file of measurements has a speed of its own, penalised likewise: a device is not equally fast at all
+moments, and what the sum over kinds misses goes the same way in all blocks of a model. Squares of relative errors are
 minimised: residuals are differences of logarithms.
+
+No penalty is chosen. Errors in cross-validation differ less from penalty to penalty than by chance, and where a model
+is left out, the choice tends to the penalty that suits it least, since its own error is missing from the comparison.
+The coefficients are therefore means of fits with each penalty, and so are the times, which are linear in them.
 
 A prediction of kernels whose parameters come from a few measurements on a new device is the idea of LitePred (Feng et
 al., NSDI 2024), which transfers the predictors of known devices, and of MAPLE (Abbasi et al., 2021, arXiv:2111.15106).
@@ -38,7 +43,8 @@ FUSED_SHARE: Final = 0.05
 """Nominal share of the time of fused operators, which are computed in registers."""
 
 PENALTIES: Final = (0.01, 0.03, 0.1, 0.3, 1.0)
-SCALE_PENALTY: Final = 1e-3
+SHARED_RIDGE: Final = 1e-6
+"""Keeps the steps finite."""
 STEPS: Final = 40
 CONVERGED: Final = 1e-7
 """Relative decrease of the sum of squares in a step, below which the fit ends."""
@@ -58,14 +64,17 @@ class Measurement:
         Work by kind.
     time_s
         Measured time, in seconds.
-    whole
-        Name of the model that the block is a part of, whose time counts as well; None for a block that counts alone.
+    file
+        What was measured at one time, and has a speed of its own.
+    is_part
+        Whether the blocks of the file make up a model, whose time counts as well.
     """
 
     group: str
     work: Work
     time_s: float
-    whole: str | None = None
+    file: int = 0
+    is_part: bool = False
 
 
 @dataclass(frozen=True)
@@ -76,12 +85,9 @@ class KernelTimes:
     ----------
     seconds
         Coefficient of each kind and term, in seconds per unit of the term.
-    penalty
-        Penalty of the corrections.
     """
 
     seconds: dict[Coefficient, float]
-    penalty: float
 
     def time_s(self, work: Work) -> float:
         """Return the time of a block; kinds that were never measured have the nominal coefficients, scaled."""
@@ -133,61 +139,68 @@ class Fitter:
         }
         self.coefficients: list[Coefficient] = [CALL, *sorted(used)]
         self._groups = [item.group for item in measurements]
-        self._wholes = [item.whole for item in measurements]
+        self._files = np.array([item.file for item in measurements])
+        self._is_part = np.array([item.is_part for item in measurements])
         self._amounts = np.array([_amounts(item.work, self.coefficients) for item in measurements])
         self._time_s = np.array([item.time_s for item in measurements])
         self._nominal = np.array([nominal(key) for key in self.coefficients])
 
-    def fit(self, penalty: float, without: frozenset[str] = frozenset()) -> KernelTimes:
-        """Return the coefficients that fit best, without the measurements of some groups."""
+    def fit(self, without: frozenset[str] = frozenset(), penalties: Sequence[float] = PENALTIES) -> KernelTimes:
+        """Return the mean of the coefficients that fit best with each penalty, without some groups' measurements."""
         kept = np.array([group not in without for group in self._groups])
-        rows, time_s = self._amounts[kept] * self._nominal, self._time_s[kept]
-        parts = [whole for whole, keep in zip(self._wholes, kept, strict=True) if keep]
-        wholes = sorted({whole for whole in parts if whole is not None})
-        member = np.array([[float(part == whole) for part in parts] for whole in wholes]).reshape(-1, len(parts))
-        sizes = np.array([1 if part is None else parts.count(part) for part in parts])
-        weight = np.sqrt(np.minimum(time_s / SHORT_S, 1.0) / sizes)
+        rows, time_s, files = self._amounts[kept] * self._nominal, self._time_s[kept], self._files[kept]
+        wholes = np.unique(files[self._is_part[kept]])
+        member = (files == wholes[:, None]).astype(float)
+        sizes = np.maximum(member.sum(axis=1) @ member, 1)
+        weight = np.append(np.sqrt(np.minimum(time_s / SHORT_S, 1.0) / sizes), np.ones(len(wholes)))
         rows, time_s = np.vstack([rows, member @ rows]), np.append(time_s, member @ time_s)
-        weight = np.append(weight, np.ones(len(wholes)))
+        files = np.append(files, wholes)
+        speeds = (files[:, None] == np.unique(files)).astype(float)
+        corrections = [_ridge(rows, time_s, speeds, weight, penalty) for penalty in penalties]
         return KernelTimes(
-            dict(zip(self.coefficients, (self._nominal * _ridge(rows, time_s, weight, penalty)).tolist(), strict=True)),
-            penalty,
+            dict(zip(self.coefficients, (self._nominal * np.mean(corrections, axis=0)).tolist(), strict=True))
         )
 
 
-def _ridge(rows: Array, time_s: Array, weight: Array, penalty: float) -> Array:
-    """Minimise Σ (w log(rows·exp(shared + own) / time))² + penalty² Σ own² by damped Gauss-Newton steps.
+def _ridge(rows: Array, time_s: Array, speeds: Array, weight: Array, penalty: float) -> Array:
+    """Minimise Σ (w (log(rows·exp(shared + own) / time) + speeds·v))² + penalty² (Σ own² + Σ v²).
 
-    Returns exp(shared + own), of shape [K].
+    By damped Gauss-Newton steps. Returns exp(shared + own), of shape [K].
+
+    Parameters
+    ----------
+    rows
+        Nominal time by measurement and coefficient, of shape [N, K].
+    speeds
+        1 for the file of each measurement, else 0, of shape [N, F].
     """
     count = rows.shape[1]
-    shared = float(np.log(time_s / rows.sum(axis=1)).mean())
-    own, damping = np.zeros(count), 1e-3
-    ridge = np.append(SCALE_PENALTY, np.full(count, penalty))
+    ridge = penalty**2 * np.append(0.0, np.ones(count + speeds.shape[1]))
+    found = np.append(np.log(time_s / rows.sum(axis=1)).mean(), np.zeros(len(ridge) - 1))
+    damping = 1e-3
 
-    def loss_of(shared: float, own: Array) -> tuple[float, Array, Array]:
-        predicted = rows * np.exp(shared + own)
+    def loss_of(found: Array) -> tuple[float, Array, Array]:
+        predicted = rows * np.exp(found[0] + found[1 : count + 1])
         total = predicted.sum(axis=1)
-        residual = weight * np.log(total / time_s)
-        loss = float(residual @ residual + penalty**2 * (own @ own))
-        return loss, residual, weight[:, None] * predicted / total[:, None]
+        residual = weight * (np.log(total / time_s) + speeds @ found[count + 1 :])
+        slope = predicted / total[:, None]
+        jacobian = weight[:, None] * np.column_stack([slope.sum(axis=1), slope, speeds])
+        return float(residual @ residual + ridge @ found**2), residual, jacobian
 
-    loss, residual, slope = loss_of(shared, own)
+    loss, residual, jacobian = loss_of(found)
     for _ in range(STEPS):
-        jacobian = np.column_stack([slope.sum(axis=1), slope])
-        gradient = jacobian.T @ residual + np.append(0.0, penalty**2 * own)
-        step = np.linalg.solve(jacobian.T @ jacobian + np.diag(ridge**2 + damping), -gradient)
-        size = np.abs(step).max()
-        step *= min(1.0, 2.0 / max(size, 1e-12))
-        trial = loss_of(shared + step[0], own + step[1:])
+        gradient = jacobian.T @ residual + ridge * found
+        step = np.linalg.solve(jacobian.T @ jacobian + np.diag(ridge + SHARED_RIDGE + damping), -gradient)
+        step *= min(1.0, 2.0 / max(np.abs(step).max(), 1e-12))
+        trial = loss_of(found + step)
         if trial[0] <= loss:
-            shared, own, damping = shared + step[0], own + step[1:], damping / 4
-            (loss, residual, slope), before = trial, loss
+            found, damping = found + step, damping / 4
+            (loss, residual, jacobian), before = trial, loss
             if before - loss < CONVERGED * before:
                 break
         else:
             damping = max(damping, 1e-6) * 8
-    return np.exp(shared + own)
+    return np.exp(found[0] + found[1 : count + 1])
 
 
 def _amounts(work: Work, coefficients: Sequence[Coefficient]) -> list[float]:

@@ -12,7 +12,7 @@ from planner.errors import ProfileError
 from planner.files import StrPath, write_text_atomic
 from planner.formats.json import parse_json
 from planner.profiling.types import SCHEMA, Profile
-from planner.schemas import schema_faults
+from planner.schemas import schema_fault, schema_faults, stated_schema
 
 FORMER_CHAIN: Final = (
     "on Python 3.10, earlier versions computed another chain_sha256 for models with external data: in such a profile, "
@@ -55,13 +55,17 @@ def load_profile(path: StrPath) -> Profile:
         If the file is missing, is not JSON, has another schema, or contains invalid values: with one fault per value.
     """
     path = Path(path)
+    content = b""
     try:
-        document = parse_json(path.read_bytes())
+        content = path.read_bytes()
+        document = parse_json(content)
     except FileNotFoundError as error:
         raise _missing(path) from error
     except OSError as error:
         raise ProfileError(f"profile cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:
+        if stated := stated_schema(content):
+            raise ProfileError([schema_fault(stated, SCHEMA, f"{path}: schema")]) from None
         raise ProfileError(f"profile is not JSON: {error}", where=str(path)) from error
     return _validated(document, path)
 
@@ -69,7 +73,7 @@ def load_profile(path: StrPath) -> Profile:
 def _validated(document: object, path: Path) -> Profile:
     if not isinstance(document, dict) or document.get("schema") != SCHEMA:
         schema = document.get("schema") if isinstance(document, dict) else None
-        raise ProfileError("not a profile of this version", where=f"{path}: schema", value=schema, expected=SCHEMA)
+        raise ProfileError([schema_fault(schema, SCHEMA, f"{path}: schema")])
     try:
         return Profile.model_validate(document)
     except ValidationError as error:

@@ -13,7 +13,7 @@ from planner.formats.yaml import Location
 from planner.scenario.check import Finding
 from planner.scenario.document import Document, plain
 from planner.scenario.schema import mend
-from planner.schemas import describe, known_keys, nearest, schema_at
+from planner.schemas import describe, known_keys, nearest, schema_at, schema_fault
 from planner.units import format_quantity, read_quantity
 
 _M = TypeVar("_M", bound=BaseModel)
@@ -36,10 +36,7 @@ def parse(document: Document, model: type[_M], version: str, check: Callable[[_M
     """
     stated = document.data.get("schema", version)
     if stated != version:
-        kind = version.split("/")[1]
-        raise ScenarioError(
-            f"not a {kind} of this version", where=document.where(("schema",)), value=stated, expected=version
-        )
+        raise ScenarioError([schema_fault(stated, version, document.where(("schema",)))])
     findings: list[Finding] = []
     covered: list[Location] = []
     try:

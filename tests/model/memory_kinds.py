@@ -19,6 +19,7 @@ DOUBLE: Final = TensorProto.DOUBLE
 ONE, TWO, AXIS_1 = np.float32(1), np.float32(2), np.array([1])
 SCALES: Final = {"scales": np.array([1, 1, 2, 2], np.float32)}
 FACTORS: Final = {name: np.ones(32, np.float32) for name in ("g", "b", "m", "v")}
+GRID: Final = np.random.default_rng(0).uniform(-1, 1, (1, 192, 96, 2)).astype(np.float32)
 NORM: Final = ["g", "b", "m", "v"]
 
 
@@ -170,6 +171,10 @@ KINDS: Final[dict[str, Kind]] = {
     "RNN": Kind([node("RNN", "x w r", "y", hidden_size=128)], SEQUENCE, (64, 1, 16, 128),
                 {"w": floats(1, 128, 256), "r": floats(1, 128, 128)}),
     "resize": Kind([node("Resize", "x - scales", "y", mode="linear")], (1, 32, 48, 48), IMAGE, SCALES),
+    "cubic resize": Kind([node("Resize", "x - scales", "y", mode="cubic")], (1, 32, 48, 48), IMAGE, SCALES),
+    "large cubic resize": Kind([node("Resize", "x - scales", "y", mode="cubic")], (1, 3, 256, 256),
+                               (1, 3, 512, 512), SCALES),
+    "sampled by a grid": Kind([node("GridSample", "x grid", "y")], IMAGE, (1, 32, 192, 96), {"grid": GRID}),
     "conversion": Kind([node("Cast", "x", "a", to=DOUBLE), node("Sin", "a", "b"), node("Cast", "b", "y", to=FLOAT)],
                        MATRIX, MATRIX),
     "lookup": Kind([node("Gather", "x i", "y", axis=1)], MATRIX, (512, 1024), {"i": np.arange(1024) % 512}),
@@ -183,6 +188,10 @@ KINDS: Final[dict[str, Kind]] = {
                     {"i": np.tile(np.arange(512)[:, None], (1, 512))}),
     "attention": Kind([node("Attention", "x x x", "y", q_num_heads=8, kv_num_heads=8)], (1, 256, 512), (1, 256, 512),
                       opset=23),
+    "causal attention of two samples": Kind(
+        [node("Attention", "x x x", "y", q_num_heads=8, kv_num_heads=8, is_causal=1)], (2, 256, 512), (2, 256, 512),
+        opset=23,
+    ),
     "attention of onnxruntime": Kind(
         [node("MultiHeadAttention", "x x x", "y", num_heads=8, domain="com.microsoft")], (1, 384, 512), (1, 384, 512),
         domain="com.microsoft",
@@ -216,6 +225,18 @@ KINDS: Final[dict[str, Kind]] = {
         [*rounded("x", "a"), WEIGHT, node("Conv", "a w", "b", group=32, pads=PADS), *rounded("b", "y")],
         IMAGE, IMAGE, quantised_weight(32, 1, 3, 3),
     ),
+    **{
+        f"quantised depthwise, {channels} channels, {size}": Kind(
+            [
+                *rounded("x", "a"),
+                WEIGHT,
+                node("Conv", "a w", "b", group=channels, pads=[size // 2] * 4),
+                *rounded("b", "y"),
+            ],
+            (1, channels, 96, 96), (1, channels, 96, 96), quantised_weight(channels, 1, size, size),
+        )
+        for channels, size in ((24, 3), (40, 5), (96, 3))
+    },
     "quantised product": Kind([*rounded("x", "a"), WEIGHT, node("MatMul", "a w", "b"), *rounded("b", "y")], MATRIX,
                               MATRIX, quantised_weight(*MATRIX)),
     "quantised sum": Kind(

@@ -55,7 +55,7 @@ def test_another_kind_of_file_is_one_message() -> None:
     with pytest.raises(PlanError) as caught:
         load_plan(profile)
     assert str(caught.value) == (
-        f"{profile}: schema: not a plan of this version; found 'planner/profile/v1'; expected planner/plan/v1"
+        f"{profile}: schema: the file is a profile, not a plan; found 'planner/profile/v1'; expected planner/plan/v1"
     )
 
 

@@ -37,8 +37,7 @@ TRUTH = KernelTimes(
         ("elementwise", "kernels"): 8e-6,
         ("elementwise", "flop"): 1 / 5e9,
         ("elementwise", "activation_bytes"): 1 / 1.5e9,
-    },
-    penalty=0.0,
+    }
 )
 
 
@@ -127,8 +126,10 @@ def logs(adapted: AdaptedClass, profile: Profile) -> list[float]:
 def test_a_fit_recovers_a_device_of_any_speed(unit: float) -> None:
     rng = np.random.default_rng(0)
     works = [work(rng) for _ in range(80)]
-    slower = KernelTimes({key: unit * value for key, value in TRUTH.seconds.items()}, penalty=0.0)
-    fitted = Fitter([Measurement(str(index), item, slower.time_s(item)) for index, item in enumerate(works)]).fit(1e-4)
+    slower = KernelTimes({key: unit * value for key, value in TRUTH.seconds.items()})
+    fitted = Fitter([Measurement(str(index), item, slower.time_s(item)) for index, item in enumerate(works)]).fit(
+        penalties=[1e-4]
+    )
     for item in [work(rng) for _ in range(20)]:
         assert fitted.time_s(item) == pytest.approx(slower.time_s(item), rel=0.02)
     for key in (("convolution", "flop"), ("depthwise_convolution", "flop"), ("matrix_product", "weight_bytes")):
@@ -261,6 +262,40 @@ def test_a_probe_alone_gives_an_estimate(tmp_path: Path) -> None:
     adapted = adapt(CLASS, [tmp_path / "probe.json"])
     assert adapted.fit["left_out"] == "block"
     assert np.abs(logs(adapted, measured("new", rng))).max() < 0.1
+
+
+def slower(item: DeviceProbe, factor: float) -> DeviceProbe:
+    kernels = tuple(kernel.model_copy(update={"time_s": factor * kernel.time_s}) for kernel in item.kernels)
+    return item.model_copy(update={"kernels": kernels})
+
+
+@pytest.mark.parametrize("factor", [0.7, 1.4])
+def test_a_probe_of_a_slow_moment_does_not_shift_estimates(factor: float) -> None:
+    """The models, which were measured at other moments, tell how fast the device is otherwise."""
+    rng = np.random.default_rng(14)
+    adapted = adapt(CLASS, [slower(probe(rng), factor), *device(rng, 8, noise=0.03)])
+    errors = [logs(adapted, measured(f"new{number}", rng)) for number in range(5)]
+    assert abs(np.median(errors)) < 0.07
+    assert adapted.fit["median_error"] < 0.1
+
+
+def test_measured_models_do_not_make_estimates_worse_than_a_probe_alone() -> None:
+    """Models have errors that go the same way in all of their blocks; what is estimated has none."""
+    alone, together = [], []
+    for seed in range(8):
+        rng = np.random.default_rng(seed)
+        probed, models = probe(rng), device(rng, 8, noise=0.1, bias=0.15)
+        new = [measured(f"new{number}", rng) for number in range(5)]
+        for errors, known in ((alone, [probed]), (together, [probed, *models])):
+            adapted = adapt(CLASS, known)
+            errors += [_whole(adapted, profile) for profile in new]
+    assert np.median(np.abs(together)) < np.median(np.abs(alone)) + 0.08
+    assert np.mean(np.abs(together) <= np.log(1.15)) >= 0.9
+
+
+def _whole(adapted: AdaptedClass, profile: Profile) -> float:
+    predicted_s = sum(adapted.times.time_s(block.work) for block in profile.blocks)
+    return float(np.log(predicted_s / sum(block.mean_s for block in profile.blocks)))
 
 
 @pytest.mark.parametrize(
