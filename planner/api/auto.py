@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping
 from planner.api.plan import Plan
 from planner.api.scenario import Scenario
 from planner.errors import PlannerError, explain
-from planner.execution.coordinator.run_result import Observer
+from planner.execution.coordinator.run_result import Observer, SendSample
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Load as WorkerLoad
 from planner.plan.drift import DriftRules, DriftWatch, Load, Window
@@ -52,7 +52,7 @@ class Meter(Observer):
             self._begin()
         return window
 
-    def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:
+    def on_started(self, submit: SendSample) -> None:
         """Begin the first window."""
         with self._lock:
             self._begin()
@@ -97,6 +97,14 @@ class Meter(Observer):
     def on_incident(self, incident: Incident) -> None:
         """Pass it on."""
         self._also.on_incident(incident)
+
+    def on_replanned(self, plan: PlanSpec) -> None:
+        """Pass it on."""
+        self._also.on_replanned(plan)
+
+    def on_closed(self, error: Exception) -> None:
+        """Pass it on."""
+        self._also.on_closed(error)
 
 
 def load_of(plan: Plan) -> Load:

@@ -317,7 +317,7 @@ class Worker:
     def _drop(self, task: Task, next_block: int, ahead_s: float = 0.0) -> None:
         """Drop a task that is too late; ``ahead_s`` is the computation here that would have gone first."""
         late_s = self._lateness.late_s(task, next_block, ahead_s)
-        reason = self._lateness.reason(task.key.source, task.created_s, late_s, task.latest_s)
+        reason = self._lateness.reason(task.key.source, task.created_s, late_s, own_s=task.latest_s)
         self._report(task, FailureMessage(task.key, reason, dropped=True, late_s=late_s), next_block)
 
     def _run(self, waiting: Waiting) -> None:

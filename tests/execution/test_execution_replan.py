@@ -20,6 +20,7 @@ from planner.execution.coordinator.run_result import Observer
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Body, Replan
 from planner.plan.replan import ReplanAnswer, Situation, TakeAnswer
+from planner.plan.types import PlanSpec
 from planner.solvers.replan.process import ReplanProcess
 from tests.execution.fleet import After, assert_accounted, deployment_for, fleet, said
 from tests.execution.rig import SPLIT, small_instance

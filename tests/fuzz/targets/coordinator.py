@@ -130,7 +130,9 @@ class Rig:
             if isinstance(phase, Collection):
                 phase._unreported = set(state.workers)
 
-    def _submit(self, source: str, sample: int, inputs: Tensors) -> None:
+    def _submit(
+        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+    ) -> None:
         """Take a sample, which a worker would be sent."""
 
     def work(self, index: int) -> None:
