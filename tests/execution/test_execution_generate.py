@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import itertools
+import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -79,9 +81,12 @@ def agents(folder: Path) -> Iterator[tuple[str, dict[str, subprocess.Popen[bytes
     common = [sys.executable, "-m", "planner", "agent", "--cache", str(folder / "blocks"), "--until-stdin-closes"]
     running = {
         name: subprocess.Popen([*common, "--name", name, option, address], stdin=subprocess.PIPE)
-        for name, option in (("a", "--listen"), ("b", "--connect"))
+        for name, option in (("b", "--connect"), ("a", "--listen"))
     }
     try:
+        until_s = time.monotonic() + 120
+        while not _listens(address) and time.monotonic() < until_s:  # starting takes seconds on a busy machine
+            time.sleep(0.1)
         yield address, running
     finally:
         for process in running.values():
@@ -112,6 +117,12 @@ def test_generation_ends_at_a_stop_token(plans: dict[str, planner.Plan]) -> None
     with planner.Session(plans["one"]) as session:
         found = [*session.source("urgent").generate(case["prompt"], stop=[249])]
     assert found == case["tokens"][: case["tokens"].index(249) + 1]
+
+
+def _listens(address: str) -> bool:
+    host, _, port = address.partition(":")
+    with socket.socket() as connection:
+        return connection.connect_ex((host, int(port))) == 0
 
 
 def test_a_killed_worker_costs_no_token(plans: dict[str, planner.Plan], tmp_path: Path) -> None:
