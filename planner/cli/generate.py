@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Protocol
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -61,11 +61,13 @@ def command(
     The state of the model, such as the keys and values of attention, stays on the workers. When it is lost, since a
     worker left, the sequence starts again from its tokens.
     """
+    from planner.execution.session.text import BytesCodec, TextCodec, TokenizerCodec
+
     if (tokens is None) == (text is None):
         raise UsageError("one prompt is needed", expected="--tokens LIST or --text TEXT")
     if tokenizer is not None and text is None:
         raise UsageError("nothing to tokenize", where="--tokenizer", value=str(tokenizer), expected="--text TEXT")
-    words = _Tokenizer(tokenizer) if tokenizer is not None else _Bytes()
+    words: TextCodec = TokenizerCodec(tokenizer, "--tokenizer") if tokenizer is not None else BytesCodec()
     prompt = _numbers(tokens, "--tokens") if tokens is not None else words.encode(text or "")
     ends = _numbers(stop, "--stop") if stop else []
     session = planner.Session(
@@ -95,48 +97,6 @@ def _numbers(text: str, option: str) -> list[int]:
         return [int(word) for word in text.split(",")]
     except ValueError:
         raise UsageError("not a list of tokens", where=option, value=text, expected="numbers such as 5,17") from None
-
-
-class _Codec(Protocol):
-    def encode(self, text: str) -> list[int]: ...
-
-    def decode(self, tokens: list[int]) -> str: ...
-
-
-class _Bytes(_Codec):
-    """Bytes of UTF-8 as tokens."""
-
-    def encode(self, text: str) -> list[int]:
-        return list(text.encode())
-
-    def decode(self, tokens: list[int]) -> str:
-        return bytes(token for token in tokens if token < 256).decode(errors="replace")
-
-
-class _Tokenizer(_Codec):
-    """A file of the package ``tokenizers``."""
-
-    def __init__(self, path: Path) -> None:
-        try:
-            from tokenizers import Tokenizer
-        except ImportError:
-            raise UsageError(
-                "the package tokenizers is not installed",
-                where="--tokenizer",
-                value=str(path),
-                expected="`pip install tokenizers`, or --tokens LIST",
-            ) from None
-        try:
-            self._tokenizer = Tokenizer.from_file(str(path))
-        except Exception as error:  # the library raises no other class
-            what = f"cannot be read ({error})"
-            raise UsageError(what, where=f"--tokenizer {path}", expected="a tokenizer.json") from error
-
-    def encode(self, text: str) -> list[int]:
-        return [int(token) for token in self._tokenizer.encode(text).ids]
-
-    def decode(self, tokens: list[int]) -> str:
-        return str(self._tokenizer.decode(tokens))
 
 
 def _as_json(generation: Generation) -> dict[str, object]:

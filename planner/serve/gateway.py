@@ -11,8 +11,9 @@ import asyncio
 import logging
 import math
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import Future
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Final, Protocol
@@ -137,15 +138,21 @@ class Gateway:
             If there is no result.
         """
         model = self._checked(request)
+        with self.request():
+            result = await self._result(model, request)
+        return _wanted(request, result)
+
+    @contextmanager
+    def request(self) -> Iterator[None]:
+        """Count a request that is in flight, whose end is awaited when the service ends."""
         self._in_flight += 1
         self._idle.clear()
         try:
-            result = await self._result(model, request)
+            yield
         finally:
             self._in_flight -= 1
             if not self._in_flight:
                 self._idle.set()
-        return _wanted(request, result)
 
     def _checked(self, request: InferenceRequest) -> ServedModel:
         model = self.model(request.model, request.version)

@@ -8,8 +8,9 @@ become the prompt of a new one. No token is lost or given twice, since they are 
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any, Final, Protocol
@@ -18,11 +19,15 @@ import numpy as np
 from numpy.typing import NDArray
 
 from planner.errors import ExecuteError
-from planner.execution.session.source import Result, SampleError
+from planner.execution.session.source import BusyError, Result, SampleError
 from planner.model.chain import SEQUENCE, TensorSpec
 
 MAX_RESTARTS: Final = 5
 """A sequence fails after it has been started again this often without a new token."""
+
+
+BUSY_S: Final = 0.005
+"""After what time an asynchronous generation looks again whether its source takes a sample."""
 
 
 class SequenceSource(Protocol):
@@ -44,14 +49,14 @@ class SequenceSource(Protocol):
         """Return the number of a new sequence, which no other source of the run has."""
         ...
 
-    def submit(self, inputs: Mapping[str, NDArray[Any]]) -> Future[Result]:
+    def submit(self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True) -> Future[Result]:
         """Submit a sample."""
         ...
 
 
 @dataclass
-class Generation(Iterator[int]):
-    """The tokens of a sequence, one by one as they are generated.
+class Generation(Iterator[int], AsyncIterator[int]):
+    """The tokens of a sequence, one by one as they are generated; also as an asynchronous iterator.
 
     Parameters
     ----------
@@ -122,34 +127,80 @@ class Generation(Iterator[int]):
 
     def __next__(self) -> int:
         """Return the next token."""
-        if len(self.tokens) >= self.max_new or (self.tokens and self.tokens[-1] in self.stop):
+        if self._ended:
             raise StopIteration
+        steps = self._steps()
+        inputs = next(steps)
+        while True:
+            try:
+                outputs = self.source.submit(inputs).result().outputs
+            except SampleError as error:
+                inputs = steps.throw(error)
+                continue
+            try:
+                inputs = steps.send(outputs)
+            except StopIteration:
+                return self.tokens[-1]
+
+    def __aiter__(self) -> Generation:
+        """Return this, of which the tokens can be awaited as well."""
+        return self
+
+    async def __anext__(self) -> int:
+        """Return the next token, without blocking the event loop."""
+        if self._ended:
+            raise StopAsyncIteration
+        steps = self._steps()
+        inputs = next(steps)
+        while True:
+            try:
+                outputs = (await self._submitted(inputs)).outputs
+            except SampleError as error:
+                inputs = steps.throw(error)
+                continue
+            try:
+                inputs = steps.send(outputs)
+            except StopIteration:
+                return self.tokens[-1]
+
+    async def _submitted(self, inputs: Mapping[str, NDArray[Any]]) -> Result:
+        while True:
+            try:
+                return await asyncio.wrap_future(self.source.submit(inputs, block=False))
+            except BusyError:  # other sequences of the source have its places
+                await asyncio.sleep(BUSY_S)
+
+    @property
+    def _ended(self) -> bool:
+        return len(self.tokens) >= self.max_new or bool(self.tokens and self.tokens[-1] in self.stop)
+
+    def _steps(self) -> Generator[dict[str, NDArray[Any]], Mapping[str, NDArray[Any]], None]:
+        """Yield the inputs of the runs up to the next token, and take their outputs, or the error that ends one."""
         for attempt in range(MAX_RESTARTS + 1):
             try:
-                scores = self._scores()
+                scores = yield from self._scores()
             except SampleError:
                 if attempt == MAX_RESTARTS:
                     raise
                 self.restarts += 1
                 self._begin_sequence()
-                continue
-            break
-        self.tokens.append(self._choose(scores))
-        self.times_s.append(time.monotonic() - self.begin_s)
-        return self.tokens[-1]
+            else:
+                self.tokens.append(self._choose(scores))
+                self.times_s.append(time.monotonic() - self.begin_s)
+                return
 
     def _begin_sequence(self) -> None:
         self._number, self._runs, self._seen = self.source.next_sequence(), 0, 0
 
-    def _scores(self) -> NDArray[Any]:
+    def _scores(self) -> Generator[dict[str, NDArray[Any]], Mapping[str, NDArray[Any]], NDArray[Any]]:
         """Run the model on the tokens that it has not seen, and return the logits after the last one."""
         known = [*self.prompt, *self.tokens]
-        logits = np.empty(0)
+        logits = np.empty((1, 0))
         while self._seen < len(known):
             end = len(known) if self.chunk is None else min(self._seen + self.chunk, len(known))
             inputs = {spec.name: _fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
             inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
-            logits = self.source.submit(inputs).result().outputs[self._logits.name]
+            logits = (yield inputs)[self._logits.name]
             self._runs, self._seen = self._runs + 1, end
         last: NDArray[Any] = logits.reshape(-1, logits.shape[-1])[-1]
         return last
