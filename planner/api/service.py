@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, ExitStack
+from functools import partial
+from pathlib import Path
 from types import TracebackType
 from typing import Any
 
+from planner.api.applying import answer_request
 from planner.api.plan import Plan, plan_of
 from planner.api.scenario import Scenario
 from planner.api.session import Session
+from planner.execution.session.text import TokenizerCodec
 from planner.execution.wire.security import refuse_open
 from planner.files import StrPath
 from planner.serve.gateway import Gateway
@@ -46,6 +51,10 @@ class Service(AbstractContextManager["Service"]):
         Maximum number of requests in flight of a source; further ones are refused until some have a result.
     access_log
         Whether to log each request to the logger ``planner.access``.
+    applies
+        Whether a client may have the service follow another plan (``POST /apply``, see :func:`planner.apply_at`).
+    tokenizers
+        ``tokenizer.json`` of sources that generate, by name; the bytes of a text are its tokens without one.
     insecure
         Whether the servers may listen on other than the loopback interface, where anyone who reaches them may send
         requests; and whether agents there may do without certificates.
@@ -68,6 +77,8 @@ class Service(AbstractContextManager["Service"]):
         grace_s: float = 30.0,
         limit: int = LIMIT,
         access_log: bool = False,
+        applies: bool = True,
+        tokenizers: Mapping[str, StrPath] | None = None,
         insecure: bool = False,
         scenario: Scenario | StrPath | None = None,
         **options: Any,
@@ -81,6 +92,10 @@ class Service(AbstractContextManager["Service"]):
         self._name = name or (loaded.path.stem if loaded.path is not None else "planner")
         self._grace_s = grace_s
         self._access_log = access_log
+        self._applies = applies
+        self._codecs = {
+            name: TokenizerCodec(Path(file), f"tokenizers.{name}") for name, file in (tokenizers or {}).items()
+        }
         self._watch = Watch(loaded.scenario.instance, loaded.spec)
         self._session = Session(loaded, limit=limit, insecure=insecure, observer=self._watch, **options)
         self._stack = ExitStack()
@@ -109,7 +124,14 @@ class Service(AbstractContextManager["Service"]):
             gateway = Gateway(self.plan.scenario.instance, self._session, self._watch)
             self.address = str(Address(self._http_address.host, http.getsockname()[1]))
             server = Server(
-                self._name, gateway, http, self._grpc_address, grace_s=self._grace_s, access_log=self._access_log
+                self._name,
+                gateway,
+                http,
+                self._grpc_address,
+                grace_s=self._grace_s,
+                access_log=self._access_log,
+                codecs=self._codecs,
+                apply=partial(answer_request, self._session) if self._applies else None,
             )
             stack.enter_context(server)
             if self._grpc_address is not None and server.grpc_port is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
@@ -76,6 +76,11 @@ def command(
         str, typer.Option(metavar="FORMAT", help=f"Form of each line of the log: {', '.join(FORMATS)}.")
     ] = FORMATS[0],
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request.")] = False,
+    no_apply: Annotated[bool, typer.Option("--no-apply", help="Refuse `planner apply`.")] = False,
+    tokenizer: Annotated[
+        list[str] | None,
+        typer.Option(metavar="SOURCE=FILE", help="tokenizer.json of a source that generates. Repeatable."),
+    ] = None,
 ) -> None:
     """Run a plan as a service: the Open Inference Protocol by HTTP and gRPC, metrics, and its state.
 
@@ -99,6 +104,8 @@ def command(
         grace_s=read_quantity(grace, "time"),
         limit=limit,
         access_log=access_log,
+        applies=not no_apply,
+        tokenizers=_tokenizers(tokenizer or ()),
         insecure=insecure,
         scenario=scenario,
         connect=connect or (),
@@ -124,6 +131,16 @@ def command(
     if error is not None:
         echo_faults(error)
         raise typer.Exit(1)
+
+
+def _tokenizers(options: Iterable[str]) -> dict[str, str]:
+    files: dict[str, str] = {}
+    for option in options:
+        name, _, file = option.partition("=")
+        if not name or not file:
+            raise UsageError("not a source's tokenizer", where="--tokenizer", value=option, expected="SOURCE=FILE")
+        files[name] = file
+    return files
 
 
 def _tell(http: str, grpc: str | None) -> None:

@@ -91,14 +91,23 @@ class Gateway:
 
     def __init__(self, instance: Instance, session: Sources, watch: Watch) -> None:
         self.watch = watch
-        self.models = {name: _served(instance, session, name) for name in instance.sources}
-        self._levels = sorted({spec.priority for spec in instance.scenario.sources.values()}, reverse=True)
-        self._home = {name: instance.home(name) for name in instance.sources}
+        self._session = session
+        self.models: Mapping[str, ServedModel] = {}
+        self._levels: Sequence[float] = ()
+        self._home: Mapping[str, str] = {}
+        self.follow(instance)
+        watch.followers.append(self.follow)
         self.closing = False
         """Whether new requests are refused."""
         self._in_flight = 0
         self._idle = asyncio.Event()
         self._idle.set()
+
+    def follow(self, instance: Instance) -> None:
+        """Serve the sources of another scenario, which the session has begun to follow; in any thread."""
+        self._home = {name: instance.home(name) for name in instance.sources}
+        self._levels = sorted({spec.priority for spec in instance.scenario.sources.values()}, reverse=True)
+        self.models = {name: _served(instance, self._session, name) for name in instance.sources}
 
     @property
     def ready(self) -> bool:

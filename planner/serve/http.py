@@ -15,13 +15,21 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
 
+from planner.report.html.page import live_page
 from planner.serve import rest
 from planner.serve.about import EXTENSIONS, PLATFORM, SERVER, metadata_version
+from planner.serve.completions import CompletionService
 from planner.serve.gateway import VERSION, Gateway
 from planner.serve.refusals import Reason, RefusalError
 from planner.serve.state import service_state
 from planner.serve.tensors import largest_text_bytes
 from planner.serve.traffic import Traffic
+
+Apply: TypeAlias = Callable[[bytes], tuple[int, dict[str, Any]]]
+"""Applies the plan or scenario of a request's body; returns status and document of the response."""
+
+MOST_APPLIED_BYTES: Final = 2**24
+"""Largest request that applies a plan."""
 
 Endpoint: TypeAlias = Callable[[Request], Awaitable[Response]]
 
@@ -38,22 +46,26 @@ _NOT_OFFERED: Final = {
 }
 
 
-def page() -> Response | None:
-    """Return the live page; None where there is none."""
-    return None
-
-
 class HttpService:
     """Endpoints of one service."""
 
-    def __init__(self, gateway: Gateway, traffic: Traffic, registry: CollectorRegistry, name: str) -> None:
+    def __init__(
+        self,
+        gateway: Gateway,
+        traffic: Traffic,
+        registry: CollectorRegistry,
+        name: str,
+        *,
+        completions: CompletionService,
+        apply: Apply | None,
+    ) -> None:
         self._gateway = gateway
         self._traffic = traffic
         self._registry = registry
         self._name = name
-        self._limit_bytes = {
-            model: _HEADER_BYTES + largest_text_bytes(served.inputs) for model, served in gateway.models.items()
-        }
+        self._completions = completions
+        self._apply = apply
+        self._page = live_page()
 
     def application(self) -> Starlette:
         """Return the ASGI application."""
@@ -68,6 +80,8 @@ class HttpService:
             Route("/v2/health/ready", self.ready),
             Route("/v2/repository/index", self.index, methods=["POST"]),
             *(Route(path, self.model) for path in (model, version)),
+            *self._completions.routes(),
+            Route("/apply", self.apply, methods=["POST"]),
             *(Route(f"{path}/ready", self.model_ready) for path in (model, version)),
             *(Route(f"{path}/infer", self.infer, methods=["POST"]) for path in (model, version)),
             *(
@@ -118,13 +132,14 @@ class HttpService:
         """Run a model."""
         name = request.path_params["model"]
         with self._traffic.request(name, "http"):
-            self._gateway.model(name)  # before a body is read that may be for no model
+            served = self._gateway.model(name)  # before a body is read that may be for no model
+            limit_bytes = _HEADER_BYTES + largest_text_bytes(served.inputs)
             received_s = time.monotonic()
-            body = await _body(request, self._limit_bytes[name])
+            body = await _body(request, limit_bytes)
 
             def read() -> rest.ReadRequest:
                 encoding = request.headers.get("content-encoding", "").strip().lower()
-                plain = rest.decompressed(body, encoding, self._limit_bytes[name])
+                plain = rest.decompressed(body, encoding, limit_bytes)
                 version = request.path_params.get("version", "")
                 return rest.read_request(name, version, plain, request.headers.get(rest.HEADER_LENGTH), received_s)
 
@@ -151,7 +166,16 @@ class HttpService:
 
     async def page(self, _request: Request) -> Response:
         """Return the live page."""
-        return page() or _error(404, "there is no page; the state is at /state, and metrics are at /metrics")
+        return Response(self._page, media_type="text/html")
+
+    # ---- what is changed --------------------------------------------------------------------------------------------
+
+    async def apply(self, request: Request) -> Response:
+        """Have the session follow another plan or scenario."""
+        if self._apply is None:
+            return _error(403, "this service does not apply plans")
+        status, document = await asyncio.to_thread(self._apply, await _body(request, MOST_APPLIED_BYTES))
+        return JSONResponse(document, status)
 
 
 async def _here_or_aside(work: Callable[[], Any], size_bytes: int) -> Any:

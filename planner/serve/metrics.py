@@ -60,7 +60,8 @@ class _ServiceCollector(Collector):
         for name, count in watch.counts.sources.items():
             for outcome in ("completed", "failed", "dropped"):
                 samples.add_metric((name, outcome), getattr(count, outcome))
-            waiting.add_metric((name,), len(self._gateway.models[name].handle.pending))
+            if name in self._gateway.models:
+                waiting.add_metric((name,), len(self._gateway.models[name].handle.pending))
             if name in watch.plan.sources:
                 predicted.add_metric((name,), watch.plan.sources[name].delay_s)
             delays.add_metric((name,), _buckets(count), count.sum_s)

@@ -12,6 +12,7 @@ import asyncio
 import logging
 import socket
 import threading
+from collections.abc import Mapping
 from contextlib import AbstractContextManager, suppress
 from types import TracebackType
 from typing import Final, NamedTuple
@@ -20,9 +21,11 @@ import grpc.aio
 import uvicorn
 
 from planner.errors import ExecuteError, UsageError
+from planner.execution.session.text import TextCodec
 from planner.execution.wire.threads import start_thread
+from planner.serve.completions import CompletionService
 from planner.serve.gateway import Gateway
-from planner.serve.http import HttpService
+from planner.serve.http import Apply, HttpService
 from planner.serve.metrics import registry_of
 from planner.serve.rpc import GrpcService
 from planner.serve.traffic import Traffic
@@ -103,6 +106,10 @@ class Server(AbstractContextManager["Server"]):
         None for no gRPC.
     grace_s
         Time in seconds for requests in flight at the end.
+    codecs
+        How sources that generate turn text into tokens; by bytes where none is given.
+    apply
+        Applies another plan; None to refuse that.
 
     Raises
     ------
@@ -119,13 +126,17 @@ class Server(AbstractContextManager["Server"]):
         *,
         grace_s: float,
         access_log: bool = False,
+        codecs: Mapping[str, TextCodec] | None = None,
+        apply: Apply | None = None,
     ) -> None:
         self._gateway = gateway
         self._http = http
         self._grpc_address = grpc_address
         self._grace_s = grace_s
         traffic = Traffic(access_log=access_log)
-        application = HttpService(gateway, traffic, registry_of(gateway, traffic), name).application()
+        completions = CompletionService(gateway, codecs or {})
+        registry = registry_of(gateway, traffic)
+        application = HttpService(gateway, traffic, registry, name, completions=completions, apply=apply).application()
         config = uvicorn.Config(
             application,
             lifespan="off",

@@ -107,17 +107,19 @@ def service_state(name: str, gateway: Gateway) -> ServiceState:
     with watch.lock:
         counts = watch.counts
         workers = {name: _worker(watch.instance, name, count) for name, count in counts.workers.items()}
+        models = gateway.models
         sources = {
             name: _source(
                 count,
                 predicted_s=plan.sources[name].delay_s if name in plan.sources else None,
                 rate_per_s=count.rate_per_s(now_s, watch.started_unix_s),
-                waiting=len(gateway.models[name].handle.pending),
+                waiting=len(models[name].handle.pending),
             )
             for name, count in counts.sources.items()
+            if name in models
         }
         links = {
-            f"{sender}->{receiver}": LinkState(bytes=size, bandwidth_bytes_per_s=None, age_s=None)
+            f"{sender}->{receiver}": _link(counts.workers.get(sender), receiver, size)
             for receiver, worker in counts.workers.items()
             if worker.load is not None
             for sender, size in worker.load.received_bytes.items()
@@ -137,6 +139,16 @@ def service_state(name: str, gateway: Gateway) -> ServiceState:
         links=links,
         incidents=incidents,
         changes=changes,
+    )
+
+
+def _link(sender: WorkerCount | None, receiver: str, size_bytes: int) -> LinkState:
+    load = sender.load if sender is not None else None
+    speed = load.links.get(receiver) if load is not None else None
+    return LinkState(
+        bytes=size_bytes,
+        bandwidth_bytes_per_s=None if speed is None else speed.bytes_per_s,
+        age_s=None if speed is None else speed.age_s,
     )
 
 

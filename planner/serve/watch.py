@@ -10,7 +10,7 @@ import threading
 import time
 from bisect import bisect_left
 from collections import Counter, deque
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Final, Literal
@@ -169,13 +169,16 @@ class Watch(Observer):
         """Set once the session takes no more samples."""
         self.lock = threading.Lock()
         """To be held while counts are read."""
+        self.followers: list[Callable[[Instance], None]] = []
+        """Called with the scenario of each plan that is applied, in the thread that applies it."""
         self.counts = _Counts(
             {name: SourceCount() for name in instance.sources}, {name: WorkerCount() for name in instance.workers}
         )
 
     def present(self, worker: str) -> bool:
         """Return whether a worker is in the run."""
-        return self.counts.workers[worker].present
+        count = self.counts.workers.get(worker)
+        return count is not None and count.present
 
     def mean_delay_s(self, source: str) -> float | None:
         """Return the mean delay of the last samples of a source, in seconds; None without any."""
@@ -186,7 +189,7 @@ class Watch(Observer):
         """Count the end of a sample; called in any thread."""
         error = future.exception()
         with self.lock:
-            count = self.counts.sources[source]
+            count = self.counts.sources.get(source) or SourceCount()  # a source that another plan lacks is not shown
             if error is None:
                 count.completes(future.result().delay_s, time.time())
             elif isinstance(error, SampleError) and error.dropped:
@@ -206,18 +209,21 @@ class Watch(Observer):
     def on_load(self, load: Load) -> None:
         """Keep a worker's report."""
         with self.lock:
-            self.counts.workers[load.worker].take(load, time.time())
+            if load.worker in self.counts.workers:  # another plan may lack it
+                self.counts.workers[load.worker].take(load, time.time())
 
     def on_left(self, worker: str) -> None:
         """Count that a worker left."""
         with self.lock:
-            before = self.counts.workers[worker]
-            self.counts.workers[worker] = WorkerCount(present=False, left=before.left + 1)
+            if worker in self.counts.workers:
+                before = self.counts.workers[worker]
+                self.counts.workers[worker] = WorkerCount(present=False, left=before.left + 1)
 
     def on_joined(self, worker: str) -> None:
         """Note that a worker is present."""
         with self.lock:
-            self.counts.workers[worker].present = True
+            if worker in self.counts.workers:
+                self.counts.workers[worker].present = True
 
     def on_incident(self, incident: Incident) -> None:
         """Keep and log an incident."""
@@ -234,6 +240,21 @@ class Watch(Observer):
         with self.lock:
             self.counts.replans += 1
         self.note_change(changed_routes(before, plan))
+
+    def on_applied(self, instance: Instance, plan: PlanSpec | None) -> None:
+        """Take the plan that was applied, and the scenario to which it belongs."""
+        if plan is None:
+            return
+        before = self.plan
+        with self.lock:
+            counts = self.counts
+            counts.sources = {name: counts.sources.get(name) or SourceCount() for name in instance.sources}
+            counts.workers = {name: counts.workers.get(name) or WorkerCount() for name in instance.workers}
+            self.instance, self.plan = instance, plan
+            counts.replans += 1
+        self.note_change(changed_routes(before, plan))
+        for follow in self.followers:
+            follow(instance)
 
     def on_closed(self, error: Exception) -> None:
         """Take no more samples."""
