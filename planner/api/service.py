@@ -52,7 +52,7 @@ class Service(AbstractContextManager["Service"]):
     access_log
         Whether to log each request to the logger ``planner.access``.
     applies
-        Whether a client may have the service follow another plan (``POST /apply``, see :func:`planner.apply_at`).
+        Whether a client may have the service follow another plan (``POST /apply``, as by ``planner apply``).
     tokenizers
         ``tokenizer.json`` of sources that generate, by name; the bytes of a text are its tokens without one.
     insecure

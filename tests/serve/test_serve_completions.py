@@ -1,0 +1,173 @@
+"""Completions of a decoder by a service, asked for by OpenAI's own client; and plans that the service is given."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.error import HTTPError
+
+import openai
+import pytest
+
+import planner
+from planner.api.applying import apply_at
+from planner.profiling.store import save_profile
+from tests.model.decoder_models import EXPECTED, EXPORTS
+
+LLAMA = EXPORTS / "llama-fp32" / "model.onnx"
+AXES = {"batch_size": 1, "sequence_length": 1, "past_sequence_length": 8}
+CASES = EXPECTED["llama-fp32"]
+SCENARIO = """
+schema: planner/scenario/v1
+profiles: [profiles]
+models:
+  llama: {path: MODEL, max_blocks: 4, axes: {batch_size: 1, sequence_length: 1, past_sequence_length: 8}}
+workers:
+  a: {device_class: here, memory: 1 GiB}
+  b: {device_class: here, memory: 1 GiB}
+networks:
+  lan: {kind: shared, members: [a, b], bandwidth: 100 Mbit/s, latency: 1 ms}
+sources:
+  chat: {worker: a, models: [llama], rate: 1 /s, samples: 5}
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("completions")
+    (folder / "scenario.yaml").write_text(SCENARIO.replace("MODEL", str(LLAMA)), encoding="utf-8")
+    model = planner.load_chain(LLAMA, max_blocks=4, axes=AXES)
+    save_profile(
+        planner.profile(model, device_class="here", rounds=3, progress=None), folder / "profiles/here/model.json"
+    )
+    over_both = {"chat": {0: "a", 1: "a", 2: "b", 3: "b"}}
+    planner.solve(folder / "scenario.yaml", method="milp", pins=over_both, progress=None).save(folder / "plan.json")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def service(folder: Path) -> Iterator[planner.Service]:
+    tokenizers = {"chat": EXPORTS / "llama-fp32" / "tokenizer.json"}
+    with planner.Service(folder / "plan.json", listen="127.0.0.1:0", tokenizers=tokenizers) as running:
+        yield running
+
+
+@pytest.fixture(scope="module")
+def client(service: planner.Service) -> Iterator[openai.OpenAI]:
+    with openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0, timeout=60) as made:
+        yield made
+
+
+def text_of(tokens: list[int]) -> str:
+    tokenizers = pytest.importorskip("tokenizers", reason="the package tokenizers is not installed")
+    return str(tokenizers.Tokenizer.from_file(str(EXPORTS / "llama-fp32" / "tokenizer.json")).decode(tokens))
+
+
+def test_models_that_generate_are_listed(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["chat"]
+
+
+def test_a_completion_has_the_right_tokens(client: openai.OpenAI) -> None:
+    for case in CASES:
+        found = client.completions.create(
+            model="chat", prompt=list(case["prompt"]), max_tokens=len(case["tokens"]), temperature=0
+        )
+        assert found.choices[0].text == text_of(list(case["tokens"]))
+        assert found.choices[0].finish_reason == "length"
+        assert found.usage is not None
+        assert (found.usage.prompt_tokens, found.usage.completion_tokens) == (len(case["prompt"]), len(case["tokens"]))
+
+
+def test_a_streamed_completion_is_the_same(client: openai.OpenAI) -> None:
+    case = CASES[0]
+    options: dict[str, Any] = {"model": "chat", "prompt": list(case["prompt"]), "max_tokens": 12, "temperature": 0}
+    events = [*client.completions.create(**options, stream=True)]
+    assert "".join(event.choices[0].text for event in events) == text_of(list(case["tokens"][:12]))
+    assert [event.choices[0].finish_reason for event in events if event.choices[0].finish_reason] == ["length"]
+    assert len({event.id for event in events}) == 1
+
+
+def test_a_completion_ends_at_a_stop(client: openai.OpenAI) -> None:
+    case = CASES[0]
+    whole = text_of(list(case["tokens"]))
+    stop = whole[5:8]
+    options: dict[str, Any] = {"model": "chat", "prompt": list(case["prompt"]), "max_tokens": 24, "temperature": 0}
+    found = client.completions.create(**options, stop=stop)
+    assert (found.choices[0].text, found.choices[0].finish_reason) == (whole[: whole.index(stop)], "stop")
+    events = client.completions.create(**options, stop=[stop, "never"], stream=True)
+    assert "".join(event.choices[0].text for event in events) == whole[: whole.index(stop)]
+
+
+def test_drawn_tokens_follow_their_seed(client: openai.OpenAI) -> None:
+    texts = [
+        client.completions.create(model="chat", prompt="a", max_tokens=8, seed=seed).choices[0].text
+        for seed in (1, 1, 2)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
+@pytest.mark.parametrize(
+    ("options", "kind", "message"),
+    [
+        ({"model": "camera"}, openai.NotFoundError, "no such model; found 'camera'; expected one of chat"),
+        ({"prompt": [5, 256]}, openai.BadRequestError, "the prompt has a token outside the vocabulary; found 256"),
+        ({"prompt": []}, openai.BadRequestError, "a prompt needs a token"),
+        ({"max_tokens": 0}, openai.BadRequestError, "max_tokens"),
+        ({"n": 2}, openai.BadRequestError, "n:"),
+        ({"logprobs": 5}, openai.BadRequestError, "logprobs"),
+    ],
+)
+def test_what_is_refused(
+    client: openai.OpenAI, options: dict[str, Any], kind: type[openai.APIStatusError], message: str
+) -> None:
+    with pytest.raises(kind) as caught:
+        client.completions.create(**{"model": "chat", "prompt": [5], **options})
+    assert message in caught.value.message
+
+
+def test_chats_are_refused_in_words(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.APIStatusError, match="use /v1/completions"):
+        client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "hello"}])
+
+
+def test_the_page_is_that_of_reports(service: planner.Service) -> None:
+    with urllib.request.urlopen(f"{service.url}/", timeout=60) as answer:
+        assert answer.headers["Content-Type"].startswith("text/html")
+        assert b"<!doctype html>" in answer.read(200).lower()
+
+
+def test_a_service_follows_another_scenario(folder: Path) -> None:
+    scenario = (folder / "scenario.yaml").read_text(encoding="utf-8")
+    (folder / "more.yaml").write_text(
+        scenario + "  digest: {worker: b, models: [llama], rate: 1 /s, samples: 5}\n", encoding="utf-8"
+    )
+    tokens = list(CASES[1]["tokens"][:8])
+    with (
+        planner.Service(folder / "plan.json", listen="127.0.0.1:0") as service,
+        openai.OpenAI(base_url=f"{service.url}/v1", api_key="none", max_retries=0, timeout=60) as client,
+    ):
+        assert apply_at(service.url, folder / "more.yaml")
+        assert [model.id for model in client.models.list()] == ["chat", "digest"]
+        for source in ("chat", "digest"):
+            found = client.completions.create(
+                model=source, prompt=list(CASES[1]["prompt"]), max_tokens=8, temperature=0
+            )
+            assert found.choices[0].text == bytes(tokens).decode(errors="replace")
+        with urllib.request.urlopen(f"{service.url}/state", timeout=60) as answer:
+            state = json.load(answer)
+        assert set(state["sources"]) == {"chat", "digest"}
+        assert state["changes"]
+        apply_at(service.url, folder / "plan.json")
+        assert [model.id for model in client.models.list()] == ["chat"]
+
+
+def test_a_service_may_refuse_to_be_changed(folder: Path) -> None:
+    with planner.Service(folder / "plan.json", listen="127.0.0.1:0", applies=False) as closed:
+        request = urllib.request.Request(f"{closed.url}/apply", b"{}", method="POST")
+        with pytest.raises(HTTPError) as caught:
+            urllib.request.urlopen(request, timeout=60)
+        assert caught.value.code == 403
+        caught.value.close()
