@@ -99,7 +99,7 @@ def test_a_limit_that_waiting_breaks_is_explained_by_who_is_waited_for() -> None
 
 
 @pytest.mark.parametrize("goal", ["delay", "throughput", "misses"])
-@pytest.mark.parametrize("keys", [{"miss_at_most": 0.2}, {"percentiles_s": {"p99": 0.019}}])
+@pytest.mark.parametrize("keys", [{}, {"miss_at_most": 0.2}, {"percentiles_s": {"p99": 0.019}}])
 def test_a_limit_below_the_work_of_every_route_is_infeasible(goal: Any, keys: dict[str, Any]) -> None:
     sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.019, **keys}}
     instance = make_instance(workers={"slow": 1.0, "b": 0.9}, sources=sources, objective=ObjectiveSpec(goal=goal))
