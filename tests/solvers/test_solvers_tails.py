@@ -116,9 +116,9 @@ def test_a_partition_of_one_source_knows_no_limits_of_samples() -> None:
 
 
 def test_a_deadline_without_a_limit_is_pointed_out() -> None:
-    sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.001}}
+    sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.1}}
     plan = solve(make_instance(sources=sources)).plan
     assert plan is not None
-    assert plan.sources["camera"].miss_share == pytest.approx(1.0)
+    assert plan.sources["camera"].miss_share == pytest.approx(0.0, abs=0.01)
     assert plan.warning is not None
     assert "miss_at_most" in plan.warning
