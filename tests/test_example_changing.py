@@ -60,3 +60,12 @@ def test_phases_are_those_of_the_scenario() -> None:
     script: dict[str, Any] = runpy.run_path(str(FOLDER / "run.py"))
     changes_s = sorted({event.at_s for event in load_instance(FOLDER / "scenario.yaml").scenario.events})
     assert changes_s == [begin_s for begin_s, _ in script["PHASES"].values()][1:]
+
+
+def test_with_deadlines_priority_and_slack_together_lose_least(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "run.py"), "--deadlines", "-o", str(tmp_path)]
+    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    (total,) = [line.split("│")[3:-1] for line in printed.splitlines() if "weighted by priority" in line]
+    edf, planned, adaptive = (float(cell.strip().removesuffix("%")) for cell in total)
+    assert adaptive < min(edf, planned)
+    assert (tmp_path / "deadlines.png").read_bytes().startswith(b"\x89PNG")

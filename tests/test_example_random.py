@@ -80,3 +80,20 @@ def test_batches_under_adaptive_take_hardly_longer_than_a_fluid(tmp_path: Path) 
         policy: [one["makespan_s"][policy] / one["fluid_s"] for one in found] for policy in ("planned", "adaptive")
     }
     assert max(ratios["adaptive"]) < 1.05 < max(ratios["planned"])
+
+
+def test_deadlines_are_compared_with_the_best_of_eight(tmp_path: Path) -> None:
+    command = [sys.executable, str(FOLDER / "deadlines.py"), "--scenarios", "1", "--samples", "40", "--ablation"]
+    command += ["--replications", "2", "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    lines = (tmp_path / "misses.jsonl").read_text(encoding="utf-8").splitlines()[1:]
+    outcomes = [json.loads(line)["misses"] for line in lines]
+    assert [len(found) for found in outcomes] == [8 + 2 + 4] * 3
+    rows = json.loads((tmp_path / "misses.json").read_text(encoding="utf-8"))
+    assert {row["policy"] for row in rows} >= {"planned", "adaptive", "adaptive, order: slack"}
+    for row in rows:
+        assert 0 <= row["misses"] <= 1
+        assert row["surely_worse"] <= row["worse"] <= row["scenarios"]
+    same = [(found["adaptive"], found["adaptive, order: value"]) for found in outcomes]
+    assert all(one == other for one, other in same)

@@ -81,9 +81,8 @@ def least_s(instance: Instance, source: str) -> float:
     last = instance.length(model) - 1
 
     def stages(worker: str, cut: int) -> tuple[Stage, ...]:
-        here = Stage(worker=home, first_block=0, last_block=cut - 1)
         there = Stage(worker=worker, first_block=cut, last_block=last)
-        return (here, there) if cut else (there,)
+        return (Stage(worker=home, first_block=0, last_block=cut - 1), there) if cut else (there,)
 
     at_home = (Stage(worker=home, first_block=0, last_block=last),)
     away = (stages(worker, cut) for worker in instance.workers if worker != home for cut in range(last + 1))

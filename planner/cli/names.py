@@ -9,4 +9,4 @@ METHODS_HELP: Final = (
 )
 FORMATS_READ: Final = "pipeedge, saga, helix, distilp, nn-meter"
 FORMATS_WRITTEN: Final = "pipeedge or saga"
-POLICIES: Final = "planned, adaptive, local, ddi, mdi, ar-mdi, ms-mdi, pa-mdi"
+POLICIES: Final = "planned, adaptive, local, ddi, mdi, ar-mdi, ms-mdi, pa-mdi, edf, least-laxity"

@@ -21,6 +21,10 @@ the samples, of which some leave early. So when queues grow, a route on which mo
 with the thresholds that MDI-Exit (arXiv 2408.05247) lowers by its queues. The mean of the promised accuracies never
 falls below a source's minimum: what exceeded it may be spent later.
 
+A sample with a deadline D costs p m D more, times the probability to miss it, which grows with the excess of T over D;
+m is ``miss_weight``. One that may be dropped is refused where every route costs more than to miss the deadline. Workers
+serve such samples in the order of :mod:`planner.policy.urgency`.
+
 For the goal ``makespan`` there is nothing to weigh, and another policy has this name: :mod:`planner.policy.batch`.
 
 The homes of sources tell each other what they have booked where, because a transfer of another source's sample is

@@ -297,8 +297,8 @@ class PolicySpec(Entry):
     literal: bool = False
     """Whether ``ms-mdi`` follows equation (2) of its paper as printed, which can leave workers idle."""
     order: ServiceOrder = "value"
-    """How workers serve samples that have deadlines under ``planned`` and ``adaptive``. ``priority``: the highest
-    priority first, then the least slack; ``slack``: the least slack first; ``value``: the earliest due first, without
+    """How workers serve samples that have deadlines under ``adaptive``. ``priority``: the highest priority first, then
+    the least slack, as under ``planned``; ``slack``: the least slack first; ``value``: the earliest due first, without
     the samples that are worth least where not all can be in time."""
     admission: bool = True
     """Whether ``planned`` and ``adaptive`` refuse a sample at its source when it is expected to be late on every route,

@@ -110,10 +110,15 @@ def unused_deadlines(instance: Instance) -> str | None:
 
 
 def impossible_limits(instance: Instance, problem: Problem) -> tuple[str, ...]:
-    """Return one sentence per limit of single samples that pure work and transfers break on every route."""
+    """Return one sentence per source with a deadline or a limit that pure work and transfers break on every route.
+
+    A deadline that limits no share of late samples counts, too: all samples would miss it.
+    """
     sentences = []
     for source, (name, spec) in enumerate(instance.scenario.sources.items()):
         bounds = [limit.bound_s for limit in tail_limits(spec) if limit.level >= CERTAIN_LEVEL]
+        if spec.deadline_s is not None and spec.miss_at_most is None:
+            bounds.append(spec.deadline_s)
         if not bounds:
             continue
         least_s, bound_s = _least_s(problem, source), min(bounds)

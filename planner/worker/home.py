@@ -7,6 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from math import inf
 
+from planner.plan.types import Route
 from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Policy, Refuse, SampleKey, Task, WorkerState
 from planner.trace.records import Origin
@@ -189,13 +190,7 @@ class Home:
     def _admit(self, source: str) -> bool:
         """Start the next sample of a source where that is allowed; return whether it was started."""
         reservoir, view = self._reservoirs[source], self._state.view
-        self._drop_late(source)
-        if not reservoir or self._in_flight[source] >= self._limits[source]:
-            return False
-        route = self._policy.route(view, source)
-        if isinstance(route, Refuse):
-            self._drop((source, reservoir[0]), route.late_s, refused=True)
-            return self._admit(source)
+        route = self._next_route(source)
         if isinstance(route, float):
             self._ask_again(source, route)
         if route is None or isinstance(route, float):
@@ -227,6 +222,18 @@ class Home:
         pending.started = True
         self._in_flight[source] += 1
         return True
+
+    def _next_route(self, source: str) -> Route | float | None:
+        """Return what the policy says of the next sample that it does not refuse; None if there is none to start."""
+        reservoir = self._reservoirs[source]
+        while True:
+            self._drop_late(source)
+            if not reservoir or self._in_flight[source] >= self._limits[source]:
+                return None
+            route = self._policy.route(self._state.view, source)
+            if not isinstance(route, Refuse):
+                return route
+            self._drop((source, reservoir[0]), route.late_s, refused=True)
 
     def _ask_again(self, source: str, at_s: float) -> None:
         """Ask for the route of the next sample at a time, unless it is asked for before."""

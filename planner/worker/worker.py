@@ -5,10 +5,10 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 1.  A worker runs one block at a time. It is idle, or it waits for the :class:`BlockEnded` of the block it asked for.
 2.  A sample that arrives joins its source's reservoir. At each arrival, and at each end of a task or a sample here, the
     policy is asked once per source for the route of the next one, unless ``in_flight`` of its samples are in flight;
-    then its task is placed (rule 4). Where it answers with a time, it is asked again then, until it lets none go. A
-    source keeps each sample until its result is back. A timer is set; when it expires first, the sample starts again
-    as a new attempt. After ``max_attempts`` time-outs it is given up. Every sample ends once: as :class:`Complete` or
-    :class:`Fail`.
+    then its task is placed (rule 4). A sample that it refuses ends as :class:`Fail` with ``dropped``. Where it answers
+    with a time, it is asked again then, until it lets none go. A source keeps each sample until its result is back. A
+    timer is set; when it expires first, the sample starts again as a new attempt. After ``max_attempts`` time-outs it
+    is given up. Every sample ends once: as :class:`Complete` or :class:`Fail`.
 3.  The result of *any* attempt completes its sample; a block of the last attempt that could not be run gives it up.
     Whatever comes for a sample that has ended is a duplicate, and is dropped.
 4.  A task is placed by the policy: it is computed here, then it waits in a queue that the policy names; or it is sent

@@ -145,3 +145,12 @@ def test_laxity_counts_the_work_that_is_left() -> None:
         order[policy] = [record.source for record in records if isinstance(record, BlockRecord)]
     assert order["edf"] == ["begun", "short", "short", "long", "long", "begun"]
     assert order["least-laxity"] == ["begun", "long", "short", "long", "short", "begun"]
+
+
+def test_thousands_of_waiting_samples_may_be_refused_at_once() -> None:
+    """All come at once; of those that wait in the reservoir, nearly none can be in time."""
+    source = {"samples": 3000, "arrivals": "batch", "deadline_s": 0.5, "late": "drop", "in_flight": 2}
+    instance = make_instance(workers={"one": 1.0}, networks={}, sources={"s": source})
+    metrics, ended = metrics_of(instance, "planned")
+    assert len(ended) == 3000
+    assert 10 <= metrics.sources["s"].completed <= 25

@@ -99,7 +99,7 @@ def test_a_limit_that_waiting_breaks_is_explained_by_who_is_waited_for() -> None
 
 
 @pytest.mark.parametrize("goal", ["delay", "throughput", "misses"])
-@pytest.mark.parametrize("keys", [{"miss_at_most": 0.2}, {"percentiles_s": {"p99": 0.019}}])
+@pytest.mark.parametrize("keys", [{}, {"miss_at_most": 0.2}, {"percentiles_s": {"p99": 0.019}}])
 def test_a_limit_below_the_work_of_every_route_is_infeasible(goal: Any, keys: dict[str, Any]) -> None:
     sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.019, **keys}}
     instance = make_instance(workers={"slow": 1.0, "b": 0.9}, sources=sources, objective=ObjectiveSpec(goal=goal))
@@ -116,9 +116,9 @@ def test_a_partition_of_one_source_knows_no_limits_of_samples() -> None:
 
 
 def test_a_deadline_without_a_limit_is_pointed_out() -> None:
-    sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.001}}
+    sources = {"camera": {"rate_per_s": 1.0, "deadline_s": 0.1}}
     plan = solve(make_instance(sources=sources)).plan
     assert plan is not None
-    assert plan.sources["camera"].miss_share == pytest.approx(1.0)
+    assert plan.sources["camera"].miss_share == pytest.approx(0.0, abs=0.01)
     assert plan.warning is not None
     assert "miss_at_most" in plan.warning
