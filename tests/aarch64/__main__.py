@@ -117,6 +117,8 @@ def devices(address: str) -> dict[str, str]:
     """Return what `planner status` says of both agents' devices, once both are there."""
     command = [sys.executable, "-m", "planner", "status", OWN, OTHER, "--connect", address, "--wait", "600 s", "--json"]
     found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["agents"]
+    if missing := {OWN, OTHER} - set(found):
+        raise SystemExit(f"no agent called {' or '.join(sorted(missing))} has come; its log is beside the plan")
     architectures = {name: state["device"]["architecture"] for name, state in found.items()}
     if architectures[OTHER] != "aarch64" or architectures[OWN] == "aarch64":
         raise SystemExit(f"the agents' architectures are {architectures}")
