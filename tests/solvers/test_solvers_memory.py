@@ -178,7 +178,7 @@ def test_the_bound_with_parts_of_blocks_holds_for_all_residencies(
         for length, workers in shapes:
             held.append(flat[: length * workers].reshape(length, workers))
             flat = flat[length * workers :]
-        if (sum(problem.resident_bytes(tuple(held))) > problem.memory_bytes).any():
+        if np.any(sum(problem.resident_bytes(tuple(held))) > problem.memory_bytes):
             continue
         outcome = colgen.solve(dataclasses.replace(unlimited, resident=tuple(held)), Options(gap=1e-6))
         least = min([least, *map(problem.objective, outcome.incumbents)])
@@ -242,7 +242,7 @@ def test_copies_keep_within_memory(seed: int, sources: int, room: float, models:
     for choices in filled(problem).incumbents:
         needed, held = problem.residency(choices), with_copies(problem, choices)
         assert all((own <= more).all() for own, more in zip(needed, held, strict=True))
-        assert (sum(problem.resident_bytes(held)) <= problem.memory_bytes).all()
+        assert np.all(sum(problem.resident_bytes(held)) <= problem.memory_bytes)
         assert sum(blocks.sum() for blocks in held) > sum(blocks.sum() for blocks in needed)
 
 

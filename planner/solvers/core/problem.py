@@ -338,7 +338,7 @@ class Problem:
         """
         if self.memory_binds and (self.memory_used(choices) > self.memory_bytes).any():
             return False
-        if self.room_parts and (sum(map(self.room_used, chain.from_iterable(choices))) > 1 + tolerance).any():
+        if self.room_parts and np.any(sum(map(self.room_used, chain.from_iterable(choices))) > 1 + tolerance):
             return False
         for source, routes in enumerate(choices):
             demand = self.demands[source]

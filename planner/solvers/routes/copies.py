@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+from numpy.typing import NDArray
 
 from planner.solvers.core.problem import Array, Choices, Problem, Residency
 from planner.solvers.core.room import fitting
@@ -31,7 +32,7 @@ def with_copies(problem: Problem, choices: Choices) -> Residency:
     return held
 
 
-def _pressure(held: np.ndarray[tuple[int, ...], np.dtype[np.bool_]], busy: Array) -> Array:
+def _pressure(held: NDArray[np.bool_], busy: Array) -> Array:
     """Return the mean utilisation of the workers that hold each block, 0 for blocks that none holds; shape [L]."""
     return np.asarray((held @ busy) / np.maximum(held.sum(axis=1), 1))
 
