@@ -329,7 +329,7 @@ class Problem:
         """Return the part of each worker's room that a route takes with its share of samples; shape [D]."""
         parts = self.room_parts[self.variants[choice.variant].model]
         used = parts[np.arange(len(parts)), choice.workers]
-        return choice.share * np.bincount(choice.workers, used, len(self.workers))
+        return np.asarray(choice.share * np.bincount(choice.workers, used, len(self.workers)), dtype=np.float64)
 
     def feasible(self, choices: Choices, tolerance: float = 1e-6) -> bool:
         """Return whether routes satisfy all limits but the cap; deadlines count work and transfers without waiting.
