@@ -27,7 +27,7 @@ from tests.instances import random_instance
 GOALS = ("delay", "throughput", "makespan")
 SIZES = {"tiny": (1, 2, 3), "small": (2, 3, 5), "wide": (3, 6, 4), "long": (1, 4, 24)}
 BASELINES = ("local", "two-part", "equal", "ar-mdi")
-LIMIT_S = 4.0
+LIMIT_S = 10.0
 GAP = 1e-3
 
 REFUSED = {("dp", "delay"), ("dp", "makespan")}
