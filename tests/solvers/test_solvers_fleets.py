@@ -50,8 +50,10 @@ def test_routes_priced_by_site_are_the_cheapest_of_all(seed: int, wired: bool, p
     if pinned:
         random = np.random.default_rng(seed)
         holds = tuple(random.uniform(size=weights.shape) < 0.7 for weights in problem.weight_bytes)
-        problem = dataclasses.replace(problem, resident=holds, pins={"s0": {2: seed % 48}})
-    prices = random_prices(problem, seed)
+        parts = tuple(random.uniform(size=weights.shape) for weights in problem.weight_bytes)
+        problem = dataclasses.replace(problem, resident=holds, pins={"s0": {2: seed % 48}}, room_parts=parts)
+    memory = np.random.default_rng(seed).uniform(0, 50, len(problem.workers))
+    prices = dataclasses.replace(random_prices(problem, seed), memory=memory)
     for source, (price, choice) in enumerate(cheapest_routes(problem, prices)):
         expected, route = cheapest_route(problem, source, prices)
         assert price == pytest.approx(expected, rel=1e-9)

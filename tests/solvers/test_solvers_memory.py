@@ -25,6 +25,7 @@ from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.methods.local_search import method as search
 from planner.solvers.methods.memory import no_room
 from planner.solvers.routes.best_response import BestResponse
+from planner.solvers.routes.copies import with_copies
 from planner.solvers.routes.delay_annealing import DelayAnnealing
 from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.order_search import OrderSearch
@@ -177,7 +178,7 @@ def test_the_bound_with_parts_of_blocks_holds_for_all_residencies(
         for length, workers in shapes:
             held.append(flat[: length * workers].reshape(length, workers))
             flat = flat[length * workers :]
-        if (sum(problem.resident_bytes(tuple(held))) > problem.memory_bytes).any():
+        if np.any(sum(problem.resident_bytes(tuple(held))) > problem.memory_bytes):
             continue
         outcome = colgen.solve(dataclasses.replace(unlimited, resident=tuple(held)), Options(gap=1e-6))
         least = min([least, *map(problem.objective, outcome.incumbents)])
@@ -201,21 +202,48 @@ def test_both_programs_of_shared_routes_agree_with_parts_of_blocks(
         assert generated.bound == pytest.approx(arcs.bound, rel=2e-3)
 
 
-def test_equal_blocks_are_counted() -> None:
-    """Rates in proportion would be 1.5 blocks on each worker: some worker runs two."""
+def of_equal_blocks() -> Instance:
+    """Six equal blocks, and four equal workers with room for five of them each."""
     profile = make_profile(block_s=[0.01] * 6, weight_bytes=MIB, activation_bytes=0, cut_bytes=[1] * 7)
     names = [f"w{number}" for number in range(4)]
-    instance = make_instance(
+    return make_instance(
         profiles=[profile],
         workers={name: {"speed": 1.0, "memory_bytes": 5.0 * MIB, "base_memory_bytes": 0.0} for name in names},
         networks={"lan": NetworkSpec(kind="shared", members=tuple(names), bandwidth_bytes_per_s=1e9, latency_s=0.0)},
         sources={"s": {"rate_per_s": 10.0}},
         objective=ObjectiveSpec(goal="throughput"),
     )
-    solution = solve(instance, method="search", time_limit_s=2.0)
+
+
+def test_equal_blocks_are_counted() -> None:
+    """Rates in proportion would be 1.5 blocks on each worker: some worker runs two."""
+    solution = solve(of_equal_blocks(), method="search")
     assert solution.plan is not None
     assert solution.plan.objective == pytest.approx(0.2)
     assert solution.status == "optimal"
+
+
+def test_shared_routes_use_several_copies_of_a_block() -> None:
+    """Each worker runs one block and a half, which takes copies in memory that one route would leave free."""
+    instance = of_equal_blocks()
+    solution = solve(instance, method="colgen", gap=1e-3)
+    assert solution.plan is not None
+    verify(instance, solution.plan)
+    assert solution.plan.objective == pytest.approx(0.15, rel=2e-3)
+    assert solution.status == "optimal"
+
+
+@settings(max_examples=15, deadline=None)
+@given(st.integers(0, 10_000), st.integers(1, 3), st.sampled_from([1.2, 1.6, 2.5]), st.integers(1, 2))
+def test_copies_keep_within_memory(seed: int, sources: int, room: float, models: int) -> None:
+    problem = build_problem(
+        uneven(seed, goal="throughput", sources=sources, workers=5, blocks=8, room=room, models=models)
+    )
+    for choices in filled(problem).incumbents:
+        needed, held = problem.residency(choices), with_copies(problem, choices)
+        assert all((own <= more).all() for own, more in zip(needed, held, strict=True))
+        assert np.all(sum(problem.resident_bytes(held)) <= problem.memory_bytes)
+        assert sum(blocks.sum() for blocks in held) > sum(blocks.sum() for blocks in needed)
 
 
 @pytest.mark.parametrize("method", ["search", "colgen"])

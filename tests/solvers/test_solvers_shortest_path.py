@@ -47,7 +47,8 @@ def light(problem: Problem, choice: Choice) -> bool:
     """Whether no stage and no transfer of the source's route has a load above ``most_load``."""
     (demand,), (variant,) = problem.demands, problem.variants
     stops = [demand.home, *choice.workers, demand.home]
-    loads, begin = [], 0
+    loads: list[float] = []
+    begin = 0
     for cut, (sender, receiver) in enumerate(itertools.pairwise(stops)):
         if sender == receiver:
             continue

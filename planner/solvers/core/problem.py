@@ -329,7 +329,7 @@ class Problem:
         """Return the part of each worker's room that a route takes with its share of samples; shape [D]."""
         parts = self.room_parts[self.variants[choice.variant].model]
         used = parts[np.arange(len(parts)), choice.workers]
-        return choice.share * np.bincount(choice.workers, used, len(self.workers))
+        return np.asarray(choice.share * np.bincount(choice.workers, used, len(self.workers)), dtype=np.float64)
 
     def feasible(self, choices: Choices, tolerance: float = 1e-6) -> bool:
         """Return whether routes satisfy all limits but the cap; deadlines count work and transfers without waiting.
@@ -338,7 +338,7 @@ class Problem:
         """
         if self.memory_binds and (self.memory_used(choices) > self.memory_bytes).any():
             return False
-        if self.room_parts and (sum(map(self.room_used, chain.from_iterable(choices))) > 1 + tolerance).any():
+        if self.room_parts and np.any(sum(map(self.room_used, chain.from_iterable(choices))) > 1 + tolerance):
             return False
         for source, routes in enumerate(choices):
             demand = self.demands[source]

@@ -118,7 +118,8 @@ class Prices:
         """Return what a sample per second pays for the memory of each block on each worker [L, D]; None if nothing."""
         if not problem.room_parts:
             return None
-        return problem.room_parts[problem.variants[variant].model] * self.memory / problem.volume[source]
+        parts = problem.room_parts[problem.variants[variant].model]
+        return np.asarray(parts * self.memory / problem.volume[source])
 
 
 def smooth_congestion(sigma: Array, kappa: float) -> tuple[Array, Array, Array]:

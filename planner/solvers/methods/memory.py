@@ -14,11 +14,12 @@ import numpy as np
 
 from planner.solvers.core.deadline import Expired
 from planner.solvers.core.infeasibility import lacks, tried
-from planner.solvers.core.problem import Array, Choices, Problem, Residency
+from planner.solvers.core.problem import Array, Choices, Problem, Residency, largest
 from planner.solvers.core.room import fitting, lacks_room, without_binary_residency
 from planner.solvers.core.search_state import Options, Outcome, Search
 from planner.solvers.methods.explanation import infeasible
 from planner.solvers.routes.best_response import BestResponse
+from planner.solvers.routes.copies import with_copies
 from planner.solvers.routes.order_search import LimitedSearch
 from planner.solvers.routes.pricing import unroutable
 
@@ -45,7 +46,7 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
     search = Search(problem, options)
     relaxed = without_binary_residency(problem)
     allowed = fitting(problem)
-    outcome, attempt = Outcome("no_solution"), 0
+    outcome, attempt, fits = Outcome("no_solution"), 0, False
     for attempt in range(len(problem.workers) + 1):
         outcome = method(
             dataclasses.replace(relaxed, resident=allowed),
@@ -57,12 +58,13 @@ def solve_with_memory(problem: Problem, options: Options, method: Method) -> Out
             search.raise_bound(outcome.bound)
         for choices in outcome.incumbents:
             search.offer(choices)
+        best = min(outcome.incumbents, key=problem.objective, default=())
+        fits = best in search.incumbents  # others may be known plans
         half_over = search.elapsed_s >= SHARED_TIME_FRACTION * options.time_limit_s
-        if search.incumbents or not outcome.incumbents or half_over or search.out_of_time:
+        if fits or not outcome.incumbents or half_over or search.out_of_time:
             break
-        best = min(outcome.incumbents, key=problem.objective)
         allowed = _round(problem, best, allowed)
-    if attempt == 0 and search.incumbents:
+    if attempt == 0 and fits:
         return dataclasses.replace(search.outcome(), prices=outcome.prices)
     return dataclasses.replace(_single_routes(search, method), prices=outcome.prices)
 
@@ -110,7 +112,7 @@ def _single_routes(search: Search, method: Method) -> Outcome:
         search.offer(choices)
     if search.incumbents:
         best = min(search.incumbents, key=lambda choices: search.incumbents[choices])
-        return _share(search, method, problem.residency(best))
+        return _share(search, method, with_copies(problem, tuple(map(largest, best))))
     return dataclasses.replace(search.outcome(), reasons=tried(problem, options.time_limit_s))
 
 

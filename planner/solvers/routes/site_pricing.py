@@ -131,8 +131,8 @@ class _Program:
         self.begin = (self.model.overhead_s * moves.second[: len(problem.workers)])[self.sites.members]
         self.node = self._nodes(problem, variant, sources)
         if problem.room_parts:
-            of_blocks = [prices.of_blocks(problem, source, variant) for source in sources]
-            self.node += np.stack(of_blocks, axis=1)[:, :, self.sites.members]
+            of_blocks = (prices.of_blocks(problem, source, variant) for source in sources)
+            self.node += np.stack([price for price in of_blocks if price is not None], axis=1)[:, :, self.sites.members]
 
     def _nodes(self, problem: Problem, variant: int, sources: list[int]) -> Array:
         """Return the prices of the blocks, with input, result and results of exits; shape [L, B, S, n]."""
@@ -178,7 +178,9 @@ class _Program:
             price.append(least + self.node[block])
         return price[-1].min(axis=(1, 2)).tolist(), self._paths(price, left, cuts)
 
-    def _paths(self, price: list[Array], left: list[Array], cuts: list[tuple[Array, ...]]) -> list[Path]:
+    def _paths(
+        self, price: list[Array], left: list[Array], cuts: list[tuple[Array, Array, Array, Array]]
+    ) -> list[Path]:
         """Return the workers of the cheapest paths, found from their ends back."""
         rows = np.arange(len(price[0]))
         last = price[-1].reshape(len(rows), -1).argmin(axis=1)

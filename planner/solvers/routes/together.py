@@ -80,7 +80,7 @@ class _Stack:
 
     def move(self, cut: int) -> Array:
         """Return the prices of moves across a cut, 0 for staying; shape [B, D, D], receivers before senders."""
-        move = self.per_byte * self.size[cut]
+        move: Array = self.per_byte * self.size[cut]
         move += self.base
         move *= self.scale[cut]
         if self.most_bytes is not None:

@@ -1,8 +1,8 @@
 """Simulated annealing towards routes within limits on loads, delays, memory and visits.
 
 The energy is the sum of all relative excesses over the limits, so routes with energy 0 satisfy all of them. A move
-gives a run of consecutive blocks to another worker, or exchanges the workers of two such runs. Exchanges matter most:
-where all workers are nearly full, no single block can move.
+gives a run of consecutive blocks to another worker, shifts the border between two stages, or exchanges the workers of
+two runs. Exchanges matter most: where all workers are nearly full, no single block can move.
 
 References
 ----------
@@ -25,8 +25,8 @@ FIRST_TEMPERATURE, LAST_TEMPERATURE = 0.05, 0.0005
 """Temperatures in units of relative excess: at first, exceeding a limit by 5 % is accepted in one of e cases."""
 EXCHANGE_SHARE = 0.3
 """Share of the moves that exchange the workers of two runs."""
-NEIGHBOUR_SHARE = 0.2
-"""Share of the plain moves to the worker of the block before, and the same to that of the block after."""
+BORDER_SHARE = 0.4
+"""Share of the plain moves that shift the border between two stages."""
 TOLERANCE = 1e-12
 """Energy that counts as 0."""
 
@@ -214,15 +214,24 @@ class Annealing:
                 self._move(change, chain, first, end, old)
                 return None
             return [(chain, first, end, old), (other, begin, stop, new)]
-        kind = (kind - EXCHANGE_SHARE) / (1 - EXCHANGE_SHARE)
-        if kind < NEIGHBOUR_SHARE:
-            new = chain.workers[first]
-        elif kind < 2 * NEIGHBOUR_SHARE:
-            new = chain.workers[end + 1]
+        if kind < EXCHANGE_SHARE + (1 - EXCHANGE_SHARE) * BORDER_SHARE:
+            first, end, new = self._beside_border(chain.workers, first)
         else:
             new = int(self.random.random() * len(self.hops))
         moved = new != old and self._move(change, chain, first, end, new)
         return [(chain, first, end, old)] if moved else None
+
+    def _beside_border(self, workers: list[int], block: int) -> tuple[int, int, int]:
+        """Return the first or last blocks of the stage with a ``block``, rather few, and the worker before or after."""
+        first, end, worker, length = block, block + 1, workers[block + 1], len(workers) - 2
+        while first > 0 and workers[first] == worker:
+            first -= 1
+        while end < length and workers[end + 1] == worker:
+            end += 1
+        count = 1 + int((end - first) * self.random.random() ** 2)
+        if self.random.random() < 1 / 2:
+            return first, first + count, workers[first]
+        return end - count, end, workers[end + 1]
 
     def _run_of_blocks(self) -> tuple[_Chain, int, int]:
         """Return a random run of consecutive blocks on one worker: chain, first block and end."""
