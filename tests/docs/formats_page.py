@@ -138,7 +138,8 @@ Written by `planner validate -o FOLDER`.
 _RUN: Final = """
 `planner run -o FOLDER` writes `SOURCE/SAMPLE.npz`, the outputs of a sample by name, and `SOURCE.jsonl`, a line for
 each sample with `source`, `sample` (its number), `name` (of its file), and either `delay_s` and `file` or `error`,
-the reason why it failed.
+the reason why it failed. `run.json` has for each source where its
+`samples` come from, and its `models` with the hashes of their chains: another run is not resumed there.
 """
 
 

@@ -28,7 +28,7 @@ from planner.runtime.providers import Provider
 from planner.runtime.runner import Tensor
 from planner.scenario.instance import Instance
 from planner.scenario.types import PaceParameters
-from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
+from planner.trace.records import SampleRecord, TransferRecord
 from planner.worker.events import Arrived, BlockEnded, FailureMessage, Joined, Left, Received, Replanned
 from planner.worker.worker import Worker
 from tests.execution.fleet import After, Live, assert_accounted, deployment_for, fleet, ran_at, said, warmed
@@ -383,27 +383,6 @@ def test_tensors_stay_on_a_device_between_blocks_and_results_are_the_same(tmp_pa
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0)
     assert assert_accounted(instance, measured) == {}
     assert len(measured.outputs) == 20
-
-
-@pytest.mark.parametrize("step_s", [-3600.0, 3600.0])
-def test_a_wall_clock_that_is_set_during_a_run_does_not_matter_to_who_joins(
-    step_s: float, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    instance, unset = small_instance(samples=3 * SAMPLES), time.time
-    with fleet(tmp_path, "a", "b") as (agents, coordinator):
-
-        def set_clock() -> None:
-            monkeypatch.setattr(time, "time", lambda: unset() + step_s)
-            agents.come("c")
-
-        deployment = dataclasses.replace(deployment_for(instance), later=frozenset("c"))
-        measured = coordinator.run(deployment, ready_timeout_s=30.0, observer=After((20, set_clock)))
-    assert assert_accounted(instance, measured) == {}
-    ended_s = max(record.finished_s for record in measured.records if isinstance(record, SampleRecord))
-    blocks = [record for record in measured.records if isinstance(record, BlockRecord)]
-    assert all(0 <= record.start_s <= record.end_s <= ended_s for record in blocks)
-    assert all(0 <= incident.at_s <= ended_s + 60 for incident in measured.incidents)
-    assert ("c", "joined the run") in said(measured)
 
 
 def test_a_worker_that_comes_late_joins_the_run(tmp_path: Path) -> None:

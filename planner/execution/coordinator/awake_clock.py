@@ -1,4 +1,4 @@
-"""Clocks: one that stands still while this process does, and one that goes on and is never set."""
+"""Clocks: one that stands still while this process does, and one that nobody sets."""
 
 from __future__ import annotations
 
@@ -9,8 +9,8 @@ from typing import Final
 _LONGEST_TICK_S: Final = 5.0
 
 
-def unset_clock_s() -> float:
-    """Return the time in seconds of a clock that nobody sets; on Linux, it goes on while the device sleeps."""
+def steady_clock_s() -> float:
+    """Return the time of a clock that nobody sets, in seconds; on Linux, it goes on while the device sleeps."""
     return time.clock_gettime(time.CLOCK_BOOTTIME) if sys.platform == "linux" else time.monotonic()
 
 

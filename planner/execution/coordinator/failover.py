@@ -18,7 +18,7 @@ from statistics import median
 from typing import Final, Literal
 
 from planner.errors import printable, shortened
-from planner.execution.coordinator.awake_clock import AwakeClock, unset_clock_s
+from planner.execution.coordinator.awake_clock import AwakeClock, steady_clock_s
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.wire.messages import Body, MembershipChange, Replan, Start, WorkerFault
 from planner.execution.wire.presence import SETTLED_S
@@ -80,7 +80,7 @@ class Failover:
         self._on_incident = on_incident
         self._on_replanned = on_replanned
         self._start_s: float | None = None
-        """Time of :func:`unset_clock_s` at which the run's clock reads 0."""
+        """Time of :func:`steady_clock_s` at which the run's clock reads 0."""
         self._replanner: LiveReplanner | None = None
         self._joining: dict[str, float] = {}
         """Time since which each worker that has connected is awaited."""
@@ -103,11 +103,11 @@ class Failover:
     @property
     def now_s(self) -> float:
         """Time of the run's clock; 0 before the start."""
-        return 0.0 if self._start_s is None else unset_clock_s() - self._start_s
+        return 0.0 if self._start_s is None else steady_clock_s() - self._start_s
 
     def begin(self, at_unix_s: float) -> None:
         """Take note of the wall-clock time at which the run's clock reads 0; the wall clock may be set later."""
-        self._start_s = unset_clock_s() + (at_unix_s - time.time())
+        self._start_s = steady_clock_s() + (at_unix_s - time.time())
 
     def open(self) -> None:
         """Start the background solver, which takes a while to become ready."""
