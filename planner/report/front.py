@@ -58,8 +58,7 @@ def _draw(axes: Axes, points: Sequence[tuple[float, float]], colour: str, label:
         linewidth=2,
         label=label,
     )
-    drawn = [float(value) for line in axes.lines for value in line.get_ydata()]
-    low, high = min(drawn), max(drawn)
+    low, high = axes.dataLim.y0, axes.dataLim.y1
     if low > 0 and high > WIDE * low:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.15, high * 1.2)

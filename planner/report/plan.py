@@ -115,7 +115,7 @@ def draw_plan(instance: Instance, plan: PlanSpec, path: Path) -> None:
     with new_figure(path, (PIXELS[0], height)) as figure:
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08, wspace=0.03)
         routes, uses = figure.subplots(1, 2, width_ratios=(2.7, 1))
-        _draw_frame(routes, instance, plan, bands, left_out, colours=colours)
+        _draw_frame(routes, instance, plan, bands, left_out, colours=colours, panel_points=0.72 * (height - _FRAME_PX))
         draw_loads(uses, instance, plan, loads_by_source(instance, _routes(plan)), colours)
         figure.suptitle(headline(instance, plan), x=0.01, ha="left", fontsize=13, fontweight="bold")
         figure.legend(handles=_legend(bands), loc="outside lower center", ncols=6, frameon=False, fontsize=10)
@@ -177,11 +177,11 @@ def _draw_frame(
     left_out: Sequence[str],
     *,
     colours: Mapping[str, str],
+    panel_points: float,
 ) -> None:
     """Draw everything except the bars: names of sources, shares of routes, and delays."""
     height = bands[-1].bottom + bool(left_out) + _GAP
-    panel_points = (axes.get_figure().get_size_inches()[1] - _FRAME_PX / 100) * 72
-    line = 13 * height / max(panel_points, 72)
+    line = 13 * height / panel_points
     axes.set_ylim(height, -2.8 * line)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)
