@@ -137,8 +137,8 @@ Written by `planner validate -o FOLDER`.
 """
 
 _RUN: Final = """
-`planner simulate -o FOLDER` writes `result.json` as printed by `--json`, `plan.json`, `instance.json`, `run.json` and pictures;
-of one run `trace.jsonl`, of several `trace-POLICY-SEED.jsonl`.
+`planner simulate -o FOLDER` writes `result.json` as printed by `--json`, `plan.json`, `instance.json`, `run.json` and
+pictures; of one run `trace.jsonl`, of several `trace-POLICY-SEED.jsonl`.
 
 `planner run -o FOLDER` writes `SOURCE/SAMPLE.npz`, the outputs of a sample by name, and `SOURCE.jsonl`, a line for
 each sample with `source`, `sample` (its number), `name` (of its file), and either `delay_s` and `file` or `error`,
