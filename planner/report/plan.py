@@ -15,8 +15,6 @@ from planner.plan.evaluate import (
     legs,
     loads_by_source,
     sustained,
-    weighted_means,
-    weighted_misses,
 )
 from planner.plan.journey import LegSite
 from planner.plan.types import PlanSpec, Route
@@ -35,6 +33,7 @@ from planner.report.figure import (
     write_beside,
     write_inside,
 )
+from planner.report.headline import headline
 from planner.report.loads import MAX_LOADS, draw_loads, loads
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
@@ -123,20 +122,6 @@ def draw_plan(instance: Instance, plan: PlanSpec, path: Path) -> None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         _draw_bars(routes, instance, bands)
-
-
-def headline(instance: Instance, plan: PlanSpec) -> str:
-    """Return what a plan achieves, with its unit, and how far that is proven."""
-    mean_s, _ = weighted_means(instance, plan.sources)
-    value = {
-        "delay": f"mean delay {_time(mean_s)}, weighted by priority and rate",
-        "misses": f"{weighted_misses(instance, plan.sources):.2%} of the samples late, weighted by priority and rate",
-        "throughput": f"busiest device or network at {plan.objective:.1%}",
-        "makespan": f"batch done in {_time(plan.objective)}",
-        "energy": f"average power {plan.objective:.4g} W",
-    }[plan.goal]
-    proof = f"gap {plan.gap:.2%}" if plan.bound > 0 else "no bound"
-    return f"{value}    |    {plan.status}, {proof}, by {plan.method} in {plan.solve_s:.2f} s; costs {plan.provenance}"
 
 
 def _routes(plan: PlanSpec) -> dict[str, tuple[Route, ...]]:
