@@ -78,7 +78,7 @@ def _label(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> No
     placed: list[tuple[float, float]] = []
     for accuracy, delay_s in sorted(points, reverse=True):
         at = axes.transAxes.inverted().transform(axes.transData.transform((accuracy * 100, 1e3 * delay_s)))
-        if any(abs(at[0] - x) < 3 * _APART and abs(at[1] - y) < _APART for x, y in placed):
+        if any(abs(at[0] - x) < 4 * _APART and abs(at[1] - y) < _APART for x, y in placed):
             continue
         placed.append((float(at[0]), float(at[1])))
         axes.annotate(
@@ -86,7 +86,7 @@ def _label(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> No
             (accuracy * 100, 1e3 * delay_s),
             xytext=(-6, 7),
             textcoords="offset points",
-            ha="right" if at[0] > 0.2 else "left",
+            ha="right" if at[0] > 0.14 else "left",
             fontsize=9.5,
             color=GREY if colour == INK else colour,
         )
