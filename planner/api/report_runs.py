@@ -136,7 +136,7 @@ def load_run(path: Path, scenario: Scenario | str | Any = None) -> list[Run]:
     if path.name in {RESULT, INSTANCE} and (path.parent / INSTANCE).is_file():
         return _folder(path.parent)
     if path.suffix == ".jsonl":
-        return [Run(path.stem, "trace", {"measured": Trace(path)}, files=(path,))]
+        return [Run(path.stem, "trace", {"run": Trace(path)}, files=(path,))]
     if path.suffix == ".json":
         return [_plan(path, scenario)]
     raise UsageError("not a plan or a run", where="planner report", value=str(path), expected=EXPECTED)

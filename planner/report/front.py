@@ -58,8 +58,7 @@ def _draw(axes: Axes, points: Sequence[tuple[float, float]], colour: str, label:
         linewidth=2,
         label=label,
     )
-    drawn = [float(value) for line in axes.lines for value in line.get_ydata()]
-    low, high = min(drawn), max(drawn)
+    low, high = axes.dataLim.y0, axes.dataLim.y1
     if low > 0 and high > WIDE * low:
         axes.set_yscale("log")
         axes.set_ylim(low / 1.15, high * 1.2)
@@ -79,7 +78,7 @@ def _label(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> No
     placed: list[tuple[float, float]] = []
     for accuracy, delay_s in sorted(points, reverse=True):
         at = axes.transAxes.inverted().transform(axes.transData.transform((accuracy * 100, 1e3 * delay_s)))
-        if any(abs(at[0] - x) < 3 * _APART and abs(at[1] - y) < _APART for x, y in placed):
+        if any(abs(at[0] - x) < 4 * _APART and abs(at[1] - y) < _APART for x, y in placed):
             continue
         placed.append((float(at[0]), float(at[1])))
         axes.annotate(
@@ -87,7 +86,7 @@ def _label(axes: Axes, points: Sequence[tuple[float, float]], colour: str) -> No
             (accuracy * 100, 1e3 * delay_s),
             xytext=(-6, 7),
             textcoords="offset points",
-            ha="right" if at[0] > 0.2 else "left",
+            ha="right" if at[0] > 0.14 else "left",
             fontsize=9.5,
             color=GREY if colour == INK else colour,
         )

@@ -15,8 +15,6 @@ from planner.plan.evaluate import (
     legs,
     loads_by_source,
     sustained,
-    weighted_means,
-    weighted_misses,
 )
 from planner.plan.journey import LegSite
 from planner.plan.types import PlanSpec, Route
@@ -35,6 +33,7 @@ from planner.report.figure import (
     write_beside,
     write_inside,
 )
+from planner.report.headline import headline
 from planner.report.loads import MAX_LOADS, draw_loads, loads
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
@@ -115,7 +114,7 @@ def draw_plan(instance: Instance, plan: PlanSpec, path: Path) -> None:
     with new_figure(path, (PIXELS[0], height)) as figure:
         figure.set_layout_engine("constrained", w_pad=0.12, h_pad=0.08, wspace=0.03)
         routes, uses = figure.subplots(1, 2, width_ratios=(2.7, 1))
-        _draw_frame(routes, instance, plan, bands, left_out, colours=colours)
+        _draw_frame(routes, instance, plan, bands, left_out, colours=colours, panel_points=0.72 * (height - _FRAME_PX))
         draw_loads(uses, instance, plan, loads_by_source(instance, _routes(plan)), colours)
         figure.suptitle(headline(instance, plan), x=0.01, ha="left", fontsize=13, fontweight="bold")
         figure.legend(handles=_legend(bands), loc="outside lower center", ncols=6, frameon=False, fontsize=10)
@@ -123,20 +122,6 @@ def draw_plan(instance: Instance, plan: PlanSpec, path: Path) -> None:
         figure.draw_without_rendering()
         figure.set_layout_engine("none")
         _draw_bars(routes, instance, bands)
-
-
-def headline(instance: Instance, plan: PlanSpec) -> str:
-    """Return what a plan achieves, with its unit, and how far that is proven."""
-    mean_s, _ = weighted_means(instance, plan.sources)
-    value = {
-        "delay": f"mean delay {_time(mean_s)}, weighted by priority and rate",
-        "misses": f"{weighted_misses(instance, plan.sources):.2%} of the samples late, weighted by priority and rate",
-        "throughput": f"busiest device or network at {plan.objective:.1%}",
-        "makespan": f"batch done in {_time(plan.objective)}",
-        "energy": f"average power {plan.objective:.4g} W",
-    }[plan.goal]
-    proof = f"gap {plan.gap:.2%}" if plan.bound > 0 else "no bound"
-    return f"{value}    |    {plan.status}, {proof}, by {plan.method} in {plan.solve_s:.2f} s; costs {plan.provenance}"
 
 
 def _routes(plan: PlanSpec) -> dict[str, tuple[Route, ...]]:
@@ -177,11 +162,11 @@ def _draw_frame(
     left_out: Sequence[str],
     *,
     colours: Mapping[str, str],
+    panel_points: float,
 ) -> None:
     """Draw everything except the bars: names of sources, shares of routes, and delays."""
     height = bands[-1].bottom + bool(left_out) + _GAP
-    panel_points = (axes.get_figure().get_size_inches()[1] - _FRAME_PX / 100) * 72
-    line = 13 * height / max(panel_points, 72)
+    line = 13 * height / panel_points
     axes.set_ylim(height, -2.8 * line)
     axes.set_yticks([])
     axes.spines["left"].set_visible(False)

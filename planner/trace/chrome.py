@@ -21,8 +21,8 @@ from typing import Any, Final
 from planner.files import open_atomic
 from planner.trace.records import BlockRecord, Record, SampleRecord
 
-_FIRST: Final = {"source": 1, "worker": 1_000_000, "link": 2_000_000}
-"""Where the numbers of the tracks of each kind begin, which is also their order."""
+_ORDER: Final = ("source", "worker", "link")
+"""Kinds of tracks from top to bottom."""
 
 Event = dict[str, Any]
 
@@ -31,7 +31,6 @@ Event = dict[str, Any]
 class _Lanes:
     """Tracks of one name: a slice goes to the first that is free."""
 
-    number: int
     free: list[int] = field(default_factory=list)
     busy: list[tuple[int, int]] = field(default_factory=list)
     count: int = 0
@@ -78,27 +77,28 @@ def _events(runs: Sequence[tuple[str, Iterable[Record]]]) -> Iterator[Event]:
         yield {"ph": "M", "name": "process_sort_index", "pid": process, "tid": 0, "args": {"sort_index": process}}
         slices = sorted(map(_slice, records), key=lambda it: (it.start_ns, it.end_ns))
         tracks: dict[tuple[str, str], _Lanes] = {}
+        threads: dict[tuple[str, str, int], int] = {}
         by_sample: dict[tuple[str, int], list[tuple[_Slice, int]]] = {}
         for piece in slices:
-            lanes = tracks.setdefault((piece.kind, piece.track), _Lanes(len(tracks)))
+            lanes = tracks.setdefault((piece.kind, piece.track), _Lanes())
             lane = lanes.place(piece.start_ns, max(piece.end_ns, piece.start_ns + 1))
-            thread = _FIRST[piece.kind] + 1000 * lanes.number + min(lane, 999)
+            thread = threads.setdefault((piece.kind, piece.track, lane), len(threads) + 1)
             yield _complete(piece, process, thread)
             if piece.kind != "source":
                 by_sample.setdefault((piece.source, piece.sample), []).append((piece, thread))
-        for (kind, track), lanes in tracks.items():
-            for lane in range(min(lanes.count, 1000)):
-                thread = _FIRST[kind] + 1000 * lanes.number + lane
-                shown = f"{kind} {track}" if lane == 0 else f"{kind} {track} ({lane + 1})"
-                yield _named("thread_name", process, thread, shown)
-                index = {"sort_index": thread}
-                yield {"ph": "M", "name": "thread_sort_index", "pid": process, "tid": thread, "args": index}
+        for place, (kind, track, lane) in enumerate(sorted(threads, key=lambda it: (_ORDER.index(it[0]), *it[1:]))):
+            thread = threads[kind, track, lane]
+            shown = f"{kind} {track}" if lane == 0 else f"{kind} {track} ({lane + 1})"
+            yield _named("thread_name", process, thread, shown)
+            index = {"sort_index": place}
+            yield {"ph": "M", "name": "thread_sort_index", "pid": process, "tid": thread, "args": index}
         for pieces in by_sample.values():
             flow += 1
             yield from _arrows(pieces, process, flow)
 
 
 def _slice(record: Record) -> _Slice:
+    arguments: Event
     if isinstance(record, SampleRecord):
         start_s, end_s, kind, track = record.created_s, record.finished_s, "source", record.source
         name, arguments = f"sample {record.sample}", {"status": record.status}

@@ -131,11 +131,15 @@ Written by `planner validate -o FOLDER`.
 | `predicted.jsonl`, `measured.jsonl` | the [traces](#trace) of the simulation and of the run |
 | `instance.json` | scenario, profiles and paths together, in SI units |
 | `steps/WORKER.json` | the log of a worker: a list of steps, which can be replayed |
+| `run.json` | `schema`, `kind`, `command` (the command line that wrote the folder) and `version` |
 | `timeline.png`, `close-up.png`, `delays.png`, `legs.png` | pictures |
 
 """
 
 _RUN: Final = """
+`planner simulate -o FOLDER` writes `result.json` as printed by `--json`, `plan.json`, `instance.json`, `run.json` and
+pictures; of one run `trace.jsonl`, of several `trace-POLICY-SEED.jsonl`.
+
 `planner run -o FOLDER` writes `SOURCE/SAMPLE.npz`, the outputs of a sample by name, and `SOURCE.jsonl`, a line for
 each sample with `source`, `sample` (its number), `name` (of its file), and either `delay_s` and `file` or `error`,
 the reason why it failed. `run.json` has for each source where its

@@ -144,7 +144,8 @@ def opened(
     command = [
         browser(), "--headless", "--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run",
         "--disable-component-update", "--disable-default-apps", "--disable-sync", "--disable-extensions",
-        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-default-browser-check", "--disable-dev-shm-usage",
+        "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE 127.0.0.1", "--no-default-browser-check",
+        "--disable-dev-shm-usage",
         f"--user-data-dir={folder / 'profile'}", f"--window-size={width},900", "--enable-logging=stderr",
         f"--log-net-log={log}", f"--virtual-time-budget={patience_ms}", "--dump-dom",
         f"--blink-settings=preferredColorScheme={'0' if scheme == 'dark' else '1'}",

@@ -10,8 +10,9 @@ import pytest
 from planner.plan.evaluate import evaluate
 from planner.plan.types import PlanSpec, Route, Stage
 from planner.profiling.types import ExitPoint, OperatingPoint
+from planner.report.headline import headline
 from planner.report.loads import MAX_LOADS
-from planner.report.plan import MAX_HEIGHT, MAX_ROUTES, draw_plan, headline
+from planner.report.plan import MAX_HEIGHT, MAX_ROUTES, draw_plan
 from planner.scenario.instance import Instance
 from planner.scenario.types import ObjectiveSpec
 from tests.instances import MIB, make_instance, make_profile, random_instance

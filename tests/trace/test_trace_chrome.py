@@ -88,7 +88,7 @@ records = st.lists(
             lambda w, s, k, b, t: BlockRecord(w, s, k, b, *t), names, names, st.integers(0, 3), st.integers(0, 3), spans
         ),
         st.builds(lambda s, k, t: TransferRecord("lan", "a", "b", s, k, 1, 10, *t), names, st.integers(0, 3), spans),
-        st.builds(lambda s, k, t: SampleRecord(s, k, *t, "completed"), names, st.integers(0, 3), spans),
+        st.builds(lambda s, k, t: SampleRecord(s, k, t[0], t[1], "completed"), names, st.integers(0, 3), spans),
     ),
     max_size=30,
 )

@@ -34,6 +34,7 @@ _RANGE: Final = 2**32 - 1
 
 Floats: TypeAlias = NDArray[np.float64]
 Columns: TypeAlias = dict[str, NDArray[Any]]
+TrackName: TypeAlias = tuple[Literal["worker", "link"], str]
 
 
 class Track(FrozenModel):
@@ -118,7 +119,7 @@ class TraceColumns:
     def __init__(self, latency_s: Mapping[str, float] | None = None) -> None:
         self._latency_s = latency_s or {}
         self._sources: dict[str, int] = {}
-        self._tracks: dict[tuple[Literal["worker", "link"], str], int] = {}
+        self._tracks: dict[TrackName, int] = {}
         self._whole = {name: array("q") for name in ("track", "source", "sample", "block", "bytes")}
         self._times = {name: array("d") for name in ("start", "end")}
         self._ended = {name: array("q") for name in ("source", "sample", "status")}
@@ -134,6 +135,7 @@ class TraceColumns:
             self._ends["created"].append(record.created_s)
             self._ends["finished"].append(record.finished_s)
             return
+        track: TrackName
         if isinstance(record, BlockRecord):
             track, block, size = ("worker", record.worker), record.block, 0
         else:
@@ -170,7 +172,7 @@ class TraceColumns:
         ended: Columns = {name: np.array(column, np.int64) for name, column in self._ended.items()}
         ended |= {name: np.array(column, np.float64) for name, column in self._ends.items()}
         names = _ordered(self._sources, sources)
-        tracks = [("worker", name) for name in _ordered(self._names("worker"), workers)]
+        tracks: list[TrackName] = [("worker", name) for name in _ordered(self._names("worker"), workers)]
         tracks += [("link", name) for name in _ordered(self._names("link"), resources)]
         _renumber(columns, "track", [self._tracks[track] for track in tracks])
         for table in (columns, ended):
@@ -290,7 +292,7 @@ def _short(value: float) -> float:
 def _queues(
     slices: Columns,
     ended: Columns,
-    tracks: Sequence[tuple[Literal["worker", "link"], str]],
+    tracks: Sequence[TrackName],
     sources: Sequence[str],
     *,
     latency_s: Floats,

@@ -68,8 +68,8 @@ function mapOf(scene, colours) {
     const root = s("svg", { viewBox: `0 0 ${width} ${height}`, role: "img", "aria-label": "Map of workers, networks and routes" });
     const labels = drawNetworks(root, scene.networks, at, [width / 2, height / 2]);
     drawRoutes(root, scene, at, colours);
-    drawLabels(root, labels);
     scene.workers.forEach((worker, index) => drawCard(root, worker, points[index], scene, colours));
+    drawLabels(root, labels);
     box.replaceChildren(root);
   });
 }
@@ -89,7 +89,7 @@ function drawNetworks(root, networks, at, centre) {
       if (!at.has(a) || !at.has(b)) continue;
       const [from, to] = [at.get(a), at.get(b)];
       root.append(s("path", { ...faint, d: line([from, to]) }));
-      labels.push([[(from[0] + to[0]) / 2, (from[1] + to[1]) / 2], { ...network, label: text ?? network.label }]);
+      if (text !== "") labels.push([[(from[0] + to[0]) / 2, (from[1] + to[1]) / 2], { ...network, label: text ?? network.label }]);
     }
   });
   return labels;

@@ -25,7 +25,7 @@ function overview() {
   add("kind", (run) => (run.verdict ? h("span", {}, "validation ", badge(run.verdict.passed, run.verdict.passed ? "passed" : "not passed")) : run.kind));
   add("plan", (run) => run.plan && `${run.plan.status}, by ${run.plan.method} in ${time(run.plan.solve_s)}`);
   add("goal", (run) => run.plan && goalLine(run));
-  add("objective (surrogate)", (run) => run.plan && String(Number(run.plan.objective.toPrecision(5))));
+  add("objective (surrogate)", (run) => run.plan && (missing(run.plan.objective) ? "unlimited" : String(Number(run.plan.objective.toPrecision(5)))));
   add("gap to the bound", (run) => run.plan && (run.plan.bound > 0 ? `${(run.plan.gap * 100).toFixed(2)} %` : "no bound"));
   add("costs", (run) => run.plan && run.plan.provenance);
   add("length of the run", (run) => measuredOf(run) && time(measuredOf(run).end_s));
@@ -97,7 +97,7 @@ function routesOf(run) {
       bad: own_ > 1, members: network.kind === "shared" ? network.members : [],
       links: network.links.map(([a, b]) => {
         const both = [use(`${network.name}:${a}>${b}`), use(`${network.name}:${b}>${a}`)].filter((value) => !missing(value));
-        return [a, b, `${bits(network.bandwidth_bytes_per_s)}${both.length ? ` · ${percent(Math.max(...both))}` : ""}`];
+        return [a, b, both.length && !Math.max(...both) && network.links.length > 6 ? "" : `${bits(network.bandwidth_bytes_per_s)}${both.length ? ` · ${percent(Math.max(...both))}` : ""}`];
       }),
       title: `${network.name}: ${speed}${missing(own_) ? "" : `\nplanned utilisation: ${percent(own_)}`}`,
     };
@@ -217,4 +217,7 @@ async function main() {
   }
   document.documentElement.dataset.ready = "yes";
 }
-main();
+main().catch((error) => {
+  page.prepend(h("p", { class: "bad" }, `This page cannot be drawn completely: ${error.message}`));
+  throw error;
+});

@@ -49,17 +49,25 @@ async function unpacked(trace) {
   return { ...trace, sample, start, length, size, track, source, first, last, samples, rows: rows.map((row) => Uint32Array.from(row)), lane, lanes, longest };
 }
 
-// The number of samples in flight over the whole run, for the overview.
+// The mean number of samples in flight in each of equal parts of the run, for the overview.
 function inFlight(data, parts) {
-  const change = new Float64Array(parts + 1);
+  const [mean, change] = [new Float64Array(parts + 1), new Float64Array(parts + 2)];
   const { created, delay } = data.samples;
-  const place = (ticks) => Math.min(parts, Math.max(0, Math.floor(((ticks * data.tick_s) / (data.end_s || 1)) * parts)));
+  const scale = (data.tick_s * parts) / (data.end_s || 1);
   for (let index = 0; index < created.length; index += 1) {
-    change[place(created[index])] += 1;
-    change[Math.min(parts, place(created[index] + delay[index]) + 1)] -= 1;
+    const [from, to] = [created[index] * scale, Math.min((created[index] + delay[index]) * scale, parts)];
+    const [first, last] = [Math.floor(from), Math.floor(to)];
+    if (first === last) {
+      mean[first] += to - from;
+    } else {
+      mean[first] += first + 1 - from;
+      mean[last] += to - last;
+      change[first + 1] += 1;
+      change[last] -= 1;
+    }
   }
-  let sum = 0;
-  return Array.from(change, (value) => (sum += value)).slice(0, parts);
+  let whole = 0;
+  return Array.from({ length: parts }, (_, part) => mean[part] + (whole += change[part]));
 }
 function canvasOf(height) {
   const canvas = h("canvas", { tabindex: 0 });
@@ -113,6 +121,12 @@ class Timeline {
       this.draw();
     });
   }
+  span() {
+    const [from, to] = this.view;
+    const axis = timeAxis(to, from);
+    const text = (value) => axis.label(value, (to - from) / 100);
+    return `${text(from)} to ${text(to)} ${axis.unit}, of ${time(this.end)}`;
+  }
   zoom(factor, centre = (this.view[0] + this.view[1]) / 2) {
     this.show(centre - (centre - this.view[0]) * factor, centre + (this.view[1] - centre) * factor);
   }
@@ -121,7 +135,7 @@ class Timeline {
     this.show(this.view[0] + by, this.view[1] + by);
   }
   draw() {
-    this.readout.textContent = `${time(this.view[0])} to ${time(this.view[1])} of ${time(this.end)}`;
+    this.readout.textContent = this.span();
     for (const paint of this.paints ?? []) paint();
   }
   overview() {
@@ -154,7 +168,7 @@ class Timeline {
     const box = drawn((_, width) => {
       const parts = Math.max(Math.min(Math.floor(width - LABELS), 800), 1);
       const flight = inFlight(main, parts);
-      const most = Math.max(...flight, 1);
+      const most = Math.max(...flight, 1e-9);
       const paint = () => {
         const context = size(width);
         const scale = (width - LABELS) / this.end;
@@ -165,7 +179,7 @@ class Timeline {
         flight.forEach((value, index) => context.fillRect(LABELS + index * wide, height - (value / most) * (height - 4), Math.max(wide, 0.6), (value / most) * (height - 4)));
         context.fillStyle = css("--soft");
         context.font = "11px system-ui, sans-serif";
-        context.fillText(`in flight, ≤ ${count(most)}`, 0, 24);
+        context.fillText(`in flight, ≤ ${digits(most, 2)}`, 0, 24);
         const [a, b] = this.view.map((value) => LABELS + value * scale);
         context.strokeStyle = css("--focus");
         context.lineWidth = 2;
@@ -179,7 +193,7 @@ class Timeline {
   register(canvas, paint) {
     this.paints = [...(this.paints ?? []).filter((entry) => entry.canvas !== canvas), Object.assign(paint, { canvas })];
     paint();
-    this.readout.textContent = `${time(this.view[0])} to ${time(this.view[1])} of ${time(this.end)}`;
+    this.readout.textContent = this.span();
   }
   panel(trace) {
     const tops = [];
@@ -338,7 +352,7 @@ function paintRow(context, look, trace, row) {
     let top = look.top + (lane + 1) * look.tall;
     bin.busy.forEach((busy, source) => {
       if (!busy) return;
-      const tall = Math.min(busy, 1) * (look.tall - 1);
+      const tall = Math.max(Math.min(busy, 1) * (look.tall - 1), 0.5);
       context.fillStyle = look.colours[source];
       context.fillRect(look.x(look.from) + bin.column, top - tall, 1, tall);
       top -= tall;
@@ -363,7 +377,7 @@ function paintRow(context, look, trace, row) {
       const column = Math.floor(look.x(start) - look.x(look.from));
       if (column !== thin[lane].column) flush(lane);
       thin[lane].column = column;
-      thin[lane].busy[source] += Math.max(wide, 0.04);
+      thin[lane].busy[source] += wide;
       thin[lane].any = true;
       continue;
     }
