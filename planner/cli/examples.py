@@ -53,6 +53,10 @@ EXAMPLES: Final = {
         "planner run plan.json --source gate-camera=frames/ -o results --resume",
         "planner run plan.json --source 'gate-camera=python camera.py' --json --as-they-come",
     ),
+    "serve": (
+        "planner serve plan.json",
+        "planner serve plan.json --connect 192.0.2.7:7447 --cert-dir certs --grpc-listen off --log-format json",
+    ),
     "certs": ("planner certs certs nano xavier orin",),
     "agent": (
         "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano",
