@@ -20,6 +20,7 @@ from planner.execution.coordinator.run_result import Observer
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Body, Replan
 from planner.plan.replan import ReplanAnswer, Situation, TakeAnswer
+from planner.plan.types import PlanSpec
 from planner.solvers.replan.process import ReplanProcess
 from tests.execution.fleet import After, assert_accounted, deployment_for, fleet, said
 from tests.execution.rig import SPLIT, small_instance
@@ -114,6 +115,7 @@ def test_a_plan_for_what_is_the_case_no_more_is_dropped(solver: Solver, table: T
     assert (table.plans, table.said) == ([], [])
     table.attend()
     assert table.plans == ["a"]
+    assert [plan.method for plan in table.told] == ["colgen"]
     assert [what.partition(",")[0] for what in table.said] == ["new plan by colgen"]
 
 

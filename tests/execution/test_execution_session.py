@@ -115,7 +115,7 @@ def test_no_more_samples_than_the_limit_are_on_their_way(session: Session) -> No
 def test_a_sample_may_have_the_priority_of_another_source_and_no_other(session: Session) -> None:
     source = session.source("other")
     assert source.submit(inputs(3), priority=8.0).result(30.0).outputs["y"].shape == (1, WIDTH)
-    with pytest.raises(ExecuteError, match="other: no source has this priority; found 5.0; expected one of 1, 8"):
+    with pytest.raises(ExecuteError, match=r"other: no source has this priority; found 5\.0; expected one of 1, 8"):
         source.submit(inputs(3), priority=5.0)
 
 
