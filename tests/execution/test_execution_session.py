@@ -20,6 +20,7 @@ from planner.execution.wire.messages import Load
 from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
 from tests.execution.case import ROWS, WIDTH, write_case
+from tests.execution.processes import agents, cmdline
 from tests.execution.raw import agent_process
 
 LIMIT = 3
@@ -182,14 +183,3 @@ def test_samples_wait_for_a_worker_that_comes_later_and_fail_when_it_does_not(pl
             never = session.source("urgent").submit(inputs(0))
             with pytest.raises(SampleError, match=r"a left, and did not come back within 0\.1 s"):
                 never.result(30.0)
-
-
-def cmdline(pid: int) -> bytes:
-    return (Path("/proc") / str(pid) / "cmdline").read_bytes()
-
-
-def agents() -> set[int]:
-    """Agents that this process started."""
-    own = str(os.getpid())
-    children = (Path("/proc") / own / "task" / own / "children").read_text().split()
-    return {int(pid) for pid in children if b"\0agent\0" in cmdline(int(pid))}

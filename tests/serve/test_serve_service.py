@@ -32,8 +32,8 @@ from planner.execution.wire.zenoh import free_port
 from planner.plan.store import load_plan
 from planner.serve.state import ServiceState
 from tests.execution.case import ROWS, WIDTH, write_case
+from tests.execution.processes import agents, cmdline
 from tests.execution.raw import agent_process
-from tests.execution.test_execution_session import agents, cmdline
 from tests.serve.case import tensor
 
 HTTP, GRPC = tritonclient.http, tritonclient.grpc
