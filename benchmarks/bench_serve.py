@@ -19,9 +19,9 @@ from benchmarks.serve.case import LIMIT, serving, write_case
 from benchmarks.serve.clients import Client, clients, wait
 from planner.cli.output import print_table
 
-ROUNDS: Final = 300
+ROUNDS: Final = 200
 WARM: Final = 30
-TURNS: Final = 5
+TURNS: Final = 3
 AT_ONCE: Final = 150
 """Samples in each turn of the measurement of rates."""
 

@@ -11,12 +11,12 @@ from planner.scenario.load import load_scenario
 from tests.cli.command import parse, planner
 
 FOLDER = Path(__file__).parents[1] / "examples" / "jetsons"
-UNIT = (FOLDER / "planner-agent.service").read_text(encoding="utf-8")
+UNITS = [(FOLDER / f"planner-{name}.service").read_text(encoding="utf-8") for name in ("agent", "serve")]
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
 TYPED = [
     *re.findall(r"^    (planner .+)$", PAGE, flags=re.MULTILINE),
     *re.findall(r"`(planner [^`]+ -[^`]+)`", PAGE),
-    re.sub(r".*/planner agent", "planner agent", re.findall(r"^ExecStart=(.+)$", UNIT, flags=re.MULTILINE)[0]),
+    *(re.sub(r".*/planner ", "planner ", re.findall(r"^ExecStart=(.+)$", unit, re.MULTILINE)[0]) for unit in UNITS),
 ]
 
 

@@ -18,7 +18,7 @@ import numpy as np
 
 from benchmarks.serve.clients import Client
 
-DURATION_S: Final = 8.0
+DURATION_S: Final = 4.0
 SCENARIOS: Final = ("SingleStream", "Server", "Offline")
 _KEPT: Final = ("90", "95", "99", "per second", "result is", "Result is", "percentile latency", "Mean latency")
 _LATENCY_BOUND_S: Final = 0.5

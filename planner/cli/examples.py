@@ -66,6 +66,10 @@ EXAMPLES: Final = {
         "planner report plan.json -o report.html",
         "planner report runs/simulated runs/first -o report.html --trace trace.json",
     ),
+    "serve": (
+        "planner serve plan.json",
+        "planner serve plan.json --connect 192.0.2.7:7447 --cert-dir certs --grpc-listen off --log-format json",
+    ),
     "certs": ("planner certs certs nano xavier orin",),
     "agent": (
         "planner agent --name nano --listen 0.0.0.0:7447 --cert-dir certs/nano --install-service user",

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import logging
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import datetime
 from pathlib import Path
 
 import pytest
 
 from planner.cli.logs import log_to_stderr
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, UsageError
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.zenoh import free_port, zenoh_connect
@@ -97,19 +101,41 @@ def test_a_level_that_is_none_is_bad_input() -> None:
     assert ended.stderr == expected
 
 
-def test_no_message_makes_up_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+@contextmanager
+def logging_to_stderr(form: str) -> Iterator[logging.Logger]:
     root, own = logging.getLogger(), logging.getLogger("planner")
     before, level, own_level = list(root.handlers), root.level, own.level
     try:
         for handler in before:  # those of pytest are closed otherwise
             root.removeHandler(handler)
-        log_to_stderr("info")
-        logging.getLogger("planner.execution.agent.agent").info(
-            "refused: %s", "x\n2026-01-01 info all is well\x1b[2J é"
-        )
+        log_to_stderr("info", form)
+        yield logging.getLogger("planner.execution.agent.agent")
     finally:
         root.handlers[:] = before
         root.setLevel(level)
         own.setLevel(own_level)
+
+
+def test_no_message_makes_up_a_line(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr("text") as logger:
+        logger.info("refused: %s", "x\n2026-01-01 info all is well\x1b[2J é")
     (line,) = capsys.readouterr().err.splitlines()
     assert line.endswith(r"info    refused: x\n2026-01-01 info all is well\x1b[2J é")
+
+
+def test_each_line_of_a_log_in_json_is_an_event(capsys: pytest.CaptureFixture[str]) -> None:
+    with logging_to_stderr("json") as logger:
+        logger.info("refused: %s", "x\n{} é", extra={"worker": "a"})
+        try:
+            raise ValueError("of no use")
+        except ValueError:
+            logger.exception("it failed")
+    first, second = map(json.loads, capsys.readouterr().err.splitlines())
+    assert (first["level"], first["message"], first["worker"]) == ("info", "refused: x\n{} é", "a")
+    assert (second["level"], second["message"], second["error"]) == ("error", "it failed", "ValueError: of no use")
+    assert datetime.fromisoformat(first["time"]) <= datetime.fromisoformat(second["time"])
+
+
+def test_a_form_of_logs_that_is_none_is_bad_input() -> None:
+    with pytest.raises(UsageError, match=r"--log-format: no such form; found 'xml'; expected text \| json"):
+        log_to_stderr("info", "xml")

@@ -35,6 +35,7 @@ RESULT: Final[Mapping[str, str]] = {
     "incidents[].at_s": "Time of a failure or recovery, in seconds since the start.",
     "incidents[].worker": "The worker concerned; empty for the run as a whole.",
     "incidents[].what": "What happened, in words.",
+    "incidents[].severity": "`info` for a recovery, `error` where the run goes on without a worker, else `warning`.",
     "host_limited": "Whether a host, rather than the plan, may have caused a difference.",
     "host_limits[]": "Workers whose host was too slow, or busy with something else.",
     "numerics.samples": "Samples whose outputs were compared.",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -9,6 +10,17 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from planner.execution.wire.zenoh import free_port
+
+
+def cmdline(pid: int) -> bytes:
+    return (Path("/proc") / str(pid) / "cmdline").read_bytes()
+
+
+def agents() -> set[int]:
+    """Agents that this process started."""
+    own = str(os.getpid())
+    children = (Path("/proc") / own / "task" / own / "children").read_text().split()
+    return {int(pid) for pid in children if b"\0agent\0" in cmdline(int(pid))}
 
 
 class Processes:

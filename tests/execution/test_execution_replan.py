@@ -115,6 +115,7 @@ def test_a_plan_for_what_is_the_case_no_more_is_dropped(solver: Solver, table: T
     assert (table.plans, table.said) == ([], [])
     table.attend()
     assert table.plans == ["a"]
+    assert [plan.method for plan in table.told] == ["colgen"]
     assert [what.partition(",")[0] for what in table.said] == ["new plan by colgen"]
 
 

@@ -22,6 +22,7 @@ from planner.execution.wire.messages import Load
 from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
 from tests.execution.case import ROWS, WIDTH, write_case
+from tests.execution.processes import agents, cmdline
 from tests.execution.raw import agent_process
 
 LIMIT = 3
@@ -114,6 +115,22 @@ def test_no_more_samples_than_the_limit_are_on_their_way(session: Session) -> No
     assert source.submit(inputs(9)).result(30.0).sample == held[-1].result().sample + 1
 
 
+def test_a_sample_may_have_the_priority_of_another_source_and_no_other(session: Session) -> None:
+    source = session.source("other")
+    assert source.submit(inputs(3), priority=8.0).result(30.0).outputs["y"].shape == (1, WIDTH)
+    with pytest.raises(ExecuteError, match=r"other: no source has this priority; found 5\.0; expected one of 1, 8"):
+        source.submit(inputs(3), priority=5.0)
+
+
+def test_a_sample_whose_time_is_up_is_dropped_and_the_next_one_is_not(session: Session) -> None:
+    source = session.source("other")
+    late = source.submit(inputs(4), within_s=1e-6)
+    with pytest.raises(SampleError, match="is up") as dropped:
+        late.result(30.0)
+    assert dropped.value.dropped
+    assert source.submit(inputs(4), within_s=30.0).result(30.0).sample == dropped.value.sample + 1
+
+
 def test_workers_tell_how_busy_they_are(session: Session) -> None:
     assert session.source("urgent").submit(inputs(0)).result(30.0)
     assert LOADS.both.wait(30.0)
@@ -157,21 +174,17 @@ def test_samples_wait_for_a_worker_that_comes_later_and_fail_when_it_does_not(pl
                 source.submit(inputs(0), block=False)
             with agent_process("a", "--connect", address, *options):
                 assert [future.result(60.0).sample for future in waiting] == list(range(LIMIT))
+        with Session(plan, connect=[address], later=["a"], limit=LIMIT) as session:
+            source = session.source("urgent")
+            short, long = source.submit(inputs(0), within_s=0.01), source.submit(inputs(1), within_s=600.0)
+            with agent_process("a", "--connect", address, *options):
+                with pytest.raises(SampleError, match="its time was up before a was back"):
+                    short.result(60.0)
+                assert long.result(60.0).sample == 1
         with Session(plan, connect=[address], later=["a"], home_timeout_s=0.1) as session:
             never = session.source("urgent").submit(inputs(0))
             with pytest.raises(SampleError, match=r"a left, and did not come back within 0\.1 s"):
                 never.result(30.0)
-
-
-def cmdline(pid: int) -> bytes:
-    return (Path("/proc") / str(pid) / "cmdline").read_bytes()
-
-
-def agents() -> set[int]:
-    """Agents that this process started."""
-    own = str(os.getpid())
-    children = (Path("/proc") / own / "task" / own / "children").read_text().split()
-    return {int(pid) for pid in children if b"\0agent\0" in cmdline(int(pid))}
 
 
 def test_an_array_in_place_of_a_dictionary_says_what_is_meant(session: Session) -> None:

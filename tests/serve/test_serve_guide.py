@@ -41,7 +41,7 @@ def here(text: str, service: planner.Service) -> str:
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_curl_gets_a_result(service: planner.Service) -> None:
     (command,) = SHELL
-    answer = subprocess.run(["sh", "-c", here(command, service)], capture_output=True, check=True)
+    answer = subprocess.run(["/bin/sh", "-c", here(command, service)], capture_output=True, check=True)
     (output,) = json.loads(answer.stdout)["outputs"]
     assert output["data"] == pytest.approx([0.2, 0.4, 0.6, 0.8])
 

@@ -169,7 +169,7 @@ class Submit(FrozenModel):
     run: str
     source: str
     sample: Count
-    priority: Annotated[float, Field(allow_inf_nan=False)] | None = None
+    priority: Annotated[float, Field(ge=-1e300, le=1e300, allow_inf_nan=False)] | None = None
     """Priority of one of the sources, in place of that of the sample's own."""
     within_s: Amount | None = None
     """Time after its arrival, in seconds, after which no block of it is started; None without such a limit."""
