@@ -10,10 +10,10 @@ import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
-import click
 import pytest
-import typer
+from typer.main import get_command
 
 from planner.cli import COMMANDS, _build
 from planner.execution.launch.systemd import MARK, unit_name, unit_path, unit_text
@@ -51,8 +51,7 @@ def json_words(rest: str) -> list[str]:
 def check_options(words: list[str]) -> None:
     """Check a command's options, as far as the command is there."""
     name, *options = words
-    command = typer.main.get_command(_build([name]))
-    assert isinstance(command, click.Group) or hasattr(command, "commands")
+    command: Any = get_command(_build([name]))
     known = {option for parameter in command.commands[name].params for option in parameter.opts}
     assert {word for word in options if word.startswith("--") and word != "--help"} <= known
 

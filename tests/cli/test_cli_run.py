@@ -115,6 +115,17 @@ def test_a_source_whose_worker_comes_later_waits_for_it(plan: Path, tmp_path: Pa
     assert [line["sample"] for line in lines(finished.stdout)] == list(range(SAMPLES))
 
 
+def test_a_worker_that_is_away_at_the_end_is_named_with_what_helps(plan: Path, tmp_path: Path) -> None:
+    address = f"127.0.0.1:{free_port()}"
+    with agent_process("a", "--listen", address, "--cache", str(tmp_path)):
+        finished = planner(
+            "run", plan, "--source", f"urgent={plan.parent / 'samples.npz'}", "--connect", address, "--later", "b"
+        )
+    assert finished.returncode == 0, finished.stderr
+    assert "b was not in the run at its end" in finished.stderr
+    assert "--later b starts without it" in finished.stderr
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

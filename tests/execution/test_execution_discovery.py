@@ -103,7 +103,7 @@ def test_agents_of_another_version_are_named_instead_of_used(monkeypatch: pytest
     with monkeypatch.context() as patch:
         patch.setattr(presence, "VERSION", 9)
         other = zenoh_connect("a", listen=address, connect=[])(lambda _frame: None, lambda _member, _present: None)
-    told = "a: another version of the wire format; found 9; expected 2; install the same version of planner"
+    told = "a: another version of the wire format; found 9; expected 3; install the same version of planner"
     try:
         with (
             Coordinator(zenoh_connect(COORDINATOR, listen=None, connect=[address])) as coordinator,

@@ -103,8 +103,8 @@ def altered(**changes: object) -> bytes:
     [
         (b"\x80\x04pickle", PAYLOAD, "malformed header"),
         (b"", PAYLOAD, "malformed header"),
-        (altered(v=9), PAYLOAD, "another version of the wire format; found 9; expected 2; install the same version"),
-        (altered(v=1, body={"kind": "stop"}), PAYLOAD, "another version of the wire format; found 1; expected 2"),
+        (altered(v=9), PAYLOAD, "another version of the wire format; found 9; expected 3; install the same version"),
+        (altered(v=1, body={"kind": "stop"}), PAYLOAD, "another version of the wire format; found 1; expected 3"),
         (altered(body={"kind": "shutdown"}), PAYLOAD, "malformed header"),
         (
             altered(body={"kind": "start", "run": "r", "at_unix_s": "now"}),

@@ -91,7 +91,7 @@ class ModelBlocks:
     @property
     def idle(self) -> frozenset[int]:
         """The blocks in memory that no run needs."""
-        return self._runner.loaded.difference(*list(self._needed.values()))
+        return frozenset(self.loaded).difference(*list(self._needed.values()))
 
     @property
     def loaded(self) -> tuple[int, ...]:

@@ -95,7 +95,8 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         self._ready_timeout_s = ready_timeout_s
         self._handles: dict[str, SourceHandle] = {}
         self._runs: list[LiveRun] = []
-        """The runs that are not over, the one that takes new samples last."""
+        """The runs that are not over, the one that takes new samples last; replaced as a whole, under the lock."""
+        self._lock = threading.Lock()
         self._changing = threading.Lock()
         """Held while a plan is applied."""
         self._error: Exception | None = None
@@ -136,7 +137,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
     ) -> None:
         self._program_end.stop()
         self._error = self._error or ExecuteError("the session is closed", where="session")
-        for run in list(self._runs):
+        for run in self._runs:
             run.fail(self._error)
         self._stack.__exit__(kind, error, trace)
 
@@ -221,7 +222,8 @@ class LiveSession(AbstractContextManager["LiveSession"]):
 
     def _switch(self, run: LiveRun) -> None:
         """Let a run take the new samples."""
-        self._runs.append(run)
+        with self._lock:
+            self._runs = [*self._runs, run]
         self._handles = {**self._handles, **run.handles}
         for name, handle in self._handles.items():
             handle.move(run if name in run.handles else None)
@@ -230,14 +232,15 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         """Forget a run that is over, in its thread; the newest one still tells what has ended it."""
         for handle in run.handles.values():
             handle.forget(run)
-        if self._runs[-1] is not run:
-            self._runs = [each for each in self._runs if each is not run]
+        with self._lock:
+            if self._runs[-1] is not run:
+                self._runs = [each for each in self._runs if each is not run]
         if run is not self._first:  # whose coordinator belongs to the caller
             run.coordinator.close()
 
     def _end_runs(self, kind: type[BaseException] | None, *_: object) -> None:
         """End the runs: in order, or at once after an exception or an interruption."""
-        runs = list(self._runs)
+        runs = self._runs
         for run in runs:
             if kind is None:
                 run.stop()
