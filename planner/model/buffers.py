@@ -27,7 +27,7 @@ from planner.model.extract import Subgraph
 from planner.model.graph import Node, WorkGraph
 from planner.model.inlining import bodies
 from planner.model.lookup import MISFITS, attribute
-from planner.model.scratch import scratch_pieces
+from planner.model.scratch import heap_bytes, scratch_pieces
 from planner.model.shapes import Shapes
 
 BLOCK_CHANNELS: Final = 16
@@ -53,7 +53,7 @@ SUMS: Final = frozenset({"Add", "Sum"})
 
 
 def run_bytes(graph: WorkGraph, shapes: Shapes, part: Subgraph, pooled: dict[str, str]) -> int:
-    """Return the memory that an arena holds for the runs of a part, without its inputs, in bytes.
+    """Return the memory for the runs of a part, in an arena and besides it, without its inputs, in bytes.
 
     Parameters
     ----------
@@ -73,7 +73,15 @@ def run_bytes(graph: WorkGraph, shapes: Shapes, part: Subgraph, pooled: dict[str
 
     # Optimisation renumbers nodes, on which the order of branches depends. Of two likely orders, the worse one counts.
     depth_first = _depth_first(part)
-    return max(arena_of(order) for order in ([part.nodes] if depth_first == part.nodes else [part.nodes, depth_first]))
+    held = max(arena_of(order) for order in ([part.nodes] if depth_first == part.nodes else [part.nodes, depth_first]))
+    return held + max((_heap(node, shapes) for node in part.nodes), default=0)
+
+
+def _heap(node: Node, shapes: Shapes) -> int:
+    try:
+        return heap_bytes(node.proto, shapes.dims)
+    except MISFITS:
+        return 0
 
 
 def _depth_first(part: Subgraph) -> tuple[Node, ...]:
@@ -192,7 +200,7 @@ class _Plan:
         written = Buffer(name, blocked)
         # An output never takes the place of another tensor.
         over = () if name in self.part.outputs and not blocked else over
-        self._step(Step(reads, (self._sized(written)._replace(shape=shape or self._shape(name)),), scratch, over))
+        self._step(Step(reads, (self._sized(written)._replace(shape=shape or self._layout(written)),), scratch, over))
         if blocked and name in self.part.outputs:
             self._read(name, blocked=False)
 
@@ -201,7 +209,14 @@ class _Plan:
         self.exists.update(write.buffer for write in step.writes)
 
     def _sized(self, buffer: Buffer) -> Write:
-        return Write(buffer, self._bytes(buffer), self._shape(buffer.tensor))
+        return Write(buffer, self._bytes(buffer), self._layout(buffer))
+
+    def _layout(self, buffer: Buffer) -> tuple[int, ...] | None:
+        """Return the shape of a buffer; images of 8 bits have their channels last where float32 has blocks of them."""
+        shape = self._shape(buffer.tensor)
+        if shape is None or not buffer.blocked or self._is_image(buffer.tensor):
+            return shape
+        return (*shape[:1], *shape[2:], *shape[1:2])
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         return self.shapes.dims(self._original.get(name, name))

@@ -23,14 +23,13 @@ def load_plan(path: StrPath) -> PlanSpec:
     PlanError
         The file cannot be read, is not JSON, or has wrong or missing keys; all errors at once.
     """
+    text = ""
     try:
         text = Path(path).read_text(encoding="utf-8")
         document = parse_json(text)
     except OSError as error:
         what = f"cannot read the plan: {error.strerror}"
         raise PlanError(what, where=str(path), expected="a plan by `planner solve`") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"not a JSON file: {error}", where=str(path), expected="a plan by `planner solve`") from error
     except ValueError as error:
         if fault := other_kind(text, SCHEMA, f"{path}: schema"):
             raise PlanError([fault]) from None
