@@ -27,6 +27,7 @@ from planner.model.extract import Subgraph
 from planner.model.graph import Node, WorkGraph
 from planner.model.inlining import bodies
 from planner.model.lookup import MISFITS, attribute
+from planner.model.narrow_products import unpacked_bytes
 from planner.model.scratch import heap_bytes, scratch_pieces
 from planner.model.shapes import Shapes
 
@@ -69,19 +70,11 @@ def run_bytes(graph: WorkGraph, shapes: Shapes, part: Subgraph, pooled: dict[str
     def arena_of(order: Sequence[Node]) -> int:
         plan = _Plan(graph, shapes, part, pooled)
         plan.add_all(order)
-        return arena_bytes(plan.steps, outputs)
+        return arena_bytes(plan.steps, outputs) + plan.heap_bytes
 
     # Optimisation renumbers nodes, on which the order of branches depends. Of two likely orders, the worse one counts.
     depth_first = _depth_first(part)
-    held = max(arena_of(order) for order in ([part.nodes] if depth_first == part.nodes else [part.nodes, depth_first]))
-    return held + max((_heap(node, shapes) for node in part.nodes), default=0)
-
-
-def _heap(node: Node, shapes: Shapes) -> int:
-    try:
-        return heap_bytes(node.proto, shapes.dims)
-    except MISFITS:
-        return 0
+    return max(arena_of(order) for order in ([part.nodes] if depth_first == part.nodes else [part.nodes, depth_first]))
 
 
 def _depth_first(part: Subgraph) -> tuple[Node, ...]:
@@ -118,6 +111,8 @@ class _Plan:
     steps: list[Step] = field(default_factory=list)
     exists: set[Buffer] = field(default_factory=set)
     included: set[int] = field(default_factory=set)
+    heap_bytes: int = 0
+    """Largest memory that an operation takes besides the arena."""
 
     @cached_property
     def constant(self) -> set[str]:
@@ -293,6 +288,8 @@ class _Plan:
             users = self.users.get(output, ())
             if len(users) != 1 or users[0].proto.op_type not in kinds:
                 break
+            if users[0].proto.op_type not in SUMS and self._unpacked(node):
+                break
             if not self.constant.issuperset(name for name in users[0].inputs if name != output):
                 break
             self.included.add(users[0].index)
@@ -300,7 +297,10 @@ class _Plan:
         return output
 
     def _plain(self, node: Node, names: list[str]) -> None:
-        reads = (*self._dequantise(node), *(self._read(name, blocked=False) for name in names))
+        unpacked = self._unpacked(node)
+        self.heap_bytes = max(self.heap_bytes, unpacked, heap_bytes(node.proto, self.shapes.dims))
+        weights = () if unpacked else self._dequantise(node)
+        reads = (*weights, *(self._read(name, blocked=False) for name in names))
         scratch = self._scratch(node)
         if len(node.outputs) == 1:
             over = reads if node.proto.op_type in IN_PLACE else ()
@@ -326,6 +326,9 @@ class _Plan:
             return inner + scratch_pieces(node.proto, self.shapes.dims, integer=integer)
         except MISFITS:
             return inner
+
+    def _unpacked(self, node: Node) -> int:
+        return unpacked_bytes(node, self.makers, self.users, self.part.outputs, self.shapes)
 
     def _dequantise(self, node: Node) -> tuple[Buffer, ...]:
         """Add operations that dequantise the weights of a node, as happens whenever it runs, and return the results."""
