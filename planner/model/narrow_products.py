@@ -36,7 +36,7 @@ def unpacked_bytes(
     node
         The node.
     makers, users
-        The node that makes each tensor, and those that read it.
+        Nodes that make each tensor, and those that read it.
     outputs
         Tensors that the part returns.
     shapes
@@ -79,5 +79,5 @@ def _operator(node: Node) -> str:
 
 def _is_plain(node: Node) -> bool:
     """Return whether a Gemm is a product with at most a bias."""
-    is_one = attribute(node.proto, "alpha", 1.0) == attribute(node.proto, "beta", 1.0) == 1.0
-    return is_one and not attribute(node.proto, "transA", 0) and not attribute(node.proto, "transB", 0)
+    usual = {"alpha": 1.0, "beta": 1.0, "transA": 0, "transB": 0}
+    return all(attribute(node.proto, name, value) == value for name, value in usual.items())
