@@ -44,10 +44,16 @@ def schema_fault(stated: object, expected: str, where: str) -> Fault:
 
 
 def stated_schema(text: str | bytes) -> str | None:
-    """Return the key ``schema`` of a text in YAML or JSON, which need not be valid; None for a text of no such kind."""
+    """Return the key ``schema`` of a text in YAML or JSON, which need not be valid; None if it has none of ours."""
     content = text if isinstance(text, str) else text.decode(errors="replace")
-    match = re.search(r"""^[{\s]*["']?schema["']?\s*:\s*["']?(planner/[a-z-]+/v\d+)""", content, re.MULTILINE)
+    match = re.search(r"""(?:^|[{,])\s*["']?schema["']?\s*:\s*["']?(planner/[a-z-]+/v\d+)""", content, re.MULTILINE)
     return match[1] if match else None
+
+
+def other_kind(text: str | bytes, expected: str, where: str) -> Fault | None:
+    """Return the fault of a text that cannot be read because it is a file of another kind."""
+    stated = stated_schema(text)
+    return schema_fault(stated, expected, where) if kind_of(stated) not in ("", kind_of(expected)) else None
 
 
 @cache

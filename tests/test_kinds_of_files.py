@@ -48,13 +48,18 @@ WRITERS: Final[dict[str, Callable[[dict[str, str]], str]]] = {
 }
 
 
-@pytest.mark.parametrize("start", FILES)
-@pytest.mark.parametrize(("reader", "form"), list(itertools.product(READERS, WRITERS)))
+WRONG: Final = [
+    (reader, start)
+    for reader, start in itertools.product(READERS, FILES)
+    if READERS[reader][0] != FILES[start] and (reader, FILES[start]) != ("measurements", "a device probe")
+]
+
+
+@pytest.mark.parametrize("form", WRITERS)
+@pytest.mark.parametrize(("reader", "start"), WRONG)
 def test_a_reader_says_what_it_was_given(reader: str, form: str, start: str, tmp_path: Path) -> None:
     wanted, read = READERS[reader]
     given = FILES[start]
-    if wanted == given or (reader == "measurements" and given == "a device probe"):
-        pytest.skip("the right kind of file")
     path = tmp_path / "given.yaml"
     path.write_text(WRITERS[form]({"name": "x", "schema": f"{start}v1"}))
     with pytest.raises(PlannerError) as caught:

@@ -27,7 +27,8 @@ from planner.model.extract import Subgraph
 from planner.model.graph import Node, WorkGraph
 from planner.model.inlining import bodies
 from planner.model.lookup import MISFITS, attribute
-from planner.model.scratch import scratch_pieces
+from planner.model.narrow_products import unpacked_bytes
+from planner.model.scratch import heap_bytes, scratch_pieces
 from planner.model.shapes import Shapes
 
 BLOCK_CHANNELS: Final = 16
@@ -53,7 +54,7 @@ SUMS: Final = frozenset({"Add", "Sum"})
 
 
 def run_bytes(graph: WorkGraph, shapes: Shapes, part: Subgraph, pooled: dict[str, str]) -> int:
-    """Return the memory that an arena holds for the runs of a part, without its inputs, in bytes.
+    """Return the memory for the runs of a part, in an arena and besides it, without its inputs, in bytes.
 
     Parameters
     ----------
@@ -69,7 +70,7 @@ def run_bytes(graph: WorkGraph, shapes: Shapes, part: Subgraph, pooled: dict[str
     def arena_of(order: Sequence[Node]) -> int:
         plan = _Plan(graph, shapes, part, pooled)
         plan.add_all(order)
-        return arena_bytes(plan.steps, outputs)
+        return arena_bytes(plan.steps, outputs) + plan.heap_bytes
 
     # Optimisation renumbers nodes, on which the order of branches depends. Of two likely orders, the worse one counts.
     depth_first = _depth_first(part)
@@ -110,6 +111,8 @@ class _Plan:
     steps: list[Step] = field(default_factory=list)
     exists: set[Buffer] = field(default_factory=set)
     included: set[int] = field(default_factory=set)
+    heap_bytes: int = 0
+    """Largest memory that an operation takes besides the arena."""
 
     @cached_property
     def constant(self) -> set[str]:
@@ -192,7 +195,7 @@ class _Plan:
         written = Buffer(name, blocked)
         # An output never takes the place of another tensor.
         over = () if name in self.part.outputs and not blocked else over
-        self._step(Step(reads, (self._sized(written)._replace(shape=shape or self._shape(name)),), scratch, over))
+        self._step(Step(reads, (self._sized(written)._replace(shape=shape or self._layout(written)),), scratch, over))
         if blocked and name in self.part.outputs:
             self._read(name, blocked=False)
 
@@ -201,7 +204,14 @@ class _Plan:
         self.exists.update(write.buffer for write in step.writes)
 
     def _sized(self, buffer: Buffer) -> Write:
-        return Write(buffer, self._bytes(buffer), self._shape(buffer.tensor))
+        return Write(buffer, self._bytes(buffer), self._layout(buffer))
+
+    def _layout(self, buffer: Buffer) -> tuple[int, ...] | None:
+        """Return the shape of a buffer; images of 8 bits have their channels last where float32 has blocks of them."""
+        shape = self._shape(buffer.tensor)
+        if shape is None or not buffer.blocked or self._is_image(buffer.tensor):
+            return shape
+        return (*shape[:1], *shape[2:], *shape[1:2])
 
     def _shape(self, name: str) -> tuple[int, ...] | None:
         return self.shapes.dims(self._original.get(name, name))
@@ -278,6 +288,8 @@ class _Plan:
             users = self.users.get(output, ())
             if len(users) != 1 or users[0].proto.op_type not in kinds:
                 break
+            if users[0].proto.op_type not in SUMS and self._unpacked(node):
+                break
             if not self.constant.issuperset(name for name in users[0].inputs if name != output):
                 break
             self.included.add(users[0].index)
@@ -285,7 +297,10 @@ class _Plan:
         return output
 
     def _plain(self, node: Node, names: list[str]) -> None:
-        reads = (*self._dequantise(node), *(self._read(name, blocked=False) for name in names))
+        unpacked = self._unpacked(node)
+        self.heap_bytes = max(self.heap_bytes, unpacked, heap_bytes(node.proto, self.shapes.dims))
+        weights = () if unpacked else self._dequantise(node)
+        reads = (*weights, *(self._read(name, blocked=False) for name in names))
         scratch = self._scratch(node)
         if len(node.outputs) == 1:
             over = reads if node.proto.op_type in IN_PLACE else ()
@@ -311,6 +326,9 @@ class _Plan:
             return inner + scratch_pieces(node.proto, self.shapes.dims, integer=integer)
         except MISFITS:
             return inner
+
+    def _unpacked(self, node: Node) -> int:
+        return unpacked_bytes(node, self.makers, self.users, self.part.outputs, self.shapes)
 
     def _dequantise(self, node: Node) -> tuple[Buffer, ...]:
         """Add operations that dequantise the weights of a node, as happens whenever it runs, and return the results."""

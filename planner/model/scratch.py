@@ -56,6 +56,18 @@ def scratch_pieces(node: onnx.NodeProto, lookup: Lookup, *, integer: bool = Fals
     return tuple(filter(None, pieces if isinstance(pieces, tuple) else (pieces,)))
 
 
+def heap_bytes(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Return the scratch memory of a node that comes from the heap and not from the arena, in bytes.
+
+    Raises
+    ------
+    UnknownShapeError
+        If a shape is unknown.
+    """
+    rule = HEAP_RULES.get(node.op_type)
+    return rule(node, lookup) if rule else 0
+
+
 def _conv(node: onnx.NodeProto, lookup: Lookup) -> int:
     """Count the unrolled input of one group (im2col), as a whole if there are more filters than pixels."""
     weight = shape_of(node.input[1], lookup)
@@ -124,17 +136,20 @@ def _einsum(node: onnx.NodeProto, lookup: Lookup) -> int:
 
 
 def _resize(node: onnx.NodeProto, lookup: Lookup) -> int:
-    """Count two positions and two weights for each row and column.
-
-    With cubic weights, rows of a channel that are interpolated along the other axis are kept in a hash table: four of
-    the input for each of the output, and no more than there are, with those beyond the edges.
-    """
+    """Count two positions and two weights for each row and column."""
     mode = attribute(node, "mode", b"nearest")
-    image = shape_of(node.output[0], lookup)[-2:]
-    if mode == b"cubic" and len(image) == 2:
-        rows = min(shape_of(node.input[0], lookup)[-2] + 3, 4 * image[0])
-        return rows * image[1] * CACHED_BYTES
     return 4 * FLOAT_BYTES * sum(shape_of(node.output[0], lookup)[2:]) if mode == b"linear" else 0
+
+
+def _cubic_resize(node: onnx.NodeProto, lookup: Lookup) -> int:
+    """Count the hash table of the rows of a channel that are interpolated along the other axis.
+
+    Four rows of the input for each of the output, and no more than there are, with those beyond the edges.
+    """
+    image = shape_of(node.output[0], lookup)[-2:]
+    if attribute(node, "mode", b"nearest") != b"cubic" or len(image) < 2:
+        return 0
+    return min(shape_of(node.input[0], lookup)[-2] + 3, 4 * image[0]) * image[1] * CACHED_BYTES
 
 
 def _grid_sample(node: onnx.NodeProto, lookup: Lookup) -> int:
@@ -190,7 +205,6 @@ RULES: Final[Mapping[str, Rule]] = {
     "Einsum": _einsum,
     "FusedConv": _conv,
     "GRU": _recurrent(3),
-    "GridSample": _grid_sample,
     "GroupNormalization": _outputs(3),
     "HardSwish": _outputs(1),
     "LRN": _lrn,
@@ -208,5 +222,9 @@ RULES: Final[Mapping[str, Rule]] = {
     "Softmax": _softmax,
     "Sum": _variadic,
     "Where": _where,
+}
+HEAP_RULES: Final[Mapping[str, Callable[[onnx.NodeProto, Lookup], int]]] = {
+    "GridSample": _grid_sample,
+    "Resize": _cubic_resize,
 }
 INTEGER_RULES: Final[Mapping[str, Rule]] = {"Conv": _integer_conv}

@@ -12,7 +12,7 @@ from planner.errors import PlanError
 from planner.files import StrPath, write_text_atomic
 from planner.formats.json import parse_json
 from planner.plan.types import SCHEMA, PlanSpec
-from planner.schemas import schema_fault, schema_faults, stated_schema
+from planner.schemas import other_kind, schema_fault, schema_faults
 
 
 def load_plan(path: StrPath) -> PlanSpec:
@@ -23,17 +23,16 @@ def load_plan(path: StrPath) -> PlanSpec:
     PlanError
         The file cannot be read, is not JSON, or has wrong or missing keys; all errors at once.
     """
+    text = ""
     try:
         text = Path(path).read_text(encoding="utf-8")
         document = parse_json(text)
     except OSError as error:
         what = f"cannot read the plan: {error.strerror}"
         raise PlanError(what, where=str(path), expected="a plan by `planner solve`") from error
-    except UnicodeDecodeError as error:
-        raise PlanError(f"not a JSON file: {error}", where=str(path), expected="a plan by `planner solve`") from error
     except ValueError as error:
-        if stated := stated_schema(text):
-            raise PlanError([schema_fault(stated, SCHEMA, f"{path}: schema")]) from None
+        if fault := other_kind(text, SCHEMA, f"{path}: schema"):
+            raise PlanError([fault]) from None
         raise PlanError(f"not a JSON file: {error}", where=str(path), expected="a plan by `planner solve`") from error
     stated = document.get("schema") if isinstance(document, dict) else None
     if stated != SCHEMA:

@@ -26,7 +26,7 @@ from planner.runtime.inputs import random_inputs
 from planner.runtime.providers import Provider, find_provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner, Tensor
 from planner.runtime.session import SESSION_CONFIG
-from planner.schemas import schema_fault, stated_schema
+from planner.schemas import other_kind, schema_fault
 from planner.tables import Printable, Table
 
 SCHEMA: Final = "planner/device-probe/v1"
@@ -236,8 +236,8 @@ def load_probe(path: StrPath) -> DeviceProbe:
     except OSError as error:
         raise ProfileError(f"device probe cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:
-        if stated := stated_schema(content):
-            raise ProfileError([schema_fault(stated, SCHEMA, f"{path}: schema")]) from None
+        if fault := other_kind(content, SCHEMA, f"{path}: schema"):
+            raise ProfileError([fault]) from None
         raise ProfileError(f"device probe is not JSON: {error}", where=str(path)) from error
     stated = document.get("schema") if isinstance(document, dict) else None
     if stated != SCHEMA:

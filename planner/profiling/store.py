@@ -12,7 +12,7 @@ from planner.errors import ProfileError
 from planner.files import StrPath, write_text_atomic
 from planner.formats.json import parse_json
 from planner.profiling.types import SCHEMA, Profile
-from planner.schemas import schema_fault, schema_faults, stated_schema
+from planner.schemas import other_kind, schema_fault, schema_faults
 
 FORMER_CHAIN: Final = (
     "on Python 3.10, earlier versions computed another chain_sha256 for models with external data: in such a profile, "
@@ -64,8 +64,8 @@ def load_profile(path: StrPath) -> Profile:
     except OSError as error:
         raise ProfileError(f"profile cannot be read: {error.strerror}", where=str(path)) from error
     except ValueError as error:
-        if stated := stated_schema(content):
-            raise ProfileError([schema_fault(stated, SCHEMA, f"{path}: schema")]) from None
+        if fault := other_kind(content, SCHEMA, f"{path}: schema"):
+            raise ProfileError([fault]) from None
         raise ProfileError(f"profile is not JSON: {error}", where=str(path)) from error
     return _validated(document, path)
 

@@ -237,6 +237,17 @@ KINDS: Final[dict[str, Kind]] = {
         )
         for channels, size in ((24, 3), (40, 5), (96, 3))
     },
+    "product by weights of 8 bits": Kind([WEIGHT, node("MatMul", "x w", "y")], (64, 1024), (64, 1024),
+                                         quantised_weight(1024, 1024)),
+    "product by weights of 8 bits, between sines": Kind(
+        [node("Sin", "x", "a"), WEIGHT, node("MatMul", "a w", "b"), node("Sin", "b", "y")], MATRIX, MATRIX,
+        quantised_weight(*MATRIX),
+    ),
+    "product by weights of 8 bits, with a bias": Kind(
+        [WEIGHT, node("MatMul", "x w", "a"), node("Add", "a bias", "b"), node("Relu", "b", "y")], MATRIX, MATRIX,
+        {**quantised_weight(*MATRIX), "bias": floats(512)},
+    ),
+    "Gemm by weights of 8 bits": Kind([WEIGHT, node("Gemm", "x w", "y")], MATRIX, MATRIX, quantised_weight(*MATRIX)),
     "quantised product": Kind([*rounded("x", "a"), WEIGHT, node("MatMul", "a w", "b"), *rounded("b", "y")], MATRIX,
                               MATRIX, quantised_weight(*MATRIX)),
     "quantised sum": Kind(

