@@ -28,6 +28,8 @@ from tests.aarch64.userland import Userland, unpack
 OWN, OTHER = "own", "other"
 MODELS: Final = ("mobilenetv2", "mobilenetv2-int8")
 BLOCKS: Final = 8
+TRIES: Final = 5
+"""How often agents are asked: an emulated one may not answer in time on a busy machine."""
 FREE: Final = ("ddi", "adaptive")
 """Policies that may find the emulated agent too slow for any sample, though it is the home of half of them."""
 
@@ -116,7 +118,10 @@ def agents(folder: Path, userland: Userland) -> Iterator[str]:
 def devices(address: str) -> dict[str, str]:
     """Return what `planner status` says of both agents' devices, once both are there."""
     command = [sys.executable, "-m", "planner", "status", OWN, OTHER, "--connect", address, "--wait", "600 s", "--json"]
-    found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["agents"]
+    for _ in range(TRIES):
+        found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)["agents"]
+        if {OWN, OTHER} <= set(found):
+            break
     if missing := {OWN, OTHER} - set(found):
         raise SystemExit(f"no agent called {' or '.join(sorted(missing))} has come; its log is beside the plan")
     architectures = {name: state["device"]["architecture"] for name, state in found.items()}

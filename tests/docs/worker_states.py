@@ -10,7 +10,7 @@ from collections import defaultdict
 from collections.abc import Hashable, Iterable, Iterator, Mapping
 from functools import cache
 from math import hypot, inf
-from typing import Final
+from typing import Any, Final
 
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.registry import POLICIES
@@ -69,8 +69,11 @@ class _Observer:
 
 def _crowded() -> Iterator[tuple[str, Instance, PlanSpec]]:
     """Yield policies with a case in which samples are too late: the campaign has no deadlines."""
-    source = {"rate_per_s": 200.0, "samples": 200}
-    late = {"a": {"late": "drop", "deadline_s": 0.1}, "b": {"queue_timeout_s": 0.05, "in_flight": 2}}
+    source: dict[str, Any] = {"rate_per_s": 200.0, "samples": 200}
+    late: dict[str, dict[str, Any]] = {
+        "a": {"late": "drop", "deadline_s": 0.1},
+        "b": {"queue_timeout_s": 0.05, "in_flight": 2},
+    }
     instance = make_instance(
         workers={"slow": 1.0, "fast": 2.0}, sources={name: source | keys for name, keys in late.items()}
     )
