@@ -14,7 +14,7 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 import onnx
-from google.protobuf.message import DecodeError  # type: ignore[import-untyped] # protobuf ships no stubs
+from google.protobuf.message import DecodeError
 from onnx import TensorProto, defs, helper
 from onnx.external_data_helper import ExternalDataInfo, uses_external_data
 
