@@ -10,6 +10,7 @@ import array
 import tempfile
 import time
 from collections.abc import Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,9 +39,9 @@ class _Driver:
         for query in queries:
             began_s = time.monotonic()
             self.first_s = self.first_s or began_s
-            self._client.submit(lambda output, number=query.id, began_s=began_s: self._end(output, number, began_s))
+            self._client.submit(partial(self._end, query.id, began_s))
 
-    def _end(self, output: Any, number: int, began_s: float) -> None:
+    def _end(self, number: int, began_s: float, output: Any) -> None:
         self.last_s = time.monotonic()
         self.delays_s.append(self.last_s - began_s)
         if isinstance(output, Exception):

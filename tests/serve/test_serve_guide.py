@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from contextlib import redirect_stdout
 from io import StringIO
 from pathlib import Path
+from typing import Any
 from urllib.request import urlopen
 
 import pytest
@@ -47,8 +48,9 @@ def test_curl_gets_a_result(service: planner.Service) -> None:
 
 
 def test_the_client_s_program_prints_a_result(service: planner.Service) -> None:
+    names: dict[str, Any] = {}
     with redirect_stdout(StringIO()) as printed:
-        exec(here(PROGRAMS[0], service), names := {})  # noqa: S102 - the guide is ours
+        exec(here(PROGRAMS[0], service), names)  # noqa: S102 - the guide is ours
     names["client"].close()
     assert printed.getvalue().strip() == "[[0. 0. 0. 0.]]"
 

@@ -354,5 +354,5 @@ def test_addresses_are_checked_before_agents_start(plan: Path) -> None:
         planner.Service(plan, listen="0.0.0.0:8000")
     with planner.Service(plan, listen="127.0.0.1:0", grpc_listen="127.0.0.1:0") as service:
         for words in ({"listen": service.address}, {"listen": "127.0.0.1:0", "grpc_listen": service.grpc_address}):
-            with pytest.raises(ExecuteError, match="cannot listen"), planner.Service(plan, **words):  # type: ignore[arg-type]
+            with pytest.raises(ExecuteError, match="cannot listen"), planner.Service(plan, **words):
                 pass

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from math import inf, nan
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -135,7 +137,7 @@ def test_a_worker_drops_a_task_whose_time_is_up_and_tells_its_home() -> None:
     assert (runs(effects), sent.to, sent.message.kind) == ([], "home", "failure")
 
 
-@pytest.mark.parametrize("limits", [{"priority": float("nan")}, {"within_s": float("inf")}])
-def test_limits_that_are_no_numbers_are_refused(limits: dict[str, float]) -> None:
+@pytest.mark.parametrize("event", [Arrived("gate", 0, priority=nan), Arrived("gate", 0, within_s=inf)])
+def test_limits_that_are_no_numbers_are_refused(event: Arrived) -> None:
     with pytest.raises(ProtocolError, match="a sample of priority"):
-        worker().step(0.0, Arrived("gate", 0, **limits))
+        worker().step(0.0, event)
