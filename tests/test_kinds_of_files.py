@@ -5,11 +5,12 @@ from __future__ import annotations
 import itertools
 import json
 from collections.abc import Callable
+from io import StringIO
 from pathlib import Path
 from typing import Any, Final
 
 import pytest
-import yaml
+from ruamel.yaml import YAML
 
 from planner.errors import PlannerError
 from planner.model.source import read_model
@@ -19,15 +20,21 @@ from planner.profiling.device_classes import load_class
 from planner.profiling.device_probe import load_probe
 from planner.profiling.store import load_profile
 from planner.scenario.catalogue import SCHEMA as CATALOGUE_SCHEMA
-from planner.scenario.catalogue import Catalogue
+from planner.scenario.catalogue import CatalogueSpec
 from planner.scenario.document import read_document
 from planner.scenario.load import load_instance, load_scenario
 from planner.scenario.parse import parse
 from planner.schemas import FILES, kind_of
 
 
-def _catalogue(path: Path) -> Catalogue:
-    return parse(read_document(path, "catalogue"), Catalogue, CATALOGUE_SCHEMA, lambda _: ())
+def _catalogue(path: Path) -> CatalogueSpec:
+    return parse(read_document(path, "catalogue"), CatalogueSpec, CATALOGUE_SCHEMA, lambda _: ())
+
+
+def _as_yaml(document: dict[str, str]) -> str:
+    written = StringIO()
+    YAML().dump(document, written)
+    return written.getvalue()
 
 
 READERS: Final[dict[str, tuple[str, Callable[[Path], Any]]]] = {
@@ -44,7 +51,7 @@ READERS: Final[dict[str, tuple[str, Callable[[Path], Any]]]] = {
 WRITERS: Final[dict[str, Callable[[dict[str, str]], str]]] = {
     "json": json.dumps,
     "indented json": lambda document: json.dumps(document, indent=1),
-    "yaml": yaml.safe_dump,
+    "yaml": _as_yaml,
 }
 
 

@@ -200,7 +200,8 @@ def _ridge(rows: Array, time_s: Array, speeds: Array, weight: Array, penalty: fl
                 break
         else:
             damping = max(damping, 1e-6) * 8
-    return np.exp(found[0] + found[1 : count + 1])
+    fitted: NDArray[np.float64] = np.exp(found[0] + found[1 : count + 1])
+    return fitted
 
 
 def _amounts(work: Work, coefficients: Sequence[Coefficient]) -> list[float]:

@@ -15,7 +15,7 @@ from ruamel.yaml import YAML
 import planner
 from planner.scenario.load import load_instance
 from planner.scenario.reference import keys_of
-from tests.docs import cli_page, example_page, formats_page, worker_page
+from tests.docs import cli_page, example_page, formats_page, worker_page, worker_states
 
 ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
@@ -33,7 +33,7 @@ COMMENTS = {"models.axes", "models.layer_assignment", "models.state"}
         (example_page.PAGE, example_page.example_page),
         (worker_page.PAGE, worker_page.worker_page),
         (worker_page.PICTURE, worker_page.worker_picture),
-        (worker_page.STATES, worker_page.states_picture),
+        (worker_page.STATES, worker_states.states_picture),
     ],
     ids=lambda value: value.name if isinstance(value, Path) else "",
 )

@@ -27,8 +27,8 @@ from planner.execution.wire.zenoh import free_port
 from planner.runtime.session import BlockSession
 from planner.trace.records import Incident, SampleRecord
 from tests.execution.case import ROWS, WIDTH, write_case
+from tests.execution.processes import agents, cmdline
 from tests.execution.raw import agent_process
-from tests.execution.test_execution_session import agents, cmdline
 
 PERIOD_S = 0.02
 TIME_LIMIT_S = 2.0

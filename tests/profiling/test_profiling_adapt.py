@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -281,13 +282,15 @@ def test_a_probe_of_a_slow_moment_does_not_shift_estimates(factor: float) -> Non
 
 def test_measured_models_do_not_make_estimates_worse_than_a_probe_alone() -> None:
     """Models have errors that go the same way in all of their blocks; what is estimated has none."""
-    alone, together = [], []
+    alone: list[float] = []
+    together: list[float] = []
     for seed in range(8):
         rng = np.random.default_rng(seed)
         probed, models = probe(rng), device(rng, 8, noise=0.1, bias=0.15)
         new = [measured(f"new{number}", rng) for number in range(5)]
-        for errors, known in ((alone, [probed]), (together, [probed, *models])):
-            adapted = adapt(CLASS, known)
+        known: list[Profile | DeviceProbe | str | os.PathLike[str]] = [probed]
+        for errors, more in ((alone, []), (together, models)):
+            adapted = adapt(CLASS, [*known, *more])
             errors += [_whole(adapted, profile) for profile in new]
     assert np.median(np.abs(together)) < np.median(np.abs(alone)) + 0.08
     assert np.mean(np.abs(together) <= np.log(1.15)) >= 0.9
