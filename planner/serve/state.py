@@ -7,6 +7,7 @@ from typing import Any
 
 from planner.base import FrozenModel
 from planner.plan.store import plan_document
+from planner.report.html.data import Scene
 from planner.scenario.instance import Instance
 from planner.serve.gateway import Gateway
 from planner.serve.watch import Severity, SourceCount, WorkerCount
@@ -88,6 +89,8 @@ class ServiceState(FrozenModel):
     name: str
     started_unix_s: float
     now_unix_s: float
+    scene: Scene
+    """Workers, networks and sources of the scenario."""
     plan: dict[str, Any]
     """The plan that applies, as in a plan file."""
     workers: dict[str, WorkerState]
@@ -133,6 +136,7 @@ def service_state(name: str, gateway: Gateway) -> ServiceState:
         name=name,
         started_unix_s=watch.started_unix_s,
         now_unix_s=now_s,
+        scene=Scene.of(watch.instance),
         plan=plan_document(plan),
         workers=workers,
         sources=sources,
