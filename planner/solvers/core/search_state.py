@@ -138,8 +138,8 @@ class Search:
         return relative_gap(self.best, self.bound) if self.incumbents else float("inf")
 
     def offer(self, choices: Choices) -> None:
-        """Add an incumbent if it is feasible."""
-        if choices in self.incumbents:
+        """Add an incumbent if it is feasible; where a source has no route, it is none."""
+        if choices in self.incumbents or not all(choices):
             return
         objective = self.problem.objective(choices)
         if objective < float("inf") and self.problem.feasible(choices):
