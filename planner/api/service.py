@@ -16,8 +16,8 @@ from planner.api.session import Session
 from planner.execution.session.text import TokenizerCodec
 from planner.execution.wire.security import refuse_open
 from planner.files import StrPath
+from planner.serve.addresses import Address, bind, read_address
 from planner.serve.gateway import Gateway
-from planner.serve.server import Address, Server, bind, read_address
 from planner.serve.watch import Watch
 
 LIMIT = 32
@@ -115,6 +115,8 @@ class Service(AbstractContextManager["Service"]):
         return self._session
 
     def __enter__(self) -> Service:
+        from planner.serve.server import Server  # its libraries are an extra
+
         with ExitStack() as stack:
             http = bind(self._http_address, "listen")
             stack.callback(http.close)

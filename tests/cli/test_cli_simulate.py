@@ -132,7 +132,8 @@ def test_one_run_leaves_its_trace_and_pictures(
     printed = capsys.readouterr().out
     assert "policy planned, seed 0" in printed
     assert "±" not in printed
-    names = ["delays.png", "plan.png", "timeline.png", "trace.jsonl"]
+    documents = ["instance.json", "plan.json", "result.json", "run.json"]
+    names = sorted([*documents, "delays.png", "plan.png", "timeline.png", "trace.jsonl"])
     assert sorted(path.name for path in folder.iterdir()) == names
     assert sum(isinstance(record, SampleRecord) for record in read_records(folder / "trace.jsonl")) == SAMPLES
 

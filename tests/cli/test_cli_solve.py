@@ -62,7 +62,7 @@ def test_a_plan_is_drawn(scenario: Path, capsys: pytest.CaptureFixture[str], tmp
     printed = capsys.readouterr().out
     assert printed.endswith(f"wrote {picture}\n")
     text = picture.read_text()
-    assert next(line for line in printed.splitlines() if line.startswith("optimal: ")) in text
+    assert "weighted by priority and rate    |    optimal, gap" in text
     assert all(f">{name}<" in text for name in ("gate", "yard", "nano", "xavier", "orin", "wifi"))
     main_ok(["solve", str(scenario), "--picture", str(picture.with_suffix(".png")), "--json"])
     assert json.loads(capsys.readouterr().out)["sources"].keys() == {"gate", "yard"}

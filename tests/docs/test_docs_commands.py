@@ -28,6 +28,7 @@ DOCS = ROOT / "docs"
 
 ELSEWHERE: Final = {
     "guide.md": "tests/test_readme.py runs them",
+    "guides/serve.md": "tests/serve/test_serve_guide.py runs them",
     "reference/cli.md": "generated: the examples are those of the commands' help",
     "reference/scenario-example.md": "tests/docs/test_docs_pages.py loads the scenario",
 }
@@ -200,12 +201,19 @@ def solving(folder: Path, first: Path) -> Iterator[str]:
     yield from commands("solving.md")
 
 
+def tokens(folder: Path, first: Path) -> Iterator[str]:  # noqa: ARG001
+    scenario = (ROOT / "examples/tokens/scenario.yaml").read_text(encoding="utf-8")
+    (folder / "scenario.yaml").write_text(scenario.replace("path: ", "path: models/"), encoding="utf-8")
+    yield from commands("guides/tokens.md")
+
+
 GUIDES: Final[dict[str, Callable[[Path, Path], Iterator[str]]]] = {
     "start/own-model.md": own_model,
     "guides/choosing.md": choosing,
     "guides/deadlines.md": deadlines,
     "guides/exits.md": exits,
     "guides/profiling.md": profiling,
+    "guides/tokens.md": tokens,
     "policies.md": policies,
     "interchange.md": interchange,
     "running.md, guides/operations.md, security.md": certificates,

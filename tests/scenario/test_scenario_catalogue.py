@@ -60,7 +60,7 @@ BAD = {
     "cap": (("memory: 1 GiB", "memory: 1 GiB, max_utilisation: 0 %"), "devices.tiny.max_utilisation: must be greater"),
     "power": (("memory: 1 GiB", "memory: 1 GiB, power: {idle: -1 W, busy: 2 W}"), "must not be negative; found '-1 W'"),
     "memory": (("memory: 1 GiB", "memory: 100 MiB"), "no memory is left for models"),
-    "version": (("catalogue/v1", "catalogue/v2"), "not a catalogue of this version"),
+    "version": (("catalogue/v1", "catalogue/v2"), "not a catalogue of devices of this version"),
     "name": (("  tiny:", "  tiny box:"), "not a usable name"),
 }
 
