@@ -20,7 +20,7 @@ from tests.cli.command import planner
 from tests.execution.raw import agent_process
 from tests.instances import make_profile
 
-LENGTH = 2**16
+LENGTH = 2**20
 """Numbers in a sample: enough for its transfer to be measured."""
 
 SCENARIO = """\

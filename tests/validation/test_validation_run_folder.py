@@ -17,7 +17,7 @@ from tests.validation.test_validation_verdict import INSTANCE, simulated, verdic
 def test_the_folder_holds_what_was_run_what_came_out_and_pictures_of_it(tmp_path: Path) -> None:
     validation = verdict(simulated(slower=1.2))
     pictures = write_run_folder(tmp_path, INSTANCE, SPLIT, validation, 0.15)
-    files = {"instance.json", "plan.json", "predicted.jsonl", "measured.jsonl", "result.json"}
+    files = {"instance.json", "plan.json", "predicted.jsonl", "measured.jsonl", "result.json", "run.json"}
     assert {path.name for path in tmp_path.iterdir()} == files | {path.name for path in pictures.values()}
     assert all(path.read_bytes().startswith(b"\x89PNG") for path in pictures.values())
     assert read_records(tmp_path / "measured.jsonl") == list(validation.measurement.records)
