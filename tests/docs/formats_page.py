@@ -64,7 +64,7 @@ RESULT: Final[Mapping[str, str]] = {
     "sources.NAME.intervals.p50_delay_s[]": "Ends of its 95 % confidence interval as measured, in seconds.",
     "sources.NAME.intervals.p95_delay_s[]": "The same.",
     "sources.NAME.intervals.p99_delay_s[]": "The same.",
-    "sources.NAME.intervals.miss_share[]": "The same of the share of late samples; without limits of delay there is none.",
+    "sources.NAME.intervals.miss_share[]": "The same of the share of late samples, if there are deadlines.",
     "sources.NAME.measured.dropped": "As predicted, measured.",
     "sources.NAME.measured.miss_share": "As predicted, measured.",
     "sources.NAME.measured.throughput_per_s": "As predicted, measured.",

@@ -230,7 +230,7 @@ def test_a_worker_that_is_killed_costs_no_request(plan: Path, tmp_path: Path) ->
                 except InferenceServerException as error:
                     done.put(error)
 
-        askers = [threading.Thread(target=keep_asking, args=(library,)) for library in (HTTP, GRPC)]
+        askers = [threading.Thread(target=keep_asking, args=(library,), daemon=True) for library in (HTTP, GRPC)]
         for asker in askers:
             asker.start()
         for _ in range(20):
