@@ -11,7 +11,8 @@ from planner.scenario.load import load_scenario
 from tests.cli.command import parse, planner
 
 FOLDER = Path(__file__).parents[1] / "examples" / "jetsons"
-UNITS = [(FOLDER / f"planner-{name}.service").read_text(encoding="utf-8") for name in ("agent", "serve")]
+SERVICE = Path(__file__).parents[1] / "deploy" / "planner-serve.service"
+UNITS = [path.read_text(encoding="utf-8") for path in (FOLDER / "planner-agent.service", SERVICE)]
 PAGE = (FOLDER / "README.md").read_text(encoding="utf-8")
 TYPED = [
     *re.findall(r"^    (planner .+)$", PAGE, flags=re.MULTILINE),
