@@ -66,7 +66,7 @@ def draw(random: np.random.Generator) -> Assumptions:
 def outcomes(assumed: Assumptions, share: float) -> Outcomes:
     """Simulate all set-ups under the paper's three policies."""
     ms_mdi = DeviceMsMdi if assumed.by_device else MsMdi
-    policies: dict[str, partial[Policy]] = {
+    policies: dict[str, Callable[[], Policy]] = {
         "local": partial(Local),
         "ar-mdi": partial(Mdi if assumed.by_device else ArMdi),
         "ms-mdi": partial(ms_mdi, reservoir_limit=assumed.reservoir_limit, literal=assumed.literal),

@@ -147,13 +147,20 @@ def check_models(names: Iterable[str], folder: Path) -> None:
     # The largest peak of a model decides whether it fits into memory.
     largest = {name: {"": max(blocks.values(), key=lambda memory: memory.peak_said)} for name, blocks in found.items()}
     assert wrong_peaks(largest, 1.6) == {}
-    wrong = {
+    if wrong := wrong_weights(found):  # on a busy machine some memory of a first run is counted before it
+        again = {name.partition(", ")[0] for name in wrong}
+        wrong = wrong_weights(measure(memory_of_models, again, folder))
+    assert wrong == {}
+
+
+def wrong_weights(found: Found) -> dict[str, Memory]:
+    """Return the blocks whose weights take more or less memory than is said."""
+    return {
         f"{name}, {block}": memory
         for name, blocks in found.items()
         for block, memory in blocks.items()
         if not -ACCURACY_BYTES <= memory.weights - memory.weights_said <= ACCURACY_BYTES + NODE_BYTES * memory.nodes
     }
-    assert wrong == {}
 
 
 @pytest.mark.slow
