@@ -9,6 +9,7 @@ paper's equal workers, so that all segments have equal shares of the parameters.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
 from typing import Annotated, Final, NamedTuple
