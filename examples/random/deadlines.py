@@ -15,7 +15,7 @@ from itertools import chain
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import fmean, median
-from typing import Final
+from typing import Any, Final
 
 import numpy as np
 from recipe import at_load, draw, solved
@@ -123,7 +123,7 @@ def run_unit(scenario: int, load: float, samples: int, replications: int, *, abl
     return Outcome(scenario, load, misses)
 
 
-def run_all(scenarios: Iterable[int], log: Path, *, processes: int, **options: int) -> list[Outcome]:
+def run_all(scenarios: Iterable[int], log: Path, *, processes: int, **options: Any) -> list[Outcome]:
     """Simulate all scenarios at all loads; units that the log has from an earlier run are not run again."""
     lines = log.read_text(encoding="utf-8").splitlines() if log.exists() else []
     outcomes = [Outcome(**json.loads(line)) for line in lines[1:]] if lines and json.loads(lines[0]) == options else []

@@ -80,7 +80,7 @@ def generate(session: planner.Session, variant: Variant, prompt: int, tokens: in
 
 def rows(label: str, found: Mapping[str, list[Generation]]) -> list[tuple[str, ...]]:
     """Return a row of the table for each source."""
-    table = []
+    table: list[tuple[str, ...]] = []
     for source, generations in found.items():
         finished = [one for one in generations if one.tpot_s is not None and one.ttft_s is not None]
         gaps_s = [
