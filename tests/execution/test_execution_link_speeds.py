@@ -54,7 +54,6 @@ def wide_plan(folder: Path) -> library.Plan:
     return library.solve(folder / "scenario.yaml", pins=pins, progress=None)
 
 
-@pytest.mark.nightly  # it waits for a transfer over an idle link that takes longer than a small message
 def test_links_are_measured_while_samples_flow(tmp_path: Path) -> None:
     plan, address, cache = wide_plan(tmp_path), f"127.0.0.1:{free_port()}", ("--cache", str(tmp_path / "cache"))
     with (

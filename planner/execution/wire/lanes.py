@@ -165,15 +165,15 @@ class _Lane:
         return True
 
     def _finished_transfer(self, now_s: float) -> tuple[str, int, float] | None:
-        """Return the duration of a large burst that has just ended, less the round trip of a small one."""
+        """Return the duration of a large burst that has just ended, less the round trip of a small one, if known."""
         burst = self._burst
         if burst is None or self._in_flight:
             return None
         took_s = now_s - burst.since_s
         if burst.size_bytes < PROBE_BYTES:
             self._round_trip_s[burst.to] = min(self._round_trip_s.get(burst.to, took_s), took_s)
-        elif burst.size_bytes >= _MEASURED_BYTES and burst.to in self._round_trip_s:
-            return burst.to, burst.size_bytes, max(took_s - self._round_trip_s[burst.to], 0.0)
+        elif burst.size_bytes >= _MEASURED_BYTES:
+            return burst.to, burst.size_bytes, max(took_s - self._round_trip_s.get(burst.to, 0.0), 0.0)
         return None
 
     def forget(self, member: str) -> None:
