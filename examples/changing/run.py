@@ -48,7 +48,7 @@ DEADLINES_S: Final = {"gate": 0.5, "yard": 1.5}
 
 
 def makers(instance: Instance, plan: PlanSpec) -> dict[str, Callable[[], Policy]]:
-    """Give what is compared."""
+    """Return what is compared."""
     return {
         "planned": partial(Planned, instance, plan),
         "adaptive without ageing": partial(WithoutAgeing, instance, plan),
@@ -57,14 +57,14 @@ def makers(instance: Instance, plan: PlanSpec) -> dict[str, Callable[[], Policy]
 
 
 def with_deadlines(instance: Instance) -> Instance:
-    """Give the scenario with a deadline for the samples of each source."""
+    """Return the scenario with a deadline for the samples of each source."""
     return instance.with_sources(
         {source: {"deadline_s": deadline_s, "late": "drop"} for source, deadline_s in DEADLINES_S.items()}
     )
 
 
 def deadline_makers(instance: Instance, plan: PlanSpec) -> dict[str, Callable[[], Policy]]:
-    """Give what is compared under deadlines: by deadlines alone, by priority and then slack, and by both."""
+    """Return what is compared under deadlines: by deadlines alone, by priority and then slack, and by both."""
     return {
         "edf": partial(Edf, instance),
         "planned": partial(Planned, instance, plan),

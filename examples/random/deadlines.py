@@ -52,19 +52,19 @@ class Outcome:
         return min(OTHERS, key=lambda policy: fmean(self.misses[policy]))
 
     def gain(self, ours: str) -> float:
-        """Give by what share of the best one's misses ours are fewer."""
+        """Return by what share of the best one's misses ours are fewer."""
         best, own = fmean(self.misses[self.best()]), fmean(self.misses[ours])
         return 1 - own / best if best else -float(own > 0)
 
     def more(self, ours: str) -> tuple[float, float]:
-        """Give how many more of all samples miss under ours, and half the paired 95 % interval."""
+        """Return how many more of all samples miss under ours, and half the paired 95 % interval."""
         pairs = zip(self.misses[ours], self.misses[self.best()], strict=True)
         mean, half = interval([own - best for own, best in pairs])
         return mean, half or 0.0
 
 
 def with_deadlines(instance: Instance, seed: int) -> Instance:
-    """Give each source a deadline of 1.5 to 4 times the least time that a sample can take, and drop late samples."""
+    """Return the instance with deadlines of 1.5 to 4 times the least time of a sample; late ones are dropped."""
     random = np.random.default_rng([seed, 1])
     sources = {
         name: spec.model_copy(
@@ -76,7 +76,7 @@ def with_deadlines(instance: Instance, seed: int) -> Instance:
 
 
 def least_s(instance: Instance, source: str) -> float:
-    """Give the least time that a sample takes that leaves home once at most and waits for nothing."""
+    """Return the least time that a sample takes that leaves home once at most and waits for nothing."""
     (model,), home = instance.scenario.sources[source].models, instance.home(source)
     last = instance.length(model) - 1
 
@@ -91,7 +91,7 @@ def least_s(instance: Instance, source: str) -> float:
 
 
 def weighted_misses(instance: Instance, metrics: RunMetrics) -> float:
-    """Give Σ p n M / Σ p n over the sources' shares M of samples that missed."""
+    """Return Σ p n M / Σ p n over the sources' shares M of samples that missed."""
     weights = {name: spec.priority for name, spec in instance.scenario.sources.items()}
     missed = sum(weights[name] * (own.missed or 0) for name, own in metrics.sources.items())
     return missed / sum(weights[name] * own.offered for name, own in metrics.sources.items())
@@ -139,7 +139,7 @@ def run_all(scenarios: Iterable[int], log: Path, *, processes: int, **options: A
 
 
 def summary(outcomes: Sequence[Outcome], ours: str) -> list[dict[str, float | int | str]]:
-    """Give for each load, and for all, how ours compares with the best of the others."""
+    """Return for each load, and for all, how ours compares with the best of the others."""
     groups = {f"{load:g}": [it for it in outcomes if it.load == load] for load in LOADS} | {"all": [*outcomes]}
     rows: list[dict[str, float | int | str]] = []
     for name, group in groups.items():

@@ -24,7 +24,9 @@ from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.source import Result, SampleError
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.zenoh import free_port
+from planner.plan.types import PlanSpec
 from planner.runtime.session import BlockSession
+from planner.scenario.instance import Instance
 from planner.trace.records import Incident, SampleRecord
 from tests.execution.case import ROWS, WIDTH, write_case
 from tests.execution.processes import agents, cmdline
@@ -284,6 +286,16 @@ class Told(Observer):
     def __init__(self) -> None:
         self._changed = threading.Condition()
         self._told: list[str] = []
+        self._applied: list[PlanSpec | None] = []
+
+    def on_applied(self, instance: Instance, plan: PlanSpec | None) -> None:  # noqa: ARG002
+        with self._changed:
+            self._applied.append(plan)
+            self._changed.notify()
+
+    def wait_for_plan(self, plan: PlanSpec) -> None:
+        with self._changed:
+            assert self._changed.wait_for(lambda: plan in self._applied, 120.0)
 
     def on_incident(self, incident: Incident) -> None:
         with self._changed:
@@ -315,6 +327,7 @@ def test_a_plan_is_made_for_what_is_measured_and_taken_back_when_samples_fail(pl
         with pytest.raises(SampleError):
             session.source("other").submit(bad).result(60.0)
         told.wait_for("back to the one before")
+        told.wait_for_plan(plan.spec)  # the rates are still low, so that another one follows it later
         done.set()
         for thread in threads:
             thread.join(60.0)
