@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Final
 
 import numpy as np
+from onnx import TensorProto, helper, numpy_helper
 
 from planner.cli.output import print_table
 from planner.model.architectures import gpt2
@@ -22,6 +23,14 @@ from planner.runtime.session import BlockSession
 MIB: Final = 2**20
 LEAST_BYTES: Final = MIB // 2
 """Smaller blocks are left out of the extremes: a session itself takes up to 0.2 MiB."""
+
+NODES: Final = 4000
+EQUAL_NODES: Final[dict[str, tuple[str, tuple[int, ...] | None]]] = {
+    "Sigmoid": ("Sigmoid", None),
+    "Softmax": ("Softmax", None),
+    "MatMul by a constant": ("MatMul", (4, 4)),
+    "Conv": ("Conv", (4, 4, 1, 1)),
+}
 
 BUILT: Final[dict[str, Callable[[Path], Path]]] = {
     "mobilenetv2": lambda path: build_model("mobilenetv2", path),
@@ -55,6 +64,30 @@ def run() -> None:
         ("model", ">weights MiB", ">said / held", ">least", ">most", ">peak MiB", ">said / peak", ">least", ">most"),
         rows,
     )
+
+    print_table(
+        f"Memory that a session takes for each of {NODES:,} equal nodes, beside its weights",
+        ("node", ">KiB"),
+        [(name, f"{_node_bytes(*node) / 1024:.1f}") for name, node in EQUAL_NODES.items()],
+    )
+
+
+def _node_bytes(operator: str, weight: tuple[int, ...] | None) -> float:
+    """Return the memory of a node in a chain of nodes that are all alike, in bytes."""
+    shape = (1, 4, 4, 4) if operator == "Conv" else (4, 4)
+    names = ["w"] if weight else []
+    nodes, weights = [], []
+    for index in range(NODES):
+        own = [f"{name}{index}" for name in names]
+        nodes.append(helper.make_node(operator, [f"x{index}", *own], [f"x{index + 1}"]))
+        weights += [numpy_helper.from_array(np.full(weight or (), 0.5, np.float32), name) for name in own]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, shape) for name in ("x0", f"x{NODES}")]
+    graph = helper.make_graph(nodes, "chain", ends[:1], ends[1:], weights)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+    memory = measure_memory(model.SerializeToString(), {"x0": np.zeros(shape, np.float32)})
+    if memory is None:
+        raise RuntimeError("this system does not let a process reset its high-water mark")
+    return (memory.held_bytes - sum(len(tensor.raw_data) for tensor in weights)) / NODES
 
 
 def _models(folder: Path) -> Iterator[tuple[str, ChainModel]]:

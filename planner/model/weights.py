@@ -1,12 +1,14 @@
 """Memory that onnxruntime holds for the constants of a part of a model.
 
 A constant is held densely, even if the file stores it as a sparse tensor, with elements of less than a byte packed.
-Otherwise, what is held differs from what the file stores in three ways:
+Otherwise, what is held differs from what the file stores in four ways:
 
 - A node that only has constants as inputs is computed when the session is created. Its result is held, and its inputs
   only if another node uses them, too. Dequantisation is the exception: it becomes part of the node that follows it.
 - A product reorders its weights once. A constant is held in each order in which it is used, and as it is if a node of
   another kind reads it. The embedding of a language model that is also its last layer is therefore held twice.
+- A quantised ``Gemm`` with ``transB`` transposes its weights before it reorders them, in the session's arena, which
+  keeps what it took. So such weights count once more.
 - A constant in the body of a control-flow node is held once in the body, once in each order, and once in the attribute
   of every node around it.
 """
@@ -45,6 +47,7 @@ REORDERED = dict.fromkeys(
 ) | {"Attention": 1, "QAttention": 1, "QLinearConv": 3, "QLinearMatMul": 3, "QGemm": 3, "MatMulNBits": 1}
 NOT_FOLDED = RANDOM | {"DequantizeLinear"}
 AS_IS = "as it is"
+TRANSPOSED = "transposed"
 
 
 def weight_bytes(weight: Weight) -> int:
@@ -99,6 +102,8 @@ class _Constants:
         Orders of elements in which each constant is used.
     copies
         Number of attributes that hold a constant of a body.
+    quantised
+        Tensors before each dequantisation, by the tensor after it.
     """
 
     weights: Mapping[str, Weight]
@@ -106,6 +111,7 @@ class _Constants:
     made: dict[str, int] = field(default_factory=dict)
     orders: dict[str, set[object]] = field(default_factory=dict)
     copies: dict[str, int] = field(default_factory=dict)
+    quantised: dict[str, str] = field(default_factory=dict)
 
     def add(self, node: Node) -> None:
         """Record the constants that a node makes or uses."""
@@ -151,6 +157,17 @@ class _Constants:
         for position, name in enumerate(node.input):
             if name:
                 self.orders.setdefault(name, set()).add(self._order(node, position))
+        if self._transposes(node):
+            name = self.quantised.get(node.input[1], node.input[1]) if node.op_type == "Gemm" else node.input[3]
+            self.orders.setdefault(name, set()).add(TRANSPOSED)
+        if node.op_type == "DequantizeLinear":
+            self.quantised[node.output[0]] = node.input[0]
+
+    def _transposes(self, node: onnx.NodeProto) -> bool:
+        """Return whether a node has quantised weights that it transposes when it is created."""
+        transposed = any(item.name == "transB" and item.i for item in node.attribute)
+        dequantised = node.op_type == "Gemm" and all(name in self.quantised for name in node.input[:2])
+        return transposed and (dequantised or node.op_type == "QGemm")
 
     def _order(self, node: onnx.NodeProto, position: int) -> object:
         kind = self.types.get(node.input[position], TypeProto())

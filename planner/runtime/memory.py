@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import gc
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -66,6 +67,7 @@ def measure_memory(
         high-water mark (Linux does).
     """
     with _large_pieces_from_the_system(), _small_pages():
+        gc.collect()  # what is freed meanwhile would hide a rise
         _trim_heap()
         before_bytes = _status_bytes("RssAnon")
         session = BlockSession(model, name=name, shared_arena=False)

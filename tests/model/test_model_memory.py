@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import os
+import pickle
+import subprocess
 import sys
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ProcessPoolExecutor
@@ -10,22 +14,27 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, Final, NamedTuple
 
+import numpy as np
 import pytest
 from numpy.typing import NDArray
 
+from planner.errors import RuntimeSessionError
 from planner.model.load import ChainModel, load_chain
 from planner.model.reference import REFERENCE
+from planner.runtime.inputs import random_inputs
 from planner.runtime.memory import measure_memory
 from planner.runtime.quantise import QUANTISED
 from planner.runtime.session import BlockSession
 from tests.model.chained import inputs_of, needs_onnxruntime, reference
 from tests.model.indexed import WRITERS
+from tests.model.loaded_models import VARIABLE, LoadedModel
 from tests.model.memory_kinds import KINDS
 from tests.model.test_model_cuts import PACKAGED, packaged
 from tests.model.test_model_quantised import llama, llama_inputs
 
 MIB: Final = 2**20
-TRAINED: Final = Path(__file__).parents[2] / "models/resnet56-exits-fashion.onnx"
+ROOT: Final = Path(__file__).parents[2]
+TRAINED: Final = ROOT / "models/resnet56-exits-fashion.onnx"
 QUICK: Final = (
     "mobilenetv2-96",
     "resnet56",
@@ -40,8 +49,10 @@ LARGE: Final = ("mobilenetv2", "resnet50", "gpt2")
 ACCURACY_BYTES: Final = 3 * MIB // 10
 """Accuracy of a measurement."""
 TRIES: Final = 3
+AT_A_TIME: Final = 20
 NODE_BYTES: Final = 8 * 1024
-"""Memory that a session takes for each node, beside weights."""
+"""Memory that a session takes for each node, beside weights: 3 KiB, 5 if it has a weight, 12 for a convolution, which
+``python -m benchmarks memory`` measures. Models have fewer convolutions than other nodes."""
 
 
 class Memory(NamedTuple):
@@ -58,7 +69,7 @@ Found = dict[str, dict[str, Memory]]
 """Memory of blocks, by model and block."""
 
 
-def measured(model: ChainModel, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Memory]:
+def measured(model: ChainModel | LoadedModel, inputs: Mapping[str, NDArray[Any]]) -> dict[str, Memory]:
     """Return the memory of each block; what is too much is measured again, since other parts of a process can add."""
     crossing = dict(inputs)
     found: dict[str, Memory] = {}
@@ -107,6 +118,16 @@ def memory_of_kinds(names: Iterable[str], folder: Path) -> Found:
     for name in names:
         (folder / "kind.onnx").write_bytes(KINDS[name].model())
         found[name] = measured(load_chain(folder / "kind.onnx", max_blocks=1), KINDS[name].inputs())
+    return found
+
+
+def memory_of_loaded(names: Iterable[str], folder: Path) -> Found:
+    """Return the memory of the blocks of models that other tests loaded; none of those that onnxruntime refuses."""
+    found: Found = {}
+    for name in names:
+        model: LoadedModel = pickle.loads((folder / name).read_bytes())  # noqa: S301
+        with contextlib.suppress(RuntimeSessionError):
+            found[name] = measured(model, random_inputs(model.chain.cuts[0].tensors, np.random.default_rng(0)))
     return found
 
 
@@ -175,3 +196,39 @@ def test_the_blocks_of_models_take_the_memory_that_is_said(tmp_path: Path) -> No
 def test_the_blocks_of_large_models_take_the_memory_that_is_said(tmp_path: Path) -> None:
     assert {*QUICK, *LARGE} >= {*REFERENCE, *QUANTISED}
     check_models([*LARGE, *(["text-detector, large"] if find_spec("rapidocr_onnxruntime") else [])], tmp_path)
+
+
+@pytest.mark.nightly
+@needs_onnxruntime(1, 32)
+def test_the_blocks_of_all_models_of_other_tests_take_the_memory_that_is_said(tmp_path: Path) -> None:
+    arguments = [
+        "-q",
+        "-p",
+        "tests.model.loaded_models",
+        "-p",
+        "no:cacheprovider",
+        "-k",
+        "not malformed and not flipped",
+    ]
+    tests = [f"tests/{part}" for part in ("model", "profiling", "runtime")]
+    command = [sys.executable, "-m", "pytest", *arguments, "-m", "not nightly and not slow", *tests]
+    folder = tmp_path / "loaded"
+    folder.mkdir()
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, VARIABLE: str(folder)})
+    names = [path.name for path in folder.iterdir()]
+    found = measure_apart(names, folder, AT_A_TIME)
+    assert sum(map(len, found.values())) > 1000
+    doubtful = {name.partition(", ")[0] for name in (*wrong_peaks(found, 2.0), *wrong_weights(found))}
+    again = measure_apart(doubtful, folder, 1)
+    assert wrong_peaks(again, 2.0) == {}
+    assert wrong_weights(again) == {}
+
+
+def measure_apart(names: Iterable[str], folder: Path, count: int) -> Found:
+    """Measure so many models in a process each: gaps in the heap of one that has measured others can count as peaks."""
+    left, found = sorted(names), Found()
+    while left:
+        with ProcessPoolExecutor(1, get_context("spawn")) as executor:
+            found |= executor.submit(memory_of_loaded, left[:count], folder).result()
+        del left[:count]
+    return found
