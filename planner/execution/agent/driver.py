@@ -197,7 +197,9 @@ class Driver:
         self._HANDLERS.handle(self, frame)
 
     def _on_submit(self, submit: Submit, frame: Frame) -> None:
-        self._store.submit(submit.source, submit.sample, frame.tensors)
+        if not self._store.submit(submit.source, submit.sample, frame.tensors):
+            self._refuse(frame.sender, f"sample {submit.sample} of {submit.source} arrived twice")
+            return
         arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s)
         if self.now_s < 0:  # the coordinator's clock is ahead of this one
             self._schedule(0.0, arrived)

@@ -28,9 +28,12 @@ class TensorStore:
         self._submitted: dict[tuple[str, int], Tensors] = {}
         self._tensors: dict[SampleKey, Held] = {}
 
-    def submit(self, source: str, sample: int, tensors: Tensors) -> None:
-        """Store the input of a sample of a live run."""
+    def submit(self, source: str, sample: int, tensors: Tensors) -> bool:
+        """Store the input of a sample of a live run; return False for a sample that is here already."""
+        if (source, sample) in self._submitted:
+            return False
         self._submitted[source, sample] = tensors
+        return True
 
     def put(self, key: SampleKey, tensors: Held) -> None:
         """Store an attempt's tensors, in place of earlier ones."""
