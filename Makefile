@@ -9,6 +9,9 @@ INSTALL = PIP_CONSTRAINT=$(LOCK) PIP_BUILD_CONSTRAINT=$(LOCK) \
 LOCKER := .venv-lock
 AUDITOR := .venv-audit
 SBOM := dist/sbom.cdx.json
+# Tests beside each other: three processes for two processors, since those with agents wait for half of their time.
+BESIDE := -n 3 --dist loadfile --no-loadscope-reorder
+ALONE = $(shell grep -rl "pytest.mark.alone" tests --include "test_*.py" | sort)
 COMPILE = $(LOCKER)/bin/uv pip compile pyproject.toml --quiet --upgrade --all-extras --group build --group models \
 	--custom-compile-command "make lock" --no-emit-index-url --no-emit-find-links
 
@@ -22,9 +25,9 @@ demo: $(VENV)/.demo ## Run the whole workflow on this machine.
 	@$(BIN)/planner demo
 
 test: $(VENV)/.dev ## Run the tests.
-	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not agents and not nightly"
-	@# Agents and what their runs are held against need the whole machine.
-	@$(BIN)/python -m pytest -m "agents and not nightly"
+	@$(BIN)/python -m pytest $(BESIDE) -m "not alone and not nightly"
+	@# What compares times needs the whole machine.
+	@$(BIN)/python -m pytest -m "alone and not nightly" $(ALONE)
 
 test-fast: $(VENV)/.dev ## Run the tests that start no processes and need no long searches.
 	@$(BIN)/python -m pytest -n 2 --dist loadfile -m "not agents and not slow and not nightly"
@@ -46,8 +49,8 @@ test-wheel: $(LOCKER)/bin/uv dist ## Run the tests on the built wheel, without t
 	@tar -xzf dist/*.tar.gz -C build/wheel --strip-components 1 && rm -r build/wheel/planner
 	@$(PYTHON) -m venv .venv-wheel
 	@wheel=$$(ls dist/*.whl) && PIP_CONSTRAINT=$(LOCK) .venv-wheel/bin/python -m pip install --quiet "$$wheel[all,dev]"
-	@cd build/wheel && ../../.venv-wheel/bin/python -m pytest -n 2 --dist loadfile -m "not agents and not nightly"
-	@cd build/wheel && ../../.venv-wheel/bin/python -m pytest -m "agents and not nightly"
+	@cd build/wheel && ../../.venv-wheel/bin/python -m pytest $(BESIDE) -m "not alone and not nightly"
+	@cd build/wheel && ../../.venv-wheel/bin/python -m pytest -m "alone and not nightly" $(ALONE)
 	@# What an agent needs has wheels for the oldest Python on the other architecture.
 	@echo "mdi-planner[cpu] @ file://$$(ls $(CURDIR)/dist/*.whl)" | $(LOCKER)/bin/uv pip compile - --quiet --no-header \
 		--no-annotate --python-platform aarch64-manylinux_2_28 --python-version 3.10 --only-binary :all:

@@ -18,7 +18,7 @@ import planner  # noqa: F401 - before any test imports onnxruntime, which decide
 from tests.examples import SEARCHING
 
 # A busy machine is no failure, and a run is repeatable; `make nightly` looks for new examples.
-settings.register_profile("repeatable", deadline=None, derandomize=True)
+settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile(SEARCHING, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
 
@@ -45,7 +45,7 @@ _WITH_AGENTS = (
     "test_example_tokens.py",
     "test_readme.py",
 )
-"""What runs agents or whole examples. Two of these tests at once would be too much for two cores."""
+"""What runs agents or whole examples."""
 
 _SLOW = (
     "campaign",
@@ -72,6 +72,21 @@ _SLOW = (
     "test_silent.py",
 )
 """What starts processes in almost all of its tests, or searches for long. Single tests have the marker themselves."""
+
+_FIRST = (
+    "test_readme.py",
+    "docs/test_docs_commands.py",
+    "test_example_ms_mdi.py",
+    "execution/test_execution_apply.py",
+    "cli/test_cli_demo.py",
+    "validation/test_validation_late.py",
+    "solvers/test_solvers_memory.py",
+    "test_example_changing.py",
+    "solvers/test_solvers_dominance.py",
+    "test_example_notebook.py",
+    "test_example_random.py",
+)
+"""What takes longest, so that no process is left alone with it at the end."""
 
 _LASTING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which it ends with the process."""
@@ -101,6 +116,13 @@ def pytest_itemcollected(item: pytest.Item) -> None:
     for marker, places in {"agents": _WITH_AGENTS, "slow": _SLOW}.items():
         if path.as_posix() in places or path.parts[0] in places:
             item.add_marker(marker)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files that take longest; each stays whole, and the others in their order."""
+    folder = Path(__file__).parent
+    place = {folder / name: number for number, name in enumerate(_FIRST)}
+    items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)

@@ -22,7 +22,7 @@ from planner.execution.wire.zenoh import free_port
 from planner.scenario.load import load_instance, load_scenario
 from tests.cli.command import parse
 from tests.docs.formats_page import RESULT, result_paths
-from tests.docs.pages import commands, quick_words
+from tests.docs.pages import commands, quick_program, quick_words
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -60,7 +60,7 @@ def run_command(command: str, folder: Path) -> None:
 
 def run_program(text: str, folder: Path) -> str:
     """Run a program of a page and return what it prints."""
-    words = [sys.executable, "-c", text]
+    words = [sys.executable, "-c", quick_program(text)]
     ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder, timeout=240)
     assert ended.returncode == 0, ended.stderr
     return ended.stdout

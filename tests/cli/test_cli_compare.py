@@ -56,7 +56,7 @@ def run(words: list[str]) -> int:
 
 def test_all_methods_stand_side_by_side(scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     picture = tmp_path / "methods.svg"
-    assert run(["compare", str(scenario), "--json", "--simulate", "-o", str(picture), "--time-limit", "4s"]) == 0
+    assert run(["compare", str(scenario), "--json", "--simulate", "-o", str(picture), "--time-limit", "2s"]) == 0
     methods = json.loads(capsys.readouterr().out)["methods"]
     assert list(methods) == list(METHODS)
     assert methods["dp"]["status"] == "refused"
@@ -96,6 +96,7 @@ def test_on_the_front_accuracy_costs_delay(
 ) -> None:
     picture = tmp_path / "front.png"
     words = ["pareto", str(scenario), "--json", "--routes", routes, "-o", str(picture), "--points", "4"]
+    words += ["--time-limit", "3s"]
     assert run(words) == 0
     points = json.loads(capsys.readouterr().out)["points"]
     assert picture.stat().st_size > 10_000
@@ -111,13 +112,13 @@ def test_on_the_front_accuracy_costs_delay(
 
 
 def test_a_point_is_what_solve_finds_with_its_worth(scenario: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    assert run(["pareto", str(scenario), "--json", "--points", "3"]) == 0
+    assert run(["pareto", str(scenario), "--json", "--points", "3", "--time-limit", "4s"]) == 0
     points = json.loads(capsys.readouterr().out)["points"]
     (point, *_) = [point for point in points if point["accuracy_worth_s"] > 0]
     worth = f"{point['accuracy_worth_s'] * 1e3} ms"
     scenario.write_text(SCENARIO.replace("{goal: delay}", f"{{goal: delay, accuracy_worth: {worth}}}"))
     instance = load_instance(scenario)
-    plan = solve(instance).plan
+    plan = solve(instance, time_limit_s=4.0).plan
     assert plan is not None
     delay_s, accuracy = weighted_means(instance, plan.sources)
     found = delay_s + 100 * point["accuracy_worth_s"] * (1 - accuracy)

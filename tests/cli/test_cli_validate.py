@@ -34,6 +34,7 @@ def validated(*words: str | Path) -> dict[str, Any]:
     return document
 
 
+@pytest.mark.alone
 def test_at_this_machines_own_speed_and_what_is_said_of_it(plan: Path, tmp_path: Path) -> None:
     document = validated(plan, "--local", "--unpaced", "--samples", "20", "-o", tmp_path)
     assert document["numerics"]["samples"] == 40

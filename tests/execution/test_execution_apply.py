@@ -21,6 +21,7 @@ import planner
 from planner.api.session import Session
 from planner.errors import ExecuteError, PlannerError
 from planner.execution.coordinator.run_result import Observer
+from planner.execution.launch import remote
 from planner.execution.session.source import Result, SampleError
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.zenoh import free_port
@@ -33,7 +34,7 @@ from tests.execution.processes import agents, cmdline
 from tests.execution.raw import agent_process
 
 PERIOD_S = 0.02
-TIME_LIMIT_S = 2.0
+TIME_LIMIT_S = 0.5
 
 
 @pytest.fixture
@@ -232,7 +233,10 @@ def test_a_worker_that_is_killed_meanwhile_costs_the_new_plan_or_nothing(plan: p
             feeder.more("urgent")
 
 
-def test_an_agent_that_does_not_come_costs_nothing(plan: planner.Plan, tmp_path: Path) -> None:
+def test_an_agent_that_does_not_come_costs_nothing(
+    plan: planner.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(remote, "_PATIENCE_S", 5.0)
     address, second = (f"127.0.0.1:{free_port()}" for _ in range(2))
     cache = ("--cache", str(tmp_path / "cache"))
     lan = {"lan": {**plan.scenario.to_dict()["networks"]["lan"], "members": ["a", "b", "c"]}}
@@ -244,7 +248,7 @@ def test_an_agent_that_does_not_come_costs_nothing(plan: planner.Plan, tmp_path:
         ready(address, second),
         feeding(plan, connect=[address, second]) as (session, feeder, _),
     ):
-        with pytest.raises(ExecuteError, match=r"did not connect within 15 s.*found 'c'"):
+        with pytest.raises(ExecuteError, match=r"did not connect within 5 s.*found 'c'"):
             session.apply(larger, time_limit_s=TIME_LIMIT_S)
         feeder.more("urgent")
         third_address = f"127.0.0.1:{free_port()}"

@@ -105,6 +105,7 @@ def test_the_plan_is_solved_again_and_what_agents_did_with_it_can_be_replayed(tm
             assert worker.step(step.now_s, step.event) == step.effects
 
 
+@pytest.mark.alone
 @pytest.mark.parametrize("policy", ["planned", "adaptive"])
 def test_a_worker_that_becomes_slow_is_listed_and_planned_for_anew(policy: str, tmp_path: Path) -> None:
     instance = small_instance(samples=100, rate_per_s=30.0, slow=PaceParameters().slow)

@@ -253,7 +253,7 @@ def test_status_names_them_and_run_and_probe_refuse(tmp_path: Path) -> None:
             eventually(lambda: len(inquirer._transport.processes("b")) == 2)
             with ThreadPoolExecutor(2) as pool:
                 ended = [
-                    pool.submit(planner_process, "status", *there, "--wait", "6s", "--json"),
+                    pool.submit(planner_process, "status", *there, "--wait", "12s", "--json"),
                     pool.submit(planner_process, "run", plan, *there, "--source", f"urgent={tmp_path}"),
                 ]
                 with pytest.raises(ExecuteError, match="several agents have this name; found"):

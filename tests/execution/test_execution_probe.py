@@ -172,6 +172,7 @@ def test_without_agents_it_says_so(command: str) -> None:
     assert "--insecure" in open_.stderr
 
 
+@pytest.mark.alone
 @pytest.mark.skipif(unavailable() is not None, reason=str(unavailable()))
 def test_limited_links_are_found_as_they_are(tmp_path: Path) -> None:
     with network_namespaces(mixed_instance()) as layout, ExitStack() as stack:

@@ -184,6 +184,7 @@ def wrong_weights(found: Found) -> dict[str, Memory]:
     }
 
 
+@pytest.mark.alone
 @pytest.mark.slow
 @needs_onnxruntime(1, 32)
 def test_the_blocks_of_models_take_the_memory_that_is_said(tmp_path: Path) -> None:

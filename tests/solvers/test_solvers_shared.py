@@ -196,7 +196,7 @@ def test_limits_to_relax_are_named(method: str) -> None:
 @examples(5, nightly=40)
 @given(tiny_instances())
 def test_every_shared_plan_passes_verification(instance: Instance) -> None:
-    solution = solve(instance, routes="shared")
+    solution = solve(instance, routes="shared", time_limit_s=3.0)
     if solution.plan is not None:
         verify(instance, solution.plan)
     else:
@@ -205,7 +205,7 @@ def test_every_shared_plan_passes_verification(instance: Instance) -> None:
 
 def test_a_full_worker_keeps_the_blocks_with_most_work() -> None:
     instance = random_instance(1, blocks=4, tight_memory=True)
-    solution = solve(instance, method="colgen")
+    solution = solve(instance, method="colgen", time_limit_s=3.0)
     assert solution.plan is not None
     verify(instance, solution.plan)
     assert solution.plan.bound <= solution.plan.objective

@@ -169,7 +169,7 @@ def test_every_method_agrees_with_all_placements(camera_mib: int, box_mib: int, 
     )
     assert sum(fits(instance, placed) for placed in itertools.product(names, repeat=4)) == fitting
     for method in ("auto", "search", *PROVEN):
-        solution = solve(instance, method=method, time_limit_s=10.0)
+        solution = solve(instance, method=method, time_limit_s=2.0)
         assert (solution.plan is not None) == (fitting > 0), method
         assert solution.plan is not None or (solution.status == "infeasible" and solution.reasons), method
         if solution.plan is not None:
@@ -190,7 +190,7 @@ def test_plans_hold_and_do_not_depend_on_the_order(seed: int, room: float, goal:
     for method in METHODS:
         if method == "dp":
             continue  # needs a single source and one visit; see below
-        one, two = (solve(each, method=method, gap=0.01) for each in (instance, other))
+        one, two = (solve(each, method=method, gap=0.05) for each in (instance, other))
         assert one.status == two.status, method
         assert sorted(one.reasons) == sorted(two.reasons), method
         if method in PROVEN:

@@ -237,6 +237,7 @@ def agents(folder: Path) -> Iterator[Coordinator]:
         yield coordinator
 
 
+@pytest.mark.alone
 def test_a_calibrated_run_tells_both_predictions(tmp_path: Path) -> None:
     said: list[str] = []
 

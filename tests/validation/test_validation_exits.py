@@ -43,7 +43,9 @@ def exit_code(words: list[str | Path]) -> int:
 def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exits")
     (folder / "scenario.yaml").write_text(SCENARIO, encoding="utf-8")
-    assert exit_code(["solve", folder / "scenario.yaml", "-o", folder / "plan.json", "--json"]) == 0
+    assert (
+        exit_code(["solve", folder / "scenario.yaml", "-o", folder / "plan.json", "--json", "--time-limit", "3 s"]) == 0
+    )
     return folder / "plan.json"
 
 

@@ -13,7 +13,7 @@ from planner.trace.metrics import Distribution
 from planner.trace.records import SampleRecord, read_records
 
 ROOT = Path(__file__).parents[2]
-SAMPLES = 60
+SAMPLES = 40
 SCENARIO = f"""
 schema: planner/scenario/v1
 profiles: [{ROOT}/profiles]
@@ -40,7 +40,9 @@ def exit_code(words: list[str | Path]) -> int:
 
 def validated(folder: Path, late: str, policy: str) -> tuple[dict[str, Any], list[SampleRecord]]:
     (folder / "scenario.yaml").write_text(SCENARIO.replace("LATE", late), encoding="utf-8")
-    assert exit_code(["solve", folder / "scenario.yaml", "-o", folder / "plan.json", "--json"]) == 0
+    assert (
+        exit_code(["solve", folder / "scenario.yaml", "-o", folder / "plan.json", "--json", "--time-limit", "3 s"]) == 0
+    )
     words: list[str | Path] = ["validate", folder / "plan.json", "--local", "--policy", policy, "--tolerance", "100 %"]
     assert exit_code([*words, "-o", folder / "run"]) in {0, 1}  # 1 where delays are longer, on a busy machine
     ended = [record for record in read_records(folder / "run" / "measured.jsonl") if isinstance(record, SampleRecord)]

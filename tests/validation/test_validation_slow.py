@@ -142,6 +142,7 @@ def host_gaps() -> Iterator[list[tuple[float, float]]]:
             reader.join()
 
 
+@pytest.mark.alone
 def test_a_run_of_slow_agents_ends_with_a_verdict_and_never_stalls(
     tmp_path: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
