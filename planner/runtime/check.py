@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import accumulate
 from pathlib import Path
 from typing import Any, Final
 
@@ -121,11 +122,10 @@ def sequence_inputs(chain: Chain) -> list[dict[str, NDArray[Any]]]:
     """
     rng = np.random.default_rng(0)
     specs = [spec for spec in chain.cuts[0].tensors if spec.name != SEQUENCE.name]
-    numbers = [np.array([0, run], np.int64) for run in range(1 + STEPS)]
     if len(specs) == len(chain.cuts[0].tensors):
         return []
     if not any(spec.varies for spec in specs):
-        return [{**random_inputs(specs, rng), SEQUENCE.name: number} for number in numbers]
+        return [{**random_inputs(specs, rng), SEQUENCE.name: _run(0, run)} for run in range(1 + STEPS)]
     try:
         meanings = roles(chain.cuts[0].tensors, chain.name)
     except ModelError:
@@ -133,12 +133,37 @@ def sequence_inputs(chain: Chain) -> list[dict[str, NDArray[Any]]]:
     tokens = next(spec for spec, role in meanings.items() if role == "tokens")
     low, high = tokens.bounds or (0, 1)
     known = rng.integers(low, high, PROMPT + STEPS, endpoint=True).tolist()
-    seen = [0, *range(PROMPT, PROMPT + STEPS)]
-    ends = range(PROMPT, PROMPT + STEPS + 1)
+    return fill_sequence(chain, known, [PROMPT, *[1] * STEPS])
+
+
+def fill_sequence(
+    chain: Chain, tokens: Sequence[int], lengths: Sequence[int], *, number: int = 0
+) -> list[dict[str, NDArray[Any]]]:
+    """Return the inputs of the runs of a decoder on these tokens.
+
+    Parameters
+    ----------
+    lengths
+        Number of tokens of each run.
+    number
+        That of the sequence.
+
+    Raises
+    ------
+    ModelError
+        As :func:`planner.model.tokens.roles`.
+    """
+    meanings = roles(chain.cuts[0].tensors, chain.name)
+    ends = list(accumulate(lengths))
     return [
-        {**{spec.name: fill(spec, role, known[:end], first) for spec, role in meanings.items()}, SEQUENCE.name: number}
-        for first, end, number in zip(seen, ends, numbers, strict=True)
+        {spec.name: fill(spec, role, tokens[:end], end - length) for spec, role in meanings.items()}
+        | {SEQUENCE.name: _run(number, run)}
+        for run, (length, end) in enumerate(zip(lengths, ends, strict=True))
     ]
+
+
+def _run(number: int, run: int) -> NDArray[Any]:
+    return np.array([number, run], np.int64)
 
 
 def run_stages(
