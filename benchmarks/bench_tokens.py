@@ -9,11 +9,14 @@ from __future__ import annotations
 import os
 from collections.abc import Callable
 
-from benchmarks.tokens import overhead, urgent
+from benchmarks.tokens import kills, memory, overhead, throughput, urgent
 
 GOALS: dict[str, Callable[[], None]] = {
     "step": overhead.overhead,
     "urgent": urgent.urgent,
+    "two-workers": throughput.two_workers,
+    "memory": memory.memory,
+    "token-kills": kills.kills,
 }
 """The goals by name."""
 
