@@ -172,14 +172,16 @@ def _shared(plan: PlanSpec) -> PlanSpec:
 def test_every_policy_keeps_sequences_where_their_state_is(
     plans: dict[str, planner.Plan], policy: str, tmp_path: Path
 ) -> None:
-    cases = EXPECTED["llama-fp32"] * 2
+    cases = [*EXPECTED["llama-fp32"], *EXPECTED["llama-fp32"]]
     plan = plans["two"]
     models = plan.scenario.load_models()
     deployment = deploy(plan.scenario.instance, _shared(plan.spec), models, policy=policy, live=True)
     with LiveSession(deployment, agents_in_threads(("a", "b"), tmp_path)) as session:
         running = [
             session.source(source).generate(case["prompt"], max_new=len(case["tokens"]), chunk=chunk)
-            for source, case, chunk in zip(("urgent", "other") * 2, cases, (None, 1, 2, None), strict=True)
+            for source, case, chunk in zip(
+                ("urgent", "other", "urgent", "other"), cases, (None, 1, 2, None), strict=True
+            )
         ]
         found = list(zip(*running, strict=True))
     assert [list(tokens) for tokens in zip(*found, strict=True)] == [case["tokens"] for case in cases]
