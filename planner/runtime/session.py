@@ -104,6 +104,7 @@ class BlockSession:
             raise RuntimeSessionError(f"onnxruntime rejects the model: {_first_line(error)}", where=where) from error
         self._check_fallback(where)
         pairs = state_of(self._session.get_modelmeta().custom_metadata_map)
+        self.state = pairs
         self._states = SequenceStates(pairs, self._place) if pairs else None
         self._show_state = show_state
         kept = {name for pair in pairs for name in (pair.before.name, pair.after)}
