@@ -238,7 +238,8 @@ class Split(Printable):
             equal = "bit-equal" if plain["bit_equal"] else f"not bit-equal ({_error(plain['max_rel_error'])})"
             yield (
                 f"{'passed' if check['passed'] else 'FAILED'}: chained against whole, {equal} without graph "
-                f"optimisation, largest relative error {_error(check['optimised']['max_rel_error'])} with it; "
+                f"optimisation, largest relative error {_error(check['optimised']['max_rel_error'])} with it"
+                f"{_runs(check['runs'])}; "
                 f"optimisation alone changes the whole model's outputs by {_error(check['whole_error'])} "
                 f"({check['tolerance']:.1e} is allowed)"
             )
@@ -249,6 +250,10 @@ class Split(Printable):
 
     def __repr__(self) -> str:
         return f"<Split: {len(self.files)} stages in {self.folder}>"
+
+
+def _runs(number: int) -> str:
+    return f", over {number} runs with their state" if number > 1 else ""
 
 
 def _error(relative: float | None) -> str:
@@ -381,4 +386,5 @@ def _check(
         "plain": found.plain.to_dict(),
         "optimised": found.optimised.to_dict(),
         "whole_error": json_number(found.tolerance.whole_error or 0.0),
+        "runs": found.runs,
     }

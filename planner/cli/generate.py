@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 def command(
-    plan: Annotated[Path, typer.Argument(help="Plan file from `planner solve`, with one route per source.")],
+    plan: Annotated[Path, typer.Argument(help="Plan file from `planner solve`.")],
     *,
     source: Annotated[str, typer.Option(metavar="NAME", help="Source whose model generates.")],
     tokens: Annotated[str | None, typer.Option(metavar="LIST", help="Prompt as tokens, such as 5,17,99.")] = None,

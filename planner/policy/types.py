@@ -42,6 +42,8 @@ class Task:
         The stages ahead, the current one first; empty under a policy that decides from worker to worker.
     latest_s
         Time of the run's clock after which none of its blocks is started; None without such a limit.
+    sequence
+        Number of the sequence that it continues, whose state is where its earlier runs were; None for other samples.
     """
 
     key: SampleKey
@@ -52,11 +54,20 @@ class Task:
     next_block: int
     stages: tuple[Stage, ...]
     latest_s: float | None = None
+    sequence: int | None = None
 
     def at(self, next_block: int, stages: tuple[Stage, ...]) -> Task:
         """Return the task with less work left; spelt out, since ``replace`` takes several times as long."""
         return Task(
-            self.key, self.model, self.operating_point, self.priority, self.created_s, next_block, stages, self.latest_s
+            self.key,
+            self.model,
+            self.operating_point,
+            self.priority,
+            self.created_s,
+            next_block,
+            stages,
+            self.latest_s,
+            self.sequence,
         )
 
 

@@ -11,6 +11,7 @@ from pydantic import ValidationError
 from planner.errors import ProfileError
 from planner.model.chain import Chain
 from planner.model.work import Work
+from planner.profiling.sequences import SequenceCosts
 from planner.profiling.types import (
     SCHEMA,
     SHAPES,
@@ -43,7 +44,7 @@ class ChainCosts:
         Interval of the time of each block; length L, or empty in a measured profile; seconds.
     works
         Work of each block by kind of operator; length L, or empty in an estimate.
-    stage_overhead_s, fusion_saving_s, segment_error, interval
+    stage_overhead_s, fusion_saving_s, segment_error, interval, sequences
         As in :class:`Profile`.
     """
 
@@ -58,6 +59,7 @@ class ChainCosts:
     fusion_saving_s: Sequence[float] = field(default=())
     segment_error: SegmentError | None = None
     interval: EstimateInterval | None = None
+    sequences: SequenceCosts | None = None
 
 
 def assemble(
@@ -118,6 +120,7 @@ def assemble(
         "operating_points": tuple(operating_points),
         "segment_error": costs.segment_error,
         "interval": costs.interval,
+        "sequences": costs.sequences,
     }
     return checked(contents, f"profile of {chain.name} on {device_class}")
 

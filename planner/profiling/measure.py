@@ -8,12 +8,13 @@
 4. Run both blocks at each inner border in one session, to measure the time saved by fusing them.
 5. Measure the memory that each block holds, and its peak, on the CPU.
 6. On another provider: measure how far the outputs of the whole model are from those on the CPU.
+7. Of a decoder: run sequences of many lengths, for the times of prompts and of steps.
 """
 
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime, timezone
 from math import isfinite
 from typing import Any, Final
@@ -25,7 +26,8 @@ from planner.errors import ProfileError
 from planner.model.chain import Chain
 from planner.profiling.assemble import ChainCosts, assemble
 from planner.profiling.environment import device_environment, thermal_environment, thermals, throttle_warnings
-from planner.profiling.sampling import MIN_ROUNDS, Clock, ProfiledModel, Progress, Sampler, cut_names
+from planner.profiling.measure_sequences import SequenceSampler, has_sequences
+from planner.profiling.sampling import MIN_ROUNDS, Clock, ProfiledModel, Progress, Sampler, TimingSamples, cut_names
 from planner.profiling.timing import fit_costs, noise_warnings
 from planner.profiling.types import WHOLE_ERROR, OperatingPoint, Profile
 from planner.runtime.providers import FULL_PRECISION, Provider, onnxruntime_version
@@ -34,6 +36,8 @@ from planner.runtime.session import SESSION_CONFIG
 
 ROUNDS: Final = 40
 BUDGET_S: Final = 60.0
+SEQUENCES_SHARE: Final = 0.5
+"""Share of the time for runs of sequences, for a decoder."""
 
 
 def measure(
@@ -96,11 +100,16 @@ def measure(
             "no time for a measurement", where="budget", value=budget_s, expected="a positive time, as in 60s"
         )
     chain = chain_model.chain
-    clock = Clock(budget_s, progress)
+    decoder = has_sequences(chain)
+    clock = Clock(budget_s * (1 - SEQUENCES_SHARE) if decoder else budget_s, progress)
     runner = ChainRunner(cut_names(chain), name=chain.name, provider=provider, threads=threads)
-    sampler = Sampler(chain_model, runner, np.random.default_rng(seed), clock, inputs)
+    rng = np.random.default_rng(seed)
+    sampler = Sampler(chain_model, runner, rng, clock, inputs)
     before = thermals()
     partial = not _sample(sampler, rounds)
+    if decoder and not partial:
+        left = Clock(SEQUENCES_SHARE * budget_s, None)
+        partial = not _sample_sequences(sampler.samples, chain_model, runner, rng, left, sampler.now_s)
     after = thermals()
     clock.finish()
     samples = sampler.samples
@@ -139,6 +148,7 @@ def measure(
             stage_overhead_s=fitted.stage_overhead_s,
             fusion_saving_s=samples.fusion_saving_s if len(samples.fusion_saving_s) == len(chain) - 1 else (),
             segment_error=fitted.segment_error,
+            sequences=samples.sequences,
         ),
         device_class=device_class,
         provenance="measured",
@@ -158,6 +168,23 @@ def _sample(sampler: Sampler, rounds: int) -> bool:
     except KeyboardInterrupt:
         if len(sampler.samples.rounds) < MIN_ROUNDS:
             raise
+        return False
+    return True
+
+
+def _sample_sequences(
+    samples: TimingSamples,
+    chain_model: ProfiledModel,
+    runner: ChainRunner,
+    rng: np.random.Generator,
+    clock: Clock,
+    now_s: Callable[[], float],
+) -> bool:
+    """Measure the runs of sequences; return False if Ctrl-C cut that short."""
+    try:
+        sampler = SequenceSampler(chain_model, runner, rng, clock, now_s)
+        samples.sequences = sampler.measure([block.peak_bytes for block in samples.memory])
+    except KeyboardInterrupt:
         return False
     return True
 

@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 
 from planner.model.chain import Chain
 from planner.model.work import Work
+from planner.profiling.sequences import SequenceCosts
 from planner.profiling.timing import Rounds, choose_segments
 from planner.runtime.difference import compare
 from planner.runtime.inputs import hint_at_real_inputs, random_inputs
@@ -115,6 +116,8 @@ class TimingSamples:
     """Memory of each block, as far as measured."""
     whole_error: float | None = None
     """What the provider does to the outputs of the whole model, if measured: a relative error."""
+    sequences: SequenceCosts | None = None
+    """Costs of the runs of sequences, if measured."""
     passed_s: float = 0.0
     """Wall-clock time of all rounds together, seconds."""
     counted_s: float = 0.0
@@ -159,7 +162,7 @@ class Sampler:
         self._length = len(chain_model.chain)
         self._cut_tensors: list[dict[str, NDArray[Any]]] = []
         on_this_thread = runner.provider.device is None and runner.threads == 1
-        self._now_s = thread_time if on_this_thread else perf_counter
+        self.now_s: Callable[[], float] = thread_time if on_this_thread else perf_counter
         self.samples = TimingSamples(Rounds(*choose_segments(self._length, rng)))
 
     def load(self) -> None:
@@ -193,16 +196,16 @@ class Sampler:
     def _run_round(self, rounds: Rounds) -> None:
         whole = (0, self._length - 1)
         segments = [whole, *rounds.fitted, *rounds.held_out]
-        passed_s, counted_s = perf_counter(), self._now_s()
+        passed_s, counted_s = perf_counter(), self.now_s()
         times = {segments[index]: self._timed(*segments[index]) for index in self._rng.permutation(len(segments))}
         self.samples.passed_s += perf_counter() - passed_s
-        self.samples.counted_s += self._now_s() - counted_s
+        self.samples.counted_s += self.now_s() - counted_s
         chain_s, block_s = times.pop(whole)
         rounds.add(block_s, chain_s, {segment: total_s for segment, (total_s, _) in times.items()})
 
     def _timed(self, first: int, last: int) -> tuple[float, list[float]]:
         """Run a stage, and return its time and the time of each of its blocks in seconds."""
-        runner, now_s = self._runner, self._now_s
+        runner, now_s = self._runner, self.now_s
         begin_s = now_s()
         tensors = runner.send(first, self._cut_tensors[first])
         marks_s = [now_s()]
@@ -232,9 +235,9 @@ class Sampler:
         apart_s, fused_s = [], []
         for _ in range(FUSION_ROUNDS):
             apart_s.append(self._timed(first, first + 1)[0])
-            start_s = self._now_s()
+            start_s = self.now_s()
             fused.run(tensors)
-            fused_s.append(self._now_s() - start_s)
+            fused_s.append(self.now_s() - start_s)
         return min(apart_s) - min(fused_s)
 
     def measure_memory(self) -> None:

@@ -11,6 +11,7 @@ from pydantic import AfterValidator, Field, model_validator
 
 from planner.base import FrozenModel
 from planner.model.work import KernelWork
+from planner.profiling.sequences import SequenceCosts, describe
 from planner.tables import Printable, Table, short_name
 
 SCHEMA: Final = "planner/profile/v1"
@@ -166,6 +167,8 @@ class Profile(Printable, FrozenModel):
     segment_error: SegmentError | None = None
     interval: EstimateInterval | None = None
     """How well an estimate is known; None in a measured profile, and in an estimate whose error is unknown."""
+    sequences: SequenceCosts | None = None
+    """Costs of runs by their tokens; None for models without state, in estimates, and in profiles of earlier versions."""
 
     @property
     def whole_error(self) -> float | None:
@@ -209,6 +212,9 @@ class Profile(Printable, FrozenModel):
         count = len(self.blocks)
         if len(self.cut_bytes) != count + 1:
             raise ValueError(f"cut_bytes has {len(self.cut_bytes)} entries; {count} blocks have {count + 1} cuts")
+        if self.sequences and (len(self.sequences.blocks), len(self.sequences.cuts)) != (count, count + 1):
+            found = f"{len(self.sequences.blocks)} blocks and {len(self.sequences.cuts)} cuts"
+            raise ValueError(f"sequences have {found}; expected {count} and {count + 1}")
         if self.fusion_saving_s and len(self.fusion_saving_s) != count - 1:
             raise ValueError(f"fusion_saving_s has {len(self.fusion_saving_s)} entries; expected {count - 1}")
         return self
@@ -264,6 +270,8 @@ def _describe(profile: Profile) -> Iterator[Table | str]:
         yield f"error on {error.segments} held-out segments: median {error.median:.1%}, 95th percentile {error.p95:.1%}"
     if fit:
         yield _describe_fit(fit)
+    if profile.sequences is not None:
+        yield from describe(profile.sequences)
     if profile.interval is not None:
         low_s, high_s = profile.interval.total_s
         yield (

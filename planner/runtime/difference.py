@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import inf, isfinite
 from typing import Any, NamedTuple
@@ -48,6 +48,15 @@ class OutputDifference:
 def json_number(error: float) -> float | None:
     """Return an error as JSON data: None if it is infinite, which JSON lacks."""
     return error if isfinite(error) else None
+
+
+def largest(differences: Sequence[OutputDifference]) -> OutputDifference:
+    """Return the largest of several differences."""
+    return OutputDifference(
+        max((each.max_abs_error for each in differences), default=0.0),
+        max((each.max_rel_error for each in differences), default=0.0),
+        all(each.bit_equal for each in differences),
+    )
 
 
 def compare(actual: Mapping[str, NDArray[Any]], expected: Mapping[str, NDArray[Any]]) -> OutputDifference:

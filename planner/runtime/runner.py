@@ -9,6 +9,7 @@ from typing import Any
 from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
+from planner.model.chain import StatePair
 from planner.runtime.providers import Provider, find_provider
 from planner.runtime.session import BlockSession, download, upload
 
@@ -63,6 +64,10 @@ class ChainRunner:
     def unload(self, index: int) -> None:
         """Remove the session of block ``index``, and free its memory."""
         self._sessions.pop(index, None)
+
+    def state(self, index: int) -> tuple[StatePair, ...]:
+        """Return the state that a loaded block keeps from one run of a sequence to the next."""
+        return self._session(index).state
 
     def run_block(self, index: int, tensors: Mapping[str, NDArray[Any]]) -> dict[str, NDArray[Any]]:
         """Run a block.

@@ -68,6 +68,8 @@ class BlockSession:
         memory: the session then has an arena of its own, with nothing in it but what runs need.
     config
         Further configuration entries of onnxruntime, in addition to ``SESSION_CONFIG``.
+    show_state
+        Whether a run in host memory returns the state after it, too.
 
     Raises
     ------
@@ -85,6 +87,7 @@ class BlockSession:
         optimise: bool = True,
         shared_arena: bool = True,
         config: Mapping[str, str] = SESSION_CONFIG,
+        show_state: bool = False,
     ) -> None:
         if threads < 1:
             raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
@@ -101,7 +104,9 @@ class BlockSession:
             raise RuntimeSessionError(f"onnxruntime rejects the model: {_first_line(error)}", where=where) from error
         self._check_fallback(where)
         pairs = state_of(self._session.get_modelmeta().custom_metadata_map)
+        self.state = pairs
         self._states = SequenceStates(pairs, self._place) if pairs else None
+        self._show_state = show_state
         kept = {name for pair in pairs for name in (pair.before.name, pair.after)}
         inputs = tuple(_spec(argument, where) for argument in self._session.get_inputs())
         outputs = tuple(_spec(argument, where) for argument in self._session.get_outputs())
@@ -189,13 +194,16 @@ class BlockSession:
             raise self._failure(error) from error
 
     def _run_with_state(self, tensors: Mapping[str, NDArray[Any]], states: SequenceStates) -> dict[str, NDArray[Any]]:
-        if self.provider.device is not None:
-            given = {name: tensors[name] for name in self.input_names}
-            return download(self.run_on_device(upload(given, self.provider)))
         together = {**tensors, **states.before(tensors)}
-        needed = {name: native(together[name]) for name in self._inputs}
-        made = self._session.run(self._outputs, needed, self._run_options)
-        return states.after(tensors, dict(zip(self._outputs, made, strict=True)))
+        if self.provider.device is None:
+            needed = {name: native(together[name]) for name in self._inputs}
+            made = dict(zip(self._outputs, self._session.run(self._outputs, needed, self._run_options), strict=True))
+        else:
+            given = {name: tensors[name] for name in self.input_names}
+            made = self._run_bound({**together, **upload(given, self.provider)})
+        others = states.after(tensors, dict(made))
+        shown = made if self._show_state else others
+        return shown if self.provider.device is None else download(shown)
 
     def _place(self, arrays: dict[str, NDArray[Any]]) -> dict[str, DeviceTensor]:
         return arrays if self.provider.device is None else upload(arrays, self.provider)

@@ -116,6 +116,14 @@ class SequenceStates:
         return int(array[0]), int(array[1])
 
 
+def sequence_of(tensors: Mapping[str, Tensor]) -> int | None:
+    """Return the number of the sequence that a sample continues; None if it continues none."""
+    tensor = tensors.get(SEQUENCE.name)
+    if not isinstance(tensor, np.ndarray) or tensor.dtype != np.int64 or tensor.shape != SEQUENCE.shape:
+        return None
+    return int(tensor[0]) if tensor[0] >= 0 else None
+
+
 def _empty(spec: TensorSpec) -> NDArray[Any]:
     """Return the state before the first run: of no length where it grows, and otherwise zero."""
     return np.zeros([0 if axis in spec.varies else length for axis, length in enumerate(spec.shape)], spec.dtype)

@@ -118,7 +118,7 @@ def measure_tolerance(
     whole
         The whole model.
     runs
-        Inputs of the model, and the outputs of the reference for them.
+        Inputs of the model, and the outputs of the reference for them; in order, where they continue a sequence.
     base
         Relative error that is always acceptable.
     name
@@ -129,7 +129,7 @@ def measure_tolerance(
     RuntimeSessionError
         If onnxruntime rejects the model or fails to run it.
     """
-    session = BlockSession(whole, name=name, provider=provider)
+    session = BlockSession(whole, name=name, provider=provider, show_state=True)
     error = max((compare(session.run(inputs), expected).max_rel_error for inputs, expected in runs), default=0.0)
     ratio = None
     if provider.exact is not None and runs:

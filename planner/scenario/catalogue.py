@@ -15,7 +15,8 @@ from planner.files import StrPath
 from planner.scenario.check import Finding, of_memory, of_names, of_power, of_repeats, unknown
 from planner.scenario.document import Document, document_of, plain, read_document
 from planner.scenario.parse import parse
-from planner.scenario.types import BytesPerSecond, Count, Entry, NetworkSpec, ScenarioSpec, Seconds, WorkerSpec
+from planner.scenario.quantities import BytesPerSecond, Count, Entry, Seconds
+from planner.scenario.types import NetworkSpec, ScenarioSpec, WorkerSpec
 
 SCHEMA: Final = "planner/catalogue/v1"
 

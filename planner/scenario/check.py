@@ -292,6 +292,24 @@ def check_time_limits(scenario: ScenarioSpec) -> Iterator[Finding]:
                 yield Finding((*location, "percentile", key), "not a percentile", key, expected)
 
 
+def check_decode(scenario: ScenarioSpec) -> Iterator[Finding]:
+    """Check that a source of sequences has only limits that hold for sequences, and draws only with ``next: sample``."""
+    for name, source in scenario.sources.items():
+        if source.decode is None:
+            continue
+        location: Location = ("sources", name)
+        expected = "max_ttft and max_tpot in decode:, or max_mean_delay for whole sequences"
+        for key, given in (("deadline", source.deadline_s), ("percentile", source.percentiles_s or None)):
+            if given is not None:
+                yield Finding((*location, key), "a source of sequences has no such limit", None, expected)
+        if source.queue_timeout_s is not None:
+            what, expected = "a source of sequences drops none", "no queue_timeout"
+            yield Finding((*location, "queue_timeout"), what, None, expected)
+        if source.decode.next == "argmax" and "temperature" in source.decode.model_fields_set:
+            what, at = "next: argmax draws no tokens", (*location, "decode", "temperature")
+            yield Finding(at, what, source.decode.temperature, "next: sample, or no temperature:")
+
+
 _DEADLINE: Final = "a deadline such as 200 ms"
 
 _EVENT_FIELDS: Final[dict[str, tuple[tuple[str, ...], tuple[str, ...]]]] = {
@@ -356,6 +374,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     check_memory,
     check_power,
     check_time_limits,
+    check_decode,
     check_ring,
     check_events,
 )

@@ -126,6 +126,8 @@ class Arrived:
     """Its priority; None for that of its source."""
     within_s: float | None = None
     """Time from now after which no block of it is started, in seconds; None without such a limit."""
+    sequence: int | None = None
+    """Number of the sequence that it continues, if its model keeps state."""
     kind: Literal["arrived"] = "arrived"
 
 

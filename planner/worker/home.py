@@ -11,9 +11,10 @@ from planner.plan.types import Route
 from planner.policy.candidate_routes import whole_model_at_home
 from planner.policy.types import Policy, Refuse, SampleKey, Task, WorkerState
 from planner.trace.records import Origin
-from planner.worker.events import Complete, Discard, Fail, FailureMessage, SetTimer, StepOutput, Timer
+from planner.worker.events import Arrived, Complete, Discard, Fail, FailureMessage, SetTimer, StepOutput, Timer
 from planner.worker.lateness import Lateness
 from planner.worker.patience import Delays, Patience
+from planner.worker.stickiness import Stickiness
 
 
 @dataclass(slots=True)
@@ -25,6 +26,8 @@ class _Pending:
     """Its own priority; None for that of its source."""
     latest_s: float | None = None
     """Latest time at which one of its blocks may start; None without a limit of its own."""
+    sequence: int | None = None
+    """Number of the sequence that it continues; None for other samples."""
     started_s: float = 0.0
     attempt: int = 0
     time_outs: int = 0
@@ -64,9 +67,11 @@ class Home:
         place: Callable[[Task], None],
         *,
         lateness: Lateness,
+        stickiness: Stickiness,
     ) -> None:
         self._state = state
         self._lateness = lateness
+        self._stickiness = stickiness
         self._policy = policy
         self._patience = patience
         self._timed = patience.first_s < inf
@@ -98,13 +103,12 @@ class Home:
         """Return whether a sample has arrived and not ended."""
         return (source, sample) in self._pending
 
-    def arrived(
-        self, source: str, sample: int, *, priority: float | None = None, within_s: float | None = None
-    ) -> None:
+    def arrived(self, event: Arrived) -> None:
         """Take a new sample, with a priority and a limit of time of its own if it has them."""
-        now_s = self._state.now_s
-        self._pending[source, sample] = _Pending(now_s, priority, None if within_s is None else now_s + within_s)
-        self._reservoirs[source].insert(self._place_in_reservoir(source, priority), sample)
+        now_s, source, sample = self._state.now_s, event.source, event.sample
+        latest_s = None if event.within_s is None else now_s + event.within_s
+        self._pending[source, sample] = _Pending(now_s, event.priority, latest_s, event.sequence)
+        self._reservoirs[source].insert(self._place_in_reservoir(source, event.priority), sample)
         self._admit(source)
         self._limit_wait(source, sample)
 
@@ -201,6 +205,7 @@ class Home:
         pending = self._pending[source, sample]
         self.starts += 1
         pending.via = route.workers
+        self._stickiness.take_route(source, pending.sequence, route)
         task = Task(
             key=SampleKey(source, sample, pending.attempt),
             model=route.model,
@@ -210,6 +215,7 @@ class Home:
             next_block=0,
             stages=route.stages,
             latest_s=pending.latest_s,
+            sequence=pending.sequence,
         )
         if self._state.now_s > self._lateness.latest_s(task, 0):  # along this route, even if not along the fastest
             self._drop((source, sample), self._lateness.late_s(task, 0))
@@ -224,13 +230,19 @@ class Home:
         return True
 
     def _next_route(self, source: str) -> Route | float | None:
-        """Return what the policy says of the next sample that it does not refuse; None if there is none to start."""
-        reservoir = self._reservoirs[source]
+        """Return the route of the next sample's sequence, or what the policy says of the next one it does not refuse.
+
+        It is None if there is none to start.
+        """
+        reservoir, view = self._reservoirs[source], self._state.view
         while True:
             self._drop_late(source)
             if not reservoir or self._in_flight[source] >= self._limits[source]:
                 return None
-            route = self._policy.route(self._state.view, source)
+            sticky = self._stickiness.route(source, self._pending[source, reservoir[0]].sequence)
+            if sticky is not None and view.passable(view.worker, sticky):
+                return sticky
+            route = self._policy.route(view, source)
             if not isinstance(route, Refuse):
                 return route
             self._drop((source, reservoir[0]), route.late_s, refused=True)

@@ -14,7 +14,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
 4.  A task is placed by the policy: it is computed here, then it waits in a queue that the policy names; or it is sent
     on, then this worker forgets it; or others are asked first (:mod:`planner.worker.clearance_handshake`). A task that
     was cleared beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it
-    again, and avoids the broken hop for a while.
+    again, and avoids the broken hop for a while. Runs of a sequence take the route of its first one, and what was
+    decided for that, as long as they can (:mod:`planner.worker.stickiness`): its state is there.
 5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task. No block of a
     sample is started, and no task sent on, later than its source allows (:mod:`planner.worker.lateness`): the sample is
     dropped, at the latest possible moment if it waits then, and ends as :class:`Fail` with ``dropped``.
@@ -77,6 +78,7 @@ from planner.worker.lateness import Lateness
 from planner.worker.pace import Pace
 from planner.worker.patience import Patience
 from planner.worker.queues import Queues
+from planner.worker.stickiness import Stickiness
 
 CUT_S: Final = 5.0
 """How long a hop that was found broken is avoided, before it is tried again."""
@@ -114,10 +116,17 @@ class Worker:
         self._handshake = ClearanceHandshake(self._state, self._output)
         self._queues = Queues(self._state, policy)
         self._lateness = Lateness(self._state)
+        self._stickiness = Stickiness()
         self._added: list[Waiting] = []
         self._running: Waiting | None = None
         self._home = Home(
-            self._state, policy, patience or Patience(), self._output, self._place, lateness=self._lateness
+            self._state,
+            policy,
+            patience or Patience(),
+            self._output,
+            self._place,
+            lateness=self._lateness,
+            stickiness=self._stickiness,
         )
         self._gate = EventChecks(self._view, self._home, policy)
         self._told = Status()
@@ -181,7 +190,7 @@ class Worker:
     # ---- a source's samples, and who is there (rules 2, 3, 8: planner.worker.home) ---------------------------------
 
     def _on_arrived(self, event: Arrived) -> None:
-        self._home.arrived(event.source, event.sample, priority=event.priority, within_s=event.within_s)
+        self._home.arrived(event)
 
     def _on_timed_out(self, event: TimedOut) -> None:
         purpose, key = event.timer
@@ -217,6 +226,8 @@ class Worker:
 
     def _on_replanned(self, event: Replanned) -> None:
         self._policy.replanned(self._view, event.plan)
+        for source, entry in event.plan.sources.items():
+            self._stickiness.keep_routes(source, entry.routes)
 
     def _on_reprioritised(self, event: Reprioritised) -> None:
         self._state.priorities[event.source] = event.priority
@@ -250,17 +261,25 @@ class Worker:
         self._home.failed(message)
 
     def _place(self, task: Task) -> None:
-        decision = self._policy.place(self._view, task)
+        decision = self._sticky(task) or self._policy.place(self._view, task)
         if isinstance(decision, Ask):
             self._handshake.ask(task, decision)
         else:
             self._follow(task, decision)
+
+    def _sticky(self, task: Task) -> Compute | Forward | None:
+        """Return what was done with a task of the same sequence, if that can be done again."""
+        decision = self._stickiness.decision(task)
+        if isinstance(decision, Forward) and self._view.broken(self.name, decision.worker) is not None:
+            return None
+        return decision
 
     def _settle(self, settled: Settled | None) -> None:
         if settled is not None:
             self._follow(settled.task, self._policy.settle(self._view, *settled))
 
     def _follow(self, task: Task, decision: Compute | Forward) -> None:
+        self._stickiness.take_decision(task, decision)
         if isinstance(decision, Compute):
             self._add(task, decision.last_block)
             return

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 import socket
 import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +17,14 @@ import pytest
 
 import planner
 from planner.errors import ExecuteError
+from planner.execution.coordinator.deployment import deploy
+from planner.execution.session.session import LiveSession
 from planner.execution.wire.zenoh import free_port
+from planner.plan.types import PlanSpec, Stage
+from planner.policy.registry import POLICIES
 from planner.profiling.store import save_profile
+from planner.profiling.types import ExitPoint
+from tests.execution.rig import agents_in_threads
 from tests.model.decoder_models import EXPECTED, EXPORTS
 
 AXES = "{batch_size: 1, sequence_length: 1, past_sequence_length: 8}"
@@ -150,6 +157,46 @@ def test_what_cannot_be_generated(plans: dict[str, planner.Plan], given: dict[st
         planner.Session(plans["one"]).source("urgent").generate(**given)
 
 
-def test_a_policy_that_chooses_routes_by_itself_is_refused(plans: dict[str, planner.Plan]) -> None:
-    with pytest.raises(ExecuteError, match=r"the runs of a sequence must take one route.*found 'policy ddi'"):
-        planner.Session(plans["one"], policy="ddi").source("urgent").generate([1])
+def _shared(plan: PlanSpec) -> PlanSpec:
+    """Return a plan in which sources share their samples among their route and worker b."""
+    on_b = (Stage(worker="b", first_block=0, last_block=3),)
+    sources = {}
+    for source, entry in plan.sources.items():
+        (route,) = entry.routes
+        routes = (route.model_copy(update={"share": 0.5}), route.model_copy(update={"share": 0.5, "stages": on_b}))
+        sources[source] = entry.model_copy(update={"routes": routes})
+    return plan.model_copy(update={"sources": sources})
+
+
+@pytest.mark.parametrize("policy", POLICIES)
+def test_every_policy_keeps_sequences_where_their_state_is(
+    plans: dict[str, planner.Plan], policy: str, tmp_path: Path
+) -> None:
+    cases = [*EXPECTED["llama-fp32"], *EXPECTED["llama-fp32"]]
+    plan = plans["two"]
+    models = plan.scenario.load_models()
+    deployment = deploy(plan.scenario.instance, _shared(plan.spec), models, policy=policy, live=True)
+    with LiveSession(deployment, agents_in_threads(("a", "b"), tmp_path)) as session:
+        running = [
+            session.source(source).generate(case["prompt"], max_new=len(case["tokens"]), chunk=chunk)
+            for source, case, chunk in zip(
+                ("urgent", "other", "urgent", "other"), cases, (None, 1, 2, None), strict=True
+            )
+        ]
+        found = list(zip(*running, strict=True))
+    assert [list(tokens) for tokens in zip(*found, strict=True)] == [case["tokens"] for case in cases]
+    assert [one.restarts for one in running] == [0] * len(cases)
+
+
+def test_a_model_with_exits_generates_nothing(plans: dict[str, planner.Plan]) -> None:
+    plan = plans["one"]
+    instance = plan.scenario.instance
+    (profile,) = instance.profiles["llama"].values()
+    leaving = profile.model_copy(update={"exits": (ExitPoint(name="early", cut=2, result_bytes=4),)})
+    changed = instance.model_copy(update={"profiles": {"llama": {"here": leaving}}})
+    deployment = dataclasses.replace(
+        deploy(instance, plan.spec, plan.scenario.load_models(), policy="planned", live=True), instance=changed
+    )
+    session = LiveSession(deployment, nullcontext())  # type: ignore[arg-type]  # it is never entered
+    with pytest.raises(ExecuteError, match=r"leaves at an exit.*found 'model llama with exits'"):
+        session.source("urgent").generate([1])

@@ -59,8 +59,9 @@ def check_split(
     borders = [0, *cuts, len(model.chain)]
     stages = [StageModel(first, end - 1, model.stage_model(first, end - 1)) for first, end in pairwise(borders)]
     given = inputs or inputs_of(model)
-    expected = BlockSession(model.model_bytes(), optimise=False).run(given)
-    return compare(run_stages(model.chain, stages, given, optimise=optimise), expected)
+    expected = BlockSession(model.model_bytes(), optimise=False, show_state=True).run(given)
+    (found,) = run_stages(model.chain, stages, [given], optimise=optimise)
+    return compare(found, expected)
 
 
 def crossing(model: ChainModel, inputs: Arrays) -> list[dict[str, NDArray[Any]]]:

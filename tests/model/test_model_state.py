@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Sequence
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -14,8 +17,10 @@ from planner.errors import ModelError
 from planner.model.chain import SEQUENCE
 from planner.model.decoders import llama
 from planner.model.load import ChainModel, load_chain
+from planner.runtime.check import PROMPT, STEPS, StageModel, sequence_inputs
+from planner.runtime.check import check_split as check_whole_split
 from planner.runtime.session import BlockSession
-from tests.model.chained import FOLDER, check_split, floats, needs_onnxruntime, reference, value
+from tests.model.chained import FOLDER, check_split, floats, inputs_of, needs_onnxruntime, reference, value
 from tests.model.decoder_models import EXPECTED, STEP, continued, decoder, export, loaded
 
 OWN = ("gpt2-small-cache", "llama-small", "llama-small-int4")
@@ -80,6 +85,45 @@ def test_state_crosses_no_cut(name: str) -> None:
 def test_a_split_is_held_against_the_whole(name: str) -> None:
     model = own(name, 4)
     assert check_split(model, [1, 2, 3]).bit_equal
+
+
+def _stages(model: ChainModel, cuts: Sequence[int]) -> list[StageModel]:
+    borders = [0, *cuts, len(model.chain)]
+    return [StageModel(first, end - 1, model.stage_model(first, end - 1)) for first, end in pairwise(borders)]
+
+
+@pytest.mark.parametrize("name", OWN)
+def test_a_split_is_held_against_the_whole_over_a_prompt_and_steps(name: str) -> None:
+    model = own(name, 4)
+    first, *steps = sequence_inputs(model.chain)
+    assert first["input_ids"].shape == (1, PROMPT)
+    assert [step["attention_mask"].shape[1] for step in steps] == [PROMPT + step + 1 for step in range(STEPS)]
+    found = check_whole_split(model.chain, model.model_bytes(), _stages(model, [1, 3]), inputs_of(model))
+    assert found.runs == 2 + STEPS
+    assert found.plain.bit_equal
+    assert found.passed
+
+
+@pytest.mark.parametrize("layer", range(3))
+def test_a_stage_that_keeps_a_wrong_state_does_not_pass(layer: int, tmp_path: Path) -> None:
+    path = recurrent(tmp_path / "m.onnx", layers=3)
+    state = {f"h{layer}": f"h{layer}_out" for layer in range(3)}
+    model = load_chain(path, max_blocks=None, state=state)
+    stages = _stages(model, range(1, len(model.chain)))
+    right = check_whole_split(model.chain, model.model_bytes(), stages, inputs_of(model))
+    assert right.passed
+    assert right.runs == 2 + STEPS
+    wrong = []
+    for stage in stages:
+        assert isinstance(stage.model, bytes)
+        block = onnx.load_from_string(stage.model)
+        for node in block.graph.node:
+            if list(node.output) == [f"h{layer}_out"]:
+                node.op_type = "Sub"
+        wrong.append(dataclasses.replace(stage, model=block.SerializeToString()))
+    found = check_whole_split(model.chain, model.model_bytes(), wrong, inputs_of(model))
+    assert not found.passed
+    assert found.plain.max_rel_error > 0.1
 
 
 def test_the_length_of_the_prompt_and_of_the_state_vary() -> None:

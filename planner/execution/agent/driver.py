@@ -24,6 +24,7 @@ from planner.plan.types import PlanSpec
 from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
+from planner.runtime.state import sequence_of
 from planner.scenario.arrivals import instance_arrivals
 from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
 from planner.worker.event_checks import ProtocolError
@@ -200,7 +201,8 @@ class Driver:
         if not self._store.submit(submit.source, submit.sample, frame.tensors):
             self._refuse(frame.sender, f"sample {submit.sample} of {submit.source} arrived twice")
             return
-        arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s)
+        sequence = sequence_of(frame.tensors)
+        arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s, sequence)
         if self.now_s < 0:  # the coordinator's clock is ahead of this one
             self._schedule(0.0, arrived)
         else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
@@ -22,8 +23,8 @@ from planner.model.chain import TensorSpec
 from planner.plan.types import PlanSpec
 from planner.trace.records import Incident, SampleRecord
 
-_SEQUENCES: Final = itertools.count()
-"""Numbers of sequences, which no other of this process has."""
+_SEQUENCES: Final = itertools.count(secrets.randbits(62))
+"""Numbers of sequences, which no other of this process has, nor another on the same agents."""
 
 
 class LiveRun(Observer):
@@ -143,15 +144,15 @@ class LiveRun(Observer):
         return self.deployment.models[self.deployment.instance.scenario.sources[source].models[0]].cuts
 
     def next_sequence(self, source: str) -> int:
-        """Return the number of a new sequence; raise an error if runs of one might take several routes."""
-        plan, policy = self.deployment.plan, self.deployment.policy
-        routes = plan.sources[source].routes if plan is not None else ()
-        if policy != "planned" or len(routes) != 1:
+        """Return the number of a new sequence; raise an error if its runs might leave at an exit."""
+        instance = self.deployment.instance
+        leaving = [name for name in instance.scenario.sources[source].models if instance.any_profile(name).exits]
+        if leaving:
             raise ExecuteError(
-                "the runs of a sequence must take one route, on which its state is",
+                "a run that leaves at an exit leaves the blocks behind it without its state",
                 where=source,
-                value=f"policy {policy}" if policy != "planned" else f"{len(routes)} routes",
-                expected="policy planned, and a plan by `planner solve --routes single`",
+                value=f"model {leaving[0]} with exits",
+                expected="a model without exits",
             )
         return next(_SEQUENCES)
 

@@ -96,7 +96,7 @@ class Desk(Protocol):
         ...
 
     def next_sequence(self, source: str) -> int:
-        """Return the number of a new sequence; raise an error if runs of one might take several routes."""
+        """Return the number of a new sequence; raise an error if its runs might leave at an exit."""
         ...
 
 
@@ -254,7 +254,7 @@ class SourceHandle:
         Raises
         ------
         ExecuteError
-            If the runs of a sequence might take several routes, so that they would not find its state.
+            If the source's model has exits.
         """
         return self._open_desk.next_sequence(self.name)
 
@@ -292,7 +292,7 @@ class SourceHandle:
         Raises
         ------
         ExecuteError
-            If the source's model keeps no state, has inputs of unknown meaning, or might take several routes.
+            If the source's model keeps no state, or has inputs of unknown meaning or exits.
         """
         from planner.execution.session.generation import Generation
 

@@ -1,0 +1,1 @@
+"""The goals of :mod:`benchmarks.bench_tokens`, grouped by topic."""

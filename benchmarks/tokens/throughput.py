@@ -1,0 +1,69 @@
+"""Tokens per second of several sequences on one worker, and on two with half of the model each."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from statistics import median
+from typing import Final
+
+from benchmarks.execution.pipeline import balanced, plan_of
+from benchmarks.tokens.rig import decoder, instance_of, session_on_this_host, side_by_side
+from planner.cli.output import print_table
+from planner.execution.session.generation import Generation
+from planner.runtime.processors import available_processors
+
+BLOCKS: Final = 8
+PROMPT: Final = (5, 6, 7, 8)
+TOKENS: Final = 40
+SEQUENCES: Final = (1, 4, 8)
+TURNS: Final = 3
+SLOW: Final = 0.15
+"""Speed of workers whose time is the scenario's, not this host's."""
+
+
+def two_workers() -> None:
+    """Compare the tokens per second of one worker and of two, in turns, by the number of sequences at a time."""
+    model, profile = decoder(BLOCKS)
+    rows = []
+    for speed in (SLOW, 1.0):
+        one, two = (instance_of(profile, dict.fromkeys(names, speed)) for names in ("a", "ab"))
+        border = balanced(profile, 2)
+        block_s = two.block_s(profile.model.name, "a")
+        most = float(block_s.sum() / max(block_s[: border[0]].sum(), block_s[border[0] :].sum()))
+        plans = ((one, plan_of(one, [])), (two, plan_of(two, border)))
+        rates: dict[int, list[tuple[float, float]]] = {count: [] for count in SEQUENCES}
+        for _ in range(TURNS):
+            found: list[dict[int, float]] = []
+            for instance, plan in plans:
+                with session_on_this_host(instance, plan, model, paced=speed < 1) as session:
+                    source = session.source("s")
+                    list(source.generate(PROMPT, max_new=5))
+                    found.append({count: rate_per_s(side_by_side(source, count, PROMPT, TOKENS)) for count in rates})
+            for count, of_count in rates.items():
+                of_count.append((found[0][count], found[1][count]))
+        for count, of_count in rates.items():
+            rows.append(
+                (
+                    "paced" if speed < 1 else "own speed",
+                    str(count),
+                    f"{median(single for single, _ in of_count):.1f}",
+                    f"{median(double for _, double in of_count):.1f}",
+                    f"{median(double / single for single, double in of_count):.2f}",
+                    f"{most:.2f}",
+                )
+            )
+    processors = len(available_processors())
+    print_table(
+        f"Tokens/s of a {len(model.chain)}-block GPT-2 on one worker and on two, each on one processor; median of "
+        f"{TURNS} turns (goal: >= 1.8 times with 4 or more sequences"
+        f"{'; at their own speed the agents share the processors with this program' if processors < 3 else ''})",
+        ("agents", ">sequences", ">one", ">two", ">ratio", ">by the slower stage"),
+        rows,
+    )
+
+
+def rate_per_s(generations: Sequence[Generation]) -> float:
+    """Return the tokens per second while all sequences ran."""
+    times_s = [[one.begin_s + at_s for at_s in one.times_s] for one in generations]
+    begin_s, end_s = max(own[0] for own in times_s), min(own[-1] for own in times_s)
+    return sum(begin_s < at_s <= end_s for own in times_s for at_s in own) / (end_s - begin_s)

@@ -1,0 +1,87 @@
+"""What the inputs and outputs of a decoder are: tokens, their positions, the mask of all tokens, and the logits."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import ModelError
+from planner.model.chain import SEQUENCE, TensorSpec
+
+Role = Literal["tokens", "positions", "mask"]
+
+
+def roles(inputs: Sequence[TensorSpec], where: str) -> dict[TensorSpec, Role]:
+    """Return what each input of a model with state is, apart from :data:`~planner.model.chain.SEQUENCE`.
+
+    Raises
+    ------
+    ModelError
+        If the model keeps no state, takes a fixed number of tokens, or has an input of unknown meaning.
+    """
+    specs = [spec for spec in inputs if spec.name != SEQUENCE.name]
+    if len(specs) == len(inputs):
+        raise ModelError("the model keeps no state", where=where, expected="a model with past and present inputs")
+    found = {spec: _role(spec) for spec in specs}
+    tokens = [spec.name for spec, role in found.items() if role == "tokens"]
+    if len(tokens) != 1:
+        names = ", ".join(tokens) or ", ".join(spec.name for spec in specs)
+        raise ModelError("it is unclear which input has the tokens", where=where, value=names, expected="one")
+    unknown = [f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec, role in found.items() if role is None]
+    if unknown:
+        expected = "tokens, mask, positions"
+        raise ModelError("inputs of unknown meaning", where=where, value=", ".join(unknown), expected=expected)
+    fixed = [spec.name for spec in specs if 1 not in spec.varies]
+    if fixed:
+        raise ModelError(
+            "the model takes a fixed number of tokens",
+            where=where,
+            value=", ".join(fixed),
+            expected="an input whose second axis is open and named",
+        )
+    return {spec: role for spec, role in found.items() if role is not None}
+
+
+def _role(spec: TensorSpec) -> Role | None:
+    if len(spec.shape) != 2 or spec.shape[0] != 1:
+        return None
+    name = spec.name.lower()
+    if "mask" in name:
+        return "mask"
+    if np.dtype(spec.dtype).kind not in "iu":
+        return None
+    return "positions" if "position" in name else "tokens"
+
+
+def fill(spec: TensorSpec, role: Role, known: Sequence[int], seen: int) -> NDArray[Any]:
+    """Return an input of a run on the tokens of ``known`` after the first ``seen``; shape [1, tokens]."""
+    if role == "mask":
+        return np.ones((1, len(known)), spec.dtype)
+    if role == "positions":
+        return np.arange(seen, len(known), dtype=spec.dtype)[None]
+    return np.array([known[seen:]], spec.dtype)
+
+
+def logits_of(outputs: Sequence[TensorSpec], where: str) -> TensorSpec:
+    """Return the output that scores each token of the vocabulary, along its last axis, as the next one.
+
+    Raises
+    ------
+    ModelError
+        If there is no such output, or more than one.
+    """
+    scores = [spec for spec in outputs if len(spec.shape) >= 2 and np.dtype(spec.dtype).kind == "f"]
+    named = [spec for spec in scores if "logits" in spec.name.lower()] or scores
+    if len(named) != 1:
+        found = ", ".join(spec.name for spec in outputs)
+        raise ModelError("it is unclear which output has the logits", where=where, value=found, expected="one")
+    return named[0]
+
+
+def longest_context(found: dict[TensorSpec, Role]) -> int | None:
+    """Return the number of positions that a model has; None if it states no limit."""
+    limits = [spec.bounds[1] + 1 for spec, role in found.items() if role == "positions" and spec.bounds]
+    return min(limits, default=None)

@@ -1,0 +1,64 @@
+"""Sequences of tokens in a scenario: what a source with ``decode:`` generates."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from planner.profiling.sequences import Run
+from planner.scenario.quantities import Duration, Entry, Factor, Tokens
+
+
+class DecodeSpec(Entry):
+    """Sequences of tokens: a prompt, then one token after the other, each of which is fed back.
+
+    A sample of the source is a whole sequence, so its rate counts sequences.
+    """
+
+    prompt: Tokens
+    """Tokens of a typical prompt; the mean, where prompts differ."""
+    max_new: Tokens
+    """Number of tokens to generate for a prompt, where no stop token ends it earlier."""
+    next: Literal["argmax", "sample"] = "argmax"
+    """``argmax``: the likeliest token comes next; ``sample``: one is drawn."""
+    temperature: Factor = 1.0
+    """For ``next: sample``: temperature of the distribution from which a token is drawn."""
+    stop: tuple[Annotated[int, Field(ge=0, le=10**9, strict=True)], ...] = ()
+    """Tokens that end a sequence."""
+    chunk: Tokens | None = None
+    """Largest number of tokens of a prompt in one run, so that more urgent work gets its turn in between. By default a
+    prompt is one run."""
+    concurrent: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
+    """Number of sequences at a time whose state workers keep room for."""
+    max_ttft_s: Duration | None = Field(default=None, alias="max_ttft")
+    """Bound on the mean time from the arrival of a prompt to its first token."""
+    max_tpot_s: Duration | None = Field(default=None, alias="max_tpot")
+    """Bound on the mean time from one token to the next."""
+
+    @property
+    def context(self) -> int:
+        """Tokens of a whole sequence."""
+        return self.prompt + self.max_new
+
+    @property
+    def drawn_temperature(self) -> float:
+        """Temperature of the distribution from which tokens are drawn; 0 where the likeliest is taken."""
+        return self.temperature if self.next == "sample" else 0.0
+
+    @cached_property
+    def prompt_runs(self) -> tuple[Run, ...]:
+        """The runs of the prompt, after the last of which the first token is known."""
+        size = self.chunk or self.prompt
+        return tuple(Run(min(size, self.prompt - past), past) for past in range(0, self.prompt, size))
+
+    @cached_property
+    def steps(self) -> tuple[Run, ...]:
+        """The runs of one token each that follow; the last token is not fed back."""
+        return tuple(Run(1, self.prompt + done) for done in range(self.max_new - 1))
+
+    @property
+    def runs(self) -> tuple[Run, ...]:
+        """All runs of a sequence, in order."""
+        return (*self.prompt_runs, *self.steps)

@@ -1,0 +1,70 @@
+"""What was decided for each sequence of a model with state, so that its later runs find the state where it is.
+
+The first run of a sequence is decided by the policy as any other sample. Its home remembers the route, and each worker
+what it did with the task at which block; later runs do the same again, whatever the policy would choose by then. So
+every policy can run such models. A decision that cannot be followed any more, because a worker has left or a hop is
+broken, is forgotten: the policy decides anew, the blocks there refuse the run, for they have no state of the sequence,
+and its program begins a new one.
+"""
+
+from __future__ import annotations
+
+from collections import OrderedDict
+from collections.abc import Collection
+from dataclasses import dataclass, field
+from typing import Final
+
+from planner.plan.types import Route, Stage
+from planner.policy.types import Compute, Forward, Task
+
+MAX_SEQUENCES: Final = 1024
+"""Number of sequences that a worker remembers; of more, those that were continued last."""
+
+
+@dataclass(slots=True)
+class _Decided:
+    route: Route | None = None
+    tasks: dict[tuple[int, tuple[Stage, ...]], Compute | Forward] = field(default_factory=dict)
+    """What was done with a task, by its next block and the stages ahead."""
+
+
+class Stickiness:
+    """The decisions of one worker about the sequences that it sees."""
+
+    def __init__(self) -> None:
+        self._decided: OrderedDict[tuple[str, int], _Decided] = OrderedDict()
+
+    def route(self, source: str, sequence: int | None) -> Route | None:
+        """Return the route of a sequence of this worker's own; None if it has none yet."""
+        decided = self._decided.get((source, sequence)) if sequence is not None else None
+        return decided.route if decided is not None else None
+
+    def take_route(self, source: str, sequence: int | None, route: Route) -> None:
+        """Keep the route on which a run of a sequence has started."""
+        if sequence is not None:
+            self._of(source, sequence).route = route
+
+    def keep_routes(self, source: str, routes: Collection[Route]) -> None:
+        """Forget the routes of a source's sequences, except those on the stages of some of these."""
+        kept = {(route.model, route.operating_point, route.stages) for route in routes}
+        for (name, _), decided in self._decided.items():
+            route = decided.route
+            if name == source and route and (route.model, route.operating_point, route.stages) not in kept:
+                decided.route = None
+
+    def decision(self, task: Task) -> Compute | Forward | None:
+        """Return what was done with the same task of an earlier run of its sequence; None if there was none."""
+        decided = self._decided.get((task.key.source, task.sequence)) if task.sequence is not None else None
+        return decided.tasks.get((task.next_block, task.stages)) if decided is not None else None
+
+    def take_decision(self, task: Task, decision: Compute | Forward) -> None:
+        """Keep what is done with a task of a sequence."""
+        if task.sequence is not None:
+            self._of(task.key.source, task.sequence).tasks[task.next_block, task.stages] = decision
+
+    def _of(self, source: str, sequence: int) -> _Decided:
+        decided = self._decided.setdefault((source, sequence), _Decided())
+        self._decided.move_to_end((source, sequence))
+        while len(self._decided) > MAX_SEQUENCES:
+            self._decided.popitem(last=False)
+        return decided
