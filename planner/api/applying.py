@@ -57,8 +57,15 @@ def _is_plan(path: Path) -> bool:
     return isinstance(document, dict) and "models" not in document
 
 
-def plan_for(new: Plan | Scenario | StrPath, old: Plan, time_limit_s: float = APPLY_TIME_LIMIT_S) -> Plan:
+def plan_for(
+    new: Plan | Scenario | StrPath, old: Plan, time_limit_s: float = APPLY_TIME_LIMIT_S, share: float | None = None
+) -> Plan:
     """Return the plan that is to replace another; a scenario is solved in a process of its own.
+
+    Parameters
+    ----------
+    share
+        Share of the workers' memory that the plan may use; None for all of it.
 
     Raises
     ------
@@ -74,7 +81,7 @@ def plan_for(new: Plan | Scenario | StrPath, old: Plan, time_limit_s: float = AP
     shared = any(len(source.routes) > 1 for source in old.spec.sources.values())
     solution = solve_apart(
         SolveTask(
-            instance=read.instance,
+            instance=read.instance.with_share(share),
             start=old.spec,
             routes="shared" if shared else None,
             time_limit_s=time_limit_s,

@@ -16,9 +16,10 @@ from planner.api.plan import Plan, plan_of
 from planner.api.scenario import Scenario
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S
 from planner.execution.coordinator.deployment import HOME_TIMEOUT_S, Deployment, deploy
+from planner.execution.coordinator.room import check_room
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.local import local_agents
-from planner.execution.launch.remote import remote_agents, there_at_first
+from planner.execution.launch.remote import check_share, remote_agents, there_at_first
 from planner.execution.session.session import LIMIT, LiveSession, check_limit
 from planner.execution.session.source import SourceHandle
 from planner.execution.wire.diagnostics import LinkSpeed
@@ -57,6 +58,9 @@ class Session(AbstractContextManager["Session"]):
         Maximum number of samples of a source in flight.
     later
         Workers that may join after the start; with ``connect`` only.
+    share
+        Share of each agent's memory and processor time that is enough, such as 0.5; with ``connect`` only. Agents then
+        take other runs, too, as long as all shares together are no more than 1. None: no other run beside this one.
     take_over
         Whether to take agents over from another run, which then ends; with ``connect`` only.
     home_timeout_s
@@ -66,7 +70,6 @@ class Session(AbstractContextManager["Session"]):
         Receives what happens, in addition to the futures.
     ready_timeout_s
         Time within which all agents must have loaded their blocks, in seconds.
-
     auto
         Rules by which the session makes its plan again by itself, for the rates and speeds that it measures, and takes
         the old one back where that was worse; what it does is told as incidents. None: it does not.
@@ -89,6 +92,7 @@ class Session(AbstractContextManager["Session"]):
         policy: str = "planned",
         limit: int = LIMIT,
         later: Collection[str] = (),
+        share: float | None = None,
         take_over: bool = False,
         home_timeout_s: float = HOME_TIMEOUT_S,
         observer: Observer | None = None,
@@ -96,6 +100,7 @@ class Session(AbstractContextManager["Session"]):
         auto: DriftRules | None = None,
     ) -> None:
         check_limit(limit)
+        check_share(share, connect)
         self.plan = plan_of(plan, scenario)
         """The plan that takes new samples."""
         self._applying = threading.Lock()
@@ -106,6 +111,7 @@ class Session(AbstractContextManager["Session"]):
         self._policy = policy
         self._limit = limit
         self._later = later
+        self._share = share
         self._take_over = take_over
         self._home_timeout_s = home_timeout_s
         self._observer = observer or Observer()
@@ -174,7 +180,7 @@ class Session(AbstractContextManager["Session"]):
             If there is no plan, or it does not fit its scenario or the agents; the old plan goes on.
         """
         if dry_run:
-            return difference(self.plan, plan_for(new, self.plan, time_limit_s))
+            return difference(self.plan, plan_for(new, self.plan, time_limit_s, self._share))
         found = self._replace(new, time_limit_s)
         if self._auto is not None:
             self._auto.reset()
@@ -182,7 +188,7 @@ class Session(AbstractContextManager["Session"]):
 
     def _replace(self, new: Plan | Scenario | StrPath, time_limit_s: float = APPLY_TIME_LIMIT_S) -> Difference:
         with self._applying:
-            plan = plan_for(new, self.plan, time_limit_s)
+            plan = plan_for(new, self.plan, time_limit_s, self._share)
             found = difference(self.plan, plan)
             self._live.apply(self._deployment(plan))
             self.plan = plan
@@ -190,7 +196,7 @@ class Session(AbstractContextManager["Session"]):
 
     def _deployment(self, plan: Plan, later: Collection[str] = ()) -> Deployment:
         return deploy(
-            plan.scenario.instance,
+            plan.scenario.instance.with_share(self._share),
             plan.spec,
             plan.scenario.load_models(),
             policy=self._policy,
@@ -204,12 +210,15 @@ class Session(AbstractContextManager["Session"]):
     def _live(self) -> LiveSession:
         """The session proper; the models are loaded when it is needed first."""
         deployment = self._deployment(self.plan, self._later)
+        if self._share is not None:
+            check_room([deployment], self._share)
         agents = (
             remote_agents(
                 self._workers,
                 self._connect,
                 cert_dir=self._cert_dir,
                 insecure=self._insecure,
+                share=self._share,
                 take_over=self._take_over,
             )
             if self._connect
@@ -219,6 +228,7 @@ class Session(AbstractContextManager["Session"]):
             deployment,
             agents,
             limit=self._limit,
+            share=self._share,
             observer=self._observer if self._rules is None else self._meter,
             ready_timeout_s=self._ready_timeout_s,
         )

@@ -14,8 +14,9 @@ from planner.api.scenario import Scenario
 from planner.errors import UsageError
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S
 from planner.execution.coordinator.deployment import HOME_TIMEOUT_S, deploy
+from planner.execution.coordinator.room import check_room
 from planner.execution.coordinator.run_result import Observer
-from planner.execution.launch.remote import remote_agents, there_at_first
+from planner.execution.launch.remote import check_share, remote_agents, there_at_first
 from planner.execution.launch.setting import Setting, in_namespaces, on_this_host, shortened
 from planner.files import StrPath
 from planner.project import reference_to
@@ -116,6 +117,7 @@ def validate(
     tolerance: float = 0.15,
     calibrate_s: float = 0.0,
     later: Collection[str] = (),
+    share: float | None = None,
     take_over: bool = False,
     home_timeout_s: float = HOME_TIMEOUT_S,
     ready_timeout_s: float = READY_TIMEOUT_S,
@@ -137,7 +139,7 @@ def validate(
         On this machine: whether blocks and transfers take the scenario's times, or as long as they need here.
     connect
         For ``remote``: ``HOST:PORT`` of one or more running agents, through which the others are found.
-    cert_dir, insecure, later, take_over, ready_timeout_s
+    cert_dir, insecure, later, share, take_over, ready_timeout_s
         As for :class:`planner.Session`.
     samples
         By source, an ``.npz`` file of its own samples: inputs by name; with ``label``, its accuracy is measured.
@@ -179,6 +181,7 @@ def validate(
             value=calibrate_s,
             expected="with --unpaced or --connect (in Python: paced=False or place='remote')",
         )
+    check_share(share, connect)
     loaded = plan_of(plan, scenario)
     models = loaded.scenario.load_models()
     own_samples = read_samples(
@@ -188,12 +191,14 @@ def validate(
     instance = shortened(loaded.scenario.instance, seed=seed, max_samples=max_samples, duration_s=duration_s)
     if place == "remote":
         certificates = None if cert_dir is None else Path(cert_dir)
-        agents = remote_agents(at_first, connect, cert_dir=certificates, insecure=insecure, take_over=take_over)
+        agents = remote_agents(
+            at_first, connect, cert_dir=certificates, insecure=insecure, share=share, take_over=take_over
+        )
         setting = Setting(instance, agents)
     else:
         setting = (in_namespaces if place == "netns" else on_this_host)(instance, paced=paced)
     deployment = deploy(
-        setting.instance,
+        setting.instance.with_share(share),
         loaded.spec,
         models,
         policy=policy,
@@ -205,6 +210,8 @@ def validate(
         home_timeout_s=home_timeout_s,
         replan=ReplanProcess,
     )
+    if share is not None:
+        check_room([deployment], share)
     with _steps(progress) as say:
         validation = validate_deployment(
             deployment,

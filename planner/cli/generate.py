@@ -9,7 +9,14 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 import planner
-from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION, TAKE_OVER_OPTION
+from planner.cli.members import (
+    CERT_DIR_OPTION,
+    INSECURE_OPTION,
+    RUN_ON_OPTION,
+    SHARE_OPTION,
+    TAKE_OVER_OPTION,
+    read_share,
+)
 from planner.cli.output import JSON_OPTION, print_json
 from planner.errors import UsageError
 
@@ -40,19 +47,13 @@ def command(
     ] = 0.0,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the drawn tokens.")] = 0,
     stream: Annotated[bool, typer.Option("--stream", help="Print each token as soon as it is known.")] = False,
-    connect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Run on agents that are already running: address of one of them. Repeatable.",
-            show_default="agents on this machine",
-        ),
-    ] = None,
+    connect: list[str] | None = RUN_ON_OPTION,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     scenario: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Scenario to use instead of the plan's.")
     ] = None,
+    share: str | None = SHARE_OPTION,
     take_over: bool = TAKE_OVER_OPTION,
     json: bool = JSON_OPTION,
 ) -> None:
@@ -71,7 +72,13 @@ def command(
     prompt = _numbers(tokens, "--tokens") if tokens is not None else words.encode(text or "")
     ends = _numbers(stop, "--stop") if stop else []
     session = planner.Session(
-        plan, scenario=scenario, connect=connect or (), cert_dir=cert_dir, insecure=insecure, take_over=take_over
+        plan,
+        scenario=scenario,
+        connect=connect or (),
+        cert_dir=cert_dir,
+        insecure=insecure,
+        share=read_share(share),
+        take_over=take_over,
     )
     with session:
         generation = session.source(source).generate(

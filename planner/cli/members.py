@@ -10,6 +10,13 @@ import typer
 if TYPE_CHECKING:
     from planner.execution.probe.survey import Inquirer
 
+RUN_ON_OPTION = typer.Option(
+    None,
+    "--connect",
+    metavar="HOST:PORT",
+    help="Run on agents that are already running: address of one of them. Repeatable.",
+    show_default="agents on this machine",
+)
 CONNECT_OPTION = typer.Option(
     None, "--connect", metavar="HOST:PORT", help="Address of an agent, through which the others are found. Repeatable."
 )
@@ -33,6 +40,14 @@ INSECURE_OPTION = typer.Option(
 TAKE_OVER_OPTION = typer.Option(
     False, "--take-over", help="Take agents over from another run, which then ends with a message."
 )
+SHARE_OPTION = typer.Option(
+    None,
+    "--share",
+    metavar="PERCENT",
+    help="With --connect: share of each agent's memory and processor time that is enough, such as 50 %. Other runs "
+    "with --share may use the rest.",
+    show_default="no other run",
+)
 HOME_TIMEOUT_OPTION = typer.Option(
     "30 s",
     "--home-timeout",
@@ -50,6 +65,19 @@ LATER_OPTION = typer.Option(
 DISCOVER_OPTION = typer.Option(
     False, "--discover", help="Find agents on the local network that were started with --discover."
 )
+
+
+def read_share(text: str | None) -> float | None:
+    """Read ``--share``.
+
+    Raises
+    ------
+    UsageError
+        If it is no percentage.
+    """
+    from planner.units import read_quantity
+
+    return None if text is None else read_quantity(text, "fraction")
 
 
 def inquirer(

@@ -17,7 +17,10 @@ from planner.cli.members import (
     HOME_TIMEOUT_OPTION,
     INSECURE_OPTION,
     LATER_OPTION,
+    RUN_ON_OPTION,
+    SHARE_OPTION,
     TAKE_OVER_OPTION,
+    read_share,
 )
 from planner.cli.names import POLICIES
 from planner.cli.output import echo_faults, print_table
@@ -44,14 +47,7 @@ def command(
             "Repeatable.",
         ),
     ],
-    connect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Run on agents that are already running: address of one of them. Repeatable.",
-            show_default="agents on this machine",
-        ),
-    ] = None,
+    connect: list[str] | None = RUN_ON_OPTION,
     cert_dir: Path | None = CERT_DIR_OPTION,
     insecure: bool = INSECURE_OPTION,
     scenario: Annotated[
@@ -74,6 +70,7 @@ def command(
     ] = None,
     resume: Annotated[bool, typer.Option("--resume", help="With -o: skip samples that already have results.")] = False,
     later: list[str] | None = LATER_OPTION,
+    share: str | None = SHARE_OPTION,
     take_over: bool = TAKE_OVER_OPTION,
     home_timeout: str = HOME_TIMEOUT_OPTION,
     json: Annotated[bool, typer.Option("--json", help="Print one line of JSON per sample on stdout.")] = False,
@@ -104,6 +101,7 @@ def command(
         policy=policy,
         limit=limit,
         later=later or (),
+        share=read_share(share),
         take_over=take_over,
         home_timeout_s=read_quantity(home_timeout, "time"),
         observer=view,

@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import FrameType
-from typing import Annotated, Final
+from typing import TYPE_CHECKING, Annotated, Final
 
 import typer
 
@@ -18,11 +18,17 @@ from planner.cli.members import (
     HOME_TIMEOUT_OPTION,
     INSECURE_OPTION,
     LATER_OPTION,
+    RUN_ON_OPTION,
+    SHARE_OPTION,
     TAKE_OVER_OPTION,
+    read_share,
 )
 from planner.cli.names import POLICIES
 from planner.cli.output import echo_faults
 from planner.errors import UsageError
+
+if TYPE_CHECKING:
+    from planner.plan.drift import DriftRules
 
 _LOG = logging.getLogger(__name__)
 
@@ -33,14 +39,7 @@ _LOOK_S: Final = 0.2
 def command(
     plan: Annotated[Path, typer.Argument(help="Plan file from `planner solve`.")],
     *,
-    connect: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="HOST:PORT",
-            help="Run on agents that are already running: address of one of them. Repeatable.",
-            show_default="agents on this machine",
-        ),
-    ] = None,
+    connect: list[str] | None = RUN_ON_OPTION,
     local: Annotated[
         bool, typer.Option("--local", help="Start an agent for each worker on this machine, as without --connect.")
     ] = False,
@@ -67,6 +66,7 @@ def command(
         str, typer.Option(metavar="TIME", help="Time for requests in flight when the service is told to end.")
     ] = "30 s",
     later: list[str] | None = LATER_OPTION,
+    share: str | None = SHARE_OPTION,
     take_over: bool = TAKE_OVER_OPTION,
     home_timeout: str = HOME_TIMEOUT_OPTION,
     log_level: Annotated[
@@ -76,6 +76,18 @@ def command(
         str, typer.Option(metavar="FORMAT", help=f"Form of each line of the log: {', '.join(FORMATS)}.")
     ] = FORMATS[0],
     access_log: Annotated[bool, typer.Option("--access-log", help="Log each request.")] = False,
+    auto: Annotated[
+        bool,
+        typer.Option("--auto", help="Make the plan again when rates or workers' speeds differ from the planned ones."),
+    ] = False,
+    auto_drift: Annotated[
+        str | None,
+        typer.Option(metavar="PERCENT", help="With --auto: by how much they must differ.", show_default="30 %"),
+    ] = None,
+    auto_interval: Annotated[
+        str | None,
+        typer.Option(metavar="TIME", help="With --auto: shortest time between two changes.", show_default="60 s"),
+    ] = None,
     no_apply: Annotated[bool, typer.Option("--no-apply", help="Refuse `planner apply`.")] = False,
     tokenizer: Annotated[
         list[str] | None,
@@ -112,8 +124,10 @@ def command(
         cert_dir=cert_dir,
         policy=policy,
         later=later or (),
+        share=read_share(share),
         take_over=take_over,
         home_timeout_s=read_quantity(home_timeout, "time"),
+        auto=_drift_rules(auto_drift, auto_interval, auto=auto),
     )
     with _Signals().handled() as signals:
         _LOG.info("starting %s on %s", plan, f"the agents at {', '.join(connect)}" if connect else "this machine")
@@ -131,6 +145,21 @@ def command(
     if error is not None:
         echo_faults(error)
         raise typer.Exit(1)
+
+
+def _drift_rules(drift: str | None, interval: str | None, *, auto: bool) -> DriftRules | None:
+    """Return when the plan is made again; None for never."""
+    from planner.plan.drift import DriftRules
+    from planner.units import read_quantity
+
+    if not auto:
+        for option, value in (("--auto-drift", drift), ("--auto-interval", interval)):
+            if value is not None:
+                raise UsageError("nothing to set", where=option, value=value, expected="with --auto")
+        return None
+    factors = {"drift": 1 + read_quantity(drift, "fraction")} if drift is not None else {}
+    times = {"interval_s": read_quantity(interval, "time")} if interval is not None else {}
+    return DriftRules(**factors, **times)
 
 
 def _tokenizers(options: Iterable[str]) -> dict[str, str]:

@@ -123,9 +123,10 @@ def _row(state: AgentState) -> tuple[object, ...]:
 def _holding(state: AgentState) -> Iterator[str]:
     """Yield who holds an agent, and how many samples it has dropped, as lines for people."""
     about = state.about
-    if about.holder is not None:
-        since = datetime.now().astimezone() - timedelta(seconds=about.held_s)
-        yield f"{about.worker} is held by {about.holder}, since {since:%Y-%m-%d %H:%M:%S}"
+    for holding in about.holdings:
+        since = datetime.now().astimezone() - timedelta(seconds=holding.held_s)
+        share = f" for {holding.share * 100:g} %" if holding.share is not None else ""
+        yield f"{about.worker} is held by {holding.holder}{share}, since {since:%Y-%m-%d %H:%M:%S}"
     if about.dropped:
         samples = "1 sample" if about.dropped == 1 else f"{about.dropped} samples"
         yield f"{about.worker} has dropped {samples} whose coordinator had gone"

@@ -16,7 +16,9 @@ from planner.cli.members import (
     HOME_TIMEOUT_OPTION,
     INSECURE_OPTION,
     LATER_OPTION,
+    SHARE_OPTION,
     TAKE_OVER_OPTION,
+    read_share,
 )
 from planner.cli.names import POLICIES
 from planner.cli.output import JSON_OPTION, echo_faults, print_json, print_summary, print_table
@@ -92,6 +94,7 @@ def command(
         ),
     ] = None,
     later: list[str] | None = LATER_OPTION,
+    share: str | None = SHARE_OPTION,
     take_over: bool = TAKE_OVER_OPTION,
     home_timeout: str = HOME_TIMEOUT_OPTION,
     json: bool = JSON_OPTION,
@@ -132,6 +135,7 @@ def command(
                 tolerance=allowed,
                 calibrate_s=read_quantity(calibrate, "time") if calibrate is not None else 0.0,
                 later=later or (),
+                share=read_share(share),
                 take_over=take_over,
                 home_timeout_s=read_quantity(home_timeout, "time"),
                 progress=shown_by(view),

@@ -228,6 +228,18 @@ class Instance(FrozenModel):
             {name: {"speed": self.worker(name).speed / factor} for name, factor in slowness.items()}
         )
 
+    def with_share(self, share: float | None) -> Instance:
+        """Return the instance for a run that has a share of each worker's memory beside others; None for all of it.
+
+        What a worker needs without any block is there once for all runs.
+        """
+        if share is None:
+            return self
+        memory = {name: (spec.base_memory_bytes, spec.memory_bytes) for name, spec in self.scenario.workers.items()}
+        return self.with_workers(
+            {name: {"memory_bytes": base + share * max(0.0, whole - base)} for name, (base, whole) in memory.items()}
+        )
+
     def without_latency(self) -> Instance:
         """Return the instance with all networks at their bandwidths but without latency."""
         paths = {

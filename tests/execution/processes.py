@@ -27,7 +27,7 @@ class Processes:
     """Agent processes of this machine that find each other by the coordinator's address."""
 
     def __init__(self, names: Sequence[str], folder: Path) -> None:
-        self._names = names
+        self.names = names
         self.address = f"127.0.0.1:{free_port()}"
         self._folder = folder
         self.running: dict[str, subprocess.Popen[bytes]] = {}
@@ -39,7 +39,7 @@ class Processes:
 
     def complete(self) -> None:
         """Start those that are not there."""
-        for name in set(self._names) - set(self.running):
+        for name in set(self.names) - set(self.running):
             self.start(name)
 
     def kill(self, name: str) -> None:

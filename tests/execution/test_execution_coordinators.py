@@ -3,10 +3,9 @@
 from __future__ import annotations
 
 import os
-import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, nullcontext
+from contextlib import nullcontext
 from functools import partial
 from pathlib import Path
 
@@ -14,14 +13,11 @@ import numpy as np
 import pytest
 
 from planner.errors import ExecuteError
-from planner.execution.coordinator.coordinator import Coordinator
-from planner.execution.coordinator.run_result import Observer
-from planner.execution.probe.survey import Inquirer
 from planner.execution.session.session import LiveSession
 from planner.execution.wire.claims import TakenOverError
-from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.zenoh import zenoh_connect
 from planner.trace.records import SampleRecord
+from tests.execution.coordinators import Stepping, another, coordinator_at, inquirer
 from tests.execution.fleet import After, Threads, assert_accounted, deployment_for, said
 from tests.execution.processes import Processes
 from tests.execution.rig import MODEL, small_instance
@@ -39,41 +35,6 @@ def agents(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Processes]:
         yield found
     finally:
         found.close()
-
-
-@contextmanager
-def coordinator_at(agents: Processes) -> Iterator[Coordinator]:
-    agents.complete()
-    with Coordinator(zenoh_connect(COORDINATOR, listen=agents.address, connect=[])) as found:
-        found.await_agents(INSTANCE.workers, 60.0)
-        yield found
-
-
-@contextmanager
-def another(agents: Processes, *, take_over: bool = False) -> Iterator[Coordinator]:
-    connect = zenoh_connect(COORDINATOR, listen=None, connect=[agents.address])
-    with Coordinator(connect, take_over=take_over) as found:
-        found.await_agents(INSTANCE.workers, 60.0)
-        yield found
-
-
-@contextmanager
-def inquirer(agents: Processes) -> Iterator[Inquirer]:
-    with Inquirer(zenoh_connect(COORDINATOR, listen=None, connect=[agents.address])) as found:
-        found.find(INSTANCE.workers, 60.0)
-        yield found
-
-
-class Stepping(Observer):
-    """Says when a sample has ended, then waits until the test lets the run go on."""
-
-    def __init__(self) -> None:
-        self.under_way = threading.Event()
-        self.go_on = threading.Event()
-
-    def on_ended(self, sample: SampleRecord, outputs: object) -> None:  # noqa: ARG002
-        self.under_way.set()
-        assert self.go_on.wait(60.0)
 
 
 def test_an_agent_belongs_to_one_run_at_a_time_and_the_first_is_untouched(agents: Processes) -> None:
@@ -98,7 +59,7 @@ def test_an_agent_belongs_to_one_run_at_a_time_and_the_first_is_untouched(agents
             assert assert_accounted(INSTANCE, following.run(deployment_for(INSTANCE))) == {}
     assert assert_accounted(INSTANCE, measured) == {}
     assert said(measured) == []
-    assert {state.about.holder.process for state in states if state.about.holder} == {os.getpid()}
+    assert {holding.holder.process for state in states for holding in state.about.holdings} == {os.getpid()}
     assert all(state.about.run is not None for state in states)
 
 

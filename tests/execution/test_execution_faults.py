@@ -75,11 +75,11 @@ def test_ends_of_samples_that_are_not_its_own_are_not_taken_from_a_worker(tmp_pa
         b = agents.agent("b")
 
         def forge() -> None:
-            assert b._run is not None
+            assert b._runs.last is not None
             for source, sample in (("urgent", SAMPLES - 1), ("nobody's", 0), ("other", SAMPLES)):
                 record = SampleRecord(source, sample, 0.0, 0.0, "failed", "forged")
-                b._report(Frame(Ended(run=b._run.id, worker="b", samples=(record,))))
-                b._report(Frame(Output(run=b._run.id, source=source, samples=(sample,)), {"t3": np.zeros(4)}))
+                b._report(Frame(Ended(run=b._runs.last.id, worker="b", samples=(record,))))
+                b._report(Frame(Output(run=b._runs.last.id, source=source, samples=(sample,)), {"t3": np.zeros(4)}))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -113,8 +113,8 @@ def test_a_worker_that_becomes_slow_is_listed_and_planned_for_anew(policy: str, 
         c = agents.agent("c")
 
         def slow_down() -> None:
-            assert c._run is not None
-            blocks = c._run._models["small"]
+            assert c._runs.last is not None
+            blocks = c._runs.last._models["small"]
             run = blocks.run
 
             def slowly(block: int, tensors: Held) -> dict[str, Tensor]:
@@ -175,7 +175,7 @@ def test_samples_of_a_home_that_dies_fail_by_name_and_those_after_its_return_com
         """Replaces the home of "other" while one of its samples is at a, which then waits for the home's return."""
 
         def on_started(self, submit: Callable[[str, int, Tensors], None]) -> None:  # noqa: ARG002
-            run_at_a = agents.agent("a")._run
+            run_at_a = agents.agent("a")._runs.last
             assert run_at_a is not None
             blocks, ran = run_at_a._models["small"], count(1)
             run = blocks.run

@@ -77,8 +77,8 @@ def test_invalid_logs_are_refused_and_listed_and_change_nothing(tmp_path: Path) 
         stranger = agents.network.connect("x")(lambda _frame: None, lambda _member, _present: None)
 
         def forge() -> None:
-            assert b._run is not None
-            run = b._run.id
+            assert b._runs.last is not None
+            run = b._runs.last.id
             for tensors in NOT_TAKEN.values():
                 b._report(Frame(Log(run=run, worker="b"), tensors))
             stranger.send(COORDINATOR, Frame(Ready(run=run, worker="x", warm_block_s={})), CONTROL)
@@ -117,9 +117,9 @@ def test_ends_that_the_models_of_the_source_cannot_produce_are_refused(
         a = agents.agent("a")
 
         def forge() -> None:
-            assert a._run is not None
+            assert a._runs.last is not None
             record = SampleRecord("urgent", SAMPLES - 1, 0.0, 0.1, "completed", origin=origin)
-            a._report(Frame(Ended(run=a._run.id, worker="a", samples=(record,))))
+            a._report(Frame(Ended(run=a._runs.last.id, worker="a", samples=(record,))))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -133,9 +133,9 @@ def test_outputs_that_no_model_of_the_source_produces_are_refused(names: tuple[s
         a = agents.agent("a")
 
         def forge() -> None:
-            assert a._run is not None
-            assert a._run._driver is not None
-            a._run._driver._reporter.log.add_output(SampleKey("urgent", 0, 0), dict.fromkeys(names, np.zeros(4)))
+            assert a._runs.last is not None
+            assert a._runs.last._driver is not None
+            a._runs.last._driver._reporter.log.add_output(SampleKey("urgent", 0, 0), dict.fromkeys(names, np.zeros(4)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -154,11 +154,11 @@ def test_loads_and_requests_that_do_not_fit_the_run_are_refused(tmp_path: Path) 
         b = agents.agent("b")
 
         def forge() -> None:
-            assert b._run is not None
-            load = Load(run=b._run.id, worker="b", at_s=0.1, queued=0, busy_s=0.0)
+            assert b._runs.last is not None
+            load = Load(run=b._runs.last.id, worker="b", at_s=0.1, queued=0, busy_s=0.0)
             b._report(Frame(load.model_copy(update={"carried_s": {"cable": 0.1}})))
             b._report(Frame(load.model_copy(update={"queued": -1})))
-            b._report(Frame(Missing(run=b._run.id, worker="b", sha256="0" * 64)))
+            b._report(Frame(Missing(run=b._runs.last.id, worker="b", sha256="0" * 64)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=Watching((15, forge)))
     assert assert_accounted(instance, measured) == {}
@@ -203,8 +203,8 @@ def test_who_is_not_in_a_run_does_not_end_it_and_texts_are_bounded(tmp_path: Pat
         stranger = agents.network.connect("x")(lambda _frame: None, lambda _member, _present: None)
 
         def forge() -> None:
-            assert b._run is not None
-            run = b._run.id
+            assert b._runs.last is not None
+            run = b._runs.last.id
             stranger.send(COORDINATOR, Frame(Taken(run=run, worker="x", by=this_process())), CONTROL)
             stranger.send(COORDINATOR, Frame(WorkerFault(run=run, worker="x", what="gone", dropped=True)), CONTROL)
             b._report(Frame(Taken(run="another", worker="b", by=this_process())))

@@ -169,7 +169,7 @@ def test_one_that_appears_during_a_run_is_an_incident_and_receives_nothing(tmp_p
         flow = Flow(coordinator, "is the name of several", lambda: agents.come("c"))
         result = flow.run()
         newcomer = agents.agent("c")
-        assert newcomer._run is None
+        assert newcomer._runs.last is None
         assert not newcomer._transport._receiver._assemblers  # type: ignore[attr-defined]
     assert flow.incidents == ["is the name of several agents"]
     assert result.incidents[0].what.count("127.0.0.1:") == 2

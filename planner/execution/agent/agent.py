@@ -1,11 +1,12 @@
-"""The agent: a process on a device that acts as one worker in the runs a coordinator deploys, one after the other.
+"""The agent: a process on a device that acts as one worker in the runs that coordinators deploy.
 
 The path of an inbound frame:
 
 1. The transport's thread assembles and decodes it and checks who may send it (:mod:`planner.execution.wire.transport`),
    then puts it in the agent's inbox.
-2. The agent's thread looks up its handler here: diagnostics are answered, ``claim`` decides which coordinator holds the
-   agent (:mod:`planner.execution.agent.hold`), its ``deploy`` replaces the run at hand, and the rest goes to that run.
+2. The agent's thread looks up its handler here: diagnostics are answered, ``claim`` decides which coordinators hold the
+   agent (:mod:`planner.execution.agent.hold`), a ``deploy`` replaces the run of its coordinator, and the rest goes to
+   the run that it names.
 3. :meth:`WorkerRun.handle <planner.execution.agent.worker_run.WorkerRun.handle>` refuses content that does not fit the
    deployment, and keeps what arrives before ``start`` until then. It handles the messages of a run's life cycle; the
    rest goes to the driver.
@@ -14,8 +15,9 @@ The path of an inbound frame:
 
 A run that fails is reported (``fault``) and dropped; the agent waits for the next one.
 
-When a coordinator replaces its plan, the agent has two runs for a while: the new one, which takes the new samples, and
-the old one until its samples have ended. They share the loaded blocks and the processor, one block at a time.
+The agent has several runs where coordinators share it, and while a coordinator replaces its plan: the new one takes the
+new samples, and the old one goes on until its samples have ended. Each run has a state machine, queues and tensors of
+its own. They share the loaded blocks and the processor, one block at a time (:mod:`planner.execution.agent.turns`).
 """
 
 from __future__ import annotations
@@ -26,14 +28,14 @@ import threading
 from collections.abc import Callable, Collection, Iterable
 from contextlib import ExitStack
 from functools import partial
-from math import inf
 from typing import TypeAlias, get_args
 
 from planner.errors import ExecuteError, PlannerError, explain
 from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.executor import BlockResult
-from planner.execution.agent.hold import Hold
+from planner.execution.agent.hold import Holds
 from planner.execution.agent.link_probe import LinkProbe, about_host, resident_bytes
+from planner.execution.agent.runs import Runs
 from planner.execution.agent.workbench import Workbench
 from planner.execution.agent.worker_run import WorkerRun
 from planner.execution.wire.checks import Refusals
@@ -53,7 +55,7 @@ from planner.execution.wire.messages import (
 )
 from planner.execution.wire.own_certificate import EndNotice
 from planner.execution.wire.presence import whereabouts
-from planner.execution.wire.transport import CONTROL, IDLE_BYTES, Connect
+from planner.execution.wire.transport import CONTROL, Connect
 from planner.runtime.providers import Provider
 
 _LOG = logging.getLogger(__name__)
@@ -105,8 +107,7 @@ class Agent:
         self._processors = processors
         self._inbox: queue.SimpleQueue[Action | None] = queue.SimpleQueue()
         self._lock = threading.RLock()
-        self._runs: dict[str, WorkerRun] = {}
-        """The runs at hand by their identifiers, the newest last."""
+        self._runs = Runs()
         self._failing: WorkerRun | None = None
         """The run whose action raised an exception."""
         self._workbench = Workbench()
@@ -115,7 +116,7 @@ class Agent:
         self._present: set[str] = set()
         self._dropped = 0
         """Number of samples whose coordinator had gone."""
-        self._hold = Hold(name, lambda to, frame: self._lanes.send(to, frame, CONTROL), self._present)
+        self._holds = Holds(name, lambda to, frame: self._lanes.send(to, frame, CONTROL), self._present)
         self._transport = connect(
             self._on_inbound,
             lambda member, present: self._inbox.put(partial(self._on_presence, member, present=present)),
@@ -166,22 +167,24 @@ class Agent:
     def _finish(self) -> None:
         """End the run at hand; after a send failure, try once to report it without the lanes."""
         with self._lock:
-            run, runs = self._run, list(self._runs.values())
+            runs = list(self._runs)
             self._drop_runs(runs)
         for each in runs:
             each.join()
         if self._send_failure is None:
             return
         what = f"the agent leaves because it can no longer send: {explain(self._send_failure)}"
-        fault = WorkerFault(worker=self.name, what=what, run=run.id if run is not None else None, dropped=True)
-        try:
-            self._transport.send(self._hold.by, Frame(fault), CONTROL)
-        except Exception:  # noqa: BLE001 - the transport has already failed
-            _LOG.debug("%s: the coordinator cannot be reached either", self.name, exc_info=True)
+        told: list[tuple[str, str | None]] = [(run.coordinator, run.id) for run in runs]
+        for to, ended in told or [(COORDINATOR, None)]:
+            fault = WorkerFault(worker=self.name, what=what, run=ended, dropped=True)
+            try:
+                self._transport.send(to, Frame(fault), CONTROL)
+            except Exception:  # noqa: BLE001 - the transport has already failed
+                _LOG.debug("%s: the coordinator cannot be reached either", self.name, exc_info=True)
 
     def _next_action(self) -> Action | None:
         self._end_notice.log_if_due()
-        wait_s = min((run.wait_s for run in self._all_runs()), default=inf)
+        wait_s = self._runs.wait_s
         if wait_s > 0:
             try:
                 return self._inbox.get(timeout=min(wait_s, _LONGEST_WAIT_S))
@@ -190,16 +193,8 @@ class Agent:
         return self._run_due
 
     def _run_due(self) -> None:
-        for run in self._all_runs():
+        for run in self._runs:
             self._guard(run.run_due, run)
-
-    @property
-    def _run(self) -> WorkerRun | None:
-        """The newest run."""
-        return next(reversed(self._all_runs()), None)
-
-    def _all_runs(self) -> list[WorkerRun]:
-        return list(self._runs.values())  # the executor's thread may drop one meanwhile
 
     def _in_run(self, run: WorkerRun, action: Action) -> None:
         """Perform an action of a run, to which :meth:`_guard` then attributes an exception."""
@@ -222,11 +217,13 @@ class Agent:
             self._fail(f"the agent fails: {explain(error)}", self._failing)
 
     def _fail(self, what: str, failed: WorkerRun | None) -> None:
-        runs = self._all_runs() if failed is None else [failed]
+        runs = list(self._runs) if failed is None else [failed]
         self._drop_runs(runs)
-        ids: list[str | None] = [each.id for each in runs]
-        for run in ids or [None]:
-            self._report(Frame(WorkerFault(worker=self.name, what=what, run=run, dropped=True)))
+        for run in runs:
+            fault = WorkerFault(worker=self.name, what=what, run=run.id, dropped=True)
+            self._lanes.send(run.coordinator, Frame(fault), CONTROL)
+        if not runs:
+            self._report(Frame(WorkerFault(worker=self.name, what=what, dropped=True)))
 
     @staticmethod
     def _raise(error: Exception) -> None:
@@ -234,15 +231,12 @@ class Agent:
         raise error
 
     def _drop_runs(self, runs: Iterable[WorkerRun]) -> None:
-        for run in runs:
-            if self._runs.get(run.id) is run:
-                del self._runs[run.id]
-            run.close()
-        self._transport.limit(max((run.largest_bytes for run in self._runs.values()), default=IDLE_BYTES))
+        self._runs.drop(runs)
+        self._transport.limit(self._runs.largest_bytes)
 
     def _drop_lost_runs(self, why: str) -> None:
-        """Drop the runs at hand, if any, because their coordinator has gone or has lost the agent."""
-        runs = self._all_runs()
+        """Drop the runs, if any, whose coordinator has gone or has lost the agent."""
+        runs = self._runs.except_of(self._holds.by)
         if not runs:
             return
         samples = sum(run.unfinished for run in runs)
@@ -251,19 +245,21 @@ class Agent:
         self._drop_runs(runs)
 
     def _report(self, frame: Frame) -> None:
-        """Send a frame to the coordinator that holds the agent, or to all if none does."""
-        self._lanes.send(self._hold.by, frame, CONTROL)
+        """Send a frame to the coordinators that hold the agent, or to all if none does."""
+        for to in self._holds.by or (COORDINATOR,):
+            self._lanes.send(to, frame, CONTROL)
 
     def _report_refusal(self, sender: str, what: str) -> None:
         _LOG.warning("%s: refused: %s", self.name, what)
-        run = self._run.id if self._run is not None else None
-        self._report(Frame(Refused(worker=self.name, sender=sender, what=what, run=run)))
+        for to in self._holds.by or (COORDINATOR,):
+            refused = Refused(worker=self.name, sender=sender, what=what, run=self._runs.newest(to))
+            self._lanes.send(to, Frame(refused), CONTROL)
 
     # ---- inbound frames ---------------------------------------------------------------------------------------------
 
     def _on_inbound(self, frame: Frame) -> None:
         """Queue a frame, in the transport's thread; a claim that is refused is answered at once."""
-        if not (isinstance(frame.body, Claim) and self._hold.refuses(frame.body, frame)):
+        if not (isinstance(frame.body, Claim) and self._holds.refuses(frame.body, frame)):
             self._inbox.put(partial(self._on_frame, frame))
 
     def _on_frame(self, frame: Frame) -> None:
@@ -286,23 +282,22 @@ class Agent:
             certificate_ends_unix_s=self._certificate_ends_unix_s,
             dropped=self._dropped,
             links=self._workbench.links.describe(),
-            **self._hold.describe(),
+            holdings=self._holds.describe(),
             **about_host(),
         )
-        described = about.model_copy(update=self._run.describe() if self._run is not None else {})
-        self._lanes.send(frame.origin, Frame(described), CONTROL)
+        self._lanes.send(frame.origin, Frame(about.model_copy(update=self._runs.describe())), CONTROL)
 
     def _on_echo(self, _echo: Echo, frame: Frame) -> None:
         self._probe_link(frame, frame.sender)
 
     def _on_probe(self, probe: Ping | Flood, frame: Frame) -> None:
-        if self._run is None:
+        if not self._runs:
             self._probe_link(frame, probe.to)
         else:
             self._refusals.add(frame.sender, "links are not measured during a run")
 
     def _on_chunk(self, _chunk: Chunk, frame: Frame) -> None:
-        if self._run is None:
+        if not self._runs:
             self._probe_link(frame, frame.sender)
 
     def _probe_link(self, frame: Frame, member: str) -> None:
@@ -313,20 +308,23 @@ class Agent:
             self._refusals.add(frame.sender, f"{frame.body.kind}: no such member is present: {member}")
 
     def _on_claim(self, claim: Claim, frame: Frame) -> None:
-        if self._hold.refuses(claim, frame):
+        if self._holds.refuses(claim, frame):
             return
-        if not self._hold.is_by(frame.origin):
-            self._drop_lost_runs(f"{claim.holder} takes the agent over")
-            _LOG.info("%s: held by %s", self.name, claim.holder)
-        self._hold.grant(claim, frame)
+        if frame.origin not in self._holds.by:
+            share = f" for {claim.share * 100:g} %" if claim.share is not None else ""
+            _LOG.info("%s: held by %s%s", self.name, claim.holder, share)
+        self._holds.grant(claim, frame)
+        self._drop_lost_runs(f"{claim.holder} takes the agent over")
 
     def _on_deploy(self, deploy: Deploy, frame: Frame) -> None:
-        if not self._hold.is_by(frame.origin):
+        known = self._runs.get(deploy.run)
+        if frame.origin not in self._holds.by or (known is not None and known.coordinator != frame.origin):
             self._refusals.add(frame.sender, "a deployment by a coordinator that does not hold this agent")
             return
         _LOG.info("%s: run %s is deployed with policy %s", self.name, deploy.run, deploy.policy)
-        self._drop_runs([run for run in self._all_runs() if run.id not in deploy.beside or run.id == deploy.run])
-        run = self._runs[deploy.run] = WorkerRun(
+        own = self._runs.of(frame.origin)
+        self._drop_runs([run for run in own if run.id not in deploy.beside or run.id == deploy.run])
+        run = WorkerRun(
             self.name,
             deploy,
             self._cache,
@@ -334,6 +332,7 @@ class Agent:
             threads=self._threads,
             processors=self._processors,
             coordinator=frame.origin,
+            share=self._holds.share(frame.origin),
             lanes=self._lanes,
             refusals=self._refusals,
             workbench=self._workbench,
@@ -341,7 +340,9 @@ class Agent:
             on_failure=self._on_run_failure,
             leaving=lambda: self._leaving,
         )
-        self._drop_runs([])  # the limit is now that of the new run, too
+        self._runs.add(run)
+        self._transport.limit(self._runs.largest_bytes)
+        self._cache.forget_others(self._runs.announced)
         self._in_run(run, run.prepare)
 
     def _on_run_message(self, body: RunMessage, frame: Frame) -> None:
@@ -351,7 +352,7 @@ class Agent:
             if isinstance(body, BlockFile):
                 self._refusals.add(frame.sender, f"a block model that was not announced: {body.sha256}")
             return
-        if frame.sender == COORDINATOR and not self._hold.is_by(frame.origin):
+        if frame.sender == COORDINATOR and frame.origin != run.coordinator:
             self._refusals.add(frame.sender, f"{body.kind} by a coordinator that does not hold this agent")
             return
         self._in_run(run, partial(run.handle, frame))
@@ -383,12 +384,13 @@ class Agent:
         (self._present.add if present else self._present.discard)(member)
         if not present:
             self._lanes.forget(member)
-        if self._hold.is_by(member) and not present:
-            # Nobody waits for this run any more, and the next coordinator will deploy its own.
+        if member in self._holds.by and not present:
+            # Nobody waits for its run any more, and the next coordinator will deploy its own.
+            self._holds.release(member)
+            self._workbench.turns.forget(member)
             self._drop_lost_runs("its coordinator left")
-            self._hold.release()
             return
-        for run in self._all_runs():
+        for run in self._runs:
             self._guard(partial(run.on_link, member, present=present), run)
 
     def _warn_of_others(self) -> None:
@@ -401,13 +403,13 @@ class Agent:
 
     def _on_transfer(self, to: str, size_bytes: int, took_s: float) -> None:
         self._workbench.links.add(to, size_bytes, took_s)
-        for run in self._all_runs():
+        for run in self._runs:
             self._guard(partial(run.on_transfer, to, size_bytes, took_s), run)
 
     def _on_block_end(self, run: WorkerRun, result: BlockResult) -> None:
         """Handle the end of a block, in the executor's thread."""
         with self._lock:
-            if self._runs.get(run.id) is not run:
+            if run not in self._runs:
                 return
             wait_s = run.wait_s
             self._guard(partial(run.on_block_end, result), run)
@@ -419,5 +421,5 @@ class Agent:
         self._inbox.put(partial(self._end_run, run, error))
 
     def _end_run(self, run: WorkerRun, error: Exception) -> None:
-        if self._runs.get(run.id) is run:
+        if run in self._runs:
             self._in_run(run, partial(self._raise, error))

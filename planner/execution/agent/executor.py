@@ -7,7 +7,6 @@ import queue
 import threading
 import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TypeAlias
@@ -15,6 +14,7 @@ from typing import TypeAlias
 import numpy as np
 
 from planner.errors import RuntimeSessionError, explain
+from planner.execution.agent.turns import Turn, Turns
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.threads import start_thread
 from planner.profiling.types import ExitPoint
@@ -154,7 +154,8 @@ class Executor:
     processors
         Processors to run on; by default all.
     turn
-        Entered for each job, so that the executors of one agent take turns.
+        Taken for each job and the handling of its end, so that the executors of one agent take turns. An executor with
+        a job left asks for its next turn before it gives up the last one.
     """
 
     def __init__(
@@ -163,10 +164,10 @@ class Executor:
         on_result: Callable[[BlockResult], None],
         on_failure: Callable[[Exception], None],
         processors: Collection[int] = (),
-        turn: AbstractContextManager[object] | None = None,
+        turn: Turn | None = None,
     ) -> None:
         self._models = models
-        self._turn = turn or nullcontext()
+        self._turn = turn or Turns().turn("", 1.0)
         self._on_result = on_result
         self._processors = processors
         self._jobs: queue.SimpleQueue[BlockJob | None] = queue.SimpleQueue()
@@ -195,10 +196,25 @@ class Executor:
 
     def _work(self) -> None:
         with pinned_to(self._processors):
-            while (job := self._jobs.get()) is not None:
-                with self._turn:
-                    result = self._run(job)
-                self._on_result(result)
+            job = self._jobs.get()
+            while job is not None:
+                self._turn.take()
+                try:
+                    idle = self._work_off(job)
+                finally:
+                    self._turn.end()
+                job = self._jobs.get() if idle else None
+
+    def _work_off(self, job: BlockJob) -> bool:
+        """Run a job, and those that are there when it has ended; return whether there may be more."""
+        self._on_result(self._run(job))
+        while not self._jobs.empty():
+            following = self._jobs.get()
+            if following is None:
+                return False
+            self._turn.renew()
+            self._on_result(self._run(following))
+        return True
 
     def _run(self, job: BlockJob) -> BlockResult:
         try:
@@ -210,7 +226,8 @@ class Executor:
             _LOG.debug("block %d of %s fails", job.run.block, job.run.model, exc_info=True)
             return BlockResult(job.run, None, _reason(error), job.begin_s, time.monotonic(), late=False)
         end_s = done_s = time.monotonic()
-        if job.lasts_s is not None and (end_s := max(done_s, job.begin_s + job.lasts_s)) > done_s:
+        begin_s = self._turn.since_s if self._turn.waited else job.begin_s  # another run's block takes none of its time
+        if job.lasts_s is not None and (end_s := max(done_s, begin_s + job.lasts_s)) > done_s:
             time.sleep(end_s - done_s)  # the block ends at end_s even if the system oversleeps
         late = job.lasts_s is not None and end_s == done_s
         return BlockResult(job.run, tensors, "", job.begin_s, end_s, late, confidences)

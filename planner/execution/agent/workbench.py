@@ -2,20 +2,20 @@
 
 from __future__ import annotations
 
-import threading
 from collections.abc import Callable, Hashable
 from weakref import WeakValueDictionary
 
 from planner.execution.agent.executor import ModelBlocks
 from planner.execution.agent.link_speeds import LinkSpeeds
+from planner.execution.agent.turns import Turns
 
 
 class Workbench:
     """Shared by the runs of an agent, so that a block that two of them need is in memory once."""
 
     def __init__(self) -> None:
-        self.turn = threading.Lock()
-        """Held while a block runs: an agent runs one block at a time, whichever run it is of."""
+        self.turns = Turns()
+        """An agent runs one block at a time, whichever run it is of."""
         self.links = LinkSpeeds()
         self._models: WeakValueDictionary[Hashable, ModelBlocks] = WeakValueDictionary()
 

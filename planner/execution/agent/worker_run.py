@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import logging
 import threading
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from functools import partial
 from math import inf
 from typing import Any, Final
@@ -69,6 +69,8 @@ class WorkerRun:
         As for :class:`~planner.execution.agent.agent.Agent`.
     coordinator
         Address of the coordinator that deployed the run: what is meant for the coordinator goes there.
+    share
+        That coordinator's share of the agent's time.
     workbench
         Shared by the runs of the agent.
     on_block_end
@@ -89,6 +91,7 @@ class WorkerRun:
         threads: int | None,
         processors: Collection[int],
         coordinator: str,
+        share: float,
         lanes: Lanes,
         refusals: Refusals,
         workbench: Workbench,
@@ -105,7 +108,8 @@ class WorkerRun:
         self._provider = provider
         self._threads = threads
         self._processors = processors
-        self._coordinator = coordinator
+        self.coordinator = coordinator
+        self._share = share
         self._lanes = lanes
         self._refusals = refusals
         self._workbench = workbench
@@ -114,7 +118,6 @@ class WorkerRun:
         self._leaving = leaving
         self._closed = False
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
-        cache.forget_others(self._announced)
         self._unchecked = list(reversed(self._announced))
         """Blocks whose files in the cache remain to be checked, the next one last."""
         self._inputs: dict[str, list[Tensors]] = {}
@@ -130,7 +133,7 @@ class WorkerRun:
         """What arrived before the start and is handled right after it."""
 
     def _send(self, to: str, frame: Frame, level: int) -> None:
-        self._lanes.send(self._coordinator if to == COORDINATOR else to, frame, level)
+        self._lanes.send(self.coordinator if to == COORDINATOR else to, frame, level)
 
     def _report(self, frame: Frame) -> None:
         self._send(COORDINATOR, frame, CONTROL)
@@ -148,6 +151,11 @@ class WorkerRun:
     def largest_bytes(self) -> int:
         """Size of the largest message that the run needs, in bytes."""
         return self._deploy.largest_bytes
+
+    @property
+    def announced(self) -> Iterable[str]:
+        """Hashes of the block models of the run."""
+        return self._announced
 
     def describe(self) -> dict[str, Any]:
         """Return the fields of :class:`~planner.execution.wire.diagnostics.About` that describe the run."""
@@ -186,7 +194,7 @@ class WorkerRun:
             self._lanes.route({other: path.hops[0].resource for other, path in paths.items() if path.hops})
         self._open_models()
         self._draw_inputs()
-        turn = self._workbench.turn
+        turn = self._workbench.turns.turn(self.coordinator, self._share)
         self._executor = Executor(self._models, self._on_block_end, self._on_failure, self._processors, turn)
         warm_up = WarmUp(self._models, self._warm_up_inputs, self._report_problem, self._is_stopping)
         self._warm_up_inputs.clear()

@@ -28,13 +28,15 @@ class Coordinator:
     ----------
     connect
         Opens the transport; or the membership to use, of one that is open.
+    share
+        The share of each agent that is enough, beside other coordinators that hold shares; None to hold agents alone.
     take_over
         Whether to take agents that another coordinator holds; its run then ends.
     """
 
-    def __init__(self, connect: Connect | Membership, *, take_over: bool = False) -> None:
+    def __init__(self, connect: Connect | Membership, *, share: float | None = None, take_over: bool = False) -> None:
         self._members = connect if isinstance(connect, Membership) else Membership(Switchboard(connect))
-        self._claims = Claims(self._members.send, take_over=take_over)
+        self._claims = Claims(self._members.send, share=share, take_over=take_over)
         self.start_agents: Callable[[Coordinator, Sequence[str]], None] = _await_them
         """``start_agents(coordinator, names)`` returns once these further agents are connected."""
 

@@ -21,7 +21,7 @@ from typing import ClassVar, Final
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.phase import Phase, RunState
 from planner.execution.wire.checks import check_load
-from planner.execution.wire.claims import describe_held
+from planner.execution.wire.claims import describe_holding
 from planner.execution.wire.diagnostics import About, Echo, Flooded, Pinged
 from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import VERSION, Frame
@@ -167,7 +167,7 @@ class Supervision(Phase):
         self._claim_at_s[worker] = state.clock.now_s + _CLAIM_AGAIN_S
         if worker not in self._refused:
             self._refused.add(worker)
-            state.failover.on_refusal(worker, f"is held by {describe_held(held)}")
+            state.failover.on_refusal(worker, f"is held by {'; '.join(map(describe_holding, held.holdings))}")
 
     def _on_ready(self, ready: Ready, _frame: Frame) -> None:
         state = self._state

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, UsageError
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.wire.messages import COORDINATOR
 from planner.execution.wire.zenoh import zenoh_connect
@@ -22,6 +22,7 @@ def remote_agents(
     *,
     cert_dir: Path | None = None,
     insecure: bool = False,
+    share: float | None = None,
     take_over: bool = False,
 ) -> Iterator[Coordinator]:
     """Return a coordinator that has found the agents with these names.
@@ -32,7 +33,7 @@ def remote_agents(
         ``HOST:PORT`` of at least one agent; the others are found through it.
     cert_dir, insecure
         As for :func:`~planner.execution.wire.zenoh.zenoh_connect`.
-    take_over
+    share, take_over
         As for :class:`~planner.execution.coordinator.coordinator.Coordinator`.
 
     Raises
@@ -42,9 +43,29 @@ def remote_agents(
         not connect.
     """
     connect = zenoh_connect(COORDINATOR, listen=None, connect=addresses, cert_dir=cert_dir, insecure=insecure)
-    with Coordinator(connect, take_over=take_over) as coordinator:
+    with Coordinator(connect, share=share, take_over=take_over) as coordinator:
         coordinator.await_agents(names, _PATIENCE_S, "running agents; --later WORKER (later=[...]) starts without one")
         yield coordinator
+
+
+def check_share(share: float | None, addresses: Sequence[str]) -> None:
+    """Check a share of agents.
+
+    Raises
+    ------
+    UsageError
+        If it is no share, or no addresses are given: agents that are started on this machine belong to one run.
+    """
+    if share is None:
+        return
+    if not 0 < share <= 1:
+        raise UsageError(
+            "not a share of the agents", where="--share", value=share, expected="more than 0, at most 1 (100 %)"
+        )
+    if not addresses:
+        raise UsageError(
+            "only running agents can be shared", where="--share", value=share, expected="--connect HOST:PORT"
+        )
 
 
 def there_at_first(workers: Sequence[str], later: Collection[str], addresses: Sequence[str]) -> list[str]:

@@ -28,6 +28,7 @@ from typing import Final, TypeVar
 from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
+from planner.execution.coordinator.room import check_room
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.live_run import LiveRun
 from planner.execution.session.program_end import ProgramEnd
@@ -68,6 +69,8 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         Context manager that returns a coordinator which has found all agents.
     limit
         Maximum number of in-flight samples of a source.
+    share
+        The share of the agents that the coordinator holds; None for all.
     observer
         Informed of events, in addition to the futures.
     ready_timeout_s
@@ -85,12 +88,14 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         agents: AbstractContextManager[Coordinator],
         *,
         limit: int = LIMIT,
+        share: float | None = None,
         observer: Observer | None = None,
         ready_timeout_s: float = READY_TIMEOUT_S,
     ) -> None:
         check_limit(limit)
         self._agents = agents
         self._limit = limit
+        self._share = share
         self._observer = observer or Observer()
         self._ready_timeout_s = ready_timeout_s
         self._handles: dict[str, SourceHandle] = {}
@@ -173,12 +178,13 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         Raises
         ------
         ExecuteError
-            If an agent does not connect, leaves meanwhile or cannot load its blocks, or the session is not open; the
-            old plan goes on.
+            If a worker lacks the memory for the blocks of both plans, if an agent does not connect, leaves meanwhile or
+            cannot load its blocks, or the session is not open; the old plan goes on.
         """
         with self._changing:
             old = self._runs[-1]
             old.refuse_failed()
+            check_room([*(run.deployment for run in self._runs), deployment], self._share)
             coordinator = old.coordinator.another()
             try:
                 away = {name for name in deployment.instance.workers if name in old.absent}

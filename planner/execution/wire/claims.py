@@ -1,4 +1,4 @@
-"""A coordinator's claims: an agent belongs to one coordinator at a time (:mod:`planner.execution.agent.hold`)."""
+"""A coordinator's claims to agents, which it holds alone or in part (:mod:`planner.execution.agent.hold`)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final
 
 from planner.errors import ExecuteError, Fault
-from planner.execution.wire.diagnostics import Holder
+from planner.execution.wire.diagnostics import Holder, Holding
 from planner.execution.wire.messages import Body, Claim, Claimed, Held, Taken
 
 _COMMAND_CHARACTERS: Final = 80
@@ -40,12 +40,17 @@ class Claims:
     ----------
     send
         ``send(worker, body)`` sends a message to an agent.
+    share
+        The share of each agent that is enough; None to hold agents alone.
     take_over
         Whether to take agents from other coordinators. An agent that was lost to another coordinator is not taken back.
     """
 
-    def __init__(self, send: Callable[[str, Body], None], *, take_over: bool = False) -> None:
+    def __init__(
+        self, send: Callable[[str, Body], None], *, share: float | None = None, take_over: bool = False
+    ) -> None:
         self._send = send
+        self._share = share
         self._take_over = take_over
         self._run = ""
         self._owned: set[str] = set()
@@ -55,7 +60,7 @@ class Claims:
 
     def another(self) -> Claims:
         """Return the claims of a run beside this one, by the same coordinator."""
-        other = Claims(self._send, take_over=self._take_over)
+        other = Claims(self._send, share=self._share, take_over=self._take_over)
         other._owned = self._owned
         return other
 
@@ -69,7 +74,7 @@ class Claims:
         """Claim an agent; its answer is passed to :meth:`on_claimed` or :meth:`on_held`."""
         self._waiting.add(worker)
         take_over = self._take_over and worker not in self._owned
-        self._send(worker, Claim(run=self._run, holder=this_process(), take_over=take_over))
+        self._send(worker, Claim(run=self._run, holder=this_process(), share=self._share, take_over=take_over))
 
     @property
     def waiting(self) -> list[str]:
@@ -96,7 +101,7 @@ class Claims:
             return False
         self._waiting.discard(held.worker)
         if held.worker in self._owned:
-            raise _taken_over(held.worker, held.holder)
+            raise _taken_over(held.worker, held.holdings[-1].holder)
         self._held[held.worker] = held
         return True
 
@@ -114,27 +119,42 @@ class Claims:
             Names them, with who holds them and since when.
         """
         if self._held:
-            raise held_error(self._held)
+            raise held_error(self._held, self._share)
 
 
-def describe_held(held: Held) -> str:
-    """Return who holds an agent, and since when."""
-    since = datetime.now().astimezone() - timedelta(seconds=held.held_s)
-    return f"{held.holder}, run {held.holder_run[:8]}, since {since:%Y-%m-%d %H:%M:%S} ({held.held_s:.0f} s)"
+def describe_holding(holding: Holding) -> str:
+    """Return who holds an agent, what share, and since when."""
+    since = datetime.now().astimezone() - timedelta(seconds=holding.held_s)
+    share = f"{holding.share * 100:g} % for " if holding.share is not None else ""
+    what = f"{share}{holding.holder}, run {holding.run[:8]}"
+    return f"{what}, since {since:%Y-%m-%d %H:%M:%S} ({holding.held_s:.0f} s)"
 
 
-def held_error(held: Mapping[str, Held]) -> ExecuteError:
-    """Return the error that other coordinators hold some agents; one fault for each of these coordinators."""
-    expected = "agents that no run holds: wait for its end, or say --take-over (take_over=True) to end it"
-    by_holder: dict[tuple[Holder, str], list[str]] = {}
+def held_error(held: Mapping[str, Held], share: float | None = None) -> ExecuteError:
+    """Return the error that other coordinators hold some agents; one fault for those that the same ones hold.
+
+    Parameters
+    ----------
+    share
+        What was asked for; None for whole agents.
+    """
+    by_holders: dict[tuple[tuple[Holder, str], ...], list[str]] = {}
     for worker, answer in sorted(held.items()):
-        by_holder.setdefault((answer.holder, answer.holder_run), []).append(worker)
-    return ExecuteError(
-        [
-            Fault("held by another run", _named(workers), describe_held(held[workers[0]]), expected)
-            for workers in by_holder.values()
-        ]
-    )
+        holders = tuple((holding.holder, holding.run) for holding in answer.holdings)
+        by_holders.setdefault(holders, []).append(worker)
+    faults = []
+    for workers in by_holders.values():
+        holdings = held[workers[0]].holdings
+        what, way = "held by another run", "wait for its end"
+        if share is not None and all(holding.share is not None for holding in holdings):
+            free = max(0.0, 1 - sum(holding.share or 0.0 for holding in holdings))
+            what = f"{free * 100:.3g} % is left, and --share asks for {share * 100:g} %"
+            way = "a smaller --share"
+        elif share is not None:
+            what = "held by a run that does not share, having no --share"
+        expected = f"agents that no run holds: {way}, or say --take-over (take_over=True) to end it"
+        faults.append(Fault(what, _named(workers), "; ".join(map(describe_holding, holdings)), expected))
+    return ExecuteError(faults)
 
 
 def _taken_over(worker: str, by: Holder) -> TakenOverError:

@@ -34,6 +34,22 @@ class Holder(FrozenModel):
         return f"{self.command!r} on {self.host}, process {self.process}"
 
 
+Share: TypeAlias = Annotated[float, Field(gt=0, le=1, allow_inf_nan=False)]
+"""Share of an agent's processor time and memory that a run asks for."""
+
+
+class Holding(FrozenModel):
+    """A coordinator's hold on an agent."""
+
+    holder: Holder
+    run: str
+    """The run for which it claimed the agent last."""
+    held_s: Amount
+    """How long it has held the agent, in seconds."""
+    share: Share | None = None
+    """The share that it holds; None if it holds the agent alone."""
+
+
 class LinkSpeed(FrozenModel):
     """Speed of the link to another agent, from transfers of a run's own data."""
 
@@ -76,20 +92,18 @@ class About(FrozenModel):
     certificate_ends_unix_s: UnixTime | None = None
     """End of its certificate; None without one."""
     run: str | None = None
-    """The current run; None for an idle agent."""
-    holder: Holder | None = None
-    """Who holds the agent; None if nobody does."""
-    held_s: Amount = 0.0
-    """How long it has been held, in seconds."""
+    """The newest run; None for an idle agent."""
+    holdings: tuple[Holding, ...] = ()
+    """Who holds the agent, the first one first."""
     dropped: Count = 0
     """Number of samples dropped since the agent started, because their coordinator had gone or lost the agent."""
     policy: str | None = None
     device_class: str | None = None
     """The device class of this worker in the run's scenario."""
     loaded: dict[str, tuple[Count, ...]] = {}
-    """Blocks in memory, by model."""
+    """Blocks in memory, by model, of all runs."""
     queued: Count = 0
-    """Number of waiting tasks, without the running one."""
+    """Number of waiting tasks of all runs, without those that are running."""
     running: str | None = None
     """The sample whose block is running."""
     links: dict[str, LinkSpeed] = {}

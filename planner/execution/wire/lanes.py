@@ -359,8 +359,8 @@ class Lanes:
         transport.on_acknowledged(self._on_acknowledged)
 
     def route(self, lane_of: Mapping[str, str]) -> None:
-        """Set the network resource through which each member is reached, from now on."""
-        self._lane_of = dict(lane_of)
+        """Set the network resource through which some members are reached, from now on."""
+        self._lane_of = {**self._lane_of, **lane_of}
 
     def send(self, to: str, frame: Frame, level: int, on_arrival: OnArrival | None = None) -> None:
         """Queue a frame; ``on_arrival`` is called in any thread when all of it has arrived."""

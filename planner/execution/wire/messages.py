@@ -17,10 +17,12 @@ from planner.execution.wire.diagnostics import (
     Flood,
     Flooded,
     Holder,
+    Holding,
     LinkSpeed,
     Ping,
     Pinged,
     RunTime,
+    Share,
     UnixTime,
 )
 from planner.model.chain import TensorSpec
@@ -51,14 +53,19 @@ class DeployedModel(FrozenModel):
 
 
 class Claim(FrozenModel):
-    """Requests an agent for a coordinator, which holds it from then on until it leaves or another takes it over."""
+    """Requests an agent, or a share of it, for a coordinator.
+
+    It holds that from then on, until it leaves or another one takes it over.
+    """
 
     kind: Literal["claim"] = "claim"
     run: str
     holder: Holder
     """Who requests it."""
+    share: Share | None = None
+    """The share that is enough, beside others that hold shares; None to hold the agent alone."""
     take_over: bool = False
-    """Whether to take it from a coordinator that holds it."""
+    """Whether to take it from coordinators that are in the way."""
 
 
 class Deploy(FrozenModel):
@@ -194,17 +201,14 @@ class Claimed(FrozenModel):
 
 
 class Held(FrozenModel):
-    """The agent refuses a claim, because another coordinator holds it."""
+    """The agent refuses a claim, because other coordinators hold it."""
 
     kind: Literal["held"] = "held"
     run: str
     """The run for which it was claimed."""
     worker: str
-    holder: Holder
-    holder_run: str
-    """The run for which it is held."""
-    held_s: Amount
-    """How long it has been held, in seconds."""
+    holdings: Annotated[tuple[Holding, ...], Field(min_length=1)]
+    """Who holds it."""
 
 
 class Taken(FrozenModel):

@@ -83,7 +83,7 @@ class Rig:
             if action is not None:
                 with self.agent._lock:
                     action()
-        run = self.agent._run
+        run = self.agent._runs.last
         if run is not None and run.wait_s <= 0:
             with self.agent._lock:
                 run.run_due()
@@ -111,7 +111,11 @@ def read(case: tuple[str, bytes, bytes]) -> None:
     """Hand over a message and let the agent work; a run that was dropped is deployed again."""
     sender, header, payload = case
     agent = rig()
-    if agent.agent._run is None or agent.agent._run._driver is None or not agent.agent._run._driver.started:
+    if (
+        agent.agent._runs.last is None
+        or agent.agent._runs.last._driver is None
+        or not agent.agent._runs.last._driver.started
+    ):
         agent.deploy()
     told: list[str] = []
     agent.agent._refusals.add = lambda sender, what: told.append(what)  # type: ignore[method-assign]  # noqa: ARG005
@@ -119,12 +123,12 @@ def read(case: tuple[str, bytes, bytes]) -> None:
     try:
         agent.work()
     except PlannerError as error:
-        agent.agent._drop_runs(agent.agent._all_runs())  # as an agent does
+        agent.agent._drop_runs(agent.agent._runs)  # as an agent does
         if sender != COORDINATOR:
             raise AssertionError("a worker's message ends the run of another one") from error
         raise
     except Exception:
-        agent.agent._drop_runs(agent.agent._all_runs())
+        agent.agent._drop_runs(agent.agent._runs)
         raise
     if defects := [what for what in told if "cannot be handled" in what]:
         raise AssertionError(defects[0])

@@ -22,7 +22,7 @@ from planner.execution.launch.emulated import EmulatedNetwork
 from planner.execution.session.live_run import LiveRun
 from planner.execution.session.source import SourceHandle
 from planner.execution.wire.claims import Claims
-from planner.execution.wire.diagnostics import About, Echo, Flooded, Holder, Pinged
+from planner.execution.wire.diagnostics import About, Echo, Flooded, Holder, Holding, Pinged
 from planner.execution.wire.frames import Frame, Tensors, encode
 from planner.execution.wire.messages import (
     COORDINATOR,
@@ -51,6 +51,7 @@ from tests.fuzz.targets.frames import DEPLOYMENT, END, INSTANCE, KEY, ROW, RUN, 
 
 PHASES: Final = (Preparation, Supervision, Collection)
 HOLDER: Final = Holder(host="h", process=1, command="fuzz")
+HOLDING: Final = Holding(holder=HOLDER, run="s", held_s=3.0, share=0.5)
 LOGGED: Final = (
     BlockRecord("b", "urgent", 0, 1, 0.0, 0.1), TransferRecord("ab", "a", "b", "urgent", 0, 1, 8, 0.0, 0.1),
 )  # fmt: skip
@@ -60,7 +61,7 @@ LOG: Final = {
 }  # fmt: skip
 LOST: Final = SampleRecord("other", 0, 0.0, 0.5, "failed", "no memory")
 FRAMES: Final = [
-    Frame(Claimed(run=RUN, worker="b")), Frame(Held(run=RUN, worker="b", holder=HOLDER, holder_run="s", held_s=3.0)),
+    Frame(Claimed(run=RUN, worker="b")), Frame(Held(run=RUN, worker="b", holdings=(HOLDING,))),
     Frame(Taken(run=RUN, worker="b", by=HOLDER)), Frame(Missing(run=RUN, worker="b", sha256=HASHES[0])),
     Frame(Ready(run=RUN, worker="b", warm_block_s={"small": (0.1, 0.1, 0.0)})),
     Frame(Ended(run=RUN, worker="a", samples=(END,)), {"t3": ROW}),
