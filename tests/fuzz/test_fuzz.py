@@ -36,8 +36,9 @@ def test_a_sample_that_is_submitted_again_is_refused_and_its_sender_told() -> No
     rig = Rig()
     try:
         told: list[tuple[str, str]] = []
-        assert rig.agent._run is not None
-        rig.agent._run._driver._refuse = lambda sender, what: told.append((sender, what))  # type: ignore[union-attr]
+        (run,) = rig.agent._runs
+        assert run._driver is not None
+        run._driver._refuse = lambda sender, what: told.append((sender, what))
         header, payload = encode(Frame(Submit(run=RUN, source="urgent", sample=3), {"t0": ROW}))
         for _ in range(2):
             deliver(rig.receiver, COORDINATOR, header, bytes(payload))
