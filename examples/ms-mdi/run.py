@@ -1,6 +1,6 @@
 """Repeat the experiments of the MS-MDI paper in virtual time: see README.md beside this file.
 
-python examples/ms-mdi/run.py [--quick] [--fit] [--json] [-o FOLDER]
+python examples/ms-mdi/run.py [--quick] [--share SHARE] [--fit] [--json] [-o FOLDER]
 """
 
 from __future__ import annotations
@@ -291,6 +291,7 @@ def document(outcomes: Outcomes, batches: Batches) -> dict[str, object]:
 def main(
     *,
     quick: Annotated[bool, typer.Option("--quick", help="A tenth of the images.")] = False,
+    share: Annotated[float, typer.Option(min=0.01, max=1.0, help="Share of the images.")] = 1.0,
     search: Annotated[bool, typer.Option("--fit", help="Search the free parameters first; takes minutes.")] = False,
     output: Annotated[Path | None, typer.Option("--output", "-o", help="Folder for the plots.")] = None,
     json: bool = JSON_OPTION,
@@ -304,7 +305,7 @@ def main(
                 f"{'with' if free.overlap else 'without'} overlap",
                 err=True,
             )
-        share = QUICK if quick else 1.0
+        share = QUICK if quick else share
         (outcomes,) = run_all(pool, share, [free], (*POLICIES, OURS))
         batches = dict(zip(SET_UPS, pool.map(batch, SET_UPS, itertools.repeat(share)), strict=True))
     if output is not None:

@@ -56,7 +56,7 @@ def write_report(
     Examples
     --------
     >>> import planner
-    >>> plan = planner.solve("examples/exits/scenario.yaml", progress=None)
+    >>> plan = planner.solve("examples/exits/scenario.yaml", time_limit_s=2, progress=None)
     >>> _ = plan.save("runs/plan.json")
     >>> _ = planner.simulate(plan.scenario, plan, folder="runs/simulated", progress=None)
     >>> planner.write_report(["runs/plan.json", "runs/simulated"], "runs/report.html").name

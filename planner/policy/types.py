@@ -247,21 +247,11 @@ class View:
     """Until when each hop, by sender and receiver, is avoided that a worker found broken."""
 
     def __init__(self, state: WorkerState) -> None:
-        shown = {
-            "_state": state,
-            "worker": state.worker,
-            "instance": state.instance,
-            "costs": state.costs,
-            "priorities": MappingProxyType(state.priorities),
-            "queued": MappingProxyType(state.queued),
-            "backlog_s": MappingProxyType(state.backlog_s),
-            "in_flight": MappingProxyType(state.in_flight),
-            "statuses": MappingProxyType(state.statuses),
-            "status_numbers": MappingProxyType(state.status_numbers),
-            "cut": MappingProxyType(state.cut),
-        }
-        for name, value in shown.items():
-            object.__setattr__(self, name, value)
+        for name in ("worker", "instance", "costs"):
+            object.__setattr__(self, name, getattr(state, name))
+        for name in ("priorities", "queued", "backlog_s", "in_flight", "statuses", "status_numbers", "cut"):
+            object.__setattr__(self, name, MappingProxyType(getattr(state, name)))
+        object.__setattr__(self, "_state", state)
 
     def __setattr__(self, name: str, value: object) -> NoReturn:
         raise AttributeError(f"a policy cannot set {name!r}: its view is read-only")

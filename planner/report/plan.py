@@ -9,15 +9,9 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, NamedTuple
 
-from planner.plan.evaluate import (
-    PlannedLeg,
-    alone_at_home,
-    legs,
-    loads_by_source,
-    sustained,
-)
-from planner.plan.journey import LegSite
+from planner.plan.evaluate import PlannedLeg, legs, loads_by_source
 from planner.plan.types import PlanSpec, Route
+from planner.report import plan_words as words
 from planner.report.figure import (
     ALERT,
     COMPUTING,
@@ -36,7 +30,6 @@ from planner.report.figure import (
 from planner.report.headline import headline
 from planner.report.loads import MAX_LOADS, draw_loads, loads
 from planner.scenario.instance import Instance
-from planner.units import format_quantity
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,7 +53,6 @@ _BAR: Final = 0.74
 _POINTS_PER_PX: Final = 0.72
 _LABEL_POINTS: Final = 9.0
 _COLUMNS: Final = (-52.0, -6.0, 58.0, 142.0)  # right ends of the columns beside the bars, see `write_beside`
-_ALL: Final = 1 - 1e-9
 
 
 @dataclass(frozen=True)
@@ -173,13 +165,13 @@ def _draw_frame(
     axes.grid(axis="x", color=FAINT, linewidth=0.8)
     axes.set_axisbelow(True)
     axes.set_title("From a sample's arrival to its result")
-    long = max(_finite_s(route_legs) for band in bands for _, route_legs in band.drawn) >= 10
+    long = max(words.finite_s(route_legs) for band in bands for _, route_legs in band.drawn) >= 10
     axes.xaxis.set_major_formatter(lambda time_s, _: f"{time_s if long else 1e3 * time_s:g}")
-    axes.set_xlabel(f"Mean time since the sample's arrival{_condition(instance, plan)} [{'s' if long else 'ms'}]")
+    axes.set_xlabel(f"Mean time since the sample's arrival{words.condition(instance, plan)} [{'s' if long else 'ms'}]")
     for text, offset in zip(("source", "share", "mean\ndelay", "whole model\nalone at home"), _COLUMNS, strict=True):
         write_beside(axes, -0.4 * line, text, offset, color=GREY, va="bottom")
     if left_out:
-        write_inside(axes, bands[-1].bottom + 0.6, _left_out(instance, plan, left_out))
+        write_inside(axes, bands[-1].bottom + 0.6, words.left_out(instance, plan, left_out))
     for band in bands:
         axes.axhspan(band.top - 0.05, band.bottom + 0.05, color=FAINT, alpha=0.35, linewidth=0)
         axes.add_patch(_stripe(axes, band, colours[band.source]))
@@ -205,7 +197,7 @@ def _write_band(axes: Axes, instance: Instance, plan: PlanSpec, band: Band, line
     """Write the text beside the bars of a source; ``line`` is the height of a line of text, in rows."""
     source_at, share_at, delay_at, home_at = _COLUMNS
     middle = (band.top + band.bottom) / 2
-    about = _about(instance, plan, band.source)
+    about = words.about(instance, plan, band.source)
     name = shortened(band.source)
     if band.bottom - band.top > 2 * line:
         write_beside(axes, middle - line / 2, name, source_at, fontweight="bold")
@@ -215,23 +207,27 @@ def _write_band(axes: Axes, instance: Instance, plan: PlanSpec, band: Band, line
     for row, (route, _) in enumerate(band.drawn):
         write_beside(axes, band.top + row + 0.5, f"{route.share:.1%}", share_at)
     if band.rest:
-        write_inside(axes, band.top + len(band.drawn) + _REST / 2, _rest(band.rest))
+        write_inside(axes, band.top + len(band.drawn) + _REST / 2, words.rest(band.rest))
     delay_s = plan.sources[band.source].delay_s
     colour = "black" if math.isfinite(delay_s) else ALERT
-    write_beside(axes, middle, _time(delay_s), delay_at, fontweight="bold", color=colour)
-    write_beside(axes, middle, _at_home(instance, band), home_at, color=GREY)
+    write_beside(axes, middle, words.time(delay_s), delay_at, fontweight="bold", color=colour)
+    write_beside(axes, middle, words.at_home(instance, band.source, band.drawn[0][0]), home_at, color=GREY)
 
 
 def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band]) -> None:
     """Draw the bars of the routes, with as many labels in and after them as fit."""
     width_px = axes.get_window_extent().width
     rows = [
-        (band.top + row + 0.5, route_legs, _note(instance, band, route, route_legs))
+        (
+            band.top + row + 0.5,
+            route_legs,
+            words.note(instance, band.source, route, route_legs, several=len(band.drawn) + len(band.rest) > 1),
+        )
         for band in bands
         for row, (route, route_legs) in enumerate(band.drawn)
     ]
     longest_s = (
-        max(_finite_s(route_legs) / (1 - (_width_px(note) + 14) / width_px) for _, route_legs, note in rows) or 1.0
+        max(words.finite_s(route_legs) / (1 - (_width_px(note) + 14) / width_px) for _, route_legs, note in rows) or 1.0
     )
     axes.set_xlim(0, longest_s)
     px_per_s = width_px / longest_s
@@ -245,10 +241,10 @@ def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band]) -> None:
                 Piece(end_s, leg.wait_s, WAITING),
                 Piece(end_s + leg.wait_s, leg.work_s, SENDING if leg.site.transfer else COMPUTING),
             ]
-            label = _draw_leg(axes, middle, pieces, _labels(leg), px_per_s)
+            label = _draw_leg(axes, middle, pieces, words.labels(leg), px_per_s)
             all_named = all_named and (leg.site.transfer or label.startswith(f"{leg.site.resource}: "))
             end_s += leg.wait_s + leg.work_s
-        longer = ", ".join(filter(None, (short, _stages(route_legs))))
+        longer = ", ".join(filter(None, (short, words.stages(route_legs))))
         roomy = end_s * px_per_s + _width_px(longer) + 14 < width_px
         note = longer if roomy and not all_named else short
         axes.annotate(
@@ -258,7 +254,7 @@ def _draw_bars(axes: Axes, instance: Instance, bands: Sequence[Band]) -> None:
             textcoords="offset points",
             va="center",
             fontsize=_LABEL_POINTS,
-            color=GREY if math.isfinite(_mean_s(route_legs)) else ALERT,
+            color=GREY if math.isfinite(words.mean_s(route_legs)) else ALERT,
         )
 
 
@@ -285,89 +281,6 @@ def _draw_leg(axes: Axes, middle: float, pieces: Sequence[Piece], labels: Sequen
     return ""
 
 
-def _labels(leg: PlannedLeg) -> list[str]:
-    """Return the possible labels of a leg, the longest first."""
-    name = leg.site.resource
-    if leg.site.transfer:
-        network, _, link = name.partition(":")
-        took = _time(leg.work_s)
-        return [f"{name}: {took}", f"{link or network}: {took}", name, link or network, took]
-    share = f" ({leg.probability:.0%})" if leg.probability < _ALL else ""
-    short = f"{name}: {_blocks(leg.site)}"
-    return [f"{leg.site}{share}", f"{short}{share}", short, name]
-
-
-def _stages(route_legs: Sequence[PlannedLeg]) -> str:
-    stages = [leg.site for leg in route_legs if not leg.site.transfer]
-    return " > ".join(f"{stage.resource}: {_blocks(stage)}" for stage in stages)
-
-
-def _blocks(stage: LegSite) -> str:
-    return str(stage.first) if stage.first == stage.last else f"{stage.first}-{stage.last}"
-
-
-def _note(instance: Instance, band: Band, route: Route, route_legs: Sequence[PlannedLeg]) -> str:
-    """Return the text after a route's bar: its delay if the source has several routes, its model if it has several."""
-    overloaded = next((leg for leg in route_legs if not math.isfinite(leg.wait_s)), None)
-    if overloaded is not None:
-        return f"unbounded wait for {overloaded.site.resource}"
-    points = instance.operating_points(route.model)
-    parts = [_time(_mean_s(route_legs))] if len(band.drawn) + len(band.rest) > 1 else []
-    if len(points) > 1:
-        parts.append(f"{route.model} ({points[route.operating_point].name})")
-    elif len(instance.scenario.sources[band.source].models) > 1:
-        parts.append(route.model)
-    return shortened(", ".join(parts), 48)
-
-
-def _about(instance: Instance, plan: PlanSpec, source: str) -> list[str]:
-    """Return the requirements of a source, and its accuracy if known."""
-    spec = instance.scenario.sources[source]
-    parts = [f"priority {spec.priority:g}"]
-    if plan.goal == "makespan":
-        parts.append(f"{spec.samples} samples")
-    elif spec.rate_per_s is not None:
-        parts.append(format_quantity(spec.rate_per_s, "rate"))
-    if spec.max_mean_delay_s is not None:
-        parts.append(f"mean ≤ {format_quantity(spec.max_mean_delay_s, 'time')}")
-    if spec.deadline_s is not None:
-        parts.append(f"deadline {format_quantity(spec.deadline_s, 'time')}")
-    if instance.calibrated:
-        parts.append(f"accuracy {plan.sources[source].accuracy:.1%}")
-    return parts
-
-
-def _at_home(instance: Instance, band: Band) -> str:
-    """Return the mean delay of a source if all its samples stayed at home and there were no other source."""
-    home = instance.home(band.source)
-    alone = alone_at_home(instance, band.source, band.drawn[0][0])
-    if alone.workers[home].memory_bytes > instance.worker(home).memory_bytes:
-        return "does not fit"
-    if instance.scenario.objective.goal != "makespan" and alone.workers[home].utilisation >= 1:
-        return "overloaded"
-    return _time(alone.sources[band.source].delay_s)
-
-
-def _rest(routes: Sequence[Route]) -> str:
-    share = sum(route.share for route in routes)
-    return f"and {len(routes)} more {'route' if len(routes) == 1 else 'routes'}, {share:.1%} of the samples"
-
-
-def _left_out(instance: Instance, plan: PlanSpec, sources: Sequence[str]) -> str:
-    priority = max(instance.scenario.sources[source].priority for source in sources)
-    delays_s = [plan.sources[source].delay_s for source in sources]
-    between = f"mean delays {_time(min(delays_s))} to {_time(max(delays_s))}"
-    return f"and {len(sources)} more sources, of priority {priority:g} or less: {between}"
-
-
-def _condition(instance: Instance, plan: PlanSpec) -> str:
-    """Return the load to which the times refer, if it is not that of the scenario."""
-    if plan.goal == "makespan":
-        return ", without waiting"
-    share = sustained(instance, loads(plan)) if plan.goal == "throughput" else 1.0
-    return f", at {share:.1%} of the rates" if share < 1 else ""
-
-
 # ---- small helpers --------------------------------------------------------------------------------------------------
 
 
@@ -379,26 +292,12 @@ def _width_px(text: str) -> float:
     return float(TextPath((0, 0), text, size=_LABEL_POINTS).get_extents().width) / _POINTS_PER_PX if text else 0.0
 
 
-def _mean_s(route_legs: Sequence[PlannedLeg]) -> float:
-    return sum(leg.wait_s + leg.work_s for leg in route_legs)
-
-
-def _finite_s(route_legs: Sequence[PlannedLeg]) -> float:
-    """Return the time before the first leg with an unbounded wait, in seconds."""
-    first = next((index for index, leg in enumerate(route_legs) if not math.isfinite(leg.wait_s)), len(route_legs))
-    return _mean_s(route_legs[:first])
-
-
-def _time(time_s: float) -> str:
-    return format_quantity(time_s, "time") if math.isfinite(time_s) else "∞"
-
-
 def _legend(bands: Sequence[Band]) -> list[object]:
     from matplotlib.patches import Patch
 
     drawn = [leg for band in bands for _, route_legs in band.drawn for leg in route_legs]
     waiting = any(leg.wait_s > 0 for leg in drawn)
-    partial = any(leg.probability < _ALL for leg in drawn if not leg.site.transfer)
+    partial = any(leg.probability < words.ALL for leg in drawn if not leg.site.transfer)
     return [
         Patch(color=COMPUTING, label="computing"),
         Patch(color=SENDING, label="sending"),

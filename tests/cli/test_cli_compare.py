@@ -56,7 +56,7 @@ def run(words: list[str]) -> int:
 
 def test_all_methods_stand_side_by_side(scenario: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
     picture = tmp_path / "methods.svg"
-    assert run(["compare", str(scenario), "--json", "--simulate", "-o", str(picture), "--time-limit", "2s"]) == 0
+    assert run(["compare", str(scenario), "--json", "--simulate", "-o", str(picture), "--time-limit", "4s"]) == 0
     methods = json.loads(capsys.readouterr().out)["methods"]
     assert list(methods) == list(METHODS)
     assert methods["dp"]["status"] == "refused"

@@ -20,8 +20,8 @@ import pytest
 import planner
 from planner.api.session import Session
 from planner.errors import ExecuteError, PlannerError
+from planner.execution.coordinator import coordinator
 from planner.execution.coordinator.run_result import Observer
-from planner.execution.launch import remote
 from planner.execution.session.source import Result, SampleError
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.zenoh import free_port
@@ -236,7 +236,7 @@ def test_a_worker_that_is_killed_meanwhile_costs_the_new_plan_or_nothing(plan: p
 def test_an_agent_that_does_not_come_costs_nothing(
     plan: planner.Plan, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(remote, "_PATIENCE_S", 5.0)
+    monkeypatch.setattr(coordinator, "_FIND_S", 5.0)
     address, second = (f"127.0.0.1:{free_port()}" for _ in range(2))
     cache = ("--cache", str(tmp_path / "cache"))
     lan = {"lan": {**plan.scenario.to_dict()["networks"]["lan"], "members": ["a", "b", "c"]}}
