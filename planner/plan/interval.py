@@ -10,7 +10,8 @@ import math
 from collections.abc import Mapping
 from typing import Final
 
-from planner.plan.evaluate import Routes, evaluate, sustained, volumes
+from planner.plan.evaluate import Routes, evaluate, sustained
+from planner.plan.rates import volumes
 from planner.plan.types import SourcePlan
 from planner.profiling.types import Profile
 from planner.scenario.instance import Instance

@@ -13,8 +13,9 @@ from typing import Final, NamedTuple
 
 import numpy as np
 
-from planner.plan.evaluate import Evaluation, legs, volumes
+from planner.plan.evaluate import Evaluation, legs
 from planner.plan.limits import TailLimit, tail_limits
+from planner.plan.rates import volumes
 from planner.scenario.instance import Instance
 from planner.solvers.core.infeasibility import apart, late
 from planner.solvers.core.problem import Choice, Choices, Problem

@@ -104,7 +104,7 @@ def agents_in_threads(names: tuple[str, ...], folder: Path) -> Iterator[Coordina
     network = MemoryNetwork()
     with Coordinator(network.connect(COORDINATOR)) as coordinator:
         agents = [Agent(name, network.connect(name), BlockCache(folder / name)) for name in names]
-        threads = [threading.Thread(target=agent.serve) for agent in agents]
+        threads = [threading.Thread(target=agent.serve, name=name) for name, agent in zip(names, agents, strict=True)]
         for thread in threads:
             thread.start()
         try:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ import pytest
 from planner.execution.agent import driver, link_probe
 from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
 from tests.execution.fleet import After, assert_accounted, deployment_for, fleet, said
-from tests.execution.rig import SPLIT, agents_in_threads, small_deployment, small_instance
+from tests.execution.rig import SPLIT, agents_in_threads, small_deployment, small_instance, small_plan
 
 
 @pytest.mark.parametrize("ahead_s", [1000.0, -1000.0])
@@ -32,6 +33,36 @@ def test_agents_whose_clocks_are_off_start_with_the_coordinator(
     for record in measured.records:
         if isinstance(record, BlockRecord | TransferRecord):
             assert 0 <= record.start_s <= record.end_s <= took_s
+
+
+@pytest.mark.parametrize("ahead_s", [{"a": 0.0, "b": 0.0}, {"a": 500.0, "b": -500.0}, {"a": -0.3, "b": 0.3}])
+def test_deadlines_of_samples_hold_on_agents_whose_clocks_differ(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, ahead_s: dict[str, float]
+) -> None:
+    def wall_clock_s() -> float:
+        return time.time() + ahead_s.get(threading.current_thread().name, 0.0)
+
+    wrong = SimpleNamespace(time=wall_clock_s, monotonic=time.monotonic)
+    monkeypatch.setattr(driver, "time", wrong)
+    monkeypatch.setattr(link_probe, "time", wrong)
+    deadline_s = {"urgent": 60.0, "other": 0.4}
+    instance = small_instance(samples=120, rate_per_s=1000.0).with_sources(
+        {source: {"deadline_s": own_s, "late": "drop"} for source, own_s in deadline_s.items()}
+    )
+    deployment = small_deployment(instance, small_plan([("b", 0, 2)]))  # 240 samples of 6 ms wait there
+    with agents_in_threads(instance.workers, tmp_path) as coordinator:
+        measured = coordinator.run(dataclasses.replace(deployment, paced=True), ready_timeout_s=30.0)
+    ends = [record for record in measured.records if isinstance(record, SampleRecord)]
+    assert {record.status for record in ends if record.source == "urgent"} == {"completed"}
+    others = [record for record in ends if record.source == "other"]
+    dropped = [record for record in others if record.status == "dropped"]
+    assert len(others) == 120
+    assert dropped
+    for record in dropped:
+        assert "would miss its deadline by" in record.reason
+        assert record.delay_s >= deadline_s["other"] - 0.05  # not earlier than it has to be
+        assert record.late_s is not None
+        assert 0 <= record.late_s < 10
 
 
 @pytest.mark.parametrize("step_s", [-3600.0, 3600.0])

@@ -11,8 +11,9 @@ import numpy as np
 
 from planner.errors import SolveError
 from planner.plan.energy import require_power
-from planner.plan.evaluate import surrogate_priorities, volumes
+from planner.plan.evaluate import surrogate_priorities
 from planner.plan.limits import tail_limits
+from planner.plan.rates import volumes
 from planner.plan.surrogate import kappa
 from planner.plan.types import Route
 from planner.scenario.instance import Instance
