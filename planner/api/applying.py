@@ -14,7 +14,7 @@ from pydantic import Field, ValidationError
 
 from planner.api.difference import Difference
 from planner.api.plan import Plan, load_plan
-from planner.api.scenario import Scenario, load_scenario
+from planner.api.scenario import Scenario, load_scenario, refuse_paths_outside
 from planner.base import FrozenModel
 from planner.errors import ExecuteError, Fault, PlanError, PlannerError, UsageError
 from planner.files import StrPath
@@ -144,7 +144,7 @@ class ApplyRequest(FrozenModel):
         return Plan(scenario, self.plan) if self.plan is not None else scenario
 
 
-def answer_request(session: Session, content: bytes) -> tuple[int, dict[str, Any]]:
+def answer_request(session: Session, content: bytes, *, confined: bool = False) -> tuple[int, dict[str, Any]]:
     """Apply what a request asks for to a session; return the status of the response, and its JSON document.
 
     The document is that of the :class:`~planner.api.difference.Difference`, with status 200; or else ``errors``, a list
@@ -154,9 +154,13 @@ def answer_request(session: Session, content: bytes) -> tuple[int, dict[str, Any
     ----------
     content
         The body of the request: JSON of an :class:`ApplyRequest`.
+    confined
+        Whether a scenario may refer only to files in the folder of the scenario that runs, or those of that scenario.
     """
     try:
         request = ApplyRequest.read(content)
+        if confined:
+            refuse_paths_outside(request.scenario, session.plan.scenario)
         new = request.resolved(session.plan)
         return 200, session.apply(new, time_limit_s=request.time_limit_s, dry_run=request.dry_run).to_dict()
     except PlannerError as error:

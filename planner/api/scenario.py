@@ -5,17 +5,17 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from planner.errors import PlanError, ScenarioError
+from planner.errors import Fault, PlanError, ScenarioError
 from planner.files import StrPath, write_bytes_atomic
 from planner.project import load_models, unknown_accuracies
 from planner.scenario.catalogue import Catalogue, expanded
 from planner.scenario.document import Document, document_of, plain, read_document
 from planner.scenario.instance import Instance
-from planner.scenario.load import build_instance
+from planner.scenario.load import build_instance, read_scenario
 from planner.scenario.types import ScenarioSpec
 from planner.tables import Printable, Table
 
@@ -239,6 +239,45 @@ def _moved(data: Mapping[str, Any], old: Path, new: Path) -> dict[str, Any]:
 
     def moved(path: str) -> str:
         return path if Path(path).is_absolute() else Path(os.path.relpath(old / path, new)).as_posix()
+
+    return _with_paths(data, moved)
+
+
+def refuse_paths_outside(data: Mapping[str, Any], known: Scenario) -> None:
+    """Refuse a scenario that refers to files outside the folder of a known one, except those which that refers to.
+
+    Raises
+    ------
+    ScenarioError
+        Names the paths, relative to that folder; or if it is no scenario. No file is read.
+    """
+    document = document_of(data)
+    read_scenario(document)  # what follows takes its shape for granted
+    folder = known.folder.resolve()
+    allowed = set(_paths(known.to_dict()))
+    faults = [
+        Fault("a file outside the folder of the scenario that runs", "scenario", path, "a path inside that folder")
+        for path in dict.fromkeys(_paths(document.data))
+        if path not in allowed and not (folder / path).resolve().is_relative_to(folder)
+    ]
+    if faults:
+        raise ScenarioError(faults)
+
+
+def _paths(data: Mapping[str, Any]) -> list[str]:
+    """Return the paths to files and folders in a scenario."""
+    found: list[str] = []
+
+    def note(path: str) -> str:
+        found.append(path)
+        return path
+
+    _with_paths(data, note)
+    return found
+
+
+def _with_paths(data: Mapping[str, Any], moved: Callable[[str], str]) -> dict[str, Any]:
+    """Return a scenario with each path to a file or folder replaced."""
 
     def entries(section: str, *keys: str) -> dict[str, Any]:
         return {

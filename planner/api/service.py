@@ -7,18 +7,21 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any
+from typing import Any, Final
 
 from planner.api.applying import answer_request
 from planner.api.plan import Plan, plan_of
 from planner.api.scenario import Scenario
 from planner.api.session import Session
+from planner.errors import UsageError
 from planner.execution.session.text import TokenizerCodec
 from planner.execution.wire.security import refuse_open
 from planner.files import StrPath
 from planner.serve.addresses import Address, bind, read_address
 from planner.serve.gateway import Gateway
 from planner.serve.watch import Watch
+
+APPLIERS: Final = ("local", "anyone", "none")
 
 LIMIT = 32
 """Default maximum number of requests in flight of a source."""
@@ -51,8 +54,9 @@ class Service(AbstractContextManager["Service"]):
         Maximum number of requests in flight of a source; further ones are refused until some have a result.
     access_log
         Whether to log each request to the logger ``planner.access``.
-    applies
-        Whether a client may have the service follow another plan (``POST /apply``, as by ``planner apply``).
+    appliers
+        Who may have the service follow another plan (``POST /apply``, as by ``planner apply``): ``local``, programs on
+        this machine; ``anyone`` who reaches it, with models in the folder of the plan's scenario only; ``none``.
     tokenizers
         ``tokenizer.json`` of sources that generate, by name; the bytes of a text are its tokens without one.
     insecure
@@ -77,12 +81,16 @@ class Service(AbstractContextManager["Service"]):
         grace_s: float = 30.0,
         limit: int = LIMIT,
         access_log: bool = False,
-        applies: bool = True,
+        appliers: str = "local",
         tokenizers: Mapping[str, StrPath] | None = None,
         insecure: bool = False,
         scenario: Scenario | StrPath | None = None,
         **options: Any,
     ) -> None:
+        if appliers not in APPLIERS:
+            raise UsageError(
+                "not who may apply plans", where="--apply (appliers)", value=appliers, expected=" | ".join(APPLIERS)
+            )
         self._http_address = read_address(listen, "listen")
         self._grpc_address = read_address(grpc_listen, "grpc_listen") if grpc_listen is not None else None
         if not insecure:
@@ -92,7 +100,7 @@ class Service(AbstractContextManager["Service"]):
         self._name = name or (loaded.path.stem if loaded.path is not None else "planner")
         self._grace_s = grace_s
         self._access_log = access_log
-        self._applies = applies
+        self._appliers = appliers
         self._codecs = {
             name: TokenizerCodec(Path(file), f"tokenizers.{name}") for name, file in (tokenizers or {}).items()
         }
@@ -133,7 +141,8 @@ class Service(AbstractContextManager["Service"]):
                 grace_s=self._grace_s,
                 access_log=self._access_log,
                 codecs=self._codecs,
-                apply=partial(answer_request, self._session) if self._applies else None,
+                apply=partial(answer_request, self._session, confined=self._appliers != "local"),
+                appliers=self._appliers,
             )
             stack.enter_context(server)
             if self._grpc_address is not None and server.grpc_port is not None:

@@ -88,7 +88,14 @@ def command(
         str | None,
         typer.Option(metavar="TIME", help="With --auto: shortest time between two changes.", show_default="60 s"),
     ] = None,
-    no_apply: Annotated[bool, typer.Option("--no-apply", help="Refuse `planner apply`.")] = False,
+    apply: Annotated[
+        str,
+        typer.Option(
+            metavar="WHO",
+            help="Who may have the service follow another plan by `planner apply`: local (programs on this machine), "
+            "anyone (who reaches it, with models in the folder of the plan's scenario), none.",
+        ),
+    ] = "local",
     tokenizer: Annotated[
         list[str] | None,
         typer.Option(metavar="SOURCE=FILE", help="tokenizer.json of a source that generates. Repeatable."),
@@ -116,7 +123,7 @@ def command(
         grace_s=read_quantity(grace, "time"),
         limit=limit,
         access_log=access_log,
-        applies=not no_apply,
+        appliers=apply,
         tokenizers=_tokenizers(tokenizer or ()),
         insecure=insecure,
         scenario=scenario,

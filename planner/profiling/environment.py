@@ -5,12 +5,11 @@ from __future__ import annotations
 import os
 import platform
 import re
-from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-ROOT: Final = Path("/")
+from planner.profiling.sensors import ROOT, read_numbers, read_text, temperature_celsius
 
 SLOWER_CLOCK: Final = 0.9
 
@@ -53,19 +52,13 @@ class Thermals:
 def thermals(root: Path = ROOT) -> Thermals:
     """Return the mean clock of the cores, the highest zone temperature, and the number of throttling events so far."""
     system = root / "sys/devices/system/cpu"
-    clocks = _numbers(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
-    throttled = _numbers(system.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
+    clocks = read_numbers(system.glob("cpu[0-9]*/cpufreq/scaling_cur_freq"))
+    throttled = read_numbers(system.glob("cpu[0-9]*/thermal_throttle/core_throttle_count"))
     return Thermals(
         clock_hz=1e3 * sum(clocks) / len(clocks) if clocks else None,
         temperature_celsius=temperature_celsius(root),
         throttle_count=int(sum(throttled)) if throttled else None,
     )
-
-
-def temperature_celsius(root: Path = ROOT) -> float | None:
-    """Return the highest temperature that the system reports; None where it reports none."""
-    zones = _numbers((root / "sys/class/thermal").glob("thermal_zone*/temp"))
-    return max(zones) / 1e3 if zones else None
 
 
 def thermal_environment(before: Thermals, after: Thermals) -> dict[str, Any]:
@@ -91,39 +84,30 @@ def throttle_warnings(before: Thermals, after: Thermals) -> list[str]:
 
 def _device(root: Path) -> str | None:
     # Boards with a device tree (Jetson, Raspberry Pi) give their name there; on a PC the processor is most informative.
-    tree = _text(root / "proc/device-tree/model")
+    tree = read_text(root / "proc/device-tree/model")
     if tree:
         return tree.rstrip("\0")
-    match = re.search(r"^model name\s*:\s*(.+)$", _text(root / "proc/cpuinfo") or "", re.MULTILINE)
+    match = re.search(r"^model name\s*:\s*(.+)$", read_text(root / "proc/cpuinfo") or "", re.MULTILINE)
     return match[1] if match else platform.processor() or None
 
 
 def _gpu(root: Path) -> str | None:
     cards = sorted((root / "proc/driver/nvidia/gpus").glob("*/information"))
-    names = [match[1] for card in cards if (match := re.search(r"^Model:\s*(.+)$", _text(card) or "", re.MULTILINE))]
+    names = [
+        match[1] for card in cards if (match := re.search(r"^Model:\s*(.+)$", read_text(card) or "", re.MULTILINE))
+    ]
     return ", ".join(names) or None
 
 
 def _l4t(root: Path) -> str | None:
-    release = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", _text(root / "etc/nv_tegra_release") or "")
+    release = re.search(r"R(\d+).*?REVISION:\s*([\d.]+)", read_text(root / "etc/nv_tegra_release") or "")
     return f"{release[1]}.{release[2]}" if release else None
 
 
 def _power_mode(root: Path) -> str | None:
-    status = re.search(r"pmode:(\d+)", _text(root / "var/lib/nvpmodel/status") or "")
+    status = re.search(r"pmode:(\d+)", read_text(root / "var/lib/nvpmodel/status") or "")
     if status is None:
         return None
     number = int(status[1])
-    modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", _text(root / "etc/nvpmodel.conf") or "")
+    modes = re.findall(r"<\s*POWER_MODEL\s+ID=(\d+)\s+NAME=(\S+)\s*>", read_text(root / "etc/nvpmodel.conf") or "")
     return next((name for identity, name in modes if int(identity) == number), str(number))
-
-
-def _text(path: Path) -> str | None:
-    try:
-        return path.read_text(errors="replace").strip()
-    except OSError:
-        return None
-
-
-def _numbers(paths: Iterable[Path]) -> list[float]:
-    return [float(text) for path in paths if (text := _text(path)) and re.fullmatch(r"-?\d+", text)]

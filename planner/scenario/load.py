@@ -31,7 +31,7 @@ def load_scenario(path: StrPath) -> ScenarioSpec:
     ScenarioError
         With all errors of the file.
     """
-    return _scenario(read_document(Path(path)))
+    return read_scenario(read_document(Path(path)))
 
 
 def load_instance(path: StrPath, *, chains: Mapping[str, str] | None = None) -> Instance:
@@ -60,7 +60,7 @@ def build_instance(document: Document, base: Path, *, chains: Mapping[str, str] 
     base
         Folder to which the paths in the document are relative.
     """
-    scenario = _scenario(document)
+    scenario = read_scenario(document)
     profiles = find_profiles(scenario, base, chains=chains, where=document.where)
     if findings := list(check_sequences(scenario, profiles)):
         raise ScenarioError([finding.fault(document.where(finding.location)) for finding in findings])
@@ -121,5 +121,6 @@ def read_trace(path: Path) -> tuple[float, ...]:
     return tuple(times_s[1:])
 
 
-def _scenario(document: Document) -> ScenarioSpec:
+def read_scenario(document: Document) -> ScenarioSpec:
+    """Check the contents of a scenario file; as :func:`load_scenario` for a document that was read."""
     return parse(document, ScenarioSpec, SCHEMA, check_scenario)

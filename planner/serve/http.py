@@ -18,6 +18,7 @@ from starlette.routing import Route
 from planner.report.html.page import live_page
 from planner.serve import rest
 from planner.serve.about import EXTENSIONS, PLATFORM, SERVER, metadata_version
+from planner.serve.appliers import refusal
 from planner.serve.completions import CompletionService
 from planner.serve.gateway import VERSION, Gateway
 from planner.serve.refusals import Reason, RefusalError
@@ -57,7 +58,8 @@ class HttpService:
         name: str,
         *,
         completions: CompletionService,
-        apply: Apply | None,
+        apply: Apply,
+        appliers: str,
     ) -> None:
         self._gateway = gateway
         self._traffic = traffic
@@ -65,6 +67,7 @@ class HttpService:
         self._name = name
         self._completions = completions
         self._apply = apply
+        self._appliers = appliers
         self._page = live_page()
 
     def application(self) -> Starlette:
@@ -172,8 +175,9 @@ class HttpService:
 
     async def apply(self, request: Request) -> Response:
         """Have the session follow another plan or scenario."""
-        if self._apply is None:
-            return _error(403, "this service does not apply plans")
+        refused = refusal(request, self._appliers)
+        if refused is not None:
+            return _error(*refused)
         status, document = await asyncio.to_thread(self._apply, await _body(request, MOST_APPLIED_BYTES))
         return JSONResponse(document, status)
 

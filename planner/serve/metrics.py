@@ -83,6 +83,7 @@ class _ServiceCollector(Collector):
         temperature = GaugeMetricFamily(
             "planner_worker_temperature_celsius", "Highest temperature of the device", labels=("worker",)
         )
+        power = GaugeMetricFamily("planner_worker_power_watts", "Power that the device draws", labels=("worker",))
         link = CounterMetricFamily(
             "planner_link_bytes", "Tensors of samples sent from a worker to another", labels=("sender", "receiver")
         )
@@ -99,9 +100,11 @@ class _ServiceCollector(Collector):
             slowness.add_metric((name,), load.slowness)
             if load.temperature_celsius is not None:
                 temperature.add_metric((name,), load.temperature_celsius)
+            if load.power_w is not None:
+                power.add_metric((name,), load.power_w)
             for sender, size in load.received_bytes.items():
                 link.add_metric((sender, name), size)
-        yield from (present, left, utilisation, busy, blocks, queue, slowness, temperature, link)
+        yield from (present, left, utilisation, busy, blocks, queue, slowness, temperature, power, link)
 
     def _of_run(self) -> Iterator[Metric]:
         counts = self._gateway.watch.counts

@@ -55,8 +55,8 @@ class Server(AbstractContextManager["Server"]):
         Time in seconds for requests in flight at the end.
     codecs
         How sources that generate turn text into tokens; by bytes where none is given.
-    apply
-        Applies another plan; None to refuse that.
+    apply, appliers
+        Applies another plan; and who may have it do so.
 
     Raises
     ------
@@ -73,19 +73,22 @@ class Server(AbstractContextManager["Server"]):
         *,
         grace_s: float,
         access_log: bool = False,
-        codecs: Mapping[str, TextCodec] | None = None,
-        apply: Apply | None = None,
+        codecs: Mapping[str, TextCodec],
+        apply: Apply,
+        appliers: str,
     ) -> None:
         self._gateway = gateway
         self._http = http
         self._grpc_address = grpc_address
         self._grace_s = grace_s
         traffic = Traffic(access_log=access_log)
-        completions = CompletionService(gateway, codecs or {})
+        completions = CompletionService(gateway, codecs)
         registry = registry_of(gateway, traffic)
-        application = HttpService(gateway, traffic, registry, name, completions=completions, apply=apply).application()
+        endpoints = HttpService(
+            gateway, traffic, registry, name, completions=completions, apply=apply, appliers=appliers
+        )
         config = uvicorn.Config(
-            application,
+            endpoints.application(),
             lifespan="off",
             log_config=None,
             access_log=False,

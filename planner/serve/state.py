@@ -28,6 +28,8 @@ class WorkerState(FrozenModel):
     """Its device class."""
     temperature_celsius: float | None
     """Highest temperature that the device reports."""
+    power_w: float | None
+    """Power that the device draws, in watts."""
 
 
 class DelayState(FrozenModel):
@@ -165,6 +167,7 @@ def _worker(instance: Instance, name: str, count: WorkerCount) -> WorkerState:
         blocks_done=load.blocks if load is not None else None,
         device=instance.worker(name).device_class,
         temperature_celsius=load.temperature_celsius if load is not None else None,
+        power_w=load.power_w if load is not None else None,
     )
 
 

@@ -214,6 +214,29 @@ def test_a_plan_that_does_not_fit_is_refused_and_the_old_one_goes_on(plan: plann
         assert feeder.errors == []
 
 
+def test_a_change_for_which_a_worker_has_too_little_memory_is_refused(plan: planner.Plan) -> None:
+    """Each worker has memory for two of the three blocks: a plan that has them swap blocks needs all three at once."""
+    weights_bytes, activation_bytes = 1_000_000, 500_000  # of a block in the profile of the case
+    two_blocks = {"base_memory": "0 B", "memory": f"{2.5 * weights_bytes + activation_bytes:.0f} B"}
+    workers = {name: {**entry, **two_blocks} for name, entry in plan.scenario.to_dict()["workers"].items()}
+    small = changed(plan, workers=workers)
+
+    def split(*places: str) -> planner.Plan:
+        pins = {name: dict(enumerate(places)) for name in ("urgent", "other")}
+        return planner.solve(small, pins=pins, progress=None)
+
+    first, swapped, near = split("a", "b", "b"), split("b", "b", "a"), split("a", "b", "a")
+    with feeding(first) as (session, feeder, _):
+        with pytest.raises(ExecuteError, match=r"blocks of both plans.*workers\.b.*3.338 MiB.*at most 2.861 MiB"):
+            session.apply(swapped)
+        feeder.more("urgent")
+        assert session.plan is first
+        session.apply(near)  # b keeps a block, and a has one more
+        feeder.more("other")
+        assert session.plan is near
+        assert feeder.errors == []
+
+
 def test_a_worker_that_is_killed_meanwhile_costs_the_new_plan_or_nothing(plan: planner.Plan) -> None:
     """Whenever an agent dies, the samples end: in the old run, in the new one, or in the one that goes on."""
     home = at_home(plan)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import urllib.request
 from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 from urllib.error import HTTPError
@@ -14,6 +15,8 @@ import pytest
 
 import planner
 from planner.api.applying import apply_at
+from planner.api.scenario import refuse_paths_outside
+from planner.errors import ScenarioError, UsageError
 from planner.profiling.store import save_profile
 from tests.model.decoder_models import EXPECTED, EXPORTS
 
@@ -164,10 +167,51 @@ def test_a_service_follows_another_scenario(folder: Path) -> None:
         assert [model.id for model in client.models.list()] == ["chat"]
 
 
-def test_a_service_may_refuse_to_be_changed(folder: Path) -> None:
-    with planner.Service(folder / "plan.json", listen="127.0.0.1:0", applies=False) as closed:
-        request = urllib.request.Request(f"{closed.url}/apply", b"{}", method="POST")
-        with pytest.raises(HTTPError) as caught:
-            urllib.request.urlopen(request, timeout=60)
-        assert caught.value.code == 403
-        caught.value.close()
+JSON = {"Content-Type": "application/json"}
+
+
+def status_of_apply(service: planner.Service, folder: Path, headers: dict[str, str], **scenario: object) -> int:
+    """Return the status with which a service answers a request to change it, which changes nothing."""
+    document = planner.load_scenario(folder / "scenario.yaml").to_dict() | scenario
+    body = json.dumps({"scenario": document, "dry_run": True}).encode()
+    request = urllib.request.Request(f"{service.url}/apply", body, headers, method="POST")
+    try:
+        with urllib.request.urlopen(request, timeout=60) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        error.close()
+        return error.code
+
+
+def test_who_may_change_a_service_is_up_to_it(folder: Path) -> None:
+    outside = {"models": {"llama": {"path": "/etc/model.onnx"}}}
+    with planner.Service(folder / "plan.json", listen="127.0.0.1:0") as local:
+        assert status_of_apply(local, folder, JSON) == 200
+        assert status_of_apply(local, folder, JSON | {"Origin": local.url}) == 403
+        assert status_of_apply(local, folder, JSON | {"Host": "page.example"}) == 403
+        assert status_of_apply(local, folder, {"Content-Type": "text/plain"}) == 415
+        for name in ("Forwarded", "X-Forwarded-For", "X-Real-IP"):
+            assert status_of_apply(local, folder, JSON | {name: "127.0.0.1"}) == 403
+    with planner.Service(folder / "plan.json", listen="127.0.0.1:0", appliers="anyone") as anyone:
+        assert status_of_apply(anyone, folder, JSON | {"X-Forwarded-For": "192.0.2.7"}) == 200
+        assert status_of_apply(anyone, folder, JSON | {"Origin": "http://page.example"}) == 403
+        assert status_of_apply(anyone, folder, JSON, **outside) == 400
+    with planner.Service(folder / "plan.json", listen="127.0.0.1:0", appliers="none") as closed:
+        assert status_of_apply(closed, folder, JSON) == 403
+    with pytest.raises(UsageError, match=r"local \| anyone \| none"):
+        planner.Service(folder / "plan.json", appliers="friends")
+
+
+def test_a_scenario_from_elsewhere_names_files_of_the_service_only(folder: Path) -> None:
+    known = planner.load_scenario(folder / "scenario.yaml")
+    (folder / "link").symlink_to("/etc")
+    for path, allowed in (
+        ("other.onnx", True), ("deep/../other.onnx", True), (str(LLAMA), True), ("../other.onnx", False),
+        ("/etc/passwd", False), ("deep/../../other.onnx", False), ("link", False), ("link/passwd", False),
+    ):  # fmt: skip
+        data = known.to_dict()
+        data["models"]["more"] = {"path": path}
+        for document in (data, {**known.to_dict(), "profiles": [path]}):
+            with nullcontext() if allowed else pytest.raises(ScenarioError, match="outside the folder"):
+                refuse_paths_outside(document, known)
+    refuse_paths_outside(known.to_dict(), known)

@@ -31,6 +31,7 @@ from planner.errors import ExecuteError, UsageError
 from planner.execution.wire.zenoh import free_port
 from planner.plan.store import load_plan
 from planner.serve.state import ServiceState
+from tests.cli.command import planner as command
 from tests.execution.case import ROWS, WIDTH, write_case
 from tests.execution.processes import agents, cmdline
 from tests.execution.raw import agent_process
@@ -338,6 +339,48 @@ def test_a_service_whose_agents_are_taken_over_ends_and_says_by_whom(plan: Path,
             assert session.source("urgent").inputs
         assert process.stderr is not None
         assert re.search(r"planner: error: .*taken over", process.stderr.read())
+
+
+def test_the_dashboard_and_the_guide_name_metrics_that_there_are(plan: Path) -> None:
+    with planner.Service(plan, listen="127.0.0.1:0") as service:
+        soon(lambda: metric(service, "planner_worker_queue", worker="a") is not None)
+        families = {one.name: one.type for one in text_string_to_metric_families(get(service, "/metrics")[1].decode())}
+    suffixes = {"counter": ("_total",), "histogram": ("_bucket", "_sum", "_count"), "info": ("_info",), "gauge": ("",)}
+    named = {name + suffix for name, kind in families.items() for suffix in suffixes.get(kind, ("",))}
+    docs = Path(__file__).parents[2] / "docs"
+    dashboard = set(re.findall(r"\bplanner_[a-z_]+", (docs / "grafana.json").read_text(encoding="utf-8")))
+    guide = set(re.findall(r"`(planner_[a-z_]+)`", (docs / "guides" / "serve.md").read_text(encoding="utf-8")))
+    assert len(dashboard) > 10
+    assert dashboard <= named
+    assert guide <= named | set(families)
+    missing = {name for name in families if name.startswith("planner_")} - {
+        name.removesuffix("_total") for name in guide
+    }
+    assert missing <= {"planner_build"}
+
+
+def test_a_service_that_is_told_so_makes_its_plan_again(plan: Path) -> None:
+    """Far fewer requests come than the plan expects."""
+    options = ("--auto", "--auto-interval", "1 s", "--auto-drift", "20%")
+    with serving(plan, *ALL, *options) as (_, addresses):
+
+        def changes() -> list[Any]:
+            return list(json.loads(urlopen(f"http://{addresses['http']}/state").read())["changes"])
+
+        soon(lambda: bool(changes()))
+
+
+def test_rules_of_drift_need_auto_and_are_checked(plan: Path) -> None:
+    for options, told in (
+        (("--auto-drift", "20%"), "with --auto"),
+        (("--auto-interval", "1 s"), "with --auto"),
+        (("--auto", "--auto-drift", "0%"), "drift"),
+        (("--auto", "--auto-interval", "0 s"), "interval_s"),
+        (("--auto", "--auto-interval", "soon"), "soon"),
+    ):
+        refused = command("serve", plan, *options)
+        assert refused.returncode == 2
+        assert told in refused.stderr
 
 
 def test_addresses_are_checked_before_agents_start(plan: Path) -> None:

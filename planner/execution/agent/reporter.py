@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 from collections.abc import Callable
 from math import inf
+from pathlib import Path
 from typing import Final
 
 from planner.execution.agent.event_log import EventLog
@@ -13,7 +14,7 @@ from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.frames import Frame, Tensors
 from planner.execution.wire.messages import COORDINATOR, Deploy, Ended, Load, Log, Output, Report, WorkerFault
 from planner.execution.wire.transport import CONTROL, LEVELS
-from planner.profiling.environment import temperature_celsius
+from planner.profiling.sensors import ROOT, power_w, temperature_celsius
 from planner.trace.records import SampleRecord
 from planner.worker.worker import Worker
 
@@ -22,16 +23,22 @@ _LOG = logging.getLogger(__name__)
 LOAD_PERIOD_S: Final = 0.5
 """Period of the reports of a worker's load and log."""
 
-_TEMPERATURE_PERIOD_S: Final = 5.0
+_SENSORS_PERIOD_S: Final = 5.0
 
 _BATCH_S: Final = 0.2
 """Ends of samples are batched for this long unless the run is live: each message costs both ends some work."""
 
 
 class Reporter:
-    """Reports one worker of one run; the times are those of the run's clock."""
+    """Reports one worker of one run; the times are those of the run's clock.
 
-    def __init__(self, name: str, deploy: Deploy, send: SendFrame) -> None:
+    Parameters
+    ----------
+    root
+        Root folder of the system's files, for its sensors.
+    """
+
+    def __init__(self, name: str, deploy: Deploy, send: SendFrame, root: Path = ROOT) -> None:
         self.log = EventLog(live=deploy.live)
         self._name = name
         self._run = deploy.run
@@ -40,8 +47,9 @@ class Reporter:
         self._ended: list[SampleRecord] = []
         self._next_ends_s = inf
         self._failing: set[tuple[str, int]] = set()
-        self._temperature: float | None = None
-        self._next_temperature_s = 0.0
+        self._root = root
+        self._sensors: tuple[float | None, float | None] = (None, None)
+        self._next_sensors_s = 0.0
 
     @property
     def next_due_s(self) -> float:
@@ -54,6 +62,7 @@ class Reporter:
             self._send_ends()
         if self._next_load_s <= now_s:
             self._next_load_s = now_s + LOAD_PERIOD_S
+            temperature, power = self._read_sensors(now_s)
             load = Load(
                 run=self._run,
                 worker=self._name,
@@ -63,19 +72,20 @@ class Reporter:
                 blocks=self.log.blocks,
                 carried_s=self.log.carried_s,
                 received_bytes=self.log.received_bytes,
-                temperature_celsius=self._temperature_celsius(now_s),
                 slowness=worker.slowness(now_s),
                 links=links(),
+                temperature_celsius=temperature,
+                power_w=power,
             )
             self._report(Frame(load))
             self._send_log()
 
-    def _temperature_celsius(self, now_s: float) -> float | None:
-        """Return the device's temperature, which some devices take milliseconds to read."""
-        if self._next_temperature_s <= now_s:
-            self._next_temperature_s = now_s + _TEMPERATURE_PERIOD_S
-            self._temperature = temperature_celsius()
-        return self._temperature
+    def _read_sensors(self, now_s: float) -> tuple[float | None, float | None]:
+        """Return the device's temperature and power, which some devices take milliseconds to read."""
+        if self._next_sensors_s <= now_s:
+            self._next_sensors_s = now_s + _SENSORS_PERIOD_S
+            self._sensors = temperature_celsius(self._root), power_w(self._root)
+        return self._sensors
 
     def add_end(self, record: SampleRecord, now_s: float) -> None:
         """Report the end of a sample with the next batch."""

@@ -271,6 +271,8 @@ class Load(FrozenModel):
     """Size of the samples' tensors that have arrived from each worker since the start, without what it passed on."""
     temperature_celsius: Annotated[float, Field(ge=-300, le=1e4, allow_inf_nan=False)] | None = None
     """Highest temperature that the device reports; None where it reports none."""
+    power_w: Annotated[float, Field(ge=0, le=1e6, allow_inf_nan=False)] | None = None
+    """Power that the device draws, in watts; None where it reports none."""
     slowness: Annotated[float, Field(gt=0, le=1e15, allow_inf_nan=False)] = 1.0
     """How many times slower than profiled this worker is at the moment."""
     links: dict[str, LinkSpeed] = {}

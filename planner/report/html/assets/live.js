@@ -31,13 +31,19 @@ function sceneOf(state) {
   const workers = names.map((name) => {
     const live = own(state.workers, name) ?? {};
     const planned = plan && own(plan.workers, name);
+    const device = live.device ?? given.get(name)?.device_class ?? "";
+    const sensed = [
+      missing(live.temperature_celsius) ? "" : `${live.temperature_celsius.toFixed(0)} °C`, missing(live.power_w) ? "" : `${plain(live.power_w)} W`,
+    ].filter(Boolean).join(" · ");
+    const both = [device, sensed].filter(Boolean).join(" · ");
     return {
-      name, device: live.device ?? given.get(name)?.device_class, utilisation: live.utilisation, present: live.present, queue: live.queue,
+      name, device: both.length <= 23 ? both : sensed || device, utilisation: live.utilisation, present: live.present, queue: live.queue,
       title: [
         `${name}${live.present === false ? ": left" : ""}`,
         `utilisation now: ${percent(live.utilisation)}${planned && plan.goal !== "makespan" ? `, planned ${percent(planned.utilisation)}` : ""}`,
         `waiting: ${count(live.queue)}, blocks done: ${count(live.blocks_done)}`,
-      ].join("\n"),
+        [device, sensed].filter(Boolean).join(", "),
+      ].filter(Boolean).join("\n"),
     };
   });
   return { workers, networks: scene ? scene.networks.map((network) => networkOf(network, state)) : linksOf(state), plan,
