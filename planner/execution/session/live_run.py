@@ -21,6 +21,7 @@ from planner.execution.wire.messages import Load
 from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
 from planner.plan.types import PlanSpec
+from planner.scenario.decode import DecodeSpec
 from planner.trace.records import Incident, SampleRecord
 
 _SEQUENCES: Final = itertools.count(secrets.randbits(62))
@@ -142,6 +143,10 @@ class LiveRun(Observer):
 
     def _cuts(self, source: str) -> Sequence[Sequence[TensorSpec]]:
         return self.deployment.models[self.deployment.instance.scenario.sources[source].models[0]].cuts
+
+    def decode(self, source: str) -> DecodeSpec | None:
+        """Return how a source generates, by its scenario."""
+        return self.deployment.instance.scenario.sources[source].decode
 
     def next_sequence(self, source: str) -> int:
         """Return the number of a new sequence; raise an error if its runs might leave at an exit."""
