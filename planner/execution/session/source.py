@@ -14,6 +14,7 @@ from numpy.typing import NDArray
 from planner.errors import ExecuteError
 from planner.execution.session.samples import fitting
 from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import Further
 from planner.model.chain import TensorSpec
 from planner.scenario.decode import DecodeSpec
 
@@ -91,7 +92,14 @@ class Desk(Protocol):
         ...
 
     def send(
-        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+        self,
+        source: str,
+        sample: int,
+        inputs: Tensors,
+        *,
+        priority: float | None = None,
+        within_s: float | None = None,
+        further: Further | None = None,
     ) -> None:
         """Send a sample to the worker of its source."""
         ...
@@ -119,6 +127,7 @@ class _InFlight:
     """The run that it belongs to."""
     priority: float | None = None
     within_s: float | None = None
+    further: Further | None = None
     submitted_s: float = field(default_factory=time.monotonic)
     sent_s: float | None = None
     """When it was last sent to its worker; None while that is away."""
@@ -200,6 +209,7 @@ class SourceHandle:
         timeout_s: float | None = None,
         priority: float | None = None,
         within_s: float | None = None,
+        further: Further | None = None,
     ) -> Future[Result]:
         """Submit a sample.
 
@@ -213,6 +223,8 @@ class SourceHandle:
             Priority of one of the sources, with which the sample is served in place of that of its own.
         within_s
             Time for the result, in seconds: the sample is dropped if a block of it would start later.
+        further
+            Steps of a sequence that follow it; see :meth:`generate`.
 
         Returns
         -------
@@ -248,7 +260,7 @@ class SourceHandle:
                 if desk in self._given_up:
                     home = desk.home(self.name)
                     raise AbsentError("the worker of the source is absent", where=self.name, value=home)
-                waiting = _InFlight(future, arrays, desk, priority, within_s)
+                waiting = _InFlight(future, arrays, desk, priority, within_s, further)
                 self._send(sample, waiting)
             except BaseException:
                 self._slots.release()
@@ -328,7 +340,14 @@ class SourceHandle:
         """Send a sample to its worker, unless that is away."""
         if waiting.desk not in self._away:
             left_s = None if waiting.left_s is None else max(waiting.left_s, 0.0)
-            waiting.desk.send(self.name, sample, waiting.inputs, priority=waiting.priority, within_s=left_s)
+            waiting.desk.send(
+                self.name,
+                sample,
+                waiting.inputs,
+                priority=waiting.priority,
+                within_s=left_s,
+                further=waiting.further,
+            )
             waiting.sent_s = waiting.submitted_s if waiting.sent_s is None else time.monotonic()
 
     def home_left(self, desk: Desk) -> None:
