@@ -1,4 +1,4 @@
-"""Two prompts of unlike priority on three devices, and a picture of when each token was there; see README.md.
+"""Two prompts of unlike priority on three devices, and a picture of tokens and workers along time; see README.md.
 
 python examples/tokens/run.py [-o FOLDER]
 """
@@ -7,18 +7,23 @@ from __future__ import annotations
 
 import shutil
 import threading
+import time
 from argparse import ArgumentParser
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
 import planner
 from planner.cli.output import print_table
+from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.generation import Generation
+from planner.execution.wire.messages import Load
 from planner.model.decoders import build_decoder
 from planner.profiling.store import save_profile
-from planner.report.figure import new_figure, source_colours
+from planner.report.figure import GREY, new_figure, source_colours
 
 HERE: Final = Path(__file__).parent
 VOCABULARY: Final = 1000
@@ -31,6 +36,25 @@ class Variant:
 
     label: str
     chunk: int | None
+
+
+class Loads(Observer):
+    """Keeps what the workers report about once a second: the time of the report, and that of computing so far."""
+
+    def __init__(self) -> None:
+        self.by_worker: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def on_load(self, load: Load) -> None:
+        """Keep a report."""
+        self.by_worker[load.worker].append((time.monotonic(), load.busy_s))
+
+
+@dataclass
+class Run:
+    """What came of a variant: the sequences of each source, and the reports of each worker."""
+
+    sequences: dict[str, list[Generation]]
+    loads: Mapping[str, Sequence[tuple[float, float]]] = field(default_factory=dict)
 
 
 VARIANTS: Final = (Variant("prompts whole", None), Variant("prompts in chunks of 16", 16))
@@ -93,20 +117,34 @@ def rows(label: str, found: Mapping[str, list[Generation]]) -> list[tuple[str, .
     return table
 
 
-def draw(path: Path, runs: Mapping[str, Mapping[str, list[Generation]]]) -> None:
-    """Draw when each token was there, a panel for each variant."""
+def draw(path: Path, runs: Mapping[str, Run]) -> None:
+    """Draw, for each variant, when each token was there, and how much each worker computed."""
     colours = source_colours(["assistant", "digest"])
-    with new_figure(path) as figure:
-        panels = figure.subplots(len(runs), 1, sharex=True, squeeze=False)[:, 0]
-        for axes, (label, found) in zip(panels, runs.items(), strict=True):
-            begin_s = min(one.begin_s for generations in found.values() for one in generations)
-            for height, (source, generations) in enumerate(found.items()):
+    with new_figure(path, (1100, 420 * len(runs))) as figure:
+        panels = figure.subplots(
+            2 * len(runs), 1, squeeze=False, sharex=True, gridspec_kw={"height_ratios": [2, 3] * len(runs)}
+        )[:, 0]
+        for (label, run), tokens, workers in zip(runs.items(), panels[::2], panels[1::2], strict=True):
+            begin_s = min(one.begin_s for generations in run.sequences.values() for one in generations)
+            for height, (source, generations) in enumerate(reversed(run.sequences.items())):
                 times_s = [one.begin_s - begin_s + at_s for one in generations for at_s in one.times_s]
-                axes.plot(times_s, [height] * len(times_s), "|", markersize=16, color=colours[source])
-            axes.set_title(label)
-            axes.set_yticks(range(len(found)), list(found))
-            axes.set_ylim(-0.6, len(found) - 0.4)
-        panels[-1].set_xlabel("Time [s]; each line is a token")
+                tokens.plot(times_s, [height] * len(times_s), "|", markersize=16, color=colours[source])
+            tokens.set_title(f"{label}: each line is a token")
+            tokens.set_yticks(range(len(run.sequences)), list(reversed(run.sequences)))
+            tokens.set_ylim(-0.6, len(run.sequences) - 0.4)
+            for height, (worker, reports) in enumerate(sorted(run.loads.items(), reverse=True)):
+                for (from_s, before_s), (to_s, after_s) in pairwise(reports):
+                    share = min((after_s - before_s) / (to_s - from_s), 1.0)
+                    workers.bar(from_s - begin_s, 0.8 * share, to_s - from_s, height, align="edge", color=GREY)
+                workers.axhline(height, color=GREY, linewidth=0.5)
+                workers.annotate(
+                    worker, (-0.01, height + 0.4), xycoords=workers.get_yaxis_transform(), ha="right", va="center"
+                )
+            workers.set_title("share of time that each worker computes")
+            workers.set_yticks([])
+            workers.set_ylim(0, max(len(run.loads), 1))
+        panels[-1].set_xlabel("Time [s]")
+        panels[-1].set_xlim(left=0)
 
 
 def main() -> None:
@@ -121,9 +159,10 @@ def main() -> None:
     runs = {}
     table = []
     for variant in VARIANTS:
-        with planner.Session(plan) as session:
-            runs[variant.label] = generate(session, variant, options.prompt, options.tokens)
-        table += rows(variant.label, runs[variant.label])
+        loads = Loads()
+        with planner.Session(plan, observer=loads) as session:
+            runs[variant.label] = Run(generate(session, variant, options.prompt, options.tokens), loads.by_worker)
+        table += rows(variant.label, runs[variant.label].sequences)
     print_table("Tokens", ("", "source", ">tokens", ">to the first", ">to the next", ">longest gap"), table)
     draw(options.output / "tokens.png", runs)
 

@@ -13,6 +13,7 @@ from planner.api.scenario import Scenario
 from planner.errors import PlannerError, explain
 from planner.execution.coordinator.run_result import Observer, SendSample
 from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import TOKENS
 from planner.execution.wire.messages import Load as WorkerLoad
 from planner.plan.drift import DriftRules, DriftWatch, Load, Window
 from planner.plan.types import PlanSpec
@@ -59,11 +60,12 @@ class Meter(Observer):
         self._also.on_started(submit)
 
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
-        """Count a sample."""
+        """Count a sample, or the steps of a sequence that it stands for."""
+        count = len(outputs[TOKENS]) if TOKENS in outputs else 1
         with self._lock:
-            self._ended[sample.source] += 1
+            self._ended[sample.source] += count
             if sample.status == "completed":
-                self._completed[sample.source] += 1
+                self._completed[sample.source] += count
                 self._delay_s[sample.source] = self._delay_s.get(sample.source, 0.0) + sample.delay_s
         self._also.on_ended(sample, outputs)
 

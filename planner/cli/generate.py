@@ -36,15 +36,34 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="tokenizer.json of the model, for --text (package `tokenizers`)."),
     ] = None,
-    max_new: Annotated[int, typer.Option(min=1, metavar="N", help="Largest number of tokens to generate.")] = 64,
-    stop: Annotated[str, typer.Option(metavar="LIST", help="Tokens after which it ends.", show_default="none")] = "",
+    max_new: Annotated[
+        int | None,
+        typer.Option(
+            min=1, metavar="N", help="Largest number of tokens to generate.", show_default="the scenario's, or 256"
+        ),
+    ] = None,
+    stop: Annotated[
+        str | None,
+        typer.Option(metavar="LIST", help="Tokens after which it ends.", show_default="the scenario's, or none"),
+    ] = None,
     chunk: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Largest number of tokens of the prompt in a run.", show_default="all"),
+        typer.Option(
+            min=1,
+            metavar="N",
+            help="Largest number of tokens of the prompt in a run.",
+            show_default="the scenario's, or all",
+        ),
     ] = None,
     temperature: Annotated[
-        float, typer.Option(min=0.0, metavar="X", help="Draw tokens at this temperature; 0 takes the likeliest.")
-    ] = 0.0,
+        float | None,
+        typer.Option(
+            min=0.0,
+            metavar="X",
+            help="Draw tokens at this temperature; 0 takes the likeliest.",
+            show_default="the scenario's, or 0",
+        ),
+    ] = None,
     seed: Annotated[int, typer.Option(min=0, metavar="N", help="Seed of the drawn tokens.")] = 0,
     stream: Annotated[bool, typer.Option("--stream", help="Print each token as soon as it is known.")] = False,
     connect: list[str] | None = RUN_ON_OPTION,
@@ -70,7 +89,7 @@ def command(
         raise UsageError("nothing to tokenize", where="--tokenizer", value=str(tokenizer), expected="--text TEXT")
     words: TextCodec = TokenizerCodec(tokenizer, "--tokenizer") if tokenizer is not None else BytesCodec()
     prompt = _numbers(tokens, "--tokens") if tokens is not None else words.encode(text or "")
-    ends = _numbers(stop, "--stop") if stop else []
+    ends = None if stop is None else _numbers(stop, "--stop") if stop else []
     session = planner.Session(
         plan,
         scenario=scenario,

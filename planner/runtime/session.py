@@ -34,6 +34,10 @@ SESSION_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
 )
 """Configuration of every session, of blocks and of whole models, because it affects times and results."""
 
+_WASTE_BYTES: Final = 2**14
+"""By how much a piece of the shared arena may exceed the tensor in it. By default a piece may be twice as large, and the
+state of a sequence keeps its pieces for long."""
+
 _DTYPES: Final = {
     "tensor(float)": "float32",
     "tensor(double)": "float64",
@@ -226,7 +230,8 @@ def _share_arena() -> None:
     """Create the arena of host memory that all sessions of this process share."""
     library = import_onnxruntime()
     kind, default = library.OrtAllocatorType.ORT_ARENA_ALLOCATOR, library.OrtMemType.DEFAULT
-    library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, default), None)
+    config = library.OrtArenaCfg(0, -1, -1, _WASTE_BYTES)
+    library.create_and_register_allocator(library.OrtMemoryInfo("Cpu", kind, 0, default), config)
 
 
 def upload(tensors: Mapping[str, NDArray[Any]], provider: Provider) -> dict[str, DeviceTensor]:

@@ -1,7 +1,8 @@
 """Text generation by OpenAI's protocol: ``/v1/models`` and ``/v1/completions``, also streamed as server-sent events.
 
 A source whose model keeps state is a model here. Prompts are texts, or lists of tokens. Tokens are drawn at a
-``temperature``, 1 by default as in that protocol; 0 takes the likeliest.
+``temperature``; 0 takes the likeliest. Where a request does not say how it is to be completed, ``decode:`` of the
+source in the scenario does, and otherwise that protocol's defaults: 16 tokens at temperature 1.
 """
 
 from __future__ import annotations
@@ -29,6 +30,9 @@ from planner.serve.gateway import Gateway
 MOST_BYTES: Final = 2**22
 """Largest request."""
 
+MAX_TOKENS: Final = 16
+TEMPERATURE: Final = 1.0
+
 Finish = Literal["stop", "length"]
 
 
@@ -39,8 +43,8 @@ class CompletionRequest(BaseModel):
 
     model: str
     prompt: str | list[int]
-    max_tokens: int = Field(default=16, ge=1)
-    temperature: float = Field(default=1.0, ge=0, le=2, allow_inf_nan=False)
+    max_tokens: int | None = Field(default=None, ge=1)
+    temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
     seed: int = Field(default=0, ge=0)
     stop: str | list[str] | None = None
     stream: bool = False
@@ -82,7 +86,10 @@ class _Completion:
     async def pieces(self) -> AsyncIterator[str]:
         """Yield what each token adds to the text, once no stop can begin in it."""
         shown = 0
-        async for _ in self.generation:
+        async for token in self.generation:
+            if token in self.generation.stop:
+                self.text, self.finish = self.codec.decode(self.generation.tokens[:-1]), "stop"
+                break
             whole = whole_characters(self.codec.decode(self.generation.tokens))
             ends = [at for stop in self.stops if (at := whole.find(stop)) >= 0]
             if ends:
@@ -180,10 +187,13 @@ class CompletionService:
             raise _RefusedError(404, what, "model_not_found")
         codec = self._codecs.get(asked.model, BytesCodec())
         prompt = codec.encode(asked.prompt) if isinstance(asked.prompt, str) else asked.prompt
+        handle = handles[asked.model]
+        max_new, temperature = asked.max_tokens, asked.temperature
+        if handle.decode is None:
+            max_new = MAX_TOKENS if max_new is None else max_new
+            temperature = TEMPERATURE if temperature is None else temperature
         try:
-            generation = handles[asked.model].generate(
-                prompt, max_new=asked.max_tokens, temperature=asked.temperature, seed=asked.seed
-            )
+            generation = handle.generate(prompt, max_new=max_new, temperature=temperature, seed=asked.seed)
         except PlannerError as error:
             raise _RefusedError(400, str(error)) from error
         return _Completion(generation, codec, asked.stops)

@@ -24,6 +24,7 @@ from planner.plan.types import PlanSpec, Stage
 from planner.policy.registry import POLICIES
 from planner.profiling.store import save_profile
 from planner.profiling.types import ExitPoint
+from planner.scenario.decode import DecodeSpec
 from tests.execution.rig import agents_in_threads
 from tests.model.decoder_models import EXPECTED, EXPORTS
 
@@ -200,3 +201,26 @@ def test_a_model_with_exits_generates_nothing(plans: dict[str, planner.Plan]) ->
     session = LiveSession(deployment, nullcontext())  # type: ignore[arg-type]  # it is never entered
     with pytest.raises(ExecuteError, match=r"leaves at an exit.*found 'model llama with exits'"):
         session.source("urgent").generate([1])
+
+
+def test_what_is_not_said_is_the_scenarios(plans: dict[str, planner.Plan], tmp_path: Path) -> None:
+    case, plan = EXPECTED["llama-fp32"][0], plans["one"]
+    end = case["tokens"].index(249) + 1
+    instance = plan.scenario.instance.with_sources(
+        {
+            "urgent": {"decode": DecodeSpec(prompt=4, max_new=7, chunk=1)},
+            "other": {"decode": DecodeSpec(prompt=4, max_new=40, stop=(249,), next="sample", temperature=1e-6)},
+        }
+    )
+    models = plan.scenario.load_models()
+    deployment = deploy(instance, plan.spec, models, policy="planned", live=True)
+    with LiveSession(deployment, agents_in_threads(("a", "b"), tmp_path)) as session:
+        urgent, other = (session.source(name).generate(case["prompt"]) for name in ("urgent", "other"))
+        assert list(urgent) == case["tokens"][:7]
+        assert urgent.chunk == 1
+        assert list(other) == case["tokens"][:end]
+        assert other.temperature == 1e-6
+        longer = session.source("urgent").generate(case["prompt"], max_new=9, chunk=100)
+        assert list(longer) == case["tokens"][:9]
+        to_the_end = session.source("other").generate(case["prompt"], stop=(), max_new=len(case["tokens"]))
+        assert list(to_the_end) == case["tokens"]

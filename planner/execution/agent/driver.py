@@ -9,10 +9,12 @@ from __future__ import annotations
 import heapq
 import logging
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count
 
 from planner.execution.agent.executor import BlockJob, BlockResult, Executor
+from planner.execution.agent.feedback import Feedback
 from planner.execution.agent.outbox import Outbox, SendFrame
 from planner.execution.agent.reporter import Reporter
 from planner.execution.agent.tensors import TensorStore
@@ -97,6 +99,9 @@ class Driver:
         self._refuse = refuse
         self._worker = Worker(name, instance, make_policy(deploy.policy, instance, deploy.plan), costs=self._costs)
         self._store = TensorStore(deploy, inputs)
+        specs = instance.scenario.sources.items()
+        self._feedback = Feedback({source: deploy.models[spec.models[0]] for source, spec in specs})
+        self._follow_ups: deque[Event] = deque()
         self._outbox = Outbox(name, deploy, send)
         self._reporter = Reporter(name, deploy, send)
         self._start_s = 0.0
@@ -201,6 +206,7 @@ class Driver:
         if not self._store.submit(submit.source, submit.sample, frame.tensors):
             self._refuse(frame.sender, f"sample {submit.sample} of {submit.source} arrived twice")
             return
+        self._feedback.begin(submit, frame.tensors, max(self.now_s, 0.0))
         sequence = sequence_of(frame.tensors)
         arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s, sequence)
         if self.now_s < 0:  # the coordinator's clock is ahead of this one
@@ -346,6 +352,8 @@ class Driver:
             self._carry_out(effect)
         if isinstance(event, Received) and event.message.kind == "result":
             self._reporter.log.duplicates += not any(isinstance(effect, Complete) for effect in effects)
+        while self._follow_ups:
+            self._step(self._follow_ups.popleft())
 
     # ---- effects ----------------------------------------------------------------------------------------------------
 
@@ -379,12 +387,20 @@ class Driver:
     def _complete(self, complete: Complete) -> None:
         outputs = self._store.result(complete.key, complete.origin)
         self._store.discard(complete.key)
-        self._end_sample(complete, outputs)
+        following = self._feedback.next_run(complete.key, outputs, self.now_s)
+        if following is None:
+            self._end_sample(complete, outputs)
+            return
+        arrived, inputs = following
+        self._store.end(complete.key)
+        self._store.submit(arrived.source, arrived.sample, inputs)
+        self._follow_ups.append(arrived)
 
     def _end_sample(self, end: Complete | Fail, outputs: Tensors | None = None) -> None:
         record, outputs = sample_record(end, self.now_s), outputs or {}
         if self._deploy.live:
             self._store.end(end.key)
+            record, outputs = self._feedback.end(record, outputs)
             self._reporter.report_end(record, outputs, self._outbox.level(end.key.source))
             return
         if outputs:

@@ -14,7 +14,7 @@ from planner.execution.coordinator.preparation import Preparation
 from planner.execution.coordinator.run_result import RunResult
 from planner.execution.coordinator.supervision import Supervision
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import Admit, Start, Stop, Submit, Transmit
+from planner.execution.wire.messages import Admit, Further, Start, Stop, Submit, Transmit
 from planner.execution.wire.transport import urgency_levels
 
 _START_DELAY_S: Final = 0.3
@@ -81,9 +81,17 @@ def _start(state: RunState) -> None:
     levels = urgency_levels({name: source.priority for name, source in sources.items()})
 
     def submit(
-        source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+        source: str,
+        sample: int,
+        inputs: Tensors,
+        *,
+        priority: float | None = None,
+        within_s: float | None = None,
+        further: Further | None = None,
     ) -> None:
-        message = Submit(run=state.id, source=source, sample=sample, priority=priority, within_s=within_s)
+        message = Submit(
+            run=state.id, source=source, sample=sample, priority=priority, within_s=within_s, further=further
+        )
         level = levels[sources[source].priority if priority is None else priority]
         members.send(sources[source].worker, message, inputs, level)
 

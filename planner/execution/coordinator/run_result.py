@@ -7,7 +7,7 @@ from typing import Protocol
 
 from planner.execution.coordinator.collected import Outputs, StepLogs
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import Load
+from planner.execution.wire.messages import Further, Load
 from planner.plan.types import PlanSpec
 from planner.scenario.instance import Instance
 from planner.trace.records import Incident, SampleRecord
@@ -18,9 +18,16 @@ class SendSample(Protocol):
     """Sends a sample of a live run to the worker of its source."""
 
     def __call__(
-        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+        self,
+        source: str,
+        sample: int,
+        inputs: Tensors,
+        *,
+        priority: float | None = None,
+        within_s: float | None = None,
+        further: Further | None = None,
     ) -> None:
-        """Send a sample, with a priority and a limit of time of its own if it has them."""
+        """Send a sample, with what it has of a priority, a limit of time and further steps of its own."""
         ...
 
 

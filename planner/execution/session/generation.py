@@ -3,13 +3,18 @@
 Each run of a sequence is a sample: the prompt first, whole or in chunks, then one token at a time. Other samples get
 their turn between the runs, so that a long prompt in chunks does not hold up urgent sources. When the state of a
 sequence is lost, because a worker left or its blocks moved, the sequence starts again: its prompt and the tokens so far
-become the prompt of a new one. No token is lost or given twice, since they are chosen here.
+become the prompt of a new one. No token is lost or given twice, since they are counted here.
+
+The likeliest token needs no program to choose it. So once it is known how long a step takes, a run asks for further
+steps (:class:`~planner.execution.wire.messages.Further`), which follow one another at the source's worker, for
+:data:`TOGETHER_S` at most; drawn tokens are chosen here, one by one.
 """
 
 from __future__ import annotations
 
 import asyncio
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -20,11 +25,15 @@ from numpy.typing import NDArray
 
 from planner.errors import ExecuteError
 from planner.execution.session.source import BusyError, Result, SampleError
+from planner.execution.wire.messages import MAX_FURTHER, TIMES, TOKENS, Further
 from planner.model.chain import SEQUENCE, TensorSpec
 
 MAX_RESTARTS: Final = 5
 """A sequence fails after it has been started again this often without a new token."""
 
+
+TOGETHER_S: Final = 0.05
+"""For how long steps may follow one another before their tokens are given to the program."""
 
 BUSY_S: Final = 0.005
 """After what time an asynchronous generation looks again whether its source takes a sample."""
@@ -49,9 +58,19 @@ class SequenceSource(Protocol):
         """Return the number of a new sequence, which no other source of the run has."""
         ...
 
-    def submit(self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True) -> Future[Result]:
-        """Submit a sample."""
+    def submit(
+        self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, further: Further | None = None
+    ) -> Future[Result]:
+        """Submit a sample, and steps that follow it."""
         ...
+
+
+@dataclass(frozen=True)
+class _Run:
+    """A run of the model, and the steps that follow it."""
+
+    inputs: Mapping[str, NDArray[Any]]
+    further: Further | None
 
 
 @dataclass
@@ -93,7 +112,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
     tokens: list[int] = field(default_factory=list)
     """Those generated so far."""
     times_s: list[float] = field(default_factory=list)
-    """When each was there, in seconds since the generation began."""
+    """When each was there, in seconds since the generation began; of steps that followed one another, at the source's
+    worker, as long before the end of the last one as that measured."""
     restarts: int = 0
     """How often the sequence was started again."""
     begin_s: float = field(default_factory=time.monotonic)
@@ -113,6 +133,9 @@ class Generation(Iterator[int], AsyncIterator[int]):
         self._check_tokens("prompt", self.prompt)
         self._check_tokens("stop", self.stop)
         self._random = np.random.default_rng(self.seed)
+        self._ready: deque[tuple[int, float]] = deque()
+        self._step_s, self._sent_s = np.inf, 0.0
+        self._number = self._runs = self._seen = 0
         self._begin_sequence()
 
     @property
@@ -129,18 +152,20 @@ class Generation(Iterator[int], AsyncIterator[int]):
         """Return the next token."""
         if self._ended:
             raise StopIteration
+        if self._ready:
+            return self._give()
         steps = self._steps()
-        inputs = next(steps)
+        run = next(steps)
         while True:
             try:
-                outputs = self.source.submit(inputs).result().outputs
+                outputs = self.source.submit(run.inputs, further=run.further).result().outputs
             except SampleError as error:
-                inputs = steps.throw(error)
+                run = steps.throw(error)
                 continue
             try:
-                inputs = steps.send(outputs)
+                run = steps.send(outputs)
             except StopIteration:
-                return self.tokens[-1]
+                return self._give()
 
     def __aiter__(self) -> Generation:
         """Return this, of which the tokens can be awaited as well."""
@@ -150,23 +175,31 @@ class Generation(Iterator[int], AsyncIterator[int]):
         """Return the next token, without blocking the event loop."""
         if self._ended:
             raise StopAsyncIteration
+        if self._ready:
+            return self._give()
         steps = self._steps()
-        inputs = next(steps)
+        run = next(steps)
         while True:
             try:
-                outputs = (await self._submitted(inputs)).outputs
+                outputs = (await self._submitted(run)).outputs
             except SampleError as error:
-                inputs = steps.throw(error)
+                run = steps.throw(error)
                 continue
             try:
-                inputs = steps.send(outputs)
+                run = steps.send(outputs)
             except StopIteration:
-                return self.tokens[-1]
+                return self._give()
 
-    async def _submitted(self, inputs: Mapping[str, NDArray[Any]]) -> Result:
+    def _give(self) -> int:
+        token, at_s = self._ready.popleft()
+        self.tokens.append(token)
+        self.times_s.append(at_s)
+        return token
+
+    async def _submitted(self, run: _Run) -> Result:
         while True:
             try:
-                return await asyncio.wrap_future(self.source.submit(inputs, block=False))
+                return await asyncio.wrap_future(self.source.submit(run.inputs, block=False, further=run.further))
             except BusyError:  # other sequences of the source have its places
                 await asyncio.sleep(BUSY_S)
 
@@ -174,36 +207,55 @@ class Generation(Iterator[int], AsyncIterator[int]):
     def _ended(self) -> bool:
         return len(self.tokens) >= self.max_new or bool(self.tokens and self.tokens[-1] in self.stop)
 
-    def _steps(self) -> Generator[dict[str, NDArray[Any]], Mapping[str, NDArray[Any]], None]:
-        """Yield the inputs of the runs up to the next token, and take their outputs, or the error that ends one."""
+    def _steps(self) -> Generator[_Run, Mapping[str, NDArray[Any]], None]:
+        """Yield the runs up to the next token, and take their outputs, or the error that ends one."""
         for attempt in range(MAX_RESTARTS + 1):
             try:
-                scores = yield from self._scores()
+                outputs = yield from self._runs_to_token()
             except SampleError:
                 if attempt == MAX_RESTARTS:
                     raise
                 self.restarts += 1
                 self._begin_sequence()
             else:
-                self.tokens.append(self._choose(scores))
-                self.times_s.append(time.monotonic() - self.begin_s)
+                self._take(outputs)
                 return
+
+    def _take(self, outputs: Mapping[str, NDArray[Any]]) -> None:
+        """Take the tokens that a run and the steps after it have given."""
+        now_s = time.monotonic()
+        if TOKENS in outputs:
+            tokens, offsets_s = outputs[TOKENS].tolist(), outputs[TIMES]
+            times_s = now_s - self.begin_s - (offsets_s[-1] - offsets_s)
+            self._ready.extend(zip(tokens, times_s.tolist(), strict=True))
+            self._runs, self._seen = self._runs + len(tokens) - 1, self._seen + len(tokens) - 1
+        else:
+            logits = outputs[self._logits.name]
+            self._ready.append((self._choose(logits.reshape(-1, logits.shape[-1])[-1]), now_s - self.begin_s))
+        self._step_s = (now_s - self._sent_s) / len(self._ready)
 
     def _begin_sequence(self) -> None:
         self._number, self._runs, self._seen = self.source.next_sequence(), 0, 0
 
-    def _scores(self) -> Generator[dict[str, NDArray[Any]], Mapping[str, NDArray[Any]], NDArray[Any]]:
-        """Run the model on the tokens that it has not seen, and return the logits after the last one."""
+    def _runs_to_token(self) -> Generator[_Run, Mapping[str, NDArray[Any]], Mapping[str, NDArray[Any]]]:
+        """Run the model on the tokens that it has not seen, and return the outputs of the last run."""
         known = [*self.prompt, *self.tokens]
-        logits = np.empty((1, 0))
+        outputs: Mapping[str, NDArray[Any]] = {}
         while self._seen < len(known):
             end = len(known) if self.chunk is None else min(self._seen + self.chunk, len(known))
             inputs = {spec.name: _fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
             inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
-            logits = (yield inputs)[self._logits.name]
+            self._sent_s = time.monotonic()
+            outputs = yield _Run(inputs, self._further(end) if end == len(known) else None)
             self._runs, self._seen = self._runs + 1, end
-        last: NDArray[Any] = logits.reshape(-1, logits.shape[-1])[-1]
-        return last
+        return outputs
+
+    def _further(self, known: int) -> Further | None:
+        """Return the steps that are to follow the next one."""
+        if self.temperature > 0 or not self.tokens:
+            return None
+        together = min(int(TOGETHER_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER)
+        return Further(steps=together - 1, known=known, stop=tuple(self.stop)) if together > 1 else None
 
     def _choose(self, logits: NDArray[Any]) -> int:
         if self.temperature == 0:

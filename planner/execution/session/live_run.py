@@ -17,10 +17,11 @@ from planner.execution.coordinator.run_result import Observer, SendSample
 from planner.execution.session.source import Result, SampleError, SourceHandle
 from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import Load
+from planner.execution.wire.messages import Further, Load
 from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
 from planner.plan.types import PlanSpec
+from planner.scenario.decode import DecodeSpec
 from planner.trace.records import Incident, SampleRecord
 
 _SEQUENCES: Final = itertools.count(secrets.randbits(62))
@@ -143,6 +144,10 @@ class LiveRun(Observer):
     def _cuts(self, source: str) -> Sequence[Sequence[TensorSpec]]:
         return self.deployment.models[self.deployment.instance.scenario.sources[source].models[0]].cuts
 
+    def decode(self, source: str) -> DecodeSpec | None:
+        """Return how a source generates, by its scenario."""
+        return self.deployment.instance.scenario.sources[source].decode
+
     def next_sequence(self, source: str) -> int:
         """Return the number of a new sequence; raise an error if its runs might leave at an exit."""
         instance = self.deployment.instance
@@ -172,12 +177,19 @@ class LiveRun(Observer):
             raise ExecuteError("no source has this priority", where=source, value=priority, expected=expected)
 
     def send(
-        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+        self,
+        source: str,
+        sample: int,
+        inputs: Tensors,
+        *,
+        priority: float | None = None,
+        within_s: float | None = None,
+        further: Further | None = None,
     ) -> None:
         """Send a sample to the worker of its source."""
         if self._submit is None:
             raise _not_entered()
-        self._submit(source, sample, inputs, priority=priority, within_s=within_s)
+        self._submit(source, sample, inputs, priority=priority, within_s=within_s, further=further)
 
     def refuse_failed(self) -> None:
         """Raise the error that has ended the run, if any, as a new exception for each caller."""

@@ -14,13 +14,19 @@ from numpy.typing import NDArray
 from planner.errors import ExecuteError
 from planner.execution.session.samples import fitting
 from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import Further
 from planner.model.chain import TensorSpec
+from planner.scenario.decode import DecodeSpec
 
 if TYPE_CHECKING:
     from planner.execution.session.generation import Generation
 
 STALLED_S: Final = 900.0
 """The samples in flight of a source fail if none of them ends for this time. Their worker gives each up before."""
+
+
+MAX_NEW: Final = 256
+"""Largest number of tokens to generate, where nothing else is said."""
 
 
 class BusyError(ExecuteError):
@@ -86,13 +92,24 @@ class Desk(Protocol):
         ...
 
     def send(
-        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+        self,
+        source: str,
+        sample: int,
+        inputs: Tensors,
+        *,
+        priority: float | None = None,
+        within_s: float | None = None,
+        further: Further | None = None,
     ) -> None:
         """Send a sample to the worker of its source."""
         ...
 
     def refuse_failed(self) -> None:
         """Raise the error that has ended the run, if any."""
+        ...
+
+    def decode(self, source: str) -> DecodeSpec | None:
+        """Return how a source generates, by its scenario."""
         ...
 
     def next_sequence(self, source: str) -> int:
@@ -110,6 +127,7 @@ class _InFlight:
     """The run that it belongs to."""
     priority: float | None = None
     within_s: float | None = None
+    further: Further | None = None
     submitted_s: float = field(default_factory=time.monotonic)
     sent_s: float | None = None
     """When it was last sent to its worker; None while that is away."""
@@ -191,6 +209,7 @@ class SourceHandle:
         timeout_s: float | None = None,
         priority: float | None = None,
         within_s: float | None = None,
+        further: Further | None = None,
     ) -> Future[Result]:
         """Submit a sample.
 
@@ -204,6 +223,8 @@ class SourceHandle:
             Priority of one of the sources, with which the sample is served in place of that of its own.
         within_s
             Time for the result, in seconds: the sample is dropped if a block of it would start later.
+        further
+            Steps of a sequence that follow it; see :meth:`generate`.
 
         Returns
         -------
@@ -239,7 +260,7 @@ class SourceHandle:
                 if desk in self._given_up:
                     home = desk.home(self.name)
                     raise AbsentError("the worker of the source is absent", where=self.name, value=home)
-                waiting = _InFlight(future, arrays, desk, priority, within_s)
+                waiting = _InFlight(future, arrays, desk, priority, within_s, further)
                 self._send(sample, waiting)
             except BaseException:
                 self._slots.release()
@@ -247,6 +268,11 @@ class SourceHandle:
             self._submitted += 1
             self._pending[sample] = waiting
         return future
+
+    @property
+    def decode(self) -> DecodeSpec | None:
+        """How the source generates, by its scenario; None if that does not say."""
+        return self._open_desk.decode(self.name)
 
     def next_sequence(self) -> int:
         """Return the number of a new sequence of a model with state, which no other source of the session has.
@@ -262,27 +288,30 @@ class SourceHandle:
         self,
         tokens: Sequence[int],
         *,
-        max_new: int = 256,
-        stop: Collection[int] = (),
+        max_new: int | None = None,
+        stop: Collection[int] | None = None,
         chunk: int | None = None,
-        temperature: float = 0.0,
+        temperature: float | None = None,
         seed: int = 0,
     ) -> Generation:
         """Generate tokens after a prompt.
+
+        What is not given is that of ``decode:`` of the source in the scenario, if it has that.
 
         Parameters
         ----------
         tokens
             The prompt.
         max_new
-            Largest number of tokens to generate.
+            Largest number of tokens to generate; 256 if the scenario says nothing.
         stop
-            Tokens after which the sequence ends.
+            Tokens after which the sequence ends; none if the scenario says nothing.
         chunk
-            Largest number of tokens of the prompt in one run; None for all. Urgent samples of other sources get their
-            turn between the runs.
+            Largest number of tokens of the prompt in one run; all if the scenario says nothing. Urgent samples of other
+            sources get their turn between the runs.
         temperature, seed
-            Temperature of the distribution from which tokens are drawn, and the seed of the draws; 0 for the likeliest.
+            Temperature of the distribution from which tokens are drawn, and the seed of the draws. At 0, and if the
+            scenario says nothing, the likeliest is taken.
 
         Returns
         -------
@@ -296,13 +325,29 @@ class SourceHandle:
         """
         from planner.execution.session.generation import Generation
 
+        decode = self.decode
+        if max_new is None:
+            max_new = decode.max_new if decode is not None else MAX_NEW
+        if stop is None:
+            stop = decode.stop if decode is not None else ()
+        if temperature is None:
+            temperature = decode.drawn_temperature if decode is not None else 0.0
+        if chunk is None and decode is not None:
+            chunk = decode.chunk
         return Generation(self, tokens, max_new, stop, chunk, temperature, seed)
 
     def _send(self, sample: int, waiting: _InFlight) -> None:
         """Send a sample to its worker, unless that is away."""
         if waiting.desk not in self._away:
             left_s = None if waiting.left_s is None else max(waiting.left_s, 0.0)
-            waiting.desk.send(self.name, sample, waiting.inputs, priority=waiting.priority, within_s=left_s)
+            waiting.desk.send(
+                self.name,
+                sample,
+                waiting.inputs,
+                priority=waiting.priority,
+                within_s=left_s,
+                further=waiting.further,
+            )
             waiting.sent_s = waiting.submitted_s if waiting.sent_s is None else time.monotonic()
 
     def home_left(self, desk: Desk) -> None:

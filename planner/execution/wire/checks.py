@@ -8,14 +8,18 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from math import isfinite
 from typing import Any, Final
 
 import numpy as np
 
-from planner.errors import ExecuteError
+from planner.errors import ExecuteError, ModelError
 from planner.execution.wire.frames import Frame
 from planner.execution.wire.messages import (
+    RUN_STRIDE,
+    TIMES,
+    TOKENS,
     BlockFile,
     Data,
     Deploy,
@@ -29,7 +33,8 @@ from planner.execution.wire.messages import (
     Submit,
     WarmUpInput,
 )
-from planner.model.chain import TensorSpec
+from planner.model.chain import SEQUENCE, TensorSpec
+from planner.model.tokens import logits_of, roles
 from planner.policy.types import Status, Task, resource_of
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
@@ -108,6 +113,20 @@ def _check_submit(deploy: Deploy, body: Submit, frame: Frame) -> None:
     _check_input(deploy, body, frame)
     if body.priority is not None:
         _check_priority(deploy, body.priority, frame)
+    if body.further is not None:
+        _check_further(deploy, body, frame)
+
+
+def _check_further(deploy: Deploy, body: Submit, frame: Frame) -> None:
+    cuts = deploy.models[deploy.instance.scenario.sources[body.source].models[0]].cuts
+    _check_number("sample", body.sample, RUN_STRIDE - 1, frame)
+    try:
+        roles(cuts[0], body.source)
+        logits_of(cuts[-1], body.source)
+    except ModelError as error:
+        raise ExecuteError(error.faults) from error
+    if SEQUENCE.name not in frame.tensors:
+        raise ExecuteError("further steps of no sequence", where=_where(frame), expected=f"a tensor {SEQUENCE.name}")
 
 
 def _check_priority(deploy: Deploy, priority: float, frame: Frame) -> None:
@@ -276,7 +295,12 @@ def check_live_result(
     origin = record.origin
     if record.status != "completed":
         return
-    _check_result(instance, models, record.source, origin, frame)
+    given = frame
+    if extra := {TOKENS, TIMES} & frame.tensors.keys():
+        _check_steps(frame)
+        tensors = {name: tensor for name, tensor in frame.tensors.items() if name not in extra}
+        given = replace(frame, tensors=tensors)
+    _check_result(instance, models, record.source, origin, given)
     if origin is not None and origin.exit is not None:
         expected = {origin.exit}
     else:
@@ -284,6 +308,16 @@ def check_live_result(
         expected = {spec.name for spec in models[model].cuts[-1]}
     if missing := expected - frame.tensors.keys():
         raise ExecuteError("an incomplete result", where=_where(frame), expected=f"also {', '.join(sorted(missing))}")
+
+
+def _check_steps(frame: Frame) -> None:
+    """Check the tokens of several steps, and the time of each."""
+    found = [frame.tensors.get(name, np.empty(0)) for name in (TOKENS, TIMES)]
+    fits = [tensor.dtype == dtype and tensor.ndim == 1 for tensor, dtype in zip(found, (np.int64, float), strict=True)]
+    if not all(fits) or not 0 < len(found[0]) == len(found[1]) or not np.isfinite(found[1]).all():
+        value = ", ".join(f"{tensor.dtype} {list(tensor.shape)}" for tensor in found)
+        expected = "int64 and float64 of one length"
+        raise ExecuteError("not tokens and their times", where=_where(frame), value=value, expected=expected)
 
 
 def check_output(instance: Instance, models: Mapping[str, DeployedModel], frame: Frame, source: str) -> None:

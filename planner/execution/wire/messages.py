@@ -169,6 +169,29 @@ class WarmUpInput(FrozenModel):
     cut: Count
 
 
+TOKENS: Final = "planner.tokens"
+"""Name of a tensor with the tokens of a sample that asked for further steps, int64 [steps]."""
+
+TIMES: Final = "planner.times"
+"""Name of a tensor with the time of each, in seconds since the sample arrived, float64 [steps]."""
+
+RUN_STRIDE: Final = 2**32
+"""Difference between the numbers of a sample and of the steps after it; programs number their samples from 0."""
+
+MAX_FURTHER: Final = 64
+"""Largest number of further steps of a sample."""
+
+
+class Further(FrozenModel):
+    """Further steps of a sequence after a sample, each with the likeliest token of the one before."""
+
+    steps: Annotated[int, Field(ge=1, le=MAX_FURTHER)]
+    known: Annotated[int, Field(ge=1, le=2**24)]
+    """Tokens of the sequence, those of the sample included."""
+    stop: tuple[Count, ...] = ()
+    """Tokens after which there is no further step."""
+
+
 class Submit(FrozenModel):
     """A sample of a live run for its source's worker; the tensors of cut 0 travel with it."""
 
@@ -180,6 +203,8 @@ class Submit(FrozenModel):
     """Priority of one of the sources, in place of that of the sample's own."""
     within_s: Amount | None = None
     """Time after its arrival, in seconds, after which no block of it is started; None without such a limit."""
+    further: Further | None = None
+    """Steps that follow it before its end; None for none."""
 
 
 class Stop(FrozenModel):

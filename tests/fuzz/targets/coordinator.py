@@ -28,6 +28,7 @@ from planner.execution.wire.messages import (
     COORDINATOR,
     Claimed,
     Ended,
+    Further,
     Held,
     Load,
     Log,
@@ -132,7 +133,14 @@ class Rig:
                 phase._unreported = set(state.workers)
 
     def _submit(
-        self, source: str, sample: int, inputs: Tensors, *, priority: float | None = None, within_s: float | None = None
+        self,
+        source: str,
+        sample: int,
+        inputs: Tensors,
+        *,
+        priority: float | None = None,
+        within_s: float | None = None,
+        further: Further | None = None,
     ) -> None:
         """Take a sample, which a worker would be sent."""
 

@@ -1,0 +1,102 @@
+"""Steps of sequences that follow one another at the home of their source, without its program in between.
+
+A sample may ask for further steps (:class:`~planner.execution.wire.messages.Further`): when its result is back, the
+likeliest token becomes the input of another run of the same sequence, and so on. Each run is a sample of its own for
+the workers, with a number that no program gives. The program gets one result: the outputs of the last run, and all
+tokens with the time of each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import RUN_STRIDE, TIMES, TOKENS, DeployedModel, Submit
+from planner.model.chain import SEQUENCE, TensorSpec
+from planner.model.tokens import Role, fill, logits_of, roles
+from planner.policy.types import SampleKey
+from planner.trace.records import SampleRecord
+from planner.worker.events import Arrived
+
+
+@dataclass
+class _Loop:
+    submit: Submit
+    roles: dict[TensorSpec, Role]
+    logits: str
+    sequence: tuple[int, int]
+    known: list[int]
+    """A place for each token of the sequence; only those of the last run are read."""
+    created_s: float
+    tokens: list[int] = field(default_factory=list)
+    times_s: list[float] = field(default_factory=list)
+
+
+class Feedback:
+    """The samples of one worker that ask for further steps.
+
+    Parameters
+    ----------
+    models
+        Model of each source.
+    """
+
+    def __init__(self, models: Mapping[str, DeployedModel]) -> None:
+        self._models = models
+        self._loops: dict[tuple[str, int], _Loop] = {}
+
+    def begin(self, submit: Submit, tensors: Tensors, now_s: float) -> None:
+        """Take note of what a sample asks for."""
+        if submit.further is None:
+            return
+        cuts: Sequence[Sequence[TensorSpec]] = self._models[submit.source].cuts
+        number, runs = tensors[SEQUENCE.name].tolist()
+        self._loops[submit.source, submit.sample] = _Loop(
+            submit,
+            roles(cuts[0], submit.source),
+            logits_of(cuts[-1], submit.source).name,
+            (number, runs),
+            [0] * submit.further.known,
+            now_s,
+        )
+
+    def next_run(self, key: SampleKey, outputs: Tensors, now_s: float) -> tuple[Arrived, Tensors] | None:
+        """Take the result of a run; return the next one with its inputs, or None if the sample has ended."""
+        loop = self._loop(key.source, key.sample)
+        if loop is None or loop.submit.further is None:
+            return None
+        token = int(outputs[loop.logits].reshape(-1, outputs[loop.logits].shape[-1])[-1].argmax())
+        loop.tokens.append(token)
+        loop.times_s.append(now_s - loop.created_s)
+        submit, further = loop.submit, loop.submit.further
+        if len(loop.tokens) > further.steps or token in further.stop:
+            return None
+        number, runs = loop.sequence
+        seen = len(loop.known)
+        loop.known.append(token)
+        inputs = {spec.name: fill(spec, role, loop.known, seen) for spec, role in loop.roles.items()}
+        inputs[SEQUENCE.name] = np.array([number, runs + len(loop.tokens)], np.int64)
+        sample = submit.sample + len(loop.tokens) * RUN_STRIDE
+        return Arrived(submit.source, sample, submit.priority, submit.within_s, number), inputs
+
+    def end(self, record: SampleRecord, outputs: Tensors) -> tuple[SampleRecord, Tensors]:
+        """Return the end of a whole sample, given that of its last run."""
+        loop = self._loop(record.source, record.sample, ended=record.status == "completed")
+        if loop is None:
+            return record, outputs
+        del self._loops[record.source, loop.submit.sample]
+        record = replace(record, sample=loop.submit.sample, created_s=loop.created_s)
+        if record.status == "completed":
+            tokens, times_s = np.array(loop.tokens, np.int64), np.array(loop.times_s)
+            outputs = {**outputs, TOKENS: tokens, TIMES: times_s}
+        return record, outputs
+
+    def _loop(self, source: str, number: int, *, ended: bool = False) -> _Loop | None:
+        """Return the sample whose present run has a number; ``ended`` if that run's token was taken."""
+        loop = self._loops.get((source, number % RUN_STRIDE))
+        if loop is None or number != loop.submit.sample + (len(loop.tokens) - ended) * RUN_STRIDE:
+            return None
+        return loop
