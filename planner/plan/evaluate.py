@@ -14,6 +14,7 @@ from planner.plan.bursts import Bursts
 from planner.plan.distribution import DelayDistribution, Flow, delay_distributions
 from planner.plan.energy import energy_use, require_power
 from planner.plan.journey import Journey, Journeys, LegSite
+from planner.plan.memory import memory_bytes
 from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
 from planner.plan.tokens import token_times
@@ -292,25 +293,6 @@ def weighted_misses(instance: Instance, sources: Mapping[str, SourcePlan]) -> fl
     weight = volumes(instance) * [spec.priority for spec in instance.scenario.sources.values()]
     share = np.array([sources[source].miss_share or 0.0 for source in instance.sources])
     return float(weight @ share / weight.sum())
-
-
-def memory_bytes(instance: Instance, routes: Routes) -> dict[str, float]:
-    """Return the memory that each worker needs: its base, each resident block once, and the largest activation.
-
-    Blocks of sources of sequences have room for the state of these.
-    """
-    resident: dict[str, set[tuple[str, int]]] = {worker: set() for worker in instance.workers}
-    for of_source in routes.values():
-        for route in of_source:
-            for stage in route.stages:
-                blocks = range(stage.first_block, stage.last_block + 1)
-                resident[stage.worker].update((route.model, block) for block in blocks)
-    needed = {}
-    for worker, pairs in resident.items():
-        held = sum(instance.held_bytes(model, worker)[block] for model, block in pairs)
-        peak = max((instance.peak_bytes(model, worker)[block] for model, block in pairs), default=0)
-        needed[worker] = instance.worker(worker).base_memory_bytes + held + peak
-    return needed
 
 
 def _accuracy(instance: Instance, routes: Sequence[Route]) -> float:

@@ -2,12 +2,41 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 from planner.plan.journey import Journey
 from planner.plan.types import Route
+from planner.scenario.decode import DecodeSpec
 from planner.scenario.instance import Instance
+
+
+class TokenLimit(NamedTuple):
+    """A bound of a source of sequences, and what a plan reaches, in seconds."""
+
+    what: str
+    bound_s: float
+    reached_s: float
+
+
+def token_limits(decode: DecodeSpec | None, ttft_s: float | None, tpot_s: float | None) -> tuple[TokenLimit, ...]:
+    """Return the bounds of a source on the times of its tokens, with the times that it reaches."""
+    if decode is None:
+        return ()
+    times = (("time to the first token", decode.max_ttft_s, ttft_s), ("time per token", decode.max_tpot_s, tpot_s))
+    return tuple(
+        TokenLimit(what, bound_s, reached_s)
+        for what, bound_s, reached_s in times
+        if bound_s is not None and reached_s is not None
+    )
+
+
+def most_s(decode: DecodeSpec | None) -> float:
+    """Return the longest time of a sequence that its bounds on tokens allow, in seconds; infinite without both."""
+    if decode is None or decode.max_ttft_s is None or (decode.max_tpot_s is None and decode.steps):
+        return math.inf
+    return decode.max_ttft_s + len(decode.steps) * (decode.max_tpot_s or 0.0)
 
 
 def token_times(

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -14,6 +15,7 @@ from planner.plan.energy import require_power
 from planner.plan.evaluate import surrogate_priorities, volumes
 from planner.plan.limits import tail_limits
 from planner.plan.surrogate import kappa
+from planner.plan.tokens import most_s
 from planner.plan.types import Route
 from planner.scenario.instance import Instance
 from planner.scenario.phases import Phase
@@ -58,12 +60,12 @@ def build_problem(
             home=instance.workers.index(spec.worker),
             volume=float(volume),
             priority=float(weight),
-            deadline_s=np.inf if spec.max_mean_delay_s is None else spec.max_mean_delay_s,
+            deadline_s=min(most_s(spec.decode), np.inf if spec.max_mean_delay_s is None else spec.max_mean_delay_s),
             min_accuracy=spec.min_accuracy or 0.0,
             variants=tuple(
                 variant for model in dict.fromkeys(spec.models) for variant in of_model[model, instance.phases[name]]
             ),
-            tail=bool(tail_limits(spec)),
+            tail=bool(tail_limits(spec)) or (spec.decode is not None and spec.decode.bounded),
         )
         for (name, spec), volume, weight in zip(
             scenario.sources.items(), volumes(instance), surrogate_priorities(instance), strict=True
@@ -179,6 +181,20 @@ def _variants(instance: Instance, model_index: int, model: str, phases: Sequence
             )
         )
     return variants
+
+
+def of_phase(instance: Instance, problem: Problem, source: int, phase: int) -> Problem:
+    """Return the problem in which only the runs of one phase of a source's samples are made."""
+    demand = problem.demands[source]
+    variants = [
+        variant
+        for model in instance.scenario.sources[demand.name].models
+        for variant in _variants(instance, problem.models.index(model), model, [instance.phases[demand.name][phase]])
+    ]
+    first = len(problem.variants)
+    demands = list(problem.demands)
+    demands[source] = replace(demand, variants=tuple(range(first, first + len(variants))))
+    return replace(problem, demands=tuple(demands), variants=(*problem.variants, *variants))
 
 
 def _paths(instance: Instance) -> tuple[Integers, Array, Array]:
