@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.errors import ModelError
 from planner.model.chain import SEQUENCE, Chain, StatePair, TensorSpec
 from planner.model.tokens import Role, fill, logits_of, longest_context, roles
 from planner.profiling.sampling import Clock, ProfiledModel
 from planner.profiling.sequences import BlockRuns, Run, SequenceCosts, curve_error, fit_curve, fit_size
-from planner.errors import ModelError
 from planner.runtime.memory import measure_memory
 from planner.runtime.runner import ChainRunner
 
