@@ -146,7 +146,7 @@ def run(plan: Path, address: str, policy: str) -> list[str]:
     busy = Counter(worker for own in workers.values() for worker in own)
     numerics = result["numerics"]
     _print(
-        f"{policy:9} {offered} samples, {result['lost']} lost, {result['failed']} failed, {crossed} cut between both, "
+        f"{policy:12} {offered} samples, {result['lost']} lost, {result['failed']} failed, {crossed} cut between both, "
         f"{busy[OTHER]} on aarch64, largest error {numerics['max_rel_error']:.1e}, {time.monotonic() - begin_s:.0f} s"
     )
     incidents = [f"{incident['worker']}: {incident['what']}" for incident in result["incidents"]]
