@@ -25,6 +25,8 @@ SCENARIOS: Final = ("SingleStream", "Server", "Offline")
 _KEPT: Final = ("90", "95", "99", "per second", "result is", "Result is", "percentile latency", "Mean latency")
 _LATENCY_BOUND_S: Final = 0.5
 _SAMPLES: Final = 1024
+SERVER_SHARE: Final = 0.6
+"""Share of the rate with all slots in use that Server asks for."""
 _SERVER_QUERIES: Final = 800
 _RESERVE: Final = 1.5
 
@@ -54,21 +56,25 @@ class _Driver:
         mlperf_loadgen.QuerySamplesComplete([mlperf_loadgen.QuerySampleResponse(number, address, size)])
 
 
-def run(client: Client, scenario: str, *, delay_s: float, rate_per_s: float) -> tuple[list[str], str]:
+def run(
+    client: Client, scenario: str, *, delay_s: float, rate_per_s: float, duration_s: float = DURATION_S
+) -> tuple[list[str], str]:
     """Run a scenario; return lines of LoadGen's summary, and ours in one.
 
     Parameters
     ----------
     delay_s, rate_per_s
         What was measured before: the delay of one sample at a time, and the rate with all slots in use.
+    duration_s
+        The least duration, in seconds.
     """
     settings = mlperf_loadgen.TestSettings()
     settings.scenario = getattr(mlperf_loadgen.TestScenario, scenario)
     settings.mode = mlperf_loadgen.TestMode.PerformanceOnly
-    settings.min_duration_ms = round(DURATION_S * 1e3)
-    settings.min_query_count = _SERVER_QUERIES if scenario == "Server" else 1
+    settings.min_duration_ms = round(duration_s * 1e3)
+    settings.min_query_count = _SERVER_QUERIES if scenario == "Server" and duration_s == DURATION_S else 1
     settings.single_stream_expected_latency_ns = round(delay_s / _RESERVE * 1e9)
-    settings.server_target_qps = 0.6 * rate_per_s
+    settings.server_target_qps = SERVER_SHARE * rate_per_s
     settings.server_target_latency_ns = round(_LATENCY_BOUND_S * 1e9)
     settings.offline_expected_qps = _RESERVE * rate_per_s
     driver = _Driver(client)
