@@ -1,4 +1,4 @@
-"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all; ``soak [--minutes N]`` takes long."""
+"""``python -m benchmarks [NAME ...]``: run the named benchmarks, or all; ``soak`` and ``serve-soak`` take long."""
 
 from __future__ import annotations
 
@@ -14,6 +14,9 @@ def main() -> None:
     """Run the benchmarks named on the command line."""
     if sys.argv[1:2] == ["soak"]:
         soak.main(sys.argv[2:])
+        return
+    if sys.argv[1:2] == ["serve-soak"]:
+        importlib.import_module("benchmarks.serve.soak").main(sys.argv[2:])  # its libraries are an extra
         return
     modules = [module.name for module in pkgutil.iter_modules(benchmarks.__path__)]
     known = [name.removeprefix("bench_") for name in modules if name.startswith("bench_")]

@@ -30,7 +30,7 @@ def run() -> None:
     """Measure, and print delays and rates beside the goals."""
     with tempfile.TemporaryDirectory(prefix="planner-bench-") as folder:
         plan = write_case(Path(folder))
-        with planner.Session(plan, limit=LIMIT) as session, serving(plan) as (http, grpc):
+        with planner.Session(plan, limit=LIMIT) as session, serving(plan) as (http, grpc, _):
             found = clients(session, http, grpc)
             delays_s, rates = _delays_s(found), _rates_per_s(found)
             base_s, base_rate = delays_s["session"], rates["session"]

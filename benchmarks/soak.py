@@ -104,13 +104,17 @@ class _Disturber(threading.Thread):
             self._agents.start(away)
 
     def _look(self, name: str, process: int, at_s: float) -> None:
-        folder = Path("/proc") / str(process)
-        try:
-            resident = int((folder / "statm").read_text(encoding="ascii").split()[1]) * _PAGE / 2**20
-            look = Look(at_s, resident, _entries(folder / "fd"), _entries(folder / "task"))
-        except OSError:  # it has just ended
-            return
-        self.looks.setdefault(name, []).append(look)
+        look_at(self.looks.setdefault(name, []), process, at_s)
+
+
+def look_at(looks: list[Look], process: int, at_s: float) -> None:
+    """Add what a process has now, unless it has ended."""
+    folder = Path("/proc") / str(process)
+    try:
+        resident = int((folder / "statm").read_text(encoding="ascii").split()[1]) * _PAGE / 2**20
+        looks.append(Look(at_s, resident, _entries(folder / "fd"), _entries(folder / "task")))
+    except OSError:
+        return
 
 
 def _entries(folder: Path) -> int:
@@ -147,14 +151,15 @@ def soak(minutes: float) -> None:
         f"{tally.twice} ended twice, {tally.failed.total()} failed {dict(tally.failed) or ''}"
     )
     for name in ("coordinator", "a"):
-        _report(name, disturber.looks[name], skip_s=60 * minutes * SETTLES)
+        report(name, disturber.looks[name], skip_s=60 * minutes * SETTLES)
     lives = {name: looks for name, looks in disturber.looks.items() if "life" in name}
     if lives:
         ends = [max(look.rss_mb for look in looks) for looks in lives.values()]
         print(f"agents that are killed: {len(ends)} lives, at most {min(ends):.1f} to {max(ends):.1f} MB each")
 
 
-def _report(name: str, looks: Sequence[Look], skip_s: float) -> None:
+def report(name: str, looks: Sequence[Look], skip_s: float) -> None:
+    """Print how fast the memory of a process grows, and what else it had."""
     kept = [look for look in looks if look.at_s >= skip_s]
     at_min = np.array([look.at_s for look in kept]) / 60
     slope = float(np.polyfit(at_min, [look.rss_mb for look in kept], 1)[0])

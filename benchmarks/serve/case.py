@@ -66,19 +66,19 @@ def write_case(folder: Path) -> Path:
 
 
 @contextmanager
-def serving(plan: Path) -> Iterator[tuple[str, str]]:
-    """Run the service in a process of its own; give its addresses for HTTP and gRPC."""
+def serving(plan: Path, *options: str) -> Iterator[tuple[str, str, int]]:
+    """Run the service in a process of its own; give its addresses for HTTP and gRPC, and the number of the process."""
     command = [sys.executable, "-m", "planner", "serve", str(plan), "--limit", str(LIMIT), "--log-format", "json"]
     free = "127.0.0.1:0"
     with subprocess.Popen(
-        [*command, "--listen", free, "--grpc-listen", free], stderr=subprocess.PIPE, text=True
+        [*command, *options, "--listen", free, "--grpc-listen", free], stderr=subprocess.PIPE, text=True
     ) as process:
         log: Any = process.stderr
         try:
             for line in log:
                 entry = json.loads(line)
                 if "http" in entry:
-                    yield entry["http"], entry["grpc"]
+                    yield entry["http"], entry["grpc"], process.pid
                     break
             else:
                 raise RuntimeError("the service did not start")

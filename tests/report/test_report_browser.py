@@ -58,7 +58,10 @@ def state() -> dict[str, Any]:
         "plan": plan.model_dump(mode="json", by_alias=True),
         "scene": Scene.of(instance).model_dump(mode="json"),
         "workers": {
-            "slow": {"present": True, "utilisation": 0.4, "queue": 3, "blocks_done": 12, "device": "jetson-nano"},
+            "slow": {
+                "present": True, "utilisation": 0.4, "queue": 3, "blocks_done": 12, "device": "jetson-nano",
+                "temperature_celsius": 61.2, "power_w": 7.5,
+            },
             "fast": dict.fromkeys(("present", "utilisation", "queue", "blocks_done", "device")) | {"present": False},
         },
         "sources": {

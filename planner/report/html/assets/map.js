@@ -1,6 +1,7 @@
 // The map: workers, the networks between them, and the routes of each source.
 
 const CARD = { width: 158, height: 62 };
+const ARRIVALS = 12; // room for the marks of arriving samples, left of a card
 
 // Where the cards of workers lie: on an ellipse, or, where many or little room, in staggered columns.
 function places(count, width) {
@@ -8,10 +9,10 @@ function places(count, width) {
   if (width < 620 || count > 10) {
     const columns = Math.max(1, Math.floor((width + 60) / (w + 60)));
     const used = Math.max(1, Math.min(columns, count));
-    const pitch = used > 1 ? (width - w) / (used - 1) : 0;
+    const pitch = used > 1 ? (width - w - ARRIVALS) / (used - 1) : 0;
     const points = Array.from({ length: count }, (_, index) => {
       const column = index % used;
-      const x = used > 1 ? w / 2 + column * pitch : width / 2;
+      const x = used > 1 ? ARRIVALS + w / 2 + column * pitch : width / 2;
       return [x, 20 + t / 2 + Math.floor(index / used) * (t + 66) + (used > 1 && column % 2 ? 44 : 0)];
     });
     return { points, height: Math.max(...points.map((point) => point[1]), t) + t / 2 + 26 };
@@ -69,7 +70,7 @@ function mapOf(scene, colours) {
     const labels = drawNetworks(root, scene.networks, at, [width / 2, height / 2]);
     drawRoutes(root, scene, at, colours);
     scene.workers.forEach((worker, index) => drawCard(root, worker, points[index], scene, colours));
-    drawLabels(root, labels);
+    drawLabels(root, labels, points, height);
     box.replaceChildren(root);
   });
 }
@@ -95,10 +96,20 @@ function drawNetworks(root, networks, at, centre) {
   return labels;
 }
 
-function drawLabels(root, labels) {
-  for (const [[x, y], network] of labels) {
+// The height nearest to y at which a label lies on no card; y if there is none.
+function besideCards(x, y, half, points, height) {
+  const onCard = (at) => points.some((point) => Math.abs(point[0] - x) < CARD.width / 2 + half && Math.abs(point[1] - at) < CARD.height / 2 + 11);
+  for (let off = 0; off < height; off += 4) {
+    for (const at of [y + off, y - off]) if (at > 10 && at < height - 10 && !onCard(at)) return at;
+  }
+  return y;
+}
+
+function drawLabels(root, labels, points, height) {
+  for (const [[x, middle], network] of labels) {
     const text = clipped(network.label, 34);
     const half = text.length * 3.1 + 8;
+    const y = besideCards(x, middle, half, points, height);
     const group = s(
       "g",
       {},
