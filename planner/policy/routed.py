@@ -30,8 +30,8 @@ class Planned(PriorityPolicy):
 
     Samples with deadlines are served in the scenario's order (:mod:`planner.policy.urgency`). Where a source limits its
     late samples or percentiles, and with ``order: priority``, that is by priority, and by slack within a class: delays
-    remain those of priority queues, by which such limits are verified. A sample is refused if what is served before it
-    at home makes it late.
+    remain those of priority queues, by which such limits are verified, and a sample is refused if what is served before
+    it at home makes it late. Routes on which all samples of a source would be dropped are left out.
     """
 
     looks_between_blocks = True
@@ -41,7 +41,7 @@ class Planned(PriorityPolicy):
         limited = any(tail_limits(spec) for spec in instance.scenario.sources.values())
         self._urgency = Urgency(instance, order)
         self._as_evaluated = limited or order == "priority" or not self._urgency.deadline_s
-        self._admission = instance.scenario.policy.admission
+        self._refuses = self._as_evaluated and instance.scenario.policy.admission
         self._routes: dict[str, tuple[Route, ...]] = {}
         self._follow(plan)
         self._drawn: dict[str, int] = defaultdict(int)
@@ -58,7 +58,7 @@ class Planned(PriorityPolicy):
     def route(self, view: View, source: str) -> Route | Refuse:
         """Draw one of the plan's routes by its share; refuse a sample that what waits here makes late."""
         route = self._draw(view, source)
-        late_s = self._urgency.late_at_home_s(view, source, route) if self._admission else 0.0
+        late_s = self._urgency.late_at_home_s(view, source, route) if self._refuses else 0.0
         return Refuse(late_s) if late_s > 0 else route
 
     def queue(self, task: Task) -> Hashable:
