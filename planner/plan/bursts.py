@@ -27,15 +27,16 @@ W. Fischer, K. Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) coo
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Final
+from typing import Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.plan.service_times import Complex, Parts
+from planner.plan.journey import Visit
+from planner.plan.service_times import Complex, Part, Parts, prolonged, wholes
 from planner.scenario.types import BurstSpec
 
 WINDOWS: Final = 8
@@ -44,6 +45,7 @@ HALF: Final = 1.594
 """r t at which I(t) − 1 has half of its limit."""
 STEPS: Final = 80
 """Number of steps by which a zero is looked for."""
+PICARD_STEPS, NEWTON_STEPS = 16, 8
 
 Array = NDArray[np.float64]
 
@@ -101,49 +103,119 @@ def _skewness_of_rate(counts: Array) -> float:
     return float(max(third, 0.0) / second**1.5) if second > 0 else 0.0
 
 
+class Work(NamedTuple):
+    """The visits of some classes at a resource, at mean rates, and those of the source with bursts among them."""
+
+    everything: Parts
+    own: Parts
+
+    @classmethod
+    def of(cls, visits: Iterable[tuple[float, Visit, bool]]) -> Work:
+        """Return the work of visits: of each the rate, and whether it is one of the source."""
+        own: list[Part] = []
+        others: list[Part] = []
+        for rate_per_s, visit, mine in visits:
+            (own if mine else others).extend(wholes(rate_per_s, visit))
+        return cls(Parts([*own, *others]), Parts(own))
+
+
 class Modulation:
-    """The bursts of one source in the work that a resource has for a class and those above it.
+    """The bursts of one source in the wait of a class.
 
     Parameters
     ----------
-    all_work
-        The visits of these classes, at mean rates; less than the resource can do.
-    own
-        Those of the source.
+    found
+        The work of this class and of those above it; less than the resource can do.
+    above
+        That of the classes above it.
     """
 
-    def __init__(self, bursts: Bursts, all_work: Parts, own: Parts) -> None:
+    def __init__(self, bursts: Bursts, found: Work, above: Work) -> None:
         self._bursts = bursts
-        self._all = all_work
-        self._own = own
+        self._found = found
+        self._above = above
 
-    def prolonged(self, s: Complex, free: Complex, *, own: bool) -> Complex:
-        """Return E e^{−sV} relative to that under Poisson arrivals, as samples of the source meet it, or others.
-
-        Parameters
-        ----------
-        free
-            s − Σ λ (1 − E e^{−sS}) at s.
-        """
-        bursts, exponent = self._bursts, self._own.rate_per_s - self._own.transform(s)
-        calm = free - bursts.begin_per_s - (bursts.calm - 1) * exponent
-        busy = free - bursts.end_per_s - (bursts.busy - 1) * exponent
-        idle_calm, idle_busy = self._idle
-        in_calm = idle_calm * busy - idle_busy * bursts.end_per_s
-        in_busy = idle_busy * calm - idle_calm * bursts.begin_per_s
-        met = bursts.calm * in_calm + bursts.busy * in_busy if own else in_calm + in_busy
-        found: Complex = met * free / (calm * busy - bursts.begin_per_s * bursts.end_per_s)
-        return found
+    def longer(self, s: Complex, *, own: bool) -> Complex:
+        """Return E e^{−sW} relative to that under Poisson arrivals, as samples of the source wait, or others."""
+        bursts, sigma = self._bursts, prolonged(self._above.everything, s)
+        poisson: Complex = sigma / self._free(sigma)
+        if self._above.own.rate_per_s == 0:
+            calm, busy = self._work(sigma)
+            return (bursts.calm * calm + bursts.busy * busy if own else calm + busy) / poisson
+        one, two = self._roots(s, sigma)
+        in_one, in_two = self._busy_to_calm(s, one), self._busy_to_calm(s, two)
+        part = (1 - in_two) / (in_one - in_two)
+        (calm_one, busy_one), (calm_two, busy_two) = self._work(one), self._work(two)
+        met = part * (calm_one + in_one * busy_one) + (1 - part) * (calm_two + in_two * busy_two)
+        found: Complex = met / poisson
+        return np.where(np.abs(one - two) > 1e-6 * np.abs(s), found, 1.0)
 
     def longer_s(self, *, own: bool) -> float:
-        """Return by how much longer samples wait for V on average, in seconds."""
-        scale_s = max(1 / self._bursts.begin_per_s, self._all.load / self._all.rate_per_s)
+        """Return by how much longer samples wait on average, in seconds."""
+        everything = self._found.everything
+        scale_s = max(1 / self._bursts.begin_per_s, everything.load / everything.rate_per_s)
         s = np.array([1e-4, 2e-4], dtype=np.complex128) / scale_s
-        one, two = (1 - self.prolonged(s, self._free(s), own=own)).real / s.real
+        one, two = (1 - self.longer(s, own=own)).real / s.real
         return max(float(2 * one - two), 0.0)
 
+    def _work(self, s: Complex) -> tuple[Complex, Complex]:
+        """Return v(s) relative to 1 − ρ: the work that is there, between bursts and during them."""
+        calm, busy = self._terms(s)
+        bursts, (idle_calm, idle_busy) = self._bursts, self._idle
+        scale: Complex = s / (calm * busy - bursts.begin_per_s * bursts.end_per_s)
+        return (
+            scale * (idle_calm * busy - idle_busy * bursts.end_per_s),
+            scale * (idle_busy * calm - idle_calm * bursts.begin_per_s),
+        )
+
+    def _terms(self, s: Complex) -> tuple[Complex, Complex]:
+        """Return the diagonal of s + Q − diag φ(s)."""
+        bursts, own = self._bursts, self._found.own
+        free, exponent = self._free(s), own.rate_per_s - own.transform(s)
+        return (
+            free - bursts.begin_per_s - (bursts.calm - 1) * exponent,
+            free - bursts.end_per_s - (bursts.busy - 1) * exponent,
+        )
+
+    def _roots(self, s: Complex, sigma: Complex) -> tuple[Complex, Complex]:
+        """Return the two σ for which σ is an eigenvalue of s − Q + diag φ(σ) of the work above."""
+        bursts = self._bursts
+        product = bursts.begin_per_s * bursts.end_per_s
+        found = []
+        for sign, begin in ((-1.0, sigma), (1.0, sigma + bursts.begin_per_s + bursts.end_per_s)):
+            root = begin
+            for _ in range(PICARD_STEPS):
+                calm, busy, _, _ = self._above_terms(s, root)
+                root = (calm + busy) / 2 + sign * np.sqrt(((calm - busy) / 2) ** 2 + product)
+            for _ in range(NEWTON_STEPS):
+                calm, busy, calm_slope, busy_slope = self._above_terms(s, root)
+                value = (calm - root) * (busy - root) - product
+                slope = (calm_slope - 1) * (busy - root) + (busy_slope - 1) * (calm - root)
+                root = root - value / slope
+            found.append(root)
+        return found[0], found[1]
+
+    def _above_terms(self, s: Complex, sigma: Complex) -> tuple[Complex, Complex, Complex, Complex]:
+        """Return the diagonal of s − Q + diag φ(σ) of the work above, and its derivatives by σ."""
+        bursts, (everything, own) = self._bursts, self._above
+        value, slope = everything.within(s, sigma)
+        own_value, own_slope = own.within(s, sigma)
+        exponent, own_exponent = everything.rate_per_s - value, own.rate_per_s - own_value
+        return (
+            s + bursts.begin_per_s + exponent + (bursts.calm - 1) * own_exponent,
+            s + bursts.end_per_s + exponent + (bursts.busy - 1) * own_exponent,
+            -slope - (bursts.calm - 1) * own_slope,
+            -slope - (bursts.busy - 1) * own_slope,
+        )
+
+    def _busy_to_calm(self, s: Complex, sigma: Complex) -> Complex:
+        """Return the ratio of the components of the eigenvector."""
+        found: Complex = (self._above_terms(s, sigma)[0] - sigma) / self._bursts.begin_per_s
+        return found
+
     def _free(self, s: Complex) -> Complex:
-        found: Complex = s - self._all.rate_per_s + self._all.transform(s)
+        everything = self._found.everything
+        found: Complex = s - everything.rate_per_s + everything.transform(s)
         return found
 
     @cached_property
@@ -152,12 +224,8 @@ class Modulation:
         bursts = self._bursts
 
         def terms(s: float) -> tuple[float, float]:
-            at = np.array([s], dtype=np.complex128)
-            free, exponent = self._free(at).real[0], self._own.rate_per_s - self._own.transform(at).real[0]
-            return (
-                float(free - bursts.begin_per_s - (bursts.calm - 1) * exponent),
-                float(free - bursts.end_per_s - (bursts.busy - 1) * exponent),
-            )
+            calm, busy = self._terms(np.array([s], dtype=np.complex128))
+            return float(calm.real[0]), float(busy.real[0])
 
         def beyond(s: float) -> bool:
             calm, busy = terms(s)

@@ -35,7 +35,7 @@ from numpy.typing import NDArray
 from planner.plan.bursts import Bursts
 from planner.plan.journey import Journey, Visit, Way
 from planner.plan.priority_queues import Queue, queue_key, queues
-from planner.plan.service_times import Complex, transform
+from planner.plan.service_times import Complex, prolonged, transform
 from planner.plan.smoothing import Stream, arrivals
 from planner.plan.types import Route
 
@@ -132,7 +132,7 @@ class _Legs:
         key = id(queue), times
         if key not in self._waits:
             s = times * self.s
-            self._waits[key] = queue.felt_wait(s), queue.prolonged(s)
+            self._waits[key] = queue.felt_wait(s), prolonged(queue.above, s)
         return self._waits[key]
 
 

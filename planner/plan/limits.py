@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Final, NamedTuple
+from typing import TYPE_CHECKING, Final, NamedTuple
 
-from planner.plan.distribution import DelayDistribution
 from planner.scenario.types import SourceSpec, percentile_level
+
+if TYPE_CHECKING:
+    from planner.plan.distribution import DelayDistribution
 
 LEAST_SHARE: Final = 1e-4
 """``miss_at_most: 0 %`` counts as this: waits have no upper bound."""

@@ -9,16 +9,12 @@ import math
 from collections import defaultdict
 from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
 
 import numpy as np
 
-from planner.plan.bursts import Modulation
-from planner.plan.service_times import Complex, Part, Parts, wholes
+from planner.plan.bursts import Modulation, Work
+from planner.plan.service_times import Complex, Part, Parts, prolonged, wholes
 from planner.plan.smoothing import Arrivals, Stream
-
-NEWTON_STEPS, PICARD_STEPS = 12, 300
-TOLERANCE: Final = 1e-9
 
 
 @dataclass
@@ -47,7 +43,7 @@ class Queue:
             return math.inf
         free, free_above = 1 - self.busy, 1 - self.above.load
         crowd_s = sum(modulation.longer_s(own=own) for modulation, own in self.bursts)
-        return self.shrink * self.squares / 2 / (free_above * free) + crowd_s / free_above
+        return self.shrink * self.squares / 2 / (free_above * free) + crowd_s
 
     @property
     def longest_s(self) -> float:
@@ -67,30 +63,6 @@ class Queue:
         memory_s = self.squares / 2 / self.busy * (1 + self.busy) / free / (1 - self.busy)
         return self.busy * math.exp(-after_s / memory_s)
 
-    def prolonged(self, s: Complex) -> Complex:
-        """Return σ(s)."""
-        above = self.above
-        if above.rate_per_s == 0:
-            return s
-        sigma = s + above.rate_per_s - above.transform(s)
-        for _ in range(NEWTON_STEPS):
-            value, slope = above.within(s, sigma)
-            step = (sigma - s - above.rate_per_s + value) / (1 + slope)
-            sigma = sigma - step
-            if np.abs(step).max() < TOLERANCE * np.abs(s).max():
-                break
-        error = np.abs(sigma - s - above.rate_per_s + above.within(s, sigma)[0])
-        wrong = ~(sigma.real > 0) | (error > 1e-6 * np.abs(s))
-        if wrong.any():
-            sigma[wrong] = self._by_iteration(s[wrong])
-        return sigma
-
-    def _by_iteration(self, s: Complex) -> Complex:
-        sigma = s + self.above.rate_per_s
-        for _ in range(PICARD_STEPS):
-            sigma = s + self.above.rate_per_s - self.above.within(s, sigma)[0]
-        return sigma
-
     def wait(self, s: Complex, sigma: Complex) -> Complex:
         """Return E e^{−sW} of Poisson arrivals."""
         free = max(1 / self.prolongation - self.own.load, 0.0)
@@ -105,11 +77,9 @@ class Queue:
             return np.ones_like(s)
         waits = min(self.shrink ** (1 - self.busy), 1.0)
         of_wait = self.shrink / waits
-        sigma = self.prolonged(of_wait * s)
-        found: Complex = (1 - waits) + waits * self.wait(of_wait * s, sigma)
+        found: Complex = (1 - waits) + waits * self.wait(of_wait * s, prolonged(self.above, of_wait * s))
         for modulation, own in self.bursts:
-            free = of_wait * s - self.own.rate_per_s + self.own.transform(sigma)
-            found = found * modulation.prolonged(sigma, free, own=own)
+            found = found * modulation.longer(of_wait * s, own=own)
         return found
 
 
@@ -140,7 +110,7 @@ def queues(streams: Sequence[Stream], arrivals: Sequence[Arrivals]) -> Queues:
                 for stream, arrival in (*above, *own)
             ]
             full = sum(square for square, _ in squares) + blocking
-            crowds = _modulations([*above, *own]) if busy < 1 else {}
+            crowds = _modulations([*above, *own], above) if busy < 1 else {}
             for flow, source in {queue_key(*one) for one in own}:
                 felt = sum(square * _felt(arrival, flow, busy) for square, arrival in squares) + blocking
                 found[resource, level, (flow, source)] = Queue(
@@ -160,19 +130,22 @@ def queue_key(stream: Stream, arrival: Arrivals) -> tuple[Hashable, str | None]:
     return arrival.flow, stream.source if stream.bursts and arrival.flow == stream.source else None
 
 
-def _modulations(streams: Sequence[tuple[Stream, Arrivals]]) -> dict[str, Modulation]:
-    """Return the bursts of each source that has some, in the work of these streams."""
-    crowds = {stream.source: stream.bursts for stream, arrival in streams if queue_key(stream, arrival)[1]}
-    if not crowds:
-        return {}
-    everything = Parts(part for stream, _ in streams for part in wholes(stream.rate_per_s, stream.visit))
-    found = {}
-    for source, bursts in crowds.items():
-        own = [stream for stream, arrival in streams if queue_key(stream, arrival)[1] == source]
-        parts = Parts(part for stream in own for part in wholes(stream.rate_per_s, stream.visit))
-        if bursts is not None:
-            found[source] = Modulation(bursts, everything, parts)
-    return found
+def _modulations(
+    all_work: Sequence[tuple[Stream, Arrivals]], above: Sequence[tuple[Stream, Arrivals]]
+) -> dict[str, Modulation]:
+    """Return the bursts of each source that has some, in the work of a class and those above it."""
+    crowds = {stream.source: stream.bursts for stream, arrival in all_work if queue_key(stream, arrival)[1]}
+    return {
+        source: Modulation(
+            bursts,
+            *(
+                Work.of((one.rate_per_s, one.visit, queue_key(one, arrival)[1] == source) for one, arrival in some)
+                for some in (all_work, above)
+            ),
+        )
+        for source, bursts in crowds.items()
+        if bursts is not None
+    }
 
 
 def _felt(arrival: Arrivals, flow: Hashable, busy: float) -> float:

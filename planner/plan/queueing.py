@@ -24,9 +24,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from planner.plan.bursts import Bursts, Modulation
+from planner.plan.bursts import Bursts, Modulation, Work
 from planner.plan.journey import Moments, Visit
-from planner.plan.service_times import Parts, wholes
 
 
 @dataclass(frozen=True)
@@ -93,23 +92,24 @@ def _waits(queue: Sequence[ClassMember]) -> Iterable[tuple[ClassMember, float, f
             for member in queue
         )
         wait_s = rest / 2 / ((1 - busy_above) * (1 - busy)) if busy < 1 else np.inf
-        longer_s = _longer_s([member.stream for member in queue if member.stream.level <= level], busy)
+        longer_s = _longer_s([member.stream for member in queue if member.stream.level <= level], level, busy)
         for member in peers:
             crowd_s = sum(by_own[source == member.stream.source] for source, by_own in longer_s.items())
-            yield member, wait_s + crowd_s / (1 - busy_above) if crowd_s else wait_s, busy_above
+            yield member, wait_s + crowd_s, busy_above
         busy_above = busy
 
 
-def _longer_s(streams: Sequence[Stream], busy: float) -> dict[str, tuple[float, float]]:
-    """Return for each source with bursts how much longer others, and its own samples, wait for the work of streams."""
+def _longer_s(streams: Sequence[Stream], level: int, busy: float) -> dict[str, tuple[float, float]]:
+    """Return for each source with bursts how much longer others, and its own samples, wait at a level."""
     crowds = {stream.source: stream.bursts for stream in streams if stream.bursts is not None}
     if not crowds or busy >= 1:
         return {}
-    everything = Parts(part for stream in streams for part in wholes(stream.rate_per_s, stream.visit))
     found = {}
     for source, bursts in crowds.items():
-        own = [stream for stream in streams if stream.source == source]
-        parts = Parts(part for stream in own for part in wholes(stream.rate_per_s, stream.visit))
-        modulation = Modulation(bursts, everything, parts)
+        work, above = (
+            Work.of((stream.rate_per_s, stream.visit, stream.source == source) for stream in some)
+            for some in (streams, [stream for stream in streams if stream.level < level])
+        )
+        modulation = Modulation(bursts, work, above)
         found[source] = modulation.longer_s(own=False), modulation.longer_s(own=True)
     return found

@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 
 from planner.plan.journey import Visit
 
+NEWTON_STEPS, PICARD_STEPS = 12, 300
+TOLERANCE: Final = 1e-9
 MAX_PARTS: Final = 8
 """Most parts of a mixture of times; those of similar means are joined."""
 
@@ -67,6 +69,31 @@ def transform(mean_s: float, variance: float, s: Complex) -> Complex:
         return np.exp(-s * mean_s)
     scale_s = variance / mean_s
     return np.exp(-mean_s / scale_s * np.log1p(s * scale_s))
+
+
+def prolonged(above: Parts, s: Complex) -> Complex:
+    """Return σ(s): the exponent of a time during which more important work is served first, σ = s + Λ − A(σ)."""
+    if above.rate_per_s == 0:
+        return s
+    sigma = s + above.rate_per_s - above.transform(s)
+    for _ in range(NEWTON_STEPS):
+        value, slope = above.within(s, sigma)
+        step = (sigma - s - above.rate_per_s + value) / (1 + slope)
+        sigma = sigma - step
+        if np.abs(step).max() < TOLERANCE * np.abs(s).max():
+            break
+    error = np.abs(sigma - s - above.rate_per_s + above.within(s, sigma)[0])
+    wrong = ~(sigma.real > 0) | (error > 1e-6 * np.abs(s))
+    if wrong.any():
+        sigma[wrong] = _by_iteration(above, s[wrong])
+    return sigma
+
+
+def _by_iteration(above: Parts, s: Complex) -> Complex:
+    sigma = s + above.rate_per_s
+    for _ in range(PICARD_STEPS):
+        sigma = s + above.rate_per_s - above.within(s, sigma)[0]
+    return sigma
 
 
 def _joined(parts: list[Part]) -> list[Part]:

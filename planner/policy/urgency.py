@@ -98,6 +98,17 @@ class Urgency:
             return best
         return first.queue
 
+    def may_be_in_time(self, source: str, route: Route) -> bool:
+        """Return whether a sample that may be given up meets its deadline on a route where nothing else is."""
+        if source not in self.drops or self._instance.any_profile(route.model).exits:
+            return True
+        stage, costs, point = route.stages[0], self._costs, route.operating_point
+        task = Task(SampleKey(source, 0, 0), route.model, point, 0.0, 0.0, 0, route.stages)
+        size_bytes = costs.cut_bytes[route.model][stage.first_block]
+        sent_s = costs.transfer_s(self._instance.home(source), stage.worker, size_bytes)
+        work_s = costs.stage_s(route.model, stage.worker, stage.first_block, stage.last_block, point)
+        return sent_s + work_s + self._after(costs, task) <= self.deadline_s[source]
+
     def late_at_home_s(self, view: View, source: str, route: Route) -> float:
         """Return by how much what is served before a new sample at home makes it late at least, in seconds.
 

@@ -282,12 +282,14 @@ class PolicySpec(Entry):
     literal: bool = False
     """Whether ``ms-mdi`` follows equation (2) of its paper as printed, which can leave workers idle."""
     order: ServiceOrder = "value"
-    """How workers serve samples that have deadlines under ``adaptive``. ``priority``: the highest priority first, then
-    the least slack, as under ``planned``; ``slack``: the least slack first; ``value``: the earliest due first, without
-    the samples that are worth least where not all can be in time."""
+    """How workers serve samples that have deadlines under ``planned`` and ``adaptive``. ``priority``: the highest
+    priority first, then the least slack; ``slack``: the least slack first; ``value``: the earliest due first, without
+    the samples that are worth least where not all can be in time. Where a source has ``miss_at_most`` or
+    ``percentile``, ``planned`` serves by ``priority`` in any case, since a plan holds these limits for that order."""
     admission: bool = True
-    """Whether ``planned`` and ``adaptive`` refuse a sample at its source when it is expected to be late on every route,
-    or to cost others more than it is worth; only where its source says ``late: drop``."""
+    """Whether ``adaptive``, and ``planned`` where it serves by priority, refuse a sample at its source when it is
+    expected to be late on every route, or to cost others more than it is worth; only where its source says
+    ``late: drop``."""
     adaptive: AdaptiveParameters = AdaptiveParameters()
     """Constants of ``adaptive`` for the goals ``delay`` and ``throughput``."""
     batch: BatchParameters = BatchParameters()

@@ -13,7 +13,7 @@ from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.scenario.arrivals import arrival_times, source_rng
 from planner.scenario.instance import Instance
-from planner.scenario.types import BurstSpec, SourceSpec
+from planner.scenario.types import BurstSpec, PolicySpec, SourceSpec
 from planner.simulation.simulator import simulate
 from planner.trace.records import SampleRecord
 from tests.instances import make_instance, make_profile
@@ -25,7 +25,13 @@ ROUTE = Route(model="m", stages=(Stage(worker="one", first_block=0, last_block=0
 
 def instance_of(**sources: dict[str, Any]) -> Instance:
     keys = {name: {"deadline_s": 1.0, **source} for name, source in sources.items()}
-    return make_instance(profiles=[make_profile(block_s=[SERVICE_S])], workers={"one": 1.0}, networks={}, sources=keys)
+    return make_instance(
+        profiles=[make_profile(block_s=[SERVICE_S])],
+        workers={"one": 1.0},
+        networks={},
+        sources=keys,
+        policy=PolicySpec(order="priority"),
+    )
 
 
 def evaluated(instance: Instance) -> Evaluation:
@@ -73,7 +79,7 @@ def test_bursts_of_hardly_more_than_the_mean_rate_are_poisson_arrivals() -> None
 
 @pytest.mark.parametrize("priority", [0.5, 1.0, 2.0])
 def test_another_source_beside_one_with_bursts(priority: float) -> None:
-    """An approximation: means within a third, against the simulator with 60,000 samples."""
+    """Exact for one queue; means of 60,000 simulated samples, which come in a thousand bursts or so."""
     shared = {"samples": 30_000, "rate_per_s": 30.0}
     instance = instance_of(
         bursty={**shared, "arrivals": "mmpp", "bursts": BURSTS}, plain={**shared, "priority": priority}
@@ -89,7 +95,7 @@ def test_another_source_beside_one_with_bursts(priority: float) -> None:
         delays_s = [
             record.delay_s for record in records if isinstance(record, SampleRecord) and record.source == source
         ]
-        assert found.sources[source].delay_s == pytest.approx(float(np.mean(delays_s)), rel=0.33)
+        assert found.sources[source].delay_s == pytest.approx(float(np.mean(delays_s)), rel=0.15)
 
 
 def test_a_recorded_trace_prolongs_waits_as_its_bursts_do() -> None:

@@ -84,7 +84,8 @@ def overloaded(late: str, policy: PolicySpec | None = None) -> Instance:
 
 @pytest.mark.parametrize("policy", ["planned", "adaptive"])
 def test_under_overload_the_important_are_in_time(policy: str) -> None:
-    metrics, ended = metrics_of(overloaded("drop"), policy)
+    by_priority = PolicySpec(order="priority") if policy == "planned" else None  # otherwise it refuses none
+    metrics, ended = metrics_of(overloaded("drop", by_priority), policy)
     assert (metrics.sources["urgent"].miss_share or 0.0) < 0.05
     assert metrics.sources["other"].dropped > 100
     refused = [record for record in ended if record.reason.startswith("refused")]
@@ -92,6 +93,13 @@ def test_under_overload_the_important_are_in_time(policy: str) -> None:
     assert {record.source for record in refused} == {"other"}
     assert all(record.status == "dropped" and record.late_s is not None for record in refused)
     assert all(record.delay_s == 0 for record in refused)
+
+
+def test_planned_by_value_saves_what_is_worth_most() -> None:
+    metrics, _ = metrics_of(overloaded("drop"), "planned")
+    assert (metrics.sources["urgent"].miss_share or 0.0) < 0.05
+    edf, _ = metrics_of(overloaded("drop"), "edf")
+    assert (edf.sources["urgent"].miss_share or 0.0) > 0.2
 
 
 @pytest.mark.parametrize("policy", ["planned", "adaptive"])
@@ -102,14 +110,50 @@ def test_only_what_may_be_dropped_is_refused(policy: str) -> None:
     assert all(own.failed == 0 for own in (*metrics.sources.values(), *without.sources.values()))
 
 
-def test_adaptive_leaves_what_cannot_be_saved_for_later() -> None:
+@pytest.mark.parametrize("policy", ["planned", "adaptive"])
+def test_what_cannot_be_saved_is_left_for_later(policy: str) -> None:
     """Of late samples that are finished all the same, others that are not late yet do not wait for them."""
     both = {"rate_per_s": 60.0, "samples": 300, "deadline_s": 0.1}
     instance = make_instance(workers={"one": 1.0}, networks={}, sources={"a": both})
-    adaptive, planned = (
-        metrics_of(instance, policy)[0].sources["a"].miss_share or 0.0 for policy in ("adaptive", "planned")
+    ours, edf = (metrics_of(instance, name)[0].sources["a"].miss_share or 0.0 for name in (policy, "edf"))
+    assert ours < 0.7 * edf
+
+
+def test_planned_serves_as_a_plan_with_limits_is_evaluated() -> None:
+    """By priority, where a source limits its late samples; else what is due first, while all can be in time."""
+    sources = {
+        "first": {"deadline_s": 2.0},
+        "urgent": {"deadline_s": 1.0, "priority": 10.0},
+        "other": {"deadline_s": 0.5},
+    }
+    orders = {}
+    for name, limit in (("by value", {}), ("limited", {"miss_at_most": 0.05})):
+        own = {source: {"samples": 1, "arrivals": "batch", **keys} for source, keys in sources.items()}
+        own["urgent"] |= limit
+        profiles = [make_profile(block_s=[0.01, 0.01])]
+        instance = make_instance(profiles=profiles, workers={"one": 1.0}, networks={}, sources=own)
+        records, _ = simulate(instance, policy="planned", plan=plan_at(instance, ("one", 0, 1)))
+        orders[name] = [record.source for record in records if isinstance(record, BlockRecord)]
+    assert orders["by value"] == ["first", "other", "other", "urgent", "urgent", "first"]
+    assert orders["limited"] == ["first", "urgent", "urgent", "other", "other", "first"]
+
+
+@pytest.mark.parametrize(("late", "used"), [("drop", {"one"}), ("finish", {"one", "slow"})])
+def test_planned_leaves_out_routes_on_which_all_would_be_dropped(late: str, used: set[str]) -> None:
+    instance = make_instance(
+        profiles=[make_profile(block_s=[0.01, 0.01])],
+        workers={"one": 1.0, "slow": 0.1},
+        sources={"a": {"rate_per_s": 5.0, "samples": 40, "deadline_s": 0.15, "late": late, "worker": "one"}},
     )
-    assert adaptive < 0.7 * planned
+    routes = tuple(
+        Route(model="m", share=0.5, stages=(Stage(worker=worker, first_block=0, last_block=1),))
+        for worker in ("one", "slow")
+    )
+    plan = plan_at(instance, ("one", 0, 1))
+    plan = plan.model_copy(update={"sources": {"a": plan.sources["a"].model_copy(update={"routes": routes})}})
+    records, _ = simulate(instance, policy="planned", plan=plan)
+    assert {record.worker for record in records if isinstance(record, BlockRecord)} == used
+    assert [record.status for record in records if isinstance(record, SampleRecord)] == ["completed"] * 40
 
 
 def batch(**deadlines_s: float) -> Instance:
