@@ -26,7 +26,7 @@ LEAST_S: Final = 0.01
 """Shortest time limit of a run, in seconds: after a shorter one HiGHS returns nothing, not even a trivial solution."""
 
 End = Literal["optimal", "infeasible", "stopped"]
-"""How a run ended: ``stopped`` by its time limit or from outside."""
+"""How a run ended: ``stopped`` by its limit on time or nodes, or from outside."""
 
 # Any other status is an error: the model was not solved, or it hit a limit that was never set. "Unbounded or
 # infeasible" means infeasible, since all programs here are bounded from below.
@@ -35,6 +35,7 @@ END_OF_STATUS: Final[Mapping[str, End]] = {
     "kInfeasible": "infeasible",
     "kUnboundedOrInfeasible": "infeasible",
     "kTimeLimit": "stopped",
+    "kSolutionLimit": "stopped",
     "kInterrupt": "stopped",
 }
 
