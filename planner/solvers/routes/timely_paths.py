@@ -76,11 +76,16 @@ class Delays:
             after[block] = (moves[block] + begin[block][:, None]).min(axis=0)
             begin[block - 1] += np.minimum(begin[block], after[block])
         until = np.vstack([np.zeros(count), np.cumsum(node, axis=0)])
-        step = max(most_s - float(begin[0].min()), ROUNDING * most_s) / DELAY_STEPS
+        least_s = float(begin[0].min())
+        step = max(most_s - least_s, ROUNDING * most_s) / DELAY_STEPS
         stage = until[:, None] - until[None, :-1] + after[:, None] - begin[None]
         finite = np.where(np.isfinite(after[:length]), after[:length], 0.0)  # no move then
         move = np.array(moves) + begin[:, :, None] - finite[:, None, :]
-        return cls(seconds, most_s, *(_steps(extra, step) for extra in (stage, move, begin[0] - begin[0].min())))
+        return cls(
+            seconds,
+            most_s,
+            *(_steps(extra, step) for extra in (stage, move, begin[0] - min(least_s, most_s * (1 + ROUNDING)))),
+        )
 
     def cheapest(self, graph: LayeredGraph) -> Path:
         """Return the price of the cheapest path, infinite without one, and its workers."""
@@ -111,6 +116,8 @@ class Delays:
                 sender[cut] = moved.argmin(axis=1)
                 begun[cut] = np.take_along_axis(moved, sender[cut][:, None], axis=1)[:, 0] - until[cut][:, None]
         worker, time = (int(index) for index in np.unravel_index(end.argmin(), end.shape))
+        if np.isinf(end[worker, time]):
+            return np.inf, (0,) * length
         return float(end[worker, time]), self._traced(begin_of, sender, worker, time)
 
     def _traced(self, begin_of: Integers, sender: Integers, worker: int, time: int) -> tuple[int, ...]:
@@ -137,11 +144,11 @@ def _of_time(problem: Problem) -> Prices:
 
 
 def _steps(extra: Array, step: float) -> Integers:
-    steps = DELAY_STEPS + 1
-    few = np.where(
-        extra < steps * step, np.maximum(extra, 0.0), steps * step
-    )  # also where it is infinite minus infinite
-    return np.asarray(np.floor(few / step * (1 - ROUNDING)).astype(np.intp))
+    """Return the whole steps in each delay, at most one more than a path may take; also where it is infinite."""
+    most = DELAY_STEPS + 1
+    within = extra < most * step * (1 + ROUNDING)
+    steps = np.floor(np.where(within, np.maximum(extra, 0.0), 0.0) / step * (1 - ROUNDING))
+    return np.asarray(np.where(within, steps, most).astype(np.intp))
 
 
 def _first_of_stage(graph: LayeredGraph, infinite: Array) -> Integers:
