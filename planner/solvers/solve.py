@@ -20,6 +20,7 @@ from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem, read_routes
 from planner.solvers.core.deadline import Deadline, Expired, call_until, garbage_kept
 from planner.solvers.core.history import History
+from planner.solvers.core.infeasibility import tried, violations
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Choices, Problem, largest
 from planner.solvers.core.search_state import Options, Outcome, Progress, Search
@@ -161,14 +162,14 @@ def solve(
             find = rule_plans if again else known_plans
             options = dataclasses.replace(options, known=find(problem, deadline))
         method_solve = _load(problem, names, deadline)
-        outcome = method_solve(problem, options)
+        outcome = _with_known(method_solve(problem, options), problem, options)
         if again and outcome.status not in {"optimal", "infeasible"}:  # otherwise no plan would be better by the gap
             outcome = _beside(outcome, problem, known_plans(problem, deadline))
         history.add(min(map(problem.objective, outcome.incumbents), default=math.inf), outcome.bound)
         options = dataclasses.replace(options, progress=progress)  # what follows may be another problem
         best = best_candidate(ordered, problem, outcome, rank, options)
         if best is None:
-            return Solution(outcome.status, reasons=outcome.reasons or _unfinished(names[-1], options))
+            return Solution(outcome.status, reasons=outcome.reasons or _unfinished(names[-1], problem, options))
         plans = (*outcome.incumbents, *options.known)
         if singly:
             best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline)
@@ -343,7 +344,13 @@ def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callabl
 def _beside(outcome: Outcome, problem: Problem, plans: tuple[Choices, ...]) -> Outcome:
     """Return an outcome with the feasible ones of further plans."""
     search = Search(problem, Options(start=(*outcome.incumbents, *plans)))
-    return dataclasses.replace(outcome, incumbents=tuple(search.incumbents))
+    status = "feasible" if search.incumbents and outcome.status == "no_solution" else outcome.status
+    return dataclasses.replace(outcome, status=status, incumbents=tuple(search.incumbents))
+
+
+def _with_known(outcome: Outcome, problem: Problem, options: Options) -> Outcome:
+    """Return an outcome without a plan with the feasible ones of simple rules, however early its method was ended."""
+    return _beside(outcome, problem, options.known) if outcome.status == "no_solution" else outcome
 
 
 def _nothing_new(problem: Problem, options: Options) -> Outcome:
@@ -353,13 +360,12 @@ def _nothing_new(problem: Problem, options: Options) -> Outcome:
     return search.outcome()
 
 
-def _unfinished(method: str, options: Options) -> tuple[str, ...]:
-    """Return why there is no plan if a method was ended before it found one."""
-    if options.stop.is_set():
-        return (f"{method} was interrupted before it found a plan",)
-    if options.deadline.passed:
-        return (f"{method} found no plan within {options.time_limit_s:g} s",)
-    return ()
+def _unfinished(method: str, problem: Problem, options: Options) -> tuple[str, ...]:
+    """Return why there is no plan though none was ruled out: what was tried, and the limits that a rule breaks."""
+    interrupted = (f"{method} was interrupted before it found a plan",) if options.stop.is_set() else ()
+    broken = min((violations(problem, choices) for choices in options.known), key=len, default=())
+    nearest = (f"nearest of the simple rules: {'; '.join(broken)}",) if broken else ()
+    return (*interrupted, *tried(problem, options.time_limit_s), *nearest)
 
 
 def _tighten(problem: Problem, best: Candidate) -> Problem:

@@ -85,11 +85,15 @@ def test_no_thread_outlives_a_run() -> None:
 
 def test_hitting_a_limit_that_was_not_set_is_an_error() -> None:
     with pytest.raises(SolveError, match=r"HiGHS .*has not solved the program.*Solution limit"):
-        knapsack(1, size=60, rows=30, settings={"mip_max_nodes": 0}).run()
+        knapsack(1, size=60, rows=30, settings={"mip_max_improving_sols": 1}).run()
     program = Program(settings={"simplex_iteration_limit": 0, "presolve": "off"})
     program.add_row(1.0, INFINITY, {program.add_column(): 1.0})
     with pytest.raises(SolveError, match=r"HiGHS .*has not solved the program.*Iteration limit"):
         program.run()
+
+
+def test_a_limit_on_nodes_that_was_set_ends_a_run() -> None:
+    assert knapsack(1, size=60, rows=30, settings={"mip_max_nodes": 0}).run().end == "stopped"
 
 
 def test_a_program_without_a_bound_is_an_error() -> None:

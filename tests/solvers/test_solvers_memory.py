@@ -24,6 +24,7 @@ from planner.solvers.methods import convex, exhaustive
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.methods.local_search import method as search
 from planner.solvers.methods.memory import no_room
+from planner.solvers.methods.mip import method as milp
 from planner.solvers.routes.best_response import BestResponse
 from planner.solvers.routes.copies import with_copies
 from planner.solvers.routes.delay_annealing import DelayAnnealing
@@ -104,6 +105,25 @@ def test_every_method_finds_a_plan_if_there_is_one(seed: int, goal: str, room: f
         verify(instance, solution.plan)
         if method != "colgen":
             assert solution.plan.bound <= oracle.bound * (1 + 1e-9)
+
+
+@examples(4, nightly=60)
+@given(st.integers(0, 10_000), st.sampled_from(GOALS), st.sampled_from([1.1, 1.4, 1.7]), st.integers(1, 2))
+def test_the_bound_with_memory_is_at_most_the_optimum_of_the_reference(
+    seed: int, goal: str, room: float, models: int
+) -> None:
+    instance = uneven(seed, goal=goal, sources=2, workers=3, blocks=4, room=room, models=models)
+    problem = build_problem(instance)
+    exact = milp.solve(problem, Options(gap=1e-6, time_limit_s=60))
+    assert exact.status in {"optimal", "infeasible"}
+    optimum = min(map(problem.objective, exact.incumbents), default=np.inf)
+    for method in (search, colgen):
+        found = method.solve(problem, Options(gap=1e-4, time_limit_s=20))
+        value = min(map(problem.objective, found.incumbents), default=np.inf)
+        assert found.bound <= value
+        assert found.status != "infeasible" or optimum == np.inf
+        assert found.bound <= optimum * (1 + 1e-6)
+        assert method is colgen or value >= optimum * (1 - 1e-5)  # shared routes may be better
 
 
 @pytest.mark.parametrize(("seed", "sources", "models"), [(0, 1, 1), (1, 3, 1), (2, 4, 2)])

@@ -26,7 +26,7 @@ LEAST_S: Final = 0.01
 """Shortest time limit of a run, in seconds: after a shorter one HiGHS returns nothing, not even a trivial solution."""
 
 End = Literal["optimal", "infeasible", "stopped"]
-"""How a run ended: ``stopped`` by its time limit or from outside."""
+"""How a run ended: ``stopped`` by its limit on time or nodes, or from outside."""
 
 # Any other status is an error: the model was not solved, or it hit a limit that was never set. "Unbounded or
 # infeasible" means infeasible, since all programs here are bounded from below.
@@ -37,6 +37,11 @@ END_OF_STATUS: Final[Mapping[str, End]] = {
     "kTimeLimit": "stopped",
     "kInterrupt": "stopped",
 }
+
+
+NODE_LIMIT: Final = "mip_max_nodes"
+END_BY_NODES: Final[Mapping[str, End]] = {"kSolutionLimit": "stopped"}
+"""The further status of programs with a limit on nodes."""
 
 
 @dataclass(frozen=True)
@@ -96,6 +101,7 @@ class Program:
         self._deadline = deadline or Deadline()
         self._abandoned = threading.Event()
         self._has_integers = False
+        self._ends = {**END_OF_STATUS, **(END_BY_NODES if NODE_LIMIT in (settings or {}) else {})}
         self._reported = ProgramResult("stopped")
         self._set_options({"threads": threads, "mip_abs_gap": 0.0, **(settings or {})})
         for callback in (self._highs.cbSimplexInterrupt, self._highs.cbIpmInterrupt, self._highs.cbMipInterrupt):
@@ -199,12 +205,12 @@ class Program:
                 "HiGHS has not solved the program",
                 where=self._version,
                 value=f"{highs.modelStatusToString(status)} ({done.name})",
-                expected=", ".join(END_OF_STATUS),
+                expected=", ".join(self._ends),
             )
-        return self._result(END_OF_STATUS[status.name])
+        return self._result(self._ends[status.name])
 
     def _failed(self, done: Any) -> bool:
-        return done == highspy.HighsStatus.kError or self._highs.getModelStatus().name not in END_OF_STATUS
+        return done == highspy.HighsStatus.kError or self._highs.getModelStatus().name not in self._ends
 
     def _set_options(self, options: Mapping[str, object]) -> None:
         for name, value in options.items():

@@ -71,11 +71,11 @@ def lacks(worker: str, lack_bytes: float) -> str:
 
 def tried(problem: Problem, time_limit_s: float) -> tuple[str, ...]:
     """Return what was tried in vain, and how tight memory is, in words."""
-    attempts = ["best responses of the sources"]
+    attempts = ["simple rules", "best responses of the sources"]
     if problem.memory_binds or problem.max_visits is not None:
-        attempts.insert(0, "stages along workers by speed, room and distance")
+        attempts.insert(1, "stages along workers by speed, room and distance")
     if problem.memory_binds:
-        attempts.insert(1, "single blocks packed by size")
+        attempts.insert(2, "single blocks packed by size")
     within = format_quantity(time_limit_s, "time", digits=3)
     sentences = [f"no plan was found within {within}; tried: {', '.join(attempts)}"]
     if problem.memory_binds:

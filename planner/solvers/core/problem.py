@@ -100,6 +100,9 @@ class Problem:
         Delay in seconds that losing all accuracy is worth: 100 × ``accuracy_worth``.
     most_load
         Utilisation that no stage and no transfer of a route may exceed by itself; unlimited by default.
+    least_delay_s, most_delay_s
+        For ``makespan``, what the longest unloaded delay counts at least, and about the most that one of a route may
+        be: pricing leaves out slower ones, but some that are a little slower.
     room_parts
         Per model, the part of each worker's room for weights that a block takes for one source, where blocks may be
         resident in part; shape [L, D] each. Empty, as by default, if that is no limit.
@@ -128,6 +131,8 @@ class Problem:
     load_w: Array | float = 0.0
     idle_w: float = 0.0
     most_load: float = np.inf
+    least_delay_s: float = 0.0
+    most_delay_s: float = np.inf
     room_parts: tuple[Array, ...] = ()
 
     def __getstate__(self) -> dict[str, Any]:
@@ -150,6 +155,11 @@ class Problem:
         models = [self.variants[demand.variants[0]] for demand in self.demands]
         work_s = np.mean([model.reach[:-1] @ model.block_s for model in models], axis=0)
         return np.asarray(1 / np.maximum(work_s, MIN_WORK_S))
+
+    @cached_property
+    def derived(self) -> dict[tuple[object, ...], Any]:
+        """What other modules compute once from this problem, by a key of their own."""
+        return {}
 
     @cached_property
     def sites(self) -> Sites | None:
@@ -292,7 +302,8 @@ class Problem:
             return busiest
         costs = [[(choice, self.cost(source, choice)) for choice in routes] for source, routes in enumerate(choices)]
         if self.goal == "makespan":
-            return busiest + max(sum(choice.share * cost.unloaded_s for choice, cost in routes) for routes in costs)
+            delays_s = [sum(choice.share * cost.unloaded_s for choice, cost in routes) for routes in costs]
+            return busiest + max(self.least_delay_s, *delays_s)
         if (busy > self.caps + 1e-9).any():
             return np.inf
         if self.goal == "energy":

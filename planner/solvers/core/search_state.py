@@ -43,6 +43,8 @@ class Options:
         Further routes than which the outcome is never worse, such as those of simple rules.
     brief
         End a local search early, because another method follows.
+    threshold
+        End as soon as an incumbent has at most this objective, or the bound is above it.
     deadline
         When the search ends. A replaced ``time_limit_s`` can bring it forward, but not delay it.
     pool
@@ -57,6 +59,7 @@ class Options:
     known: tuple[Choices, ...] = ()
     progress: Progress | None = None
     brief: bool = False
+    threshold: float | None = None
     deadline: Deadline = field(default_factory=Deadline)
     pool: Pool | None = None
 
@@ -131,6 +134,13 @@ class Search:
     def best(self) -> float:
         """Objective of the best incumbent; infinite without one."""
         return min(self.incumbents.values(), default=float("inf"))
+
+    @property
+    def ends(self) -> bool:
+        """Whether the gap is closed, the threshold is decided or the time is over."""
+        options, most = self.options, self.options.threshold
+        decided = most is not None and (self.bound > most or self.best <= most)
+        return decided or self.gap <= options.gap or self.out_of_time
 
     @property
     def gap(self) -> float:

@@ -15,6 +15,7 @@ from planner.solvers.core.problem import Array, Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.shortest_path import LayeredGraph, Visits
 from planner.solvers.routes.site_pricing import cheapest_paths
+from planner.solvers.routes.timely_paths import timely
 from planner.solvers.routes.together import MAX_WORKERS, cheapest_paths_together
 
 MAX_VISIT_STATES = 1024
@@ -110,7 +111,7 @@ def _together(problem: Problem, prices: Prices, sources: Sequence[int]) -> list[
     for pairs in alike.values():
         graphs = [LayeredGraph.of(problem, *pair, prices) for pair in pairs]
         for pair, graph, path in zip(pairs, graphs, cheapest_paths_together(graphs), strict=True):
-            found[pair] = _counted(problem, graph, path)
+            found[pair] = _counted(problem, graph, timely(problem, *pair, graph, path))
     return [_best_variant(problem, source, prices, found) for source in sources]
 
 
@@ -220,10 +221,11 @@ def bottleneck_bound(problem: Problem, prices: Prices, cheapest: Array) -> float
 
     The largest utilisation relative to what may be used is at least the mean weighted by any prices that, times the
     share of each resource that may be used, add up to 1. (They add up to 0 if only violated limits have a price.) The
-    same holds for ``makespan`` and the sources' prices ``late``.
+    same holds for ``makespan`` and the sources' prices ``late``; what these lack is the price of ``least_delay_s``.
     """
     deadlines = dataclasses.replace(prices, second=prices.second - prices.late)
-    return float(cheapest.sum()) + limit_worth(problem, deadlines)
+    least_s = problem.least_delay_s * (1 - float(np.sum(prices.late))) if problem.least_delay_s > 0 else 0.0
+    return float(cheapest.sum()) + least_s + limit_worth(problem, deadlines)
 
 
 def power_bound(problem: Problem, prices: Prices, cheapest: Array) -> float:

@@ -78,7 +78,7 @@ class LayeredGraph:
         for block in range(1, length):
             into = (enter[block] + price.min() <= upper).nonzero()[0]
             if len(into):
-                move = self._move(block, into)
+                move = self.move(block, into)
                 move += price
                 sender_of[block, into] = sender = move.argmin(axis=1)
                 price[into] = move[np.arange(len(into)), sender]
@@ -104,12 +104,12 @@ class LayeredGraph:
         after = np.cumsum(self.node[::-1], axis=0)[::-1]
         total = before[:, None] + after
         for block in range(1, len(self.node)):
-            total[block] += self._move(block, np.arange(self.node.shape[1]))[:, home]
+            total[block] += self.move(block, np.arange(self.node.shape[1]))[:, home]
         total[1:, home] = np.inf
         cut, worker = (int(index) for index in np.unravel_index(total.argmin(), total.shape))
         return float(total[cut, worker]), cut, worker
 
-    def _move(self, block: int, into: Integers) -> Array:
+    def move(self, block: int, into: Integers) -> Array:
         """Return the price of moves to the workers ``into``, or of staying there; shape [into, D]."""
         move = self.moves.per_byte[into]
         move *= self.cut_bytes[block]
@@ -133,7 +133,7 @@ class LayeredGraph:
         upper = float(self.node[0, worker])
         for block in range(1, length):
             other = int(toward[block])
-            price = float(self._move(block, np.array([other]))[0, worker])
+            price = float(self.move(block, np.array([other]))[0, worker])
             if price + rest[block, other] < rest[block, worker]:
                 upper += price
                 worker = other
@@ -147,7 +147,7 @@ class LayeredGraph:
         price = np.full((visits.states, count), np.inf)
         price[visits.first, np.arange(count)] = self.node[0]
         for block in range(1, length):
-            price, sender_of[block] = visits.arrive(price, self._move(block, np.arange(count)))
+            price, sender_of[block] = visits.arrive(price, self.move(block, np.arange(count)))
             price += self.node[block]
         state, worker = (int(index) for index in np.unravel_index(price.argmin(), price.shape))
         least, workers = float(price[state, worker]), [worker]

@@ -84,7 +84,7 @@ class LinearMaster:
         self.largest, self.longest = self.program.add_column(), self.program.add_column()
         for source, demand in enumerate(problem.demands):
             self._row("share", source, 1.0, 1.0)
-            self._row("delay", source, -INFINITY, 0.0, {self.longest: -1.0})
+            self._row("delay", source, -INFINITY, scale.costs(problem.least_delay_s), {self.longest: -1.0})
             if np.isfinite(demand.deadline_s):
                 self.slacks["late_s", source] = slack = self.program.add_column()
                 self._row("late_s", source, -INFINITY, 1.0, {slack: -1.0})
@@ -176,7 +176,10 @@ class LinearMaster:
             late = np.zeros(sources)
         elif self.limits_satisfied:
             of_resource = of_resource / max(float(of_resource @ self.problem.usable), 1e-12)
-            late = late / max(float(late.sum()), 1e-12) * (self.problem.goal == "makespan")
+            least = (
+                1.0 if self.problem.least_delay_s > 0 else 1e-12
+            )  # if the longest counts more than it is, its price is 0
+            late = late / max(float(late.sum()), least) * (self.problem.goal == "makespan")
         deadline_s = np.array([demand.deadline_s for demand in self.problem.demands])
         return Prices(
             of_class=np.repeat(of_resource[None, :], levels, axis=0),

@@ -100,7 +100,7 @@ def _generate(search: Search) -> Outcome:
         shadow = master.prices()  # later the master has rows that it was never solved with
         for min_share in MIN_SHARES:
             search.offer(master.choices(min_share))
-        if search.gap <= options.gap or search.out_of_time:
+        if search.ends:
             break
         if not search.incumbents and _proves_infeasible(problem, master.hard_prices()):
             return _infeasible(problem, options, master)

@@ -9,14 +9,17 @@ from planner.solvers.core.search_state import Search
 from planner.solvers.methods.local_search.annealing import Annealing
 from planner.solvers.methods.local_search.peak_bound import PeakBound
 from planner.solvers.methods.local_search.peak_tree import PeakTree
+from planner.solvers.methods.local_search.recombination import Candidate, recombine
 
 TARGETS = (0.3, 0.6, 0.9)
 """Targets of the runs in turn, as fractions of the way from the bound to the incumbent."""
 DELAYS = (1.0, None, 2.0, 0.7)
 """Target delays for ``makespan`` in turn, as multiples of the longest unloaded delay so far; None is that of the best
 shared routes in proportion."""
-FIRST_RAISES = 10
+FIRST_RAISES = 4
 """Steps that raise the bound before the first target depends on it."""
+RECOMBINED_RUNS = 3
+"""Runs between two recombinations of all routes."""
 MAX_IDLE_RUNS, MAX_IDLE_RUNS_BRIEF = 60, 6
 """Runs in a row without a better incumbent after which a search ends, and a brief one."""
 
@@ -28,6 +31,8 @@ class PeakSearch:
         self.search, self.problem = search, search.problem
         self.random = Random(search.options.seed)  # noqa: S311  # not cryptographic, and faster than numpy's
         self.runs = 0
+        self.routes: dict[Candidate, None] = {}
+        """The routes of all plans that were annealed, in order, to be recombined."""
         self.delay_part = 0.0
         """The longest delay of the best shared routes, as a part of their objective; 0 if it is not known."""
 
@@ -44,6 +49,7 @@ class PeakSearch:
         if found is None:
             return False
         best = search.best
+        self.routes.update(((source, choice), None) for source, (choice,) in enumerate(found))
         search.offer(found)
         search.report()
         return search.best < best
@@ -69,10 +75,21 @@ class PeakSearch:
     def _done(self) -> bool:
         return self.search.out_of_time or self.search.gap <= self.search.options.gap
 
+    def recombine(self, bound: PeakBound) -> None:
+        """Offer the best combination of the routes of all plans, of one and of several routes per source."""
+        incumbents = (
+            (source, choice) for choices in self.search.incumbents for source, (choice,) in enumerate(choices)
+        )
+        self.routes.update(dict.fromkeys(incumbents))
+        if not (self.problem.memory_binds or self._done) and len(self.problem.demands) > 1:
+            recombine(self.search, (*self.routes, *bound.routes))
+
     def search_on(self, bound: PeakBound) -> None:
         """Raise the bound and anneal in turn until the time limit, or until neither has helped for long."""
         self.delay_part = bound.delay_part
+        self.recombine(bound)
         raises = all(bound.raise_once() for _ in range(FIRST_RAISES))
+        self.recombine(bound)
         tree, branches = PeakTree(self.search, bound), True
         idle, most = 0, MAX_IDLE_RUNS_BRIEF if self.search.options.brief else MAX_IDLE_RUNS
         while not self._done and self.search.incumbents and (idle < most or (branches and tree.helps)):
@@ -81,6 +98,8 @@ class PeakSearch:
             best = self.search.best
             if idle < most:
                 self.improve(1)
+            if self.runs % RECOMBINED_RUNS == 0 and idle < most:
+                self.recombine(bound)
             if self.search.best < best:
                 idle, raises, branches = 0, True, True
             else:

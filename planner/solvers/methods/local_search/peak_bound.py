@@ -3,7 +3,9 @@
 A single route puts the whole load of a stage on one worker and that of a transfer on one network, whereas shared routes
 may split it. Routes with an objective up to v contain no stage and no transfer with a load above v, so the bound of
 shared routes without them holds for these. If it exceeds v, then v is a lower bound on single routes. A bisection finds
-the largest such v. For ``makespan``, the longest delay leaves less of v for loads, and light routes take longer.
+the largest such v. For ``makespan``, the longest delay leaves less of v for loads, and light routes take longer. There,
+intervals of the longest delay are excluded one by one: shared routes may then not mix routes that take longer with
+shorter ones, and loads have only the time that the delay leaves.
 
 References
 ----------
@@ -17,7 +19,7 @@ import dataclasses
 
 import numpy as np
 
-from planner.solvers.core.problem import Problem
+from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.core.room import without_binary_residency
 from planner.solvers.core.search_state import Outcome, Search
@@ -33,6 +35,13 @@ FIRST_STEP = 0.01
 DELAY_ROUNDS = 4
 """Times that the least delay of routes without heavy loads lowers what counts as heavy."""
 
+MAX_INTERVALS = 4
+"""Intervals of the longest delay that may be divided."""
+MIN_INTERVAL = 0.01
+"""Length, relative to the value, below which an interval is not divided."""
+SHORTER_PART = 0.3
+"""Part of a divided interval with the shorter delays."""
+
 
 class PeakBound:
     """The bisection; ``low`` is proven, and ``high`` is the least value that could not be excluded."""
@@ -45,6 +54,8 @@ class PeakBound:
         self.shared = dataclasses.replace(relaxed, max_visits=None)
         self.relaxed = dataclasses.replace(self.shared, demands=demands)
         self.low, self.high, self.step = 0.0, np.inf, FIRST_STEP
+        self.routes: dict[tuple[int, Choice], None] = {}
+        """All routes of good shared ones, with their sources."""
         self.delay_part = 0.0
         """The longest delay of the best shared routes for ``makespan``, as a part of their objective."""
 
@@ -68,7 +79,7 @@ class PeakBound:
         middle = (self.low + high) / 2
         value = min(middle, self.low * (1 + self.step)) if self.low > 0 else middle
         outcome = self.without_heavy_loads(value, search.problem.pins)
-        if outcome.status == "infeasible" or outcome.bound > value:
+        if excludes(outcome, value):
             self.step *= 4
             self.prove(value)
         elif not search.out_of_time:
@@ -81,26 +92,65 @@ class PeakBound:
         self.search.raise_bound(value)
 
     def without_heavy_loads(self, value: float, pins: dict[str, dict[int, int]]) -> Outcome:
-        """Return the outcome of shared routes without loads that would exceed ``value`` alone, with more ``pins``."""
-        problem = dataclasses.replace(self.relaxed, most_load=value, pins=pins)
-        for _ in range(DELAY_ROUNDS if problem.goal == "makespan" else 0):
-            most_load = value - _least_delay_s(problem)
-            if most_load <= 0:  # also where no light route is left
-                return Outcome("infeasible")
-            problem = dataclasses.replace(problem, most_load=most_load)
-        return self._solve(problem)
+        """Return the outcome of shared routes without loads that would exceed ``value`` alone, with more ``pins``.
 
-    def _solve(self, problem: Problem, part: float = 1.0) -> Outcome:
+        For ``makespan`` it is that of the first interval of the longest delay that could not be excluded.
+        """
+        problem = dataclasses.replace(self.relaxed, most_load=value, pins=pins)
+        if problem.goal != "makespan":
+            return self._solve(problem, threshold=value)
+        for _ in range(DELAY_ROUNDS):
+            least_s = _least_delay_s(problem)
+            if least_s >= value:  # also where no light route is left
+                return Outcome("infeasible")
+            problem = dataclasses.replace(problem, most_load=value - least_s)
+        intervals, left = [(least_s, value)], MAX_INTERVALS
+        while intervals:
+            low_s, high_s = intervals.pop()
+            outcome = self._within(problem, value, low_s, high_s)
+            if excludes(outcome, value):
+                continue
+            left -= 1
+            if left <= 0 or high_s - low_s < MIN_INTERVAL * value:
+                return outcome
+            middle_s = low_s + SHORTER_PART * (high_s - low_s)
+            intervals += [(middle_s, high_s), (low_s, middle_s)]
+        return Outcome("infeasible")
+
+    def _within(self, problem: Problem, value: float, low_s: float, high_s: float) -> Outcome:
+        """Return the outcome of shared routes whose longest unloaded delay is in an interval."""
+        limited = dataclasses.replace(
+            problem,
+            most_load=min(problem.most_load, value - low_s),
+            least_delay_s=low_s,
+            most_delay_s=high_s if high_s < value else np.inf,
+        )
+        return self._solve(limited, threshold=value)
+
+    def _solve(self, problem: Problem, part: float = 1.0, threshold: float | None = None) -> Outcome:
         options = self.search.options
         limited = dataclasses.replace(
             options,
             time_limit_s=part * self.search.left_s,
             gap=max(options.gap, ACCURACY),
+            threshold=threshold,
             progress=None,
             start=(),
             known=(),
         )
-        return colgen.solve(problem, limited)
+        outcome = colgen.solve(problem, limited)
+        self.routes.update(
+            ((source, dataclasses.replace(choice, share=1.0)), None)
+            for choices in outcome.incumbents
+            for source, of_source in enumerate(choices)
+            for choice in of_source
+        )
+        return outcome
+
+
+def excludes(outcome: Outcome, value: float) -> bool:
+    """Return whether the outcome of a relaxation excludes all routes with objective ``value``."""
+    return outcome.status == "infeasible" or outcome.bound > value
 
 
 def _least_delay_s(problem: Problem) -> float:

@@ -11,7 +11,7 @@ import numpy as np
 
 from planner.solvers.core.problem import Array, Choices, Problem
 from planner.solvers.core.search_state import Search
-from planner.solvers.methods.local_search.peak_bound import PeakBound
+from planner.solvers.methods.local_search.peak_bound import PeakBound, excludes
 
 Pins = dict[str, dict[int, int]]
 
@@ -69,7 +69,7 @@ class PeakTree:
     def _close(self, pins: Pins) -> None:
         """Close a node, or open its children."""
         outcome = self.bound.without_heavy_loads(self.value, pins)
-        if outcome.status == "infeasible" or outcome.bound > self.value:
+        if excludes(outcome, self.value):
             return
         problem = self.search.problem
         best = min(outcome.incumbents, key=problem.objective, default=None)
