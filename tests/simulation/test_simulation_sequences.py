@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from itertools import pairwise
 from typing import Any
 
 import pytest
@@ -32,7 +33,7 @@ def make_plan(known: Instance, routes: dict[str, list[Route]]) -> PlanSpec:
     )  # fmt: skip
 
 
-def instance(rate_per_s: float = 0.5, samples: int = 400, others: bool = False, **decode: Any) -> Instance:
+def instance(rate_per_s: float = 0.5, samples: int = 400, *, others: bool = False, **decode: Any) -> Instance:
     """A source of sequences on two workers, and perhaps a more important one of short samples."""
     profile = with_sequences(make_profile(block_s=[0.003, 0.003], stage_overhead_s=0.0005))
     spec = DecodeSpec(**{"prompt": 40, "max_new": 20, **decode})
@@ -74,7 +75,7 @@ def test_an_unloaded_sequence_takes_the_times_of_its_runs() -> None:
 
 
 @pytest.mark.parametrize("others", [False, True])
-def test_a_loaded_source_is_evaluated_as_it_is_simulated(others: bool) -> None:
+def test_a_loaded_source_is_evaluated_as_it_is_simulated(*, others: bool) -> None:
     known = instance(rate_per_s=5.0, samples=1500, others=others)
     expected = evaluate(known, {name: plan(known).sources[name].routes for name in known.sources})
     own, found = expected.sources["a"], measured(known)
@@ -98,7 +99,7 @@ def test_runs_of_a_sequence_follow_one_another_on_one_route() -> None:
     for own in blocks.values():
         own.sort(key=lambda record: record.start_s)
         assert [(record.worker, record.block) for record in own] == [("fast", 0), ("slow", 1)] * (3 + 19)
-        assert all(later.start_s >= earlier.end_s for earlier, later in zip(own, own[1:], strict=False))
+        assert all(later.start_s >= earlier.end_s for earlier, later in pairwise(own))
     sizes = {record.size_bytes for record in records if isinstance(record, TransferRecord) and record.cut == 0}
     assert 16 + 500 * 16 + 8 * 16 in sizes
     assert 16 + 500 + 8 * 41 in sizes
