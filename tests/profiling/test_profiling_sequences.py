@@ -114,7 +114,9 @@ def test_sequences_of_another_chain_are_refused() -> None:
         ({"prompt": 10, "max_new": 5}, False, "the profile of m on reference knows no sequences"),
     ],
 )
-def test_what_a_model_cannot_do_is_said(tmp_path: Path, decode: dict[str, object], *, decoder: bool, message: str) -> None:
+def test_what_a_model_cannot_do_is_said(
+    tmp_path: Path, decode: dict[str, object], *, decoder: bool, message: str
+) -> None:
     profile = make_profile()
     save_profile(with_sequences(profile, max_context=128) if decoder else profile, tmp_path / "reference" / "m.json")
     scenario = {

@@ -172,12 +172,12 @@ def test_prompts_and_steps_have_their_own_curves() -> None:
     found = []
     for profile in (slow, fast):
         known = make_instance(
-            profiles=[profile], workers={"one": 1.0}, networks={}, sources={"a": {"rate_per_s": 0.01, "decode": spec}}
+            profiles=[profile], workers={"one": 1.0}, networks={}, sources={"a": {"rate_per_s": 1e-6, "decode": spec}}
         )
         plan = solve(known, time_limit_s=5).plan
         assert plan is not None
         found.append(plan.sources["a"])
-    assert found[0].ttft_s == pytest.approx(found[1].ttft_s, rel=0.2)
+    assert found[0].ttft_s == pytest.approx(found[1].ttft_s, rel=0.01)
     assert (found[0].tpot_s or 0.0) > 50 * (found[1].tpot_s or np.inf)
 
 
