@@ -62,7 +62,7 @@ def test_all_rules_are_run() -> None:
 @pytest.mark.parametrize("rule", check.CHECKS, ids=lambda rule: rule.__name__)
 def test_every_rule_has_a_bad_file(rule: check.Check) -> None:
     found = []
-    for name in ("names", "rules"):
+    for name in ("names", "rules", "decode"):
         document = read_document(BAD / f"{name}.yaml")
         found += list(rule(ScenarioSpec.model_validate(document.data, context={"quantity": read_quantity})))
     assert found
