@@ -18,7 +18,7 @@ from planner.model.chain import SEQUENCE, Chain, StatePair, TensorSpec
 from planner.model.tokens import Role, fill, logits_of, longest_context, roles
 from planner.profiling.sampling import Clock, ProfiledModel
 from planner.profiling.sequences import BlockRuns, Run, SequenceCosts, curve_error, fit_curve, fit_size
-from planner.errors import ModelError
+from planner.errors import ModelError, RuntimeSessionError
 from planner.runtime.memory import measure_memory
 from planner.runtime.runner import ChainRunner
 
@@ -131,7 +131,10 @@ class SequenceSampler:
         for length in _growing(most - STEPS):
             if len(found) >= 4 and self._clock.used(SEARCH_SHARE):
                 break
-            self._sequence(length, keep=False)
+            try:
+                self._sequence(length, keep=False)
+            except RuntimeSessionError:  # longer than the model's context, which nothing states
+                break
             found.append(length)
         return found
 
