@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from planner.profiling.sequences import BlockRuns, CutRuns, RunCurve, SequenceCosts
 from planner.profiling.types import BlockCost, ExitPoint, ModelReference, OperatingPoint, Profile
 from planner.scenario.instance import Hop, Instance, NetworkPath
 from planner.scenario.types import (
@@ -67,6 +68,33 @@ def make_profile(
         exits=tuple(exits),
         operating_points=tuple(operating_points),
     )
+
+
+def with_sequences(
+    profile: Profile,
+    *,
+    prompt: RunCurve | None = None,
+    step: RunCurve | None = None,
+    state_bytes: float = 1000.0,
+    max_context: int | None = None,
+) -> Profile:
+    """The same profile of a decoder, all of whose blocks have these curves."""
+    block = BlockRuns(
+        prompt=prompt or RunCurve(fixed_s=1e-3, token_s=2e-4, pair_s=1e-7),
+        step=step or RunCurve(fixed_s=2e-3, context_s=1e-6),
+        state_fixed_bytes=0.0,
+        state_token_bytes=state_bytes,
+        peak_token_bytes=100.0,
+    )
+    cuts = [CutRuns(fixed_bytes=16.0, token_bytes=500.0, context_bytes=8.0)] * len(profile.cut_bytes)
+    costs = SequenceCosts(
+        blocks=(block,) * len(profile.blocks),
+        cuts=tuple(cuts),
+        measured_context=512,
+        max_context=max_context,
+        vocabulary=1000,
+    )
+    return profile.model_copy(update={"sequences": costs})
 
 
 def make_instance(

@@ -14,8 +14,10 @@ from planner.plan.bursts import Bursts
 from planner.plan.distribution import DelayDistribution, Flow, delay_distributions
 from planner.plan.energy import energy_use, require_power
 from planner.plan.journey import Journey, Journeys, LegSite
+from planner.plan.memory import memory_bytes
 from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
+from planner.plan.tokens import token_times
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
 from planner.scenario.instance import Instance
 
@@ -143,13 +145,16 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     accuracy = np.array([_accuracy(instance, routes[source]) for source in instance.sources])
     priority = np.array([instance.scenario.sources[source].priority for source in instance.sources])
     weight = surrogate_priorities(instance)
+    times_s: Sequence[float]
     if objective.goal == "makespan":
         delay = surrogate = unloaded
+        times_s = [visit.mean_s for trips in samples.values() for _, trip in trips for visit in trip.visits]
         scale = 1 / max(busiest + float(unloaded.max()), 1e-12)
         spread: Mapping[str, DelayDistribution] = {}
     else:
         scale = sustained(instance, busy) if objective.goal == "throughput" else 1.0
-        delay = _queueing_delays(instance, samples, volume * scale) + latency
+        times_s = _queueing_times_s(instance, samples, volume * scale)
+        delay = _delays(instance, samples, times_s) + latency
         spread = _distributions(instance, samples, volume * scale)
         held = numbers(Classes.of(weight), load * scale, kappa(objective.service_cv))
         surrogate = held / (volume * scale) + latency
@@ -166,6 +171,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         "energy": energy.average_power_w if energy else 0.0,
     }[objective.goal]
     memory = memory_bytes(instance, routes)
+    tokens = token_times(instance, samples, times_s)
     return Evaluation(
         sources={
             source: SourcePlan(
@@ -173,6 +179,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
                 delay_s=float(delay[index]),
                 surrogate_delay_s=float(surrogate[index]),
                 **_percentiles(spread.get(source)),
+                **tokens.get(source, {}),
                 miss_share=misses.get(source),
                 routes=tuple(routes[source]),
             )
@@ -288,26 +295,6 @@ def weighted_misses(instance: Instance, sources: Mapping[str, SourcePlan]) -> fl
     return float(weight @ share / weight.sum())
 
 
-def memory_bytes(instance: Instance, routes: Routes) -> dict[str, float]:
-    """Return the memory that each worker needs: its base, each resident block once, and the largest activation."""
-    resident: dict[str, set[tuple[str, int]]] = {worker: set() for worker in instance.workers}
-    for of_source in routes.values():
-        for route in of_source:
-            for stage in route.stages:
-                blocks = range(stage.first_block, stage.last_block + 1)
-                resident[stage.worker].update((route.model, block) for block in blocks)
-    needed = {}
-    for worker, pairs in resident.items():
-        costs = [instance.profile(model, worker).blocks[block] for model, block in pairs]
-        weights = sum(cost.weight_bytes for cost in costs)
-        needed[worker] = (
-            instance.worker(worker).base_memory_bytes
-            + weights
-            + max((cost.activation_bytes for cost in costs), default=0)
-        )
-    return needed
-
-
 def _accuracy(instance: Instance, routes: Sequence[Route]) -> float:
     return sum(route.share * instance.operating_points(route.model)[route.operating_point].accuracy for route in routes)
 
@@ -371,11 +358,19 @@ def _distributions(
     return delay_distributions(flows, timed)
 
 
-def _queueing_delays(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> NDArray[np.float64]:
-    """Return the mean time of each source's samples at all resources, without latency; shape [S], seconds."""
-    times_s = iter(_queueing_times_s(instance, samples, rate_per_s))
+def _delays(instance: Instance, samples: Samples, times_s: Sequence[float]) -> NDArray[np.float64]:
+    """Return the mean time of each source's samples at all resources, without latency; shape [S], seconds.
+
+    Parameters
+    ----------
+    times_s
+        Mean time of each visit of each route of each source, in order.
+    """
+    in_order = iter(times_s)
     spent_s = [
-        sum(route.share * visit.probability * next(times_s) for route, trip in samples[source] for visit in trip.visits)
+        sum(
+            route.share * visit.probability * next(in_order) for route, trip in samples[source] for visit in trip.visits
+        )
         for source in instance.sources
     ]
     return np.array(spent_s)

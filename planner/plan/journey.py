@@ -5,7 +5,7 @@ Evaluation and verification start from here. The solvers have their own arrays, 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from typing import NamedTuple
@@ -17,6 +17,7 @@ from planner.errors import PlanError
 from planner.plan.types import Route, Stage
 from planner.profiling.types import OperatingPoint
 from planner.scenario.instance import Instance
+from planner.scenario.phases import SAMPLE, Phase
 
 FRAGMENT_BYTES = 65536
 """Transfers are cut into fragments of this size; urgent transfers pass between two fragments."""
@@ -58,12 +59,14 @@ class Moments:
 class Visit:
     """One task of a sample at one resource: a stage at a worker, or a transfer over one hop.
 
+    The runs of a sequence make the same visits again and again.
+
     Parameters
     ----------
     site
         The worker and its blocks, or the network resource and the cut.
     probability
-        Probability that a sample makes this visit at all.
+        Probability that a sample makes this visit at all; for a sequence the number of times.
     piece_s
         Mean times of the blocks (the stage's overhead counts in the first) or fragments, in order; shape [B].
     piece_std_s
@@ -120,10 +123,20 @@ class Way(NamedTuple):
 
 @dataclass(frozen=True)
 class Journey:
-    """All visits of a sample, in order, and the ways that samples take through them."""
+    """All visits of a sample, in order, and the ways that samples take through them.
+
+    Parameters
+    ----------
+    prompt_visits
+        For a sequence, how many of the visits bring the first token; None for other samples.
+    steps
+        For a sequence, the number of further tokens; all visits after ``prompt_visits`` are made for each.
+    """
 
     visits: tuple[Visit, ...]
     ways: tuple[Way, ...]
+    prompt_visits: int | None = None
+    steps: int = 0
 
     @cached_property
     def before(self) -> tuple[tuple[int, ...], ...]:
@@ -164,8 +177,8 @@ class Journeys:
 
     def __init__(self, instance: Instance) -> None:
         self._instance = instance
-        self._known: dict[tuple[str, str, int, tuple[Stage, ...]], Journey] = {}
-        self._stages: dict[tuple[str, int, Stage], Visit] = {}
+        self._known: dict[tuple[str, str, int, tuple[Stage, ...], tuple[Phase, ...]], Journey] = {}
+        self._stages: dict[tuple[str, int, Stage, Phase], Visit] = {}
         self._sends: dict[Send, tuple[Visit, ...]] = {}
 
     def of(self, source: str, route: Route) -> Journey:
@@ -176,16 +189,19 @@ class Journeys:
         PlanError
             Two consecutive workers of the route have no path between them.
         """
-        key = self._instance.home(source), route.model, route.operating_point, route.stages
+        phases = self._instance.phases[source]
+        key = self._instance.home(source), route.model, route.operating_point, route.stages, phases
         if key not in self._known:
-            self._known[key] = self._journey(source, route)
+            parts = [self._journey(source, route, phase) for phase in phases]
+            self._known[key] = parts[0] if phases == (SAMPLE,) else _sequence(phases, parts)
         return self._known[key]
 
-    def _journey(self, source: str, route: Route) -> Journey:
+    def _journey(self, source: str, route: Route, phase: Phase) -> Journey:
+        """Return the journey of one run, whose visits are made in every run of the phase."""
         instance = self._instance
         point = instance.operating_points(route.model)[route.operating_point]
-        reach = (*point.reach, point.reach[-1])
-        cut_bytes = instance.cut_bytes(route.model)
+        reach = tuple(phase.count * share for share in (*point.reach, point.reach[-1]))
+        cut_bytes = instance.run_bytes(route.model, phase)
         home = instance.home(source)
         visits: list[Visit] = []
         ways: list[Way] = []
@@ -199,9 +215,9 @@ class Journeys:
         start = self._transfers(source, (home, route.stages[0].worker, 0, float(cut_bytes[0]), reach[0]))
         path = pass_through(start)
         for index, stage in enumerate(route.stages):
-            known = route.model, route.operating_point, stage
+            known = route.model, route.operating_point, stage, phase
             if known not in self._stages:
-                self._stages[known] = _stage_visit(instance, route.model, stage, point)
+                self._stages[known] = _stage_visit(instance, route.model, stage, point, phase)
             before, path = path, path + pass_through([self._stages[known]])
             for result in _exit_sends(instance, route.model, stage, reach, home):
                 _, _, cut, _, leaving = result
@@ -226,17 +242,25 @@ def journey(instance: Instance, source: str, route: Route) -> Journey:
     return Journeys(instance).of(source, route)
 
 
-def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingPoint) -> Visit:
+def _sequence(phases: Sequence[Phase], parts: Sequence[Journey]) -> Journey:
+    """Return the journey of a sequence from those of its runs, in which no sample leaves early."""
+    visits = tuple(visit for part in parts for visit in part.visits)
+    path = tuple((number, len(visit.piece_s)) for number, visit in enumerate(visits))
+    steps = sum(phase.count for phase in phases[1:])
+    return Journey(visits, (Way(1.0, path),), prompt_visits=len(parts[0].visits), steps=steps)
+
+
+def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingPoint, phase: Phase) -> Visit:
     blocks = slice(stage.first_block, stage.last_block + 1)
-    piece_s = instance.block_s(model, stage.worker)[blocks].copy()
+    piece_s = instance.block_s(model, stage.worker, phase)[blocks].copy()
     piece_s[0] += instance.stage_overhead_s(model, stage.worker)
     reach = np.array(point.reach[blocks])
     survival = reach / reach[0] if reach[0] > 0 else np.ones_like(reach)
     return Visit(
         site=LegSite(stage.worker, stage.first_block, stage.last_block, transfer=False),
-        probability=float(reach[0]),
+        probability=phase.count * float(reach[0]),
         piece_s=piece_s,
-        piece_std_s=instance.block_std_s(model, stage.worker)[blocks],
+        piece_std_s=instance.block_std_s(model, stage.worker, phase)[blocks],
         survival=survival,
     )
 

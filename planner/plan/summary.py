@@ -18,6 +18,8 @@ def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
     yield _routes(plan, instance)
     if any(source.p50_delay_s is not None for source in plan.sources.values()):
         yield _punctuality(plan, instance)
+    if any(spec.decode is not None for spec in instance.scenario.sources.values()):
+        yield _tokens(plan, instance)
     for name, source in plan.sources.items():
         if source.rate_interval_per_s is not None:
             low, high = source.rate_interval_per_s
@@ -105,6 +107,26 @@ def _punctuality(plan: PlanSpec, instance: Instance) -> Table:
             for name, source in plan.sources.items()
         ],
     )
+
+
+def _tokens(plan: PlanSpec, instance: Instance) -> Table:
+    """Return when tokens are there, and how many sequences are under way, by Little's law."""
+    rows = []
+    for name, source in plan.sources.items():
+        decode, rate_per_s = instance.scenario.sources[name].decode, instance.scenario.sources[name].rate_per_s
+        if decode is not None:
+            rows.append(
+                (
+                    name,
+                    f"{decode.prompt} + {decode.max_new}",
+                    milliseconds(source.ttft_s),
+                    milliseconds(source.tpot_s),
+                    "–" if not source.tpot_s else f"{1 / source.tpot_s:.1f} /s",
+                    "–" if rate_per_s is None else f"{rate_per_s * source.delay_s:.2g} of {decode.concurrent}",
+                )
+            )
+    columns = ("source", ">prompt + new", ">to the first token", ">per token", ">tokens", ">sequences at a time")
+    return Table("Tokens", columns, rows)
 
 
 def _loads(plan: PlanSpec) -> Table:

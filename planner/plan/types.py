@@ -61,6 +61,10 @@ class SourcePlan(FrozenModel):
     """Percentiles by :mod:`planner.plan.distribution`, in seconds; for sources with a deadline or percentiles only."""
     p95_delay_s: float | None = None
     p99_delay_s: float | None = None
+    ttft_s: float | None = None
+    """For a source of sequences: mean time from the arrival of a prompt to its first token, in seconds."""
+    tpot_s: float | None = None
+    """Likewise: mean time from one token to the next; None for sequences of one token."""
     miss_share: float | None = None
     """Share of samples whose delay exceeds the deadline; None without one."""
     routes: tuple[Route, ...] = Field(min_length=1)

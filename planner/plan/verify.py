@@ -10,6 +10,7 @@ from planner.errors import Fault, PlanError
 from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.limits import tail_limits
 from planner.plan.surrogate import UTILISATION_CAP
+from planner.plan.tokens import token_limits
 from planner.plan.types import EnergyUse, PlanSpec, Route
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
@@ -115,6 +116,10 @@ def _source_faults(instance: Instance, actual: Evaluation, tolerance: float) -> 
             yield Fault(
                 "above the largest mean delay", f"sources.{source}", own.delay_s, f"at most {spec.max_mean_delay_s:g} s"
             )
+        for token in token_limits(spec.decode, own.ttft_s, own.tpot_s):
+            if token.reached_s > token.bound_s * (1 + tolerance):
+                expected = f"at most {token.bound_s:g} s"
+                yield Fault(f"above the largest {token.what}", f"sources.{source}", token.reached_s, expected)
         for limit in tail_limits(spec):
             distribution = actual.distributions.get(source)
             if distribution is not None and limit.broken_by(distribution, tolerance):
@@ -135,7 +140,7 @@ def _record_faults(instance: Instance, plan: PlanSpec, actual: Evaluation, toler
         ]
         pairs += [
             (f"sources.{source}.{key}", stated, getattr(own, key) or 0.0)
-            for key in ("p50_delay_s", "p95_delay_s", "p99_delay_s", "miss_share")
+            for key in ("p50_delay_s", "p95_delay_s", "p99_delay_s", "ttft_s", "tpot_s", "miss_share")
             if (stated := getattr(recorded, key)) is not None
         ]
     for worker in instance.workers:

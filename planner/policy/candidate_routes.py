@@ -85,10 +85,10 @@ def _fits(instance: Instance, worker: str, by_source: Mapping[str, Sequence[Rout
         if stage.worker == worker
         for block in range(stage.first_block, stage.last_block + 1)
     }
-    costs = [instance.profile(model, worker).blocks[block] for model, block in blocks]
     spec = instance.worker(worker)
-    needed = spec.base_memory_bytes + sum(cost.weight_bytes for cost in costs)
-    return needed + max((cost.activation_bytes for cost in costs), default=0) <= spec.memory_bytes
+    needed = spec.base_memory_bytes + sum(instance.held_bytes(model, worker)[block] for model, block in blocks)
+    peak = max((instance.peak_bytes(model, worker)[block] for model, block in blocks), default=0)
+    return needed + peak <= spec.memory_bytes
 
 
 def resident_blocks(instance: Instance, policy: str, plan: PlanSpec | None) -> dict[str, dict[str, tuple[int, ...]]]:

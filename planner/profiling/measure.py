@@ -14,7 +14,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from datetime import datetime, timezone
 from math import isfinite
 from typing import Any, Final
@@ -109,7 +109,7 @@ def measure(
     partial = not _sample(sampler, rounds)
     if decoder and not partial:
         left = Clock(SEQUENCES_SHARE * budget_s, None)
-        partial = not _sample_sequences(sampler.samples, chain_model, runner, rng, left, sampler.now_s)
+        partial = not _sample_sequences(sampler.samples, SequenceSampler(chain_model, runner, rng, left, sampler.now_s))
     after = thermals()
     clock.finish()
     samples = sampler.samples
@@ -172,17 +172,9 @@ def _sample(sampler: Sampler, rounds: int) -> bool:
     return True
 
 
-def _sample_sequences(
-    samples: TimingSamples,
-    chain_model: ProfiledModel,
-    runner: ChainRunner,
-    rng: np.random.Generator,
-    clock: Clock,
-    now_s: Callable[[], float],
-) -> bool:
+def _sample_sequences(samples: TimingSamples, sampler: SequenceSampler) -> bool:
     """Measure the runs of sequences; return False if Ctrl-C cut that short."""
     try:
-        sampler = SequenceSampler(chain_model, runner, rng, clock, now_s)
         samples.sequences = sampler.measure([block.peak_bytes for block in samples.memory])
     except KeyboardInterrupt:
         return False

@@ -14,11 +14,11 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.errors import ModelError
 from planner.model.chain import SEQUENCE, Chain, StatePair, TensorSpec
 from planner.model.tokens import Role, fill, logits_of, longest_context, roles
 from planner.profiling.sampling import Clock, ProfiledModel
 from planner.profiling.sequences import BlockRuns, Run, SequenceCosts, curve_error, fit_curve, fit_size
-from planner.errors import ModelError, RuntimeSessionError
 from planner.runtime.memory import measure_memory
 from planner.runtime.runner import ChainRunner
 
@@ -131,10 +131,7 @@ class SequenceSampler:
         for length in _growing(most - STEPS):
             if len(found) >= 4 and self._clock.used(SEARCH_SHARE):
                 break
-            try:
-                self._sequence(length, keep=False)
-            except RuntimeSessionError:  # longer than the model's context, which nothing states
-                break
+            self._sequence(length, keep=False)
             found.append(length)
         return found
 

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Annotated, NamedTuple
+from typing import Annotated, Final, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +21,8 @@ from pydantic import Field
 
 from planner.base import FrozenModel
 from planner.tables import Table
+
+SHORTEST_S: Final = 1e-9
 
 Array = NDArray[np.float64]
 
@@ -121,15 +123,13 @@ class SequenceCosts(FrozenModel):
     def block_s(self, runs: Sequence[Run]) -> Array:
         """Return the time of each block in each run; shape [n, L], seconds."""
         at, one = basis(runs), np.array([run.new == 1 for run in runs])[:, None]
-        prompt, step = (np.stack([curve.coefficients for curve in curves], axis=1) for curves in zip(*self._curves()))
-        return np.where(one, at @ step, at @ prompt)
+        prompt = np.stack([block.prompt.coefficients for block in self.blocks], axis=1)
+        step = np.stack([block.step.coefficients for block in self.blocks], axis=1)
+        return np.maximum(np.where(one, at @ step, at @ prompt), SHORTEST_S)
 
     def cut_bytes(self, runs: Sequence[Run]) -> Array:
         """Return the size of each cut in each run; shape [n, L + 1], bytes."""
         return np.asarray(basis(runs) @ np.stack([cut.coefficients for cut in self.cuts], axis=1))
-
-    def _curves(self) -> Sequence[tuple[RunCurve, RunCurve]]:
-        return [(block.prompt, block.step) for block in self.blocks]
 
 
 def describe(costs: SequenceCosts) -> Iterator[Table | str]:

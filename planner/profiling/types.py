@@ -168,7 +168,7 @@ class Profile(Printable, FrozenModel):
     interval: EstimateInterval | None = None
     """How well an estimate is known; None in a measured profile, and in an estimate whose error is unknown."""
     sequences: SequenceCosts | None = None
-    """Costs of runs by their tokens; None for models without state, in estimates, and in profiles of earlier versions."""
+    """Costs of runs by their tokens; None for models without state, and in profiles of earlier versions."""
 
     @property
     def whole_error(self) -> float | None:

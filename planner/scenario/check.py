@@ -293,7 +293,7 @@ def check_time_limits(scenario: ScenarioSpec) -> Iterator[Finding]:
 
 
 def check_decode(scenario: ScenarioSpec) -> Iterator[Finding]:
-    """Check that a source of sequences has only limits that hold for sequences, and draws only with ``next: sample``."""
+    """Check that a source of sequences has only limits that sequences know, and draws only with ``next: sample``."""
     for name, source in scenario.sources.items():
         if source.decode is None:
             continue

@@ -43,6 +43,11 @@ class DecodeSpec(Entry):
         return self.prompt + self.max_new
 
     @property
+    def bounded(self) -> bool:
+        """Whether there is a bound on the times of tokens."""
+        return self.max_ttft_s is not None or self.max_tpot_s is not None
+
+    @property
     def drawn_temperature(self) -> float:
         """Temperature of the distribution from which tokens are drawn; 0 where the likeliest is taken."""
         return self.temperature if self.next == "sample" else 0.0

@@ -6,7 +6,7 @@ It contains no file paths and is sent as JSON, so an agent needs neither the sce
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
 from typing import Any, TypeVar
 
@@ -15,7 +15,10 @@ from numpy.typing import NDArray
 
 from planner.base import FrozenModel
 from planner.profiling.recorded_predictions import RecordedPredictions
+from planner.profiling.sequences import Run
 from planner.profiling.types import OperatingPoint, Profile
+from planner.scenario.decode import DecodeSpec
+from planner.scenario.phases import SAMPLE, Phase, block_memory, phases
 from planner.scenario.types import PolicySpec, ScenarioSpec, WorkerSpec
 
 _R = TypeVar("_R", bound=FrozenModel)
@@ -112,14 +115,33 @@ class Instance(FrozenModel):
         """Return L, the number of blocks of ``model``."""
         return len(self.any_profile(model).blocks)
 
-    def block_s(self, model: str, worker: str) -> NDArray[np.float64]:
-        """Return the mean time of each block on ``worker`` at its speed; shape [L], seconds."""
+    @cached_property
+    def phases(self) -> dict[str, tuple[Phase, ...]]:
+        """Phases of the samples of each source."""
+        return {name: phases(spec.decode) for name, spec in self.scenario.sources.items()}
+
+    def run_s(self, model: str, worker: str, runs: Sequence[Run]) -> NDArray[np.float64]:
+        """Return the mean time of each block in runs of a sequence on ``worker``; shape [n, L], seconds."""
+        costs = self.profile(model, worker).sequences
+        if costs is None:
+            raise KeyError(f"the profile of {model} on {worker} knows no sequences")
+        return costs.block_s(runs) / self.scenario.workers[worker].speed
+
+    def block_s(self, model: str, worker: str, phase: Phase = SAMPLE) -> NDArray[np.float64]:
+        """Return the mean time of each block in a run on ``worker`` at its speed; shape [L], seconds."""
+        if phase.runs:
+            return np.asarray(self.run_s(model, worker, phase.runs).mean(axis=0))
         means = np.array([block.mean_s for block in self.profile(model, worker).blocks])
         return means / self.scenario.workers[worker].speed
 
-    def block_std_s(self, model: str, worker: str) -> NDArray[np.float64]:
-        """Return the standard deviation of the time of each block on ``worker``; shape [L], seconds."""
-        deviations = np.array([block.std_s for block in self.profile(model, worker).blocks])
+    def block_std_s(self, model: str, worker: str, phase: Phase = SAMPLE) -> NDArray[np.float64]:
+        """Return the standard deviation of the time of each block in a run on ``worker``; shape [L], seconds."""
+        blocks = self.profile(model, worker).blocks
+        if phase.runs:
+            times_s = self.run_s(model, worker, phase.runs)
+            relative = np.array([block.std_s / block.mean_s for block in blocks])
+            return np.asarray(np.sqrt(times_s.var(axis=0) + (relative**2 * times_s**2).mean(axis=0)))
+        deviations = np.array([block.std_s for block in blocks])
         return deviations / self.scenario.workers[worker].speed
 
     def stage_overhead_s(self, model: str, worker: str) -> float:
@@ -129,6 +151,36 @@ class Instance(FrozenModel):
     def cut_bytes(self, model: str) -> tuple[int, ...]:
         """Return the bytes across each cut; length L + 1."""
         return self.any_profile(model).cut_bytes
+
+    def run_bytes(self, model: str, phase: Phase) -> tuple[float, ...]:
+        """Return the mean bytes across each cut in a run of a phase; length L + 1."""
+        costs = self.any_profile(model).sequences
+        if phase.runs and costs is not None:
+            return tuple(costs.cut_bytes(phase.runs).mean(axis=0).tolist())
+        return tuple(map(float, self.cut_bytes(model)))
+
+    def held_bytes(self, model: str, worker: str) -> tuple[int, ...]:
+        """Return the memory that each block takes on ``worker`` while it resides there; length L.
+
+        That is its weights, and room for the state of all sequences at a time of every source that uses the model.
+        """
+        return self._memory[model][self.scenario.workers[worker].device_class][0]
+
+    def peak_bytes(self, model: str, worker: str) -> tuple[int, ...]:
+        """Return the peak of the tensors alive while each block runs on ``worker``; length L."""
+        return self._memory[model][self.scenario.workers[worker].device_class][1]
+
+    @cached_property
+    def _memory(self) -> dict[str, dict[str, tuple[tuple[int, ...], tuple[int, ...]]]]:
+        """Memory of blocks, by model and device class."""
+        decoding: dict[str, list[DecodeSpec]] = {model: [] for model in self.profiles}
+        for spec in self.scenario.sources.values():
+            for model in spec.models:
+                decoding[model] += [spec.decode] if spec.decode is not None else []
+        return {
+            model: {name: block_memory(profile, decoding[model]) for name, profile in by_class.items()}
+            for model, by_class in self.profiles.items()
+        }
 
     def operating_points(self, model: str) -> tuple[OperatingPoint, ...]:
         """Return the operating points of ``model``; without any, one that reaches every block with accuracy 1."""

@@ -54,9 +54,11 @@ class Device:
         """Continue the random stream and the slowness of the same hardware before its worker left."""
         self.rng, self._factors, self.slowness = before.rng, before._factors, before.slowness
 
-    def service_s(self, run: RunBlock) -> float:
-        """Draw the time of a block, in seconds."""
+    def service_s(self, run: RunBlock, mean_s: float | None = None) -> float:
+        """Draw the time of a block, in seconds; its mean is that of the profile unless ``mean_s`` is given."""
         shape, scale_s = self._gamma[run.model][run.block]
+        if mean_s is not None:
+            scale_s = mean_s / shape if shape < inf else mean_s
         if self._factors is not None:
             service_s = next(self._factors) * (shape * scale_s if shape < inf else scale_s)
         else:

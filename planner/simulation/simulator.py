@@ -21,6 +21,7 @@ from planner.simulation.device import Device
 from planner.simulation.event_heap import EventHeap
 from planner.simulation.exits import Exits
 from planner.simulation.network import NetworkModel
+from planner.simulation.sequences import Sequences, check_sticky
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 from planner.worker.events import (
     Arrived,
@@ -29,6 +30,7 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
+    FailureMessage,
     Joined,
     Left,
     Received,
@@ -37,6 +39,7 @@ from planner.worker.events import (
     RunBlock,
     Send,
     SetTimer,
+    TaskMessage,
     Tell,
     TimedOut,
     sample_record,
@@ -108,6 +111,8 @@ class Simulator:
         self._factors = factors or {}
         self._devices = {name: self._new_device(name) for name in instance.workers}
         self._exits = Exits(instance, seed)
+        self._sequences = Sequences(instance)
+        check_sticky(instance, policy, plan)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
         self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
             RunBlock: self._on_run,  # type: ignore[dict-item]  # each handler takes the effect it is listed under
@@ -146,7 +151,9 @@ class Simulator:
 
         def arrive() -> None:
             self._arrive_next(source, home, times)
-            if home in self._workers:
+            if home in self._workers and source in self._sequences:
+                self._step(home, Arrived(source, self._sequences.begin(source, sample, time_s)))
+            elif home in self._workers:
                 self._step(home, Arrived(source, sample))
             else:
                 self._sink(SampleRecord(source, sample, time_s, time_s, "failed", f"{home} was absent"))
@@ -184,12 +191,14 @@ class Simulator:
 
     def _start_block(self, worker: Worker, device: Device, run: RunBlock) -> None:
         start_s = self._heap.now_s
-        service_s = device.service_s(run)
+        source, sample, _ = run.key
+        of_run = self._sequences.block_s(run.model, worker.name, source, sample) if source in self._sequences else None
+        service_s = device.service_s(run, None if of_run is None else float(of_run[run.block]))
         self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, service_s))
 
     def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
         if self._workers.get(worker.name) is worker:
-            source, sample, _ = run.key
+            source, sample = run.key.source, self._sequences.sample(run.key.source, run.key.sample)
             self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
             self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
             if self._replan is not None:
@@ -201,6 +210,7 @@ class Simulator:
         if path is None:
             raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
         received = Received(name, send.message)
+        size_bytes = self._size_bytes(send)
         device = self._devices[name]
         device.sending()
 
@@ -216,9 +226,9 @@ class Simulator:
                     hop.sender,
                     hop.receiver,
                     key.source,
-                    key.sample,
+                    self._sequences.sample(key.source, key.sample),
                     send.cut,
-                    send.size_bytes,
+                    size_bytes,
                     start_s,
                     end_s,
                 )
@@ -226,7 +236,18 @@ class Simulator:
             if not device.overlap and hop.sender == name:
                 self._heap.at(end_s, device.sent)
 
-        self._network.submit(path, send.size_bytes, send.priority, deliver, occupied)
+        self._network.submit(path, size_bytes, send.priority, deliver, occupied)
+
+    def _size_bytes(self, send: Send) -> int:
+        """Return what a transfer carries; a run of a sequence has other sizes than the profile's."""
+        message = send.message
+        if message.key.source not in self._sequences or isinstance(message, FailureMessage):
+            return send.size_bytes
+        model = (
+            message.task.model if isinstance(message, TaskMessage) else message.origin.model if message.origin else ""
+        )
+        found = self._sequences.size_bytes(model, message.key.source, message.key.sample, send.cut) if model else None
+        return send.size_bytes if found is None else found
 
     def _on_tell(self, worker: Worker, tell: Tell) -> None:
         latency_s = self._costs.latency_s(worker.name, tell.to)
@@ -240,9 +261,17 @@ class Simulator:
     def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
         self._heap.at(timer.at_s, partial(self._step_same, worker, TimedOut(timer.timer)))
 
-    def _on_end(self, _worker: Worker, effect: Complete | Fail) -> None:
-        self._end_s = self._heap.now_s
-        self._sink(self._exits.with_correctness(sample_record(effect, self._heap.now_s)))
+    def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
+        now_s, source = self._heap.now_s, effect.key.source
+        self._end_s = now_s
+        if source not in self._sequences:
+            self._sink(self._exits.with_correctness(sample_record(effect, now_s)))
+            return
+        ended = self._sequences.ended(effect, now_s)
+        if isinstance(ended, int):
+            self._heap.at(now_s, partial(self._step_same, worker, Arrived(source, ended)))
+        else:
+            self._sink(ended)
 
     # ---- events of the scenario -----------------------------------------------------------------------------------
 
@@ -262,6 +291,7 @@ class Simulator:
             self._devices[name].slowness = 1.0
         elif event.action == "leave" and name in self._workers:
             self._fail_pending(self._workers.pop(name), f"{name} left")
+            self._sequences.lose()
             self._send_all(name, Left(name))
         elif event.action == "join" and name not in self._workers:
             device = self._new_device(name)
@@ -310,12 +340,18 @@ class Simulator:
         unchanged = (absent, slowness) == (self._absent(), self._slowed.slowness)
         plan = replan(absent, slowness) if unchanged else None
         if plan is not None:
+            self._sequences.lose()
             for worker in list(self._workers.values()):
                 self._step_worker(worker, Replanned(plan))
 
     def _fail_pending(self, worker: Worker, reason: str) -> None:
         for key, created_s in worker.pending.items():
-            self._on_end(worker, Fail(key, created_s, reason))
+            fail = Fail(key, created_s, reason)
+            if key.source in self._sequences:
+                self._end_s = self._heap.now_s
+                self._sink(self._sequences.fail(fail, self._heap.now_s))
+            else:
+                self._on_end(worker, fail)
 
     def _disturb_network(self, name: str, event: EventSpec) -> None:
         network = self._instance.scenario.networks[name]

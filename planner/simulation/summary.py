@@ -44,6 +44,20 @@ def describe_runs(runs: Sequence[Replication], instance: Instance) -> Iterator[T
     )
     if any(values["miss_share"] is not None or values["dropped"].mean for values in figures["sources"].values()):
         yield _punctuality(figures["sources"], instance)
+    if any(values["ttft_s"] is not None for values in figures["sources"].values()):
+        yield Table(
+            "Tokens",
+            ("source", ">to the first token", ">per token", ">tokens of all sequences"),
+            [
+                (
+                    source,
+                    _delay(values["ttft_s"]),
+                    _delay(values["tpot_s"]),
+                    "–" if values["tokens_per_s"] is None else f"{values['tokens_per_s'].mean:.1f} /s",
+                )
+                for source, values in figures["sources"].items()
+            ],
+        )
     if instance.calibrated:
         yield Table(
             "Accuracy of the results",
@@ -130,6 +144,9 @@ def _document(run: Replication) -> dict[str, Any]:
                 "p99_delay_s": source.p99_delay_s,
                 "accuracy": source.accuracy,
                 "measured_accuracy": source.measured_accuracy,
+                "ttft_s": source.ttft_s,
+                "tpot_s": source.tpot_s,
+                "tokens_per_s": source.tokens_per_s,
             }
             for name, source in metrics.sources.items()
         },

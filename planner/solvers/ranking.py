@@ -85,7 +85,8 @@ def best_candidate(
 def single_samples_count(instance: Instance, rank: Rank) -> bool:
     """Return whether a plan is judged by single samples, not by means alone."""
     by_misses = rank == "evaluated" and instance.scenario.objective.goal == "misses"
-    return by_misses or any(tail_limits(spec) for spec in instance.scenario.sources.values())
+    specs = instance.scenario.sources.values()
+    return by_misses or any(tail_limits(spec) or (spec.decode and spec.decode.bounded) for spec in specs)
 
 
 def refined(

@@ -15,7 +15,9 @@ import numpy as np
 
 from planner.plan.evaluate import Evaluation, legs, volumes
 from planner.plan.limits import TailLimit, tail_limits
+from planner.plan.tokens import TokenLimit, token_limits
 from planner.scenario.instance import Instance
+from planner.solvers.core.build import of_phase
 from planner.solvers.core.infeasibility import apart, late
 from planner.solvers.core.problem import Choice, Choices, Problem
 from planner.solvers.core.resource_prices import Prices
@@ -46,6 +48,12 @@ def broken_limits(instance: Instance, evaluation: Evaluation) -> dict[str, Broke
         broken = []
         if spec.max_mean_delay_s is not None and delay_s > spec.max_mean_delay_s:
             broken.append(Broken(spec.max_mean_delay_s / delay_s, late(name, delay_s, spec.max_mean_delay_s)))
+        own = evaluation.sources[name]
+        broken += [
+            Broken(token.bound_s / token.reached_s, _too_slow(name, token))
+            for token in token_limits(spec.decode, own.ttft_s, own.tpot_s)
+            if token.reached_s > token.bound_s
+        ]
         for limit in tail_limits(spec):
             if limit.broken_by(evaluation.distributions[name]):
                 time_s = evaluation.distributions[name].percentile_s(limit.level)
@@ -54,6 +62,13 @@ def broken_limits(instance: Instance, evaluation: Evaluation) -> dict[str, Broke
         if broken:
             found[name] = min(broken)
     return found
+
+
+def _too_slow(source: str, limit: TokenLimit) -> str:
+    reached, bound = apart(
+        lambda time, digits: format_quantity(time, "time", digits=digits), limit.reached_s, limit.bound_s, 3
+    )
+    return f"{source} needs a {limit.what} of {reached} at best, {bound} is required"
 
 
 def _too_late(instance: Instance, evaluation: Evaluation, source: str, limit: TailLimit) -> str:
@@ -125,7 +140,20 @@ def impossible_limits(instance: Instance, problem: Problem) -> tuple[str, ...]:
         if least_s > bound_s * (1 + 1e-9):
             least, bound = apart(lambda time, digits: format_quantity(time, "time", digits=digits), least_s, bound_s, 3)
             sentences.append(f"no route of {name} meets {bound}: work and transfers alone take {least} at least")
-    return tuple(sentences)
+    return (*sentences, *_impossible_tokens(instance, problem))
+
+
+def _impossible_tokens(instance: Instance, problem: Problem) -> Iterator[str]:
+    """Yield a sentence for each bound on the tokens of a sequence that pure work and transfers break on every route."""
+    for source, (name, spec) in enumerate(instance.scenario.sources.items()):
+        if spec.decode is None or not spec.decode.bounded:
+            continue
+        steps = len(spec.decode.steps)
+        ttft_s = _least_s(of_phase(instance, problem, source, 0), source)
+        tpot_s = _least_s(of_phase(instance, problem, source, 1), source) / steps if steps else None
+        for limit in token_limits(spec.decode, ttft_s, tpot_s):
+            if limit.reached_s > limit.bound_s * (1 + 1e-9):
+                yield _too_slow(name, limit)
 
 
 def _least_s(problem: Problem, source: int) -> float:

@@ -169,6 +169,12 @@ class SourceMetrics:
     """Number of samples whose result came after the deadline or never; None without a deadline."""
     max_late_s: float | None = None
     """Largest time by which a sample missed the deadline, a dropped one at least; None if none is known to."""
+    ttft_s: float | None = None
+    """Mean time to the first token of sequences, in seconds; None for other samples."""
+    tpot_s: float | None = None
+    """Mean time per token after the first, in seconds."""
+    tokens_per_s: float | None = None
+    """Tokens of all completed sequences, divided by the time from the first arrival to the last completion."""
     p50_interval_s: tuple[float, float] | None = None
     p95_interval_s: tuple[float, float] | None = None
     p99_interval_s: tuple[float, float] | None = None
@@ -212,6 +218,8 @@ class _SourceSums:
         self._accuracies = accuracies
         self._origins: Counter[tuple[str, int]] = Counter()
         self._judged = self._correct = 0
+        self._tokens = 0
+        self._ttft, self._tpot = Distribution(), Distribution()
 
     def add(self, record: SampleRecord) -> None:
         self.offered += 1
@@ -227,6 +235,10 @@ class _SourceSums:
             self.last_s = max(self.last_s, record.finished_s)
             if record.origin is not None and self._accuracies:
                 self._origins[record.origin.model, record.origin.operating_point] += 1
+            self._tokens += record.tokens
+            for sums, time_s in ((self._ttft, record.ttft_s), (self._tpot, record.tpot_s)):
+                if time_s is not None:
+                    sums.add(time_s)
             if record.correct is not None:
                 self._judged += 1
                 self._correct += record.correct
@@ -254,6 +266,9 @@ class _SourceSums:
             accuracy=self._accuracy(),
             judged=self._judged,
             correct=self._correct,
+            ttft_s=self._ttft.mean if self._ttft.count else None,
+            tpot_s=self._tpot.mean if self._tpot.count else None,
+            tokens_per_s=self._tokens / span_s if self._ttft.count and span_s > 0 else None,
             p50_interval_s=self.delays.percentile_interval(50),
             p95_interval_s=self.delays.percentile_interval(95),
             p99_interval_s=self.delays.percentile_interval(99),

@@ -93,6 +93,10 @@ class SampleRecord:
         Whether the result is correct; None if unknown.
     late_s
         For a dropped sample, by how much it would have missed its deadline at least, in seconds; None without one.
+    first_s
+        For a sequence, time at which its first token was there, in seconds; None without one.
+    tokens
+        For a sequence, the number of tokens generated.
     """
 
     source: str
@@ -104,12 +108,24 @@ class SampleRecord:
     origin: Origin | None = None
     correct: bool | None = None
     late_s: float | None = None
+    first_s: float | None = None
+    tokens: int = 0
     kind: Literal["sample"] = "sample"
 
     @property
     def delay_s(self) -> float:
         """Time from the arrival of the sample to its end, in seconds."""
         return self.finished_s - self.created_s
+
+    @property
+    def ttft_s(self) -> float | None:
+        """Time from the arrival of a prompt to the first token, in seconds; None for other samples."""
+        return None if self.first_s is None else self.first_s - self.created_s
+
+    @property
+    def tpot_s(self) -> float | None:
+        """Mean time per token after the first, in seconds; None without one."""
+        return None if self.first_s is None or self.tokens < 2 else (self.finished_s - self.first_s) / (self.tokens - 1)
 
 
 @dataclass(slots=True)

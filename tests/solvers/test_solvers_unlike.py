@@ -11,7 +11,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from planner.plan.evaluate import memory_bytes
+from planner.plan.memory import memory_bytes
 from planner.plan.types import Route, Stage
 from planner.plan.verify import verify
 from planner.profiling.types import Profile

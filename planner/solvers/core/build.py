@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
@@ -14,8 +15,10 @@ from planner.plan.energy import require_power
 from planner.plan.evaluate import surrogate_priorities, volumes
 from planner.plan.limits import tail_limits
 from planner.plan.surrogate import kappa
+from planner.plan.tokens import most_s
 from planner.plan.types import Route
 from planner.scenario.instance import Instance
+from planner.scenario.phases import Phase
 from planner.solvers.core.demand import Demand, Variant
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem, normalised
 
@@ -44,21 +47,25 @@ def build_problem(
         require_power(instance)
     models = tuple(sorted({model for spec in scenario.sources.values() for model in spec.models}))
     variants: list[Variant] = []
-    of_model: dict[str, list[int]] = {}
+    of_model: dict[tuple[str, tuple[Phase, ...]], list[int]] = {}
     for index, model in enumerate(models):
-        points = _variants(instance, index, model)
-        of_model[model] = list(range(len(variants), len(variants) + len(points)))
-        variants += points
+        users = (name for name, spec in scenario.sources.items() if model in spec.models)
+        for phases in dict.fromkeys(instance.phases[name] for name in users):
+            points = _variants(instance, index, model, phases)
+            of_model[model, phases] = list(range(len(variants), len(variants) + len(points)))
+            variants += points
     demands = tuple(
         Demand(
             name=name,
             home=instance.workers.index(spec.worker),
             volume=float(volume),
             priority=float(weight),
-            deadline_s=np.inf if spec.max_mean_delay_s is None else spec.max_mean_delay_s,
+            deadline_s=min(most_s(spec.decode), np.inf if spec.max_mean_delay_s is None else spec.max_mean_delay_s),
             min_accuracy=spec.min_accuracy or 0.0,
-            variants=tuple(variant for model in dict.fromkeys(spec.models) for variant in of_model[model]),
-            tail=bool(tail_limits(spec)),
+            variants=tuple(
+                variant for model in dict.fromkeys(spec.models) for variant in of_model[model, instance.phases[name]]
+            ),
+            tail=bool(tail_limits(spec)) or (spec.decode is not None and spec.decode.bounded),
         )
         for (name, spec), volume, weight in zip(
             scenario.sources.items(), volumes(instance), surrogate_priorities(instance), strict=True
@@ -78,8 +85,8 @@ def build_problem(
         hop_s_per_byte=hop_s_per_byte,
         latency_s=latency_s,
         memory_bytes=np.array([spec.memory_bytes - spec.base_memory_bytes for spec in scenario.workers.values()]),
-        weight_bytes=tuple(_of_blocks(instance, model, "weight_bytes") for model in models),
-        activation_bytes=tuple(_of_blocks(instance, model, "activation_bytes") for model in models),
+        weight_bytes=tuple(_of_blocks(instance, model, instance.held_bytes) for model in models),
+        activation_bytes=tuple(_of_blocks(instance, model, instance.peak_bytes) for model in models),
         parameters=tuple(
             np.array([float(block.parameters) for block in instance.any_profile(model).blocks]) for model in models
         ),
@@ -135,22 +142,26 @@ def _check_visits(source: str, pinned: Mapping[int, str], max_visits: int) -> No
             )
 
 
-def _of_blocks(instance: Instance, model: str, key: str) -> Array:
+def _of_blocks(instance: Instance, model: str, figure: Callable[[str, str], Sequence[int]]) -> Array:
     """Return a figure of each block on each worker, by its own device class; shape [L, D]."""
-    return np.array(
+    return np.array([figure(model, worker) for worker in instance.workers], dtype=np.float64).T
+
+
+def _variants(instance: Instance, model_index: int, model: str, phases: Sequence[Phase]) -> list[Variant]:
+    """Return a model at each of its operating points, for samples of some phases: the mean over all of their runs."""
+    runs = [phase.count for phase in phases]
+    block_s = np.stack(
         [
-            [float(getattr(block, key)) for block in instance.profile(model, worker).blocks]
+            np.average([instance.block_s(model, worker, phase) for phase in phases], axis=0, weights=runs)
             for worker in instance.workers
-        ]
-    ).T
-
-
-def _variants(instance: Instance, model_index: int, model: str) -> list[Variant]:
-    block_s = np.stack([instance.block_s(model, worker) for worker in instance.workers], axis=1)
+        ],
+        axis=1,
+    )
+    cut_bytes = np.average([instance.run_bytes(model, phase) for phase in phases], axis=0, weights=runs)
     overhead_s = np.array([instance.stage_overhead_s(model, worker) for worker in instance.workers])
     variants = []
     for index, point in enumerate(instance.operating_points(model)):
-        reach = np.array([*point.reach, point.reach[-1]])
+        reach = sum(runs) * np.array([*point.reach, point.reach[-1]])
         exit_bytes, exit_share = np.zeros(len(block_s)), np.zeros(len(block_s))
         for exit_point in instance.any_profile(model).exits:
             leaves = reach[exit_point.cut - 1] - reach[exit_point.cut]
@@ -164,12 +175,26 @@ def _variants(instance: Instance, model_index: int, model: str) -> list[Variant]
                 reach=reach,
                 block_s=block_s,
                 overhead_s=overhead_s,
-                cut_bytes=np.array(instance.cut_bytes(model), dtype=float),
+                cut_bytes=cut_bytes,
                 exit_bytes=exit_bytes,
                 exit_share=exit_share,
             )
         )
     return variants
+
+
+def of_phase(instance: Instance, problem: Problem, source: int, phase: int) -> Problem:
+    """Return the problem in which only the runs of one phase of a source's samples are made."""
+    demand = problem.demands[source]
+    variants = [
+        variant
+        for model in instance.scenario.sources[demand.name].models
+        for variant in _variants(instance, problem.models.index(model), model, [instance.phases[demand.name][phase]])
+    ]
+    first = len(problem.variants)
+    demands = list(problem.demands)
+    demands[source] = replace(demand, variants=tuple(range(first, first + len(variants))))
+    return replace(problem, demands=tuple(demands), variants=(*problem.variants, *variants))
 
 
 def _paths(instance: Instance) -> tuple[Integers, Array, Array]:
@@ -199,12 +224,12 @@ def read_routes(problem: Problem, routes: Mapping[str, Sequence[Route]]) -> Choi
 
     A source has no route left if all of its routes use workers, models or paths that no longer exist.
     """
-    of_point = {
-        (problem.models[variant.model], variant.operating_point): index
-        for index, variant in enumerate(problem.variants)
-    }
     choices = []
     for source, demand in enumerate(problem.demands):
+        of_point = {
+            (problem.models[problem.variants[index].model], problem.variants[index].operating_point): index
+            for index in demand.variants
+        }
         possible = []
         for route in routes.get(demand.name, ()):
             workers = tuple(
@@ -213,7 +238,7 @@ def read_routes(problem: Problem, routes: Mapping[str, Sequence[Route]]) -> Choi
                 for _ in range(stage.first_block, stage.last_block + 1)
             )
             variant = of_point.get((route.model, route.operating_point), -1)
-            if variant not in demand.variants or -1 in workers or len(workers) != len(problem.variants[variant]):
+            if variant < 0 or -1 in workers or len(workers) != len(problem.variants[variant]):
                 continue
             choice = Choice(variant, workers, route.share)
             if problem.allowed(source, choice):

@@ -21,13 +21,14 @@ class Variant:
     accuracy
         Fraction of samples classified correctly.
     reach
-        Probability that a sample reaches block l, the last repeated for the result; shape [L + 1].
+        Expected number of times that a sample runs block l, the last repeated for the result; shape [L + 1]. At most 1
+        for a sample that may leave early, and the number of runs for a sequence.
     block_s
-        Time of each block on each worker; shape [L, D], seconds.
+        Mean time of a run of each block on each worker; shape [L, D], seconds.
     overhead_s
         Time to start a stage on each worker; shape [D], seconds.
     cut_bytes
-        Bytes across each cut; shape [L + 1].
+        Mean bytes across each cut in a run; shape [L + 1].
     exit_bytes
         Mean bytes per sample sent home by an exit after block l; shape [L].
     exit_share

@@ -1,0 +1,64 @@
+"""When the tokens of a sequence are there: time to the first token, and time per token after it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+from planner.plan.journey import Journey
+from planner.plan.types import Route
+from planner.scenario.decode import DecodeSpec
+from planner.scenario.instance import Instance
+
+
+class TokenLimit(NamedTuple):
+    """A bound of a source of sequences, and what a plan reaches, in seconds."""
+
+    what: str
+    bound_s: float
+    reached_s: float
+
+
+def token_limits(decode: DecodeSpec | None, ttft_s: float | None, tpot_s: float | None) -> tuple[TokenLimit, ...]:
+    """Return the bounds of a source on the times of its tokens, with the times that it reaches."""
+    if decode is None:
+        return ()
+    times = (("time to the first token", decode.max_ttft_s, ttft_s), ("time per token", decode.max_tpot_s, tpot_s))
+    return tuple(
+        TokenLimit(what, bound_s, reached_s)
+        for what, bound_s, reached_s in times
+        if bound_s is not None and reached_s is not None
+    )
+
+
+def most_s(decode: DecodeSpec | None) -> float:
+    """Return the longest time of a sequence that its bounds on tokens allow, in seconds; infinite without both."""
+    if decode is None or decode.max_ttft_s is None or (decode.max_tpot_s is None and decode.steps):
+        return math.inf
+    return decode.max_ttft_s + len(decode.steps) * (decode.max_tpot_s or 0.0)
+
+
+def token_times(
+    instance: Instance, samples: Mapping[str, Sequence[tuple[Route, Journey]]], times_s: Sequence[float]
+) -> dict[str, dict[str, Any]]:
+    """Return ``ttft_s`` and ``tpot_s``, in seconds, of each source of sequences; the latter if there are steps.
+
+    Parameters
+    ----------
+    times_s
+        Mean time of each visit of each route of each source, in order, without latency.
+    """
+    in_order = iter(times_s)
+    found: dict[str, dict[str, Any]] = {}
+    for source in instance.sources:
+        for route, trip in samples[source]:
+            spent_s = [visit.probability * (next(in_order) + visit.latency_s) for visit in trip.visits]
+            if trip.prompt_visits is None:
+                continue
+            own = found.setdefault(source, {})
+            own["ttft_s"] = own.get("ttft_s", 0.0) + route.share * sum(spent_s[: trip.prompt_visits])
+            if trip.steps:
+                step_s = sum(spent_s[trip.prompt_visits :]) / trip.steps
+                own["tpot_s"] = own.get("tpot_s", 0.0) + route.share * step_s
+    return found

@@ -1,0 +1,160 @@
+"""Sequences in a simulated run: each run of one is a sample of the worker at home, and the next follows its result.
+
+Workers know runs only, which they number. Records have the sample, which is the whole sequence. When a worker leaves or
+a new plan moves blocks, its state is lost: it starts again, and its prompt and the tokens so far become a new prompt.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from dataclasses import dataclass, field
+from typing import Final
+
+import numpy as np
+from numpy.typing import NDArray
+
+from planner.errors import UsageError
+from planner.plan.types import PlanSpec
+from planner.profiling.sequences import Run
+from planner.scenario.decode import DecodeSpec
+from planner.scenario.instance import Instance
+from planner.trace.records import SampleRecord
+from planner.worker.events import Complete, Fail
+
+MAX_RESTARTS: Final = 5
+"""A sequence fails after it has been started again this often without a new token."""
+
+
+def check_sticky(instance: Instance, policy: str, plan: PlanSpec | None) -> None:
+    """Check that all runs of a sequence take one route, where its state is.
+
+    Raises
+    ------
+    UsageError
+        The policy, or a plan with several routes for a source of sequences, may choose another one for each run.
+    """
+    for source, spec in instance.scenario.sources.items():
+        if spec.decode is None:
+            continue
+        if policy != "planned" or plan is None:
+            raise UsageError("sequences need a fixed route", where=source, value=policy, expected="policy planned")
+        if source in plan.sources and len(plan.sources[source].routes) > 1:
+            routes = len(plan.sources[source].routes)
+            raise UsageError(
+                "sequences need one route", where=source, value=routes, expected="planner solve --routes single"
+            )
+
+
+@dataclass
+class _Sequence:
+    """A sequence on its way."""
+
+    source: str
+    sample: int
+    created_s: float
+    decode: DecodeSpec
+    left: deque[Run] = field(default_factory=deque)
+    tokens: int = 0
+    first_s: float | None = None
+    lost: bool = False
+    restarts: int = 0
+
+    def start(self) -> None:
+        """Begin with the prompt and the tokens so far."""
+        prompt = self.decode.prompt + self.tokens
+        rest = self.decode.model_copy(update={"prompt": prompt, "max_new": self.decode.max_new - self.tokens})
+        self.left, self.lost = deque(rest.runs), False
+
+
+class Sequences:
+    """The sequences of a run, by the number of their current run."""
+
+    def __init__(self, instance: Instance) -> None:
+        self._instance = instance
+        self._decode = {name: spec.decode for name, spec in instance.scenario.sources.items() if spec.decode}
+        self._under_way: dict[tuple[str, int], _Sequence] = {}
+        self._numbers = dict.fromkeys(self._decode, 0)
+        self._times_s: dict[tuple[str, str, Run], NDArray[np.float64]] = {}
+        self._sizes: dict[tuple[str, Run], NDArray[np.float64]] = {}
+
+    def __contains__(self, source: object) -> bool:
+        """Return whether a source produces sequences."""
+        return source in self._decode
+
+    def begin(self, source: str, sample: int, now_s: float) -> int:
+        """Begin a sequence; return the number of its first run."""
+        sequence = _Sequence(source, sample, now_s, self._decode[source])
+        sequence.start()
+        return self._numbered(sequence)
+
+    def sample(self, source: str, number: int) -> int:
+        """Return the sample that a run belongs to."""
+        sequence = self._under_way.get((source, number))
+        return number if sequence is None else sequence.sample
+
+    def block_s(self, model: str, worker: str, source: str, number: int) -> NDArray[np.float64] | None:
+        """Return the mean time of each block in a run; None for what is no run. Shape [L], seconds."""
+        sequence = self._under_way.get((source, number))
+        if sequence is None:
+            return None
+        key = (model, worker, sequence.left[0])
+        if key not in self._times_s:
+            self._times_s[key] = self._instance.run_s(model, worker, [sequence.left[0]])[0]
+        return self._times_s[key]
+
+    def size_bytes(self, model: str, source: str, number: int, cut: int) -> int | None:
+        """Return the size of a cut in a run; None for what is no run."""
+        sequence = self._under_way.get((source, number))
+        costs = self._instance.any_profile(model).sequences
+        if sequence is None or costs is None:
+            return None
+        key = (model, sequence.left[0])
+        if key not in self._sizes:
+            self._sizes[key] = costs.cut_bytes([sequence.left[0]])[0]
+        return round(float(self._sizes[key][cut]))
+
+    def lose(self, source: str | None = None) -> None:
+        """Let the state of all sequences be lost, or of those of one source."""
+        for sequence in self._under_way.values():
+            sequence.lost |= source in (None, sequence.source)
+
+    def ended(self, effect: Complete | Fail, now_s: float) -> SampleRecord | int:
+        """Take the end of a run; return the number of the next one, or the record of the sequence that has ended."""
+        sequence = self._under_way.pop((effect.key.source, effect.key.sample))
+        failed = isinstance(effect, Fail)
+        if failed or sequence.lost:
+            sequence.restarts += 1
+            if sequence.restarts > MAX_RESTARTS:
+                reason = effect.reason if isinstance(effect, Fail) else "its state was lost again and again"
+                return self._record(sequence, now_s, effect, reason)
+            sequence.start()
+            return self._numbered(sequence)
+        sequence.left.popleft()
+        if not sequence.left or (sequence.left[0].new == 1 and sequence.left[0].past >= sequence.decode.prompt):
+            sequence.tokens, sequence.restarts = sequence.tokens + 1, 0
+            sequence.first_s = now_s if sequence.first_s is None else sequence.first_s
+        return self._numbered(sequence) if sequence.left else self._record(sequence, now_s, effect, "")
+
+    def fail(self, effect: Fail, now_s: float) -> SampleRecord:
+        """Return the record of a sequence that cannot go on."""
+        return self._record(self._under_way.pop((effect.key.source, effect.key.sample)), now_s, effect, effect.reason)
+
+    def _numbered(self, sequence: _Sequence) -> int:
+        number = self._numbers[sequence.source]
+        self._numbers[sequence.source] += 1
+        self._under_way[sequence.source, number] = sequence
+        return number
+
+    @staticmethod
+    def _record(sequence: _Sequence, now_s: float, effect: Complete | Fail, reason: str) -> SampleRecord:
+        return SampleRecord(
+            sequence.source,
+            sequence.sample,
+            sequence.created_s,
+            now_s,
+            "failed" if reason else "completed",
+            reason,
+            origin=effect.origin if isinstance(effect, Complete) and not reason else None,
+            first_s=sequence.first_s,
+            tokens=sequence.tokens,
+        )
