@@ -8,8 +8,8 @@ import pytest
 
 from planner.errors import PlanError
 from planner.plan.evaluate import alone_at_home, evaluate, legs
-from planner.plan.memory import memory_bytes
 from planner.plan.journey import FRAGMENT_BYTES, journey
+from planner.plan.memory import memory_bytes
 from planner.plan.types import Route, Stage
 from planner.profiling.types import ExitPoint, OperatingPoint
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
