@@ -8,6 +8,7 @@ from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from typing import Final, Protocol
 
+from planner.errors import UsageError
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
@@ -97,6 +98,13 @@ def validate(
         host has.
     """
     instance = deployment.instance
+    sequences = [name for name, spec in instance.scenario.sources.items() if spec.decode is not None]
+    if sequences:
+        raise UsageError(
+            "sequences cannot be validated yet",
+            where=f"sources.{sequences[0]}.decode",
+            expected="sources without decode:; planner generate measures single sequences",
+        )
     inputs = {source: deployment.inputs(source) for source in instance.sources}
     whole = {name: model.model_bytes() for name, model in models.items()}
     drawn = [source for source in instance.sources if source not in deployment.sent]
