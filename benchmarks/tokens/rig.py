@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import lru_cache
 from pathlib import Path
-from statistics import median
+from statistics import mean
 from typing import Any, Final
 
 import numpy as np
@@ -94,7 +94,7 @@ class Alone:
         }
 
     def generate(self, prompt: Sequence[int], max_new: int) -> tuple[list[int], float]:
-        """Return the likeliest tokens, and the median time of a step in seconds."""
+        """Return the likeliest tokens, and the mean time of a step in seconds."""
         known, fresh = list(prompt), len(prompt)
         state: dict[str, NDArray[Any]] = {name: np.zeros(shape, np.float32) for name, shape in self._past.items()}
         times_s = []
@@ -111,7 +111,7 @@ class Alone:
             known.append(int(made["logits"][0, -1].argmax()))
             fresh = 1
             times_s.append(time.perf_counter() - begin_s)
-        return known[len(prompt) :], median(times_s[1:])
+        return known[len(prompt) :], mean(times_s[1:])
 
 
 def gaps_s(generation: Generation) -> list[float]:

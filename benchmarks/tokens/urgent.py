@@ -18,6 +18,7 @@ from planner.cli.output import print_table
 from planner.execution.session.source import SourceHandle
 from planner.model.load import ChainModel
 from planner.runtime.check import fill_sequence
+from planner.runtime.processors import available_processors
 from planner.runtime.runner import ChainRunner
 
 BLOCKS: Final = 8
@@ -29,6 +30,7 @@ CHUNK: Final = 16
 TURNS: Final = 5
 TOKENS: Final = 40
 SETTLE_S: Final = 0.5
+HOST: Final = "; this host limits: two busy agents and this program share its processors"
 
 
 def urgent() -> None:
@@ -66,7 +68,8 @@ def urgent() -> None:
         )
     print_table(
         f"Urgent time per token over two agents, beside {READERS} readers of low priority; median of {TURNS} turns "
-        "(goal: less one block <= 1.3 of idle)",
+        "(goal: less one block <= 1.3 of idle)"
+        f"{HOST if len(available_processors()) < 3 else ''}",
         ("beside", ">read", ">per token", ">of idle", ">longest block", ">less one block, of idle"),
         rows,
     )

@@ -18,7 +18,7 @@ from typing import Final
 
 import planner
 from planner.cli.output import print_table
-from planner.execution.coordinator.run_result import Observer
+from planner.execution.coordinator.run_result import Observer, SendSample
 from planner.execution.session.generation import Generation
 from planner.execution.wire.messages import Load
 from planner.model.decoders import build_decoder
@@ -39,14 +39,20 @@ class Variant:
 
 
 class Loads(Observer):
-    """Keeps what the workers report about once a second: the time of the report, and that of computing so far."""
+    """Keeps what each worker reports twice a second: the time of the report, and that of computing so far."""
 
     def __init__(self) -> None:
+        self.start_s = 0.0
         self.by_worker: dict[str, list[tuple[float, float]]] = defaultdict(list)
+
+    def on_started(self, submit: SendSample) -> None:  # noqa: ARG002
+        """Keep the start, when nothing was computed."""
+        self.start_s = time.monotonic()
 
     def on_load(self, load: Load) -> None:
         """Keep a report."""
-        self.by_worker[load.worker].append((time.monotonic(), load.busy_s))
+        reports = self.by_worker[load.worker] = self.by_worker[load.worker] or [(self.start_s, 0.0)]
+        reports.append((time.monotonic(), load.busy_s))
 
 
 @dataclass
@@ -140,7 +146,7 @@ def draw(path: Path, runs: Mapping[str, Run]) -> None:
                 workers.annotate(
                     worker, (-0.01, height + 0.4), xycoords=workers.get_yaxis_transform(), ha="right", va="center"
                 )
-            workers.set_title("share of time that each worker computes")
+            workers.set_title("share of the time that each worker computes")
             workers.set_yticks([])
             workers.set_ylim(0, max(len(run.loads), 1))
         panels[-1].set_xlabel("Time [s]")
@@ -152,7 +158,7 @@ def main() -> None:
     parser = ArgumentParser(description=main.__doc__)
     parser.add_argument("-o", "--output", type=Path, default=Path("tokens-results"), help="folder for the results")
     parser.add_argument("--prompt", type=int, default=256, help="tokens of each prompt of the digest")
-    parser.add_argument("--tokens", type=int, default=40, help="tokens of each answer of the assistant")
+    parser.add_argument("--tokens", type=int, default=120, help="tokens of each answer of the assistant")
     parser.add_argument("--budget", type=float, default=20.0, help="time to measure the model, in seconds")
     options = parser.parse_args()
     plan = prepare(options.output, options.budget)

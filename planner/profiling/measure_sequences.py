@@ -14,7 +14,7 @@ from typing import Any, Final
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.errors import ModelError
+from planner.errors import ModelError, RuntimeSessionError
 from planner.model.chain import SEQUENCE, Chain, StatePair, TensorSpec
 from planner.model.tokens import Role, fill, logits_of, longest_context, roles
 from planner.profiling.sampling import Clock, ProfiledModel
@@ -131,7 +131,10 @@ class SequenceSampler:
         for length in _growing(most - STEPS):
             if len(found) >= 4 and self._clock.used(SEARCH_SHARE):
                 break
-            self._sequence(length, keep=False)
+            try:
+                self._sequence(length, keep=False)
+            except RuntimeSessionError:  # longer than the model's context, which nothing states
+                break
             found.append(length)
         return found
 

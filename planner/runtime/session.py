@@ -35,8 +35,8 @@ SESSION_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
 """Configuration of every session, of blocks and of whole models, because it affects times and results."""
 
 _WASTE_BYTES: Final = 2**14
-"""By how much a piece of the shared arena may exceed the tensor in it. By default a piece may be twice as large, and the
-state of a sequence keeps its pieces for long."""
+"""By how much a piece of the shared arena may exceed the tensor in it. By default a piece may be twice as large, and
+the state of a sequence keeps its pieces for long."""
 
 _DTYPES: Final = {
     "tensor(float)": "float32",

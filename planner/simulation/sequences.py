@@ -8,13 +8,12 @@ from __future__ import annotations
 
 from collections import deque
 from dataclasses import dataclass, field
+from itertools import count
 from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.errors import UsageError
-from planner.plan.types import PlanSpec
 from planner.profiling.sequences import Run
 from planner.scenario.decode import DecodeSpec
 from planner.scenario.instance import Instance
@@ -25,26 +24,6 @@ MAX_RESTARTS: Final = 5
 """A sequence fails after it has been started again this often without a new token."""
 
 
-def check_sticky(instance: Instance, policy: str, plan: PlanSpec | None) -> None:
-    """Check that all runs of a sequence take one route, where its state is.
-
-    Raises
-    ------
-    UsageError
-        The policy, or a plan with several routes for a source of sequences, may choose another one for each run.
-    """
-    for source, spec in instance.scenario.sources.items():
-        if spec.decode is None:
-            continue
-        if policy != "planned" or plan is None:
-            raise UsageError("sequences need a fixed route", where=source, value=policy, expected="policy planned")
-        if source in plan.sources and len(plan.sources[source].routes) > 1:
-            routes = len(plan.sources[source].routes)
-            raise UsageError(
-                "sequences need one route", where=source, value=routes, expected="planner solve --routes single"
-            )
-
-
 @dataclass
 class _Sequence:
     """A sequence on its way."""
@@ -53,14 +32,17 @@ class _Sequence:
     sample: int
     created_s: float
     decode: DecodeSpec
+    state: int = 0
+    """Number of the state that its runs continue; another one after each start."""
     left: deque[Run] = field(default_factory=deque)
     tokens: int = 0
     first_s: float | None = None
     lost: bool = False
     restarts: int = 0
 
-    def start(self) -> None:
-        """Begin with the prompt and the tokens so far."""
+    def start(self, state: int) -> None:
+        """Begin with the prompt and the tokens so far, without state."""
+        self.state = state
         prompt = self.decode.prompt + self.tokens
         rest = self.decode.model_copy(update={"prompt": prompt, "max_new": self.decode.max_new - self.tokens})
         self.left, self.lost = deque(rest.runs), False
@@ -74,6 +56,7 @@ class Sequences:
         self._decode = {name: spec.decode for name, spec in instance.scenario.sources.items() if spec.decode}
         self._under_way: dict[tuple[str, int], _Sequence] = {}
         self._numbers = dict.fromkeys(self._decode, 0)
+        self._states = count()
         self._times_s: dict[tuple[str, str, Run], NDArray[np.float64]] = {}
         self._sizes: dict[tuple[str, Run], NDArray[np.float64]] = {}
 
@@ -84,8 +67,12 @@ class Sequences:
     def begin(self, source: str, sample: int, now_s: float) -> int:
         """Begin a sequence; return the number of its first run."""
         sequence = _Sequence(source, sample, now_s, self._decode[source])
-        sequence.start()
+        sequence.start(next(self._states))
         return self._numbered(sequence)
+
+    def state(self, source: str, number: int) -> int:
+        """Return the number of the state that a run continues, by which workers know its sequence."""
+        return self._under_way[source, number].state
 
     def sample(self, source: str, number: int) -> int:
         """Return the sample that a run belongs to."""
@@ -127,7 +114,7 @@ class Sequences:
             if sequence.restarts > MAX_RESTARTS:
                 reason = effect.reason if isinstance(effect, Fail) else "its state was lost again and again"
                 return self._record(sequence, now_s, effect, reason)
-            sequence.start()
+            sequence.start(next(self._states))
             return self._numbered(sequence)
         sequence.left.popleft()
         if not sequence.left or (sequence.left[0].new == 1 and sequence.left[0].past >= sequence.decode.prompt):

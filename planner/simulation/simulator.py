@@ -21,7 +21,7 @@ from planner.simulation.device import Device
 from planner.simulation.event_heap import EventHeap
 from planner.simulation.exits import Exits
 from planner.simulation.network import NetworkModel
-from planner.simulation.sequences import Sequences, check_sticky
+from planner.simulation.sequences import Sequences
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
 from planner.worker.events import (
     Arrived,
@@ -112,7 +112,6 @@ class Simulator:
         self._devices = {name: self._new_device(name) for name in instance.workers}
         self._exits = Exits(instance, seed)
         self._sequences = Sequences(instance)
-        check_sticky(instance, policy, plan)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
         self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
             RunBlock: self._on_run,  # type: ignore[dict-item]  # each handler takes the effect it is listed under
@@ -152,7 +151,7 @@ class Simulator:
         def arrive() -> None:
             self._arrive_next(source, home, times)
             if home in self._workers and source in self._sequences:
-                self._step(home, Arrived(source, self._sequences.begin(source, sample, time_s)))
+                self._step(home, self._run(source, self._sequences.begin(source, sample, time_s)))
             elif home in self._workers:
                 self._step(home, Arrived(source, sample))
             else:
@@ -261,6 +260,10 @@ class Simulator:
     def _on_timer(self, worker: Worker, timer: SetTimer) -> None:
         self._heap.at(timer.at_s, partial(self._step_same, worker, TimedOut(timer.timer)))
 
+    def _run(self, source: str, number: int) -> Arrived:
+        """Return the arrival of a run of a sequence."""
+        return Arrived(source, number, sequence=self._sequences.state(source, number))
+
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source
         self._end_s = now_s
@@ -269,7 +272,7 @@ class Simulator:
             return
         ended = self._sequences.ended(effect, now_s)
         if isinstance(ended, int):
-            self._heap.at(now_s, partial(self._step_same, worker, Arrived(source, ended)))
+            self._heap.at(now_s, partial(self._step_same, worker, self._run(source, ended)))
         else:
             self._sink(ended)
 

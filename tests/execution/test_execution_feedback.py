@@ -159,7 +159,7 @@ def _deploy() -> Deploy:
     deployment = _deployment()
     return Deploy(
         run="r", instance=deployment.instance, plan=deployment.plan, policy="planned", seed=0,
-        models=deployment.models, resident={}, paced=False, live=True,
+        models=dict(deployment.models), resident={}, paced=False, live=True,
     )  # fmt: skip
 
 
@@ -172,7 +172,7 @@ def test_further_steps_need_a_sequence() -> None:
         check_fits(_deploy(), Frame(submit, without, COORDINATOR))
     small = small_deployment(small_instance(), SPLIT)
     deploy_small = Deploy(
-        run="r", instance=small.instance, plan=SPLIT, policy="planned", seed=0, models=small.models,
+        run="r", instance=small.instance, plan=SPLIT, policy="planned", seed=0, models=dict(small.models),
         resident={}, paced=False, live=True,
     )  # fmt: skip
     stateless = submit.model_copy(update={"source": "urgent"})

@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from planner.errors import UsageError
 from planner.plan.evaluate import evaluate
 from planner.plan.types import PlanSpec, Route, Stage
 from planner.scenario.decode import DecodeSpec
@@ -128,13 +127,3 @@ def test_a_sequence_starts_again_when_a_worker_leaves() -> None:
     completed = [record for record in ends if record.status == "completed"]
     assert {record.tokens for record in completed} == {20}
     assert len(completed) > 10
-
-
-def test_sequences_need_a_fixed_route() -> None:
-    known = instance()
-    with pytest.raises(UsageError, match="fixed route"):
-        simulate(known, policy="adaptive", plan=None)
-    stages = (Stage(worker="fast", first_block=0, last_block=1),), (Stage(worker="slow", first_block=0, last_block=1),)
-    shared = make_plan(known, {"a": [Route(share=0.5, model="m", stages=own) for own in stages]})
-    with pytest.raises(UsageError, match="one route"):
-        simulate(known, policy="planned", plan=shared)
