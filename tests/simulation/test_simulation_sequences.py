@@ -138,3 +138,14 @@ def test_sequences_need_a_fixed_route() -> None:
     shared = make_plan(known, {"a": [Route(share=0.5, model="m", stages=own) for own in stages]})
     with pytest.raises(UsageError, match="one route"):
         simulate(known, policy="planned", plan=shared)
+
+
+def test_a_long_prompt_is_no_slowness() -> None:
+    known = instance(rate_per_s=2.0, samples=50, prompt=400, max_new=5)
+    asked: list[object] = []
+
+    def replan(absent: object, slowness: object) -> None:
+        asked.append((absent, slowness))
+
+    simulate(known, policy="planned", plan=plan(known), seed=1, replan=replan)
+    assert not asked
