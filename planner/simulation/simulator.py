@@ -193,7 +193,10 @@ class Simulator:
         source, sample, _ = run.key
         of_run = self._sequences.block_s(run.model, worker.name, source, sample) if source in self._sequences else None
         service_s = device.service_s(run, None if of_run is None else float(of_run[run.block]))
-        self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, service_s))
+        counted_s = service_s
+        if of_run is not None:  # workers know the profile's times only, and would take a long prompt for slowness
+            counted_s *= self._costs.compute_s(run.model, worker.name, run.block, run.block) / float(of_run[run.block])
+        self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, counted_s))
 
     def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
         if self._workers.get(worker.name) is worker:

@@ -127,3 +127,14 @@ def test_a_sequence_starts_again_when_a_worker_leaves() -> None:
     completed = [record for record in ends if record.status == "completed"]
     assert {record.tokens for record in completed} == {20}
     assert len(completed) > 10
+
+
+def test_a_long_prompt_is_no_slowness() -> None:
+    known = instance(rate_per_s=2.0, samples=50, prompt=400, max_new=5)
+    asked: list[object] = []
+
+    def replan(absent: object, slowness: object) -> None:
+        asked.append((absent, slowness))
+
+    simulate(known, policy="planned", plan=plan(known), seed=1, replan=replan)
+    assert not asked
