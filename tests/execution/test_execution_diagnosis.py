@@ -65,9 +65,10 @@ def test_what_is_wrong_with_an_address(
 
 @pytest.mark.parametrize(
     ("address", "reason"),
-    [(f"127.0.0.1:{free_port()}", "nobody listens there"), ("nowhere.invalid:7447", "no such host")],
+    [("127.0.0.1:{free}", "nobody listens there"), ("nowhere.invalid:7447", "no such host")],
 )
 def test_an_address_at_which_there_is_nothing(address: str, reason: str) -> None:
+    address = address.format(free=free_port())
     opener = zenoh_connect(COORDINATOR, listen=None, connect=[address], insecure=True)
     with Inquirer(opener) as inquirer, pytest.raises(ExecuteError, match=f"{address}: {reason}"):
         inquirer.find([], 0.2)
