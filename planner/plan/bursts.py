@@ -17,9 +17,9 @@ K = s − Q + diag φ^H(K). With its eigenvalues σ_m, its eigenvectors r_m and 
 
     E e^{−sW} = Σ_m c_m v(σ_m) r_m
 
-For the wait in one queue with one such source this is exact. Beyond that it is not: each source with bursts prolongs the
-wait under Poisson arrivals independently of the others, what comes between the pieces of a visit has its mean rate, and
-bursts reach all resources of a route unchanged.
+For the wait in one queue with one such source this is exact. Beyond that it is not: each source with bursts prolongs
+the wait under Poisson arrivals independently of the others, what comes between the pieces of a visit has its mean rate,
+and bursts reach all resources of a route unchanged.
 
 References
 ----------
