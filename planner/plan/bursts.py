@@ -11,15 +11,22 @@ their visits. The work V that is there while the state is i has the transform (T
 
     v(s) [s + Q − diag φ(s)] = s y,     y_0 + y_1 = 1 − ρ
 
-where y is finite at the positive zero of the determinant. Samples of the source meet Σ a_i v_i, others v_0 + v_1. For
-one class and one such source this is exact. Beyond that it is not: each source with bursts prolongs the wait under
-Poisson arrivals independently of the others, more important work that comes meanwhile has its mean rate, and bursts
-reach all resources of a route unchanged.
+where y is finite at the positive zero of the determinant. Samples of the source meet Σ a_i v_i, others v_0 + v_1. While
+work of more important classes comes, φ^H_i in state i, V takes a time whose transform is e^{−V K(s)} with the matrix
+K = s − Q + diag φ^H(K). With its eigenvalues σ_m, its eigenvectors r_m and 1 = Σ c_m r_m, the wait of others is
+
+    E e^{−sW} = Σ_m c_m v(σ_m) r_m
+
+For the wait in one queue with one such source this is exact. Beyond that it is not: each source with bursts prolongs
+the wait under Poisson arrivals independently of the others, what comes between the pieces of a visit has its mean rate,
+and bursts reach all resources of a route unchanged.
 
 References
 ----------
 H. Heffes, D. M. Lucantoni, "A Markov modulated characterization of packetized voice and data traffic", IEEE Journal on
 Selected Areas in Communications 4 (1986).
+D. M. Lucantoni, "New results on the single server queue with a batch Markovian arrival process", Communications in
+Statistics. Stochastic Models 7 (1991).
 W. Fischer, K. Meier-Hellstern, "The Markov-modulated Poisson process (MMPP) cookbook", Performance Evaluation 18
 (1993).
 """

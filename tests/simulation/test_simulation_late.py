@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.registry import POLICIES
 from planner.scenario.instance import Instance
+from planner.scenario.types import PolicySpec
 from planner.simulation.simulator import simulate
 from planner.trace.metrics import RunMetrics, summarise
 from planner.trace.records import BlockRecord, Record, SampleRecord
@@ -70,7 +71,8 @@ def test_under_overload_dropping_saves_others(where: tuple[tuple[str, int, int],
     missed = {}
     for late in ("finish", "drop"):
         source = {**BUSY, "deadline_s": 0.1, "late": late}
-        instance = make_instance(workers={"slow": 0.8, "fast": 0.8}, sources={"s": source})
+        by_priority = PolicySpec(order="priority")  # by value, the hopeless ones do not go first in any case
+        instance = make_instance(workers={"slow": 0.8, "fast": 0.8}, sources={"s": source}, policy=by_priority)
         records, _ = simulate(instance, policy="planned", plan=planned(instance, *where))
         own = metrics_of(instance, records).sources["s"]
         missed[late] = own.miss_share or 0.0
