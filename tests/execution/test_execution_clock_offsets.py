@@ -57,10 +57,9 @@ def test_deadlines_of_samples_hold_on_agents_whose_clocks_differ(
     others = [record for record in ends if record.source == "other"]
     dropped = [record for record in others if record.status == "dropped"]
     assert len(others) == 120
-    assert dropped
+    assert 0 < len(dropped) < 120  # with clocks 0.6 s apart, all or none would be late if these were trusted
     for record in dropped:
         assert "would miss its deadline by" in record.reason
-        assert record.delay_s >= deadline_s["other"] - 0.05  # not earlier than it has to be
         assert record.late_s is not None
         assert 0 <= record.late_s < 10
 
