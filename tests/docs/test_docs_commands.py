@@ -38,6 +38,7 @@ NEEDS: Final = {
     r"planner agent ": "runs until it is ended: the agents of tests/test_readme.py",
     r"planner probe ": "agents on other devices: tests/execution/test_execution_probe.py",
     r"planner status ": "agents on other devices: tests/execution/test_execution_probe.py",
+    r"planner (run|serve) .*--share": "agents on other devices: tests/execution/test_execution_shares.py",
     r"planner validate .*--connect": "agents on other devices: the guide's, with agents, in tests/test_readme.py",
     r"planner profile .*--provider cuda": "an NVIDIA GPU",
     r"planner convert --from (helix|distilp|nn-meter) ": "files of other projects: tests/interchange",
@@ -205,6 +206,11 @@ def tokens(folder: Path, first: Path) -> Iterator[str]:  # noqa: ARG001
     scenario = (ROOT / "examples/tokens/scenario.yaml").read_text(encoding="utf-8")
     (folder / "scenario.yaml").write_text(scenario.replace("path: ", "path: models/"), encoding="utf-8")
     yield from commands("guides/tokens.md")
+    with_sequences = re.sub(r"^sources:\n(?:  .*\n)+", yaml_of("guides/tokens.md"), scenario, flags=re.MULTILINE)
+    (folder / "scenario.yaml").write_text(with_sequences.replace("path: ", "path: models/"), encoding="utf-8")
+    decode = load_instance(folder / "scenario.yaml").scenario.sources["assistant"].decode
+    assert decode is not None
+    assert decode.context == 192
 
 
 GUIDES: Final[dict[str, Callable[[Path, Path], Iterator[str]]]] = {
@@ -254,5 +260,5 @@ def test_every_piece_of_yaml_is_used() -> None:
         ):
             assert YAML(typ="safe").load(dedent(block))
             with_yaml.add(path.relative_to(DOCS).as_posix())
-    used = {"start/own-model.md", "guides/deadlines.md", "guides/exits.md", "policies.md"}
+    used = {"start/own-model.md", "guides/deadlines.md", "guides/exits.md", "guides/tokens.md", "policies.md"}
     assert with_yaml == used | {"guide.md", "reference/scenario-example.md"}
