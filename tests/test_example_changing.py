@@ -62,10 +62,10 @@ def test_phases_are_those_of_the_scenario() -> None:
     assert changes_s == [begin_s for begin_s, _ in script["PHASES"].values()][1:]
 
 
-def test_with_deadlines_priority_and_slack_together_lose_least(tmp_path: Path) -> None:
+def test_with_deadlines_serving_by_value_loses_least(tmp_path: Path) -> None:
     command = [sys.executable, str(FOLDER / "run.py"), "--deadlines", "-o", str(tmp_path)]
     printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
     (total,) = [line.split("│")[3:-1] for line in printed.splitlines() if "weighted by priority" in line]
     edf, planned, adaptive = (float(cell.strip().removesuffix("%")) for cell in total)
-    assert adaptive < min(edf, planned)
+    assert max(planned, adaptive) < 0.8 * edf
     assert (tmp_path / "deadlines.png").read_bytes().startswith(b"\x89PNG")
