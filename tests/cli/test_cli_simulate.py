@@ -36,7 +36,7 @@ sources:
 SAMPLES = 180
 SOURCE_KEYS = {
     "offered", "completed", "failed", "mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "accuracy",
-    "measured_accuracy", "dropped", "miss_share", "max_late_s",
+    "measured_accuracy", "dropped", "miss_share", "max_late_s", "ttft_s", "tpot_s", "tokens_per_s",
 }  # fmt: skip
 
 
