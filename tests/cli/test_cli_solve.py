@@ -107,7 +107,8 @@ def test_json_is_alone_on_stdout(scenario: Path, capsys: pytest.CaptureFixture[s
     assert document["status"] == "optimal"
     expected = "status method goal objective bound gap solve_s provenance sources workers networks"
     assert set(expected.split()) <= set(document)
-    assert set(document["sources"]["gate"]) == {"accuracy", "delay_s", "surrogate_delay_s", "routes"}
+    of_source = "accuracy delay_s surrogate_delay_s ttft_s tpot_s routes"
+    assert set(document["sources"]["gate"]) == set(of_source.split())
     assert document["sources"]["gate"]["routes"][0]["stages"][0].keys() == {"worker", "first_block", "last_block"}
 
 

@@ -19,7 +19,7 @@ can be solved:
 
     planner solve examples/annotated/scenario.yaml --time-limit 10s
 
-A test fails if a key is missing. Two keys are comments, since this model has no use for them. Types, units and
+A test fails if a key is missing. Keys that this model has no use for are comments. Types, units and
 defaults are in the [reference](../scenario.md).
 
 """
