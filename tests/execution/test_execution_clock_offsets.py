@@ -45,9 +45,11 @@ def test_deadlines_of_samples_hold_on_agents_whose_clocks_differ(
     wrong = SimpleNamespace(time=wall_clock_s, monotonic=time.monotonic)
     monkeypatch.setattr(driver, "time", wrong)
     monkeypatch.setattr(link_probe, "time", wrong)
-    deadline_s = {"urgent": 60.0, "other": 0.4}
     instance = small_instance(samples=120, rate_per_s=1000.0).with_sources(
-        {source: {"deadline_s": own_s, "late": "drop"} for source, own_s in deadline_s.items()}
+        {
+            "urgent": {"deadline_s": 60.0, "late": "drop"},
+            "other": {"deadline_s": 0.4, "late": "drop", "priority": 50.0},  # so the first are served at once
+        }
     )
     deployment = small_deployment(instance, small_plan([("b", 0, 2)]))  # 240 samples of 6 ms wait there
     with agents_in_threads(instance.workers, tmp_path) as coordinator:
