@@ -105,4 +105,4 @@ def test_a_model_without_state_generates_nothing(tmp_path: Path) -> None:
     )
     done = planner("generate", str(plan), "--source", "gate-camera", "--tokens", "1")
     assert done.returncode == 2
-    assert "gate-camera: the model of this source keeps no state" in done.stderr
+    assert "gate-camera: the model keeps no state" in done.stderr
