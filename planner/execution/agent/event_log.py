@@ -14,7 +14,6 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.execution.wire.frames import Tensors
-from planner.policy.types import SampleKey
 from planner.scenario.instance import Hop
 from planner.trace.records import BlockRecord, Record, encode_records
 from planner.trace.store import pack
@@ -80,14 +79,14 @@ class EventLog:
         if not self._live:
             self._steps.append(step)
 
-    def add_output(self, key: SampleKey, tensors: Tensors) -> None:
+    def add_output(self, source: str, sample: int, tensors: Tensors) -> None:
         """Keep a sample's output until the end, once for all samples with the same output."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in tensors.items():
             digest.update(name.encode())
             digest.update(tensor.tobytes())
-        entry = (key.source, digest.digest())
-        self._outputs.setdefault(entry, _Output(key.source, array("Q"), tensors)).samples.append(key.sample)
+        entry = (source, digest.digest())
+        self._outputs.setdefault(entry, _Output(source, array("Q"), tensors)).samples.append(sample)
 
     def flush(self) -> Tensors:
         """Return what was recorded since the last flush, as the tensors of a ``log`` message."""

@@ -27,11 +27,8 @@ from planner.errors import ExecuteError
 from planner.execution.session.source import BusyError, Result, SampleError
 from planner.execution.wire.messages import MAX_FURTHER, TIMES, TOKENS, Further
 from planner.model.chain import SEQUENCE, TensorSpec
-from planner.model.tokens import fill, logits_of, roles
-
-MAX_RESTARTS: Final = 5
-"""A sequence fails after it has been started again this often without a new token."""
-
+from planner.model.tokens import choose, fill, logits_of, roles
+from planner.scenario.decode import MAX_RESTARTS
 
 TOGETHER_S: Final = 0.05
 """For how long steps may follow one another before their tokens are given to the program."""
@@ -233,8 +230,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
             self._ready.extend(zip(tokens, times_s.tolist(), strict=True))
             self._runs, self._seen = self._runs + len(tokens) - 1, self._seen + len(tokens) - 1
         else:
-            logits = outputs[self._logits.name]
-            self._ready.append((self._choose(logits.reshape(-1, logits.shape[-1])[-1]), now_s - self.begin_s))
+            token = choose(outputs[self._logits.name], self.temperature, self._random)
+            self._ready.append((token, now_s - self.begin_s))
         self._step_s = (now_s - self._sent_s) / len(self._ready)
 
     def _begin_sequence(self) -> None:
@@ -259,13 +256,6 @@ class Generation(Iterator[int], AsyncIterator[int]):
             return None
         together = min(int(TOGETHER_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER)
         return Further(steps=together - 1, known=known, stop=tuple(self.stop)) if together > 1 else None
-
-    def _choose(self, logits: NDArray[Any]) -> int:
-        if self.temperature == 0:
-            return int(logits.argmax())
-        scaled = logits.astype(np.float64) / self.temperature
-        likelihoods = np.exp(scaled - scaled.max())
-        return int(self._random.choice(len(likelihoods), p=likelihoods / likelihoods.sum()))
 
     def _check_tokens(self, what: str, tokens: Collection[int]) -> None:
         size = self._logits.shape[-1]
