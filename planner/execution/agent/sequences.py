@@ -1,8 +1,8 @@
 """Sequences that a source produces in a run with arrivals, as a scenario's ``decode:`` says.
 
 A sample is a whole sequence: a prompt, then tokens that are fed back. Each run of the model is a sample of its own for
-the workers, with a number that no sample of the scenario has. When the state of a sequence is lost, it starts again: its
-prompt and the tokens so far become the prompt of a new one.
+the workers, with a number that no sample of the scenario has. When the state of a sequence is lost, it starts again:
+its prompt and the tokens so far become the prompt of a new one.
 """
 
 from __future__ import annotations

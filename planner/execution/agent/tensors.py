@@ -29,7 +29,7 @@ class TensorStore:
         self._tensors: dict[SampleKey, Held] = {}
 
     def submit(self, source: str, sample: int, tensors: Tensors) -> bool:
-        """Store the input of a sample of a live run, or of a run of a sequence; return False for a sample that is here already."""
+        """Store the input of a sample of a live run, or of a run of a sequence; return False if it is here already."""
         if (source, sample) in self._submitted:
             return False
         self._submitted[source, sample] = tensors
