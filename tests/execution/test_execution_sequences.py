@@ -39,7 +39,8 @@ def deployed(*, paced: bool = False, **decode: Any) -> Deploy:
 
 def drive(sequences: Sequences, samples: range, lost: float = 0.0, seed: int = 0) -> dict[int, tuple[Any, Tensors]]:
     """Run sequences at the same time, in random order, some of whose runs fail; return the ends."""
-    runner, random, ends = loaded(MODEL), np.random.default_rng(seed), {}
+    runner, random = loaded(MODEL), np.random.default_rng(seed)
+    ends: dict[int, tuple[Any, Tensors]] = {}
     waiting = [sequences.begin("s", sample, float(sample)) for sample in samples]
     while waiting:
         arrived, inputs = waiting.pop(int(random.integers(len(waiting))))
@@ -145,6 +146,7 @@ def test_a_paced_block_takes_the_time_of_its_run_and_is_no_slowness(new: int) ->
     run = RunBlock(SampleKey("s", 0, 0), "llama", 0, begins_stage=False)
     lasts_s = times.begin(run, inputs)
     by_hand_s = 2e-3 + 1e-6 if new == 1 else 1e-3 + 2e-4 * new + 1e-7 * new * new
+    assert lasts_s is not None
     assert lasts_s == pytest.approx(by_hand_s / 0.5)
     assert times.as_typical(run, lasts_s) == pytest.approx(0.002 / 0.5)
     assert times.as_typical(run, 3 * lasts_s) == pytest.approx(3 * 0.002 / 0.5)

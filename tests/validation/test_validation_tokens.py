@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
 
@@ -12,8 +13,9 @@ import pytest
 import planner
 from planner.errors import UsageError
 from planner.execution.wire.messages import RUN_STRIDE, TOKENS
+from planner.profiling.sequences import Run
 from planner.profiling.store import save_profile
-from planner.trace.records import BlockRecord, Origin, SampleRecord, TransferRecord
+from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord
 from planner.validation.document import validation_document
 from planner.validation.numerics import Numerics, joined
 from planner.validation.tokens import compare_tokens
@@ -101,8 +103,8 @@ def test_records_are_of_sequences(verdict: planner.Verdict) -> None:
 
 
 def test_transfers_have_the_sizes_that_are_predicted(verdict: planner.Verdict) -> None:
-    def sizes(records: object) -> set[tuple[str, int, int]]:
-        return {(it.source, it.cut, it.size_bytes) for it in records if isinstance(it, TransferRecord)}  # type: ignore[attr-defined]
+    def sizes(records: Iterable[Record]) -> set[tuple[str, int, int]]:
+        return {(it.source, it.cut, it.size_bytes) for it in records if isinstance(it, TransferRecord)}
 
     validation = verdict.validation
     assert sizes(validation.measurement.records) == sizes(validation.predicted)
@@ -125,7 +127,7 @@ def test_a_long_prompt_is_no_slowness_of_an_agent(verdict: planner.Verdict) -> N
     assert longest > 1.5 * instance.block_s("llama", "a").sum()  # otherwise this shows nothing
 
 
-def _runs(verdict: planner.Verdict, source: str) -> object:
+def _runs(verdict: planner.Verdict, source: str) -> tuple[Run, ...]:
     decode = verdict.instance.scenario.sources[source].decode
     assert decode is not None
     return decode.runs
