@@ -203,7 +203,8 @@ def solving(folder: Path, first: Path) -> Iterator[str]:
 
 def tokens(folder: Path, first: Path) -> Iterator[str]:  # noqa: ARG001
     scenario = (ROOT / "examples/tokens/scenario.yaml").read_text(encoding="utf-8")
-    (folder / "scenario.yaml").write_text(scenario.replace("path: ", "path: models/"), encoding="utf-8")
+    own = re.sub(r"^sources:\n(?:(?:  .*)?\n)+", yaml_of("guides/tokens.md"), scenario, flags=re.MULTILINE)
+    (folder / "scenario.yaml").write_text(own.replace("path: ", "path: models/"), encoding="utf-8")
     yield from commands("guides/tokens.md")
 
 
@@ -254,5 +255,5 @@ def test_every_piece_of_yaml_is_used() -> None:
         ):
             assert YAML(typ="safe").load(dedent(block))
             with_yaml.add(path.relative_to(DOCS).as_posix())
-    used = {"start/own-model.md", "guides/deadlines.md", "guides/exits.md", "policies.md"}
+    used = {"start/own-model.md", "guides/deadlines.md", "guides/exits.md", "guides/tokens.md", "policies.md"}
     assert with_yaml == used | {"guide.md", "reference/scenario-example.md"}

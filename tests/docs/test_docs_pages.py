@@ -21,8 +21,9 @@ ROOT = Path(__file__).parents[2]
 DOCS = ROOT / "docs"
 PAGES = sorted(DOCS.rglob("*.md"))
 
-COMMENTS = {"models.axes", "models.layer_assignment", "models.state"}
-"""Keys that the annotated scenario shows as comments only: its model has no axes with names, and names no layers."""
+DECODE = {"sources.decode", *(f"sources.decode.{key.name}" for key in keys_of("sources.decode"))}
+COMMENTS = {"models.axes", "models.layer_assignment", "models.state", *DECODE}
+"""Keys that the annotated scenario shows as comments only: its model has no state, named axes or layers."""
 
 
 @pytest.mark.parametrize(
