@@ -18,10 +18,11 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
     yield _figures(validation)
     yield from _accuracies(validation)
     numerics = validation.numerics
+    compared = [f"{numerics.samples} samples against the whole model"]
+    compared += [f"{numerics.tokens} tokens one by one"] if numerics.tokens else []
+    compared += [f"largest relative error {numerics.max_rel_error:.1e}"] if numerics.tolerances else []
     yield (
-        f"{_outputs(numerics)}: {numerics.samples} samples against the whole model, "
-        f"{f'{numerics.tokens} tokens one by one, ' if numerics.tokens else ''}"
-        f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
+        f"{_outputs(numerics)}: {', '.join(compared)}; lost {validation.lost}, failed {validation.failed}, "
         f"duplicates {validation.duplicates}"
     )
     for (model, _), own in numerics.tolerances.items():

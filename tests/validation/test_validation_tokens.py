@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import replace
@@ -12,6 +13,8 @@ import pytest
 
 import planner
 from planner.errors import UsageError
+from planner.execution.coordinator.run_result import Observer
+from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import RUN_STRIDE, TOKENS
 from planner.profiling.sequences import Run
 from planner.profiling.store import save_profile
@@ -20,6 +23,7 @@ from planner.validation.document import validation_document
 from planner.validation.numerics import Numerics, joined
 from planner.validation.tokens import compare_tokens
 from planner.worker.events import BlockEnded
+from tests.execution.test_execution_generate import agents
 from tests.model.decoder_models import EXPORTS
 
 MODEL = EXPORTS / "llama-fp32" / "model.onnx"
@@ -131,6 +135,32 @@ def _runs(verdict: planner.Verdict, source: str) -> tuple[Run, ...]:
     decode = verdict.instance.scenario.sources[source].decode
     assert decode is not None
     return decode.runs
+
+
+class _Kills(Observer):
+    """Kills an agent once a sequence has ended."""
+
+    def __init__(self, process: subprocess.Popen[bytes]) -> None:
+        self._process = process
+
+    def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:  # noqa: ARG002
+        """Kill it."""
+        self._process.kill()
+
+
+def test_sequences_go_on_without_a_worker(plan: planner.Plan, tmp_path: Path) -> None:
+    folder = Path(str(plan.scenario.path)).parent
+    at_a = "".join(line for line in SCENARIO.splitlines(keepends=True) if "chunk" not in line)
+    (folder / "at-a.yaml").write_text(at_a, encoding="utf-8")
+    over_both = {source: {0: "a", 1: "a", 2: "b", 3: "b"} for source in ("urgent", "drawn")}
+    split = planner.solve(planner.load_scenario(folder / "at-a.yaml"), pins=over_both, progress=None)
+    with agents(tmp_path) as (address, running):
+        found = planner.validate(
+            split, place="remote", connect=[address], observer=_Kills(running["b"]), progress=None
+        ).validation
+    assert found.measurement.left == ["b"]
+    assert (found.lost, found.failed, found.numerics.unequal) == (0, 0, 0)
+    assert found.numerics.tokens == 6 * (5 + 4)
 
 
 def test_a_wrong_token_is_found() -> None:

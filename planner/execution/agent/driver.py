@@ -30,7 +30,7 @@ from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
 from planner.runtime.state import sequence_of
 from planner.scenario.arrivals import instance_arrivals
-from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
+from planner.trace.records import BlockRecord, SampleRecord
 from planner.worker.event_checks import ProtocolError
 from planner.worker.events import (
     Arrived,
@@ -330,22 +330,7 @@ class Driver:
     def _record_transfer(self, data: Data, parcel: Parcel) -> None:
         path = self._instance.path(data.sender, self.name)
         hop = path.hops[-1] if path and path.hops else None
-        self._reporter.log.add_carried([hop] if hop is not None else [], data.size_bytes)
-        if data.to in {"", self.name}:
-            self._reporter.log.add_received(data.sender, data.size_bytes)
-        self._reporter.log.add(
-            TransferRecord(
-                hop.resource if hop else f"{data.sender}>{self.name}",
-                hop.sender if hop else data.sender,
-                self.name,
-                parcel.key.source,
-                parcel.key.sample % RUN_STRIDE,
-                data.cut,
-                data.size_bytes,
-                data.sent_s,
-                self.now_s,
-            )
-        )
+        self._reporter.log.add_transfer(self.name, hop, data, parcel.key, self.now_s)
 
     def _step(self, event: Event) -> None:
         now_s = max(self.now_s, 0.0)  # members may come and go before the start

@@ -14,8 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import RUN_STRIDE, Data
+from planner.policy.types import SampleKey
 from planner.scenario.instance import Hop
-from planner.trace.records import BlockRecord, Record, encode_records
+from planner.trace.records import BlockRecord, Record, TransferRecord, encode_records
 from planner.trace.store import pack
 from planner.worker.events import STEPS, Step
 
@@ -68,6 +70,25 @@ class EventLog:
     def add_received(self, sender: str, size_bytes: int) -> None:
         """Count inbound data by the worker from which it came."""
         self.received_bytes[sender] = self.received_bytes.get(sender, 0) + size_bytes
+
+    def add_transfer(self, receiver: str, hop: Hop | None, data: Data, key: SampleKey, now_s: float) -> None:
+        """Record inbound data about a sample, and count it; it came over ``hop`` where the scenario has one."""
+        self.add_carried([hop] if hop is not None else [], data.size_bytes)
+        if data.to in {"", receiver}:
+            self.add_received(data.sender, data.size_bytes)
+        self.add(
+            TransferRecord(
+                hop.resource if hop else f"{data.sender}>{receiver}",
+                hop.sender if hop else data.sender,
+                receiver,
+                key.source,
+                key.sample % RUN_STRIDE,
+                data.cut,
+                data.size_bytes,
+                data.sent_s,
+                now_s,
+            )
+        )
 
     def add(self, record: Record) -> None:
         """Record a block or a transfer."""
