@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from planner.api.new import EXAMPLE_NAMES
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -44,8 +46,9 @@ def test_the_wheel_works_in_an_empty_folder(wheel: Path, tmp_path: Path) -> None
         return done.stdout
 
     assert run("-c", "import planner; print(planner.__file__)").strip() == str(site / "planner/__init__.py")
-    run("-m", "planner", "new", "street", "--from", "exits")
-    solved = run("-m", "planner", "solve", "street/scenario.yaml", "--method", "two-part", "-o", "plan.json")
+    for example in EXAMPLE_NAMES:
+        run("-m", "planner", "new", example, "--from", example)
+    solved = run("-m", "planner", "solve", "exits/scenario.yaml", "--method", "two-part", "-o", "plan.json")
     assert "wrote plan.json" in solved
     assert "jetson-nano" in run("-c", "import planner.profiling.device_classes as d; print(*d.known_classes())")
 

@@ -40,7 +40,8 @@ PAGES = [
     for page in sorted(ROOT.glob(pattern))
 ]
 DEVICE = "192.0.2.7:7447"
-MAY_BE_EMPTY = ("faults", "incidents", "host_limits", "sources.NAME.intervals.miss_share")
+_SOME = ("miss_share", "ttft_s", "tpot_s")
+MAY_BE_EMPTY = ("faults", "incidents", "host_limits", *(f"sources.NAME.intervals.{figure}" for figure in _SOME))
 """Lists of a result that say what went wrong."""
 
 

@@ -36,6 +36,7 @@ class Variant:
 
     label: str
     chunk: int | None
+    """Tokens of a piece; None for the whole prompt at once."""
 
 
 class Loads(Observer):
@@ -87,7 +88,7 @@ def generate(session: planner.Session, variant: Variant, prompt: int, tokens: in
     def digest() -> None:
         while not done.is_set():
             generation = session.source("digest").generate(
-                [number % VOCABULARY for number in range(prompt)], max_new=4, chunk=variant.chunk
+                [number % VOCABULARY for number in range(prompt)], max_new=4, chunk=variant.chunk or prompt
             )
             found["digest"].append(generation)
             for _ in generation:

@@ -41,6 +41,13 @@ def _steps(model: str, profile: str, *devices: str) -> tuple[str, ...]:
 _EXAMPLES: Final = {
     "two-cameras": _Example(_steps("mobilenetv2", _MEASURE, "this-machine")),
     "jetsons": _Example(_steps("resnet50", _ESTIMATE, "jetson-nano", "jetson-xavier-nx", "jetson-orin-nano")),
+    "tokens": _Example(
+        (
+            "planner models build llama-small -o llama-small.onnx",
+            "planner profile measure llama-small.onnx --axis sequence_length=1 --axis past_sequence_length=64 "
+            "--max-blocks 6 --device-class this-machine -o profiles/this-machine/llama-small.json",
+        )
+    ),
     "exits": _Example(
         (),
         (
@@ -72,7 +79,7 @@ def new(folder: StrPath, example: str = "two-cameras") -> NewScenario:
     folder
         Folder to create; it may exist, but must be empty.
     example
-        ``two-cameras``, ``jetsons`` or ``exits``.
+        ``two-cameras``, ``jetsons``, ``tokens`` or ``exits``.
 
     Raises
     ------

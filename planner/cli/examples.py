@@ -6,7 +6,7 @@ from typing import Final
 
 EXAMPLES: Final = {
     "demo": ("planner demo",),
-    "new": ("planner new street", "planner new desk --from jetsons"),
+    "new": ("planner new street", "planner new desk --from jetsons", "planner new chat --from tokens"),
     "models": ("planner models list", "planner models build resnet50 -o models/resnet50.onnx"),
     "inspect": ("planner inspect models/resnet50.onnx --picture chain.svg",),
     "split": ("planner split models/resnet50.onnx --cuts 3,6 -o parts",),

@@ -14,7 +14,7 @@ def command(
     folder: Annotated[Path, typer.Argument(metavar="NAME", help="Folder to create.")],
     *,
     example: Annotated[
-        str, typer.Option("--from", metavar="EXAMPLE", help="Example to copy: two-cameras, jetsons or exits.")
+        str, typer.Option("--from", metavar="EXAMPLE", help="Example to copy: two-cameras, jetsons, tokens or exits.")
     ] = "two-cameras",
 ) -> None:
     """Write a commented scenario to start from, and say which commands lead to a plan.

@@ -106,6 +106,7 @@ def command(
         home_timeout_s=read_quantity(home_timeout, "time"),
         observer=view,
     )
+    _refuse_sequences(places, session.plan)
     samples = {
         own: find_samples(place, own.inputs)
         for own, place in ((session.source(name), place) for name, place in places.items())
@@ -156,6 +157,18 @@ def read_places(options: Iterable[str]) -> dict[str, str]:
             raise UsageError("a source is named twice", where="--source", value=name)
         places[name] = place
     return places
+
+
+def _refuse_sequences(sources: Iterable[str], plan: planner.Plan) -> None:
+    known = plan.scenario.instance.scenario.sources
+    for name in sources:
+        if name in known and known[name].decode is not None:
+            raise UsageError(
+                "the source produces sequences of tokens, not single samples",
+                where="--source",
+                value=name,
+                expected=f"planner generate PLAN --source {name} --tokens LIST, or a source without decode:",
+            )
 
 
 def _tell_away(workers: Iterable[str], *, connected: bool) -> None:

@@ -81,6 +81,26 @@ def logits_of(outputs: Sequence[TensorSpec], where: str) -> TensorSpec:
     return named[0]
 
 
+def vocabulary(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], where: str) -> int:
+    """Return the number of tokens that a model both takes and gives; errors are those of the functions above."""
+    size = logits_of(outputs, where).shape[-1]
+    limits = [spec.bounds[1] + 1 for spec, role in roles(inputs, where).items() if role == "tokens" and spec.bounds]
+    return min([size, *limits])
+
+
+def choose(logits: NDArray[Any], temperature: float, random: np.random.Generator) -> int:
+    """Return the token that follows a run with these logits, along their last axis.
+
+    It is the likeliest one at temperature 0, and otherwise drawn.
+    """
+    last = logits.reshape(-1, logits.shape[-1])[-1]
+    if temperature == 0:
+        return int(last.argmax())
+    scaled = last.astype(np.float64) / temperature
+    likelihoods = np.exp(scaled - scaled.max())
+    return int(random.choice(len(likelihoods), p=likelihoods / likelihoods.sum()))
+
+
 def longest_context(found: dict[TensorSpec, Role]) -> int | None:
     """Return the number of positions that a model has; None if it states no limit."""
     limits = [spec.bounds[1] + 1 for spec, role in found.items() if role == "positions" and spec.bounds]

@@ -32,3 +32,21 @@ def input_pool(
     return [
         random_inputs(specs, np.random.default_rng([seed, source_index, entry])) for entry in range(min(samples, POOL))
     ]
+
+
+def prompt_pool(length: int, vocabulary: int, *, seed: int, source_index: int, samples: int) -> list[list[int]]:
+    """Draw the prompts of a source of sequences; agent and reference draw the same.
+
+    Parameters
+    ----------
+    length
+        Tokens of each prompt.
+    vocabulary
+        Number of tokens of the model.
+    source_index, samples
+        As for :func:`input_pool`.
+    """
+    return [
+        np.random.default_rng([seed, source_index, entry]).integers(0, vocabulary, length).tolist()
+        for entry in range(min(samples, POOL))
+    ]

@@ -7,7 +7,9 @@ because the block moved or the state was dropped, the run fails, and the sequenc
 
 from __future__ import annotations
 
+import itertools
 import json
+import secrets
 import zlib
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
@@ -22,6 +24,9 @@ from planner.model.chain import SEQUENCE, STATE_METADATA, StatePair, TensorSpec
 
 MAX_SEQUENCES: Final = 64
 """Number of sequences whose state a block keeps; of more, those that were continued last."""
+
+NUMBERS: Final = itertools.count(secrets.randbits(62))
+"""Numbers of sequences, which no other of this process has, nor another on the same agents."""
 
 Tensor = Any
 """A numpy array, or an onnxruntime ``OrtValue``."""

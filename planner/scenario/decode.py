@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Annotated, Literal
+from typing import Annotated, Final, Literal
 
 from pydantic import Field
 
 from planner.profiling.sequences import Run
 from planner.scenario.quantities import Duration, Entry, Factor, Tokens
+
+MAX_RESTARTS: Final = 5
+"""A sequence fails after it has been started again this often without a new token."""
 
 
 class DecodeSpec(Entry):

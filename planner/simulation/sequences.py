@@ -9,19 +9,15 @@ from __future__ import annotations
 from collections import deque
 from dataclasses import dataclass, field
 from itertools import count
-from typing import Final
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.profiling.sequences import Run
-from planner.scenario.decode import DecodeSpec
+from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord
 from planner.worker.events import Complete, Fail
-
-MAX_RESTARTS: Final = 5
-"""A sequence fails after it has been started again this often without a new token."""
 
 
 @dataclass
@@ -57,7 +53,6 @@ class Sequences:
         self._under_way: dict[tuple[str, int], _Sequence] = {}
         self._numbers = dict.fromkeys(self._decode, 0)
         self._states = count()
-        self._times_s: dict[tuple[str, str, Run], NDArray[np.float64]] = {}
         self._sizes: dict[tuple[str, Run], NDArray[np.float64]] = {}
 
     def __contains__(self, source: object) -> bool:
@@ -79,15 +74,10 @@ class Sequences:
         sequence = self._under_way.get((source, number))
         return number if sequence is None else sequence.sample
 
-    def block_s(self, model: str, worker: str, source: str, number: int) -> NDArray[np.float64] | None:
-        """Return the mean time of each block in a run; None for what is no run. Shape [L], seconds."""
+    def run(self, source: str, number: int) -> Run | None:
+        """Return the tokens of a run; None for what is no run."""
         sequence = self._under_way.get((source, number))
-        if sequence is None:
-            return None
-        key = (model, worker, sequence.left[0])
-        if key not in self._times_s:
-            self._times_s[key] = self._instance.run_s(model, worker, [sequence.left[0]])[0]
-        return self._times_s[key]
+        return None if sequence is None else sequence.left[0]
 
     def size_bytes(self, model: str, source: str, number: int, cut: int) -> int | None:
         """Return the size of a cut in a run; None for what is no run."""

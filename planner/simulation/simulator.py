@@ -16,6 +16,7 @@ from planner.policy.registry import make_policy
 from planner.policy.types import Policy
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Hop, Instance
+from planner.scenario.run_times import RunTimes
 from planner.scenario.types import EventSpec
 from planner.simulation.device import Device
 from planner.simulation.event_heap import EventHeap
@@ -112,6 +113,7 @@ class Simulator:
         self._devices = {name: self._new_device(name) for name in instance.workers}
         self._exits = Exits(instance, seed)
         self._sequences = Sequences(instance)
+        self._run_times = RunTimes(instance)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
         self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
             RunBlock: self._on_run,  # type: ignore[dict-item]  # each handler takes the effect it is listed under
@@ -191,11 +193,12 @@ class Simulator:
     def _start_block(self, worker: Worker, device: Device, run: RunBlock) -> None:
         start_s = self._heap.now_s
         source, sample, _ = run.key
-        of_run = self._sequences.block_s(run.model, worker.name, source, sample) if source in self._sequences else None
-        service_s = device.service_s(run, None if of_run is None else float(of_run[run.block]))
+        tokens = self._sequences.run(source, sample)
+        times_s = self._run_times.block_s(run.model, worker.name, tokens)
+        service_s = device.service_s(run, None if tokens is None else float(times_s[run.block]))
         counted_s = service_s
-        if of_run is not None:  # workers know the profile's times only, and would take a long prompt for slowness
-            counted_s *= self._costs.compute_s(run.model, worker.name, run.block, run.block) / float(of_run[run.block])
+        if tokens is not None:
+            counted_s = self._run_times.as_typical(run.model, worker.name, tokens, run.block, service_s)
         self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, counted_s))
 
     def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:

@@ -44,9 +44,12 @@ def interval(values: Sequence[float]) -> Interval:
     """Return the mean of independent replications with its 95 % confidence interval by Student's t distribution."""
     if len(values) < 2:
         return Interval(fmean(values), None)
-    freedom = len(values) - 1
-    quantile = _STUDENT[freedom - 1] if freedom <= len(_STUDENT) else 1.96 + 2.4 / freedom
-    return Interval(fmean(values), quantile * stdev(values) / len(values) ** 0.5)
+    return Interval(fmean(values), _student(len(values)) * stdev(values) / len(values) ** 0.5)
+
+
+def _student(count: int) -> float:
+    """Return the 97.5th percentile of the distribution that so many values have."""
+    return _STUDENT[count - 2] if count - 2 < len(_STUDENT) else 1.96 + 2.4 / (count - 1)
 
 
 _Z: Final = 1.959964
@@ -91,7 +94,7 @@ class Distribution:
 
     def __init__(self) -> None:
         self.count = 0
-        self._sum = 0.0
+        self._sum = self._squares = 0.0
         self._values: list[float] = []
         self._bins: dict[int, int] = {}
 
@@ -99,6 +102,7 @@ class Distribution:
         """Add a non-negative value."""
         self.count += 1
         self._sum += value
+        self._squares += value * value
         if self._bins:
             self._count(value)
             return
@@ -126,6 +130,15 @@ class Distribution:
             below, above = np.searchsorted(cumulative, [math.floor(rank), math.ceil(rank)], side="right")
             result.append(middles[below] + rank % 1 * (middles[above] - middles[below]))
         return result
+
+    @property
+    def mean_interval(self) -> tuple[float, float] | None:
+        """95 % confidence interval of the mean by Student's t distribution, of independent values; None for one."""
+        if self.count < 2:
+            return None
+        variance = max(self._squares - self._sum * self.mean, 0.0) / (self.count - 1)
+        half = _student(self.count) * math.sqrt(variance / self.count)
+        return self.mean - half, self.mean + half
 
     def percentile_interval(self, percent: float) -> tuple[float, float]:
         """Return the 95 % confidence interval of a percentile of at least one value.
@@ -175,6 +188,9 @@ class SourceMetrics:
     """Mean time per token after the first, in seconds."""
     tokens_per_s: float | None = None
     """Tokens of all completed sequences, divided by the time from the first arrival to the last completion."""
+    ttft_interval_s: tuple[float, float] | None = None
+    tpot_interval_s: tuple[float, float] | None = None
+    """95 % confidence intervals of these means, see :attr:`Distribution.mean_interval`; None without two sequences."""
     p50_interval_s: tuple[float, float] | None = None
     p95_interval_s: tuple[float, float] | None = None
     p99_interval_s: tuple[float, float] | None = None
@@ -268,6 +284,8 @@ class _SourceSums:
             correct=self._correct,
             ttft_s=self._ttft.mean if self._ttft.count else None,
             tpot_s=self._tpot.mean if self._tpot.count else None,
+            ttft_interval_s=self._ttft.mean_interval if self._ttft.count else None,
+            tpot_interval_s=self._tpot.mean_interval if self._tpot.count else None,
             tokens_per_s=self._tokens / span_s if self._ttft.count and span_s > 0 else None,
             p50_interval_s=self.delays.percentile_interval(50),
             p95_interval_s=self.delays.percentile_interval(95),

@@ -48,6 +48,7 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
 def _numerics(numerics: Numerics) -> dict[str, Any]:
     return {
         "samples": numerics.samples,
+        "tokens": numerics.tokens,
         "not_received": numerics.not_received,
         "max_abs_error": json_number(numerics.max_abs_error),
         "max_rel_error": json_number(numerics.max_rel_error),
@@ -83,5 +84,8 @@ def _metrics(metrics: SourceMetrics, accuracy: float | None) -> dict[str, float 
         "dropped": metrics.dropped,
         "miss_share": metrics.miss_share,
         "throughput_per_s": metrics.throughput_per_s,
+        "ttft_s": metrics.ttft_s,
+        "tpot_s": metrics.tpot_s,
+        "tokens_per_s": metrics.tokens_per_s,
         "accuracy": accuracy,
     }

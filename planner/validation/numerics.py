@@ -37,6 +37,22 @@ class Difference:
 
 
 @dataclass(frozen=True)
+class TokenDifference:
+    """A sequence whose tokens are others than those of the whole model."""
+
+    source: str
+    sample: int
+    found: tuple[int, ...]
+    expected: tuple[int, ...]
+
+    def __str__(self) -> str:
+        for index, (token, wanted) in enumerate(zip(self.found, self.expected, strict=False)):
+            if token != wanted:
+                return f"token {index} is {token}, not {wanted}"
+        return f"it has {len(self.found)} tokens, not {len(self.expected)}"
+
+
+@dataclass(frozen=True)
 class Numerics:
     """Largest errors over all outputs of all samples; the relative error of an output is max|a−b| / max|b|."""
 
@@ -45,17 +61,33 @@ class Numerics:
     max_rel_error: float
     unequal: int = 0
     """Number of samples with an output whose error exceeds the tolerance of its model and provider."""
-    differences: tuple[Difference, ...] = ()
+    differences: tuple[Difference | TokenDifference, ...] = ()
     """The largest error of each of the first few of these samples."""
     tolerances: Mapping[tuple[str, str], Tolerance] = field(default_factory=dict)
     """By model and provider."""
     not_received: int = 0
     """Number of samples that completed, and whose outputs were not received, such as when their home restarted."""
+    tokens: int = 0
+    """Number of tokens of sequences among these outputs; they are compared one by one, without an error."""
 
     @property
     def equal(self) -> bool:
         """Whether the outputs of all completed samples agree; False if there are none."""
         return self.samples > 0 and self.unequal == 0 and self.not_received == 0
+
+
+def joined(first: Numerics, second: Numerics) -> Numerics:
+    """Return the result of two comparisons together."""
+    return Numerics(
+        first.samples + second.samples,
+        max(first.max_abs_error, second.max_abs_error),
+        max(first.max_rel_error, second.max_rel_error),
+        first.unequal + second.unequal,
+        (*first.differences, *second.differences),
+        {**first.tolerances, **second.tolerances},
+        first.not_received + second.not_received,
+        first.tokens + second.tokens,
+    )
 
 
 def compare(
@@ -65,7 +97,7 @@ def compare(
     expected: References,
     limits: Limits,
 ) -> Numerics:
-    """Compare every result of a run with that of the whole model.
+    """Compare every result of a run with that of the whole model, except those of sequences.
 
     Parameters
     ----------
@@ -80,7 +112,7 @@ def compare(
     differences: list[Difference] = []
     for record in records:
         origin = record.origin if isinstance(record, SampleRecord) else None
-        if origin is None:
+        if origin is None or instance.scenario.sources[record.source].decode is not None:
             continue
         result = outputs.get((record.source, record.sample))
         if result is None:

@@ -19,16 +19,16 @@ def references(
     inputs: Mapping[str, Sequence[Tensors]],
     progress: Callable[[int, int], None] | None = None,
 ) -> References:
-    """Run the whole models of each source on all its inputs, on the CPU of this process, without graph optimisation.
+    """Run the whole models of sources on all their inputs, on the CPU of this process, without graph optimisation.
 
     Parameters
     ----------
     whole
         Serialised models.
     inputs
-        Inputs of each source.
+        Inputs of the sources.
     """
-    pairs = [(source, model) for source in instance.sources for model in instance.scenario.sources[source].models]
+    pairs = [(source, model) for source in inputs for model in instance.scenario.sources[source].models]
     names = dict.fromkeys(model for _, model in pairs)
     sessions = {model: BlockSession(whole[model], name=model, optimise=False) for model in names}
     total = sum(len(inputs[source]) for source, _ in pairs)

@@ -27,7 +27,7 @@ def read_samples(
     Raises
     ------
     UsageError
-        If there is no such source.
+        If there is no such source, or it produces sequences.
     ProfileError
         If a file does not fit the models of its source.
     RuntimeSessionError
@@ -37,6 +37,9 @@ def read_samples(
         if name not in instance.sources:
             expected = f"one of {', '.join(instance.sources)}"
             raise UsageError("no such source", where="samples", value=name, expected=expected)
+        if instance.scenario.sources[name].decode is not None:
+            expected = "no samples for a source with decode:, whose prompts are drawn"
+            raise UsageError("a sequence is no sample of inputs", where="samples", value=name, expected=expected)
     return {
         name: _read(Path(file), [chains[model] for model in instance.scenario.sources[name].models])
         for name, file in files.items()

@@ -14,12 +14,15 @@ from planner.validation.verdict import Validation
 def describe_validation(validation: Validation, tolerance: float) -> Iterator[Table | str]:
     """Yield predicted and measured delays side by side, and the verdict."""
     yield _delays(validation)
+    yield from _tokens(validation)
     yield _figures(validation)
     yield from _accuracies(validation)
     numerics = validation.numerics
+    compared = [f"{numerics.samples} samples against the whole model"]
+    compared += [f"{numerics.tokens} tokens one by one"] if numerics.tokens else []
+    compared += [f"largest relative error {numerics.max_rel_error:.1e}"] if numerics.tolerances else []
     yield (
-        f"{_outputs(numerics)}: {numerics.samples} samples against the whole model, "
-        f"largest relative error {numerics.max_rel_error:.1e}; lost {validation.lost}, failed {validation.failed}, "
+        f"{_outputs(numerics)}: {', '.join(compared)}; lost {validation.lost}, failed {validation.failed}, "
         f"duplicates {validation.duplicates}"
     )
     for (model, _), own in numerics.tolerances.items():
@@ -112,12 +115,54 @@ def _delays(validation: Validation) -> Table:
     )
 
 
+def _tokens(validation: Validation) -> Iterator[Table]:
+    """Yield the times of tokens, if there are sequences."""
+    sequences = {name: each for name, each in validation.sources.items() if each.predicted.tokens_per_s is not None}
+    if not sequences:
+        return
+
+    def ratio(error: float | None) -> str:
+        return "–" if error is None else f"{error:+.1%}"
+
+    def rate(tokens_per_s: float | None) -> str:
+        return "–" if tokens_per_s is None else f"{tokens_per_s:.1f}"
+
+    yield Table(
+        "Tokens of each source, predicted and measured",
+        (
+            "source",
+            ">first token predicted",
+            ">measured",
+            ">error",
+            ">per token predicted",
+            ">measured",
+            ">error",
+            ">tokens/s predicted",
+            ">measured",
+        ),
+        [
+            (
+                name,
+                milliseconds(source.predicted.ttft_s),
+                milliseconds(source.measured.ttft_s),
+                ratio(source.ttft_error_ratio),
+                milliseconds(source.predicted.tpot_s),
+                milliseconds(source.measured.tpot_s),
+                ratio(source.tpot_error_ratio),
+                rate(source.predicted.tokens_per_s),
+                rate(source.measured.tokens_per_s),
+            )
+            for name, source in sequences.items()
+        ],
+    )
+
+
 def _figures(validation: Validation) -> Table:
     def text(name: str, value: float) -> str:
         return milliseconds(value) if name.endswith("_s") else f"{value:.1%}"
 
     return Table(
-        "Percentiles of delays and late samples, with the 95 % interval of what was measured",
+        "Percentiles of delays and other figures, with the 95 % interval of what was measured",
         ("source", "figure", ">predicted", ">measured", ">interval", "prediction"),
         [
             (
@@ -134,7 +179,14 @@ def _figures(validation: Validation) -> Table:
     )
 
 
-_FIGURES: Final = {"p50_delay_s": "p50", "p95_delay_s": "p95", "p99_delay_s": "p99", "miss_share": "late or dropped"}
+_FIGURES: Final = {
+    "p50_delay_s": "p50",
+    "p95_delay_s": "p95",
+    "p99_delay_s": "p99",
+    "ttft_s": "mean time to first token",
+    "tpot_s": "mean time per token",
+    "miss_share": "late or dropped",
+}
 
 
 def _accuracies(validation: Validation) -> Iterator[str]:

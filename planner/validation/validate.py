@@ -26,8 +26,9 @@ from planner.validation.energy import compare_energy
 from planner.validation.faults import sample_drops, sample_faults
 from planner.validation.legs import BusyTime, Legs, LegTimes, compare_legs, latencies
 from planner.validation.limits import measure_limits, reference_runs
-from planner.validation.numerics import Numerics, compare
+from planner.validation.numerics import Numerics, compare, joined
 from planner.validation.references import references
+from planner.validation.tokens import compare_tokens, expected_tokens
 from planner.validation.verdict import Calibration, SourceComparison, Utilisation, Validation
 
 HOST_LIMIT: Final = 0.01
@@ -99,19 +100,20 @@ def validate(
     """
     instance = deployment.instance
     sequences = [name for name, spec in instance.scenario.sources.items() if spec.decode is not None]
-    if sequences:
+    if sequences and calibrate_s:
         raise UsageError(
-            "sequences cannot be validated yet",
+            "there are no calibration runs of sequences",
             where=f"sources.{sequences[0]}.decode",
-            expected="sources without decode:; planner generate measures single sequences",
+            expected="a run without --calibrate",
         )
-    inputs = {source: deployment.inputs(source) for source in instance.sources}
+    inputs = {source: deployment.inputs(source) for source in instance.sources if source not in sequences}
     whole = {name: model.model_bytes() for name, model in models.items()}
-    drawn = [source for source in instance.sources if source not in deployment.sent]
+    drawn = [source for source in inputs if source not in deployment.sent]
     cuts = {deployment.models[instance.scenario.sources[source].models[0]].cuts[0] for source in drawn}
     with hint_at_real_inputs([spec for cut in cuts for spec in cut], "--source NAME=SAMPLES"):
         expected = references(instance, whole, inputs, say("running the whole models"))
     chains = {name: model.chain for name, model in models.items()}
+    tokens = expected_tokens(instance, whole, chains, deployment, say("generating with the whole models"))
     predictions = recorded_predictions(instance, chains, expected, labels or {})
     instance = instance.model_copy(update={"predictions": predictions})
     by_profile = _predict(instance, deployment)
@@ -133,10 +135,15 @@ def validate(
     reference = {
         name: reference_runs(name, data, instance, cuts=deployment.models[name].cuts, inputs=inputs, expected=expected)
         for name, data in whole.items()
+        if any(model == name for _, model in expected)
     }
     allowed = measure_limits(reference, measurement.records, measurement.providers, say("comparing outputs"))
-    numerics = compare(instance, measurement.outputs, measurement.records, expected, allowed)
+    numerics = joined(
+        compare(instance, measurement.outputs, measurement.records, expected, allowed),
+        compare_tokens(measurement.outputs, measurement.records, tokens),
+    )
     distinct = {source: len(tensors) for source, tensors in inputs.items()}
+    distinct |= {source: len(deployment.prompts(source)) for source in sequences}
     emulated = deployment.emulation is not None
     if before is None:
         return judge(instance, by_profile, measurement, numerics, distinct, emulated=emulated)

@@ -73,7 +73,7 @@ class SourceComparison:
 
     @property
     def figures(self) -> tuple[Figure, ...]:
-        """Percentiles of the delay and, with a deadline, the share of late samples, as far as there are any."""
+        """Percentiles of the delay; of sequences the times of tokens; with a deadline the share of late samples."""
         return tuple(self._figures())
 
     def _figures(self) -> Iterator[Figure]:
@@ -84,6 +84,11 @@ class SourceComparison:
             promised, found = getattr(predicted, name), getattr(measured, name)
             if promised is not None and found is not None and interval is not None:
                 yield Figure(name, promised, found, Bounds(*interval))
+        for name in ("ttft_s", "tpot_s"):
+            promised, found = getattr(predicted, name), getattr(measured, name)
+            mean_interval = getattr(measured, name.replace("_s", "_interval_s"))
+            if promised is not None and found is not None and mean_interval is not None:
+                yield Figure(name, promised, found, Bounds(*mean_interval))
         if predicted.miss_share is not None and measured.miss_share is not None and self.miss_interval is not None:
             yield Figure("miss_share", predicted.miss_share, measured.miss_share, self.miss_interval)
 
@@ -96,9 +101,21 @@ class SourceComparison:
     @property
     def error_ratio(self) -> float | None:
         """Measured divided by predicted mean delay, minus 1; None if no sample completed."""
-        if not self.predicted.mean_delay_s or self.measured.mean_delay_s is None:
-            return None
-        return self.measured.mean_delay_s / self.predicted.mean_delay_s - 1
+        return self._error("mean_delay_s")
+
+    @property
+    def ttft_error_ratio(self) -> float | None:
+        """Measured divided by predicted mean time to the first token, minus 1; None for other samples."""
+        return self._error("ttft_s")
+
+    @property
+    def tpot_error_ratio(self) -> float | None:
+        """Measured divided by predicted mean time per token, minus 1; None for other samples."""
+        return self._error("tpot_s")
+
+    def _error(self, figure: str) -> float | None:
+        promised, found = getattr(self.predicted, figure), getattr(self.measured, figure)
+        return found / promised - 1 if promised and found is not None else None
 
 
 @dataclass(frozen=True)
@@ -168,9 +185,13 @@ class Validation:
         numerics = self.numerics
         limit = max((tolerance.limit for tolerance in numerics.tolerances.values()), default=0.0)
         found = f"{numerics.unequal} of {numerics.samples} differ, largest relative error {numerics.max_rel_error:.1e}"
+        expected = f"outputs that differ by at most {limit:.1e}"
+        if numerics.tokens:
+            found += f", {numerics.tokens} tokens compared"
+            expected = f"equal tokens, and {expected}" if numerics.tolerances else "equal tokens"
         if numerics.not_received:
             found += f", {numerics.not_received} not received"
-        yield Check("outputs", numerics.equal, found, f"outputs that differ by at most {limit:.1e}")
+        yield Check("outputs", numerics.equal, found, expected)
 
     def _accuracies(self) -> Iterator[Check]:
         for name, source in self.sources.items():
@@ -181,7 +202,12 @@ class Validation:
 
     def _promptness(self, tolerance: float) -> Iterator[Check]:
         for name, source in self.sources.items():
-            ratio = source.error_ratio
-            found = "no sample completed" if ratio is None else f"{ratio:+.1%} against the prediction"
-            prompt = ratio is not None and abs(ratio) <= tolerance
-            yield Check(f"mean delay of {name}", prompt, found, f"within {tolerance * 100:g} %")
+            ratios = {"mean delay": source.error_ratio}
+            if source.predicted.ttft_s is not None:
+                ratios["time to first token"] = source.ttft_error_ratio
+            if source.predicted.tpot_s is not None:
+                ratios["time per token"] = source.tpot_error_ratio
+            for what, ratio in ratios.items():
+                found = "no sample completed" if ratio is None else f"{ratio:+.1%} against the prediction"
+                prompt = ratio is not None and abs(ratio) <= tolerance
+                yield Check(f"{what} of {name}", prompt, found, f"within {tolerance * 100:g} %")

@@ -105,4 +105,16 @@ def test_a_model_without_state_generates_nothing(tmp_path: Path) -> None:
     )
     done = planner("generate", str(plan), "--source", "gate-camera", "--tokens", "1")
     assert done.returncode == 2
-    assert "gate-camera: the model of this source keeps no state" in done.stderr
+    assert "gate-camera: the model keeps no state" in done.stderr
+
+
+def test_single_samples_of_a_source_of_sequences_are_refused(plan: Path, tmp_path: Path) -> None:
+    text = (plan.parent / "scenario.yaml").read_text(encoding="utf-8")
+    (plan.parent / "sequences.yaml").write_text(
+        text.replace("samples: 5", "samples: 5, decode: {prompt: 3, max_new: 4}"), encoding="utf-8"
+    )
+    own = library.solve(plan.parent / "sequences.yaml", progress=None).save(plan.parent / "sequences.json")
+    done = planner("run", str(own), "--source", f"chat={tmp_path}")
+    assert done.returncode == 2
+    assert "--source: the source produces sequences of tokens, not single samples; found 'chat'" in done.stderr
+    assert "planner generate PLAN --source chat --tokens LIST" in done.stderr

@@ -47,7 +47,9 @@ def test_nothing_is_overwritten(tmp_path: Path) -> None:
 def test_an_unknown_example_is_refused(tmp_path: Path) -> None:
     refused = planner("new", tmp_path / "mine", "--from", "three-cameras")
     assert refused.returncode == 2
-    assert "no such example; found 'three-cameras'; expected one of two-cameras, jetsons, exits" in refused.stderr
+    assert (
+        "no such example; found 'three-cameras'; expected one of two-cameras, jetsons, tokens, exits" in refused.stderr
+    )
     assert not (tmp_path / "mine").exists()
 
 

@@ -26,7 +26,6 @@ from planner.execution.wire.messages import (
     WorkerFault,
 )
 from planner.execution.wire.transport import CONTROL
-from planner.policy.types import SampleKey
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord, encode_records
 from planner.trace.store import pack
 from tests.execution.fleet import After, assert_accounted, deployment_for, fleet, said
@@ -135,7 +134,7 @@ def test_outputs_that_no_model_of_the_source_produces_are_refused(names: tuple[s
         def forge() -> None:
             assert a._runs.last is not None
             assert a._runs.last._driver is not None
-            a._runs.last._driver._reporter.log.add_output(SampleKey("urgent", 0, 0), dict.fromkeys(names, np.zeros(4)))
+            a._runs.last._driver._reporter.log.add_output("urgent", 0, dict.fromkeys(names, np.zeros(4)))
 
         measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}

@@ -186,7 +186,7 @@ def test_an_output_shared_by_samples_is_kept_once() -> None:
     log, outputs = EventLog(live=False), Outputs()
     tensors = [{"y": np.full(1000, value, np.float32)} for value in range(3)]
     for sample in range(1, 3000):
-        log.add_output(SampleKey("urgent", sample, 0), {"y": tensors[sample % 3]["y"].copy()})
+        log.add_output("urgent", sample, {"y": tensors[sample % 3]["y"].copy()})
     told = list(log.outputs())
     assert [len(own.samples) for own in told] == [1000, 1000, 999]
     for own in told:

@@ -44,3 +44,10 @@ def test_of_a_long_search_the_record_stays_short() -> None:
     assert len(history.steps) <= MAX_STEPS
     assert history.steps[0][1:] == (1e6, 0.0)
     assert history.steps[-1][1:] == (1e6 - 9999, 9999.0)
+
+
+def test_every_step_can_be_saved() -> None:
+    history = History(time.monotonic())
+    for best, bound in ((float("inf"), 0.0), (3.0, float("inf")), (2.0, 1.0)):
+        history.add(best, bound)
+    assert [step[1:] for step in history.steps] == [(None, 0.0), (3.0, 0.0), (2.0, 1.0)]

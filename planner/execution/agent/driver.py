@@ -13,22 +13,24 @@ from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from itertools import chain, count
 
+from planner.execution.agent.block_times import BlockTimes
 from planner.execution.agent.executor import BlockJob, BlockResult, Executor
 from planner.execution.agent.feedback import Feedback
 from planner.execution.agent.outbox import Outbox, SendFrame
 from planner.execution.agent.reporter import Reporter
+from planner.execution.agent.sequences import Sequences
 from planner.execution.agent.tensors import TensorStore
 from planner.execution.wire.diagnostics import LinkSpeed
 from planner.execution.wire.dispatch import Dispatch
 from planner.execution.wire.frames import Frame, Tensors
-from planner.execution.wire.messages import Admit, Data, Deploy, MembershipChange, Replan, Start, Submit
+from planner.execution.wire.messages import RUN_STRIDE, Admit, Data, Deploy, MembershipChange, Replan, Start, Submit
 from planner.plan.types import PlanSpec
 from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
 from planner.policy.types import SampleKey
 from planner.runtime.state import sequence_of
 from planner.scenario.arrivals import instance_arrivals
-from planner.trace.records import BlockRecord, SampleRecord, TransferRecord
+from planner.trace.records import BlockRecord, SampleRecord
 from planner.worker.event_checks import ProtocolError
 from planner.worker.events import (
     Arrived,
@@ -52,7 +54,6 @@ from planner.worker.events import (
     Tell,
     TimedOut,
     Transferred,
-    sample_record,
 )
 from planner.worker.worker import Worker
 
@@ -101,6 +102,7 @@ class Driver:
         self._store = TensorStore(deploy, inputs)
         specs = instance.scenario.sources.items()
         self._feedback = Feedback({source: deploy.models[spec.models[0]] for source, spec in specs})
+        self._sequences = Sequences(name, deploy)
         self._follow_ups: deque[Event] = deque()
         self._outbox = Outbox(name, deploy, send)
         self._reporter = Reporter(name, deploy, send)
@@ -109,10 +111,7 @@ class Driver:
         self._due: list[tuple[float, int, Event]] = []
         self._sequence = count()
         self._arrivals: dict[str, Iterator[tuple[int, float]]] = {}
-        self._block_s = {
-            model: (instance.block_s(model, name).tolist(), instance.stage_overhead_s(model, name))
-            for model in instance.profiles
-        }
+        self._block_times = BlockTimes(name, deploy)
         self._free_s: float | None = None
         """While the end of a block is handled, the time of that end."""
         self._unlinked: set[str] = set()
@@ -124,7 +123,7 @@ class Driver:
             SetTimer: self._set_timer,
             Discard: self._discard,
             Complete: self._complete,
-            Fail: self._end_sample,
+            Fail: self._end_run,
         }
 
     # ---- clock ------------------------------------------------------------------------------------------------------
@@ -168,6 +167,7 @@ class Driver:
             event = heapq.heappop(self._due)[2]
             if isinstance(event, Arrived) and not self._deploy.live:
                 self._schedule_arrival(event.source)
+                event = self._begun(event)
             self._step(event)
         self._reporter.report_due(self._worker, self.now_s, self._link_speeds)
 
@@ -268,7 +268,7 @@ class Driver:
         """Handle the end of a block."""
         key, block = result.run.key, result.run.block
         start_s, end_s = result.start_s - self._start_s, result.end_s - self._start_s
-        record = BlockRecord(self.name, key.source, key.sample, block, start_s, end_s)
+        record = BlockRecord(self.name, key.source, key.sample % RUN_STRIDE, block, start_s, end_s)
         self._reporter.log.add_block(record, late=result.late)
         self._free_s = result.end_s
         if result.tensors is None:
@@ -276,7 +276,8 @@ class Driver:
             self._step(BlockFailed(key, block, result.reason))
         else:
             self._store.put(key, result.tensors)
-            self._step(BlockEnded(key, block, result.end_s - result.start_s, result.confidence))
+            took_s = self._block_times.as_typical(result.run, result.end_s - result.start_s)
+            self._step(BlockEnded(key, block, took_s, result.confidence))
         self._free_s = None
 
     def on_transfer(self, worker: str, size_bytes: int, took_s: float) -> None:
@@ -297,6 +298,14 @@ class Driver:
             self._step(Joined(worker) if before else Left(worker))
 
     # ---- events -----------------------------------------------------------------------------------------------------
+
+    def _begun(self, arrived: Arrived) -> Arrived:
+        """Return the arrival of a sample: that of its first run where it is a sequence."""
+        if arrived.source not in self._sequences:
+            return arrived
+        arrived, inputs = self._sequences.begin(arrived.source, arrived.sample, self.now_s)
+        self._store.submit(arrived.source, arrived.sample, inputs)
+        return arrived
 
     def _schedule_arrival(self, source: str) -> None:
         following = next(self._arrivals[source], None)
@@ -321,22 +330,7 @@ class Driver:
     def _record_transfer(self, data: Data, parcel: Parcel) -> None:
         path = self._instance.path(data.sender, self.name)
         hop = path.hops[-1] if path and path.hops else None
-        self._reporter.log.add_carried([hop] if hop is not None else [], data.size_bytes)
-        if data.to in {"", self.name}:
-            self._reporter.log.add_received(data.sender, data.size_bytes)
-        self._reporter.log.add(
-            TransferRecord(
-                hop.resource if hop else f"{data.sender}>{self.name}",
-                hop.sender if hop else data.sender,
-                self.name,
-                parcel.key.source,
-                parcel.key.sample,
-                data.cut,
-                data.size_bytes,
-                data.sent_s,
-                self.now_s,
-            )
-        )
+        self._reporter.log.add_transfer(self.name, hop, data, parcel.key, self.now_s)
 
     def _step(self, event: Event) -> None:
         now_s = max(self.now_s, 0.0)  # members may come and go before the start
@@ -363,14 +357,8 @@ class Driver:
     def _run_block(self, run: RunBlock) -> None:
         # A paced block that follows another one begins when that one ends, not when its end has been noticed.
         begin_s = self._free_s if self._deploy.paced and self._free_s is not None else time.monotonic()
-        self._executor.submit(BlockJob(run, self._store.get(run.key), begin_s, self._paced_s(run)))
-
-    def _paced_s(self, run: RunBlock) -> float | None:
-        """Return how long a block takes by the scenario; None where it takes its own time."""
-        if not self._deploy.paced:
-            return None
-        block_s, overhead_s = self._block_s[run.model]
-        return float(block_s[run.block]) + (overhead_s if run.begins_stage else 0.0)
+        tensors = self._store.get(run.key)
+        self._executor.submit(BlockJob(run, tensors, begin_s, self._block_times.begin(run, tensors)))
 
     def _send(self, send: Send) -> None:
         self._outbox.send(send, self._store.payload(send.message), self.now_s)
@@ -387,22 +375,19 @@ class Driver:
     def _complete(self, complete: Complete) -> None:
         outputs = self._store.result(complete.key, complete.origin)
         self._store.discard(complete.key)
-        following = self._feedback.next_run(complete.key, outputs, self.now_s)
-        if following is None:
-            self._end_sample(complete, outputs)
-            return
-        arrived, inputs = following
-        self._store.end(complete.key)
-        self._store.submit(arrived.source, arrived.sample, inputs)
-        self._follow_ups.append(arrived)
+        self._end_run(complete, outputs)
 
-    def _end_sample(self, end: Complete | Fail, outputs: Tensors | None = None) -> None:
-        record, outputs = sample_record(end, self.now_s), outputs or {}
-        if self._deploy.live:
-            self._store.end(end.key)
-            record, outputs = self._feedback.end(record, outputs)
-            self._reporter.report_end(record, outputs, self._outbox.level(end.key.source))
-            return
-        if outputs:
-            self._reporter.log.add_output(end.key, outputs)
-        self._reporter.add_end(record, self.now_s)
+    def _end_run(self, end: Complete | Fail, outputs: Tensors | None = None) -> None:
+        """Go on with the next run of a sequence, or end the sample."""
+        self._store.end(end.key)
+        loops = self._feedback if self._deploy.live else self._sequences
+        following, tensors = loops.after(end, outputs or {}, self.now_s)
+        if isinstance(following, Arrived):
+            self._store.submit(following.source, following.sample, tensors)
+            self._follow_ups.append(following)
+        elif self._deploy.live:
+            self._reporter.report_end(following, tensors, self._outbox.level(following.source))
+        else:
+            if tensors:
+                self._reporter.log.add_output(following.source, following.sample, tensors)
+            self._reporter.add_end(following, self.now_s)

@@ -14,9 +14,10 @@ from typing import NamedTuple
 import numpy as np
 
 from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import RUN_STRIDE, Data
 from planner.policy.types import SampleKey
 from planner.scenario.instance import Hop
-from planner.trace.records import BlockRecord, Record, encode_records
+from planner.trace.records import BlockRecord, Record, TransferRecord, encode_records
 from planner.trace.store import pack
 from planner.worker.events import STEPS, Step
 
@@ -70,6 +71,25 @@ class EventLog:
         """Count inbound data by the worker from which it came."""
         self.received_bytes[sender] = self.received_bytes.get(sender, 0) + size_bytes
 
+    def add_transfer(self, receiver: str, hop: Hop | None, data: Data, key: SampleKey, now_s: float) -> None:
+        """Record inbound data about a sample, and count it; it came over ``hop`` where the scenario has one."""
+        self.add_carried([hop] if hop is not None else [], data.size_bytes)
+        if data.to in {"", receiver}:
+            self.add_received(data.sender, data.size_bytes)
+        self.add(
+            TransferRecord(
+                hop.resource if hop else f"{data.sender}>{receiver}",
+                hop.sender if hop else data.sender,
+                receiver,
+                key.source,
+                key.sample % RUN_STRIDE,
+                data.cut,
+                data.size_bytes,
+                data.sent_s,
+                now_s,
+            )
+        )
+
     def add(self, record: Record) -> None:
         """Record a block or a transfer."""
         if not self._live:
@@ -80,14 +100,14 @@ class EventLog:
         if not self._live:
             self._steps.append(step)
 
-    def add_output(self, key: SampleKey, tensors: Tensors) -> None:
+    def add_output(self, source: str, sample: int, tensors: Tensors) -> None:
         """Keep a sample's output until the end, once for all samples with the same output."""
         digest = hashlib.blake2b(digest_size=16)
         for name, tensor in tensors.items():
             digest.update(name.encode())
             digest.update(tensor.tobytes())
-        entry = (key.source, digest.digest())
-        self._outputs.setdefault(entry, _Output(key.source, array("Q"), tensors)).samples.append(key.sample)
+        entry = (source, digest.digest())
+        self._outputs.setdefault(entry, _Output(source, array("Q"), tensors)).samples.append(sample)
 
     def flush(self) -> Tensors:
         """Return what was recorded since the last flush, as the tensors of a ``log`` message."""

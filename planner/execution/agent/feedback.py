@@ -19,7 +19,7 @@ from planner.model.chain import SEQUENCE, TensorSpec
 from planner.model.tokens import Role, fill, logits_of, roles
 from planner.policy.types import SampleKey
 from planner.trace.records import SampleRecord
-from planner.worker.events import Arrived
+from planner.worker.events import Arrived, Complete, Fail, sample_record
 
 
 @dataclass
@@ -81,6 +81,13 @@ class Feedback:
         inputs[SEQUENCE.name] = np.array([number, runs + len(loop.tokens)], np.int64)
         sample = submit.sample + len(loop.tokens) * RUN_STRIDE
         return Arrived(submit.source, sample, submit.priority, submit.within_s, number), inputs
+
+    def after(
+        self, end: Complete | Fail, outputs: Tensors, now_s: float
+    ) -> tuple[Arrived, Tensors] | tuple[SampleRecord, Tensors]:
+        """Take the end of a run; return the next one with its inputs, or the end of the whole sample."""
+        following = self.next_run(end.key, outputs, now_s) if isinstance(end, Complete) else None
+        return following or self.end(sample_record(end, now_s), outputs)
 
     def end(self, record: SampleRecord, outputs: Tensors) -> tuple[SampleRecord, Tensors]:
         """Return the end of a whole sample, given that of its last run."""

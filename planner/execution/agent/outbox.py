@@ -42,15 +42,18 @@ class Outbox:
 
     def send(self, send: Send, tensors: Tensors, now_s: float) -> None:
         """Send a message about a sample with its tensors."""
+        size_bytes = send.size_bytes
+        if tensors and self._deploy.instance.scenario.sources[send.message.key.source].decode is not None:
+            size_bytes = sum(tensor.nbytes for tensor in tensors.values())  # workers know that of a typical run only
         transfer = f"{self._name}/{next(self._transfers)}" if self._deploy.emulated else None
         if transfer is not None:
             request = Transmit(
                 run=self._deploy.run, transfer=transfer, sender=self._name, to=send.to, key=send.message.key,
-                cut=send.cut, size_bytes=send.size_bytes, priority=send.priority, at_s=now_s,
+                cut=send.cut, size_bytes=size_bytes, priority=send.priority, at_s=now_s,
             )  # fmt: skip
             self._send(COORDINATOR, Frame(request), CONTROL)
         data = Data(
-            run=self._deploy.run, sender=self._name, message=send.message, cut=send.cut, size_bytes=send.size_bytes,
+            run=self._deploy.run, sender=self._name, message=send.message, cut=send.cut, size_bytes=size_bytes,
             sent_s=now_s, transfer=transfer,
         )  # fmt: skip
         self._send_data(send.to, data, tensors, self._levels[send.priority])

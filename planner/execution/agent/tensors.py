@@ -18,8 +18,8 @@ class TensorStore:
     Parameters
     ----------
     inputs
-        Input tensors of each of this worker's sources; sample k takes entry k modulo their number. Empty in a live
-        run, whose inputs arrive by :meth:`submit`.
+        Input tensors of each of this worker's sources; sample k takes entry k modulo their number. None in a live run,
+        and for sequences, whose inputs come by :meth:`submit`.
     """
 
     def __init__(self, deploy: Deploy, inputs: Mapping[str, list[Tensors]]) -> None:
@@ -29,7 +29,7 @@ class TensorStore:
         self._tensors: dict[SampleKey, Held] = {}
 
     def submit(self, source: str, sample: int, tensors: Tensors) -> bool:
-        """Store the input of a sample of a live run; return False for a sample that is here already."""
+        """Store the input of a sample of a live run, or of a run of a sequence; return False if it is here already."""
         if (source, sample) in self._submitted:
             return False
         self._submitted[source, sample] = tensors
@@ -47,8 +47,9 @@ class TensorStore:
         tensors = self._tensors.get(key)
         if tensors is not None:
             return tensors
-        if self._deploy.live:
-            return self._submitted.get((key.source, key.sample), {})
+        submitted = self._submitted.get((key.source, key.sample))
+        if submitted is not None:
+            return submitted
         pool = self._inputs.get(key.source)
         return pool[key.sample % len(pool)] if pool else {}
 
@@ -57,7 +58,7 @@ class TensorStore:
         self._tensors.pop(key, None)
 
     def end(self, key: SampleKey) -> None:
-        """Drop the input of a sample of a live run."""
+        """Drop the input of a sample of a live run, or of a run of a sequence."""
         self._submitted.pop((key.source, key.sample), None)
 
     def payload(self, parcel: Parcel) -> Tensors:

@@ -12,11 +12,12 @@ from planner.errors import ExecuteError, Fault
 from planner.execution.coordinator.warm_up import WarmUp
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import DeployedModel, Transmit
+from planner.model.tokens import vocabulary
 from planner.plan.replan import LiveReplanner, StartReplanner, TakeAnswer
 from planner.plan.types import PlanSpec
 from planner.policy.candidate_routes import resident_blocks
 from planner.policy.registry import needs_plan
-from planner.runtime.input_pool import input_pool
+from planner.runtime.input_pool import input_pool, prompt_pool
 from planner.scenario.instance import Instance
 from planner.trace.records import TransferRecord
 
@@ -120,6 +121,20 @@ class Deployment:
     def inputs(self, source: str) -> Sequence[Tensors]:
         """Return the inputs that the samples of a source use in turn, sent or drawn."""
         return self.sent[source] if source in self.sent else self._drawn(source, self.instance.samples(source))
+
+    def prompts(self, source: str) -> Sequence[Sequence[int]]:
+        """Return the prompts that the sequences of a source begin with in turn."""
+        spec = self.instance.scenario.sources[source]
+        if spec.decode is None:
+            raise ValueError(f"{source} produces no sequences")
+        cuts = self.models[spec.models[0]].cuts
+        return prompt_pool(
+            spec.decode.prompt,
+            vocabulary(cuts[0], cuts[-1], source),
+            seed=self.seed,
+            source_index=self.instance.sources.index(source),
+            samples=self.instance.samples(source),
+        )
 
     def first_input(self, source: str) -> Tensors:
         """Return the first of :meth:`inputs`; in a live run an input that is drawn likewise."""

@@ -15,7 +15,7 @@ from functools import partial
 from math import isfinite
 
 from planner.errors import ExecuteError
-from planner.execution.wire.messages import Transmit
+from planner.execution.wire.messages import RUN_STRIDE, Transmit
 from planner.execution.wire.threads import start_thread
 from planner.scenario.instance import Hop, Instance
 from planner.simulation.event_heap import EventHeap
@@ -104,7 +104,15 @@ class EmulatedNetwork:
     def _record(self, request: Transmit, hop: Hop, start_s: float, end_s: float) -> None:
         source, sample, _ = request.key
         record = TransferRecord(
-            hop.resource, hop.sender, hop.receiver, source, sample, request.cut, request.size_bytes, start_s, end_s
+            hop.resource,
+            hop.sender,
+            hop.receiver,
+            source,
+            sample % RUN_STRIDE,
+            request.cut,
+            request.size_bytes,
+            start_s,
+            end_s,
         )
         if self._sink is not None:
             self._sink(record)

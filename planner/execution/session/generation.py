@@ -27,10 +27,8 @@ from planner.errors import ExecuteError
 from planner.execution.session.source import BusyError, Result, SampleError
 from planner.execution.wire.messages import MAX_FURTHER, TIMES, TOKENS, Further
 from planner.model.chain import SEQUENCE, TensorSpec
-
-MAX_RESTARTS: Final = 5
-"""A sequence fails after it has been started again this often without a new token."""
-
+from planner.model.tokens import choose, fill, logits_of, roles
+from planner.scenario.decode import MAX_RESTARTS
 
 TOGETHER_S: Final = 0.05
 """For how long steps may follow one another before their tokens are given to the program."""
@@ -96,8 +94,10 @@ class Generation(Iterator[int], AsyncIterator[int]):
 
     Raises
     ------
+    ModelError
+        If the source's model keeps no state, or has inputs of unknown meaning.
     ExecuteError
-        If the source's model keeps no state, or has inputs of unknown meaning, or there is no prompt.
+        If there is no prompt, or a number or token is out of range.
     SampleError
         While tokens are taken, if a run fails for another reason than lost state, or again and again.
     """
@@ -128,8 +128,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
             raise ExecuteError("too few tokens", where="chunk", value=self.chunk, expected="1 or more")
         if not 0.0 <= self.temperature < np.inf:
             raise ExecuteError("no temperature", where="temperature", value=self.temperature, expected="0 or more")
-        self._roles = _roles(self.source)
-        self._logits = _logits(self.source)
+        self._roles = roles(self.source.inputs, self.source.name)
+        self._logits = logits_of(self.source.outputs, self.source.name)
         self._check_tokens("prompt", self.prompt)
         self._check_tokens("stop", self.stop)
         self._random = np.random.default_rng(self.seed)
@@ -230,8 +230,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
             self._ready.extend(zip(tokens, times_s.tolist(), strict=True))
             self._runs, self._seen = self._runs + len(tokens) - 1, self._seen + len(tokens) - 1
         else:
-            logits = outputs[self._logits.name]
-            self._ready.append((self._choose(logits.reshape(-1, logits.shape[-1])[-1]), now_s - self.begin_s))
+            token = choose(outputs[self._logits.name], self.temperature, self._random)
+            self._ready.append((token, now_s - self.begin_s))
         self._step_s = (now_s - self._sent_s) / len(self._ready)
 
     def _begin_sequence(self) -> None:
@@ -243,7 +243,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
         outputs: Mapping[str, NDArray[Any]] = {}
         while self._seen < len(known):
             end = len(known) if self.chunk is None else min(self._seen + self.chunk, len(known))
-            inputs = {spec.name: _fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
+            inputs = {spec.name: fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
             inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
             self._sent_s = time.monotonic()
             outputs = yield _Run(inputs, self._further(end) if end == len(known) else None)
@@ -257,13 +257,6 @@ class Generation(Iterator[int], AsyncIterator[int]):
         together = min(int(TOGETHER_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER)
         return Further(steps=together - 1, known=known, stop=tuple(self.stop)) if together > 1 else None
 
-    def _choose(self, logits: NDArray[Any]) -> int:
-        if self.temperature == 0:
-            return int(logits.argmax())
-        scaled = logits.astype(np.float64) / self.temperature
-        likelihoods = np.exp(scaled - scaled.max())
-        return int(self._random.choice(len(likelihoods), p=likelihoods / likelihoods.sum()))
-
     def _check_tokens(self, what: str, tokens: Collection[int]) -> None:
         size = self._logits.shape[-1]
         outside = [token for token in tokens if not 0 <= token < size]
@@ -274,69 +267,3 @@ class Generation(Iterator[int], AsyncIterator[int]):
                 value=outside[0],
                 expected=f"0 to {size - 1}",
             )
-
-
-def _roles(source: SequenceSource) -> dict[TensorSpec, str]:
-    """Return what each input of a model is: the tokens, their positions, or the mask of all tokens.
-
-    Raises
-    ------
-    ExecuteError
-        If the model keeps no state or has other inputs.
-    """
-    specs = [spec for spec in source.inputs if spec.name != SEQUENCE.name]
-    if len(specs) == len(source.inputs):
-        raise ExecuteError(
-            "the model of this source keeps no state",
-            where=source.name,
-            expected="a model with past and present inputs",
-        )
-    roles = {spec: _role(spec) for spec in specs}
-    tokens = [spec.name for spec, role in roles.items() if role == "tokens"]
-    if len(tokens) != 1:
-        found = ", ".join(tokens) or ", ".join(spec.name for spec in specs)
-        raise ExecuteError("it is unclear which input has the tokens", where=source.name, value=found, expected="one")
-    unknown = [f"{spec.name} {spec.dtype} {list(spec.shape)}" for spec, role in roles.items() if role == "unknown"]
-    if unknown:
-        raise ExecuteError(
-            "inputs of unknown meaning", where=source.name, value=", ".join(unknown), expected="tokens, mask, positions"
-        )
-    fixed = [spec.name for spec, role in roles.items() if role != "unknown" and 1 not in spec.varies]
-    if fixed:
-        raise ExecuteError(
-            "the model takes a fixed number of tokens",
-            where=source.name,
-            value=", ".join(fixed),
-            expected="an input whose second axis is open and named",
-        )
-    return roles
-
-
-def _role(spec: TensorSpec) -> str:
-    if len(spec.shape) != 2 or spec.shape[0] != 1:
-        return "unknown"
-    name = spec.name.lower()
-    if "mask" in name:
-        return "mask"
-    if np.dtype(spec.dtype).kind not in "iu":
-        return "unknown"
-    return "positions" if "position" in name else "tokens"
-
-
-def _fill(spec: TensorSpec, role: str, known: Sequence[int], seen: int) -> NDArray[Any]:
-    """Return an input of a run on the tokens of ``known`` after the first ``seen``."""
-    if role == "mask":
-        return np.ones((1, len(known)), spec.dtype)
-    if role == "positions":
-        return np.arange(seen, len(known), dtype=spec.dtype)[None]
-    return np.array([known[seen:]], spec.dtype)
-
-
-def _logits(source: SequenceSource) -> TensorSpec:
-    """Return the output that scores each token of the vocabulary as the next one."""
-    scores = [spec for spec in source.outputs if len(spec.shape) >= 2 and np.dtype(spec.dtype).kind == "f"]
-    named = [spec for spec in scores if "logits" in spec.name.lower()] or scores
-    if len(named) != 1:
-        found = ", ".join(spec.name for spec in source.outputs)
-        raise ExecuteError("it is unclear which output has the logits", where=source.name, value=found, expected="one")
-    return named[0]

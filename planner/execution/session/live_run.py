@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-import itertools
-import secrets
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Final
 
 from planner.errors import ExecuteError, PlannerError, explain
 from planner.execution.coordinator.coordinator import Coordinator
@@ -21,11 +18,9 @@ from planner.execution.wire.messages import Further, Load
 from planner.execution.wire.threads import start_thread
 from planner.model.chain import TensorSpec
 from planner.plan.types import PlanSpec
+from planner.runtime.state import NUMBERS
 from planner.scenario.decode import DecodeSpec
 from planner.trace.records import Incident, SampleRecord
-
-_SEQUENCES: Final = itertools.count(secrets.randbits(62))
-"""Numbers of sequences, which no other of this process has, nor another on the same agents."""
 
 
 class LiveRun(Observer):
@@ -159,7 +154,7 @@ class LiveRun(Observer):
                 value=f"model {leaving[0]} with exits",
                 expected="a model without exits",
             )
-        return next(_SEQUENCES)
+        return next(NUMBERS)
 
     def home(self, source: str) -> str:
         """Return the worker of a source."""

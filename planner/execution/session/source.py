@@ -320,8 +320,10 @@ class SourceHandle:
 
         Raises
         ------
+        ModelError
+            If the source's model keeps no state, or has inputs of unknown meaning.
         ExecuteError
-            If the source's model keeps no state, or has inputs of unknown meaning or exits.
+            If it has exits, or the prompt is empty or has a token outside the vocabulary.
         """
         from planner.execution.session.generation import Generation
 

@@ -321,7 +321,7 @@ def _check_steps(frame: Frame) -> None:
 
 
 def check_output(instance: Instance, models: Mapping[str, DeployedModel], frame: Frame, source: str) -> None:
-    """Check that tensors are the output of a model of their source, or the result of one exit.
+    """Check that tensors are the output of a model of their source, the result of one exit, or a sequence's tokens.
 
     Raises
     ------
@@ -331,6 +331,8 @@ def check_output(instance: Instance, models: Mapping[str, DeployedModel], frame:
     source_models = instance.scenario.sources[source].models
     possible = [{spec.name for spec in models[model].cuts[-1]} for model in source_models]
     possible += [{point.name} for model in source_models for point in instance.any_profile(model).exits]
+    if instance.scenario.sources[source].decode is not None:
+        possible = [{TOKENS}]
     if frame.tensors.keys() not in possible:
         expected = " or ".join(", ".join(sorted(names)) for names in possible)
         value = ", ".join(frame.tensors)

@@ -41,7 +41,11 @@ class History:
             self.progress(elapsed_s, best, bound)
 
     def add(self, best: float, bound: float) -> None:
-        """Record an objective (infinite without an incumbent) and a lower bound, if one of them is better."""
+        """Record an objective (infinite without an incumbent) and a lower bound, if one of them is better.
+
+        An infinite bound tells that some problem within the search has no solution, and is none of the whole.
+        """
+        bound = bound if math.isfinite(bound) else self.bound
         if best >= self.best and bound <= self.bound and self.steps:
             return
         self.best, self.bound = min(best, self.best), max(bound, self.bound)

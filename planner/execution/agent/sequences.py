@@ -1,0 +1,160 @@
+"""Sequences that a source produces in a run with arrivals, as a scenario's ``decode:`` says.
+
+A sample is a whole sequence: a prompt, then tokens that are fed back. Each run of the model is a sample of its own for
+the workers, with a number that no sample of the scenario has. When the state of a sequence is lost, it starts again:
+its prompt and the tokens so far become the prompt of a new one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+
+from planner.execution.wire.frames import Tensors
+from planner.execution.wire.messages import RUN_STRIDE, TOKENS, Deploy
+from planner.model.chain import SEQUENCE, TensorSpec
+from planner.model.tokens import Role, choose, fill, logits_of, roles, vocabulary
+from planner.runtime.input_pool import prompt_pool
+from planner.runtime.state import NUMBERS
+from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
+from planner.trace.records import SampleRecord
+from planner.worker.events import Arrived, Complete, Fail, sample_record
+
+
+@dataclass(frozen=True)
+class _Source:
+    """What is known of a source's sequences before they begin."""
+
+    name: str
+    decode: DecodeSpec
+    prompts: list[list[int]]
+    roles: dict[TensorSpec, Role]
+    logits: str
+    seed: tuple[int, int]
+    """Seed of the run, and position of the source."""
+
+
+@dataclass
+class _Sequence:
+    """A sequence on its way."""
+
+    source: _Source
+    sample: int
+    created_s: float
+    random: np.random.Generator
+    known: list[int]
+    """Tokens of the prompt, and those generated."""
+    state: int = field(default_factory=lambda: next(NUMBERS))
+    """By which number workers know its state; another one after each start."""
+    runs: int = 0
+    """Number of runs since the last start, the present one not included."""
+    seen: int = 0
+    """Number of tokens of those runs."""
+    begun: int = 0
+    """Number of all runs begun."""
+    first_s: float | None = None
+    restarts: int = 0
+
+    @property
+    def tokens(self) -> list[int]:
+        """Those generated so far."""
+        return self.known[self.source.decode.prompt :]
+
+    @property
+    def end(self) -> int:
+        """Number of tokens that the state has after the present run."""
+        chunk = self.source.decode.chunk
+        return len(self.known) if chunk is None else min(self.seen + chunk, len(self.known))
+
+    def next_run(self) -> tuple[Arrived, Tensors]:
+        """Begin a run; return its arrival and inputs."""
+        source = self.source
+        inputs = {spec.name: fill(spec, role, self.known[: self.end], self.seen) for spec, role in source.roles.items()}
+        inputs[SEQUENCE.name] = np.array([self.state, self.runs], np.int64)
+        self.begun += 1
+        return Arrived(source.name, self.sample + self.begun * RUN_STRIDE, sequence=self.state), inputs
+
+    def take(self, outputs: Tensors, now_s: float) -> bool:
+        """Take the result of a run; return whether the sequence has ended."""
+        self.runs, self.seen = self.runs + 1, self.end
+        if self.seen < len(self.known):
+            return False
+        decode = self.source.decode
+        token = choose(outputs[self.source.logits], decode.drawn_temperature, self.random)
+        self.known.append(token)
+        self.first_s = now_s if self.first_s is None else self.first_s
+        self.restarts = 0
+        return len(self.tokens) >= decode.max_new or token in decode.stop
+
+    def start_again(self) -> None:
+        """Go on without the state so far."""
+        self.state, self.runs, self.seen = next(NUMBERS), 0, 0
+        self.restarts += 1
+
+
+def drawing(seed: tuple[int, int], entry: int) -> np.random.Generator:
+    """Return what draws the tokens after a prompt, given the seed and the source's position; each reference does so."""
+    return np.random.default_rng([*seed, entry, 1])
+
+
+class Sequences:
+    """The sequences of one worker's sources."""
+
+    def __init__(self, worker: str, deploy: Deploy) -> None:
+        self._sources: dict[str, _Source] = {}
+        self._under_way: dict[tuple[str, int], _Sequence] = {}
+        for index, (name, spec) in enumerate(deploy.instance.scenario.sources.items()):
+            if spec.decode is None or spec.worker != worker or deploy.live:
+                continue
+            cuts = deploy.models[spec.models[0]].cuts
+            prompts = prompt_pool(
+                spec.decode.prompt,
+                vocabulary(cuts[0], cuts[-1], name),
+                seed=deploy.seed,
+                source_index=index,
+                samples=spec.samples,
+            )
+            logits = logits_of(cuts[-1], name).name
+            self._sources[name] = _Source(
+                name, spec.decode, prompts, roles(cuts[0], name), logits, (deploy.seed, index)
+            )
+
+    def __contains__(self, source: object) -> bool:
+        """Return whether a source of this worker produces sequences."""
+        return source in self._sources
+
+    def begin(self, source: str, sample: int, now_s: float) -> tuple[Arrived, Tensors]:
+        """Begin a sequence; return its first run with its inputs."""
+        own = self._sources[source]
+        entry = sample % len(own.prompts)
+        sequence = _Sequence(own, sample, now_s, drawing(own.seed, entry), list(own.prompts[entry]))
+        self._under_way[source, sample] = sequence
+        return sequence.next_run()
+
+    def after(
+        self, end: Complete | Fail, outputs: Tensors, now_s: float
+    ) -> tuple[Arrived, Tensors] | tuple[SampleRecord, Tensors]:
+        """Take the end of a run; return the next one with its inputs, or the end of the whole sample."""
+        record = sample_record(end, now_s)
+        key = (end.key.source, end.key.sample % RUN_STRIDE)
+        sequence = self._under_way.get(key)
+        if sequence is None:
+            return record, outputs
+        if isinstance(end, Complete):
+            over = sequence.take(outputs, now_s)
+        else:
+            over = end.dropped or sequence.restarts == MAX_RESTARTS
+            sequence.start_again()
+        if not over:
+            return sequence.next_run()
+        del self._under_way[key]
+        tokens = sequence.tokens
+        record = replace(
+            record,
+            sample=sequence.sample,
+            created_s=sequence.created_s,
+            first_s=sequence.first_s,
+            tokens=len(tokens),
+        )
+        return record, {TOKENS: np.array(tokens, np.int64)} if isinstance(end, Complete) else {}
