@@ -24,6 +24,7 @@ from planner.execution.session.session import LIMIT, LiveSession, check_limit
 from planner.execution.session.source import SourceHandle
 from planner.execution.wire.diagnostics import LinkSpeed
 from planner.files import StrPath
+from planner.heap import trim_heap
 from planner.plan.drift import DriftRules
 from planner.solvers.replan.process import ReplanProcess
 
@@ -192,6 +193,7 @@ class Session(AbstractContextManager["Session"]):
             found = difference(self.plan, plan)
             self._live.apply(self._deployment(plan))
             self.plan = plan
+            trim_heap()
         return found
 
     def _deployment(self, plan: Plan, later: Collection[str] = ()) -> Deployment:

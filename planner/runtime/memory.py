@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
-import gc
 import re
 import sys
 from collections.abc import Iterable, Iterator, Mapping
@@ -14,6 +12,7 @@ from typing import Any, Final
 
 from numpy.typing import NDArray
 
+from planner.heap import c_library, trim_heap
 from planner.runtime.session import BlockSession
 
 _STATUS: Final = Path("/proc/self/status")
@@ -67,11 +66,10 @@ def measure_memory(
         high-water mark (Linux does).
     """
     with _large_pieces_from_the_system(), _small_pages():
-        gc.collect()  # what is freed meanwhile would hide a rise
-        _trim_heap()
+        trim_heap()  # what is freed meanwhile, and free pages of the heap, would hide a rise
         before_bytes = _status_bytes("RssAnon")
         session = BlockSession(model, name=name, shared_arena=False)
-        _trim_heap()
+        trim_heap()
         held_bytes = _status_bytes("RssAnon") - before_bytes
         try:
             _CLEAR.write_text("5")
@@ -92,7 +90,7 @@ def _large_pieces_from_the_system() -> Iterator[None]:
     Once such a piece has been freed, the library would otherwise keep later ones in its heap, where gaps between them
     count as memory of the block.
     """
-    library = _c_library()
+    library = c_library()
     if library is not None:
         library.mallopt(_MMAP_THRESHOLD, _SMALLEST_PIECE_BYTES)
     try:
@@ -105,7 +103,7 @@ def _large_pieces_from_the_system() -> Iterator[None]:
 @contextlib.contextmanager
 def _small_pages() -> Iterator[None]:
     """Let memory become resident in pages of 4 KiB: numpy asks for pages of 2 MiB, of which a part may be needed."""
-    library = _c_library()
+    library = c_library()
     if library is None or sys.platform != "linux":
         yield
         return
@@ -114,21 +112,6 @@ def _small_pages() -> Iterator[None]:
         yield
     finally:
         library.prctl(_NO_HUGE_PAGES, 0, 0, 0, 0)
-
-
-def _c_library() -> ctypes.CDLL | None:
-    try:
-        library = ctypes.CDLL(None)
-        return library if library.mallopt and library.malloc_trim else None
-    except (OSError, TypeError, AttributeError):  # another C library or another system
-        return None
-
-
-def _trim_heap() -> None:
-    # Free pages kept by the C library would hide a rise.
-    library = _c_library()
-    if library is not None:
-        library.malloc_trim(0)
 
 
 def _status_bytes(key: str) -> int:
