@@ -38,7 +38,7 @@ def test_no_sample_is_lost_and_outputs_agree(demo: tuple[Path, dict[str, Any]]) 
         for side in ("predicted", "measured"):
             assert set(source[side]) == {
                 "mean_delay_s", "p50_delay_s", "p95_delay_s", "p99_delay_s", "throughput_per_s", "accuracy",
-                "miss_share", "dropped",
+                "miss_share", "dropped", "ttft_s", "tpot_s", "tokens_per_s",
             }  # fmt: skip
 
 
