@@ -24,7 +24,7 @@ from concurrent.futures import ProcessPoolExecutor
 from functools import cache, partial
 from itertools import pairwise
 from pathlib import Path
-from typing import Annotated, Final, NamedTuple
+from typing import Annotated, Any, Final, NamedTuple
 
 import numpy as np
 import typer
@@ -100,7 +100,7 @@ def draw(random: np.random.Generator) -> Assumptions:
 def changed(parent: Assumptions, random: np.random.Generator) -> Assumptions:
     """Return a choice near another one: times and bandwidth by a tenth or so, one in four of the rest anew."""
     new = draw(random)
-    near = {
+    near: dict[str, Any] = {
         "image_s": float(np.clip(parent.image_s * np.exp(random.normal(0, 0.1)), 0.12, 0.5)),
         "megabit_per_s": float(np.clip(parent.megabit_per_s * np.exp(random.normal(0, 0.15)), 8, 100)),
     }
