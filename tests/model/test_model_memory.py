@@ -175,12 +175,18 @@ def check_models(names: Iterable[str], folder: Path) -> None:
 
 
 def wrong_weights(found: Found) -> dict[str, Memory]:
-    """Return the blocks whose weights take more or less memory than is said."""
+    """Return the blocks whose weights take more memory than is said, or far less.
+
+    Copies that onnxruntime makes on the way may lie in pages that were resident before: of a transposed matrix, a part
+    is measured in some processes and not in others.
+    """
     return {
         f"{name}, {block}": memory
         for name, blocks in found.items()
         for block, memory in blocks.items()
-        if not -ACCURACY_BYTES <= memory.weights - memory.weights_said <= ACCURACY_BYTES + NODE_BYTES * memory.nodes
+        if not -ACCURACY_BYTES - memory.weights_said / 5
+        <= memory.weights - memory.weights_said
+        <= ACCURACY_BYTES + NODE_BYTES * memory.nodes
     }
 
 
