@@ -96,11 +96,10 @@ def test_on_the_front_accuracy_costs_delay(
 ) -> None:
     picture = tmp_path / "front.png"
     words = ["pareto", str(scenario), "--json", "--routes", routes, "-o", str(picture), "--points", "4"]
-    words += ["--time-limit", "3s"]
     assert run(words) == 0
     points = json.loads(capsys.readouterr().out)["points"]
     assert picture.stat().st_size > 10_000
-    assert len(points) >= 3  # a slow machine may find no better plan for one of them
+    assert len(points) >= 4
     for one, other in itertools.pairwise(points):
         assert one["accuracy"] < other["accuracy"]
         assert one["priority_weighted_delay_s"] < other["priority_weighted_delay_s"]
