@@ -15,7 +15,7 @@ Otherwise, what is held differs from what the file stores in four ways:
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import onnx
@@ -157,17 +157,19 @@ class _Constants:
         for position, name in enumerate(node.input):
             if name:
                 self.orders.setdefault(name, set()).add(self._order(node, position))
-        if self._transposes(node):
-            name = self.quantised.get(node.input[1], node.input[1]) if node.op_type == "Gemm" else node.input[3]
+        for name in self._transposed(node):
             self.orders.setdefault(name, set()).add(TRANSPOSED)
         if node.op_type == "DequantizeLinear":
             self.quantised[node.output[0]] = node.input[0]
 
-    def _transposes(self, node: onnx.NodeProto) -> bool:
-        """Return whether a node has quantised weights that it transposes when it is created."""
-        transposed = any(item.name == "transB" and item.i for item in node.attribute)
+    def _transposed(self, node: onnx.NodeProto) -> Sequence[str]:
+        """Return the quantised weights that a node transposes when it is created; a malformed node has none."""
+        if not any(item.name == "transB" and item.i for item in node.attribute):
+            return ()
+        if node.op_type == "QGemm":
+            return list(node.input[3:4])
         dequantised = node.op_type == "Gemm" and all(name in self.quantised for name in node.input[:2])
-        return transposed and (dequantised or node.op_type == "QGemm")
+        return [self.quantised[name] for name in node.input[1:2]] if dequantised else ()
 
     def _order(self, node: onnx.NodeProto, position: int) -> object:
         kind = self.types.get(node.input[position], TypeProto())

@@ -190,3 +190,16 @@ def test_the_weights_of_a_block_take_the_memory_that_is_said(tmp_path: Path) -> 
     if not held:
         pytest.skip("this system does not let a process reset its high-water mark")
     assert {name: (said[name], held[name]) for name in models if abs(said[name] - held[name]) > TOLERANCE_BYTES} == {}
+
+
+@pytest.mark.parametrize("names", [["x"], ["x", "scale", "zero"]])
+def test_a_quantised_product_without_weights_has_none(names: list[str], tmp_path: Path) -> None:
+    """Such a node is malformed, but operators of other domains have no schema that says so."""
+    ends = [value(name, [2, 2]) for name in ("x", "y")]
+    numbers = [tensor(np.array(1, np.float32), name) for name in ("scale", "zero")]
+    product = helper.make_node("QGemm", names, ["y"], domain="com.microsoft", transB=1)
+    graph = helper.make_graph([product], "product", ends[:1], ends[1:], numbers)
+    opsets = [helper.make_opsetid("", 17), helper.make_opsetid("com.microsoft", 1)]
+    onnx.save(helper.make_model(graph, opset_imports=opsets, ir_version=9), tmp_path / "product.onnx")
+    (block,) = load_chain(tmp_path / "product.onnx").chain.blocks
+    assert block.weight_bytes == 4 * (len(names) - 1)
