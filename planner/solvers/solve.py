@@ -43,6 +43,10 @@ MAX_TIGHTENINGS = 4
 SEARCHED_PART = 0.8
 """Part of the time limit after which routes are refined, where single samples count."""
 
+EVALUATED_PART = 0.1
+"""Largest part of the time limit that is left for the evaluation of plans; it takes about as long as building the
+problem."""
+
 LATE_WEIGHT = 4.0
 """Factor on the priority of late sources each time, in the solver's objective only."""
 
@@ -136,6 +140,7 @@ def solve(
     check_rank(rank)
     ordered = instance.in_order_of_names()
     problem = build_problem(ordered, max_visits=max_visits, pins=pins)
+    evaluation_s = min(time.monotonic() - started_s, EVALUATED_PART * time_limit_s)
     names = _methods(problem, method, routes)
     if impossible := impossible_limits(ordered, problem):
         return Solution("infeasible", reasons=impossible)
@@ -153,7 +158,7 @@ def solve(
         threads=threads,
         start=(completed(problem, known),) if any(known) else (),
         progress=history,
-        deadline=deadline.within(search_s),
+        deadline=deadline.within(min(search_s, deadline.left_s - evaluation_s)),
     )
     with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
         options = dataclasses.replace(options, pool=pool)
@@ -353,9 +358,10 @@ def _with_known(outcome: Outcome, problem: Problem, options: Options) -> Outcome
 
 
 def _nothing_new(problem: Problem, options: Options) -> Outcome:
-    """Return the routes from which a method would have started, and greedy ones."""
+    """Return the routes from which a method would have started, greedy ones if there are none."""
     search = Search(problem, options)
-    search.offer(greedy_rounds(problem, 1)[0])
+    if not search.incumbents:
+        search.offer(greedy_rounds(problem, 1)[0])
     return search.outcome()
 
 
