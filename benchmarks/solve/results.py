@@ -130,8 +130,9 @@ def rendered(results: Results) -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
         f"# Solvers of planner {results.version}\n\n"
-        f"Made by `make bench-solve`: seed {results.seed}, {results.limit_s:g} s a method, one thread, as many at once\n"
-        "as there are processors. The value is that of the scenario's goal; less is better. Where processor time is\n"
-        "far below the time, the machine had other work. Instances: [`instances.py`](../solve/instances.py); rules of\n"
+        f"Made by `make bench-solve`: seed {results.seed}, {results.limit_s:g} s a method, one thread, as many at\n"
+        "once as there are processors. The value is that of the scenario's goal; less is better. Where processor\n"
+        "time is far below the time, the machine had other work. Instances:\n"
+        "[`instances.py`](../solve/instances.py); rules of\n"
         f"other projects: [`rules.py`](../solve/rules.py).\n\n{table}\n"
     )
