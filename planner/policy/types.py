@@ -56,6 +56,11 @@ class Task:
     latest_s: float | None = None
     sequence: int | None = None
 
+    @property
+    def joined(self) -> Stage | None:
+        """Its current stage if the plan joins blocks there; None in most runs, which have millions of blocks."""
+        return self.stages[0] if self.stages and self.stages[0].sessions else None
+
     def at(self, next_block: int, stages: tuple[Stage, ...]) -> Task:
         """Return the task with less work left; spelt out, since ``replace`` takes several times as long."""
         return Task(
@@ -104,6 +109,15 @@ class Waiting:
     def begun(self) -> bool:
         """Whether some of it was computed here."""
         return self.next_block != self.task.next_block
+
+    @property
+    def session_end(self) -> int:
+        """The last block of the session that its next block begins: no other work is looked at before that ends."""
+        stage = self.task.joined
+        if stage is None:
+            return self.next_block
+        end = stage.session_end(self.next_block)
+        return end if end <= self.last_block else self.next_block
 
 
 class Booking(NamedTuple):

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from planner.profiling.types import OperatingPoint, Profile
 from planner.scenario.decode import DecodeSpec
 from planner.scenario.phases import SAMPLE, Phase, block_memory, phases
 from planner.scenario.types import PolicySpec, ScenarioSpec, WorkerSpec
+
+MOST_SAVED: Final = 0.9
+"""Part of a block's time that joining it to the block before saves at most, whatever was measured."""
 
 _R = TypeVar("_R", bound=FrozenModel)
 _V = TypeVar("_V")
@@ -143,6 +146,35 @@ class Instance(FrozenModel):
             return np.asarray(np.sqrt(times_s.var(axis=0) + (relative**2 * times_s**2).mean(axis=0)))
         deviations = np.array([block.std_s for block in blocks])
         return deviations / self.scenario.workers[worker].speed
+
+    def saving_s(self, model: str, worker: str) -> NDArray[np.float64]:
+        """Return how much less time each block takes on ``worker`` if one session runs it and the block before.
+
+        Shape [L], seconds. It is 0 where the profile knows of no gain, behind an exit, which ends a session, and for
+        models that keep state, whose blocks are not joined.
+        """
+        profile = self.profile(model, worker)
+        savings = np.zeros(len(profile.blocks))
+        if profile.fusion_saving_s and profile.sequences is None:
+            most = [MOST_SAVED * block.mean_s for block in profile.blocks[1:]]
+            savings[1:] = np.clip(profile.fusion_saving_s, 0.0, most)
+            savings[[exit_.cut for exit_ in profile.exits]] = 0.0
+        return savings / self.scenario.workers[worker].speed
+
+    def sessions_s(
+        self, model: str, worker: str, spans: Sequence[tuple[int, int]], phase: Phase = SAMPLE
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and standard deviation of the time of sessions on ``worker``; shape [n] each, seconds.
+
+        Parameters
+        ----------
+        spans
+            First and last block of each session, both inclusive.
+        """
+        block_s, std_s = self.block_s(model, worker, phase), self.block_std_s(model, worker, phase)
+        saved_s = self.saving_s(model, worker)
+        means = [block_s[first : last + 1].sum() - saved_s[first + 1 : last + 1].sum() for first, last in spans]
+        return np.array(means), np.array([np.hypot.reduce(std_s[first : last + 1]) for first, last in spans])
 
     def stage_overhead_s(self, model: str, worker: str) -> float:
         """Return the time of each stage on ``worker`` in addition to its blocks, in seconds."""

@@ -204,8 +204,9 @@ class Simulator:
     def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
         if self._workers.get(worker.name) is worker:
             source, sample = run.key.source, self._sequences.sample(run.key.source, run.key.sample)
-            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
-            self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
+            now_s = self._heap.now_s
+            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, now_s, run.last_block))
+            self._step_worker(worker, BlockEnded(run.key, run.last, service_s, self._exits.confidence(run)))
             if self._replan is not None:
                 self._check_slowness(worker)
 

@@ -142,7 +142,7 @@ class Received:
 
 @dataclass(slots=True)
 class BlockEnded:
-    """The block that this worker was running has ended."""
+    """The session that this worker was running has ended; ``block`` is its last block."""
 
     key: SampleKey
     block: int
@@ -155,7 +155,7 @@ class BlockEnded:
 
 @dataclass(slots=True)
 class BlockFailed:
-    """The block that this worker was running has failed."""
+    """A block of the session that this worker was running has failed."""
 
     key: SampleKey
     block: int
@@ -223,14 +223,23 @@ Event: TypeAlias = (
 
 @dataclass(slots=True)
 class RunBlock:
-    """Run one block, then report :class:`BlockEnded` or :class:`BlockFailed`. One at a time."""
+    """Run a block, or blocks that are joined to one session, then report :class:`BlockEnded` or :class:`BlockFailed`.
+
+    One at a time. ``last_block`` is the last block of a session of several, and None for a single block.
+    """
 
     key: SampleKey
     model: str
     block: int
     begins_stage: bool
     operating_point: int = 0
+    last_block: int | None = None
     kind: Literal["run_block"] = "run_block"
+
+    @property
+    def last(self) -> int:
+        """The last block that is run."""
+        return self.block if self.last_block is None else self.last_block
 
 
 @dataclass(slots=True)

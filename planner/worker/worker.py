@@ -2,7 +2,8 @@
 
 The rules, in the order in which :meth:`Worker.step` applies them:
 
-1.  A worker runs one block at a time. It is idle, or it waits for the :class:`BlockEnded` of the block it asked for.
+1.  A worker runs one session at a time: a block, or blocks of a stage that the plan has joined. It is idle, or it waits
+    for the :class:`BlockEnded` of the session it asked for. Below, a block is any session.
 2.  A sample that arrives joins its source's reservoir. At each arrival, and at each end of a task or a sample here, the
     policy is asked once per source for the route of the next one, unless ``in_flight`` of its samples are in flight;
     then its task is placed (rule 4). A sample that it refuses ends as :class:`Fail` with ``dropped``. Where it answers
@@ -349,8 +350,11 @@ class Worker:
         self._running = waiting
         task = waiting.task
         self._queues.begin(waiting)
+        first, last = waiting.next_block, waiting.session_end
         self._output.effects.append(
-            RunBlock(task.key, task.model, waiting.next_block, not waiting.begun, task.operating_point)
+            RunBlock(
+                task.key, task.model, first, not waiting.begun, task.operating_point, last if last > first else None
+            )
         )
 
     def _take_running(self) -> Waiting:
@@ -366,7 +370,7 @@ class Worker:
         exit_ = self._exit_taken(waiting, event) if event.confidence else None
         if exit_ is not None:
             waiting.last_block = event.block
-        waiting.next_block += 1
+        waiting.next_block = event.block + 1
         waiting.service_s += event.service_s
         if waiting.latest_s < inf:
             waiting.latest_s = self._lateness.latest_s(waiting.task, waiting.next_block)
