@@ -93,7 +93,7 @@ class CostTable:
         return len(self._parameters[model]) - 1
 
     def compute_s(
-        self, model: str, worker: str, first: int, last: int, point: int | None = None, stage: Stage | None = None
+        self, model: str, worker: str, first: int, last: int, point: int | None = None, *, stage: Stage | None = None
     ) -> float:
         """Return the time of blocks ``first`` to ``last`` on a worker, without a stage's overhead, in seconds.
 
@@ -124,7 +124,7 @@ class CostTable:
         return self._saved_s[key]
 
     def stage_s(
-        self, model: str, worker: str, first: int, last: int, point: int | None = None, stage: Stage | None = None
+        self, model: str, worker: str, first: int, last: int, point: int | None = None, *, stage: Stage | None = None
     ) -> float:
         """Return the time of a stage, its overhead included, in seconds; a mean as that of :meth:`compute_s`."""
         slowness = self._slowness.get(worker, 1.0)
@@ -133,7 +133,7 @@ class CostTable:
         key = (model, worker, first, last, point, stage, slowness)
         known_s = self._stage_s.get(key)
         if known_s is None:
-            compute_s = self.compute_s(model, worker, first, last, point, stage)
+            compute_s = self.compute_s(model, worker, first, last, point, stage=stage)
             known_s = self._stage_s[key] = self._overhead_s[model, worker] * slowness + compute_s
         return known_s
 

@@ -119,6 +119,11 @@ class Waiting:
         end = stage.session_end(self.next_block)
         return end if end <= self.last_block else self.next_block
 
+    @property
+    def session(self) -> range:
+        """The blocks of the session that its next block begins."""
+        return range(self.next_block, self.session_end + 1)
+
 
 class Booking(NamedTuple):
     """Work that comes to a worker or a network, and when, in seconds."""

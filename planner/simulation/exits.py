@@ -33,7 +33,7 @@ class Exits:
                 by_block.setdefault(exit_point.cut - 1, []).append(index)
 
     def confidence(self, run: RunBlock) -> tuple[float, ...]:
-        """Return the confidence at each exit that a session ends at; if drawn at random, 1 to leave or 0 to continue."""
+        """Return the confidence at each exit where a session ends; if drawn at random, 1 to leave or 0 to continue."""
         exits = self._exits[run.model].get(run.last)
         if exits is None:
             return ()

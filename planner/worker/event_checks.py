@@ -120,15 +120,13 @@ class EventChecks:
             next_block = stage.last_block + 1
 
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
-        if running is None or running.session_end != event.block or running.task.key != event.key:
+        if running is None or running.task.key != event.key or running.session_end != event.block:
             self._refuse_block(event)
         if not isfinite(event.service_s):
             raise ProtocolError(f"block {event.block} of {event.key} took {event.service_s} s")
 
     def _block_failed(self, event: BlockFailed, running: Waiting | None) -> None:
-        if running is None or running.task.key != event.key:
-            self._refuse_block(event)
-        elif not running.next_block <= event.block <= running.session_end:
+        if running is None or running.task.key != event.key or event.block not in running.session:
             self._refuse_block(event)
 
     def _refuse_block(self, event: BlockEnded | BlockFailed) -> NoReturn:

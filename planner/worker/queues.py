@@ -42,7 +42,7 @@ class Queues:
         """Add a task to be computed up to ``last_block``, which has to start until ``latest_s``; return it."""
         state, first = self._state, task.next_block
         work_s = state.costs.stage_s(
-            task.model, state.worker, first, last_block, task.operating_point, task.joined
+            task.model, state.worker, first, last_block, task.operating_point, stage=task.joined
         )
         self._raise(task.priority, work_s)
         place = self._policy.rank(task), next(self._sequence)
@@ -117,14 +117,14 @@ class Queues:
         costs, task = self._state.costs, waiting.task
         expect = costs.compute_s if waiting.begun else costs.stage_s
         first, last = waiting.next_block, waiting.last_block
-        return expect(task.model, self._state.worker, first, last, task.operating_point, task.joined)
+        return expect(task.model, self._state.worker, first, last, task.operating_point, stage=task.joined)
 
     def begin(self, waiting: Waiting) -> None:
         """Count the next session of a task as running."""
         self.changes += 1
         state, task = self._state, waiting.task
         expect = state.costs.compute_s if waiting.begun else state.costs.stage_s
-        block_s = expect(task.model, state.worker, waiting.next_block, waiting.session_end, None, task.joined)
+        block_s = expect(task.model, state.worker, waiting.next_block, waiting.session_end, stage=task.joined)
         self.running_s = block_s
         state.running_until_s = state.now_s + block_s
         self._reduce(task.priority, block_s)
@@ -134,15 +134,15 @@ class Queues:
         task, first, end = waiting.task, waiting.next_block, waiting.session_end
         if end < waiting.last_block:
             costs, worker, stage = self._state.costs, self._state.worker, task.joined
-            whole_s = costs.compute_s(task.model, worker, first, waiting.last_block, task.operating_point, stage)
-            self._reduce(task.priority, whole_s - costs.compute_s(task.model, worker, first, end, None, stage))
+            whole_s = costs.compute_s(task.model, worker, first, waiting.last_block, task.operating_point, stage=stage)
+            self._reduce(task.priority, whole_s - costs.compute_s(task.model, worker, first, end, stage=stage))
 
     def expect_rest(self, waiting: Waiting) -> None:
         """Count the blocks after the session that ran, after :meth:`drop_rest`: the sample did not leave there."""
         task, after, last = waiting.task, waiting.session_end + 1, waiting.last_block
         if after <= last:
             compute_s, point = self._state.costs.compute_s, task.operating_point
-            self._raise(task.priority, compute_s(task.model, self._state.worker, after, last, point, task.joined))
+            self._raise(task.priority, compute_s(task.model, self._state.worker, after, last, point, stage=task.joined))
 
     def rescale(self, factor: float) -> None:
         """Multiply the expected time of what waits by a factor."""

@@ -11,7 +11,7 @@ import pytest
 
 from planner.execution.agent import block_loader
 from planner.execution.agent.block_loader import BlockLoader
-from planner.execution.agent.executor import ModelBlocks
+from planner.execution.agent.model_blocks import ModelBlocks
 from planner.execution.agent.warm_up import WarmUp
 from planner.execution.wire.messages import Deploy
 from planner.plan.types import PlanSpec

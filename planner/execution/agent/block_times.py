@@ -8,7 +8,7 @@ from typing import Final
 
 import numpy as np
 
-from planner.execution.agent.executor import Held
+from planner.execution.agent.model_blocks import Held
 from planner.execution.wire.messages import Deploy, DeployedModel
 from planner.model.chain import SEQUENCE
 from planner.profiling.sequences import Run
@@ -70,6 +70,7 @@ class BlockTimes:
         self._paced = deploy.paced
         self._times = RunTimes(instance)
         self._overhead_s = {model: instance.stage_overhead_s(model, worker) for model in instance.profiles}
+        self._saving_s = {model: instance.saving_s(model, worker) for model in instance.profiles}
         self._sequences = SequenceRuns()
         self._tokens: Run | None = None
         """Those of the block that runs."""
@@ -79,7 +80,10 @@ class BlockTimes:
         self._tokens = self._sequences.of(self._models[run.model], run.block, tensors)
         if not self._paced:
             return None
-        block_s = float(self._times.block_s(run.model, self._worker, self._tokens)[run.block])
+        times_s = self._times.block_s(run.model, self._worker, self._tokens)
+        block_s = float(times_s[run.block : run.last + 1].sum())
+        if run.last > run.block:
+            block_s -= float(self._saving_s[run.model][run.block + 1 : run.last + 1].sum())
         return block_s + (self._overhead_s[run.model] if run.begins_stage else 0.0)
 
     def as_typical(self, run: RunBlock, took_s: float) -> float:

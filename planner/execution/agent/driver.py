@@ -266,18 +266,18 @@ class Driver:
 
     def on_block_end(self, result: BlockResult) -> None:
         """Handle the end of a block."""
-        key, block = result.run.key, result.run.block
+        key, run = result.run.key, result.run
         start_s, end_s = result.start_s - self._start_s, result.end_s - self._start_s
-        record = BlockRecord(self.name, key.source, key.sample % RUN_STRIDE, block, start_s, end_s)
+        record = BlockRecord(self.name, key.source, key.sample % RUN_STRIDE, run.block, start_s, end_s, run.last_block)
         self._reporter.log.add_block(record, late=result.late)
         self._free_s = result.end_s
         if result.tensors is None:
-            self._reporter.report_failing_block(result.run.model, block, result.reason)
-            self._step(BlockFailed(key, block, result.reason))
+            self._reporter.report_failing_block(run.model, run.block, result.reason)
+            self._step(BlockFailed(key, run.block, result.reason))
         else:
             self._store.put(key, result.tensors)
-            took_s = self._block_times.as_typical(result.run, result.end_s - result.start_s)
-            self._step(BlockEnded(key, block, took_s, result.confidence))
+            took_s = self._block_times.as_typical(run, result.end_s - result.start_s)
+            self._step(BlockEnded(key, run.last, took_s, result.confidence))
         self._free_s = None
 
     def on_transfer(self, worker: str, size_bytes: int, took_s: float) -> None:

@@ -4,36 +4,24 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
-
-import numpy as np
 
 from planner.errors import RuntimeSessionError, explain
+from planner.execution.agent.model_blocks import Held, ModelBlocks
 from planner.execution.agent.turns import Turn, Turns
-from planner.execution.wire.frames import Tensors
 from planner.execution.wire.threads import start_thread
-from planner.profiling.types import ExitPoint
-from planner.runtime.confidence import confidence
 from planner.runtime.processors import pinned_to
-from planner.runtime.providers import Provider
-from planner.runtime.runner import ChainRunner, Tensor
-from planner.runtime.session import download
 from planner.worker.events import RunBlock
 
 _LOG = logging.getLogger(__name__)
 
-Held: TypeAlias = Mapping[str, Tensor]
-"""Tensors of a sample where the last block left them: in the host's memory or in the provider's."""
-
 
 @dataclass(frozen=True, slots=True)
 class BlockJob:
-    """A block to run, counted as begun at ``begin_s`` of the monotonic clock.
+    """A session to run, counted as begun at ``begin_s`` of the monotonic clock.
 
     ``lasts_s`` is its duration by the scenario; None if it takes its own time.
     """
@@ -58,88 +46,11 @@ class BlockResult:
     """The confidence at each exit that the block computes."""
 
 
-class ModelBlocks:
-    """The blocks of one model on this agent, loaded from their files on first use; usable from any thread.
-
-    On a provider with its own memory, the output of a block stays there for the next block of the stage; :func:`fetch`
-    copies it to the host.
-    """
-
-    def __init__(
-        self,
-        cuts: tuple[tuple[str, ...], ...],
-        files: tuple[Path | bytes, ...],
-        exits: Sequence[ExitPoint] = (),
-        *,
-        provider: str | Provider,
-        threads: int,
-        processors: Collection[int] = (),
-    ) -> None:
-        self._files = files
-        self._processors = processors
-        self._exits = [[leave.name for leave in exits if leave.cut == block + 1] for block in range(len(files))]
-        self._runner = ChainRunner(cuts, provider=provider, threads=threads)
-        self._loading = threading.Lock()
-        self._running = threading.Lock()
-        self._used_s: dict[int, float] = {}
-        self._needed: dict[str, frozenset[int]] = {}
-
-    def need(self, run: str, blocks: Iterable[int]) -> None:
-        """Take note of the blocks that a run needs, in place of those that it needed before."""
-        self._needed[run] = frozenset(blocks)
-
-    @property
-    def idle(self) -> frozenset[int]:
-        """The blocks in memory that no run needs."""
-        return frozenset(self.loaded).difference(*list(self._needed.values()))
-
-    @property
-    def loaded(self) -> tuple[int, ...]:
-        """The blocks in memory."""
-        return tuple(sorted(self._runner.loaded))
-
-    def load(self, block: int) -> None:
-        """Create the session of a block that has none; other blocks can run meanwhile."""
-        with self._loading:
-            if block not in self._runner.loaded:
-                self._used_s[block] = time.monotonic()
-                with pinned_to(self._processors):  # a session's threads inherit this
-                    self._runner.load(block, self._files[block])
-
-    def unload(self, block: int, *, unused_s: float) -> None:
-        """Drop the session of a block that has not been used for ``unused_s`` seconds."""
-        with self._running:
-            if self._used_s[block] < time.monotonic() - unused_s:
-                self._runner.unload(block)
-
-    def run(self, block: int, tensors: Held) -> dict[str, Tensor]:
-        """Return the tensors of the cut after the block, given those before it in any memory."""
-        with self._running:
-            self.load(block)
-            self._used_s[block] = time.monotonic()
-            placed = tensors if _on_device(tensors) else self._runner.send(block, tensors)
-            return self._runner.step(block, placed)
-
-    def confidence(self, block: int, outputs: Held) -> tuple[float, ...]:
-        """Return the model's confidence at each exit that a block computes, given the block's outputs."""
-        results = fetch({name: outputs[name] for name in self._exits[block]})
-        return tuple(float(confidence(result).min()) for result in results.values())
-
-
-def fetch(tensors: Held) -> Tensors:
-    """Return tensors in the host's memory."""
-    return download(tensors) if _on_device(tensors) else tensors
-
-
 def _reason(error: Exception) -> str:
     """Return why a block failed, without naming the block: the message it becomes part of does."""
     if isinstance(error, RuntimeSessionError):
         return "; ".join(str(replace(fault, where=None)) for fault in error.faults)
     return explain(error)
-
-
-def _on_device(tensors: Held) -> bool:
-    return any(not isinstance(tensor, np.ndarray) for tensor in tensors.values())
 
 
 class Executor:
@@ -219,8 +130,8 @@ class Executor:
     def _run(self, job: BlockJob) -> BlockResult:
         try:
             blocks = self._models[job.run.model]
-            tensors = blocks.run(job.run.block, job.tensors)
-            confidences = blocks.confidence(job.run.block, tensors)
+            tensors = blocks.run(job.run.block, job.tensors, job.run.last)
+            confidences = blocks.confidence(job.run.last, tensors)
         except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed
             # Many samples may fail, so the reporter warns once per block.
             _LOG.debug("block %d of %s fails", job.run.block, job.run.model, exc_info=True)

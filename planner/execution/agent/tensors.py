@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from planner.execution.agent.executor import Held, fetch
+from planner.execution.agent.model_blocks import Held, fetch
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import Deploy
 from planner.policy.types import SampleKey
