@@ -97,7 +97,7 @@ class _Joined:
         self._begun = True
 
     def _add_node(self, node: Sequence[_Field], unpooled: Mapping[str, str]) -> None:
-        outputs = {str(field.content, "utf-8") for field in node if field.number == _NODE_OUTPUT} - {""}
+        outputs = {_name(field.content) for field in node if field.number == _NODE_OUTPUT} - {""}
         if outputs <= self._made | self._given | unpooled.keys():  # a copy, as of shape arithmetic
             return
         self._made |= outputs
@@ -132,15 +132,15 @@ def _pooled(node: Sequence[_Field]) -> tuple[str, str] | None:
     of = {number: [field.content for field in node if field.number == number] for number in _OF_POOLING}
     if of[_OP_TYPE] != [b"AveragePool"] or of[_ATTRIBUTE] != [_ONE_BY_ONE]:
         return None
-    (original,), (copy,) = ([str(name, "utf-8") for name in of[kind]] for kind in (_NODE_INPUT, _NODE_OUTPUT))
+    (original,), (copy,) = ([_name(name) for name in of[kind]] for kind in (_NODE_INPUT, _NODE_OUTPUT))
     return (copy, original) if copy == original + POOLED else None
 
 
 def _renamed(field: _Field, names: Mapping[str, str]) -> Buffer:
-    name = str(field.content, "utf-8")
+    name = _name(field.content)
     if name not in names:
         return field.whole
-    encoded = names[name].encode()
+    encoded = names[name].encode(errors="surrogateescape")
     return _head(field.number, len(encoded)) + encoded
 
 
@@ -151,7 +151,11 @@ def _keeps_state(model: Sequence[_Field]) -> bool:
 
 def _text(message: memoryview, number: int) -> str:
     """Return a text field of a message; empty if it has none."""
-    return next((str(field.content, "utf-8") for field in _fields(message) if field.number == number), "")
+    return next((_name(field.content) for field in _fields(message) if field.number == number), "")
+
+
+def _name(content: memoryview) -> str:
+    return str(content, "utf-8", "surrogateescape")
 
 
 def _fields(message: memoryview) -> Iterator[_Field]:

@@ -143,9 +143,8 @@ class ChainRunner:
         span = index, index if last is None else last
         if span not in self._sessions:
             loaded = ", ".join(map(_text, sorted(self._sessions))) or "none"
-            raise RuntimeSessionError(
-                "block is not loaded", where="block", value=_text(span), expected=f"one of: {loaded}"
-            )
+            value = index if last in {None, index} else _text(span)
+            raise RuntimeSessionError("block is not loaded", where="block", value=value, expected=f"one of: {loaded}")
         return self._sessions[span]
 
 
