@@ -227,6 +227,9 @@ class PlanSpec(FrozenModel):
     source late, it ends before deadlines are tightened."""
     threads: int = 1
     """Threads of the solver; with several, the same search may end with another plan."""
+    max_wait_s: float | None = None
+    """Time of the longest session of several blocks that more urgent work may wait for, by the profiles, in seconds;
+    None if there is none."""
     warning: str | None = None
     """What would help where the gap is above 10 %."""
     provenance: Literal["measured", "estimated"]

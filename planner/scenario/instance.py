@@ -161,6 +161,19 @@ class Instance(FrozenModel):
             savings[[exit_.cut for exit_ in profile.exits]] = 0.0
         return savings / self.scenario.workers[worker].speed
 
+    @cached_property
+    def joins(self) -> bool:
+        """Whether joining any blocks to one session saves time on any worker."""
+        return any(self.saving_s(model, worker).any() for model in self.profiles for worker in self.workers)
+
+    def without_savings(self) -> Instance:
+        """Return the instance in which each block has a session of its own, as if joining them saved nothing."""
+        profiles = {
+            model: {name: profile.model_copy(update={"fusion_saving_s": ()}) for name, profile in by_class.items()}
+            for model, by_class in self.profiles.items()
+        }
+        return self.model_copy(update={"profiles": profiles})
+
     def sessions_s(
         self, model: str, worker: str, spans: Sequence[tuple[int, int]], phase: Phase = SAMPLE
     ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:

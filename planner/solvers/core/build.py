@@ -160,6 +160,7 @@ def _variants(instance: Instance, model_index: int, model: str, phases: Sequence
     )
     cut_bytes = np.average([instance.run_bytes(model, phase) for phase in phases], axis=0, weights=runs)
     overhead_s = np.array([instance.stage_overhead_s(model, worker) for worker in instance.workers])
+    saving_s = np.stack([instance.saving_s(model, worker) for worker in instance.workers], axis=1)
     variants = []
     for index, point in enumerate(instance.operating_points(model)):
         reach = sum(runs) * np.array([*point.reach, point.reach[-1]])
@@ -174,11 +175,12 @@ def _variants(instance: Instance, model_index: int, model: str, phases: Sequence
                 operating_point=index,
                 accuracy=point.accuracy,
                 reach=reach,
-                block_s=block_s,
+                block_s=block_s - saving_s,
                 overhead_s=overhead_s,
                 cut_bytes=cut_bytes,
                 exit_bytes=exit_bytes,
                 exit_share=exit_share,
+                saving_s=saving_s,
             )
         )
     return variants

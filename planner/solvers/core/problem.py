@@ -261,7 +261,10 @@ class Problem:
         workers = np.asarray(route)
         reach = variant.reach[:-1]
         starts = np.append(True, workers[1:] != workers[:-1])
-        work_s = reach * (variant.block_s[np.arange(len(variant)), workers] + starts * variant.overhead_s[workers])
+        work_s = reach * (
+            variant.block_s[np.arange(len(variant)), workers]
+            + starts * variant.begin_s[np.arange(len(variant)), workers]
+        )
         senders = np.concatenate([[demand.home], workers, workers])
         home = np.full(len(variant), demand.home)
         receivers = np.concatenate([workers, [demand.home], home])
