@@ -85,7 +85,8 @@ class BlockCost(FrozenModel):
     load_s: ExtraSeconds
     """Time to create the block's session from its model file, in seconds."""
     interval_s: Interval | None = None
-    """Interval of ``mean_s`` in an estimate, with the coverage of :class:`EstimateInterval`, in seconds."""
+    """Interval of ``mean_s``, with the coverage of :class:`EstimateInterval`, in seconds; none in a measured profile,
+    whose blocks are known as well as the whole model."""
     work: dict[str, KernelWork] = {}
     """Work by kind of operator (:mod:`planner.model.work`), from which estimates for the device class can be fitted;
     empty in estimates, and in profiles of earlier versions."""

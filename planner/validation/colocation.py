@@ -39,6 +39,8 @@ OWN_LOAD: Final = 0.5
 """Share of the time in which the measured agent computes."""
 TURNS: Final = 4
 """Number of runs beside idle agents, and beside busy ones."""
+_AGENT_S: Final = 3e-4
+"""Rough time that an agent takes between two blocks, which matters for the load where blocks are short."""
 _FEWEST: Final = 10
 """Minimum number of samples of a run."""
 _BYTES_PER_S: Final = 1e9
@@ -117,7 +119,8 @@ def with_colocation(
 
 def _instance(profile: Profile, names: list[str], turn_s: float, *, busy: bool) -> Instance:
     """Return a scenario in which each agent computes samples of its own: the first at a moderate load."""
-    name, total_s = profile.model.name, sum(block.mean_s for block in profile.blocks)
+    name = profile.model.name
+    total_s = sum(block.mean_s + _AGENT_S for block in profile.blocks)
     rate = OWN_LOAD / total_s
     sources = {
         worker: SourceSpec(
