@@ -8,8 +8,8 @@ messages. A policy reads the worker's state through a :class:`View` and cannot c
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 from types import MappingProxyType
@@ -95,6 +95,8 @@ class Waiting:
         Computation time it has had so far, in seconds.
     latest_s
         Latest time at which its next block may start; after that it is dropped. Infinite for most sources.
+    unasked
+        Last block that its driver may run without asking, while it runs.
     """
 
     task: Task
@@ -104,6 +106,7 @@ class Waiting:
     place: tuple[float, int]
     service_s: float = 0.0
     latest_s: float = inf
+    unasked: int = -1
 
     @property
     def begun(self) -> bool:
@@ -120,9 +123,15 @@ class Waiting:
         return end if end <= self.last_block else self.next_block
 
     @property
-    def session(self) -> range:
-        """The blocks of the session that its next block begins."""
-        return range(self.next_block, self.session_end + 1)
+    def session_ends(self) -> Sequence[int]:
+        """Last block of each session that its driver may run before it reports."""
+        if self.task.joined is None:
+            return range(self.next_block, self.unasked + 1)
+        ends, at = [], replace(self)
+        while at.next_block <= self.unasked:
+            ends.append(at.session_end)
+            at.next_block = at.session_end + 1
+        return ends
 
 
 class Booking(NamedTuple):
@@ -361,11 +370,13 @@ class Policy(Protocol):
     """The decisions of one worker; :class:`planner.policy.base.BasePolicy` has sensible defaults for most.
 
     ``looks_between_blocks`` says whether the worker asks :meth:`choose` after every block, or only at the end of a
-    task; the running task then stands first in its queue again. ``gossips`` says whether workers tell each other their
-    status (:meth:`status`, :meth:`listeners`) when it changes.
+    task; the running task then stands first in its queue again. ``keeps_order`` says that no choice between tasks
+    changes while time passes or a task gets on, so what was chosen is chosen again. ``gossips`` says whether workers
+    tell each other their status (:meth:`status`, :meth:`listeners`) when it changes.
     """
 
     looks_between_blocks: bool
+    keeps_order: bool
     gossips: bool
 
     def priority(self, view: View, source: str) -> float:

@@ -57,6 +57,10 @@ class ChainRunner:
         """First and last block of each session that can run."""
         return frozenset(self._sessions)
 
+    def has(self, index: int, last: int | None = None) -> bool:
+        """Return whether a block can run, or the session of the blocks up to ``last``."""
+        return (index, index if last is None else last) in self._sessions
+
     def load(self, index: int, model: bytes | Path, last: int | None = None) -> None:
         """Create the session of block ``index``, or of the blocks up to ``last``, replacing an existing one."""
         span = index, index if last is None else last

@@ -48,7 +48,7 @@ class Device:
 
     def service_s(self, run: RunBlock, mean_s: float | None = None) -> float:
         """Draw the time of a session, in seconds; its mean is that of the profile unless ``mean_s`` is given."""
-        key = run.model, run.block, run.last
+        key = run.model, run.block, run.session_end
         if key not in self._gamma:
             means_s, stds_s = self._instance.sessions_s(run.model, self._worker, [key[1:]])
             self._gamma[key] = _shape_and_scale(float(means_s[0]), float(stds_s[0]))

@@ -293,7 +293,7 @@ def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts,
         mean_s = block.mean_s / speed * factors[index]
         return block.model_copy(update={"mean_s": mean_s, "std_s": block.std_s * mean_s / block.mean_s})
 
-    # The overhead of a stage is part of the in-situ time of its first block.
+    # The overhead of a stage is part of the in-situ time of its first block, and so is what co-located workers cost.
     return profile.model_copy(
         update={
             "blocks": tuple(cost_at(index, block) for index, block in enumerate(profile.blocks)),
@@ -302,6 +302,8 @@ def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts,
                 saving_s / speed * factor
                 for saving_s, factor in zip(profile.fusion_saving_s, factors[1:], strict=False)
             ),
+            "interval": None,
+            "colocation": None,
             "device_class": _class_of(instance, worker),
         }
     )

@@ -150,12 +150,14 @@ class BlockEnded:
     """Computation time, in seconds."""
     confidence: tuple[float, ...] = ()
     """How sure the model is of its answer at each exit that the block computes, in [0, 1]."""
+    before_s: tuple[float, ...] = ()
+    """Computation times of the sessions before it, after which none was asked for, in order, in seconds."""
     kind: Literal["block_ended"] = "block_ended"
 
 
 @dataclass(slots=True)
 class BlockFailed:
-    """A block of the session that this worker was running has failed."""
+    """A block of the session that this worker was running, or one that was run after it without asking, has failed."""
 
     key: SampleKey
     block: int
@@ -225,7 +227,8 @@ Event: TypeAlias = (
 class RunBlock:
     """Run a block, or blocks that are joined to one session, then report :class:`BlockEnded` or :class:`BlockFailed`.
 
-    One at a time. ``last_block`` is the last block of a session of several, and None for a single block.
+    One at a time. As long as there is nothing else to report, the sessions up to ``last_block`` may be run as well
+    before that.
     """
 
     key: SampleKey
@@ -234,12 +237,21 @@ class RunBlock:
     begins_stage: bool
     operating_point: int = 0
     last_block: int | None = None
+    """None: only ``block``."""
+    sessions: tuple[int, ...] = ()
+    """Last block of each of these sessions, the last one ``last_block``; empty if each block has its own."""
     kind: Literal["run_block"] = "run_block"
 
     @property
-    def last(self) -> int:
-        """The last block that is run."""
-        return self.block if self.last_block is None else self.last_block
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """First and last block of each session that may be run, the first of which has to be."""
+        ends = self.sessions or range(self.block, (self.block if self.last_block is None else self.last_block) + 1)
+        return tuple(zip((self.block, *(end + 1 for end in ends)), ends, strict=False))
+
+    @property
+    def session_end(self) -> int:
+        """Last block of the first session."""
+        return self.sessions[0] if self.sessions else self.block
 
 
 @dataclass(slots=True)

@@ -41,16 +41,20 @@ def worker(*sessions: int) -> Worker:
 
 def test_urgent_work_waits_for_the_session_and_no_longer() -> None:
     own = worker(1, 3)
-    assert own.step(0.0, Arrived("other", 0)) == [RunBlock(OTHER, "m", 0, begins_stage=True, last_block=1)]
+    begun = RunBlock(OTHER, "m", 0, begins_stage=True, last_block=3, sessions=(1, 3))
+    assert own.step(0.0, Arrived("other", 0)) == [begun]
+    assert begun.spans == ((0, 1), (2, 3))
     view = own._view
     assert view.running_until_s == pytest.approx(0.016)
     assert view.backlog_s == {1.0: pytest.approx(0.016)}
     assert own.step(0.001, Arrived("urgent", 0)) == []
-    assert own.step(0.016, BlockEnded(OTHER, 1, 0.016)) == [RunBlock(URGENT, "m", 0, begins_stage=True, last_block=1)]
-    assert own.step(0.032, BlockEnded(URGENT, 1, 0.016)) == [RunBlock(URGENT, "m", 2, begins_stage=False, last_block=3)]
-    ended, following = own.step(0.048, BlockEnded(URGENT, 3, 0.016))
+    urgent = RunBlock(URGENT, "m", 0, begins_stage=True, last_block=3, sessions=(1, 3))
+    assert own.step(0.016, BlockEnded(OTHER, 1, 0.016)) == [urgent]
+    with pytest.raises(ProtocolError, match="times of 0 sessions"):
+        own.step(0.048, BlockEnded(URGENT, 3, 0.016))
+    ended, following = own.step(0.048, BlockEnded(URGENT, 3, 0.016, before_s=(0.016,)))
     assert isinstance(ended, Complete)
-    assert following == RunBlock(OTHER, "m", 2, begins_stage=False, last_block=3)
+    assert following == RunBlock(OTHER, "m", 2, begins_stage=False, last_block=3, sessions=(3,))
     assert view.backlog_s == {}
 
 

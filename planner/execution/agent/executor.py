@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import NamedTuple
 
 from planner.errors import RuntimeSessionError, explain
 from planner.execution.agent.model_blocks import Held, ModelBlocks
@@ -21,29 +22,39 @@ _LOG = logging.getLogger(__name__)
 
 @dataclass(frozen=True, slots=True)
 class BlockJob:
-    """A session to run, counted as begun at ``begin_s`` of the monotonic clock.
+    """Sessions to run, the first of which counts as begun at ``begin_s`` of the monotonic clock.
 
-    ``lasts_s`` is its duration by the scenario; None if it takes its own time.
+    ``lasts_s`` are their durations by the scenario; None if they take their own time.
     """
 
     run: RunBlock
     tensors: Held
     begin_s: float
-    lasts_s: float | None
+    lasts_s: tuple[float, ...] | None
+
+
+class BlockTime(NamedTuple):
+    """When a session ran, by the monotonic clock, and whether it took longer than the scenario's time."""
+
+    block: int
+    start_s: float
+    end_s: float
+    late: bool
+    last_block: int | None = None
+    """Last block of a session of several."""
 
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """The end of a job: its output tensors, or the reason why it failed; times of the monotonic clock."""
+    """The end of a job: the output tensors of its last block, or the reason why that failed."""
 
     run: RunBlock
     tensors: Held | None
     reason: str
-    start_s: float
-    end_s: float
-    late: bool
+    times: tuple[BlockTime, ...]
+    """Those of the sessions that were run, at least one."""
     confidence: tuple[float, ...] = ()
-    """The confidence at each exit that the block computes."""
+    """The confidence at each exit that the last block computes."""
 
 
 def _reason(error: Exception) -> str:
@@ -82,11 +93,17 @@ class Executor:
         self._on_result = on_result
         self._processors = processors
         self._jobs: queue.SimpleQueue[BlockJob | None] = queue.SimpleQueue()
+        self._halted = False
         self._thread = start_thread("executor", self._work, on_failure, awaited_at_exit=True)
 
     def submit(self, job: BlockJob) -> None:
         """Add a job."""
+        self._halted = False
         self._jobs.put(job)
+
+    def halt(self) -> None:
+        """End the job at hand after the block at hand."""
+        self._halted = True
 
     @property
     def waited_s(self) -> float:
@@ -128,17 +145,35 @@ class Executor:
         return True
 
     def _run(self, job: BlockJob) -> BlockResult:
-        try:
-            blocks = self._models[job.run.model]
-            tensors = blocks.run(job.run.block, job.tensors, job.run.last)
-            confidences = blocks.confidence(job.run.last, tensors)
-        except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed
-            # Many samples may fail, so the reporter warns once per block.
-            _LOG.debug("block %d of %s fails", job.run.block, job.run.model, exc_info=True)
-            return BlockResult(job.run, None, _reason(error), job.begin_s, time.monotonic(), late=False)
-        end_s = done_s = time.monotonic()
-        begin_s = self._turn.since_s if self._turn.waited else job.begin_s  # another run's block takes none of its time
-        if job.lasts_s is not None and (end_s := max(done_s, begin_s + job.lasts_s)) > done_s:
+        tensors: Held = job.tensors
+        times: list[BlockTime] = []
+        start_s, confidences = job.begin_s, tuple[float, ...]()
+        for block, last in job.run.spans:
+            if times:
+                if self._halted:
+                    break
+                start_s = times[-1].end_s
+                self._turn.give_way()
+            try:
+                blocks = self._models[job.run.model]
+                tensors = blocks.run(block, tensors, last, goes_on=bool(times))
+                confidences = blocks.confidence(last, tensors)
+            except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed
+                # Many samples may fail, so the reporter warns once per block.
+                _LOG.debug("block %d of %s fails", block, job.run.model, exc_info=True)
+                times.append(BlockTime(block, start_s, time.monotonic(), late=False))
+                return BlockResult(job.run, None, _reason(error), tuple(times))
+            lasts_s = None if job.lasts_s is None else job.lasts_s[len(times)]
+            times.append(BlockTime(block, start_s, *self._end(start_s, lasts_s), last if last > block else None))
+        return BlockResult(job.run, tensors, "", tuple(times), confidences)
+
+    def _end(self, start_s: float, lasts_s: float | None) -> tuple[float, bool]:
+        """Return when the session at hand ended, and whether late; wait until the scenario's time is over, if any."""
+        done_s = time.monotonic()
+        if lasts_s is None:
+            return done_s, False
+        begin_s = self._turn.since_s if self._turn.waited else start_s  # another run's block takes none of its time
+        end_s = max(done_s, begin_s + lasts_s)
+        if end_s > done_s:
             time.sleep(end_s - done_s)  # the block ends at end_s even if the system oversleeps
-        late = job.lasts_s is not None and end_s == done_s
-        return BlockResult(job.run, tensors, "", job.begin_s, end_s, late, confidences)
+        return end_s, end_s == done_s

@@ -103,37 +103,41 @@ class ModelBlocks:
             if self._used_s[session] <= time.monotonic() - unused_s:
                 self._runner.unload(*session)
 
-    def run(self, block: int, tensors: Held, last: int | None = None) -> dict[str, Tensor]:
+    def run(self, block: int, tensors: Held, last: int | None = None, *, goes_on: bool = False) -> dict[str, Tensor]:
         """Return the tensors of the cut after a block, or after ``last``, given those before it in any memory.
 
-        Several blocks run in their session; as long as there is none, one after the other.
+        Several blocks run in their session; as long as there is none, one after the other. ``goes_on`` says that the
+        tensors are what the block before has returned.
         """
         last = block if last is None else last
         with self._running:
             if last > block and not self._joined(block, last):
-                made = dict(tensors)
-                for each in range(block, last + 1):
-                    made = self._run(each, each, made)
+                made = self._run(block, block, tensors, goes_on=goes_on)
+                for each in range(block + 1, last + 1):
+                    made = self._run(each, each, made, goes_on=True)
                 return made
-            return self._run(block, last, tensors)
+            return self._run(block, last, tensors, goes_on=goes_on)
 
     def confidence(self, block: int, outputs: Held) -> tuple[float, ...]:
         """Return the model's confidence at each exit that a block computes, given the block's outputs."""
+        if not self._exits[block]:
+            return ()
         results = fetch({name: outputs[name] for name in self._exits[block]})
         return tuple(float(confidence(result).min()) for result in results.values())
 
     def _joined(self, first: int, last: int) -> bool:
         """Return whether there is a session of several blocks; wait for one that is being made to replace nothing."""
-        singles = {(each, each) for each in range(first, last + 1)}
-        if (first, last) not in self.sessions and not singles <= self.sessions:
+        has = self._runner.has
+        if not has(first, last) and not all(map(has, range(first, last + 1))):
             with self._loading:
                 pass
-        return (first, last) in self.sessions
+        return has(first, last)
 
-    def _run(self, first: int, last: int, tensors: Held) -> dict[str, Tensor]:
-        self.load(first, last)
+    def _run(self, first: int, last: int, tensors: Held, *, goes_on: bool) -> dict[str, Tensor]:
+        if not self._runner.has(first, last):
+            self.load(first, last)
         self._used_s[first, last] = time.monotonic()
-        placed = tensors if _on_device(tensors) else self._runner.send(first, tensors)
+        placed = tensors if goes_on or _on_device(tensors) else self._runner.send(first, tensors)
         return self._runner.step(first, placed, last)
 
     @contextmanager
