@@ -16,7 +16,7 @@ from math import inf
 
 import numpy as np
 
-from planner.plan.types import Route, Stage
+from planner.plan.types import PlanSpec, Route, Stage
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
@@ -58,6 +58,28 @@ def choices_of_wait(instance: Instance, routes: Routes) -> list[float]:
     """Return values of ``max_wait_s`` between which to choose; infinity first, alone if no other makes a difference."""
     longest_s = longest_wait_s(instance, join_blocks(instance, routes)) if instance.joins else 0.0
     return [inf, *(longest_s / part for part in PARTS), 0.0] if longest_s else [inf]
+
+
+def has_sessions(plan: PlanSpec) -> bool:
+    """Return whether a plan joins any blocks."""
+    return any(stage.sessions for entry in plan.sources.values() for route in entry.routes for stage in route.stages)
+
+
+def block_by_block(plan: PlanSpec) -> PlanSpec:
+    """Return a plan with the same routes, on which each block has a session of its own."""
+    sources = {
+        name: entry.model_copy(update={"routes": tuple(map(separated, entry.routes))})
+        for name, entry in plan.sources.items()
+    }
+    return plan.model_copy(update={"sources": sources, "max_wait_s": None})
+
+
+def separated(route: Route) -> Route:
+    """Return a route each of whose blocks has a session of its own."""
+    if not any(stage.sessions for stage in route.stages):
+        return route
+    stages = tuple(stage.model_copy(update={"sessions": ()}) for stage in route.stages)
+    return route.model_copy(update={"stages": stages})
 
 
 def _borders(routes: Routes) -> dict[_Place, set[int]]:

@@ -46,6 +46,13 @@ class Stage(FrozenModel):
         ends = self.sessions or range(self.first_block, self.last_block + 1)
         return tuple(zip((self.first_block, *(end + 1 for end in ends)), ends, strict=False))
 
+    @property
+    def blocks(self) -> str:
+        """Its blocks in words; those that are joined stand in brackets."""
+        if not self.sessions:
+            return f"{self.first_block}-{self.last_block}"
+        return " ".join(f"[{first}-{last}]" if first < last else str(first) for first, last in self.spans)
+
     def session_end(self, block: int) -> int:
         """Return the last block of the session that begins with ``block``; the block itself if none does."""
         first = self.first_block

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
+from planner.plan.sessions import separated
 from planner.plan.types import PlanSpec, Route, Stage
 from planner.scenario.instance import Instance
 
@@ -41,7 +42,7 @@ def extended_candidate_routes(instance: Instance, plan: PlanSpec) -> dict[str, l
     blocks of all these routes at once appear only in the routes of the plan. No blocks are joined, since the routes cut
     anywhere.
     """
-    planned = {source: list(map(_block_by_block, entry.routes)) for source, entry in plan.sources.items()}
+    planned = {source: list(map(separated, entry.routes)) for source, entry in plan.sources.items()}
     wide = {source: [*planned[source], *_one_move_routes(instance, source)] for source in planned}
     tight = {worker for worker in instance.workers if not _fits(instance, worker, wide)}
     allowed = {
@@ -56,14 +57,6 @@ def extended_candidate_routes(instance: Instance, plan: PlanSpec) -> dict[str, l
         source: list({(route.model, route.operating_point, route.stages): route for route in routes}.values())
         for source, routes in allowed.items()
     }
-
-
-def _block_by_block(route: Route) -> Route:
-    """Return a route whose blocks all have sessions of their own."""
-    if not any(stage.sessions for stage in route.stages):
-        return route
-    stages = tuple(stage.model_copy(update={"sessions": ()}) for stage in route.stages)
-    return route.model_copy(update={"stages": stages})
 
 
 def _one_move_routes(instance: Instance, source: str) -> Iterator[Route]:

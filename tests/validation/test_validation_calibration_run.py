@@ -154,7 +154,7 @@ def test_waiting_for_others_is_no_cost_but_what_passes_between_two_blocks_is() -
     ]
     found = in_situ_costs(records)
     assert [it.session for it in found.blocks["a"]] == [("small", 0, 0), ("small", 0, 0), ("small", 1, 1)]
-    assert [time_s for _, _, time_s in found.blocks["a"]] == pytest.approx([0.010] * 3)
+    assert [it.time_s for it in found.blocks["a"]] == pytest.approx([0.010] * 3)
     ((size_bytes, took_s),) = found.transfers["wifi"]
     assert (size_bytes, took_s) == pytest.approx((1000, 0.020))
 
