@@ -29,8 +29,8 @@ from planner.validation.legs import BusyTime, Legs, LegTimes, compare_legs, late
 from planner.validation.limits import measure_limits, reference_runs
 from planner.validation.numerics import Numerics, compare, joined
 from planner.validation.references import references
-from planner.validation.tokens import compare_tokens, expected_tokens
 from planner.validation.sessions import Session, SessionTimes, compare_sessions
+from planner.validation.tokens import compare_tokens, expected_tokens
 from planner.validation.verdict import Calibration, Interval, SourceComparison, Utilisation, Validation
 
 HOST_LIMIT: Final = 0.01
