@@ -137,7 +137,8 @@ def candidate(journeys: Journeys, instance: Instance, problem: Problem, choices:
     """
     routes = problem.routes(choices)
     found = []
-    for max_wait_s in choices_of_wait(instance, routes):
+    waits = choices_of_wait(instance, routes) if problem.max_wait_s is None else [problem.max_wait_s]
+    for max_wait_s in waits:
         evaluation = evaluate(instance, join_blocks(instance, routes, max_wait_s), journeys)
         found.append(Candidate(choices, evaluation, broken_limits(instance, evaluation)))
     return min(found, key=lambda it: (overloaded(problem, it.evaluation), *it.lateness, *rank_of(it, instance, rank)))

@@ -95,6 +95,7 @@ def solve(
     seed: int = 0,
     threads: int = 1,
     max_visits: int | None = None,
+    max_wait_s: float | None = None,
     pins: Mapping[str, Mapping[int, str]] | None = None,
     start: PlanSpec | None = None,
     dask: str | None = None,
@@ -115,6 +116,9 @@ def solve(
         Which incumbent to return: the one with the best evaluated delays, or the one with the best surrogate objective.
     max_visits
         How many stages of one sample a worker may run; unlimited by default.
+    max_wait_s
+        Longest time of a session of several blocks that more urgent work may wait for; 0 joins none of them. By default
+        what has the best delays.
     pins
         By source, the worker that must run each block, by index.
     start
@@ -135,14 +139,14 @@ def solve(
     if instance.colocated and not instance.company:
         again = partial(
             solve, method=method, routes=routes, gap=gap, rank=rank, seed=seed, threads=threads,
-            max_visits=max_visits, pins=pins, dask=dask, progress=progress,
+            max_visits=max_visits, max_wait_s=max_wait_s, pins=pins, dask=dask, progress=progress,
         )  # fmt: skip
         return solve_in_company(instance, again, time_limit_s=time_limit_s, start=start, rank=rank)
     history = History(started_s, progress)
     deadline = Deadline.after(time_limit_s)
     check_rank(rank)
     ordered = instance.in_order_of_names()
-    problem = build_problem(ordered, max_visits=max_visits, pins=pins)
+    problem = build_problem(ordered, max_visits=max_visits, pins=pins, max_wait_s=max_wait_s)
     names = _methods(problem, method, routes)
     if impossible := impossible_limits(ordered, problem):
         return Solution("infeasible", reasons=impossible)
@@ -196,6 +200,7 @@ def solve(
         "seed": seed,
         "threads": threads,
         "max_visits": max_visits,
+        "max_wait_s": max_wait_s,
         "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
     }
     plan = _plan(

@@ -106,6 +106,7 @@ def _without(instance: Instance, plan: PlanSpec, name: str, time_limit_s: float)
         method="colgen" if routes == "shared" else "search",
         time_limit_s=time_limit_s,
         max_visits=plan.options["max_visits"],
+        max_wait_s=plan.options.get("max_wait_s"),
         pins=plan.options["pins"],
         start=plan,
     ).plan

@@ -10,7 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
-from planner.errors import PlanError
+from planner.errors import PlanError, SolveError
 from planner.plan.evaluate import evaluate
 from planner.plan.sessions import choices_of_wait, join_blocks, longest_wait_s
 from planner.plan.types import Route, Stage
@@ -174,6 +174,14 @@ def test_a_plan_weighs_the_time_saved_against_the_urgent_delay() -> None:
     assert plan is not None
     assert [stage.sessions for stage in plan.sources["other"].routes[0].stages] == [(5,)]
     assert plan.max_wait_s == pytest.approx(0.02)
+    for max_wait_s, ends in ((0.0, ()), (0.013, (1, 3, 5)), (1.0, (5,))):
+        limited = solve(saving.with_workers({"b": {"speed": 1e-3}}), method="local", max_wait_s=max_wait_s).plan
+        assert limited is not None
+        assert [stage.sessions for stage in limited.sources["other"].routes[0].stages] == [ends]
+        assert [stage.sessions for stage in limited.sources["urgent"].routes[0].stages] == [(5,)]
+    for wrong in (-1.0, float("nan")):
+        with pytest.raises(SolveError, match="max_wait_s: not a time"):
+            solve(saving, max_wait_s=wrong)
 
 
 def test_random_instances_have_the_same_cost_in_problem_and_evaluation() -> None:
