@@ -88,6 +88,14 @@ def measure(
     power_mode: Annotated[
         str | None, typer.Option(metavar="TEXT", help="Power mode of the device, recorded as given.")
     ] = None,
+    beside: Annotated[
+        int | None,
+        typer.Option(
+            metavar="N",
+            help="Also measure, for as long again, blocks in an agent: alone, and while N other agents compute on this "
+            "host. Each has its own processors.",
+        ),
+    ] = None,
     max_blocks: int = MAX_BLOCKS_OPTION,
     shape: list[str] | None = SHAPE_OPTION,
     axis: list[str] | None = AXIS_OPTION,
@@ -121,9 +129,10 @@ def measure(
             power_mode=power_mode,
             inputs=inputs,
             operating_points=points,
+            beside=beside,
         )
     except KeyboardInterrupt:
-        typer.echo("planner: interrupted before 3 rounds were complete; no profile written", err=True)
+        typer.echo("planner: interrupted before the measurement was complete enough; no profile written", err=True)
         raise typer.Exit(INTERRUPTED) from None
     _finish(measured, output, json=json)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +25,11 @@ Routes = Mapping[str, Sequence[Route]]
 
 Samples = Mapping[str, Sequence[tuple[Route, Journey]]]
 """Each source's routes, with what a sample does on each."""
+
+
+MAX_SETTLING: Final = 1000
+SETTLED: Final = 1e-12
+"""Change in the number of co-located workers that compute, below which it counts as settled."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,8 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         A route needs a path that the networks do not have, or a rate or, for the goal ``energy``, a power is missing.
     """
     objective = instance.scenario.objective
+    settled = in_company(instance, routes)
+    instance, journeys = settled, journeys if settled is instance else None
     samples = _follow(instance, routes, journeys)
     volume = volumes(instance)
     load = _loads(instance, samples) * volume[:, None]
@@ -161,6 +168,46 @@ def sustained(instance: Instance, busy: Mapping[str, float]) -> float:
     return min([1.0, *(caps[name] / load for name, load in busy.items() if load > 0)])
 
 
+def in_company(instance: Instance, routes: Routes) -> Instance:
+    """Return the instance in which workers on one host slow each other down as much as they compute under ``routes``.
+
+    An instance whose company is stated, or where no worker slows down another, is returned as it is.
+
+    Raises
+    ------
+    PlanError
+        As :func:`evaluate` does.
+    """
+    if instance.company or not instance.colocated:
+        return instance
+    names, volume = (*instance.workers, *instance.resources), volumes(instance)
+    goal = instance.scenario.objective.goal
+
+    def loads(computing: float) -> NDArray[np.float64]:
+        at = instance.model_copy(update={"company": dict.fromkeys(instance.colocated, computing)})
+        return np.asarray(volume @ _loads(at, _follow(at, routes)))
+
+    def shares(load: NDArray[np.float64]) -> NDArray[np.float64]:
+        if goal == "makespan":
+            return np.asarray(load / max(float(load.max()), 1e-300))
+        scale = sustained(instance, dict(zip(names, load.tolist(), strict=True))) if goal == "throughput" else 1.0
+        return np.asarray(np.minimum(load * scale, 1.0))
+
+    # Loads are linear in the number of co-located workers that compute.
+    alone = loads(0.0)
+    more = loads(1.0) - alone
+    together = np.zeros((len(names), len(names)))
+    for worker, others in instance.colocated.items():
+        together[names.index(worker), [names.index(other) for other in others]] = 1.0
+    computing = np.zeros(len(names))
+    for _ in range(MAX_SETTLING):
+        before, computing = computing, together @ shares(alone + more * computing)
+        if np.abs(computing - before).max() < SETTLED:
+            break
+    found = dict(zip(names, computing.tolist(), strict=True))
+    return instance.model_copy(update={"company": {name: found[name] for name in instance.colocated}})
+
+
 @dataclass(frozen=True)
 class PlannedLeg:
     """Mean times of a route's samples on one leg, in seconds; samples that left before it count as zero.
@@ -192,6 +239,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
     PlanError
         As :func:`evaluate` does.
     """
+    instance = in_company(instance, routes)
     samples, volume = _follow(instance, routes), volumes(instance)
     goal = instance.scenario.objective.goal
     if goal == "makespan":
@@ -265,6 +313,7 @@ def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, f
     PlanError
         As :func:`evaluate` does.
     """
+    instance = in_company(instance, routes)
     load = _loads(instance, _follow(instance, routes)) * volumes(instance)[:, None]
     return {
         name: dict(zip(instance.sources, column, strict=True))

@@ -53,8 +53,8 @@ class SourcePlan(FrozenModel):
     surrogate_delay_s: float
     """This source's delay as the objective sees it, in seconds."""
     delay_interval_s: tuple[float, float | None] | None = None
-    """Interval of ``delay_s`` that follows from those of estimated profiles; its end is None where queues may grow
-    without limit. None if all profiles are measured, or no error is known."""
+    """Interval of ``delay_s`` that follows from those of the profiles; its end is None where queues may grow without
+    limit. None if no profile states one."""
     rate_interval_per_s: tuple[float, float] | None = None
     """For the goal ``throughput``: likewise of the samples per second that the plan sustains, up to those asked for."""
     p50_delay_s: float | None = None

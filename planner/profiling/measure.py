@@ -26,10 +26,11 @@ from planner.errors import ProfileError
 from planner.model.chain import Chain
 from planner.profiling.assemble import ChainCosts, assemble
 from planner.profiling.environment import device_environment, thermal_environment, thermals, throttle_warnings
+from planner.profiling.intervals import around
 from planner.profiling.measure_sequences import SequenceSampler, has_sequences
 from planner.profiling.sampling import MIN_ROUNDS, Clock, ProfiledModel, Progress, Sampler, TimingSamples, cut_names
-from planner.profiling.timing import fit_costs, noise_warnings
-from planner.profiling.types import WHOLE_ERROR, OperatingPoint, Profile
+from planner.profiling.timing import MEASURED_COVERAGE, fit_costs, noise_warnings
+from planner.profiling.types import WHOLE_ERROR, EstimateInterval, OperatingPoint, Profile
 from planner.runtime.providers import FULL_PRECISION, Provider, onnxruntime_version
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import SESSION_CONFIG
@@ -148,6 +149,9 @@ def measure(
             stage_overhead_s=fitted.stage_overhead_s,
             fusion_saving_s=samples.fusion_saving_s if len(samples.fusion_saving_s) == len(chain) - 1 else (),
             segment_error=fitted.segment_error,
+            interval=EstimateInterval(
+                coverage=MEASURED_COVERAGE, total_s=around(float(fitted.mean_s.sum()), fitted.width)
+            ),
             sequences=samples.sequences,
         ),
         device_class=device_class,

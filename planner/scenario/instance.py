@@ -71,6 +71,8 @@ class Instance(FrozenModel):
         Arrival times in seconds of each source with ``arrivals: trace``.
     predictions
         Recorded predictions by source, then model, if known; sample k is entry k modulo their number.
+    company
+        By worker, the mean number of other workers on its host that compute while it does; none if not stated.
     """
 
     scenario: ScenarioSpec
@@ -78,6 +80,7 @@ class Instance(FrozenModel):
     paths: dict[str, dict[str, NetworkPath]]
     traces: dict[str, tuple[float, ...]] = {}
     predictions: dict[str, dict[str, RecordedPredictions]] = {}
+    company: dict[str, float] = {}
 
     @cached_property
     def workers(self) -> tuple[str, ...]:
@@ -125,14 +128,14 @@ class Instance(FrozenModel):
         costs = self.profile(model, worker).sequences
         if costs is None:
             raise KeyError(f"the profile of {model} on {worker} knows no sequences")
-        return costs.block_s(runs) / self.scenario.workers[worker].speed
+        return np.asarray(costs.block_s(runs) * self._relative(model, worker))
 
     def block_s(self, model: str, worker: str, phase: Phase = SAMPLE) -> NDArray[np.float64]:
         """Return the mean time of each block in a run on ``worker`` at its speed; shape [L], seconds."""
         if phase.runs:
             return np.asarray(self.run_s(model, worker, phase.runs).mean(axis=0))
         means = np.array([block.mean_s for block in self.profile(model, worker).blocks])
-        return means / self.scenario.workers[worker].speed
+        return np.asarray(means * self._relative(model, worker))
 
     def block_std_s(self, model: str, worker: str, phase: Phase = SAMPLE) -> NDArray[np.float64]:
         """Return the standard deviation of the time of each block in a run on ``worker``; shape [L], seconds."""
@@ -142,7 +145,27 @@ class Instance(FrozenModel):
             relative = np.array([block.std_s / block.mean_s for block in blocks])
             return np.asarray(np.sqrt(times_s.var(axis=0) + (relative**2 * times_s**2).mean(axis=0)))
         deviations = np.array([block.std_s for block in blocks])
-        return deviations / self.scenario.workers[worker].speed
+        return np.asarray(deviations * self._relative(model, worker))
+
+    def _relative(self, model: str, worker: str) -> NDArray[np.float64]:
+        """Return the time of each block on ``worker`` at its speed and in its company, relative to the profile."""
+        slowdown = self.profile(model, worker).slowdown(self.company.get(worker, 0.0))
+        return slowdown / self.scenario.workers[worker].speed
+
+    @cached_property
+    def colocated(self) -> dict[str, tuple[str, ...]]:
+        """The other workers on the host of each worker that shares one with others and may be slowed down by them."""
+        hosts: dict[str, list[str]] = {}
+        for name, spec in self.scenario.workers.items():
+            if spec.host is not None:
+                hosts.setdefault(spec.host, []).append(name)
+        return {
+            name: tuple(other for other in together if other != name)
+            for together in hosts.values()
+            if len(together) > 1
+            for name in together
+            if any(self.profile(model, name).colocation is not None for model in self.profiles)
+        }
 
     def stage_overhead_s(self, model: str, worker: str) -> float:
         """Return the time of each stage on ``worker`` in addition to its blocks, in seconds."""
@@ -279,6 +302,10 @@ class Instance(FrozenModel):
         return self.with_workers(
             {name: {"speed": self.worker(name).speed / factor} for name, factor in slowness.items()}
         )
+
+    def on_hosts(self, host: str | None) -> Instance:
+        """Return the instance with all workers on one host, or each on a host of its own."""
+        return self.with_workers({name: {"host": host} for name in self.workers})
 
     def with_share(self, share: float | None) -> Instance:
         """Return the instance for a run that has a share of each worker's memory beside others; None for all of it.

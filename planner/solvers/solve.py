@@ -7,7 +7,6 @@ import importlib
 import math
 import time
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
 from typing import Any, Final, Literal, NamedTuple
 
@@ -17,6 +16,7 @@ from planner.plan.interval import coverage, with_intervals
 from planner.plan.types import PlanSpec, SearchStep, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
+from planner.solvers.company import solve_in_company
 from planner.solvers.core.build import build_problem, read_routes
 from planner.solvers.core.deadline import Deadline, Expired, call_until, garbage_kept
 from planner.solvers.core.history import History
@@ -24,10 +24,11 @@ from planner.solvers.core.infeasibility import tried, violations
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.problem import Choices, Problem, largest
 from planner.solvers.core.search_state import Options, Outcome, Progress, Search
+from planner.solvers.core.solution import Solution
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
-from planner.solvers.methods.known_plans import MAX_ARCS, PEAK_GOALS, known_plans, rule_plans
+from planner.solvers.methods.known_plans import MAX_ARCS, PEAK_GOALS, known_plans
 from planner.solvers.proof import poor_proof
 from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank, refined, single_samples_count
 from planner.solvers.routes.greedy import completed, greedy_rounds
@@ -72,15 +73,6 @@ METHODS: Final = {
 """All methods; the module of a method is imported, with its solver library, when the method is used."""
 POOLED: Final = "colgen"
 """The method that prices many sources in parallel."""
-
-
-@dataclass(frozen=True)
-class Solution:
-    """Result of :func:`solve`: a plan, or the reasons in words why there is none."""
-
-    status: Status
-    plan: PlanSpec | None = None
-    reasons: tuple[str, ...] = ()
 
 
 def solve(
@@ -131,6 +123,12 @@ def solve(
         The goal is ``delay`` and a source has no rate.
     """
     started_s = time.monotonic()
+    if instance.colocated and not instance.company:
+        again = partial(
+            solve, method=method, routes=routes, gap=gap, rank=rank, seed=seed, threads=threads,
+            max_visits=max_visits, pins=pins, dask=dask, progress=progress,
+        )  # fmt: skip
+        return solve_in_company(instance, again, time_limit_s=time_limit_s, start=start, rank=rank)
     history = History(started_s, progress)
     deadline = Deadline.after(time_limit_s)
     check_rank(rank)
@@ -139,8 +137,7 @@ def solve(
     names = _methods(problem, method, routes)
     if impossible := impossible_limits(ordered, problem):
         return Solution("infeasible", reasons=impossible)
-    if dask is not None and names != (POOLED,):
-        raise SolveError("only one method runs on a Dask cluster", where="dask", value=names[-1], expected=POOLED)
+    _check_dask(dask, names)
     known = read_routes(problem, {source: spec.routes for source, spec in start.sources.items()}) if start else ()
     if "shared" not in METHODS[names[-1]].routes:
         known = tuple(largest(of_source) for of_source in known)
@@ -157,10 +154,9 @@ def solve(
     )
     with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
         options = dataclasses.replace(options, pool=pool)
-        again = bool(options.start) and rank == "surrogate"
-        if names[0] not in RULES:
-            find = rule_plans if again else known_plans
-            options = dataclasses.replace(options, known=find(problem, deadline))
+        again = bool(options.start) and rank == "surrogate"  # within the gap no rule is better: they wait for that
+        if names[0] not in RULES and not again:
+            options = dataclasses.replace(options, known=known_plans(problem, deadline))
         method_solve = _load(problem, names, deadline)
         outcome = _with_known(method_solve(problem, options), problem, options)
         if again and outcome.status not in {"optimal", "infeasible"}:  # otherwise no plan would be better by the gap
@@ -306,6 +302,11 @@ def _methods(problem: Problem, method: str, routes: Routes | None) -> tuple[str,
         suitable = ", ".join(name for name, entry in METHODS.items() if routes in entry.routes)
         raise SolveError(f"{method} does not find {routes} routes", where="method", value=method, expected=suitable)
     return (method,)
+
+
+def _check_dask(dask: str | None, names: tuple[str, ...]) -> None:
+    if dask is not None and names != (POOLED,):
+        raise SolveError("only one method runs on a Dask cluster", where="dask", value=names[-1], expected=POOLED)
 
 
 def _single_methods(problem: Problem) -> tuple[str, ...]:

@@ -274,11 +274,13 @@ def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts,
         mean_s = float(np.mean(times)) if times else block.mean_s / speed * slowness
         return block.model_copy(update={"mean_s": mean_s, "std_s": block.std_s * mean_s / block.mean_s})
 
-    # The overhead of a stage is part of the in-situ time of its first block.
+    # The overhead of a stage is part of the in-situ time of its first block, and so is what co-located workers cost.
     return profile.model_copy(
         update={
             "blocks": tuple(cost_at(index, block) for index, block in enumerate(profile.blocks)),
             "stage_overhead_s": 0.0,
+            "interval": None,
+            "colocation": None,
             "device_class": _class_of(instance, worker),
         }
     )
