@@ -13,7 +13,7 @@ from itertools import count
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.profiling.sequences import Run
+from planner.profiling.sequences import TOKEN_BYTES, Run
 from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord
@@ -65,6 +65,10 @@ class Sequences:
         sequence.start(next(self._states))
         return self._numbered(sequence)
 
+    def greedy(self, source: str) -> bool:
+        """Return whether the worker of the last block chooses the tokens of a source."""
+        return self._decode[source].next == "argmax"
+
     def state(self, source: str, number: int) -> int:
         """Return the number of the state that a run continues, by which workers know its sequence."""
         return self._under_way[source, number].state
@@ -88,7 +92,8 @@ class Sequences:
         key = (model, sequence.left[0])
         if key not in self._sizes:
             self._sizes[key] = costs.cut_bytes([sequence.left[0]])[0]
-        return round(float(self._sizes[key][cut]))
+        greedy = cut == len(costs.blocks) and sequence.decode.next == "argmax"
+        return TOKEN_BYTES if greedy else round(float(self._sizes[key][cut]))
 
     def lose(self, source: str | None = None) -> None:
         """Let the state of all sequences be lost, or of those of one source."""

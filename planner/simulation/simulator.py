@@ -268,7 +268,8 @@ class Simulator:
 
     def _run(self, source: str, number: int) -> Arrived:
         """Return the arrival of a run of a sequence."""
-        return Arrived(source, number, sequence=self._sequences.state(source, number))
+        sequences = self._sequences
+        return Arrived(source, number, sequence=sequences.state(source, number), greedy=sequences.greedy(source))
 
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source

@@ -208,7 +208,8 @@ class Driver:
             return
         self._feedback.begin(submit, frame.tensors, max(self.now_s, 0.0))
         sequence = sequence_of(frame.tensors)
-        arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s, sequence)
+        greedy = submit.further is not None
+        arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s, sequence, greedy)
         if self.now_s < 0:  # the coordinator's clock is ahead of this one
             self._schedule(0.0, arrived)
         else:

@@ -73,7 +73,8 @@ class _Sequence:
         inputs = {spec.name: fill(spec, role, self.known[: self.end], self.seen) for spec, role in source.roles.items()}
         inputs[SEQUENCE.name] = np.array([self.state, self.runs], np.int64)
         self.begun += 1
-        return Arrived(source.name, self.sample + self.begun * RUN_STRIDE, sequence=self.state), inputs
+        number, greedy = self.sample + self.begun * RUN_STRIDE, source.decode.next == "argmax"
+        return Arrived(source.name, number, sequence=self.state, greedy=greedy), inputs
 
     def take(self, outputs: Tensors, now_s: float) -> bool:
         """Take the result of a run; return whether the sequence has ended."""
@@ -81,7 +82,10 @@ class _Sequence:
         if self.seen < len(self.known):
             return False
         decode = self.source.decode
-        token = choose(outputs[self.source.logits], decode.drawn_temperature, self.random)
+        if TOKENS in outputs:
+            token = int(outputs[TOKENS][0])
+        else:
+            token = choose(outputs[self.source.logits], decode.drawn_temperature, self.random)
         self.known.append(token)
         self.first_s = now_s if self.first_s is None else self.first_s
         self.restarts = 0

@@ -183,9 +183,12 @@ MAX_FURTHER: Final = 64
 
 
 class Further(FrozenModel):
-    """Further steps of a sequence after a sample, each with the likeliest token of the one before."""
+    """Further steps of a sequence after a sample, each with the likeliest token of the one before.
 
-    steps: Annotated[int, Field(ge=1, le=MAX_FURTHER)]
+    The result is the tokens; without further steps, the likeliest one after the sample.
+    """
+
+    steps: Annotated[int, Field(ge=0, le=MAX_FURTHER)]
     known: Annotated[int, Field(ge=1, le=2**24)]
     """Tokens of the sequence, those of the sample included."""
     stop: tuple[Count, ...] = ()
@@ -204,7 +207,7 @@ class Submit(FrozenModel):
     within_s: Amount | None = None
     """Time after its arrival, in seconds, after which no block of it is started; None without such a limit."""
     further: Further | None = None
-    """Steps that follow it before its end; None for none."""
+    """Steps that follow it before its end; None for none, and for all outputs in place of tokens."""
 
 
 class Stop(FrozenModel):
