@@ -33,8 +33,8 @@ class DecodeSpec(Entry):
     chunk: Tokens | None = None
     """Largest number of tokens of a prompt in one run, so that more urgent work gets its turn in between. By default a
     prompt is one run."""
-    concurrent: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
-    """Number of sequences at a time whose state workers keep room for."""
+    concurrent: Annotated[int, Field(ge=1, le=64, strict=True)] = 4
+    """Largest number of sequences at a time, for whose state workers keep room; others wait at the source."""
     max_ttft_s: Duration | None = Field(default=None, alias="max_ttft")
     """Bound on the mean time from the arrival of a prompt to its first token."""
     max_tpot_s: Duration | None = Field(default=None, alias="max_tpot")

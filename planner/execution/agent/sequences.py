@@ -7,6 +7,7 @@ its prompt and the tokens so far become the prompt of a new one.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -108,6 +109,8 @@ class Sequences:
     def __init__(self, worker: str, deploy: Deploy) -> None:
         self._sources: dict[str, _Source] = {}
         self._under_way: dict[tuple[str, int], _Sequence] = {}
+        self._waiting: dict[str, deque[tuple[int, float]]] = {}
+        """Sequences that have arrived and not begun, with the time of their arrival."""
         for index, (name, spec) in enumerate(deploy.instance.scenario.sources.items()):
             if spec.decode is None or spec.worker != worker or deploy.live:
                 continue
@@ -128,11 +131,24 @@ class Sequences:
         """Return whether a source of this worker produces sequences."""
         return source in self._sources
 
-    def begin(self, source: str, sample: int, now_s: float) -> tuple[Arrived, Tensors]:
-        """Begin a sequence; return its first run with its inputs."""
-        own = self._sources[source]
+    @property
+    def waiting(self) -> int:
+        """Number of sequences that have arrived and not begun."""
+        return sum(map(len, self._waiting.values()))
+
+    def arrive(self, source: str, sample: int, now_s: float) -> tuple[Arrived, Tensors] | None:
+        """Take a new sequence; return its first run with its inputs, or None if it has to wait."""
+        self._waiting.setdefault(source, deque()).append((sample, now_s))
+        return self.begin_next(source)
+
+    def begin_next(self, source: str) -> tuple[Arrived, Tensors] | None:
+        """Begin the sequence that has waited longest, if there is one and room for it; return as :meth:`arrive`."""
+        own, waiting = self._sources[source], self._waiting.get(source)
+        if not waiting or sum(name == source for name, _ in self._under_way) >= own.decode.concurrent:
+            return None
+        sample, created_s = waiting.popleft()
         entry = sample % len(own.prompts)
-        sequence = _Sequence(own, sample, now_s, drawing(own.seed, entry), list(own.prompts[entry]))
+        sequence = _Sequence(own, sample, created_s, drawing(own.seed, entry), list(own.prompts[entry]))
         self._under_way[source, sample] = sequence
         return sequence.next_run()
 
