@@ -36,7 +36,8 @@ class Evaluation:
     objective
         Value of the surrogate objective of the scenario's goal.
     weighted_delay_s
-        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T; incumbents are ranked by it.
+        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T, those of sequences with the weights of their parts;
+        incumbents are ranked by it.
     weighted_misses
         Σ p λ times the share of samples that miss their deadlines, over the sources that have one.
     distributions
@@ -138,7 +139,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         networks={name: NetworkUse(utilisation=busy[name]) for name in instance.resources},
         energy=energy,
         objective=value,
-        weighted_delay_s=float(priority * volume @ (delay + loss)),
+        weighted_delay_s=float(priority * volume @ (_counted_s(instance, delay, tokens) + loss)),
         weighted_misses=sum(
             priority[index] * volume[index] * misses.get(source, 0.0) for index, source in enumerate(instance.sources)
         ),
@@ -277,6 +278,18 @@ def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, f
 def _follow(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Samples:
     known = journeys or Journeys(instance)
     return {source: [(route, known.of(source, route)) for route in routes[source]] for source in instance.sources}
+
+
+def _counted_s(
+    instance: Instance, delay_s: NDArray[np.float64], tokens: Mapping[str, Mapping[str, float]]
+) -> NDArray[np.float64]:
+    """Return what the delay of each source counts in the objective, in seconds."""
+    return np.array(
+        [
+            own_s if spec.decode is None else spec.decode.counted_s(own_s, tokens[source]["ttft_s"])
+            for (source, spec), own_s in zip(instance.scenario.sources.items(), delay_s.tolist(), strict=True)
+        ]
+    )
 
 
 def _place_waits_s(

@@ -14,6 +14,7 @@ from planner.plan.evaluate import evaluate
 from planner.plan.memory import memory_bytes
 from planner.plan.verify import verify
 from planner.profiling.sequences import RunCurve
+from planner.profiling.types import Profile
 from planner.scenario.decode import DecodeSpec
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
@@ -202,3 +203,34 @@ def test_the_partition_of_one_source_is_optimal_for_sequences() -> None:
     assert best is not None
     assert found is not None
     assert found.objective == pytest.approx(best.objective)
+
+
+def _slower_at(what: str, device_class: str) -> Profile:
+    """Return a profile whose prompts or steps take four times as long."""
+    profile = with_sequences(make_profile(block_s=[0.003], device_class=device_class))
+    assert profile.sequences is not None
+    (block,) = profile.sequences.blocks
+    slower = RunCurve(**{name: 4 * value for name, value in getattr(block, what).model_dump().items()})
+    costs = profile.sequences.model_copy(update={"blocks": (block.model_copy(update={what: slower}),)})
+    return profile.model_copy(update={"sequences": costs})
+
+
+@pytest.mark.parametrize(("weights", "chosen"), [({}, "steps"), ({"ttft_weight": 30.0}, "prompts")])
+def test_weights_choose_between_quick_prompts_and_quick_steps(weights: dict[str, float], chosen: str) -> None:
+    decode = DecodeSpec(prompt=60, max_new=20, concurrent=1, **weights)
+    known = make_instance(
+        profiles=[_slower_at("step", "prompts"), _slower_at("prompt", "steps")],
+        workers={
+            "home": {"device_class": "prompts", "speed": 0.01},
+            "prompts": {"device_class": "prompts"},
+            "steps": {"device_class": "steps"},
+        },
+        sources={"a": {"worker": "home", "rate_per_s": 0.1, "decode": decode}},
+    )
+    solution = solve(known, time_limit_s=5)
+    assert solution.plan is not None
+    own = solution.plan.sources["a"]
+    assert [stage.worker for stage in own.routes[0].stages] == [chosen]
+    assert own.ttft_s is not None
+    parts_s = weights.get("ttft_weight", 1.0) * own.ttft_s + own.delay_s - own.ttft_s
+    assert evaluate(known, {"a": own.routes}).weighted_delay_s == pytest.approx(0.1 * parts_s)
