@@ -60,7 +60,7 @@ class _Sequence:
     @property
     def tokens(self) -> list[int]:
         """Those generated so far."""
-        return self.known[self.source.decode.prompt :]
+        return self.known[len(self.source.prompts[self.sample % len(self.source.prompts)]) :]
 
     @property
     def end(self) -> int:
@@ -115,12 +115,17 @@ class Sequences:
             if spec.decode is None or spec.worker != worker or deploy.live:
                 continue
             cuts = deploy.models[spec.models[0]].cuts
-            prompts = prompt_pool(
-                spec.decode.prompt,
-                vocabulary(cuts[0], cuts[-1], name),
-                seed=deploy.seed,
-                source_index=index,
-                samples=spec.samples,
+            own = deploy.prompts.get(name)
+            prompts = (
+                list(map(list, own))
+                if own is not None
+                else prompt_pool(
+                    spec.decode.prompt,
+                    vocabulary(cuts[0], cuts[-1], name),
+                    seed=deploy.seed,
+                    source_index=index,
+                    samples=spec.samples,
+                )
             )
             logits = logits_of(cuts[-1], name).name
             self._sources[name] = _Source(

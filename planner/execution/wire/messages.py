@@ -90,6 +90,8 @@ class Deploy(FrozenModel):
     threads: Annotated[int, Field(ge=1, le=2**16)] = 1
     sent: tuple[str, ...] = ()
     """Sources whose inputs are sent as :class:`Input` before the start; other inputs are drawn from the seed."""
+    prompts: dict[str, Annotated[tuple[tuple[Count, ...], ...], Field(min_length=1)]] = {}
+    """Prompts of sources of sequences that have their own, used in turn; others are drawn from the seed."""
     beside: tuple[str, ...] = ()
     """Runs of the same coordinator that go on beside this one, until their samples have ended; others are dropped."""
     live: bool = False
