@@ -90,6 +90,8 @@ class Waiting:
         Computation time it has had so far, in seconds.
     latest_s
         Latest time at which its next block may start; after that it is dropped. Infinite for most sources.
+    unasked
+        Last block that its driver may run without asking, while it runs.
     """
 
     task: Task
@@ -99,6 +101,7 @@ class Waiting:
     place: tuple[float, int]
     service_s: float = 0.0
     latest_s: float = inf
+    unasked: int = -1
 
     @property
     def begun(self) -> bool:
@@ -342,11 +345,13 @@ class Policy(Protocol):
     """The decisions of one worker; :class:`planner.policy.base.BasePolicy` has sensible defaults for most.
 
     ``looks_between_blocks`` says whether the worker asks :meth:`choose` after every block, or only at the end of a
-    task; the running task then stands first in its queue again. ``gossips`` says whether workers tell each other their
-    status (:meth:`status`, :meth:`listeners`) when it changes.
+    task; the running task then stands first in its queue again. ``keeps_order`` says that no choice between tasks
+    changes while time passes or a task gets on, so what was chosen is chosen again. ``gossips`` says whether workers
+    tell each other their status (:meth:`status`, :meth:`listeners`) when it changes.
     """
 
     looks_between_blocks: bool
+    keeps_order: bool
     gossips: bool
 
     def priority(self, view: View, source: str) -> float:

@@ -51,6 +51,10 @@ class ChainRunner:
         """Indices of the blocks that can run."""
         return frozenset(self._sessions)
 
+    def has(self, index: int) -> bool:
+        """Return whether a block can run."""
+        return index in self._sessions
+
     def load(self, index: int, model: bytes | Path) -> None:
         """Create the session of block ``index``, replacing an existing one."""
         if not 0 <= index < len(self._cut_tensors) - 1:

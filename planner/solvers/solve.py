@@ -28,7 +28,7 @@ from planner.solvers.core.solution import Solution
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
-from planner.solvers.methods.known_plans import MAX_ARCS, PEAK_GOALS, known_plans, rule_plans
+from planner.solvers.methods.known_plans import MAX_ARCS, PEAK_GOALS, known_plans
 from planner.solvers.proof import poor_proof
 from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank, refined, single_samples_count
 from planner.solvers.routes.greedy import completed, greedy_rounds
@@ -154,10 +154,9 @@ def solve(
     )
     with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
         options = dataclasses.replace(options, pool=pool)
-        again = bool(options.start) and rank == "surrogate"
-        if names[0] not in RULES:
-            find = rule_plans if again else known_plans
-            options = dataclasses.replace(options, known=find(problem, deadline))
+        again = bool(options.start) and rank == "surrogate"  # within the gap no rule is better: they wait for that
+        if names[0] not in RULES and not again:
+            options = dataclasses.replace(options, known=known_plans(problem, deadline))
         method_solve = _load(problem, names, deadline)
         outcome = _with_known(method_solve(problem, options), problem, options)
         if again and outcome.status not in {"optimal", "infeasible"}:  # otherwise no plan would be better by the gap

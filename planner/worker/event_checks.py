@@ -121,11 +121,13 @@ class EventChecks:
 
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
         self._block_failed(event, running)
-        if not isfinite(event.service_s):
-            raise ProtocolError(f"block {event.block} of {event.key} took {event.service_s} s")
+        if running is not None and len(event.before_s) != event.block - running.next_block:
+            raise ProtocolError(f"times of {len(event.before_s)} blocks from {running.next_block} to {event.block}")
+        if not all(map(isfinite, (event.service_s, *event.before_s))):
+            raise ProtocolError(f"block {event.block} of {event.key} took {event.service_s} s, after {event.before_s}")
 
     def _block_failed(self, event: BlockEnded | BlockFailed, running: Waiting | None) -> None:
-        if running is None or running.next_block != event.block or running.task.key != event.key:
+        if running is None or not running.next_block <= event.block <= running.unasked or running.task.key != event.key:
             raise ProtocolError(f"{self._view.worker} is not running block {event.block} of {event.key}")
 
     def _timed_out(self, event: TimedOut, _: Waiting | None) -> None:

@@ -150,12 +150,14 @@ class BlockEnded:
     """Computation time, in seconds."""
     confidence: tuple[float, ...] = ()
     """How sure the model is of its answer at each exit that the block computes, in [0, 1]."""
+    before_s: tuple[float, ...] = ()
+    """Computation times of the blocks before it that were run without asking, in order, in seconds."""
     kind: Literal["block_ended"] = "block_ended"
 
 
 @dataclass(slots=True)
 class BlockFailed:
-    """The block that this worker was running has failed."""
+    """The block that this worker was running, or one that was run after it without asking, has failed."""
 
     key: SampleKey
     block: int
@@ -223,13 +225,18 @@ Event: TypeAlias = (
 
 @dataclass(slots=True)
 class RunBlock:
-    """Run one block, then report :class:`BlockEnded` or :class:`BlockFailed`. One at a time."""
+    """Run one block, then report :class:`BlockEnded` or :class:`BlockFailed`. One at a time.
+
+    As long as there is nothing else to report, the blocks up to ``last_block`` may be run as well before that.
+    """
 
     key: SampleKey
     model: str
     block: int
     begins_stage: bool
     operating_point: int = 0
+    last_block: int | None = None
+    """None: only ``block``."""
     kind: Literal["run_block"] = "run_block"
 
 

@@ -20,7 +20,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     sample is started, and no task sent on, later than its source allows (:mod:`planner.worker.lateness`): the sample is
     dropped, at the latest possible moment if it waits then, and ends as :class:`Fail` with ``dropped``.
 6.  When a block ends and its task has blocks left here, the task goes on at once, unless the policy looks between
-    blocks: then it joins its queue again, before those that came later, and rule 5 applies.
+    blocks: then it joins its queue again, before those that came later, and rule 5 applies. Where it is sure to go on,
+    the driver may run further blocks without asking, until it has something else to report.
 7.  When a task ends, its result goes home if no block is left; else the rest is placed (rule 4). A task also ends, and
     a result goes home, where the sample leaves at an exit (:mod:`planner.worker.exits`).
 8.  When a worker leaves, every sample that it may have had starts again as a new attempt.
@@ -347,11 +348,23 @@ class Worker:
             self._home.admit()
             return
         self._running = waiting
-        task = waiting.task
+        task, block = waiting.task, waiting.next_block
         self._queues.begin(waiting)
+        waiting.unasked = last = self._unasked(waiting)
         self._output.effects.append(
-            RunBlock(task.key, task.model, waiting.next_block, not waiting.begun, task.operating_point)
+            RunBlock(
+                task.key, task.model, block, not waiting.begun, task.operating_point, last if last > block else None
+            )
         )
+
+    def _unasked(self, waiting: Waiting) -> int:
+        """Return the last block that is sure to be run next, until another event."""
+        policy = self._policy
+        if waiting.latest_s < inf or policy.gossips or self._state.instance.any_profile(waiting.task.model).exits:
+            return waiting.next_block
+        if policy.looks_between_blocks and not policy.keeps_order and self._state.queued:
+            return waiting.next_block
+        return waiting.last_block
 
     def _take_running(self) -> Waiting:
         waiting, self._running = self._running, None
@@ -362,6 +375,11 @@ class Worker:
 
     def _on_block_ended(self, event: BlockEnded) -> None:
         waiting = self._take_running()
+        for service_s in event.before_s:
+            self._queues.rescale(self._pace.ran(self._queues.running_s, service_s))
+            waiting.service_s += service_s
+            waiting.next_block += 1
+            self._queues.begin(waiting)
         self._queues.rescale(self._pace.ran(self._queues.running_s, event.service_s))
         exit_ = self._exit_taken(waiting, event) if event.confidence else None
         if exit_ is not None:
@@ -411,6 +429,9 @@ class Worker:
     def _on_block_failed(self, event: BlockFailed) -> None:
         waiting = self._take_running()
         task = waiting.task
+        while waiting.next_block < event.block:
+            waiting.next_block += 1
+            self._queues.begin(waiting)
         self._queues.drop_rest(waiting)
         self._report(task, FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}"), event.block)
 

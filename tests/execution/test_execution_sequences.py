@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from planner.execution.agent.block_times import BlockTimes, SequenceRuns
+from planner.execution.agent.executor import BlockTime
 from planner.execution.agent.sequences import Sequences
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import RUN_STRIDE, TOKENS, Deploy, DeployedModel
@@ -147,6 +148,7 @@ def test_a_paced_block_takes_the_time_of_its_run_and_is_no_slowness(new: int) ->
     lasts_s = times.begin(run, inputs)
     by_hand_s = 2e-3 + 1e-6 if new == 1 else 1e-3 + 2e-4 * new + 1e-7 * new * new
     assert lasts_s is not None
-    assert lasts_s == pytest.approx(by_hand_s / 0.5)
-    assert times.as_typical(run, lasts_s) == pytest.approx(0.002 / 0.5)
-    assert times.as_typical(run, 3 * lasts_s) == pytest.approx(3 * 0.002 / 0.5)
+    assert lasts_s == pytest.approx((by_hand_s / 0.5,))
+    (once_s,) = lasts_s
+    took = [BlockTime(0, 1.0, 1.0 + once_s, late=False), BlockTime(0, 2.0, 2.0 + 3 * once_s, late=False)]
+    assert times.as_typical("llama", took) == pytest.approx([0.002 / 0.5, 3 * 0.002 / 0.5])

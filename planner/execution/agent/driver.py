@@ -265,19 +265,20 @@ class Driver:
     # ---- what happens on this device --------------------------------------------------------------------------------
 
     def on_block_end(self, result: BlockResult) -> None:
-        """Handle the end of a block."""
-        key, block = result.run.key, result.run.block
-        start_s, end_s = result.start_s - self._start_s, result.end_s - self._start_s
-        record = BlockRecord(self.name, key.source, key.sample % RUN_STRIDE, block, start_s, end_s)
-        self._reporter.log.add_block(record, late=result.late)
-        self._free_s = result.end_s
+        """Handle the end of a job."""
+        key, zero_s = result.run.key, self._start_s
+        sample = key.sample % RUN_STRIDE
+        for block, start_s, end_s, late in result.times:
+            record = BlockRecord(self.name, key.source, sample, block, start_s - zero_s, end_s - zero_s)
+            self._reporter.log.add_block(record, late=late)
+        block, self._free_s = result.times[-1].block, result.times[-1].end_s
         if result.tensors is None:
             self._reporter.report_failing_block(result.run.model, block, result.reason)
             self._step(BlockFailed(key, block, result.reason))
         else:
             self._store.put(key, result.tensors)
-            took_s = self._block_times.as_typical(result.run, result.end_s - result.start_s)
-            self._step(BlockEnded(key, block, took_s, result.confidence))
+            *before_s, took_s = self._block_times.as_typical(result.run.model, result.times)
+            self._step(BlockEnded(key, block, took_s, result.confidence, tuple(before_s)))
         self._free_s = None
 
     def on_transfer(self, worker: str, size_bytes: int, took_s: float) -> None:
@@ -333,6 +334,8 @@ class Driver:
         self._reporter.log.add_transfer(self.name, hop, data, parcel.key, self.now_s)
 
     def _step(self, event: Event) -> None:
+        if not isinstance(event, (BlockEnded, BlockFailed)):
+            self._executor.halt()
         now_s = max(self.now_s, 0.0)  # members may come and go before the start
         try:
             effects = self._worker.step(now_s, event)

@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -33,29 +33,43 @@ Held: TypeAlias = Mapping[str, Tensor]
 
 @dataclass(frozen=True, slots=True)
 class BlockJob:
-    """A block to run, counted as begun at ``begin_s`` of the monotonic clock.
+    """Blocks to run, the first of which counts as begun at ``begin_s`` of the monotonic clock.
 
-    ``lasts_s`` is its duration by the scenario; None if it takes its own time.
+    ``lasts_s`` are their durations by the scenario; None if they take their own time.
     """
 
     run: RunBlock
     tensors: Held
     begin_s: float
-    lasts_s: float | None
+    lasts_s: tuple[float, ...] | None
+
+    @property
+    def blocks(self) -> range:
+        """The blocks to run, at least the first of them."""
+        last = self.run.block if self.run.last_block is None else self.run.last_block
+        return range(self.run.block, last + 1)
+
+
+class BlockTime(NamedTuple):
+    """When a block ran, by the monotonic clock, and whether it took longer than the scenario's time."""
+
+    block: int
+    start_s: float
+    end_s: float
+    late: bool
 
 
 @dataclass(frozen=True, slots=True)
 class BlockResult:
-    """The end of a job: its output tensors, or the reason why it failed; times of the monotonic clock."""
+    """The end of a job: the output tensors of its last block, or the reason why that failed."""
 
     run: RunBlock
     tensors: Held | None
     reason: str
-    start_s: float
-    end_s: float
-    late: bool
+    times: tuple[BlockTime, ...]
+    """Those of the blocks that were run, at least one."""
     confidence: tuple[float, ...] = ()
-    """The confidence at each exit that the block computes."""
+    """The confidence at each exit that the last block computes."""
 
 
 class ModelBlocks:
@@ -112,16 +126,22 @@ class ModelBlocks:
             if self._used_s[block] < time.monotonic() - unused_s:
                 self._runner.unload(block)
 
-    def run(self, block: int, tensors: Held) -> dict[str, Tensor]:
-        """Return the tensors of the cut after the block, given those before it in any memory."""
+    def run(self, block: int, tensors: Held, *, goes_on: bool = False) -> dict[str, Tensor]:
+        """Return the tensors of the cut after the block, given those before it in any memory.
+
+        ``goes_on`` says that these are what the block before it has returned.
+        """
         with self._running:
-            self.load(block)
+            if not self._runner.has(block):
+                self.load(block)
             self._used_s[block] = time.monotonic()
-            placed = tensors if _on_device(tensors) else self._runner.send(block, tensors)
+            placed = tensors if goes_on or _on_device(tensors) else self._runner.send(block, tensors)
             return self._runner.step(block, placed)
 
     def confidence(self, block: int, outputs: Held) -> tuple[float, ...]:
         """Return the model's confidence at each exit that a block computes, given the block's outputs."""
+        if not self._exits[block]:
+            return ()
         results = fetch({name: outputs[name] for name in self._exits[block]})
         return tuple(float(confidence(result).min()) for result in results.values())
 
@@ -171,11 +191,17 @@ class Executor:
         self._on_result = on_result
         self._processors = processors
         self._jobs: queue.SimpleQueue[BlockJob | None] = queue.SimpleQueue()
+        self._halted = False
         self._thread = start_thread("executor", self._work, on_failure, awaited_at_exit=True)
 
     def submit(self, job: BlockJob) -> None:
         """Add a job."""
+        self._halted = False
         self._jobs.put(job)
+
+    def halt(self) -> None:
+        """End the job at hand after the block at hand."""
+        self._halted = True
 
     @property
     def waited_s(self) -> float:
@@ -217,17 +243,34 @@ class Executor:
         return True
 
     def _run(self, job: BlockJob) -> BlockResult:
-        try:
-            blocks = self._models[job.run.model]
-            tensors = blocks.run(job.run.block, job.tensors)
-            confidences = blocks.confidence(job.run.block, tensors)
-        except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed
-            # Many samples may fail, so the reporter warns once per block.
-            _LOG.debug("block %d of %s fails", job.run.block, job.run.model, exc_info=True)
-            return BlockResult(job.run, None, _reason(error), job.begin_s, time.monotonic(), late=False)
-        end_s = done_s = time.monotonic()
-        begin_s = self._turn.since_s if self._turn.waited else job.begin_s  # another run's block takes none of its time
-        if job.lasts_s is not None and (end_s := max(done_s, begin_s + job.lasts_s)) > done_s:
+        tensors: Held = job.tensors
+        times: list[BlockTime] = []
+        start_s, confidences = job.begin_s, tuple[float, ...]()
+        for block in job.blocks:
+            if times:
+                if self._halted:
+                    break
+                start_s = times[-1].end_s
+                self._turn.give_way()
+            try:
+                blocks = self._models[job.run.model]
+                tensors = blocks.run(block, tensors, goes_on=bool(times))
+                confidences = blocks.confidence(block, tensors)
+            except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed
+                # Many samples may fail, so the reporter warns once per block.
+                _LOG.debug("block %d of %s fails", block, job.run.model, exc_info=True)
+                times.append(BlockTime(block, start_s, time.monotonic(), late=False))
+                return BlockResult(job.run, None, _reason(error), tuple(times))
+            times.append(self._ended(block, start_s, None if job.lasts_s is None else job.lasts_s[len(times)]))
+        return BlockResult(job.run, tensors, "", tuple(times), confidences)
+
+    def _ended(self, block: int, start_s: float, lasts_s: float | None) -> BlockTime:
+        """Return when a block ran that has ended; wait until the scenario's time is over, if it has one."""
+        done_s = time.monotonic()
+        if lasts_s is None:
+            return BlockTime(block, start_s, done_s, late=False)
+        begin_s = self._turn.since_s if self._turn.waited else start_s  # another run's block takes none of its time
+        end_s = max(done_s, begin_s + lasts_s)
+        if end_s > done_s:
             time.sleep(end_s - done_s)  # the block ends at end_s even if the system oversleeps
-        late = job.lasts_s is not None and end_s == done_s
-        return BlockResult(job.run, tensors, "", job.begin_s, end_s, late, confidences)
+        return BlockTime(block, start_s, end_s, late=end_s == done_s)
