@@ -108,7 +108,7 @@ PROVIDERS: Final = {
 }  # fmt: skip
 """The providers that an onnxruntime may have been built with."""
 
-VARIANTS: Final = {
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
     # On processors with AMX, OpenVINO computes float32 models in bfloat16 unless told otherwise.
     "openvino": {"precision": "bfloat16 where that is faster", "exact": "openvino-fp32"},
     "openvino-fp32": {"options": {openvino.CONFIG: openvino.FULL_PRECISION}, "precision": FULL_PRECISION},
