@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,7 +16,7 @@ from planner.plan.memory import memory_bytes
 from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.rates import bursts, variability, volumes
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
-from planner.plan.tokens import token_times
+from planner.plan.tokens import place_wait_s, token_times
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
 from planner.scenario.instance import Instance
 
@@ -25,6 +25,11 @@ Routes = Mapping[str, Sequence[Route]]
 
 Samples = Mapping[str, Sequence[tuple[Route, Journey]]]
 """Each source's routes, with what a sample does on each."""
+
+
+MAX_SETTLING: Final = 1000
+SETTLED: Final = 1e-12
+"""Change in the number of co-located workers that compute, below which it counts as settled."""
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,8 @@ class Evaluation:
     objective
         Value of the surrogate objective of the scenario's goal.
     weighted_delay_s
-        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T; incumbents are ranked by it.
+        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T, those of sequences with the weights of their parts;
+        incumbents are ranked by it.
     weighted_misses
         Σ p λ times the share of samples that miss their deadlines, over the sources that have one.
     distributions
@@ -82,6 +88,8 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         A route needs a path that the networks do not have, or a rate or, for the goal ``energy``, a power is missing.
     """
     objective = instance.scenario.objective
+    settled = in_company(instance, routes)
+    instance, journeys = settled, journeys if settled is instance else None
     samples = _follow(instance, routes, journeys)
     volume = volumes(instance)
     load = _loads(instance, samples) * volume[:, None]
@@ -119,6 +127,8 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     }[objective.goal]
     memory = memory_bytes(instance, routes)
     tokens = token_times(instance, samples, times_s)
+    if objective.goal != "makespan":
+        delay = delay + _place_waits_s(instance, volume * scale, delay, tokens)
     return Evaluation(
         sources={
             source: SourcePlan(
@@ -136,7 +146,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         networks={name: NetworkUse(utilisation=busy[name]) for name in instance.resources},
         energy=energy,
         objective=value,
-        weighted_delay_s=float(priority * volume @ (delay + loss)),
+        weighted_delay_s=float(priority * volume @ (_counted_s(instance, delay, tokens) + loss)),
         weighted_misses=sum(
             priority[index] * volume[index] * misses.get(source, 0.0) for index, source in enumerate(instance.sources)
         ),
@@ -159,6 +169,46 @@ def sustained(instance: Instance, busy: Mapping[str, float]) -> float:
     """Return the share of all rates at which every worker and network, with utilisations ``busy``, keeps to its cap."""
     caps = {name: min(UTILISATION_CAP, most) for name, most in instance.max_utilisation.items()}
     return min([1.0, *(caps[name] / load for name, load in busy.items() if load > 0)])
+
+
+def in_company(instance: Instance, routes: Routes) -> Instance:
+    """Return the instance in which workers on one host slow each other down as much as they compute under ``routes``.
+
+    An instance whose company is stated, or where no worker slows down another, is returned as it is.
+
+    Raises
+    ------
+    PlanError
+        As :func:`evaluate` does.
+    """
+    if instance.company or not instance.colocated:
+        return instance
+    names, volume = (*instance.workers, *instance.resources), volumes(instance)
+    goal = instance.scenario.objective.goal
+
+    def loads(computing: float) -> NDArray[np.float64]:
+        at = instance.model_copy(update={"company": dict.fromkeys(instance.colocated, computing)})
+        return np.asarray(volume @ _loads(at, _follow(at, routes)))
+
+    def shares(load: NDArray[np.float64]) -> NDArray[np.float64]:
+        if goal == "makespan":
+            return np.asarray(load / max(float(load.max()), 1e-300))
+        scale = sustained(instance, dict(zip(names, load.tolist(), strict=True))) if goal == "throughput" else 1.0
+        return np.asarray(np.minimum(load * scale, 1.0))
+
+    # Loads are linear in the number of co-located workers that compute.
+    alone = loads(0.0)
+    more = loads(1.0) - alone
+    together = np.zeros((len(names), len(names)))
+    for worker, others in instance.colocated.items():
+        together[names.index(worker), [names.index(other) for other in others]] = 1.0
+    computing = np.zeros(len(names))
+    for _ in range(MAX_SETTLING):
+        before, computing = computing, together @ shares(alone + more * computing)
+        if np.abs(computing - before).max() < SETTLED:
+            break
+    found = dict(zip(names, computing.tolist(), strict=True))
+    return instance.model_copy(update={"company": {name: found[name] for name in instance.colocated}})
 
 
 @dataclass(frozen=True)
@@ -192,6 +242,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
     PlanError
         As :func:`evaluate` does.
     """
+    instance = in_company(instance, routes)
     samples, volume = _follow(instance, routes), volumes(instance)
     goal = instance.scenario.objective.goal
     if goal == "makespan":
@@ -265,6 +316,7 @@ def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, f
     PlanError
         As :func:`evaluate` does.
     """
+    instance = in_company(instance, routes)
     load = _loads(instance, _follow(instance, routes)) * volumes(instance)[:, None]
     return {
         name: dict(zip(instance.sources, column, strict=True))
@@ -275,6 +327,33 @@ def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, f
 def _follow(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Samples:
     known = journeys or Journeys(instance)
     return {source: [(route, known.of(source, route)) for route in routes[source]] for source in instance.sources}
+
+
+def _counted_s(
+    instance: Instance, delay_s: NDArray[np.float64], tokens: Mapping[str, Mapping[str, float]]
+) -> NDArray[np.float64]:
+    """Return what the delay of each source counts in the objective, in seconds."""
+    return np.array(
+        [
+            own_s if spec.decode is None else spec.decode.counted_s(own_s, tokens[source]["ttft_s"])
+            for (source, spec), own_s in zip(instance.scenario.sources.items(), delay_s.tolist(), strict=True)
+        ]
+    )
+
+
+def _place_waits_s(
+    instance: Instance,
+    rate_per_s: NDArray[np.float64],
+    delay_s: NDArray[np.float64],
+    tokens: Mapping[str, dict[str, float]],
+) -> NDArray[np.float64]:
+    """Return the mean wait of each source's sequences for one of its places, and add it to the times of tokens."""
+    waits_s = np.zeros(len(rate_per_s))
+    for index, (source, spec) in enumerate(instance.scenario.sources.items()):
+        if spec.decode is not None:
+            waits_s[index] = place_wait_s(float(rate_per_s[index]), float(delay_s[index]), spec.decode.concurrent)
+            tokens[source]["ttft_s"] += waits_s[index]
+    return waits_s
 
 
 def _percentiles(found: DelayDistribution | None) -> dict[str, Any]:

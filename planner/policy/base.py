@@ -14,6 +14,7 @@ class BasePolicy:
     """Every sample is computed where it arrives, first come, first served: the policy ``local``."""
 
     looks_between_blocks = False
+    keeps_order = False
     gossips = False
 
     def priority(self, view: View, source: str) -> float:

@@ -42,6 +42,7 @@ class Planned(PriorityPolicy):
         self._urgency = Urgency(instance, order)
         self._as_evaluated = limited or order == "priority" or not self._urgency.deadline_s
         self._refuses = self._as_evaluated and instance.scenario.policy.admission
+        self.keeps_order = not self._urgency.deadline_s
         self._routes: dict[str, tuple[Route, ...]] = {}
         self._follow(plan)
         self._drawn: dict[str, int] = defaultdict(int)

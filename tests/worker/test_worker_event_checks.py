@@ -108,12 +108,15 @@ def misfits(worker: Worker, instance: Instance, plan: PlanSpec) -> Iterator[tupl
     yield later_s, Arrived(NOBODY, 0)
     yield later_s, BlockEnded(key, block + 1, 0.01)
     yield later_s, BlockEnded(key._replace(attempt=key.attempt + 1), block, 0.01)
-    yield later_s, BlockFailed(key, block + 1, "no such block")
+    last = worker._running.last_block if worker._running is not None else block
+    yield later_s, BlockFailed(key, last + 1, "no such block")
+    yield later_s, BlockEnded(key, last + 1, 0.01, before_s=(0.01,) * (last + 1 - block))
     if worker.running is None:
         yield later_s, BlockEnded(key, block, 0.01)
         yield later_s, BlockFailed(key, block, "none runs")
     else:
         yield later_s, BlockEnded(key, block, nan)
+        yield later_s, BlockEnded(key, block, 0.01, before_s=(0.01,))
     yield later_s, TimedOut(Timer(cast("Any", "tea"), key))
     yield later_s, TimedOut(Timer("window", SampleKey(NOBODY, 0, 0)))
     yield later_s, Transferred(NOBODY, 1000, 0.1)

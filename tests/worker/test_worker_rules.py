@@ -81,7 +81,8 @@ URGENT, OTHER = SampleKey("urgent", 0, 0), SampleKey("other", 0, 0)
 
 def test_rule_1_one_block_at_a_time() -> None:
     busy = worker()
-    assert only(busy.step(0.0, Arrived("other", 0)), RunBlock) == RunBlock(OTHER, "m", 0, begins_stage=True)
+    run = only(busy.step(0.0, Arrived("other", 0)), RunBlock)
+    assert run == RunBlock(OTHER, "m", 0, begins_stage=True, last_block=1)
     assert not [effect for effect in busy.step(0.1, Arrived("urgent", 0)) if isinstance(effect, RunBlock)]
     assert busy.queued == 1
 
@@ -144,19 +145,43 @@ def test_rule_6_urgent_work_waits_for_one_block_at_most_and_the_task_goes_on_aft
     source = worker(the_plan=AT_HOME)
     source.step(0.0, Arrived("other", 0))
     source.step(0.0, Arrived("urgent", 0))
-    assert only(source.step(0.01, BlockEnded(OTHER, 0, 0.01)), RunBlock) == RunBlock(URGENT, "m", 0, begins_stage=True)
+    run = only(source.step(0.01, BlockEnded(OTHER, 0, 0.01)), RunBlock)
+    assert run == RunBlock(URGENT, "m", 0, begins_stage=True, last_block=BLOCKS - 1)
     for block in range(BLOCKS - 1):
         source.step(0.02, BlockEnded(URGENT, block, 0.01))
     effects = source.step(0.05, BlockEnded(URGENT, BLOCKS - 1, 0.01))
     assert only(effects, Complete) == Complete(URGENT, 0.0, WHOLE)
-    assert only(effects, RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
+    assert only(effects, RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False, last_block=BLOCKS - 1)
 
 
 def test_rule_6_among_equals_the_task_at_hand_goes_on() -> None:
     source = worker(the_plan=AT_HOME)
     source.step(0.0, Arrived("other", 0))
     source.step(0.0, Arrived("other", 1))
-    assert only(source.step(0.01, BlockEnded(OTHER, 0, 0.01)), RunBlock) == RunBlock(OTHER, "m", 1, begins_stage=False)
+    run = only(source.step(0.01, BlockEnded(OTHER, 0, 0.01)), RunBlock)
+    assert run == RunBlock(OTHER, "m", 1, begins_stage=False, last_block=BLOCKS - 1)
+
+
+def test_rule_6_blocks_that_are_run_without_asking_count_like_others_and_an_urgent_task_comes_after_them() -> None:
+    source, asked = worker(the_plan=AT_HOME), worker(the_plan=AT_HOME)
+    for each in (source, asked):
+        each.step(0.0, Arrived("other", 0))
+    for block in range(2):
+        asked.step(0.01, BlockEnded(OTHER, block, 0.01))
+    for each in (source, asked):
+        each.step(0.015, Arrived("urgent", 0))
+    effects = source.step(0.03, BlockEnded(OTHER, 2, 0.01, before_s=(0.01, 0.01)))
+    assert effects == asked.step(0.03, BlockEnded(OTHER, 2, 0.01))
+    assert only(effects, RunBlock) == RunBlock(URGENT, "m", 0, begins_stage=True, last_block=BLOCKS - 1)
+    assert source._state.backlog_s == asked._state.backlog_s
+
+
+def test_rule_6_a_later_block_may_fail_that_was_run_without_asking() -> None:
+    source = worker(the_plan=AT_HOME)
+    source.step(0.0, Arrived("other", 0))
+    effects = source.step(0.1, BlockFailed(OTHER, 2, "out of memory"))
+    assert only(effects, Fail) == Fail(OTHER, 0.0, "slow, block 2: out of memory")
+    assert not source._state.backlog_s
 
 
 def test_rule_7_the_rest_is_placed_and_the_result_goes_home() -> None:
@@ -167,7 +192,7 @@ def test_rule_7_the_rest_is_placed_and_the_result_goes_home() -> None:
     assert isinstance(sent, Send)
     assert (sent.to, sent.cut, sent.size_bytes) == ("fast", 2, CUTS[2])
     run = only(helper.step(0.03, Received("slow", sent.message)), RunBlock)
-    assert run == RunBlock(URGENT, "m", 2, begins_stage=True)
+    assert run == RunBlock(URGENT, "m", 2, begins_stage=True, last_block=3)
     helper.step(0.04, BlockEnded(URGENT, 2, 0.01))
     home = only(helper.step(0.05, BlockEnded(URGENT, 3, 0.01)), Send)
     assert home == Send("slow", ResultMessage(URGENT, BLOCKS, WHOLE), BLOCKS, CUTS[-1], 8.0)
@@ -181,7 +206,8 @@ def test_rule_8_samples_on_a_route_through_a_worker_that_left_start_again_withou
     source.step(0.01, BlockEnded(URGENT, 0, 0.01))
     source.step(0.02, BlockEnded(URGENT, 1, 0.01))
     second = SampleKey("urgent", 0, 1)
-    assert only(source.step(0.5, Left("fast")), RunBlock) == RunBlock(second, "m", 0, begins_stage=True)
+    run = only(source.step(0.5, Left("fast")), RunBlock)
+    assert run == RunBlock(second, "m", 0, begins_stage=True, last_block=BLOCKS - 1)
     for block in range(BLOCKS - 1):
         source.step(0.6, BlockEnded(second, block, 0.01))
     assert only(source.step(0.7, BlockEnded(second, BLOCKS - 1, 0.01)), Complete) == Complete(second, 0.0, WHOLE)
@@ -215,6 +241,8 @@ def test_a_block_that_raises_fails_its_sample_by_name_and_the_next_is_served() -
     [
         BlockEnded(URGENT, 0, 0.01),
         BlockEnded(OTHER, 1, 0.01),
+        BlockEnded(OTHER, 0, 0.01, before_s=(0.01,)),
+        BlockEnded(OTHER, 2, 0.01, before_s=(0.01, 0.01)),
         BlockFailed(OTHER, 2, "no such block"),
         Arrived("other", 0),
     ],

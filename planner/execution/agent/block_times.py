@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections import OrderedDict
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Final
 
 import numpy as np
 
-from planner.execution.agent.executor import Held
+from planner.execution.agent.executor import BlockTime
+from planner.execution.agent.model_blocks import Held
 from planner.execution.wire.messages import Deploy, DeployedModel
 from planner.model.chain import SEQUENCE
 from planner.profiling.sequences import Run
@@ -70,18 +71,23 @@ class BlockTimes:
         self._paced = deploy.paced
         self._times = RunTimes(instance)
         self._overhead_s = {model: instance.stage_overhead_s(model, worker) for model in instance.profiles}
+        self._saving_s = {model: instance.saving_s(model, worker) for model in instance.profiles}
         self._sequences = SequenceRuns()
         self._tokens: Run | None = None
         """Those of the block that runs."""
 
-    def begin(self, run: RunBlock, tensors: Held) -> float | None:
-        """Take note of the block that begins; return how long it takes in a paced run, in seconds, None otherwise."""
+    def begin(self, run: RunBlock, tensors: Held) -> tuple[float, ...] | None:
+        """Take note of the blocks that begin; return how long they take in a paced run, in seconds, None otherwise."""
         self._tokens = self._sequences.of(self._models[run.model], run.block, tensors)
         if not self._paced:
             return None
-        block_s = float(self._times.block_s(run.model, self._worker, self._tokens)[run.block])
-        return block_s + (self._overhead_s[run.model] if run.begins_stage else 0.0)
+        times_s, saved_s = self._times.block_s(run.model, self._worker, self._tokens), self._saving_s[run.model]
+        first_s, *others_s = (
+            float(times_s[first : last + 1].sum() - saved_s[first + 1 : last + 1].sum()) for first, last in run.spans
+        )
+        return (first_s + (self._overhead_s[run.model] if run.begins_stage else 0.0), *others_s)
 
-    def as_typical(self, run: RunBlock, took_s: float) -> float:
-        """Return how long the block that has ended would have taken in a typical run."""
-        return self._times.as_typical(run.model, self._worker, self._tokens, run.block, took_s)
+    def as_typical(self, model: str, times: Iterable[BlockTime]) -> list[float]:
+        """Return how long the blocks that have ended would have taken in a typical run."""
+        typical = self._times.as_typical
+        return [typical(model, self._worker, self._tokens, time.block, time.end_s - time.start_s) for time in times]

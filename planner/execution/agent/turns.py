@@ -37,6 +37,11 @@ class Turns:
         self._ends_s: dict[str, float] = {}
         """Virtual time up to which each coordinator has been served."""
 
+    @property
+    def contended(self) -> bool:
+        """Whether some run waits for its turn."""
+        return bool(self._waiting)
+
     def turn(self, coordinator: str, share: float) -> Turn:
         """Return the turn of a run, whose coordinator has a share of the agent."""
         return Turn(self, coordinator, share)
@@ -108,6 +113,13 @@ class Turn:
     def renew(self) -> None:
         """End the turn, and wait for another one, for a block that is ready to run."""
         self._turns.end(self, again=True)
+
+    def give_way(self) -> None:
+        """Let another run that waits have its turn first, if it is to; the next block is ready to run."""
+        if self._turns.contended:
+            self.renew()
+        else:
+            self.waited = False
 
     def end(self) -> None:
         """End the turn; there is nothing to run."""
