@@ -55,9 +55,10 @@ class Sequences:
         self._states = count()
         self._sizes: dict[tuple[str, Run], NDArray[np.float64]] = {}
 
-    def __contains__(self, source: object) -> bool:
-        """Return whether a source produces sequences."""
-        return source in self._decode
+    @property
+    def sources(self) -> frozenset[str]:
+        """The sources that produce sequences."""
+        return frozenset(self._decode)
 
     def begin(self, source: str, sample: int, now_s: float) -> int:
         """Begin a sequence; return the number of its first run."""

@@ -89,8 +89,9 @@ class EventChecks:
             self._refuse("worker", event.sender)
         if isinstance(message, StatusMessage):
             return
-        if message.key.source not in self._sources:
-            self._refuse("source", message.key.source)
+        source = message.key.source
+        if source not in self._sources:
+            self._refuse("source", source)
         if isinstance(message, (TaskMessage, RequestMessage)):  # a union takes several times as long
             self._task(message.task, message.last_block)
 
@@ -123,7 +124,7 @@ class EventChecks:
         self._block_failed(event, running)
         if running is not None and len(event.before_s) != event.block - running.next_block:
             raise ProtocolError(f"times of {len(event.before_s)} blocks from {running.next_block} to {event.block}")
-        if not all(map(isfinite, (event.service_s, *event.before_s))):
+        if not isfinite(event.service_s) or not all(map(isfinite, event.before_s)):
             raise ProtocolError(f"block {event.block} of {event.key} took {event.service_s} s, after {event.before_s}")
 
     def _block_failed(self, event: BlockEnded | BlockFailed, running: Waiting | None) -> None:
