@@ -75,6 +75,7 @@ def test_an_unloaded_sequence_takes_the_times_of_its_runs() -> None:
     assert expected.tpot_s == pytest.approx(tpot_s, rel=1e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("others", [False, True])
 def test_a_loaded_source_is_evaluated_as_it_is_simulated(*, others: bool) -> None:
     known = instance(rate_per_s=5.0, samples=1500, others=others)
