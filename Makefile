@@ -9,6 +9,8 @@ INSTALL = PIP_CONSTRAINT=$(LOCK) PIP_BUILD_CONSTRAINT=$(LOCK) \
 LOCKER := .venv-lock
 AUDITOR := .venv-audit
 SBOM := dist/sbom.cdx.json
+# Bytecode is kept: tests start some hundred processes, each of which would compile the modules that it imports.
+unexport PYTHONDONTWRITEBYTECODE
 # Tests beside each other: three processes for two processors, since those with agents wait for half of their time.
 BESIDE := -n 3 --dist loadfile --no-loadscope-reorder
 ALONE = $(shell grep -rl "pytest.mark.alone" tests --include "test_*.py" | sort)

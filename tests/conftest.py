@@ -73,6 +73,8 @@ _SLOW = (
 )
 """What starts processes in almost all of its tests, or searches for long. Single tests have the marker themselves."""
 
+_MARKED = {"agents": _WITH_AGENTS, "slow": _SLOW}
+
 _FIRST = (
     "test_readme.py",
     "docs/test_docs_commands.py",
@@ -110,12 +112,24 @@ def _refuse_processes(event: str, arguments: tuple[Any, ...]) -> None:
         raise RuntimeError("a test that starts a process has the marker slow")
 
 
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Import no file all of whose tests are left out: in `make test-fast` these are most of them."""
+    wanted = config.option.markexpr.split(" and ")
+    return True if any(f"not {marker}" in wanted for marker in _markers(collection_path)) else None
+
+
 def pytest_itemcollected(item: pytest.Item) -> None:
     """Mark the tests that run agents, and those that `make test-fast` leaves out."""
-    path = item.path.relative_to(Path(__file__).parent)
-    for marker, places in {"agents": _WITH_AGENTS, "slow": _SLOW}.items():
-        if path.as_posix() in places or path.parts[0] in places:
-            item.add_marker(marker)
+    for marker in _markers(item.path):
+        item.add_marker(marker)
+
+
+def _markers(path: Path) -> list[str]:
+    """Return the markers of all tests of a file or folder."""
+    place = path.relative_to(Path(__file__).parent)
+    return [
+        marker for marker, places in _MARKED.items() if place.as_posix() in places or {*place.parts[:1]} & {*places}
+    ]
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import runpy
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from planner.scenario.types import AdaptiveParameters
+from tests.cli.command import script
 
 FOLDER = Path(__file__).parents[1] / "examples" / "changing"
 PHASES = 5
@@ -19,8 +18,9 @@ PHASES = 5
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> tuple[str, Path]:
     folder = tmp_path_factory.mktemp("changing")
-    command = [sys.executable, str(FOLDER / "run.py"), "-o", str(folder)]
-    return subprocess.run(command, capture_output=True, text=True, check=True).stdout, folder
+    done = script(FOLDER / "run.py", "-o", folder)
+    assert done.returncode == 0, done.stderr
+    return done.stdout, folder
 
 
 def longest_s(printed: str, policy: str) -> dict[str, list[float]]:
@@ -63,8 +63,7 @@ def test_phases_are_those_of_the_scenario() -> None:
 
 
 def test_with_deadlines_serving_by_value_loses_least(tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / "run.py"), "--deadlines", "-o", str(tmp_path)]
-    printed = subprocess.run(command, capture_output=True, text=True, check=True).stdout
+    printed = script(FOLDER / "run.py", "--deadlines", "-o", tmp_path).stdout
     (total,) = [line.split("│")[3:-1] for line in printed.splitlines() if "weighted by priority" in line]
     edf, planned, adaptive = (float(cell.strip().removesuffix("%")) for cell in total)
     assert max(planned, adaptive) < 0.8 * edf

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
+
+from tests.cli.command import script
 
 FOLDER = Path(__file__).parents[1] / "examples" / "exits"
 EQUAL = 0.005
@@ -17,8 +17,7 @@ EQUAL = 0.005
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("exits")
-    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "-o", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = script(FOLDER / "run.py", "--quick", "-o", folder)
     assert done.returncode == 0, done.stderr
     return folder
 

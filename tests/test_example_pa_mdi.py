@@ -1,14 +1,13 @@
 from __future__ import annotations
 
 import json
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from planner.scenario.load import load_instance
+from tests.cli.command import script
 
 FOLDER = Path(__file__).parents[1] / "examples" / "pa-mdi"
 
@@ -16,8 +15,7 @@ FOLDER = Path(__file__).parents[1] / "examples" / "pa-mdi"
 @pytest.fixture(scope="module")
 def results(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("pa-mdi")
-    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "-o", str(folder)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=280, check=False)
+    done = script(FOLDER / "run.py", "--quick", "-o", folder)
     assert done.returncode == 0, done.stderr
     return folder
 

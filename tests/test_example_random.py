@@ -13,6 +13,7 @@ import pytest
 
 from planner.scenario.check import check_scenario
 from planner.scenario.instance import Instance
+from tests.cli.command import script
 
 FOLDER = Path(__file__).parents[1] / "examples" / "random"
 
@@ -72,8 +73,7 @@ def test_quick_run_compares_with_the_best_of_the_six(tmp_path: Path) -> None:
 
 
 def test_batches_under_adaptive_take_hardly_longer_than_a_fluid(tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / "batches.py"), "--scenarios", "2", "--samples", "1500", "-o", str(tmp_path)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
+    done = script(FOLDER / "batches.py", "--scenarios", "2", "--samples", "1500", "-o", tmp_path)
     assert done.returncode == 0, done.stderr
     found = json.loads((tmp_path / "batches.json").read_text(encoding="utf-8"))
     ratios = {
@@ -83,7 +83,7 @@ def test_batches_under_adaptive_take_hardly_longer_than_a_fluid(tmp_path: Path) 
 
 
 def test_deadlines_are_compared_with_the_best_of_eight(tmp_path: Path) -> None:
-    command = [sys.executable, str(FOLDER / "deadlines.py"), "--scenarios", "1", "--samples", "40", "--ablation"]
+    command = [sys.executable, str(FOLDER / "deadlines.py"), "--scenarios", "1", "--samples", "20", "--ablation"]
     command += ["--replications", "2", "-o", str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr

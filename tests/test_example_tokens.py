@@ -10,7 +10,7 @@ RUN = Path(__file__).parents[1] / "examples" / "tokens" / "run.py"
 
 
 def test_the_example_runs(tmp_path: Path) -> None:
-    command = [sys.executable, str(RUN), "-o", str(tmp_path), "--prompt", "40", "--tokens", "6", "--budget", "3"]
+    command = [sys.executable, str(RUN), "-o", str(tmp_path), "--prompt", "40", "--tokens", "6", "--budget", "1"]
     done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=240)
     assert done.returncode == 0, done.stderr
     rows = [

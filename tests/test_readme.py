@@ -20,7 +20,7 @@ from planner.errors import ProfileError
 from planner.execution.wire.certificates import make_certificates
 from planner.execution.wire.zenoh import free_port
 from planner.scenario.load import load_instance, load_scenario
-from tests.cli.command import parse
+from tests.cli.command import parse, planner
 from tests.docs.formats_page import RESULT, result_paths
 from tests.docs.pages import commands, quick_program, quick_words
 
@@ -53,9 +53,11 @@ def program(text: str) -> str:
 
 def run_command(command: str, folder: Path) -> None:
     """Run a command of a page; a validation may end with 1, since delays may be off on a busy machine."""
-    words = [sys.executable, "-m", "planner", *quick_words(command)]
-    ended = subprocess.run(words, capture_output=True, text=True, check=False, cwd=folder, timeout=240)
-    allowed = {0, 1} if "validate" in words else {0}
+    words = quick_words(command)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        ended = planner(*words)
+    allowed = {0, 1} if words[0] == "validate" else {0}
     assert ended.returncode in allowed, f"{command}\n{ended.stdout}\n{ended.stderr}"
 
 

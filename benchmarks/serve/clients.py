@@ -20,6 +20,10 @@ Done = Callable[[Any], None]
 class Client(Protocol):
     """A way to the model."""
 
+    def infer(self) -> Any:
+        """Send a sample and return its output, in the thread that calls."""
+        ...
+
     def submit(self, done: Done) -> None:
         """Send a sample, once fewer than ``LIMIT`` are in flight; ``done`` is called in any thread with the output."""
         ...
@@ -29,22 +33,16 @@ class Client(Protocol):
         ...
 
 
-def wait(client: Client) -> Any:
-    """Send a sample and return its output."""
-    box: queue.SimpleQueue[Any] = queue.SimpleQueue()
-    client.submit(box.put)
-    output = box.get(timeout=60)
-    if isinstance(output, Exception):
-        raise output
-    return output
-
-
 class SessionClient:
     """Submits to a session in this process."""
 
     def __init__(self, session: planner.Session) -> None:
         self._source = session.source(SOURCE)
         self._inputs = {"x": sample()}
+
+    def infer(self) -> Any:
+        """Send a sample and return its output."""
+        return self._source.submit(self._inputs).result().outputs["y"]
 
     def submit(self, done: Done) -> None:
         """Send a sample."""
@@ -60,10 +58,15 @@ class HttpClient:
 
     def __init__(self, address: str) -> None:
         self._address = address
+        self._own = _HttpConnection(address)
         self._work: queue.Queue[Done | None] = queue.Queue(1)
         self._threads = [threading.Thread(target=self._serve, daemon=True) for _ in range(LIMIT)]
         for thread in self._threads:
             thread.start()
+
+    def infer(self) -> Any:
+        """Send a sample and return its output; only in the thread that made this client."""
+        return self._own.infer()
 
     def submit(self, done: Done) -> None:
         """Send a sample."""
@@ -75,17 +78,29 @@ class HttpClient:
             self._work.put(None)
         for thread in self._threads:
             thread.join()
+        self._own.close()
 
     def _serve(self) -> None:
-        client = tritonclient.http.InferenceServerClient(self._address)
-        tensor = tritonclient.http.InferInput("x", list(sample().shape), "FP32")
-        tensor.set_data_from_numpy(sample())
+        connection = _HttpConnection(self._address)
         while (done := self._work.get()) is not None:
             try:
-                done(client.infer(SOURCE, [tensor]).as_numpy("y"))
+                done(connection.infer())
             except Exception as error:  # noqa: BLE001 - the caller raises it
                 done(error)
-        client.close()
+        connection.close()
+
+
+class _HttpConnection:
+    """A connection, which belongs to the thread that makes it."""
+
+    def __init__(self, address: str) -> None:
+        self._client = tritonclient.http.InferenceServerClient(address)
+        self._tensor = tritonclient.http.InferInput("x", list(sample().shape), "FP32")
+        self._tensor.set_data_from_numpy(sample())
+        self.close = self._client.close
+
+    def infer(self) -> Any:
+        return self._client.infer(SOURCE, [self._tensor]).as_numpy("y")
 
 
 class GrpcClient:
@@ -96,6 +111,10 @@ class GrpcClient:
         self._tensor = tritonclient.grpc.InferInput("x", list(sample().shape), "FP32")
         self._tensor.set_data_from_numpy(sample())
         self._slots = threading.Semaphore(LIMIT)
+
+    def infer(self) -> Any:
+        """Send a sample and return its output."""
+        return self._client.infer(SOURCE, [self._tensor]).as_numpy("y")
 
     def submit(self, done: Done) -> None:
         """Send a sample."""

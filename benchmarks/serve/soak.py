@@ -22,7 +22,7 @@ from typing import Final
 
 import planner
 from benchmarks.serve.case import SOURCE, serving, write_case
-from benchmarks.serve.clients import HttpClient, wait
+from benchmarks.serve.clients import HttpClient
 from benchmarks.soak import LOOK_EVERY_S, SETTLES, Look, look_at, report
 from planner.api.applying import apply_at
 from planner.errors import PlannerError
@@ -127,7 +127,7 @@ def soak(minutes: float, change_every_s: float, kill_every_s: float) -> None:
 
         client = HttpClient(http)
         stack.callback(client.close)
-        wait(client)
+        client.infer()
         began_s = time.monotonic()
         tasks = ((change, change_every_s), (kill, kill_every_s), (look, LOOK_EVERY_S))
         threads = [threading.Thread(target=_repeat, args=(*task, over), daemon=True) for task in tasks]

@@ -36,6 +36,7 @@ def profile(
     state: Mapping[str, str] | None = None,
     inputs: StrPath | None = None,
     operating_points: Sequence[OperatingPoint] = (),
+    beside: int | None = None,
     progress: Progress | None = show_progress,
 ) -> Profile:
     """Measure what each block of a model costs on this device.
@@ -47,7 +48,8 @@ def profile(
     device_class
         Name for this combination of device, provider and number of threads, such as ``jetson-nano``.
     provider
-        ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``.
+        ``cpu``, ``cuda``, ``tensorrt``, another one that onnxruntime was built with, or an installed plug-in such as
+        ``openvino``; with options as in ``openvino?device=GPU``.
     threads
         Number of threads that a block may use.
     rounds
@@ -70,6 +72,9 @@ def profile(
         ``.npz`` file of inputs by name to measure with; random by default.
     operating_points
         Accuracies and early exits, from :func:`planner.calibrate`.
+    beside
+        Also measure, for as long again, how much longer blocks take in an agent, alone and while this many other
+        agents compute on this host. Each agent needs processors of its own.
     progress
         Callback ``progress(step, done, total)``. By default, a bar on a terminal; None for none.
 
@@ -85,8 +90,12 @@ def profile(
         model, max_blocks=max_blocks, shape=shape, axes=axes, layer_assignment=layer_assignment, state=state
     )
     arrays = None if inputs is None else read_inputs(Path(inputs), chain_model.chain.cuts[0].tensors)
+    if beside is not None:
+        from planner.validation.colocation import check_room, with_colocation
+
+        check_room(beside, threads)
     with reporting(progress, f"measuring {chain_model.chain.name}") as report:
-        return measure(
+        measured = measure(
             chain_model,
             device_class=_named(device_class),
             provider=provider,
@@ -96,6 +105,19 @@ def profile(
             operating_points=operating_points,
             power_mode=power_mode,
             seed=seed,
+            inputs=arrays,
+            progress=report,
+        )
+    if beside is None or measured.environment["partial"]:
+        return measured
+    with reporting(progress, f"measuring {chain_model.chain.name} in agents") as report:
+        return with_colocation(
+            chain_model,
+            measured,
+            beside,
+            provider=provider,
+            threads=threads,
+            budget_s=budget_s,
             inputs=arrays,
             progress=report,
         )

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from itertools import islice
+from dataclasses import dataclass, field
 from typing import Any, Final
 
 import numpy as np
@@ -12,24 +11,22 @@ from numpy.typing import NDArray
 
 from planner.plan.distribution import DelayDistribution, Flow, delay_distributions
 from planner.plan.energy import energy_use, require_power
-from planner.plan.journey import Journey, Journeys, LegSite
+from planner.plan.journey import Journeys, LegSite
 from planner.plan.memory import memory_bytes
-from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.rates import bursts, variability, volumes
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
-from planner.plan.tokens import place_wait_s, token_times
+from planner.plan.tokens import counted_s, place_waits_s, token_times
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
+from planner.plan.visit_times import Samples, queueing_times_s
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
 """Each source's routes."""
 
-_ROUNDS: Final = 20
-_CLOSE: Final = 1e-3
-"""How many times the times of steps are found again at most, and the relative change at which they are known."""
 
-Samples = Mapping[str, Sequence[tuple[Route, Journey]]]
-"""Each source's routes, with what a sample does on each."""
+MAX_SETTLING: Final = 1000
+SETTLED: Final = 1e-12
+"""Change in the number of co-located workers that compute, below which it counts as settled."""
 
 
 @dataclass(frozen=True)
@@ -88,6 +85,8 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         A route needs a path that the networks do not have, or a rate or, for the goal ``energy``, a power is missing.
     """
     objective = instance.scenario.objective
+    settled = in_company(instance, routes)
+    instance, journeys = settled, journeys if settled is instance else None
     samples = _follow(instance, routes, journeys)
     volume = volumes(instance)
     load = _loads(instance, samples) * volume[:, None]
@@ -106,7 +105,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         spread: Mapping[str, DelayDistribution] = {}
     else:
         scale = sustained(instance, busy) if objective.goal == "throughput" else 1.0
-        times_s = _queueing_times_s(instance, samples, volume * scale)
+        times_s = queueing_times_s(instance, samples, volume * scale)
         delay = _delays(instance, samples, times_s) + latency
         spread = _distributions(instance, samples, volume * scale)
         held = numbers(Classes.of(weight), load * scale, kappa(objective.service_cv))
@@ -126,7 +125,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     memory = memory_bytes(instance, routes)
     tokens = token_times(instance, samples, times_s)
     if objective.goal != "makespan":
-        delay = delay + _place_waits_s(instance, volume * scale, delay, tokens)
+        delay = delay + place_waits_s(instance, volume * scale, delay, tokens)
     return Evaluation(
         sources={
             source: SourcePlan(
@@ -144,7 +143,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         networks={name: NetworkUse(utilisation=busy[name]) for name in instance.resources},
         energy=energy,
         objective=value,
-        weighted_delay_s=float(priority * volume @ (_counted_s(instance, delay, tokens) + loss)),
+        weighted_delay_s=float(priority * volume @ (counted_s(instance, delay, tokens) + loss)),
         weighted_misses=sum(
             priority[index] * volume[index] * misses.get(source, 0.0) for index, source in enumerate(instance.sources)
         ),
@@ -167,6 +166,46 @@ def sustained(instance: Instance, busy: Mapping[str, float]) -> float:
     """Return the share of all rates at which every worker and network, with utilisations ``busy``, keeps to its cap."""
     caps = {name: min(UTILISATION_CAP, most) for name, most in instance.max_utilisation.items()}
     return min([1.0, *(caps[name] / load for name, load in busy.items() if load > 0)])
+
+
+def in_company(instance: Instance, routes: Routes) -> Instance:
+    """Return the instance in which workers on one host slow each other down as much as they compute under ``routes``.
+
+    An instance whose company is stated, or where no worker slows down another, is returned as it is.
+
+    Raises
+    ------
+    PlanError
+        As :func:`evaluate` does.
+    """
+    if instance.company or not instance.colocated:
+        return instance
+    names, volume = (*instance.workers, *instance.resources), volumes(instance)
+    goal = instance.scenario.objective.goal
+
+    def loads(computing: float) -> NDArray[np.float64]:
+        at = instance.model_copy(update={"company": dict.fromkeys(instance.colocated, computing)})
+        return np.asarray(volume @ _loads(at, _follow(at, routes)))
+
+    def shares(load: NDArray[np.float64]) -> NDArray[np.float64]:
+        if goal == "makespan":
+            return np.asarray(load / max(float(load.max()), 1e-300))
+        scale = sustained(instance, dict(zip(names, load.tolist(), strict=True))) if goal == "throughput" else 1.0
+        return np.asarray(np.minimum(load * scale, 1.0))
+
+    # Loads are linear in the number of co-located workers that compute.
+    alone = loads(0.0)
+    more = loads(1.0) - alone
+    together = np.zeros((len(names), len(names)))
+    for worker, others in instance.colocated.items():
+        together[names.index(worker), [names.index(other) for other in others]] = 1.0
+    computing = np.zeros(len(names))
+    for _ in range(MAX_SETTLING):
+        before, computing = computing, together @ shares(alone + more * computing)
+        if np.abs(computing - before).max() < SETTLED:
+            break
+    found = dict(zip(names, computing.tolist(), strict=True))
+    return instance.model_copy(update={"company": {name: found[name] for name in instance.colocated}})
 
 
 @dataclass(frozen=True)
@@ -200,6 +239,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
     PlanError
         As :func:`evaluate` does.
     """
+    instance = in_company(instance, routes)
     samples, volume = _follow(instance, routes), volumes(instance)
     goal = instance.scenario.objective.goal
     if goal == "makespan":
@@ -208,7 +248,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
         loads = (_loads(instance, samples) * volume[:, None]).sum(axis=0)
         busy = dict(zip((*instance.workers, *instance.resources), loads.tolist(), strict=True))
         scale = sustained(instance, busy) if goal == "throughput" else 1.0
-        times_s = _queueing_times_s(instance, samples, volume * scale)
+        times_s = queueing_times_s(instance, samples, volume * scale)
     in_order = iter(times_s)
     return {
         source: [
@@ -273,6 +313,7 @@ def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, f
     PlanError
         As :func:`evaluate` does.
     """
+    instance = in_company(instance, routes)
     load = _loads(instance, _follow(instance, routes)) * volumes(instance)[:, None]
     return {
         name: dict(zip(instance.sources, column, strict=True))
@@ -283,33 +324,6 @@ def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, f
 def _follow(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Samples:
     known = journeys or Journeys(instance)
     return {source: [(route, known.of(source, route)) for route in routes[source]] for source in instance.sources}
-
-
-def _counted_s(
-    instance: Instance, delay_s: NDArray[np.float64], tokens: Mapping[str, Mapping[str, float]]
-) -> NDArray[np.float64]:
-    """Return what the delay of each source counts in the objective, in seconds."""
-    return np.array(
-        [
-            own_s if spec.decode is None else spec.decode.counted_s(own_s, tokens[source]["ttft_s"])
-            for (source, spec), own_s in zip(instance.scenario.sources.items(), delay_s.tolist(), strict=True)
-        ]
-    )
-
-
-def _place_waits_s(
-    instance: Instance,
-    rate_per_s: NDArray[np.float64],
-    delay_s: NDArray[np.float64],
-    tokens: Mapping[str, dict[str, float]],
-) -> NDArray[np.float64]:
-    """Return the mean wait of each source's sequences for one of its places, and add it to the times of tokens."""
-    waits_s = np.zeros(len(rate_per_s))
-    for index, (source, spec) in enumerate(instance.scenario.sources.items()):
-        if spec.decode is not None:
-            waits_s[index] = place_wait_s(float(rate_per_s[index]), float(delay_s[index]), spec.decode.concurrent)
-            tokens[source]["ttft_s"] += waits_s[index]
-    return waits_s
 
 
 def _percentiles(found: DelayDistribution | None) -> dict[str, Any]:
@@ -356,43 +370,3 @@ def _delays(instance: Instance, samples: Samples, times_s: Sequence[float]) -> N
         for source in instance.sources
     ]
     return np.array(spent_s)
-
-
-def _queueing_times_s(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> list[float]:
-    """Return the mean time of each visit of each route of each source, in order.
-
-    How often steps of sequences come depends on how long they wait, so the times are found step by step.
-    """
-    specs = instance.scenario.sources
-    level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
-    crowds = {source: bursts(instance, source) for source in instance.sources}
-    streams = [
-        Stream(
-            level[-specs[source].priority],
-            float(rate) * route.share * visit.probability,
-            visit,
-            source,
-            crowds[source],
-        )
-        for source, rate in zip(instance.sources, rate_per_s, strict=True)
-        for route, trip in samples[source]
-        for visit in trip.visits
-    ]
-    if len(level) == 1 or all(spec.decode is None for spec in specs.values()):
-        return visit_times_s(streams)
-    times_s = [stream.visit.mean_s for stream in streams]
-    for _ in range(_ROUNDS):
-        in_order = iter(times_s)
-        returns_s = [
-            returns_s
-            for source in instance.sources
-            for _, trip in samples[source]
-            for returns_s in trip.returns_s(list(islice(in_order, len(trip.visits))))
-        ]
-        before_s = times_s
-        times_s = visit_times_s(
-            [replace(stream, returns_s=own_s) for stream, own_s in zip(streams, returns_s, strict=True)]
-        )
-        if np.allclose(times_s, before_s, rtol=_CLOSE):
-            break
-    return times_s

@@ -1,6 +1,6 @@
-"""Intervals of what a plan achieves, where profiles are estimates with an interval.
+"""Intervals of what a plan achieves, where profiles state an interval.
 
-The estimates of all models on all device classes are taken as too high, or too low, together. Where their errors are
+The times of all models on all device classes are taken as too long, or too short, together. Where their errors are
 independent of each other, the intervals of a plan therefore cover more than those of the profiles.
 """
 
@@ -43,7 +43,8 @@ def with_intervals(instance: Instance, sources: Mapping[str, SourcePlan]) -> dic
     routes = {name: source.routes for name, source in sources.items()}
     if coverage(instance, routes) is None:
         return dict(sources)
-    ends = [evaluate(_at(instance, routes, end), routes) for end in (LOW, HIGH)]
+    used = _used(instance, routes)
+    ends = [evaluate(at_end(instance, end, used), routes) for end in (LOW, HIGH)]
     shares: list[float] = []
     for found in ends:
         busy = {name: use.utilisation for name, use in found.workers.items()}
@@ -67,14 +68,24 @@ def _interval(ends: list[float]) -> tuple[float, float | None]:
     return low, high if math.isfinite(high) else None
 
 
-def _at(instance: Instance, routes: Routes, end: int) -> Instance:
-    """Return the instance with the blocks that routes use as short, or as long, as their interval allows."""
-    used = _used(instance, routes)
+def at_end(instance: Instance, end: int, used: Mapping[tuple[str, str], frozenset[int]] | None = None) -> Instance:
+    """Return the instance with blocks as short, or as long, as their interval allows.
+
+    Parameters
+    ----------
+    end
+        :data:`LOW` or :data:`HIGH`.
+    used
+        The blocks that run, by model and device class; by default all.
+    """
+
+    def scaled(model: str, device_class: str, profile: Profile) -> Profile:
+        every = frozenset(range(len(profile.blocks)))
+        blocks = every if used is None else used.get((model, device_class), frozenset())
+        return _scaled(profile, profile.factors(blocks)[end])
+
     profiles = {
-        model: {
-            device_class: _scaled(profile, profile.factors(used.get((model, device_class), frozenset()))[end])
-            for device_class, profile in by_class.items()
-        }
+        model: {device_class: scaled(model, device_class, profile) for device_class, profile in by_class.items()}
         for model, by_class in instance.profiles.items()
     }
     return instance.model_copy(update={"profiles": profiles})
@@ -95,4 +106,5 @@ def _scaled(profile: Profile, factor: float) -> Profile:
     if factor == 1:
         return profile
     blocks = [block.model_copy(update={"mean_s": block.mean_s * factor}) for block in profile.blocks]
-    return profile.model_copy(update={"blocks": tuple(blocks)})
+    savings = tuple(saving_s * factor for saving_s in profile.fusion_saving_s)
+    return profile.model_copy(update={"blocks": tuple(blocks), "fusion_saving_s": savings})

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Final
@@ -9,6 +10,7 @@ from typing import Final
 import numpy as np
 from numpy.typing import NDArray
 
+from planner.profiling.intervals import half_width
 from planner.profiling.types import SegmentError
 
 Segment = tuple[int, int]
@@ -19,6 +21,11 @@ MAX_HELD_OUT: Final = 12
 
 NORMAL_QUARTILES: Final = 1.349
 """Interquartile range of a normal distribution, in standard deviations."""
+
+MEASURED_COVERAGE: Final = 0.95
+"""Coverage of the interval of measured times."""
+PARTS: Final = 8
+"""Number of parts of a measurement whose times are compared."""
 
 NOISY_WAITING: Final = 0.10
 NOISY_SPREAD: Final = 0.10
@@ -97,6 +104,9 @@ class FittedCosts:
     std_s: NDArray[np.float64]
     stage_overhead_s: float
     segment_error: SegmentError | None
+    width: float
+    """How far the logarithm of the mean time of a run may be from that of these costs, with ``MEASURED_COVERAGE``: the
+    error on the held-out segments, and how much the chain's time changed between parts of the measurement."""
 
 
 def fit_costs(rounds: Rounds) -> FittedCosts:
@@ -112,7 +122,12 @@ def fit_costs(rounds: Rounds) -> FittedCosts:
     for first, last in rounds.fitted:
         excess_s.append(np.median(_times(rounds, (first, last)) - block_s[:, first : last + 1].sum(axis=1)))
     overhead_s = max(float(np.median(excess_s)), 0.0)
-    return FittedCosts(mean_s, robust_std(block_s), overhead_s, _segment_error(rounds, mean_s, overhead_s, length))
+    errors = _errors(rounds, mean_s, overhead_s) if length > 1 else []
+    width = math.hypot(
+        half_width(errors, MEASURED_COVERAGE) if errors else 0.0,
+        half_width(_drifts(rounds.chain_s), MEASURED_COVERAGE),
+    )
+    return FittedCosts(mean_s, robust_std(block_s), overhead_s, _segment_error(errors), width)
 
 
 def robust_std(times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.float64]:
@@ -121,16 +136,26 @@ def robust_std(times_s: Sequence[float] | NDArray[np.float64]) -> NDArray[np.flo
     return np.asarray((high_s - low_s) / NORMAL_QUARTILES)
 
 
-def _segment_error(rounds: Rounds, mean_s: NDArray[np.float64], overhead_s: float, length: int) -> SegmentError | None:
-    if not rounds.held_out or length < 2:
-        return None
+def _errors(rounds: Rounds, mean_s: NDArray[np.float64], overhead_s: float) -> list[float]:
+    """Return the logarithm of predicted over measured time of each held-out segment."""
     errors = []
     for first, last in rounds.held_out:
         measured_s = float(np.median(_times(rounds, (first, last))))
-        errors.append(abs((overhead_s + mean_s[first : last + 1].sum()) / measured_s - 1))
-    return SegmentError(
-        median=float(np.median(errors)), p95=float(np.percentile(errors, 95)), segments=len(rounds.held_out)
-    )
+        errors.append(math.log((overhead_s + mean_s[first : last + 1].sum()) / measured_s))
+    return errors
+
+
+def _drifts(chain_s: Sequence[float]) -> list[float]:
+    """Return the logarithm of the chain's time in each of several parts of a measurement, relative to all of it."""
+    parts = np.array_split(np.array(chain_s), min(PARTS, len(chain_s)))
+    return [math.log(float(np.median(part) / np.median(chain_s))) for part in parts]
+
+
+def _segment_error(errors: Sequence[float]) -> SegmentError | None:
+    if not errors:
+        return None
+    relative = np.abs(np.expm1(errors))
+    return SegmentError(median=float(np.median(relative)), p95=float(np.percentile(relative, 95)), segments=len(errors))
 
 
 def _times(rounds: Rounds, segment: Segment) -> NDArray[np.float64]:

@@ -7,6 +7,8 @@ from itertools import pairwise
 from math import exp, inf, log, sqrt
 from typing import Annotated, Any, Final, Literal
 
+import numpy as np
+from numpy.typing import NDArray
 from pydantic import AfterValidator, Field, model_validator
 
 from planner.base import FrozenModel
@@ -83,7 +85,8 @@ class BlockCost(FrozenModel):
     load_s: ExtraSeconds
     """Time to create the block's session from its model file, in seconds."""
     interval_s: Interval | None = None
-    """Interval of ``mean_s`` in an estimate, with the coverage of :class:`EstimateInterval`, in seconds."""
+    """Interval of ``mean_s``, with the coverage of :class:`EstimateInterval`, in seconds; none in a measured profile,
+    whose blocks are known as well as the whole model."""
     work: dict[str, KernelWork] = {}
     """Work by kind of operator (:mod:`planner.model.work`), from which estimates for the device class can be fitted;
     empty in estimates, and in profiles of earlier versions."""
@@ -133,12 +136,41 @@ def _readable(environment: dict[str, Any]) -> dict[str, Any]:
     return environment
 
 
+class FusionError(SegmentError):
+    """Relative error of the predicted times of random held-out segments, each of which is one session."""
+
+    blocks_median: NonNegative
+    """Median of the error if savings are left out: the sum of the blocks in place of the session."""
+
+
 class EstimateInterval(FrozenModel):
-    """Interval of the time of the whole model, in an estimate."""
+    """Interval of the time of the whole model."""
 
     coverage: Probability
-    """Share of models, or of blocks, whose time lies in the interval, as far as the errors of the fit tell."""
+    """Share of models, or of blocks, whose time lies in the interval, as far as the errors of the fit tell; in a
+    measured profile the share of runs whose mean time does, as far as the rounds tell."""
     total_s: Interval
+
+
+class ColocationCosts(FrozenModel):
+    """How much longer blocks take in an agent, alone and while other agents compute on the same host."""
+
+    others: PositiveCount
+    """Number N of the other agents that computed."""
+    alone: tuple[Positive, ...]
+    """Time of each block in an agent while the others are idle, relative to ``mean_s``; length L. It contains the
+    agent's own work between blocks."""
+    beside: tuple[Positive, ...]
+    """Likewise while all N others compute; length L, nowhere less than ``alone``."""
+
+    @model_validator(mode="after")
+    def _never_faster(self) -> ColocationCosts:
+        if len(self.alone) != len(self.beside):
+            raise ValueError(f"alone has {len(self.alone)} entries, beside {len(self.beside)}")
+        for block, (alone, beside) in enumerate(zip(self.alone, self.beside, strict=True)):
+            if beside < alone:
+                raise ValueError(f"block {block} takes {beside:g} beside others, less than {alone:g} alone")
+        return self
 
 
 class Profile(Printable, FrozenModel):
@@ -165,8 +197,12 @@ class Profile(Printable, FrozenModel):
     exits: tuple[ExitPoint, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
     segment_error: SegmentError | None = None
+    fusion_error: FusionError | None = None
+    """How well ``fusion_saving_s`` predicts sessions of several blocks; None if not measured."""
     interval: EstimateInterval | None = None
-    """How well an estimate is known; None in a measured profile, and in an estimate whose error is unknown."""
+    """How well the times are known; None where the error is unknown, and in measured profiles of earlier versions."""
+    colocation: ColocationCosts | None = None
+    """How much longer blocks take beside other agents on one host; None if not measured."""
     sequences: SequenceCosts | None = None
     """Costs of runs by their tokens; None for models without state, and in profiles of earlier versions."""
 
@@ -177,7 +213,7 @@ class Profile(Printable, FrozenModel):
         return error if isinstance(error, float) and 0 <= error < inf else None
 
     def factors(self, blocks: Collection[int]) -> tuple[float, float]:
-        """Return the interval of the time that some blocks take together, relative to the estimate; (1, 1) if measured.
+        """Return the interval of the time that some blocks take together, relative to ``mean_s``; (1, 1) if unknown.
 
         Errors of blocks have a part in common, which shows in the interval of the whole model, and a part of their own,
         which averages out over many blocks.
@@ -198,6 +234,20 @@ class Profile(Printable, FrozenModel):
             factors.append(exp(width if end else -width))
         return factors[0], factors[1]
 
+    def slowdown(self, computing: float) -> NDArray[np.float64]:
+        """Return the time of each block in an agent, relative to ``mean_s``; 1 if not measured; shape [L].
+
+        Parameters
+        ----------
+        computing
+            Mean number of other agents on the host that compute meanwhile; the slowdown is linear in it.
+        """
+        costs = self.colocation
+        if costs is None:
+            return np.ones(len(self.blocks))
+        alone = np.array(costs.alone)
+        return np.asarray(alone + (np.array(costs.beside) - alone) * computing / costs.others)
+
     def contents(self) -> Iterator[Table | str]:
         """Return the costs along the chain, and how reliable they are."""
         return _describe(self)
@@ -215,6 +265,8 @@ class Profile(Printable, FrozenModel):
         if self.sequences and (len(self.sequences.blocks), len(self.sequences.cuts)) != (count, count + 1):
             found = f"{len(self.sequences.blocks)} blocks and {len(self.sequences.cuts)} cuts"
             raise ValueError(f"sequences have {found}; expected {count} and {count + 1}")
+        if self.colocation and len(self.colocation.alone) != count:
+            raise ValueError(f"colocation has {len(self.colocation.alone)} entries; expected {count}")
         if self.fusion_saving_s and len(self.fusion_saving_s) != count - 1:
             raise ValueError(f"fusion_saving_s has {len(self.fusion_saving_s)} entries; expected {count - 1}")
         return self
@@ -268,8 +320,21 @@ def _describe(profile: Profile) -> Iterator[Table | str]:
     error, fit = profile.segment_error, profile.environment.get("fit")
     if error is not None:
         yield f"error on {error.segments} held-out segments: median {error.median:.1%}, 95th percentile {error.p95:.1%}"
+    if (fused := profile.fusion_error) is not None:
+        yield (
+            f"error on {fused.segments} held-out segments as one session: median {fused.median:.1%}, 95th percentile "
+            f"{fused.p95:.1%}; by the sum of the blocks: median {fused.blocks_median:.1%}"
+        )
     if fit:
         yield _describe_fit(fit)
+    if profile.colocation is not None:
+        others = profile.colocation.others
+        alone_s, beside_s = (_in_agent_s(profile, computing) for computing in (0, others))
+        yield (
+            f"in an agent {1e3 * alone_s:.2f} ms ({alone_s / total_s - 1:+.0%}); while "
+            f"{others} {'others compute' if others > 1 else 'other computes'} on its host {1e3 * beside_s:.2f} ms "
+            f"({beside_s / total_s - 1:+.0%})"
+        )
     if profile.sequences is not None:
         yield from describe(profile.sequences)
     if profile.interval is not None:
@@ -294,7 +359,8 @@ def _describe_fit(fit: dict[str, Any]) -> str:
 
 def _block_table(profile: Profile) -> Table:
     longest_s = max(block.mean_s for block in profile.blocks)
-    interval = [] if profile.interval is None else [f">{profile.interval.coverage:.0%} interval"]
+    known = profile.interval is not None and any(block.interval_s for block in profile.blocks)
+    interval = [f">{profile.interval.coverage:.0%} interval"] if profile.interval is not None and known else []
     return Table(
         f"{profile.model.name} on {profile.device_class} ({profile.provenance})",
         (">block", "name", ">ms", *interval, ">± ms", "", ">weights MiB", ">peak MiB", ">load ms", ">out KiB"),
@@ -314,6 +380,10 @@ def _block_table(profile: Profile) -> Table:
             for index, (block, cut_bytes) in enumerate(zip(profile.blocks, profile.cut_bytes[1:], strict=True))
         ],
     )
+
+
+def _in_agent_s(profile: Profile, computing: float) -> float:
+    return float(profile.slowdown(computing) @ [block.mean_s for block in profile.blocks])
 
 
 def _milliseconds(interval_s: tuple[float, float] | None) -> str:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,6 +20,9 @@ from planner.profiling.types import OperatingPoint, Profile
 from planner.scenario.decode import DecodeSpec
 from planner.scenario.phases import SAMPLE, Phase, block_memory, phases
 from planner.scenario.types import PolicySpec, ScenarioSpec, WorkerSpec
+
+MOST_SAVED: Final = 0.9
+"""Part of a block's time that joining it to the block before saves at most, whatever was measured."""
 
 _R = TypeVar("_R", bound=FrozenModel)
 _V = TypeVar("_V")
@@ -71,6 +74,8 @@ class Instance(FrozenModel):
         Arrival times in seconds of each source with ``arrivals: trace``.
     predictions
         Recorded predictions by source, then model, if known; sample k is entry k modulo their number.
+    company
+        By worker, the mean number of other workers on its host that compute while it does; none if not stated.
     """
 
     scenario: ScenarioSpec
@@ -78,6 +83,7 @@ class Instance(FrozenModel):
     paths: dict[str, dict[str, NetworkPath]]
     traces: dict[str, tuple[float, ...]] = {}
     predictions: dict[str, dict[str, RecordedPredictions]] = {}
+    company: dict[str, float] = {}
 
     @cached_property
     def workers(self) -> tuple[str, ...]:
@@ -125,14 +131,14 @@ class Instance(FrozenModel):
         costs = self.profile(model, worker).sequences
         if costs is None:
             raise KeyError(f"the profile of {model} on {worker} knows no sequences")
-        return costs.block_s(runs) / self.scenario.workers[worker].speed
+        return np.asarray(costs.block_s(runs) * self._relative(model, worker))
 
     def block_s(self, model: str, worker: str, phase: Phase = SAMPLE) -> NDArray[np.float64]:
         """Return the mean time of each block in a run on ``worker`` at its speed; shape [L], seconds."""
         if phase.runs:
             return np.asarray(self.run_s(model, worker, phase.runs).mean(axis=0))
         means = np.array([block.mean_s for block in self.profile(model, worker).blocks])
-        return means / self.scenario.workers[worker].speed
+        return np.asarray(means * self._relative(model, worker))
 
     def block_std_s(self, model: str, worker: str, phase: Phase = SAMPLE) -> NDArray[np.float64]:
         """Return the standard deviation of the time of each block in a run on ``worker``; shape [L], seconds."""
@@ -142,7 +148,69 @@ class Instance(FrozenModel):
             relative = np.array([block.std_s / block.mean_s for block in blocks])
             return np.asarray(np.sqrt(times_s.var(axis=0) + (relative**2 * times_s**2).mean(axis=0)))
         deviations = np.array([block.std_s for block in blocks])
-        return deviations / self.scenario.workers[worker].speed
+        return np.asarray(deviations * self._relative(model, worker))
+
+    def _relative(self, model: str, worker: str) -> NDArray[np.float64]:
+        """Return the time of each block on ``worker`` at its speed and in its company, relative to the profile."""
+        slowdown = self.profile(model, worker).slowdown(self.company.get(worker, 0.0))
+        return slowdown / self.scenario.workers[worker].speed
+
+    @cached_property
+    def colocated(self) -> dict[str, tuple[str, ...]]:
+        """The other workers on the host of each worker that shares one with others and may be slowed down by them."""
+        hosts: dict[str, list[str]] = {}
+        for name, spec in self.scenario.workers.items():
+            if spec.host is not None:
+                hosts.setdefault(spec.host, []).append(name)
+        return {
+            name: tuple(other for other in together if other != name)
+            for together in hosts.values()
+            if len(together) > 1
+            for name in together
+            if any(self.profile(model, name).colocation is not None for model in self.profiles)
+        }
+
+    def saving_s(self, model: str, worker: str) -> NDArray[np.float64]:
+        """Return how much less time each block takes on ``worker`` if one session runs it and the block before.
+
+        Shape [L], seconds. It is 0 where the profile knows of no gain, behind an exit, which ends a session, and for
+        models that keep state, whose blocks are not joined.
+        """
+        profile = self.profile(model, worker)
+        savings = np.zeros(len(profile.blocks))
+        if profile.fusion_saving_s and profile.sequences is None:
+            most = [MOST_SAVED * block.mean_s for block in profile.blocks[1:]]
+            savings[1:] = np.clip(profile.fusion_saving_s, 0.0, most)
+            savings[[exit_.cut for exit_ in profile.exits]] = 0.0
+        return np.asarray(savings * self._relative(model, worker))
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether joining any blocks to one session saves time on any worker."""
+        return any(self.saving_s(model, worker).any() for model in self.profiles for worker in self.workers)
+
+    def without_savings(self) -> Instance:
+        """Return the instance in which each block has a session of its own, as if joining them saved nothing."""
+        profiles = {
+            model: {name: profile.model_copy(update={"fusion_saving_s": ()}) for name, profile in by_class.items()}
+            for model, by_class in self.profiles.items()
+        }
+        return self.model_copy(update={"profiles": profiles})
+
+    def sessions_s(
+        self, model: str, worker: str, spans: Sequence[tuple[int, int]], phase: Phase = SAMPLE
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and standard deviation of the time of sessions on ``worker``; shape [n] each, seconds.
+
+        Parameters
+        ----------
+        spans
+            First and last block of each session, both inclusive.
+        """
+        block_s, std_s = self.block_s(model, worker, phase), self.block_std_s(model, worker, phase)
+        saved_s = self.saving_s(model, worker)
+        means = [block_s[first : last + 1].sum() - saved_s[first + 1 : last + 1].sum() for first, last in spans]
+        return np.array(means), np.array([np.hypot.reduce(std_s[first : last + 1]) for first, last in spans])
 
     def stage_overhead_s(self, model: str, worker: str) -> float:
         """Return the time of each stage on ``worker`` in addition to its blocks, in seconds."""
@@ -280,6 +348,10 @@ class Instance(FrozenModel):
         return self.with_workers(
             {name: {"speed": self.worker(name).speed / factor} for name, factor in slowness.items()}
         )
+
+    def on_hosts(self, host: str | None) -> Instance:
+        """Return the instance with all workers on one host, or each on a host of its own."""
+        return self.with_workers({name: {"host": host} for name in self.workers})
 
     def with_share(self, share: float | None) -> Instance:
         """Return the instance for a run that has a share of each worker's memory beside others; None for all of it.

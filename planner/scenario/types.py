@@ -82,6 +82,9 @@ class WorkerSpec(Entry):
     """Speed relative to the profile: block times are divided by it."""
     overlap: bool = True
     """Whether the worker computes while it sends; otherwise a block waits until everything is sent."""
+    host: str | None = None
+    """Name of the machine, where it has several workers: these slow each other down as their profiles say, if measured
+    by ``planner profile measure --beside N``."""
     max_utilisation: PositiveFraction = 1.0
     """Largest share of the worker's time that a plan may use; no plan uses more than 95 %. For the goals ``throughput``
     and ``makespan`` a worker with 50 % counts as busy with twice its work. Online policies do not heed it."""

@@ -14,6 +14,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
+from starlette.types import Receive, Scope, Send
 
 from planner.report.html.page import live_page
 from planner.serve import rest
@@ -75,6 +76,8 @@ class HttpService:
         model = "/v2/models/{model}"
         version = model + "/versions/{version}"
         routes = [
+            # First, and without what Starlette does around functions: the others are not asked for often.
+            *(Route(f"{path}/infer", _Asgi(self.infer), methods=["POST"]) for path in (model, version)),
             Route("/", self.page),
             Route("/metrics", self.metrics),
             Route("/state", self.state),
@@ -86,7 +89,6 @@ class HttpService:
             *self._completions.routes(),
             Route("/apply", self.apply, methods=["POST"]),
             *(Route(f"{path}/ready", self.model_ready) for path in (model, version)),
-            *(Route(f"{path}/infer", self.infer, methods=["POST"]) for path in (model, version)),
             *(
                 Route(f"/v2/{path}/{{rest:path}}", _refuser(message), methods=["GET", "POST"])
                 for path, message in _NOT_OFFERED.items()
@@ -180,6 +182,17 @@ class HttpService:
             return _error(*refused)
         status, document = await asyncio.to_thread(self._apply, await _body(request, MOST_APPLIED_BYTES))
         return JSONResponse(document, status)
+
+
+class _Asgi:
+    """An endpoint as an ASGI application, called as such."""
+
+    def __init__(self, endpoint: Endpoint) -> None:
+        self._endpoint = endpoint
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        response = await self._endpoint(Request(scope, receive))
+        await response(scope, receive, send)
 
 
 async def _here_or_aside(work: Callable[[], Any], size_bytes: int) -> Any:

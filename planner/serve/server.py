@@ -19,6 +19,7 @@ from typing import Final
 
 import grpc.aio
 import uvicorn
+import uvloop
 
 from planner.errors import ExecuteError
 from planner.execution.session.text import TextCodec
@@ -133,7 +134,7 @@ class Server(AbstractContextManager["Server"]):
 
     def _run(self) -> None:
         try:
-            asyncio.run(self._serve())
+            uvloop.run(self._serve())
         finally:
             self._http.close()
 

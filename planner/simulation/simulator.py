@@ -21,6 +21,7 @@ from planner.scenario.types import EventSpec
 from planner.simulation.device import Device
 from planner.simulation.event_heap import EventHeap
 from planner.simulation.exits import Exits
+from planner.simulation.hosts import Hosts
 from planner.simulation.network import NetworkModel
 from planner.simulation.sequences import Sequences
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
@@ -111,6 +112,7 @@ class Simulator:
         self._network = NetworkModel(self._heap, instance.resources)
         self._factors = factors or {}
         self._devices = {name: self._new_device(name) for name in instance.workers}
+        self._hosts = Hosts(instance) if instance.colocated else None
         self._exits = Exits(instance, seed)
         self._sequences = Sequences(instance)
         self._run_times = RunTimes(instance)
@@ -196,16 +198,23 @@ class Simulator:
         tokens = self._sequences.run(source, sample)
         times_s = self._run_times.block_s(run.model, worker.name, tokens)
         service_s = device.service_s(run, None if tokens is None else float(times_s[run.block]))
+        if self._hosts is not None:
+            service_s *= self._hosts.begin(worker.name, run)
         counted_s = service_s
         if tokens is not None:
             counted_s = self._run_times.as_typical(run.model, worker.name, tokens, run.block, service_s)
         self._heap.at(start_s + service_s, partial(self._end_block, worker, run, start_s, counted_s))
 
     def _end_block(self, worker: Worker, run: RunBlock, start_s: float, service_s: float) -> None:
+        if self._hosts is not None:
+            self._hosts.end(worker.name)
         if self._workers.get(worker.name) is worker:
             source, sample = run.key.source, self._sequences.sample(run.key.source, run.key.sample)
-            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
-            self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
+            now_s = self._heap.now_s
+            last = run.session_end
+            joined = last if last > run.block else None
+            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, now_s, joined))
+            self._step_worker(worker, BlockEnded(run.key, last, service_s, self._exits.confidence(run)))
             if self._replan is not None:
                 self._check_slowness(worker)
 

@@ -31,6 +31,8 @@ def validation_document(validation: Validation, tolerance: float) -> dict[str, A
                 "predicted": _metrics(comparison.predicted, comparison.predicted.accuracy),
                 "measured": _metrics(comparison.measured, comparison.measured.measured_accuracy),
                 "error_ratio": comparison.error_ratio,
+                "prediction_interval_s": comparison.interval and comparison.interval[:2],
+                "inside": comparison.inside if comparison.interval is not None else None,
                 "accuracy_interval": comparison.accuracy_interval,
                 "intervals": {figure.name: figure.interval for figure in comparison.figures},
                 "explanation": comparison.explanation,

@@ -10,6 +10,9 @@ from planner.units import format_quantity
 from planner.validation.numerics import Numerics
 from planner.validation.verdict import Validation
 
+WIDE: Final = 1.5
+"""Highest divided by lowest value of an interval that is called vague."""
+
 
 def describe_validation(validation: Validation, tolerance: float) -> Iterator[Table | str]:
     """Yield predicted and measured delays side by side, and the verdict."""
@@ -34,8 +37,16 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
         yield str(incident)
     if validation.host_limits:
         yield f"hosts that were temporarily too slow or busy with other work: {', '.join(validation.host_limits)}"
+    for name, source in validation.sources.items():
+        if source.interval is not None and source.interval.width > WIDE:
+            yield (
+                f"{name}: the prediction is vague, since errors of the profile grow in queues; less load, or a "
+                "calibration run, narrows it"
+            )
     failed = [str(check) for check in validation.checks(tolerance) if not check.passed]
-    yield f"NOT PASSED: {', '.join(failed)}" if failed else f"passed (mean delays within {tolerance * 100:g} %)"
+    inside = ", or in their intervals" if any(source.interval for source in validation.sources.values()) else ""
+    met = f"passed (mean delays within {tolerance * 100:g} %{inside})"
+    yield f"NOT PASSED: {', '.join(failed)}" if failed else met
 
 
 def _outputs(numerics: Numerics) -> str:
@@ -60,6 +71,15 @@ def describe_times(validation: Validation) -> Iterator[Table | str]:
             for leg in source.legs
         ],
     )
+    if validation.sessions:
+        yield Table(
+            "Blocks that run as one session, in ms",
+            ("source", "blocks", ">predicted", ">measured"),
+            [
+                (each.source, str(each.site), milliseconds(each.predicted_s), milliseconds(each.measured_s))
+                for each in validation.sessions
+            ],
+        )
     yield Table(
         "Utilisation",
         ("name", ">predicted", ">measured"),
@@ -97,14 +117,17 @@ def describe_calibration(validation: Validation) -> Iterator[Table | str]:
 
 
 def _delays(validation: Validation) -> Table:
+    coverages = [source.interval.coverage for source in validation.sources.values() if source.interval is not None]
+    interval = [f">{min(coverages):.0%} interval"] if coverages else []
     return Table(
         "Delay of each source, predicted and measured",
-        ("source", ">completed", ">mean predicted", ">measured", ">error", ">95 % predicted", ">measured"),
+        ("source", ">completed", ">mean predicted", *interval, ">measured", ">error", ">95 % predicted", ">measured"),
         [
             (
                 name,
                 f"{source.measured.completed} of {source.predicted.offered}",
                 milliseconds(source.predicted.mean_delay_s),
+                *([str(source.interval or "")] if interval else []),
                 milliseconds(source.measured.mean_delay_s),
                 "–" if source.error_ratio is None else f"{source.error_ratio:+.1%}",
                 milliseconds(source.predicted.p95_delay_s),

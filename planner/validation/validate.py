@@ -13,6 +13,7 @@ from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinat
 from planner.execution.coordinator.deployment import Deployment
 from planner.execution.coordinator.run_result import Observer, RunResult
 from planner.model.chain import Chain
+from planner.plan.interval import HIGH, LOW, at_end
 from planner.runtime.inputs import hint_at_real_inputs
 from planner.scenario.instance import Instance
 from planner.simulation.simulator import Simulator
@@ -28,8 +29,9 @@ from planner.validation.legs import BusyTime, Legs, LegTimes, compare_legs, late
 from planner.validation.limits import measure_limits, reference_runs
 from planner.validation.numerics import Numerics, compare, joined
 from planner.validation.references import references
+from planner.validation.sessions import Session, SessionTimes, compare_sessions
 from planner.validation.tokens import compare_tokens, expected_tokens
-from planner.validation.verdict import Calibration, SourceComparison, Utilisation, Validation
+from planner.validation.verdict import Calibration, Interval, SourceComparison, Utilisation, Validation
 
 HOST_LIMIT: Final = 0.01
 """Share of a worker's blocks that may take longer than the scenario allows before its host counts as the limit."""
@@ -146,19 +148,17 @@ def validate(
     distinct |= {source: len(deployment.prompts(source)) for source in sequences}
     emulated = deployment.emulation is not None
     if before is None:
-        return judge(instance, by_profile, measurement, numerics, distinct, emulated=emulated)
+        intervals = _intervals(instance, deployment, by_profile)
+        return judge(instance, by_profile, measurement, numerics, distinct, emulated=emulated, intervals=intervals)
     runs = CalibrationRuns(before, after)
     calibrated = with_in_situ_costs(instance, runs.costs)
     predicted = _predict(calibrated, deployment, runs.costs.factors())
     validation = judge(calibrated, predicted, measurement, numerics, distinct, emulated=emulated)
     limits = {*validation.host_limits, *runs.drifted(instance)}
-    metrics = _read(instance, by_profile, {}).metrics
     return replace(
         validation,
         host_limits=tuple(worker for worker in instance.workers if worker in limits),
-        calibration=Calibration(
-            runs.slowness(instance), {source: delays.mean_delay_s for source, delays in metrics.sources.items()}
-        ),
+        calibration=Calibration(runs.slowness(instance), _delays(instance, by_profile)),
     )
 
 
@@ -180,6 +180,34 @@ def _predict(
     return records
 
 
+def _intervals(instance: Instance, deployment: Deployment, predicted: Iterable[Record]) -> dict[str, Interval]:
+    """Return the interval of the mean delay of each source as far as the profiles state how well times are known.
+
+    The run is simulated with times as short, and as long, as the profiles allow, and with the same arrivals.
+    """
+    stated = [
+        profile.interval.coverage
+        for by_class in instance.profiles.values()
+        for profile in by_class.values()
+        if profile.interval is not None
+    ]
+    if not stated:
+        return {}
+    ends = [_delays(instance, predicted)]
+    ends += [_delays(instance, _predict(at_end(instance, end), deployment)) for end in (LOW, HIGH)]
+    found: dict[str, Interval] = {}
+    for source in instance.sources:
+        delays = [delay_s for by_source in ends if (delay_s := by_source[source]) is not None]
+        if delays:
+            found[source] = Interval(min(delays), max(delays), min(stated))
+    return found
+
+
+def _delays(instance: Instance, records: Iterable[Record]) -> dict[str, float | None]:
+    metrics = _read(instance, records, {}).metrics
+    return {source: own.mean_delay_s for source, own in metrics.sources.items()}
+
+
 @dataclass(frozen=True)
 class _Run:
     """Results of a run, predicted or measured, that are compared."""
@@ -190,6 +218,8 @@ class _Run:
     """Share of the run during which each network resource carried something."""
     blocks: Counter[str]
     """Number of blocks that each worker ran."""
+    sessions: dict[Session, float]
+    """Mean time of each session of several blocks."""
 
 
 def _read(instance: Instance, records: Iterable[Record], latency_s: Mapping[str, float]) -> _Run:
@@ -197,14 +227,16 @@ def _read(instance: Instance, records: Iterable[Record], latency_s: Mapping[str,
     priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
     metrics = Accumulator(priorities, instance.workers, instance.accuracies, instance.deadlines)
     legs, busy, blocks = LegTimes(latency_s), BusyTime(instance.resources), Counter[str]()
+    sessions = SessionTimes()
     for record in records:
         metrics.add(record)
         legs.add(record)
         busy.add(record)
+        sessions.add(record)
         if isinstance(record, BlockRecord):
             blocks[record.worker] += 1
     summary = metrics.result()
-    return _Run(summary, legs.result(), busy.shares(summary.makespan_s), blocks)
+    return _Run(summary, legs.result(), busy.shares(summary.makespan_s), blocks, sessions.result())
 
 
 def judge(
@@ -215,6 +247,7 @@ def judge(
     inputs: Mapping[str, int],
     *,
     emulated: bool,
+    intervals: Mapping[str, Interval] | None = None,
 ) -> Validation:
     """Return the verdict on a run from prediction, measurement and numerics.
 
@@ -224,6 +257,8 @@ def judge(
         Number of distinct inputs of each source.
     emulated
         Whether the network was emulated on this host: then measured transfers, too, leave the latency out.
+    intervals
+        Of the predicted mean delays, by source, where they are known.
     """
     latency_s = latencies(instance)
     simulated = _read(instance, predicted, latency_s)
@@ -242,7 +277,11 @@ def judge(
         drops=tuple(sample_drops(measurement.records)),
         sources={
             source: SourceComparison(
-                simulated.metrics.sources[source], sources[source], inputs[source], tuple(legs[source])
+                simulated.metrics.sources[source],
+                sources[source],
+                inputs[source],
+                tuple(legs[source]),
+                (intervals or {}).get(source),
             )
             for source in instance.sources
         },
@@ -257,6 +296,7 @@ def judge(
             for resource in instance.resources
         },
         energy=compare_energy(instance, simulated.metrics, measured.metrics),
+        sessions=tuple(compare_sessions(simulated.sessions, measured.sessions)),
     )
 
 

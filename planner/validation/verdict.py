@@ -4,14 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator
 from dataclasses import dataclass
+from math import inf
 from typing import NamedTuple
 
 from planner.execution.coordinator.run_result import RunResult
+from planner.tables import milliseconds
 from planner.trace.metrics import Bounds, SourceMetrics, wilson
 from planner.trace.records import Record
 from planner.validation.energy import EnergyComparison
 from planner.validation.legs import LegComparison, explain
 from planner.validation.numerics import Numerics
+from planner.validation.sessions import SessionComparison
 
 
 @dataclass(frozen=True)
@@ -41,6 +44,22 @@ class Figure(NamedTuple):
         return self.interval.low <= self.predicted <= self.interval.high
 
 
+class Interval(NamedTuple):
+    """Interval of a predicted mean delay, in seconds, and the share of runs that should lie in it."""
+
+    low_s: float
+    high_s: float
+    coverage: float
+
+    def __str__(self) -> str:
+        return f"{milliseconds(self.low_s)} to {milliseconds(self.high_s)}"
+
+    @property
+    def width(self) -> float:
+        """Highest divided by lowest value."""
+        return self.high_s / self.low_s if self.low_s > 0 else inf
+
+
 @dataclass(frozen=True)
 class SourceComparison:
     """Prediction and measurement of one source."""
@@ -51,6 +70,18 @@ class SourceComparison:
     """Number of distinct inputs; if it is smaller than the number of samples, inputs were repeated."""
     legs: tuple[LegComparison, ...] = ()
     """Breakdown of its samples' time."""
+    interval: Interval | None = None
+    """Interval of the predicted mean delay by the errors of the profiles; None where these are unknown."""
+
+    @property
+    def inside(self) -> bool:
+        """Whether the measured mean delay is in the interval of the predicted one."""
+        measured_s = self.measured.mean_delay_s
+        return (
+            self.interval is not None
+            and measured_s is not None
+            and self.interval.low_s <= measured_s <= self.interval.high_s
+        )
 
     @property
     def explanation(self) -> str:
@@ -160,6 +191,8 @@ class Validation:
     """None for a prediction from the profiles."""
     energy: EnergyComparison | None = None
     """None if the scenario states no power."""
+    sessions: tuple[SessionComparison, ...] = ()
+    """Sessions of several blocks."""
 
     @property
     def host_limited(self) -> bool:
@@ -172,11 +205,20 @@ class Validation:
         return self.lost == 0 and self.failed == 0 and self.numerics.equal
 
     def checks(self, tolerance: float) -> tuple[Check, ...]:
-        """Return all checks of the run; ``tolerance`` is the maximum relative error of predicted mean delays."""
+        """Return all checks of the run.
+
+        Parameters
+        ----------
+        tolerance
+            Maximum relative error of predicted mean delays, unless they are in the interval of the prediction.
+        """
         return (*self._soundness(), *self._accuracies(), *self._promptness(tolerance))
 
     def passed(self, tolerance: float) -> bool:
-        """Return whether the run is sound, as accurate as predicted, and has mean delays within ``tolerance``."""
+        """Return whether the run is sound, as accurate as predicted, and has the predicted mean delays.
+
+        These may be off by ``tolerance``, or as far as the errors of the profiles explain.
+        """
         return all(check.passed for check in self.checks(tolerance))
 
     def _soundness(self) -> Iterator[Check]:
@@ -209,5 +251,8 @@ class Validation:
                 ratios["time per token"] = source.tpot_error_ratio
             for what, ratio in ratios.items():
                 found = "no sample completed" if ratio is None else f"{ratio:+.1%} against the prediction"
-                prompt = ratio is not None and abs(ratio) <= tolerance
-                yield Check(f"{what} of {name}", prompt, found, f"within {tolerance * 100:g} %")
+                prompt, expected = ratio is not None and abs(ratio) <= tolerance, f"within {tolerance * 100:g} %"
+                if what == "mean delay" and source.interval is not None:
+                    prompt = prompt or source.inside
+                    expected += f", or in the {source.interval.coverage:.0%} interval of {source.interval}"
+                yield Check(f"{what} of {name}", prompt, found, expected)

@@ -1,17 +1,19 @@
-"""The ``planner`` command, within this process or as one of its own."""
+"""The ``planner`` command, within this process or as one of its own; and scripts of the examples."""
 
 from __future__ import annotations
 
 import os
+import runpy
 import shlex
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from pathlib import Path
 from tempfile import TemporaryFile
-from typing import Any, TextIO
+from typing import Any, NoReturn, TextIO
 
 import pytest
 from typer.main import get_command
@@ -27,12 +29,40 @@ def planner(*words: str | Path) -> subprocess.CompletedProcess[str]:
     Python write to descriptors 1 and 2 is in stdout and stderr all the same.
     """
     command = [str(word) for word in words]
+    return _ran(command, lambda: main(command))
+
+
+def script(file: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
+    """Run a script of an example as :func:`planner` runs the command, if it starts no processes of itself.
+
+    The modules beside it are its own.
+    """
+    command = [str(file), *map(str, words)]
+    others = set(sys.modules)
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(sys, "argv", command)
+            patch.syspath_prepend(file.parent)
+            return _ran(command, partial(_run_script, file))
+    finally:
+        for name, module in list(sys.modules.items()):
+            if name not in others and str(getattr(module, "__file__", None)).startswith(str(file.parent)):
+                del sys.modules[name]
+
+
+def _run_script(file: Path) -> NoReturn:
+    runpy.run_path(str(file), run_name="__main__")
+    sys.exit(0)
+
+
+def _ran(command: list[str], run: Callable[[], object]) -> subprocess.CompletedProcess[str]:
+    """Run what exits, and give exit code, stdout and stderr."""
     with TemporaryFile("w+", encoding="utf-8") as out, TemporaryFile("w+", encoding="utf-8") as err:
         with (
             _written_to(out, 1), _written_to(err, 2), redirect_stdout(out), redirect_stderr(err), _warnings_shown(),
             pytest.raises(SystemExit) as end,
         ):  # fmt: skip
-            main(command)
+            run()
         told = [_read_all(file) for file in (out, err)]
     return subprocess.CompletedProcess(command, int(end.value.code or 0), *told)
 

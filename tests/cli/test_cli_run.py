@@ -65,7 +65,7 @@ sys.stdout.buffer.write(b"no array")
 
 
 def test_results_go_to_a_folder(plan: Path, tmp_path: Path) -> None:
-    finished = planner_process(
+    finished = planner(
         "run", plan, "--source", f"urgent={plan.parent / 'samples.npz'}", "-o", tmp_path, "--as-they-come", "--json"
     )
     assert finished.returncode == 0, finished.stderr
@@ -85,7 +85,7 @@ def test_a_run_that_is_resumed_does_what_is_missing_and_failures_are_listed_by_n
         np.savez(frames / f"{name}.npz", x=X[index], pick=PICK[index])
     (frames / "a.npz").write_bytes((frames / "a.npz").read_bytes().replace(b"NUMPY", b"NUMPI"))
     words = ("run", plan, "--source", f"urgent={frames}", "-o", results)
-    finished = planner_process(*words)
+    finished = planner(*words)
     assert finished.returncode == 1, finished.stderr
     assert "urgent, a: " in finished.stdout
     listed = lines((results / "urgent.jsonl").read_text())
@@ -95,7 +95,7 @@ def test_a_run_that_is_resumed_does_what_is_missing_and_failures_are_listed_by_n
     assert all((results / line["file"]).is_file() for line in listed)
 
     np.savez(frames / "a.npz", x=X[0], pick=PICK[0])
-    resumed = planner_process(*words, "--resume", "--json")
+    resumed = planner(*words, "--resume", "--json")
     assert resumed.returncode == 0, resumed.stderr
     assert [(line["name"], line["sample"]) for line in lines(resumed.stdout)] == [("a", 0)]
     with np.load(results / "urgent" / "a.npz") as archive:
@@ -148,7 +148,7 @@ def test_bad_options_end_with_one_message(plan: Path, options: list[str], messag
 
 def test_a_sample_that_does_not_fit_ends_the_run_with_one_message(plan: Path, tmp_path: Path) -> None:
     np.savez(tmp_path / "wide.npz", x=np.zeros((2, WIDTH + 1), np.float32), pick=np.zeros(2, np.int64))
-    finished = planner_process("run", plan, "--source", f"other={tmp_path / 'wide.npz'}")
+    finished = planner("run", plan, "--source", f"other={tmp_path / 'wide.npz'}")
     assert finished.returncode == 2
     assert f"wide.npz, sample 0, input x: wrong shape; found [{WIDTH + 1}]; expected [1, {WIDTH}]" in finished.stderr
     assert "Traceback" not in finished.stderr

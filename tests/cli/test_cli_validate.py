@@ -26,7 +26,7 @@ def plan(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def validated(*words: str | Path) -> dict[str, Any]:
-    finished = planner_process("validate", *words, *WIDE, "--json")
+    finished = planner("validate", *words, *WIDE, "--json")
     assert finished.returncode == 0, finished.stderr + finished.stdout
     document: dict[str, Any] = json.loads(finished.stdout)
     assert (document["passed"], document["lost"], document["failed"], document["duplicates"]) == (True, 0, 0, 0)

@@ -79,6 +79,8 @@ RESULT: Final[Mapping[str, str]] = {
     "sources.NAME.measured.tokens_per_s": "As predicted, measured.",
     "sources.NAME.measured.accuracy": "Fraction of correct answers; null without labels.",
     "sources.NAME.error_ratio": "Measured divided by predicted mean delay, minus 1.",
+    "sources.NAME.prediction_interval_s[]": "Ends of the interval of the predicted mean delay; null if unknown.",
+    "sources.NAME.inside": "Whether the measured mean delay is in it; null likewise.",
     "sources.NAME.accuracy_interval": "95 % confidence interval of the measured accuracy; null without labels.",
     "sources.NAME.explanation": "The leg that explains most of the difference, in words; may be empty.",
     "sources.NAME.legs[].place": "A stage or a transfer.",

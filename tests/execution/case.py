@@ -94,7 +94,7 @@ def _make(folder: Path, scenario: str, *, external: bool) -> None:
     save_profile(profile, folder / "profiles" / "reference" / "small.json")
     (folder / "scenario.yaml").write_text(scenario)
     pins = {key: {0: "a", **dict.fromkeys(range(1, len(chain)), "b")} for key in ("urgent", "other")}
-    solution = solve(load_instance(folder / "scenario.yaml"), pins=pins)
+    solution = solve(load_instance(folder / "scenario.yaml"), pins=pins, method="milp")
     assert solution.plan is not None
     named = solution.plan.model_copy(update={"scenario": reference_to(folder / "scenario.yaml", folder / "plan.json")})
     save_plan(named, folder / "plan.json")

@@ -20,7 +20,7 @@ from planner.trace.records import SampleRecord
 from tests.execution.coordinators import Stepping, another, coordinator_at, inquirer
 from tests.execution.fleet import After, Threads, assert_accounted, deployment_for, said
 from tests.execution.processes import Processes
-from tests.execution.rig import MODEL, small_instance
+from tests.execution.rig import MODEL, SPLIT, small_deployment, small_instance
 
 INSTANCE = small_instance(samples=60)
 LONG = small_instance(samples=150, rate_per_s=40.0)
@@ -42,11 +42,11 @@ def test_an_agent_belongs_to_one_run_at_a_time_and_the_first_is_untouched(agents
     by = rf"held by another run; found .* process {os.getpid()}, run [0-9a-f]{{8}}, since .*; expected .*--take-over"
     with ThreadPoolExecutor() as pool:
         with coordinator_at(agents) as first:
-            running = pool.submit(first.run, deployment_for(INSTANCE), observer=watch)
+            running = pool.submit(first.run, small_deployment(INSTANCE, SPLIT), observer=watch)
             try:
                 assert watch.under_way.wait(60.0)
                 with another(agents) as second, pytest.raises(ExecuteError, match=by):
-                    second.run(deployment_for(INSTANCE))
+                    second.run(small_deployment(INSTANCE, SPLIT))
                 with inquirer(agents) as prober, pytest.raises(ExecuteError, match=by):
                     prober.claim(INSTANCE.workers)
                 with inquirer(agents) as asking:
@@ -56,7 +56,7 @@ def test_an_agent_belongs_to_one_run_at_a_time_and_the_first_is_untouched(agents
             measured = running.result(60.0)
         # It has gone, so nobody needs to take anything over.
         with coordinator_at(agents) as following:
-            assert assert_accounted(INSTANCE, following.run(deployment_for(INSTANCE))) == {}
+            assert assert_accounted(INSTANCE, following.run(small_deployment(INSTANCE, SPLIT))) == {}
     assert assert_accounted(INSTANCE, measured) == {}
     assert said(measured) == []
     assert {holding.holder.process for state in states for holding in state.about.holdings} == {os.getpid()}
@@ -66,11 +66,11 @@ def test_an_agent_belongs_to_one_run_at_a_time_and_the_first_is_untouched(agents
 def test_a_run_whose_agents_are_taken_over_ends_and_says_so(agents: Processes) -> None:
     watch = Stepping()
     with ThreadPoolExecutor() as pool, coordinator_at(agents) as first:
-        running = pool.submit(first.run, deployment_for(AT_ONCE), observer=watch)
+        running = pool.submit(first.run, small_deployment(AT_ONCE, SPLIT), observer=watch)
         try:
             assert watch.under_way.wait(60.0)
             with another(agents, take_over=True) as second:
-                measured = second.run(deployment_for(INSTANCE))
+                measured = second.run(small_deployment(INSTANCE, SPLIT))
         finally:
             watch.go_on.set()
         with pytest.raises(TakenOverError, match=f"taken over by another run.*process {os.getpid()}"):

@@ -28,8 +28,8 @@ from planner.execution.wire.messages import (
 from planner.execution.wire.transport import CONTROL
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord, TransferRecord, encode_records
 from planner.trace.store import pack
-from tests.execution.fleet import After, assert_accounted, deployment_for, fleet, said
-from tests.execution.rig import small_instance
+from tests.execution.fleet import After, assert_accounted, fleet, said
+from tests.execution.rig import SPLIT, small_deployment, small_instance
 
 SAMPLES = 40
 
@@ -83,7 +83,7 @@ def test_invalid_logs_are_refused_and_listed_and_change_nothing(tmp_path: Path) 
             stranger.send(COORDINATOR, Frame(Ready(run=run, worker="x", warm_block_s={})), CONTROL)
             stranger.send(COORDINATOR, Frame(Log(run=run, worker="x"), packed()), CONTROL)
 
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
+        measured = coordinator.run(small_deployment(instance, SPLIT), ready_timeout_s=30.0, observer=After((15, forge)))
         stranger.close()
     assert assert_accounted(instance, measured) == {}
     told = [what for worker, what in said(measured) if worker == "b"]
@@ -120,7 +120,7 @@ def test_ends_that_the_models_of_the_source_cannot_produce_are_refused(
             record = SampleRecord("urgent", SAMPLES - 1, 0.0, 0.1, "completed", origin=origin)
             a._report(Frame(Ended(run=a._runs.last.id, worker="a", samples=(record,))))
 
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
+        measured = coordinator.run(small_deployment(instance, SPLIT), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
     assert said(measured) == [("a", f"was refused: ended from a: {told}")]
 
@@ -136,7 +136,7 @@ def test_outputs_that_no_model_of_the_source_produces_are_refused(names: tuple[s
             assert a._runs.last._driver is not None
             a._runs.last._driver._reporter.log.add_output("urgent", 0, dict.fromkeys(names, np.zeros(4)))
 
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
+        measured = coordinator.run(small_deployment(instance, SPLIT), ready_timeout_s=30.0, observer=After((15, forge)))
     assert assert_accounted(instance, measured) == {}
     told = f"output from a: not outputs of the source's models; found {', '.join(names)!r}; expected t3"
     assert said(measured) == [("a", f"was refused: {told}")]
@@ -159,7 +159,9 @@ def test_loads_and_requests_that_do_not_fit_the_run_are_refused(tmp_path: Path) 
             b._report(Frame(load.model_copy(update={"queued": -1})))
             b._report(Frame(Missing(run=b._runs.last.id, worker="b", sha256="0" * 64)))
 
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=Watching((15, forge)))
+        measured = coordinator.run(
+            small_deployment(instance, SPLIT), ready_timeout_s=30.0, observer=Watching((15, forge))
+        )
     assert assert_accounted(instance, measured) == {}
     assert "cable" not in seen
     assert said(measured) == [
@@ -191,7 +193,7 @@ def test_a_worker_that_reports_the_wrong_blocks_as_ready_is_at_fault(
         forger = agents.network.connect("b")(answer, lambda _member, _present: None)
         coordinator.await_agents(["b"], 30.0)
         with pytest.raises(ExecuteError, match=f"ready from b: {told}"):
-            coordinator.run(deployment_for(instance), ready_timeout_s=30.0)
+            coordinator.run(small_deployment(instance, SPLIT), ready_timeout_s=30.0)
         forger.close()
 
 
@@ -209,7 +211,7 @@ def test_who_is_not_in_a_run_does_not_end_it_and_texts_are_bounded(tmp_path: Pat
             b._report(Frame(Taken(run="another", worker="b", by=this_process())))
             b._report(Frame(WorkerFault(run=run, worker="b", what="\x1b[2J no memory " * 100_000)))
 
-        measured = coordinator.run(deployment_for(instance), ready_timeout_s=30.0, observer=After((15, forge)))
+        measured = coordinator.run(small_deployment(instance, SPLIT), ready_timeout_s=30.0, observer=After((15, forge)))
         stranger.close()
     assert assert_accounted(instance, measured) == {}
     assert [worker for worker, _ in said(measured)] == ["b"]

@@ -25,7 +25,7 @@ from planner.execution.wire.zenoh import free_port, zenoh_connect
 from planner.report.links import draw_links
 from planner.scenario.load import load_scenario
 from planner.scenario.types import NetworkSpec
-from tests.cli.command import planner_process
+from tests.cli.command import planner, planner_process
 from tests.execution.raw import agent_process, raw_member
 from tests.execution.test_execution_netns import mixed_instance
 
@@ -144,12 +144,12 @@ def test_status_and_probe_over_loopback(tmp_path: Path) -> None:
             assert about["queued"] == 0
             assert "cpu" in about["providers"]
             assert about["memory_bytes"] > 2**20
-        shown = planner_process("status", "a", "b", "--connect", address, "--wait", "30 s").stdout
+        shown = planner("status", "a", "b", "--connect", address, "--wait", "30 s").stdout
         assert "idle" in shown
         assert shown.count(f"({platform.machine()})") == 2
         output = tmp_path / "networks.yaml"
         words = ("--connect", address, "--wait", "30 s", "--duration", "0.2 s", "-o", str(output), "--json")
-        probed = planner_process("probe", "a", "b", *words)
+        probed = planner("probe", "a", "b", *words)
         assert probed.returncode == 0, probed.stderr
         document = json.loads(probed.stdout)
         assert [(way["from"], way["to"]) for way in document["ways"]] == list(permutations("ab", 2))
@@ -161,13 +161,13 @@ def test_status_and_probe_over_loopback(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("command", ["status", "probe"])
 def test_without_agents_it_says_so(command: str) -> None:
-    nowhere = planner_process(command)
+    nowhere = planner(command)
     assert nowhere.returncode == 2
     assert "expected --connect HOST:PORT" in nowhere.stderr
-    lonely = planner_process(command, "--connect", f"127.0.0.1:{free_port()}", "--wait", "0.2 s")
+    lonely = planner(command, "--connect", f"127.0.0.1:{free_port()}", "--wait", "0.2 s")
     assert lonely.returncode == 2
     assert "no agents within 0.2 s" in lonely.stderr
-    open_ = planner_process(command, "--connect", "192.0.2.1:7447")
+    open_ = planner(command, "--connect", "192.0.2.1:7447")
     assert open_.returncode == 2
     assert "--insecure" in open_.stderr
 

@@ -29,10 +29,10 @@ from tests.cli.command import planner as planner_command
 from tests.examples import examples
 from tests.execution.case import WIDTH, write_case
 from tests.execution.coordinators import another, coordinator_at, inquirer
-from tests.execution.fleet import assert_accounted, deployment_for
+from tests.execution.fleet import assert_accounted
 from tests.execution.processes import Processes
 from tests.execution.raw import agent_process
-from tests.execution.rig import small_instance, small_plan
+from tests.execution.rig import small_deployment, small_instance, small_plan
 
 # ---- whose block is next ---------------------------------------------------------------------------------------------
 
@@ -155,7 +155,7 @@ def test_an_agent_is_held_alone_or_in_shares_of_no_more_than_the_whole(
 
 # ---- side by side ----------------------------------------------------------------------------------------------------
 
-INSTANCE = small_instance(samples=200).with_sources({
+INSTANCE = small_instance(samples=120).with_sources({
     name: {"arrivals": "batch", "in_flight": 8} for name in ("urgent", "other")
 })  # fmt: skip
 AT_HOME = small_plan([("a", 0, 2)])
@@ -186,7 +186,7 @@ class Ends(Observer):
 
 def test_runs_share_agents_as_they_asked_and_all_samples_complete(agents: Processes) -> None:
     # Paced blocks take the same time on any machine, so that its other work hardly counts.
-    deployment = dataclasses.replace(deployment_for(INSTANCE, AT_HOME), paced=True)
+    deployment = dataclasses.replace(small_deployment(INSTANCE, AT_HOME), paced=True)
     small, large, late = Ends(20), Ends(), Ends()
     with ThreadPoolExecutor() as pool, coordinator_at(agents, share=0.2) as first, another(agents, share=0.8) as second:
         running = pool.submit(first.run, deployment, observer=small)
@@ -204,7 +204,7 @@ def test_runs_share_agents_as_they_asked_and_all_samples_complete(agents: Proces
             }
         assert_accounted(INSTANCE, running.result(120.0))
     assert_accounted(INSTANCE, measured)
-    assert large.count == small.count == 400
+    assert large.count == small.count == 240
     assert late.count == 0
     assert shares == {name: [0.2, 0.8] for name in agents.names}
     assert 0.1 < meanwhile / large.count < 0.6  # 0.25, and what the other one leaves while it starts and ends
@@ -219,11 +219,11 @@ def test_a_run_takes_over_the_newest_share_that_is_in_its_way(agents: Processes)
         another(agents, share=0.5, take_over=True) as third,
     ):
         watch = Ends(), Ends()
-        staying = pool.submit(first.run, deployment_for(INSTANCE, AT_HOME), observer=watch[0])
+        staying = pool.submit(first.run, small_deployment(INSTANCE, AT_HOME), observer=watch[0])
         assert watch[0].under_way.wait(60.0)
-        leaving = pool.submit(second.run, deployment_for(many, AT_HOME), observer=watch[1])
+        leaving = pool.submit(second.run, small_deployment(many, AT_HOME), observer=watch[1])
         assert watch[1].under_way.wait(60.0)
-        assert_accounted(INSTANCE, third.run(deployment_for(INSTANCE, AT_HOME)))
+        assert_accounted(INSTANCE, third.run(small_deployment(INSTANCE, AT_HOME)))
         with pytest.raises(TakenOverError, match="taken over by another run"):
             leaving.result(60.0)
         assert_accounted(INSTANCE, staying.result(60.0))

@@ -6,15 +6,17 @@ from typing import Literal
 import pytest
 
 from planner.plan.evaluate import evaluate
-from planner.plan.interval import coverage, with_intervals
+from planner.plan.interval import HIGH, LOW, at_end, coverage, with_intervals
 from planner.plan.store import load_plan, save_plan
 from planner.plan.summary import describe_plan
 from planner.plan.types import Route, SourcePlan, Stage
 from planner.profiling.types import EstimateInterval, Profile
 from planner.scenario.instance import Instance
 from planner.scenario.types import ObjectiveSpec
+from planner.simulation.simulator import simulate
 from planner.solvers.solve import solve
 from planner.tables import Table
+from planner.trace.records import SampleRecord
 from tests.instances import make_instance, make_profile
 
 WHOLE = 1.5
@@ -81,6 +83,20 @@ def test_measured_classes_add_no_doubt() -> None:
     assert high is not None
     # One estimated block may be off by its own factor; the rest is known.
     assert high - low == pytest.approx(0.01 * (ONE - 1 / ONE), rel=1e-3)
+
+
+@pytest.mark.parametrize("rate_per_s", [1e-6, 15.0, 22.0])
+def test_simulated_delays_at_the_ends_are_as_wide_as_evaluated_ones(rate_per_s: float) -> None:
+    profile = make_profile(block_s=(0.01,) * 4)
+    interval = EstimateInterval(coverage=0.95, total_s=(0.04 / 1.05, 0.04 * 1.05))
+    instance = alone(profile.model_copy(update={"interval": interval}), rate_per_s=rate_per_s)
+    instance = instance.with_samples({"camera": 20_000 if rate_per_s > 1 else 5})
+    low, high = planned(instance, ("slow", 0, 3)).delay_interval_s or (0.0, None)
+    assert high is not None
+    for end, expected in ((LOW, low), (HIGH, high)):
+        records, _ = simulate(at_end(instance, end), policy="local")
+        delays = [record.finished_s - record.created_s for record in records if isinstance(record, SampleRecord)]
+        assert sum(delays) / len(delays) == pytest.approx(expected, rel=0.15)
 
 
 def test_the_rate_of_the_goal_throughput_has_an_interval() -> None:

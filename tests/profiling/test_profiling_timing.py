@@ -48,6 +48,24 @@ def test_exact_times_recover_their_costs(block_s: list[float], overhead_s: float
         assert fitted.segment_error is None
 
 
+@pytest.mark.parametrize("length", [1, 4])
+def test_the_interval_is_as_wide_as_the_machine_changed(length: int) -> None:
+    block_s = [1.0] * length
+    assert fit_costs(synthetic(block_s, 0.0)).width == pytest.approx(0, abs=1e-6)
+    steady, drifting, fast = (fit_costs(synthetic(block_s, 0.0, rounds=40, drift=drift)) for drift in (0.02, 0.2, 0.8))
+    assert steady.width < drifting.width < fast.width
+    changed = np.log([1.0, 1.2]) - np.log(1.1)  # from the begin of the measurement to its end, relative to its middle
+    assert drifting.width > np.abs(changed).max()
+
+
+def test_the_interval_contains_what_held_out_segments_are_off_by() -> None:
+    rounds = synthetic([1.0, 1.0, 1.0, 1.0], 0.0)
+    for times in rounds.segment_s:
+        for segment in rounds.held_out:
+            times[segment] *= 1.25
+    assert fit_costs(rounds).width > np.log(1.25)
+
+
 def test_a_stage_that_costs_more_than_its_blocks_shows_as_error() -> None:
     rounds = synthetic([1.0, 1.0, 1.0, 1.0], 0.0)
     for times in rounds.segment_s:

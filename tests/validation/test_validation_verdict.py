@@ -28,7 +28,7 @@ from planner.validation.numerics import Numerics, compare
 from planner.validation.references import References, references
 from planner.validation.summary import describe_validation
 from planner.validation.validate import HOST_LIMIT, WAIT_LIMIT, judge
-from planner.validation.verdict import Validation
+from planner.validation.verdict import Interval, Validation
 from tests.execution.rig import BLOCKS, MODEL, SPLIT, small_instance
 
 SEED = 3
@@ -178,6 +178,38 @@ def test_a_run_as_predicted_passes_and_a_slower_one_does_not() -> None:
     document = validation_document(slow, 0.15)
     assert document["passed"] is False
     assert document["sources"]["urgent"]["error_ratio"] == pytest.approx(0.2)
+
+
+def judged_within(interval: Interval | None, slower: float) -> Validation:
+    of_one = {"urgent": interval} if interval is not None else {}
+    predicted, records = simulated(), simulated(slower=slower)
+    numerics, inputs = Numerics(40, 0.0, 0.0), dict.fromkeys(INSTANCE.sources, 16)
+    run = RunResult(records=RecordStore(records))
+    return judge(INSTANCE, predicted, run, numerics, inputs, emulated=True, intervals=of_one)
+
+
+def test_a_delay_that_the_errors_of_the_profile_explain_passes() -> None:
+    predicted_s = verdict(simulated()).sources["urgent"].predicted.mean_delay_s or 0.0
+    for slower, low, high, inside in ((1.2, 0.9, 1.3, True), (1.2, 0.9, 1.1, False), (0.7, 0.8, 1.3, False)):
+        interval = Interval(low * predicted_s, high * predicted_s, 0.95)
+        validation = judged_within(interval, slower)
+        assert validation.sources["urgent"].inside is inside
+        by_name = {check.name: check for check in validation.checks(0.15)}
+        assert by_name["mean delay of urgent"].passed is inside
+        assert not by_name["mean delay of other"].passed  # no interval is known for it
+        document = validation_document(validation, 0.15)["sources"]
+        assert document["urgent"]["prediction_interval_s"] == pytest.approx((interval.low_s, interval.high_s))
+        assert (document["urgent"]["inside"], document["other"]["inside"]) == (inside, None)
+        assert str(interval) in by_name["mean delay of urgent"].expected
+    close = judged_within(Interval(0.99 * predicted_s, 1.01 * predicted_s, 0.95), 1.1)
+    assert close.passed(0.15)  # within the tolerance, though not in the interval
+
+
+@pytest.mark.parametrize(("high", "vague"), [(1.2, False), (3.0, True)])
+def test_a_wide_interval_is_called_vague(high: float, vague: bool) -> None:  # noqa: FBT001 - a table
+    predicted_s = verdict(simulated()).sources["urgent"].predicted.mean_delay_s or 0.0
+    told = describe_validation(judged_within(Interval(predicted_s, high * predicted_s, 0.95), 1.0), 0.15)
+    assert any("vague" in str(line) for line in told) is vague
 
 
 def test_a_lost_sample_and_a_failed_one_are_counted_and_do_not_pass() -> None:

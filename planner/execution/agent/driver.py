@@ -274,17 +274,18 @@ class Driver:
         """Handle the end of a job."""
         key, zero_s = result.run.key, self._start_s
         sample = key.sample % RUN_STRIDE
-        for block, start_s, end_s, late in result.times:
-            record = BlockRecord(self.name, key.source, sample, block, start_s - zero_s, end_s - zero_s)
+        for block, start_s, end_s, late, last in result.times:
+            record = BlockRecord(self.name, key.source, sample, block, start_s - zero_s, end_s - zero_s, last)
             self._reporter.log.add_block(record, late=late)
-        block, self._free_s = result.times[-1].block, result.times[-1].end_s
+        ended = result.times[-1]
+        block, last, self._free_s = ended.block, ended.last_block, ended.end_s
         if result.tensors is None:
             self._reporter.report_failing_block(result.run.model, block, result.reason)
             self._step(BlockFailed(key, block, result.reason))
         else:
             self._store.put(key, result.tensors)
             *before_s, took_s = self._block_times.as_typical(result.run.model, result.times)
-            self._step(BlockEnded(key, block, took_s, result.confidence, tuple(before_s)))
+            self._step(BlockEnded(key, block if last is None else last, took_s, result.confidence, tuple(before_s)))
         self._free_s = None
 
     def on_transfer(self, worker: str, size_bytes: int, took_s: float) -> None:

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping
 
 import numpy as np
 
-from planner.execution.agent.executor import Held, fetch
+from planner.execution.agent.model_blocks import Held, fetch
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import TOKENS, Deploy
 from planner.model.tokens import likeliest, logits_of

@@ -15,7 +15,7 @@ from planner.execution.wire.messages import DeployedModel, Transmit
 from planner.model.tokens import vocabulary
 from planner.plan.replan import LiveReplanner, StartReplanner, TakeAnswer
 from planner.plan.types import PlanSpec
-from planner.policy.candidate_routes import resident_blocks
+from planner.policy.candidate_routes import resident_blocks, resident_sessions
 from planner.policy.registry import needs_plan
 from planner.runtime.input_pool import input_pool, prompt_pool
 from planner.scenario.instance import Instance
@@ -120,6 +120,11 @@ class Deployment:
     def samples(self) -> int:
         """Number of samples of all sources."""
         return sum(self.instance.samples(source) for source in self.instance.sources)
+
+    def sessions(self, worker: str) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """Return the first and last block of each session that a worker loads before the start, by model."""
+        resident = self.resident.get(worker, {})
+        return resident_sessions(self.instance, self.policy, self.plan, worker, resident)
 
     def inputs(self, source: str) -> Sequence[Tensors]:
         """Return the inputs that the samples of a source use in turn, sent or drawn."""

@@ -38,13 +38,15 @@ _PORT: Final = 7447
 
 
 @contextmanager
-def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Coordinator]:
+def local_agents(names: Sequence[str], cache: Path | None = None, options: Sequence[str] = ()) -> Iterator[Coordinator]:
     """Start one agent process per worker, and return a coordinator that has found them all.
 
     Parameters
     ----------
     cache
         Folder for block models; by default a temporary one.
+    options
+        Further options of ``planner agent``.
 
     Raises
     ------
@@ -59,7 +61,8 @@ def local_agents(names: Sequence[str], cache: Path | None = None) -> Iterator[Co
     ):
 
         def start(finder: Coordinator, further: Sequence[str]) -> None:
-            processes.enter_context(_processes(_agents(further, address, blocks.path), finder, blocks))
+            commands = {name: [*command, *options] for name, command in _agents(further, address, blocks.path).items()}
+            processes.enter_context(_processes(commands, finder, blocks))
 
         start(coordinator, names)
         coordinator.start_agents = start

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import Final
 
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.coordinator.deployment import Emulation
@@ -12,6 +13,8 @@ from planner.execution.launch.emulated import EmulatedNetwork
 from planner.execution.launch.local import local_agents, namespaced_agents
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Instance
+
+THIS_HOST: Final = "this host"
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,7 @@ class Setting:
 
 def on_this_host(instance: Instance, *, paced: bool) -> Setting:
     """Return a setting with one agent process per worker, paced to the scenario and its network if ``paced``."""
+    instance = _together(instance, paced=paced)
     emulation = EmulatedNetwork(instance) if paced else None
     return Setting(instance, local_agents(instance.workers), paced, emulation)
 
@@ -47,8 +51,13 @@ def in_namespaces(instance: Instance, *, paced: bool) -> Setting:
 
     The links have no latency.
     """
-    instance = instance.without_latency()
+    instance = _together(instance.without_latency(), paced=paced)
     return Setting(instance, namespaced_agents(instance), paced)
+
+
+def _together(instance: Instance, *, paced: bool) -> Instance:
+    """Return the instance with all workers on this host; paced ones take their own times, whatever others do."""
+    return instance.on_hosts(None if paced else THIS_HOST)
 
 
 def shortened(

@@ -366,7 +366,8 @@ def check_log(instance: Instance, frame: Frame, records: Iterable[Record]) -> No
         _check_times(frame, record.start_s, record.end_s)
         if isinstance(record, BlockRecord):
             recorder = record.worker
-            _check_number("block", record.block, lengths[record.source] - 1, frame)
+            _check_number("block", record.last, lengths[record.source] - 1, frame)
+            _check_number("block", record.block, record.last, frame)
         else:
             recorder = record.receiver
             _known("worker", record.sender, instance.workers, frame)

@@ -22,17 +22,8 @@ PEAK_GOALS = frozenset({"throughput", "makespan"})
 
 def known_plans(problem: Problem, deadline: Deadline) -> tuple[Choices, ...]:
     """Return the distinct plans of all rules that have one, feasible or not, until the ``deadline``."""
-    return _distinct(chain(_of_rules(problem), _of_orders(problem), _of_partition(problem, deadline)), deadline)
-
-
-def rule_plans(problem: Problem, deadline: Deadline) -> tuple[Choices, ...]:
-    """Return those of :func:`known_plans` that take next to no time: all but the partitions."""
-    return _distinct(_of_rules(problem), deadline)
-
-
-def _distinct(plans: Iterator[Choices | None], deadline: Deadline) -> tuple[Choices, ...]:
     found: dict[Choices, None] = {}
-    for plan in plans:
+    for plan in chain(_of_rules(problem), _of_orders(problem), _of_partition(problem, deadline)):
         if plan is not None:
             found[plan] = None
         if deadline.passed:

@@ -105,8 +105,8 @@ class LinearMaster:
         self.rows[kind, index] = self.program.add_row(lower, upper, entries or {})
 
     def add(self, routes: Iterable[tuple[int, Choice]]) -> None:
-        """Add the routes that are new."""
-        for source, choice in dict.fromkeys(routes):
+        """Add the routes that are new; their shares do not matter."""
+        for source, choice in dict.fromkeys((source, Choice(it.variant, it.workers)) for source, it in routes):
             if (source, choice) in self.known:
                 continue
             self.known.add((source, choice))

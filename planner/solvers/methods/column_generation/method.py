@@ -46,9 +46,8 @@ MIN_SHARES = (0.02, 1e-3, 1e-5)
 """Minimum shares of the routes of incumbents, tried in turn: plans with few routes are easier to run."""
 FIRST_ROUNDS = 6
 FIRST_ROUNDS_OF_SITES = 24
-WARM_START_ROUNDS = 1
-"""Rounds of successive averages before the first master: without a warm start, where workers form sites (a round is
-cheap there, and many sources need many routes), and with a warm start."""
+"""Rounds of successive averages before the first master, and where workers form sites: a round is cheap there, and many
+sources need many routes."""
 MAX_IDLE_ROUNDS, MAX_IDLE_ROUNDS_WITHOUT_PLAN = 12, 100
 """Rounds without a better bound or incumbent after which the search ends: the rest is rounding."""
 
@@ -77,16 +76,14 @@ def _generate(search: Search) -> Outcome:
     best_prices, routes = _first_routes(search)
     if np.isinf(search.bound):
         return unroutable_outcome(problem)
-    rounds = FIRST_ROUNDS if problem.sites is None else FIRST_ROUNDS_OF_SITES
-    rounds = WARM_START_ROUNDS if options.start else rounds
-    first = greedy_rounds(problem, rounds, averaging=True, deadline=options.deadline)
+    first = list(options.start) or _greedy(search)
     scale = Scale.of(problem, min(first, key=problem.objective))
     kind = NewtonMaster if problem.goal == "delay" else LinearMaster
     master = kind(problem, scale, options.deadline)
-    for choices in (*options.start, *_best_known(search), *first):
+    for choices in (*first, *_best_known(search)):
         search.offer(choices)
         master.add(
-            (source, Choice(choice.variant, choice.workers))
+            (source, choice)
             for source, chosen in enumerate(choices)
             for choice in chosen
             if problem.allowed(source, choice)
@@ -129,6 +126,12 @@ def _first_routes(search: Search) -> tuple[Prices, list[tuple[int, Choice]]]:
         best_prices, more = ascend(search, best_prices, lambda prices: _price(search, prices, dict(routes)))
         routes += more
     return best_prices, routes
+
+
+def _greedy(search: Search) -> list[Choices]:
+    """Return greedy routes to start from."""
+    rounds = FIRST_ROUNDS if search.problem.sites is None else FIRST_ROUNDS_OF_SITES
+    return greedy_rounds(search.problem, rounds, averaging=True, deadline=search.options.deadline)
 
 
 def _best_known(search: Search) -> list[Choices]:

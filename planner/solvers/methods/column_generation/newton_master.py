@@ -41,7 +41,7 @@ MAX_STIFFENINGS = 6
 MAX_DENSE_COLUMNS = 600
 """Where workers form sites and there are more routes, a Newton step is found by conjugate gradients."""
 NEW_SHARE = 0.01
-"""Share of a new route of a source that has others."""
+"""Share of a new route of a source that has others, and the least one of its first routes."""
 MAX_DENSE_ENTRIES = 40_000
 """Loads with up to this number of entries are stored dense: for few routes sparse products are slower."""
 
@@ -111,8 +111,12 @@ class NewtonMaster:
         self._arrange()
 
     def add(self, routes: Iterable[tuple[int, Choice]]) -> bool:
-        """Add the routes that are new, a source's first one with all of its share; return whether any was new."""
-        fresh = [route for route in dict.fromkeys(routes) if route not in self.known]
+        """Add the routes that are new; return whether any was new.
+
+        Those of a source without routes keep the proportions of their shares.
+        """
+        shares = {(source, Choice(choice.variant, choice.workers)): choice.share for source, choice in routes}
+        fresh = [route for route in shares if route not in self.known]
         if not fresh:
             return False
         problem = self.problem
@@ -128,8 +132,7 @@ class NewtonMaster:
                 limit_use[row, 2 * len(problem.demands) :] = problem.room_used(choice)
             fixed[row] = min(problem.fixed_cost(source, choice, cost.latency_s), self.most_fixed)
             if source not in routed:
-                share[row] = 1.0
-                routed.add(source)
+                share[row] = max(shares[source, choice], NEW_SHARE)
         price = float(self.slack_price @ self.share) / max(len(self.share), 1) or 1.0
         self.columns += fresh
         self.known.update(fresh)

@@ -16,6 +16,8 @@ TARGETS = (0.3, 0.6, 0.9)
 DELAYS = (1.0, None, 2.0, 0.7)
 """Target delays for ``makespan`` in turn, as multiples of the longest unloaded delay so far; None is that of the best
 shared routes in proportion."""
+FIRST_RUNS = 2
+"""Runs before the bound is raised, because steps above a good incumbent are in vain."""
 FIRST_RAISES = 4
 """Steps that raise the bound before the first target depends on it."""
 RECOMBINED_RUNS = 3
@@ -88,6 +90,7 @@ class PeakSearch:
         """Raise the bound and anneal in turn until the time limit, or until neither has helped for long."""
         self.delay_part = bound.delay_part
         self.recombine(bound)
+        self.improve(FIRST_RUNS)
         raises = all(bound.raise_once() for _ in range(FIRST_RAISES))
         self.recombine(bound)
         tree, branches = PeakTree(self.search, bound), True
