@@ -177,3 +177,27 @@ def test_sequences_that_wait_fail_when_their_source_leaves() -> None:
     ends = [record for record in records if isinstance(record, SampleRecord)]
     assert sorted(record.sample for record in ends) == list(range(30))
     assert {record.reason for record in ends if record.status == "failed"} == {"slow left", "slow was absent"}
+
+
+@pytest.mark.parametrize(("prompt", "most"), [(400, 0.25), (800, 0.7)])
+def test_steps_beside_long_prompts_of_less_urgent_sources_are_evaluated_on_the_safe_side(
+    prompt: int, most: float
+) -> None:
+    """A prompt that runs whole holds up a sequence once, not each of the steps that it would make meanwhile."""
+    profile = with_sequences(make_profile(block_s=[0.003, 0.003], stage_overhead_s=0.0005))
+    sources = {
+        "a": {"priority": 8.0, "decode": DecodeSpec(prompt=10, max_new=40, concurrent=64)},
+        "low": {"priority": 1.0, "decode": DecodeSpec(prompt=prompt, max_new=1, concurrent=64)},
+    }
+    known = make_instance(
+        profiles=[profile],
+        workers={"slow": 1.0, "fast": 2.0},
+        sources={name: {**keys, "rate_per_s": 2.0, "samples": 150} for name, keys in sources.items()},
+    )
+    routes = {name: [route(("fast", 0, 0), ("slow", 1, 1))] for name in sources}
+    records, _ = simulate(known, policy="planned", plan=make_plan(known, routes), seed=3)
+    found = summarise(records, dict.fromkeys(sources, 1.0), known.workers).sources["a"].tpot_s
+    expected = evaluate(known, routes).sources["a"].tpot_s
+    assert found is not None
+    assert expected is not None
+    assert -0.1 < expected / found - 1 < most

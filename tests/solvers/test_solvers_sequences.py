@@ -117,7 +117,7 @@ def test_no_method_overfills_a_worker_with_state(method: str) -> None:
 
 
 def test_state_that_fits_nowhere_is_blamed() -> None:
-    solution = solve(instance(concurrent=64, memory_mib=90), time_limit_s=5)
+    solution = solve(instance(concurrent=64, memory_mib=90), time_limit_s=60)
     assert solution.status == "infeasible"
     assert "lacks" in solution.reasons[0]
 
