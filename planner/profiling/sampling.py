@@ -17,10 +17,11 @@ from typing import TYPE_CHECKING, Any, Final, Protocol
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.model.chain import Chain
+from planner.model.chain import SEQUENCE, Chain
 from planner.model.work import Work
+from planner.profiling.fusion import FusedSegments, Times, choose_fused
 from planner.profiling.sequences import SequenceCosts
-from planner.profiling.timing import Rounds, choose_segments
+from planner.profiling.timing import Rounds, Segment, choose_segments
 from planner.runtime.difference import compare
 from planner.runtime.inputs import hint_at_real_inputs, random_inputs
 from planner.runtime.memory import BlockMemory, measure_memory
@@ -115,7 +116,10 @@ class TimingSamples:
     rounds: Rounds
     load_s: list[float] = field(default_factory=list)
     """Time to create each block's session; length L, seconds."""
-    fusion_saving_s: list[float] = field(default_factory=list)
+    fused_segments: FusedSegments = field(default_factory=lambda: FusedSegments([], []))
+    """Segments to run as one session."""
+    fused: dict[Segment, Times] = field(default_factory=dict)
+    """Times of those that were."""
     """Time saved by fusing at each inner border, as far as measured; seconds."""
     memory: list[BlockMemory] = field(default_factory=list)
     """Memory of each block, as far as measured."""
@@ -223,29 +227,34 @@ class Sampler:
         return now_s() - begin_s, np.diff(marks_s).tolist()
 
     def try_fusing(self) -> None:
-        """Time each pair of neighbouring blocks as one session and as two."""
-        for first in range(self._length - 1):
+        """Time segments as one session and as one for each block, unless the blocks keep state."""
+        chain = self._model.chain
+        if SEQUENCE in chain.cuts[0].tensors:
+            return
+        segments = choose_fused(self._length, [leave.cut for leave in chain.exits], self._rng)
+        self.samples.fused_segments = segments
+        for first, last in (*segments.fitted, *segments.held_out):
             if self._clock.used(1.0):
                 return
             fused = BlockSession(
-                self._model.stage_model(first, first + 1),
-                name=f"{self._model.chain.name}, blocks {first} and {first + 1}",
+                self._model.stage_model(first, last),
+                name=f"{chain.name}, blocks {first} to {last}",
                 provider=self._runner.provider,
                 threads=self._runner.threads,
             )
-            self.samples.fusion_saving_s.append(self._saving_s(fused, first))
+            self.samples.fused[first, last] = self._both_times(fused, first, last)
             self._clock.report()
 
-    def _saving_s(self, fused: BlockSession, first: int) -> float:
-        """Return the difference of the shortest times: disturbances only add time, and not equally to both."""
+    def _both_times(self, fused: BlockSession, first: int, last: int) -> Times:
+        """Return the shortest times: disturbances only add time, and not equally to both."""
         tensors = self._cut_tensors[first]
         apart_s, fused_s = [], []
         for _ in range(FUSION_ROUNDS):
-            apart_s.append(self._timed(first, first + 1)[0])
+            apart_s.append(self._timed(first, last)[0])
             start_s = self.now_s()
             fused.run(tensors)
             fused_s.append(self.now_s() - start_s)
-        return min(apart_s) - min(fused_s)
+        return Times(min(apart_s), min(fused_s))
 
     def measure_memory(self) -> None:
         """Measure each block's memory if the blocks run on the CPU provider."""

@@ -33,8 +33,8 @@ class Exits:
                 by_block.setdefault(exit_point.cut - 1, []).append(index)
 
     def confidence(self, run: RunBlock) -> tuple[float, ...]:
-        """Return the confidence at each exit that a block computes; if drawn at random, 1 to leave or 0 to continue."""
-        exits = self._exits[run.model].get(run.block)
+        """Return the confidence at each exit where a session ends; if drawn at random, 1 to leave or 0 to continue."""
+        exits = self._exits[run.model].get(run.session_end)
         if exits is None:
             return ()
         recorded = self._instance.predictions.get(run.key.source, {}).get(run.model)
@@ -42,7 +42,7 @@ class Exits:
             confidences = recorded.confidence[run.key.sample % len(recorded)]
             return tuple(float(confidences[index]) for index in exits)
         reach = self._instance.operating_points(run.model)[run.operating_point].reach
-        continues = self._hardness(run.key.source, run.key.sample) < reach[run.block + 1]
+        continues = self._hardness(run.key.source, run.key.sample) < reach[run.session_end + 1]
         return (0.0 if continues else 1.0,) * len(exits)
 
     def with_correctness(self, record: SampleRecord) -> SampleRecord:

@@ -155,7 +155,7 @@ class Simulator:
         def arrive() -> None:
             self._arrive_next(source, home, times)
             if home in self._workers and source in self._sequences:
-                self._step(home, self._run(source, self._sequences.begin(source, sample, time_s)))
+                self._begin(home, source, self._sequences.arrive(source, sample, time_s))
             elif home in self._workers:
                 self._step(home, Arrived(source, sample))
             else:
@@ -210,8 +210,11 @@ class Simulator:
             self._hosts.end(worker.name)
         if self._workers.get(worker.name) is worker:
             source, sample = run.key.source, self._sequences.sample(run.key.source, run.key.sample)
-            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, self._heap.now_s))
-            self._step_worker(worker, BlockEnded(run.key, run.block, service_s, self._exits.confidence(run)))
+            now_s = self._heap.now_s
+            last = run.session_end
+            joined = last if last > run.block else None
+            self._sink(BlockRecord(worker.name, source, sample, run.block, start_s, now_s, joined))
+            self._step_worker(worker, BlockEnded(run.key, last, service_s, self._exits.confidence(run)))
             if self._replan is not None:
                 self._check_slowness(worker)
 
@@ -274,7 +277,8 @@ class Simulator:
 
     def _run(self, source: str, number: int) -> Arrived:
         """Return the arrival of a run of a sequence."""
-        return Arrived(source, number, sequence=self._sequences.state(source, number))
+        sequences = self._sequences
+        return Arrived(source, number, sequence=sequences.state(source, number), greedy=sequences.greedy(source))
 
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source
@@ -287,6 +291,16 @@ class Simulator:
             self._heap.at(now_s, partial(self._step_same, worker, self._run(source, ended)))
         else:
             self._sink(ended)
+            self._heap.at(now_s, partial(self._begin_next, worker, source))
+
+    def _begin(self, home: str, source: str, number: int | None) -> None:
+        """Begin a run of a sequence, if one may begin."""
+        if number is not None:
+            self._step(home, self._run(source, number))
+
+    def _begin_next(self, worker: Worker, source: str) -> None:
+        if self._workers.get(worker.name) is worker:
+            self._begin(worker.name, source, self._sequences.begin_next(source))
 
     # ---- events of the scenario -----------------------------------------------------------------------------------
 
@@ -367,6 +381,10 @@ class Simulator:
                 self._sink(self._sequences.fail(fail, self._heap.now_s))
             else:
                 self._on_end(worker, fail)
+        for source in self._instance.sources:
+            if source in self._sequences and self._instance.home(source) == worker.name:
+                for record in self._sequences.fail_waiting(source, self._heap.now_s, reason):
+                    self._sink(record)
 
     def _disturb_network(self, name: str, event: EventSpec) -> None:
         network = self._instance.scenario.networks[name]

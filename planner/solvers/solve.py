@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation
 from planner.plan.interval import coverage, with_intervals
+from planner.plan.sessions import longest_wait_s
 from planner.plan.types import PlanSpec, SearchStep, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
@@ -30,7 +31,15 @@ from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import MAX_ARCS, PEAK_GOALS, known_plans
 from planner.solvers.proof import poor_proof
-from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank, refined, single_samples_count
+from planner.solvers.ranking import (
+    Candidate,
+    Rank,
+    best_candidate,
+    check_rank,
+    overloaded,
+    refined,
+    single_samples_count,
+)
 from planner.solvers.routes.greedy import completed, greedy_rounds
 from planner.solvers.routes.pool import pricing_pool
 from planner.solvers.tails import impossible_limits, unused_deadlines
@@ -86,6 +95,7 @@ def solve(
     seed: int = 0,
     threads: int = 1,
     max_visits: int | None = None,
+    max_wait_s: float | None = None,
     pins: Mapping[str, Mapping[int, str]] | None = None,
     start: PlanSpec | None = None,
     dask: str | None = None,
@@ -106,6 +116,9 @@ def solve(
         Which incumbent to return: the one with the best evaluated delays, or the one with the best surrogate objective.
     max_visits
         How many stages of one sample a worker may run; unlimited by default.
+    max_wait_s
+        Longest time of a session of several blocks that more urgent work may wait for; 0 joins none of them. By default
+        what has the best delays.
     pins
         By source, the worker that must run each block, by index.
     start
@@ -126,14 +139,14 @@ def solve(
     if instance.colocated and not instance.company:
         search = partial(
             solve, method=method, routes=routes, gap=gap, rank=rank, seed=seed, threads=threads,
-            max_visits=max_visits, pins=pins, dask=dask, progress=progress,
+            max_visits=max_visits, max_wait_s=max_wait_s, pins=pins, dask=dask, progress=progress,
         )  # fmt: skip
         return solve_in_company(instance, search, time_limit_s=time_limit_s, start=start, rank=rank)
     history = History(started_s, progress)
     deadline = Deadline.after(time_limit_s)
     check_rank(rank)
     ordered = instance.in_order_of_names()
-    problem = build_problem(ordered, max_visits=max_visits, pins=pins)
+    problem = build_problem(ordered, max_visits=max_visits, pins=pins, max_wait_s=max_wait_s)
     names = _methods(problem, method, routes)
     if impossible := impossible_limits(ordered, problem):
         return Solution("infeasible", reasons=impossible)
@@ -172,8 +185,12 @@ def solve(
         if best.late:
             best = _meet_deadlines(ordered, problem, best, rank=rank, method_solve=method_solve, options=options)
             best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline) if singly else best
-    if best.late:
-        return Solution("no_solution", reasons=best.missed_deadlines())
+    if best.late or overloaded(problem, best.evaluation):
+        by_blocks = partial(
+            solve, instance.without_savings(), method=method, routes=routes, gap=gap, rank=rank, seed=seed,
+            threads=threads, max_visits=max_visits, pins=pins, start=start, dask=dask, progress=progress,
+        )  # fmt: skip
+        return _otherwise(best, by_blocks, time_limit_s - (time.monotonic() - started_s))
     used_options = {
         "method": method,
         "routes": routes,
@@ -183,6 +200,7 @@ def solve(
         "seed": seed,
         "threads": threads,
         "max_visits": max_visits,
+        "max_wait_s": max_wait_s,
         "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
     }
     plan = _plan(
@@ -197,6 +215,13 @@ def solve(
     warnings = (poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS), unused_deadlines(instance))
     warning = "; ".join(filter(None, warnings)) or None
     return Solution(plan.status, plan.model_copy(update={"warning": warning}))
+
+
+def _otherwise(best: Candidate, by_blocks: Callable[..., Solution], left_s: float) -> Solution:
+    """Return why there is no plan, or one without joined blocks where only their sessions were shorter than assumed."""
+    if best.late:
+        return Solution("no_solution", reasons=best.missed_deadlines())
+    return by_blocks(time_limit_s=max(left_s, 0.0))
 
 
 def _plan(
@@ -229,6 +254,7 @@ def _plan(
         solve_s=solve_s,
         search=search,
         threads=options["threads"],
+        max_wait_s=longest_wait_s(instance, routes) or None,
         provenance="estimated" if instance.provenance == "estimated" else "measured",
         coverage=coverage(instance, routes),
         sources=with_intervals(instance, evaluation.sources),

@@ -71,6 +71,15 @@ def describe_times(validation: Validation) -> Iterator[Table | str]:
             for leg in source.legs
         ],
     )
+    if validation.sessions:
+        yield Table(
+            "Blocks that run as one session, in ms",
+            ("source", "blocks", ">predicted", ">measured"),
+            [
+                (each.source, str(each.site), milliseconds(each.predicted_s), milliseconds(each.measured_s))
+                for each in validation.sessions
+            ],
+        )
     yield Table(
         "Utilisation",
         ("name", ">predicted", ">measured"),

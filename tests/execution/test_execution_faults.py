@@ -16,7 +16,7 @@ import pytest
 from onnx import TensorProto, helper
 
 from planner.execution.agent.driver import Driver
-from planner.execution.agent.executor import Held
+from planner.execution.agent.model_blocks import Held
 from planner.execution.coordinator.coordinator import Coordinator
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.wire.frames import Frame, Tensors

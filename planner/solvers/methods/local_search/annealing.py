@@ -328,7 +328,7 @@ def _hops(problem: Problem, sender: int, receiver: int) -> list[tuple[int, float
 
 def _chain(problem: Problem, source: int, variant: int) -> _Chain:
     model, volume = problem.variants[variant], problem.demands[source].volume
-    begin_s = model.reach[:-1, None] * model.overhead_s
+    begin_s = model.reach[:-1, None] * model.begin_s
     work_s = model.reach[:-1, None] * model.block_s
     work_s[0] += begin_s[0]  # the first stage always begins
     inner_s = np.vstack([0 * begin_s[:1], begin_s[1:], 0 * begin_s[:1]])
