@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.bench_profile import MODELS
 from planner.cli.output import print_table
 from planner.execution.agent.model_blocks import ModelBlocks
+from planner.heap import trim_heap
 from planner.model.load import ChainModel, load_chain
 from planner.profiling.sampling import cut_names
 from planner.runtime.inputs import random_inputs
@@ -109,6 +110,7 @@ def _memory(model: ChainModel, files: tuple[Path, ...], folder: Path) -> tuple[s
 def _whole_bytes(path: Path, inputs: Arrays) -> int:
     before = _resident_bytes()
     session = BlockSession(path)
+    trim_heap()
     for _ in range(WARM_UP):
         session.run(inputs)
     return _resident_bytes() - before
