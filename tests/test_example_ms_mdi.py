@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -10,7 +12,6 @@ import pytest
 
 from planner.model.reference import REFERENCE
 from planner.scenario.load import load_instance
-from tests.cli.command import script
 
 EXAMPLE = Path(__file__).parents[1] / "examples" / "ms-mdi"
 SET_UPS = (2, 3, 5)
@@ -19,8 +20,8 @@ SET_UPS = (2, 3, 5)
 @pytest.fixture(scope="module")
 def quick(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], Path]:
     folder = tmp_path_factory.mktemp("ms-mdi")
-    done = script(EXAMPLE / "run.py", "--share", "0.05", "--json", "-o", folder)
-    assert done.returncode == 0, done.stderr
+    command = [sys.executable, str(EXAMPLE / "run.py"), "--share", "0.05", "--json", "-o", str(folder)]
+    done = subprocess.run(command, capture_output=True, text=True, check=True)
     return json.loads(done.stdout), folder
 
 

@@ -2,6 +2,8 @@ from __future__ import annotations
 
 import json
 import runpy
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -46,7 +48,8 @@ def test_at_a_load_the_best_bottleneck_is_that_busy(recipe: dict[str, Callable[.
 
 
 def test_quick_run_compares_with_the_best_of_the_six(tmp_path: Path) -> None:
-    done = script(FOLDER / "run.py", "--quick", "-o", tmp_path)
+    command = [sys.executable, str(FOLDER / "run.py"), "--quick", "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "gains.png").stat().st_size > 0
     lines = (tmp_path / "outcomes.jsonl").read_text(encoding="utf-8").splitlines()[1:]
@@ -80,8 +83,9 @@ def test_batches_under_adaptive_take_hardly_longer_than_a_fluid(tmp_path: Path) 
 
 
 def test_deadlines_are_compared_with_the_best_of_eight(tmp_path: Path) -> None:
-    few = ("--scenarios", "1", "--samples", "20", "--replications", "2")
-    done = script(FOLDER / "deadlines.py", *few, "--ablation", "-o", tmp_path)
+    command = [sys.executable, str(FOLDER / "deadlines.py"), "--scenarios", "1", "--samples", "20", "--ablation"]
+    command += ["--replications", "2", "-o", str(tmp_path)]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     lines = (tmp_path / "misses.jsonl").read_text(encoding="utf-8").splitlines()[1:]
     outcomes = [json.loads(line)["misses"] for line in lines]

@@ -16,7 +16,7 @@ from planner.plan.memory import memory_bytes
 from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.rates import bursts, variability, volumes
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
-from planner.plan.tokens import token_times
+from planner.plan.tokens import place_wait_s, token_times
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
 from planner.scenario.instance import Instance
 
@@ -41,7 +41,8 @@ class Evaluation:
     objective
         Value of the surrogate objective of the scenario's goal.
     weighted_delay_s
-        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T; incumbents are ranked by it.
+        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T, those of sequences with the weights of their parts;
+        incumbents are ranked by it.
     weighted_misses
         Σ p λ times the share of samples that miss their deadlines, over the sources that have one.
     distributions
@@ -126,6 +127,8 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     }[objective.goal]
     memory = memory_bytes(instance, routes)
     tokens = token_times(instance, samples, times_s)
+    if objective.goal != "makespan":
+        delay = delay + _place_waits_s(instance, volume * scale, delay, tokens)
     return Evaluation(
         sources={
             source: SourcePlan(
@@ -143,7 +146,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         networks={name: NetworkUse(utilisation=busy[name]) for name in instance.resources},
         energy=energy,
         objective=value,
-        weighted_delay_s=float(priority * volume @ (delay + loss)),
+        weighted_delay_s=float(priority * volume @ (_counted_s(instance, delay, tokens) + loss)),
         weighted_misses=sum(
             priority[index] * volume[index] * misses.get(source, 0.0) for index, source in enumerate(instance.sources)
         ),
@@ -324,6 +327,33 @@ def loads_by_source(instance: Instance, routes: Routes) -> dict[str, dict[str, f
 def _follow(instance: Instance, routes: Routes, journeys: Journeys | None = None) -> Samples:
     known = journeys or Journeys(instance)
     return {source: [(route, known.of(source, route)) for route in routes[source]] for source in instance.sources}
+
+
+def _counted_s(
+    instance: Instance, delay_s: NDArray[np.float64], tokens: Mapping[str, Mapping[str, float]]
+) -> NDArray[np.float64]:
+    """Return what the delay of each source counts in the objective, in seconds."""
+    return np.array(
+        [
+            own_s if spec.decode is None else spec.decode.counted_s(own_s, tokens[source]["ttft_s"])
+            for (source, spec), own_s in zip(instance.scenario.sources.items(), delay_s.tolist(), strict=True)
+        ]
+    )
+
+
+def _place_waits_s(
+    instance: Instance,
+    rate_per_s: NDArray[np.float64],
+    delay_s: NDArray[np.float64],
+    tokens: Mapping[str, dict[str, float]],
+) -> NDArray[np.float64]:
+    """Return the mean wait of each source's sequences for one of its places, and add it to the times of tokens."""
+    waits_s = np.zeros(len(rate_per_s))
+    for index, (source, spec) in enumerate(instance.scenario.sources.items()):
+        if spec.decode is not None:
+            waits_s[index] = place_wait_s(float(rate_per_s[index]), float(delay_s[index]), spec.decode.concurrent)
+            tokens[source]["ttft_s"] += waits_s[index]
+    return waits_s
 
 
 def _percentiles(found: DelayDistribution | None) -> dict[str, Any]:

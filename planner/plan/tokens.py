@@ -39,6 +39,27 @@ def most_s(decode: DecodeSpec | None) -> float:
     return decode.max_ttft_s + len(decode.steps) * (decode.max_tpot_s or 0.0)
 
 
+def place_wait_s(rate_per_s: float, time_s: float, places: int) -> float:
+    """Return the mean time for which a sequence waits until less than ``places`` others are under way, in seconds.
+
+    That is the wait of a queue with Poisson arrivals and as many servers as places, where each sequence takes the same
+    time: half of that with exponential times, by Erlang's formula C. It is infinite where they cannot keep up.
+
+    Parameters
+    ----------
+    time_s
+        Mean time of a sequence from its begin to its end.
+    """
+    load = rate_per_s * time_s
+    if not load < places:
+        return math.inf
+    blocked = 1.0  # by Erlang's formula B, for 0 places and one more each time
+    for count in range(1, places + 1):
+        blocked = load * blocked / (count + load * blocked)
+    waits = blocked / (1 - load / places * (1 - blocked))
+    return waits * time_s / (places - load) / 2
+
+
 def token_times(
     instance: Instance, samples: Mapping[str, Sequence[tuple[Route, Journey]]], times_s: Sequence[float]
 ) -> dict[str, dict[str, Any]]:

@@ -44,6 +44,8 @@ class Task:
         Time of the run's clock after which none of its blocks is started; None without such a limit.
     sequence
         Number of the sequence that it continues, whose state is where its earlier runs were; None for other samples.
+    greedy
+        Whether only the likeliest token of its result goes home.
     """
 
     key: SampleKey
@@ -55,6 +57,7 @@ class Task:
     stages: tuple[Stage, ...]
     latest_s: float | None = None
     sequence: int | None = None
+    greedy: bool = False
 
     @property
     def joined(self) -> Stage | None:
@@ -73,6 +76,7 @@ class Task:
             stages,
             self.latest_s,
             self.sequence,
+            self.greedy,
         )
 
 

@@ -140,6 +140,9 @@ def measure(
         environment["power_mode"] = power_mode
     if samples.whole_error is not None and isfinite(samples.whole_error):
         environment[WHOLE_ERROR] = samples.whole_error
+    if samples.placement is not None:
+        environment["placement"] = samples.placement.shares
+        environment["warnings"] += samples.placement.warnings(runner.provider)
     return assemble(
         chain,
         ChainCosts(

@@ -9,6 +9,8 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
@@ -23,6 +25,7 @@ from planner.profiling.timing import Rounds, Segment, choose_segments
 from planner.runtime.difference import compare
 from planner.runtime.inputs import hint_at_real_inputs, random_inputs
 from planner.runtime.memory import BlockMemory, measure_memory
+from planner.runtime.placement import Placement, placement
 from planner.runtime.providers import REFERENCE_PROVIDER
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
@@ -36,6 +39,8 @@ Progress = Callable[[int, int], None]
 WARM_UP_ROUNDS: Final = 2
 MIN_ROUNDS: Final = 3
 FUSION_ROUNDS: Final = 10
+PLACED_RUNS: Final = 10
+"""Number of runs in which the times of nodes are taken, after the first one."""
 ROUNDS_SHARE: Final = 0.7
 """Share of the budget after which no new round starts, so that fusing and memory can be measured."""
 
@@ -120,6 +125,8 @@ class TimingSamples:
     """Memory of each block, as far as measured."""
     whole_error: float | None = None
     """What the provider does to the outputs of the whole model, if measured: a relative error."""
+    placement: Placement | None = None
+    """Which share of the time the provider runs itself, if measured."""
     sequences: SequenceCosts | None = None
     """Costs of the runs of sequences, if measured."""
     passed_s: float = 0.0
@@ -165,7 +172,7 @@ class Sampler:
         self._clock = clock
         self._length = len(chain_model.chain)
         self._cut_tensors: list[dict[str, NDArray[Any]]] = []
-        on_this_thread = runner.provider.device is None and runner.threads == 1
+        on_this_thread = runner.provider.on_calling_thread and runner.threads == 1
         self.now_s: Callable[[], float] = thread_time if on_this_thread else perf_counter
         self.samples = TimingSamples(Rounds(*choose_segments(self._length, rng)))
 
@@ -250,8 +257,8 @@ class Sampler:
         return Times(min(apart_s), min(fused_s))
 
     def measure_memory(self) -> None:
-        """Measure each block's memory if the blocks run in host memory."""
-        if self._runner.provider.device is not None:
+        """Measure each block's memory if the blocks run on the CPU provider."""
+        if not self._runner.provider.on_calling_thread:
             return
         for index in range(self._length):
             memory = None if self._clock.used(1.0) else self._memory(index)
@@ -261,12 +268,23 @@ class Sampler:
             self._clock.report()
 
     def measure_rounding(self) -> None:
-        """Measure what the provider does to the outputs of the whole model, unless it is the reference's own."""
+        """Measure what the provider does to the outputs of the whole model, unless it is the reference's own.
+
+        Meanwhile onnxruntime tells which provider runs which nodes.
+        """
         if self._runner.provider.name == REFERENCE_PROVIDER or self._clock.used(1.0):
             return
         whole, inputs = self._model.stage_model(0, self._length - 1), self._cut_tensors[0]
         expected = BlockSession(whole, name=self._model.chain.name, optimise=False).run(inputs)
-        found = BlockSession(whole, name=self._model.chain.name, provider=self._runner.provider).run(inputs)
+        with TemporaryDirectory() as folder:
+            session = BlockSession(
+                whole, name=self._model.chain.name, provider=self._runner.provider, threads=self._runner.threads,
+                trace=Path(folder) / "trace",
+            )  # fmt: skip
+            found = session.run(inputs)
+            for _ in range(PLACED_RUNS):
+                session.run(inputs)
+            self.samples.placement = placement(session.end_trace())
         self.samples.whole_error = compare(found, expected).max_rel_error
 
     def _memory(self, index: int) -> BlockMemory | None:

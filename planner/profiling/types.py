@@ -246,7 +246,7 @@ class Profile(Printable, FrozenModel):
         if costs is None:
             return np.ones(len(self.blocks))
         alone = np.array(costs.alone)
-        return alone + (np.array(costs.beside) - alone) * computing / costs.others
+        return np.asarray(alone + (np.array(costs.beside) - alone) * computing / costs.others)
 
     def contents(self) -> Iterator[Table | str]:
         """Return the costs along the chain, and how reliable they are."""

@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 
 from planner.base import FrozenModel
 from planner.profiling.recorded_predictions import RecordedPredictions
-from planner.profiling.sequences import Run
+from planner.profiling.sequences import TOKEN_BYTES, Run
 from planner.profiling.types import OperatingPoint, Profile
 from planner.scenario.decode import DecodeSpec
 from planner.scenario.phases import SAMPLE, Phase, block_memory, phases
@@ -224,7 +224,8 @@ class Instance(FrozenModel):
         """Return the mean bytes across each cut in a run of a phase; length L + 1."""
         costs = self.any_profile(model).sequences
         if phase.runs and costs is not None:
-            return tuple(costs.cut_bytes(phase.runs).mean(axis=0).tolist())
+            *sizes, last = costs.cut_bytes(phase.runs).mean(axis=0).tolist()
+            return (*sizes, float(TOKEN_BYTES) if phase.greedy else last)
         return tuple(map(float, self.cut_bytes(model)))
 
     def held_bytes(self, model: str, worker: str) -> tuple[int, ...]:

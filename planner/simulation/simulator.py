@@ -155,7 +155,7 @@ class Simulator:
         def arrive() -> None:
             self._arrive_next(source, home, times)
             if home in self._workers and source in self._sequences:
-                self._step(home, self._run(source, self._sequences.begin(source, sample, time_s)))
+                self._begin(home, source, self._sequences.arrive(source, sample, time_s))
             elif home in self._workers:
                 self._step(home, Arrived(source, sample))
             else:
@@ -277,7 +277,8 @@ class Simulator:
 
     def _run(self, source: str, number: int) -> Arrived:
         """Return the arrival of a run of a sequence."""
-        return Arrived(source, number, sequence=self._sequences.state(source, number))
+        sequences = self._sequences
+        return Arrived(source, number, sequence=sequences.state(source, number), greedy=sequences.greedy(source))
 
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source
@@ -290,6 +291,16 @@ class Simulator:
             self._heap.at(now_s, partial(self._step_same, worker, self._run(source, ended)))
         else:
             self._sink(ended)
+            self._heap.at(now_s, partial(self._begin_next, worker, source))
+
+    def _begin(self, home: str, source: str, number: int | None) -> None:
+        """Begin a run of a sequence, if one may begin."""
+        if number is not None:
+            self._step(home, self._run(source, number))
+
+    def _begin_next(self, worker: Worker, source: str) -> None:
+        if self._workers.get(worker.name) is worker:
+            self._begin(worker.name, source, self._sequences.begin_next(source))
 
     # ---- events of the scenario -----------------------------------------------------------------------------------
 
@@ -370,6 +381,10 @@ class Simulator:
                 self._sink(self._sequences.fail(fail, self._heap.now_s))
             else:
                 self._on_end(worker, fail)
+        for source in self._instance.sources:
+            if source in self._sequences and self._instance.home(source) == worker.name:
+                for record in self._sequences.fail_waiting(source, self._heap.now_s, reason):
+                    self._sink(record)
 
     def _disturb_network(self, name: str, event: EventSpec) -> None:
         network = self._instance.scenario.networks[name]

@@ -86,11 +86,17 @@ def best_candidate(
     return min(candidates, key=lambda it: (*it.lateness, *rank_of(it, instance, rank)), default=None)
 
 
+def _by_more(instance: Instance, rank: Rank) -> bool:
+    """Return whether plans are ranked by more than mean delays: by misses, or by weights of the times of tokens."""
+    goal, specs = instance.scenario.objective.goal, instance.scenario.sources.values()
+    weighed = any(spec.decode is not None and spec.decode.weighed for spec in specs)
+    return rank == "evaluated" and (goal == "misses" or (goal == "delay" and weighed))
+
+
 def single_samples_count(instance: Instance, rank: Rank) -> bool:
-    """Return whether a plan is judged by single samples, not by means alone."""
-    by_misses = rank == "evaluated" and instance.scenario.objective.goal == "misses"
+    """Return whether a plan is judged by single samples or tokens, not by mean delays alone."""
     specs = instance.scenario.sources.values()
-    return by_misses or any(tail_limits(spec) or (spec.decode and spec.decode.bounded) for spec in specs)
+    return _by_more(instance, rank) or any(tail_limits(spec) or (spec.decode and spec.decode.bounded) for spec in specs)
 
 
 def refined(
@@ -98,10 +104,9 @@ def refined(
 ) -> Candidate:
     """Return a candidate that is no worse, by other routes of single sources; ``plans`` are those that were found.
 
-    A candidate that breaks no limit is refined for the goal ``misses`` only.
+    A candidate that breaks no limit is refined only where more than mean delays rank plans.
     """
-    by_misses = rank == "evaluated" and instance.scenario.objective.goal == "misses"
-    if not by_misses and not best.late:
+    if not _by_more(instance, rank) and not best.late:
         return best
     journeys, tried = Journeys(instance), {best.choices: best}
 

@@ -137,11 +137,11 @@ def solve(
     """
     started_s = time.monotonic()
     if instance.colocated and not instance.company:
-        again = partial(
+        search = partial(
             solve, method=method, routes=routes, gap=gap, rank=rank, seed=seed, threads=threads,
             max_visits=max_visits, max_wait_s=max_wait_s, pins=pins, dask=dask, progress=progress,
         )  # fmt: skip
-        return solve_in_company(instance, again, time_limit_s=time_limit_s, start=start, rank=rank)
+        return solve_in_company(instance, search, time_limit_s=time_limit_s, start=start, rank=rank)
     history = History(started_s, progress)
     deadline = Deadline.after(time_limit_s)
     check_rank(rank)

@@ -42,6 +42,8 @@ class ResultMessage:
     key: SampleKey
     cut: int
     origin: Origin | None = None
+    greedy: bool = False
+    """Whether only the likeliest token travels, in place of the scores of all."""
     kind: Literal["result"] = "result"
 
 
@@ -128,6 +130,8 @@ class Arrived:
     """Time from now after which no block of it is started, in seconds; None without such a limit."""
     sequence: int | None = None
     """Number of the sequence that it continues, if its model keeps state."""
+    greedy: bool = False
+    """Whether only the likeliest token of its result is needed; the worker of the last block chooses it."""
     kind: Literal["arrived"] = "arrived"
 
 

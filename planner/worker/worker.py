@@ -42,6 +42,7 @@ from typing import Any, Final
 
 from planner.policy.costs import CostTable
 from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, Waiting, WorkerState
+from planner.profiling.sequences import TOKEN_BYTES
 from planner.profiling.types import ExitPoint
 from planner.scenario.instance import Instance
 from planner.trace.records import Origin
@@ -412,7 +413,8 @@ class Worker:
         elif cut < self._state.costs.length(task.model):
             self._place(task.at(cut, task.stages[1:]))
         else:
-            self._go_home(task, cut, self._state.costs.cut_bytes[task.model][-1], None)
+            size_bytes = TOKEN_BYTES if task.greedy else self._state.costs.cut_bytes[task.model][-1]
+            self._go_home(task, cut, size_bytes, None)
         self._home.admit()
 
     def _exit_taken(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
@@ -429,7 +431,7 @@ class Worker:
         if home == self.name:
             self._home.finish(task.key, origin)
             return
-        message = ResultMessage(task.key, cut, origin)
+        message = ResultMessage(task.key, cut, origin, task.greedy)
         self._output.effects.append(Send(home, message, cut, size_bytes, task.priority))
         self._output.effects.append(Discard(task.key))
 

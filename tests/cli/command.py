@@ -33,7 +33,10 @@ def planner(*words: str | Path) -> subprocess.CompletedProcess[str]:
 
 
 def script(file: Path, *words: str | Path) -> subprocess.CompletedProcess[str]:
-    """Run a script of an example as :func:`planner` runs the command; the modules beside it are its own."""
+    """Run a script of an example as :func:`planner` runs the command, if it starts no processes of itself.
+
+    The modules beside it are its own.
+    """
     command = [str(file), *map(str, words)]
     others = set(sys.modules)
     try:

@@ -21,6 +21,7 @@ QUICKLY_CALLED: Final = {
     'device_class="this-machine")': 'device_class="this-machine", budget_s=1.0)',
     "time_limit_s=10)": "time_limit_s=1.0)",
     'place="local")': 'place="local", max_samples=10)',
+    "replications=5)": "replications=2)",
 }
 """Arguments that keep tests short, by the end of a call in a program."""
 

@@ -155,7 +155,7 @@ def test_an_agent_is_held_alone_or_in_shares_of_no_more_than_the_whole(
 
 # ---- side by side ----------------------------------------------------------------------------------------------------
 
-INSTANCE = small_instance(samples=200).with_sources({
+INSTANCE = small_instance(samples=120).with_sources({
     name: {"arrivals": "batch", "in_flight": 8} for name in ("urgent", "other")
 })  # fmt: skip
 AT_HOME = small_plan([("a", 0, 2)])
@@ -204,7 +204,7 @@ def test_runs_share_agents_as_they_asked_and_all_samples_complete(agents: Proces
             }
         assert_accounted(INSTANCE, running.result(120.0))
     assert_accounted(INSTANCE, measured)
-    assert large.count == small.count == 400
+    assert large.count == small.count == 240
     assert late.count == 0
     assert shares == {name: [0.2, 0.8] for name in agents.names}
     assert 0.1 < meanwhile / large.count < 0.6  # 0.25, and what the other one leaves while it starts and ends

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections import defaultdict
 from itertools import pairwise
+from math import inf
 from typing import Any
 
+import numpy as np
 import pytest
 
 from planner.plan.evaluate import evaluate
@@ -138,3 +140,39 @@ def test_a_long_prompt_is_no_slowness() -> None:
 
     simulate(known, policy="planned", plan=plan(known), seed=1, replan=replan)
     assert not asked
+
+
+@pytest.mark.parametrize("concurrent", [1, 2])
+def test_sequences_wait_for_a_place_as_they_are_evaluated(concurrent: int) -> None:
+    known = instance(rate_per_s=2.5 * concurrent, samples=400, concurrent=concurrent)
+    records, _ = simulate(known, policy="planned", plan=plan(known), seed=3)
+    begins, ends = {}, {}
+    for record in records:
+        if isinstance(record, BlockRecord):
+            begins.setdefault(record.sample, record.start_s)
+        elif isinstance(record, SampleRecord):
+            ends[record.sample] = record.finished_s
+    changes = sorted([(at_s, 1) for at_s in begins.values()] + [(at_s, -1) for at_s in ends.values()])
+    under_way = np.cumsum([change for _, change in changes])
+    assert under_way.max() == concurrent
+    assert len(ends) == 400
+    expected = evaluate(known, {"a": plan(known).sources["a"].routes}).sources["a"]
+    found = summarise(records, dict.fromkeys(known.sources, 1.0), known.workers).sources["a"]
+    unlimited = evaluate(instance(rate_per_s=2.5 * concurrent, concurrent=64), {"a": plan(known).sources["a"].routes})
+    assert expected.ttft_s > 1.2 * unlimited.sources["a"].ttft_s
+    assert found.ttft_s == pytest.approx(expected.ttft_s, rel=0.25)
+    assert found.mean_delay_s == pytest.approx(expected.delay_s, rel=0.25)
+
+
+def test_a_plan_whose_sequences_find_no_place_has_no_finite_delay() -> None:
+    known = instance(rate_per_s=8.0, concurrent=1)
+    assert evaluate(known, {"a": plan(known).sources["a"].routes}).sources["a"].delay_s == inf
+
+
+def test_sequences_that_wait_fail_when_their_source_leaves() -> None:
+    leaves = EventSpec(at_s=1.0, action="leave", worker="slow")
+    known = instance(rate_per_s=10.0, samples=30, concurrent=1).with_scenario(events=(leaves,))
+    records, _ = simulate(known, policy="planned", plan=plan(known), seed=1)
+    ends = [record for record in records if isinstance(record, SampleRecord)]
+    assert sorted(record.sample for record in ends) == list(range(30))
+    assert {record.reason for record in ends if record.status == "failed"} == {"slow left", "slow was absent"}

@@ -74,7 +74,7 @@ def test_at_any_memory_plans_fit_and_the_bound_holds(seed: int, goal: str, room:
 @pytest.mark.parametrize("method", ["search", "milp"])
 def test_large_instances_with_tight_memory_have_plans(goal: str, method: str) -> None:
     instance = crowded(0, goal=goal, sources=6, workers=8, blocks=12, room=1.15)
-    solution = solve(instance, method=method, time_limit_s=2.0)
+    solution = solve(instance, method=method, time_limit_s=1.0)
     assert solution.plan is not None
     verify(instance, solution.plan)
 

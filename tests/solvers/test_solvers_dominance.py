@@ -38,7 +38,7 @@ CLASSES = [
         size,
         memory,
         id=f"{goal}-{size}-{'tight' if memory else 'roomy'}",
-        marks=[pytest.mark.nightly] if size in {"wide", "long"} else [],
+        marks=[pytest.mark.nightly] if size in {"wide", "long"} or (size == "tiny" and memory) else [],
     )
     for goal, size, memory in itertools.product(GOALS, SIZES, (False, True))
 ]

@@ -30,7 +30,7 @@ from planner.solvers.routes.copies import with_copies
 from planner.solvers.routes.delay_annealing import DelayAnnealing
 from planner.solvers.routes.greedy import greedy_rounds
 from planner.solvers.routes.order_search import OrderSearch
-from tests.examples import examples
+from tests.examples import either, examples
 from tests.instances import make_instance, make_profile
 from tests.solvers.test_solvers_best_response import GOALS, crowded
 from tests.solvers.test_solvers_dominance import within
@@ -118,7 +118,7 @@ def test_the_bound_with_memory_is_at_most_the_optimum_of_the_reference(
     assert exact.status in {"optimal", "infeasible"}
     optimum = min(map(problem.objective, exact.incumbents), default=np.inf)
     for method in (search, colgen):
-        found = method.solve(problem, Options(gap=1e-4, time_limit_s=20))
+        found = method.solve(problem, Options(gap=1e-4, time_limit_s=either(1.5, nightly=20.0)))
         value = min(map(problem.objective, found.incumbents), default=np.inf)
         assert found.bound <= value
         assert found.status != "infeasible" or optimum == np.inf
@@ -141,7 +141,7 @@ def test_larger_instances_are_no_worse_than_filled_workers(seed: int, sources: i
 @pytest.mark.parametrize("method", ["auto", "colgen"])
 def test_many_blocks_with_little_room_have_a_plan(method: str) -> None:
     instance = uneven(3, goal="delay", sources=2, workers=12, blocks=40, room=1.1)
-    solution = solve(instance, method=method, gap=0.9)
+    solution = solve(instance, method=method, gap=0.9, time_limit_s=5.0)
     assert solution.plan is not None, solution.reasons
     verify(instance, solution.plan)
 

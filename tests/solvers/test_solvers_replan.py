@@ -38,12 +38,12 @@ def a_used_worker(instance: Instance, homes: set[str], utilisation: dict[str, fl
 @pytest.mark.parametrize("seed", range(3))
 def test_a_plan_is_repaired_after_a_worker_left(seed: int, method: str) -> None:
     instance = random_instance(seed, sources=3, workers=5, blocks=4, load=0.25)
-    before = solve(instance, method=method, time_limit_s=2.0).plan
+    before = solve(instance, method=method, time_limit_s=0.7).plan
     assert before is not None
     homes = {instance.home(source) for source in instance.sources}
     gone = a_used_worker(instance, homes, {name: use.utilisation for name, use in before.workers.items()})
     left = without(instance, gone)
-    after = solve(left, method=method, start=before, time_limit_s=2.0).plan
+    after = solve(left, method=method, start=before, time_limit_s=0.7).plan
     assert after is not None
     verify(left, after)
     assert gone not in after.workers
