@@ -102,7 +102,7 @@ def _memory(model: ChainModel, files: tuple[Path, ...], folder: Path) -> tuple[s
         (_joined_bytes, (_cuts(model), files, inputs, True)),
     ):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            found.append(process.submit(measure, *arguments).result())  # type: ignore[arg-type]
+            found.append(process.submit(measure, *arguments).result())
     whole, joined, after = found
     return f"{joined / whole:.2f}", f"{after / whole:.2f}"
 
