@@ -17,6 +17,7 @@ from numpy.typing import NDArray
 from benchmarks.bench_profile import MODELS
 from planner.cli.output import print_table
 from planner.execution.agent.model_blocks import ModelBlocks
+from planner.heap import trim_heap
 from planner.model.load import ChainModel, load_chain
 from planner.profiling.sampling import cut_names
 from planner.runtime.inputs import random_inputs
@@ -101,7 +102,7 @@ def _memory(model: ChainModel, files: tuple[Path, ...], folder: Path) -> tuple[s
         (_joined_bytes, (_cuts(model), files, inputs, True)),
     ):
         with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as process:
-            found.append(process.submit(measure, *arguments).result())  # type: ignore[arg-type]
+            found.append(process.submit(measure, *arguments).result())
     whole, joined, after = found
     return f"{joined / whole:.2f}", f"{after / whole:.2f}"
 
@@ -109,6 +110,7 @@ def _memory(model: ChainModel, files: tuple[Path, ...], folder: Path) -> tuple[s
 def _whole_bytes(path: Path, inputs: Arrays) -> int:
     before = _resident_bytes()
     session = BlockSession(path)
+    trim_heap()
     for _ in range(WARM_UP):
         session.run(inputs)
     return _resident_bytes() - before

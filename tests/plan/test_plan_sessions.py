@@ -21,23 +21,9 @@ from planner.scenario.instance import Instance
 from planner.simulation.simulator import simulate
 from planner.solvers import solve
 from planner.trace.records import BlockRecord, SampleRecord
-from tests.instances import make_instance, make_profile, random_instance, with_sequences
+from tests.instances import make_instance, make_profile, random_instance, with_savings, with_sequences
 
 BLOCKS = 6
-
-
-def with_savings(instance: Instance, share: float) -> Instance:
-    """Return the instance whose blocks take less by this share when they are joined to the block before."""
-    profiles = {
-        model: {
-            name: profile.model_copy(
-                update={"fusion_saving_s": tuple(share * block.mean_s for block in profile.blocks[1:])}
-            )
-            for name, profile in by_class.items()
-        }
-        for model, by_class in instance.profiles.items()
-    }
-    return instance.model_copy(update={"profiles": profiles})
 
 
 def route(*stages: tuple[str, int, int], model: str = "m", share: float = 1.0) -> Route:

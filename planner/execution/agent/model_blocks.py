@@ -20,6 +20,7 @@ import numpy as np
 
 from planner.errors import ExecuteError
 from planner.execution.wire.frames import Tensors
+from planner.heap import trim_heap
 from planner.model.join import Buffer, join_blocks
 from planner.profiling.types import ExitPoint
 from planner.runtime.confidence import confidence
@@ -96,6 +97,7 @@ class ModelBlocks:
         if last > block:
             for single in self.idle.intersection((each, each) for each in range(block, last + 1)):
                 self.unload(single, unused_s=0.0)
+            trim_heap()
 
     def unload(self, session: Span, *, unused_s: float) -> None:
         """Drop a session that has not been used for ``unused_s`` seconds."""

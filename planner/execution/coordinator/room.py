@@ -34,9 +34,9 @@ def _costs(deployment: Deployment, worker: str) -> Iterator[tuple[tuple[str, ...
     for model, spans in deployment.sessions(worker).items():
         profile = deployment.instance.profile(model, worker)
         for first, last in spans:
-            costs, hashes = (each[first : last + 1] for each in (profile.blocks, deployment.models[model].block_sha256))
+            costs, hashes = profile.blocks[first : last + 1], deployment.models[model].block_sha256[first : last + 1]
             weights = sum(cost.weight_bytes for cost in costs)
-            yield tuple(hashes), (weights, max(cost.activation_bytes for cost in costs))
+            yield hashes, (weights, max(cost.activation_bytes for cost in costs))
 
 
 def with_room(others: Sequence[Deployment], new: Deployment, share: float | None = None) -> Deployment:

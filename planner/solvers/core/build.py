@@ -190,7 +190,7 @@ def _variants(instance: Instance, model_index: int, model: str, phases: Sequence
                 cut_bytes=cut_bytes,
                 exit_bytes=exit_bytes,
                 exit_share=exit_share,
-                saving_s=saving_s,
+                saving_s=saving_s if saving_s.any() else 0.0,
             )
         )
     return variants
