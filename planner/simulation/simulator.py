@@ -389,7 +389,7 @@ class Simulator:
             else:
                 self._on_end(worker, fail)
         for source in self._instance.sources:
-            if source in self._sequences and self._instance.home(source) == worker.name:
+            if source in self._generating and self._instance.home(source) == worker.name:
                 for record in self._sequences.fail_waiting(source, self._heap.now_s, reason):
                     self._sink(record)
 
