@@ -330,6 +330,8 @@ def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callabl
     def load() -> dict[str, Callable[[Problem, Options], Outcome]]:
         return {name: load_method(name) for name in (*names, *tighter)}
 
+    if deadline.passed:
+        return _nothing_new
     try:  # libraries may take seconds to import, and swallow an exception by Ctrl-C
         loaded = call_until(deadline, load, abandon=lambda: None)
     except Expired:
