@@ -325,13 +325,13 @@ def _tighter_methods(problem: Problem) -> tuple[str, ...]:
 
 def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callable[[Problem, Options], Outcome]:
     """Return the methods, which run in turn; where their libraries cannot be imported in time, what uses none."""
+    if deadline.passed:
+        return _nothing_new
     tighter = _tighter_methods(problem) if METHODS[names[-1]].routes == ("shared",) else ()
 
     def load() -> dict[str, Callable[[Problem, Options], Outcome]]:
         return {name: load_method(name) for name in (*names, *tighter)}
 
-    if deadline.passed:
-        return _nothing_new
     try:  # libraries may take seconds to import, and swallow an exception by Ctrl-C
         loaded = call_until(deadline, load, abandon=lambda: None)
     except Expired:

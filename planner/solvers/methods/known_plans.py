@@ -25,15 +25,17 @@ def known_plans(problem: Problem, deadline: Deadline) -> tuple[Choices, ...]:
     """Return the distinct plans of all rules that have one, feasible or not, until the ``deadline``."""
     found: dict[Choices, None] = {}
     with suppress(Expired):
-        for plan in chain(_of_rules(problem), _of_orders(problem, deadline), _of_partition(problem, deadline)):
+        for plan in chain(
+            _of_rules(problem, deadline), _of_orders(problem, deadline), _of_partition(problem, deadline)
+        ):
             if plan is not None:
                 found[plan] = None
             deadline.check()
     return tuple(found)
 
 
-def _of_rules(problem: Problem) -> Iterator[Choices | None]:
-    return (rule(problem) for rule in RULES.values())
+def _of_rules(problem: Problem, deadline: Deadline) -> Iterator[Choices | None]:
+    return (rule(problem, deadline) for rule in RULES.values())
 
 
 def _of_orders(problem: Problem, deadline: Deadline) -> Iterator[Choices | None]:

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from planner.solvers.core.deadline import Deadline
+from planner.solvers.core.deadline import NEVER, Deadline
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
 from planner.solvers.routes.best_response import Measure
 from planner.solvers.routes.stage_dp import StagedRoutes
@@ -83,7 +83,7 @@ class PartitionCosts:
 
 
 def ordered_routes(
-    problem: Problem, order: Sequence[int], measure: Measure | None = None, deadline: Deadline | None = None
+    problem: Problem, order: Sequence[int], measure: Measure | None = None, deadline: Deadline = NEVER
 ) -> Choices | None:
     """Return a route for each source in turn of priority, beside the loads and blocks of those before.
 
@@ -103,7 +103,6 @@ def ordered_routes(
         The ``deadline`` passes.
     """
     chosen: list[tuple[Choice, ...]] = [()] * len(problem.demands)
-    deadline = deadline or Deadline()
     for source in deadline.watch(np.argsort(problem.classes.of_source, kind="stable").tolist()):
         load = problem.load(tuple(chosen))
         held = problem.residency(tuple(chosen)) if problem.memory_binds else None
