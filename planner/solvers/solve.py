@@ -325,6 +325,8 @@ def _tighter_methods(problem: Problem) -> tuple[str, ...]:
 
 def _load(problem: Problem, names: Sequence[str], deadline: Deadline) -> Callable[[Problem, Options], Outcome]:
     """Return the methods, which run in turn; where their libraries cannot be imported in time, what uses none."""
+    if deadline.passed:
+        return _nothing_new
     tighter = _tighter_methods(problem) if METHODS[names[-1]].routes == ("shared",) else ()
 
     def load() -> dict[str, Callable[[Problem, Options], Outcome]]:

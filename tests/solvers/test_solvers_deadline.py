@@ -22,6 +22,7 @@ from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.search_state import Options, Search
 from planner.solvers.methods import bottleneck_dp, convex
 from planner.solvers.methods.column_generation import method as colgen
+from planner.solvers.methods.known_plans import known_plans
 from planner.solvers.methods.local_search import method as search
 from planner.solvers.methods.mip import elastic, model
 from planner.solvers.methods.mip import method as milp
@@ -66,6 +67,22 @@ def test_a_partition_ends_at_its_deadline() -> None:
     outcome = bottleneck_dp.solve(problem, Options(time_limit_s=4, deadline=Deadline(now_s=clock)))
     assert outcome.status != "optimal"
     assert clock.looks < 15
+
+
+@pytest.mark.parametrize("limit_s", [0, 1, 5, 20])
+def test_plans_of_rules_end_at_the_deadline_with_those_before(limit_s: float) -> None:
+    problem = build_problem(random_instance(0, sources=4, workers=4, blocks=5))
+    clock = Clock()
+    found = known_plans(problem, Deadline.after(limit_s, clock))
+    assert clock.looks <= limit_s + 2
+    assert set(found) < set(known_plans(problem, Deadline()))
+
+
+def test_greedy_routes_end_at_the_deadline_after_a_whole_round() -> None:
+    problem = build_problem(random_instance(0, sources=4, workers=3, blocks=4))
+    with pytest.raises(Expired):
+        greedy_rounds(problem, 3, deadline=Deadline.after(2, Clock()))
+    assert len(greedy_rounds(problem, 3, deadline=Deadline.after(6, Clock()))) == 1
 
 
 @pytest.mark.parametrize("limit_s", [1, 10, 100])

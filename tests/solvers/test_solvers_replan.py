@@ -6,8 +6,11 @@ from planner.plan.verify import verify
 from planner.scenario.instance import Instance
 from planner.solvers import solve
 from planner.solvers.core.build import build_problem, read_routes
+from planner.solvers.core.problem import Choice
+from planner.solvers.core.scale import Scale
 from planner.solvers.core.search_state import Options
 from planner.solvers.methods.column_generation import method as colgen
+from planner.solvers.methods.column_generation.newton_master import NewtonMaster
 from planner.solvers.routes.greedy import completed
 from tests.instances import random_instance
 
@@ -71,3 +74,16 @@ def test_routes_that_still_exist_are_kept() -> None:
     cold = colgen.solve(problem, Options())
     assert again.status == cold.status == "optimal"
     assert again.bound == pytest.approx(cold.bound, rel=1e-3)
+
+
+def test_a_master_starts_from_the_shares_of_a_plan() -> None:
+    problem = build_problem(random_instance(0, sources=1, workers=3, blocks=2))
+    (demand,) = problem.demands
+    (variant,) = demand.variants
+    routes = [Choice(variant, (worker, worker), share) for worker, share in enumerate((0.5, 0.3, 0.2))]
+    master = NewtonMaster(problem, Scale())
+    master.add([(0, choice) for choice in routes])
+    assert master.share.tolist() == pytest.approx([0.5, 0.3, 0.2])
+    master.add([(0, routes[0]), (0, Choice(variant, (0, 1)))])
+    assert len(master.columns) == 4  # a route is known whatever its share
+    assert master.share[-1] < 0.2

@@ -92,6 +92,10 @@ class Deadline:
             yield item
 
 
+NEVER: Final = Deadline()
+"""A deadline that does not pass."""
+
+
 def call_until(deadline: Deadline, function: Callable[[], Result], abandon: Callable[[], None]) -> Result:
     """Call ``function`` in a thread of its own, and leave it behind if it goes on after the ``deadline``.
 

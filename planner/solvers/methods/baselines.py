@@ -13,6 +13,7 @@ from typing import Final
 
 import numpy as np
 
+from planner.solvers.core.deadline import NEVER, Deadline
 from planner.solvers.core.infeasibility import violations
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
@@ -43,34 +44,37 @@ def two_part(problem: Problem, options: Options) -> Outcome:
     return _outcome(problem, options, two_part_plan(problem))
 
 
-def local_plan(problem: Problem) -> Choices | None:
+def local_plan(problem: Problem, deadline: Deadline = NEVER) -> Choices | None:
     """Return the plan of ``local``."""
-    return _plan(problem, lambda source, variant: (problem.demands[source].home,) * _length(problem, variant))
+    return _plan(problem, deadline, lambda source, variant: (problem.demands[source].home,) * _length(problem, variant))
 
 
-def equal_plan(problem: Problem) -> Choices | None:
+def equal_plan(problem: Problem, deadline: Deadline = NEVER) -> Choices | None:
     """Return the plan of ``equal``; None if it lacks a path."""
     ring = _ring(problem)
-    return _plan(problem, lambda source, variant: _cut(problem, source, variant, ring, np.ones(len(problem.workers))))
+    even = np.ones(len(problem.workers))
+    return _plan(problem, deadline, lambda source, variant: _cut(problem, source, variant, ring, even))
 
 
-def ar_mdi_plan(problem: Problem) -> Choices | None:
+def ar_mdi_plan(problem: Problem, deadline: Deadline = NEVER) -> Choices | None:
     """Return the plan of ``ar-mdi``; None if it lacks a path."""
     ring = _ring(problem)
-    return _plan(problem, lambda source, variant: _cut(problem, source, variant, ring, _speed(problem, variant)))
+    return _plan(
+        problem, deadline, lambda source, variant: _cut(problem, source, variant, ring, _speed(problem, variant))
+    )
 
 
-def by_speed_plan(problem: Problem) -> Choices | None:
+def by_speed_plan(problem: Problem, deadline: Deadline = NEVER) -> Choices | None:
     """Return segments in proportion to speed, the fastest worker first; None if the plan lacks a path."""
 
     def route(source: int, variant: int) -> tuple[int, ...]:
         speed = _speed(problem, variant)
         return _cut(problem, source, variant, np.argsort(-speed, kind="stable"), speed, from_home=False)
 
-    return _plan(problem, route)
+    return _plan(problem, deadline, route)
 
 
-def two_part_plan(problem: Problem) -> Choices:
+def two_part_plan(problem: Problem, deadline: Deadline = NEVER) -> Choices:
     """Return the plan of ``two-part``.
 
     Sources choose their best split in order of priority, all of them twice, at the marginal prices of the others' load.
@@ -78,7 +82,7 @@ def two_part_plan(problem: Problem) -> Choices:
     order = np.argsort(problem.classes.of_source, kind="stable").tolist()
     load = np.zeros((len(problem.demands), len(problem.resources)))
     chosen: dict[int, Choice] = {}
-    for source in order * 2:
+    for source in deadline.watch(order * 2):
         load[source] = 0.0
         prices = Prices.of_delay(problem, marginal_prices(problem, problem.classes.nested(load)))
         chosen[source] = cheapest_split(problem, source, prices)
@@ -87,21 +91,21 @@ def two_part_plan(problem: Problem) -> Choices:
     return tuple((chosen[source],) for source in range(len(problem.demands)))
 
 
-RULES: Final[Mapping[str, Callable[[Problem], Choices | None]]] = {
+RULES: Final[Mapping[str, Callable[[Problem, Deadline], Choices | None]]] = {
     "local": local_plan,
     "two-part": two_part_plan,
     "equal": equal_plan,
     "ar-mdi": ar_mdi_plan,
     "by-speed": by_speed_plan,
 }
-"""The plan of each rule, None if it lacks a path; plans may violate limits."""
+"""The plan of each rule, None if it lacks a path; plans may violate limits. They raise ``Expired`` at a deadline."""
 
 
-def _plan(problem: Problem, route: Callable[[int, int], tuple[int, ...]]) -> Choices | None:
+def _plan(problem: Problem, deadline: Deadline, route: Callable[[int, int], tuple[int, ...]]) -> Choices | None:
     """Return the plan in which each source takes the best variant of its ``route`` as if it were alone."""
     price = marginal_prices(problem, np.zeros((len(problem.classes.weight), len(problem.resources))))[-1]
     chosen = []
-    for source, demand in enumerate(problem.demands):
+    for source, demand in enumerate(deadline.watch(problem.demands)):
         possible = _allowed(problem, source, [Choice(variant, route(source, variant)) for variant in demand.variants])
         if not possible:
             return None

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from itertools import chain
 
 import numpy as np
 
-from planner.solvers.core.deadline import Deadline
+from planner.solvers.core.deadline import Deadline, Expired
 from planner.solvers.core.problem import Choices, Problem
 from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.bottleneck_dp import quick_plan
@@ -23,26 +24,28 @@ PEAK_GOALS = frozenset({"throughput", "makespan"})
 def known_plans(problem: Problem, deadline: Deadline) -> tuple[Choices, ...]:
     """Return the distinct plans of all rules that have one, feasible or not, until the ``deadline``."""
     found: dict[Choices, None] = {}
-    for plan in chain(_of_rules(problem), _of_orders(problem), _of_partition(problem, deadline)):
-        if plan is not None:
-            found[plan] = None
-        if deadline.passed:
-            break
+    with suppress(Expired):
+        for plan in chain(
+            _of_rules(problem, deadline), _of_orders(problem, deadline), _of_partition(problem, deadline)
+        ):
+            if plan is not None:
+                found[plan] = None
+            deadline.check()
     return tuple(found)
 
 
-def _of_rules(problem: Problem) -> Iterator[Choices | None]:
-    return (rule(problem) for rule in RULES.values())
+def _of_rules(problem: Problem, deadline: Deadline) -> Iterator[Choices | None]:
+    return (rule(problem, deadline) for rule in RULES.values())
 
 
-def _of_orders(problem: Problem) -> Iterator[Choices | None]:
+def _of_orders(problem: Problem, deadline: Deadline) -> Iterator[Choices | None]:
     if problem.arcs > MAX_ARCS:
         return
     measure = measure_of(problem)
     for order in _orders(problem):
-        yield ordered_routes(problem, order)
+        yield ordered_routes(problem, order, deadline=deadline)
         if problem.goal != "throughput":
-            yield ordered_routes(problem, order, measure)
+            yield ordered_routes(problem, order, measure, deadline)
 
 
 def _of_partition(problem: Problem, deadline: Deadline) -> Iterator[Choices | None]:

@@ -12,6 +12,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.solvers.core.deadline import NEVER, Deadline
 from planner.solvers.core.problem import Array, Choice, Choices, Integers, Problem
 from planner.solvers.routes.best_response import Measure
 from planner.solvers.routes.stage_dp import StagedRoutes
@@ -81,7 +82,9 @@ class PartitionCosts:
         return cost, tuple(workers)
 
 
-def ordered_routes(problem: Problem, order: Sequence[int], measure: Measure | None = None) -> Choices | None:
+def ordered_routes(
+    problem: Problem, order: Sequence[int], measure: Measure | None = None, deadline: Deadline = NEVER
+) -> Choices | None:
     """Return a route for each source in turn of priority, beside the loads and blocks of those before.
 
     Parameters
@@ -93,9 +96,14 @@ def ordered_routes(problem: Problem, order: Sequence[int], measure: Measure | No
     -------
     Choices or None
         None if some source has no route left.
+
+    Raises
+    ------
+    Expired
+        The ``deadline`` passes.
     """
     chosen: list[tuple[Choice, ...]] = [()] * len(problem.demands)
-    for source in np.argsort(problem.classes.of_source, kind="stable").tolist():
+    for source in deadline.watch(np.argsort(problem.classes.of_source, kind="stable").tolist()):
         load = problem.load(tuple(chosen))
         held = problem.residency(tuple(chosen)) if problem.memory_binds else None
         home, best = problem.demands[source].home, np.inf
