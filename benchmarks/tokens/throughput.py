@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import ExitStack
 from statistics import median
 from typing import Final
 
@@ -14,10 +15,10 @@ from planner.runtime.processors import available_processors
 
 BLOCKS: Final = 8
 PROMPT: Final = (5, 6, 7, 8)
-TOKENS: Final = 40
+TOKENS: Final = 24
 SEQUENCES: Final = (1, 4, 8)
 TURNS: Final = 3
-SLOW: Final = 0.15
+SLOW: Final = 0.3
 """Speed of workers whose time is the scenario's, not this host's."""
 
 
@@ -32,15 +33,16 @@ def two_workers() -> None:
         most = float(block_s.sum() / max(block_s[: border[0]].sum(), block_s[border[0] :].sum()))
         plans = ((one, plan_of(one, [])), (two, plan_of(two, border)))
         rates: dict[int, list[tuple[float, float]]] = {count: [] for count in SEQUENCES}
-        for _ in range(TURNS):
-            found: list[dict[int, float]] = []
-            for instance, plan in plans:
-                with session_on_this_host(instance, plan, model, paced=speed < 1) as session:
-                    source = session.source("s")
-                    list(source.generate(PROMPT, max_new=5))
-                    found.append({count: rate_per_s(side_by_side(source, count, PROMPT, TOKENS)) for count in rates})
-            for count, of_count in rates.items():
-                of_count.append((found[0][count], found[1][count]))
+        with ExitStack() as stack:
+            sources = [
+                stack.enter_context(session_on_this_host(instance, plan, model, paced=speed < 1)).source("s")
+                for instance, plan in plans
+            ]
+            for source in sources:
+                list(source.generate(PROMPT, max_new=5))
+            for count in SEQUENCES * TURNS:
+                single, double = (rate_per_s(side_by_side(source, count, PROMPT, TOKENS)) for source in sources)
+                rates[count].append((single, double))
         for count, of_count in rates.items():
             rows.append(
                 (

@@ -38,14 +38,20 @@ class Meter(Observer):
         self._completed: Counter[str] = Counter()
         self._delay_s: dict[str, float] = {}
 
-    def take(self, priorities: Mapping[str, float]) -> Window:
-        """Return the window that ends now, and begin the next one."""
+    def take(self, priorities: Mapping[str, float], runs: Mapping[str, int]) -> Window:
+        """Return the window that ends now, and begin the next one.
+
+        Parameters
+        ----------
+        runs
+            Number of runs of a typical sequence of each source that produces them: so many ends count as a sample.
+        """
         with self._lock:
             weight = sum(priorities.get(source, 0.0) * count for source, count in self._completed.items())
             total_s = sum(priorities.get(source, 0.0) * delay_s for source, delay_s in self._delay_s.items())
             window = Window(
                 length_s=time.monotonic() - self._since_s,
-                arrived=dict(self._ended),
+                arrived={source: count / runs.get(source, 1) for source, count in self._ended.items()},
                 slowness=dict(self._slowness),
                 delay_s=total_s / weight if weight else None,
                 failed=sum(self._ended.values()) - sum(self._completed.values()),
@@ -60,7 +66,7 @@ class Meter(Observer):
         self._also.on_started(submit)
 
     def on_ended(self, sample: SampleRecord, outputs: Tensors) -> None:
-        """Count a sample, or the steps of a sequence that it stands for."""
+        """Count a sample, or the runs of a sequence that it stands for."""
         count = len(outputs[TOKENS]) if TOKENS in outputs else 1
         with self._lock:
             self._ended[sample.source] += count
@@ -185,9 +191,11 @@ class AutoApply:
 
     def _look(self) -> None:
         plan = self._running()
-        priorities = {name: source.priority for name, source in plan.scenario.spec.sources.items()}
+        sources = plan.scenario.spec.sources
+        priorities = {name: source.priority for name, source in sources.items()}
+        runs = {name: len(source.decode.runs) for name, source in sources.items() if source.decode is not None}
         with self._lock:
-            base, window = self._base, self._meter.take(priorities)
+            base, window = self._base, self._meter.take(priorities, runs)
             decision = self._watch.look(self._now_s, window)
         if decision == "keep":
             return

@@ -48,7 +48,8 @@ def profile(
     device_class
         Name for this combination of device, provider and number of threads, such as ``jetson-nano``.
     provider
-        ``cpu``, ``cuda``, ``tensorrt`` or ``tensorrt-fp16``.
+        ``cpu``, ``cuda``, ``tensorrt``, another one that onnxruntime was built with, or an installed plug-in such as
+        ``openvino``; with options as in ``openvino?device=GPU``.
     threads
         Number of threads that a block may use.
     rounds

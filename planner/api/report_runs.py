@@ -358,6 +358,8 @@ def solve_command(plan: PlanSpec, scenario: str, output: str) -> str:
         words += ["--time-limit", f"{options['time_limit_s']:g}s"]
     if options.get("max_visits") is not None:
         words += ["--max-visits", str(options["max_visits"])]
+    if options.get("max_wait_s") is not None:
+        words += ["--max-wait", f"{options['max_wait_s']:g}s"]
     for source, workers in options.get("pins", {}).items():
         for block, worker in workers.items():
             words += ["--pin", f"{source}:{block}={worker}"]

@@ -32,6 +32,7 @@ def solve(
     seed: int = 0,
     threads: int = 1,
     max_visits: int | None = None,
+    max_wait_s: float | None = None,
     pins: Mapping[str, Mapping[int, str]] | None = None,
     start: Plan | StrPath | None = None,
     prices: bool = False,
@@ -63,6 +64,9 @@ def solve(
         Number of threads that a solver library may use.
     max_visits
         Maximum number of stages that a sample may run at the same worker; unlimited by default.
+    max_wait_s
+        Longest time, in seconds, of blocks joined to one session that more urgent work may wait for; 0 joins none of
+        these. By default what has the best delays.
     pins
         By source and number of the block, the worker that must run the block.
     start
@@ -117,6 +121,7 @@ def solve(
             seed=seed,
             threads=threads,
             max_visits=max_visits,
+            max_wait_s=max_wait_s,
             pins=pins,
             start=start_of(start),
             dask=dask,

@@ -25,7 +25,7 @@ from planner.solvers.replan.process import ReplanProcess
 from planner.tables import Printable, Table
 from planner.validation.document import validation_document
 from planner.validation.run_folder import write_run_folder
-from planner.validation.samples import read_samples
+from planner.validation.samples import read_prompts, read_samples
 from planner.validation.summary import describe_calibration, describe_times, describe_validation
 from planner.validation.validate import Progress as StepProgress
 from planner.validation.validate import Say, say_nothing
@@ -142,7 +142,8 @@ def validate(
     cert_dir, insecure, later, share, take_over, ready_timeout_s
         As for :class:`planner.Session`.
     samples
-        By source, an ``.npz`` file of its own samples: inputs by name; with ``label``, its accuracy is measured.
+        By source, an ``.npz`` file of its own samples: inputs by name; with ``label``, its accuracy is measured. For a
+        source of sequences, a JSON file of prompts: a list of lists of tokens.
     max_samples
         Maximum number of samples of each source.
     duration_s
@@ -187,6 +188,7 @@ def validate(
     own_samples = read_samples(
         samples or {}, loaded.scenario.instance, {name: model.chain for name, model in models.items()}
     )
+    own_prompts = read_prompts(samples or {}, loaded.scenario.instance)
     at_first = there_at_first(loaded.scenario.workers, later, connect)
     instance = shortened(loaded.scenario.instance, seed=seed, max_samples=max_samples, duration_s=duration_s)
     if place == "remote":
@@ -206,6 +208,7 @@ def validate(
         paced=setting.paced,
         emulation=setting.emulation,
         sent={name: [data.sample(index) for index in range(len(data))] for name, data in own_samples.items()},
+        own_prompts=own_prompts,
         later=later,
         home_timeout_s=home_timeout_s,
         replan=ReplanProcess,

@@ -16,6 +16,7 @@ import typer
 
 from planner.cli.logs import LEVELS, log_to_stderr
 from planner.cli.members import CERT_DIR_OPTION, INSECURE_OPTION
+from planner.cli.provider import OPTIONS_OPTION, PROVIDER_OPTION, chosen
 from planner.errors import UsageError
 
 SWITCH_S: Final = 5e-4
@@ -41,12 +42,8 @@ def command(
             metavar="FOLDER", help="Folder to cache block models in.", show_default="~/.cache/mdi-planner/blocks"
         ),
     ] = None,
-    provider: Annotated[
-        str,
-        typer.Option(
-            metavar="NAME", help="Execution provider of the blocks: cpu, cuda, cuda-fp32, tensorrt or tensorrt-fp16."
-        ),
-    ] = "cpu",
+    provider: Annotated[str, PROVIDER_OPTION] = "cpu",
+    provider_option: Annotated[list[str] | None, OPTIONS_OPTION] = None,
     threads: Annotated[
         int | None,
         typer.Option(min=1, metavar="N", help="Number of threads that a block may use.", show_default="as deployed"),
@@ -99,6 +96,7 @@ def command(
         check_worker_name(name, where="--name")
         options = {
             "--name": name, "--connect": connect, "--listen": listen, "--cache": cache, "--provider": provider,
+            "--provider-option": provider_option,
             "--threads": threads, "--processors": processors, "--log-level": log_level, "--cert-dir": cert_dir,
             "--insecure": insecure, "--discover": discover,
         }  # fmt: skip
@@ -107,6 +105,7 @@ def command(
     # An agent started by another command logs problems only.
     log_to_stderr(log_level or ("warning" if until_stdin_closes else "info"))
     check_worker_name(name, where="--name")
+    provider = chosen(provider, provider_option)
     if provider != "cpu":
         find_provider(provider)  # reports at once what is missing on this device; the CPU is always available
     agent: Agent | None = None

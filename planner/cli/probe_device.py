@@ -11,6 +11,7 @@ from planner.cli import INTERRUPTED
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import file_to_write
 from planner.cli.profile import seconds
+from planner.cli.provider import OPTIONS_OPTION, PROVIDER_OPTION, chosen
 
 
 def command(
@@ -29,9 +30,8 @@ def command(
             callback=file_to_write,
         ),
     ] = None,
-    provider: Annotated[
-        str, typer.Option(metavar="NAME", help="Execution provider: cpu, cuda, cuda-fp32, tensorrt or tensorrt-fp16.")
-    ] = "cpu",
+    provider: Annotated[str, PROVIDER_OPTION] = "cpu",
+    provider_option: Annotated[list[str] | None, OPTIONS_OPTION] = None,
     threads: Annotated[int, typer.Option(metavar="N", help="Number of threads that a model may use.")] = 1,
     budget: Annotated[str, typer.Option(metavar="TIME", help="Time limit, such as 60s or 2min.")] = "60s",
     power_mode: Annotated[
@@ -50,7 +50,7 @@ def command(
     try:
         probe = probe_device(
             device_class=device_class,
-            provider=provider,
+            provider=chosen(provider, provider_option),
             threads=threads,
             budget_s=seconds(budget),
             power_mode=power_mode,

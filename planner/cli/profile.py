@@ -13,6 +13,7 @@ from planner.cli import INTERRUPTED
 from planner.cli.examples import epilog
 from planner.cli.output import JSON_OPTION, print_json, print_summary
 from planner.cli.places import file_to_write, picture_to_write
+from planner.cli.provider import OPTIONS_OPTION, PROVIDER_OPTION, chosen
 from planner.cli.shape import (
     AXIS_OPTION,
     INPUTS_OPTION,
@@ -77,9 +78,8 @@ def measure(
     *,
     device_class: DeviceClass,
     output: Output = None,
-    provider: Annotated[
-        str, typer.Option(metavar="NAME", help="Execution provider: cpu, cuda, cuda-fp32, tensorrt or tensorrt-fp16.")
-    ] = "cpu",
+    provider: Annotated[str, PROVIDER_OPTION] = "cpu",
+    provider_option: Annotated[list[str] | None, OPTIONS_OPTION] = None,
     threads: Annotated[int, typer.Option(metavar="N", help="Number of threads that a block may use.")] = 1,
     rounds: Annotated[int, typer.Option(metavar="N", help="Maximum number of times to time each block.")] = 40,
     budget: Annotated[
@@ -122,7 +122,7 @@ def measure(
         measured = profile(
             chain_model,
             device_class=device_class,
-            provider=provider,
+            provider=chosen(provider, provider_option),
             threads=threads,
             rounds=rounds,
             budget_s=budget_s,

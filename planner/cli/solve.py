@@ -45,6 +45,12 @@ def command(
     max_visits: Annotated[
         int | None, typer.Option(min=1, help="Maximum number of stages of a sample at one worker.")
     ] = None,
+    max_wait: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TIME", help="Longest time of joined blocks that more urgent work may wait for, such as 10ms or 0s."
+        ),
+    ] = None,
     pin: Annotated[
         list[str] | None,
         typer.Option(
@@ -94,6 +100,7 @@ def command(
             seed=seed,
             threads=threads,
             max_visits=max_visits,
+            max_wait_s=None if max_wait is None else _read(max_wait, "time", "--max-wait"),
             pins=pins,
             start=start,
             prices=prices,

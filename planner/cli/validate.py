@@ -60,7 +60,8 @@ def command(
         list[str] | None,
         typer.Option(
             metavar="NAME=FILE",
-            help="Samples of a source: .npz file with inputs by name. With `label`, accuracy is measured. Repeatable.",
+            help="Samples of a source: .npz file with inputs by name. With `label`, accuracy is measured. "
+            "For sequences a JSON list of prompts, each a list of tokens. Repeatable.",
         ),
     ] = None,
     samples: Annotated[

@@ -88,14 +88,19 @@ def vocabulary(inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], wher
     return min([size, *limits])
 
 
+def likeliest(logits: NDArray[Any]) -> int:
+    """Return the likeliest token after a run with these logits, along their last axis."""
+    return int(logits.reshape(-1, logits.shape[-1])[-1].argmax())
+
+
 def choose(logits: NDArray[Any], temperature: float, random: np.random.Generator) -> int:
     """Return the token that follows a run with these logits, along their last axis.
 
     It is the likeliest one at temperature 0, and otherwise drawn.
     """
-    last = logits.reshape(-1, logits.shape[-1])[-1]
     if temperature == 0:
-        return int(last.argmax())
+        return likeliest(logits)
+    last = logits.reshape(-1, logits.shape[-1])[-1]
     scaled = last.astype(np.float64) / temperature
     likelihoods = np.exp(scaled - scaled.max())
     return int(random.choice(len(likelihoods), p=likelihoods / likelihoods.sum()))

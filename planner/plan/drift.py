@@ -70,7 +70,7 @@ class Window:
     length_s
         Its length in seconds.
     arrived
-        Number of samples of each source that arrived.
+        Number of samples of each source that arrived; of sequences, in runs as those of so many typical ones.
     slowness
         By how much longer than in the plan's scenario each worker's blocks take.
     delay_s
@@ -80,7 +80,7 @@ class Window:
     """
 
     length_s: float
-    arrived: Mapping[str, int]
+    arrived: Mapping[str, float]
     slowness: Mapping[str, float] = field(default_factory=dict)
     delay_s: float | None = None
     failed: int = 0

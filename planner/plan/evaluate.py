@@ -11,20 +11,17 @@ from numpy.typing import NDArray
 
 from planner.plan.distribution import DelayDistribution, Flow, delay_distributions
 from planner.plan.energy import energy_use, require_power
-from planner.plan.journey import Journey, Journeys, LegSite
+from planner.plan.journey import Journeys, LegSite
 from planner.plan.memory import memory_bytes
-from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.rates import bursts, variability, volumes
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
-from planner.plan.tokens import token_times
+from planner.plan.tokens import counted_s, place_waits_s, token_times
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
+from planner.plan.visit_times import Samples, queueing_times_s
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
 """Each source's routes."""
-
-Samples = Mapping[str, Sequence[tuple[Route, Journey]]]
-"""Each source's routes, with what a sample does on each."""
 
 
 MAX_SETTLING: Final = 1000
@@ -41,7 +38,8 @@ class Evaluation:
     objective
         Value of the surrogate objective of the scenario's goal.
     weighted_delay_s
-        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T; incumbents are ranked by it.
+        Σ p λ (T + 100 v (1 − A)) with the evaluated delays T, those of sequences with the weights of their parts;
+        incumbents are ranked by it.
     weighted_misses
         Σ p λ times the share of samples that miss their deadlines, over the sources that have one.
     distributions
@@ -107,7 +105,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         spread: Mapping[str, DelayDistribution] = {}
     else:
         scale = sustained(instance, busy) if objective.goal == "throughput" else 1.0
-        times_s = _queueing_times_s(instance, samples, volume * scale)
+        times_s = queueing_times_s(instance, samples, volume * scale)
         delay = _delays(instance, samples, times_s) + latency
         spread = _distributions(instance, samples, volume * scale)
         held = numbers(Classes.of(weight), load * scale, kappa(objective.service_cv))
@@ -126,6 +124,8 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     }[objective.goal]
     memory = memory_bytes(instance, routes)
     tokens = token_times(instance, samples, times_s)
+    if objective.goal != "makespan":
+        delay = delay + place_waits_s(instance, volume * scale, delay, tokens)
     return Evaluation(
         sources={
             source: SourcePlan(
@@ -143,7 +143,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         networks={name: NetworkUse(utilisation=busy[name]) for name in instance.resources},
         energy=energy,
         objective=value,
-        weighted_delay_s=float(priority * volume @ (delay + loss)),
+        weighted_delay_s=float(priority * volume @ (counted_s(instance, delay, tokens) + loss)),
         weighted_misses=sum(
             priority[index] * volume[index] * misses.get(source, 0.0) for index, source in enumerate(instance.sources)
         ),
@@ -248,7 +248,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
         loads = (_loads(instance, samples) * volume[:, None]).sum(axis=0)
         busy = dict(zip((*instance.workers, *instance.resources), loads.tolist(), strict=True))
         scale = sustained(instance, busy) if goal == "throughput" else 1.0
-        times_s = _queueing_times_s(instance, samples, volume * scale)
+        times_s = queueing_times_s(instance, samples, volume * scale)
     in_order = iter(times_s)
     return {
         source: [
@@ -370,24 +370,3 @@ def _delays(instance: Instance, samples: Samples, times_s: Sequence[float]) -> N
         for source in instance.sources
     ]
     return np.array(spent_s)
-
-
-def _queueing_times_s(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> list[float]:
-    """Return the mean time of each visit of each route of each source, in order."""
-    specs = instance.scenario.sources
-    level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
-    crowds = {source: bursts(instance, source) for source in instance.sources}
-    return visit_times_s(
-        [
-            Stream(
-                level[-specs[source].priority],
-                float(rate) * route.share * visit.probability,
-                visit,
-                source,
-                crowds[source],
-            )
-            for source, rate in zip(instance.sources, rate_per_s, strict=True)
-            for route, trip in samples[source]
-            for visit in trip.visits
-        ]
-    )

@@ -106,4 +106,5 @@ def _scaled(profile: Profile, factor: float) -> Profile:
     if factor == 1:
         return profile
     blocks = [block.model_copy(update={"mean_s": block.mean_s * factor}) for block in profile.blocks]
-    return profile.model_copy(update={"blocks": tuple(blocks)})
+    savings = tuple(saving_s * factor for saving_s in profile.fusion_saving_s)
+    return profile.model_copy(update={"blocks": tuple(blocks), "fusion_saving_s": savings})

@@ -5,6 +5,7 @@ Evaluation and verification start from here. The solvers have their own arrays, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -68,7 +69,7 @@ class Visit:
     probability
         Probability that a sample makes this visit at all; for a sequence the number of times.
     piece_s
-        Mean times of the blocks (the stage's overhead counts in the first) or fragments, in order; shape [B].
+        Mean times of the sessions (the stage's overhead counts in the first) or fragments, in order; shape [B].
     piece_std_s
         Standard deviations of these times; shape [B].
     survival
@@ -137,6 +138,19 @@ class Journey:
     ways: tuple[Way, ...]
     prompt_visits: int | None = None
     steps: int = 0
+
+    def returns_s(self, times_s: Sequence[float]) -> list[float]:
+        """Return the time from each visit of a step to that of the next step, in seconds; infinite for other visits.
+
+        Parameters
+        ----------
+        times_s
+            Time of each visit, without latency.
+        """
+        first = len(self.visits) if self.prompt_visits is None else self.prompt_visits
+        own = list(zip(self.visits, times_s, strict=True))[first:]
+        step_s = sum(visit.probability * (time_s + visit.latency_s) for visit, time_s in own) / max(self.steps, 1)
+        return [math.inf] * first + [step_s] * len(own)
 
     @cached_property
     def before(self) -> tuple[tuple[int, ...], ...]:
@@ -222,7 +236,8 @@ class Journeys:
             for result in _exit_sends(instance, route.model, stage, reach, home):
                 _, _, cut, _, leaving = result
                 number, sent = path[-1][0], pass_through(self._transfers(source, result))
-                ways.append(Way(leaving, (*before, (number, cut - stage.first_block), *sent)))
+                done = sum(last < cut for _, last in stage.spans)
+                ways.append(Way(leaving, (*before, (number, done), *sent)))
             receiver = route.stages[index + 1].worker if index + 1 < len(route.stages) else home
             cut = stage.last_block + 1
             onward = (stage.worker, receiver, cut, float(cut_bytes[cut]), reach[cut])
@@ -251,16 +266,15 @@ def _sequence(phases: Sequence[Phase], parts: Sequence[Journey]) -> Journey:
 
 
 def _stage_visit(instance: Instance, model: str, stage: Stage, point: OperatingPoint, phase: Phase) -> Visit:
-    blocks = slice(stage.first_block, stage.last_block + 1)
-    piece_s = instance.block_s(model, stage.worker, phase)[blocks].copy()
+    piece_s, piece_std_s = instance.sessions_s(model, stage.worker, stage.spans, phase)
     piece_s[0] += instance.stage_overhead_s(model, stage.worker)
-    reach = np.array(point.reach[blocks])
+    reach = np.array([point.reach[first] for first, _ in stage.spans])
     survival = reach / reach[0] if reach[0] > 0 else np.ones_like(reach)
     return Visit(
         site=LegSite(stage.worker, stage.first_block, stage.last_block, transfer=False),
         probability=phase.count * float(reach[0]),
         piece_s=piece_s,
-        piece_std_s=instance.block_std_s(model, stage.worker, phase)[blocks],
+        piece_std_s=piece_std_s,
         survival=survival,
     )
 

@@ -55,8 +55,14 @@ def plan_document(plan: PlanSpec) -> dict[str, Any]:
         for key in _OPTIONAL:
             if source[key] is None:
                 del source[key]
+        for route in source["routes"]:
+            for stage in route["stages"]:
+                if not stage["sessions"]:
+                    del stage["sessions"]
     if not plan.search:
         del document["search"]
+    if plan.max_wait_s is None:
+        del document["max_wait_s"]
     return document
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from typing import Final
 
+from planner.plan.sessions import has_sessions
 from planner.plan.types import EnergyUse, PlanPrices, PlanSpec, PlanWorth, Route, SourcePlan
 from planner.scenario.instance import Instance
 from planner.tables import Table, milliseconds
@@ -24,6 +25,7 @@ def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
         if source.rate_interval_per_s is not None:
             low, high = source.rate_interval_per_s
             yield f"{name}: the plan sustains {low:.4g} to {high:.4g} samples per second"
+    yield from _sessions(plan)
     yield _loads(plan)
     if plan.energy is not None:
         yield describe_energy(plan.energy, instance)
@@ -36,6 +38,12 @@ def describe_plan(plan: PlanSpec, instance: Instance) -> Iterator[Table | str]:
         yield f"warning: {plan.warning}"
     if plan.worth is not None:
         yield describe_worth(plan, plan.worth)
+
+
+def _sessions(plan: PlanSpec) -> Iterator[str]:
+    if has_sessions(plan):
+        waits = f"; more urgent work waits up to {milliseconds(plan.max_wait_s)} for one" if plan.max_wait_s else ""
+        yield f"blocks in brackets run as one session{waits}"
 
 
 def describe_worth(plan: PlanSpec, worth: PlanWorth) -> str:
@@ -73,7 +81,7 @@ def _routes(plan: PlanSpec, instance: Instance) -> Table:
                 name,
                 f"{route.share:.1%}",
                 _model(route, instance),
-                " > ".join(f"{stage.worker}: {stage.first_block}-{stage.last_block}" for stage in route.stages),
+                " > ".join(f"{stage.worker}: {stage.blocks}" for stage in route.stages),
                 *([f"{source.accuracy:.1%}"] if accuracy else []),
                 milliseconds(source.delay_s),
                 *([_interval(source)] if interval else []),

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, Final, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from planner.base import FrozenModel
 
@@ -25,6 +27,44 @@ class Stage(FrozenModel):
     worker: str
     first_block: Block
     last_block: Block
+    sessions: tuple[Block, ...] = ()
+    """Last block of each of the sessions that run the stage, where blocks are joined; empty if none are."""
+
+    @model_validator(mode="after")
+    def _sessions_cover_it(self) -> Stage:
+        ends = self.sessions
+        if ends and not (self.first_block <= ends[0] and ends[-1] == self.last_block and _increase(ends)):
+            raise ValueError(
+                f"sessions end with blocks {', '.join(map(str, ends))}; those of blocks {self.first_block} to "
+                f"{self.last_block} end with ever later ones, the last with block {self.last_block}"
+            )
+        return self
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """First and last block of each session that runs it."""
+        ends = self.sessions or range(self.first_block, self.last_block + 1)
+        return tuple(zip((self.first_block, *(end + 1 for end in ends)), ends, strict=False))
+
+    @property
+    def blocks(self) -> str:
+        """Its blocks in words; those that are joined stand in brackets."""
+        if not self.sessions:
+            return f"{self.first_block}-{self.last_block}"
+        return " ".join(f"[{first}-{last}]" if first < last else str(first) for first, last in self.spans)
+
+    def session_end(self, block: int) -> int:
+        """Return the last block of the session that begins with ``block``; the block itself if none does."""
+        first = self.first_block
+        for last in self.sessions:
+            if block <= first:
+                return last if block == first else block
+            first = last + 1
+        return block
+
+
+def _increase(numbers: Sequence[int]) -> bool:
+    return all(before < after for before, after in pairwise(numbers))
 
 
 class Route(FrozenModel):
@@ -194,6 +234,9 @@ class PlanSpec(FrozenModel):
     source late, it ends before deadlines are tightened."""
     threads: int = 1
     """Threads of the solver; with several, the same search may end with another plan."""
+    max_wait_s: float | None = None
+    """Time of the longest session of several blocks that more urgent work may wait for, by the profiles, in seconds;
+    None if there is none."""
     warning: str | None = None
     """What would help where the gap is above 10 %."""
     provenance: Literal["measured", "estimated"]

@@ -11,7 +11,7 @@ from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.limits import tail_limits
 from planner.plan.surrogate import UTILISATION_CAP
 from planner.plan.tokens import token_limits
-from planner.plan.types import EnergyUse, PlanSpec, Route
+from planner.plan.types import EnergyUse, PlanSpec, Route, Stage
 from planner.scenario.instance import Instance
 from planner.units import format_quantity
 
@@ -71,6 +71,7 @@ def _one_route_faults(instance: Instance, source: str, route: Route, where: str)
         if stage.first_block != expected or stage.last_block < stage.first_block:
             yield Fault("stages do not join up", where, f"blocks {stage.first_block}-{stage.last_block}", str(expected))
         expected = stage.last_block + 1
+        yield from _session_faults(instance, route, stage, where)
     if expected != instance.length(route.model):
         yield Fault("blocks are left out or added", where, expected, f"{instance.length(route.model)} blocks")
     home = instance.home(source)
@@ -78,6 +79,18 @@ def _one_route_faults(instance: Instance, source: str, route: Route, where: str)
     for sender, receiver in itertools.pairwise(stops):
         if instance.path(sender, receiver) is None:
             yield Fault("no path between two workers", where, f"{sender} > {receiver}")
+
+
+def _session_faults(instance: Instance, route: Route, stage: Stage, where: str) -> Iterator[Fault]:
+    """Check that blocks are joined only if they can be: they keep no state, and an exit ends a session."""
+    profile = instance.profile(route.model, stage.worker)
+    cuts = [exit_.cut for exit_ in profile.exits]
+    for first, last in stage.spans:
+        if first < last and profile.sequences is not None:
+            yield Fault("blocks that keep state are not joined", where, f"blocks {first}-{last}")
+        for cut in cuts:
+            if first < cut <= last:
+                yield Fault("an exit ends a session", where, f"blocks {first}-{last}", f"a session ends at {cut - 1}")
 
 
 def _wish_faults(plan: PlanSpec, source: str, route: Route, where: str) -> Iterator[Fault]:

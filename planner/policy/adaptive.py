@@ -38,11 +38,13 @@ The constants are :class:`planner.scenario.types.AdaptiveParameters`.
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from math import exp, inf
 from typing import Final, NamedTuple
+
+import numpy as np
 
 from planner.plan.types import PlanSpec, Route
 from planner.policy.backlog_forecast import BacklogForecast
@@ -51,6 +53,7 @@ from planner.policy.candidate_routes import extended_candidate_routes, whole_mod
 from planner.policy.types import Booking, Refuse, Status, Task, View, Waiting, resource_of
 from planner.policy.urgency import OwnQueue, Urgency, aged_priority
 from planner.scenario.instance import Instance
+from planner.scenario.phases import SAMPLE, Phase
 from planner.scenario.types import AdaptiveParameters
 
 _ROUNDING: Final = 1e-9
@@ -297,31 +300,48 @@ def _waiting(view: View) -> tuple[tuple[float, int], ...]:
 
 
 def _option(view: View, source: str, route: Route) -> _Option:
-    """Work out what a route's stages and transfers take on their own, and how many samples come to each."""
+    """Work out what a route's stages and transfers take on their own, and how many samples come to each.
+
+    A sequence takes all of its runs: the later ones follow the first, and are not asked for.
+    """
     instance, costs, model = view.instance, view.costs, route.model
-    home, sizes = instance.home(source), costs.cut_bytes[model]
+    home, phases = instance.home(source), instance.phases[source]
+    runs = sum(phase.count for phase in phases)
+    sizes = np.sum([np.multiply(phase.count, instance.run_bytes(model, phase)) for phase in phases], axis=0).tolist()
     point = instance.operating_points(model)[route.operating_point]
     reach = (*point.reach, point.reach[-1])
     at = home
     legs: list[_RouteLeg] = []
     for worker, first, last in ((stage.worker, stage.first_block, stage.last_block) for stage in route.stages):
-        legs += _hops(view, at, worker, sizes[first], reach[first])
+        legs += _hops(view, at, worker, sizes[first], reach[first], runs=runs)
         work_s = costs.stage_s(model, worker, first, last, route.operating_point)
+        if phases != (SAMPLE,):
+            work_s *= _work_of_runs(instance, model, worker, slice(first, last + 1), phases)
         legs.append(_RouteLeg(resource_of(worker), work_s, share=reach[first]))
         for exit_ in instance.any_profile(model).exits:
             if first < exit_.cut <= last + 1:
                 leaving = reach[exit_.cut - 1] - reach[exit_.cut]
                 legs += _hops(view, worker, home, exit_.result_bytes, leaving, onward=False)
         at = worker
-    legs += _hops(view, at, home, sizes[-1], reach[-1])
+    legs += _hops(view, at, home, sizes[-1], reach[-1], runs=runs)
     loss_s = 100 * instance.scenario.objective.accuracy_worth_s * (1 - point.accuracy)
     least_s = loss_s + sum(leg.share * (leg.work_s + leg.latency_s) for leg in legs)
     return _Option(route, tuple(leg for leg in legs if leg.share > 0), point.accuracy, loss_s, least_s)
 
 
+def _work_of_runs(instance: Instance, model: str, worker: str, blocks: slice, phases: Sequence[Phase]) -> float:
+    """Return the work of a stage in all runs of a sequence, relative to that in the profile's typical run."""
+    overhead_s = instance.stage_overhead_s(model, worker)
+    typical_s = float(instance.block_s(model, worker)[blocks].sum()) + overhead_s
+    all_s = [
+        phase.count * (float(instance.block_s(model, worker, phase)[blocks].sum()) + overhead_s) for phase in phases
+    ]
+    return sum(all_s) / typical_s
+
+
 def _hops(
-    view: View, sender: str, receiver: str, size_bytes: int, share: float, *, onward: bool = True
+    view: View, sender: str, receiver: str, size_bytes: float, share: float, *, runs: int = 1, onward: bool = True
 ) -> Iterable[_RouteLeg]:
     path = view.instance.path(sender, receiver)
-    hops = path.hops if path is not None else ()
-    return (_RouteLeg(hop.resource, view.costs.hop_s(hop, size_bytes), hop.latency_s, share, onward) for hop in hops)
+    for hop in path.hops if path is not None else ():
+        yield _RouteLeg(hop.resource, view.costs.hop_s(hop, size_bytes), runs * hop.latency_s, share, onward)

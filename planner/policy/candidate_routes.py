@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Final
 
+from planner.plan.sessions import separated
 from planner.plan.types import PlanSpec, Route, Stage
 from planner.scenario.instance import Instance
 
@@ -38,9 +39,10 @@ def extended_candidate_routes(instance: Instance, plan: PlanSpec) -> dict[str, l
     """Return each source's routes under ``adaptive``: the plan's, and all that leave home once, where memory allows.
 
     Those that leave home once come with each operating point of the source's models. Workers that could not hold the
-    blocks of all these routes at once appear only in the routes of the plan.
+    blocks of all these routes at once appear only in the routes of the plan. No blocks are joined, since the routes cut
+    anywhere.
     """
-    planned = {source: list(entry.routes) for source, entry in plan.sources.items()}
+    planned = {source: list(map(separated, entry.routes)) for source, entry in plan.sources.items()}
     wide = {source: [*planned[source], *_one_move_routes(instance, source)] for source in planned}
     tight = {worker for worker in instance.workers if not _fits(instance, worker, wide)}
     allowed = {
@@ -89,6 +91,29 @@ def _fits(instance: Instance, worker: str, by_source: Mapping[str, Sequence[Rout
     needed = spec.base_memory_bytes + sum(instance.held_bytes(model, worker)[block] for model, block in blocks)
     peak = max((instance.peak_bytes(model, worker)[block] for model, block in blocks), default=0)
     return needed + peak <= spec.memory_bytes
+
+
+def resident_sessions(
+    instance: Instance, policy: str, plan: PlanSpec | None, worker: str, blocks: Mapping[str, Sequence[int]]
+) -> dict[str, tuple[tuple[int, int], ...]]:
+    """Return the sessions in which a worker has the blocks of each model, by their first and last block.
+
+    They are those of the plan's stages; a block that is in none has a session of its own.
+    """
+    joined: dict[str, set[tuple[int, int]]] = {model: set() for model in blocks}
+    if policy in _OF_KNOWN_ROUTES:
+        for routes in candidate_routes(instance, policy, plan).values():
+            for route in routes:
+                for stage in route.stages:
+                    if stage.worker == worker and stage.sessions:
+                        joined.setdefault(route.model, set()).update(stage.spans)
+    sessions = {}
+    for model, spans in joined.items():
+        covered = {block for first, last in spans for block in range(first, last + 1)}
+        sessions[model] = tuple(
+            sorted(spans | {(block, block) for block in blocks.get(model, ()) if block not in covered})
+        )
+    return sessions
 
 
 def resident_blocks(instance: Instance, policy: str, plan: PlanSpec | None) -> dict[str, dict[str, tuple[int, ...]]]:

@@ -8,6 +8,7 @@ from copy import copy
 from itertools import accumulate
 from types import MappingProxyType
 
+from planner.plan.types import Stage
 from planner.profiling.types import Profile
 from planner.scenario.instance import Hop, Instance
 
@@ -24,6 +25,7 @@ class CostTable:
         "_parameters",
         "_reach",
         "_reached_s",
+        "_saved_s",
         "_slowness",
         "_stage_s",
     )
@@ -63,7 +65,8 @@ class CostTable:
             for sender, by_receiver in instance.paths.items()
             for receiver, path in by_receiver.items()
         }
-        self._stage_s: dict[tuple[str, str, int, int, int | None, float], float] = {}
+        self._stage_s: dict[tuple[str, str, int, int, int | None, Stage | None, float], float] = {}
+        self._saved_s: dict[tuple[str, Stage, int | None], list[float]] = {}
         self._slowness: Mapping[str | tuple[str, str], float] = {}
 
     @property
@@ -89,27 +92,55 @@ class CostTable:
         """Return L, the number of blocks of a model."""
         return len(self._parameters[model]) - 1
 
-    def compute_s(self, model: str, worker: str, first: int, last: int, point: int | None = None) -> float:
+    def compute_s(
+        self, model: str, worker: str, first: int, last: int, point: int | None = None, *, stage: Stage | None = None
+    ) -> float:
         """Return the time of blocks ``first`` to ``last`` on a worker, without a stage's overhead, in seconds.
 
         With an operating point it is the mean over the samples that come to block ``first``, of which some leave early.
+        With the stage that they belong to, they run in its sessions; else each has its own.
         """
         reach = None if point is None else self._reach[model][point]
         if point is None or reach is None or reach[first] == 0:  # what comes against all odds is taken to stay
-            sums, share = self._compute_s[model, worker], 1.0
+            sums, share, point = self._compute_s[model, worker], 1.0, None
         else:
             sums, share = self._reached_s[model, worker, point], reach[first]
-        return (sums[last + 1] - sums[first]) / share * self._slowness.get(worker, 1.0)
+        work_s = sums[last + 1] - sums[first]
+        if stage is not None and stage.sessions:
+            saved = self._saved(model, stage, point)
+            work_s -= saved[last + 1] - saved[first]
+        return work_s / share * self._slowness.get(worker, 1.0)
 
-    def stage_s(self, model: str, worker: str, first: int, last: int, point: int | None = None) -> float:
+    def _saved(self, model: str, stage: Stage, point: int | None) -> list[float]:
+        """Return prefix sums of what the sessions of a stage save before each block; length L + 1."""
+        key = model, stage, point
+        if key not in self._saved_s:
+            joined = {block for first, last in stage.spans for block in range(first + 1, last + 1)}
+            reach = None if point is None else self._reach[model][point]
+            shares = reach or (1.0,) * self.length(model)
+            savings = zip(self._instance.saving_s(model, stage.worker).tolist(), shares, strict=True)
+            saved_s = (saving_s * share if block in joined else 0.0 for block, (saving_s, share) in enumerate(savings))
+            self._saved_s[key] = [0.0, *accumulate(saved_s)]
+        return self._saved_s[key]
+
+    def stage_s(
+        self, model: str, worker: str, first: int, last: int, point: int | None = None, *, stage: Stage | None = None
+    ) -> float:
         """Return the time of a stage, its overhead included, in seconds; a mean as that of :meth:`compute_s`."""
         slowness = self._slowness.get(worker, 1.0)
-        key = (model, worker, first, last, point, slowness)
+        if stage is not None and not stage.sessions:
+            stage = None
+        key = (model, worker, first, last, point, stage, slowness)
         known_s = self._stage_s.get(key)
         if known_s is None:
-            compute_s = self.compute_s(model, worker, first, last, point)
+            compute_s = self.compute_s(model, worker, first, last, point, stage=stage)
             known_s = self._stage_s[key] = self._overhead_s[model, worker] * slowness + compute_s
         return known_s
+
+    def least_s(self, model: str, worker: str, block: int) -> float:
+        """Return the time of a block on a worker in one session with the block before, if that saves time."""
+        saved_s = float(self._instance.saving_s(model, worker)[block]) * self._slowness.get(worker, 1.0)
+        return self.compute_s(model, worker, block, block) - saved_s
 
     def parameters(self, model: str, first: int, last: int) -> int:
         """Return the number of parameters of blocks ``first`` to ``last``; of blocks, if the whole model has none."""

@@ -8,8 +8,8 @@ messages. A policy reads the worker's state through a :class:`View` and cannot c
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
 from math import inf
 from types import MappingProxyType
@@ -44,6 +44,8 @@ class Task:
         Time of the run's clock after which none of its blocks is started; None without such a limit.
     sequence
         Number of the sequence that it continues, whose state is where its earlier runs were; None for other samples.
+    greedy
+        Whether only the likeliest token of its result goes home.
     """
 
     key: SampleKey
@@ -55,6 +57,12 @@ class Task:
     stages: tuple[Stage, ...]
     latest_s: float | None = None
     sequence: int | None = None
+    greedy: bool = False
+
+    @property
+    def joined(self) -> Stage | None:
+        """Its current stage if the plan joins blocks there; None in most runs, which have millions of blocks."""
+        return self.stages[0] if self.stages and self.stages[0].sessions else None
 
     def at(self, next_block: int, stages: tuple[Stage, ...]) -> Task:
         """Return the task with less work left; spelt out, since ``replace`` takes several times as long."""
@@ -68,6 +76,7 @@ class Task:
             stages,
             self.latest_s,
             self.sequence,
+            self.greedy,
         )
 
 
@@ -107,6 +116,26 @@ class Waiting:
     def begun(self) -> bool:
         """Whether some of it was computed here."""
         return self.next_block != self.task.next_block
+
+    @property
+    def session_end(self) -> int:
+        """The last block of the session that its next block begins: no other work is looked at before that ends."""
+        stage = self.task.joined
+        if stage is None:
+            return self.next_block
+        end = stage.session_end(self.next_block)
+        return end if end <= self.last_block else self.next_block
+
+    @property
+    def session_ends(self) -> Sequence[int]:
+        """Last block of each session that its driver may run before it reports."""
+        if self.task.joined is None:
+            return range(self.next_block, self.unasked + 1)
+        ends, at = [], replace(self)
+        while at.next_block <= self.unasked:
+            ends.append(at.session_end)
+            at.next_block = at.session_end + 1
+        return ends
 
 
 class Booking(NamedTuple):
@@ -299,6 +328,11 @@ class View:
             (hop for hop in hops if path is None or hop[1] in state.absent or state.cut.get(hop, -inf) > state.now_s),
             None,
         )
+
+    @property
+    def impaired(self) -> bool:
+        """Whether any worker is known to have left, or any hop to be broken."""
+        return bool(self._state.absent or self._state.cut)
 
     def passable(self, home: str, route: Route) -> bool:
         """Return whether a sample gets along a route and back home, as far as is known."""

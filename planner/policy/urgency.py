@@ -106,7 +106,7 @@ class Urgency:
         task = Task(SampleKey(source, 0, 0), route.model, point, 0.0, 0.0, 0, route.stages)
         size_bytes = costs.cut_bytes[route.model][stage.first_block]
         sent_s = costs.transfer_s(self._instance.home(source), stage.worker, size_bytes)
-        work_s = costs.stage_s(route.model, stage.worker, stage.first_block, stage.last_block, point)
+        work_s = costs.stage_s(route.model, stage.worker, stage.first_block, stage.last_block, point, stage=stage)
         return sent_s + work_s + self._after(costs, task) <= self.deadline_s[source]
 
     def late_at_home_s(self, view: View, source: str, route: Route) -> float:
@@ -118,7 +118,7 @@ class Urgency:
         if source not in self.drops or stage.worker != view.worker:
             return 0.0
         point = route.operating_point
-        work_s = view.costs.stage_s(route.model, stage.worker, stage.first_block, stage.last_block, point)
+        work_s = view.costs.stage_s(route.model, stage.worker, stage.first_block, stage.last_block, point, stage=stage)
         task = Task(SampleKey(source, 0, 0), route.model, point, 0.0, 0.0, 0, route.stages)
         ahead_s = view.ahead_s(view.priorities[source])
         return max(ahead_s + work_s + self.left_s(view, task) - self.deadline_s[source], 0.0)
@@ -132,7 +132,8 @@ class Urgency:
         if deadline_s is None:
             return task.created_s + self._longest_s if self.deadline_s else 0.0
         stage, costs = task.stages[0], self._costs
-        work_s = costs.compute_s(task.model, stage.worker, task.next_block, stage.last_block, task.operating_point)
+        first, last, point = task.next_block, stage.last_block, task.operating_point
+        work_s = costs.compute_s(task.model, stage.worker, first, last, point, stage=stage)
         return task.created_s + deadline_s - work_s - self._after(costs, task)
 
     def left_s(self, view: View, task: Task) -> float:
@@ -149,7 +150,7 @@ class Urgency:
         task = waiting.task
         due_s = task.created_s + self.deadline_s[task.key.source] - self.left_s(view, task)
         first, last = waiting.next_block, waiting.last_block
-        work_s = view.costs.compute_s(task.model, view.worker, first, last, task.operating_point)
+        work_s = view.costs.compute_s(task.model, view.worker, first, last, task.operating_point, stage=task.joined)
         return Job(due_s, work_s, task.priority, queue)
 
 
@@ -160,7 +161,7 @@ def _left_s(costs: CostTable, instance: Instance, task: Task) -> float:
     sent_s = sum(costs.transfer_s(here, there, size) for (here, there), size in zip(pairwise(stops), cuts, strict=True))
     later = task.stages[1:]
     return sent_s + sum(
-        costs.stage_s(task.model, stage.worker, stage.first_block, stage.last_block, task.operating_point)
+        costs.stage_s(task.model, stage.worker, stage.first_block, stage.last_block, task.operating_point, stage=stage)
         for stage in later
     )
 

@@ -17,6 +17,7 @@ from planner.profiling.types import (
     SHAPES,
     EstimateInterval,
     ExitPoint,
+    FusionError,
     ModelReference,
     OperatingPoint,
     Profile,
@@ -44,7 +45,7 @@ class ChainCosts:
         Interval of the time of each block; length L, or empty in a measured profile; seconds.
     works
         Work of each block by kind of operator; length L, or empty in an estimate.
-    stage_overhead_s, fusion_saving_s, segment_error, interval, sequences
+    stage_overhead_s, fusion_saving_s, segment_error, fusion_error, interval, sequences
         As in :class:`Profile`.
     """
 
@@ -58,6 +59,7 @@ class ChainCosts:
     stage_overhead_s: float = 0.0
     fusion_saving_s: Sequence[float] = field(default=())
     segment_error: SegmentError | None = None
+    fusion_error: FusionError | None = None
     interval: EstimateInterval | None = None
     sequences: SequenceCosts | None = None
 
@@ -98,6 +100,7 @@ def assemble(
         "environment": {**environment, SHAPES: {tensor.name: list(tensor.shape) for tensor in chain.cuts[0].tensors}},
         "stage_overhead_s": costs.stage_overhead_s,
         "fusion_saving_s": tuple(costs.fusion_saving_s),
+        "fusion_error": costs.fusion_error,
         "blocks": tuple(
             {
                 "name": block.name,

@@ -200,7 +200,7 @@ def run_rounds(models: list[ProbedModel], clock: Clock) -> int:
 def run_round(models: list[ProbedModel]) -> None:
     """Run all models in turn."""
     runner = models[0].runner
-    now_s = thread_time if runner.provider.device is None and runner.threads == 1 else perf_counter
+    now_s = thread_time if runner.provider.on_calling_thread and runner.threads == 1 else perf_counter
     for model in models:
         model.runner.step(0, model.tensors)
         for _ in range(REPEATS):

@@ -144,6 +144,7 @@ def scale(profile: Profile, by: float, device_class: str) -> Profile:
         "stage_overhead_s": profile.stage_overhead_s * by,
         "fusion_saving_s": tuple(saving_s * by for saving_s in profile.fusion_saving_s),
         "segment_error": None,
+        "fusion_error": None,
     }
     for block in contents["blocks"]:
         block.update({key: block[key] * by for key in ("mean_s", "std_s", "load_s")}, work={})

@@ -5,7 +5,8 @@
    drawn anew for each round, so that a temporary slowdown of the machine affects all segments alike.
 3. Fit the stage overhead to some of the segments. The others are held out: the error of predicting them states the
    accuracy of the profile.
-4. Run both blocks at each inner border in one session, to measure the time saved by fusing them.
+4. Run both blocks at each inner border in one session, and random longer segments, to measure the time saved by that.
+   Some of these segments are held out as well. Blocks that keep state are not fused.
 5. Measure the memory that each block holds, and its peak, on the CPU.
 6. On another provider: measure how far the outputs of the whole model are from those on the CPU.
 7. Of a decoder: run sequences of many lengths, for the times of prompts and of steps.
@@ -26,6 +27,7 @@ from planner.errors import ProfileError
 from planner.model.chain import Chain
 from planner.profiling.assemble import ChainCosts, assemble
 from planner.profiling.environment import device_environment, thermal_environment, thermals, throttle_warnings
+from planner.profiling.fusion import fit_savings
 from planner.profiling.intervals import around
 from planner.profiling.measure_sequences import SequenceSampler, has_sequences
 from planner.profiling.sampling import MIN_ROUNDS, Clock, ProfiledModel, Progress, Sampler, TimingSamples, cut_names
@@ -115,6 +117,7 @@ def measure(
     clock.finish()
     samples = sampler.samples
     fitted = fit_costs(samples.rounds)
+    saving_s, fusion_error = fit_savings(len(chain), samples.fused_segments, samples.fused)
     memory = samples.memory if len(samples.memory) == len(chain) else []
     environment = device_environment() | {
         "provider": runner.provider.name,
@@ -137,6 +140,9 @@ def measure(
         environment["power_mode"] = power_mode
     if samples.whole_error is not None and isfinite(samples.whole_error):
         environment[WHOLE_ERROR] = samples.whole_error
+    if samples.placement is not None:
+        environment["placement"] = samples.placement.shares
+        environment["warnings"] += samples.placement.warnings(runner.provider)
     return assemble(
         chain,
         ChainCosts(
@@ -147,8 +153,9 @@ def measure(
             activation_bytes=[block.peak_bytes for block in memory],
             works=[chain_model.work(index) for index in range(len(chain))],
             stage_overhead_s=fitted.stage_overhead_s,
-            fusion_saving_s=samples.fusion_saving_s if len(samples.fusion_saving_s) == len(chain) - 1 else (),
+            fusion_saving_s=saving_s,
             segment_error=fitted.segment_error,
+            fusion_error=fusion_error,
             interval=EstimateInterval(
                 coverage=MEASURED_COVERAGE, total_s=around(float(fitted.mean_s.sum()), fitted.width)
             ),

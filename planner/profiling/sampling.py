@@ -9,19 +9,23 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
 from dataclasses import dataclass, field
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from time import perf_counter, thread_time
 from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.model.chain import Chain
+from planner.model.chain import SEQUENCE, Chain
 from planner.model.work import Work
+from planner.profiling.fusion import FusedSegments, Times, choose_fused
 from planner.profiling.sequences import SequenceCosts
-from planner.profiling.timing import Rounds, choose_segments
+from planner.profiling.timing import Rounds, Segment, choose_segments
 from planner.runtime.difference import compare
 from planner.runtime.inputs import hint_at_real_inputs, random_inputs
 from planner.runtime.memory import BlockMemory, measure_memory
+from planner.runtime.placement import Placement, placement
 from planner.runtime.providers import REFERENCE_PROVIDER
 from planner.runtime.runner import ChainRunner
 from planner.runtime.session import BlockSession
@@ -35,6 +39,8 @@ Progress = Callable[[int, int], None]
 WARM_UP_ROUNDS: Final = 2
 MIN_ROUNDS: Final = 3
 FUSION_ROUNDS: Final = 10
+PLACED_RUNS: Final = 10
+"""Number of runs in which the times of nodes are taken, after the first one."""
 ROUNDS_SHARE: Final = 0.7
 """Share of the budget after which no new round starts, so that fusing and memory can be measured."""
 
@@ -110,12 +116,17 @@ class TimingSamples:
     rounds: Rounds
     load_s: list[float] = field(default_factory=list)
     """Time to create each block's session; length L, seconds."""
-    fusion_saving_s: list[float] = field(default_factory=list)
+    fused_segments: FusedSegments = field(default_factory=lambda: FusedSegments([], []))
+    """Segments to run as one session."""
+    fused: dict[Segment, Times] = field(default_factory=dict)
+    """Times of those that were."""
     """Time saved by fusing at each inner border, as far as measured; seconds."""
     memory: list[BlockMemory] = field(default_factory=list)
     """Memory of each block, as far as measured."""
     whole_error: float | None = None
     """What the provider does to the outputs of the whole model, if measured: a relative error."""
+    placement: Placement | None = None
+    """Which share of the time the provider runs itself, if measured."""
     sequences: SequenceCosts | None = None
     """Costs of the runs of sequences, if measured."""
     passed_s: float = 0.0
@@ -161,7 +172,7 @@ class Sampler:
         self._clock = clock
         self._length = len(chain_model.chain)
         self._cut_tensors: list[dict[str, NDArray[Any]]] = []
-        on_this_thread = runner.provider.device is None and runner.threads == 1
+        on_this_thread = runner.provider.on_calling_thread and runner.threads == 1
         self.now_s: Callable[[], float] = thread_time if on_this_thread else perf_counter
         self.samples = TimingSamples(Rounds(*choose_segments(self._length, rng)))
 
@@ -216,33 +227,38 @@ class Sampler:
         return now_s() - begin_s, np.diff(marks_s).tolist()
 
     def try_fusing(self) -> None:
-        """Time each pair of neighbouring blocks as one session and as two."""
-        for first in range(self._length - 1):
+        """Time segments as one session and as one for each block, unless the blocks keep state."""
+        chain = self._model.chain
+        if SEQUENCE in chain.cuts[0].tensors:
+            return
+        segments = choose_fused(self._length, [leave.cut for leave in chain.exits], self._rng)
+        self.samples.fused_segments = segments
+        for first, last in (*segments.fitted, *segments.held_out):
             if self._clock.used(1.0):
                 return
             fused = BlockSession(
-                self._model.stage_model(first, first + 1),
-                name=f"{self._model.chain.name}, blocks {first} and {first + 1}",
+                self._model.stage_model(first, last),
+                name=f"{chain.name}, blocks {first} to {last}",
                 provider=self._runner.provider,
                 threads=self._runner.threads,
             )
-            self.samples.fusion_saving_s.append(self._saving_s(fused, first))
+            self.samples.fused[first, last] = self._both_times(fused, first, last)
             self._clock.report()
 
-    def _saving_s(self, fused: BlockSession, first: int) -> float:
-        """Return the difference of the shortest times: disturbances only add time, and not equally to both."""
+    def _both_times(self, fused: BlockSession, first: int, last: int) -> Times:
+        """Return the shortest times: disturbances only add time, and not equally to both."""
         tensors = self._cut_tensors[first]
         apart_s, fused_s = [], []
         for _ in range(FUSION_ROUNDS):
-            apart_s.append(self._timed(first, first + 1)[0])
+            apart_s.append(self._timed(first, last)[0])
             start_s = self.now_s()
             fused.run(tensors)
             fused_s.append(self.now_s() - start_s)
-        return min(apart_s) - min(fused_s)
+        return Times(min(apart_s), min(fused_s))
 
     def measure_memory(self) -> None:
-        """Measure each block's memory if the blocks run in host memory."""
-        if self._runner.provider.device is not None:
+        """Measure each block's memory if the blocks run on the CPU provider."""
+        if not self._runner.provider.on_calling_thread:
             return
         for index in range(self._length):
             memory = None if self._clock.used(1.0) else self._memory(index)
@@ -252,12 +268,23 @@ class Sampler:
             self._clock.report()
 
     def measure_rounding(self) -> None:
-        """Measure what the provider does to the outputs of the whole model, unless it is the reference's own."""
+        """Measure what the provider does to the outputs of the whole model, unless it is the reference's own.
+
+        Meanwhile onnxruntime tells which provider runs which nodes.
+        """
         if self._runner.provider.name == REFERENCE_PROVIDER or self._clock.used(1.0):
             return
         whole, inputs = self._model.stage_model(0, self._length - 1), self._cut_tensors[0]
         expected = BlockSession(whole, name=self._model.chain.name, optimise=False).run(inputs)
-        found = BlockSession(whole, name=self._model.chain.name, provider=self._runner.provider).run(inputs)
+        with TemporaryDirectory() as folder:
+            session = BlockSession(
+                whole, name=self._model.chain.name, provider=self._runner.provider, threads=self._runner.threads,
+                trace=Path(folder) / "trace",
+            )  # fmt: skip
+            found = session.run(inputs)
+            for _ in range(PLACED_RUNS):
+                session.run(inputs)
+            self.samples.placement = placement(session.end_trace())
         self.samples.whole_error = compare(found, expected).max_rel_error
 
     def _memory(self, index: int) -> BlockMemory | None:

@@ -24,6 +24,9 @@ from planner.tables import Table
 
 SHORTEST_S: Final = 1e-9
 
+TOKEN_BYTES: Final = 8
+"""Size of a token that the worker of the last block has chosen, which goes home in place of the scores of all."""
+
 Array = NDArray[np.float64]
 
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False, strict=True)]

@@ -136,6 +136,13 @@ def _readable(environment: dict[str, Any]) -> dict[str, Any]:
     return environment
 
 
+class FusionError(SegmentError):
+    """Relative error of the predicted times of random held-out segments, each of which is one session."""
+
+    blocks_median: NonNegative
+    """Median of the error if savings are left out: the sum of the blocks in place of the session."""
+
+
 class EstimateInterval(FrozenModel):
     """Interval of the time of the whole model."""
 
@@ -190,6 +197,8 @@ class Profile(Printable, FrozenModel):
     exits: tuple[ExitPoint, ...] = ()
     operating_points: tuple[OperatingPoint, ...] = ()
     segment_error: SegmentError | None = None
+    fusion_error: FusionError | None = None
+    """How well ``fusion_saving_s`` predicts sessions of several blocks; None if not measured."""
     interval: EstimateInterval | None = None
     """How well the times are known; None where the error is unknown, and in measured profiles of earlier versions."""
     colocation: ColocationCosts | None = None
@@ -237,7 +246,7 @@ class Profile(Printable, FrozenModel):
         if costs is None:
             return np.ones(len(self.blocks))
         alone = np.array(costs.alone)
-        return alone + (np.array(costs.beside) - alone) * computing / costs.others
+        return np.asarray(alone + (np.array(costs.beside) - alone) * computing / costs.others)
 
     def contents(self) -> Iterator[Table | str]:
         """Return the costs along the chain, and how reliable they are."""
@@ -311,6 +320,11 @@ def _describe(profile: Profile) -> Iterator[Table | str]:
     error, fit = profile.segment_error, profile.environment.get("fit")
     if error is not None:
         yield f"error on {error.segments} held-out segments: median {error.median:.1%}, 95th percentile {error.p95:.1%}"
+    if (fused := profile.fusion_error) is not None:
+        yield (
+            f"error on {fused.segments} held-out segments as one session: median {fused.median:.1%}, 95th percentile "
+            f"{fused.p95:.1%}; by the sum of the blocks: median {fused.blocks_median:.1%}"
+        )
     if fit:
         yield _describe_fit(fit)
     if profile.colocation is not None:

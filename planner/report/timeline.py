@@ -208,7 +208,8 @@ def _draw_samples(axes: Axes, row: int, samples: Sequence[SampleRecord], colour:
 
 
 def _block(record: BlockRecord) -> Bar:
-    return Bar(record.start_s, record.end_s, record.source, str(record.block))
+    text = str(record.block) if record.last == record.block else f"{record.block}-{record.last}"
+    return Bar(record.start_s, record.end_s, record.source, text)
 
 
 def _transfer(record: TransferRecord) -> Bar:

@@ -3,15 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cache
 from types import ModuleType
-from typing import Final
+from typing import Any, Final
+from urllib.parse import parse_qsl, urlencode
 
 from planner.errors import RuntimeSessionError
 from planner.files import cache_folder
+from planner.runtime import openvino
+from planner.runtime.plugins import DEVICE_OPTION, Plugin, installed
 
 FULL_PRECISION: Final = "float32"
+
+UNKNOWN_PRECISION: Final = "its own precision"
 
 REFERENCE_PROVIDER: Final = "cpu"
 """The provider of the reference outputs, which every onnxruntime has."""
@@ -34,7 +39,9 @@ class Provider:
     precision
         Precision in which it computes float32 operators, without being asked to.
     exact
-        Name of a provider of the same device that computes them in float32; None if this one does.
+        Name of a provider of the same device that computes them in float32; None if this one does, or none is known.
+    plugin
+        The plug-in that brings it; None for one that is built into onnxruntime.
     """
 
     name: str
@@ -43,6 +50,12 @@ class Provider:
     options: Mapping[str, str] = field(default_factory=dict)
     precision: str = FULL_PRECISION
     exact: str | None = None
+    plugin: Plugin | None = None
+
+    @property
+    def on_calling_thread(self) -> bool:
+        """Whether runs with one thread compute on the thread that calls, so that its processor time is their time."""
+        return self.device is None and self.execution_providers[:1] == (_CPU,)
 
     @property
     def for_session(self) -> list[tuple[str, dict[str, str]]]:
@@ -84,8 +97,23 @@ PROVIDERS: Final = {
             precision="float16",
             exact="cuda-fp32",
         ),
+        *(
+            Provider(name, (f"{library}ExecutionProvider", _CPU), precision=UNKNOWN_PRECISION)
+            for name, library in (
+                ("rocm", "ROCM"), ("migraphx", "MIGraphX"), ("coreml", "CoreML"), ("qnn", "QNN"),
+                ("xnnpack", "Xnnpack"), ("openvino", "OpenVINO"),
+            )
+        ),
     )
+}  # fmt: skip
+"""The providers that an onnxruntime may have been built with."""
+
+VARIANTS: Final[Mapping[str, Mapping[str, Any]]] = {
+    # On processors with AMX, OpenVINO computes float32 models in bfloat16 unless told otherwise.
+    "openvino": {"precision": "bfloat16 where that is faster", "exact": "openvino-fp32"},
+    "openvino-fp32": {"options": {openvino.CONFIG: openvino.FULL_PRECISION}, "precision": FULL_PRECISION},
 }
+"""What is known of plug-ins, by the name of the plug-in or of a variant of it."""
 
 
 @cache
@@ -113,29 +141,75 @@ def onnxruntime_version() -> str:
     return str(import_onnxruntime().__version__)
 
 
+def with_options(name: str, options: Sequence[str]) -> str:
+    """Return the name of a provider with options: ``NAME?KEY=VALUE&KEY=VALUE``.
+
+    Parameters
+    ----------
+    options
+        ``KEY=VALUE`` each.
+
+    Raises
+    ------
+    RuntimeSessionError
+        If an option is none.
+    """
+    pairs = [option.partition("=")[::2] for option in options]
+    for option, (key, value) in zip(options, pairs, strict=True):
+        if not key or not value:
+            raise RuntimeSessionError("not an option", where="--provider-option", value=option, expected="KEY=VALUE")
+    return f"{name}?{urlencode(pairs)}" if pairs else name
+
+
 def find_provider(name: str, offered: Sequence[str] | None = None) -> Provider:
     """Return the provider called ``name``.
 
     Parameters
     ----------
     name
-        One of :data:`PROVIDERS`.
+        One of :data:`PROVIDERS`, or of a plug-in that is installed; see :func:`with_options` for options.
     offered
         Names of the providers that onnxruntime offers. By default, onnxruntime is queried.
 
     Raises
     ------
     RuntimeSessionError
-        If the name is unknown, or this onnxruntime does not offer the provider.
+        If the name is unknown, this onnxruntime does not offer the provider, or a plug-in cannot be loaded or has no
+        device here.
     """
-    if name not in PROVIDERS:
-        raise RuntimeSessionError("unknown provider", where="provider", value=name, expected=" | ".join(PROVIDERS))
+    plain, _, text = name.partition("?")
+    options = dict(parse_qsl(text, keep_blank_values=True))
     if offered is None:
         offered = import_onnxruntime().get_available_providers()
-    provider = PROVIDERS[name]
-    if provider.execution_providers[0] not in offered:
-        usable = [entry.name for entry in PROVIDERS.values() if entry.execution_providers[0] in offered]
-        raise RuntimeSessionError(
-            "this onnxruntime does not offer the provider", where="provider", value=name, expected=" | ".join(usable)
+    # Once a plug-in is registered, onnxruntime names it among the providers it offers, but a session given that name
+    # runs on the CPU.
+    plugin = installed().get(plain) or installed().get(plain.removesuffix("-fp32") if plain in VARIANTS else "")
+    if plugin is not None:
+        kind = options.get(DEVICE_OPTION)
+        plugin.devices(kind)
+        known: dict[str, Any] = {"precision": UNKNOWN_PRECISION, **VARIANTS.get(plain, {})}
+        return replace(
+            Provider(name, (plugin.provider, _CPU), plugin=plugin, **known),
+            options={**known.get("options", {}), **options},
         )
-    return provider
+    built_in = PROVIDERS.get(plain)
+    if built_in is not None and built_in.execution_providers[0] in offered:
+        return replace(built_in, name=name, options={**built_in.options, **options})
+    usable = usable_providers(offered)
+    if built_in is None and plain not in VARIANTS:
+        raise RuntimeSessionError(
+            "unknown provider",
+            where="provider", value=plain, expected=f"{' | '.join(usable)}, or an installed onnxruntime-ep-NAME",
+        )  # fmt: skip
+    raise RuntimeSessionError(
+        "this onnxruntime does not offer the provider", where="provider", value=plain, expected=" | ".join(usable)
+    )
+
+
+def usable_providers(offered: Sequence[str] | None = None) -> tuple[str, ...]:
+    """Return the names of the providers that this onnxruntime offers, and of the plug-ins that are installed."""
+    if offered is None:
+        offered = import_onnxruntime().get_available_providers()
+    built_in = [name for name, provider in PROVIDERS.items() if provider.execution_providers[0] in offered]
+    variants = [name for name in VARIANTS if name.removesuffix("-fp32") in installed()]
+    return tuple(dict.fromkeys((*built_in, *installed(), *variants)))

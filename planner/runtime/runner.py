@@ -1,10 +1,10 @@
-"""Run the blocks of a model on this device, one at a time or as a stage."""
+"""Run the blocks of a model on this device, one at a time, as a stage, or joined to one session."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 from numpy.typing import NDArray
 
@@ -17,8 +17,14 @@ Tensor = Any
 """A numpy array, or an onnxruntime ``OrtValue`` for a provider with its own memory."""
 
 
+Span: TypeAlias = tuple[int, int]
+"""First and last block of a session, both inclusive."""
+
+
 class ChainRunner:
     """Sessions of the blocks of a chain, by index; any subset of its L blocks may be loaded.
+
+    A session may also run several consecutive blocks, joined to one model.
 
     Parameters
     ----------
@@ -44,30 +50,33 @@ class ChainRunner:
         self._name = name
         self.threads = threads
         self._optimise = optimise
-        self._sessions: dict[int, BlockSession] = {}
+        self._sessions: dict[Span, BlockSession] = {}
 
     @property
-    def loaded(self) -> frozenset[int]:
-        """Indices of the blocks that can run."""
+    def loaded(self) -> frozenset[Span]:
+        """First and last block of each session that can run."""
         return frozenset(self._sessions)
 
-    def has(self, index: int) -> bool:
-        """Return whether a block can run."""
-        return index in self._sessions
+    def has(self, index: int, last: int | None = None) -> bool:
+        """Return whether a block can run, or the session of the blocks up to ``last``."""
+        return (index, index if last is None else last) in self._sessions
 
-    def load(self, index: int, model: bytes | Path) -> None:
-        """Create the session of block ``index``, replacing an existing one."""
-        if not 0 <= index < len(self._cut_tensors) - 1:
-            last = len(self._cut_tensors) - 2
-            raise RuntimeSessionError("no such block", where="block", value=index, expected=f"0 to {last}")
-        name = f"{self._name}, block {index}" if self._name else f"block {index}"
-        self._sessions[index] = BlockSession(
+    def load(self, index: int, model: bytes | Path, last: int | None = None) -> None:
+        """Create the session of block ``index``, or of the blocks up to ``last``, replacing an existing one."""
+        span = index, index if last is None else last
+        for block in span:
+            if not 0 <= block < len(self._cut_tensors) - 1:
+                most = len(self._cut_tensors) - 2
+                raise RuntimeSessionError("no such block", where="block", value=block, expected=f"0 to {most}")
+        blocks = f"block {index}" if span[1] == index else f"blocks {index} to {span[1]}"
+        name = f"{self._name}, {blocks}" if self._name else blocks
+        self._sessions[span] = BlockSession(
             model, name=name, provider=self.provider, threads=self.threads, optimise=self._optimise
         )
 
-    def unload(self, index: int) -> None:
-        """Remove the session of block ``index``, and free its memory."""
-        self._sessions.pop(index, None)
+    def unload(self, index: int, last: int | None = None) -> None:
+        """Remove the session of block ``index``, or of the blocks up to ``last``, and free its memory."""
+        self._sessions.pop((index, index if last is None else last), None)
 
     def state(self, index: int) -> tuple[StatePair, ...]:
         """Return the state that a loaded block keeps from one run of a sequence to the next."""
@@ -117,11 +126,15 @@ class ChainRunner:
         needed = {name: tensors[name] for name in names}
         return needed if self.provider.device is None else upload(needed, self.provider)
 
-    def step(self, index: int, tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-        """Run a block of a stage on the tensors of cut ``index``, and return those of cut ``index + 1``."""
-        session = self._session(index)
+    def step(self, index: int, tensors: Mapping[str, Tensor], last: int | None = None) -> dict[str, Tensor]:
+        """Run a block of a stage on the tensors of cut ``index``, and return those of cut ``index + 1``.
+
+        With ``last`` it is the session of the blocks up to there, and the cut the one behind them.
+        """
+        last = index if last is None else last
+        session = self._session(index, last)
         made = session.run(tensors) if self.provider.device is None else session.run_on_device(tensors)
-        for name in self._cut_tensors[index + 1]:
+        for name in self._cut_tensors[last + 1]:
             if name not in made:
                 made[name] = tensors[name]
         return made
@@ -130,8 +143,14 @@ class ChainRunner:
         """End a stage: return the tensors in host memory."""
         return dict(tensors) if self.provider.device is None else download(tensors)
 
-    def _session(self, index: int) -> BlockSession:
-        if index not in self._sessions:
-            loaded = ", ".join(map(str, sorted(self._sessions))) or "none"
-            raise RuntimeSessionError("block is not loaded", where="block", value=index, expected=f"one of: {loaded}")
-        return self._sessions[index]
+    def _session(self, index: int, last: int | None = None) -> BlockSession:
+        span = index, index if last is None else last
+        if span not in self._sessions:
+            loaded = ", ".join(map(_text, sorted(self._sessions))) or "none"
+            value = index if last in {None, index} else _text(span)
+            raise RuntimeSessionError("block is not loaded", where="block", value=value, expected=f"one of: {loaded}")
+        return self._sessions[span]
+
+
+def _text(span: Span) -> str:
+    return str(span[0]) if span[0] == span[1] else f"{span[0]} to {span[1]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from dataclasses import replace
 from functools import cache
@@ -13,7 +14,9 @@ from numpy.typing import NDArray
 
 from planner.errors import Fault, RuntimeSessionError
 from planner.model.chain import SEQUENCE, TensorSpec
+from planner.runtime import openvino
 from planner.runtime.arrays import native
+from planner.runtime.plugins import DEVICE_OPTION
 from planner.runtime.providers import Provider, find_provider, import_onnxruntime
 from planner.runtime.state import SequenceStates, StateError, state_of
 
@@ -37,6 +40,8 @@ SESSION_CONFIG: Final[Mapping[str, str]] = MappingProxyType(
 _WASTE_BYTES: Final = 2**14
 """By how much a piece of the shared arena may exceed the tensor in it. By default a piece may be twice as large, and
 the state of a sequence keeps its pieces for long."""
+
+_NODE: Final = re.compile(r"\bnode\b", re.IGNORECASE)
 
 _DTYPES: Final = {
     "tensor(float)": "float32",
@@ -74,6 +79,8 @@ class BlockSession:
         Further configuration entries of onnxruntime, in addition to ``SESSION_CONFIG``.
     show_state
         Whether a run in host memory returns the state after it, too.
+    trace
+        Begin of the name of a file to which onnxruntime writes the time of every node; see :meth:`end_trace`.
 
     Raises
     ------
@@ -92,20 +99,24 @@ class BlockSession:
         shared_arena: bool = True,
         config: Mapping[str, str] = SESSION_CONFIG,
         show_state: bool = False,
+        trace: Path | None = None,
     ) -> None:
         if threads < 1:
             raise RuntimeSessionError("too few threads", where="threads", value=threads, expected="1 or more")
         self._library = import_onnxruntime()
         self.provider = find_provider(provider) if isinstance(provider, str) else provider
         where = self._where = name or (str(model) if isinstance(model, Path) else "block model")
+        options = self._options(threads, {**SESSION_CONFIG, **config}, optimise=optimise, shared_arena=shared_arena)
+        if trace is not None:
+            options.enable_profiling, options.profile_file_prefix = True, str(trace)
         try:
             self._session = self._library.InferenceSession(
-                str(model) if isinstance(model, Path) else model,
-                self._options(threads, {**SESSION_CONFIG, **config}, optimise=optimise, shared_arena=shared_arena),
-                providers=self.provider.for_session,
+                str(model) if isinstance(model, Path) else model, options, **self._providers(options, threads)
             )
+        except RuntimeSessionError:
+            raise
         except Exception as error:  # onnxruntime's exceptions have no common base but Exception
-            raise RuntimeSessionError(f"onnxruntime rejects the model: {_first_line(error)}", where=where) from error
+            raise RuntimeSessionError(f"onnxruntime rejects the model: {_reason(error)}", where=where) from error
         self._check_fallback(where)
         pairs = state_of(self._session.get_modelmeta().custom_metadata_map)
         self.state = pairs
@@ -141,6 +152,21 @@ class BlockSession:
         level = self._library.GraphOptimizationLevel
         options.graph_optimization_level = level.ORT_ENABLE_ALL if optimise else level.ORT_DISABLE_ALL
         return options
+
+    def _providers(self, options: Any, threads: int) -> dict[str, Any]:
+        """Add the devices of a plug-in to the options of a session; return what else says where the session runs."""
+        provider = self.provider
+        if provider.plugin is None:
+            return {"providers": provider.for_session}
+        own = {key: value for key, value in provider.options.items() if key != DEVICE_OPTION}
+        if provider.plugin.name == "openvino":
+            own = openvino.with_threads(own, threads)
+        options.add_provider_for_devices(provider.plugin.devices(provider.options.get(DEVICE_OPTION)), own)
+        return {}
+
+    def end_trace(self) -> Path:
+        """Return the file with the times of the nodes in all runs so far, and write no more."""
+        return Path(self._session.end_profiling())
 
     def _check_fallback(self, where: str) -> None:
         # onnxruntime silently falls back to the CPU if a provider's libraries cannot be loaded.
@@ -270,6 +296,13 @@ def tensor_fault(spec: TensorSpec, tensor: NDArray[Any] | None) -> Fault | None:
     if spec.shape and not spec.fits(tensor.shape):
         return Fault("wrong shape", where, list(tensor.shape), str(list(spec.shape)))
     return None
+
+
+def _reason(error: Exception) -> str:
+    """Return the first line of an error, and of its others the first one that names a node."""
+    first, *others = (str(error).strip() or type(error).__name__).splitlines()
+    node = next((line.strip() for line in others if _NODE.search(line)), "")
+    return f"{first.rstrip(':')}: {node}" if node and not _NODE.search(first) else first
 
 
 def _first_line(error: Exception) -> str:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import cached_property
+from math import isinf
 from typing import Annotated, Final, Literal
 
 from pydantic import Field
@@ -33,12 +34,29 @@ class DecodeSpec(Entry):
     chunk: Tokens | None = None
     """Largest number of tokens of a prompt in one run, so that more urgent work gets its turn in between. By default a
     prompt is one run."""
-    concurrent: Annotated[int, Field(ge=1, le=64, strict=True)] = 1
-    """Number of sequences at a time whose state workers keep room for."""
+    concurrent: Annotated[int, Field(ge=1, le=64, strict=True)] = 4
+    """Largest number of sequences at a time, for whose state workers keep room; others wait at the source."""
     max_ttft_s: Duration | None = Field(default=None, alias="max_ttft")
     """Bound on the mean time from the arrival of a prompt to its first token."""
     max_tpot_s: Duration | None = Field(default=None, alias="max_tpot")
     """Bound on the mean time from one token to the next."""
+
+    ttft_weight: Factor = 1.0
+    """What the time to the first token counts in the objective: the delay of a sequence is that time, weighted by this,
+    and the time after it, weighted by ``tpot_weight``. Solvers minimise the delay itself, and rank plans by these."""
+    tpot_weight: Factor = 1.0
+    """What the time of the tokens after the first one counts in the objective."""
+
+    @property
+    def weighed(self) -> bool:
+        """Whether the parts of the delay count differently."""
+        return (self.ttft_weight, self.tpot_weight) != (1.0, 1.0)
+
+    def counted_s(self, delay_s: float, ttft_s: float) -> float:
+        """Return what the delay of a sequence counts, given the time to its first token, in seconds."""
+        if not self.weighed or isinf(delay_s):
+            return delay_s
+        return self.ttft_weight * ttft_s + self.tpot_weight * (delay_s - ttft_s)
 
     @property
     def context(self) -> int:

@@ -8,18 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Collection, Mapping, Sequence
 from functools import cached_property
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from planner.base import FrozenModel
 from planner.profiling.recorded_predictions import RecordedPredictions
-from planner.profiling.sequences import Run
+from planner.profiling.sequences import TOKEN_BYTES, Run
 from planner.profiling.types import OperatingPoint, Profile
 from planner.scenario.decode import DecodeSpec
 from planner.scenario.phases import SAMPLE, Phase, block_memory, phases
 from planner.scenario.types import PolicySpec, ScenarioSpec, WorkerSpec
+
+MOST_SAVED: Final = 0.9
+"""Part of a block's time that joining it to the block before saves at most, whatever was measured."""
 
 _R = TypeVar("_R", bound=FrozenModel)
 _V = TypeVar("_V")
@@ -167,6 +170,48 @@ class Instance(FrozenModel):
             if any(self.profile(model, name).colocation is not None for model in self.profiles)
         }
 
+    def saving_s(self, model: str, worker: str) -> NDArray[np.float64]:
+        """Return how much less time each block takes on ``worker`` if one session runs it and the block before.
+
+        Shape [L], seconds. It is 0 where the profile knows of no gain, behind an exit, which ends a session, and for
+        models that keep state, whose blocks are not joined.
+        """
+        profile = self.profile(model, worker)
+        savings = np.zeros(len(profile.blocks))
+        if profile.fusion_saving_s and profile.sequences is None:
+            most = [MOST_SAVED * block.mean_s for block in profile.blocks[1:]]
+            savings[1:] = np.clip(profile.fusion_saving_s, 0.0, most)
+            savings[[exit_.cut for exit_ in profile.exits]] = 0.0
+        return np.asarray(savings * self._relative(model, worker))
+
+    @cached_property
+    def joins(self) -> bool:
+        """Whether joining any blocks to one session saves time on any worker."""
+        return any(self.saving_s(model, worker).any() for model in self.profiles for worker in self.workers)
+
+    def without_savings(self) -> Instance:
+        """Return the instance in which each block has a session of its own, as if joining them saved nothing."""
+        profiles = {
+            model: {name: profile.model_copy(update={"fusion_saving_s": ()}) for name, profile in by_class.items()}
+            for model, by_class in self.profiles.items()
+        }
+        return self.model_copy(update={"profiles": profiles})
+
+    def sessions_s(
+        self, model: str, worker: str, spans: Sequence[tuple[int, int]], phase: Phase = SAMPLE
+    ) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+        """Return mean and standard deviation of the time of sessions on ``worker``; shape [n] each, seconds.
+
+        Parameters
+        ----------
+        spans
+            First and last block of each session, both inclusive.
+        """
+        block_s, std_s = self.block_s(model, worker, phase), self.block_std_s(model, worker, phase)
+        saved_s = self.saving_s(model, worker)
+        means = [block_s[first : last + 1].sum() - saved_s[first + 1 : last + 1].sum() for first, last in spans]
+        return np.array(means), np.array([np.hypot.reduce(std_s[first : last + 1]) for first, last in spans])
+
     def stage_overhead_s(self, model: str, worker: str) -> float:
         """Return the time of each stage on ``worker`` in addition to its blocks, in seconds."""
         return self.profile(model, worker).stage_overhead_s / self.scenario.workers[worker].speed
@@ -179,7 +224,8 @@ class Instance(FrozenModel):
         """Return the mean bytes across each cut in a run of a phase; length L + 1."""
         costs = self.any_profile(model).sequences
         if phase.runs and costs is not None:
-            return tuple(costs.cut_bytes(phase.runs).mean(axis=0).tolist())
+            *sizes, last = costs.cut_bytes(phase.runs).mean(axis=0).tolist()
+            return (*sizes, float(TOKEN_BYTES) if phase.greedy else last)
         return tuple(map(float, self.cut_bytes(model)))
 
     def held_bytes(self, model: str, worker: str) -> tuple[int, ...]:

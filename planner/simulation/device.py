@@ -33,16 +33,8 @@ class Device:
         key = (_STREAM + instance.workers.index(worker),)
         self.rng = np.random.default_rng(np.random.SeedSequence(seed, spawn_key=key))
         self.overlap = instance.worker(worker).overlap
-        self._gamma = {
-            model: list(
-                map(
-                    _shape_and_scale,
-                    instance.block_s(model, worker).tolist(),
-                    instance.block_std_s(model, worker).tolist(),
-                )
-            )
-            for model in instance.profiles
-        }
+        self._instance, self._worker = instance, worker
+        self._gamma: dict[tuple[str, int, int], tuple[float, float]] = {}
         self._factors = _cycle_from(int(self.rng.integers(len(factors))), factors) if factors else None
         self._overhead_s = {model: instance.stage_overhead_s(model, worker) for model in instance.profiles}
         self._sending = 0
@@ -55,8 +47,12 @@ class Device:
         self.rng, self._factors, self.slowness = before.rng, before._factors, before.slowness
 
     def service_s(self, run: RunBlock, mean_s: float | None = None) -> float:
-        """Draw the time of a block, in seconds; its mean is that of the profile unless ``mean_s`` is given."""
-        shape, scale_s = self._gamma[run.model][run.block]
+        """Draw the time of a session, in seconds; its mean is that of the profile unless ``mean_s`` is given."""
+        key = run.model, run.block, run.session_end
+        if key not in self._gamma:
+            means_s, stds_s = self._instance.sessions_s(run.model, self._worker, [key[1:]])
+            self._gamma[key] = _shape_and_scale(float(means_s[0]), float(stds_s[0]))
+        shape, scale_s = self._gamma[key]
         if mean_s is not None:
             scale_s = mean_s / shape if shape < inf else mean_s
         if self._factors is not None:

@@ -28,13 +28,14 @@ class Exits:
         self._seed = seed
         self._streams = {source: _STREAM + index for index, source in enumerate(instance.sources)}
         self._exits: dict[str, dict[int, list[int]]] = {model: {} for model in instance.profiles}
+        self._recorded = bool(instance.predictions)
         for model, by_block in self._exits.items():
             for index, exit_point in enumerate(instance.any_profile(model).exits):
                 by_block.setdefault(exit_point.cut - 1, []).append(index)
 
     def confidence(self, run: RunBlock) -> tuple[float, ...]:
-        """Return the confidence at each exit that a block computes; if drawn at random, 1 to leave or 0 to continue."""
-        exits = self._exits[run.model].get(run.block)
+        """Return the confidence at each exit where a session ends; if drawn at random, 1 to leave or 0 to continue."""
+        exits = self._exits[run.model].get(run.session_end)
         if exits is None:
             return ()
         recorded = self._instance.predictions.get(run.key.source, {}).get(run.model)
@@ -42,11 +43,13 @@ class Exits:
             confidences = recorded.confidence[run.key.sample % len(recorded)]
             return tuple(float(confidences[index]) for index in exits)
         reach = self._instance.operating_points(run.model)[run.operating_point].reach
-        continues = self._hardness(run.key.source, run.key.sample) < reach[run.block + 1]
+        continues = self._hardness(run.key.source, run.key.sample) < reach[run.session_end + 1]
         return (0.0 if continues else 1.0,) * len(exits)
 
     def with_correctness(self, record: SampleRecord) -> SampleRecord:
         """Return the record of a completed sample with the correctness of its result, if that is recorded."""
+        if not self._recorded:
+            return record
         origin = record.origin
         recorded = self._instance.predictions.get(record.source, {}).get(origin.model) if origin is not None else None
         if origin is None or recorded is None or recorded.correct is None:

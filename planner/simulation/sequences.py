@@ -7,13 +7,14 @@ a new plan moves blocks, its state is lost: it starts again, and its prompt and 
 from __future__ import annotations
 
 from collections import deque
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from itertools import count
 
 import numpy as np
 from numpy.typing import NDArray
 
-from planner.profiling.sequences import Run
+from planner.profiling.sequences import TOKEN_BYTES, Run
 from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
 from planner.scenario.instance import Instance
 from planner.trace.records import SampleRecord
@@ -52,18 +53,42 @@ class Sequences:
         self._decode = {name: spec.decode for name, spec in instance.scenario.sources.items() if spec.decode}
         self._under_way: dict[tuple[str, int], _Sequence] = {}
         self._numbers = dict.fromkeys(self._decode, 0)
+        self._waiting: dict[str, deque[tuple[int, float]]] = {name: deque() for name in self._decode}
+        """Sequences that have arrived and not begun, with the time of their arrival."""
+        self._running = dict.fromkeys(self._decode, 0)
         self._states = count()
         self._sizes: dict[tuple[str, Run], NDArray[np.float64]] = {}
 
-    def __contains__(self, source: object) -> bool:
-        """Return whether a source produces sequences."""
-        return source in self._decode
+    @property
+    def sources(self) -> frozenset[str]:
+        """The sources that produce sequences."""
+        return frozenset(self._decode)
 
-    def begin(self, source: str, sample: int, now_s: float) -> int:
-        """Begin a sequence; return the number of its first run."""
-        sequence = _Sequence(source, sample, now_s, self._decode[source])
+    def arrive(self, source: str, sample: int, now_s: float) -> int | None:
+        """Take a new sequence; return the number of its first run, or None if it has to wait."""
+        self._waiting[source].append((sample, now_s))
+        return self.begin_next(source)
+
+    def begin_next(self, source: str) -> int | None:
+        """Begin the sequence that has waited longest, if there is one and room for it; return as :meth:`arrive`."""
+        waiting = self._waiting[source]
+        if not waiting or self._running[source] >= self._decode[source].concurrent:
+            return None
+        self._running[source] += 1
+        sequence = _Sequence(source, *waiting.popleft(), self._decode[source])
         sequence.start(next(self._states))
         return self._numbered(sequence)
+
+    def fail_waiting(self, source: str, now_s: float, reason: str) -> Iterator[SampleRecord]:
+        """Yield the records of sequences that can no longer begin."""
+        waiting = self._waiting[source]
+        while waiting:
+            sample, created_s = waiting.popleft()
+            yield SampleRecord(source, sample, created_s, now_s, "failed", reason)
+
+    def greedy(self, source: str) -> bool:
+        """Return whether the worker of the last block chooses the tokens of a source."""
+        return self._decode[source].next == "argmax"
 
     def state(self, source: str, number: int) -> int:
         """Return the number of the state that a run continues, by which workers know its sequence."""
@@ -88,7 +113,8 @@ class Sequences:
         key = (model, sequence.left[0])
         if key not in self._sizes:
             self._sizes[key] = costs.cut_bytes([sequence.left[0]])[0]
-        return round(float(self._sizes[key][cut]))
+        greedy = cut == len(costs.blocks) and sequence.decode.next == "argmax"
+        return TOKEN_BYTES if greedy else round(float(self._sizes[key][cut]))
 
     def lose(self, source: str | None = None) -> None:
         """Let the state of all sequences be lost, or of those of one source."""
@@ -122,8 +148,8 @@ class Sequences:
         self._under_way[sequence.source, number] = sequence
         return number
 
-    @staticmethod
-    def _record(sequence: _Sequence, now_s: float, effect: Complete | Fail, reason: str) -> SampleRecord:
+    def _record(self, sequence: _Sequence, now_s: float, effect: Complete | Fail, reason: str) -> SampleRecord:
+        self._running[sequence.source] -= 1
         return SampleRecord(
             sequence.source,
             sequence.sample,

@@ -12,6 +12,7 @@ from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation, evaluate
 from planner.plan.journey import Journeys
 from planner.plan.limits import tail_limits
+from planner.plan.sessions import choices_of_wait, join_blocks
 from planner.scenario.instance import Instance
 from planner.solvers.core.deadline import Deadline
 from planner.solvers.core.problem import Choice, Choices, Problem
@@ -23,6 +24,9 @@ MAX_EVALUATED = 6
 
 MAX_REFINED = 200
 """Maximum number of plans that are evaluated to refine one by single routes."""
+
+CAP_ROUNDING = 1e-7
+"""By how much a utilisation may exceed its cap: sums of floats differ."""
 
 Rank = Literal["evaluated", "surrogate"]
 
@@ -75,18 +79,24 @@ def best_candidate(
     candidates: list[Candidate] = []
     first = (*best[:1], *started)
     for number, choices in enumerate(dict.fromkeys((*first, *best[:MAX_EVALUATED], *rivals)), start=1):
-        candidates.append(candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices)))
+        candidates.append(candidate(journeys, instance, problem, _with_unreached_at_home(problem, choices), rank))
         decided = not by_delay and not candidates[-1].late  # the others have worse objectives
         if decided or (options.deadline.passed and number >= len(first)):
             break
     return min(candidates, key=lambda it: (*it.lateness, *rank_of(it, instance, rank)), default=None)
 
 
+def _by_more(instance: Instance, rank: Rank) -> bool:
+    """Return whether plans are ranked by more than mean delays: by misses, or by weights of the times of tokens."""
+    goal, specs = instance.scenario.objective.goal, instance.scenario.sources.values()
+    weighed = any(spec.decode is not None and spec.decode.weighed for spec in specs)
+    return rank == "evaluated" and (goal == "misses" or (goal == "delay" and weighed))
+
+
 def single_samples_count(instance: Instance, rank: Rank) -> bool:
-    """Return whether a plan is judged by single samples, not by means alone."""
-    by_misses = rank == "evaluated" and instance.scenario.objective.goal == "misses"
+    """Return whether a plan is judged by single samples or tokens, not by mean delays alone."""
     specs = instance.scenario.sources.values()
-    return by_misses or any(tail_limits(spec) or (spec.decode and spec.decode.bounded) for spec in specs)
+    return _by_more(instance, rank) or any(tail_limits(spec) or (spec.decode and spec.decode.bounded) for spec in specs)
 
 
 def refined(
@@ -94,16 +104,15 @@ def refined(
 ) -> Candidate:
     """Return a candidate that is no worse, by other routes of single sources; ``plans`` are those that were found.
 
-    A candidate that breaks no limit is refined for the goal ``misses`` only.
+    A candidate that breaks no limit is refined only where more than mean delays rank plans.
     """
-    by_misses = rank == "evaluated" and instance.scenario.objective.goal == "misses"
-    if not by_misses and not best.late:
+    if not _by_more(instance, rank) and not best.late:
         return best
     journeys, tried = Journeys(instance), {best.choices: best}
 
     def worth(choices: Choices) -> tuple[float, ...]:
         if choices not in tried:
-            tried[choices] = candidate(journeys, instance, problem, choices)
+            tried[choices] = candidate(journeys, instance, problem, choices, rank)
         return (*tried[choices].lateness, *rank_of(tried[choices], instance, rank))
 
     def stopped() -> bool:
@@ -126,10 +135,29 @@ def _with_unreached_at_home(problem: Problem, choices: Choices) -> Choices:
     return moved if moved == choices or problem.feasible(moved) else choices
 
 
-def candidate(journeys: Journeys, instance: Instance, problem: Problem, choices: Choices) -> Candidate:
-    """Return evaluated routes with the limits that they break."""
-    evaluation = evaluate(instance, problem.routes(choices), journeys)
-    return Candidate(choices, evaluation, broken_limits(instance, evaluation))
+def candidate(journeys: Journeys, instance: Instance, problem: Problem, choices: Choices, rank: Rank) -> Candidate:
+    """Return evaluated routes with the limits that they break.
+
+    Blocks are joined to sessions as long as is best: longer ones save time, shorter ones let urgent work go ahead.
+    """
+    routes = problem.routes(choices)
+    found = []
+    waits = choices_of_wait(instance, routes) if problem.max_wait_s is None else [problem.max_wait_s]
+    for max_wait_s in waits:
+        evaluation = evaluate(instance, join_blocks(instance, routes, max_wait_s), journeys)
+        found.append(Candidate(choices, evaluation, broken_limits(instance, evaluation)))
+    return min(found, key=lambda it: (overloaded(problem, it.evaluation), *it.lateness, *rank_of(it, instance, rank)))
+
+
+def overloaded(problem: Problem, evaluation: Evaluation) -> bool:
+    """Return whether a worker is busier than it may be because blocks are not joined as far as the problem assumes.
+
+    Routes that share a worker may have shorter sessions than each would have alone.
+    """
+    if not any(np.any(variant.saving_s) for variant in problem.variants):
+        return False
+    busy = [evaluation.workers[name].utilisation for name in problem.workers]
+    return bool((np.array(busy) > problem.caps[: len(busy)] + CAP_ROUNDING).any())
 
 
 def rank_of(candidate: Candidate, instance: Instance, rank: Rank) -> tuple[float, ...]:

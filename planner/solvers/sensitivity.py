@@ -136,7 +136,12 @@ def speed_up(problem: Problem, worker: int, factor: float = SPEED_FACTOR) -> Pro
     scale = np.ones(len(problem.workers))
     scale[worker] = factor
     variants = tuple(
-        dataclasses.replace(variant, block_s=variant.block_s / scale, overhead_s=variant.overhead_s / scale)
+        dataclasses.replace(
+            variant,
+            block_s=variant.block_s / scale,
+            overhead_s=variant.overhead_s / scale,
+            saving_s=variant.saving_s / scale,
+        )
         for variant in problem.variants
     )
     return dataclasses.replace(problem, variants=variants)

@@ -13,6 +13,7 @@ from typing import Any, Final, Literal, NamedTuple
 from planner.errors import SolveError
 from planner.plan.evaluate import Evaluation
 from planner.plan.interval import coverage, with_intervals
+from planner.plan.sessions import longest_wait_s
 from planner.plan.types import PlanSpec, SearchStep, Status
 from planner.plan.verify import relative_gap
 from planner.scenario.instance import Instance
@@ -30,22 +31,29 @@ from planner.solvers.methods.baselines import RULES
 from planner.solvers.methods.in_turn import solve_in_turn
 from planner.solvers.methods.known_plans import MAX_ARCS, PEAK_GOALS, known_plans
 from planner.solvers.proof import poor_proof
-from planner.solvers.ranking import Candidate, Rank, best_candidate, check_rank, refined, single_samples_count
+from planner.solvers.ranking import (
+    Candidate,
+    Rank,
+    best_candidate,
+    check_rank,
+    overloaded,
+    refined,
+    single_samples_count,
+)
 from planner.solvers.routes.greedy import completed, greedy_rounds
 from planner.solvers.routes.pool import pricing_pool
 from planner.solvers.tails import impossible_limits, unused_deadlines
+from planner.solvers.tightening import meet_deadlines
 
 MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK = 8000, 2000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
 ``delay``, and for the other goals."""
-MAX_TIGHTENINGS = 4
-"""Maximum number of times that deadlines are tightened because queueing makes a plan late."""
-
 SEARCHED_PART = 0.8
 """Part of the time limit after which routes are refined, where single samples count."""
 
-LATE_WEIGHT = 4.0
-"""Factor on the priority of late sources each time, in the solver's objective only."""
+EVALUATED_PART = 0.1
+"""Largest part of the time limit that is left for the evaluation of plans; it takes about as long as building the
+problem."""
 
 Routes = Literal["single", "shared"]
 
@@ -86,6 +94,7 @@ def solve(
     seed: int = 0,
     threads: int = 1,
     max_visits: int | None = None,
+    max_wait_s: float | None = None,
     pins: Mapping[str, Mapping[int, str]] | None = None,
     start: PlanSpec | None = None,
     dask: str | None = None,
@@ -106,6 +115,9 @@ def solve(
         Which incumbent to return: the one with the best evaluated delays, or the one with the best surrogate objective.
     max_visits
         How many stages of one sample a worker may run; unlimited by default.
+    max_wait_s
+        Longest time of a session of several blocks that more urgent work may wait for; 0 joins none of them. By default
+        what has the best delays.
     pins
         By source, the worker that must run each block, by index.
     start
@@ -124,16 +136,17 @@ def solve(
     """
     started_s = time.monotonic()
     if instance.colocated and not instance.company:
-        again = partial(
+        search = partial(
             solve, method=method, routes=routes, gap=gap, rank=rank, seed=seed, threads=threads,
-            max_visits=max_visits, pins=pins, dask=dask, progress=progress,
+            max_visits=max_visits, max_wait_s=max_wait_s, pins=pins, dask=dask, progress=progress,
         )  # fmt: skip
-        return solve_in_company(instance, again, time_limit_s=time_limit_s, start=start, rank=rank)
+        return solve_in_company(instance, search, time_limit_s=time_limit_s, start=start, rank=rank)
     history = History(started_s, progress)
     deadline = Deadline.after(time_limit_s)
     check_rank(rank)
     ordered = instance.in_order_of_names()
-    problem = build_problem(ordered, max_visits=max_visits, pins=pins)
+    problem = build_problem(ordered, max_visits=max_visits, pins=pins, max_wait_s=max_wait_s)
+    evaluation_s = min(time.monotonic() - started_s, EVALUATED_PART * time_limit_s)
     names = _methods(problem, method, routes)
     if impossible := impossible_limits(ordered, problem):
         return Solution("infeasible", reasons=impossible)
@@ -150,7 +163,7 @@ def solve(
         threads=threads,
         start=(completed(problem, known),) if any(known) else (),
         progress=history,
-        deadline=deadline.within(search_s),
+        deadline=deadline.within(min(search_s, deadline.left_s - evaluation_s)),
     )
     with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
         options = dataclasses.replace(options, pool=pool)
@@ -170,10 +183,14 @@ def solve(
         if singly:
             best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline)
         if best.late:
-            best = _meet_deadlines(ordered, problem, best, rank=rank, method_solve=method_solve, options=options)
+            best = meet_deadlines(ordered, problem, best, rank=rank, method_solve=method_solve, options=options)
             best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline) if singly else best
-    if best.late:
-        return Solution("no_solution", reasons=best.missed_deadlines())
+    if best.late or overloaded(problem, best.evaluation):
+        by_blocks = partial(
+            solve, instance.without_savings(), method=method, routes=routes, gap=gap, rank=rank, seed=seed,
+            threads=threads, max_visits=max_visits, pins=pins, start=start, dask=dask, progress=progress,
+        )  # fmt: skip
+        return _otherwise(best, by_blocks, time_limit_s - (time.monotonic() - started_s))
     used_options = {
         "method": method,
         "routes": routes,
@@ -183,6 +200,7 @@ def solve(
         "seed": seed,
         "threads": threads,
         "max_visits": max_visits,
+        "max_wait_s": max_wait_s,
         "pins": {source: dict(workers) for source, workers in (pins or {}).items()},
     }
     plan = _plan(
@@ -197,6 +215,13 @@ def solve(
     warnings = (poor_proof(plan, fits_milp=problem.arcs <= MILP_MAX_ARCS), unused_deadlines(instance))
     warning = "; ".join(filter(None, warnings)) or None
     return Solution(plan.status, plan.model_copy(update={"warning": warning}))
+
+
+def _otherwise(best: Candidate, by_blocks: Callable[..., Solution], left_s: float) -> Solution:
+    """Return why there is no plan, or one without joined blocks where only their sessions were shorter than assumed."""
+    if best.late:
+        return Solution("no_solution", reasons=best.missed_deadlines())
+    return by_blocks(time_limit_s=max(left_s, 0.0))
 
 
 def _plan(
@@ -229,6 +254,7 @@ def _plan(
         solve_s=solve_s,
         search=search,
         threads=options["threads"],
+        max_wait_s=longest_wait_s(instance, routes) or None,
         provenance="estimated" if instance.provenance == "estimated" else "measured",
         coverage=coverage(instance, routes),
         sources=with_intervals(instance, evaluation.sources),
@@ -258,36 +284,6 @@ def load_method(name: str) -> Callable[[Problem, Options], Outcome]:
     module = importlib.import_module(f"planner.solvers.methods.{METHODS[name].module}")
     method: Callable[[Problem, Options], Outcome] = getattr(module, METHODS[name].function)
     return method
-
-
-def _meet_deadlines(
-    instance: Instance,
-    problem: Problem,
-    best: Candidate,
-    *,
-    rank: Rank,
-    method_solve: Callable[[Problem, Options], Outcome],
-    options: Options,
-) -> Candidate:
-    """Solve again with tighter deadlines while queueing makes sources late; return the best candidate.
-
-    Late sources also weigh more in the objective. Where no plan keeps the tighter deadlines, that alone has to do.
-    """
-    first = problem
-    for _ in range(MAX_TIGHTENINGS):
-        if not best.late or options.deadline.passed:
-            break
-        problem = _tighten(problem, best)
-        again = best_candidate(instance, problem, method_solve(problem, options), rank, options)
-        if again is None and problem.demands != first.demands:
-            relaxed = zip(problem.demands, first.demands, strict=True)
-            demands = tuple(dataclasses.replace(demand, deadline_s=own.deadline_s) for demand, own in relaxed)
-            problem = dataclasses.replace(problem, demands=demands)
-            again = best_candidate(instance, problem, method_solve(problem, options), rank, options)
-        if again is None:
-            break
-        best = min(best, again, key=lambda candidate: candidate.lateness)
-    return best
 
 
 def _methods(problem: Problem, method: str, routes: Routes | None) -> tuple[str, ...]:
@@ -355,9 +351,10 @@ def _with_known(outcome: Outcome, problem: Problem, options: Options) -> Outcome
 
 
 def _nothing_new(problem: Problem, options: Options) -> Outcome:
-    """Return the routes from which a method would have started, and greedy ones."""
+    """Return the routes from which a method would have started, greedy ones if there are none."""
     search = Search(problem, options)
-    search.offer(greedy_rounds(problem, 1)[0])
+    if not search.incumbents:
+        search.offer(greedy_rounds(problem, 1)[0])
     return search.outcome()
 
 
@@ -367,27 +364,3 @@ def _unfinished(method: str, problem: Problem, options: Options) -> tuple[str, .
     broken = min((violations(problem, choices) for choices in options.known), key=len, default=())
     nearest = (f"nearest of the simple rules: {'; '.join(broken)}",) if broken else ()
     return (*interrupted, *tried(problem, options.time_limit_s), *nearest)
-
-
-def _tighten(problem: Problem, best: Candidate) -> Problem:
-    """Return the problem with tighter deadlines and more weight for late sources.
-
-    Deadlines are tightened in proportion to the evaluated time over its limit.
-    """
-    return dataclasses.replace(
-        problem,
-        demands=tuple(
-            dataclasses.replace(
-                demand,
-                priority=demand.priority * LATE_WEIGHT,
-                deadline_s=min(demand.deadline_s, _unloaded_s(problem, source, best)) * best.late[demand.name].ratio,
-            )
-            if demand.name in best.late
-            else demand
-            for source, demand in enumerate(problem.demands)
-        ),
-    )
-
-
-def _unloaded_s(problem: Problem, source: int, best: Candidate) -> float:
-    return sum(choice.share * problem.cost(source, choice).unloaded_s for choice in best.choices[source])

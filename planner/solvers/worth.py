@@ -7,12 +7,14 @@ import time
 from collections.abc import Callable
 from typing import Final
 
-from planner.plan.evaluate import evaluate, weighted_means, weighted_misses
+from planner.plan.evaluate import weighted_means, weighted_misses
+from planner.plan.journey import Journeys
 from planner.plan.types import PlanSpec, PlanWorth
 from planner.scenario.instance import Instance
 from planner.solvers.core.build import build_problem
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.search_state import Options
+from planner.solvers.ranking import candidate
 from planner.solvers.solve import METHODS, Routes, load_method, solve
 
 TIME_FRACTION: Final = 0.05
@@ -65,7 +67,7 @@ def _value_at_home(instance: Instance, plan: PlanSpec) -> float | None:
     incumbents = load_method("local")(problem, Options()).incumbents
     if not incumbents:
         return None
-    evaluation = evaluate(instance, problem.routes(incumbents[0]))
+    evaluation = candidate(Journeys(instance), instance, problem, incumbents[0], "evaluated").evaluation
     if plan.goal == "delay":
         return weighted_means(instance, evaluation.sources)[0]
     if plan.goal == "misses":
@@ -104,6 +106,7 @@ def _without(instance: Instance, plan: PlanSpec, name: str, time_limit_s: float)
         method="colgen" if routes == "shared" else "search",
         time_limit_s=time_limit_s,
         max_visits=plan.options["max_visits"],
+        max_wait_s=plan.options.get("max_wait_s"),
         pins=plan.options["pins"],
         start=plan,
     ).plan

@@ -106,7 +106,7 @@ def _slice(record: Record) -> _Slice:
             arguments["reason"] = record.reason
     elif isinstance(record, BlockRecord):
         start_s, end_s, kind, track = record.start_s, record.end_s, "worker", record.worker
-        name, arguments = f"{record.source}: block {record.block}", {}
+        name, arguments = f"{record.source}: {record.blocks}", {}
     else:
         start_s, end_s, kind, track = record.start_s, record.end_s, "link", record.resource
         name = f"{record.source}: cut {record.cut}"

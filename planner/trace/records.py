@@ -23,7 +23,7 @@ from planner.schemas import first_fault
 
 @dataclass(slots=True)
 class BlockRecord:
-    """A worker ran a block of a sample."""
+    """A worker ran a block of a sample, or several that are joined to one session, up to ``last_block``."""
 
     worker: str
     source: str
@@ -31,7 +31,18 @@ class BlockRecord:
     block: int
     start_s: float
     end_s: float
+    last_block: int | None = None
     kind: Literal["block"] = "block"
+
+    @property
+    def last(self) -> int:
+        """The last block that was run."""
+        return self.block if self.last_block is None else self.last_block
+
+    @property
+    def blocks(self) -> str:
+        """The blocks that were run, in words."""
+        return f"block {self.block}" if self.last == self.block else f"blocks {self.block} to {self.last}"
 
 
 @dataclass(slots=True)

@@ -1,4 +1,4 @@
-"""Compressed storage for the records of long runs, in a temporary file instead of memory."""
+"""Storage for the records of runs: the first ones as they are, those of a long run compressed in a temporary file."""
 
 from __future__ import annotations
 
@@ -26,6 +26,9 @@ _MAX_UNPACKED_BYTES: Final = 2**26
 
 _PIECE: Final = 500
 """Number of records that are packed together."""
+
+KEPT: Final = 100_000
+"""Number of records that stay in memory, in about 20 MB: a run of no more is never packed nor read again."""
 
 
 def pack(data: bytes) -> bytes:
@@ -82,9 +85,17 @@ class Spool(Iterable[bytes]):
 
 
 class RecordStore(Collection[Record]):
-    """Records from any thread, roughly in order of arrival; each iteration reads them again."""
+    """Records from any thread, roughly in order of arrival; each iteration reads again those that are packed.
 
-    def __init__(self, records: Iterable[Record] = ()) -> None:
+    Parameters
+    ----------
+    keep
+        Number of records that stay in memory.
+    """
+
+    def __init__(self, records: Iterable[Record] = (), *, keep: int = KEPT) -> None:
+        self._keep = keep
+        self._kept: list[Record] = []
         self._pieces = Spool()
         self._last: list[Record] = []
         self._count = 0
@@ -94,8 +105,11 @@ class RecordStore(Collection[Record]):
     def append(self, record: Record) -> None:
         """Add a record."""
         with self._lock:
-            self._last.append(record)
             self._count += 1
+            if len(self._kept) < self._keep:
+                self._kept.append(record)
+                return
+            self._last.append(record)
             if len(self._last) == _PIECE:
                 self._pieces.add(pack(encode_records(self._last)))
                 self._last.clear()
@@ -118,9 +132,13 @@ class RecordStore(Collection[Record]):
             check(records)
         with self._lock:
             self._count += len(records)
-            self._pieces.add(piece)
+            if len(self._kept) + len(records) <= self._keep:
+                self._kept += records
+            else:
+                self._pieces.add(piece)
 
     def __iter__(self) -> Iterator[Record]:
+        yield from self._kept
         for piece in self._pieces:
             yield from decode_records(unpack(piece))
         yield from self._last

@@ -43,11 +43,17 @@ _APART: Final = 1.5
 
 
 class BlockTime(NamedTuple):
-    """Time of a block, in seconds."""
+    """Time of a block, or of several up to ``last_block`` in one session, in seconds."""
 
     model: str
     block: int
     time_s: float
+    last_block: int | None = None
+
+    @property
+    def session(self) -> tuple[str, int, int]:
+        """The model, and the first and last block of the session."""
+        return self.model, self.block, self.block if self.last_block is None else self.last_block
 
 
 @dataclass(frozen=True)
@@ -65,18 +71,18 @@ class InSituCosts:
     blocks: Mapping[str, Sequence[BlockTime]]
     transfers: Mapping[str, Sequence[tuple[int, float]]]
 
-    def times_s(self, worker: str) -> dict[tuple[str, int], list[float]]:
-        """Return the times of each block that a worker ran, by model and block."""
-        times = defaultdict[tuple[str, int], list[float]](list)
-        for model, block, time_s in self.blocks.get(worker, ()):
-            times[model, block].append(time_s)
+    def times_s(self, worker: str) -> dict[tuple[str, int, int], list[float]]:
+        """Return the times of each session that a worker ran, by model, first and last block."""
+        times = defaultdict[tuple[str, int, int], list[float]](list)
+        for time in self.blocks.get(worker, ()):
+            times[time.session].append(time.time_s)
         return times
 
     def slowness(self, instance: Instance) -> dict[str, float]:
         """Return measured divided by profiled time of the blocks of each worker that ran any."""
         return {
             worker: sum(float(np.mean(times)) for times in times_s.values())
-            / sum(float(instance.block_s(model, worker)[block]) for model, block in times_s)
+            / sum(_profiled_s(instance, worker, *session) for session in times_s)
             for worker in self.blocks
             if (times_s := self.times_s(worker))
         }
@@ -86,7 +92,7 @@ class InSituCosts:
         factors = {}
         for worker, blocks in self.blocks.items():
             means_s = {key: float(np.mean(times)) for key, times in self.times_s(worker).items()}
-            factors[worker] = [time_s / means_s[model, block] for model, block, time_s in blocks]
+            factors[worker] = [time.time_s / means_s[time.session] for time in blocks]
         return factors
 
 
@@ -207,7 +213,7 @@ def _block_costs(computed: Iterable[_Ready]) -> list[BlockTime]:
     costs, free_s = [], -inf
     for block, model, since_s in sorted(computed, key=lambda ready: ready.block.start_s):
         begin_s = min(block.start_s, max(since_s, free_s))
-        costs.append(BlockTime(model, block.block, block.end_s - begin_s))
+        costs.append(BlockTime(model, block.block, block.end_s - begin_s, block.last_block))
         free_s = block.end_s
     return costs
 
@@ -265,13 +271,26 @@ def _class_of(instance: Instance, worker: str) -> str:
     return f"{instance.worker(worker).device_class} as {worker}"
 
 
+def _profiled_s(instance: Instance, worker: str, model: str, first: int, last: int) -> float:
+    return float(instance.sessions_s(model, worker, [(first, last)])[0][0])
+
+
 def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts, slowness: float) -> Profile:
-    profile, speed = instance.profile(model, worker), instance.worker(worker).speed
-    times_s = costs.times_s(worker)
+    """Return a profile by what was measured; blocks that are joined are slower by the same factor, and so their saving.
+
+    One that ran in several sessions has the mean of their factors.
+    """
+    profile, block_s = instance.profile(model, worker), instance.block_s(model, worker).tolist()
+    found: list[list[float]] = [[] for _ in profile.blocks]
+    for (name, first, last), times in costs.times_s(worker).items():
+        if name == model:
+            factor = float(np.mean(times)) / _profiled_s(instance, worker, model, first, last)
+            for index in range(first, last + 1):
+                found[index].append(factor)
+    factors = [float(np.mean(each)) if each else slowness for each in found]
 
     def cost_at(index: int, block: BlockCost) -> BlockCost:
-        times = times_s.get((model, index), ())
-        mean_s = float(np.mean(times)) if times else block.mean_s / speed * slowness
+        mean_s = block_s[index] * factors[index]
         return block.model_copy(update={"mean_s": mean_s, "std_s": block.std_s * mean_s / block.mean_s})
 
     # The overhead of a stage is part of the in-situ time of its first block, and so is what co-located workers cost.
@@ -279,6 +298,10 @@ def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts,
         update={
             "blocks": tuple(cost_at(index, block) for index, block in enumerate(profile.blocks)),
             "stage_overhead_s": 0.0,
+            "fusion_saving_s": tuple(
+                saving_s * block_s[index] / profile.blocks[index].mean_s * factors[index]
+                for index, saving_s in enumerate(profile.fusion_saving_s, start=1)
+            ),
             "interval": None,
             "colocation": None,
             "device_class": _class_of(instance, worker),

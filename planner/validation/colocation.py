@@ -162,7 +162,7 @@ def _block_s(
     deployment = deploy(instance, None, {name: model}, policy="local", seed=seed, sent=sent)
     records = list(coordinator.run(deployment, ready_timeout_s=_STARTING_S).records)
     costs = in_situ_costs(_meanwhile(records)).times_s(MEASURED)
-    return np.array([np.mean(costs[name, block]) for block in range(instance.length(name))])
+    return np.array([np.mean(costs[name, block, block]) for block in range(instance.length(name))])
 
 
 def _meanwhile(records: list[Record]) -> list[Record]:

@@ -99,10 +99,11 @@ def _last_seen(work: Iterable[_Work]) -> str:
     if last is None:
         return _NO_WORK
     if isinstance(last, BlockRecord):
-        return f"last seen at {last.worker}, which finished block {last.block} at {last.end_s:.3f} s"
+        return f"last seen at {last.worker}, which finished block {last.last} at {last.end_s:.3f} s"
     return f"last seen at {last.receiver}, which received cut {last.cut} from {last.sender} at {last.end_s:.3f} s"
 
 
 def _computed(work: Iterable[_Work]) -> str:
-    blocks = sorted({(record.block, record.worker) for record in work if isinstance(record, BlockRecord)})
-    return "computed as " + ", ".join(f"block {block} at {worker}" for block, worker in blocks) if blocks else _NO_WORK
+    done = {(record.block, record.worker): record.blocks for record in work if isinstance(record, BlockRecord)}
+    at = (f"{blocks} at {worker}" for (_, worker), blocks in sorted(done.items()))
+    return "computed as " + ", ".join(at) if done else _NO_WORK

@@ -156,11 +156,11 @@ def _stage(work: Sequence[BlockRecord | TransferRecord], index: int, before: Leg
     same_worker = before is not None and not before.transfer and before.resource == record.worker
     if before is not None and same_worker and before.first < record.block <= before.last:
         return before
-    last = record.block
+    last = record.last
     for following in work[index + 1 :]:
         if not isinstance(following, BlockRecord) or (following.worker, following.block) != (record.worker, last + 1):
             break
-        last += 1
+        last = following.last
     return LegSite(record.worker, record.block, last, transfer=False)
 
 

@@ -48,7 +48,8 @@ def expected_tokens(
             found[source, model] = []
             for entry, prompt in enumerate(prompts):
                 random = drawing((deployment.seed, position), entry)
-                found[source, model].append(_generate(session, chains[model], spec.decode, prompt, random))
+                decode = spec.decode.model_copy(update={"prompt": len(prompt)})
+                found[source, model].append(_generate(session, chains[model], decode, prompt, random))
                 if progress is not None:
                     progress(entry + 1, len(prompts))
     return found

@@ -29,6 +29,7 @@ from planner.validation.legs import BusyTime, Legs, LegTimes, compare_legs, late
 from planner.validation.limits import measure_limits, reference_runs
 from planner.validation.numerics import Numerics, compare, joined
 from planner.validation.references import references
+from planner.validation.sessions import Session, SessionTimes, compare_sessions
 from planner.validation.tokens import compare_tokens, expected_tokens
 from planner.validation.verdict import Calibration, Interval, SourceComparison, Utilisation, Validation
 
@@ -217,6 +218,8 @@ class _Run:
     """Share of the run during which each network resource carried something."""
     blocks: Counter[str]
     """Number of blocks that each worker ran."""
+    sessions: dict[Session, float]
+    """Mean time of each session of several blocks."""
 
 
 def _read(instance: Instance, records: Iterable[Record], latency_s: Mapping[str, float]) -> _Run:
@@ -224,14 +227,16 @@ def _read(instance: Instance, records: Iterable[Record], latency_s: Mapping[str,
     priorities = {name: source.priority for name, source in instance.scenario.sources.items()}
     metrics = Accumulator(priorities, instance.workers, instance.accuracies, instance.deadlines)
     legs, busy, blocks = LegTimes(latency_s), BusyTime(instance.resources), Counter[str]()
+    sessions = SessionTimes()
     for record in records:
         metrics.add(record)
         legs.add(record)
         busy.add(record)
+        sessions.add(record)
         if isinstance(record, BlockRecord):
             blocks[record.worker] += 1
     summary = metrics.result()
-    return _Run(summary, legs.result(), busy.shares(summary.makespan_s), blocks)
+    return _Run(summary, legs.result(), busy.shares(summary.makespan_s), blocks, sessions.result())
 
 
 def judge(
@@ -291,6 +296,7 @@ def judge(
             for resource in instance.resources
         },
         energy=compare_energy(instance, simulated.metrics, measured.metrics),
+        sessions=tuple(compare_sessions(simulated.sessions, measured.sessions)),
     )
 
 

@@ -14,6 +14,7 @@ from planner.trace.records import Record
 from planner.validation.energy import EnergyComparison
 from planner.validation.legs import LegComparison, explain
 from planner.validation.numerics import Numerics
+from planner.validation.sessions import SessionComparison
 
 
 @dataclass(frozen=True)
@@ -190,6 +191,8 @@ class Validation:
     """None for a prediction from the profiles."""
     energy: EnergyComparison | None = None
     """None if the scenario states no power."""
+    sessions: tuple[SessionComparison, ...] = ()
+    """Sessions of several blocks."""
 
     @property
     def host_limited(self) -> bool:

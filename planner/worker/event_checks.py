@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from math import isfinite
 from typing import Any, Final, NoReturn, get_args, get_type_hints
 
@@ -89,8 +89,9 @@ class EventChecks:
             self._refuse("worker", event.sender)
         if isinstance(message, StatusMessage):
             return
-        if message.key.source not in self._sources:
-            self._refuse("source", message.key.source)
+        source = message.key.source
+        if source not in self._sources:
+            self._refuse("source", source)
         if isinstance(message, (TaskMessage, RequestMessage)):  # a union takes several times as long
             self._task(message.task, message.last_block)
 
@@ -120,15 +121,20 @@ class EventChecks:
             next_block = stage.last_block + 1
 
     def _block_ended(self, event: BlockEnded, running: Waiting | None) -> None:
-        self._block_failed(event, running)
-        if running is not None and len(event.before_s) != event.block - running.next_block:
-            raise ProtocolError(f"times of {len(event.before_s)} blocks from {running.next_block} to {event.block}")
-        if not all(map(isfinite, (event.service_s, *event.before_s))):
+        ends: Sequence[int] = () if running is None or running.task.key != event.key else running.session_ends
+        if event.block not in ends:
+            self._refuse_block(event)
+        if len(event.before_s) != ends.index(event.block):
+            raise ProtocolError(f"times of {len(event.before_s)} sessions before that which ends with {event.block}")
+        if not isfinite(event.service_s) or not all(map(isfinite, event.before_s)):
             raise ProtocolError(f"block {event.block} of {event.key} took {event.service_s} s, after {event.before_s}")
 
-    def _block_failed(self, event: BlockEnded | BlockFailed, running: Waiting | None) -> None:
-        if running is None or not running.next_block <= event.block <= running.unasked or running.task.key != event.key:
-            raise ProtocolError(f"{self._view.worker} is not running block {event.block} of {event.key}")
+    def _block_failed(self, event: BlockFailed, running: Waiting | None) -> None:
+        if running is None or running.task.key != event.key or not running.next_block <= event.block <= running.unasked:
+            self._refuse_block(event)
+
+    def _refuse_block(self, event: BlockEnded | BlockFailed) -> NoReturn:
+        raise ProtocolError(f"{self._view.worker} is not running block {event.block} of {event.key}")
 
     def _timed_out(self, event: TimedOut, _: Waiting | None) -> None:
         purpose, key = event.timer

@@ -42,6 +42,8 @@ class ResultMessage:
     key: SampleKey
     cut: int
     origin: Origin | None = None
+    greedy: bool = False
+    """Whether only the likeliest token travels, in place of the scores of all."""
     kind: Literal["result"] = "result"
 
 
@@ -128,6 +130,8 @@ class Arrived:
     """Time from now after which no block of it is started, in seconds; None without such a limit."""
     sequence: int | None = None
     """Number of the sequence that it continues, if its model keeps state."""
+    greedy: bool = False
+    """Whether only the likeliest token of its result is needed; the worker of the last block chooses it."""
     kind: Literal["arrived"] = "arrived"
 
 
@@ -142,7 +146,7 @@ class Received:
 
 @dataclass(slots=True)
 class BlockEnded:
-    """The block that this worker was running has ended."""
+    """The session that this worker was running has ended; ``block`` is its last block."""
 
     key: SampleKey
     block: int
@@ -151,13 +155,13 @@ class BlockEnded:
     confidence: tuple[float, ...] = ()
     """How sure the model is of its answer at each exit that the block computes, in [0, 1]."""
     before_s: tuple[float, ...] = ()
-    """Computation times of the blocks before it that were run without asking, in order, in seconds."""
+    """Computation times of the sessions before it, after which none was asked for, in order, in seconds."""
     kind: Literal["block_ended"] = "block_ended"
 
 
 @dataclass(slots=True)
 class BlockFailed:
-    """The block that this worker was running, or one that was run after it without asking, has failed."""
+    """A block of the session that this worker was running, or one that was run after it without asking, has failed."""
 
     key: SampleKey
     block: int
@@ -225,9 +229,10 @@ Event: TypeAlias = (
 
 @dataclass(slots=True)
 class RunBlock:
-    """Run one block, then report :class:`BlockEnded` or :class:`BlockFailed`. One at a time.
+    """Run a block, or blocks that are joined to one session, then report :class:`BlockEnded` or :class:`BlockFailed`.
 
-    As long as there is nothing else to report, the blocks up to ``last_block`` may be run as well before that.
+    One at a time. As long as there is nothing else to report, the sessions up to ``last_block`` may be run as well
+    before that.
     """
 
     key: SampleKey
@@ -237,7 +242,20 @@ class RunBlock:
     operating_point: int = 0
     last_block: int | None = None
     """None: only ``block``."""
+    sessions: tuple[int, ...] = ()
+    """Last block of each of these sessions, the last one ``last_block``; empty if each block has its own."""
     kind: Literal["run_block"] = "run_block"
+
+    @property
+    def spans(self) -> tuple[tuple[int, int], ...]:
+        """First and last block of each session that may be run, the first of which has to be."""
+        ends = self.sessions or range(self.block, (self.block if self.last_block is None else self.last_block) + 1)
+        return tuple(zip((self.block, *(end + 1 for end in ends)), ends, strict=False))
+
+    @property
+    def session_end(self) -> int:
+        """Last block of the first session."""
+        return self.sessions[0] if self.sessions else self.block
 
 
 @dataclass(slots=True)

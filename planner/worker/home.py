@@ -28,6 +28,7 @@ class _Pending:
     """Latest time at which one of its blocks may start; None without a limit of its own."""
     sequence: int | None = None
     """Number of the sequence that it continues; None for other samples."""
+    greedy: bool = False
     started_s: float = 0.0
     attempt: int = 0
     time_outs: int = 0
@@ -107,7 +108,7 @@ class Home:
         """Take a new sample, with a priority and a limit of time of its own if it has them."""
         now_s, source, sample = self._state.now_s, event.source, event.sample
         latest_s = None if event.within_s is None else now_s + event.within_s
-        self._pending[source, sample] = _Pending(now_s, event.priority, latest_s, event.sequence)
+        self._pending[source, sample] = _Pending(now_s, event.priority, latest_s, event.sequence, event.greedy)
         self._reservoirs[source].insert(self._place_in_reservoir(source, event.priority), sample)
         self._admit(source)
         self._limit_wait(source, sample)
@@ -216,6 +217,7 @@ class Home:
             stages=route.stages,
             latest_s=pending.latest_s,
             sequence=pending.sequence,
+            greedy=pending.greedy,
         )
         if self._state.now_s > self._lateness.latest_s(task, 0):  # along this route, even if not along the fastest
             self._drop((source, sample), self._lateness.late_s(task, 0))

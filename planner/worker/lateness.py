@@ -101,7 +101,7 @@ class Lateness:
             last = min(stage.last_block, end)
             if last >= block:
                 left_s += costs.transfer_s(here, stage.worker, costs.cut_bytes[task.model][block])
-                left_s += costs.compute_s(task.model, stage.worker, block, last)
+                left_s += costs.compute_s(task.model, stage.worker, block, last, stage=stage)
                 here, block = stage.worker, last + 1
         return left_s + costs.transfer_s(here, home, result_bytes)
 
@@ -117,7 +117,7 @@ class Lateness:
     def _fastest_s(self, model: str, first: int, last: int) -> float:
         costs, workers = self._state.costs, self._state.instance.workers
         blocks = range(first, last + 1)
-        return sum(min(costs.compute_s(model, worker, block, block) for worker in workers) for block in blocks)
+        return sum(min(costs.least_s(model, worker, block) for worker in workers) for block in blocks)
 
     def _least_of_models_s(self, source: str) -> float:
         instance = self._state.instance

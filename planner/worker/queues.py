@@ -36,12 +36,14 @@ class Queues:
         self.changes = 0
         """Number of changes to what waits or runs here."""
         self.running_s = 0.0
-        """Expected time of the block that runs, or ran last, in seconds."""
+        """Expected time of the session that runs, or ran last, in seconds."""
 
     def add(self, task: Task, last_block: int, latest_s: float = inf) -> Waiting:
         """Add a task to be computed up to ``last_block``, which has to start until ``latest_s``; return it."""
         state, first = self._state, task.next_block
-        work_s = state.costs.stage_s(task.model, state.worker, first, last_block, task.operating_point)
+        work_s = state.costs.stage_s(
+            task.model, state.worker, first, last_block, task.operating_point, stage=task.joined
+        )
         self._raise(task.priority, work_s)
         place = self._policy.rank(task), next(self._sequence)
         waiting = Waiting(task, first, last_block, state.now_s, place, latest_s=latest_s)
@@ -51,7 +53,8 @@ class Queues:
     def come_back(self, waiting: Waiting) -> None:
         """Add a task that has blocks left; among equals it keeps the place it had."""
         task = waiting.task
-        waiting.place = self._policy.rank(task.at(waiting.next_block, task.stages)), waiting.place[1]
+        if not self._policy.keeps_order:
+            waiting.place = self._policy.rank(task.at(waiting.next_block, task.stages)), waiting.place[1]
         self._put(waiting)
 
     def _put(self, waiting: Waiting) -> None:
@@ -114,33 +117,33 @@ class Queues:
         """Return the computation left of a task that waits here, in seconds."""
         costs, task = self._state.costs, waiting.task
         expect = costs.compute_s if waiting.begun else costs.stage_s
-        return expect(task.model, self._state.worker, waiting.next_block, waiting.last_block, task.operating_point)
+        first, last = waiting.next_block, waiting.last_block
+        return expect(task.model, self._state.worker, first, last, task.operating_point, stage=task.joined)
 
     def begin(self, waiting: Waiting) -> None:
-        """Count the next block of a task as running."""
+        """Count the next session of a task as running."""
         self.changes += 1
-        state, task, block = self._state, waiting.task, waiting.next_block
+        state, task = self._state, waiting.task
         expect = state.costs.compute_s if waiting.begun else state.costs.stage_s
-        self.running_s = block_s = expect(task.model, state.worker, block, block)
+        block_s = expect(task.model, state.worker, waiting.next_block, waiting.session_end, stage=task.joined)
+        self.running_s = block_s
         state.running_until_s = state.now_s + block_s
         self._reduce(task.priority, block_s)
 
     def drop_rest(self, waiting: Waiting) -> None:
-        """Do not count the blocks after the one that ran: they will not be computed here."""
-        task, block = waiting.task, waiting.next_block
-        if block < waiting.last_block:
-            costs, worker = self._state.costs, self._state.worker
-            whole_s = costs.compute_s(task.model, worker, block, waiting.last_block, task.operating_point)
-            self._reduce(task.priority, whole_s - costs.compute_s(task.model, worker, block, block))
+        """Do not count the blocks after the session that ran: they will not be computed here."""
+        task, first, end = waiting.task, waiting.next_block, waiting.session_end
+        if end < waiting.last_block:
+            costs, worker, stage = self._state.costs, self._state.worker, task.joined
+            whole_s = costs.compute_s(task.model, worker, first, waiting.last_block, task.operating_point, stage=stage)
+            self._reduce(task.priority, whole_s - costs.compute_s(task.model, worker, first, end, stage=stage))
 
     def expect_rest(self, waiting: Waiting) -> None:
-        """Count the blocks after the one that ran, after :meth:`drop_rest`: the sample did not leave at its exit."""
-        task, after = waiting.task, waiting.next_block + 1
-        if after <= waiting.last_block:
-            costs, worker = self._state.costs, self._state.worker
-            self._raise(
-                task.priority, costs.compute_s(task.model, worker, after, waiting.last_block, task.operating_point)
-            )
+        """Count the blocks after the session that ran, after :meth:`drop_rest`: the sample did not leave there."""
+        task, after, last = waiting.task, waiting.session_end + 1, waiting.last_block
+        if after <= last:
+            compute_s, point = self._state.costs.compute_s, task.operating_point
+            self._raise(task.priority, compute_s(task.model, self._state.worker, after, last, point, stage=task.joined))
 
     def rescale(self, factor: float) -> None:
         """Multiply the expected time of what waits by a factor."""

@@ -2,7 +2,8 @@
 
 The rules, in the order in which :meth:`Worker.step` applies them:
 
-1.  A worker runs one block at a time. It is idle, or it waits for the :class:`BlockEnded` of the block it asked for.
+1.  A worker runs one session at a time: a block, or blocks of a stage that the plan has joined. It is idle, or it waits
+    for the :class:`BlockEnded` of the session it asked for. Below, a block is any session.
 2.  A sample that arrives joins its source's reservoir. At each arrival, and at each end of a task or a sample here, the
     policy is asked once per source for the route of the next one, unless ``in_flight`` of its samples are in flight;
     then its task is placed (rule 4). A sample that it refuses ends as :class:`Fail` with ``dropped``. Where it answers
@@ -41,6 +42,7 @@ from typing import Any, Final
 
 from planner.policy.costs import CostTable
 from planner.policy.types import Ask, Compute, Forward, Policy, SampleKey, Status, Task, Waiting, WorkerState
+from planner.profiling.sequences import TOKEN_BYTES
 from planner.profiling.types import ExitPoint
 from planner.scenario.instance import Instance
 from planner.trace.records import Origin
@@ -119,6 +121,7 @@ class Worker:
         self._lateness = Lateness(self._state)
         self._stickiness = Stickiness()
         self._added: list[Waiting] = []
+        self._with_exits = frozenset(model for model in instance.profiles if instance.any_profile(model).exits)
         self._running: Waiting | None = None
         self._home = Home(
             self._state,
@@ -262,7 +265,7 @@ class Worker:
         self._home.failed(message)
 
     def _place(self, task: Task) -> None:
-        decision = self._sticky(task) or self._policy.place(self._view, task)
+        decision = (self._sticky(task) if task.sequence is not None else None) or self._policy.place(self._view, task)
         if isinstance(decision, Ask):
             self._handshake.ask(task, decision)
         else:
@@ -280,7 +283,8 @@ class Worker:
             self._follow(settled.task, self._policy.settle(self._view, *settled))
 
     def _follow(self, task: Task, decision: Compute | Forward) -> None:
-        self._stickiness.take_decision(task, decision)
+        if task.sequence is not None:
+            self._stickiness.take_decision(task, decision)
         if isinstance(decision, Compute):
             self._add(task, decision.last_block)
             return
@@ -353,17 +357,23 @@ class Worker:
         waiting.unasked = last = self._unasked(waiting)
         self._output.effects.append(
             RunBlock(
-                task.key, task.model, block, not waiting.begun, task.operating_point, last if last > block else None
+                task.key,
+                task.model,
+                block,
+                not waiting.begun,
+                task.operating_point,
+                last if last > block else None,
+                () if task.joined is None else tuple(waiting.session_ends),
             )
         )
 
     def _unasked(self, waiting: Waiting) -> int:
         """Return the last block that is sure to be run next, until another event."""
         policy = self._policy
-        if waiting.latest_s < inf or policy.gossips or self._state.instance.any_profile(waiting.task.model).exits:
-            return waiting.next_block
+        if waiting.latest_s < inf or policy.gossips or waiting.task.model in self._with_exits:
+            return waiting.session_end
         if policy.looks_between_blocks and not policy.keeps_order and self._state.queued:
-            return waiting.next_block
+            return waiting.session_end
         return waiting.last_block
 
     def _take_running(self) -> Waiting:
@@ -378,13 +388,13 @@ class Worker:
         for service_s in event.before_s:
             self._queues.rescale(self._pace.ran(self._queues.running_s, service_s))
             waiting.service_s += service_s
-            waiting.next_block += 1
+            waiting.next_block = waiting.session_end + 1
             self._queues.begin(waiting)
         self._queues.rescale(self._pace.ran(self._queues.running_s, event.service_s))
         exit_ = self._exit_taken(waiting, event) if event.confidence else None
         if exit_ is not None:
             waiting.last_block = event.block
-        waiting.next_block += 1
+        waiting.next_block = event.block + 1
         waiting.service_s += event.service_s
         if waiting.latest_s < inf:
             waiting.latest_s = self._lateness.latest_s(waiting.task, waiting.next_block)
@@ -405,7 +415,8 @@ class Worker:
         elif cut < self._state.costs.length(task.model):
             self._place(task.at(cut, task.stages[1:]))
         else:
-            self._go_home(task, cut, self._state.costs.cut_bytes[task.model][-1], None)
+            size_bytes = TOKEN_BYTES if task.greedy else self._state.costs.cut_bytes[task.model][-1]
+            self._go_home(task, cut, size_bytes, None)
         self._home.admit()
 
     def _exit_taken(self, waiting: Waiting, event: BlockEnded) -> ExitPoint | None:
@@ -422,15 +433,15 @@ class Worker:
         if home == self.name:
             self._home.finish(task.key, origin)
             return
-        message = ResultMessage(task.key, cut, origin)
+        message = ResultMessage(task.key, cut, origin, task.greedy)
         self._output.effects.append(Send(home, message, cut, size_bytes, task.priority))
         self._output.effects.append(Discard(task.key))
 
     def _on_block_failed(self, event: BlockFailed) -> None:
         waiting = self._take_running()
         task = waiting.task
-        while waiting.next_block < event.block:
-            waiting.next_block += 1
+        while waiting.session_end < event.block:
+            waiting.next_block = waiting.session_end + 1
             self._queues.begin(waiting)
         self._queues.drop_rest(waiting)
         self._report(task, FailureMessage(task.key, f"{self.name}, block {event.block}: {event.reason}"), event.block)

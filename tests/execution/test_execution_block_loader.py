@@ -11,10 +11,10 @@ import pytest
 
 from planner.execution.agent import block_loader
 from planner.execution.agent.block_loader import BlockLoader
-from planner.execution.agent.executor import ModelBlocks
+from planner.execution.agent.model_blocks import ModelBlocks
 from planner.execution.agent.warm_up import WarmUp
 from planner.execution.wire.messages import Deploy
-from planner.plan.types import PlanSpec
+from planner.plan.types import PlanSpec, Stage
 from planner.runtime.input_pool import input_pool
 from planner.runtime.inputs import random_inputs
 from tests.execution.rig import FILES, MODEL, small_deployment, small_instance, small_plan
@@ -66,6 +66,23 @@ def test_blocks_of_a_new_plan_are_loaded_ahead_and_those_of_the_old_one_unloaded
         eventually(lambda: model.loaded == (1, 2))
         kept.follow(small_plan([("b", 2, 2)]))
         eventually(lambda: model.loaded == (2,))
+    assert troubles == []
+
+
+def test_a_new_plans_blocks_are_joined_and_then_not_there_twice() -> None:
+    model, troubles = blocks(*FILES), list[str]()
+    plan = small_plan([("b", 1, 2)])
+    joined = Stage(worker="b", first_block=1, last_block=2, sessions=(2,))
+    sources = {
+        name: entry.model_copy(update={"routes": (entry.routes[0].model_copy(update={"stages": (joined,)}),)})
+        for name, entry in plan.sources.items()
+    }
+    with at_b(model, SECOND, troubles) as kept:
+        kept.follow(plan)
+        eventually(lambda: model.sessions == {(1, 1), (2, 2)})
+        kept.follow(plan.model_copy(update={"sources": sources}))
+        eventually(lambda: model.sessions == {(1, 2)})
+        assert model.loaded == (1, 2)
     assert troubles == []
 
 

@@ -65,9 +65,12 @@ def instance() -> Instance:
     )
 
 
-def plan(*stages: tuple[str, int, int]) -> PlanSpec:
+def plan(*stages: tuple[str, int, int, tuple[int, ...]]) -> PlanSpec:
     def own(point: int) -> SourcePlan:
-        built = tuple(Stage(worker=worker, first_block=first, last_block=last) for worker, first, last in stages)
+        built = tuple(
+            Stage(worker=worker, first_block=first, last_block=last, sessions=sessions)
+            for worker, first, last, sessions in stages
+        )
         route = Route(model=NAME, operating_point=point, stages=built)
         return SourcePlan(accuracy=0.9, delay_s=0.1, surrogate_delay_s=0.1, routes=(route,))
 
@@ -77,12 +80,13 @@ def plan(*stages: tuple[str, int, int]) -> PlanSpec:
     )  # fmt: skip
 
 
-ROUTES = {
-    "at home": [("a", 0, 7)],
-    "elsewhere": [("b", 0, 7)],
-    "exits end stages": [("a", 0, 1), ("b", 2, 4), ("c", 5, 7)],
-    "exits inside stages": [("b", 0, 2), ("c", 3, 7)],
-    "and back home": [("b", 0, 0), ("a", 1, 6), ("b", 7, 7)],
+ROUTES: dict[str, list[tuple[str, int, int, tuple[int, ...]]]] = {
+    "at home": [("a", 0, 7, ())],
+    "elsewhere": [("b", 0, 7, ())],
+    "exits end stages": [("a", 0, 1, ()), ("b", 2, 4, ()), ("c", 5, 7, ())],
+    "exits inside stages": [("b", 0, 2, ()), ("c", 3, 7, ())],
+    "exits end sessions": [("b", 0, 2, (1, 2)), ("c", 3, 7, (4, 7))],
+    "and back home": [("b", 0, 0, ()), ("a", 1, 6, ()), ("b", 7, 7, ())],
 }
 
 
@@ -121,7 +125,8 @@ def test_no_block_behind_the_exit_is_run_and_nothing_large_is_sent(run: tuple[De
         for sample in range(SAMPLES):
             own = [r for r in records if not isinstance(r, SampleRecord) and (r.source, r.sample) == (source, sample)]
             cut = CUTS[leaves(sample, point)]
-            assert sorted(r.block for r in own if isinstance(r, BlockRecord)) == list(range(cut))
+            ran = [block for r in own if isinstance(r, BlockRecord) for block in range(r.block, r.last + 1)]
+            assert sorted(ran) == list(range(cut))
             for transfer in (r for r in own if isinstance(r, TransferRecord)):
                 assert transfer.cut <= cut
                 assert transfer.size_bytes == (40 if transfer.cut == cut else PROFILE.cut_bytes[transfer.cut])

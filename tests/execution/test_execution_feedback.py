@@ -13,6 +13,7 @@ import pytest
 
 from planner.errors import ExecuteError
 from planner.execution.agent.feedback import Feedback
+from planner.execution.agent.outbox import Outbox
 from planner.execution.coordinator.deployment import Deployment, deploy
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session import generation
@@ -25,6 +26,7 @@ from planner.execution.wire.messages import (
     RUN_STRIDE,
     TIMES,
     TOKENS,
+    Data,
     Deploy,
     Ended,
     Further,
@@ -34,6 +36,7 @@ from planner.model.chain import SEQUENCE
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
 from planner.policy.types import SampleKey
 from planner.trace.records import Origin, SampleRecord
+from planner.worker.events import ResultMessage
 from tests.execution.rig import SPLIT, agents_in_threads, small_deployment, small_instance
 from tests.instances import make_instance, make_profile
 from tests.model.decoder_models import EXPECTED, export, step_inputs
@@ -111,7 +114,7 @@ def test_sequences_side_by_side_are_exact_however_many_steps_follow(
             assert one.tokens == case["tokens"][: COUNT - number]
             assert one.restarts == 0
     if together_s == 0:
-        assert not any(TOKENS in outputs for _, outputs in ends.ended)
+        assert all(len(outputs[TOKENS]) == 1 for _, outputs in ends.ended)
 
 
 def test_a_stop_token_ends_steps_that_follow(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -191,10 +194,47 @@ def test_further_steps_need_a_sequence() -> None:
     ],
 )
 def test_tokens_without_their_times_are_no_result(changed: dict[str, Any]) -> None:
-    right = {"logits": np.zeros((1, 1, 256), np.float32), TOKENS: np.array([7]), TIMES: np.array([0.1])}
+    right = {TOKENS: np.array([7]), TIMES: np.array([0.1])}
     record = SampleRecord("s", 0, 0.0, 0.1, "completed", origin=Origin("llama", 0, None))
     body = Ended(run="r", worker="a", samples=(record,))
     models = _deploy().models
     check_live_result(INSTANCE, models, Frame(body, right, "a"), record)
     with pytest.raises(ExecuteError, match="not tokens and their times"):
         check_live_result(INSTANCE, models, Frame(body, {**right, **changed}, "a"), record)
+
+
+def test_the_worker_of_the_last_block_sends_home_the_likeliest_token_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    sent: list[Data] = []
+    take_note = Outbox._send_data
+
+    def noting(outbox: Outbox, to: str, data: Data, tensors: Tensors, level: int) -> None:
+        if isinstance(data.message, ResultMessage):
+            sent.append(data)
+            expected = {TOKENS: ("int64", (1,))} if data.message.greedy else {"logits": ("float32", (1, 1, 256))}
+            assert {name: (tensor.dtype.name, tensor.shape) for name, tensor in tensors.items()} == expected
+        take_note(outbox, to, data, tensors, level)
+
+    monkeypatch.setattr(Outbox, "_send_data", noting)
+    with _session(tmp_path, monkeypatch, 0.02) as (session, _):
+        found = session.source("s").generate(CASES[0]["prompt"], max_new=COUNT)
+        assert list(found) == CASES[0]["tokens"]
+        assert len(sent) == COUNT
+        assert all(data.message.kind == "result" and data.message.greedy for data in sent)
+        list(session.source("s").generate([5], max_new=2, temperature=1.0))
+    assert not any(data.message.kind == "result" and data.message.greedy for data in sent[COUNT:])
+    assert len(sent) == COUNT + 2
+
+
+@pytest.mark.parametrize(
+    "tensors", [{"logits": np.zeros((1, 1, 256), np.float32)}, {TOKENS: np.zeros(2, np.int64)}, {TOKENS: np.zeros(1)}]
+)
+def test_a_result_that_is_no_token_is_refused(tensors: Tensors) -> None:
+    body = Data(
+        run="r", sender="b", cut=BLOCKS, size_bytes=8, sent_s=0.1,
+        message=ResultMessage(SampleKey("s", 0, 0), BLOCKS, Origin("llama"), greedy=True),
+    )  # fmt: skip
+    check_fits(_deploy(), Frame(body, {TOKENS: np.array([7])}, "b"))
+    with pytest.raises(ExecuteError, match=r"not a token|no such tensor"):
+        check_fits(_deploy(), Frame(body, tensors, "b"))

@@ -31,7 +31,8 @@ import queue
 import numpy as np
 from onnx import TensorProto, helper
 
-from planner.execution.agent.executor import BlockJob, Executor, ModelBlocks
+from planner.execution.agent.executor import BlockJob, Executor
+from planner.execution.agent.model_blocks import ModelBlocks
 from planner.policy.types import SampleKey
 from planner.worker.events import RunBlock
 

@@ -25,10 +25,13 @@ BLOCKS = 4
 MODEL = export("llama-fp32", BLOCKS)
 
 
+CONCURRENT = 3
+
+
 def deployed(*, paced: bool = False, **decode: Any) -> Deploy:
     cut_bytes = [cut.bytes for cut in MODEL.chain.cuts]
     profile = with_sequences(make_profile("llama", block_s=[0.002] * BLOCKS, cut_bytes=cut_bytes))
-    spec = DecodeSpec(**{"prompt": 11, "max_new": 6, **decode})
+    spec = DecodeSpec(**{"prompt": 11, "max_new": 6, "concurrent": CONCURRENT, **decode})
     sources = {name: {"rate_per_s": 1.0, "worker": "a", "decode": spec, "samples": 40} for name in ("s", "t")}
     instance = make_instance(profiles=[profile], workers={"a": 0.5, "b": 1.0}, sources=sources)
     cuts = tuple(cut.tensors for cut in MODEL.chain.cuts)
@@ -42,8 +45,9 @@ def drive(sequences: Sequences, samples: range, lost: float = 0.0, seed: int = 0
     """Run sequences at the same time, in random order, some of whose runs fail; return the ends."""
     runner, random = loaded(MODEL), np.random.default_rng(seed)
     ends: dict[int, tuple[Any, Tensors]] = {}
-    waiting = [sequences.begin("s", sample, float(sample)) for sample in samples]
+    waiting = [run for sample in samples if (run := sequences.arrive("s", sample, float(sample)))]
     while waiting:
+        assert len(waiting) == min(CONCURRENT, len(samples) - len(ends))
         arrived, inputs = waiting.pop(int(random.integers(len(waiting))))
         key, now_s = SampleKey("s", arrived.sample, 0), 100.0 + len(ends)
         assert arrived.sequence == inputs[SEQUENCE.name][0]
@@ -56,16 +60,20 @@ def drive(sequences: Sequences, samples: range, lost: float = 0.0, seed: int = 0
             waiting.append((following, tensors))
         else:
             ends[following.sample] = following, tensors
+            if run := sequences.begin_next("s"):
+                waiting.append(run)
+    assert sequences.waiting == 0
     return ends
 
 
 @pytest.mark.parametrize("chunk", [None, 1, 4, 11, 30])
 def test_sequences_are_those_of_the_model(chunk: int | None) -> None:
-    ends = drive(Sequences("a", deployed(chunk=chunk)), range(3))
-    assert sorted(ends) == [0, 1, 2]
-    sequences = Sequences("a", deployed())
+    ends = drive(Sequences("a", deployed(chunk=chunk)), range(5))
+    assert sorted(ends) == [0, 1, 2, 3, 4]
     for sample, (record, outputs) in ends.items():
-        _, inputs = sequences.begin("s", sample, 0.0)
+        run = Sequences("a", deployed()).arrive("s", sample, 0.0)
+        assert run is not None
+        _, inputs = run
         prompt = inputs["input_ids"][0].tolist()
         assert len(prompt) == 11
         assert outputs[TOKENS].tolist() == continued(MODEL, prompt, 6)[0]
@@ -91,7 +99,9 @@ def test_a_stop_token_ends_a_sequence() -> None:
 
 def test_a_sequence_fails_when_it_is_lost_again_and_again() -> None:
     sequences = Sequences("a", deployed())
-    arrived, _ = sequences.begin("s", 7, 1.0)
+    run = sequences.arrive("s", 7, 1.0)
+    assert run is not None
+    arrived, _ = run
     states = {arrived.sequence}
     for _ in range(MAX_RESTARTS):
         following, _ = sequences.after(Fail(SampleKey("s", arrived.sample, 0), 1.0, "gone"), {}, 2.0)

@@ -13,7 +13,8 @@ from planner.errors import ExecuteError, explain
 from planner.execution.agent.agent import Agent
 from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.block_loader import BlockLoader
-from planner.execution.agent.executor import BlockJob, BlockResult, Executor, ModelBlocks
+from planner.execution.agent.executor import BlockJob, BlockResult, Executor
+from planner.execution.agent.model_blocks import ModelBlocks
 from planner.execution.agent.warm_up import WarmUp
 from planner.execution.launch.emulated import EmulatedNetwork
 from planner.execution.wire.claims import this_process

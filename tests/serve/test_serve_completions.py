@@ -112,6 +112,15 @@ def test_drawn_tokens_follow_their_seed(client: openai.OpenAI) -> None:
     assert texts[0] == texts[1] != texts[2]
 
 
+def test_what_a_request_does_not_say_is_as_the_protocol_has_it(client: openai.OpenAI) -> None:
+    found = client.completions.create(model="chat", prompt="a")
+    assert found.usage is not None
+    assert found.usage.completion_tokens == 16
+    explicit = client.completions.create(model="chat", prompt="a", max_tokens=16, temperature=1.0)
+    likeliest = client.completions.create(model="chat", prompt="a", max_tokens=16, temperature=0.0)
+    assert found.choices[0].text == explicit.choices[0].text != likeliest.choices[0].text
+
+
 @pytest.mark.parametrize(
     ("options", "kind", "message"),
     [
@@ -145,7 +154,8 @@ def test_the_page_is_that_of_reports(service: planner.Service) -> None:
 def test_a_service_follows_another_scenario(folder: Path) -> None:
     scenario = (folder / "scenario.yaml").read_text(encoding="utf-8")
     (folder / "more.yaml").write_text(
-        scenario + "  digest: {worker: b, models: [llama], rate: 1 /s, samples: 5}\n", encoding="utf-8"
+        scenario + "  digest: {worker: b, models: [llama], rate: 1 /s, samples: 5, decode: {prompt: 8, max_new: 6}}\n",
+        encoding="utf-8",
     )
     tokens = list(CASES[1]["tokens"][:8])
     with (
@@ -159,6 +169,8 @@ def test_a_service_follows_another_scenario(folder: Path) -> None:
                 model=source, prompt=list(CASES[1]["prompt"]), max_tokens=8, temperature=0
             )
             assert found.choices[0].text == bytes(tokens).decode(errors="replace")
+        as_in_scenario = client.completions.create(model="digest", prompt=list(CASES[1]["prompt"]))
+        assert as_in_scenario.choices[0].text == bytes(tokens[:6]).decode(errors="replace")
         with urllib.request.urlopen(f"{service.url}/state", timeout=60) as answer:
             state = json.load(answer)
         assert set(state["sources"]) == {"chat", "digest"}

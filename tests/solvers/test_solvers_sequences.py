@@ -14,6 +14,7 @@ from planner.plan.evaluate import evaluate
 from planner.plan.memory import memory_bytes
 from planner.plan.verify import verify
 from planner.profiling.sequences import RunCurve
+from planner.profiling.types import Profile
 from planner.scenario.decode import DecodeSpec
 from planner.scenario.instance import Instance
 from planner.scenario.types import NetworkSpec, ObjectiveSpec
@@ -65,8 +66,9 @@ def test_solvers_and_evaluation_count_the_same(
     assert read_routes(problem, routes) == choices
 
 
-def test_the_work_of_a_sequence_is_that_of_its_runs() -> None:
-    known = instance(prompt=60, max_new=20, chunk=25)
+@pytest.mark.parametrize("chooses", ["argmax", "sample"])
+def test_the_work_of_a_sequence_is_that_of_its_runs(chooses: str) -> None:
+    known = instance(prompt=60, max_new=20, chunk=25, next=chooses)
     problem = build_problem(known)
     cost = problem.cost(0, Choice(problem.demands[0].variants[0], (2, 2, 2)))
     costs = known.any_profile("m").sequences
@@ -80,8 +82,9 @@ def test_the_work_of_a_sequence_is_that_of_its_runs() -> None:
         prompt = 1e-3 + 2e-4 * new + 1e-7 * new * context
         seconds += (3 * (prompt if new > 1 else step) + 0.0005) / 2.0
     assert cost.seconds[0] == pytest.approx(seconds)
-    sizes = sum(2 * (16 + 500 * new + 8 * (new + past)) for new, past in runs)  # from the phone and back
-    assert cost.seconds[1] == pytest.approx(sizes / 1e7)
+    there = sum(16 + 500 * new + 8 * (new + past) for new, past in runs)
+    back = 8 * len(runs) if chooses == "argmax" else there  # the likeliest token, or what scores all
+    assert cost.seconds[1] == pytest.approx((there + back) / 1e7)
     assert cost.latency_s == pytest.approx(2 * len(runs) * 0.001)
 
 
@@ -114,7 +117,7 @@ def test_no_method_overfills_a_worker_with_state(method: str) -> None:
 
 
 def test_state_that_fits_nowhere_is_blamed() -> None:
-    solution = solve(instance(concurrent=64, memory_mib=90), time_limit_s=5)
+    solution = solve(instance(concurrent=64, memory_mib=90), time_limit_s=60)
     assert solution.status == "infeasible"
     assert "lacks" in solution.reasons[0]
 
@@ -124,7 +127,7 @@ def test_state_counts_concurrent_sequences_and_their_context() -> None:
         return instance(**decode).held_bytes("m", "desk")[0]
 
     assert held(concurrent=3) - held(concurrent=2) == 80 * 100_000
-    assert held(max_new=21) - held(max_new=20) == 100_000
+    assert held(max_new=21, concurrent=1) - held(max_new=20, concurrent=1) == 100_000
 
 
 def test_bounds_on_tokens_are_kept_or_refused() -> None:
@@ -200,3 +203,34 @@ def test_the_partition_of_one_source_is_optimal_for_sequences() -> None:
     assert best is not None
     assert found is not None
     assert found.objective == pytest.approx(best.objective)
+
+
+def _slower_at(what: str, device_class: str) -> Profile:
+    """Return a profile whose prompts or steps take four times as long."""
+    profile = with_sequences(make_profile(block_s=[0.003], device_class=device_class))
+    assert profile.sequences is not None
+    (block,) = profile.sequences.blocks
+    slower = RunCurve(**{name: 4 * value for name, value in getattr(block, what).model_dump().items()})
+    costs = profile.sequences.model_copy(update={"blocks": (block.model_copy(update={what: slower}),)})
+    return profile.model_copy(update={"sequences": costs})
+
+
+@pytest.mark.parametrize(("weights", "chosen"), [({}, "steps"), ({"ttft_weight": 30.0}, "prompts")])
+def test_weights_choose_between_quick_prompts_and_quick_steps(weights: dict[str, Any], chosen: str) -> None:
+    decode = DecodeSpec(prompt=60, max_new=20, concurrent=1, **weights)
+    known = make_instance(
+        profiles=[_slower_at("step", "prompts"), _slower_at("prompt", "steps")],
+        workers={
+            "home": {"device_class": "prompts", "speed": 0.01},
+            "prompts": {"device_class": "prompts"},
+            "steps": {"device_class": "steps"},
+        },
+        sources={"a": {"worker": "home", "rate_per_s": 0.1, "decode": decode}},
+    )
+    solution = solve(known, time_limit_s=5)
+    assert solution.plan is not None
+    own = solution.plan.sources["a"]
+    assert [stage.worker for stage in own.routes[0].stages] == [chosen]
+    assert own.ttft_s is not None
+    parts_s = weights.get("ttft_weight", 1.0) * own.ttft_s + own.delay_s - own.ttft_s
+    assert evaluate(known, {"a": own.routes}).weighted_delay_s == pytest.approx(0.1 * parts_s)

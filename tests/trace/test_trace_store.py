@@ -14,7 +14,7 @@ from pydantic import ValidationError
 
 from planner.errors import PlannerError
 from planner.trace.records import BlockRecord, Record, SampleRecord, encode_records
-from planner.trace.store import RecordStore, Spool, pack
+from planner.trace.store import KEPT, RecordStore, Spool, pack
 
 
 def block(number: int) -> BlockRecord:
@@ -33,19 +33,31 @@ def test_a_spool_keeps_order_and_can_grow_while_it_is_read(pieces: list[bytes]) 
     assert [*first, *reader] == [*pieces, b"last"]
 
 
+@pytest.mark.parametrize("keep", [0, 1, 499, 1000, KEPT])
 @pytest.mark.parametrize("count", [0, 1, 499, 500, 1001])
-def test_records_can_be_read_repeatedly(count: int) -> None:
+def test_records_can_be_read_repeatedly(count: int, keep: int) -> None:
     records: list[Record] = [block(number) for number in range(count)]
     records[::10] = [SampleRecord("camera", number, 0.1, 0.2, "completed") for number in range(0, count, 10)]
-    store = RecordStore(records)
+    store = RecordStore(records, keep=keep)
     assert list(store) == list(store) == records
     assert len(store) == count
     assert all(record in store for record in records[-3:])
     assert block(count) not in store
 
 
-def test_packed_records_are_counted_and_invalid_ones_rejected() -> None:
-    store = RecordStore([block(0)])
+def test_the_first_records_are_not_read_again() -> None:
+    records = [block(number) for number in range(5)]
+    store = RecordStore(records[:2], keep=4)
+    store.add_packed(pack(encode_records(records[2:4])))
+    store.append(records[4])
+    assert list(store) == records
+    same = [first is second for first, second in zip(store, store, strict=True)]
+    assert same[:4] == [True] * 4
+
+
+@pytest.mark.parametrize("keep", [0, 1, 2, 3])
+def test_packed_records_are_counted_and_invalid_ones_rejected(keep: int) -> None:
+    store = RecordStore([block(0)], keep=keep)
     store.add_packed(pack(encode_records([block(1), block(2)])))
     assert len(store) == 3
     assert sorted(store, key=lambda record: record.sample) == [block(0), block(1), block(2)]
@@ -67,7 +79,7 @@ def test_packed_records_that_fail_a_check_are_not_added() -> None:
 
 
 def test_memory_does_not_grow_with_the_records() -> None:
-    store = RecordStore(block(number) for number in range(20_000))
+    store = RecordStore((block(number) for number in range(20_000)), keep=5_000)
     tracemalloc.start()
     try:
         store.extend(block(number) for number in range(20_000))

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from planner.execution.coordinator.coordinator import Coordinator
+from planner.profiling.types import ColocationCosts
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec
@@ -153,8 +154,8 @@ def test_waiting_for_others_is_no_cost_but_what_passes_between_two_blocks_is() -
         TransferRecord("wifi", "a", "b", "other", 0, 2, 1000, 0.031, 0.049),  # waited for the other one
     ]
     found = in_situ_costs(records)
-    assert [(model, block) for model, block, _ in found.blocks["a"]] == [("small", 0), ("small", 0), ("small", 1)]
-    assert [time_s for _, _, time_s in found.blocks["a"]] == pytest.approx([0.010] * 3)
+    assert [it.session for it in found.blocks["a"]] == [("small", 0, 0), ("small", 0, 0), ("small", 1, 1)]
+    assert [it.time_s for it in found.blocks["a"]] == pytest.approx([0.010] * 3)
     ((size_bytes, took_s),) = found.transfers["wifi"]
     assert (size_bytes, took_s) == pytest.approx((1000, 0.020))
 
@@ -166,7 +167,7 @@ def test_what_may_have_been_held_back_at_home_counts_from_its_beginning() -> Non
         BlockRecord("a", "other", 0, 0, 0.001, 0.010),
         BlockRecord("a", "other", 1, 0, 0.105, 0.110),
     ]
-    assert in_situ_costs(records).times_s("a") == {("small", 0): pytest.approx([0.010, 0.005])}
+    assert in_situ_costs(records).times_s("a") == {("small", 0, 0): pytest.approx([0.010, 0.005])}
 
 
 def test_a_prediction_keeps_the_order_in_which_times_came() -> None:
@@ -189,6 +190,36 @@ def test_blocks_that_were_not_met_are_as_much_slower_as_those_that_were() -> Non
     found = with_in_situ_costs(BELIEVED, InSituCosts({"b": [BlockTime("small", 1, 0.006)]}, {}))
     assert found.block_s("small", "b").tolist() == pytest.approx([0.006] * BLOCKS)
     assert found.block_s("small", "a").tolist() == BELIEVED.block_s("small", "a").tolist()
+
+
+def test_in_situ_costs_hold_what_agents_and_neighbours_cost() -> None:
+    profile = BELIEVED.any_profile("small").model_copy(
+        update={
+            "fusion_saving_s": (0.001,) * (BLOCKS - 1),
+            "colocation": ColocationCosts(others=2, alone=(1.5,) * BLOCKS, beside=(2.0,) * BLOCKS),
+        }
+    )
+    instance = BELIEVED.model_copy(update={"profiles": {"small": {profile.device_class: profile}}}).on_hosts("box")
+    costs = InSituCosts({"b": [BlockTime("small", block, 0.006) for block in range(BLOCKS)]}, {})
+    found = with_in_situ_costs(instance, costs)
+    assert found.block_s("small", "b") == pytest.approx([0.006] * BLOCKS)
+    assert found.saving_s("small", "b")[1:] == pytest.approx(instance.saving_s("small", "b")[1:] * 2)
+    assert "b" not in found.colocated  # what others cost is in the times
+    assert found.profile("small", "b").interval is None
+
+
+def test_joined_blocks_and_what_joining_saves_are_as_much_slower_as_their_session() -> None:
+    profiles = {
+        model: {name: profile.model_copy(update={"fusion_saving_s": (0.0005, 0.001)}) for name, profile in by.items()}
+        for model, by in BELIEVED.profiles.items()
+    }
+    believed = BELIEVED.model_copy(update={"profiles": profiles})
+    costs = InSituCosts({"b": [BlockTime("small", 0, 0.008, last_block=1), BlockTime("small", 2, 0.003)]}, {})
+    found = with_in_situ_costs(believed, costs)
+    assert found.sessions_s("small", "b", [(0, 1), (2, 2)])[0] == pytest.approx([0.008, 0.003])
+    factor = 0.008 / believed.sessions_s("small", "b", [(0, 1)])[0][0]
+    assert found.saving_s("small", "b")[1] == pytest.approx(factor * believed.saving_s("small", "b")[1])
+    assert costs.factors() == {"b": [1.0, 1.0]}
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import subprocess
 from collections import defaultdict
 from collections.abc import Iterable
@@ -24,7 +25,7 @@ from planner.validation.numerics import Numerics, joined
 from planner.validation.tokens import compare_tokens
 from planner.worker.events import BlockEnded
 from tests.execution.test_execution_generate import agents
-from tests.model.decoder_models import EXPORTS
+from tests.model.decoder_models import EXPECTED, EXPORTS
 
 MODEL = EXPORTS / "llama-fp32" / "model.onnx"
 AXES = {"batch_size": 1, "sequence_length": 1, "past_sequence_length": 8}
@@ -120,11 +121,10 @@ def test_a_long_prompt_is_no_slowness_of_an_agent(verdict: planner.Verdict) -> N
     instance = verdict.instance
     for worker, steps in verdict.validation.measurement.steps.items():
         typical_s = instance.block_s("llama", worker)
-        ratios += [
-            step.event.service_s / typical_s[step.event.block]
-            for step in steps
-            if isinstance(step.event, BlockEnded) and step.event.key.source == "chunked"
-        ]
+        for event in (step.event for step in steps if isinstance(step.event, BlockEnded)):
+            if event.key.source == "chunked":
+                times_s = np.array([*event.before_s, event.service_s])
+                ratios += (times_s / typical_s[event.block + 1 - len(times_s) : event.block + 1]).tolist()
     assert len(ratios) == 6 * 5 * 4
     assert np.median(ratios) < 1.3
     longest = max(instance.run_s("llama", "a", [run])[0].sum() for run in _runs(verdict, "chunked"))
@@ -177,10 +177,38 @@ def test_a_wrong_token_is_found() -> None:
     assert joined(Numerics(5, 0.0, 0.0), replace(found, unequal=0, not_received=0)).equal
 
 
+def test_sequences_begin_with_prompts_of_their_own_in_turn(plan: planner.Plan, tmp_path: Path) -> None:
+    prompts = [list(EXPECTED["llama-fp32"][0]["prompt"]), [7] * 40]
+    (tmp_path / "own.json").write_text(json.dumps(prompts), encoding="utf-8")
+    measured = planner.validate(
+        plan, samples={"urgent": tmp_path / "own.json"}, max_samples=3, progress=None
+    ).validation.measurement
+    wanted = EXPECTED["llama-fp32"][0]["tokens"][:5]
+    assert [measured.outputs["urgent", sample][TOKENS].tolist() == wanted for sample in range(3)] == [True, False, True]
+    sizes = {it.size_bytes for it in measured.records if isinstance(it, TransferRecord) and it.source == "urgent"}
+    assert max(sizes) > 40 * 4 * 64  # the long prompt's activations
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"),
+    [
+        ("[[5, 300]]", r"prompt 0: a token outside the vocabulary; found 300; expected 0 to 255"),
+        ("[[5], []]", "no prompts"),
+        ("[]", "no prompts"),
+        ('[["a"]]', "no prompts"),
+        ("[[1.5]]", "no prompts"),
+        ("{", "no prompts"),
+    ],
+)
+def test_prompts_that_are_none_are_refused(plan: planner.Plan, tmp_path: Path, text: str, fault: str) -> None:
+    (tmp_path / "own.json").write_text(text, encoding="utf-8")
+    with pytest.raises(UsageError, match=fault):
+        planner.validate(plan, samples={"urgent": tmp_path / "own.json"}, progress=None)
+
+
 def test_what_sequences_cannot_be(plan: planner.Plan, tmp_path: Path) -> None:
-    np.savez(tmp_path / "own.npz", input_ids=np.ones((3, 1, 9), np.int64))
-    with pytest.raises(UsageError, match="a sequence is no sample of inputs"):
-        planner.validate(plan, samples={"urgent": tmp_path / "own.npz"}, progress=None)
+    with pytest.raises(UsageError, match="the prompts cannot be read"):
+        planner.validate(plan, samples={"urgent": tmp_path / "none.json"}, progress=None)
     with pytest.raises(UsageError, match=r"there are no calibration runs of sequences.*without --calibrate"):
         planner.validate(plan, paced=False, calibrate_s=1.0, progress=None)
 

@@ -1,8 +1,9 @@
 """Loads and unloads an agent's blocks while a run goes on.
 
-The blocks that a new plan needs here are loaded when it arrives, before samples need them. Blocks that the plan does
-not need, loaded for an earlier plan or for a sample that took another route, are unloaded once they have been idle for
-a while; they are loaded again if a sample needs them.
+The blocks that a new plan needs here are loaded when it arrives, before samples need them. Those that it joins to
+sessions run one by one until their session is there. Blocks that the plan does not need, loaded for an earlier plan or
+for a sample that took another route, are unloaded once they have been idle for a while; they are loaded again if a
+sample needs them.
 """
 
 from __future__ import annotations
@@ -13,12 +14,12 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Final
 
 from planner.errors import explain
-from planner.execution.agent.executor import ModelBlocks
+from planner.execution.agent.model_blocks import ModelBlocks
 from planner.execution.agent.warm_up import WarmUp
 from planner.execution.wire.messages import Deploy
 from planner.execution.wire.threads import start_thread
 from planner.plan.types import PlanSpec
-from planner.policy.candidate_routes import resident_blocks
+from planner.policy.candidate_routes import resident_blocks, resident_sessions
 
 _LOG = logging.getLogger(__name__)
 
@@ -55,7 +56,7 @@ class BlockLoader:
         self._models = models
         self._warm_up = warm_up
         self._on_problem = on_problem
-        self._need(deploy.resident)
+        self._need(deploy.plan, deploy.resident)
         self._plans: queue.SimpleQueue[PlanSpec | None] = queue.SimpleQueue()
         self._thread = start_thread("block loader", self._work, on_failure, awaited_at_exit=True)
 
@@ -78,7 +79,7 @@ class BlockLoader:
             except Exception as error:  # noqa: BLE001 - the run goes on; samples that need the block fail
                 _LOG.warning("%s: a block of the new plan cannot be loaded", self._name, exc_info=True)
                 self._on_problem(f"a block of the new plan cannot be loaded: {explain(error)}")
-        self._need({})
+        self._need(None, {})
 
     def _next_plan(self) -> PlanSpec | None:
         """Wait for a new plan, or None at the end; meanwhile unload idle blocks."""
@@ -89,19 +90,23 @@ class BlockLoader:
                 pass
             self._unload()
 
-    def _need(self, needed: Mapping[str, Sequence[int]]) -> None:
+    def _need(
+        self, plan: PlanSpec | None, needed: Mapping[str, Sequence[int]]
+    ) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """Say which sessions the run needs, and return them by model."""
+        sessions = resident_sessions(self._deploy.instance, self._deploy.policy, plan, self._name, needed)
         for model, blocks in self._models.items():
-            blocks.need(self._deploy.run, needed.get(model, ()))
+            blocks.need(self._deploy.run, sessions.get(model, ()))
+        return sessions
 
     def _load(self, plan: PlanSpec) -> None:
         needed = resident_blocks(self._deploy.instance, self._deploy.policy, plan).get(self._name, {})
-        self._need(needed)
-        for model, blocks in needed.items():
-            for block in sorted(blocks):
-                if block not in self._models[model].loaded:
-                    self._warm_up.warm_up(model, block)
+        for model, sessions in self._need(plan, needed).items():
+            for first, last in sessions:
+                if (first, last) not in self._models[model].sessions:
+                    self._warm_up.warm_up(model, first, last=last)
 
     def _unload(self) -> None:
         for blocks in self._models.values():
-            for block in blocks.idle:
-                blocks.unload(block, unused_s=_IDLE_S)
+            for session in blocks.idle:
+                blocks.unload(session, unused_s=_IDLE_S)

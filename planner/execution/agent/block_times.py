@@ -8,7 +8,8 @@ from typing import Final
 
 import numpy as np
 
-from planner.execution.agent.executor import BlockTime, Held
+from planner.execution.agent.executor import BlockTime
+from planner.execution.agent.model_blocks import Held
 from planner.execution.wire.messages import Deploy, DeployedModel
 from planner.model.chain import SEQUENCE
 from planner.profiling.sequences import Run
@@ -70,6 +71,7 @@ class BlockTimes:
         self._paced = deploy.paced
         self._times = RunTimes(instance)
         self._overhead_s = {model: instance.stage_overhead_s(model, worker) for model in instance.profiles}
+        self._saving_s = {model: instance.saving_s(model, worker) for model in instance.profiles}
         self._sequences = SequenceRuns()
         self._tokens: Run | None = None
         """Those of the block that runs."""
@@ -79,13 +81,13 @@ class BlockTimes:
         self._tokens = self._sequences.of(self._models[run.model], run.block, tensors)
         if not self._paced:
             return None
-        last = run.block if run.last_block is None else run.last_block
-        first_s, *others_s = self._times.block_s(run.model, self._worker, self._tokens)[run.block : last + 1].tolist()
+        times_s, saved_s = self._times.block_s(run.model, self._worker, self._tokens), self._saving_s[run.model]
+        first_s, *others_s = (
+            float(times_s[first : last + 1].sum() - saved_s[first + 1 : last + 1].sum()) for first, last in run.spans
+        )
         return (first_s + (self._overhead_s[run.model] if run.begins_stage else 0.0), *others_s)
 
     def as_typical(self, model: str, times: Iterable[BlockTime]) -> list[float]:
         """Return how long the blocks that have ended would have taken in a typical run."""
         typical = self._times.as_typical
-        return [
-            typical(model, self._worker, self._tokens, block, end_s - start_s) for block, start_s, end_s, _ in times
-        ]
+        return [typical(model, self._worker, self._tokens, time.block, time.end_s - time.start_s) for time in times]

@@ -167,7 +167,12 @@ class Driver:
             event = heapq.heappop(self._due)[2]
             if isinstance(event, Arrived) and not self._deploy.live:
                 self._schedule_arrival(event.source)
-                event = self._begun(event)
+                if event.source in self._sequences:
+                    run = self._sequences.arrive(event.source, event.sample, self.now_s)
+                    if run is None:
+                        continue
+                    event, inputs = run
+                    self._store.submit(event.source, event.sample, inputs)
             self._step(event)
         self._reporter.report_due(self._worker, self.now_s, self._link_speeds)
 
@@ -184,7 +189,7 @@ class Driver:
     @property
     def unfinished(self) -> int:
         """Number of samples of this worker's sources that have arrived and not ended."""
-        return len(self._worker.pending)
+        return len(self._worker.pending) + self._sequences.waiting
 
     @property
     def queued(self) -> int:
@@ -208,7 +213,8 @@ class Driver:
             return
         self._feedback.begin(submit, frame.tensors, max(self.now_s, 0.0))
         sequence = sequence_of(frame.tensors)
-        arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s, sequence)
+        greedy = submit.further is not None
+        arrived = Arrived(submit.source, submit.sample, submit.priority, submit.within_s, sequence, greedy)
         if self.now_s < 0:  # the coordinator's clock is ahead of this one
             self._schedule(0.0, arrived)
         else:
@@ -268,17 +274,18 @@ class Driver:
         """Handle the end of a job."""
         key, zero_s = result.run.key, self._start_s
         sample = key.sample % RUN_STRIDE
-        for block, start_s, end_s, late in result.times:
-            record = BlockRecord(self.name, key.source, sample, block, start_s - zero_s, end_s - zero_s)
+        for block, start_s, end_s, late, last in result.times:
+            record = BlockRecord(self.name, key.source, sample, block, start_s - zero_s, end_s - zero_s, last)
             self._reporter.log.add_block(record, late=late)
-        block, self._free_s = result.times[-1].block, result.times[-1].end_s
+        ended = result.times[-1]
+        block, last, self._free_s = ended.block, ended.last_block, ended.end_s
         if result.tensors is None:
             self._reporter.report_failing_block(result.run.model, block, result.reason)
             self._step(BlockFailed(key, block, result.reason))
         else:
             self._store.put(key, result.tensors)
             *before_s, took_s = self._block_times.as_typical(result.run.model, result.times)
-            self._step(BlockEnded(key, block, took_s, result.confidence, tuple(before_s)))
+            self._step(BlockEnded(key, block if last is None else last, took_s, result.confidence, tuple(before_s)))
         self._free_s = None
 
     def on_transfer(self, worker: str, size_bytes: int, took_s: float) -> None:
@@ -300,13 +307,10 @@ class Driver:
 
     # ---- events -----------------------------------------------------------------------------------------------------
 
-    def _begun(self, arrived: Arrived) -> Arrived:
-        """Return the arrival of a sample: that of its first run where it is a sequence."""
-        if arrived.source not in self._sequences:
-            return arrived
-        arrived, inputs = self._sequences.begin(arrived.source, arrived.sample, self.now_s)
+    def _follow_up(self, arrived: Arrived, inputs: Tensors) -> None:
+        """Begin a run of a sequence after the present event."""
         self._store.submit(arrived.source, arrived.sample, inputs)
-        return arrived
+        self._follow_ups.append(arrived)
 
     def _schedule_arrival(self, source: str) -> None:
         following = next(self._arrivals[source], None)
@@ -386,11 +390,12 @@ class Driver:
         loops = self._feedback if self._deploy.live else self._sequences
         following, tensors = loops.after(end, outputs or {}, self.now_s)
         if isinstance(following, Arrived):
-            self._store.submit(following.source, following.sample, tensors)
-            self._follow_ups.append(following)
+            self._follow_up(following, tensors)
         elif self._deploy.live:
             self._reporter.report_end(following, tensors, self._outbox.level(following.source))
         else:
             if tensors:
                 self._reporter.log.add_output(following.source, following.sample, tensors)
             self._reporter.add_end(following, self.now_s)
+            if following.source in self._sequences and (run := self._sequences.begin_next(following.source)):
+                self._follow_up(*run)

@@ -4,36 +4,25 @@ from __future__ import annotations
 
 import logging
 import queue
-import threading
 import time
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import NamedTuple, TypeAlias
-
-import numpy as np
+from typing import NamedTuple
 
 from planner.errors import RuntimeSessionError, explain
+from planner.execution.agent.model_blocks import Held, ModelBlocks
 from planner.execution.agent.turns import Turn, Turns
-from planner.execution.wire.frames import Tensors
 from planner.execution.wire.threads import start_thread
-from planner.profiling.types import ExitPoint
-from planner.runtime.confidence import confidence
 from planner.runtime.processors import pinned_to
-from planner.runtime.providers import Provider
-from planner.runtime.runner import ChainRunner, Tensor
-from planner.runtime.session import download
 from planner.worker.events import RunBlock
 
 _LOG = logging.getLogger(__name__)
 
-Held: TypeAlias = Mapping[str, Tensor]
-"""Tensors of a sample where the last block left them: in the host's memory or in the provider's."""
-
 
 @dataclass(frozen=True, slots=True)
 class BlockJob:
-    """Blocks to run, the first of which counts as begun at ``begin_s`` of the monotonic clock.
+    """Sessions to run, the first of which counts as begun at ``begin_s`` of the monotonic clock.
 
     ``lasts_s`` are their durations by the scenario; None if they take their own time.
     """
@@ -43,20 +32,16 @@ class BlockJob:
     begin_s: float
     lasts_s: tuple[float, ...] | None
 
-    @property
-    def blocks(self) -> range:
-        """The blocks to run, at least the first of them."""
-        last = self.run.block if self.run.last_block is None else self.run.last_block
-        return range(self.run.block, last + 1)
-
 
 class BlockTime(NamedTuple):
-    """When a block ran, by the monotonic clock, and whether it took longer than the scenario's time."""
+    """When a session ran, by the monotonic clock, and whether it took longer than the scenario's time."""
 
     block: int
     start_s: float
     end_s: float
     late: bool
+    last_block: int | None = None
+    """Last block of a session of several."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,88 +52,9 @@ class BlockResult:
     tensors: Held | None
     reason: str
     times: tuple[BlockTime, ...]
-    """Those of the blocks that were run, at least one."""
+    """Those of the sessions that were run, at least one."""
     confidence: tuple[float, ...] = ()
     """The confidence at each exit that the last block computes."""
-
-
-class ModelBlocks:
-    """The blocks of one model on this agent, loaded from their files on first use; usable from any thread.
-
-    On a provider with its own memory, the output of a block stays there for the next block of the stage; :func:`fetch`
-    copies it to the host.
-    """
-
-    def __init__(
-        self,
-        cuts: tuple[tuple[str, ...], ...],
-        files: tuple[Path | bytes, ...],
-        exits: Sequence[ExitPoint] = (),
-        *,
-        provider: str | Provider,
-        threads: int,
-        processors: Collection[int] = (),
-    ) -> None:
-        self._files = files
-        self._processors = processors
-        self._exits = [[leave.name for leave in exits if leave.cut == block + 1] for block in range(len(files))]
-        self._runner = ChainRunner(cuts, provider=provider, threads=threads)
-        self._loading = threading.Lock()
-        self._running = threading.Lock()
-        self._used_s: dict[int, float] = {}
-        self._needed: dict[str, frozenset[int]] = {}
-
-    def need(self, run: str, blocks: Iterable[int]) -> None:
-        """Take note of the blocks that a run needs, in place of those that it needed before."""
-        self._needed[run] = frozenset(blocks)
-
-    @property
-    def idle(self) -> frozenset[int]:
-        """The blocks in memory that no run needs."""
-        return frozenset(self.loaded).difference(*list(self._needed.values()))
-
-    @property
-    def loaded(self) -> tuple[int, ...]:
-        """The blocks in memory."""
-        return tuple(sorted(self._runner.loaded))
-
-    def load(self, block: int) -> None:
-        """Create the session of a block that has none; other blocks can run meanwhile."""
-        with self._loading:
-            if block not in self._runner.loaded:
-                self._used_s[block] = time.monotonic()
-                with pinned_to(self._processors):  # a session's threads inherit this
-                    self._runner.load(block, self._files[block])
-
-    def unload(self, block: int, *, unused_s: float) -> None:
-        """Drop the session of a block that has not been used for ``unused_s`` seconds."""
-        with self._running:
-            if self._used_s[block] < time.monotonic() - unused_s:
-                self._runner.unload(block)
-
-    def run(self, block: int, tensors: Held, *, goes_on: bool = False) -> dict[str, Tensor]:
-        """Return the tensors of the cut after the block, given those before it in any memory.
-
-        ``goes_on`` says that these are what the block before it has returned.
-        """
-        with self._running:
-            if not self._runner.has(block):
-                self.load(block)
-            self._used_s[block] = time.monotonic()
-            placed = tensors if goes_on or _on_device(tensors) else self._runner.send(block, tensors)
-            return self._runner.step(block, placed)
-
-    def confidence(self, block: int, outputs: Held) -> tuple[float, ...]:
-        """Return the model's confidence at each exit that a block computes, given the block's outputs."""
-        if not self._exits[block]:
-            return ()
-        results = fetch({name: outputs[name] for name in self._exits[block]})
-        return tuple(float(confidence(result).min()) for result in results.values())
-
-
-def fetch(tensors: Held) -> Tensors:
-    """Return tensors in the host's memory."""
-    return download(tensors) if _on_device(tensors) else tensors
 
 
 def _reason(error: Exception) -> str:
@@ -156,10 +62,6 @@ def _reason(error: Exception) -> str:
     if isinstance(error, RuntimeSessionError):
         return "; ".join(str(replace(fault, where=None)) for fault in error.faults)
     return explain(error)
-
-
-def _on_device(tensors: Held) -> bool:
-    return any(not isinstance(tensor, np.ndarray) for tensor in tensors.values())
 
 
 class Executor:
@@ -246,7 +148,7 @@ class Executor:
         tensors: Held = job.tensors
         times: list[BlockTime] = []
         start_s, confidences = job.begin_s, tuple[float, ...]()
-        for block in job.blocks:
+        for block, last in job.run.spans:
             if times:
                 if self._halted:
                     break
@@ -254,23 +156,24 @@ class Executor:
                 self._turn.give_way()
             try:
                 blocks = self._models[job.run.model]
-                tensors = blocks.run(block, tensors, goes_on=bool(times))
-                confidences = blocks.confidence(block, tensors)
+                tensors = blocks.run(block, tensors, last, goes_on=bool(times))
+                confidences = blocks.confidence(last, tensors)
             except Exception as error:  # noqa: BLE001 - whatever a block raises, its sample is reported failed
                 # Many samples may fail, so the reporter warns once per block.
                 _LOG.debug("block %d of %s fails", block, job.run.model, exc_info=True)
                 times.append(BlockTime(block, start_s, time.monotonic(), late=False))
                 return BlockResult(job.run, None, _reason(error), tuple(times))
-            times.append(self._ended(block, start_s, None if job.lasts_s is None else job.lasts_s[len(times)]))
+            lasts_s = None if job.lasts_s is None else job.lasts_s[len(times)]
+            times.append(BlockTime(block, start_s, *self._end(start_s, lasts_s), last if last > block else None))
         return BlockResult(job.run, tensors, "", tuple(times), confidences)
 
-    def _ended(self, block: int, start_s: float, lasts_s: float | None) -> BlockTime:
-        """Return when a block ran that has ended; wait until the scenario's time is over, if it has one."""
+    def _end(self, start_s: float, lasts_s: float | None) -> tuple[float, bool]:
+        """Return when the session at hand ended, and whether late; wait until the scenario's time is over, if any."""
         done_s = time.monotonic()
         if lasts_s is None:
-            return BlockTime(block, start_s, done_s, late=False)
+            return done_s, False
         begin_s = self._turn.since_s if self._turn.waited else start_s  # another run's block takes none of its time
         end_s = max(done_s, begin_s + lasts_s)
         if end_s > done_s:
             time.sleep(end_s - done_s)  # the block ends at end_s even if the system oversleeps
-        return BlockTime(block, start_s, end_s, late=end_s == done_s)
+        return end_s, end_s == done_s

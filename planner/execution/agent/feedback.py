@@ -2,8 +2,7 @@
 
 A sample may ask for further steps (:class:`~planner.execution.wire.messages.Further`): when its result is back, the
 likeliest token becomes the input of another run of the same sequence, and so on. Each run is a sample of its own for
-the workers, with a number that no program gives. The program gets one result: the outputs of the last run, and all
-tokens with the time of each.
+the workers, with a number that no program gives. The program gets one result: all tokens with the time of each.
 """
 
 from __future__ import annotations
@@ -16,7 +15,7 @@ import numpy as np
 from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import RUN_STRIDE, TIMES, TOKENS, DeployedModel, Submit
 from planner.model.chain import SEQUENCE, TensorSpec
-from planner.model.tokens import Role, fill, logits_of, roles
+from planner.model.tokens import Role, fill, likeliest, logits_of, roles
 from planner.policy.types import SampleKey
 from planner.trace.records import SampleRecord
 from planner.worker.events import Arrived, Complete, Fail, sample_record
@@ -68,7 +67,7 @@ class Feedback:
         loop = self._loop(key.source, key.sample)
         if loop is None or loop.submit.further is None:
             return None
-        token = int(outputs[loop.logits].reshape(-1, outputs[loop.logits].shape[-1])[-1].argmax())
+        token = int(outputs[TOKENS][0]) if TOKENS in outputs else likeliest(outputs[loop.logits])
         loop.tokens.append(token)
         loop.times_s.append(now_s - loop.created_s)
         submit, further = loop.submit, loop.submit.further
@@ -80,7 +79,7 @@ class Feedback:
         inputs = {spec.name: fill(spec, role, loop.known, seen) for spec, role in loop.roles.items()}
         inputs[SEQUENCE.name] = np.array([number, runs + len(loop.tokens)], np.int64)
         sample = submit.sample + len(loop.tokens) * RUN_STRIDE
-        return Arrived(submit.source, sample, submit.priority, submit.within_s, number), inputs
+        return Arrived(submit.source, sample, submit.priority, submit.within_s, number, greedy=True), inputs
 
     def after(
         self, end: Complete | Fail, outputs: Tensors, now_s: float
@@ -98,7 +97,7 @@ class Feedback:
         record = replace(record, sample=loop.submit.sample, created_s=loop.created_s)
         if record.status == "completed":
             tokens, times_s = np.array(loop.tokens, np.int64), np.array(loop.times_s)
-            outputs = {**outputs, TOKENS: tokens, TIMES: times_s}
+            outputs = {TOKENS: tokens, TIMES: times_s}
         return record, outputs
 
     def _loop(self, source: str, number: int, *, ended: bool = False) -> _Loop | None:

@@ -29,7 +29,7 @@ from planner.execution.wire.frames import Frame
 from planner.execution.wire.lanes import Lanes
 from planner.execution.wire.transport import CONTROL, LEVELS
 from planner.profiling.environment import device_environment
-from planner.runtime.providers import PROVIDERS, import_onnxruntime
+from planner.runtime.providers import import_onnxruntime, usable_providers
 from planner.version import installed_version
 
 CHUNK_BYTES: Final = 2**16
@@ -82,10 +82,9 @@ def _onnxruntime() -> str | None:
 
 def _providers() -> tuple[str, ...]:
     try:
-        offered = import_onnxruntime().get_available_providers()
+        return usable_providers()
     except RuntimeSessionError:
         return ()
-    return tuple(name for name, provider in PROVIDERS.items() if provider.execution_providers[0] in offered)
 
 
 @dataclass(slots=True)

@@ -7,6 +7,7 @@ its prompt and the tokens so far become the prompt of a new one.
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass, field, replace
 
 import numpy as np
@@ -59,7 +60,7 @@ class _Sequence:
     @property
     def tokens(self) -> list[int]:
         """Those generated so far."""
-        return self.known[self.source.decode.prompt :]
+        return self.known[len(self.source.prompts[self.sample % len(self.source.prompts)]) :]
 
     @property
     def end(self) -> int:
@@ -73,7 +74,8 @@ class _Sequence:
         inputs = {spec.name: fill(spec, role, self.known[: self.end], self.seen) for spec, role in source.roles.items()}
         inputs[SEQUENCE.name] = np.array([self.state, self.runs], np.int64)
         self.begun += 1
-        return Arrived(source.name, self.sample + self.begun * RUN_STRIDE, sequence=self.state), inputs
+        number, greedy = self.sample + self.begun * RUN_STRIDE, source.decode.next == "argmax"
+        return Arrived(source.name, number, sequence=self.state, greedy=greedy), inputs
 
     def take(self, outputs: Tensors, now_s: float) -> bool:
         """Take the result of a run; return whether the sequence has ended."""
@@ -81,7 +83,10 @@ class _Sequence:
         if self.seen < len(self.known):
             return False
         decode = self.source.decode
-        token = choose(outputs[self.source.logits], decode.drawn_temperature, self.random)
+        if TOKENS in outputs:
+            token = int(outputs[TOKENS][0])
+        else:
+            token = choose(outputs[self.source.logits], decode.drawn_temperature, self.random)
         self.known.append(token)
         self.first_s = now_s if self.first_s is None else self.first_s
         self.restarts = 0
@@ -104,16 +109,23 @@ class Sequences:
     def __init__(self, worker: str, deploy: Deploy) -> None:
         self._sources: dict[str, _Source] = {}
         self._under_way: dict[tuple[str, int], _Sequence] = {}
+        self._waiting: dict[str, deque[tuple[int, float]]] = {}
+        """Sequences that have arrived and not begun, with the time of their arrival."""
         for index, (name, spec) in enumerate(deploy.instance.scenario.sources.items()):
             if spec.decode is None or spec.worker != worker or deploy.live:
                 continue
             cuts = deploy.models[spec.models[0]].cuts
-            prompts = prompt_pool(
-                spec.decode.prompt,
-                vocabulary(cuts[0], cuts[-1], name),
-                seed=deploy.seed,
-                source_index=index,
-                samples=spec.samples,
+            own = deploy.prompts.get(name)
+            prompts = (
+                list(map(list, own))
+                if own is not None
+                else prompt_pool(
+                    spec.decode.prompt,
+                    vocabulary(cuts[0], cuts[-1], name),
+                    seed=deploy.seed,
+                    source_index=index,
+                    samples=spec.samples,
+                )
             )
             logits = logits_of(cuts[-1], name).name
             self._sources[name] = _Source(
@@ -124,11 +136,24 @@ class Sequences:
         """Return whether a source of this worker produces sequences."""
         return source in self._sources
 
-    def begin(self, source: str, sample: int, now_s: float) -> tuple[Arrived, Tensors]:
-        """Begin a sequence; return its first run with its inputs."""
-        own = self._sources[source]
+    @property
+    def waiting(self) -> int:
+        """Number of sequences that have arrived and not begun."""
+        return sum(map(len, self._waiting.values()))
+
+    def arrive(self, source: str, sample: int, now_s: float) -> tuple[Arrived, Tensors] | None:
+        """Take a new sequence; return its first run with its inputs, or None if it has to wait."""
+        self._waiting.setdefault(source, deque()).append((sample, now_s))
+        return self.begin_next(source)
+
+    def begin_next(self, source: str) -> tuple[Arrived, Tensors] | None:
+        """Begin the sequence that has waited longest, if there is one and room for it; return as :meth:`arrive`."""
+        own, waiting = self._sources[source], self._waiting.get(source)
+        if not waiting or sum(name == source for name, _ in self._under_way) >= own.decode.concurrent:
+            return None
+        sample, created_s = waiting.popleft()
         entry = sample % len(own.prompts)
-        sequence = _Sequence(own, sample, now_s, drawing(own.seed, entry), list(own.prompts[entry]))
+        sequence = _Sequence(own, sample, created_s, drawing(own.seed, entry), list(own.prompts[entry]))
         self._under_way[source, sample] = sequence
         return sequence.next_run()
 

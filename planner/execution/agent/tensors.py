@@ -4,9 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 
-from planner.execution.agent.executor import Held, fetch
+import numpy as np
+
+from planner.execution.agent.model_blocks import Held, fetch
 from planner.execution.wire.frames import Tensors
-from planner.execution.wire.messages import Deploy
+from planner.execution.wire.messages import TOKENS, Deploy
+from planner.model.tokens import likeliest, logits_of
 from planner.policy.types import SampleKey
 from planner.trace.records import Origin
 from planner.worker.events import Parcel, ResultMessage, TaskMessage
@@ -27,6 +30,8 @@ class TensorStore:
         self._inputs = inputs
         self._submitted: dict[tuple[str, int], Tensors] = {}
         self._tensors: dict[SampleKey, Held] = {}
+        self._logits: dict[str, str] = {}
+        """The output of each source's model that scores tokens."""
 
     def submit(self, source: str, sample: int, tensors: Tensors) -> bool:
         """Store the input of a sample of a live run, or of a run of a sequence; return False if it is here already."""
@@ -66,15 +71,24 @@ class TensorStore:
         if isinstance(parcel, TaskMessage):
             return _select(self.get(parcel.key), self._cut(parcel.task.model, parcel.task.next_block))
         if isinstance(parcel, ResultMessage):
-            return self.result(parcel.key, parcel.origin)
+            result = self.result(parcel.key, parcel.origin)
+            return self._likeliest(parcel.key.source, result) if parcel.greedy else result
         return {}
 
     def result(self, key: SampleKey, origin: Origin | None) -> Tensors:
         """Return the tensors of a sample's result."""
         tensors = self.get(key)
-        if origin is None:
+        if origin is None or TOKENS in tensors:
             return fetch(tensors)
         return _select(tensors, self._cut(origin.model, -1) if origin.exit is None else (origin.exit,))
+
+    def _likeliest(self, source: str, result: Tensors) -> Tensors:
+        """Return the likeliest token of a result; none for an attempt that is over."""
+        logits = self._logits.get(source)
+        if logits is None:
+            cut = self._deploy.models[self._deploy.instance.scenario.sources[source].models[0]].cuts[-1]
+            logits = self._logits[source] = logits_of(cut, source).name
+        return {TOKENS: np.array([likeliest(result[logits])], np.int64)} if logits in result else {}
 
     def _cut(self, model: str, cut: int) -> tuple[str, ...]:
         return tuple(spec.name for spec in self._deploy.models[model].cuts[cut])

@@ -6,8 +6,8 @@ import logging
 import time
 from collections.abc import Callable, Mapping
 
-from planner.errors import RuntimeSessionError, explain
-from planner.execution.agent.executor import ModelBlocks, fetch
+from planner.errors import PlannerError, RuntimeSessionError, explain
+from planner.execution.agent.model_blocks import ModelBlocks, fetch
 from planner.execution.wire.frames import Tensors
 
 _LOG = logging.getLogger(__name__)
@@ -38,8 +38,10 @@ class WarmUp:
         self._on_problem = on_problem
         self._stopping = stopping
 
-    def warm_up(self, model: str, block: int, runs: int = 1) -> float:
-        """Load a block and, if the tensors before it are known, run it some times.
+    def warm_up(self, model: str, block: int, runs: int = 1, last: int | None = None) -> float:
+        """Load a block and, if the tensors before it are known, run it some times; or the session up to ``last``.
+
+        Blocks that cannot be joined to a session are loaded one by one.
 
         Returns
         -------
@@ -53,7 +55,16 @@ class WarmUp:
         """
         if self._stopping():
             return 0.0
-        self._models[model].load(block)
+        last = block if last is None else last
+        try:
+            self._models[model].load(block, last)
+        except PlannerError as error:
+            if last == block:
+                raise
+            problem = f"blocks {block} to {last} of {model} run one by one, as they cannot be joined: {explain(error)}"
+            _LOG.warning("%s", problem)
+            self._on_problem(problem)
+            return sum(self.warm_up(model, each, runs) for each in range(block, last + 1))
         tensors = self._tensors.pop((model, block), None)
         if tensors is None:
             return 0.0
@@ -63,13 +74,14 @@ class WarmUp:
                 if self._stopping():
                     return 0.0
                 start_s = time.monotonic()
-                outputs = self._models[model].run(block, tensors)
+                outputs = self._models[model].run(block, tensors, last)
                 times_s.append(time.monotonic() - start_s)
         except RuntimeSessionError as error:
-            problem = f"block {block} of {model} fails in its warm-up: {explain(error)}"
+            blocks = f"block {block}" if last == block else f"blocks {block} to {last}"
+            problem = f"{blocks} of {model} fails in its warm-up: {explain(error)}"
             _LOG.warning("%s", problem)
             self._on_problem(problem)
             return 0.0
         _LOG.debug("block %d of %s is warm", block, model)
-        self._tensors[model, block + 1] = fetch(outputs)
+        self._tensors[model, last + 1] = fetch(outputs)
         return min(times_s)

@@ -5,8 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 from weakref import WeakValueDictionary
 
-from planner.execution.agent.executor import ModelBlocks
 from planner.execution.agent.link_speeds import LinkSpeeds
+from planner.execution.agent.model_blocks import ModelBlocks
 from planner.execution.agent.turns import Turns
 
 

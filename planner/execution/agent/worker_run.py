@@ -25,7 +25,8 @@ from planner.errors import ExecuteError, PlannerError
 from planner.execution.agent.block_cache import BlockCache
 from planner.execution.agent.block_loader import BlockLoader
 from planner.execution.agent.driver import Driver
-from planner.execution.agent.executor import BlockResult, Executor, ModelBlocks
+from planner.execution.agent.executor import BlockResult, Executor
+from planner.execution.agent.model_blocks import ModelBlocks
 from planner.execution.agent.warm_up import WarmUp
 from planner.execution.agent.workbench import Workbench
 from planner.execution.wire.checks import Refusals, check_fits
@@ -52,6 +53,7 @@ from planner.execution.wire.messages import (
 )
 from planner.execution.wire.threads import start_thread
 from planner.execution.wire.transport import CONTROL
+from planner.policy.candidate_routes import resident_sessions
 from planner.runtime.input_pool import input_pool
 from planner.runtime.providers import Provider
 
@@ -118,6 +120,7 @@ class WorkerRun:
         self._leaving = leaving
         self._closed = False
         self._announced = dict.fromkeys(sha256 for model in deploy.models.values() for sha256 in model.block_sha256)
+        self._sessions = resident_sessions(deploy.instance, deploy.policy, deploy.plan, name, deploy.resident)
         self._unchecked = list(reversed(self._announced))
         """Blocks whose files in the cache remain to be checked, the next one last."""
         self._inputs: dict[str, list[Tensors]] = {}
@@ -264,12 +267,16 @@ class WorkerRun:
     def _warm_up(self, warm_up: WarmUp, model: str) -> tuple[float, ...]:
         """Load the resident blocks and run each a few times; return the shortest times in seconds, 0 if not run.
 
-        A block that another run of the agent uses runs only once, for the blocks after it.
+        That of a session of several blocks is divided among them as profiled. A session that another run of the agent
+        uses runs only once, for the blocks after it.
         """
         shortest_s = [0.0] * len(self._deploy.models[model].block_sha256)
-        for block in sorted(self._deploy.resident.get(model, ())):
-            used = self._deploy.beside and block in self._models[model].loaded
-            shortest_s[block] = warm_up.warm_up(model, block, 1 if used else _WARM_RUNS)
+        profiled_s = self._deploy.instance.block_s(model, self._name)
+        for first, last in self._sessions.get(model, ()):
+            used = self._deploy.beside and (first, last) in self._models[model].sessions
+            time_s = warm_up.warm_up(model, first, 1 if used else _WARM_RUNS, last)
+            inside = profiled_s[first : last + 1]
+            shortest_s[first : last + 1] = (time_s * inside / inside.sum()).tolist()
         return tuple(shortest_s)
 
     # ---- inbound messages -------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ from planner.execution.wire.messages import DeployedModel, Transmit
 from planner.model.tokens import vocabulary
 from planner.plan.replan import LiveReplanner, StartReplanner, TakeAnswer
 from planner.plan.types import PlanSpec
-from planner.policy.candidate_routes import resident_blocks
+from planner.policy.candidate_routes import resident_blocks, resident_sessions
 from planner.policy.registry import needs_plan
 from planner.runtime.input_pool import input_pool, prompt_pool
 from planner.scenario.instance import Instance
@@ -84,6 +84,8 @@ class Deployment:
         Emulates the scenario's network on this host; without it, transfers use the real network.
     sent
         Inputs of sources that have their own, used in turn; inputs of other sources are drawn from the seed.
+    own_prompts
+        Prompts of sources of sequences that have their own, used in turn; prompts of others are drawn from the seed.
     live
         Whether samples are submitted during the run, until :meth:`Coordinator.stop`, instead of arriving as in the
         scenario.
@@ -107,6 +109,7 @@ class Deployment:
     paced: bool = False
     emulation: Emulation | None = None
     sent: Mapping[str, Sequence[Tensors]] = field(default_factory=dict)
+    own_prompts: Mapping[str, Sequence[Sequence[int]]] = field(default_factory=dict)
     live: bool = False
     replan: Callable[[TakeAnswer], LiveReplanner] | None = None
     later: frozenset[str] = frozenset()
@@ -118,6 +121,11 @@ class Deployment:
         """Number of samples of all sources."""
         return sum(self.instance.samples(source) for source in self.instance.sources)
 
+    def sessions(self, worker: str) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """Return the first and last block of each session that a worker loads before the start, by model."""
+        resident = self.resident.get(worker, {})
+        return resident_sessions(self.instance, self.policy, self.plan, worker, resident)
+
     def inputs(self, source: str) -> Sequence[Tensors]:
         """Return the inputs that the samples of a source use in turn, sent or drawn."""
         return self.sent[source] if source in self.sent else self._drawn(source, self.instance.samples(source))
@@ -127,6 +135,8 @@ class Deployment:
         spec = self.instance.scenario.sources[source]
         if spec.decode is None:
             raise ValueError(f"{source} produces no sequences")
+        if source in self.own_prompts:
+            return self.own_prompts[source]
         cuts = self.models[spec.models[0]].cuts
         return prompt_pool(
             spec.decode.prompt,
@@ -155,6 +165,7 @@ def deploy(
     paced: bool = False,
     emulation: Emulation | None = None,
     sent: Mapping[str, Sequence[Tensors]] | None = None,
+    own_prompts: Mapping[str, Sequence[Sequence[int]]] | None = None,
     live: bool = False,
     later: Collection[str] = (),
     home_timeout_s: float = HOME_TIMEOUT_S,
@@ -192,6 +203,7 @@ def deploy(
         paced=paced,
         emulation=emulation,
         sent=sent or {},
+        own_prompts=own_prompts or {},
         live=live,
         replan=partial(replan, instance, plan) if replan and plan is not None and needs_plan(policy) else None,
         later=frozenset(later),

@@ -107,6 +107,7 @@ class RunState:
             paced=deployment.paced,
             emulated=deployment.emulation is not None,
             sent=tuple(deployment.sent),
+            prompts={name: tuple(map(tuple, prompts)) for name, prompts in deployment.own_prompts.items()},
             beside=tuple(other.run for other in self.members.beside if other.run is not None),
             live=deployment.live,
         )

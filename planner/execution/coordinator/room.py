@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from dataclasses import replace
 
 from planner.errors import ExecuteError, Fault
 from planner.execution.coordinator.deployment import Deployment
+from planner.plan.sessions import block_by_block, has_sessions
 from planner.policy.registry import needs_plan
 from planner.units import format_quantity
 
@@ -13,8 +15,8 @@ from planner.units import format_quantity
 def needed_bytes(deployments: Sequence[Deployment], worker: str) -> float:
     """Return the memory that a worker needs for several runs at once.
 
-    As for one plan, it is the worker's base, the weights of each block once, and the largest activation: a block that
-    two runs have is in memory once.
+    As for one plan, it is the worker's base, the weights of each session once, and the largest activation: a block, or
+    a session of several, that two runs have is in memory once.
     """
     costs = dict(cost for deployment in deployments for cost in _costs(deployment, worker))
     base_bytes = max(
@@ -27,13 +29,33 @@ def needed_bytes(deployments: Sequence[Deployment], worker: str) -> float:
     )
 
 
-def _costs(deployment: Deployment, worker: str) -> Iterator[tuple[str, tuple[float, float]]]:
-    """Yield hash, size of the weights and size of the activations of each block that a run has at a worker."""
-    for model, blocks in deployment.resident.get(worker, {}).items():
+def _costs(deployment: Deployment, worker: str) -> Iterator[tuple[tuple[str, ...], tuple[float, float]]]:
+    """Yield hashes, size of the weights and of the activations of each session that a run has at a worker."""
+    for model, spans in deployment.sessions(worker).items():
         profile = deployment.instance.profile(model, worker)
-        for block in blocks:
-            cost = profile.blocks[block]
-            yield deployment.models[model].block_sha256[block], (cost.weight_bytes, cost.activation_bytes)
+        for first, last in spans:
+            costs, hashes = profile.blocks[first : last + 1], deployment.models[model].block_sha256[first : last + 1]
+            weights = sum(cost.weight_bytes for cost in costs)
+            yield hashes, (weights, max(cost.activation_bytes for cost in costs))
+
+
+def with_room(others: Sequence[Deployment], new: Deployment, share: float | None = None) -> Deployment:
+    """Return a run to begin beside others, in which each block has its own session where only that fits in memory.
+
+    Raises
+    ------
+    ExecuteError
+        As :func:`check_room`.
+    """
+    try:
+        check_room([*others, new], share)
+    except ExecuteError:
+        if new.plan is None or not has_sessions(new.plan):
+            raise
+        apart = replace(new, plan=block_by_block(new.plan))
+        check_room([*others, apart], share)
+        return apart
+    return new
 
 
 def check_room(deployments: Sequence[Deployment], share: float | None = None) -> None:

@@ -246,16 +246,18 @@ class Generation(Iterator[int], AsyncIterator[int]):
             inputs = {spec.name: fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
             inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
             self._sent_s = time.monotonic()
-            outputs = yield _Run(inputs, self._further(end) if end == len(known) else None)
+            outputs = yield _Run(inputs, self._further(end, of_prompt=end < len(known)))
             self._runs, self._seen = self._runs + 1, end
         return outputs
 
-    def _further(self, known: int) -> Further | None:
-        """Return the steps that are to follow the next one."""
-        if self.temperature > 0 or not self.tokens:
+    def _further(self, known: int, *, of_prompt: bool) -> Further | None:
+        """Return the steps that are to follow the next run; None where tokens are drawn here."""
+        if self.temperature > 0:
             return None
-        together = min(int(TOGETHER_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER)
-        return Further(steps=together - 1, known=known, stop=tuple(self.stop)) if together > 1 else None
+        together = 1
+        if self.tokens and not of_prompt:
+            together = min(int(TOGETHER_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER)
+        return Further(steps=max(together - 1, 0), known=known, stop=tuple(self.stop))
 
     def _check_tokens(self, what: str, tokens: Collection[int]) -> None:
         size = self._logits.shape[-1]

@@ -28,7 +28,7 @@ from typing import Final, TypeVar
 from planner.errors import ExecuteError
 from planner.execution.coordinator.coordinator import READY_TIMEOUT_S, Coordinator
 from planner.execution.coordinator.deployment import Deployment
-from planner.execution.coordinator.room import check_room
+from planner.execution.coordinator.room import with_room
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.session.live_run import LiveRun
 from planner.execution.session.program_end import ProgramEnd
@@ -184,7 +184,7 @@ class LiveSession(AbstractContextManager["LiveSession"]):
         with self._changing:
             old = self._runs[-1]
             old.refuse_failed()
-            check_room([*(run.deployment for run in self._runs), deployment], self._share)
+            deployment = with_room([run.deployment for run in self._runs], deployment, self._share)
             coordinator = old.coordinator.another()
             try:
                 away = {name for name in deployment.instance.workers if name in old.absent}

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from math import isfinite
 from typing import Any, Final
 
@@ -168,7 +167,10 @@ def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:
     elif isinstance(message, ResultMessage):
         longest = max(len(model.block_sha256) for model in deploy.models.values())
         _check_number("cut", message.cut, longest, frame)
-        _check_result(deploy.instance, deploy.models, message.key.source, message.origin, frame)
+        if message.greedy:
+            _check_token(frame)
+        else:
+            _check_result(deploy.instance, deploy.models, message.key.source, message.origin, frame)
     elif isinstance(message, FailureMessage):
         for worker in message.broken or ():
             _known("worker", worker, deploy.instance.workers, frame)
@@ -193,6 +195,15 @@ def _check_task(deploy: Deploy, task: Task, frame: Frame) -> None:
         _check_number("block", block, length, frame)
     for stage in task.stages:
         _known("worker", stage.worker, deploy.instance.workers, frame)
+
+
+def _check_token(frame: Frame) -> None:
+    """Check that a result is one token; that of an attempt that is over has none."""
+    for name, tensor in frame.tensors.items():
+        _known("tensor", name, (TOKENS,), frame)
+        if tensor.dtype != np.int64 or tensor.shape != (1,):
+            value = f"{tensor.dtype} {list(tensor.shape)}"
+            raise ExecuteError("not a token", where=_where(frame), value=value, expected="int64 [1]")
 
 
 def _check_result(
@@ -285,7 +296,7 @@ def check_end(instance: Instance, frame: Frame, record: SampleRecord) -> None:
 def check_live_result(
     instance: Instance, models: Mapping[str, DeployedModel], frame: Frame, record: SampleRecord
 ) -> None:
-    """Check that the tensors with the end of a sample of a live run are its whole result, if it has one.
+    """Check that the tensors with the end of a sample of a live run are its whole result, if it has one, or tokens.
 
     Raises
     ------
@@ -295,12 +306,10 @@ def check_live_result(
     origin = record.origin
     if record.status != "completed":
         return
-    given = frame
-    if extra := {TOKENS, TIMES} & frame.tensors.keys():
+    if {TOKENS, TIMES} & frame.tensors.keys():
         _check_steps(frame)
-        tensors = {name: tensor for name, tensor in frame.tensors.items() if name not in extra}
-        given = replace(frame, tensors=tensors)
-    _check_result(instance, models, record.source, origin, given)
+        return
+    _check_result(instance, models, record.source, origin, frame)
     if origin is not None and origin.exit is not None:
         expected = {origin.exit}
     else:
@@ -312,6 +321,8 @@ def check_live_result(
 
 def _check_steps(frame: Frame) -> None:
     """Check the tokens of several steps, and the time of each."""
+    for name in frame.tensors:
+        _known("tensor", name, (TOKENS, TIMES), frame)
     found = [frame.tensors.get(name, np.empty(0)) for name in (TOKENS, TIMES)]
     fits = [tensor.dtype == dtype and tensor.ndim == 1 for tensor, dtype in zip(found, (np.int64, float), strict=True)]
     if not all(fits) or not 0 < len(found[0]) == len(found[1]) or not np.isfinite(found[1]).all():
@@ -355,7 +366,8 @@ def check_log(instance: Instance, frame: Frame, records: Iterable[Record]) -> No
         _check_times(frame, record.start_s, record.end_s)
         if isinstance(record, BlockRecord):
             recorder = record.worker
-            _check_number("block", record.block, lengths[record.source] - 1, frame)
+            _check_number("block", record.last, lengths[record.source] - 1, frame)
+            _check_number("block", record.block, record.last, frame)
         else:
             recorder = record.receiver
             _known("worker", record.sender, instance.workers, frame)

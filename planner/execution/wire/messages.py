@@ -90,6 +90,8 @@ class Deploy(FrozenModel):
     threads: Annotated[int, Field(ge=1, le=2**16)] = 1
     sent: tuple[str, ...] = ()
     """Sources whose inputs are sent as :class:`Input` before the start; other inputs are drawn from the seed."""
+    prompts: dict[str, Annotated[tuple[tuple[Count, ...], ...], Field(min_length=1)]] = {}
+    """Prompts of sources of sequences that have their own, used in turn; others are drawn from the seed."""
     beside: tuple[str, ...] = ()
     """Runs of the same coordinator that go on beside this one, until their samples have ended; others are dropped."""
     live: bool = False
@@ -183,9 +185,12 @@ MAX_FURTHER: Final = 64
 
 
 class Further(FrozenModel):
-    """Further steps of a sequence after a sample, each with the likeliest token of the one before."""
+    """Further steps of a sequence after a sample, each with the likeliest token of the one before.
 
-    steps: Annotated[int, Field(ge=1, le=MAX_FURTHER)]
+    The result is the tokens; without further steps, the likeliest one after the sample.
+    """
+
+    steps: Annotated[int, Field(ge=0, le=MAX_FURTHER)]
     known: Annotated[int, Field(ge=1, le=2**24)]
     """Tokens of the sequence, those of the sample included."""
     stop: tuple[Count, ...] = ()
@@ -204,7 +209,7 @@ class Submit(FrozenModel):
     within_s: Amount | None = None
     """Time after its arrival, in seconds, after which no block of it is started; None without such a limit."""
     further: Further | None = None
-    """Steps that follow it before its end; None for none."""
+    """Steps that follow it before its end; None for none, and for all outputs in place of tokens."""
 
 
 class Stop(FrozenModel):

@@ -120,7 +120,7 @@ class TraceColumns:
         self._latency_s = latency_s or {}
         self._sources: dict[str, int] = {}
         self._tracks: dict[TrackName, int] = {}
-        self._whole = {name: array("q") for name in ("track", "source", "sample", "block", "bytes")}
+        self._whole = {name: array("q") for name in ("track", "source", "sample", "first", "last", "bytes")}
         self._times = {name: array("d") for name in ("start", "end")}
         self._ended = {name: array("q") for name in ("source", "sample", "status")}
         self._ends = {name: array("d") for name in ("created", "finished")}
@@ -137,10 +137,10 @@ class TraceColumns:
             return
         track: TrackName
         if isinstance(record, BlockRecord):
-            track, block, size = ("worker", record.worker), record.block, 0
+            track, first, last, size = ("worker", record.worker), record.block, record.last, 0
         else:
-            track, block, size = ("link", record.resource), record.cut, record.size_bytes
-        values = (self._tracks.setdefault(track, len(self._tracks)), source, record.sample, block, size)
+            track, first, last, size = ("link", record.resource), record.cut, record.cut, record.size_bytes
+        values = (self._tracks.setdefault(track, len(self._tracks)), source, record.sample, first, last, size)
         for column, value in zip(self._whole.values(), values, strict=True):
             column.append(value)
         self._times["start"].append(record.start_s)
@@ -224,7 +224,6 @@ def _joined(columns: Columns, is_link: NDArray[np.bool_]) -> Columns:
     """Return slices ordered by sample and start; blocks of a sample that follow each other on a worker become one."""
     order = np.lexsort((columns["start"], columns["sample"], columns["source"]))
     table = {name: column[order] for name, column in columns.items()}
-    table["first"] = table["last"] = table.pop("block")
     if not len(order):
         return table
     same = np.ones(len(order) - 1, bool)

@@ -25,7 +25,11 @@ from planner.solvers.core.problem import Array, Choice, Choices, Integers, Probl
 
 
 def build_problem(
-    instance: Instance, *, max_visits: int | None = None, pins: Mapping[str, Mapping[int, str]] | None = None
+    instance: Instance,
+    *,
+    max_visits: int | None = None,
+    pins: Mapping[str, Mapping[int, str]] | None = None,
+    max_wait_s: float | None = None,
 ) -> Problem:
     """Return the problem of an instance.
 
@@ -35,14 +39,19 @@ def build_problem(
         How many stages of one sample a worker may run; unlimited by default.
     pins
         By source, the worker that must run each block.
+    max_wait_s
+        Longest time of a session of several blocks that more urgent work may wait for; chosen for each plan by default.
 
     Raises
     ------
     PlanError
         The goal is ``delay`` or ``energy`` and a source has no rate, or it is ``energy`` and a worker has no power.
     SolveError
-        A pin names a source, worker or block that does not exist, or needs more visits than are allowed.
+        A pin names a source, worker or block that does not exist, or needs more visits than are allowed; or
+        ``max_wait_s`` is no time.
     """
+    if max_wait_s is not None and not max_wait_s >= 0:
+        raise SolveError("not a time", where="max_wait_s", value=max_wait_s, expected="seconds, 0 or more")
     scenario = instance.scenario
     if scenario.objective.goal == "energy":
         require_power(instance)
@@ -93,6 +102,7 @@ def build_problem(
         ),
         ring=tuple(instance.workers.index(name) for name in scenario.policy.ring or instance.workers),
         max_visits=max_visits,
+        max_wait_s=max_wait_s,
         pins=_pins(instance, pins or {}, max_visits),
         max_utilisation=np.array([instance.max_utilisation[name] for name in (*instance.workers, *instance.resources)]),
         **_power(instance),
@@ -160,6 +170,7 @@ def _variants(instance: Instance, model_index: int, model: str, phases: Sequence
     )
     cut_bytes = np.average([instance.run_bytes(model, phase) for phase in phases], axis=0, weights=runs)
     overhead_s = np.array([instance.stage_overhead_s(model, worker) for worker in instance.workers])
+    saving_s = np.stack([instance.saving_s(model, worker) for worker in instance.workers], axis=1)
     variants = []
     for index, point in enumerate(instance.operating_points(model)):
         reach = sum(runs) * np.array([*point.reach, point.reach[-1]])
@@ -174,11 +185,12 @@ def _variants(instance: Instance, model_index: int, model: str, phases: Sequence
                 operating_point=index,
                 accuracy=point.accuracy,
                 reach=reach,
-                block_s=block_s,
+                block_s=block_s - saving_s,
                 overhead_s=overhead_s,
                 cut_bytes=cut_bytes,
                 exit_bytes=exit_bytes,
                 exit_share=exit_share,
+                saving_s=saving_s if saving_s.any() else 0.0,
             )
         )
     return variants

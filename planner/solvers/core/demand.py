@@ -24,7 +24,8 @@ class Variant:
         Expected number of times that a sample runs block l, the last repeated for the result; shape [L + 1]. At most 1
         for a sample that may leave early, and the number of runs for a sequence.
     block_s
-        Mean time of a run of each block on each worker; shape [L, D], seconds.
+        Mean time of a run of each block on each worker, in one session with the block before if that saves time and the
+        stage has it; shape [L, D], seconds.
     overhead_s
         Time to start a stage on each worker; shape [D], seconds.
     cut_bytes
@@ -33,6 +34,8 @@ class Variant:
         Mean bytes per sample sent home by an exit after block l; shape [L].
     exit_share
         Probability that a sample leaves through an exit after block l; shape [L].
+    saving_s
+        How much longer a block takes as the first one of its stage; shape [L, D], seconds.
     """
 
     model: int
@@ -44,6 +47,12 @@ class Variant:
     cut_bytes: Array
     exit_bytes: Array
     exit_share: Array
+    saving_s: Array | float = 0.0
+
+    @property
+    def begin_s(self) -> Array:
+        """What a stage that begins with each block takes beyond ``block_s``; shape [L, D], seconds."""
+        return np.asarray(np.broadcast_to(self.overhead_s + self.saving_s, self.block_s.shape))
 
     def __len__(self) -> int:
         return len(self.exit_bytes)

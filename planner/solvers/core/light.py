@@ -41,7 +41,7 @@ def first_of_stage(demand: Demand, model: Variant, most_load: float, usable: Arr
     """
     reach, length = model.reach[:-1, None], len(model)
     until_s = np.vstack([np.zeros(len(usable)), np.cumsum(reach * model.block_s, axis=0)])
-    stage_s = until_s[:, None] - until_s[:-1] + reach * model.overhead_s
+    stage_s = until_s[:, None] - until_s[:-1] + reach * model.begin_s
     heavy = demand.volume * stage_s > most_load * usable * (1 + ROUNDING)
     before = np.arange(length) < np.arange(length + 1)[:, None]
     return np.asarray((heavy & before[:, :, None]).sum(axis=1))

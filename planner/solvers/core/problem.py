@@ -86,6 +86,9 @@ class Problem:
         Order of the workers for methods that send samples around a ring.
     max_visits
         How many stages of one sample a worker may run; unlimited by default.
+    max_wait_s
+        Longest time of a session of several blocks that more urgent work may wait for, when plans are evaluated; costs
+        here are those of all blocks joined. By default whatever evaluates best.
     pins
         Workers fixed by the user: by source, worker by block.
     resident
@@ -125,6 +128,7 @@ class Problem:
     parameters: tuple[Array, ...]
     ring: tuple[int, ...] = ()
     max_visits: int | None = None
+    max_wait_s: float | None = None
     pins: dict[str, dict[int, int]] = field(default_factory=dict)
     resident: Residency | None = None
     max_utilisation: Array | float = 1.0
@@ -261,7 +265,10 @@ class Problem:
         workers = np.asarray(route)
         reach = variant.reach[:-1]
         starts = np.append(True, workers[1:] != workers[:-1])
-        work_s = reach * (variant.block_s[np.arange(len(variant)), workers] + starts * variant.overhead_s[workers])
+        work_s = reach * (
+            variant.block_s[np.arange(len(variant)), workers]
+            + starts * variant.begin_s[np.arange(len(variant)), workers]
+        )
         senders = np.concatenate([[demand.home], workers, workers])
         home = np.full(len(variant), demand.home)
         receivers = np.concatenate([workers, [demand.home], home])

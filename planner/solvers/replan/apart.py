@@ -18,7 +18,8 @@ from planner.base import FrozenModel
 from planner.errors import Fault, PlannerError, SolveError
 from planner.plan.types import PlanSpec, Status
 from planner.scenario.instance import Instance
-from planner.solvers.solve import Routes, Solution, solve
+from planner.solvers.core.solution import Solution
+from planner.solvers.solve import Routes, solve
 
 _COMMAND: Final = (sys.executable, "-m", "planner.solvers.replan.apart")
 

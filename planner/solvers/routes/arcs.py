@@ -38,7 +38,7 @@ def node_arcs(problem: Problem, source: int, variant: int) -> Iterator[Arc]:
     model, home = problem.variants[variant], problem.demands[source].home
     last = len(model) - 1
     for block, worker in np.argwhere(problem.runs(source, variant)).tolist():
-        begins = model.overhead_s[worker] if block == 0 else 0.0
+        begins = model.begin_s[block, worker] if block == 0 else 0.0
         uses = [(worker, float(model.reach[block] * (model.block_s[block, worker] + begins)))]
         latency_s = 0.0
         sends = [(worker, home, float(model.exit_share[block]), float(model.exit_bytes[block]))]
@@ -62,7 +62,7 @@ def move_arcs(problem: Problem, source: int, variant: int) -> Iterator[Arc]:
         reach = float(model.reach[block])
         for sender, worker in np.argwhere(linked & runs[block - 1][:, None] & runs[block][None, :]).tolist():
             uses = _hops(problem, sender, worker, reach * float(model.cut_bytes[block]))
-            uses.append((worker, reach * float(model.overhead_s[worker])))
+            uses.append((worker, reach * float(model.begin_s[block, worker])))
             yield Arc(block, worker, sender, tuple(uses), reach * float(problem.latency_s[sender, worker]))
 
 

@@ -311,7 +311,7 @@ class DelayAnnealing:
 
 def _chain(problem: Problem, source: int, choice: Choice) -> _Chain:
     demand, model = problem.demands[source], problem.variants[choice.variant]
-    begin_s = model.reach[:-1, None] * model.overhead_s
+    begin_s = model.reach[:-1, None] * model.begin_s
     work_s = model.reach[:-1, None] * model.block_s
     work_s[0] += begin_s[0]  # the first stage always begins
     inner_s = np.vstack([0 * begin_s[:1], begin_s[1:], 0 * begin_s[:1]])

@@ -34,7 +34,7 @@ class LayeredGraph:
     ``node`` [L, D] holds those of the blocks, including input and result; a move across cut l costs
     ``scale``_l (base + per_byte · ``cut_bytes``_l), both [L]. There is no move with ``scale``_l · ``cut_bytes``_l above
     ``most_bytes`` [D, D], receivers as rows, and no stage that ends before cut l on worker d and begins before
-    ``first_of_stage`` [L + 1, D].
+    ``first_of_stage`` [L + 1, D]. A move across cut l to worker d costs ``scale``_l · ``begin``_ld more [L, D].
     """
 
     node: Array
@@ -43,6 +43,7 @@ class LayeredGraph:
     scale: Array
     most_bytes: Array | None = None
     first_of_stage: Integers | None = None
+    begin: Array | None = None
 
     @classmethod
     def of(cls, problem: Problem, source: int, variant: int, prices: Prices) -> LayeredGraph:
@@ -63,7 +64,11 @@ class LayeredGraph:
         scale = np.maximum(model.reach[:-1], MIN_REACH)
         limited = np.isfinite(problem.most_load)
         first = problem.first_of_stage(source, variant) if limited else None
-        return cls(node, moves, model.cut_bytes[:-1], scale, _most_bytes(problem, source), first)
+        most_bytes = _most_bytes(problem, source)
+        saved = (
+            np.asarray(np.broadcast_to(model.saving_s, node.shape) * second[:count]) if np.any(model.saving_s) else None
+        )
+        return cls(node, moves, model.cut_bytes[:-1], scale, most_bytes, first, saved)
 
     def cheapest(self, near: tuple[int, ...] = ()) -> tuple[float, tuple[int, ...]]:
         """Return the price of the cheapest path, and its workers; a ``near`` path bounds the search.
@@ -94,6 +99,8 @@ class LayeredGraph:
         begins = np.flatnonzero(path[1:] != path[:-1]) + 1
         into, sender = path[begins], path[begins - 1]
         moves = self.moves.base[into, sender] + self.cut_bytes[begins] * self.moves.per_byte[into, sender]
+        if self.begin is not None:
+            moves += self.begin[begins, into]
         if self.most_bytes is not None:
             moves[self.scale[begins] * self.cut_bytes[begins] > self.most_bytes[into, sender]] = np.inf
         return float(self.node[np.arange(len(path)), path].sum() + self.scale[begins] @ moves)
@@ -114,6 +121,9 @@ class LayeredGraph:
         move = self.moves.per_byte[into]
         move *= self.cut_bytes[block]
         move += self.moves.base[into]
+        if self.begin is not None:
+            move += self.begin[block, into, None]
+            move[np.arange(len(into)), into] = 0.0
         move *= self.scale[block]
         if self.most_bytes is not None:
             move[self.scale[block] * self.cut_bytes[block] > self.most_bytes[into]] = np.inf
@@ -124,6 +134,8 @@ class LayeredGraph:
         length = len(self.node)
         rest = self.node.copy()
         enter = self.moves.least_base + self.cut_bytes[:, None] * self.moves.least_per_byte
+        if self.begin is not None:
+            enter += self.begin
         enter *= self.scale[:, None]
         for block in range(length - 1, 0, -1):
             enter[block] += rest[block]

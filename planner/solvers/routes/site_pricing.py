@@ -128,7 +128,8 @@ class _Program:
     def __init__(self, problem: Problem, moves: SiteMoves, variant: int, sources: list[int], prices: Prices) -> None:
         self.moves, self.sites = moves, moves.sites
         self.model: Variant = problem.variants[variant]
-        self.begin = (self.model.overhead_s * moves.second[: len(problem.workers)])[self.sites.members]
+        begin = self.model.begin_s * moves.second[: len(problem.workers)]
+        self.begin = begin[:, self.sites.members]
         self.node = self._nodes(problem, variant, sources)
         if problem.room_parts:
             of_blocks = (prices.of_blocks(problem, source, variant) for source in sources)
@@ -142,7 +143,7 @@ class _Program:
         homes = np.array([problem.demands[source].home for source in sources])
         from_home, to_home = (self.moves.between(homes, outward=outward) for outward in (True, False))
         from_home, to_home = _finite(from_home), _finite(to_home)
-        node[0] += model.reach[0] * (self.begin + from_home.transfer(model.cut_bytes[0]))
+        node[0] += model.reach[0] * (self.begin[0] + from_home.transfer(model.cut_bytes[0]))
         node[-1] += model.reach[-1] * to_home.transfer(model.cut_bytes[-1])
         for block in np.flatnonzero(model.exit_share > 0).tolist():
             node[block] += model.exit_share[block] * to_home.latency + model.exit_bytes[block] * to_home.per_byte
@@ -154,12 +155,12 @@ class _Program:
         """Return the prices of moves before a block: within sites, to gateways, between them, and from them."""
         moves, model = self.moves, self.model
         scale, size_bytes = max(model.reach[block], MIN_REACH), model.cut_bytes[block]
-        within = scale * (moves.within.transfer(size_bytes) + self.begin[:, None, :])
+        within = scale * (moves.within.transfer(size_bytes) + self.begin[block, :, None, :])
         slots = np.arange(within.shape[1])
         within[:, slots, slots] = 0.0
         across = scale * moves.across.transfer(size_bytes)
         np.fill_diagonal(across, np.inf)
-        down = scale * (moves.down.transfer(size_bytes) + self.begin)
+        down = scale * (moves.down.transfer(size_bytes) + self.begin[block])
         return within, scale * moves.up.transfer(size_bytes), across, down
 
     def solve(self) -> tuple[list[float], list[Path]]:

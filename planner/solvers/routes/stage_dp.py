@@ -58,7 +58,7 @@ class StagedRoutes:
         demand, model = problem.demands[source], problem.variants[variant]
         count, length = len(problem.workers), len(model)
         done_s = np.vstack([np.zeros(count), np.cumsum(model.reach[:-1, None] * model.block_s, axis=0)])
-        begin_s = model.reach[:-1, None, None] * model.overhead_s
+        begin_s = (model.reach[:-1, None] * model.begin_s)[:, None]
         load = demand.volume * (done_s[None, :, :] - done_s[:-1, None, :] + begin_s)
         load[np.arange(length)[:, None] >= np.arange(length + 1)] = np.inf
         activation_bytes = problem.activation_bytes[model.model]

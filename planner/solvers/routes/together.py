@@ -78,10 +78,21 @@ class _Stack:
         most = [graph.most_bytes for graph in self.graphs if graph.most_bytes is not None]
         return np.stack(most) if most else None
 
+    @cached_property
+    def begin(self) -> Array | None:
+        """Prices of beginning a stage at each block; shape [L, B, D]; None if nothing."""
+        if all(graph.begin is None for graph in self.graphs):
+            return None
+        return np.stack([np.zeros_like(it.node) if it.begin is None else it.begin for it in self.graphs], axis=1)
+
     def move(self, cut: int) -> Array:
         """Return the prices of moves across a cut, 0 for staying; shape [B, D, D], receivers before senders."""
         move: Array = self.per_byte * self.size[cut]
         move += self.base
+        if self.begin is not None:
+            everyone = np.arange(move.shape[1])
+            move += self.begin[cut][:, :, None]
+            move[:, everyone, everyone] = 0.0
         move *= self.scale[cut]
         if self.most_bytes is not None:
             np.putmask(move, self.scale[cut] * self.size[cut] > self.most_bytes, np.inf)

@@ -21,8 +21,9 @@ from planner.plan.verify import relative_gap, verify
 from planner.scenario.instance import Instance
 from planner.solvers.core.interrupt import on_interrupt
 from planner.solvers.core.search_state import Options, Progress
+from planner.solvers.core.solution import Solution
 from planner.solvers.sizing.fleet import Counts, Kind
-from planner.solvers.solve import Routes, Solution, solve
+from planner.solvers.solve import Routes, solve
 
 ROOMS = (0.85, 0.7, 0.5, 0.35)
 """Factors on caps and deadlines that give ever roomier fleets, tried in turn until one has a plan."""
