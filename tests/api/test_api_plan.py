@@ -57,7 +57,7 @@ def test_saved_it_is_what_the_command_writes(plan: planner.Plan, folder: Path, t
 def test_a_scenario_that_changed_is_refused_unless_given(plan: planner.Plan, folder: Path, tmp_path: Path) -> None:
     own = planner.Scenario.from_dict(plan.scenario.to_dict(), folder=folder)
     own.save(tmp_path / "scenario.yaml")
-    made = planner.solve(own, progress=None)
+    made = planner.solve(own, method="milp", progress=None)
     with (tmp_path / "scenario.yaml").open("a") as file:
         file.write("\n# changed\n")
     made.save(tmp_path / "plan.json")  # the plan was made for the file as it was
@@ -107,7 +107,7 @@ def test_progress_is_reported_to_a_callback_and_ends(folder: Path, capfd: pytest
     heard: list[tuple[str, float, float | None]] = []
     planner.solve(folder / "scenario.yaml", progress=lambda *state: heard.append(state))
     assert heard[-1] == ("solving", 1, 1)
-    planner.solve(folder / "scenario.yaml")  # not on a terminal
+    planner.solve(folder / "scenario.yaml", method="milp")  # not on a terminal
     assert capfd.readouterr() == ("", "")
 
 
