@@ -107,7 +107,7 @@ def test_an_executor_thread_that_fails_ends_the_run_and_not_the_agent(tmp_path: 
 def test_a_block_loader_thread_that_fails_is_reported() -> None:
     class Blocks(ModelBlocks):
         @property
-        def loaded(self) -> tuple[int, ...]:
+        def sessions(self) -> frozenset[tuple[int, int]]:
             raise KeyError("t3")
 
     deployment = small_deployment(small_instance(), SPLIT)
