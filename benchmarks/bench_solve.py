@@ -19,18 +19,22 @@ from typing import Any, Final
 import numpy as np
 
 from planner.cli.output import print_table
+from planner.plan.replan import Situation
+from planner.plan.types import PlanSpec
+from planner.scenario.instance import Instance
 from planner.solvers.core.demand import Demand, Variant
 from planner.solvers.core.highs import SilentHighs
-from planner.solvers.core.problem import Choices, Problem, normalised
+from planner.solvers.core.problem import Problem
 from planner.solvers.core.search_state import Options, Outcome
 from planner.solvers.methods import bottleneck_dp as dp
 from planner.solvers.methods.column_generation import method as colgen
 from planner.solvers.methods.local_search import method as search
 from planner.solvers.methods.mip import method as milp
 from planner.solvers.methods.mip import model as milp_model
-from planner.solvers.routes.greedy import completed
+from planner.solvers.replan.replanner import solve_again
 from planner.solvers.solve import solve
 from tests.fleets import make_fleet
+from tests.instances import random_instance
 
 SEEDS: Final = range(5)
 GAP: Final = 1e-3
@@ -168,7 +172,10 @@ def _fleets() -> list[tuple[str, str, str, str]]:
 
 
 def _replan() -> list[tuple[str, str, str, str]]:
-    """Time re-planning after a source's rate rose by 20 %, and after the busiest worker without a source left."""
+    """Time re-planning after a source's rate rose by 20 %, and after the busiest worker without a source left.
+
+    The latter is timed as agents see it, from the situation to the evaluated plan; the former without evaluation.
+    """
     seconds: dict[str, list[float]] = {"a rate changed": [], "a worker left": []}
     for seed in SEEDS:
         problem = make_problem(8, 16, 20, seed)
@@ -176,28 +183,27 @@ def _replan() -> list[tuple[str, str, str, str]]:
         best = min(before.incumbents, key=problem.objective)
         first = dataclasses.replace(problem.demands[0], volume=1.2 * problem.demands[0].volume)
         faster = dataclasses.replace(problem, demands=(first, *problem.demands[1:]))
-        for what, changed in (("a rate changed", faster), ("a worker left", _without_busiest(problem, best))):
-            start_s = perf_counter()
-            kept = tuple(
-                normalised([choice for choice in routes if changed.allowed(source, choice)])
-                for source, routes in enumerate(best)
-            )
-            colgen.solve(changed, Options(gap=GAP, start=(completed(changed, kept),)))
-            seconds[what].append(perf_counter() - start_s)
+        start_s = perf_counter()
+        colgen.solve(faster, Options(gap=GAP, start=(best,)))
+        seconds["a rate changed"].append(perf_counter() - start_s)
+        instance = random_instance(seed, sources=8, workers=16, blocks=20, load=0.6)
+        plan = solve(instance, method="colgen", rank="surrogate", gap=GAP).plan
+        if plan is None:
+            continue
+        left = Situation.of([_busiest(instance, plan)], {})
+        start_s = perf_counter()
+        solve_again(instance, plan, left, time_limit_s=5.0)
+        seconds["a worker left"].append(perf_counter() - start_s)
     return [
-        (f"re-plan after {what}", "8 × 16 × 20", f"{statistics.median(times):.2f} s", "<= 0.1 s")
+        (f"re-plan after {what}", "8 × 16 × 20", f"{statistics.median(times):.3f} s", "<= 0.05 s")
         for what, times in seconds.items()
     ]
 
 
-def _without_busiest(problem: Problem, choices: Choices) -> Problem:
-    """Return the problem without the busiest of the workers at which no samples arrive."""
-    homes = {demand.home for demand in problem.demands}
-    load = problem.load(choices).sum(axis=0)
-    gone = max(set(range(len(problem.workers))) - homes, key=lambda worker: load[worker])
-    present = np.arange(len(problem.workers)) != gone
-    resident = tuple(np.tile(present, (len(weights), 1)) for weights in problem.weight_bytes)
-    return dataclasses.replace(problem, resident=resident)
+def _busiest(instance: Instance, plan: PlanSpec) -> str:
+    """Return the busiest of the workers at which no samples arrive."""
+    homes = {spec.worker for spec in instance.scenario.sources.values()}
+    return max(set(instance.workers) - homes, key=lambda worker: plan.workers[worker].utilisation)
 
 
 def _bottleneck() -> list[tuple[str, str, str, str]]:

@@ -76,17 +76,21 @@ _SLOW = (
 _MARKED = {"agents": _WITH_AGENTS, "slow": _SLOW}
 
 _FIRST = (
-    "test_readme.py",
     "docs/test_docs_commands.py",
-    "test_example_ms_mdi.py",
+    "test_readme.py",
     "execution/test_execution_apply.py",
+    "solvers/test_solvers_dominance.py",
     "cli/test_cli_demo.py",
     "validation/test_validation_late.py",
+    "execution/test_execution_faults.py",
     "solvers/test_solvers_memory.py",
-    "test_example_changing.py",
-    "solvers/test_solvers_dominance.py",
-    "test_example_notebook.py",
     "test_example_random.py",
+    "simulation/test_simulation_theory.py",
+    "execution/test_execution_namesakes.py",
+    "test_example_changing.py",
+    "test_example_tokens.py",
+    "test_example_ms_mdi.py",
+    "test_example_notebook.py",
 )
 """What takes longest, so that no process is left alone with it at the end."""
 

@@ -45,9 +45,11 @@ def test_only_a_class_that_got_worse_fails_the_check() -> None:
     before = Results("1.0.0", 10.0, 0, (auto, replace(auto, method="rule greedy", value=0.5)))
     for value, worse in ((1.019, 0), (0.5, 0), (1.03, 2), (None, 2)):
         after = replace(before, measurements=(replace(auto, value=value), before.measurements[1]))
-        assert len(got_worse(before, after)) == worse
+        assert sum(map(len, got_worse(before, after).values())) == worse
     other = replace(before, measurements=(replace(auto, value=1.03), replace(auto, method="search", value=1.0)))
-    assert len(got_worse(before, other)) == 1  # `auto` is worse, the best method is not
+    assert sum(map(len, got_worse(before, other).values())) == 1  # `auto` is worse, the best method is not
+    assert not got_worse(before, other.bettered([auto]))
+    assert got_worse(before, other.bettered([replace(auto, value=None), replace(auto, value=2.0)]))
     assert before.merged(other).value("bottleneck 12 x 4", "auto") == 1.03
     assert "bottleneck 12 x 4" in rendered(before)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -31,6 +32,15 @@ class Results:
         """Return these results with those of the same instances and methods replaced by ``newer`` ones."""
         found = {(each.instance, each.method): each for each in (*self.measurements, *newer.measurements)}
         return Results(newer.version, newer.limit_s, newer.seed, tuple(found.values()))
+
+    def bettered(self, again: Iterable[Measurement]) -> Results:
+        """Return these results with those measurements ``again`` that found a better plan."""
+        better = [
+            new
+            for new in again
+            if new.value is not None and new.value < (self.value(new.instance, new.method) or float("inf"))
+        ]
+        return self.merged(Results(self.version, self.limit_s, self.seed, tuple(better)))
 
     def value(self, instance: str, method: str | None = None) -> float | None:
         """Return the value of a method on an instance, or the best of all methods; None without a plan."""
@@ -75,18 +85,19 @@ def save(results: Results) -> Path:
     return path
 
 
-def got_worse(before: Results, after: Results) -> list[str]:
-    """Return one sentence per instance on which ``auto``, or the best of all methods, got worse."""
-    found = []
+def got_worse(before: Results, after: Results) -> dict[str, list[str]]:
+    """Return by instance one sentence each if ``auto``, or the best of all methods, got worse."""
+    found: dict[str, list[str]] = defaultdict(list)
     for instance in dict.fromkeys(each.instance for each in after.measurements):
         for method in ("auto", None):
             old, new = before.value(instance, method), after.value(instance, method)
             name = method or "the best method"
             if old is not None and new is None:
-                found.append(f"{instance}: {name} finds no plan; it had {old:.4g}")
+                found[instance].append(f"{instance}: {name} finds no plan; it had {old:.4g}")
             elif old is not None and new is not None and new > old * (1 + WORSE):
-                found.append(f"{instance}: {name} has {new:.4g}, which is {new / old - 1:.1%} worse than {old:.4g}")
-    return found
+                worse = f"{new / old - 1:.1%} worse than {old:.4g}"
+                found[instance].append(f"{instance}: {name} has {new:.4g}, which is {worse}")
+    return dict(found)
 
 
 COLUMNS: Final = ("instance", "method", ">value", ">times auto's", ">gap", ">time", ">processor", ">memory", "status")
@@ -119,8 +130,9 @@ def rendered(results: Results) -> str:
     table = "\n".join(f"| {' | '.join(line)} |" for line in lines)
     return (
         f"# Solvers of planner {results.version}\n\n"
-        f"Made by `make bench-solve`: seed {results.seed}, {results.limit_s:g} s a method, one thread. The value is\n"
-        "that of the scenario's goal; less is better. Where processor time is far below the time, the machine had\n"
-        "other work. Instances: [`instances.py`](../solve/instances.py); rules of other projects:\n"
-        f"[`rules.py`](../solve/rules.py).\n\n{table}\n"
+        f"Made by `make bench-solve`: seed {results.seed}, {results.limit_s:g} s a method, one thread, as many at\n"
+        "once as there are processors. The value is that of the scenario's goal; less is better. Where processor\n"
+        "time is far below the time, the machine had other work. Instances:\n"
+        "[`instances.py`](../solve/instances.py); rules of\n"
+        f"other projects: [`rules.py`](../solve/rules.py).\n\n{table}\n"
     )

@@ -109,11 +109,16 @@ def variants(instance: Instance, *, ablation: bool) -> Iterator[tuple[str, str, 
             yield f"adaptive, {name}", "adaptive", instance.model_copy(update={"scenario": scenario})
 
 
-def run_unit(scenario: int, load: float, samples: int, replications: int, *, ablation: bool) -> Outcome:
+def run_unit(
+    scenario: int, load: float, samples: int, replications: int, *, time_limit_s: float, ablation: bool
+) -> Outcome:
     """Simulate one scenario at one load under all policies: ``planned`` by a plan for the fewest misses."""
     drawn = with_deadlines(draw(scenario), scenario)
     to_plan = at_load(drawn, min(load, PLANNED_LOAD), samples)
-    plan, for_misses = solved(to_plan), solved(to_plan.with_scenario(objective=ObjectiveSpec(goal="misses")))
+    plan, for_misses = (
+        solved(one, time_limit_s=time_limit_s)
+        for one in (to_plan, to_plan.with_scenario(objective=ObjectiveSpec(goal="misses")))
+    )
     instance = at_load(drawn, load, samples)
     misses = {
         name: [
@@ -173,6 +178,7 @@ def main() -> None:
     parser.add_argument("--scenarios", type=int, default=50, help="how many")
     parser.add_argument("--samples", type=int, default=300, help="samples offered in a run, by all sources together")
     parser.add_argument("--replications", type=int, default=5, help="runs with different seeds, 2 or more")
+    parser.add_argument("--time-limit", type=float, default=5.0, help="time limit of each plan, in seconds")
     parser.add_argument("--processes", type=int, default=1, help="processes side by side")
     parser.add_argument("--ablation", action="store_true", help="also adaptive with other orders, without admission")
     given = parser.parse_args()
@@ -182,6 +188,7 @@ def main() -> None:
         processes=given.processes,
         samples=given.samples,
         replications=given.replications,
+        time_limit_s=given.time_limit,
         ablation=given.ablation,
     )
     names = [name for name in outcomes[0].misses if name not in OTHERS]

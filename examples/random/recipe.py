@@ -93,9 +93,9 @@ def at_load(instance: Instance, load: float, samples: int) -> Instance:
     return instance.model_copy(update={"scenario": instance.scenario.model_copy(update={"sources": sources})})
 
 
-def solved(instance: Instance, *, method: str = "auto") -> PlanSpec:
+def solved(instance: Instance, *, method: str = "auto", time_limit_s: float = 5.0) -> PlanSpec:
     """Solve for shared routes."""
-    solution = solve(instance, method=method, routes="shared", time_limit_s=5.0)
+    solution = solve(instance, method=method, routes="shared", time_limit_s=time_limit_s)
     if solution.plan is None:
         raise RuntimeError(f"no plan for a scenario of the recipe: {solution.status}, {solution.reasons}")
     return solution.plan

@@ -11,20 +11,17 @@ from numpy.typing import NDArray
 
 from planner.plan.distribution import DelayDistribution, Flow, delay_distributions
 from planner.plan.energy import energy_use, require_power
-from planner.plan.journey import Journey, Journeys, LegSite
+from planner.plan.journey import Journeys, LegSite
 from planner.plan.memory import memory_bytes
-from planner.plan.queueing import Stream, visit_times_s
 from planner.plan.rates import bursts, variability, volumes
 from planner.plan.surrogate import UTILISATION_CAP, Classes, kappa, numbers
-from planner.plan.tokens import place_wait_s, token_times
+from planner.plan.tokens import counted_s, place_waits_s, token_times
 from planner.plan.types import EnergyUse, NetworkUse, Route, SourcePlan, Stage, WorkerUse
+from planner.plan.visit_times import Samples, queueing_times_s
 from planner.scenario.instance import Instance
 
 Routes = Mapping[str, Sequence[Route]]
 """Each source's routes."""
-
-Samples = Mapping[str, Sequence[tuple[Route, Journey]]]
-"""Each source's routes, with what a sample does on each."""
 
 
 MAX_SETTLING: Final = 1000
@@ -108,7 +105,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         spread: Mapping[str, DelayDistribution] = {}
     else:
         scale = sustained(instance, busy) if objective.goal == "throughput" else 1.0
-        times_s = _queueing_times_s(instance, samples, volume * scale)
+        times_s = queueing_times_s(instance, samples, volume * scale)
         delay = _delays(instance, samples, times_s) + latency
         spread = _distributions(instance, samples, volume * scale)
         held = numbers(Classes.of(weight), load * scale, kappa(objective.service_cv))
@@ -128,7 +125,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
     memory = memory_bytes(instance, routes)
     tokens = token_times(instance, samples, times_s)
     if objective.goal != "makespan":
-        delay = delay + _place_waits_s(instance, volume * scale, delay, tokens)
+        delay = delay + place_waits_s(instance, volume * scale, delay, tokens)
     return Evaluation(
         sources={
             source: SourcePlan(
@@ -146,7 +143,7 @@ def evaluate(instance: Instance, routes: Routes, journeys: Journeys | None = Non
         networks={name: NetworkUse(utilisation=busy[name]) for name in instance.resources},
         energy=energy,
         objective=value,
-        weighted_delay_s=float(priority * volume @ (_counted_s(instance, delay, tokens) + loss)),
+        weighted_delay_s=float(priority * volume @ (counted_s(instance, delay, tokens) + loss)),
         weighted_misses=sum(
             priority[index] * volume[index] * misses.get(source, 0.0) for index, source in enumerate(instance.sources)
         ),
@@ -251,7 +248,7 @@ def legs(instance: Instance, routes: Routes) -> dict[str, list[list[PlannedLeg]]
         loads = (_loads(instance, samples) * volume[:, None]).sum(axis=0)
         busy = dict(zip((*instance.workers, *instance.resources), loads.tolist(), strict=True))
         scale = sustained(instance, busy) if goal == "throughput" else 1.0
-        times_s = _queueing_times_s(instance, samples, volume * scale)
+        times_s = queueing_times_s(instance, samples, volume * scale)
     in_order = iter(times_s)
     return {
         source: [
@@ -329,33 +326,6 @@ def _follow(instance: Instance, routes: Routes, journeys: Journeys | None = None
     return {source: [(route, known.of(source, route)) for route in routes[source]] for source in instance.sources}
 
 
-def _counted_s(
-    instance: Instance, delay_s: NDArray[np.float64], tokens: Mapping[str, Mapping[str, float]]
-) -> NDArray[np.float64]:
-    """Return what the delay of each source counts in the objective, in seconds."""
-    return np.array(
-        [
-            own_s if spec.decode is None else spec.decode.counted_s(own_s, tokens[source]["ttft_s"])
-            for (source, spec), own_s in zip(instance.scenario.sources.items(), delay_s.tolist(), strict=True)
-        ]
-    )
-
-
-def _place_waits_s(
-    instance: Instance,
-    rate_per_s: NDArray[np.float64],
-    delay_s: NDArray[np.float64],
-    tokens: Mapping[str, dict[str, float]],
-) -> NDArray[np.float64]:
-    """Return the mean wait of each source's sequences for one of its places, and add it to the times of tokens."""
-    waits_s = np.zeros(len(rate_per_s))
-    for index, (source, spec) in enumerate(instance.scenario.sources.items()):
-        if spec.decode is not None:
-            waits_s[index] = place_wait_s(float(rate_per_s[index]), float(delay_s[index]), spec.decode.concurrent)
-            tokens[source]["ttft_s"] += waits_s[index]
-    return waits_s
-
-
 def _percentiles(found: DelayDistribution | None) -> dict[str, Any]:
     if found is None:
         return {}
@@ -400,24 +370,3 @@ def _delays(instance: Instance, samples: Samples, times_s: Sequence[float]) -> N
         for source in instance.sources
     ]
     return np.array(spent_s)
-
-
-def _queueing_times_s(instance: Instance, samples: Samples, rate_per_s: NDArray[np.float64]) -> list[float]:
-    """Return the mean time of each visit of each route of each source, in order."""
-    specs = instance.scenario.sources
-    level = {priority: rank for rank, priority in enumerate(sorted({-spec.priority for spec in specs.values()}))}
-    crowds = {source: bursts(instance, source) for source in instance.sources}
-    return visit_times_s(
-        [
-            Stream(
-                level[-specs[source].priority],
-                float(rate) * route.share * visit.probability,
-                visit,
-                source,
-                crowds[source],
-            )
-            for source, rate in zip(instance.sources, rate_per_s, strict=True)
-            for route, trip in samples[source]
-            for visit in trip.visits
-        ]
-    )

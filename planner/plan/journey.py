@@ -5,6 +5,7 @@ Evaluation and verification start from here. The solvers have their own arrays, 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -137,6 +138,19 @@ class Journey:
     ways: tuple[Way, ...]
     prompt_visits: int | None = None
     steps: int = 0
+
+    def returns_s(self, times_s: Sequence[float]) -> list[float]:
+        """Return the time from each visit of a step to that of the next step, in seconds; infinite for other visits.
+
+        Parameters
+        ----------
+        times_s
+            Time of each visit, without latency.
+        """
+        first = len(self.visits) if self.prompt_visits is None else self.prompt_visits
+        own = list(zip(self.visits, times_s, strict=True))[first:]
+        step_s = sum(visit.probability * (time_s + visit.latency_s) for visit, time_s in own) / max(self.steps, 1)
+        return [math.inf] * first + [step_s] * len(own)
 
     @cached_property
     def before(self) -> tuple[tuple[int, ...], ...]:

@@ -32,7 +32,8 @@ from planner.plan.journey import Moments, Visit
 class Stream:
     """Visits of one kind: their rate, and how important they are (``level`` 0 is the most important).
 
-    ``bursts`` are those of their source, whose name matters only then.
+    ``bursts`` are those of their source, whose name matters only then. ``returns_s`` is the time from one visit to the
+    next without waiting, in seconds, of steps of a sequence: each comes after the last one only.
     """
 
     level: int
@@ -40,6 +41,7 @@ class Stream:
     visit: Visit
     source: str = ""
     bursts: Bursts | None = None
+    returns_s: float = np.inf
 
 
 class ClassMember(NamedTuple):
@@ -91,12 +93,30 @@ def _waits(queue: Sequence[ClassMember]) -> Iterable[tuple[ClassMember, float, f
             * (member.moment.square if member.stream.level <= level else member.moment.piece_square)
             for member in queue
         )
-        wait_s = rest / 2 / ((1 - busy_above) * (1 - busy)) if busy < 1 else np.inf
+        free = (1 - busy_above) * (1 - busy) if busy < 1 else 0.0
         longer_s = _longer_s([member.stream for member in queue if member.stream.level <= level], level, busy)
         for member in peers:
             crowd_s = sum(by_own[source == member.stream.source] for source, by_own in longer_s.items())
-            yield member, wait_s + crowd_s, busy_above
+            spared = _spared(queue, level, member.stream.returns_s)
+            yield member, ((rest - spared) / 2 / free if free > 0 else np.inf) + crowd_s, busy_above
         busy_above = busy
+
+
+def _spared(queue: Sequence[ClassMember], level: int, returns_s: float) -> float:
+    """Return what to leave out of Σ λ E B² over pieces of less important classes, for steps that return in a time r.
+
+    A piece B > r blocks a sequence once, not each of the B / r steps that would come meanwhile if they came by
+    themselves. That one comes at any time of the first r seconds and waits for B − r/2 on average. So it is
+    r (B − r/2) in place of B²/2.
+    """
+    if returns_s == np.inf:
+        return 0.0
+    return sum(
+        member.stream.rate_per_s
+        * float(member.stream.visit.survival @ np.maximum(member.stream.visit.piece_s - returns_s, 0.0) ** 2)
+        for member in queue
+        if member.stream.level > level
+    )
 
 
 def _longer_s(streams: Sequence[Stream], level: int, busy: float) -> dict[str, tuple[float, float]]:

@@ -6,6 +6,9 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+from numpy.typing import NDArray
+
 from planner.plan.journey import Journey
 from planner.plan.types import Route
 from planner.scenario.decode import DecodeSpec
@@ -58,6 +61,33 @@ def place_wait_s(rate_per_s: float, time_s: float, places: int) -> float:
         blocked = load * blocked / (count + load * blocked)
     waits = blocked / (1 - load / places * (1 - blocked))
     return waits * time_s / (places - load) / 2
+
+
+def place_waits_s(
+    instance: Instance,
+    rate_per_s: NDArray[np.float64],
+    delay_s: NDArray[np.float64],
+    tokens: Mapping[str, dict[str, float]],
+) -> NDArray[np.float64]:
+    """Return the mean wait of each source's sequences for one of its places, and add it to the times of tokens."""
+    waits_s = np.zeros(len(rate_per_s))
+    for index, (source, spec) in enumerate(instance.scenario.sources.items()):
+        if spec.decode is not None:
+            waits_s[index] = place_wait_s(float(rate_per_s[index]), float(delay_s[index]), spec.decode.concurrent)
+            tokens[source]["ttft_s"] += waits_s[index]
+    return waits_s
+
+
+def counted_s(
+    instance: Instance, delay_s: NDArray[np.float64], tokens: Mapping[str, Mapping[str, float]]
+) -> NDArray[np.float64]:
+    """Return what the delay of each source counts in the objective, in seconds."""
+    return np.array(
+        [
+            own_s if spec.decode is None else spec.decode.counted_s(own_s, tokens[source]["ttft_s"])
+            for (source, spec), own_s in zip(instance.scenario.sources.items(), delay_s.tolist(), strict=True)
+        ]
+    )
 
 
 def token_times(

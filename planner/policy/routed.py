@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Final
 
 from planner.plan.limits import tail_limits
@@ -64,22 +64,26 @@ class Planned(PriorityPolicy):
 
     def queue(self, task: Task) -> Hashable:
         """Put each task with a deadline into a queue of its own, unless it is served as the plan is evaluated."""
-        return super().queue(task) if self._as_evaluated else self._urgency.queue(task)
+        return task.priority if self._as_evaluated else self._urgency.queue(task)
 
     def rank(self, task: Task) -> float:
         """Put the one first that has to go on first; without deadlines, first come, first served."""
-        return self._urgency.latest_s(task)
+        return 0.0 if self.keeps_order else self._urgency.latest_s(task)
 
     def choose(self, view: View, heads: Mapping[Hashable, Waiting]) -> Hashable | None:
         """Serve the highest priority, or in the order for samples with deadlines."""
         return super().choose(view, heads) if self._as_evaluated else self._urgency.choose(view, heads)
 
     def _draw(self, view: View, source: str) -> Route:
-        home = view.instance.home(source)
-        routes = [route for route in self._routes[source] if view.passable(home, route)]
+        routes: Sequence[Route] = self._routes[source]
+        if view.impaired:
+            home = view.instance.home(source)
+            routes = [route for route in routes if view.passable(home, route)]
         if not routes:
             return whole_model_at_home(view.instance, source)
         self._drawn[source] += 1
+        if len(routes) == 1:
+            return routes[0]
         point = self._drawn[source] * _GOLDEN % 1.0 * sum([route.share for route in routes])
         for route in routes[:-1]:
             point -= route.share

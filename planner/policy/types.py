@@ -329,6 +329,11 @@ class View:
             None,
         )
 
+    @property
+    def impaired(self) -> bool:
+        """Whether any worker is known to have left, or any hop to be broken."""
+        return bool(self._state.absent or self._state.cut)
+
     def passable(self, home: str, route: Route) -> bool:
         """Return whether a sample gets along a route and back home, as far as is known."""
         if not self._state.absent and not self._state.cut:

@@ -28,6 +28,7 @@ class Exits:
         self._seed = seed
         self._streams = {source: _STREAM + index for index, source in enumerate(instance.sources)}
         self._exits: dict[str, dict[int, list[int]]] = {model: {} for model in instance.profiles}
+        self._recorded = bool(instance.predictions)
         for model, by_block in self._exits.items():
             for index, exit_point in enumerate(instance.any_profile(model).exits):
                 by_block.setdefault(exit_point.cut - 1, []).append(index)
@@ -47,6 +48,8 @@ class Exits:
 
     def with_correctness(self, record: SampleRecord) -> SampleRecord:
         """Return the record of a completed sample with the correctness of its result, if that is recorded."""
+        if not self._recorded:
+            return record
         origin = record.origin
         recorded = self._instance.predictions.get(record.source, {}).get(origin.model) if origin is not None else None
         if origin is None or recorded is None or recorded.correct is None:

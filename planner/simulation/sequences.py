@@ -59,9 +59,10 @@ class Sequences:
         self._states = count()
         self._sizes: dict[tuple[str, Run], NDArray[np.float64]] = {}
 
-    def __contains__(self, source: object) -> bool:
-        """Return whether a source produces sequences."""
-        return source in self._decode
+    @property
+    def sources(self) -> frozenset[str]:
+        """The sources that produce sequences."""
+        return frozenset(self._decode)
 
     def arrive(self, source: str, sample: int, now_s: float) -> int | None:
         """Take a new sequence; return the number of its first run, or None if it has to wait."""

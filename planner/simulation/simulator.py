@@ -15,7 +15,7 @@ from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
 from planner.policy.types import Policy
 from planner.scenario.arrivals import instance_arrivals
-from planner.scenario.instance import Hop, Instance
+from planner.scenario.instance import Hop, Instance, NetworkPath
 from planner.scenario.run_times import RunTimes
 from planner.scenario.types import EventSpec
 from planner.simulation.device import Device
@@ -115,6 +115,7 @@ class Simulator:
         self._hosts = Hosts(instance) if instance.colocated else None
         self._exits = Exits(instance, seed)
         self._sequences = Sequences(instance)
+        self._generating = self._sequences.sources
         self._run_times = RunTimes(instance)
         self._workers = {name: self._new_worker(name) for name in instance.workers}
         self._handlers: dict[type, Callable[[Worker, Effect], None]] = {
@@ -126,6 +127,7 @@ class Simulator:
             Fail: self._on_end,  # type: ignore[dict-item]
         }
         self._priorities: dict[str, float] = {}
+        self._paths: dict[tuple[str, str], NetworkPath] = {}
         self._events = 0
         self._end_s = 0.0
 
@@ -154,7 +156,7 @@ class Simulator:
 
         def arrive() -> None:
             self._arrive_next(source, home, times)
-            if home in self._workers and source in self._sequences:
+            if home in self._workers and source in self._generating:
                 self._begin(home, source, self._sequences.arrive(source, sample, time_s))
             elif home in self._workers:
                 self._step(home, Arrived(source, sample))
@@ -194,10 +196,9 @@ class Simulator:
 
     def _start_block(self, worker: Worker, device: Device, run: RunBlock) -> None:
         start_s = self._heap.now_s
-        source, sample, _ = run.key
-        tokens = self._sequences.run(source, sample)
-        times_s = self._run_times.block_s(run.model, worker.name, tokens)
-        service_s = device.service_s(run, None if tokens is None else float(times_s[run.block]))
+        tokens = self._sequences.run(run.key.source, run.key.sample)
+        mean_s = None if tokens is None else float(self._run_times.block_s(run.model, worker.name, tokens)[run.block])
+        service_s = device.service_s(run, mean_s)
         if self._hosts is not None:
             service_s *= self._hosts.begin(worker.name, run)
         counted_s = service_s
@@ -220,11 +221,11 @@ class Simulator:
 
     def _on_send(self, worker: Worker, send: Send) -> None:
         name = worker.name
-        path = self._instance.path(name, send.to)
+        path = self._paths.get((name, send.to))
         if path is None:
-            raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
+            path = self._paths[name, send.to] = self._path(name, send.to)
         received = Received(name, send.message)
-        size_bytes = self._size_bytes(send)
+        size_bytes = self._size_bytes(send) if send.message.key.source in self._generating else send.size_bytes
         device = self._devices[name]
         device.sending()
 
@@ -252,10 +253,16 @@ class Simulator:
 
         self._network.submit(path, size_bytes, send.priority, deliver, occupied)
 
+    def _path(self, sender: str, receiver: str) -> NetworkPath:
+        path = self._instance.path(sender, receiver)
+        if path is None:
+            raise UsageError("no network joins two workers that exchange data", where=f"{sender} and {receiver}")
+        return path
+
     def _size_bytes(self, send: Send) -> int:
-        """Return what a transfer carries; a run of a sequence has other sizes than the profile's."""
+        """Return what a transfer of a run of a sequence carries; it has other sizes than the profile's."""
         message = send.message
-        if message.key.source not in self._sequences or isinstance(message, FailureMessage):
+        if isinstance(message, FailureMessage):
             return send.size_bytes
         model = (
             message.task.model if isinstance(message, TaskMessage) else message.origin.model if message.origin else ""
@@ -283,7 +290,7 @@ class Simulator:
     def _on_end(self, worker: Worker, effect: Complete | Fail) -> None:
         now_s, source = self._heap.now_s, effect.key.source
         self._end_s = now_s
-        if source not in self._sequences:
+        if source not in self._generating:
             self._sink(self._exits.with_correctness(sample_record(effect, now_s)))
             return
         ended = self._sequences.ended(effect, now_s)
@@ -376,13 +383,13 @@ class Simulator:
     def _fail_pending(self, worker: Worker, reason: str) -> None:
         for key, created_s in worker.pending.items():
             fail = Fail(key, created_s, reason)
-            if key.source in self._sequences:
+            if key.source in self._generating:
                 self._end_s = self._heap.now_s
                 self._sink(self._sequences.fail(fail, self._heap.now_s))
             else:
                 self._on_end(worker, fail)
         for source in self._instance.sources:
-            if source in self._sequences and self._instance.home(source) == worker.name:
+            if source in self._generating and self._instance.home(source) == worker.name:
                 for record in self._sequences.fail_waiting(source, self._heap.now_s, reason):
                     self._sink(record)
 

@@ -43,18 +43,17 @@ from planner.solvers.ranking import (
 from planner.solvers.routes.greedy import completed, greedy_rounds
 from planner.solvers.routes.pool import pricing_pool
 from planner.solvers.tails import impossible_limits, unused_deadlines
+from planner.solvers.tightening import meet_deadlines
 
 MILP_MAX_ARCS, MILP_MAX_ARCS_PEAK = 8000, 2000
 """With more arcs ``search`` finds a better plan and a better bound than the MILP in the same time: for the goal
 ``delay``, and for the other goals."""
-MAX_TIGHTENINGS = 4
-"""Maximum number of times that deadlines are tightened because queueing makes a plan late."""
-
 SEARCHED_PART = 0.8
 """Part of the time limit after which routes are refined, where single samples count."""
 
-LATE_WEIGHT = 4.0
-"""Factor on the priority of late sources each time, in the solver's objective only."""
+EVALUATED_PART = 0.1
+"""Largest part of the time limit that is left for the evaluation of plans; it takes about as long as building the
+problem."""
 
 Routes = Literal["single", "shared"]
 
@@ -147,6 +146,7 @@ def solve(
     check_rank(rank)
     ordered = instance.in_order_of_names()
     problem = build_problem(ordered, max_visits=max_visits, pins=pins, max_wait_s=max_wait_s)
+    evaluation_s = min(time.monotonic() - started_s, EVALUATED_PART * time_limit_s)
     names = _methods(problem, method, routes)
     if impossible := impossible_limits(ordered, problem):
         return Solution("infeasible", reasons=impossible)
@@ -163,7 +163,7 @@ def solve(
         threads=threads,
         start=(completed(problem, known),) if any(known) else (),
         progress=history,
-        deadline=deadline.within(search_s),
+        deadline=deadline.within(min(search_s, deadline.left_s - evaluation_s)),
     )
     with on_interrupt(options.stop), garbage_kept(), pricing_pool(threads, dask) as pool:
         options = dataclasses.replace(options, pool=pool)
@@ -183,7 +183,7 @@ def solve(
         if singly:
             best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline)
         if best.late:
-            best = _meet_deadlines(ordered, problem, best, rank=rank, method_solve=method_solve, options=options)
+            best = meet_deadlines(ordered, problem, best, rank=rank, method_solve=method_solve, options=options)
             best = refined(ordered, problem, best, plans, rank=rank, deadline=deadline) if singly else best
     if best.late or overloaded(problem, best.evaluation):
         by_blocks = partial(
@@ -286,36 +286,6 @@ def load_method(name: str) -> Callable[[Problem, Options], Outcome]:
     return method
 
 
-def _meet_deadlines(
-    instance: Instance,
-    problem: Problem,
-    best: Candidate,
-    *,
-    rank: Rank,
-    method_solve: Callable[[Problem, Options], Outcome],
-    options: Options,
-) -> Candidate:
-    """Solve again with tighter deadlines while queueing makes sources late; return the best candidate.
-
-    Late sources also weigh more in the objective. Where no plan keeps the tighter deadlines, that alone has to do.
-    """
-    first = problem
-    for _ in range(MAX_TIGHTENINGS):
-        if not best.late or options.deadline.passed:
-            break
-        problem = _tighten(problem, best)
-        again = best_candidate(instance, problem, method_solve(problem, options), rank, options)
-        if again is None and problem.demands != first.demands:
-            relaxed = zip(problem.demands, first.demands, strict=True)
-            demands = tuple(dataclasses.replace(demand, deadline_s=own.deadline_s) for demand, own in relaxed)
-            problem = dataclasses.replace(problem, demands=demands)
-            again = best_candidate(instance, problem, method_solve(problem, options), rank, options)
-        if again is None:
-            break
-        best = min(best, again, key=lambda candidate: candidate.lateness)
-    return best
-
-
 def _methods(problem: Problem, method: str, routes: Routes | None) -> tuple[str, ...]:
     """Return the names of the methods to use in turn; ``auto`` is resolved."""
     if method != "auto" and method not in METHODS:
@@ -381,9 +351,10 @@ def _with_known(outcome: Outcome, problem: Problem, options: Options) -> Outcome
 
 
 def _nothing_new(problem: Problem, options: Options) -> Outcome:
-    """Return the routes from which a method would have started, and greedy ones."""
+    """Return the routes from which a method would have started, greedy ones if there are none."""
     search = Search(problem, options)
-    search.offer(greedy_rounds(problem, 1)[0])
+    if not search.incumbents:
+        search.offer(greedy_rounds(problem, 1)[0])
     return search.outcome()
 
 
@@ -393,27 +364,3 @@ def _unfinished(method: str, problem: Problem, options: Options) -> tuple[str, .
     broken = min((violations(problem, choices) for choices in options.known), key=len, default=())
     nearest = (f"nearest of the simple rules: {'; '.join(broken)}",) if broken else ()
     return (*interrupted, *tried(problem, options.time_limit_s), *nearest)
-
-
-def _tighten(problem: Problem, best: Candidate) -> Problem:
-    """Return the problem with tighter deadlines and more weight for late sources.
-
-    Deadlines are tightened in proportion to the evaluated time over its limit.
-    """
-    return dataclasses.replace(
-        problem,
-        demands=tuple(
-            dataclasses.replace(
-                demand,
-                priority=demand.priority * LATE_WEIGHT,
-                deadline_s=min(demand.deadline_s, _unloaded_s(problem, source, best)) * best.late[demand.name].ratio,
-            )
-            if demand.name in best.late
-            else demand
-            for source, demand in enumerate(problem.demands)
-        ),
-    )
-
-
-def _unloaded_s(problem: Problem, source: int, best: Candidate) -> float:
-    return sum(choice.share * problem.cost(source, choice).unloaded_s for choice in best.choices[source])

@@ -251,13 +251,17 @@ class _SourceSums:
             self.last_s = max(self.last_s, record.finished_s)
             if record.origin is not None and self._accuracies:
                 self._origins[record.origin.model, record.origin.operating_point] += 1
-            self._tokens += record.tokens
-            for sums, time_s in ((self._ttft, record.ttft_s), (self._tpot, record.tpot_s)):
-                if time_s is not None:
-                    sums.add(time_s)
+            if record.first_s is not None:
+                self._add_tokens(record)
             if record.correct is not None:
                 self._judged += 1
                 self._correct += record.correct
+
+    def _add_tokens(self, record: SampleRecord) -> None:
+        self._tokens += record.tokens
+        for sums, time_s in ((self._ttft, record.ttft_s), (self._tpot, record.tpot_s)):
+            if time_s is not None:
+                sums.add(time_s)
 
     def result(self) -> SourceMetrics:
         completed = self.delays.count

@@ -280,7 +280,7 @@ def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts,
 
     One that ran in several sessions has the mean of their factors.
     """
-    profile, speed = instance.profile(model, worker), instance.worker(worker).speed
+    profile, block_s = instance.profile(model, worker), instance.block_s(model, worker).tolist()
     found: list[list[float]] = [[] for _ in profile.blocks]
     for (name, first, last), times in costs.times_s(worker).items():
         if name == model:
@@ -290,7 +290,7 @@ def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts,
     factors = [float(np.mean(each)) if each else slowness for each in found]
 
     def cost_at(index: int, block: BlockCost) -> BlockCost:
-        mean_s = block.mean_s / speed * factors[index]
+        mean_s = block_s[index] * factors[index]
         return block.model_copy(update={"mean_s": mean_s, "std_s": block.std_s * mean_s / block.mean_s})
 
     # The overhead of a stage is part of the in-situ time of its first block, and so is what co-located workers cost.
@@ -299,8 +299,8 @@ def _profile_at(instance: Instance, model: str, worker: str, costs: InSituCosts,
             "blocks": tuple(cost_at(index, block) for index, block in enumerate(profile.blocks)),
             "stage_overhead_s": 0.0,
             "fusion_saving_s": tuple(
-                saving_s / speed * factor
-                for saving_s, factor in zip(profile.fusion_saving_s, factors[1:], strict=False)
+                saving_s * block_s[index] / profile.blocks[index].mean_s * factors[index]
+                for index, saving_s in enumerate(profile.fusion_saving_s, start=1)
             ),
             "interval": None,
             "colocation": None,

@@ -40,8 +40,8 @@ def describe_validation(validation: Validation, tolerance: float) -> Iterator[Ta
     for name, source in validation.sources.items():
         if source.interval is not None and source.interval.width > WIDE:
             yield (
-                f"{name}: the prediction is vague, since errors of the profile grow in queues; less load, or a "
-                "calibration run, narrows it"
+                f"{name}: the prediction is vague, by errors of profiles and what queues make of them at this load; "
+                "less load, a profile from a quieter machine, or a calibration run narrows it"
             )
     failed = [str(check) for check in validation.checks(tolerance) if not check.passed]
     inside = ", or in their intervals" if any(source.interval for source in validation.sources.values()) else ""

@@ -89,8 +89,9 @@ class EventChecks:
             self._refuse("worker", event.sender)
         if isinstance(message, StatusMessage):
             return
-        if message.key.source not in self._sources:
-            self._refuse("source", message.key.source)
+        source = message.key.source
+        if source not in self._sources:
+            self._refuse("source", source)
         if isinstance(message, (TaskMessage, RequestMessage)):  # a union takes several times as long
             self._task(message.task, message.last_block)
 
@@ -125,7 +126,7 @@ class EventChecks:
             self._refuse_block(event)
         if len(event.before_s) != ends.index(event.block):
             raise ProtocolError(f"times of {len(event.before_s)} sessions before that which ends with {event.block}")
-        if not all(map(isfinite, (event.service_s, *event.before_s))):
+        if not isfinite(event.service_s) or not all(map(isfinite, event.before_s)):
             raise ProtocolError(f"block {event.block} of {event.key} took {event.service_s} s, after {event.before_s}")
 
     def _block_failed(self, event: BlockFailed, running: Waiting | None) -> None:

@@ -53,7 +53,8 @@ class Queues:
     def come_back(self, waiting: Waiting) -> None:
         """Add a task that has blocks left; among equals it keeps the place it had."""
         task = waiting.task
-        waiting.place = self._policy.rank(task.at(waiting.next_block, task.stages)), waiting.place[1]
+        if not self._policy.keeps_order:
+            waiting.place = self._policy.rank(task.at(waiting.next_block, task.stages)), waiting.place[1]
         self._put(waiting)
 
     def _put(self, waiting: Waiting) -> None:

@@ -121,6 +121,7 @@ class Worker:
         self._lateness = Lateness(self._state)
         self._stickiness = Stickiness()
         self._added: list[Waiting] = []
+        self._with_exits = frozenset(model for model in instance.profiles if instance.any_profile(model).exits)
         self._running: Waiting | None = None
         self._home = Home(
             self._state,
@@ -264,7 +265,7 @@ class Worker:
         self._home.failed(message)
 
     def _place(self, task: Task) -> None:
-        decision = self._sticky(task) or self._policy.place(self._view, task)
+        decision = (self._sticky(task) if task.sequence is not None else None) or self._policy.place(self._view, task)
         if isinstance(decision, Ask):
             self._handshake.ask(task, decision)
         else:
@@ -282,7 +283,8 @@ class Worker:
             self._follow(settled.task, self._policy.settle(self._view, *settled))
 
     def _follow(self, task: Task, decision: Compute | Forward) -> None:
-        self._stickiness.take_decision(task, decision)
+        if task.sequence is not None:
+            self._stickiness.take_decision(task, decision)
         if isinstance(decision, Compute):
             self._add(task, decision.last_block)
             return
@@ -368,7 +370,7 @@ class Worker:
     def _unasked(self, waiting: Waiting) -> int:
         """Return the last block that is sure to be run next, until another event."""
         policy = self._policy
-        if waiting.latest_s < inf or policy.gossips or self._state.instance.any_profile(waiting.task.model).exits:
+        if waiting.latest_s < inf or policy.gossips or waiting.task.model in self._with_exits:
             return waiting.session_end
         if policy.looks_between_blocks and not policy.keeps_order and self._state.queued:
             return waiting.session_end

@@ -100,9 +100,8 @@ def test_bad_prompts(plan: Path, words: tuple[str, ...], message: str) -> None:
 
 def test_a_model_without_state_generates_nothing(tmp_path: Path) -> None:
     root = Path(__file__).parents[2]
-    plan = library.solve(root / "examples" / "exits" / "scenario.yaml", method="search", progress=None).save(
-        tmp_path / "p.json"
-    )
+    scenario = root / "examples" / "exits" / "scenario.yaml"
+    plan = library.solve(scenario, method="search", time_limit_s=1.0, progress=None).save(tmp_path / "p.json")
     done = planner("generate", str(plan), "--source", "gate-camera", "--tokens", "1")
     assert done.returncode == 2
     assert "gate-camera: the model keeps no state" in done.stderr

@@ -41,6 +41,7 @@ NEEDS: Final = {
     r"planner (run|serve) .*--share": "agents on other devices: tests/execution/test_execution_shares.py",
     r"planner validate .*--connect": "agents on other devices: the guide's, with agents, in tests/test_readme.py",
     r"planner profile .*--provider cuda": "an NVIDIA GPU",
+    r"planner profile .*--beside": "a processor for each agent: tests/validation/test_validation_colocation.py",
     r"planner convert --from (helix|distilp|nn-meter) ": "files of other projects: tests/interchange",
     r"planner (convert|export) .*FORMAT": "the form of a command",
     r"planner solve .*--dask": "a cluster: tests/test_cluster.py",

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -41,15 +42,21 @@ class Service:
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
 
-@pytest.fixture
-def service(tmp_path: Path) -> Iterator[Service]:
-    folder = tmp_path / "service"
-    folder.mkdir()
+@contextmanager
+def serving(folder: Path) -> Iterator[Service]:
+    folder.mkdir(exist_ok=True)
     with Session(write_case(folder)) as session:
         found = Service(session)
         yield found
         found.server.shutdown()
         found.server.server_close()
+
+
+@pytest.fixture(scope="module")
+def service(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Service]:
+    """A service for all tests that leave it as it was."""
+    with serving(tmp_path_factory.mktemp("service")) as found:
+        yield found
 
 
 def changed(tmp_path: Path, before: str, after: str) -> Path:
@@ -60,21 +67,22 @@ def changed(tmp_path: Path, before: str, after: str) -> Path:
     return file
 
 
-def test_a_scenario_is_tried_applied_and_replaced_by_a_plan(service: Service, tmp_path: Path) -> None:
+def test_a_scenario_is_tried_applied_and_replaced_by_a_plan(tmp_path: Path) -> None:
     file = changed(tmp_path, "priority: 1, ", "priority: 5, ")
-    options = ("--to", service.url, "--time-limit", "2s")
-    tried = planner("apply", file, *options, "--dry-run", "--json")
-    assert tried.returncode == 0, tried.stderr
-    assert json.loads(tried.stdout)["sources"]["other"]["priority"] == [1.0, 5.0]
-    assert service.session.plan.scenario.spec.sources["other"].priority == 1
-    applied = planner("apply", file, *options)
-    assert applied.returncode == 0, applied.stderr
-    assert "priority 5 in place of 1" in applied.stdout
-    assert service.session.plan.scenario.spec.sources["other"].priority == 5
-    assert service.session.source("other").submit(inputs(1)).result(60.0)
-    back = planner("apply", tmp_path / "plan.json", *options)
-    assert back.returncode == 0, back.stderr
-    assert service.session.plan.scenario.spec.sources["other"].priority == 1
+    with serving(tmp_path / "service") as service:
+        options = ("--to", service.url, "--time-limit", "0.5s")
+        tried = planner("apply", file, *options, "--dry-run", "--json")
+        assert tried.returncode == 0, tried.stderr
+        assert json.loads(tried.stdout)["sources"]["other"]["priority"] == [1.0, 5.0]
+        assert service.session.plan.scenario.spec.sources["other"].priority == 1
+        applied = planner("apply", file, *options)
+        assert applied.returncode == 0, applied.stderr
+        assert "priority 5 in place of 1" in applied.stdout
+        assert service.session.plan.scenario.spec.sources["other"].priority == 5
+        assert service.session.source("other").submit(inputs(1)).result(60.0)
+        back = planner("apply", tmp_path / "plan.json", *options)
+        assert back.returncode == 0, back.stderr
+        assert service.session.plan.scenario.spec.sources["other"].priority == 1
 
 
 def test_what_the_service_refuses_is_told(service: Service, tmp_path: Path) -> None:
@@ -83,7 +91,7 @@ def test_what_the_service_refuses_is_told(service: Service, tmp_path: Path) -> N
         ("rate: 40 /s, priority: 8", "rate: 40000 /s, priority: 8", "there is no plan for the new scenario"),
     ):
         file = changed(tmp_path, before, after)
-        refused = planner("apply", file, "--to", service.url, "--time-limit", "2s")
+        refused = planner("apply", file, "--to", service.url, "--time-limit", "0.5s")
         assert refused.returncode == 2
         assert told in refused.stderr
     assert service.session.source("urgent").submit(inputs(1)).result(60.0)

@@ -80,7 +80,7 @@ def plan(*stages: tuple[str, int, int, tuple[int, ...]]) -> PlanSpec:
     )  # fmt: skip
 
 
-ROUTES = {
+ROUTES: dict[str, list[tuple[str, int, int, tuple[int, ...]]]] = {
     "at home": [("a", 0, 7, ())],
     "elsewhere": [("b", 0, 7, ())],
     "exits end stages": [("a", 0, 1, ()), ("b", 2, 4, ()), ("c", 5, 7, ())],

@@ -117,9 +117,11 @@ def test_a_worker_that_becomes_slow_is_listed_and_planned_for_anew(policy: str, 
             blocks = c._runs.last._models["small"]
             run = blocks.run
 
-            def slowly(block: int, tensors: Held) -> dict[str, Tensor]:
+            def slowly(
+                block: int, tensors: Held, last: int | None = None, *, goes_on: bool = False
+            ) -> dict[str, Tensor]:
                 time.sleep(0.01)  # by its profile it takes 1 ms
-                return run(block, tensors)
+                return run(block, tensors, last, goes_on=goes_on)
 
             blocks.run = slowly  # type: ignore[method-assign]
 
@@ -180,7 +182,7 @@ def test_samples_of_a_home_that_dies_fail_by_name_and_those_after_its_return_com
             blocks, ran = run_at_a._models["small"], count(1)
             run = blocks.run
 
-            def held(block: int, tensors: Held) -> dict[str, Tensor]:
+            def held(block: int, tensors: Held, last: int | None = None, *, goes_on: bool = False) -> dict[str, Tensor]:
                 assert run_at_a._driver is not None
                 sample = run_at_a._driver.running
                 if not lost and next(ran) > 10 and sample is not None and sample.source == "other":
@@ -188,7 +190,7 @@ def test_samples_of_a_home_that_dies_fail_by_name_and_those_after_its_return_com
                     agents.kill("b")
                     agents.come("b")
                     assert back.wait(120.0)
-                return run(block, tensors)
+                return run(block, tensors, last, goes_on=goes_on)
 
             blocks.run = held  # type: ignore[method-assign]
 

@@ -16,6 +16,7 @@ from typing import Any
 import pytest
 
 import planner
+from planner.api.session import Session
 from planner.errors import ExecuteError
 from planner.execution.coordinator.deployment import deploy
 from planner.execution.session.session import LiveSession
@@ -65,15 +66,21 @@ def plans(tmp_path_factory: pytest.TempPathFactory) -> dict[str, planner.Plan]:
     }
 
 
+@pytest.fixture(scope="module")
+def sessions(plans: dict[str, planner.Plan]) -> Iterator[dict[str, Session]]:
+    """A session of each plan, for all tests that leave it as it was."""
+    with planner.Session(plans["one"]) as one, planner.Session(plans["two"]) as two:
+        yield {"one": one, "two": two}
+
+
 @pytest.mark.parametrize("name", ["one", "two"])
-def test_workers_generate_the_right_tokens(plans: dict[str, planner.Plan], name: str) -> None:
+def test_workers_generate_the_right_tokens(sessions: dict[str, Session], name: str) -> None:
     cases = EXPECTED["llama-fp32"]
-    with planner.Session(plans[name]) as session:
-        running = [
-            session.source(source).generate(case["prompt"], max_new=len(case["tokens"]))
-            for source, case in zip(("urgent", "other"), cases, strict=True)
-        ]
-        found = list(zip(*running, strict=True))  # they take turns
+    running = [
+        sessions[name].source(source).generate(case["prompt"], max_new=len(case["tokens"]))
+        for source, case in zip(("urgent", "other"), cases, strict=True)
+    ]
+    found = list(zip(*running, strict=True))  # they take turns
     assert [list(tokens) for tokens in zip(*found, strict=True)] == [case["tokens"] for case in cases]
     assert [one.restarts for one in running] == [0, 0]
     for one in running:
@@ -101,29 +108,26 @@ def agents(folder: Path) -> Iterator[tuple[str, dict[str, subprocess.Popen[bytes
             process.communicate(timeout=60)
 
 
-def test_a_prompt_in_chunks_gives_the_same_tokens(plans: dict[str, planner.Plan]) -> None:
+def test_a_prompt_in_chunks_gives_the_same_tokens(sessions: dict[str, Session]) -> None:
     prompt = [5, 17, 99, 3, 84, 24, 83, 249, 146, 24, 83]
-    with planner.Session(plans["two"]) as session:
-        source = session.source("urgent")
-        whole, *chunked = ([*source.generate(prompt, max_new=6, chunk=chunk)] for chunk in (None, 1, 4, 11, 50))
+    source = sessions["two"].source("urgent")
+    whole, *chunked = ([*source.generate(prompt, max_new=6, chunk=chunk)] for chunk in (None, 1, 4, 11, 50))
     assert chunked == [whole] * 4
 
 
-def test_drawn_tokens_follow_their_seed(plans: dict[str, planner.Plan]) -> None:
-    with planner.Session(plans["one"]) as session:
-        source = session.source("urgent")
+def test_drawn_tokens_follow_their_seed(sessions: dict[str, Session]) -> None:
+    source = sessions["one"].source("urgent")
 
-        def drawn(temperature: float, seed: int) -> list[int]:
-            return [*source.generate([5, 17], max_new=8, temperature=temperature, seed=seed)]
+    def drawn(temperature: float, seed: int) -> list[int]:
+        return [*source.generate([5, 17], max_new=8, temperature=temperature, seed=seed)]
 
-        assert drawn(1.0, 1) == drawn(1.0, 1) != drawn(1.0, 2)
-        assert drawn(1e-6, 3) == drawn(0.0, 0)
+    assert drawn(1.0, 1) == drawn(1.0, 1) != drawn(1.0, 2)
+    assert drawn(1e-6, 3) == drawn(0.0, 0)
 
 
-def test_generation_ends_at_a_stop_token(plans: dict[str, planner.Plan]) -> None:
+def test_generation_ends_at_a_stop_token(sessions: dict[str, Session]) -> None:
     case = EXPECTED["llama-fp32"][0]
-    with planner.Session(plans["one"]) as session:
-        found = [*session.source("urgent").generate(case["prompt"], stop=[249])]
+    found = [*sessions["one"].source("urgent").generate(case["prompt"], stop=[249])]
     assert found == case["tokens"][: case["tokens"].index(249) + 1]
 
 

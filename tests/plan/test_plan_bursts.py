@@ -77,6 +77,7 @@ def test_bursts_of_hardly_more_than_the_mean_rate_are_poisson_arrivals() -> None
     assert other.sources["s"].p95_delay_s == pytest.approx(one.sources["s"].p95_delay_s, rel=5e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("priority", [0.5, 1.0, 2.0])
 def test_another_source_beside_one_with_bursts(priority: float) -> None:
     """Exact for one queue; means of 60,000 simulated samples, which come in a thousand bursts or so."""

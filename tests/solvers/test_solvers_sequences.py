@@ -117,7 +117,7 @@ def test_no_method_overfills_a_worker_with_state(method: str) -> None:
 
 
 def test_state_that_fits_nowhere_is_blamed() -> None:
-    solution = solve(instance(concurrent=64, memory_mib=90), time_limit_s=5)
+    solution = solve(instance(concurrent=64, memory_mib=90), time_limit_s=60)
     assert solution.status == "infeasible"
     assert "lacks" in solution.reasons[0]
 
@@ -216,7 +216,7 @@ def _slower_at(what: str, device_class: str) -> Profile:
 
 
 @pytest.mark.parametrize(("weights", "chosen"), [({}, "steps"), ({"ttft_weight": 30.0}, "prompts")])
-def test_weights_choose_between_quick_prompts_and_quick_steps(weights: dict[str, float], chosen: str) -> None:
+def test_weights_choose_between_quick_prompts_and_quick_steps(weights: dict[str, Any], chosen: str) -> None:
     decode = DecodeSpec(prompt=60, max_new=20, concurrent=1, **weights)
     known = make_instance(
         profiles=[_slower_at("step", "prompts"), _slower_at("prompt", "steps")],

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from planner.execution.coordinator.coordinator import Coordinator
+from planner.profiling.types import ColocationCosts
 from planner.scenario.arrivals import instance_arrivals
 from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec
@@ -189,6 +190,22 @@ def test_blocks_that_were_not_met_are_as_much_slower_as_those_that_were() -> Non
     found = with_in_situ_costs(BELIEVED, InSituCosts({"b": [BlockTime("small", 1, 0.006)]}, {}))
     assert found.block_s("small", "b").tolist() == pytest.approx([0.006] * BLOCKS)
     assert found.block_s("small", "a").tolist() == BELIEVED.block_s("small", "a").tolist()
+
+
+def test_in_situ_costs_hold_what_agents_and_neighbours_cost() -> None:
+    profile = BELIEVED.any_profile("small").model_copy(
+        update={
+            "fusion_saving_s": (0.001,) * (BLOCKS - 1),
+            "colocation": ColocationCosts(others=2, alone=(1.5,) * BLOCKS, beside=(2.0,) * BLOCKS),
+        }
+    )
+    instance = BELIEVED.model_copy(update={"profiles": {"small": {profile.device_class: profile}}}).on_hosts("box")
+    costs = InSituCosts({"b": [BlockTime("small", block, 0.006) for block in range(BLOCKS)]}, {})
+    found = with_in_situ_costs(instance, costs)
+    assert found.block_s("small", "b") == pytest.approx([0.006] * BLOCKS)
+    assert found.saving_s("small", "b")[1:] == pytest.approx(instance.saving_s("small", "b")[1:] * 2)
+    assert "b" not in found.colocated  # what others cost is in the times
+    assert found.profile("small", "b").interval is None
 
 
 def test_joined_blocks_and_what_joining_saves_are_as_much_slower_as_their_session() -> None:

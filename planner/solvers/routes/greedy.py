@@ -6,7 +6,7 @@ from collections import Counter, defaultdict
 
 import numpy as np
 
-from planner.solvers.core.deadline import Deadline
+from planner.solvers.core.deadline import Deadline, Expired
 from planner.solvers.core.problem import Array, Choice, Choices, Problem
 from planner.solvers.core.resource_prices import Prices, marginal_prices
 from planner.solvers.routes.pricing import cheapest_routes
@@ -22,7 +22,12 @@ def greedy_rounds(
 
     With ``averaging`` a source moves only 1 / t of its samples to its cheapest route in round t (method of successive
     averages, a Frank-Wolfe method); the routes of all rounds together are good candidates for sharing samples.
-    At the ``deadline`` the list ends, after at least one round.
+    At the ``deadline`` the list ends.
+
+    Raises
+    ------
+    Expired
+        The deadline passes in the first round.
     """
     load = np.zeros((len(problem.demands), len(problem.resources)))
     sigma = problem.classes.nested(load)
@@ -40,7 +45,9 @@ def greedy_rounds(
     for number in range(rounds):
         moved = 1 / (number + 1) if averaging else 1.0
         for sources in turns:
-            if after_rounds and deadline is not None and deadline.passed:
+            if deadline is not None and deadline.passed:
+                if not after_rounds:
+                    raise Expired
                 return after_rounds
             if not averaging:
                 for source in sources:

@@ -141,16 +141,19 @@ class Annealing:
         most_load: float,
         most_delay_s: float = math.inf,
         *,
+        times: int = 1,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Choices | None:
         """Return routes within the limits on loads and delays, or the last ones if the moves were not enough.
+
+        The moves are as many ``times`` the usual number.
 
         Returns
         -------
         Choices or None
             None if ``stopped`` became true: longer runs would not see the last routes, and more time must not be worse.
         """
-        moves = min(MAX_MOVES, MOVES_PER_PAIR * len(self.places) * len(self.hops))
+        moves = times * min(MAX_MOVES, MOVES_PER_PAIR * len(self.places) * len(self.hops))
         limit = self.limits(most_load, most_delay_s)
         # For ``makespan`` an excess of a delay is as bad as the same excess of a load.
         least = most_load if self.problem.goal == "makespan" else 0.0

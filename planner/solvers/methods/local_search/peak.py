@@ -16,8 +16,10 @@ TARGETS = (0.3, 0.6, 0.9)
 DELAYS = (1.0, None, 2.0, 0.7)
 """Target delays for ``makespan`` in turn, as multiples of the longest unloaded delay so far; None is that of the best
 shared routes in proportion."""
-FIRST_RUNS = 2
-"""Runs before the bound is raised, because steps above a good incumbent are in vain."""
+FIRST_RUNS = 1
+"""Runs before the bound is raised: steps above a good incumbent would be in vain, and recombination slow."""
+IDLE_PER_LENGTH, MAX_LENGTH = 3, 4
+"""Runs in a row without a better incumbent after which runs get longer, and how many times as long at most."""
 FIRST_RAISES = 4
 """Steps that raise the bound before the first target depends on it."""
 RECOMBINED_RUNS = 3
@@ -32,7 +34,7 @@ class PeakSearch:
     def __init__(self, search: Search) -> None:
         self.search, self.problem = search, search.problem
         self.random = Random(search.options.seed)  # noqa: S311  # not cryptographic, and faster than numpy's
-        self.runs = 0
+        self.runs, self.idle = 0, 0
         self.routes: dict[Candidate, None] = {}
         """The routes of all plans that were annealed, in order, to be recombined."""
         self.delay_part = 0.0
@@ -47,13 +49,16 @@ class PeakSearch:
         if problem.goal == "makespan":
             load, delay_s = self._split(choices, value, target)
         self.runs += 1
-        found = Annealing(problem, choices, self.random).run(load, delay_s, stopped=lambda: search.out_of_time)
+        times = min(1 + self.idle // IDLE_PER_LENGTH, MAX_LENGTH)
+        annealing = Annealing(problem, choices, self.random)
+        found = annealing.run(load, delay_s, times=times, stopped=lambda: search.out_of_time)
         if found is None:
             return False
         best = search.best
         self.routes.update(((source, choice), None) for source, (choice,) in enumerate(found))
         search.offer(found)
         search.report()
+        self.idle = 0 if search.best < best else self.idle + 1
         return search.best < best
 
     def _split(self, choices: Choices, value: float, target: float) -> tuple[float, float]:
