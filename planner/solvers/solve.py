@@ -188,7 +188,8 @@ def solve(
     if best.late or overloaded(problem, best.evaluation):
         by_blocks = partial(
             solve, instance.without_savings(), method=method, routes=routes, gap=gap, rank=rank, seed=seed,
-            threads=threads, max_visits=max_visits, pins=pins, start=start, dask=dask, progress=progress,
+            threads=threads, max_visits=max_visits, max_wait_s=max_wait_s, pins=pins, start=start, dask=dask,
+            progress=progress,
         )  # fmt: skip
         return _otherwise(best, by_blocks, time_limit_s - (time.monotonic() - started_s))
     used_options = {
