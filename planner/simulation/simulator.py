@@ -15,7 +15,7 @@ from planner.policy.costs import CostTable
 from planner.policy.registry import make_policy
 from planner.policy.types import Policy
 from planner.scenario.arrivals import instance_arrivals
-from planner.scenario.instance import Hop, Instance, NetworkPath
+from planner.scenario.instance import Hop, Instance
 from planner.scenario.run_times import RunTimes
 from planner.scenario.types import EventSpec
 from planner.simulation.device import Device
@@ -127,7 +127,6 @@ class Simulator:
             Fail: self._on_end,  # type: ignore[dict-item]
         }
         self._priorities: dict[str, float] = {}
-        self._paths: dict[tuple[str, str], NetworkPath] = {}
         self._events = 0
         self._end_s = 0.0
 
@@ -221,9 +220,9 @@ class Simulator:
 
     def _on_send(self, worker: Worker, send: Send) -> None:
         name = worker.name
-        path = self._paths.get((name, send.to))
+        path = self._instance.path(name, send.to)
         if path is None:
-            path = self._paths[name, send.to] = self._path(name, send.to)
+            raise UsageError("no network joins two workers that exchange data", where=f"{name} and {send.to}")
         received = Received(name, send.message)
         size_bytes = self._size_bytes(send) if send.message.key.source in self._generating else send.size_bytes
         device = self._devices[name]
@@ -234,30 +233,13 @@ class Simulator:
             self._deliver(send.to, received, at_s)
 
         def occupied(hop: Hop, start_s: float, end_s: float) -> None:
-            key = send.message.key
-            self._sink(
-                TransferRecord(
-                    hop.resource,
-                    hop.sender,
-                    hop.receiver,
-                    key.source,
-                    self._sequences.sample(key.source, key.sample),
-                    send.cut,
-                    size_bytes,
-                    start_s,
-                    end_s,
-                )
-            )
+            source, number, _ = send.message.key
+            sample, ends = self._sequences.sample(source, number), (hop.sender, hop.receiver)
+            self._sink(TransferRecord(hop.resource, *ends, source, sample, send.cut, size_bytes, start_s, end_s))
             if not device.overlap and hop.sender == name:
                 self._heap.at(end_s, device.sent)
 
         self._network.submit(path, size_bytes, send.priority, deliver, occupied)
-
-    def _path(self, sender: str, receiver: str) -> NetworkPath:
-        path = self._instance.path(sender, receiver)
-        if path is None:
-            raise UsageError("no network joins two workers that exchange data", where=f"{sender} and {receiver}")
-        return path
 
     def _size_bytes(self, send: Send) -> int:
         """Return what a transfer of a run of a sequence carries; it has other sizes than the profile's."""
