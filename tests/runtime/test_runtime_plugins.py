@@ -123,7 +123,7 @@ def test_full_precision_is_a_variant_with_its_own_rounding() -> None:
 
 @needs_openvino
 def test_a_profile_on_openvino_has_its_rounding_and_its_placement() -> None:
-    profile = measure(SmallModel(), device_class="here", provider="openvino", rounds=3, budget_s=2.0)
+    profile = measure(SmallModel(), device_class="here", provider="openvino", rounds=3)
     environment = profile.environment
     assert environment["provider"] == "openvino"
     assert environment["precision"] == find_provider("openvino").precision
