@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import signal
+import sys
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -31,6 +32,9 @@ if TYPE_CHECKING:
     from planner.plan.drift import DriftRules
 
 _LOG = logging.getLogger(__name__)
+
+_SWITCH_S: Final = 0.0002
+"""How long a thread computes while another waits for the interpreter; a request passes through several threads."""
 
 _LOOK_S: Final = 0.2
 """Time after which a request to end is seen, at most."""
@@ -115,6 +119,7 @@ def command(
     log_to_stderr(log_level, log_format)
     if local and connect:
         raise UsageError("where to run is said twice", where="planner serve", expected="--local or --connect")
+    sys.setswitchinterval(_SWITCH_S)
     service = Service(
         plan,
         listen=listen,
