@@ -21,6 +21,7 @@ from collections.abc import Hashable, Mapping, Sequence
 from heapq import heappop, heappush
 from itertools import pairwise
 from math import inf
+from operator import itemgetter
 from typing import NamedTuple
 
 from planner.plan.types import Route
@@ -195,9 +196,9 @@ def in_time(now_s: float, jobs: Sequence[Job]) -> list[Job]:
         heappush(kept, (job.priority / max(job.work_s, 1e-9), number))
         done_s += job.work_s
         while done_s > job.due_s:
-            _, least = heappop(kept)
-            aside.add(least)
-            done_s -= ordered[least].work_s
+            aside.add(heappop(kept)[1])
+            # In order, since sums of floats do not come back by subtraction.
+            done_s = sum((ordered[other].work_s for _, other in sorted(kept, key=itemgetter(1))), now_s)
     return [job for number, job in enumerate(ordered) if number not in aside]
 
 

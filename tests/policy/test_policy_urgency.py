@@ -198,3 +198,9 @@ def test_thousands_of_waiting_samples_may_be_refused_at_once() -> None:
     metrics, ended = metrics_of(instance, "planned")
     assert len(ended) == 3000
     assert 10 <= metrics.sources["s"].completed <= 25
+
+
+def test_a_job_that_just_fits_is_kept_beside_one_that_is_put_aside() -> None:
+    due_s = 0.2580431358349629  # less than itself plus 2 minus 2
+    just, long = (Job(due_s=due_s, work_s=work_s, priority=1.0, queue=0) for work_s in (due_s, 2.0))
+    assert in_time(0.0, [just, long]) == [just]
