@@ -28,7 +28,7 @@ _PIECE: Final = 500
 """Number of records that are packed together."""
 
 KEPT: Final = 100_000
-"""Number of records that stay in memory, in about 20 MB: a run of no more is never packed nor read again."""
+"""Number of records to keep in memory, in about 20 MB, where all of a run are read again and again after its end."""
 
 
 def pack(data: bytes) -> bytes:
@@ -90,10 +90,11 @@ class RecordStore(Collection[Record]):
     Parameters
     ----------
     keep
-        Number of records that stay in memory.
+        Number of records that stay in memory as they are; none while a run goes on, whose pauses for garbage they
+        would prolong.
     """
 
-    def __init__(self, records: Iterable[Record] = (), *, keep: int = KEPT) -> None:
+    def __init__(self, records: Iterable[Record] = (), *, keep: int = 0) -> None:
         self._keep = keep
         self._kept: list[Record] = []
         self._pieces = Spool()

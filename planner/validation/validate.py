@@ -20,7 +20,7 @@ from planner.simulation.simulator import Simulator
 from planner.solvers.replan.replanner import replanner
 from planner.trace.metrics import Accumulator, RunMetrics
 from planner.trace.records import BlockRecord, Record
-from planner.trace.store import RecordStore
+from planner.trace.store import KEPT, RecordStore
 from planner.validation.accuracy import Labels, recorded_predictions, with_correctness
 from planner.validation.calibration_run import CalibrationRuns, InSituCosts, calibrate, with_in_situ_costs
 from planner.validation.energy import compare_energy
@@ -132,8 +132,8 @@ def validate(
         say("running")
         measurement = coordinator.run(deployment, ready_timeout_s=ready_timeout_s, observer=observer)
         after = None if measurement.left else calibration_costs()
-    if labels:
-        measurement.records = RecordStore(with_correctness(measurement.records, measurement.outputs, labels))
+    records = with_correctness(measurement.records, measurement.outputs, labels) if labels else measurement.records
+    measurement.records = RecordStore(records, keep=KEPT)
     reference = {
         name: reference_runs(name, data, instance, cuts=deployment.models[name].cuts, inputs=inputs, expected=expected)
         for name, data in whole.items()
@@ -166,7 +166,7 @@ def _predict(
     instance: Instance, deployment: Deployment, factors: Mapping[str, Sequence[float]] | None = None
 ) -> RecordStore:
     """Return the simulated records of a deployment; for ``factors`` see :class:`Simulator`."""
-    policy, plan, records = deployment.policy, deployment.plan, RecordStore()
+    policy, plan, records = deployment.policy, deployment.plan, RecordStore(keep=KEPT)
     replan = replanner(instance, policy, plan)
     Simulator(
         instance,

@@ -58,7 +58,7 @@ def yaml_of(page: str) -> str:
     """Return the only YAML of a page: its lines that begin with a key of a scenario, and what is below these."""
     text = (DOCS / page).read_text(encoding="utf-8")
     (found,) = re.findall(
-        r"(?:^    (?:models|sources|policy|objective):.*\n(?:^     .*\n)*)+", text, flags=re.MULTILINE
+        r"(?:^    (?:models|workers|sources|policy|objective):.*\n(?:^     .*\n)*)+", text, flags=re.MULTILINE
     )
     return dedent(found)
 
@@ -162,6 +162,16 @@ def profiling(folder: Path, first: Path) -> Iterator[str]:
     for name in ("cold", "warm"):
         shutil.copy(first / "profiles/this-machine/mobilenetv2.json", folder / f"{name}.json")
     yield from commands("guides/profiling.md")
+    text = (first / "scenario.yaml").read_text(encoding="utf-8")
+    hosts = yaml_of("guides/profiling.md").replace("device_class: box", "device_class: this-machine")
+    text = re.sub(r"^workers:\n(?:  .*\n)+", hosts, text, flags=re.MULTILINE)
+    for worker, named in (("camera-box", "left"), ("cabinet, office", "right")):
+        text = text.replace(worker, named)
+    for name in ("models", "profiles"):
+        shutil.copytree(first / name, folder / name, dirs_exist_ok=True)
+    (folder / "hosts.yaml").write_text(text, encoding="utf-8")
+    workers = load_instance(folder / "hosts.yaml").scenario.workers
+    assert {name: spec.host for name, spec in workers.items()} == {"left": "box-1", "right": "box-1"}
 
 
 def policies(folder: Path, first: Path) -> Iterator[str]:
@@ -262,5 +272,5 @@ def test_every_piece_of_yaml_is_used() -> None:
         ):
             assert YAML(typ="safe").load(dedent(block))
             with_yaml.add(path.relative_to(DOCS).as_posix())
-    used = {"start/own-model.md", "guides/deadlines.md", "guides/exits.md", "guides/tokens.md", "policies.md"}
-    assert with_yaml == used | {"guide.md", "reference/scenario-example.md"}
+    used = {"start/own-model.md", "policies.md", "guide.md", "reference/scenario-example.md"}
+    assert with_yaml == used | {f"guides/{guide}.md" for guide in ("deadlines", "exits", "profiling", "tokens")}

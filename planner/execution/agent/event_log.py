@@ -86,7 +86,7 @@ class EventLog:
                 data.cut,
                 data.size_bytes,
                 data.sent_s,
-                now_s,
+                max(now_s, data.sent_s),  # two clocks, which are compared to within some microseconds
             )
         )
 
