@@ -28,14 +28,16 @@ FILES = [MODEL.block_model(index) for index in range(BLOCKS)]
 HASHES = tuple(hashlib.sha256(data).hexdigest() for data in FILES)
 
 
-def small_instance(samples: int = 12, rate_per_s: float = 60.0, slow: float = 1000.0) -> Instance:
-    """Return an instance with two sources at the first of three workers, whose blocks take 4 ms there.
+def small_instance(
+    samples: int = 12, rate_per_s: float = 60.0, slow: float = 1000.0, block_s: float = 0.004
+) -> Instance:
+    """Return an instance with two sources at the first of three workers, whose blocks take ``block_s`` there.
 
     A worker counts as slow from ``slow`` times the profiled time on: by default never, however busy the host is.
     """
     cut_bytes = [cut.bytes for cut in MODEL.chain.cuts]
     return make_instance(
-        profiles=[make_profile("small", block_s=[0.004] * BLOCKS, cut_bytes=cut_bytes)],
+        profiles=[make_profile("small", block_s=[block_s] * BLOCKS, cut_bytes=cut_bytes)],
         workers={"a": 1.0, "b": 2.0, "c": 4.0},
         sources={
             "urgent": {"rate_per_s": rate_per_s, "priority": 8.0, "samples": samples},

@@ -105,16 +105,17 @@ def stopped(pid: int) -> Iterator[None]:
         os.kill(pid, signal.SIGCONT)
 
 
+@pytest.fixture(scope="class")
+def running(plan: Path) -> Iterator[tuple[planner.Service, int]]:
+    earlier = agents()
+    options = {"grpc_listen": "127.0.0.1:0", "limit": LIMIT, "home_timeout_s": 600.0}
+    with planner.Service(plan, listen="127.0.0.1:0", **options) as service:  # type: ignore[arg-type]
+        home, _ = sorted(agents() - earlier, key=cmdline)
+        yield service, home
+
+
 class TestWithStoppedWorker:
     """Requests that stay in flight because the worker of their source is stopped, even if it counts as having left."""
-
-    @pytest.fixture(scope="class")
-    def running(self, plan: Path) -> Iterator[tuple[planner.Service, int]]:
-        earlier = agents()
-        options = {"grpc_listen": "127.0.0.1:0", "limit": LIMIT, "home_timeout_s": 600.0}
-        with planner.Service(plan, listen="127.0.0.1:0", **options) as service:  # type: ignore[arg-type]
-            home, _ = sorted(agents() - earlier, key=cmdline)
-            yield service, home
 
     @pytest.mark.parametrize("library", [HTTP, GRPC], ids=["http", "grpc"])
     def test_a_request_whose_time_is_up_is_answered(self, running: tuple[planner.Service, int], library: Any) -> None:
