@@ -93,7 +93,7 @@ class BlockLoader:
     def _need(
         self, plan: PlanSpec | None, needed: Mapping[str, Sequence[int]]
     ) -> Mapping[str, Sequence[tuple[int, int]]]:
-        """Say which sessions the run needs, and return them by model."""
+        """Return the sessions that the run needs, by model; the models keep these from now on."""
         sessions = resident_sessions(self._deploy.instance, self._deploy.policy, plan, self._name, needed)
         for model, blocks in self._models.items():
             blocks.need(self._deploy.run, sessions.get(model, ()))
