@@ -16,7 +16,9 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     on, then this worker forgets it; or others are asked first (:mod:`planner.worker.clearance_handshake`). A task that
     was cleared beforehand is computed. A task whose next worker cannot be reached is turned back: its source starts it
     again, and avoids the broken hop for a while. Runs of a sequence take the route of its first one, and what was
-    decided for that, as long as they can (:mod:`planner.worker.stickiness`): its state is there.
+    decided for that, as long as they can (:mod:`planner.worker.stickiness`): its state is there. Where they cannot, or
+    a new plan lacks the route, the sequence stays, moves with its state, or starts again, whichever is cheapest; a task
+    whose state is elsewhere waits for that (:mod:`planner.worker.state_transfers`).
 5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task. No block of a
     sample is started, and no task sent on, later than its source allows (:mod:`planner.worker.lateness`): the sample is
     dropped, at the latest possible moment if it waits then, and ends as :class:`Fail` with ``dropped``.
@@ -67,6 +69,8 @@ from planner.worker.events import (
     RunBlock,
     Send,
     SetTimer,
+    StateMessage,
+    StateRequest,
     StatusMessage,
     StepOutput,
     TaskMessage,
@@ -81,7 +85,8 @@ from planner.worker.lateness import Lateness
 from planner.worker.pace import Pace
 from planner.worker.patience import Patience
 from planner.worker.queues import Queues
-from planner.worker.stickiness import Stickiness
+from planner.worker.state_transfers import StateTransfers
+from planner.worker.stickiness import SequenceRoutes, Stickiness
 
 CUT_S: Final = 5.0
 """How long a hop that was found broken is avoided, before it is tried again."""
@@ -98,6 +103,8 @@ class Worker:
         Makes the decisions; belongs to this worker alone.
     costs
         Those of the instance; passed where several workers of one process share them.
+    routes
+        Those of sequences that a run before has begun.
     """
 
     def __init__(
@@ -107,6 +114,8 @@ class Worker:
         policy: Policy,
         patience: Patience | None = None,
         costs: CostTable | None = None,
+        *,
+        routes: SequenceRoutes | None = None,
     ) -> None:
         self.name = name
         """The worker's name in the scenario."""
@@ -119,7 +128,8 @@ class Worker:
         self._handshake = ClearanceHandshake(self._state, self._output)
         self._queues = Queues(self._state, policy)
         self._lateness = Lateness(self._state)
-        self._stickiness = Stickiness()
+        self._stickiness = Stickiness(routes)
+        self._transfers = StateTransfers(self._state, self._output)
         self._added: list[Waiting] = []
         self._with_exits = frozenset(model for model in instance.profiles if instance.any_profile(model).exits)
         self._running: Waiting | None = None
@@ -167,6 +177,10 @@ class Worker:
         """Samples of this worker's own sources that have not ended, with the time of their arrival."""
         return self._home.pending
 
+    def expects(self, sender: str, message: StateMessage) -> bool:
+        """Return whether a task here waits for the state that a message brings."""
+        return self._transfers.expects(sender, message)
+
     def step(self, now_s: float, event: Event) -> list[Effect]:
         """Take one event; return what the driver is to do, in order.
 
@@ -204,6 +218,8 @@ class Worker:
             self._home.due(key.source)
         elif purpose == "latest":
             self._on_latest(key)
+        elif purpose == "state":
+            self._add_moved(self._transfers.give_up(key))
         elif purpose == "answers":
             self._settle(self._handshake.overdue(key))
         elif purpose == "window":
@@ -220,6 +236,8 @@ class Worker:
         self._state.forget(worker)
         for settled in self._handshake.forget(worker):
             self._settle(settled)
+        for moved in self._transfers.forget(worker):
+            self._add_moved(moved)
         self._home.left(worker)
 
     def _on_joined(self, event: Joined) -> None:
@@ -230,6 +248,7 @@ class Worker:
 
     def _on_replanned(self, event: Replanned) -> None:
         self._policy.replanned(self._view, event.plan)
+        self._home.slowness = event.slowness
         for source, entry in event.plan.sources.items():
             self._stickiness.keep_routes(source, entry.routes)
 
@@ -258,6 +277,10 @@ class Worker:
             self._handshake.requested(event.sender, message)
         elif isinstance(message, AnswerMessage):
             self._settle(self._handshake.answered(event.sender, message))
+        elif isinstance(message, StateRequest):
+            self._transfers.asked(event.sender, message)
+        elif isinstance(message, StateMessage):
+            self._add_moved(self._transfers.came(event.sender, message))
 
     def _on_failure(self, message: FailureMessage) -> None:
         if message.broken is not None:
@@ -316,6 +339,15 @@ class Worker:
             self._output.effects.append(Send(home, message, cut, 0, task.priority))
 
     def _add(self, task: Task, last_block: int) -> None:
+        if not (task.state_at and self._transfers.fetch(task, last_block)):
+            self._enqueue(task, last_block)
+
+    def _add_moved(self, moved: tuple[Task, int] | None) -> None:
+        """Let a task be computed that has waited for the state of its sequence."""
+        if moved is not None:
+            self._enqueue(*moved)
+
+    def _enqueue(self, task: Task, last_block: int) -> None:
         latest_s = self._lateness.latest_s(task, task.next_block)
         waiting = self._queues.add(task, last_block, latest_s)
         if latest_s < inf:

@@ -16,7 +16,7 @@ from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import RUN_STRIDE, TIMES, TOKENS, DeployedModel, Submit
 from planner.model.chain import SEQUENCE, TensorSpec
 from planner.model.tokens import Role, fill, likeliest, logits_of, roles
-from planner.policy.types import SampleKey
+from planner.policy.types import Progress, SampleKey
 from planner.trace.records import SampleRecord
 from planner.worker.events import Arrived, Complete, Fail, sample_record
 
@@ -79,7 +79,17 @@ class Feedback:
         inputs = {spec.name: fill(spec, role, loop.known, seen) for spec, role in loop.roles.items()}
         inputs[SEQUENCE.name] = np.array([number, runs + len(loop.tokens)], np.int64)
         sample = submit.sample + len(loop.tokens) * RUN_STRIDE
-        return Arrived(submit.source, sample, submit.priority, submit.within_s, number, greedy=True), inputs
+        left = submit.progress[-1] if submit.progress is not None else further.steps
+        arrived = Arrived(
+            submit.source,
+            sample,
+            submit.priority,
+            submit.within_s,
+            number,
+            greedy=True,
+            progress=Progress(seen, 1, max(left - len(loop.tokens), 0)),
+        )
+        return arrived, inputs
 
     def after(
         self, end: Complete | Fail, outputs: Tensors, now_s: float

@@ -16,6 +16,7 @@ from planner.execution.wire.frames import Tensors
 from planner.execution.wire.messages import RUN_STRIDE, TOKENS, Deploy
 from planner.model.chain import SEQUENCE, TensorSpec
 from planner.model.tokens import Role, choose, fill, logits_of, roles, vocabulary
+from planner.policy.types import Progress
 from planner.runtime.input_pool import prompt_pool
 from planner.runtime.state import NUMBERS
 from planner.scenario.decode import MAX_RESTARTS, DecodeSpec
@@ -75,7 +76,9 @@ class _Sequence:
         inputs[SEQUENCE.name] = np.array([self.state, self.runs], np.int64)
         self.begun += 1
         number, greedy = self.sample + self.begun * RUN_STRIDE, source.decode.next == "argmax"
-        return Arrived(source.name, number, sequence=self.state, greedy=greedy), inputs
+        left = source.decode.max_new - len(self.tokens) - 1
+        progress = Progress(self.seen, self.end - self.seen, left) if self.seen else None
+        return Arrived(source.name, number, sequence=self.state, greedy=greedy, progress=progress), inputs
 
     def take(self, outputs: Tensors, now_s: float) -> bool:
         """Take the result of a run; return whether the sequence has ended."""

@@ -28,6 +28,7 @@ from planner.execution.session.source import BusyError, Result, SampleError
 from planner.execution.wire.messages import MAX_FURTHER, TIMES, TOKENS, Further
 from planner.model.chain import SEQUENCE, TensorSpec
 from planner.model.tokens import choose, fill, logits_of, roles
+from planner.policy.types import Progress
 from planner.scenario.decode import MAX_RESTARTS
 
 TOGETHER_S: Final = 0.05
@@ -57,9 +58,14 @@ class SequenceSource(Protocol):
         ...
 
     def submit(
-        self, inputs: Mapping[str, NDArray[Any]], *, block: bool = True, further: Further | None = None
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        block: bool = True,
+        further: Further | None = None,
+        progress: Progress | None = None,
     ) -> Future[Result]:
-        """Submit a sample, and steps that follow it."""
+        """Submit a sample, and steps that follow it; ``progress`` says how far its sequence is."""
         ...
 
 
@@ -69,6 +75,7 @@ class _Run:
 
     inputs: Mapping[str, NDArray[Any]]
     further: Further | None
+    progress: Progress | None
 
 
 @dataclass
@@ -158,7 +165,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
         run = next(steps)
         while True:
             try:
-                outputs = self.source.submit(run.inputs, further=run.further).result().outputs
+                outputs = self.source.submit(run.inputs, further=run.further, progress=run.progress).result().outputs
             except SampleError as error:
                 run = steps.throw(error)
                 continue
@@ -199,7 +206,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
     async def _submitted(self, run: _Run) -> Result:
         while True:
             try:
-                return await asyncio.wrap_future(self.source.submit(run.inputs, block=False, further=run.further))
+                submitted = self.source.submit(run.inputs, block=False, further=run.further, progress=run.progress)
+                return await asyncio.wrap_future(submitted)
             except BusyError:  # other sequences of the source have its places
                 await asyncio.sleep(BUSY_S)
 
@@ -246,7 +254,9 @@ class Generation(Iterator[int], AsyncIterator[int]):
             inputs = {spec.name: fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
             inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
             self._sent_s = time.monotonic()
-            outputs = yield _Run(inputs, self._further(end, of_prompt=end < len(known)))
+            left = self.max_new - len(self.tokens) - 1
+            progress = Progress(self._seen, end - self._seen, left) if self._runs else None
+            outputs = yield _Run(inputs, self._further(end, of_prompt=end < len(known)), progress)
             self._runs, self._seen = self._runs + 1, end
         return outputs
 
