@@ -38,7 +38,7 @@ class Progress(NamedTuple):
     new
         Tokens of this run.
     left
-        Largest number of runs after it, of one token each.
+        Largest number of runs after it; all but those of its prompt have one token.
     """
 
     past: int

@@ -113,6 +113,11 @@ class ChainRunner:
         """
         self._states_at(index).put(number, Kept(runs, dict(state), placed=False))
 
+    def forget_state(self, number: int) -> None:
+        """Drop the state of a sequence at all blocks."""
+        for kept in list(self._kept.values()):
+            kept.take(number)
+
     def _states_at(self, index: int) -> KeptStates:
         return self._kept.setdefault(index, KeptStates())
 

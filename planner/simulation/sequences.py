@@ -108,10 +108,10 @@ class Sequences:
         sequence = self._under_way.get((source, number))
         return None if sequence is None else sequence.left[0]
 
-    def progress(self, source: str, number: int) -> Progress | None:
-        """Return how far the sequence of a run is; None at its beginning."""
+    def progress(self, source: str, number: int) -> Progress:
+        """Return how far the sequence of a run is."""
         left = self._under_way[source, number].left
-        return Progress(left[0].past, left[0].new, len(left) - 1) if left[0].past else None
+        return Progress(left[0].past, left[0].new, len(left) - 1)
 
     def has_state(self, source: str, number: int, worker: str, blocks: Iterable[int]) -> bool:
         """Return whether a worker has the state that blocks need in a run, and let it keep that after the run."""

@@ -13,12 +13,14 @@ from planner.worker.events import (
     BlockEnded,
     BlockFailed,
     Event,
+    ForgetMessage,
     Joined,
     Left,
     Received,
     Replanned,
     Reprioritised,
     RequestMessage,
+    SequenceEnded,
     StateMessage,
     StateRequest,
     StatusMessage,
@@ -59,6 +61,7 @@ class EventChecks:
             Left: self._other,
             Joined: self._other,
             Replanned: self._replanned,
+            SequenceEnded: self._sequence_ended,
             Reprioritised: self._reprioritised,
         }
 
@@ -91,7 +94,7 @@ class EventChecks:
             self._refuse("worker", event.sender)
         if isinstance(message, StatusMessage):
             return
-        source = message.key.source
+        source = message.source if isinstance(message, ForgetMessage) else message.key.source
         if source not in self._sources:
             self._refuse("source", source)
         if isinstance(message, (TaskMessage, RequestMessage)):  # a union takes several times as long
@@ -185,6 +188,10 @@ class EventChecks:
                 for stage in route.stages:
                     if stage.worker not in self._workers:
                         self._refuse("worker", stage.worker)
+
+    def _sequence_ended(self, event: SequenceEnded, _: Waiting | None) -> None:
+        if not self._home.owns(event.source):
+            raise ProtocolError(f"{self._view.worker} is not the home of {event.source}, whose sequence ends")
 
     def _reprioritised(self, event: Reprioritised, _: Waiting | None) -> None:
         if event.source not in self._sources:

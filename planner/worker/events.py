@@ -114,6 +114,15 @@ class StateMessage:
 
 
 @dataclass(slots=True)
+class ForgetMessage:
+    """A sequence has ended: its state is needed no more, here and where its tasks were sent."""
+
+    source: str
+    sequence: int
+    kind: Literal["forget"] = "forget"
+
+
+@dataclass(slots=True)
 class StatusMessage:
     """The status that a worker tells others."""
 
@@ -124,7 +133,7 @@ class StatusMessage:
 Parcel: TypeAlias = TaskMessage | ResultMessage | FailureMessage | StateMessage
 """Messages about a sample, which have its priority."""
 
-Note: TypeAlias = RequestMessage | AnswerMessage | StateRequest | StatusMessage
+Note: TypeAlias = RequestMessage | AnswerMessage | StateRequest | ForgetMessage | StatusMessage
 """Messages without tensors by which workers coordinate; sent ahead of all data."""
 
 Message: TypeAlias = Annotated[Parcel | Note, Field(discriminator="kind")]
@@ -242,6 +251,15 @@ class Replanned:
 
 
 @dataclass(slots=True)
+class SequenceEnded:
+    """A sequence of this worker's own has ended, or starts again under another number."""
+
+    source: str
+    sequence: int
+    kind: Literal["sequence_ended"] = "sequence_ended"
+
+
+@dataclass(slots=True)
 class Reprioritised:
     """A source has another priority from now on; samples in flight keep theirs."""
 
@@ -251,7 +269,17 @@ class Reprioritised:
 
 
 Event: TypeAlias = (
-    Arrived | Received | BlockEnded | BlockFailed | TimedOut | Transferred | Left | Joined | Replanned | Reprioritised
+    Arrived
+    | Received
+    | BlockEnded
+    | BlockFailed
+    | TimedOut
+    | Transferred
+    | Left
+    | Joined
+    | Replanned
+    | SequenceEnded
+    | Reprioritised
 )
 
 # ---- effects ------------------------------------------------------------------------------------------------------
@@ -348,7 +376,15 @@ class Discard:
     kind: Literal["discard"] = "discard"
 
 
-Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discard
+@dataclass(slots=True)
+class Forget:
+    """Drop the state of a sequence at the blocks of this worker."""
+
+    sequence: int
+    kind: Literal["forget"] = "forget"
+
+
+Effect: TypeAlias = RunBlock | Send | Tell | SetTimer | Complete | Fail | Discard | Forget
 
 
 @dataclass(slots=True)

@@ -274,7 +274,7 @@ class Home:
             return old
         if choice == "move":
             self._stickiness.move(source, pending.sequence, old.stages)
-        if choice == "move" or pending.progress is None:  # it may begin with this run
+        if choice == "move" or pending.progress is None or not pending.progress.past:  # it may begin with this run
             return route
         self._end((source, sample))
         reason = "its sequence starts again on a new route"

@@ -31,6 +31,10 @@ class SequenceRoutes:
         """Return the route of a sequence; None if none is known."""
         return self._routes.get((source, sequence))
 
+    def drop(self, source: str, sequence: int) -> None:
+        """Forget a sequence."""
+        self._routes.pop((source, sequence), None)
+
     def put(self, source: str, sequence: int, route: Route) -> None:
         """Keep the route of a sequence."""
         self._routes[source, sequence] = route
@@ -98,6 +102,13 @@ class Stickiness:
             route = decided.route
             if name == source and route and (route.model, route.operating_point, route.stages) not in kept:
                 decided.route = None
+
+    def forget(self, source: str, sequence: int) -> frozenset[str]:
+        """Forget a sequence that has ended; return the workers to which its tasks were sent from here."""
+        self._routes.drop(source, sequence)
+        decided = self._decided.pop((source, sequence), None)
+        done = decided.tasks.values() if decided is not None else ()
+        return frozenset(decision.worker for decision in done if isinstance(decision, Forward))
 
     def decision(self, task: Task) -> Compute | Forward | None:
         """Return what was done with the same task of an earlier run of its sequence; None if there was none."""

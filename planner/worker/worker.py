@@ -18,7 +18,8 @@ The rules, in the order in which :meth:`Worker.step` applies them:
     again, and avoids the broken hop for a while. Runs of a sequence take the route of its first one, and what was
     decided for that, as long as they can (:mod:`planner.worker.stickiness`): its state is there. Where they cannot, or
     a new plan lacks the route, the sequence stays, moves with its state, or starts again, whichever is cheapest; a task
-    whose state is elsewhere waits for that (:mod:`planner.worker.state_transfers`).
+    whose state is elsewhere waits for that (:mod:`planner.worker.state_transfers`). When a sequence has ended, all to
+    whom its tasks were sent drop its state.
 5.  An idle worker serves the queue that its policy chooses, and runs the next block of its first task. No block of a
     sample is started, and no task sent on, later than its source allows (:mod:`planner.worker.lateness`): the sample is
     dropped, at the latest possible moment if it waits then, and ends as :class:`Fail` with ``dropped``.
@@ -59,6 +60,8 @@ from planner.worker.events import (
     Effect,
     Event,
     FailureMessage,
+    Forget,
+    ForgetMessage,
     Joined,
     Left,
     Received,
@@ -68,6 +71,7 @@ from planner.worker.events import (
     ResultMessage,
     RunBlock,
     Send,
+    SequenceEnded,
     SetTimer,
     StateMessage,
     StateRequest,
@@ -142,6 +146,17 @@ class Worker:
             lateness=self._lateness,
             stickiness=self._stickiness,
         )
+        self._messages: dict[type, Callable[[str, Any], None]] = {
+            TaskMessage: self._on_task,
+            ResultMessage: lambda _, message: self._home.finish(message.key, message.origin),
+            FailureMessage: lambda _, message: self._on_failure(message),
+            StatusMessage: self._on_status,
+            RequestMessage: self._handshake.requested,
+            AnswerMessage: lambda sender, message: self._settle(self._handshake.answered(sender, message)),
+            StateRequest: self._transfers.asked,
+            StateMessage: lambda sender, message: self._add_moved(self._transfers.came(sender, message)),
+            ForgetMessage: lambda _, message: self._forget(message),
+        }
         self._gate = EventChecks(self._view, self._home, policy)
         self._told = Status()
         self._gossiped = (0, 0)
@@ -155,6 +170,7 @@ class Worker:
             Left: self._on_left,
             Joined: self._on_joined,
             Replanned: self._on_replanned,
+            SequenceEnded: self._forget,
             Reprioritised: self._on_reprioritised,
         }
 
@@ -252,35 +268,31 @@ class Worker:
         for source, entry in event.plan.sources.items():
             self._stickiness.keep_routes(source, entry.routes)
 
+    def _forget(self, ended: SequenceEnded | ForgetMessage) -> None:
+        """Drop the state of a sequence, and let those drop it to which its tasks were sent."""
+        self._output.effects.append(Forget(ended.sequence))
+        for worker in sorted(self._stickiness.forget(ended.source, ended.sequence) - self._state.absent):
+            self._output.effects.append(Tell(worker, ForgetMessage(ended.source, ended.sequence)))
+
     def _on_reprioritised(self, event: Reprioritised) -> None:
         self._state.priorities[event.source] = event.priority
 
     # ---- tasks (rules 4 to 7) -------------------------------------------------------------------------------------
 
     def _on_received(self, event: Received) -> None:
-        message = event.message
-        if isinstance(message, TaskMessage):
-            self._handshake.release(message.key)
-            if message.last_block is not None:
-                self._add(message.task, message.last_block)
-            else:
-                self._place(message.task)
-        elif isinstance(message, ResultMessage):
-            self._home.finish(message.key, message.origin)
-        elif isinstance(message, FailureMessage):
-            self._on_failure(message)
-        elif isinstance(message, StatusMessage):
-            self._state.hear(event.sender, message.status)
-            self._pace.told(event.sender, message.status)
-            self._policy.heard(self._view, message.status)
-        elif isinstance(message, RequestMessage):
-            self._handshake.requested(event.sender, message)
-        elif isinstance(message, AnswerMessage):
-            self._settle(self._handshake.answered(event.sender, message))
-        elif isinstance(message, StateRequest):
-            self._transfers.asked(event.sender, message)
-        elif isinstance(message, StateMessage):
-            self._add_moved(self._transfers.came(event.sender, message))
+        self._messages[type(event.message)](event.sender, event.message)
+
+    def _on_task(self, _sender: str, message: TaskMessage) -> None:
+        self._handshake.release(message.key)
+        if message.last_block is not None:
+            self._add(message.task, message.last_block)
+        else:
+            self._place(message.task)
+
+    def _on_status(self, sender: str, message: StatusMessage) -> None:
+        self._state.hear(sender, message.status)
+        self._pace.told(sender, message.status)
+        self._policy.heard(self._view, message.status)
 
     def _on_failure(self, message: FailureMessage) -> None:
         if message.broken is not None:

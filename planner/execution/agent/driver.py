@@ -42,6 +42,7 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
+    Forget,
     Joined,
     Left,
     Note,
@@ -50,6 +51,7 @@ from planner.worker.events import (
     Replanned,
     RunBlock,
     Send,
+    SequenceEnded,
     SetTimer,
     StateMessage,
     Step,
@@ -134,6 +136,7 @@ class Driver:
             Discard: self._discard,
             Complete: self._complete,
             Fail: self._end_run,
+            Forget: self._forget,
         }
 
     # ---- clock ------------------------------------------------------------------------------------------------------
@@ -396,6 +399,9 @@ class Driver:
     def _discard(self, discard: Discard) -> None:
         self._store.discard(discard.key)
 
+    def _forget(self, forget: Forget) -> None:
+        self._store.forget_state(forget.sequence)
+
     def _complete(self, complete: Complete) -> None:
         outputs = self._store.result(complete.key, complete.origin)
         self._store.discard(complete.key)
@@ -406,6 +412,7 @@ class Driver:
         self._store.end(end.key)
         loops = self._feedback if self._deploy.live else self._sequences
         following, tensors = loops.after(end, outputs or {}, self.now_s)
+        self._follow_ups.extend(SequenceEnded(end.key.source, number) for number in loops.take_ended())
         if isinstance(following, Arrived):
             self._follow_up(following, tensors)
         elif self._deploy.live:

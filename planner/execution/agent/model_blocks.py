@@ -131,6 +131,10 @@ class ModelBlocks:
         """Keep the state of a sequence that another agent has given."""
         self._runner.take_state(block, number, runs, state)
 
+    def forget_state(self, number: int) -> None:
+        """Drop the state of a sequence that has ended."""
+        self._runner.forget_state(number)
+
     def confidence(self, block: int, outputs: Held) -> tuple[float, ...]:
         """Return the model's confidence at each exit that a block computes, given the block's outputs."""
         if not self._exits[block]:

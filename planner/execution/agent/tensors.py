@@ -90,6 +90,11 @@ class TensorStore:
             return {}
         return {SEQUENCE.name: np.array([message.sequence, runs], np.int64), **state}
 
+    def forget_state(self, sequence: int) -> None:
+        """Drop the state of a sequence that has ended."""
+        for blocks in self._models.values():
+            blocks.forget_state(sequence)
+
     def take_state(self, message: StateMessage, tensors: Tensors) -> None:
         """Keep the state of a sequence that another worker has sent."""
         sequence = tensors.get(SEQUENCE.name)

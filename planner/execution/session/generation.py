@@ -18,6 +18,7 @@ from collections import deque
 from collections.abc import AsyncIterator, Collection, Generator, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
+from math import ceil
 from typing import Any, Final, Protocol
 
 import numpy as np
@@ -254,8 +255,8 @@ class Generation(Iterator[int], AsyncIterator[int]):
             inputs = {spec.name: fill(spec, role, known[:end], self._seen) for spec, role in self._roles.items()}
             inputs[SEQUENCE.name] = np.array([self._number, self._runs], np.int64)
             self._sent_s = time.monotonic()
-            left = self.max_new - len(self.tokens) - 1
-            progress = Progress(self._seen, end - self._seen, left) if self._runs else None
+            left = self.max_new - len(self.tokens) - 1 + ceil((len(known) - end) / (self.chunk or len(known)))
+            progress = Progress(self._seen, end - self._seen, left)
             outputs = yield _Run(inputs, self._further(end, of_prompt=end < len(known)), progress)
             self._runs, self._seen = self._runs + 1, end
         return outputs
@@ -267,7 +268,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
         together = 1
         if self.tokens and not of_prompt:
             together = min(int(TOGETHER_S / self._step_s), self.max_new - len(self.tokens), MAX_FURTHER)
-        return Further(steps=max(together - 1, 0), known=known, stop=tuple(self.stop))
+        return Further(steps=max(together - 1, 0), known=known, stop=() if of_prompt else tuple(self.stop))
 
     def _check_tokens(self, what: str, tokens: Collection[int]) -> None:
         size = self._logits.shape[-1]

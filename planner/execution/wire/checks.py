@@ -38,8 +38,11 @@ from planner.policy.types import Status, Task, resource_of
 from planner.scenario.instance import Instance
 from planner.trace.records import BlockRecord, Origin, Record, SampleRecord
 from planner.worker.events import (
+    AnswerMessage,
     FailureMessage,
+    ForgetMessage,
     Message,
+    Parcel,
     RequestMessage,
     ResultMessage,
     StateMessage,
@@ -169,7 +172,15 @@ _CHECKS: Final[Mapping[type, Callable[[Deploy, Any, Frame], None]]] = {
 def _check_message(deploy: Deploy, message: Message, frame: Frame) -> None:
     if isinstance(message, StatusMessage):
         _check_status(deploy, message.status, frame)
-        return
+    elif isinstance(message, ForgetMessage):
+        _known("source", message.source, deploy.instance.sources, frame)
+    else:
+        _check_of_sample(deploy, message, frame)
+
+
+def _check_of_sample(
+    deploy: Deploy, message: Parcel | RequestMessage | AnswerMessage | StateRequest, frame: Frame
+) -> None:
     _known("source", message.key.source, deploy.instance.sources, frame)
     for what, number in (("sample", message.key.sample), ("attempt", message.key.attempt)):
         _check_number(what, number, _LAST, frame)
