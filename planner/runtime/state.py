@@ -23,7 +23,7 @@ from planner.errors import RuntimeSessionError
 from planner.model.chain import SEQUENCE, STATE_METADATA, StatePair, TensorSpec
 
 MAX_SEQUENCES: Final = 64
-"""Number of sequences whose state a block keeps; of more, those that were continued last."""
+"""Number of sequences under way whose state a block keeps; of more, those that were continued last."""
 
 NUMBERS: Final = itertools.count(secrets.randbits(62))
 """Numbers of sequences, which no other of this process has, nor another on the same agents."""

@@ -19,6 +19,7 @@ from planner.execution.session.session import LiveSession
 from planner.execution.wire.messages import Load
 from planner.plan.replan import ReplanAnswer, Situation, TakeAnswer
 from planner.plan.types import PlanSpec, Route, SourcePlan, Stage
+from planner.runtime.state import MAX_SEQUENCES
 from planner.scenario.instance import Instance
 from planner.scenario.types import PaceParameters, PolicySpec
 from tests.execution.rig import agents_in_threads
@@ -172,15 +173,33 @@ def test_a_prompt_moves_between_its_pieces_and_drawn_tokens_with_their_draws(tmp
 
 
 def test_state_that_is_nowhere_is_begun_again(tmp_path: Path) -> None:
-    """A worker that should have the state may have dropped it: it says so, and nothing hangs."""
+    """A worker that should have the state may have dropped it; nothing hangs."""
     with LiveSession(deployment("move", BEFORE), agents_in_threads(tuple("abc"), tmp_path)) as session:
         source = session.source("s")
 
+        others = [source.generate([1], max_new=50) for _ in range(MAX_SEQUENCES)]
+
         def change() -> None:
-            for _ in range(65):  # a block keeps the state of the last 64
-                list(source.generate([1], max_new=1))
+            for other in others:  # a block keeps the state of the last ones
+                next(other)
             session.apply(deployment("move", [("a", 0, 1), ("c", 2, 3)]))
 
         generation, tokens = halves(session, change)
         assert tokens == CASE["tokens"]
         assert generation.restarts == 1
+
+
+@pytest.mark.parametrize("temperature", [0.0, 1e-6])
+def test_sequences_that_have_ended_leave_room_for_others(temperature: float, tmp_path: Path) -> None:
+    with LiveSession(deployment("move", BEFORE), agents_in_threads(tuple("abc"), tmp_path)) as session:
+        source = session.source("s")
+
+        def change() -> None:
+            for length in range(MAX_SEQUENCES + 1):
+                list(source.generate([1, 2, 3], max_new=1 + length % 2, chunk=2, temperature=temperature))
+            (stop,) = source.generate([1, 2], max_new=1)
+            assert list(source.generate([1, 2], max_new=9, stop=[stop])) == [stop]
+
+        generation, tokens = halves(session, change)
+        assert tokens == CASE["tokens"]
+        assert generation.restarts == 0

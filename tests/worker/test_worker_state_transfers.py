@@ -17,12 +17,15 @@ from planner.worker.events import (
     Effect,
     Event,
     Fail,
+    Forget,
+    ForgetMessage,
     Left,
     Received,
     Replanned,
     ResultMessage,
     RunBlock,
     Send,
+    SequenceEnded,
     SetTimer,
     StateMessage,
     StateRequest,
@@ -159,3 +162,17 @@ def test_state_is_fetched_once() -> None:
         fetched.append(sent.message.task.state_at)
         assert of(home.step(now_s + 0.2, Received("c", _result(sample))), Complete)
     assert fetched == [BOTH, (), ()]
+
+
+def test_a_sequence_that_has_ended_is_forgotten_where_its_tasks_were_sent() -> None:
+    home, other = worker("a"), worker("b")
+    home.step(0.0, Arrived("urgent", 0, sequence=7))
+    (sent,) = of(home.step(0.1, BlockEnded(SampleKey("urgent", 0, 0), 0, 0.01)), Send)
+    other.step(0.2, Received("a", sent.message))
+    home.step(0.3, Received("b", _result(0)))
+    effects = home.step(0.4, SequenceEnded("urgent", 7))
+    assert effects == [Forget(7), Tell("b", ForgetMessage("urgent", 7))]
+    assert other.step(0.5, Received("a", ForgetMessage("urgent", 7))) == [Forget(7)]
+    assert home.step(0.6, SequenceEnded("urgent", 7)) == [Forget(7)]
+    assert home._stickiness.route("urgent", 7) is None
+    assert home._stickiness.last_route("urgent", 7) is None
