@@ -18,6 +18,8 @@ BLOCKS: Final = 4
 COUNTS: Final = (0, 8, 16, 32, MAX_SEQUENCES, 2 * MAX_SEQUENCES)
 PROMPT: Final = 200
 STEPS: Final = 24
+DRAWN: Final = 1e-6
+"""Drawn tokens are chosen by this program, one by one, so that no step runs ahead."""
 
 
 def memory() -> None:
@@ -33,7 +35,7 @@ def memory() -> None:
         list(session.source("s").generate(tokens, max_new=STEPS))  # scratch memory of the largest run
         for count in COUNTS:
             for _ in range(count - len(open_)):
-                open_.append(session.source("s").generate(tokens, max_new=10 * STEPS))
+                open_.append(session.source("s").generate(tokens, max_new=2 * STEPS, temperature=DRAWN))
                 list(islice(open_[-1], STEPS))
             resident = resident_bytes(process)
             first_bytes = first_bytes or resident
