@@ -28,7 +28,7 @@ from planner.errors import ExecuteError
 from planner.execution.session.source import BusyError, Result, SampleError
 from planner.execution.wire.messages import MAX_FURTHER, TIMES, TOKENS, Further
 from planner.model.chain import SEQUENCE, TensorSpec
-from planner.model.tokens import choose, fill, logits_of, roles
+from planner.model.tokens import choose, fill, logits_of, longest_context, roles
 from planner.policy.types import Progress
 from planner.scenario.decode import MAX_RESTARTS
 
@@ -105,7 +105,7 @@ class Generation(Iterator[int], AsyncIterator[int]):
     ModelError
         If the source's model keeps no state, or has inputs of unknown meaning.
     ExecuteError
-        If there is no prompt, or a number or token is out of range.
+        If there is no prompt, a number or token is out of range, or the sequence is longer than the model can take.
     SampleError
         While tokens are taken, if a run fails for another reason than lost state, or again and again.
     """
@@ -138,6 +138,13 @@ class Generation(Iterator[int], AsyncIterator[int]):
             raise ExecuteError("no temperature", where="temperature", value=self.temperature, expected="0 or more")
         self._roles = roles(self.source.inputs, self.source.name)
         self._logits = logits_of(self.source.outputs, self.source.name)
+        most, length = longest_context(self._roles), len(self.prompt) + self.max_new
+        if most is not None and length > most:
+            found = f"{len(self.prompt)} + {self.max_new} = {length} tokens"
+            expected = f"at most {most}"
+            raise ExecuteError(
+                "the sequence is longer than the model can take", where=self.source.name, value=found, expected=expected
+            )
         self._check_tokens("prompt", self.prompt)
         self._check_tokens("stop", self.stop)
         self._random = np.random.default_rng(self.seed)

@@ -309,7 +309,8 @@ class SourceHandle:
         tokens
             The prompt.
         max_new
-            Largest number of tokens to generate; 256 if the scenario says nothing.
+            Largest number of tokens to generate; if it is not given, the scenario's, or 256, but no more than the model
+            can take.
         stop
             Tokens after which the sequence ends; none if the scenario says nothing.
         chunk
@@ -329,13 +330,18 @@ class SourceHandle:
         ModelError
             If the source's model keeps no state, or has inputs of unknown meaning.
         ExecuteError
-            If it has exits, or the prompt is empty or has a token outside the vocabulary.
+            If it has exits, or the prompt is empty or has a token outside the vocabulary, or the sequence is longer
+            than the model can take.
         """
         from planner.execution.session.generation import Generation
+        from planner.model.tokens import longest_context, roles
 
         decode = self.decode
         if max_new is None:
             max_new = decode.max_new if decode is not None else MAX_NEW
+            most = longest_context(roles(self.inputs, self.name))
+            if most is not None and len(tokens) < most:
+                max_new = min(max_new, most - len(tokens))
         if stop is None:
             stop = decode.stop if decode is not None else ()
         if temperature is None:
