@@ -14,6 +14,7 @@ import pytest
 
 from planner.execution.coordinator.deployment import Deployment, deploy
 from planner.execution.coordinator.run_result import Observer
+from planner.execution.launch.emulated import EmulatedNetwork
 from planner.execution.session.generation import Generation
 from planner.execution.session.session import LiveSession
 from planner.execution.wire.messages import Load
@@ -74,7 +75,9 @@ def plan(stages: list[tuple[str, int, int]]) -> PlanSpec:
     )  # fmt: skip
 
 
-def deployment(sequences: str, stages: list[tuple[str, int, int]], replan: Solver | None = None) -> Deployment:
+def deployment(
+    sequences: str, stages: list[tuple[str, int, int]], replan: Solver | None = None, *, emulated: bool = False
+) -> Deployment:
     cut_bytes = [cut.bytes for cut in MODEL.chain.cuts]
     profile = with_sequences(make_profile("llama", block_s=[0.02] * BLOCKS, cut_bytes=cut_bytes))
     policy = PolicySpec.model_validate({"sequences": sequences, "pace": PaceParameters(slow=1000.0)})
@@ -84,7 +87,10 @@ def deployment(sequences: str, stages: list[tuple[str, int, int]], replan: Solve
         sources={"s": {"rate_per_s": 10.0, "worker": "a"}},
         policy=policy,
     )
-    found = deploy(instance, plan(stages), {"llama": MODEL}, policy="planned", paced=True, live=True)
+    emulation = EmulatedNetwork(instance) if emulated else None
+    found = deploy(
+        instance, plan(stages), {"llama": MODEL}, policy="planned", paced=True, emulation=emulation, live=True
+    )
     return found if replan is None else dataclasses.replace(found, replan=replan_of(replan, found))
 
 
@@ -133,11 +139,11 @@ def test_a_plan_that_replaces_another_costs_no_token(way: str, after: str, tmp_p
 
 
 @pytest.mark.parametrize("way", WAYS)
-def test_a_plan_made_again_in_a_run_costs_no_token(way: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize("emulated", [False, True])
+def test_a_plan_made_again_in_a_run_costs_no_token(way: str, *, emulated: bool, tmp_path: Path) -> None:
     solver, blocks = Solver(), Blocks()
-    with LiveSession(
-        deployment(way, BEFORE, solver), agents_in_threads(tuple("abc"), tmp_path), observer=blocks
-    ) as session:
+    before = deployment(way, BEFORE, solver, emulated=emulated)
+    with LiveSession(before, agents_in_threads(tuple("abc"), tmp_path), observer=blocks) as session:
 
         def change() -> None:
             solver.take(ReplanAnswer(Situation(), plan([("c", 0, 3)])))

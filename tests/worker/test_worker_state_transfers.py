@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -106,7 +107,7 @@ def test_a_task_does_without_state_that_does_not_come(ends: str) -> None:
     assert not of(other.step(timer.at_s + 1, late), RunBlock)
 
 
-@pytest.mark.parametrize("changed", [{"sequence": 8}, {"key": SampleKey("urgent", 1, 1)}, {"block": 0}])
+@pytest.mark.parametrize("changed", [{"sequence": 8}, {"key": SampleKey("urgent", 2, 0)}, {"block": 0}])
 def test_only_what_was_asked_for_is_taken(changed: dict[str, Any]) -> None:
     other, message, _ = waiting()
     assert other.expects("b", answer(message))
@@ -176,3 +177,13 @@ def test_a_sequence_that_has_ended_is_forgotten_where_its_tasks_were_sent() -> N
     assert home.step(0.6, SequenceEnded("urgent", 7)) == [Forget(7)]
     assert home._stickiness.route("urgent", 7) is None
     assert home._stickiness.last_route("urgent", 7) is None
+
+
+def test_a_later_attempt_waits_for_what_the_earlier_one_has_asked_for() -> None:
+    """A large state over a slow link may take longer than its home waits for a result."""
+    other, message, _ = waiting()
+    again = replace(message, task=replace(message.task, key=SampleKey("urgent", 1, 1)))
+    assert other.step(0.7, Received("a", again)) == []
+    other.step(0.8, Received("b", answer(message, block=2)))
+    (begun,) = of(other.step(0.9, Received("b", answer(message))), RunBlock)
+    assert begun.key == SampleKey("urgent", 1, 1)
