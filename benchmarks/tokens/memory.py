@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
-from itertools import islice
+from collections.abc import Mapping
+from concurrent.futures import Future
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
+
+from numpy.typing import NDArray
 
 from benchmarks.execution.pipeline import plan_of
 from benchmarks.tokens.rig import decoder, instance_of, session_on_this_host
 from planner.cli.output import print_table
 from planner.execution.session.generation import Generation
+from planner.execution.session.source import Result, SourceHandle
+from planner.execution.wire.messages import Further
 from planner.model.load import ChainModel
+from planner.policy.types import Progress
 from planner.runtime.state import MAX_SEQUENCES
 from tests.execution.processes import agents
 
@@ -18,8 +24,26 @@ BLOCKS: Final = 4
 COUNTS: Final = (0, 8, 16, 32, MAX_SEQUENCES, 2 * MAX_SEQUENCES)
 PROMPT: Final = 200
 STEPS: Final = 24
-DRAWN: Final = 1e-6
-"""Drawn tokens are chosen by this program, one by one, so that no step runs ahead."""
+
+
+class Endless:
+    """A source whose workers are not told how far a sequence is, so that they keep its state as if it went on."""
+
+    def __init__(self, source: SourceHandle) -> None:
+        self._source = source
+        self.name, self.inputs, self.outputs = source.name, source.inputs, source.outputs
+        self.next_sequence = source.next_sequence
+
+    def submit(
+        self,
+        inputs: Mapping[str, NDArray[Any]],
+        *,
+        block: bool = True,
+        further: Further | None = None,
+        progress: Progress | None = None,  # noqa: ARG002 - what is left out
+    ) -> Future[Result]:
+        """Submit a run, and steps that follow it."""
+        return self._source.submit(inputs, block=block, further=further)
 
 
 def memory() -> None:
@@ -28,15 +52,14 @@ def memory() -> None:
     instance = instance_of(profile, {"a": 1.0})
     tokens = list(range(5, 5 + PROMPT))
     state = state_bytes(model, PROMPT + STEPS - 1)
-    rows, first_bytes = [], 0
-    open_: list[Generation] = []
+    rows, first_bytes, done = [], 0, 0
     with session_on_this_host(instance, plan_of(instance, []), model) as session:
         (process,) = agents()
         list(session.source("s").generate(tokens, max_new=STEPS))  # scratch memory of the largest run
         for count in COUNTS:
-            for _ in range(count - len(open_)):
-                open_.append(session.source("s").generate(tokens, max_new=2 * STEPS, temperature=DRAWN))
-                list(islice(open_[-1], STEPS))
+            for _ in range(count - done):
+                list(Generation(Endless(session.source("s")), tokens, STEPS))
+            done = count
             resident = resident_bytes(process)
             first_bytes = first_bytes or resident
             kept = min(count, MAX_SEQUENCES) * state
