@@ -31,9 +31,9 @@ class SequenceRoutes:
         """Return the route of a sequence; None if none is known."""
         return self._routes.get((source, sequence))
 
-    def drop(self, source: str, sequence: int) -> None:
-        """Forget a sequence."""
-        self._routes.pop((source, sequence), None)
+    def pop(self, source: str, sequence: int) -> Route | None:
+        """Return the route of a sequence, and forget it."""
+        return self._routes.pop((source, sequence), None)
 
     def put(self, source: str, sequence: int, route: Route) -> None:
         """Keep the route of a sequence."""
@@ -104,11 +104,11 @@ class Stickiness:
                 decided.route = None
 
     def forget(self, source: str, sequence: int) -> frozenset[str]:
-        """Forget a sequence that has ended; return the workers to which its tasks were sent from here."""
-        self._routes.drop(source, sequence)
-        decided = self._decided.pop((source, sequence), None)
+        """Forget a sequence that has ended; return the workers to which its tasks went, as far as is known here."""
+        route, decided = self._routes.pop(source, sequence), self._decided.pop((source, sequence), None)
         done = decided.tasks.values() if decided is not None else ()
-        return frozenset(decision.worker for decision in done if isinstance(decision, Forward))
+        sent = frozenset(decision.worker for decision in done if isinstance(decision, Forward))
+        return sent if route is None else sent | route.workers
 
     def decision(self, task: Task) -> Compute | Forward | None:
         """Return what was done with the same task of an earlier run of its sequence; None if there was none."""

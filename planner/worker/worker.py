@@ -271,7 +271,8 @@ class Worker:
     def _forget(self, ended: SequenceEnded | ForgetMessage) -> None:
         """Drop the state of a sequence, and let those drop it to which its tasks were sent."""
         self._output.effects.append(Forget(ended.sequence))
-        for worker in sorted(self._stickiness.forget(ended.source, ended.sequence) - self._state.absent):
+        sent = self._stickiness.forget(ended.source, ended.sequence) - {self.name}
+        for worker in self._view.present(sorted(sent & self._state.instance.scenario.workers.keys())):
             self._output.effects.append(Tell(worker, ForgetMessage(ended.source, ended.sequence)))
 
     def _on_reprioritised(self, event: Reprioritised) -> None:

@@ -35,6 +35,7 @@ from planner.worker.events import (
     TimedOut,
 )
 from planner.worker.state_transfers import WAIT_S
+from planner.worker.stickiness import SequenceRoutes
 from planner.worker.worker import Worker
 from tests.worker.test_worker_stickiness import SHARED, _instance, _plan
 
@@ -187,3 +188,13 @@ def test_a_later_attempt_waits_for_what_the_earlier_one_has_asked_for() -> None:
     other.step(0.8, Received("b", answer(message, block=2)))
     (begun,) = of(other.step(0.9, Received("b", answer(message))), RunBlock)
     assert begun.key == SampleKey("urgent", 1, 1)
+
+
+def test_a_sequence_that_another_run_began_is_forgotten_where_its_state_is() -> None:
+    instance, routes = _instance(), SequenceRoutes()
+    first, later = (
+        Worker("a", instance, make_policy("planned", instance, plan), routes=routes)
+        for plan in (_plan(OLD), _plan(NEW))
+    )
+    first.step(0.0, Arrived("urgent", 0, sequence=7))
+    assert later.step(0.1, SequenceEnded("urgent", 7)) == [Forget(7), Tell("b", ForgetMessage("urgent", 7))]
