@@ -54,8 +54,7 @@ def overhead() -> None:
         )
     print_table(
         f"Mean step on an agent and by onnxruntime alone, in turns; median of {TURNS} (goal: overhead <= 15 % at "
-        "5 ms). "
-        "The processor time of a token, by the agent with all its threads, depends less on what other programs do",
+        "5 ms). The processor time of a token, by the agent with all its threads, depends less on other programs",
         (">blocks", ">alone", ">on an agent", ">overhead", ">from .. to", ">computing alone", ">in the agent"),
         rows,
     )

@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Collection, Sequence
 from typing import Any
 
+import numpy as np
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from planner.plan.types import PlanSpec
 from planner.scenario.decode import DecodeSpec
@@ -13,6 +17,7 @@ from planner.scenario.instance import Instance
 from planner.scenario.types import EventSpec, NetworkSpec, PolicySpec
 from planner.simulation.simulator import simulate
 from planner.trace.records import BlockRecord, Record, SampleRecord, TransferRecord
+from tests.examples import examples
 from tests.instances import make_instance, make_profile, with_sequences
 from tests.simulation.test_simulation_sequences import make_plan, route
 
@@ -129,3 +134,51 @@ def test_a_sequence_on_a_route_that_the_plan_keeps_goes_on() -> None:
     records = run(instance("restart"), ("one",))
     end_s(records)
     assert sum(isinstance(record, BlockRecord) for record in records) == 800
+
+
+@pytest.mark.parametrize("policy", ["planned", "adaptive"])
+@examples(12, nightly=400)
+@given(data=st.data())
+def test_sequences_survive_any_course_of_plans_and_workers(policy: str, data: st.DataObject) -> None:
+    """Each ends once and whole, without a second prompt unless a worker has left or that was asked for."""
+    draw = data.draw
+    workers, blocks = ("home", "one", "two"), 3
+    way = draw(st.sampled_from(["cheapest", "stay", "move", "restart"]))
+    profile = with_sequences(make_profile(block_s=[0.003] * blocks), state_bytes=draw(st.sampled_from([10.0, 5000.0])))
+    decode = DecodeSpec(prompt=draw(st.integers(1, 60)), max_new=30, chunk=draw(st.sampled_from([None, 7])))
+    known = make_instance(
+        profiles=[profile],
+        workers={name: draw(st.sampled_from([0.5, 1.0, 4.0])) for name in workers},
+        sources={"a": {"rate_per_s": 5.0, "samples": 8, "decode": decode}},
+        policy=PolicySpec.model_validate({"sequences": way}),
+    )
+    at_s = st.floats(0.0, 3.0)
+    events = [
+        EventSpec(at_s=draw(at_s), action="slow", worker=draw(st.sampled_from(workers)), factor=draw(st.floats(1, 30)))
+        for _ in range(draw(st.integers(0, 3)))
+    ]
+    leaves = draw(st.booleans())
+    if leaves:
+        worker, from_s = draw(st.sampled_from(workers[1:])), draw(at_s)
+        events.append(EventSpec(at_s=from_s, action="leave", worker=worker))
+        events.append(EventSpec(at_s=from_s + 1.0, action="join", worker=worker))
+    known = known.with_scenario(events=tuple(sorted(events, key=lambda event: event.at_s)))
+    random = np.random.default_rng(draw(st.integers(0, 1000)))
+
+    def any_plan(present: Sequence[str]) -> PlanSpec:
+        names = random.choice(present, blocks)
+        begins = [block for block in range(blocks) if block == 0 or names[block] != names[block - 1]]
+        ends = [*(begin - 1 for begin in begins[1:]), blocks - 1]
+        stages = [(str(names[first]), first, last) for first, last in zip(begins, ends, strict=True)]
+        return make_plan(known, {"a": [route(*stages)]})
+
+    def replan(absent: Collection[str], _slowness: object) -> PlanSpec:
+        return any_plan([name for name in workers if name not in absent])
+
+    records, _ = simulate(known, policy=policy, plan=any_plan(workers), seed=1, replan=replan)
+    ends = [record for record in records if isinstance(record, SampleRecord)]
+    assert sorted(record.sample for record in ends) == list(range(8))
+    assert {(record.status, record.tokens) for record in ends} == {("completed", 30)}
+    runs = Counter((record.sample, record.block) for record in records if isinstance(record, BlockRecord))
+    if not leaves and way in {"stay", "move"}:
+        assert set(runs.values()) == {len(decode.runs)}
