@@ -34,6 +34,8 @@ class _Sequence:
     state: int = 0
     """Number of the state that its runs continue; another one after each start."""
     left: deque[Run] = field(default_factory=deque)
+    pieces: int = 0
+    """Runs of the prompt that are left; after the last one, and each run that follows, a token is known."""
     tokens: int = 0
     first_s: float | None = None
     restarts: int = 0
@@ -45,7 +47,7 @@ class _Sequence:
         self.state = state
         prompt = self.decode.prompt + self.tokens
         rest = self.decode.model_copy(update={"prompt": prompt, "max_new": self.decode.max_new - self.tokens})
-        self.left = deque(rest.runs)
+        self.left, self.pieces = deque(rest.runs), len(rest.prompt_runs)
         self.state_at.clear()
 
 
@@ -165,7 +167,8 @@ class Sequences:
             sequence.start(next(self._states))
             return self._numbered(sequence)
         sequence.left.popleft()
-        if not sequence.left or (sequence.left[0].new == 1 and sequence.left[0].past >= sequence.decode.prompt):
+        sequence.pieces -= 1
+        if sequence.pieces <= 0:
             sequence.tokens, sequence.restarts = sequence.tokens + 1, 0
             sequence.first_s = now_s if sequence.first_s is None else sequence.first_s
         return self._numbered(sequence) if sequence.left else self._record(sequence, now_s, effect, "")
