@@ -266,15 +266,16 @@ class Home:
     def _with_state(self, source: str, sample: int, route: Route) -> Route | None:
         """Return the route of a sample, which its sequence may stay on or move to; None if that has to start again."""
         pending = self._pending[source, sample]
-        old = self._stickiness.last_route(source, pending.sequence)
-        if old is None or old.stages == route.stages:
+        progress, old = pending.progress, self._stickiness.last_route(source, pending.sequence)
+        begins = progress is not None and progress.past == 0
+        if old is None or begins or old.stages == route.stages:
             return route
-        choice = choose(self._state.view, source, old, route, progress=pending.progress, slowness=self.slowness)
+        choice = choose(self._state.view, source, old, route, progress=progress, slowness=self.slowness)
         if choice == "stay":
             return old
         if choice == "move":
             self._stickiness.move(source, pending.sequence, old.stages)
-        if choice == "move" or pending.progress is None or not pending.progress.past:  # it may begin with this run
+        if choice == "move" or progress is None:  # it may begin with this run
             return route
         self._end((source, sample))
         reason = "its sequence starts again on a new route"
