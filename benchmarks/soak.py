@@ -161,8 +161,8 @@ def soak(minutes: float) -> None:
 def report(name: str, looks: Sequence[Look], skip_s: float) -> None:
     """Print how fast the memory of a process grows, and what else it had.
 
-    A change of plans or a killed agent costs memory for a moment. So the growth is the median of those between all pairs
-    of looks (Theil and Sen), which such peaks hardly move; they are printed beside it.
+    A change of plans or a killed agent costs memory for a moment. So the growth is the median of that between all two
+    looks (Theil and Sen), which such peaks hardly move; they are printed beside it.
     """
     kept = [look for look in looks if look.at_s >= skip_s]
     at_min = np.array([look.at_s for look in kept]) / 60
