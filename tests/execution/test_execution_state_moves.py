@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -209,3 +210,33 @@ def test_sequences_that_have_ended_leave_room_for_others(temperature: float, tmp
         generation, tokens = halves(session, change)
         assert tokens == CASE["tokens"]
         assert generation.restarts == 0
+
+
+def test_many_sequences_follow_many_plans(tmp_path: Path) -> None:
+    """State goes to and fro between workers, at any time, while sequences begin and end."""
+    solver, blocks = Solver(), Blocks()
+    cases = [*EXPECTED["llama-fp32"]] * 4
+    found: dict[int, list[int]] = {}
+    restarts: dict[int, int] = {}
+    with LiveSession(
+        deployment("move", BEFORE, solver), agents_in_threads(tuple("abc"), tmp_path), limit=8, observer=blocks
+    ) as session:
+
+        def generate(number: int) -> None:
+            prompt, tokens = cases[number]["prompt"], cases[number]["tokens"]
+            generation = session.source("s").generate(prompt, max_new=len(tokens), chunk=(None, 2)[number % 2])
+            found[number], restarts[number] = list(generation), generation.restarts
+
+        threads = [threading.Thread(target=generate, args=(number,)) for number in range(len(cases))]
+        for thread in threads:
+            thread.start()
+        for stages in (*AFTER.values(), [("c", 0, 3)], BEFORE, *AFTER.values()):
+            if not any(thread.is_alive() for thread in threads):
+                break
+            solver.take(ReplanAnswer(Situation(), plan(stages)))
+            time.sleep(0.15)
+        for thread in threads:
+            thread.join()
+    assert [found[number] for number in range(len(cases))] == [case["tokens"] for case in cases]
+    assert Counter(restarts.values())[0] >= 6  # where a result is late, its home asks again, for state that has gone
+    assert blocks.plans >= 3
