@@ -101,6 +101,9 @@ _FIRST = (
 _LASTING = ("multiprocessing.resource_tracker", "multiprocessing.forkserver")
 """Python's own helpers, which it ends with the process."""
 
+_SOLVERS = "planner.solvers.replan.solver_process"
+"""It keeps a process for its next user."""
+
 
 def pytest_configure(config: pytest.Config) -> None:
     """Fail a test that leaves files or processes to the garbage collector, or whose thread dies of an error."""
@@ -193,7 +196,9 @@ def _is_ours(thread: threading.Thread) -> bool:
 
 def _children() -> dict[int, str]:
     """Give the processes that this one has started and not awaited, with their commands."""
-    numbers = [int(one) for path in Path("/proc/self/task").glob("*/children") for one in _read(path).split()]
+    numbers = {int(one) for path in Path("/proc/self/task").glob("*/children") for one in _read(path).split()}
+    if _SOLVERS in sys.modules and (spare := sys.modules[_SOLVERS].spare_process()):
+        numbers -= {spare.pid}
     found = {number: _read(Path(f"/proc/{number}/cmdline")).replace("\0", " ") for number in numbers}
     return {number: command for number, command in found.items() if not any(own in command for own in _LASTING)}
 
