@@ -81,21 +81,26 @@ _SLOW = (
 _MARKED = {"agents": _WITH_AGENTS, "slow": _SLOW}
 
 _FIRST = (
+    "cli/test_cli_demo.py",
     "docs/test_docs_commands.py",
     "test_readme.py",
     "execution/test_execution_apply.py",
-    "solvers/test_solvers_dominance.py",
-    "cli/test_cli_demo.py",
-    "validation/test_validation_late.py",
     "execution/test_execution_faults.py",
+    "solvers/test_solvers_dominance.py",
     "solvers/test_solvers_memory.py",
+    "serve/test_serve_service.py",
+    "validation/test_validation_late.py",
     "test_example_random.py",
-    "simulation/test_simulation_theory.py",
-    "execution/test_execution_namesakes.py",
     "test_example_changing.py",
+    "cli/test_cli_profile.py",
+    "validation/test_validation_tokens.py",
+    "execution/test_execution_generate.py",
+    "execution/test_execution_namesakes.py",
+    "serve/test_serve_completions.py",
+    "validation/test_validation_exits.py",
     "test_example_tokens.py",
-    "test_example_ms_mdi.py",
     "test_example_notebook.py",
+    "test_example_ms_mdi.py",
 )
 """What takes longest, so that no process is left alone with it at the end."""
 
