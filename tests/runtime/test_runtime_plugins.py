@@ -71,8 +71,10 @@ def test_packages_of_plug_ins_are_found_by_their_names(tmp_path: Path, monkeypat
         info.mkdir()
         version = folder.removesuffix(".dist-info").rpartition("-")[2]
         (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {package}\nVersion: {version}\n")
-        module = package.replace("-", "_")
-        (info / "RECORD").write_text("" if "empty" in folder else f"{module}/__init__.py,,\n{module}/library.so,,\n")
+        module = tmp_path / package.replace("-", "_")
+        module.mkdir()
+        (module / "__init__.py").touch()
+        (info / "RECORD").write_text("" if "empty" in folder else f"{module.name}/__init__.py,,\n")
     monkeypatch.syspath_prepend(tmp_path)
     found = {name: plugin for name, plugin in installed.__wrapped__().items() if name not in installed()}
     assert {name: (plugin.package, plugin.version, plugin.module) for name, plugin in found.items()} == {
