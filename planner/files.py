@@ -5,14 +5,22 @@ from __future__ import annotations
 import errno
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from itertools import takewhile
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 StrPath = str | os.PathLike[str]
 """A path as a caller may give it."""
+_P = TypeVar("_P", bound=StrPath)
+
+
+def several(given: _P | Iterable[_P]) -> list[_P]:
+    """Return names or paths of which a caller may also give one alone; a text is one, not its letters."""
+    if isinstance(given, (str, os.PathLike)):
+        return [given]
+    return list(given)
 
 
 def real_path(path: StrPath) -> Path:

@@ -10,7 +10,7 @@ from planner.api.picture import Picture, drawn
 from planner.api.plan import Plan
 from planner.api.progress import Progress, reporting, show_progress
 from planner.api.scenario import Scenario, scenario_of
-from planner.files import StrPath
+from planner.files import StrPath, several
 from planner.solvers.compare import Compared, best_bounds, gap_to
 from planner.solvers.compare import compare as compare_methods
 from planner.solvers.pareto import ParetoPoint
@@ -108,7 +108,7 @@ class MethodComparison(Printable):
 def compare(
     scenario: Scenario | StrPath,
     *,
-    methods: Iterable[str] | None = None,
+    methods: str | Iterable[str] | None = None,
     time_limit_s: float = 10.0,
     rank: Rank = "surrogate",
     seed: int = 0,
@@ -145,7 +145,7 @@ def compare(
         If the cluster cannot be used.
     """
     loaded = scenario_of(scenario)
-    chosen = list(METHODS) if methods is None else list(methods)
+    chosen = list(METHODS) if methods is None else several(methods)
     with reporting(progress, "solving") as report:
         results: list[Compared] = []
         for result in compare_methods(

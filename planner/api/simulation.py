@@ -11,7 +11,7 @@ from planner.api.picture import Picture, drawn
 from planner.api.plan import Plan, plan_of
 from planner.api.progress import Progress, reporting, show_progress
 from planner.api.scenario import Scenario, scenario_of
-from planner.files import StrPath, write_text_atomic
+from planner.files import StrPath, several, write_text_atomic
 from planner.plan.store import save_plan
 from planner.plan.types import PlanSpec
 from planner.policy.registry import make_policy, needs_plan
@@ -178,7 +178,7 @@ def compare_policies(
     scenario: Scenario | StrPath,
     plan: Plan | StrPath | None = None,
     *,
-    policies: Iterable[str] | None = None,
+    policies: str | Iterable[str] | None = None,
     seed: int = 0,
     replications: int = 1,
     processes: int | None = 1,
@@ -208,7 +208,7 @@ def compare_policies(
     runs = _run(
         loaded.instance,
         followed,
-        list(policies),
+        several(policies),
         _seeds(seed, replications),
         processes=processes,
         dask=dask,
