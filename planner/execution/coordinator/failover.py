@@ -287,5 +287,5 @@ class Failover:
         else:
             solved = f"new plan by {answer.plan.method}, solved in {answer.plan.solve_s:.2f} s"
             self._note("", "back to the first plan" if answer.situation.as_planned else solved, "info")
-            self._send_all(Replan(run=self._run, plan=answer.plan))
+            self._send_all(Replan(run=self._run, plan=answer.plan, slowness=dict(answer.situation.slowness)))
             self._on_replanned(answer.plan)
