@@ -76,7 +76,8 @@ def plan_for(
     if isinstance(read, Plan):
         check_fit(read.spec, read.scenario.instance, str(read.path or "plan"))
         return read
-    from planner.solvers.replan.apart import SolveTask, solve_apart
+    from planner.solvers.replan.apart import solve_apart
+    from planner.solvers.replan.worker import SolveTask
 
     shared = any(len(source.routes) > 1 for source in old.spec.sources.values())
     solution = solve_apart(
