@@ -7,19 +7,21 @@ from contextlib import AbstractContextManager, ExitStack
 from functools import partial
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from planner.api.applying import answer_request
 from planner.api.plan import Plan, plan_of
 from planner.api.scenario import Scenario
 from planner.api.session import Session
 from planner.errors import UsageError
-from planner.execution.session.text import TokenizerCodec
 from planner.execution.wire.security import refuse_open
 from planner.files import StrPath
 from planner.serve.addresses import Address, bind, read_address
 from planner.serve.gateway import Gateway
 from planner.serve.watch import Watch
+
+if TYPE_CHECKING:
+    from planner.serve.chat_template import Tokenizer
 
 APPLIERS: Final = ("local", "anyone", "none")
 
@@ -58,7 +60,8 @@ class Service(AbstractContextManager["Service"]):
         Who may have the service follow another plan (``POST /apply``, as by ``planner apply``): ``local``, programs on
         this machine; ``anyone`` who reaches it, with models in the folder of the plan's scenario only; ``none``.
     tokenizers
-        ``tokenizer.json`` of sources that generate, by name; the bytes of a text are its tokens without one.
+        ``tokenizer.json`` of sources that generate, by name; the bytes of a text are its tokens without one. A chat
+        template beside it, ``chat_template.jinja`` or in ``tokenizer_config.json``, lets the source answer chats.
     insecure
         Whether the servers may listen on other than the loopback interface, where anyone who reaches them may send
         requests; and whether agents there may do without certificates.
@@ -101,9 +104,7 @@ class Service(AbstractContextManager["Service"]):
         self._grace_s = grace_s
         self._access_log = access_log
         self._appliers = appliers
-        self._codecs = {
-            name: TokenizerCodec(Path(file), f"tokenizers.{name}") for name, file in (tokenizers or {}).items()
-        }
+        self._tokenizers = _read_tokenizers(tokenizers or {})
         self._watch = Watch(loaded.scenario.instance, loaded.spec)
         self._session = Session(loaded, limit=limit, insecure=insecure, observer=self._watch, **options)
         self._stack = ExitStack()
@@ -140,7 +141,7 @@ class Service(AbstractContextManager["Service"]):
                 self._grpc_address,
                 grace_s=self._grace_s,
                 access_log=self._access_log,
-                codecs=self._codecs,
+                tokenizers=self._tokenizers,
                 apply=partial(answer_request, self._session, confined=self._appliers != "local"),
                 appliers=self._appliers,
             )
@@ -167,3 +168,11 @@ class Service(AbstractContextManager["Service"]):
         if over and self._watch.error is not None:
             raise self._watch.error
         return over
+
+
+def _read_tokenizers(files: Mapping[str, StrPath]) -> dict[str, Tokenizer]:
+    if not files:
+        return {}
+    from planner.serve.chat_template import Tokenizer  # its libraries are an extra
+
+    return {name: Tokenizer.read(Path(file), f"tokenizers.{name}") for name, file in files.items()}

@@ -58,7 +58,7 @@ INTERRUPTED: Final = 130
 EXTRAS = (
     {"onnxruntime": "cpu", "onnx": "model", "matplotlib": "report", "cryptography": "certs"}
     | dict.fromkeys(("pyomo", "highspy", "cvxpy", "joblib", "pint", "ruamel"), "plan")
-    | dict.fromkeys(("starlette", "uvicorn", "uvloop", "grpc", "prometheus_client"), "serve")
+    | dict.fromkeys(("starlette", "uvicorn", "uvloop", "grpc", "prometheus_client", "jinja2"), "serve")
 )
 
 # What a command needs, so that all that is missing is told at once. Those that are absent need no extra.

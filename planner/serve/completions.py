@@ -1,65 +1,49 @@
-"""Text generation by OpenAI's protocol: ``/v1/models`` and ``/v1/completions``, also streamed as server-sent events.
+"""Text generation by OpenAI's protocol: ``/v1/models``, ``/v1/completions`` and ``/v1/chat/completions``.
 
-A source whose model keeps state is a model here. Prompts are texts, or lists of tokens. Tokens are drawn at a
-``temperature``; 0 takes the likeliest. Where a request does not say how it is to be completed, ``decode:`` of the
-source in the scenario does, and otherwise that protocol's defaults: 16 tokens at temperature 1.
+A source whose model keeps state is a model here. Prompts are texts, lists of tokens, or conversations where the source's
+tokenizer has a chat template. Answers come whole, or streamed as server-sent events. Tokens are drawn at a
+``temperature``; 0 takes the likeliest. Where a request does not say how it is to be completed, ``decode:`` of the source
+in the scenario does, and otherwise that protocol's defaults: temperature 1, and 16 tokens after a prompt, or as many as
+the model can take in a chat.
 """
 
 from __future__ import annotations
 
 import json
-import time
-import uuid
-from collections.abc import AsyncIterator, Mapping
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, Final, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 
 from planner.errors import PlannerError
-from planner.execution.session.generation import Generation
 from planner.execution.session.source import SourceHandle
-from planner.execution.session.text import BytesCodec, TextCodec, whole_characters
+from planner.execution.session.text import BytesCodec, TextCodec
 from planner.model.chain import SEQUENCE
 from planner.schemas import schema_faults
+from planner.serve.chat_template import ChatError, Tokenizer
+from planner.serve.completion_requests import (
+    MAX_TOKENS,
+    TEMPERATURE,
+    ChatRequest,
+    CompletionRequest,
+    GenerationRequest,
+)
+from planner.serve.completion_text import ChatCompletion, Completion
 from planner.serve.gateway import Gateway
 
 MOST_BYTES: Final = 2**22
 """Largest request."""
 
-MAX_TOKENS: Final = 16
-TEMPERATURE: Final = 1.0
-
-Finish = Literal["stop", "length"]
-
-
-class CompletionRequest(BaseModel):
-    """What is asked for; other fields than these are refused, except those that change nothing here."""
-
-    model_config = ConfigDict(extra="forbid")
-
-    model: str
-    prompt: str | list[int]
-    max_tokens: int | None = Field(default=None, ge=1)
-    temperature: float | None = Field(default=None, ge=0, le=2, allow_inf_nan=False)
-    seed: int = Field(default=0, ge=0)
-    stop: str | list[str] | None = None
-    stream: bool = False
-    n: Literal[1] = 1
-    echo: Literal[False] = False
-    best_of: Literal[1] = 1
-    logprobs: None = None
-    suffix: None = None
-    user: str | None = None
-
-    @property
-    def stops(self) -> list[str]:
-        """Texts at which the completion ends."""
-        given = [self.stop] if isinstance(self.stop, str) else self.stop or []
-        return [text for text in given if text]
+_NO_TEMPLATE: Final = (
+    "has no chat template; use /v1/completions, or give --tokenizer a tokenizer.json beside which there is "
+    "chat_template.jinja, or tokenizer_config.json with a template"
+)
+_R = TypeVar("_R", bound=GenerationRequest)
 
 
 @dataclass
@@ -71,82 +55,25 @@ class _RefusedError(Exception):
     code: str | None = None
 
 
-@dataclass
-class _Completion:
-    """A text as it grows."""
-
-    generation: Generation
-    codec: TextCodec
-    stops: list[str]
-    text: str = ""
-    finish: Finish | None = None
-    id: str = field(default_factory=lambda: f"cmpl-{uuid.uuid4().hex}")
-    created: int = field(default_factory=lambda: int(time.time()))
-
-    async def pieces(self) -> AsyncIterator[str]:
-        """Yield what each token adds to the text, once no stop can begin in it."""
-        shown = 0
-        async for token in self.generation:
-            if token in self.generation.stop:
-                self.text, self.finish = self.codec.decode(self.generation.tokens[:-1]), "stop"
-                break
-            whole = whole_characters(self.codec.decode(self.generation.tokens))
-            ends = [at for stop in self.stops if (at := whole.find(stop)) >= 0]
-            if ends:
-                self.text, self.finish = whole[: min(ends)], "stop"
-                break
-            self.text = whole
-            held = max((_begun(whole, stop) for stop in self.stops), default=0)
-            if len(whole) - held > shown:
-                yield whole[shown : len(whole) - held]
-                shown = len(whole) - held
-        if self.finish is None:
-            self.text = self.codec.decode(self.generation.tokens)
-            self.finish = "length"
-        if len(self.text) > shown:
-            yield self.text[shown:]
-
-    def document(self, text: str, finish: Finish | None) -> dict[str, Any]:
-        """Return a response, or an event of one."""
-        return {
-            "id": self.id,
-            "object": "text_completion",
-            "created": self.created,
-            "model": self.generation.source.name,
-            "choices": [{"index": 0, "text": text, "logprobs": None, "finish_reason": finish}],
-        }
-
-    @property
-    def usage(self) -> dict[str, int]:
-        """Numbers of tokens."""
-        prompt, made = len(self.generation.prompt), len(self.generation.tokens)
-        return {"prompt_tokens": prompt, "completion_tokens": made, "total_tokens": prompt + made}
-
-
-def _begun(text: str, stop: str) -> int:
-    """Return how many characters at the end of a text may be the beginning of a stop."""
-    return next((size for size in range(min(len(stop) - 1, len(text)), 0, -1) if text.endswith(stop[:size])), 0)
-
-
 class CompletionService:
     """Endpoints of the protocol.
 
     Parameters
     ----------
-    codecs
-        How sources turn text into tokens; by bytes where none is given.
+    tokenizers
+        Those of sources; the bytes of a text are its tokens where none is given.
     """
 
-    def __init__(self, gateway: Gateway, codecs: Mapping[str, TextCodec]) -> None:
+    def __init__(self, gateway: Gateway, tokenizers: Mapping[str, Tokenizer]) -> None:
         self._gateway = gateway
-        self._codecs = codecs
+        self._tokenizers = tokenizers
 
     def routes(self) -> list[Route]:
         """Return the endpoints."""
         return [
             Route("/v1/models", self.models),
             Route("/v1/completions", self.complete, methods=["POST"]),
-            Route("/v1/chat/completions", _refuse_chat, methods=["POST"]),
+            Route("/v1/chat/completions", self.chat, methods=["POST"]),
         ]
 
     def _handles(self) -> dict[str, SourceHandle]:
@@ -164,9 +91,16 @@ class CompletionService:
 
     async def complete(self, request: Request) -> Response:
         """Complete a prompt."""
+        return await self._answered(request, CompletionRequest, self._completion)
+
+    async def chat(self, request: Request) -> Response:
+        """Answer a conversation."""
+        return await self._answered(request, ChatRequest, self._chat_completion)
+
+    async def _answered(self, request: Request, kind: type[_R], begin: Callable[[_R], Completion]) -> Response:
         try:
-            asked = await _read(request)
-            completion = self._begun(asked)
+            asked = await _read(request, kind)
+            completion = begin(asked)
             if asked.stream:
                 return StreamingResponse(self._events(completion), media_type="text/event-stream")
             with self._gateway.request():
@@ -176,59 +110,88 @@ class CompletionService:
             return _error(error.status, error.message, error.code)
         except PlannerError as error:
             return _error(500, str(error))
-        return JSONResponse({**completion.document(completion.text, completion.finish), "usage": completion.usage})
+        return JSONResponse(completion.document())
 
-    def _begun(self, asked: CompletionRequest) -> _Completion:
+    def _completion(self, asked: CompletionRequest) -> Completion:
+        handle, tokenizer = self._found(asked.model)
+        codec: TextCodec = BytesCodec() if tokenizer is None else tokenizer.codec
+        prompt = codec.encode(asked.prompt) if isinstance(asked.prompt, str) else asked.prompt
+        max_new = MAX_TOKENS if asked.max_tokens is None and handle.decode is None else asked.max_tokens
+        with _refusing():
+            generation = handle.generate(
+                prompt, max_new=max_new, temperature=_temperature(asked, handle), seed=asked.seed
+            )
+        return Completion(generation, codec, asked.stops, asked.with_usage)
+
+    def _chat_completion(self, asked: ChatRequest) -> Completion:
+        handle, tokenizer = self._found(asked.model)
+        if tokenizer is None or tokenizer.template is None:
+            raise _RefusedError(501, f"{asked.model} {_NO_TEMPLATE}")
+        try:
+            text = tokenizer.template.prompt([message.for_template() for message in asked.messages])
+        except ChatError as error:
+            raise _RefusedError(400, str(error)) from error
+        end = tokenizer.codec.token(tokenizer.template.end)
+        stop = {*(handle.decode.stop if handle.decode is not None else ()), *([] if end is None else [end])}
+        with _refusing():
+            generation = handle.generate(
+                tokenizer.codec.encode(text, special=False),
+                max_new=asked.most_tokens,
+                stop=stop,
+                temperature=_temperature(asked, handle),
+                seed=asked.seed,
+            )
+        return ChatCompletion(generation, tokenizer.codec, asked.stops, asked.with_usage)
+
+    def _found(self, name: str) -> tuple[SourceHandle, Tokenizer | None]:
+        """Return the source of a model, and its tokenizer if it has one."""
         if self._gateway.closing or self._gateway.watch.error is not None:
             raise _RefusedError(503, "the service takes no more requests")
-        if asked.model not in (handles := self._handles()):
+        if name not in (handles := self._handles()):
             known = ", ".join(handles) or "none: no model of this service keeps state"
-            what = f"no such model; found {asked.model!r}; expected one of {known}"
+            what = f"no such model; found {name!r}; expected one of {known}"
             raise _RefusedError(404, what, "model_not_found")
-        codec = self._codecs.get(asked.model, BytesCodec())
-        prompt = codec.encode(asked.prompt) if isinstance(asked.prompt, str) else asked.prompt
-        handle = handles[asked.model]
-        max_new, temperature = asked.max_tokens, asked.temperature
-        if handle.decode is None:
-            max_new = MAX_TOKENS if max_new is None else max_new
-            temperature = TEMPERATURE if temperature is None else temperature
-        try:
-            generation = handle.generate(prompt, max_new=max_new, temperature=temperature, seed=asked.seed)
-        except PlannerError as error:
-            raise _RefusedError(400, str(error)) from error
-        return _Completion(generation, codec, asked.stops)
+        return handles[name], self._tokenizers.get(name)
 
-    async def _events(self, completion: _Completion) -> AsyncIterator[str]:
-        """Yield the events of a streamed completion; an error is the last one."""
+    async def _events(self, completion: Completion) -> AsyncIterator[str]:
+        """Yield the events of a streamed text; an error is the last one."""
         try:
             with self._gateway.request():
-                async for piece in completion.pieces():
-                    yield _event(completion.document(piece, None))
-            yield _event(completion.document("", completion.finish))
+                async for document in completion.events():
+                    yield _event(document)
         except PlannerError as error:
             yield _event({"error": {"message": str(error), "type": "server_error", "param": None, "code": None}})
         yield "data: [DONE]\n\n"
+
+
+@contextmanager
+def _refusing() -> Iterator[None]:
+    """Refuse what cannot be generated."""
+    try:
+        yield
+    except PlannerError as error:
+        raise _RefusedError(400, str(error)) from error
+
+
+def _temperature(asked: GenerationRequest, handle: SourceHandle) -> float | None:
+    return TEMPERATURE if asked.temperature is None and handle.decode is None else asked.temperature
 
 
 def _event(document: Mapping[str, Any]) -> str:
     return f"data: {json.dumps(document)}\n\n"
 
 
-async def _read(request: Request) -> CompletionRequest:
+async def _read(request: Request, kind: type[_R]) -> _R:
     body = b""
     async for piece in request.stream():
         body += piece
         if len(body) > MOST_BYTES:
             raise _RefusedError(413, f"the request has more than {MOST_BYTES} bytes")
     try:
-        return CompletionRequest.model_validate_json(body)
+        return kind.model_validate_json(body)
     except ValidationError as error:
-        faults = schema_faults(error, CompletionRequest, "request")
+        faults = schema_faults(error, kind, "request")
         raise _RefusedError(400, "; ".join(map(str, faults))) from error
-
-
-async def _refuse_chat(_request: Request) -> Response:
-    return _error(501, "chats are not offered, since a model's file has no template for them; use /v1/completions")
 
 
 def _error(status: int, message: str, code: str | None = None) -> Response:

@@ -22,9 +22,9 @@ import uvicorn
 import uvloop
 
 from planner.errors import ExecuteError
-from planner.execution.session.text import TextCodec
 from planner.execution.wire.threads import start_thread
 from planner.serve.addresses import Address
+from planner.serve.chat_template import Tokenizer
 from planner.serve.completions import CompletionService
 from planner.serve.gateway import Gateway
 from planner.serve.http import Apply, HttpService
@@ -54,8 +54,8 @@ class Server(AbstractContextManager["Server"]):
         None for no gRPC.
     grace_s
         Time in seconds for requests in flight at the end.
-    codecs
-        How sources that generate turn text into tokens; by bytes where none is given.
+    tokenizers
+        Those of sources that generate; the bytes of a text are its tokens where none is given.
     apply, appliers
         Applies another plan; and who may have it do so.
 
@@ -74,7 +74,7 @@ class Server(AbstractContextManager["Server"]):
         *,
         grace_s: float,
         access_log: bool = False,
-        codecs: Mapping[str, TextCodec],
+        tokenizers: Mapping[str, Tokenizer],
         apply: Apply,
         appliers: str,
     ) -> None:
@@ -83,7 +83,7 @@ class Server(AbstractContextManager["Server"]):
         self._grpc_address = grpc_address
         self._grace_s = grace_s
         traffic = Traffic(access_log=access_log)
-        completions = CompletionService(gateway, codecs)
+        completions = CompletionService(gateway, tokenizers)
         registry = registry_of(gateway, traffic)
         endpoints = HttpService(
             gateway, traffic, registry, name, completions=completions, apply=apply, appliers=appliers

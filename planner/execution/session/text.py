@@ -58,9 +58,14 @@ class TokenizerCodec(TextCodec):
             what = f"cannot be read ({error})"
             raise UsageError(what, where=where, value=str(path), expected="a tokenizer.json") from error
 
-    def encode(self, text: str) -> list[int]:
-        """Return the tokens of a text, with those that the tokenizer adds."""
-        return [int(token) for token in self._tokenizer.encode(text).ids]
+    def encode(self, text: str, *, special: bool = True) -> list[int]:
+        """Return the tokens of a text, with those that the tokenizer adds, unless the text has these itself."""
+        return [int(token) for token in self._tokenizer.encode(text, add_special_tokens=special).ids]
+
+    def token(self, text: str | None) -> int | None:
+        """Return the token that stands for a text as a whole, such as that of an end; None without one."""
+        found = None if text is None else self._tokenizer.token_to_id(text)
+        return None if found is None else int(found)
 
     def decode(self, tokens: Sequence[int]) -> str:
         """Return the text of tokens, without special ones."""
