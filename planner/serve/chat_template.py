@@ -1,7 +1,7 @@
 """Chat templates: how the messages of a conversation become the prompt of a model.
 
-A template is Jinja, in ``chat_template.jinja`` or in ``tokenizer_config.json`` beside ``tokenizer.json``, as Hugging Face's
-libraries write them; it is rendered as these do, without access to anything but what it is given.
+A template is Jinja, in ``chat_template.jinja`` or in ``tokenizer_config.json`` beside ``tokenizer.json``, as Hugging
+Face's libraries write them; it is rendered as these do, without access to anything but what it is given.
 
 References
 ----------

@@ -1,10 +1,10 @@
 """Text generation by OpenAI's protocol: ``/v1/models``, ``/v1/completions`` and ``/v1/chat/completions``.
 
-A source whose model keeps state is a model here. Prompts are texts, lists of tokens, or conversations where the source's
-tokenizer has a chat template. Answers come whole, or streamed as server-sent events. Tokens are drawn at a
-``temperature``; 0 takes the likeliest. Where a request does not say how it is to be completed, ``decode:`` of the source
-in the scenario does, and otherwise that protocol's defaults: temperature 1, and 16 tokens after a prompt, or as many as
-the model can take in a chat.
+A source whose model keeps state is a model here. Prompts are texts, lists of tokens, or conversations where the
+source's tokenizer has a chat template. Answers come whole, or streamed as server-sent events. Tokens are drawn at a
+``temperature``; 0 takes the likeliest. Where a request does not say how it is to be completed, ``decode:`` of the
+source in the scenario does, and otherwise that protocol's defaults: temperature 1, and 16 tokens after a prompt. A chat
+has 256, or as many as the model can take.
 """
 
 from __future__ import annotations

@@ -12,6 +12,7 @@ from urllib.error import HTTPError
 
 import openai
 import pytest
+from tokenizers import Tokenizer
 
 import planner
 from planner.api.applying import apply_at
@@ -36,6 +37,18 @@ networks:
 sources:
   chat: {worker: a, models: [llama], rate: 1 /s, samples: 5}
 """
+TEMPLATE = """\
+{{- bos_token }}
+{%- if messages[-1].role != "user" %}
+    {{- raise_exception("no question") }}
+{%- endif %}
+{%- for message in messages %}
+    {{- message.role + ":" + message.content + "\\n" }}
+{%- endfor %}
+{%- if add_generation_prompt %}
+    {{- "assistant:" }}
+{%- endif %}
+"""
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +66,10 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="module")
 def service(folder: Path) -> Iterator[planner.Service]:
-    tokenizers = {"chat": EXPORTS / "llama-fp32" / "tokenizer.json"}
+    for name in ("tokenizer.json", "tokenizer_config.json"):
+        (folder / name).write_bytes((EXPORTS / "llama-fp32" / name).read_bytes())
+    (folder / "chat_template.jinja").write_text(TEMPLATE, encoding="utf-8")
+    tokenizers = {"chat": folder / "tokenizer.json"}
     with planner.Service(folder / "plan.json", listen="127.0.0.1:0", tokenizers=tokenizers) as running:
         yield running
 
@@ -140,9 +156,54 @@ def test_what_is_refused(
     assert message in caught.value.message
 
 
-def test_chats_are_refused_in_words(client: openai.OpenAI) -> None:
-    with pytest.raises(openai.APIStatusError, match="use /v1/completions"):
-        client.chat.completions.create(model="chat", messages=[{"role": "user", "content": "hello"}])
+def test_an_answer_follows_the_conversation_as_its_template_has_it(client: openai.OpenAI) -> None:
+    messages: list[Any] = [
+        {"role": "system", "content": "b"},
+        {"role": "user", "content": [{"type": "text", "text": "a"}, {"type": "text", "text": "c"}]},
+    ]
+    options: dict[str, Any] = {"max_completion_tokens": 6, "temperature": 0}
+    found = client.chat.completions.create(model="chat", messages=messages, **options)
+    tokenizer = Tokenizer.from_file(str(EXPORTS / "llama-fp32" / "tokenizer.json"))
+    prompt = tokenizer.encode("\x01system:b\nuser:ac\nassistant:", add_special_tokens=False).ids
+    expected = client.completions.create(model="chat", prompt=prompt, max_tokens=6, temperature=0)
+    assert found.choices[0].message.content == expected.choices[0].text
+    assert (found.choices[0].message.role, found.choices[0].finish_reason) == ("assistant", "length")
+    assert found.usage is not None
+    assert found.usage.prompt_tokens == len(prompt)
+    events = [
+        *client.chat.completions.create(
+            model="chat", messages=messages, stream=True, stream_options={"include_usage": True}, **options
+        )
+    ]
+    assert events[0].choices[0].delta.role == "assistant"
+    assert "".join(event.choices[0].delta.content or "" for event in events[:-1]) == expected.choices[0].text
+    assert [event.choices[0].finish_reason for event in events[:-1] if event.choices[0].finish_reason] == ["length"]
+    assert events[-1].usage == found.usage
+
+
+@pytest.mark.parametrize(
+    ("messages", "message"),
+    [
+        ([{"role": "assistant", "content": "a"}], "the chat template refuses the messages: no question"),
+        ([], "messages"),
+        ([{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "x"}}]}], "image_url"),
+    ],
+)
+def test_what_is_no_conversation_is_refused(client: openai.OpenAI, messages: list[Any], message: str) -> None:
+    with pytest.raises(openai.BadRequestError) as caught:
+        client.chat.completions.create(model="chat", messages=messages)
+    assert message in caught.value.message
+
+
+def test_a_tokenizer_without_a_template_answers_no_chats(folder: Path) -> None:
+    plain = {"chat": EXPORTS / "llama-fp32" / "tokenizer.json"}
+    with (
+        planner.Service(folder / "plan.json", listen="127.0.0.1:0", tokenizers=plain) as running,
+        openai.OpenAI(base_url=f"{running.url}/v1", api_key="none", max_retries=0, timeout=60) as asking,
+        pytest.raises(openai.APIStatusError, match=r"chat has no chat template; use /v1/completions") as caught,
+    ):
+        asking.chat.completions.create(model="chat", messages=[{"role": "user", "content": "a"}])
+    assert caught.value.status_code == 501
 
 
 def test_the_page_is_that_of_reports(service: planner.Service) -> None:
