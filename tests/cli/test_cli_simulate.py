@@ -145,6 +145,18 @@ def test_without_a_plan_those_that_need_one_stay_out(scenario: Path, capsys: pyt
     assert "priority 8" in printed
 
 
+@pytest.mark.parametrize(
+    ("keys", "columns"),
+    [("", 0), ("deadline: 1 s", 0), ("deadline: 1 s, late: drop", 1), ("queue_timeout: 1 ms", 1)],
+)
+def test_policies_are_compared_by_what_they_drop(
+    scenario: Path, keys: str, columns: int, capsys: pytest.CaptureFixture[str]
+) -> None:
+    scenario.write_text(SCENARIO.replace("samples: 60}", f"samples: 60, {keys}}}" if keys else "samples: 60}"))
+    run(["simulate", scenario, "--policy", "all"])
+    assert capsys.readouterr().out.count("dropped") == columns
+
+
 def test_one_run_leaves_its_trace_and_pictures(
     scenario: Path, plan: Path, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:
