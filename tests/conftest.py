@@ -22,8 +22,9 @@ from tests.examples import SEARCHING
 # A busy machine is no failure, and a run is repeatable; `make nightly` looks for new examples.
 settings.register_profile("repeatable", deadline=None, derandomize=True, max_examples=40)
 settings.register_profile(SEARCHING, deadline=None)
-settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "repeatable"))
-if settings.get_current_profile_name() != SEARCHING:
+_PROFILE = os.environ.get("HYPOTHESIS_PROFILE", "repeatable")
+settings.load_profile(_PROFILE)
+if _PROFILE != SEARCHING:
     # Hypothesis also draws numbers that stand in modules imported so far, and which those are depends on other tests.
     setattr(providers, "_get_local_constants", lambda: getattr(providers, "_local_constants"))  # noqa: B009, B010
 

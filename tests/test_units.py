@@ -7,7 +7,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from planner.errors import UnitError
@@ -171,6 +171,7 @@ def test_any_text_is_read_or_refused(kind: str, value: str) -> None:
         assert "expected " in str(error)  # noqa: PT017 # most texts are refused, some are read
 
 
+@settings(suppress_health_check=[HealthCheck.filter_too_much])  # earlier versions draw texts beside the pattern, too
 @given(data=st.data(), kind=st.sampled_from(sorted(SI_UNITS)))
 def test_what_fits_the_pattern_is_read(data: st.DataObject, kind: str) -> None:
     text = data.draw(st.from_regex(re.compile(quantity_pattern(kind), re.ASCII)))
