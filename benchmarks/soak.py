@@ -159,13 +159,20 @@ def soak(minutes: float) -> None:
 
 
 def report(name: str, looks: Sequence[Look], skip_s: float) -> None:
-    """Print how fast the memory of a process grows, and what else it had."""
+    """Print how fast the memory of a process grows, and what else it had.
+
+    A change of plans or a killed agent costs memory for a moment. So the growth is the median of that between all two
+    looks (Theil and Sen), which such peaks hardly move; they are printed beside it.
+    """
     kept = [look for look in looks if look.at_s >= skip_s]
     at_min = np.array([look.at_s for look in kept]) / 60
-    slope = float(np.polyfit(at_min, [look.rss_mb for look in kept], 1)[0])
+    rss_mb = np.array([look.rss_mb for look in kept])
+    earlier, later = np.triu_indices(len(kept), 1)
+    slope = float(np.median((rss_mb[later] - rss_mb[earlier]) / (at_min[later] - at_min[earlier])))
     first, last = kept[0], kept[-1]
     print(
-        f"{name}: {slope:+.3f} MB/min (goal < {GOAL_MB_PER_MIN}), {first.rss_mb:.1f} to {last.rss_mb:.1f} MB, "
+        f"{name}: {slope:+.3f} MB/min (goal < {GOAL_MB_PER_MIN}), {first.rss_mb:.1f} to {last.rss_mb:.1f} MB "
+        f"(at most {rss_mb.max():.1f}), "
         f"descriptors {first.descriptors} to {last.descriptors} (at most {max(look.descriptors for look in kept)}), "
         f"threads {first.threads} to {last.threads} (at most {max(look.threads for look in kept)})"
     )

@@ -8,7 +8,7 @@ from pathlib import Path
 from planner.api.report_runs import Run, load_run
 from planner.api.scenario import Scenario
 from planner.errors import UsageError
-from planner.files import StrPath, write_text_atomic
+from planner.files import StrPath, several, write_text_atomic
 from planner.report.html.data import ReportData
 from planner.report.html.page import report_page
 from planner.report.html.tracks import MAX_SLICES
@@ -17,7 +17,7 @@ from planner.version import installed_version
 
 
 def write_report(
-    runs: Sequence[StrPath],
+    runs: StrPath | Sequence[StrPath],
     path: StrPath | None = None,
     *,
     trace: StrPath | None = None,
@@ -64,6 +64,7 @@ def write_report(
     """
     if path is None and trace is None:
         raise UsageError("nothing to write", where="write_report", expected="a file for the page or for the trace")
+    runs = several(runs)
     loaded = [run for source in runs for run in load_run(Path(source), scenario)]
     if not loaded:
         raise UsageError("nothing to report", where="runs", value=list(map(str, runs)), expected="files or folders")

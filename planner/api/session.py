@@ -23,7 +23,7 @@ from planner.execution.launch.remote import check_share, remote_agents, there_at
 from planner.execution.session.session import LIMIT, LiveSession, check_limit
 from planner.execution.session.source import SourceHandle
 from planner.execution.wire.diagnostics import LinkSpeed
-from planner.files import StrPath
+from planner.files import StrPath, several
 from planner.heap import trim_heap
 from planner.plan.drift import DriftRules
 from planner.solvers.replan.process import ReplanProcess
@@ -48,7 +48,8 @@ class Session(AbstractContextManager["Session"]):
     scenario
         Scenario, or its file, to use in place of the plan's.
     connect
-        ``HOST:PORT`` of running agents. Without any, an agent process per worker is started on this machine.
+        ``HOST:PORT`` of running agents, or several. Without any, an agent process per worker is started on this
+        machine.
     cert_dir
         The coordinator's folder made by ``planner certs``.
     insecure
@@ -87,12 +88,12 @@ class Session(AbstractContextManager["Session"]):
         plan: Plan | StrPath,
         *,
         scenario: Scenario | StrPath | None = None,
-        connect: Sequence[str] = (),
+        connect: str | Sequence[str] = (),
         cert_dir: StrPath | None = None,
         insecure: bool = False,
         policy: str = "planned",
         limit: int = LIMIT,
-        later: Collection[str] = (),
+        later: str | Collection[str] = (),
         share: float | None = None,
         take_over: bool = False,
         home_timeout_s: float = HOME_TIMEOUT_S,
@@ -101,6 +102,7 @@ class Session(AbstractContextManager["Session"]):
         auto: DriftRules | None = None,
     ) -> None:
         check_limit(limit)
+        connect, later = several(connect), several(later)
         check_share(share, connect)
         self.plan = plan_of(plan, scenario)
         """The plan that takes new samples."""

@@ -11,7 +11,7 @@ from planner.api.picture import Picture, drawn
 from planner.api.plan import Plan, plan_of
 from planner.api.progress import Progress, reporting, show_progress
 from planner.api.scenario import Scenario, scenario_of
-from planner.files import StrPath, write_text_atomic
+from planner.files import StrPath, several, write_text_atomic
 from planner.plan.store import save_plan
 from planner.plan.types import PlanSpec
 from planner.policy.registry import make_policy, needs_plan
@@ -131,8 +131,9 @@ def simulate(
     replications
         Number of independent runs.
     processes
-        Number of processes for several runs; None for one per processor. With more than one, a script must guard its
-        code by ``if __name__ == "__main__":``. A policy that only this process knows runs in this process.
+        Number of processes for several runs; None for one per processor, or none but this where that is quicker. With
+        more than one, a script must guard its code by ``if __name__ == "__main__":``. A policy that only this process
+        knows runs in this process.
     dask
         Address of the scheduler of a Dask cluster on which to simulate, such as ``tcp://10.0.0.1:8786``. The planner
         must be installed there in the same version. Such runs write no traces.
@@ -177,7 +178,7 @@ def compare_policies(
     scenario: Scenario | StrPath,
     plan: Plan | StrPath | None = None,
     *,
-    policies: Iterable[str] | None = None,
+    policies: str | Iterable[str] | None = None,
     seed: int = 0,
     replications: int = 1,
     processes: int | None = 1,
@@ -207,7 +208,7 @@ def compare_policies(
     runs = _run(
         loaded.instance,
         followed,
-        list(policies),
+        several(policies),
         _seeds(seed, replications),
         processes=processes,
         dask=dask,

@@ -18,7 +18,7 @@ from planner.execution.coordinator.room import check_room
 from planner.execution.coordinator.run_result import Observer
 from planner.execution.launch.remote import check_share, remote_agents, there_at_first
 from planner.execution.launch.setting import Setting, in_namespaces, on_this_host, shortened
-from planner.files import StrPath
+from planner.files import StrPath, several
 from planner.project import reference_to
 from planner.scenario.instance import Instance
 from planner.solvers.replan.process import ReplanProcess
@@ -106,7 +106,7 @@ def validate(
     place: Place = "local",
     scenario: Scenario | StrPath | None = None,
     paced: bool = True,
-    connect: Sequence[str] = (),
+    connect: str | Sequence[str] = (),
     cert_dir: StrPath | None = None,
     insecure: bool = False,
     samples: Mapping[str, StrPath] | None = None,
@@ -116,7 +116,7 @@ def validate(
     seed: int = 0,
     tolerance: float = 0.15,
     calibrate_s: float = 0.0,
-    later: Collection[str] = (),
+    later: str | Collection[str] = (),
     share: float | None = None,
     take_over: bool = False,
     home_timeout_s: float = HOME_TIMEOUT_S,
@@ -172,9 +172,10 @@ def validate(
     """
     if place not in get_args(Place):
         raise UsageError("unknown place", where="place", value=place, expected=" | ".join(get_args(Place)))
+    connect, later = several(connect), several(later)
     if (place == "remote") != bool(connect):
         expected = "addresses of agents with place='remote', none otherwise"
-        raise UsageError(f"place is {place!r}", where="connect", value=list(connect) or None, expected=expected)
+        raise UsageError(f"place is {place!r}", where="connect", value=connect or None, expected=expected)
     if calibrate_s and place != "remote" and paced:
         raise UsageError(
             "paced workers take the times of the scenario, so there is nothing to calibrate",

@@ -81,3 +81,13 @@ def test_policies_without_a_plan_are_the_default_without_one(plan: planner.Plan)
         planner.simulate(plan.scenario, policy="magic", progress=None)
     with pytest.raises(UsageError, match="too few replications"):
         planner.simulate(plan.scenario, replications=0, progress=None)
+
+
+def test_one_name_stands_for_a_list_of_it(plan: planner.Plan, tmp_path: Path) -> None:
+    assert list(planner.compare_policies(plan.scenario, plan, policies="local", progress=None)) == ["local"]
+    [only] = planner.compare(plan.scenario, methods="local", progress=None).results
+    assert only.method == "local"
+    assert plan.path is not None
+    assert planner.write_report(plan.path, tmp_path / "report.html") is not None
+    with pytest.raises(UsageError, match=r"connect: .*\['127\.0\.0\.1:7447'\]"):
+        planner.validate(plan, connect="127.0.0.1:7447", progress=None)  # the place is another

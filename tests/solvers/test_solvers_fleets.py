@@ -31,10 +31,9 @@ from tests.fleets import make_fleet
 from tests.instances import random_instance
 
 
-def fleet_problem(seed: int = 0, *, wired: bool = False, goal: str = "delay", load: float = 0.5) -> Problem:
-    """Six sites of eight workers with 24 sources of 6 blocks."""
-    fleet = make_fleet(sites=6, workers_per_site=8, sources=24, blocks=6, seed=seed, wired=wired, goal=goal, load=load)
-    return build_problem(fleet)
+def fleet_problem(seed: int = 0, *, sources: int = 24, blocks: int = 6, **options: Any) -> Problem:
+    """Six sites of eight workers."""
+    return build_problem(make_fleet(sites=6, workers_per_site=8, sources=sources, blocks=blocks, seed=seed, **options))
 
 
 def random_prices(problem: Problem, seed: int) -> Prices:
@@ -79,12 +78,12 @@ def test_sites_are_found_whatever_their_sizes_and_only_where_paths_lead_through_
 @pytest.mark.parametrize("goal", ["delay", "throughput", "makespan"])
 def test_a_fleet_is_solved_as_if_it_had_no_sites(goal: str, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(newton_master, "MAX_DENSE_COLUMNS", 60)
-    problem = fleet_problem(goal=goal, load=0.7)
-    by_site = colgen.solve(problem, Options(gap=0.02))
+    problem = fleet_problem(sources=16, blocks=4, goal=goal, load=0.7)
+    by_site = colgen.solve(problem, Options(gap=0.05))
     monkeypatch.setattr(sites_module, "MIN_WORKERS", 10**9)
     plain = dataclasses.replace(problem)
     assert plain.sites is None
-    one_by_one = colgen.solve(plain, Options(gap=0.02))
+    one_by_one = colgen.solve(plain, Options(gap=0.05))
     values = [min(map(problem.objective, outcome.incumbents)) for outcome in (by_site, one_by_one)]
     assert by_site.status == one_by_one.status == "optimal"
     assert max(by_site.bound, one_by_one.bound) <= min(values) * (1 + 1e-9)
@@ -144,7 +143,7 @@ def test_deadlines_of_a_fleet_are_met(monkeypatch: pytest.MonkeyPatch) -> None:
 @cache
 def planned(*, threads: int = 1, dask: str | None = None) -> PlanSpec:
     """Return the plan of a fleet, which the same steps lead to wherever routes are priced."""
-    fleet = make_fleet(sites=6, workers_per_site=8, sources=24, blocks=6)
+    fleet = make_fleet(sites=6, workers_per_site=8, sources=16, blocks=5)
     plan = solve(fleet, method="colgen", gap=0.03, threads=threads, dask=dask).plan
     assert plan is not None
     return plan

@@ -37,6 +37,7 @@ def no_move_is_heavy(problem: Problem, choice: Choice) -> bool:
 @settings(max_examples=40, deadline=None)
 @given(st.integers(0, 10_000), st.floats(1.0, 3.0), st.floats(0.2, 1.2))
 @example(768, 2.0, 0.25)
+@example(2683, 1.0, 0.25)  # no delay to spare
 def test_paths_within_a_delay_are_no_dearer_than_any_route_within_it(seed: int, slack: float, part: float) -> None:
     problem = build_problem(random_instance(seed, sources=1, workers=3, blocks=4, goal="makespan"))
     random = np.random.default_rng(seed)

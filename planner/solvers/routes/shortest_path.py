@@ -18,6 +18,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from planner.solvers.core import light
 from planner.solvers.core.problem import Array, Integers, Problem
 from planner.solvers.core.resource_prices import HomeMoves, Moves, Prices
 
@@ -186,7 +187,7 @@ def _most_bytes(problem: Problem, source: int) -> Array | None:
         return None
     load_per_byte = problem.demands[source].volume * problem.hop_s_per_byte.max(axis=2).T
     most_bytes = np.full(load_per_byte.shape, np.inf)
-    np.divide(problem.most_load, load_per_byte, out=most_bytes, where=load_per_byte > 0)
+    np.divide(problem.most_load * (1 + light.ROUNDING), load_per_byte, out=most_bytes, where=load_per_byte > 0)
     return most_bytes
 
 

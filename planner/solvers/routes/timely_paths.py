@@ -67,20 +67,21 @@ class Delays:
         """Return the delays of a source's paths, of which the largest is ``most_s``."""
         seconds = LayeredGraph.of(problem, source, variant, _of_time(problem))
         length, count = seconds.node.shape
-        node = np.where(np.isfinite(seconds.node), seconds.node, 1e9)
-        begin, after = node.copy(), np.zeros((length + 1, count))
+        finite = np.isfinite(seconds.node)
+        begin, after = np.where(finite, seconds.node, 1e9), np.zeros((length + 1, count))
         moves = [seconds.move(cut, np.arange(count)) for cut in range(length)]
         for move in moves:
             np.fill_diagonal(move, np.inf)
         for block in range(length - 1, 0, -1):
             after[block] = (moves[block] + begin[block][:, None]).min(axis=0)
             begin[block - 1] += np.minimum(begin[block], after[block])
-        until = np.vstack([np.zeros(count), np.cumsum(node, axis=0)])
+        # Large numbers would cost the differences their digits; stages of a block that may not run are left out later.
+        until = np.vstack([np.zeros(count), np.cumsum(np.where(finite, seconds.node, 0.0), axis=0)])
         least_s = float(begin[0].min())
         step = max(most_s - least_s, ROUNDING * most_s) / DELAY_STEPS
         stage = until[:, None] - until[None, :-1] + after[:, None] - begin[None]
-        finite = np.where(np.isfinite(after[:length]), after[:length], 0.0)  # no move then
-        move = np.array(moves) + begin[:, :, None] - finite[:, None, :]
+        rest = np.where(np.isfinite(after[:length]), after[:length], 0.0)  # no move then
+        move = np.array(moves) + begin[:, :, None] - rest[:, None, :]
         return cls(
             seconds,
             most_s,
