@@ -101,7 +101,7 @@ def test_the_cheapest_route_without_heavy_stages(
     routes = [Choice(0, route) for route in itertools.product(range(workers), repeat=5)]
     volume = problem.demands[0].volume
     most_load = part * volume * max(float(problem.cost(0, choice).seconds.max()) for choice in routes)
-    problem = dataclasses.replace(problem, most_load=1.001 * most_load)  # no route has just half of another's load
+    problem = dataclasses.replace(problem, most_load=most_load)
     random = np.random.default_rng(seed)
     of_class, second = random.uniform(0, 1, (1, len(problem.resources))), random.uniform(0, 1, 1)
     prices = Prices(of_class, np.zeros(1), second, np.zeros(1))
