@@ -13,8 +13,8 @@ from planner.solvers.core.light import ROUNDING
 from planner.solvers.core.problem import Choice, Problem
 from planner.solvers.core.resource_prices import Prices
 from planner.solvers.routes.pricing import cheapest_route
-from planner.solvers.routes.shortest_path import LayeredGraph, Visits
-from tests.instances import random_instance
+from planner.solvers.routes.shortest_path import LayeredGraph, Visits, cheapest_split
+from tests.instances import random_instance, with_savings
 
 
 @settings(max_examples=60, deadline=None)
@@ -42,6 +42,29 @@ def test_skipped_moves_are_never_on_a_shortest_path(seed: int, workers: int, spr
         assert price == pytest.approx(all_looked_at, rel=1e-12)
         assert graph.cheapest(near)[0] == graph.cheapest(path)[0] == price
         assert graph.price(path) == pytest.approx(price, rel=1e-12)
+
+
+@settings(max_examples=20, deadline=None)
+@given(
+    seed=st.integers(0, 10_000), workers=st.integers(1, 5), saving=st.sampled_from([0.0, 0.3]), unlinked=st.booleans()
+)
+def test_the_cheapest_split_is_the_best_of_all_with_one_move(
+    seed: int, workers: int, saving: float, *, unlinked: bool
+) -> None:
+    problem = build_problem(with_savings(random_instance(seed, workers=workers, blocks=5), saving))
+    random = np.random.default_rng(seed)
+    if unlinked:
+        latency_s = np.where(random.random((workers, workers)) < 0.4, np.inf, problem.latency_s)
+        np.fill_diagonal(latency_s, 0.0)
+        problem = dataclasses.replace(problem, latency_s=latency_s)
+    of_class, second = random.uniform(0, 1, (1, len(problem.resources))), random.uniform(0, 1, 2)
+    prices = Prices(np.repeat(of_class, len(problem.classes.weight), axis=0), second, second, np.zeros(2))
+    for source, demand in enumerate(problem.demands):
+        graph = LayeredGraph.of(problem, source, demand.variants[0], prices)
+        splits = [(demand.home,) * cut + (worker,) * (5 - cut) for cut in range(5) for worker in range(workers)]
+        price, cut, worker = cheapest_split(problem, source, demand.variants[0], prices)
+        assert price == pytest.approx(min(map(graph.price, splits)), rel=1e-12)
+        assert graph.price((demand.home,) * cut + (worker,) * (5 - cut)) == pytest.approx(price, rel=1e-12)
 
 
 def light(problem: Problem, choice: Choice) -> bool:
@@ -78,7 +101,7 @@ def test_the_cheapest_route_without_heavy_stages(
     routes = [Choice(0, route) for route in itertools.product(range(workers), repeat=5)]
     volume = problem.demands[0].volume
     most_load = part * volume * max(float(problem.cost(0, choice).seconds.max()) for choice in routes)
-    problem = dataclasses.replace(problem, most_load=1.001 * most_load)  # no route has just half of another's load
+    problem = dataclasses.replace(problem, most_load=most_load)
     random = np.random.default_rng(seed)
     of_class, second = random.uniform(0, 1, (1, len(problem.resources))), random.uniform(0, 1, 1)
     prices = Prices(of_class, np.zeros(1), second, np.zeros(1))
